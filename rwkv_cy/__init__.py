@@ -1,0 +1,1 @@
+"""Run RWKV language models on the CPU."""

@@ -1,0 +1,1 @@
+"""The versions of RWKV, one file each, and the table of them."""

@@ -1,0 +1,98 @@
+"""Storage types: how the numbers of a parameter are laid out in memory and in files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rwkv_cy.errors import ConfigError
+
+__all__ = ["STORAGE_TYPES", "StorageType", "bf16_to_f32", "f32_to_bf16", "storage_type", "to_storage", "widen"]
+
+
+@dataclass(frozen=True)
+class StorageType:
+    """One way to store a number.
+
+    Attributes
+    ----------
+    name : str
+        Short name, as users write it (``"bf16"``).
+    array_dtype : numpy.dtype
+        Type of the arrays that hold it. bfloat16 has no NumPy type: its bits stand in uint16.
+    itemsize : int
+        Bytes of one number.
+    lossless_in : tuple of str
+        The types that hold every value of this one exactly, itself included.
+    """
+
+    name: str
+    array_dtype: np.dtype[Any]
+    itemsize: int
+    lossless_in: tuple[str, ...]
+
+
+STORAGE_TYPES: dict[str, StorageType] = {
+    t.name: t
+    for t in (
+        StorageType("f64", np.dtype("<f8"), 8, ("f64",)),
+        StorageType("f32", np.dtype("<f4"), 4, ("f32", "f64")),
+        StorageType("f16", np.dtype("<f2"), 2, ("f16", "f32", "f64")),
+        StorageType("bf16", np.dtype("<u2"), 2, ("bf16", "f32", "f64")),
+    )
+}
+
+
+def storage_type(name: str) -> StorageType:
+    """Return the storage type called `name`.
+
+    Raises
+    ------
+    ConfigError
+        If there is none of that name.
+    """
+    try:
+        return STORAGE_TYPES[name]
+    except KeyError:
+        known = ", ".join(sorted(STORAGE_TYPES))
+        raise ConfigError(f"dtype: expected one of {known}, got {name!r}") from None
+
+
+def bf16_to_f32(bits: npt.NDArray[np.uint16]) -> npt.NDArray[np.float32]:
+    """Widen bfloat16 bits (uint16) to float32, exactly."""
+    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+def f32_to_bf16(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
+    """Round float32 to bfloat16 bits (uint16), to nearest, ties to even; NaN stays NaN."""
+    bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+    rounded = bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))
+    result = (rounded >> np.uint32(16)).astype(np.uint16)
+    nan = np.isnan(values)
+    if nan.any():
+        result[nan] = (bits[nan] >> np.uint32(16)).astype(np.uint16) | np.uint16(0x40)
+    return result
+
+
+def widen(array: npt.NDArray[Any], dtype: str, target: str = "f32") -> npt.NDArray[Any]:
+    """Convert an array stored as `dtype` to ``"f32"`` or ``"f64"`` numbers."""
+    wanted = storage_type(target).array_dtype
+    if dtype == "bf16":
+        array = bf16_to_f32(array)
+    return array.astype(wanted, copy=False)
+
+
+def to_storage(array: npt.NDArray[Any], dtype: str, target: str) -> npt.NDArray[Any]:
+    """Convert an array stored as `dtype` to the storage type `target`, rounding to nearest even.
+
+    Values beyond the range of float16 become infinite, as IEEE 754 has it.
+    """
+    if dtype == target:
+        return array
+    if target == "bf16":
+        return f32_to_bf16(widen(array, dtype, "f32"))
+    with np.errstate(over="ignore"):
+        return widen(array, dtype, "f64" if dtype == "f64" else "f32").astype(storage_type(target).array_dtype)

@@ -1,0 +1,1 @@
+"""Layer kernels: the rooms that know pointers."""

@@ -1,0 +1,115 @@
+"""Parameters by name: what a model needs, what a file offers, and the interface between the two."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Initialiser", "ParameterSource", "ParameterSpec", "TensorInfo"]
+
+Initialiser = Callable[[np.random.Generator], npt.NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What a file says of one tensor, without its numbers.
+
+    Attributes
+    ----------
+    name : str
+        Canonical name, as in the original checkpoints (``"blocks.0.att.key.weight"``).
+    shape : tuple of int
+        Canonical shape: as in the original checkpoints, matrices (out, in).
+    dtype : str
+        Storage type that :meth:`ParameterSource.read_into` delivers (``"bf16"``).
+    source_name : str
+        The name that the file itself uses.
+    source_dtype : str
+        The type that the file itself uses (``"q5_1"``); equals `dtype` where nothing is decoded.
+    source_nbytes : int
+        Bytes that the tensor takes in the file.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    source_name: str
+    source_dtype: str
+    source_nbytes: int
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+@runtime_checkable
+class ParameterSource(Protocol):
+    """An open model file of any format; a context manager that closes the file at its end."""
+
+    path: Path
+    #: Name of the format: "hdf5", "pth", "pth-legacy", "safetensors", "huggingface", "rwkvcpp".
+    format: str
+    #: What else the file says, for display and for the tokenizer: plain str to str.
+    metadata: Mapping[str, str]
+
+    def names(self) -> tuple[str, ...]:
+        """Canonical names, in the file's order."""
+        ...
+
+    def info(self, name: str) -> TensorInfo:
+        """Describe the tensor `name`; KeyError if there is none."""
+        ...
+
+    def read_into(self, name: str, buffer: npt.NDArray[Any], start: int = 0) -> None:
+        """Fill `buffer` with elements ``start .. start + buffer.size`` of the tensor, in C order.
+
+        `buffer` is 1-D, contiguous, and of the array dtype of ``info(name).dtype``
+        (uint16 for bf16). Reads no more of the file than that; needs memory for no more than that.
+        """
+        ...
+
+    def view(self, name: str) -> npt.NDArray[Any] | None:
+        """Return the tensor as a read-only array over a memory map, or None where bytes must be decoded."""
+        ...
+
+    def check(self) -> None:
+        """Raise FormatError if a mapped file has been truncated since it was opened."""
+        ...
+
+    def close(self) -> None:
+        """Close the file. Arrays from :meth:`view` stay valid."""
+        ...
+
+    def __enter__(self) -> ParameterSource: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """What an architecture needs: one parameter.
+
+    Attributes
+    ----------
+    name : str
+        Canonical name.
+    shape : tuple of int
+        Expected shape, matrices (out, in).
+    role : str
+        ``"matrix"`` (stored in the chosen precision), ``"embedding"`` (the same, read row by row)
+        or ``"vector"`` (small: stored as the checkpoint has it).
+    initialise : callable
+        Gives the initial value from a random generator, float64, of that shape.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    role: str
+    initialise: Initialiser

@@ -1,0 +1,1 @@
+"""The HDF5 model file: its schema, writer and reader."""

@@ -1,0 +1,24 @@
+"""What all tests share: where the data lies, and what happens when it does not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Folder of the reference data beside the checkout; a test that needs it is skipped, saying so, where there is none."""
+    if not (SHARED / "vectors").is_dir():
+        pytest.skip(f"needs the reference data in {SHARED}")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def demo_checkpoint() -> Path:
+    """Return the demo model that the checkout ships, as an official-layout checkpoint."""
+    return ROOT / "data" / "kjv.pth"
