@@ -9,7 +9,7 @@ import tempfile
 from pathlib import Path
 
 from Cython.Build import cythonize
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 PACKAGE = Path("rwkv_cy")
@@ -21,7 +21,7 @@ DEBUG = os.environ.get("RWKV_CY_DEBUG", "") not in ("", "0")
 #: Where Cython writes its C: outside the package, and apart for the debug build.
 GENERATED = Path("build") / ("cython-debug" if DEBUG else "cython")
 
-C_FLAGS = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-std=gnu11"]
+C_FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
 #: Ways to ask for OpenMP, (compiler's flags, linker's flags): gcc and clang; Apple's clang with libomp beside it.
 OPENMP_WAYS = ((["-fopenmp"], ["-fopenmp"]), (["-Xpreprocessor", "-fopenmp"], ["-lomp"]))
 OPENMP_PROBE = """
@@ -44,11 +44,9 @@ def extensions() -> list[Extension]:
     for path in sorted(PACKAGE.rglob("*.pyx")):
         name = ".".join(path.with_suffix("").parts)
         sources = [path.as_posix()]
-        depends = ["setup.py"]
         if name == C_KERNELS_OWNER:
             sources += [p.as_posix() for p in sorted(C_KERNELS.glob("*.c"))]
-            depends += [p.as_posix() for p in sorted(C_KERNELS.glob("*.h"))]
-        found.append(Extension(name, sources, include_dirs=[C_KERNELS.as_posix()], depends=depends))
+        found.append(Extension(name, sources, include_dirs=[C_KERNELS.as_posix()]))
     return found
 
 
@@ -69,6 +67,7 @@ class BuildExt(build_ext):
         generated = {extension.name: extension.sources for extension in self.cythonized()}
         for extension in self.extensions:
             extension.sources = generated[extension.name]
+            extension.depends = ["setup.py", *(path.as_posix() for path in sorted(C_KERNELS.glob("*.h")))]
             extension.extra_compile_args = C_FLAGS + compile_openmp
             extension.extra_link_args = link_openmp
             extension.define_macros = [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")]
@@ -111,4 +110,12 @@ class BuildExt(build_ext):
         return [], []
 
 
-setup(ext_modules=extensions(), cmdclass={"build_ext": BuildExt})
+setup(
+    # The demo model lies in the checkout's data/, and beside the modules of an installed package.
+    packages=[*find_packages(include=["rwkv_cy", "rwkv_cy.*"]), "rwkv_cy.data"],
+    package_dir={"rwkv_cy.data": "data"},
+    package_data={"rwkv_cy": ["py.typed", "*.pyi", "**/*.pyi"], "rwkv_cy.data": ["kjv.pth", "MANIFEST*"]},
+    include_package_data=False,
+    ext_modules=extensions(),
+    cmdclass={"build_ext": BuildExt},
+)
