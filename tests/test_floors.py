@@ -16,9 +16,10 @@ else:
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "rwkv_cy"
-#: "cimport a.b", "from a.b cimport c", and the same two with "import".
+#: "cimport a.b", "from a.b cimport c", and the same two with "import"; names in parentheses may span lines.
 IMPORT = re.compile(
-    r"^\s*(?:from\s+(?P<origin>[\w.]+)\s+c?import\s+(?P<names>[\w.,\s*()]+)|c?import\s+(?P<modules>[\w., ]+))"
+    r"^[ \t]*(?:from\s+(?P<origin>[\w.]+)\s+c?import\s+(?P<names>\([^)]*\)|[^\n(]+)|c?import\s+(?P<modules>[\w., ]+))",
+    re.MULTILINE,
 )
 
 
@@ -34,22 +35,17 @@ def floor_table() -> list[list[str]]:
 def imported(source: str, module: str) -> set[str]:
     """Return the absolute names of what the Cython `source` of `module` imports from the package."""
     found = set()
-    for line in source.replace("\\\n", " ").splitlines():
-        match = IMPORT.match(line)
-        if not match:
-            continue
+    for match in IMPORT.finditer(re.sub(r"#.*", "", source.replace("\\\n", " "))):
+        names = (match["names"] or match["modules"]).strip("() \n").split(",")
+        plain = [name.split()[0] for name in names if name.strip()]
         if match["modules"]:
-            found |= {part.split()[0] for part in match["modules"].split(",") if part.strip()}
+            found |= set(plain)
             continue
         origin = match["origin"]
         dots = len(origin) - len(origin.lstrip("."))
         if dots:
-            base = module.split(".")[:-dots]
-            origin = ".".join([*base, *filter(None, [origin.lstrip(".")])])
-        if origin == PACKAGE:
-            found |= {f"{origin}.{part.split()[0]}" for part in match["names"].strip("() ").split(",") if part.strip()}
-        else:
-            found.add(origin)
+            origin = ".".join([*module.split(".")[:-dots], *filter(None, [origin.lstrip(".")])])
+        found |= {f"{origin}.{name}" for name in plain}
     return {name for name in found if name.split(".")[0] == PACKAGE}
 
 
@@ -83,6 +79,8 @@ def test_compiled_modules_import_downwards() -> None:
         "from rwkv_cy.architectures cimport rwkv4",
         "from ..architectures.rwkv4 cimport TimeMix",
         "from rwkv_cy cimport architectures",
+        "from rwkv_cy cimport (  # the one above\n    architectures,\n)",
+        "from rwkv_cy.architectures.rwkv4 cimport (\n    TimeMix,\n    ChannelMix,\n)",
         "from .. import architectures",
         "cimport rwkv_cy.architectures.rwkv4 as r4",
         "import numpy, rwkv_cy.architectures",
