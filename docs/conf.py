@@ -4,7 +4,7 @@ import rwkv_cy
 
 project = "rwkv_cy"
 author = "The rwkv_cy authors"
-copyright = "The rwkv_cy authors"
+project_copyright = "The rwkv_cy authors"
 version = release = rwkv_cy.__version__
 
 extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinx.ext.autosummary", "sphinx.ext.viewcode"]
