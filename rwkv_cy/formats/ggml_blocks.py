@@ -39,7 +39,7 @@ class BlockType:
 
 def _nibbles(blocks: Blocks) -> npt.NDArray[np.uint8]:
     """Low halves of the 16 bytes are elements 0 to 15, high halves 16 to 31."""
-    packed = blocks["q"]
+    packed: npt.NDArray[np.uint8] = blocks["q"]
     return np.concatenate((packed & np.uint8(15), packed >> np.uint8(4)), axis=1)
 
 
@@ -47,37 +47,42 @@ def _five_bits(blocks: Blocks) -> npt.NDArray[np.uint8]:
     """Bit i of the word `h` is the fifth bit of element i."""
     # The bytes of a little-endian word, each from its lowest bit, are the word's bits in order.
     high = np.unpackbits(np.ascontiguousarray(blocks["h"]).view(np.uint8).reshape(-1, 4), axis=1, bitorder="little")
-    return _nibbles(blocks) | (high << np.uint8(4))
+    numbers: npt.NDArray[np.uint8] = _nibbles(blocks) | (high << np.uint8(4))
+    return numbers
+
+
+def _numbers(integers: npt.NDArray[Any]) -> Floats:
+    return integers.astype(np.float32)
 
 
 def _scale(blocks: Blocks, field: str) -> Floats:
-    scale: Floats = blocks[field].astype(np.float32)[:, None]
-    return scale
+    """One number a block, as a column."""
+    return _numbers(blocks[field])[:, None]
 
 
 # (q - 8) * d
 def _decode_q4_0(blocks: Blocks) -> Floats:
-    return (_nibbles(blocks).astype(np.float32) - np.float32(8)) * _scale(blocks, "d")
+    return _numbers(_nibbles(blocks).astype(np.int8) - np.int8(8)) * _scale(blocks, "d")
 
 
 # q * d + m
 def _decode_q4_1(blocks: Blocks) -> Floats:
-    return _nibbles(blocks).astype(np.float32) * _scale(blocks, "d") + _scale(blocks, "m")
+    return _numbers(_nibbles(blocks)) * _scale(blocks, "d") + _scale(blocks, "m")
 
 
 # (q - 16) * d
 def _decode_q5_0(blocks: Blocks) -> Floats:
-    return (_five_bits(blocks).astype(np.float32) - np.float32(16)) * _scale(blocks, "d")
+    return _numbers(_five_bits(blocks).astype(np.int8) - np.int8(16)) * _scale(blocks, "d")
 
 
 # q * d + m
 def _decode_q5_1(blocks: Blocks) -> Floats:
-    return _five_bits(blocks).astype(np.float32) * _scale(blocks, "d") + _scale(blocks, "m")
+    return _numbers(_five_bits(blocks)) * _scale(blocks, "d") + _scale(blocks, "m")
 
 
 # q * d
 def _decode_q8_0(blocks: Blocks) -> Floats:
-    return blocks["q"].astype(np.float32) * _scale(blocks, "d")
+    return _numbers(blocks["q"]) * _scale(blocks, "d")
 
 
 _D, _M, _HIGH, _NIBBLES, _BYTES = ("d", "<f2"), ("m", "<f2"), ("h", "<u4"), ("q", "u1", (16,)), ("q", "i1", (32,))

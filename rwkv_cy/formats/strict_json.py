@@ -62,9 +62,7 @@ def parse_object(path: Path, what: str, raw: bytes, max_depth: int = MAX_DEPTH) 
     if _depth(raw) > max_depth:
         refuse(f"more than {max_depth} levels of nesting")
     try:
-        result = json.loads(
-            raw.decode("utf-8"), object_pairs_hook=unique, parse_int=integer, parse_constant=constant
-        )
+        result = json.loads(raw.decode("utf-8"), object_pairs_hook=unique, parse_int=integer, parse_constant=constant)
     except FormatError:
         raise
     except UnicodeDecodeError:
