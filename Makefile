@@ -128,7 +128,7 @@ bench: $(BUILT) $(VENV)/.extra-bench ## the measurements of benchmarks/
 lint: $(VENV)/.extra-dev ## ruff, cython-lint and import-linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
-	@$(BIN)/cython-lint rwkv_cy
+	@PATH="$(abspath $(BIN)):$$PATH" cython-lint rwkv_cy
 	@$(BIN)/lint-imports --no-logo
 
 .PHONY: format
