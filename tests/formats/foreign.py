@@ -92,7 +92,7 @@ RWKVCPP_TYPES = {"fp32": 0, "fp16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 7, "q5_1": 
 
 
 def rwkvcpp_header(
-    n_vocab: int = 6, n_embed: int = 32, n_layer: int = 2, data_type: int = 0, version: int = 101
+    n_vocab: int = 6, n_embed: int = 32, n_layer: int = 0, data_type: int = 0, version: int = 101
 ) -> bytes:
     return struct.pack("<6I", 0x67676D66, version, n_vocab, n_embed, n_layer, data_type)
 
