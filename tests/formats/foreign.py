@@ -200,4 +200,3 @@ def decode_block(kind: str, block: bytes) -> list[float]:
         else:
             numbers.append((q - {"q4_0": 8, "q5_0": 16, "q8_0": 0}[kind]) * d)
     return numbers
-
