@@ -83,7 +83,7 @@ def test_more_files_or_tensors_than_any_model(tmp_path: Path, monkeypatch: pytes
 def test_a_shard_is_missing(tmp_path: Path) -> None:
     write_shards(tmp_path, huggingface_parameters())
     (tmp_path / "model-00002-of-00003.safetensors").unlink()
-    with pytest.raises(StorageError, match="model-00002-of-00003.safetensors: cannot open it"):
+    with pytest.raises(StorageError, match=r"model-00002-of-00003\.safetensors: cannot open it"):
         open_shards(tmp_path / SHARD_INDEX, open_safetensors)
 
 
