@@ -10,6 +10,18 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--fuzz-examples", type=int, default=200, metavar="N", help="damaged files that each fuzz test tries"
+    )
+
+
+@pytest.fixture(scope="session")
+def fuzz_examples(pytestconfig: pytest.Config) -> int:
+    """Return how many damaged files each fuzz test tries: ``--fuzz-examples``."""
+    return int(pytestconfig.getoption("--fuzz-examples"))
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Folder of the reference data beside the checkout; a test that needs it is skipped, saying so, where there is none."""

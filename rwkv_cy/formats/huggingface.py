@@ -1,0 +1,104 @@
+"""Folders as Hugging Face keeps them: weights in one file or in shards, config.json and tokenizer.json beside."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from rwkv_cy.errors import FormatError
+from rwkv_cy.formats.base import os_errors
+from rwkv_cy.formats.canonical import CanonicalNames, canonical_table
+from rwkv_cy.formats.shards import open_shards, read_small
+from rwkv_cy.formats.strict_json import parse_object
+from rwkv_cy.parameters import ParameterSource
+
+__all__ = ["WEIGHTS", "open_folder"]
+
+#: Files that hold or list the weights; the first that is there is taken.
+WEIGHTS = (
+    "model.safetensors.index.json",
+    "model.safetensors",
+    "pytorch_model.bin.index.json",
+    "pytorch_model.bin",
+)
+_CONFIG, _TOKENIZER = "config.json", "tokenizer.json"
+
+
+def open_folder(path: Path, open_file: Callable[[Path], ParameterSource]) -> ParameterSource:
+    """Open the model in a folder, under canonical names and shapes.
+
+    Metadata is what the weights' files say, the plain settings of config.json (``layer_norm_epsilon``,
+    ``rescale_every``, as JSON), and ``tokenizer_path`` where there is a tokenizer.json. The weights are as they were
+    trained: Hugging Face's code rescales them only as it runs.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    open_file : callable
+        Opens one file of weights, whatever its format.
+
+    Raises
+    ------
+    FormatError
+        If there are no weights under the names that transformers gives them, or a file is damaged.
+    StorageError
+        If the operating system refuses a file.
+    """
+    with os_errors(path, "list"):
+        present = {entry.name for entry in path.iterdir()}
+    weights = next((name for name in WEIGHTS if name in present), None)
+    if weights is None:
+        raise FormatError(
+            f"{path}: expected a folder with one of {', '.join(WEIGHTS)}, got {_shown(present)}; "
+            "name the file that holds the model"
+        )
+    config = _read_config(path / _CONFIG) if _CONFIG in present else {}
+    own = {"tokenizer_path": str(path / _TOKENIZER)} if _TOKENIZER in present else {}
+    opened = open_shards(path / weights, open_file) if weights.endswith(".json") else open_file(path / weights)
+    try:
+        tied = config.get("tie_word_embeddings") == "true"
+        return HuggingFaceFolder(path, opened, tied, {**opened.metadata, **config, **own})
+    except BaseException:
+        opened.close()
+        raise
+
+
+class HuggingFaceFolder(CanonicalNames):
+    """A folder with a model in it.
+
+    Parameters
+    ----------
+    path : Path
+        The folder.
+    weights : ParameterSource
+        The open weights, closed with this source.
+    tied : bool
+        The head shares the embedding's matrix.
+    metadata : mapping of str to str
+        What the folder says besides.
+    """
+
+    def __init__(self, path: Path, weights: ParameterSource, tied: bool, metadata: Mapping[str, str]) -> None:
+        super().__init__(weights, canonical_table(weights, tied))
+        self.path = path
+        self.format = "huggingface"
+        self.metadata = metadata
+
+
+def _read_config(path: Path) -> dict[str, str]:
+    """Return the settings that are single values, as JSON; texts without their quotes."""
+    settings = parse_object(path, "config", read_small(path))
+    return {
+        key: value if isinstance(value, str) else json.dumps(value)
+        for key, value in settings.items()
+        if isinstance(value, (str, int, float))
+    }
+
+
+def _shown(present: set[str]) -> str:
+    names = sorted(present)
+    return (
+        ", ".join(repr(name) for name in names[:5]) + (" and others" if names[5:] else "") if names else "an empty one"
+    )

@@ -1,0 +1,112 @@
+"""Tensors that lie in one file as they are wanted: the part of a ParameterSource that needs no decoding."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rwkv_cy.dtypes import storage_type
+from rwkv_cy.errors import FormatError, KernelError
+from rwkv_cy.formats.base import FileBytes
+from rwkv_cy.parameters import TensorInfo
+
+__all__ = ["RawSource", "RawTensor", "check_buffer"]
+
+
+@dataclass(frozen=True)
+class RawTensor:
+    """A tensor, and where its first byte stands in the file; its elements follow in C order."""
+
+    info: TensorInfo
+    offset: int
+
+
+def check_buffer(info: TensorInfo, buffer: npt.NDArray[Any], start: int) -> None:
+    """Raise KernelError unless `buffer` can take elements ``start .. start + buffer.size`` of the tensor."""
+    expected = storage_type(info.dtype).array_dtype
+    if buffer.ndim != 1 or buffer.dtype != expected or not buffer.flags.c_contiguous or not buffer.flags.writeable:
+        raise KernelError(
+            f"{info.name}: expected a writable contiguous 1-D buffer of {expected}, "
+            f"got {buffer.ndim}-D of {buffer.dtype} with strides {buffer.strides}"
+        )
+    if start < 0 or start + buffer.size > info.size:
+        raise KernelError(f"{info.name}: expected elements within its {info.size}, got {buffer.size} from {start}")
+
+
+class RawSource:
+    """A :class:`~rwkv_cy.parameters.ParameterSource` over tensors whose bytes need no decoding.
+
+    Parameters
+    ----------
+    file : FileBytes
+        The file; closed with the source.
+    format : str
+        Name of the format.
+    tensors : mapping of str to RawTensor
+        By canonical name, in the file's order.
+    metadata : mapping of str to str
+        What else the file says.
+
+    Raises
+    ------
+    FormatError
+        If a tensor leaves the file.
+    """
+
+    def __init__(
+        self,
+        file: FileBytes,
+        format: str,  # noqa: A002 (the attribute of ParameterSource)
+        tensors: Mapping[str, RawTensor],
+        metadata: Mapping[str, str],
+    ) -> None:
+        for name, tensor in tensors.items():
+            end = tensor.offset + tensor.info.source_nbytes
+            if tensor.offset < 0 or end > file.size:
+                raise FormatError(
+                    f"{file.path}: {name}: expected its bytes within the {file.size} of the file, got "
+                    f"{tensor.offset} to {end}; the file is cut short or damaged: download or copy it again"
+                )
+        self.path = file.path
+        self.format = format
+        self.metadata = metadata
+        self._file = file
+        self._tensors = dict(tensors)
+
+    def names(self) -> tuple[str, ...]:
+        """Canonical names, in the file's order."""
+        return tuple(self._tensors)
+
+    def info(self, name: str) -> TensorInfo:
+        """Describe the tensor `name`; KeyError if there is none."""
+        return self._tensors[name].info
+
+    def read_into(self, name: str, buffer: npt.NDArray[Any], start: int = 0) -> None:
+        """Fill `buffer` (1-D, of the tensor's array dtype) with elements from `start`, by positioned reads."""
+        tensor = self._tensors[name]
+        check_buffer(tensor.info, buffer, start)
+        self._file.read_into_at(tensor.offset + start * buffer.itemsize, buffer)
+
+    def view(self, name: str) -> npt.NDArray[Any] | None:
+        """Return the tensor as a read-only array over a memory map, or None where it is misaligned."""
+        tensor = self._tensors[name]
+        dtype: np.dtype[Any] = storage_type(tensor.info.dtype).array_dtype
+        return self._file.view(tensor.offset, dtype, tensor.info.shape)
+
+    def check(self) -> None:
+        """Raise FormatError if the file has been truncated since it was opened."""
+        self._file.check()
+
+    def close(self) -> None:
+        """Close the file. Arrays from :meth:`view` stay valid."""
+        self._file.close()
+
+    def __enter__(self) -> RawSource:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

@@ -1,0 +1,222 @@
+"""Model files of rwkv.cpp: a header of six integers, then each tensor behind a small header of its own.
+
+Source: github.com/RWKV/rwkv.cpp, docs/FILE_FORMAT.md (versions 100 and 101), rwkv_file_format.inc and
+python/convert_pytorch_to_ggml.py.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rwkv_cy.dtypes import STORAGE_TYPES
+from rwkv_cy.errors import FormatError, UnsupportedError
+from rwkv_cy.formats.base import MAX_NAME_BYTES, FileBytes, add_entry, check_shape, decode_name
+from rwkv_cy.formats.ggml_blocks import BLOCK_SIZE, BLOCK_TYPES
+from rwkv_cy.formats.names import is_rwkv4
+from rwkv_cy.formats.raw import RawSource, RawTensor, check_buffer
+from rwkv_cy.parameters import TensorInfo
+
+__all__ = ["MAGIC", "RwkvCppFile", "open_rwkvcpp"]
+
+MAGIC = b"fmgg"  # 0x67676d66, "ggmf", in little-endian order
+
+_HEADER = struct.Struct("<4s5I")
+_TENSOR_HEADER = struct.Struct("<3I")
+_VERSIONS = (100, 101)
+_MAX_DIMENSIONS = 3
+_PLAIN = {"fp32": "f32", "fp16": "f16"}
+#: By the file's number for them; those that neither _PLAIN nor BLOCK_TYPES knows were withdrawn by rwkv.cpp.
+_TYPES = ("fp32", "fp16", "q4_0", "q4_1", "q4_1_o", "q4_2", "q4_3", "q5_0", "q5_1", "q8_0")
+#: Numbers that are decoded at a time, so that memory stays bounded for any buffer.
+_DECODED_AT_ONCE = 1 << 18
+
+
+@dataclass(frozen=True)
+class _Header:
+    version: int
+    n_vocab: int
+    n_embed: int
+    n_layer: int
+    data_type: str
+
+
+def open_rwkvcpp(path: Path) -> RwkvCppFile:
+    """Open a model file of rwkv.cpp, under the names and shapes that it uses itself.
+
+    RWKV-4's time_decay, which the format keeps as -exp(time_decay), reads as in the original checkpoints. Tensors of
+    other versions read as they are in the file.
+
+    Raises
+    ------
+    FormatError
+        If the file breaks a rule of the format.
+    UnsupportedError
+        If it is of a version of the format, or has numbers of a type, that rwkv.cpp itself no longer reads.
+    StorageError
+        If the operating system refuses the file.
+    """
+    file = FileBytes(path)
+    try:
+        header = _read_header(file)
+        tensors: dict[str, RawTensor] = {}
+        for tensor in _walk(file, header.version):
+            add_entry(path, tensors, tensor.info.name, tensor)
+        _check_dimensions(path, header, tensors)
+        return RwkvCppFile(file, header, tensors)
+    except BaseException:
+        file.close()
+        raise
+
+
+class RwkvCppFile(RawSource):
+    """An open model file of rwkv.cpp; quantized tensors read as float32."""
+
+    def __init__(self, file: FileBytes, header: _Header, tensors: dict[str, RawTensor]) -> None:
+        metadata = {
+            "version": str(header.version),
+            "n_vocab": str(header.n_vocab),
+            "n_embed": str(header.n_embed),
+            "n_layer": str(header.n_layer),
+            "data_type": header.data_type,
+        }
+        self._negated_exp = is_rwkv4(tensors)
+        super().__init__(file, "rwkvcpp", tensors, metadata)
+
+    def read_into(self, name: str, buffer: npt.NDArray[Any], start: int = 0) -> None:
+        """Fill `buffer` (1-D, of the tensor's array dtype) with elements from `start`, decoded.
+
+        Raises
+        ------
+        FormatError
+            If a time_decay of RWKV-4 is not negative, as -exp(x) must be.
+        """
+        tensor = self._tensors[name]
+        if tensor.info.source_dtype in BLOCK_TYPES:
+            check_buffer(tensor.info, buffer, start)
+            for done in range(0, buffer.size, _DECODED_AT_ONCE):
+                self._decode(tensor, buffer[done : done + _DECODED_AT_ONCE], start + done)
+        else:
+            super().read_into(name, buffer, start)
+        if self._is_decay(name):
+            _undo_decay(self.path, name, buffer)
+
+    def view(self, name: str) -> npt.NDArray[Any] | None:
+        """Return the tensor as a read-only array over a memory map, or None where it is misaligned or decoded."""
+        if self._is_decay(name) or self._tensors[name].info.source_dtype in BLOCK_TYPES:
+            return None
+        return super().view(name)
+
+    def _is_decay(self, name: str) -> bool:
+        return self._negated_exp and name.endswith(".att.time_decay")
+
+    def _decode(self, tensor: RawTensor, buffer: npt.NDArray[Any], start: int) -> None:
+        """Read the blocks that hold elements ``start .. start + buffer.size``, and decode them into `buffer`."""
+        block_type = BLOCK_TYPES[tensor.info.source_dtype]
+        first = start // BLOCK_SIZE
+        last = -(-(start + buffer.size) // BLOCK_SIZE)
+        blocks = np.empty(last - first, block_type.layout)
+        self._file.read_into_at(tensor.offset + first * block_type.layout.itemsize, blocks)
+        # Scales that are infinite or NaN give numbers that are; whoever converts counts them.
+        with np.errstate(all="ignore"):
+            numbers = block_type.decode(blocks).reshape(-1)
+        skipped = start - first * BLOCK_SIZE
+        buffer[:] = numbers[skipped : skipped + buffer.size]
+
+
+def _undo_decay(path: Path, name: str, buffer: npt.NDArray[Any]) -> None:
+    """Turn -exp(x) into x, in place."""
+    if (buffer >= 0).any():
+        raise FormatError(
+            f"{path}: {name}: expected -exp(time_decay), which is below 0, got {buffer.max()}; the file is damaged"
+        )
+    with np.errstate(invalid="ignore"):
+        buffer[:] = np.log(-buffer.astype(np.float64))
+
+
+def _read_header(file: FileBytes) -> _Header:
+    if file.size < _HEADER.size:
+        raise FormatError(
+            f"{file.path}: expected the {_HEADER.size} bytes of rwkv.cpp's header, got {file.size}; "
+            "the file is cut short: download or copy it again"
+        )
+    magic, version, n_vocab, n_embed, n_layer, data_type = _HEADER.unpack(file.read_at(0, _HEADER.size))
+    if magic != MAGIC:
+        raise FormatError(f"{file.path}: expected rwkv.cpp's magic {MAGIC!r}, got {magic!r}; it is another format")
+    if version not in _VERSIONS:
+        raise UnsupportedError(
+            f"{file.path}: expected version 100 or 101 of rwkv.cpp's format, got {version}; "
+            "convert the original checkpoint instead"
+        )
+    return _Header(version, n_vocab, n_embed, n_layer, _type_name(f"{file.path}", data_type, version))
+
+
+def _walk(file: FileBytes, version: int) -> Iterator[RawTensor]:
+    """Yield the tensors, going from header to header; their data is not read."""
+    position = _HEADER.size
+    while position < file.size:
+        dim_count, key_length, data_type = _TENSOR_HEADER.unpack(file.read_at(position, _TENSOR_HEADER.size))
+        position += _TENSOR_HEADER.size
+        if not 1 <= dim_count <= _MAX_DIMENSIONS:
+            raise FormatError(
+                f"{file.path}: expected a tensor of 1 to {_MAX_DIMENSIONS} dimensions at byte {position}, "
+                f"got {dim_count}; the file is damaged"
+            )
+        # The row comes first in the file, and last in the shape.
+        reversed_shape = struct.unpack(f"<{dim_count}I", file.read_at(position, 4 * dim_count))
+        position += 4 * dim_count
+        name = decode_name(file.path, file.read_at(position, min(key_length, MAX_NAME_BYTES + 1)))
+        position += key_length
+        shape = check_shape(file.path, name, reversed_shape[::-1])
+        tensor = RawTensor(_describe(file.path, name, shape, data_type, version), position)
+        position += tensor.info.source_nbytes
+        yield tensor
+
+
+def _describe(path: Path, name: str, shape: tuple[int, ...], data_type: int, version: int) -> TensorInfo:
+    where = f"{path}: {name}"
+    source_dtype = _type_name(where, data_type, version)
+    size = math.prod(shape)
+    if source_dtype in _PLAIN:
+        storage = _PLAIN[source_dtype]
+        return TensorInfo(name, shape, storage, name, storage, size * STORAGE_TYPES[storage].itemsize)
+    if shape[-1] % BLOCK_SIZE:
+        raise FormatError(f"{where}: expected rows of whole blocks of {BLOCK_SIZE}, got rows of {shape[-1]}")
+    nbytes = size // BLOCK_SIZE * BLOCK_TYPES[source_dtype].layout.itemsize
+    return TensorInfo(name, shape, "f32", name, source_dtype, nbytes)
+
+
+def _type_name(where: str, data_type: int, version: int) -> str:
+    """Return the name of the file's type number, if this reader takes it."""
+    if data_type >= len(_TYPES):
+        raise FormatError(
+            f"{where}: expected a type from 0 to {len(_TYPES) - 1}, got {data_type}; the file is damaged, or newer "
+            "than this reader"
+        )
+    name = _TYPES[data_type]
+    if name not in _PLAIN and (name not in BLOCK_TYPES or version == _VERSIONS[0]):
+        raise UnsupportedError(
+            f"{where}: expected a type that rwkv.cpp still reads, got {name} in version {version}, whose blocks have "
+            "changed since; quantize the original model again"
+        )
+    return name
+
+
+def _check_dimensions(path: Path, header: _Header, tensors: dict[str, RawTensor]) -> None:
+    """Hold the header's dimensions against the tensors."""
+    layers = len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
+    embedding = tensors.get("emb.weight")
+    found = (*(embedding.info.shape if embedding else (header.n_vocab, header.n_embed)), layers)
+    expected = (header.n_vocab, header.n_embed, header.n_layer)
+    if found != expected:
+        raise FormatError(
+            f"{path}: expected vocabulary, width and layers {expected} as the header says, got {found}; "
+            "the file is cut short or damaged: download or copy it again"
+        )

@@ -1,0 +1,142 @@
+"""A model in several files, held together by an index that says which tensor is in which file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from rwkv_cy.errors import FormatError
+from rwkv_cy.formats.base import MAX_HEADER_BYTES, MAX_TENSORS, FileBytes
+from rwkv_cy.formats.strict_json import parse_object
+from rwkv_cy.parameters import ParameterSource, TensorInfo
+
+__all__ = ["Shards", "open_shards", "read_small"]
+
+#: Each shard keeps a file open.
+MAX_SHARDS = 256
+
+
+class Shards:
+    """A :class:`~rwkv_cy.parameters.ParameterSource` over the tensors of several others.
+
+    Parameters
+    ----------
+    path : Path
+        The index.
+    homes : mapping of str to ParameterSource
+        The open shard of each tensor. All are closed with this source.
+    """
+
+    def __init__(self, path: Path, homes: Mapping[str, ParameterSource]) -> None:
+        self.path = path
+        self._homes = dict(homes)
+        #: Each shard once, in the index's order.
+        self._shards = tuple({id(shard): shard for shard in homes.values()}.values())
+        self.format = self._shards[0].format
+        self.metadata: Mapping[str, str] = {k: v for shard in reversed(self._shards) for k, v in shard.metadata.items()}
+
+    def names(self) -> tuple[str, ...]:
+        """Names, in the index's order."""
+        return tuple(self._homes)
+
+    def info(self, name: str) -> TensorInfo:
+        """Describe the tensor `name`; KeyError if there is none."""
+        return self._homes[name].info(name)
+
+    def read_into(self, name: str, buffer: npt.NDArray[Any], start: int = 0) -> None:
+        """Fill `buffer` with elements from `start`, in C order."""
+        self._homes[name].read_into(name, buffer, start)
+
+    def view(self, name: str) -> npt.NDArray[Any] | None:
+        """Return the tensor as a read-only array over a memory map, or None where its shard has no view."""
+        return self._homes[name].view(name)
+
+    def check(self) -> None:
+        """Raise FormatError if a shard has been truncated since it was opened."""
+        for shard in self._shards:
+            shard.check()
+
+    def close(self) -> None:
+        """Close all shards. Arrays from :meth:`view` stay valid."""
+        for shard in self._shards:
+            shard.close()
+
+    def __enter__(self) -> Shards:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def read_small(path: Path) -> bytes:
+    """Return all bytes of a file that describes others; FormatError if there are more than MAX_HEADER_BYTES."""
+    with FileBytes(path) as file:
+        if file.size > MAX_HEADER_BYTES:
+            raise FormatError(
+                f"{path}: expected at most {MAX_HEADER_BYTES} bytes, got {file.size}; it describes no model"
+            )
+        return file.read_at(0, file.size)
+
+
+def open_shards(path: Path, open_file: Callable[[Path], ParameterSource]) -> Shards:
+    """Open the shards of a Hugging Face index (``model.safetensors.index.json``).
+
+    Parameters
+    ----------
+    path : Path
+        The index. Shards lie beside it; its ``weight_map`` names the file of each tensor.
+    open_file : callable
+        Opens one shard, whatever its format.
+
+    Raises
+    ------
+    FormatError
+        If the index is damaged, names a file outside its folder, or differs from what the shards hold.
+    """
+    files = _weight_map(path)
+    with ExitStack() as stack:
+        shards = {file: stack.enter_context(open_file(path.parent / file)) for file in dict.fromkeys(files.values())}
+        _compare(path, files, shards)
+        stack.pop_all()
+    return Shards(path, {name: shards[file] for name, file in files.items()})
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    """Return the file name of each tensor, checked."""
+    weight_map = parse_object(path, "index", read_small(path)).get("weight_map")
+    if not isinstance(weight_map, dict) or not weight_map:
+        raise FormatError(f"{path}: expected a weight_map of tensors and their files, got none; the index is damaged")
+    if len(weight_map) > MAX_TENSORS:
+        raise FormatError(f"{path}: expected at most {MAX_TENSORS} tensors, got {len(weight_map)}")
+    for file in weight_map.values():
+        if not isinstance(file, str) or not _is_plain(file):
+            raise FormatError(
+                f"{path}: expected names of files in the same folder, got {str(file)[:80]!r}; "
+                "the index is damaged, or wants to read other files"
+            )
+    count = len(set(weight_map.values()))
+    if count > MAX_SHARDS:
+        raise FormatError(f"{path}: expected at most {MAX_SHARDS} files, got {count}; the index is damaged")
+    return weight_map
+
+
+def _is_plain(name: str) -> bool:
+    return 0 < len(name) <= 255 and name.isprintable() and name not in (".", "..") and not {"/", "\\"} & set(name)
+
+
+def _compare(path: Path, files: Mapping[str, str], shards: Mapping[str, ParameterSource]) -> None:
+    """Hold the index against the shards: every tensor where the index says, and nowhere else."""
+    for file, shard in shards.items():
+        held = set(shard.names())
+        listed = {name for name, home in files.items() if home == file}
+        if held != listed:
+            missing, unlisted = sorted(listed - held), sorted(held - listed)
+            raise FormatError(
+                f"{path}: expected {file} to hold the {len(listed)} tensors that the index lists for it, got "
+                f"{len(missing)} missing ({', '.join(missing[:3])}) and {len(unlisted)} others "
+                f"({', '.join(unlisted[:3])}); download index and files again"
+            )

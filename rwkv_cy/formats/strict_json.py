@@ -1,0 +1,93 @@
+"""JSON from a stranger: one object, counted before it is parsed, no duplicate keys, no deep nesting."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any, NoReturn
+
+from rwkv_cy.errors import FormatError
+
+__all__ = ["parse_object"]
+
+#: Quotes, commas and brackets: bounds the time of the parse and the memory of its result. MAX_TENSORS tensors fit.
+MAX_TOKENS = 3_000_000
+MAX_DEPTH = 32
+#: 2**64 has 20 digits; longer ones only cost time.
+MAX_DIGITS = 20
+
+
+def parse_object(path: Path, what: str, raw: bytes, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
+    """Parse `raw` as one JSON object.
+
+    Parameters
+    ----------
+    path : Path
+        The file, for messages.
+    what : str
+        What `raw` is, for messages (``"header"``).
+    raw : bytes
+        The text, in UTF-8.
+    max_depth : int
+        Deepest nesting of objects and arrays that is let through.
+
+    Raises
+    ------
+    FormatError
+        If it is no UTF-8, no JSON, no object, nested too deeply, too rich, has a key twice, an integer of more than
+        20 digits, or NaN or an infinity.
+    """
+
+    def refuse(problem: str) -> NoReturn:
+        raise FormatError(f"{path}: {what}: expected a plain JSON object, got {problem}; the file is damaged")
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) < len(pairs):
+            twice, _ = Counter(key for key, _ in pairs).most_common(1)[0]
+            refuse(f"the key {twice[:80]!r} twice")
+        return result
+
+    def integer(digits: str) -> int:
+        if len(digits) > MAX_DIGITS:
+            refuse(f"an integer of {len(digits)} digits")
+        return int(digits)
+
+    def constant(name: str) -> NoReturn:
+        refuse(name)
+
+    if sum(raw.count(mark) for mark in (b'"', b",", b"[", b"]", b"{", b"}")) > MAX_TOKENS:
+        refuse(f"more than {MAX_TOKENS} parts")
+    if _depth(raw) > max_depth:
+        refuse(f"more than {max_depth} levels of nesting")
+    try:
+        result = json.loads(raw.decode("utf-8"), object_pairs_hook=unique, parse_int=integer, parse_constant=constant)
+    except FormatError:
+        raise
+    except UnicodeDecodeError:
+        refuse("bytes that are no UTF-8")
+    except ValueError as error:
+        refuse(f"something else ({error})")
+    if not isinstance(result, dict):
+        refuse(f"a JSON {type(result).__name__}")
+    return result
+
+
+def _depth(raw: bytes) -> int:
+    """Return the deepest nesting of brackets outside of strings, without recursion.
+
+    The parser itself recurses, and how deep it may is a setting of the process.
+    """
+    without_escapes = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
+    brackets = b"".join(without_escapes.split(b'"')[::2]).translate(_BRACKETS, _OTHERS)
+    deepest = depth = 0
+    for bracket in brackets:
+        depth += 1 if bracket == _OPEN else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+_OPEN = ord("[")
+_BRACKETS = bytes.maketrans(b"{}", b"[]")
+_OTHERS = bytes(set(range(256)) - set(b"[]{}"))

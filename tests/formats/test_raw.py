@@ -1,0 +1,88 @@
+"""Raw tensors of one file: read in pieces, mapped, and kept within their bounds."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rwkv_cy.errors import FormatError, KernelError
+from rwkv_cy.formats.base import FileBytes
+from rwkv_cy.formats.raw import RawSource, RawTensor
+from rwkv_cy.parameters import ParameterSource, TensorInfo
+
+
+def tensor(name: str, offset: int, shape: tuple[int, ...]) -> RawTensor:
+    nbytes = 4 * int(np.prod(shape))
+    return RawTensor(TensorInfo(name, shape, "f32", name, "F32", nbytes), offset)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "raw"
+    path.write_bytes(np.arange(8, dtype="<f4").tobytes() + b"pad" + np.arange(2, dtype="<f4").tobytes())
+    return path
+
+
+@pytest.fixture
+def source(path: Path) -> RawSource:
+    tensors = {"a": tensor("a", 8, (2, 3)), "odd": tensor("odd", 35, (2,))}
+    return RawSource(FileBytes(path), "raw", tensors, {"key": "value"})
+
+
+def test_is_a_parameter_source(source: RawSource) -> None:
+    with source as entered:
+        assert isinstance(entered, ParameterSource)
+        assert source.names() == ("a", "odd")
+        assert source.info("a").shape == (2, 3)
+        assert source.metadata == {"key": "value"}
+        with pytest.raises(KeyError):
+            source.info("b")
+
+
+def test_reads_whole_and_in_pieces(source: RawSource) -> None:
+    with source:
+        whole, piece, odd = np.empty(6, "<f4"), np.empty(2, "<f4"), np.empty(2, "<f4")
+        source.read_into("a", whole)
+        source.read_into("a", piece, 3)
+        source.read_into("odd", odd)
+    np.testing.assert_array_equal(whole, [2, 3, 4, 5, 6, 7])
+    np.testing.assert_array_equal(piece, [5, 6])
+    np.testing.assert_array_equal(odd, [0, 1])
+
+
+def test_views(source: RawSource) -> None:
+    with source:
+        view = source.view("a")
+        assert source.view("odd") is None
+    np.testing.assert_array_equal(view, [[2, 3, 4], [5, 6, 7]])
+
+
+@pytest.mark.parametrize(
+    "buffer", [np.empty((2, 3), "<f4"), np.empty(6, "<f8"), np.empty(12, "<f4")[::2], np.frombuffer(bytes(24), "<f4")]
+)
+def test_a_wrong_buffer(source: RawSource, buffer: np.ndarray) -> None:
+    with source, pytest.raises(KernelError, match="a: expected a writable contiguous 1-D buffer of float32"):
+        source.read_into("a", buffer)
+
+
+@pytest.mark.parametrize("start", [-1, 1, 1 << 63])
+def test_elements_outside(source: RawSource, start: int) -> None:
+    with source, pytest.raises(KernelError, match="a: expected elements within its 6, got 6 from"):
+        source.read_into("a", np.empty(6, "<f4"), start)
+
+
+@pytest.mark.parametrize("offset", [-4, 24, 1 << 63])
+def test_a_tensor_outside(path: Path, offset: int) -> None:
+    with FileBytes(path) as file, pytest.raises(FormatError, match="a: expected its bytes within the 43 of the file"):
+        RawSource(file, "raw", {"a": tensor("a", offset, (5,))}, {})
+
+
+def test_truncation(source: RawSource, path: Path) -> None:
+    with source:
+        source.check()
+        os.truncate(path, 40)
+        with pytest.raises(FormatError, match="the file was cut while it was open"):
+            source.check()
