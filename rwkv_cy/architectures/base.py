@@ -17,6 +17,7 @@ __all__ = ["Architecture", "LayerKernel", "Shapes"]
 #: Names of a file's tensors and their shapes: all that detection looks at.
 Shapes = Mapping[str, tuple[int, ...]]
 
+
 class LayerKernel(Protocol):
     """One layer, compiled: what :class:`rwkv_cy.layer.Layer` drives."""
 

@@ -136,7 +136,7 @@ def _find_directory(file: FileBytes) -> _Directory:
     if signature != b"PK\x05\x06" or comment:
         raise _damaged(file, "the end of a zip directory at the end of the file", "other bytes")
     if (disk, first_disk, count_here) != (0, 0, count):
-        raise _damaged(file, "one disk", f"disks {disk} and {first_disk}")
+        raise _damaged(file, "all entries on one disk", f"{count_here} of {count} on disk {disk}")
     limit = end
     locator = end - _LOCATOR64.size
     if locator >= 0 and file.read_at(locator, 4) == b"PK\x06\x07":
