@@ -46,7 +46,7 @@ class BuildExt(build_ext):
     """Adds the compiler's flags, OpenMP's among them where the compiler has it."""
 
     def build_extensions(self) -> None:
-        flags = ["-O3", "-fno-math-errno", "-fno-trapping-math", "-std=gnu11"]
+        flags = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
         openmp = self.openmp_flags()
         if openmp is None:
             print(

@@ -11,6 +11,8 @@ __all__ = [
     "GenerationError",
     "KernelError",
     "MissingDependencyError",
+    "NotEnoughMemoryError",
+    "NumericalError",
     "RWKVError",
     "SpecError",
     "StateError",
@@ -67,3 +69,11 @@ class StorageError(RWKVError, OSError):
 
 class MissingDependencyError(RWKVError, ImportError):
     """An optional package is needed; the message names the ``pip install`` line that brings it."""
+
+
+class NumericalError(RWKVError, ArithmeticError):
+    """The logits are not finite numbers; the message says which layer began it."""
+
+
+class NotEnoughMemoryError(RWKVError, MemoryError):
+    """A model needs more memory than there is; the message says how much of each."""

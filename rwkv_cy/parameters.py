@@ -11,9 +11,44 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Initialiser", "ParameterSource", "ParameterSpec", "TensorInfo"]
+from rwkv_cy.dtypes import STORAGE_TYPES
+from rwkv_cy.errors import SpecError
+
+__all__ = ["Initialiser", "Parameter", "ParameterSource", "ParameterSpec", "TensorInfo", "as_parameter"]
 
 Initialiser = Callable[[np.random.Generator], npt.NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A tensor in memory: its numbers, and the storage type that they are of.
+
+    Attributes
+    ----------
+    array : numpy.ndarray
+        The numbers, in canonical shape; bfloat16 as uint16.
+    dtype : str
+        Storage type, ``"bf16"``.
+    """
+
+    array: npt.NDArray[Any]
+    dtype: str
+
+
+def as_parameter(value: Parameter | npt.NDArray[Any]) -> Parameter:
+    """Return a plain float64, float32 or float16 array as a Parameter; a Parameter as it is.
+
+    Raises
+    ------
+    SpecError
+        If the array is of another type.
+    """
+    if isinstance(value, Parameter):
+        return value
+    for name, storage in STORAGE_TYPES.items():
+        if value.dtype == storage.array_dtype and storage.array_dtype.kind == "f":
+            return Parameter(value, name)
+    raise SpecError(f"parameter: expected an array of float64, float32 or float16, got {value.dtype}")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 __all__ = ["canonical_shape", "from_huggingface", "is_huggingface", "is_rwkv4"]
 
-_HUGGINGFACE = re.compile(r"(rwkv\.)?(embeddings\.|blocks\.\d+\.(attention|feed_forward|pre_ln)\.)")
+_HUGGINGFACE = re.compile(r"(rwkv\.)?(embeddings\.weight$|blocks\.\d+\.(attention|feed_forward|pre_ln)\.)")
 
 _PARTS = {
     "embeddings": "emb",

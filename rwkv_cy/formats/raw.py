@@ -58,7 +58,11 @@ class RawSource:
     """
 
     def __init__(
-        self, file: FileBytes, format: str, tensors: Mapping[str, RawTensor], metadata: Mapping[str, str]
+        self,
+        file: FileBytes,
+        format: str,  # noqa: A002 (the attribute of ParameterSource)
+        tensors: Mapping[str, RawTensor],
+        metadata: Mapping[str, str],
     ) -> None:
         for name, tensor in tensors.items():
             end = tensor.offset + tensor.info.source_nbytes

@@ -167,7 +167,7 @@ def test_a_path_that_cannot_be() -> None:
 
 
 def test_os_errors_leaves_the_package_s_own_alone() -> None:
-    with pytest.raises(StorageError, match="^as it was$"), os_errors(HERE, "read"):
+    with pytest.raises(StorageError, match=r"^as it was$"), os_errors(HERE, "read"):
         raise StorageError("as it was")
 
 

@@ -1,0 +1,62 @@
+"""What every version of RWKV is made of: a signature, a parameter table, a state layout, two mixes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy.typing as npt
+
+from rwkv_cy.config import Config
+from rwkv_cy.parameters import Parameter, ParameterSpec
+from rwkv_cy.state import StateField
+
+__all__ = ["Architecture", "LayerKernel", "Shapes"]
+
+#: Names of a file's tensors and their shapes: all that detection looks at.
+Shapes = Mapping[str, tuple[int, ...]]
+
+class LayerKernel(Protocol):
+    """One layer, compiled: what :class:`rwkv_cy.layer.Layer` drives."""
+
+    time_mix: Any
+    channel_mix: Any
+
+    def forward(self, x: npt.NDArray[Any], state: npt.NDArray[Any], workspace: Any, num_threads: int) -> None:
+        """Run the layer over `x` (time, d_model) in place, moving `state` (flat, of this layer) on in place."""
+        ...
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One version of RWKV, as data.
+
+    Attributes
+    ----------
+    name : str
+        Key in the table, and in model files.
+    label : str
+        Name for people.
+    matches : callable
+        Whether tensors of these names and shapes are of this version.
+    config : callable
+        Reads the dimensions off the shapes; the second argument says where they come from, for errors.
+    parameters : callable
+        The table of all parameters of a language model of this config.
+    layer_parameters : callable
+        The parameters of layer i, names without the ``blocks.i.`` in front.
+    state_fields : callable
+        The fields of one layer's state.
+    layer_kernel : callable
+        Builds the compiled layer from its config, its index, its parameters, and the factor of what both mixes give.
+    """
+
+    name: str
+    label: str
+    matches: Callable[[Shapes], bool]
+    config: Callable[[Shapes, str], Config]
+    parameters: Callable[[Config], tuple[ParameterSpec, ...]]
+    layer_parameters: Callable[[Config, int], tuple[ParameterSpec, ...]]
+    state_fields: Callable[[Config], tuple[StateField, ...]]
+    layer_kernel: Callable[[Config, int, Mapping[str, Parameter], float], LayerKernel]

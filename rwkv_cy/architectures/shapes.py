@@ -1,0 +1,48 @@
+"""Dimensions read off the names and shapes of a file's tensors, with errors that say which tensor."""
+
+from __future__ import annotations
+
+import re
+
+from rwkv_cy.architectures.base import Shapes
+from rwkv_cy.errors import SpecError
+
+__all__ = ["count_layers", "dimension"]
+
+_BLOCK = re.compile(r"blocks\.(0|[1-9][0-9]{0,5})\.")
+
+
+def dimension(shapes: Shapes, name: str, axis: int, where: str) -> int:
+    """Return the length of one axis of the matrix `name`.
+
+    Raises
+    ------
+    SpecError
+        If there is no such tensor, it is no matrix, or the axis is empty.
+    """
+    shape = shapes.get(name)
+    if shape is None:
+        raise SpecError(f"{where}: {name}: expected this parameter, found none; is this a whole model?")
+    if len(shape) != 2 or min(shape) < 1:
+        raise SpecError(f"{where}: {name}: expected a matrix that is not empty, got shape {tuple(shape)}")
+    return shape[axis]
+
+
+def count_layers(shapes: Shapes, where: str) -> int:
+    """Return the number of layers.
+
+    Raises
+    ------
+    SpecError
+        If there are none, or the numbering has a gap.
+    """
+    found = {int(match[1]) for name in shapes if (match := _BLOCK.match(name))}
+    if not found:
+        raise SpecError(f"{where}: expected parameters of layers (blocks.0. ...), found none; is this a whole model?")
+    missing = next(i for i in range(len(found) + 1) if i not in found)
+    if missing < len(found):
+        raise SpecError(
+            f"{where}: expected layers 0 to {max(found)} without a gap, found none of blocks.{missing}.; "
+            "the file is incomplete"
+        )
+    return len(found)

@@ -1,0 +1,97 @@
+"""Config: the numbers that fix a model's shape and arithmetic."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from rwkv_cy.errors import ConfigError
+
+__all__ = ["Config"]
+
+#: No model of this field comes near it; a larger number is a damaged file.
+_LARGEST = 1 << 24
+
+
+@dataclass(frozen=True)
+class Config:
+    """Dimensions and arithmetic of a model.
+
+    Attributes
+    ----------
+    d_model : int
+        Width of the residual stream (n_embd).
+    num_layers : int
+        Number of layers.
+    rescale_layer : int, default 0
+        Halve the residual stream after every so many layers, as half-precision runtimes do against
+        overflow; 0 turns it off.
+    vocab_size : int, default 0
+        Tokens of the vocabulary; 0 for a model of vectors without embedding and head.
+    d_att : int, default d_model
+        Width of the attention (time mix).
+    d_ffn : int, default 4 * d_model
+        Width of the hidden vector of the channel mix.
+    architecture : str, default "rwkv4"
+        Key of :data:`rwkv_cy.architectures.ARCHITECTURES`.
+    layer_norm_eps : float, default 1e-5
+        Added to the variance by every LayerNorm.
+    dtype : {"f32", "f64"}, default "f32"
+        Type of activations and state.
+
+    Raises
+    ------
+    ConfigError
+        If a value is out of range.
+    """
+
+    d_model: int
+    num_layers: int
+    rescale_layer: int = 0
+    vocab_size: int = 0
+    d_att: int = 0
+    d_ffn: int = 0
+    architecture: str = "rwkv4"
+    layer_norm_eps: float = 1e-5
+    dtype: str = "f32"
+
+    def __post_init__(self) -> None:
+        smallest = {"d_model": 1, "num_layers": 1, "rescale_layer": 0, "vocab_size": 0, "d_att": 0, "d_ffn": 0}
+        for name, low in smallest.items():
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= _LARGEST:
+                raise ConfigError(f"Config.{name}: expected an integer from {low} to {_LARGEST}, got {value!r}")
+        object.__setattr__(self, "d_att", self.d_att or self.d_model)
+        object.__setattr__(self, "d_ffn", self.d_ffn or 4 * self.d_model)
+        eps = self.layer_norm_eps
+        if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not math.isfinite(eps) or eps <= 0:
+            raise ConfigError(f"Config.layer_norm_eps: expected a positive number, got {eps!r}")
+        if self.dtype not in ("f32", "f64"):
+            raise ConfigError(f"Config.dtype: expected 'f32' or 'f64', got {self.dtype!r}")
+        if not isinstance(self.architecture, str) or not self.architecture:
+            raise ConfigError(f"Config.architecture: expected a name such as 'rwkv4', got {self.architecture!r}")
+
+    def to_dict(self) -> dict[str, int | float | str]:
+        """Return the fields by name, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Config:
+        """Make a Config of what :meth:`to_dict` gave.
+
+        Raises
+        ------
+        ConfigError
+            If a field is missing, unknown or out of range.
+        """
+        known = {field.name for field in fields(cls)}
+        unknown = sorted(set(values) - known)
+        missing = sorted({"d_model", "num_layers"} - set(values))
+        if unknown or missing:
+            raise ConfigError(
+                f"Config: expected the fields {', '.join(sorted(known))}; "
+                f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(map(str, unknown)) or 'none'}"
+            )
+        return cls(**values)

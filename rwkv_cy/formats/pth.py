@@ -1,0 +1,118 @@
+"""PyTorch checkpoints, as torch.save writes them since 1.6: a zip archive of a pickle and the bytes of each storage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from rwkv_cy.errors import FormatError, UnsupportedError
+from rwkv_cy.formats.base import FileBytes
+from rwkv_cy.formats.pickle_vm import MAX_PICKLE_BYTES, ByteStream, unpickle
+from rwkv_cy.formats.raw import RawSource
+from rwkv_cy.formats.torch_objects import Storage, TorchObjects, place_tensors, state_dict
+from rwkv_cy.formats.zip_directory import ZipEntry, locate, read_directory, read_entry
+
+__all__ = ["open_pth"]
+
+_PICKLE = "data.pkl"
+_MAX_NOTE_BYTES = 64
+
+
+def open_pth(path: Path) -> RawSource:
+    """Open a zip archive that torch.save wrote; no code in it is run and no torch is needed.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    RawSource
+        With format ``"pth"``, and what stands beside the tensors as metadata.
+
+    Raises
+    ------
+    StorageError
+        If the operating system refuses the file.
+    UnsupportedError
+        If the archive is none of torch's, or one of TorchScript, compressed, big-endian, or of more than tensors.
+    FormatError
+        If it is damaged.
+    """
+    file = FileBytes(path)
+    try:
+        return _open(file)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _open(file: FileBytes) -> RawSource:
+    entries = read_directory(file)
+    prefix = _archive_prefix(file, entries)
+    _check_byte_order(file, entries.get(f"{prefix}byteorder"))
+    pickle = entries[f"{prefix}{_PICKLE}"]
+    _, data = read_entry(file, pickle, MAX_PICKLE_BYTES)
+    stream = ByteStream(file.path, lambda offset, size: data[offset : offset + size], 0, len(data))
+    objects = TorchObjects(file.path)
+    root = unpickle(stream, objects.allowed, objects.storage)
+    if stream.position != len(data):
+        raise FormatError(
+            f"{file.path}: expected the pickle to end at byte {stream.position}, got {len(data)} bytes; "
+            "the file is damaged: download it again"
+        )
+    tensors, others = state_dict(file.path, root)
+    used = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
+    offsets = _storage_offsets(file, entries, pickle, prefix, used)
+    return RawSource(file, "pth", place_tensors(file.path, tensors, offsets), others)
+
+
+def _archive_prefix(file: FileBytes, entries: Mapping[str, ZipEntry]) -> str:
+    """Return the folder that holds everything, with its slash: ``"archive/"``."""
+    if any(name.split("/")[-1] == "constants.pkl" or "code" in name.split("/")[:-1] for name in entries):
+        raise UnsupportedError(
+            f"{file.path}: expected the weights of a model, got a TorchScript program; "
+            "save its weights, as torch.save(torch.jit.load(path).state_dict(), other_path) does"
+        )
+    pickles = [name for name in entries if name.split("/")[-1] == _PICKLE]
+    if not pickles:
+        held = ", ".join(repr(name[:40]) for name in list(entries)[:3]) or "nothing"
+        raise UnsupportedError(
+            f"{file.path}: expected a PyTorch checkpoint, got a zip archive without {_PICKLE} (it holds {held}); "
+            "unpack it and name the file that holds the model"
+        )
+    if len(pickles) > 1:
+        raise FormatError(
+            f"{file.path}: expected one {_PICKLE} in the archive, got {len(pickles)}; it is no checkpoint"
+        )
+    return pickles[0][: -len(_PICKLE)]
+
+
+def _check_byte_order(file: FileBytes, entry: ZipEntry | None) -> None:
+    """Refuse numbers in another byte order; torch before 2.1 wrote no such note, and only little-endian files."""
+    if entry is None:
+        return
+    _, note = read_entry(file, entry, _MAX_NOTE_BYTES)
+    if note.strip() != b"little":
+        raise UnsupportedError(
+            f"{file.path}: expected numbers in little-endian byte order, got {note!r}; "
+            "load it with torch on this machine and save it anew"
+        )
+
+
+def _storage_offsets(
+    file: FileBytes, entries: Mapping[str, ZipEntry], pickle: ZipEntry, prefix: str, storages: Mapping[str, Storage]
+) -> dict[str, int]:
+    chosen: dict[str, ZipEntry] = {}
+    for key, storage in storages.items():
+        entry = entries.get(f"{prefix}data/{key}")
+        if entry is None or entry.size != storage.nbytes:
+            got = "none" if entry is None else f"{entry.size}"
+            raise FormatError(
+                f"{file.path}: expected {storage.nbytes} bytes of {storage.element.name} in entry data/{key[:40]}, "
+                f"got {got}; the file is damaged: download it again"
+            )
+        chosen[key] = entry
+    located = locate(file, [pickle, *chosen.values()])
+    return {key: located[entry.name] for key, entry in chosen.items()}

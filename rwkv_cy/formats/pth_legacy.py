@@ -1,0 +1,102 @@
+"""PyTorch checkpoints, as torch.save wrote them before 1.6: a stream of five pickles, then the bytes of each storage.
+
+The pickles are a magic number, the protocol version, facts of the system, the object, and the list of storage keys.
+Then, for each key: int64 count of elements, and the elements. All is little-endian. Source: torch/serialization.py
+(_legacy_save) of PyTorch 2.13.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rwkv_cy.errors import FormatError, UnsupportedError
+from rwkv_cy.formats.base import FileBytes
+from rwkv_cy.formats.pickle_vm import MAX_PICKLE_BYTES, ByteStream, unpickle
+from rwkv_cy.formats.raw import RawSource
+from rwkv_cy.formats.torch_objects import TorchObjects, place_tensors, state_dict
+
+__all__ = ["LEGACY_MAGIC", "open_pth_legacy"]
+
+_MAGIC = 0x1950A86A20F9469CFC6C
+_PROTOCOL = 1001
+#: The first bytes of every such file: a pickle of protocol 2 that pushes the magic number.
+LEGACY_MAGIC = b"\x80\x02\x8a\x0a" + _MAGIC.to_bytes(10, "little") + b"."
+
+
+def open_pth_legacy(path: Path) -> RawSource:
+    """Open a legacy stream of torch.save; no code in it is run and no torch is needed.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Returns
+    -------
+    RawSource
+        With format ``"pth-legacy"``, and what stands beside the tensors as metadata.
+
+    Raises
+    ------
+    StorageError
+        If the operating system refuses the file.
+    UnsupportedError
+        If it holds more than tensors, or comes from a big-endian machine.
+    FormatError
+        If it is damaged.
+    """
+    file = FileBytes(path)
+    try:
+        return _open(file)
+    except BaseException:
+        file.close()
+        raise
+
+
+def _open(file: FileBytes) -> RawSource:
+    head = file.read_at(0, min(len(LEGACY_MAGIC), file.size))
+    if head != LEGACY_MAGIC:
+        raise FormatError(f"{file.path}: expected a legacy PyTorch stream, got bytes {head.hex()}")
+    objects = TorchObjects(file.path, views=True)
+    stream = ByteStream(file.path, file.read_at, len(head), min(file.size, len(head) + MAX_PICKLE_BYTES))
+    protocol = unpickle(stream, {})
+    if protocol != _PROTOCOL:
+        shown = protocol if type(protocol) is int else type(protocol).__name__
+        raise UnsupportedError(f"{file.path}: expected protocol {_PROTOCOL} of PyTorch's stream, got {shown}")
+    system = unpickle(stream, {})
+    if type(system) is not dict or system.get("little_endian") is not True:
+        raise UnsupportedError(
+            f"{file.path}: expected numbers in little-endian byte order, got a stream that does not say so; "
+            "load it with torch on its own machine and save it anew"
+        )
+    root = unpickle(stream, objects.allowed, objects.storage)
+    keys = unpickle(stream, {})
+    offsets = _storage_offsets(file, objects, keys, stream.position)
+    tensors, others = state_dict(file.path, root)
+    return RawSource(file, "pth-legacy", place_tensors(file.path, tensors, offsets), others)
+
+
+def _storage_offsets(file: FileBytes, objects: TorchObjects, keys: object, position: int) -> dict[str, int]:
+    if type(keys) is not list or not all(type(key) is str for key in keys):
+        raise FormatError(f"{file.path}: expected a list of storage keys, got {type(keys).__name__}; it is damaged")
+    if len(keys) != len(objects.storages) or set(keys) != set(objects.storages):
+        raise FormatError(
+            f"{file.path}: expected the keys of {len(objects.storages)} storages, got {len(keys)} others; it is damaged"
+        )
+    offsets: dict[str, int] = {}
+    for key in keys:
+        storage = objects.storages[key]
+        count = int.from_bytes(file.read_at(position, 8), "little", signed=True)
+        if count != storage.count:
+            raise FormatError(
+                f"{file.path}: expected {storage.count} elements of storage {key[:40]!r}, got {count}; "
+                "the file is damaged: download it again"
+            )
+        offsets[key] = position + 8
+        position += 8 + storage.nbytes
+    if position != file.size:
+        raise FormatError(
+            f"{file.path}: expected {position} bytes in the file, got {file.size}; "
+            "it is cut short or damaged: download or copy it again"
+        )
+    return offsets

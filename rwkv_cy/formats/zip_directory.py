@@ -1,0 +1,234 @@
+"""The table of contents of a zip archive whose entries are stored, not compressed: where the bytes of each stand.
+
+Only what torch writes is read: one disk, no encryption, no comment, the directory at the end; zip64 where it is
+needed. Format: PKWARE's APPNOTE.TXT 6.3.10, sections 4.3.7 (local header) to 4.3.16 (end of the directory).
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import pairwise
+
+from rwkv_cy.errors import FormatError, UnsupportedError
+from rwkv_cy.formats.base import MAX_HEADER_BYTES, MAX_TENSORS, FileBytes, decode_name
+
+__all__ = ["ZipEntry", "locate", "read_directory", "read_entry"]
+
+_END = struct.Struct("<4s4H2LH")
+_END64 = struct.Struct("<4sQ2H2L4Q")
+_LOCATOR64 = struct.Struct("<4sLQL")
+_CENTRAL = struct.Struct("<4s6H3L5H2L")
+_LOCAL = struct.Struct("<4s5H3L2H")
+_ALL_ONES_16 = 0xFFFF
+_ALL_ONES_32 = 0xFFFFFFFF
+_ZIP64_EXTRA = 1
+_FLAG_ENCRYPTED = 1 << 0
+_FLAG_SIZES_FOLLOW = 1 << 3
+_MAX_ENTRIES = MAX_TENSORS + 100
+
+
+@dataclass(frozen=True)
+class ZipEntry:
+    """What the central directory says of one entry; `stored_size` differs from `size` where it is compressed."""
+
+    name: str
+    raw_name: bytes
+    flags: int
+    method: int
+    crc: int
+    size: int
+    stored_size: int
+    header_offset: int
+
+
+@dataclass(frozen=True)
+class _Directory:
+    offset: int
+    size: int
+    count: int
+
+
+def read_directory(file: FileBytes) -> dict[str, ZipEntry]:
+    """Return the entries of the archive by name, folders left out.
+
+    Raises
+    ------
+    FormatError
+        If the directory is missing, damaged, or names an entry twice.
+    """
+    directory = _find_directory(file)
+    if directory.size > MAX_HEADER_BYTES or directory.count > _MAX_ENTRIES:
+        raise FormatError(
+            f"{file.path}: expected a zip directory of at most {MAX_HEADER_BYTES} bytes and {_MAX_ENTRIES} entries, "
+            f"got {directory.size} and {directory.count}"
+        )
+    data = file.read_at(directory.offset, directory.size)
+    entries: dict[str, ZipEntry] = {}
+    position = 0
+    for _ in range(directory.count):
+        entry, position = _parse_entry(file, data, position)
+        if entry.header_offset + _LOCAL.size > directory.offset:
+            raise _damaged(file, f"entry {entry.name!r} before the directory", f"offset {entry.header_offset}")
+        if entry.name in entries:
+            raise _damaged(file, "each name once in the zip directory", f"{entry.name!r} twice")
+        entries[entry.name] = entry
+    if position != len(data):
+        raise _damaged(file, f"{directory.count} entries in the zip directory", f"{len(data) - position} more bytes")
+    return {name: entry for name, entry in entries.items() if not name.endswith("/")}
+
+
+def locate(file: FileBytes, entries: Iterable[ZipEntry]) -> dict[str, int]:
+    """Return, by name, where the bytes of `entries` begin.
+
+    Raises
+    ------
+    UnsupportedError
+        If one of them is compressed or encrypted.
+    FormatError
+        If a local header says otherwise than the directory, or two entries overlap.
+    """
+    offsets: dict[str, int] = {}
+    spans: list[tuple[int, int, str]] = []
+    for entry in entries:
+        offset = _data_offset(file, entry)
+        offsets[entry.name] = offset
+        spans.append((entry.header_offset, offset + entry.size, entry.name))
+    spans.sort()
+    for (_, end, name), (start, _, following) in pairwise(spans):
+        if start < end:
+            raise _damaged(file, "zip entries apart from each other", f"{name!r} and {following!r} overlapping")
+    return offsets
+
+
+def read_entry(file: FileBytes, entry: ZipEntry, limit: int) -> tuple[int, bytes]:
+    """Return where a small entry begins, and its bytes.
+
+    Raises
+    ------
+    FormatError
+        If it is larger than `limit`, or its bytes do not have the checksum that the directory gives.
+    """
+    offset = locate(file, [entry])[entry.name]
+    if entry.size > limit:
+        raise _damaged(file, f"zip entry {entry.name!r} of at most {limit} bytes", f"{entry.size}")
+    data = file.read_at(offset, entry.size)
+    # torch writes a checksum of 0 where it was told to save the time (torch.serialization.set_crc32_options).
+    if entry.crc and zlib.crc32(data) != entry.crc:
+        raise _damaged(file, f"checksum {entry.crc:08x} of zip entry {entry.name!r}", f"{zlib.crc32(data):08x}")
+    return offset, data
+
+
+def _damaged(file: FileBytes, expected: str, got: str) -> FormatError:
+    return FormatError(
+        f"{file.path}: expected {expected}, got {got}; "
+        "the zip archive is cut short or damaged: download or copy it again"
+    )
+
+
+def _find_directory(file: FileBytes) -> _Directory:
+    end = file.size - _END.size
+    if end < 0:
+        raise _damaged(file, "a zip archive", f"{file.size} bytes")
+    signature, disk, first_disk, count_here, count, size, offset, comment = _END.unpack(file.read_at(end, _END.size))
+    if signature != b"PK\x05\x06" or comment:
+        raise _damaged(file, "the end of a zip directory at the end of the file", "other bytes")
+    if (disk, first_disk, count_here) != (0, 0, count):
+        raise _damaged(file, "one disk", f"disks {disk} and {first_disk}")
+    limit = end
+    locator = end - _LOCATOR64.size
+    if locator >= 0 and file.read_at(locator, 4) == b"PK\x06\x07":
+        wide, limit = _find_directory64(file, locator)
+        for narrow, full in ((count, wide.count), (size, wide.size), (offset, wide.offset)):
+            if narrow != full and narrow not in (_ALL_ONES_16, _ALL_ONES_32):
+                raise _damaged(file, "both ends of the zip directory to agree", f"{narrow} and {full}")
+        directory = wide
+    else:
+        directory = _Directory(offset, size, count)
+    if directory.offset + directory.size != limit:
+        raise _damaged(file, f"a zip directory that ends at {limit}", f"{directory.size} bytes from {directory.offset}")
+    return directory
+
+
+def _find_directory64(file: FileBytes, locator: int) -> tuple[_Directory, int]:
+    _, disk, end, disks = _LOCATOR64.unpack(file.read_at(locator, _LOCATOR64.size))
+    if disk or disks != 1 or end + _END64.size != locator:
+        raise _damaged(file, f"the zip64 end of the directory at {locator - _END64.size}", f"offset {end}")
+    signature, length, _, _, disk, first_disk, count_here, count, size, offset = _END64.unpack(
+        file.read_at(end, _END64.size)
+    )
+    if signature != b"PK\x06\x06" or length != _END64.size - 12 or (disk, first_disk, count_here) != (0, 0, count):
+        raise _damaged(file, "the zip64 end of the directory", "other bytes")
+    return _Directory(offset, size, count), end
+
+
+def _parse_entry(file: FileBytes, data: bytes, position: int) -> tuple[ZipEntry, int]:
+    if position + _CENTRAL.size > len(data):
+        raise _damaged(file, "another entry of the zip directory", "its end")
+    fields = _CENTRAL.unpack_from(data, position)
+    signature, _, _, flags, method, _, _, crc, stored_size, size = fields[:10]
+    name_length, extra_length, comment_length, disk, _, _, header_offset = fields[10:]
+    name_start = position + _CENTRAL.size
+    extra_start = name_start + name_length
+    end = extra_start + extra_length + comment_length
+    if signature != b"PK\x01\x02" or end > len(data):
+        raise _damaged(file, "another entry of the zip directory", "other bytes")
+    if disk:
+        raise _damaged(file, "one disk", f"disk {disk}")
+    raw_name = data[name_start:extra_start]
+    name = _entry_name(file, raw_name)
+    extra = data[extra_start : extra_start + extra_length]
+    wide = _zip64_values(file, name, extra, [size, stored_size, header_offset])
+    return ZipEntry(name, raw_name, flags, method, crc, wide[0], wide[1], wide[2]), end
+
+
+def _entry_name(file: FileBytes, raw: bytes) -> str:
+    if raw.endswith(b"/"):
+        return decode_name(file.path, raw[:-1]) + "/"
+    return decode_name(file.path, raw)
+
+
+def _zip64_values(file: FileBytes, name: str, extra: bytes, values: list[int]) -> list[int]:
+    """Replace the values that are all ones by their 64 bits in the extra field, where they stand in this order."""
+    missing = [i for i, value in enumerate(values) if value == _ALL_ONES_32]
+    if not missing:
+        return values
+    position = 0
+    while position + 4 <= len(extra):
+        kind, length = struct.unpack_from("<2H", extra, position)
+        position += 4
+        if kind == _ZIP64_EXTRA and length >= 8 * len(missing) and position + length <= len(extra):
+            wide = struct.unpack_from(f"<{len(missing)}Q", extra, position)
+            result = list(values)
+            for i, value in zip(missing, wide, strict=True):
+                result[i] = value
+            return result
+        position += length
+    raise _damaged(file, f"the 64-bit sizes of zip entry {name!r}", "none")
+
+
+def _data_offset(file: FileBytes, entry: ZipEntry) -> int:
+    if entry.flags & _FLAG_ENCRYPTED:
+        raise UnsupportedError(f"{file.path}: expected a plain zip entry {entry.name!r}, got an encrypted one")
+    if entry.method or entry.stored_size != entry.size:
+        raise UnsupportedError(
+            f"{file.path}: expected zip entry {entry.name!r} stored as it is, got it compressed (method "
+            f"{entry.method}, {entry.stored_size} bytes for {entry.size}); unpack it and save it with torch.save"
+        )
+    header = file.read_at(entry.header_offset, _LOCAL.size + len(entry.raw_name))
+    signature, _, flags, method, _, _, _, stored_size, size, name_length, extra_length = _LOCAL.unpack_from(header)
+    if signature != b"PK\x03\x04" or method or flags & _FLAG_ENCRYPTED:
+        raise _damaged(file, f"the local header of zip entry {entry.name!r}", "other bytes")
+    if name_length != len(entry.raw_name) or header[_LOCAL.size :] != entry.raw_name:
+        raise _damaged(file, f"zip entry {entry.name!r} under one name", "another in its local header")
+    known = {entry.size, _ALL_ONES_32} | ({0} if flags & _FLAG_SIZES_FOLLOW else set())
+    if size not in known or stored_size not in known:
+        raise _damaged(file, f"zip entry {entry.name!r} of {entry.size} bytes", f"{size} in its local header")
+    offset = int(entry.header_offset + _LOCAL.size + name_length + extra_length)
+    if offset + entry.size > file.size:
+        raise _damaged(
+            file, f"zip entry {entry.name!r} within the {file.size} bytes", f"its end at {offset + entry.size}"
+        )
+    return offset

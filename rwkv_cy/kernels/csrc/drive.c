@@ -1,0 +1,189 @@
+/* Each operation of a layer, shared among threads: what is split, and into pieces of what size. */
+#include "rk.h"
+
+/* A piece of work should take some microseconds, or waking a thread costs more than it brings. */
+#define PIECE_BYTES ((ptrdiff_t)128 << 10)  /* of weights to read */
+#define PIECE_ELEMENTS ((ptrdiff_t)16 << 10) /* of activations to pass over */
+#define PIECE_EXPS ((ptrdiff_t)2 << 10)      /* of WKV steps, five exponentials each */
+
+static ptrdiff_t at_least_one(ptrdiff_t n) { return n > 1 ? n : 1; }
+
+static ptrdiff_t round_up(ptrdiff_t n, ptrdiff_t unit) { return (n + unit - 1) / unit * unit; }
+
+typedef struct {
+    const rk_ops *ops;
+    const rk_matrix *m;
+    const void *x;
+    ptrdiff_t tokens;
+    void *y;
+    char *packed, *scratch;
+    size_t scratch_stride;
+} product;
+
+static void rows_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+{
+    product *p = context;
+    (void)thread;
+    p->ops->rows(p->m, p->x, p->tokens, p->y, p->m->rows, begin, end);
+}
+
+static void pack_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+{
+    product *p = context;
+    (void)thread;
+    p->ops->pack_tokens(p->x, p->tokens, p->m->cols, p->packed, begin, end);
+}
+
+static void panels_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+{
+    product *p = context;
+    p->ops->panels(p->m, p->packed, p->tokens, p->y, p->m->rows, begin, end,
+                   p->scratch + (size_t)thread * p->scratch_stride);
+}
+
+static ptrdiff_t padded_cols(const rk_ops *ops, ptrdiff_t cols) { return round_up(cols, ops->lanes); }
+
+/* Bytes of one thread's scratch: a packed panel, and the accumulators of all tokens. */
+static size_t thread_scratch(const rk_ops *ops, size_t itemsize, ptrdiff_t tokens, ptrdiff_t cols)
+{
+    ptrdiff_t panel = padded_cols(ops, cols) * ops->panel_rows;
+    ptrdiff_t waiting = round_up(tokens, ops->panel_tokens) * ops->panel_rows * ops->lanes;
+    return (size_t)round_up((panel + waiting) * (ptrdiff_t)itemsize, 4096);
+}
+
+static size_t packed_bytes(const rk_ops *ops, size_t itemsize, ptrdiff_t tokens, ptrdiff_t cols)
+{
+    return (size_t)round_up(padded_cols(ops, cols) * round_up(tokens, ops->panel_tokens) * (ptrdiff_t)itemsize, 4096);
+}
+
+size_t rk_matmul_scratch(const rk_ops *ops, size_t itemsize, ptrdiff_t tokens, ptrdiff_t cols, int threads)
+{
+    if (tokens < RK_PACK_TOKENS) return 0;
+    return packed_bytes(ops, itemsize, tokens, cols) +
+           (size_t)threads * thread_scratch(ops, itemsize, tokens, cols);
+}
+
+void rk_matmul(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y,
+               void *scratch, int threads)
+{
+    product p = {ops, m, x, tokens, y, scratch, NULL, 0};
+    size_t weight_bytes = m->dtype == RK_F64 ? 8 : m->dtype == RK_F32 ? 4 : 2;
+    ptrdiff_t row_bytes = at_least_one(m->cols * (ptrdiff_t)weight_bytes);
+    if (tokens < RK_PACK_TOKENS) {
+        rk_parallel(m->rows, round_up(at_least_one(PIECE_BYTES / row_bytes), 4), threads, rows_piece, &p);
+        return;
+    }
+    ptrdiff_t groups = (tokens + ops->panel_tokens - 1) / ops->panel_tokens;
+    ptrdiff_t panels = (m->rows + ops->panel_rows - 1) / ops->panel_rows;
+    p.scratch = p.packed + packed_bytes(ops, itemsize, tokens, m->cols);
+    p.scratch_stride = thread_scratch(ops, itemsize, tokens, m->cols);
+    rk_parallel(groups, at_least_one(PIECE_ELEMENTS / at_least_one(m->cols * ops->panel_tokens)), threads, pack_piece,
+                &p);
+    ptrdiff_t work = at_least_one(m->cols * tokens * ops->panel_rows);
+    rk_parallel(panels, at_least_one((ptrdiff_t)1000000 / work), threads, panels_piece, &p);
+}
+
+typedef struct {
+    const rk_ops *ops;
+    const void *a, *b, *c, *d, *e;
+    void *s0, *s1, *s2, *y;
+    double number;
+    ptrdiff_t tokens, width;
+} sweep;
+
+static void layer_norm_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+{
+    sweep *s = context;
+    (void)thread;
+    s->ops->layer_norm(s->a, s->b, s->c, s->number, s->width, s->y, begin, end);
+}
+
+void rk_layer_norm(const rk_ops *ops, const void *x, const void *weight, const void *bias, double eps,
+                   ptrdiff_t tokens, ptrdiff_t width, void *y, int threads)
+{
+    sweep s = {.ops = ops, .a = x, .b = weight, .c = bias, .number = eps, .width = width, .y = y};
+    rk_parallel(tokens, at_least_one(PIECE_ELEMENTS / width), threads, layer_norm_piece, &s);
+}
+
+static void token_shift_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+{
+    sweep *s = context;
+    (void)thread;
+    s->ops->token_shift(s->a, s->b, s->c, s->width, s->y, begin, end);
+}
+
+void rk_token_shift(const rk_ops *ops, const void *x, const void *last, const void *mix, ptrdiff_t tokens,
+                    ptrdiff_t width, void *y, int threads)
+{
+    sweep s = {.ops = ops, .a = x, .b = last, .c = mix, .width = width, .y = y};
+    rk_parallel(tokens, at_least_one(PIECE_ELEMENTS / width), threads, token_shift_piece, &s);
+}
+
+static void wkv4_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+{
+    sweep *s = context;
+    (void)thread;
+    s->ops->wkv4(s->a, s->b, s->c, s->d, s->e, s->tokens, s->width, s->s0, s->s1, s->s2, s->y, begin, end);
+}
+
+void rk_wkv4(const rk_ops *ops, const void *w, const void *u, const void *k, const void *v, const void *r,
+             ptrdiff_t tokens, ptrdiff_t width, void *aa, void *bb, void *pp, void *y, int threads)
+{
+    sweep s = {.ops = ops, .a = w, .b = u, .c = k, .d = v, .e = r, .tokens = tokens, .width = width,
+               .s0 = aa, .s1 = bb, .s2 = pp, .y = y};
+    /* Whole cache lines of channels, so that no two threads write into one. */
+    ptrdiff_t grain = round_up(at_least_one(PIECE_EXPS / at_least_one(tokens)), 64);
+    rk_parallel(width, grain, threads, wkv4_piece, &s);
+}
+
+static void relu_squared_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+{
+    sweep *s = context;
+    (void)thread;
+    s->ops->relu_squared(s->y, begin, end);
+}
+
+void rk_relu_squared(const rk_ops *ops, void *x, ptrdiff_t n, int threads)
+{
+    sweep s = {.ops = ops, .y = x};
+    rk_parallel(n, PIECE_ELEMENTS, threads, relu_squared_piece, &s);
+}
+
+static void add_gated_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+{
+    sweep *s = context;
+    (void)thread;
+    s->ops->add_gated(s->y, s->a, s->b, begin, end);
+}
+
+void rk_add_gated(const rk_ops *ops, void *y, const void *gate, const void *x, ptrdiff_t n, int threads)
+{
+    sweep s = {.ops = ops, .a = gate, .b = x, .y = y};
+    rk_parallel(n, PIECE_ELEMENTS, threads, add_gated_piece, &s);
+}
+
+static void add_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+{
+    sweep *s = context;
+    (void)thread;
+    s->ops->add(s->y, s->a, begin, end);
+}
+
+void rk_add(const rk_ops *ops, void *y, const void *x, ptrdiff_t n, int threads)
+{
+    sweep s = {.ops = ops, .a = x, .y = y};
+    rk_parallel(n, PIECE_ELEMENTS, threads, add_piece, &s);
+}
+
+static void multiply_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+{
+    sweep *s = context;
+    (void)thread;
+    s->ops->multiply(s->y, s->number, begin, end);
+}
+
+void rk_multiply(const rk_ops *ops, void *x, double factor, ptrdiff_t n, int threads)
+{
+    sweep s = {.ops = ops, .y = x, .number = factor};
+    rk_parallel(n, PIECE_ELEMENTS, threads, multiply_piece, &s);
+}

@@ -1,0 +1,110 @@
+/* The C kernels' interface: one table of functions per instruction set, one struct per matrix. */
+#ifndef RK_H
+#define RK_H
+
+#include <stddef.h>
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+/* Storage types of a matrix. */
+enum { RK_F32 = 0, RK_F64 = 1, RK_F16 = 2, RK_BF16 = 3 };
+
+/* A weight matrix as it lies in memory: `rows` rows of `cols` elements, rows without gaps. */
+typedef struct {
+    const void *data;
+    ptrdiff_t rows;   /* outputs */
+    ptrdiff_t cols;   /* inputs */
+    int dtype;        /* RK_* */
+    double scale;     /* a power of two that every product is multiplied by */
+} rk_matrix;
+
+/* Everything that runs over `[begin, end)` of something, for one type of activations. Arrays are
+ * contiguous; `void *` stands for float or double, whichever the table is of. */
+typedef struct {
+    /* Lanes of a vector of activations. */
+    ptrdiff_t lanes;
+    /* Rows that one packed panel of a matrix holds, and tokens that go with it. */
+    ptrdiff_t panel_rows, panel_tokens;
+
+    /* y[t, r] = scale * sum_k m[r, k] * x[t, k] for rows begin..end; y has `ldy` elements a token. */
+    void (*rows)(const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y, ptrdiff_t ldy,
+                 ptrdiff_t begin, ptrdiff_t end);
+    /* Lay x [tokens, cols] out for `panels`: groups begin..end of panel_tokens tokens each. */
+    void (*pack_tokens)(const void *x, ptrdiff_t tokens, ptrdiff_t cols, void *packed,
+                        ptrdiff_t begin, ptrdiff_t end);
+    /* The same product as `rows`, bit for bit, for panels begin..end and packed tokens.
+     * scratch: rk_panel_scratch() elements, of this thread alone. */
+    void (*panels)(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy,
+                   ptrdiff_t begin, ptrdiff_t end, void *scratch);
+
+    /* LayerNorm of tokens begin..end: y = (x - mean) / sqrt(var + eps) * weight + bias. */
+    void (*layer_norm)(const void *x, const void *weight, const void *bias, double eps, ptrdiff_t width,
+                       void *y, ptrdiff_t begin, ptrdiff_t end);
+    /* Token shift of tokens begin..end: y = x * mix + prev * (1 - mix), prev of token 0 being `last`. */
+    void (*token_shift)(const void *x, const void *last, const void *mix, ptrdiff_t width, void *y,
+                        ptrdiff_t begin, ptrdiff_t end);
+    /* WKV of RWKV-4 over all tokens, channels begin..end: y = sigmoid(r) * wkv; aa, bb, pp move on. */
+    void (*wkv4)(const void *w, const void *u, const void *k, const void *v, const void *r, ptrdiff_t tokens,
+                 ptrdiff_t width, void *aa, void *bb, void *pp, void *y, ptrdiff_t begin, ptrdiff_t end);
+    /* x = max(x, 0)^2 for elements begin..end. */
+    void (*relu_squared)(void *x, ptrdiff_t begin, ptrdiff_t end);
+    /* y += sigmoid(gate) * x for elements begin..end. */
+    void (*add_gated)(void *y, const void *gate, const void *x, ptrdiff_t begin, ptrdiff_t end);
+    /* y += x for elements begin..end. */
+    void (*add)(void *y, const void *x, ptrdiff_t begin, ptrdiff_t end);
+    /* x *= factor for elements begin..end. */
+    void (*multiply)(void *x, double factor, ptrdiff_t begin, ptrdiff_t end);
+} rk_ops;
+
+typedef struct {
+    const char *name;
+    rk_ops f32, f64;
+} rk_table;
+
+extern const rk_table rk_table_portable;
+#if defined(__x86_64__)
+extern const rk_table rk_table_avx2, rk_table_avx512;
+#endif
+#if defined(__aarch64__)
+extern const rk_table rk_table_neon;
+#endif
+
+/* The i-th table that this build has and this CPU can run, best first; NULL past the end. */
+const rk_table *rk_available(int i);
+
+/* The name of the i-th table in this build, best first; NULL past the end. */
+const char *rk_built(int i);
+
+/* --- threads and the drivers that use them (parallel.c, drive.c) --- */
+
+typedef void (*rk_body)(void *context, ptrdiff_t begin, ptrdiff_t end, int thread);
+
+/* Call body over pieces of [0, n), each of `grain` items (the last may be shorter), on up to `threads` threads. */
+void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *context);
+
+/* Whether this build has OpenMP. */
+int rk_has_openmp(void);
+
+/* Bytes of scratch that rk_matmul needs for so many tokens, columns and threads, for any matrix. */
+size_t rk_matmul_scratch(const rk_ops *ops, size_t itemsize, ptrdiff_t tokens, ptrdiff_t cols, int threads);
+
+void rk_matmul(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y,
+               void *scratch, int threads);
+void rk_layer_norm(const rk_ops *ops, const void *x, const void *weight, const void *bias, double eps,
+                   ptrdiff_t tokens, ptrdiff_t width, void *y, int threads);
+void rk_token_shift(const rk_ops *ops, const void *x, const void *last, const void *mix, ptrdiff_t tokens,
+                    ptrdiff_t width, void *y, int threads);
+void rk_wkv4(const rk_ops *ops, const void *w, const void *u, const void *k, const void *v, const void *r,
+             ptrdiff_t tokens, ptrdiff_t width, void *aa, void *bb, void *pp, void *y, int threads);
+void rk_relu_squared(const rk_ops *ops, void *x, ptrdiff_t n, int threads);
+void rk_add_gated(const rk_ops *ops, void *y, const void *gate, const void *x, ptrdiff_t n, int threads);
+void rk_add(const rk_ops *ops, void *y, const void *x, ptrdiff_t n, int threads);
+void rk_multiply(const rk_ops *ops, void *x, double factor, ptrdiff_t n, int threads);
+
+/* Columns that one step of `panels` covers: its packed panel fits the first-level cache. */
+#define RK_PANEL_COLS 768
+/* Fewer tokens than this are multiplied row by row, without packing. */
+#define RK_PACK_TOKENS 4
+
+#endif

@@ -1,0 +1,16 @@
+/* Vectors of NEON (every 64-bit ARM): 16 bytes. */
+#define RK_NAME neon
+#define RK_VECTOR_BYTES 16
+
+#define RK_FMA_F32(a, b, c) ((rk_vf32)vfmaq_f32((float32x4_t)(c), (float32x4_t)(a), (float32x4_t)(b)))
+#define RK_FMA_F64(a, b, c) ((rk_vf64)vfmaq_f64((float64x2_t)(c), (float64x2_t)(a), (float64x2_t)(b)))
+
+#define RK_PANEL_ROWS 6
+#define RK_PANEL_TOKENS 4
+
+typedef float rk_vf32 __attribute__((vector_size(16)));
+
+static inline rk_vf32 rk_load_f16(const uint16_t *p)
+{
+    return (rk_vf32)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+}

@@ -1,0 +1,18 @@
+/* Vectors for any CPU: 16 bytes by the compiler's vector types, multiply and add rounded apart. */
+#define RK_NAME portable
+#define RK_VECTOR_BYTES 16
+
+#define RK_FMA_F32(a, b, c) ((a) * (b) + (c))
+#define RK_FMA_F64(a, b, c) ((a) * (b) + (c))
+
+#define RK_PANEL_ROWS 4
+#define RK_PANEL_TOKENS 2
+
+typedef float rk_vf32 __attribute__((vector_size(16)));
+
+static inline rk_vf32 rk_load_f16(const uint16_t *p)
+{
+    rk_vf32 v;
+    for (int i = 0; i < 4; i++) v[i] = rk_f16_to_f32(p[i]);
+    return v;
+}

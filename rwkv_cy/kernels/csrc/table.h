@@ -1,0 +1,60 @@
+/* One instruction set: its vectors are defined before this file is included; its table comes out of it. */
+
+#define RK_CAT2(a, b) a##_##b
+#define RK_CAT(a, b) RK_CAT2(a, b)
+#define RK_STR2(a) #a
+#define RK_STR(a) RK_STR2(a)
+
+typedef double rk_vf64 __attribute__((vector_size(RK_VECTOR_BYTES)));
+typedef uint16_t rk_vu16 __attribute__((vector_size(RK_VECTOR_BYTES / 2)));
+typedef uint32_t rk_vu32 __attribute__((vector_size(RK_VECTOR_BYTES)));
+
+static inline rk_vf32 rk_load_bf16(const uint16_t *p)
+{
+    rk_vu16 h;
+    memcpy(&h, p, sizeof h);
+    return (rk_vf32)(__builtin_convertvector(h, rk_vu32) << 16);
+}
+
+#define RK_IS_F32 1
+#define REAL float
+#define SUFFIX f32
+#define VEC rk_vf32
+#define VEC_FMA RK_FMA_F32
+#define EXP rk_exp_f32
+#define SQRT sqrtf
+#include "matrix_body.h"
+#include "layer_body.h"
+#undef REAL
+#undef SUFFIX
+#undef VEC
+#undef VEC_FMA
+#undef EXP
+#undef SQRT
+
+#undef RK_IS_F32
+#define RK_IS_F32 0
+#define REAL double
+#define SUFFIX f64
+#define VEC rk_vf64
+#define VEC_FMA RK_FMA_F64
+#define EXP rk_exp_f64
+#define SQRT sqrt
+#include "matrix_body.h"
+#include "layer_body.h"
+
+#define RK_OPS(suffix, type)                                                                            \
+    {                                                                                                   \
+        .lanes = RK_VECTOR_BYTES / sizeof(type), .panel_rows = RK_PANEL_ROWS,                           \
+        .panel_tokens = RK_PANEL_TOKENS, .rows = rows_##suffix, .pack_tokens = pack_tokens_##suffix,    \
+        .panels = panels_##suffix, .layer_norm = layer_norm_##suffix,                                   \
+        .token_shift = token_shift_##suffix, .wkv4 = wkv4_##suffix,                                     \
+        .relu_squared = relu_squared_##suffix, .add_gated = add_gated_##suffix, .add = add_##suffix,    \
+        .multiply = multiply_##suffix                                                                   \
+    }
+
+const rk_table RK_CAT(rk_table, RK_NAME) = {
+    .name = RK_STR(RK_NAME),
+    .f32 = RK_OPS(f32, float),
+    .f64 = RK_OPS(f64, double),
+};

@@ -1,0 +1,37 @@
+"""C kernels for Cython: types, and every driver by name."""
+
+cdef extern from "rk.h" nogil:
+    enum:
+        RK_F32
+        RK_F64
+        RK_F16
+        RK_BF16
+
+    ctypedef struct rk_matrix:
+        const void *data
+        Py_ssize_t rows
+        Py_ssize_t cols
+        int dtype
+        double scale
+
+    ctypedef struct rk_ops:
+        Py_ssize_t lanes
+
+cdef const rk_ops *active_ops(bint double_precision) except NULL
+
+cdef size_t matmul_scratch(const rk_ops *ops, size_t itemsize, Py_ssize_t tokens, Py_ssize_t cols,
+                           int num_threads) noexcept nogil
+cdef void matmul(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const void *x, Py_ssize_t tokens,
+                 void *scratch, int num_threads, void *y) noexcept nogil
+cdef void layer_norm(const rk_ops *ops, const void *x, const void *weight, const void *bias, double eps,
+                     Py_ssize_t tokens, Py_ssize_t width, int num_threads, void *y) noexcept nogil
+cdef void token_shift(const rk_ops *ops, const void *x, const void *last, const void *mix, Py_ssize_t tokens,
+                      Py_ssize_t width, int num_threads, void *y) noexcept nogil
+cdef void wkv4(const rk_ops *ops, const void *w, const void *u, const void *k, const void *v, const void *r,
+               Py_ssize_t tokens, Py_ssize_t width, int num_threads, void *aa, void *bb, void *pp,
+               void *y) noexcept nogil
+cdef void relu_squared(const rk_ops *ops, Py_ssize_t n, int num_threads, void *x) noexcept nogil
+cdef void add_gated(const rk_ops *ops, const void *gate, const void *x, Py_ssize_t n, int num_threads,
+                    void *y) noexcept nogil
+cdef void add(const rk_ops *ops, const void *x, Py_ssize_t n, int num_threads, void *y) noexcept nogil
+cdef void multiply(const rk_ops *ops, double factor, Py_ssize_t n, int num_threads, void *x) noexcept nogil

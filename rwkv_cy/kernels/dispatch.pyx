@@ -1,0 +1,136 @@
+"""Instruction sets: which there are, which is in use, and the C kernels of the one in use."""
+
+from rwkv_cy import runtime
+from rwkv_cy.errors import ConfigError
+
+cdef extern from "rk.h" nogil:
+    ctypedef struct rk_table:
+        const char *name
+        rk_ops f32
+        rk_ops f64
+
+    const rk_table *rk_available(int i)
+    const char *rk_built(int i)
+    bint rk_has_openmp()
+    size_t rk_matmul_scratch(const rk_ops *, size_t, Py_ssize_t, Py_ssize_t, int)
+    void rk_matmul(const rk_ops *, size_t, const rk_matrix *, const void *, Py_ssize_t, void *, void *, int)
+    void rk_layer_norm(const rk_ops *, const void *, const void *, const void *, double, Py_ssize_t, Py_ssize_t,
+                       void *, int)
+    void rk_token_shift(const rk_ops *, const void *, const void *, const void *, Py_ssize_t, Py_ssize_t, void *, int)
+    void rk_wkv4(const rk_ops *, const void *, const void *, const void *, const void *, const void *, Py_ssize_t,
+                 Py_ssize_t, void *, void *, void *, void *, int)
+    void rk_relu_squared(const rk_ops *, void *, Py_ssize_t, int)
+    void rk_add_gated(const rk_ops *, void *, const void *, const void *, Py_ssize_t, int)
+    void rk_add(const rk_ops *, void *, const void *, Py_ssize_t, int)
+    void rk_multiply(const rk_ops *, void *, double, Py_ssize_t, int)
+
+
+cdef const rk_table *_active = NULL
+
+
+def built_instruction_sets():
+    """Names of the instruction sets that this build has kernels for, best first."""
+    cdef int i = 0
+    result = []
+    while rk_built(i) != NULL:
+        result.append(rk_built(i).decode("ascii"))
+        i += 1
+    return tuple(result)
+
+
+def available_instruction_sets():
+    """Names of the instruction sets that this build has and this CPU can run, best first."""
+    cdef int i = 0
+    result = []
+    while rk_available(i) != NULL:
+        result.append(rk_available(i).name.decode("ascii"))
+        i += 1
+    return tuple(result)
+
+
+def select_instruction_set(name=None):
+    """Use the kernels of the instruction set `name` from here on; None takes the best, or what RWKV_CY_ISA says.
+
+    Returns
+    -------
+    str
+        The name of the one now in use.
+
+    Raises
+    ------
+    ConfigError
+        If this build has none of that name, or this CPU cannot run it.
+    """
+    global _active
+    where = "instruction set"
+    if name is None:
+        name = runtime.instruction_set_override()
+        where = "RWKV_CY_ISA"
+    available = available_instruction_sets()
+    if name is None:
+        name = available[0]
+    if name not in available:
+        raise ConfigError(f"{where}: expected one that this CPU can run ({', '.join(available)}), got {name!r}")
+    _active = rk_available(available.index(name))
+    return name
+
+
+def active_instruction_set():
+    """Name of the instruction set in use."""
+    if _active == NULL:
+        return select_instruction_set()
+    return _active.name.decode("ascii")
+
+
+def has_openmp():
+    """Whether the kernels were built with OpenMP; without it they run on one thread."""
+    return bool(rk_has_openmp())
+
+
+cdef const rk_ops *active_ops(bint double_precision) except NULL:
+    if _active == NULL:
+        select_instruction_set()
+    return &_active.f64 if double_precision else &_active.f32
+
+
+cdef size_t matmul_scratch(const rk_ops *ops, size_t itemsize, Py_ssize_t tokens, Py_ssize_t cols,
+                           int num_threads) noexcept nogil:
+    return rk_matmul_scratch(ops, itemsize, tokens, cols, num_threads)
+
+
+cdef void matmul(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const void *x, Py_ssize_t tokens,
+                 void *scratch, int num_threads, void *y) noexcept nogil:
+    rk_matmul(ops, itemsize, m, x, tokens, y, scratch, num_threads)
+
+
+cdef void layer_norm(const rk_ops *ops, const void *x, const void *weight, const void *bias, double eps,
+                     Py_ssize_t tokens, Py_ssize_t width, int num_threads, void *y) noexcept nogil:
+    rk_layer_norm(ops, x, weight, bias, eps, tokens, width, y, num_threads)
+
+
+cdef void token_shift(const rk_ops *ops, const void *x, const void *last, const void *mix, Py_ssize_t tokens,
+                      Py_ssize_t width, int num_threads, void *y) noexcept nogil:
+    rk_token_shift(ops, x, last, mix, tokens, width, y, num_threads)
+
+
+cdef void wkv4(const rk_ops *ops, const void *w, const void *u, const void *k, const void *v, const void *r,
+               Py_ssize_t tokens, Py_ssize_t width, int num_threads, void *aa, void *bb, void *pp,
+               void *y) noexcept nogil:
+    rk_wkv4(ops, w, u, k, v, r, tokens, width, aa, bb, pp, y, num_threads)
+
+
+cdef void relu_squared(const rk_ops *ops, Py_ssize_t n, int num_threads, void *x) noexcept nogil:
+    rk_relu_squared(ops, x, n, num_threads)
+
+
+cdef void add_gated(const rk_ops *ops, const void *gate, const void *x, Py_ssize_t n, int num_threads,
+                    void *y) noexcept nogil:
+    rk_add_gated(ops, y, gate, x, n, num_threads)
+
+
+cdef void add(const rk_ops *ops, const void *x, Py_ssize_t n, int num_threads, void *y) noexcept nogil:
+    rk_add(ops, y, x, n, num_threads)
+
+
+cdef void multiply(const rk_ops *ops, double factor, Py_ssize_t n, int num_threads, void *x) noexcept nogil:
+    rk_multiply(ops, x, factor, n, num_threads)

@@ -1,0 +1,27 @@
+"""A weight matrix in any storage."""
+
+from rwkv_cy.kernels.dispatch cimport rk_matrix, rk_ops
+
+
+cdef class Matrix:
+    cdef rk_matrix m
+    cdef readonly object array       # keeps the numbers alive
+    cdef readonly str dtype          # "f32", "f64", "f16", "bf16"
+    cdef readonly bint double_precision
+
+    # y[t] = scale * array @ x[t]; scratch as Matrix.scratch_bytes says
+    cdef void matmul_nogil(self, const rk_ops *ops, const void *x, Py_ssize_t tokens, void *scratch, int num_threads,
+                           void *y) noexcept nogil
+    cdef size_t scratch_bytes(self, const rk_ops *ops, Py_ssize_t tokens, int num_threads) noexcept nogil
+
+
+cdef class Workspace:
+    cdef object _memory
+    cdef char *start
+    cdef readonly size_t size
+
+    cdef int ensure(self, size_t size) except -1
+
+
+# Bytes rounded up to whole cache lines: what a piece of a workspace takes.
+cdef size_t padded(size_t size) noexcept nogil

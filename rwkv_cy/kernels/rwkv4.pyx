@@ -1,0 +1,284 @@
+"""The layer of RWKV-4: time mix and channel mix over one token or many, state moved on in place."""
+
+import numpy as np
+
+from rwkv_cy.dtypes import widen
+from rwkv_cy.errors import KernelError
+
+from cython cimport floating
+from libc.string cimport memcpy
+
+from rwkv_cy.kernels.dispatch cimport (
+    active_ops, add, add_gated, layer_norm, multiply, relu_squared, rk_ops, token_shift, wkv4,
+)
+from rwkv_cy.kernels.matrix cimport Matrix, Workspace, padded
+
+
+cdef const char *_pointer(array):
+    return <const char *><size_t>array.ctypes.data
+
+
+def _real(config):
+    return np.dtype(np.float64 if config.dtype == "f64" else np.float32)
+
+
+def _vector(parameters, name, config):
+    """The parameter `name` as activations, flat."""
+    parameter = parameters[name]
+    return np.ascontiguousarray(widen(parameter.array, parameter.dtype, config.dtype).reshape(-1))
+
+
+def _matrix(parameters, name, config, scale=1.0):
+    array, dtype = parameters[name].array, parameters[name].dtype
+    if (config.dtype == "f64") != (dtype == "f64"):
+        array, dtype = widen(array, dtype, config.dtype), config.dtype
+    if not array.flags.c_contiguous or not array.flags.aligned:
+        array = np.ascontiguousarray(array).copy()
+    return Matrix(array, dtype, scale)
+
+
+cdef class TimeMix:
+    """Time mix: token shift, WKV, receptance gate, output matrix.
+
+    Parameters
+    ----------
+    config : Config
+        Dimensions and type.
+    parameters : mapping of str to Parameter
+        Of the layer, by short name.
+    output_scale : float
+        Factor of what the mix gives: a power of two.
+    """
+
+    def __init__(self, config, parameters, output_scale):
+        self.key = _matrix(parameters, "att.key.weight", config)
+        self.value = _matrix(parameters, "att.value.weight", config)
+        self.receptance = _matrix(parameters, "att.receptance.weight", config)
+        self.output = _matrix(parameters, "att.output.weight", config, output_scale)
+        decay = parameters["att.time_decay"]
+        # In float64, so that a float32 model gets the nearest float32 of -exp(time_decay).
+        decay = (-np.exp(widen(decay.array, decay.dtype, "f64"))).astype(_real(config)).reshape(-1)
+        first, mix_k, mix_v, mix_r = (
+            _vector(parameters, f"att.{name}", config) for name in ("time_first", "time_mix_k", "time_mix_v", "time_mix_r")
+        )
+        self._arrays = [decay, first, mix_k, mix_v, mix_r]
+        self.decay, self.first = _pointer(decay), _pointer(first)
+        self.mix_k, self.mix_v, self.mix_r = _pointer(mix_k), _pointer(mix_v), _pointer(mix_r)
+        self.d_model, self.d_att = config.d_model, config.d_att
+        self.itemsize = _real(config).itemsize
+
+    cdef size_t scratch_bytes(self, const rk_ops *ops, Py_ssize_t tokens, int num_threads) noexcept nogil:
+        cdef size_t product = max(self.key.scratch_bytes(ops, tokens, num_threads),
+                                  self.output.scratch_bytes(ops, tokens, num_threads))
+        return (padded(tokens * self.d_model * self.itemsize) + 4 * padded(tokens * self.d_att * self.itemsize)
+                + product)
+
+    cdef void run(self, const rk_ops *ops, const char *x, Py_ssize_t tokens, char *scratch, int num_threads,
+                  char *xx, char *aa, char *bb, char *pp, char *y) noexcept nogil:
+        cdef size_t att = padded(tokens * self.d_att * self.itemsize)
+        cdef char *mixed = scratch                                          # (tokens, d_model)
+        cdef char *r = mixed + padded(tokens * self.d_model * self.itemsize)  # (tokens, d_att) each
+        cdef char *k = r + att
+        cdef char *v = k + att
+        cdef char *rwkv = v + att
+        cdef char *product = rwkv + att
+        # r = R (x mix_r + xx (1 - mix_r)), and likewise k and v
+        token_shift(ops, x, xx, self.mix_r, tokens, self.d_model, num_threads, mixed)
+        self.receptance.matmul_nogil(ops, mixed, tokens, product, num_threads, r)
+        token_shift(ops, x, xx, self.mix_k, tokens, self.d_model, num_threads, mixed)
+        self.key.matmul_nogil(ops, mixed, tokens, product, num_threads, k)
+        token_shift(ops, x, xx, self.mix_v, tokens, self.d_model, num_threads, mixed)
+        self.value.matmul_nogil(ops, mixed, tokens, product, num_threads, v)
+        memcpy(xx, x + (tokens - 1) * self.d_model * self.itemsize, self.d_model * self.itemsize)
+        # y = O (sigmoid(r) wkv(k, v))
+        wkv4(ops, self.decay, self.first, k, v, r, tokens, self.d_att, num_threads, aa, bb, pp, rwkv)
+        self.output.matmul_nogil(ops, rwkv, tokens, product, num_threads, y)
+
+    def forward(self, const floating[:, ::1] x, floating[::1] xx, floating[::1] aa, floating[::1] bb,
+                floating[::1] pp, int num_threads=1):
+        """Return the time mix of `x` (tokens, d_model); xx, aa, bb, pp are moved on in place.
+
+        Raises
+        ------
+        KernelError
+            If an array has another shape or type than the model.
+        """
+        cdef bint double_precision = sizeof(floating) == 8
+        if sizeof(floating) != self.itemsize:
+            raise KernelError(f"TimeMix: expected numbers of {self.itemsize} bytes, got {sizeof(floating)}")
+        if x.shape[1] != self.d_model or xx.shape[0] != self.d_model:
+            raise KernelError(f"TimeMix: expected (tokens, {self.d_model}), got ({x.shape[0]}, {x.shape[1]})")
+        if aa.shape[0] != self.d_att or bb.shape[0] != self.d_att or pp.shape[0] != self.d_att:
+            raise KernelError(f"TimeMix: expected a state of width {self.d_att}, got {aa.shape[0]}")
+        result = np.empty((x.shape[0], self.d_model), dtype=np.float64 if double_precision else np.float32)
+        if x.shape[0] == 0:
+            return result
+        cdef floating[:, ::1] y = result
+        cdef const rk_ops *ops = active_ops(double_precision)
+        cdef Workspace workspace = Workspace()
+        workspace.ensure(self.scratch_bytes(ops, x.shape[0], num_threads))
+        with nogil:
+            self.run(ops, <const char *>&x[0, 0], x.shape[0], workspace.start, num_threads, <char *>&xx[0],
+                     <char *>&aa[0], <char *>&bb[0], <char *>&pp[0], <char *>&y[0, 0])
+        return result
+
+
+cdef class ChannelMix:
+    """Channel mix: token shift, squared relu, receptance gate.
+
+    Parameters
+    ----------
+    config, parameters, output_scale
+        As for :class:`TimeMix`.
+    """
+
+    def __init__(self, config, parameters, output_scale):
+        self.key = _matrix(parameters, "ffn.key.weight", config)
+        self.value = _matrix(parameters, "ffn.value.weight", config, output_scale)
+        self.receptance = _matrix(parameters, "ffn.receptance.weight", config)
+        mix_k, mix_r = (_vector(parameters, f"ffn.{name}", config) for name in ("time_mix_k", "time_mix_r"))
+        self._arrays = [mix_k, mix_r]
+        self.mix_k, self.mix_r = _pointer(mix_k), _pointer(mix_r)
+        self.d_model, self.d_ffn = config.d_model, config.d_ffn
+        self.itemsize = _real(config).itemsize
+
+    cdef size_t scratch_bytes(self, const rk_ops *ops, Py_ssize_t tokens, int num_threads) noexcept nogil:
+        cdef size_t product = max(self.key.scratch_bytes(ops, tokens, num_threads),
+                                  self.value.scratch_bytes(ops, tokens, num_threads))
+        return (2 * padded(tokens * self.d_model * self.itemsize) + padded(tokens * self.d_ffn * self.itemsize)
+                + product)
+
+    cdef void run(self, const rk_ops *ops, const char *x, Py_ssize_t tokens, char *scratch, int num_threads,
+                  char *xx, char *y) noexcept nogil:
+        cdef size_t model = padded(tokens * self.d_model * self.itemsize)
+        cdef char *mixed = scratch        # (tokens, d_model); holds the values later
+        cdef char *r = mixed + model      # (tokens, d_model)
+        cdef char *k = r + model          # (tokens, d_ffn)
+        cdef char *product = k + padded(tokens * self.d_ffn * self.itemsize)
+        # r = R (x mix_r + xx (1 - mix_r)), and likewise k
+        token_shift(ops, x, xx, self.mix_r, tokens, self.d_model, num_threads, mixed)
+        self.receptance.matmul_nogil(ops, mixed, tokens, product, num_threads, r)
+        token_shift(ops, x, xx, self.mix_k, tokens, self.d_model, num_threads, mixed)
+        self.key.matmul_nogil(ops, mixed, tokens, product, num_threads, k)
+        memcpy(xx, x + (tokens - 1) * self.d_model * self.itemsize, self.d_model * self.itemsize)
+        # y += sigmoid(r) (V max(k, 0)^2)
+        relu_squared(ops, tokens * self.d_ffn, num_threads, k)
+        self.value.matmul_nogil(ops, k, tokens, product, num_threads, mixed)
+        add_gated(ops, r, mixed, tokens * self.d_model, num_threads, y)
+
+    def forward(self, const floating[:, ::1] x, floating[::1] xx, int num_threads=1):
+        """Return the channel mix of `x` (tokens, d_model); xx is moved on in place.
+
+        Raises
+        ------
+        KernelError
+            If an array has another shape or type than the model.
+        """
+        cdef bint double_precision = sizeof(floating) == 8
+        if sizeof(floating) != self.itemsize:
+            raise KernelError(f"ChannelMix: expected numbers of {self.itemsize} bytes, got {sizeof(floating)}")
+        if x.shape[1] != self.d_model or xx.shape[0] != self.d_model:
+            raise KernelError(f"ChannelMix: expected (tokens, {self.d_model}), got ({x.shape[0]}, {x.shape[1]})")
+        result = np.zeros((x.shape[0], self.d_model), dtype=np.float64 if double_precision else np.float32)
+        if x.shape[0] == 0:
+            return result
+        cdef floating[:, ::1] y = result
+        cdef const rk_ops *ops = active_ops(double_precision)
+        cdef Workspace workspace = Workspace()
+        workspace.ensure(self.scratch_bytes(ops, x.shape[0], num_threads))
+        with nogil:
+            self.run(ops, <const char *>&x[0, 0], x.shape[0], workspace.start, num_threads, <char *>&xx[0],
+                     <char *>&y[0, 0])
+        return result
+
+
+cdef class Layer:
+    """One layer: x += TimeMix(ln1(x)); x += ChannelMix(ln2(x)); layer 0 norms its input with ln0 first.
+
+    Parameters
+    ----------
+    config, parameters, output_scale
+        As for :class:`TimeMix`.
+    layer : int
+        Index of the layer.
+    """
+
+    cdef readonly TimeMix time_mix
+    cdef readonly ChannelMix channel_mix
+    cdef list _norms                     # (weight, bias) of ln1, ln2, and of ln0 in layer 0
+    cdef const char *ln0_weight
+    cdef const char *ln0_bias
+    cdef const char *ln1_weight
+    cdef const char *ln1_bias
+    cdef const char *ln2_weight
+    cdef const char *ln2_bias
+    cdef readonly Py_ssize_t d_model, state_size
+    cdef double eps
+    cdef bint halve                      # the residual stream is halved after this layer
+    cdef size_t itemsize
+
+    def __init__(self, config, layer, parameters, output_scale):
+        self.time_mix = TimeMix(config, parameters, output_scale)
+        self.channel_mix = ChannelMix(config, parameters, output_scale)
+        self.d_model = config.d_model
+        self.state_size = 2 * config.d_model + 3 * config.d_att
+        self.eps = config.layer_norm_eps
+        self.halve = config.rescale_layer > 0 and (layer + 1) % config.rescale_layer == 0
+        self.itemsize = _real(config).itemsize
+        self._norms = [
+            tuple(_vector(parameters, f"{name}.{part}", config) for part in ("weight", "bias"))
+            for name in (("ln1", "ln2", "ln0") if layer == 0 else ("ln1", "ln2"))
+        ]
+        self.ln1_weight, self.ln1_bias = _pointer(self._norms[0][0]), _pointer(self._norms[0][1])
+        self.ln2_weight, self.ln2_bias = _pointer(self._norms[1][0]), _pointer(self._norms[1][1])
+        self.ln0_weight = self.ln0_bias = NULL
+        if layer == 0:
+            self.ln0_weight, self.ln0_bias = _pointer(self._norms[2][0]), _pointer(self._norms[2][1])
+
+    def forward(self, floating[:, ::1] x, floating[::1] state, Workspace workspace, int num_threads):
+        """Run over `x` (tokens, d_model) in place; `state`, this layer's row, is moved on in place.
+
+        Raises
+        ------
+        KernelError
+            If an array has another shape or type than the model.
+        """
+        cdef bint double_precision = sizeof(floating) == 8
+        if sizeof(floating) != self.itemsize:
+            raise KernelError(f"Layer: expected numbers of {self.itemsize} bytes, got {sizeof(floating)}")
+        if x.shape[1] != self.d_model or state.shape[0] != self.state_size:
+            raise KernelError(
+                f"Layer: expected x (tokens, {self.d_model}) and a state of {self.state_size}, "
+                f"got ({x.shape[0]}, {x.shape[1]}) and {state.shape[0]}"
+            )
+        if x.shape[0] == 0:
+            return
+        cdef Py_ssize_t tokens = x.shape[0]
+        cdef const rk_ops *ops = active_ops(double_precision)
+        cdef size_t stream = padded(tokens * self.d_model * self.itemsize)
+        workspace.ensure(2 * stream + max(self.time_mix.scratch_bytes(ops, tokens, num_threads),
+                                          self.channel_mix.scratch_bytes(ops, tokens, num_threads)))
+        with nogil:
+            self.run(ops, <char *>&x[0, 0], tokens, <char *>&state[0], workspace.start, stream, num_threads)
+
+    cdef void run(self, const rk_ops *ops, char *x, Py_ssize_t tokens, char *state, char *scratch, size_t stream,
+                  int num_threads) noexcept nogil:
+        cdef Py_ssize_t d = self.d_model
+        cdef size_t att = self.time_mix.d_att * self.itemsize
+        cdef char *ffn_xx = state
+        cdef char *att_xx = ffn_xx + d * self.itemsize
+        cdef char *att_aa = att_xx + d * self.itemsize
+        cdef char *att_bb = att_aa + att
+        cdef char *att_pp = att_bb + att
+        cdef char *normed = scratch
+        cdef char *mixed = normed + stream
+        cdef char *rest = mixed + stream
+        if self.ln0_weight != NULL:
+            layer_norm(ops, x, self.ln0_weight, self.ln0_bias, self.eps, tokens, d, num_threads, x)
+        layer_norm(ops, x, self.ln1_weight, self.ln1_bias, self.eps, tokens, d, num_threads, normed)
+        self.time_mix.run(ops, normed, tokens, rest, num_threads, att_xx, att_aa, att_bb, att_pp, mixed)
+        add(ops, mixed, tokens * d, num_threads, x)
+        layer_norm(ops, x, self.ln2_weight, self.ln2_bias, self.eps, tokens, d, num_threads, normed)
+        self.channel_mix.run(ops, normed, tokens, rest, num_threads, ffn_xx, x)
+        if self.halve:
+            multiply(ops, 0.5, tokens * d, num_threads, x)

@@ -1,0 +1,254 @@
+"""Model: the stack of layers, vectors in and vectors out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rwkv_cy.architectures import ARCHITECTURES, Architecture
+from rwkv_cy.config import Config
+from rwkv_cy.errors import ConfigError, StateError
+from rwkv_cy.kernels.matrix import Workspace
+from rwkv_cy.layer import Layer, activations
+from rwkv_cy.parameters import Parameter
+from rwkv_cy.runtime import resolve_num_threads
+from rwkv_cy.state import State
+
+__all__ = ["CHUNK_TOKENS", "Model", "architecture_of"]
+
+#: Tokens that go through the layers together: enough to use each weight often, few enough that the
+#: activations stay in the cache and memory stays bounded.
+CHUNK_TOKENS = 128
+
+
+def architecture_of(config: Config) -> Architecture:
+    """Return the table row of the config's architecture.
+
+    Raises
+    ------
+    ConfigError
+        If there is none of that name.
+    """
+    try:
+        return ARCHITECTURES[config.architecture]
+    except KeyError:
+        known = ", ".join(ARCHITECTURES)
+        raise ConfigError(f"Config.architecture: expected one of {known}, got {config.architecture!r}") from None
+
+
+class Model:
+    """The encoder: `num_layers` layers over vectors of width `d_model`, without vocabulary.
+
+    Parameters
+    ----------
+    config : Config
+        Dimensions and arithmetic.
+    parameters : mapping of str to Parameter or numpy.ndarray
+        By canonical name, ``"blocks.0.att.key.weight"``; those of other parts of a model are ignored.
+        The arrays are used as they are where their type and layout allow it, and must not change later.
+    fingerprint : str, default ""
+        Goes into every state, so that states of other models are refused.
+    divide_weights : bool, default False
+        With `config.rescale_layer` n > 0, also divide the output and value matrices of layer i by
+        2^(i // n), as the halved residual stream needs. False, as in the seed, leaves that to whoever
+        made the parameters.
+
+    Raises
+    ------
+    SpecError
+        If parameters are missing or of the wrong shape.
+
+    Notes
+    -----
+    A port of nlpodyssey/rwkv (Go), `rwkv.go`, whose names it keeps. One model may be used by several
+    threads at once, each with a state of its own.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        parameters: Mapping[str, Parameter | npt.NDArray[Any]],
+        fingerprint: str = "",
+        *,
+        divide_weights: bool = False,
+    ) -> None:
+        architecture = architecture_of(config)
+        self.config = config
+        self.fingerprint = fingerprint
+        self.layers = tuple(
+            Layer(config, i, own, divide_weights=divide_weights)
+            for i, own in enumerate(_by_layer(parameters, config.num_layers))
+        )
+        self._state_fields = architecture.state_fields(config)
+        self._workspaces: list[Workspace] = []
+
+    @classmethod
+    def new(cls, config: Config, rng: np.random.Generator | int) -> Model:
+        """Return a model with initial values, as the RWKV authors initialise before training.
+
+        Parameters
+        ----------
+        config : Config
+            Dimensions; `vocab_size` is not looked at.
+        rng : numpy.random.Generator or int
+            Source of randomness, or a seed for one.
+        """
+        generator = np.random.default_rng(rng)
+        architecture = architecture_of(config)
+        dtype = np.float64 if config.dtype == "f64" else np.float32
+        return cls(
+            config,
+            {
+                f"blocks.{i}.{spec.name}": spec.initialise(generator).astype(dtype)
+                for i in range(config.num_layers)
+                for spec in architecture.layer_parameters(config, i)
+            },
+        )
+
+    def initial_state(self) -> State:
+        """Return the state before the first vector."""
+        config = self.config
+        return State.initial(
+            config.architecture, self._state_fields, config.num_layers, config.dtype, self.fingerprint
+        )
+
+    def forward_single(
+        self, x: npt.ArrayLike, state: State | None = None, *, in_place: bool = False, num_threads: int | None = None
+    ) -> tuple[npt.NDArray[Any], State]:
+        """Run one vector through all layers.
+
+        Parameters
+        ----------
+        x : array_like
+            Shape (d_model,).
+        state : State, optional
+            What earlier calls gave; None at the beginning.
+        in_place : bool, default False
+            False leaves `state` as it is and returns a new one; True moves `state` on and returns it.
+        num_threads : int, optional
+            Threads to use; the result is the same for every number.
+
+        Returns
+        -------
+        y : numpy.ndarray
+            Shape (d_model,), float32 or float64 as the model.
+        state : State
+            After this vector.
+
+        Raises
+        ------
+        ConfigError
+            If `x` has another shape.
+        StateError
+            If `state` belongs to another model.
+        """
+        row = activations(x, self.config, 1, "forward_single")
+        ys, state = self.forward_sequence(row[np.newaxis], state, in_place=in_place, num_threads=num_threads)
+        return ys[0], state
+
+    def forward_sequence(
+        self, xs: npt.ArrayLike, state: State | None = None, *, in_place: bool = False, num_threads: int | None = None
+    ) -> tuple[npt.NDArray[Any], State]:
+        """Run a sequence of vectors through all layers: the same, to the last bit, as one by one.
+
+        Parameters
+        ----------
+        xs : array_like
+            Shape (time, d_model); time may be 0.
+        state, in_place, num_threads
+            As for :meth:`forward_single`. If the call does not come to its end, `state` is as it was.
+
+        Returns
+        -------
+        ys : numpy.ndarray
+            Shape (time, d_model).
+        state : State
+            After the last vector.
+
+        Raises
+        ------
+        ConfigError
+            If `xs` has another shape.
+        StateError
+            If `state` belongs to another model.
+        """
+        ys = activations(xs, self.config, 2, "forward_sequence")
+        if np.may_share_memory(ys, xs):
+            ys = ys.copy()
+        data = self.begin(state)
+        for start in range(0, len(ys), CHUNK_TOKENS):
+            self.run(ys[start : start + CHUNK_TOKENS], data, resolve_num_threads(num_threads))
+        return ys, self.finish(data, state, in_place=in_place)
+
+    def begin(self, state: State | None) -> npt.NDArray[Any]:
+        """Return a copy of the state's numbers to work on; None gives those of the initial state.
+
+        Raises
+        ------
+        StateError
+            If `state` belongs to another model.
+        """
+        if state is None:
+            return self.initial_state().data
+        self._check_state(state)
+        return state.data.copy()
+
+    def run(self, xs: npt.NDArray[Any], data: npt.NDArray[Any], num_threads: int) -> None:
+        """Run `xs` (time, d_model) through all layers in place, moving the state's numbers `data` on in place."""
+        workspace = self._take_workspace()
+        try:
+            for layer, row in zip(self.layers, data, strict=True):
+                layer.kernel.forward(xs, row, workspace, num_threads)
+        finally:
+            self._workspaces.append(workspace)
+
+    def finish(self, data: npt.NDArray[Any], state: State | None, *, in_place: bool) -> State:
+        """Return `data` as a state: a new one, or `state` itself with `data` written into it."""
+        if in_place and state is not None:
+            state.data[...] = data
+            return state
+        return State(self.config.architecture, self._state_fields, data, self.fingerprint)
+
+    def _take_workspace(self) -> Workspace:
+        # A list's pop is atomic, so each thread gets a workspace of its own.
+        try:
+            return self._workspaces.pop()
+        except IndexError:
+            return Workspace()
+
+    def _check_state(self, state: State) -> None:
+        if not isinstance(state, State):
+            raise StateError(f"state: expected a State or None, got {type(state).__name__}")
+        config = self.config
+        wanted = np.dtype(np.float64 if config.dtype == "f64" else np.float32)
+        if (
+            state.architecture != config.architecture
+            or state.fields != self._state_fields
+            or state.num_layers != config.num_layers
+            or state.data.dtype != wanted
+        ):
+            raise StateError(
+                f"state: expected one of a {config.architecture} model with {config.num_layers} layers of width "
+                f"{config.d_model} in {wanted}, got {state!r}; start from None"
+            )
+        if state.fingerprint and self.fingerprint and state.fingerprint != self.fingerprint:
+            raise StateError(
+                f"state: expected one of this model (fingerprint {self.fingerprint[:12]}), got one of another model "
+                f"({state.fingerprint[:12]}); start from None, or load the model that made it"
+            )
+
+
+def _by_layer(
+    parameters: Mapping[str, Parameter | npt.NDArray[Any]], num_layers: int
+) -> list[dict[str, Parameter | npt.NDArray[Any]]]:
+    """Sort the parameters by layer, names without the ``blocks.i.`` in front."""
+    layers: list[dict[str, Parameter | npt.NDArray[Any]]] = [{} for _ in range(num_layers)]
+    for name, value in parameters.items():
+        block, _, rest = name.partition(".")
+        index, _, short = rest.partition(".")
+        if block == "blocks" and index.isdecimal() and int(index) < num_layers:
+            layers[int(index)][short] = value
+    return layers

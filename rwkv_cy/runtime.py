@@ -1,0 +1,129 @@
+"""The machine and the environment: instruction set, processors, threads. Nothing is read before it is asked for."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from rwkv_cy.errors import ConfigError
+
+__all__ = ["available_cpus", "get_num_threads", "instruction_set_override", "resolve_num_threads", "set_num_threads"]
+
+#: More threads than this are a mistake in every case.
+MAX_THREADS = 1024
+
+_num_threads: int | None = None
+
+
+def instruction_set_override() -> str | None:
+    """Return the instruction set that ``RWKV_CY_ISA`` asks for, or None."""
+    return os.environ.get("RWKV_CY_ISA", "").strip().lower() or None
+
+
+def get_num_threads() -> int:
+    """Return how many threads a call uses when it does not say.
+
+    What :func:`set_num_threads` said; else the environment's ``RWKV_CY_NUM_THREADS``; else one for each
+    physical core that this process may use, with the limits of its affinity mask and control group.
+
+    Raises
+    ------
+    ConfigError
+        If ``RWKV_CY_NUM_THREADS`` is not a number of threads.
+    """
+    global _num_threads
+    if _num_threads is None:
+        asked = os.environ.get("RWKV_CY_NUM_THREADS", "").strip()
+        _num_threads = _checked(asked, "RWKV_CY_NUM_THREADS") if asked else available_cpus()
+    return _num_threads
+
+
+def set_num_threads(num_threads: int | None) -> None:
+    """Set how many threads a call uses when it does not say; None goes back to the default.
+
+    Raises
+    ------
+    ConfigError
+        If `num_threads` is not from 1 to 1024.
+    """
+    global _num_threads
+    _num_threads = None if num_threads is None else _checked(num_threads, "num_threads")
+
+
+def resolve_num_threads(num_threads: int | None) -> int:
+    """Return the checked number of threads for one call; None stands for :func:`get_num_threads`."""
+    return get_num_threads() if num_threads is None else _checked(num_threads, "num_threads")
+
+
+def _checked(value: object, where: str) -> int:
+    try:
+        number = int(value) if isinstance(value, (int, str)) and not isinstance(value, bool) else 0
+    except ValueError:
+        number = 0
+    if not 1 <= number <= MAX_THREADS:
+        raise ConfigError(f"{where}: expected a number of threads from 1 to {MAX_THREADS}, got {value!r}")
+    return number
+
+
+def available_cpus() -> int:
+    """Count the physical cores that this process may use: at least 1."""
+    try:
+        allowed = os.sched_getaffinity(0)
+    except AttributeError:  # not Linux
+        return os.cpu_count() or 1
+    cores = {_core_of(cpu) for cpu in allowed}
+    quota = _cgroup_cpus()
+    count = len(cores)
+    if quota is not None:
+        count = min(count, max(1, int(quota)))
+    return max(1, count)
+
+
+def _core_of(cpu: int, root: Path = Path("/sys/devices/system/cpu")) -> str:
+    """Name the physical core of a logical processor; the processor itself where the system does not tell."""
+    try:
+        return (root / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text().strip()
+    except OSError:
+        return str(cpu)
+
+
+def _cgroup_cpus(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:
+    """Return the processors that the control group grants (quota over period, the tightest), or None without limit."""
+    limits = []
+    for folder in _cgroup_folders(root, own):
+        for quota, period in (_limit_v2(folder), _limit_v1(folder)):
+            if quota > 0 and period > 0:
+                limits.append(quota / period)
+    return min(limits) if limits else None
+
+
+def _cgroup_folders(root: Path, own: Path) -> list[Path]:
+    folders = [root, root / "cpu"]
+    try:
+        lines = own.read_text().splitlines()
+    except OSError:
+        return folders
+    for line in lines:
+        number, _, rest = line.partition(":")
+        controllers, _, path = rest.partition(":")
+        base = root if number == "0" else root / "cpu"
+        if number != "0" and "cpu" not in controllers.split(","):
+            continue
+        parts = [part for part in path.split("/") if part not in ("", "..")]
+        folders += [base.joinpath(*parts[:depth]) for depth in range(1, len(parts) + 1)]
+    return folders
+
+
+def _limit_v2(folder: Path) -> tuple[int, int]:
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()[:2]
+        return (0, 0) if quota == "max" else (int(quota), int(period))
+    except (OSError, ValueError):
+        return 0, 0
+
+
+def _limit_v1(folder: Path) -> tuple[int, int]:
+    try:
+        return int((folder / "cpu.cfs_quota_us").read_text()), int((folder / "cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return 0, 0

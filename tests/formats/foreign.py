@@ -1,0 +1,202 @@
+"""Writers of foreign model files, by hand: struct and json, and a scalar quantizer for each block of ggml."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[Any]
+
+SAFETENSORS_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
+
+
+def rwkv4_parameters(vocab: int = 6, width: int = 32, layers: int = 2, ffn: int = 64) -> dict[str, Array]:
+    """A small RWKV-4 with canonical names and shapes, float32, every tensor different."""
+    rng = np.random.default_rng(4)
+
+    def normal(*shape: int) -> Array:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    parameters = {"emb.weight": normal(vocab, width)}
+    for layer in range(layers):
+        block = f"blocks.{layer}."
+        for norm in ("ln0", "ln1", "ln2") if layer == 0 else ("ln1", "ln2"):
+            parameters |= {f"{block}{norm}.weight": normal(width), f"{block}{norm}.bias": normal(width)}
+        parameters |= {f"{block}att.time_{which}": normal(width) for which in ("decay", "first")}
+        parameters |= {f"{block}att.time_mix_{which}": normal(1, 1, width) for which in "kvr"}
+        parameters |= {f"{block}att.{m}.weight": normal(width, width) for m in ("key", "value", "receptance", "output")}
+        parameters |= {f"{block}ffn.time_mix_{which}": normal(1, 1, width) for which in "kr"}
+        parameters |= {
+            f"{block}ffn.key.weight": normal(ffn, width),
+            f"{block}ffn.receptance.weight": normal(width, width),
+            f"{block}ffn.value.weight": normal(width, ffn),
+        }
+    return parameters | {
+        "ln_out.weight": normal(width),
+        "ln_out.bias": normal(width),
+        "head.weight": normal(vocab, width),
+    }
+
+
+def huggingface_name(name: str) -> str:
+    """The name that transformers gives to a parameter of RWKV-4."""
+    if name == "head.weight":
+        return name
+    name = name.replace("emb.", "embeddings.").replace(".ln0.", ".pre_ln.")
+    name = name.replace(".att.", ".attention.").replace(".ffn.", ".feed_forward.")
+    for short, long in (("k", "key"), ("v", "value"), ("r", "receptance")):
+        if name.endswith(f".time_mix_{short}"):
+            name = name[:-1] + long
+    return f"rwkv.{name}"
+
+
+def squeezed(parameters: Mapping[str, Array]) -> dict[str, Array]:
+    """The same parameters, with the vectors of the time mix as plain vectors."""
+    return {name: array.squeeze() if ".time_" in name else array for name, array in parameters.items()}
+
+
+def safetensors_header(tensors: Mapping[str, Array]) -> dict[str, Any]:
+    """The header of a file that holds these arrays in their order; uint16 stands for bfloat16."""
+    header: dict[str, Any] = {}
+    position = 0
+    for name, array in tensors.items():
+        dtype = next(key for key, value in SAFETENSORS_TYPES.items() if array.dtype == np.dtype(value))
+        end = position + array.nbytes
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [position, end]}
+        position = end
+    return header
+
+
+def safetensors_file(header: object, data: bytes) -> bytes:
+    """A file with this header, given as JSON text, bytes, or anything that json can write."""
+    raw = header if isinstance(header, bytes) else (header if isinstance(header, str) else json.dumps(header)).encode()
+    return len(raw).to_bytes(8, "little") + raw + data
+
+
+def safetensors_bytes(tensors: Mapping[str, Array], metadata: Mapping[str, str] | None = None) -> bytes:
+    """A whole, good file."""
+    header = safetensors_header(tensors)
+    if metadata is not None:
+        header = {"__metadata__": dict(metadata), **header}
+    raw = json.dumps(header)
+    padded = raw + " " * (-len(raw) % 8)
+    return safetensors_file(padded, b"".join(array.tobytes() for array in tensors.values()))
+
+
+RWKVCPP_TYPES = {"fp32": 0, "fp16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 7, "q5_1": 8, "q8_0": 9}
+
+
+def rwkvcpp_header(
+    n_vocab: int = 6, n_embed: int = 32, n_layer: int = 0, data_type: int = 0, version: int = 101
+) -> bytes:
+    return struct.pack("<6I", 0x67676D66, version, n_vocab, n_embed, n_layer, data_type)
+
+
+def rwkvcpp_tensor(name: str | bytes, shape: tuple[int, ...], data: bytes, data_type: int = 0) -> bytes:
+    key = name.encode() if isinstance(name, str) else name
+    dimensions = struct.pack(f"<{len(shape)}I", *shape[::-1])
+    return struct.pack("<3I", len(shape), len(key), data_type) + dimensions + key + data
+
+
+def rwkvcpp_bytes(parameters: Mapping[str, Array], matrices: str = "fp32", version: int = 101) -> bytes:
+    """A whole, good file of RWKV-4, as rwkv.cpp's own scripts write it: matrices as named, the rest float32."""
+    vocab, width = parameters["emb.weight"].shape
+    layers = sum(name.endswith(".ln1.weight") for name in parameters)
+    out = [rwkvcpp_header(vocab, width, layers, RWKVCPP_TYPES[matrices], version)]
+    for name, array in squeezed(parameters).items():
+        if name.endswith(".att.time_decay"):
+            array = -np.exp(array.astype(np.float64)).astype(np.float32)
+        kind = matrices if array.ndim == 2 else "fp32"
+        if matrices.startswith("q") and name in ("emb.weight", "head.weight"):
+            kind = "fp16"
+        out.append(rwkvcpp_tensor(name, array.shape, encode(kind, array.reshape(-1)), RWKVCPP_TYPES[kind]))
+    return b"".join(out)
+
+
+def encode(kind: str, numbers: Array) -> bytes:
+    """Numbers in a type of rwkv.cpp."""
+    if kind in ("fp32", "fp16"):
+        return numbers.astype({"fp32": "<f4", "fp16": "<f2"}[kind]).tobytes()
+    blocks = numbers.astype(np.float64).reshape(-1, 32).tolist()
+    return b"".join(_BLOCK_WRITERS[kind](block) for block in blocks)
+
+
+def _levels(block: list[float], low: float, step: float, count: int) -> list[int]:
+    """The nearest of `count` levels, the first of which is at `low`."""
+    return [min(max(round((x - low) / step), 0), count - 1) if step else 0 for x in block]
+
+
+def _nibbles(levels: list[int]) -> bytes:
+    return bytes((levels[i] & 15) | (levels[i + 16] & 15) << 4 for i in range(16))
+
+
+def _high_bits(levels: list[int]) -> bytes:
+    return struct.pack("<I", sum((level >> 4) << i for i, level in enumerate(levels)))
+
+
+def _half(x: float) -> float:
+    return float(np.float16(x))
+
+
+def _symmetric(count: int, high: bool) -> Callable[[list[float]], bytes]:
+    def write(block: list[float]) -> bytes:
+        d = _half(max(map(abs, block)) / (count / 2 - 1))
+        levels = _levels(block, -count / 2 * d, d, count)
+        return struct.pack("<e", d) + (_high_bits(levels) if high else b"") + _nibbles(levels)
+
+    return write
+
+
+def _affine(count: int, high: bool) -> Callable[[list[float]], bytes]:
+    def write(block: list[float]) -> bytes:
+        m = _half(min(block))
+        d = _half((max(block) - m) / (count - 1))
+        levels = _levels(block, m, d, count)
+        return struct.pack("<ee", d, m) + (_high_bits(levels) if high else b"") + _nibbles(levels)
+
+    return write
+
+
+def _q8_0(block: list[float]) -> bytes:
+    d = _half(max(map(abs, block)) / 127)
+    return struct.pack("<e32b", d, *(min(max(round(x / d), -128), 127) if d else 0 for x in block))
+
+
+_BLOCK_WRITERS: dict[str, Callable[[list[float]], bytes]] = {
+    "q4_0": _symmetric(16, high=False),
+    "q4_1": _affine(16, high=False),
+    "q5_0": _symmetric(32, high=True),
+    "q5_1": _affine(32, high=True),
+    "q8_0": _q8_0,
+}
+
+
+def decode_block(kind: str, block: bytes) -> list[float]:
+    """One block of ggml, number by number, by the formulas alone: low nibble element i, high nibble element i + 16."""
+    (d,) = struct.unpack_from("<e", block)
+    at = 2
+    m = None
+    if kind in ("q4_1", "q5_1"):
+        (m,) = struct.unpack_from("<e", block, at)
+        at += 2
+    high = 0
+    if kind in ("q5_0", "q5_1"):
+        (high,) = struct.unpack_from("<I", block, at)
+        at += 4
+    numbers = []
+    for i in range(32):
+        if kind == "q8_0":
+            (q,) = struct.unpack_from("<b", block, at + i)
+        else:
+            byte = block[at + i % 16]
+            q = (byte & 15 if i < 16 else byte >> 4) | (high >> i & 1) << 4
+        if m is not None:
+            numbers.append(q * d + m)
+        else:
+            numbers.append((q - {"q4_0": 8, "q5_0": 16, "q8_0": 0}[kind]) * d)
+    return numbers
