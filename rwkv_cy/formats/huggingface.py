@@ -10,8 +10,8 @@ from rwkv_cy.errors import FormatError
 from rwkv_cy.formats.base import os_errors
 from rwkv_cy.formats.canonical import CanonicalNames, canonical_table
 from rwkv_cy.formats.shards import open_shards, read_small
-from rwkv_cy.formats.strict_json import parse_object
 from rwkv_cy.parameters import ParameterSource
+from rwkv_cy.strict_json import parse_object
 
 __all__ = ["WEIGHTS", "open_folder"]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rwkv_cy.errors import FormatError, SpecError
-from rwkv_cy.storage.jsontext import pack_json, pages, unpack_json
+from rwkv_cy.storage.jsontext import pack_json, unpack_json
 from rwkv_cy.storage.schema import FORMAT_NAME, MAX_DATASETS, DatasetSpec
 
 __all__ = ["MAX_INDEX_BYTES", "Entry", "index_room", "pack_index", "unpack_index"]

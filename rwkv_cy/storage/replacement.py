@@ -54,7 +54,9 @@ class Replacement:
         except OSError as error:
             raise self.error(error, "create") from error
         except ValueError as error:
-            raise StorageError(f"{str(target)!r}: expected a path, got a name that no file can have ({error})") from error
+            raise StorageError(
+                f"{str(target)!r}: expected a path, got a name that no file can have ({error})"
+            ) from error
 
     def error(self, error: OSError, doing: str) -> StorageError:
         """Return the StorageError for an OSError."""

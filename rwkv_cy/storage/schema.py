@@ -192,11 +192,7 @@ class DatasetSpec:
 
 def is_path(path: str) -> bool:
     """Tell whether `path` may name a dataset: plain ASCII parts, none of them ``.`` or ``..``."""
-    return (
-        len(path) <= MAX_PATH
-        and _PATH.fullmatch(path) is not None
-        and {".", ".."}.isdisjoint(path.split("/"))
-    )
+    return len(path) <= MAX_PATH and _PATH.fullmatch(path) is not None and {".", ".."}.isdisjoint(path.split("/"))
 
 
 def parameter_path(name: str) -> str:

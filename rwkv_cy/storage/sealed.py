@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.dtypes import STORAGE_TYPES
@@ -175,4 +174,3 @@ class SealedFile:
 
     def read_into(self, entry: Entry, start: int, buffer: npt.NDArray[Any]) -> None:
         """Fill `buffer` with the numbers of a dataset from element `start` on, by positioned reads."""
-        ...
