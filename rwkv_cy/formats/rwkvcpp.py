@@ -211,13 +211,12 @@ def _type_name(where: str, data_type: int, version: int) -> str:
 
 def _check_dimensions(path: Path, header: _Header, tensors: dict[str, RawTensor]) -> None:
     """Hold the header's dimensions against the tensors."""
-    if "emb.weight" not in tensors:
-        return
-    layers = {name.split(".")[1] for name in tensors if name.startswith("blocks.")}
-    found = (*tensors["emb.weight"].info.shape, len(layers))
+    layers = len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
+    embedding = tensors.get("emb.weight")
+    found = (*(embedding.info.shape if embedding else (header.n_vocab, header.n_embed)), layers)
     expected = (header.n_vocab, header.n_embed, header.n_layer)
     if found != expected:
         raise FormatError(
             f"{path}: expected vocabulary, width and layers {expected} as the header says, got {found}; "
-            "the file is damaged"
+            "the file is cut short or damaged: download or copy it again"
         )

@@ -111,9 +111,7 @@ def _offsets(where: str, offsets: object) -> tuple[int, int]:
         begin, end = offsets
         if 0 <= begin <= end:
             return begin, end
-    raise FormatError(
-        f"{where}: expected data_offsets that begin and end, got {str(offsets)[:60]}; the file is damaged"
-    )
+    raise FormatError(f"{where}: expected data_offsets [begin, end], got {str(offsets)[:60]}; the file is damaged")
 
 
 def _check_spans(file: FileBytes, tensors: Mapping[str, RawTensor], data_start: int) -> None:

@@ -11,8 +11,8 @@ from rwkv_cy.errors import FormatError
 
 __all__ = ["parse_object"]
 
-#: Quotes, commas and brackets: bounds the time of the parse and the memory of its result.
-MAX_TOKENS = 1_000_000
+#: Quotes, commas and brackets: bounds the time of the parse and the memory of its result. MAX_TENSORS tensors fit.
+MAX_TOKENS = 3_000_000
 MAX_DEPTH = 32
 #: 2**64 has 20 digits; longer ones only cost time.
 MAX_DIGITS = 20

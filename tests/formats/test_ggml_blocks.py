@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rwkv_cy.formats.ggml_blocks import BLOCK_SIZE, BLOCK_TYPES
 from formats.foreign import decode_block, encode
+from rwkv_cy.formats.ggml_blocks import BLOCK_SIZE, BLOCK_TYPES
 
 SIZES = {"q4_0": 18, "q4_1": 20, "q5_0": 22, "q5_1": 24, "q8_0": 34}
 

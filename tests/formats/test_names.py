@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from formats.foreign import huggingface_name, rwkv4_parameters, squeezed
 
+from formats.foreign import huggingface_name, rwkv4_parameters, squeezed
 from rwkv_cy.formats.names import canonical_shape, from_huggingface, is_huggingface, is_rwkv4
 
 
