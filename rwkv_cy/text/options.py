@@ -29,7 +29,7 @@ class SamplingKeywords(TypedDict, total=False):
     presence_penalty: float
     frequency_penalty: float
     penalty_decay: float
-    penalty_free_tokens: Collection[int]
+    penalty_free_tokens: Collection[int] | None
     repetition_penalty: float
     repetition_window: int
     no_repeat_ngram: int
@@ -55,8 +55,9 @@ class SamplingOptions:
         Taken off the logit of a token that was generated before: presence + frequency x its count.
     penalty_decay : float
         Every count is multiplied by this with each token, 0 to 1.
-    penalty_free_tokens : collection of int
-        Tokens whose count stays 0. With ``order="rwkv"`` they still get the presence penalty, as there.
+    penalty_free_tokens : collection of int, optional
+        Tokens whose count stays 0, and which get no penalty. With ``order="rwkv"`` they do get the
+        presence penalty, as there.
     repetition_penalty : float
         Divides positive logits, and multiplies negative ones, of the tokens of the last `repetition_window`;
         1 is off (N. S. Keskar et al., "CTRL", 2019, equation in section 4.1).
@@ -83,7 +84,7 @@ class SamplingOptions:
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     penalty_decay: float = 0.996
-    penalty_free_tokens: Collection[int] = frozenset()
+    penalty_free_tokens: Collection[int] | None = None
     repetition_penalty: float = 1.0
     repetition_window: int = 0
     no_repeat_ngram: int = 0
@@ -101,6 +102,8 @@ class SamplingOptions:
         for name in ("top_k", "repetition_window", "no_repeat_ngram"):
             check_natural(name, getattr(self, name))
         for name in ("penalty_free_tokens", "banned_tokens"):
+            if getattr(self, name) is None and name == "penalty_free_tokens":
+                continue
             object.__setattr__(self, name, frozenset(_token_ids(name, getattr(self, name))))
         if not isinstance(self.logit_bias, Mapping):
             raise GenerationError(f"logit_bias: expected a mapping of ids to numbers, got {self.logit_bias!r}")

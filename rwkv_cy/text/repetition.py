@@ -46,7 +46,7 @@ class Repetition:
             self._tail.append(token)
 
     def _count(self, token: int) -> None:
-        free = token in self._options.penalty_free_tokens
+        free = token in (self._options.penalty_free_tokens or ())
         self._counts[: len(self._place)] *= self._options.penalty_decay
         if free and self._options.order != "rwkv":
             return

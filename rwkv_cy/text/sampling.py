@@ -36,7 +36,7 @@ class Sampler:
 
     def __init__(self, options: SamplingOptions, vocab_size: int, rng: np.random.Generator | int | None = None) -> None:
         for name in ("logit_bias", "banned_tokens", "penalty_free_tokens"):
-            too_big = [token for token in getattr(options, name) if token >= vocab_size]
+            too_big = [token for token in getattr(options, name) or () if token >= vocab_size]
             if too_big:
                 raise GenerationError(f"{name}: expected ids below {vocab_size}, got {min(too_big)}")
         self.options = options
