@@ -9,16 +9,21 @@ import tempfile
 from pathlib import Path
 
 from Cython.Build import cythonize
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 PACKAGE = Path("rwkv_cy")
 C_KERNELS = PACKAGE / "kernels" / "csrc"
 #: The one extension that holds the C kernels; the others reach them through its table of functions.
 C_KERNELS_OWNER = "rwkv_cy.kernels.dispatch"
-#: ``RWKV_CY_DEBUG=1 pip install .`` turns every bounds check of Cython on.
+#: ``RWKV_CY_DEBUG=1`` in the environment turns every bounds check of Cython on.
 DEBUG = os.environ.get("RWKV_CY_DEBUG", "") not in ("", "0")
+#: Where Cython writes its C: outside the package, and apart for the debug build.
+GENERATED = Path("build") / ("cython-debug" if DEBUG else "cython")
 
+C_FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
+#: Ways to ask for OpenMP, (compiler's flags, linker's flags): gcc and clang; Apple's clang with libomp beside it.
+OPENMP_WAYS = ((["-fopenmp"], ["-fopenmp"]), (["-Xpreprocessor", "-fopenmp"], ["-lomp"]))
 OPENMP_PROBE = """
 #include <omp.h>
 int main(void) { int n = 0;
@@ -26,6 +31,11 @@ int main(void) { int n = 0;
 n += 1;
 return n < 1 || omp_get_max_threads() < 1; }
 """
+NO_OPENMP = (
+    "rwkv_cy: the C compiler has no OpenMP, so the kernels will run on one thread; for more, build again with gcc, "
+    "or with clang and its libomp (Debian, Ubuntu: libomp-dev; macOS: 'brew install libomp', and its folders in "
+    "CPPFLAGS=-I... and LDFLAGS=-L...)."
+)
 
 
 def extensions() -> list[Extension]:
@@ -34,60 +44,78 @@ def extensions() -> list[Extension]:
     for path in sorted(PACKAGE.rglob("*.pyx")):
         name = ".".join(path.with_suffix("").parts)
         sources = [path.as_posix()]
-        depends = []
         if name == C_KERNELS_OWNER:
             sources += [p.as_posix() for p in sorted(C_KERNELS.glob("*.c"))]
-            depends = [p.as_posix() for p in sorted(C_KERNELS.glob("*.h"))]
-        found.append(Extension(name, sources, include_dirs=[C_KERNELS.as_posix()], depends=depends))
+        found.append(Extension(name, sources, include_dirs=[C_KERNELS.as_posix()]))
     return found
 
 
 class BuildExt(build_ext):
-    """Adds the compiler's flags, OpenMP's among them where the compiler has it."""
+    """Runs Cython, then the compiler with its flags, OpenMP's among them where the compiler has it."""
+
+    def finalize_options(self) -> None:
+        """Compile extensions side by side unless ``--parallel`` says otherwise."""
+        super().finalize_options()
+        if self.parallel is None:
+            self.parallel = os.cpu_count() or 1
 
     def build_extensions(self) -> None:
-        flags = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
-        openmp = self.openmp_flags()
-        if openmp is None:
-            print(
-                "rwkv_cy: the C compiler has no OpenMP, so the kernels will run on one thread; "
-                "install a compiler with OpenMP (gcc, or clang with libomp) and build again for more.",
-                file=sys.stderr,
-            )
-            openmp = []
+        """Build all extensions."""
+        if self.compiler.compiler_type != "unix":
+            sys.exit("rwkv_cy: the kernels are written for gcc and clang; on Windows, build within WSL.")
+        compile_openmp, link_openmp = self.openmp_flags()
+        generated = {extension.name: extension.sources for extension in self.cythonized()}
         for extension in self.extensions:
-            extension.extra_compile_args = flags + openmp
-            extension.extra_link_args = openmp
+            extension.sources = generated[extension.name]
+            extension.depends = ["setup.py", *(path.as_posix() for path in sorted(C_KERNELS.glob("*.h")))]
+            extension.extra_compile_args = C_FLAGS + compile_openmp
+            extension.extra_link_args = link_openmp
             extension.define_macros = [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")]
         super().build_extensions()
 
-    def openmp_flags(self) -> list[str] | None:
-        """Return the flags that make OpenMP work, or None where a program with them does not run."""
+    def cythonized(self) -> list[Extension]:
+        """Turn every .pyx into C; done here, not at the top, so that asking for metadata compiles nothing."""
+        result: list[Extension] = cythonize(
+            self.extensions,
+            build_dir=GENERATED.as_posix(),
+            compiler_directives={
+                "language_level": 3,
+                "boundscheck": DEBUG,
+                "wraparound": DEBUG,
+                "initializedcheck": DEBUG,
+                "cdivision": True,
+                "freethreading_compatible": False,
+            },
+        )
+        return result
+
+    def openmp_flags(self) -> tuple[list[str], list[str]]:
+        """Return the flags of the first way in which a program with OpenMP builds and runs; none, and say so."""
         with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder) / "probe.c"
+            source = Path(folder, "probe.c")
             source.write_text(OPENMP_PROBE)
-            program = Path(folder) / "probe"
-            command = [*self.compiler.compiler_so[:1], "-fopenmp", str(source), "-o", str(program)]
-            try:
-                subprocess.run(command, check=True, capture_output=True)
-                subprocess.run([program], check=True, capture_output=True)
-            except (OSError, subprocess.CalledProcessError):
-                return None
-        return ["-fopenmp"]
+            for compile_flags, link_flags in OPENMP_WAYS:
+                steps = (
+                    [*self.compiler.compiler_so, *compile_flags, "-c", source, "-o", f"{folder}/probe.o"],
+                    [*self.compiler.linker_exe, f"{folder}/probe.o", *link_flags, "-o", f"{folder}/probe"],
+                    [f"{folder}/probe"],
+                )
+                try:
+                    for step in steps:
+                        subprocess.run(step, check=True, capture_output=True)
+                except (OSError, subprocess.CalledProcessError):
+                    continue
+                return compile_flags, link_flags
+        print(NO_OPENMP, file=sys.stderr)
+        return [], []
 
 
 setup(
-    ext_modules=cythonize(
-        extensions(),
-        nthreads=os.cpu_count() or 1,
-        compiler_directives={
-            "language_level": 3,
-            "boundscheck": DEBUG,
-            "wraparound": DEBUG,
-            "initializedcheck": DEBUG,
-            "cdivision": True,
-            "freethreading_compatible": False,
-        },
-    ),
+    # The demo model lies in the checkout's data/, and beside the modules of an installed package.
+    packages=[*find_packages(include=["rwkv_cy", "rwkv_cy.*"]), "rwkv_cy.data"],
+    package_dir={"rwkv_cy.data": "data"},
+    package_data={"rwkv_cy": ["py.typed", "*.pyi", "**/*.pyi"], "rwkv_cy.data": ["kjv.pth", "MANIFEST*"]},
+    include_package_data=False,
+    ext_modules=extensions(),
     cmdclass={"build_ext": BuildExt},
 )

@@ -48,9 +48,7 @@ class TimeMix:
         self._config = config
         self._kernel = kernel
 
-    def forward(
-        self, xs: npt.ArrayLike, state: LayerState, *, num_threads: int | None = None
-    ) -> npt.NDArray[Any]:
+    def forward(self, xs: npt.ArrayLike, state: LayerState, *, num_threads: int | None = None) -> npt.NDArray[Any]:
         """Return the time mix of `xs`; `state` is moved on in place.
 
         Parameters
@@ -83,9 +81,7 @@ class ChannelMix:
         self._config = config
         self._kernel = kernel
 
-    def forward(
-        self, xs: npt.ArrayLike, state: LayerState, *, num_threads: int | None = None
-    ) -> npt.NDArray[Any]:
+    def forward(self, xs: npt.ArrayLike, state: LayerState, *, num_threads: int | None = None) -> npt.NDArray[Any]:
         """Return the channel mix of `xs`; `state` is moved on in place.
 
         Parameters

@@ -111,9 +111,7 @@ class Model:
     def initial_state(self) -> State:
         """Return the state before the first vector."""
         config = self.config
-        return State.initial(
-            config.architecture, self._state_fields, config.num_layers, config.dtype, self.fingerprint
-        )
+        return State.initial(config.architecture, self._state_fields, config.num_layers, config.dtype, self.fingerprint)
 
     def forward_single(
         self, x: npt.ArrayLike, state: State | None = None, *, in_place: bool = False, num_threads: int | None = None

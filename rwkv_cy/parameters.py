@@ -11,10 +11,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from rwkv_cy.dtypes import STORAGE_TYPES
-from rwkv_cy.errors import SpecError
+from rwkv_cy.dtypes import STORAGE_TYPES, storage_type
+from rwkv_cy.errors import KernelError, SpecError
 
-__all__ = ["Initialiser", "Parameter", "ParameterSource", "ParameterSpec", "TensorInfo", "as_parameter"]
+__all__ = ["Initialiser", "Parameter", "ParameterSource", "ParameterSpec", "TensorInfo", "as_parameter", "check_buffer"]
 
 Initialiser = Callable[[np.random.Generator], npt.NDArray[np.float64]]
 
@@ -148,3 +148,15 @@ class ParameterSpec:
     shape: tuple[int, ...]
     role: str
     initialise: Initialiser
+
+
+def check_buffer(info: TensorInfo, buffer: npt.NDArray[Any], start: int) -> None:
+    """Raise KernelError unless `buffer` can take elements ``start .. start + buffer.size`` of the tensor."""
+    expected = storage_type(info.dtype).array_dtype
+    if buffer.ndim != 1 or buffer.dtype != expected or not buffer.flags.c_contiguous or not buffer.flags.writeable:
+        raise KernelError(
+            f"{info.name}: expected a writable contiguous 1-D buffer of {expected}, "
+            f"got {buffer.ndim}-D of {buffer.dtype} with strides {buffer.strides}"
+        )
+    if start < 0 or start + buffer.size > info.size:
+        raise KernelError(f"{info.name}: expected elements within its {info.size}, got {buffer.size} from {start}")

@@ -7,7 +7,14 @@ from pathlib import Path
 
 from rwkv_cy.errors import ConfigError
 
-__all__ = ["available_cpus", "get_num_threads", "instruction_set_override", "resolve_num_threads", "set_num_threads"]
+__all__ = [
+    "available_cpus",
+    "available_memory",
+    "get_num_threads",
+    "instruction_set_override",
+    "resolve_num_threads",
+    "set_num_threads",
+]
 
 #: More threads than this are a mistake in every case.
 MAX_THREADS = 1024
@@ -127,3 +134,22 @@ def _limit_v1(folder: Path) -> tuple[int, int]:
         return int((folder / "cpu.cfs_quota_us").read_text()), int((folder / "cpu.cfs_period_us").read_text())
     except (OSError, ValueError):
         return 0, 0
+
+
+def available_memory(root: Path = Path("/sys/fs/cgroup"), meminfo: Path = Path("/proc/meminfo")) -> int | None:
+    """Return the bytes of memory that can still be taken without swapping; None where the system does not tell."""
+    available = []
+    try:
+        for line in meminfo.read_text().splitlines():
+            name, _, value = line.partition(":")
+            if name == "MemAvailable":
+                available.append(int(value.split()[0]) * 1024)
+    except (OSError, ValueError, IndexError):
+        pass
+    try:
+        limit = (root / "memory.max").read_text().strip()
+        if limit != "max":
+            available.append(max(0, int(limit) - int((root / "memory.current").read_text())))
+    except (OSError, ValueError):
+        pass
+    return min(available) if available else None

@@ -24,7 +24,7 @@ def fuzz_examples(pytestconfig: pytest.Config) -> int:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Folder of the reference data beside the checkout; a test that needs it is skipped, saying so, where there is none."""
+    """Folder of the reference data beside the checkout; what needs it is skipped, with a line, where there is none."""
     if not (SHARED / "vectors").is_dir():
         pytest.skip(f"needs the reference data in {SHARED}")
     return SHARED

@@ -10,9 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.dtypes import storage_type
-from rwkv_cy.errors import FormatError, KernelError
+from rwkv_cy.errors import FormatError
 from rwkv_cy.formats.base import FileBytes
-from rwkv_cy.parameters import TensorInfo
+from rwkv_cy.parameters import TensorInfo, check_buffer
 
 __all__ = ["RawSource", "RawTensor", "check_buffer"]
 
@@ -23,18 +23,6 @@ class RawTensor:
 
     info: TensorInfo
     offset: int
-
-
-def check_buffer(info: TensorInfo, buffer: npt.NDArray[Any], start: int) -> None:
-    """Raise KernelError unless `buffer` can take elements ``start .. start + buffer.size`` of the tensor."""
-    expected = storage_type(info.dtype).array_dtype
-    if buffer.ndim != 1 or buffer.dtype != expected or not buffer.flags.c_contiguous or not buffer.flags.writeable:
-        raise KernelError(
-            f"{info.name}: expected a writable contiguous 1-D buffer of {expected}, "
-            f"got {buffer.ndim}-D of {buffer.dtype} with strides {buffer.strides}"
-        )
-    if start < 0 or start + buffer.size > info.size:
-        raise KernelError(f"{info.name}: expected elements within its {info.size}, got {buffer.size} from {start}")
 
 
 class RawSource:

@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from rwkv_cy.errors import FormatError
 from rwkv_cy.formats.base import MAX_HEADER_BYTES, MAX_TENSORS, FileBytes
-from rwkv_cy.formats.strict_json import parse_object
 from rwkv_cy.parameters import ParameterSource, TensorInfo
+from rwkv_cy.strict_json import parse_object
 
 __all__ = ["Shards", "open_shards", "read_small"]
 

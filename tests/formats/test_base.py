@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rwkv_cy import files
 from rwkv_cy.errors import FormatError, KernelError, StorageError
 from rwkv_cy.formats import base
 from rwkv_cy.formats.base import FileBytes, add_entry, check_name, check_shape, decode_name, os_errors
@@ -57,7 +58,7 @@ def test_view_is_none_where_misaligned_or_unmappable(sixteen: Path, monkeypatch:
 
     with FileBytes(sixteen) as file:
         assert file.view(2, np.dtype("<u4"), (3,)) is None
-        monkeypatch.setattr(base.mmap, "mmap", refuse)
+        monkeypatch.setattr(files.mmap, "mmap", refuse)
         assert file.view(4, np.dtype("<u4"), (3,)) is None
 
 

@@ -114,7 +114,9 @@ def test_time_decay_is_undone_in_parts_and_never_viewed(model: Path) -> None:
 
 def decay(values: list[float]) -> bytes:
     first = rwkvcpp_tensor("blocks.0.att.time_first", (2,), bytes(8))
-    return rwkvcpp_header(n_layer=1) + first + rwkvcpp_tensor("blocks.0.att.time_decay", (2,), struct.pack("<2f", *values))
+    return (
+        rwkvcpp_header(n_layer=1) + first + rwkvcpp_tensor("blocks.0.att.time_decay", (2,), struct.pack("<2f", *values))
+    )
 
 
 @pytest.mark.parametrize("value", [0.0, -0.0, 1e-30, 1.0, float("inf")])
@@ -263,9 +265,9 @@ def test_every_bit(model: Path) -> None:
 def test_a_request_must_fit_the_tensor(model: Path) -> None:
     model.write_bytes(small())
     with open_rwkvcpp(model) as source:
-        with pytest.raises(KernelError, match="emb.weight: expected elements within its 32, got 2 from 31"):
+        with pytest.raises(KernelError, match=r"emb\.weight: expected elements within its 32, got 2 from 31"):
             source.read_into("emb.weight", np.empty(2, "<f4"), 31)
-        with pytest.raises(KernelError, match="emb.weight: expected a writable contiguous 1-D buffer of float32"):
+        with pytest.raises(KernelError, match=r"emb\.weight: expected a writable contiguous 1-D buffer of float32"):
             source.read_into("emb.weight", np.empty(2, "<f2"))
         with pytest.raises(KeyError):
             source.info("head.weight")

@@ -15,6 +15,7 @@ import safetensors.numpy
 
 from formats.foreign import (
     SAFETENSORS_TYPES,
+    open_files,
     rwkv4_parameters,
     safetensors_bytes,
     safetensors_file,
@@ -285,10 +286,6 @@ def test_what_is_no_file(tmp_path: Path) -> None:
     for name in ("missing", "fifo", "loop", "."):
         with pytest.raises(StorageError, match=name):
             open_safetensors(tmp_path / name)
-
-
-def open_files() -> int:
-    return len(list(Path("/proc/self/fd").iterdir()))
 
 
 def test_refused_files_are_closed(model: Path) -> None:

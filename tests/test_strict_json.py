@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from rwkv_cy import strict_json
 from rwkv_cy.errors import FormatError
-from rwkv_cy.formats import strict_json
-from rwkv_cy.formats.strict_json import parse_object
+from rwkv_cy.strict_json import parse_object
 
 HERE = Path("model")
 

@@ -1,0 +1,168 @@
+# Every job of a checkout. Each target sets up what it needs; "make help" lists them.
+#
+#   make test PYTHON=python3.12         another interpreter (the environment is made anew for it)
+#   make test PYTEST_ARGS="-k pth -x"   arguments for pytest
+#   make test VENV=/tmp/env             another place for the environment
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+#: Interpreters of "make test-pythons".
+PYTHONS ?= python3.10 python3.11 python3.12 python3.13
+VENV ?= .venv
+ORACLE_VENV ?= .venv-oracle
+PYTEST_ARGS ?=
+#: Damaged files that each fuzz test of "make fuzz" tries.
+FUZZ_EXAMPLES ?= 20000
+
+BIN := $(VENV)/bin
+ORACLE_BIN := $(ORACLE_VENV)/bin
+PIP_INSTALL := pip --disable-pip-version-check install --quiet
+DEMO_MODEL := build/demo-model.h5
+DEMO_PROMPT := In the beginning
+
+# The stamps carry the interpreter's version, so that another PYTHON does not meet the old environment.
+PYTHON_ID := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null || echo none)
+MADE := $(VENV)/.made-$(PYTHON_ID)
+BUILT := $(VENV)/.built
+ORACLE_MADE := $(ORACLE_VENV)/.made-$(PYTHON_ID)
+ORACLE_BUILT := $(ORACLE_VENV)/.built
+COMPILED_FROM := $(shell find rwkv_cy -name '*.pyx' -o -name '*.pxd' -o -path '*/csrc/*.[ch]')
+
+.PHONY: help
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+# Set-up
+
+# What the build needs stands in one place, pyproject.toml, and is read from there.
+define make-environment
+@command -v $(PYTHON) > /dev/null || { echo "rwkv_cy: there is no '$(PYTHON)' here; name a Python: make PYTHON=... $(MAKECMDGOALS)" >&2; exit 1; }
+@$(PYTHON) tools/preflight.py
+@echo "setting up $(1) with $$($(PYTHON) --version) ..."
+@$(PYTHON) -m venv --clear $(1)
+@sed -n 's/^requires = \[\(.*\)\]$$/\1/p' pyproject.toml | tr ',' ' ' | xargs $(1)/bin/$(PIP_INSTALL)
+@touch $@
+endef
+
+$(MADE): tools/preflight.py
+	$(call make-environment,$(VENV))
+
+$(BUILT): $(MADE) setup.py $(COMPILED_FROM)
+	@echo "building ..."
+	@$(BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@
+
+# The package itself, installed so that the checkout is what runs. The extensions must stand before that.
+$(VENV)/.package: $(MADE) pyproject.toml | $(BUILT)
+	@echo "installing rwkv_cy and what it needs ..."
+	@$(BIN)/$(PIP_INSTALL) --no-build-isolation --editable .
+	@touch $@
+
+# The same with an extra of pyproject.toml: "make test" needs no linter, nor "make demo" pytest.
+$(VENV)/.extra-%: $(MADE) pyproject.toml | $(BUILT)
+	@echo "installing rwkv_cy and what it needs [$*] ..."
+	@$(BIN)/$(PIP_INSTALL) --no-build-isolation --editable ".[$*]"
+	@touch $@
+
+.PHONY: setup
+setup: $(BUILT) $(VENV)/.extra-dev ## the environment with all developers' tools
+
+# The two commands
+
+.PHONY: demo
+demo: $(BUILT) $(VENV)/.package ## set up, then convert, inspect, verify and run the demo model
+	@mkdir -p $(dir $(DEMO_MODEL))
+	$(BIN)/rwkv-cy convert data/kjv.pth $(DEMO_MODEL) --force
+	$(BIN)/rwkv-cy inspect $(DEMO_MODEL)
+	$(BIN)/rwkv-cy verify $(DEMO_MODEL)
+	$(BIN)/rwkv-cy generate $(DEMO_MODEL) "$(DEMO_PROMPT)" --max-tokens 256 --temperature 0.8 --seed 1
+
+.PHONY: test
+test: $(BUILT) $(VENV)/.extra-test ## set up, then run the tests
+	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+# More tests
+
+.PHONY: test-pythons
+test-pythons: ## the tests with each interpreter of PYTHONS
+	@for python in $(PYTHONS); do \
+		$(MAKE) --no-print-directory test PYTHON=$$python \
+			VENV=build/venv-$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
+	done
+
+$(ORACLE_MADE): tools/preflight.py
+	$(call make-environment,$(ORACLE_VENV))
+
+$(ORACLE_BUILT): $(ORACLE_MADE) pyproject.toml setup.py $(COMPILED_FROM)
+	@echo "installing torch and the other oracles ..."
+	@$(ORACLE_BIN)/$(PIP_INSTALL) --no-build-isolation --editable ".[oracle]"
+	@$(ORACLE_BIN)/python setup.py --quiet build_ext --inplace
+	@touch $@
+
+.PHONY: oracle-setup
+oracle-setup: $(ORACLE_BUILT)
+
+.PHONY: test-oracles
+test-oracles: $(ORACLE_BUILT) ## the comparisons with torch and the packages on it
+	@$(ORACLE_BIN)/python -m pytest -m oracle $(PYTEST_ARGS)
+
+.PHONY: fuzz
+fuzz: $(BUILT) $(VENV)/.extra-test ## damaged files for every reader, for long (FUZZ_EXAMPLES)
+	@$(BIN)/python -m pytest tests/fuzz --fuzz-examples=$(FUZZ_EXAMPLES) $(PYTEST_ARGS)
+
+.PHONY: test-wheel
+test-wheel: wheel ## install the built wheel alone in a new environment and use it from elsewhere
+	@$(PYTHON) tools/check_wheel.py dist/*.whl
+
+.PHONY: bench
+bench: $(BUILT) $(VENV)/.extra-bench ## the measurements of benchmarks/
+	@for script in benchmarks/bench_*.py; do echo "$$script"; $(BIN)/python "$$script"; done
+
+# Style
+
+.PHONY: lint
+lint: $(VENV)/.extra-dev ## ruff, cython-lint and import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@PATH="$(abspath $(BIN)):$$PATH" cython-lint rwkv_cy
+	@$(BIN)/lint-imports --no-logo
+
+.PHONY: format
+format: $(VENV)/.extra-dev ## let ruff mend and lay out what it can
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+.PHONY: typecheck
+typecheck: $(VENV)/.extra-dev ## mypy, strict
+	@$(BIN)/mypy
+
+# What leaves the checkout
+
+.PHONY: docs
+docs: $(BUILT) $(VENV)/.extra-docs ## the documentation as HTML, in docs/_build/html
+	@$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -b html docs docs/_build/html
+	@echo "docs/_build/html/index.html"
+
+.PHONY: dist
+dist: $(VENV)/.extra-dev ## the source distribution, and the wheel built from it
+	@rm -rf dist
+	@$(BIN)/python -m build
+
+.PHONY: wheel
+wheel: dist
+
+.PHONY: clean
+clean: ## remove what was built, except the environments
+	@rm -rf build dist docs/_build rwkv_cy.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find rwkv_cy tests tools benchmarks -name __pycache__ -prune -exec rm -rf {} +
+	@find rwkv_cy -name '*.so' -delete
+	@find rwkv_cy -name '*.c' -not -path '*/csrc/*' -delete
+	@rm -f $(VENV)/.built $(VENV)/.package $(VENV)/.extra-* $(ORACLE_BUILT)
+
+.PHONY: distclean
+distclean: clean ## remove the environments too
+	@rm -rf $(VENV) $(ORACLE_VENV)

@@ -1,0 +1,167 @@
+"""Which format a file has, told by its first bytes and never by its name: two tables, of readers and of refusals."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rwkv_cy.errors import FormatError, UnsupportedError
+from rwkv_cy.formats.base import FileBytes, os_errors
+from rwkv_cy.formats.canonical import canonical
+from rwkv_cy.formats.huggingface import open_folder
+from rwkv_cy.formats.pth import open_pth
+from rwkv_cy.formats.pth_legacy import LEGACY_MAGIC, open_pth_legacy
+from rwkv_cy.formats.rwkvcpp import MAGIC as RWKVCPP_MAGIC
+from rwkv_cy.formats.rwkvcpp import open_rwkvcpp
+from rwkv_cy.formats.safetensors import open_safetensors
+from rwkv_cy.formats.shards import open_shards
+from rwkv_cy.parameters import ParameterSource
+
+__all__ = ["open_checkpoint"]
+
+#: Enough for every signature; that of a tar archive ends at 262.
+_HEAD_BYTES = 512
+#: The longest header that the first eight bytes of a safetensors file could mean; eight letters mean far more.
+_MAX_SAFETENSORS_HEADER = 1 << 48
+
+Looks = Callable[[bytes], bool]
+
+
+@dataclass(frozen=True)
+class _Reader:
+    looks: Looks
+    open: Callable[[Path], ParameterSource]
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    looks: Looks
+    what: str
+    remedy: str
+
+
+def _begins(*signatures: bytes) -> Looks:
+    return lambda head: head.startswith(signatures)
+
+
+def _begins_with_text(*signatures: bytes) -> Looks:
+    return lambda head: head.removeprefix(b"\xef\xbb\xbf").lstrip().lower().startswith(signatures)
+
+
+def _looks_like_safetensors(head: bytes) -> bool:
+    return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _MAX_SAFETENSORS_HEADER
+
+
+_READERS = (
+    _Reader(_begins(b"PK\x03\x04", b"PK\x05\x06"), open_pth),
+    _Reader(_begins(LEGACY_MAGIC), open_pth_legacy),
+    _Reader(_begins(RWKVCPP_MAGIC), open_rwkvcpp),
+    _Reader(_looks_like_safetensors, open_safetensors),
+)
+
+_UNPACK = "unpack it and name the file inside"
+_REFUSALS = (
+    _Refusal(_begins(b"\x89HDF\r\n\x1a\n"), "an HDF5 file", "open it with rwkv_cy.load, which reads model files"),
+    _Refusal(
+        _begins(b"GGUF"),
+        "a GGUF file: llama.cpp's GGUF files are not read yet",
+        "name the checkpoint that it was made from",
+    ),
+    _Refusal(_begins(b"lmgg", b"tjgg"), "an old GGML file of llama.cpp", "name the checkpoint that it was made from"),
+    _Refusal(
+        _begins(b"version https://git-lfs"),
+        "a Git LFS pointer, which only says where the weights are",
+        "run git lfs pull in its folder",
+    ),
+    _Refusal(
+        _begins_with_text(b"<!doctype html", b"<html", b"<?xml", b"<head", b"<body"),
+        "an HTML page, as a website sends in place of a file",
+        "download the file itself",
+    ),
+    _Refusal(
+        lambda head: head[257:262] == b"ustar",
+        "a tar archive, as torch 0.1 wrote its checkpoints",
+        "load it with torch and save it anew, or unpack it and name the file inside",
+    ),
+    _Refusal(
+        lambda head: head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"),
+        "a pickle that is no PyTorch checkpoint, or the first bytes of one",
+        "save the weights with torch.save, or copy the file again",
+    ),
+    _Refusal(_begins(b"\x93NUMPY"), "a NumPy array", "name the checkpoint that holds the whole model"),
+    _Refusal(_begins(b"\x1f\x8b"), "a file compressed with gzip", _UNPACK),
+    _Refusal(_begins(b"\xfd7zXZ\x00"), "a file compressed with xz", _UNPACK),
+    _Refusal(_begins(b"(\xb5/\xfd"), "a file compressed with zstd", _UNPACK),
+    _Refusal(_begins(b"BZh"), "a file compressed with bzip2", _UNPACK),
+    _Refusal(_begins(b"7z\xbc\xaf\x27\x1c"), "a 7-Zip archive", _UNPACK),
+    _Refusal(_begins(b"Rar!\x1a\x07"), "a RAR archive", _UNPACK),
+    _Refusal(_begins_with_text(b"{", b"["), "a JSON text", "name the folder or the file that holds the weights"),
+)
+
+
+def open_checkpoint(path: str | os.PathLike[str]) -> ParameterSource:
+    """Open a foreign checkpoint of any format, under canonical names and shapes.
+
+    Files are recognised by their content: PyTorch zip archives and legacy streams, safetensors, rwkv.cpp's model
+    files, and indexes of shards. A folder is opened as Hugging Face keeps them.
+
+    Parameters
+    ----------
+    path : path-like
+        A file, or a folder with a model in it.
+
+    Returns
+    -------
+    ParameterSource
+        The open checkpoint; close it, or use it as a context manager.
+
+    Raises
+    ------
+    StorageError
+        If the operating system refuses it: there is none, it is a FIFO, it may not be read.
+    UnsupportedError
+        If it is of a kind that is not read here; the message says which and what to do.
+    FormatError
+        If it is empty, damaged, or of no known kind.
+    """
+    place = Path(path)
+    with os_errors(place, "open"):
+        is_folder = place.is_dir()
+    if is_folder:
+        return open_folder(place, _open_file)
+    head = _read_head(place)
+    source = open_shards(place, _open_file) if _looks_like_index(head) else _open_by(place, head)
+    try:
+        return canonical(source)
+    except BaseException:
+        source.close()
+        raise
+
+
+def _looks_like_index(head: bytes) -> bool:
+    return _begins_with_text(b"{")(head) and (b'"weight_map"' in head or b'"total_size"' in head)
+
+
+def _read_head(path: Path) -> bytes:
+    with FileBytes(path) as file:
+        return file.read_at(0, min(file.size, _HEAD_BYTES))
+
+
+def _open_file(path: Path) -> ParameterSource:
+    """Open one file of weights: no index, so that an index that names itself ends here."""
+    return _open_by(path, _read_head(path))
+
+
+def _open_by(path: Path, head: bytes) -> ParameterSource:
+    for reader in _READERS:
+        if reader.looks(head):
+            return reader.open(path)
+    for refusal in _REFUSALS:
+        if refusal.looks(head):
+            raise UnsupportedError(f"{path}: expected a checkpoint, got {refusal.what}; {refusal.remedy}")
+    raise FormatError(
+        f"{path}: expected a checkpoint of PyTorch, safetensors or rwkv.cpp, got a file that begins with "
+        f"{head[:16]!r}; check that it is the right file, and whole"
+    )

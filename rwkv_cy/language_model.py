@@ -1,0 +1,288 @@
+"""LanguageModel: embedding, encoder, ln_out and head; tokens in and logits out."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from rwkv_cy.architectures import check_parameters
+from rwkv_cy.config import Config
+from rwkv_cy.dtypes import widen
+from rwkv_cy.errors import ConfigError, NumericalError, TokenError
+from rwkv_cy.kernels.matrix import Matrix
+from rwkv_cy.kernels.norm import layer_norm
+from rwkv_cy.loading import Loaded, load_parameters
+from rwkv_cy.model import CHUNK_TOKENS, Model, architecture_of
+from rwkv_cy.parameters import Parameter, as_parameter
+from rwkv_cy.runtime import resolve_num_threads
+from rwkv_cy.sources import ArraySource
+from rwkv_cy.state import State
+from rwkv_cy.text import Generation, Tokenizer, generate
+
+__all__ = ["LanguageModel", "load"]
+
+
+class LanguageModel:
+    """A language model: logits of the next token from the tokens so far, held in a state.
+
+    Made by :func:`load`, or by :meth:`new`.
+
+    Parameters
+    ----------
+    config : Config
+        With a `vocab_size`.
+    parameters : mapping of str to Parameter or numpy.ndarray
+        Every parameter of the architecture, by canonical name. The arrays are used as they are where their
+        type and layout allow it, and must not change later.
+    tokenizer : Tokenizer, optional
+        For text.
+    fingerprint : str, optional
+        Of the parameters; computed where it is not given.
+
+    Raises
+    ------
+    ConfigError
+        If the config has no vocabulary.
+    SpecError
+        If parameters are missing, unexpected or of the wrong shape: all are named at once.
+
+    Notes
+    -----
+    One model may be used by several threads at once, each with a state of its own.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        parameters: Mapping[str, Parameter | npt.NDArray[Any]],
+        tokenizer: Tokenizer | None = None,
+        fingerprint: str | None = None,
+    ) -> None:
+        if config.vocab_size < 1:
+            raise ConfigError("LanguageModel: expected a Config with a vocab_size, got 0; give the number of tokens")
+        architecture_of(config)
+        own = {name: as_parameter(value) for name, value in parameters.items()}
+        check_parameters(config, {name: value.array.shape for name, value in own.items()}, "LanguageModel")
+        self._setup(Loaded.of_arrays(config, own, tokenizer, fingerprint))
+
+    @classmethod
+    def _of(cls, loaded: Loaded) -> LanguageModel:
+        model = cls.__new__(cls)
+        model._setup(loaded)
+        return model
+
+    def _setup(self, loaded: Loaded) -> None:
+        config = loaded.config
+        self.config = config
+        self._loaded = loaded
+        self.encoder = Model(config, loaded.parameters, loaded.fingerprint, divide_weights=True)
+        self._embedding = loaded.parameters["emb.weight"]
+        head = loaded.parameters["head.weight"]
+        if (config.dtype == "f64") != (head.dtype == "f64"):
+            head = Parameter(widen(head.array, head.dtype, config.dtype), config.dtype)
+        self._head = Matrix(head.array, head.dtype)
+        self._ln_out = tuple(
+            widen(loaded.parameters[f"ln_out.{part}"].array, loaded.parameters[f"ln_out.{part}"].dtype, config.dtype)
+            for part in ("weight", "bias")
+        )
+
+    @classmethod
+    def new(cls, config: Config, rng: np.random.Generator | int, tokenizer: Tokenizer | None = None) -> LanguageModel:
+        """Return a model with initial values, as the RWKV authors initialise before training.
+
+        Parameters
+        ----------
+        config : Config
+            With a `vocab_size`.
+        rng : numpy.random.Generator or int
+            Source of randomness, or a seed for one.
+        tokenizer : Tokenizer, optional
+            For text.
+        """
+        generator = np.random.default_rng(rng)
+        dtype = np.float64 if config.dtype == "f64" else np.float32
+        specs = architecture_of(config).parameters(config)
+        return cls(config, {spec.name: spec.initialise(generator).astype(dtype) for spec in specs}, tokenizer)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens in the vocabulary."""
+        return self.config.vocab_size
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the parameters; states carry it."""
+        return self._loaded.fingerprint
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer; None where the file has none and none was given."""
+        return self._loaded.tokenizer
+
+    @property
+    def parameters(self) -> Mapping[str, Parameter]:
+        """Every parameter by canonical name; read-only where it lies in a mapped file."""
+        return self._loaded.parameters
+
+    def initial_state(self) -> State:
+        """Return the state before the first token."""
+        return self.encoder.initial_state()
+
+    def forward(
+        self,
+        tokens: int | Sequence[int] | npt.NDArray[np.integer[Any]],
+        state: State | None = None,
+        *,
+        logits: Literal["last", "all"] = "last",
+        in_place: bool = False,
+        num_threads: int | None = None,
+    ) -> tuple[npt.NDArray[Any], State]:
+        """Feed one token or many, and return the logits of what comes next.
+
+        Parameters
+        ----------
+        tokens : int or sequence of int
+            One token, or at least one in a sequence. All at once or one by one gives the same bits.
+        state : State, optional
+            What earlier calls gave; None at the beginning.
+        logits : {"last", "all"}, default "last"
+            Whether to return the logits after the last token, or after every one.
+        in_place : bool, default False
+            False leaves `state` as it is and returns a new one; True moves `state` on and returns it. If the
+            call does not come to its end, `state` is as it was.
+        num_threads : int, optional
+            Threads to use; the result is the same for every number.
+
+        Returns
+        -------
+        logits : numpy.ndarray
+            Shape (vocab_size,), or (len(tokens), vocab_size) for ``"all"``; float32, float64 in an f64 model.
+        state : State
+            After the last token.
+
+        Raises
+        ------
+        TokenError
+            If there is no token, or one is outside the vocabulary.
+        StateError
+            If `state` belongs to another model.
+        NumericalError
+            If the logits are not finite; the message says where that began.
+        FormatError
+            If the model file has been cut short since it was loaded.
+        """
+        if logits not in ("last", "all"):
+            raise ConfigError(f"forward: expected logits 'last' or 'all', got {logits!r}")
+        ids = self._checked_tokens(tokens)
+        threads = resolve_num_threads(num_threads)
+        self._loaded.check()
+        data = self.encoder.begin(state)
+        dtype = np.float64 if self.config.dtype == "f64" else np.float32
+        result = np.empty((len(ids) if logits == "all" else 1, self.vocab_size), dtype=dtype)
+        for start in range(0, len(ids), CHUNK_TOKENS):
+            xs = self._embed(ids[start : start + CHUNK_TOKENS])
+            self.encoder.run(xs, data, threads)
+            if logits == "all":
+                result[start : start + len(xs)] = self._logits(xs, threads)
+        if logits == "last":
+            result[...] = self._logits(xs[-1:], threads)
+        # A sum is finite unless a logit is not (or they are so large that they are as good as infinite).
+        if not np.isfinite(result.sum()) and not np.isfinite(result).all():
+            raise NumericalError(self._where_it_began(ids, state, threads))
+        return (result if logits == "all" else result[0]), self.encoder.finish(data, state, in_place=in_place)
+
+    def generate(self, prompt: str | bytes | Sequence[int] = "", **options: Any) -> Generation:
+        """Continue `prompt`, yielding pieces of text as they come; see :func:`rwkv_cy.text.generate` for the options."""
+        return generate(self, prompt, **options)
+
+    def source(self) -> ArraySource:
+        """Return the parameters as a source that a file can be written from."""
+        return ArraySource(self.config, self._loaded.parameters)
+
+    def _checked_tokens(self, tokens: Any) -> npt.NDArray[np.int64]:
+        try:
+            ids = np.atleast_1d(np.asarray(tokens))
+        except (ValueError, OverflowError) as error:
+            raise TokenError(f"tokens: expected an integer or a flat sequence of them, got {error}") from None
+        if ids.ndim != 1 or ids.size == 0:
+            raise TokenError(f"tokens: expected an integer or at least one in a flat sequence, got shape {ids.shape}")
+        if ids.dtype.kind not in "iu":
+            raise TokenError(f"tokens: expected integers, got {ids.dtype}")
+        wrong = (ids < 0) | (ids >= self.vocab_size)
+        if wrong.any():
+            at = int(wrong.argmax())
+            raise TokenError(f"tokens[{at}]: expected 0 to {self.vocab_size - 1}, got {ids[at]}")
+        return ids.astype(np.int64, copy=False)
+
+    def _embed(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
+        return np.ascontiguousarray(widen(self._embedding.array[ids], self._embedding.dtype, self.config.dtype))
+
+    def _logits(self, xs: npt.NDArray[Any], num_threads: int) -> npt.NDArray[Any]:
+        normed = layer_norm(xs, *self._ln_out, self.config.layer_norm_eps, num_threads)
+        result: npt.NDArray[Any] = self._head.matmul(normed, num_threads)
+        return result
+
+    def _where_it_began(self, ids: npt.NDArray[np.int64], state: State | None, num_threads: int) -> str:
+        """Run the tokens again one by one, looking at every layer, and say where a number first was not finite."""
+        data = self.encoder.begin(state)
+        if not np.isfinite(data).all():
+            return "the state given holds numbers that are not finite; start from another state"
+        for position, token in enumerate(ids):
+            x = self._embed(ids[position : position + 1])
+            if not np.isfinite(x).all():
+                return f"token {token} at {position}: its row of emb.weight is not finite; the model file is damaged"
+            for layer, row in zip(self.encoder.layers, data, strict=True):
+                x = layer.forward(x, row, num_threads=num_threads)
+                if not np.isfinite(x).all():
+                    return (
+                        f"token {token} at {position}: expected finite numbers, layer {layer.index} gave NaN or "
+                        "infinity; verify the model file"
+                    )
+        return "expected finite logits, ln_out or head gave NaN or infinity; verify the model file"
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    dtype: str | None = None,
+    mmap: bool = True,
+    tokenizer: str | os.PathLike[str] | Tokenizer | None = None,
+    rescale_layer: int | None = None,
+) -> LanguageModel:
+    """Load a model: one of our files, or a foreign checkpoint directly.
+
+    Parameters
+    ----------
+    path : path-like
+        A model file, a checkpoint (.pth, .safetensors, rwkv.cpp .bin), or a Hugging Face folder; recognised by
+        content.
+    dtype : {"f32", "f16", "bf16", "f64"}, optional
+        Convert the matrices to this type in memory. None uses them as they are stored, straight from the
+        mapped file. ``"f64"`` computes in float64 throughout.
+    mmap : bool, default True
+        Map the file into memory. False reads it, for file systems that cannot map.
+    tokenizer : str, path-like or Tokenizer, optional
+        Instead of the file's own: ``"bytes"``, ``"world"``, or a vocabulary file.
+    rescale_layer : int, optional
+        Halve the residual stream after every so many layers. Not needed in float32; None does as the file says.
+
+    Returns
+    -------
+    LanguageModel
+
+    Raises
+    ------
+    StorageError
+        If the operating system refuses the file.
+    FormatError
+        If it is damaged or of no supported format; UnsupportedError and SpecError say more.
+    NotEnoughMemoryError
+        If the numbers have to be read into memory and there is too little of it.
+    """
+    return LanguageModel._of(
+        load_parameters(path, dtype=dtype, mmap=mmap, tokenizer=tokenizer, rescale_layer=rescale_layer)
+    )

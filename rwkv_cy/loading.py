@@ -1,0 +1,184 @@
+"""Loading: from a model file to parameters in memory, mapped where the file allows it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rwkv_cy.architectures import ARCHITECTURES
+from rwkv_cy.config import Config
+from rwkv_cy.dtypes import storage_type, to_storage
+from rwkv_cy.errors import NotEnoughMemoryError
+from rwkv_cy.fingerprint import fingerprint as compute_fingerprint
+from rwkv_cy.parameters import Parameter, ParameterSource, ParameterSpec
+from rwkv_cy.runtime import available_memory
+from rwkv_cy.sources import ArraySource, open_source, source_config, source_fingerprint
+from rwkv_cy.storage import ModelFile
+from rwkv_cy.text import Tokenizer, find_tokenizer, load_tokenizer
+
+__all__ = ["Loaded", "load_parameters", "resident_bytes"]
+
+#: Elements that are converted at a time.
+_BLOCK = 1 << 20
+
+
+class Loaded:
+    """What a LanguageModel is made of.
+
+    Parameters
+    ----------
+    config : Config
+        Of the model.
+    parameters : mapping of str to Parameter
+        By canonical name.
+    tokenizer : callable
+        Makes the tokenizer, when it is first asked for.
+    fingerprint : callable
+        Gives the fingerprint, likewise.
+    check : callable
+        Raises FormatError if the file behind the parameters has been cut short.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        parameters: Mapping[str, Parameter],
+        tokenizer: Callable[[], Tokenizer | None],
+        fingerprint: str,
+        check: Callable[[], None],
+    ) -> None:
+        self.config = config
+        self.parameters = parameters
+        self.fingerprint = fingerprint
+        self.check = check
+        self._make_tokenizer = tokenizer
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer; made when it is first asked for."""
+        return self._make_tokenizer()
+
+    @classmethod
+    def of_arrays(
+        cls, config: Config, parameters: Mapping[str, Parameter], tokenizer: Tokenizer | None, fingerprint: str | None
+    ) -> Loaded:
+        """Return a model that lies in memory already."""
+        source = ArraySource(config, parameters)
+        return cls(config, parameters, lambda: tokenizer, fingerprint or compute_fingerprint(source), source.check)
+
+
+def load_parameters(
+    path: str | os.PathLike[str],
+    *,
+    dtype: str | None,
+    mmap: bool,
+    tokenizer: str | os.PathLike[str] | Tokenizer | None,
+    rescale_layer: int | None,
+) -> Loaded:
+    """Open the model file at `path` and return its parameters; see :func:`rwkv_cy.load`."""
+    if dtype is not None:
+        storage_type(dtype)
+    source = open_source(path, mmap=mmap)
+    try:
+        loaded = _load(source, dtype=dtype, mmap=mmap, tokenizer=tokenizer, rescale_layer=rescale_layer)
+    except BaseException:
+        source.close()
+        raise
+    # A mapped file stays open: it is looked at before every forward, and closed when the model is let go.
+    if not mmap:
+        source.close()
+    return loaded
+
+
+def _load(
+    source: ParameterSource,
+    *,
+    dtype: str | None,
+    mmap: bool,
+    tokenizer: str | os.PathLike[str] | Tokenizer | None,
+    rescale_layer: int | None,
+) -> Loaded:
+    config = source_config(source)
+    if rescale_layer is not None:
+        config = replace(config, rescale_layer=rescale_layer)
+    if dtype is not None:
+        config = replace(config, dtype="f64" if dtype == "f64" else "f32")
+    specs = ARCHITECTURES[config.architecture].parameters(config)
+    _check_memory(source, specs, dtype, mmap=mmap)
+    return Loaded(
+        config,
+        {spec.name: _read(source, spec, dtype, mmap=mmap) for spec in specs},
+        _tokenizer_maker(source, tokenizer, config),
+        source_fingerprint(source),
+        source.check if mmap else lambda: None,
+    )
+
+
+def resident_bytes(source: ParameterSource, specs: tuple[ParameterSpec, ...], dtype: str | None, *, mmap: bool) -> int:
+    """Return the bytes of memory, beside mapped pages of the file, that the parameters take."""
+    total = 0
+    for spec in specs:
+        stored = _stored_dtype(source, spec, dtype)
+        if not (mmap and _is_mapped(source, spec, stored)):
+            total += source.info(spec.name).size * storage_type(stored).itemsize
+    return total
+
+
+def _stored_dtype(source: ParameterSource, spec: ParameterSpec, dtype: str | None) -> str:
+    own = source.info(spec.name).dtype
+    return own if dtype is None or spec.role == "vector" else dtype
+
+
+def _is_mapped(source: ParameterSource, spec: ParameterSpec, stored: str) -> bool:
+    return spec.role != "vector" and stored == source.info(spec.name).dtype and source.view(spec.name) is not None
+
+
+def _check_memory(source: ParameterSource, specs: tuple[ParameterSpec, ...], dtype: str | None, *, mmap: bool) -> None:
+    needed, available = resident_bytes(source, specs, dtype, mmap=mmap), available_memory()
+    if available is not None and needed > available:
+        raise NotEnoughMemoryError(
+            f"{source.path}: expected {needed / 2**20:,.0f} MiB of memory for the parameters, "
+            f"there are {available / 2**20:,.0f} MiB; convert it to a smaller dtype with rwkv-cy convert, and map that"
+        )
+
+
+def _read(source: ParameterSource, spec: ParameterSpec, dtype: str | None, *, mmap: bool) -> Parameter:
+    info = source.info(spec.name)
+    stored = _stored_dtype(source, spec, dtype)
+    if mmap and _is_mapped(source, spec, stored):
+        view = source.view(spec.name)
+        if view is not None:
+            return Parameter(view, stored)
+    array: npt.NDArray[Any] = np.empty(info.size, dtype=storage_type(stored).array_dtype)
+    if stored == info.dtype:
+        source.read_into(spec.name, array)
+    else:
+        for start in range(0, info.size, _BLOCK):
+            block = np.empty(min(_BLOCK, info.size - start), dtype=storage_type(info.dtype).array_dtype)
+            source.read_into(spec.name, block, start)
+            array[start : start + block.size] = to_storage(block, info.dtype, stored)
+    return Parameter(array.reshape(info.shape), stored)
+
+
+def _tokenizer_maker(
+    source: ParameterSource, asked: str | os.PathLike[str] | Tokenizer | None, config: Config
+) -> Callable[[], Tokenizer | None]:
+    if isinstance(asked, (str, os.PathLike)):
+        found = find_tokenizer(os.fspath(asked))
+        return lambda: found
+    if asked is not None:
+        return lambda: asked
+    if isinstance(source, ModelFile):
+        stored = source.header.tokenizer
+        return lambda: None if stored is None else load_tokenizer(stored.kind, stored.data)
+    if path := source.metadata.get("tokenizer_path"):
+        return lambda: find_tokenizer(path)
+    if config.vocab_size == 256:
+        return lambda: find_tokenizer("bytes")
+    return lambda: None

@@ -1,0 +1,149 @@
+"""The index: where each dataset of a file lies, and its checksum."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rwkv_cy.errors import FormatError, SpecError
+from rwkv_cy.storage.jsontext import pack_json, pages
+from rwkv_cy.storage.schema import FORMAT_NAME, MAX_DATASETS, DatasetSpec
+from rwkv_cy.strict_json import parse_object
+
+__all__ = ["MAX_INDEX_BYTES", "Entry", "index_room", "pack_index", "unpack_index"]
+
+#: What JSON of this size becomes in memory stays bounded, whatever it says.
+MAX_INDEX_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One line of the index.
+
+    Attributes
+    ----------
+    spec : DatasetSpec
+        Path, type and shape.
+    offset : int
+        Where its bytes begin in the file. They are contiguous and in C order.
+    crc32 : int
+        CRC-32 (zlib's) of its ``spec.nbytes`` bytes.
+    """
+
+    spec: DatasetSpec
+    offset: int
+    crc32: int
+
+
+def pack_index(kind: str, entries: Iterable[Entry], room: int) -> bytes:
+    """Return the index as JSON of `room` bytes."""
+    return pack_json(_index(kind, entries), "index", room)
+
+
+def index_room(kind: str, specs: Sequence[DatasetSpec]) -> int:
+    """Return the bytes to reserve for an index of `specs`, whatever their offsets and checksums will be."""
+    if len(specs) > MAX_DATASETS:
+        raise SpecError(f"tensors: expected at most {MAX_DATASETS}, got {len(specs)}; this is no RWKV model")
+    longest = _index(kind, (Entry(spec, (1 << 63) - 1, (1 << 32) - 1) for spec in specs))
+    return pages(len(pack_json(longest, "index", MAX_INDEX_BYTES).rstrip()))
+
+
+def _index(kind: str, entries: Iterable[Entry]) -> dict[str, Any]:
+    return {
+        "format": FORMAT_NAME,
+        "kind": kind,
+        "datasets": [
+            {
+                "path": entry.spec.path,
+                "dtype": entry.spec.dtype,
+                "shape": list(entry.spec.shape),
+                "offset": entry.offset,
+                "crc32": entry.crc32,
+            }
+            for entry in entries
+        ],
+    }
+
+
+def unpack_index(raw: bytes, path: Path, first: int, last: int) -> tuple[str, dict[str, Entry]]:
+    """Return the kind of the file and its entries by path, in the file's order.
+
+    Parameters
+    ----------
+    raw : bytes
+        The index.
+    path : Path
+        The file, for messages.
+    first, last : int
+        Data may lie between these offsets only.
+
+    Raises
+    ------
+    FormatError
+        If the index is not what a writer can have written: a field missing or of another type, a path given twice,
+        a size that cannot be, a dataset that leaves the data or overlaps another.
+    """
+    index = parse_object(path, "index", raw)
+    kind = index.get("kind")
+    datasets = index.get("datasets")
+    if index.get("format") != FORMAT_NAME or not isinstance(kind, str) or not isinstance(datasets, list):
+        raise FormatError(
+            f"{path}: index: expected the fields format ({FORMAT_NAME!r}), kind and datasets, got others; "
+            "convert or save it again"
+        )
+    if len(datasets) > MAX_DATASETS:
+        raise FormatError(f"{path}: index: expected at most {MAX_DATASETS} datasets, got {len(datasets)}")
+    entries: dict[str, Entry] = {}
+    for line in datasets:
+        entry = _entry(line, path)
+        if entry.spec.path in entries:
+            raise FormatError(f"{path}: index: expected {entry.spec.path} once, got it twice; convert or save it again")
+        entries[entry.spec.path] = entry
+    _check_spans(entries, path, first, last)
+    return kind, entries
+
+
+def _entry(line: object, path: Path) -> Entry:
+    fields: Mapping[str, object] = line if isinstance(line, dict) else {}
+    name, dtype, shape = fields.get("path"), fields.get("dtype"), fields.get("shape")
+    offset, crc32 = fields.get("offset"), fields.get("crc32")
+    if (
+        not isinstance(name, str)
+        or not isinstance(dtype, str)
+        or not isinstance(shape, list)
+        or not all(_is_int(size) for size in shape)
+        or not isinstance(offset, int)
+        or not _is_int(offset)
+        or not isinstance(crc32, int)
+        or not _is_int(crc32)
+    ):
+        raise FormatError(
+            f"{path}: index: expected path, dtype, shape, offset and crc32 of a dataset, got {str(line)[:80]}; "
+            "convert or save it again"
+        )
+    spec = DatasetSpec(name, dtype, tuple(shape))
+    try:
+        spec.check()
+    except SpecError as error:
+        raise FormatError(f"{path}: index: {error}") from error
+    return Entry(spec, offset, crc32)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _check_spans(entries: Mapping[str, Entry], path: Path, first: int, last: int) -> None:
+    """Check that the datasets lie between `first` and `last` and that no two of them share a byte."""
+    end, before = first, "the metadata"
+    for entry in sorted(entries.values(), key=lambda e: e.offset):
+        if entry.offset < end:
+            raise FormatError(
+                f"{path}: {entry.spec.path}: expected it behind {before}, which ends at {end}, "
+                f"got offset {entry.offset}; convert or save it again"
+            )
+        end, before = entry.offset + entry.spec.span, entry.spec.path
+    if end > last:
+        raise FormatError(f"{path}: {before}: expected its end at {last} at most, got {end}; convert or save it again")

@@ -1,0 +1,48 @@
+"""How a dataset lies in the file, asked of HDF5 itself: its types by our names, and its bytes as one span."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from h5py import h5d, h5t
+
+from rwkv_cy.storage.schema import DatasetSpec
+
+__all__ = ["FILE_TYPES", "dataset_offset"]
+
+#: HDF5's types, by our names of them; the bits of bf16 stand in uint16.
+FILE_TYPES = {
+    "u8": h5t.STD_U8LE,
+    "f64": h5t.IEEE_F64LE,
+    "f32": h5t.IEEE_F32LE,
+    "f16": h5t.IEEE_F16LE,
+    "bf16": h5t.STD_U16LE,
+}
+
+
+def dataset_offset(dataset: h5d.DatasetID, spec: DatasetSpec) -> int | None:
+    """Return where the bytes of a dataset begin, or None if they are not one span, in C order, as long as `spec` says.
+
+    The dataset must have the shape and the chunks of `spec`.
+    """
+    if dataset.get_storage_size() != spec.span:
+        return None
+    if spec.chunk is None:
+        offset: int | None = dataset.get_offset()
+        return offset
+    count = dataset.get_num_chunks()
+    parts = [-(-size // part) for size, part in zip(spec.shape, spec.chunk, strict=True)]
+    if count != max(parts):
+        return None
+    axis = parts.index(count)
+    nbytes = spec.span // count
+    chunks: list[Any] = []
+    dataset.chunk_iter(chunks.append)
+    first = chunks[0].byte_offset
+    for i, chunk in enumerate(chunks):
+        start = tuple(i * part if k == axis else 0 for k, part in enumerate(spec.chunk))
+        if chunk.chunk_offset != start or chunk.byte_offset != first + i * nbytes:
+            return None
+        if chunk.size != nbytes or chunk.filter_mask != 0:
+            return None
+    return int(first)

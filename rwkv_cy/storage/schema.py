@@ -1,0 +1,255 @@
+"""The model file's format as values: its names and numbers, the header, and the rule of the chunks."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rwkv_cy.dtypes import STORAGE_TYPES
+from rwkv_cy.errors import FormatError, SpecError
+
+__all__ = [
+    "ARRAYS",
+    "BLOCK_BYTES",
+    "CHUNKED_FROM",
+    "CHUNK_BYTES",
+    "FORMAT_NAME",
+    "HEADER_PATH",
+    "INDEX_PATH",
+    "MAJOR",
+    "MINOR",
+    "MODEL_KIND",
+    "PAGE",
+    "PARAMETERS",
+    "SEAL_PATH",
+    "SIGNATURE",
+    "TOKENIZER_KINDS",
+    "TOKENIZER_PATH",
+    "DatasetSpec",
+    "ModelHeader",
+    "Progress",
+    "StoredTokenizer",
+    "is_path",
+    "parameter_name",
+    "parameter_path",
+]
+
+SIGNATURE = b"\x89HDF\r\n\x1a\n"
+FORMAT_NAME = "rwkv-cy"
+MAJOR, MINOR = 1, 0
+
+#: Size of the seal, granularity of the metadata datasets, and alignment of what is not tiny.
+PAGE = 4096
+#: Datasets of this many bytes or more are chunked.
+CHUNKED_FROM = 64 << 10
+CHUNK_BYTES = 4 << 20
+#: A chunk of HDF5 must stay below this.
+_CHUNK_LIMIT = (1 << 32) - 1
+
+MODEL_KIND = "model"
+
+#: What is read, summed and written at a time; it bounds the memory of a conversion.
+BLOCK_BYTES = 4 << 20
+
+#: Called with the number of bytes just read or written.
+Progress = Callable[[int], None]
+
+PARAMETERS = "parameters"
+ARRAYS = "arrays"
+HEADER_PATH = "metadata/header"
+TOKENIZER_PATH = "metadata/tokenizer"
+INDEX_PATH = "metadata/index"
+SEAL_PATH = "metadata/seal"
+
+TOKENIZER_KINDS = ("bytes", "world", "huggingface")
+
+#: The largest RWKV checkpoints have about 2,000 tensors.
+MAX_DATASETS = 20_000
+MAX_PATH = 255
+MAX_DIMENSIONS = 8
+MAX_ELEMENTS = 1 << 48
+
+_LAYER = re.compile(r"(blocks\.[0-9]+)\.(.+)", re.ASCII)
+_PATH = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", re.ASCII)
+
+#: Bytes of an element, by the name of its type; u8 serves the metadata alone.
+ITEMSIZES = {"u8": 1, **{name: t.itemsize for name, t in STORAGE_TYPES.items()}}
+
+
+@dataclass(frozen=True)
+class StoredTokenizer:
+    """A vocabulary as it is kept in a model file.
+
+    Attributes
+    ----------
+    kind : str
+        ``"bytes"``, ``"world"`` or ``"huggingface"``.
+    data : bytes
+        What the tokenizer of that kind is made from again; empty for ``"bytes"``.
+    """
+
+    kind: str
+    data: bytes
+
+
+@dataclass(frozen=True)
+class ModelHeader:
+    """What a model file says of its model beside the parameters.
+
+    Attributes
+    ----------
+    architecture : str
+        ``"rwkv4"``.
+    config : mapping of str to int, float or str
+        The model's dimensions and settings.
+    fingerprint : str
+        Hexadecimal digest of the model's parameters, carried by its states.
+    tokenizer : StoredTokenizer or None
+    source : mapping of str to str
+        Where the parameters came from: ``name``, ``format``, ``sha256``, ``size``.
+    created_by : str
+        Program and version that wrote the file.
+    """
+
+    architecture: str
+    config: Mapping[str, int | float | str]
+    fingerprint: str
+    tokenizer: StoredTokenizer | None
+    source: Mapping[str, str]
+    created_by: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what the header dataset holds; the tokenizer's data has its own dataset."""
+        return {
+            "architecture": self.architecture,
+            "config": dict(self.config),
+            "fingerprint": self.fingerprint,
+            "tokenizer": None if self.tokenizer is None else {"kind": self.tokenizer.kind},
+            "source": dict(self.source),
+            "created_by": self.created_by,
+        }
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any], data: bytes, path: Path) -> ModelHeader:
+        """Return the header that was stored as `value`, with the tokenizer's `data`.
+
+        Raises
+        ------
+        FormatError
+            If a field is missing or of another type.
+        """
+        config, source, tokenizer = value.get("config"), value.get("source"), value.get("tokenizer")
+        kind = tokenizer.get("kind") if isinstance(tokenizer, dict) else None
+        if (
+            not all(isinstance(value.get(field), str) for field in ("architecture", "fingerprint", "created_by"))
+            or not isinstance(config, dict)
+            or not all(isinstance(item, (int, float, str)) for item in config.values())
+            or not isinstance(source, dict)
+            or not all(isinstance(item, str) for item in source.values())
+            or (tokenizer is not None and kind not in TOKENIZER_KINDS)
+        ):
+            raise FormatError(
+                f"{path}: header: expected architecture, config, fingerprint, tokenizer, source and created_by, "
+                "got another header; convert the model again"
+            )
+        return ModelHeader(
+            architecture=value["architecture"],
+            config=config,
+            fingerprint=value["fingerprint"],
+            tokenizer=None if kind is None else StoredTokenizer(kind, data),
+            source=source,
+            created_by=value["created_by"],
+        )
+
+    def with_source(self, additions: Mapping[str, str]) -> ModelHeader:
+        """Return the header with more said of the source."""
+        return replace(self, source={**self.source, **additions})
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """One dataset of a file: its path, its type and its shape, and the layout that follows from them.
+
+    Attributes
+    ----------
+    path : str
+        Path from the root group, without a leading slash.
+    dtype : str
+        A storage type (``"bf16"``), or ``"u8"``.
+    shape : tuple of int
+        One to eight dimensions, none of them 0.
+    """
+
+    path: str
+    dtype: str
+    shape: tuple[int, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the numbers."""
+        return math.prod(self.shape) * ITEMSIZES[self.dtype]
+
+    @property
+    def chunk(self) -> tuple[int, ...] | None:
+        """Shape of a chunk: whole rows, about 4 MiB of them; None for a contiguous dataset.
+
+        The rows are dealt evenly to the chunks, so that the last one wastes less than a row per chunk.
+        """
+        if self.nbytes < CHUNKED_FROM:
+            return None
+        axis = next(i for i, size in enumerate(self.shape) if size > 1)
+        row = self.nbytes // self.shape[axis]
+        if row > _CHUNK_LIMIT:
+            return None
+        chunks = min(-(-self.nbytes // CHUNK_BYTES), self.shape[axis])
+        return (*self.shape[:axis], -(-self.shape[axis] // chunks), *self.shape[axis + 1 :])
+
+    @property
+    def span(self) -> int:
+        """Bytes that the dataset takes in the file: whole chunks."""
+        if self.chunk is None:
+            return self.nbytes
+        rounded = (-(-size // part) * part for size, part in zip(self.shape, self.chunk, strict=True))
+        return math.prod(rounded) * ITEMSIZES[self.dtype]
+
+    def check(self) -> None:
+        """Raise SpecError if no dataset of a model file can be like this."""
+        if not is_path(self.path):
+            raise SpecError(
+                f"{self.path[:80]!r}: expected a name of letters, digits, '_', '-' and '.', at most {MAX_PATH} long, "
+                "got another; rename the tensor"
+            )
+        if self.dtype not in ITEMSIZES:
+            raise SpecError(f"{self.path}: expected one of {', '.join(ITEMSIZES)}, got {self.dtype[:80]!r}; convert it")
+        sizes = self.shape
+        if not 1 <= len(sizes) <= MAX_DIMENSIONS or min(sizes) < 1 or math.prod(sizes) > MAX_ELEMENTS:
+            raise SpecError(
+                f"{self.path}: expected 1 to {MAX_DIMENSIONS} dimensions, none of them 0, and at most 2**48 elements, "
+                f"got shape {str(sizes)[:80]}; leave the tensor out"
+            )
+
+
+def is_path(path: str) -> bool:
+    """Tell whether `path` may name a dataset: plain ASCII parts, none of them ``.`` or ``..``."""
+    return len(path) <= MAX_PATH and _PATH.fullmatch(path) is not None and {".", ".."}.isdisjoint(path.split("/"))
+
+
+def parameter_path(name: str) -> str:
+    """Return the path of the parameter `name`: those of one layer share a group.
+
+    >>> parameter_path("blocks.3.att.key.weight")
+    'parameters/blocks.3/att.key.weight'
+    """
+    layer = _LAYER.fullmatch(name)
+    return f"{PARAMETERS}/{layer[1]}/{layer[2]}" if layer else f"{PARAMETERS}/{name}"
+
+
+def parameter_name(path: str) -> str | None:
+    """Return the name of the parameter at `path`, or None if no parameter has that path."""
+    group, _, rest = path.partition("/")
+    name = rest.replace("/", ".")
+    return name if group == PARAMETERS and parameter_path(name) == path else None

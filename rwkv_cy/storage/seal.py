@@ -1,0 +1,89 @@
+"""The seal: the last page of a file, which says that the file is whole and holds the checksums of its structure."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from rwkv_cy.errors import FormatError, UnsupportedError
+from rwkv_cy.storage.schema import MAJOR, MINOR, PAGE
+
+__all__ = ["Seal"]
+
+#: magic, major, minor, complete, CRC of the metadata, file size, metadata size, index offset, index size, index CRC
+_FIELDS = struct.Struct("<8sIIIIQQQQI")
+_MAGIC = b"RWKVSEAL"
+_CRC = struct.Struct("<I")
+
+
+@dataclass(frozen=True)
+class Seal:
+    """What the last page of a file says.
+
+    Attributes
+    ----------
+    complete : bool
+        False until everything else has been written.
+    file_size : int
+        Bytes in the file, the seal included.
+    metadata_size, metadata_crc : int
+        HDF5's own metadata is the first so many bytes of the file; their CRC-32.
+    index_offset, index_size, index_crc : int
+        Where the index lies; its CRC-32.
+    """
+
+    complete: bool
+    file_size: int
+    metadata_size: int
+    metadata_crc: int
+    index_offset: int
+    index_size: int
+    index_crc: int
+
+    def pack(self) -> bytes:
+        """Return the page."""
+        fields = _FIELDS.pack(
+            _MAGIC,
+            MAJOR,
+            MINOR,
+            self.complete,
+            self.metadata_crc,
+            self.file_size,
+            self.metadata_size,
+            self.index_offset,
+            self.index_size,
+            self.index_crc,
+        )
+        page = fields.ljust(PAGE - _CRC.size, b"\0")
+        return page + _CRC.pack(zlib.crc32(page))
+
+    @staticmethod
+    def unpack(page: bytes, path: Path) -> Seal:
+        """Return the seal that is `page`, the last of the file `path`.
+
+        Raises
+        ------
+        FormatError
+            If it is none, is damaged, or says that the file was never finished.
+        UnsupportedError
+            If the file's major version is above ours.
+        """
+        magic, major, _, complete, crc, size, metadata_size, offset, index_size, index_crc = _FIELDS.unpack_from(page)
+        if magic != _MAGIC:
+            raise FormatError(
+                f"{path}: expected a file of rwkv-cy, got an HDF5 file of another kind (its last page is no seal); "
+                "name a file that rwkv-cy wrote"
+            )
+        if _CRC.unpack_from(page, PAGE - _CRC.size)[0] != zlib.crc32(page[: -_CRC.size]):
+            raise FormatError(f"{path}: expected a whole seal, got a damaged one; copy the file or convert it again")
+        if major > MAJOR:
+            raise UnsupportedError(
+                f"{path}: expected version {MAJOR} of the format, got {major}; update rwkv-cy to read it"
+            )
+        if major < 1:
+            raise FormatError(f"{path}: expected version {MAJOR} of the format, got {major}; convert or save it again")
+        if complete != 1:
+            raise FormatError(f"{path}: expected a finished file, got one whose writer died; convert or save it again")
+        return Seal(True, size, metadata_size, crc, offset, index_size, index_crc)

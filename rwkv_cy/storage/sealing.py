@@ -1,0 +1,132 @@
+"""Writing of sealed files: structure first, then the data block by block, then the checksums, then the name."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rwkv_cy.errors import SpecError
+from rwkv_cy.storage.index import Entry, index_room, pack_index
+from rwkv_cy.storage.replacement import Replacement
+from rwkv_cy.storage.schema import BLOCK_BYTES, INDEX_PATH, PAGE, SEAL_PATH, DatasetSpec, Progress
+from rwkv_cy.storage.seal import Seal
+
+__all__ = ["Content", "array_blocks", "array_content", "bytes_content", "write_sealed"]
+
+
+@dataclass(frozen=True)
+class Content:
+    """A dataset and what is to stand in it.
+
+    Attributes
+    ----------
+    spec : DatasetSpec
+    blocks : callable
+        Gives the bytes from the first to the last; called once, after all contents before this one were written.
+    """
+
+    spec: DatasetSpec
+    blocks: Callable[[], Iterable[memoryview]]
+
+
+def bytes_content(path: str, data: bytes) -> Content:
+    """Return a dataset of bytes that are known already."""
+    return Content(DatasetSpec(path, "u8", (len(data),)), lambda: iter((memoryview(data),)))
+
+
+def array_content(spec: DatasetSpec, array: npt.NDArray[Any]) -> Content:
+    """Return a dataset of an array that is in memory."""
+    return Content(spec, lambda: array_blocks(array))
+
+
+def array_blocks(array: npt.NDArray[Any]) -> Iterator[memoryview]:
+    """Yield the bytes of an array, block by block."""
+    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    for start in range(0, flat.size, BLOCK_BYTES):
+        yield flat[start : start + BLOCK_BYTES].data
+
+
+def write_sealed(
+    path: Path, kind: str, contents: Sequence[Content], *, overwrite: bool, progress: Progress | None = None
+) -> None:
+    """Write a file of `kind` with `contents`, which keep their order in the file.
+
+    Raises
+    ------
+    StorageError
+        If the target exists and may not be replaced, or the operating system refuses something. The target is then
+        as it was.
+    SpecError
+        If a dataset cannot be stored.
+    """
+    # Here, not above: importing h5py costs more than loading a model, and only writing needs it.
+    from rwkv_cy.storage.skeleton import build_skeleton, skeleton_room
+
+    specs = [content.spec for content in contents]
+    _check_paths(specs)
+    specs.append(DatasetSpec(INDEX_PATH, "u8", (index_room(kind, specs),)))
+    specs.append(DatasetSpec(SEAL_PATH, "u8", (PAGE,)))
+    with Replacement(path, overwrite=overwrite) as file:
+        file.reserve(skeleton_room(specs))
+        skeleton = build_skeleton(file.path, file.descriptor, kind, specs)
+        file.size = skeleton.file_size
+        *offsets, index_offset, seal_offset = skeleton.offsets
+        index_size = specs[-2].nbytes
+
+        def seal(complete: bool, index: bytes) -> bytes:
+            return Seal(
+                complete=complete,
+                file_size=skeleton.file_size,
+                metadata_size=len(skeleton.metadata),
+                metadata_crc=zlib.crc32(skeleton.metadata),
+                index_offset=index_offset,
+                index_size=index_size,
+                index_crc=zlib.crc32(index),
+            ).pack()
+
+        file.write_at(seal_offset, seal(complete=False, index=b""))
+        entries = [
+            Entry(content.spec, offset, _write_content(file, content, offset, progress))
+            for content, offset in zip(contents, offsets, strict=True)
+        ]
+        index = pack_index(kind, entries, index_size)
+        file.write_at(index_offset, index)
+        file.write_at(seal_offset, seal(complete=True, index=index))
+        file.write_at(0, skeleton.metadata)
+        file.commit()
+
+
+def _check_paths(specs: Sequence[DatasetSpec]) -> None:
+    """Raise SpecError if a dataset cannot be stored, or two would get one path, or one would be a group as well."""
+    groups = {spec.path.rpartition("/")[0] for spec in specs}
+    seen: set[str] = set()
+    for spec in specs:
+        spec.check()
+        if spec.path in seen or spec.path in groups:
+            raise SpecError(f"{spec.path}: expected one tensor of that name, got two; rename one of them")
+        seen.add(spec.path)
+
+
+def _write_content(file: Replacement, content: Content, offset: int, progress: Progress | None) -> int:
+    """Write one dataset, and return the CRC-32 of its bytes."""
+    crc = done = 0
+    for block in content.blocks():
+        if done + len(block) > content.spec.nbytes:
+            break
+        file.write_at(offset + done, block)
+        crc = zlib.crc32(block, crc)
+        done += len(block)
+        if progress is not None:
+            progress(len(block))
+    else:
+        if done == content.spec.nbytes:
+            return crc
+    raise SpecError(
+        f"{content.spec.path}: expected {content.spec.nbytes} bytes, got another number; give as many as the shape says"
+    )

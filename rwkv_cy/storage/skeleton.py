@@ -1,0 +1,179 @@
+"""The HDF5 structure of a file, made before its data: every object in one leading region, every dataset allocated.
+
+HDF5 writes nothing but its own metadata, and only into space that has been reserved: a full disk cannot reach it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import numpy as np
+from h5py import h5a, h5d, h5f, h5g, h5p, h5s, h5t
+
+from rwkv_cy.errors import StorageError
+from rwkv_cy.storage.layout import FILE_TYPES, dataset_offset
+from rwkv_cy.storage.schema import FORMAT_NAME, MAJOR, MINOR, PAGE, DatasetSpec
+
+__all__ = ["Skeleton", "build_skeleton", "skeleton_room"]
+
+#: From this size on a dataset begins at a whole page. HDF5's own objects are smaller, and so lie close.
+_ALIGN_FROM = 512
+_TRIES = 4
+
+
+@dataclass(frozen=True)
+class Skeleton:
+    """Where everything will lie.
+
+    Attributes
+    ----------
+    offsets : tuple of int
+        Offset of each dataset.
+    file_size : int
+        Bytes in the file.
+    metadata : bytes
+        The leading region as it is in a finished file.
+    """
+
+    offsets: tuple[int, ...]
+    file_size: int
+    metadata: bytes
+
+
+def _metadata_estimate(specs: Sequence[DatasetSpec]) -> int:
+    """Bytes that HDF5's metadata takes, and somewhat more: measured at 460 a dataset, its share of groups included."""
+    return -(-(4096 + sum(640 + 2 * len(spec.path) for spec in specs)) // PAGE) * PAGE
+
+
+def skeleton_room(specs: Sequence[DatasetSpec]) -> int:
+    """Return a number of bytes that the file will not exceed, alignment included."""
+    return (_metadata_estimate(specs) << _TRIES) + sum(spec.span + PAGE for spec in specs)
+
+
+def build_skeleton(path: Path, descriptor: int, kind: str, specs: Sequence[DatasetSpec]) -> Skeleton:
+    """Make the objects of a file in `path`, which `descriptor` has open; the last of `specs` ends the file.
+
+    The file on the disk says ``complete = 0``; :attr:`Skeleton.metadata` says 1, and is to be written last.
+
+    Raises
+    ------
+    StorageError
+        If HDF5 fails, or lays the file out otherwise than this version of the format has it.
+    """
+    block = _metadata_estimate(specs)
+    try:
+        for _ in range(_TRIES):
+            _write_empty(descriptor)
+            offsets = _create(path, kind, specs, block)
+            skeleton = _inspect(descriptor, specs, offsets)
+            if skeleton is not None:
+                _set_complete(path, 0)
+                return skeleton
+            block *= 2
+    except (OSError, RuntimeError, ValueError, KeyError) as error:
+        raise StorageError(f"{path}: cannot create the HDF5 structure ({error}); check the disk") from error
+    raise StorageError(
+        f"{path}: expected HDF5 to lay its metadata out in front of the data, got another layout from "
+        f"HDF5 {h5py.version.hdf5_version}; install another version of h5py"
+    )
+
+
+def _file_access(metadata_block: int) -> h5p.PropFAID:
+    access = h5p.create(h5p.FILE_ACCESS)
+    access.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_V110)
+    access.set_fclose_degree(h5f.CLOSE_STRONG)
+    access.set_file_locking(False, True)  # network file systems may have no locks
+    access.set_alignment(_ALIGN_FROM, PAGE)
+    access.set_meta_block_size(metadata_block)
+    return access
+
+
+def _write_empty(descriptor: int) -> None:
+    """Write an HDF5 file without objects, made in memory. Opening it, unlike creating one, keeps the reserved space."""
+    access = _file_access(PAGE)
+    access.set_fapl_core(PAGE, False)
+    creation = h5p.create(h5p.FILE_CREATE)
+    creation.set_obj_track_times(False)
+    file = h5f.create(b"in memory", h5f.ACC_TRUNC, fcpl=creation, fapl=access)
+    h5f.flush(file)
+    image = file.get_file_image()
+    file.close()
+    os.pwrite(descriptor, image, 0)
+
+
+def _create(path: Path, kind: str, specs: Sequence[DatasetSpec], block: int) -> list[int | None]:
+    """Create every object, with ``complete = 1``, and return the offset of each dataset, None if it is scattered."""
+    file = h5f.open(os.fsencode(path), h5f.ACC_RDWR, fapl=_file_access(block))
+    try:
+        root = h5g.open(file, b"/")
+        _attribute(root, b"format", FORMAT_NAME)
+        _attribute(root, b"kind", kind)
+        _attribute(root, b"major", MAJOR)
+        _attribute(root, b"minor", MINOR)
+        _attribute(root, b"complete", 1)
+        creation = h5p.create(h5p.GROUP_CREATE)
+        creation.set_obj_track_times(False)
+        for group in sorted({parent for spec in specs for parent in _parents(spec.path)}):
+            h5g.create(file, group.encode("ascii"), gcpl=creation)
+        return [_dataset(file, spec) for spec in specs]
+    finally:
+        file.close()
+
+
+def _parents(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:n]) for n in range(1, len(parts))]
+
+
+def _attribute(owner: h5g.GroupID | h5d.DatasetID, name: bytes, value: str | int) -> None:
+    """Attach a fixed-length ASCII string, or a 32-bit unsigned integer."""
+    if isinstance(value, int):
+        kind, array = h5t.STD_U32LE, np.array(value, "<u4")
+    else:
+        kind, array = h5t.C_S1.copy(), np.array(value.encode("ascii"))
+        kind.set_size(array.itemsize)
+        kind.set_strpad(h5t.STR_NULLPAD)
+    h5a.create(owner, name, kind, h5s.create(h5s.SCALAR)).write(array, kind)
+
+
+def _dataset(file: h5f.FileID, spec: DatasetSpec) -> int | None:
+    """Create one dataset, allocated and not filled, and return its offset, or None if it is scattered."""
+    creation = h5p.create(h5p.DATASET_CREATE)
+    creation.set_alloc_time(h5d.ALLOC_TIME_EARLY)
+    creation.set_fill_time(h5d.FILL_TIME_NEVER)
+    creation.set_obj_track_times(False)
+    if spec.chunk is not None:
+        creation.set_chunk(spec.chunk)
+    dataset = h5d.create(
+        file, spec.path.encode("ascii"), FILE_TYPES[spec.dtype], h5s.create_simple(spec.shape), dcpl=creation
+    )
+    _attribute(dataset, b"dtype", spec.dtype)
+    return dataset_offset(dataset, spec)
+
+
+def _inspect(descriptor: int, specs: Sequence[DatasetSpec], offsets: Sequence[int | None]) -> Skeleton | None:
+    """Return the skeleton in the file, or None if HDF5's metadata is not all in front, or the last dataset not last."""
+    spans = sorted((-1 if offset is None else offset, spec.span) for offset, spec in zip(offsets, specs, strict=True))
+    size = os.fstat(descriptor).st_size
+    end = metadata_size = spans[0][0]
+    for offset, span in spans:
+        if offset < end or any(os.pread(descriptor, offset - end, end)):
+            return None  # scattered, overlapping, or metadata between two datasets
+        end = offset + span
+    if metadata_size < PAGE or end != size or offsets[-1] != size - specs[-1].span:
+        return None
+    return Skeleton(
+        tuple(offset for offset in offsets if offset is not None), size, os.pread(descriptor, metadata_size, 0)
+    )
+
+
+def _set_complete(path: Path, value: int) -> None:
+    file = h5f.open(os.fsencode(path), h5f.ACC_RDWR, fapl=_file_access(PAGE))
+    try:
+        h5a.open(h5g.open(file, b"/"), b"complete").write(np.array(value, "<u4"))
+    finally:
+        file.close()

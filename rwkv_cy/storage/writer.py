@@ -1,0 +1,116 @@
+"""Writing of model files: parameters by name, and the header."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from rwkv_cy.dtypes import storage_type
+from rwkv_cy.errors import SpecError
+from rwkv_cy.parameters import TensorInfo
+from rwkv_cy.storage.jsontext import pack_json, pages
+from rwkv_cy.storage.schema import (
+    BLOCK_BYTES,
+    HEADER_PATH,
+    MODEL_KIND,
+    TOKENIZER_KINDS,
+    TOKENIZER_PATH,
+    DatasetSpec,
+    ModelHeader,
+    Progress,
+    parameter_path,
+)
+from rwkv_cy.storage.sealing import Content, array_blocks, bytes_content, write_sealed
+
+__all__ = ["ReadBlock", "write_model"]
+
+#: ``read(info, start, count)`` returns elements ``start .. start + count`` of a tensor, in C order, 1-D.
+ReadBlock = Callable[[TensorInfo, int, int], npt.NDArray[Any]]
+
+#: Room that is kept in the header for what is known at the end only.
+_FINISH_ROOM = 16 << 10
+
+
+def write_model(
+    path: str | os.PathLike[str],
+    header: ModelHeader,
+    tensors: Sequence[TensorInfo],
+    read: ReadBlock,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    finish: Callable[[], Mapping[str, str]] | None = None,
+) -> None:
+    """Write a model file; `path` holds it whole afterwards, or is as it was.
+
+    Memory is bounded by a block of 4 MiB, whatever the size of a tensor, beside what `read` needs.
+
+    Parameters
+    ----------
+    path : path-like
+        Where the file shall be. It appears there when it is finished.
+    header : ModelHeader
+        What to say of the model.
+    tensors : sequence of TensorInfo
+        What to store, in this order: name, shape and dtype are used.
+    read : callable
+        ``read(info, start, count)`` returns `count` elements of a tensor from element `start` on, as a 1-D array of
+        the array dtype of ``info.dtype`` (uint16 for bf16). Called in file order.
+    overwrite : bool
+        Whether an older file may be replaced. Without it, a file that appears while this one is being written is
+        kept as well.
+    progress : callable, optional
+        Called with the number of bytes that have just been written.
+    finish : callable, optional
+        Called when every tensor has been read; what it returns is added to ``header.source``.
+
+    Raises
+    ------
+    StorageError
+        If the target exists, or the operating system refuses something. A full disk is noticed before the first
+        tensor is read, where the file system can reserve space.
+    ConfigError
+        If the dtype of a tensor is no storage type.
+    SpecError
+        If a tensor or the header cannot be stored, or `read` returns other than was asked for.
+    """
+    contents = [
+        Content(DatasetSpec(parameter_path(info.name), info.dtype, info.shape), _reader(info, read)) for info in tensors
+    ]
+    if header.tokenizer is not None:
+        if header.tokenizer.kind not in TOKENIZER_KINDS:
+            raise SpecError(
+                f"tokenizer: expected one of {', '.join(TOKENIZER_KINDS)}, got {header.tokenizer.kind!r}; convert it"
+            )
+        if header.tokenizer.data:
+            contents.append(bytes_content(TOKENIZER_PATH, header.tokenizer.data))
+    room = pages(len(pack_json(header.to_json(), "header")) + (_FINISH_ROOM if finish else 0))
+
+    def last() -> Iterator[memoryview]:
+        final = header if finish is None else header.with_source(finish())
+        yield memoryview(pack_json(final.to_json(), "header", room))
+
+    contents.append(Content(DatasetSpec(HEADER_PATH, "u8", (room,)), last))
+    write_sealed(Path(path), MODEL_KIND, contents, overwrite=overwrite, progress=progress)
+
+
+def _reader(info: TensorInfo, read: ReadBlock) -> Callable[[], Iterator[memoryview]]:
+    kind = storage_type(info.dtype)
+
+    def blocks() -> Iterator[memoryview]:
+        step = BLOCK_BYTES // kind.itemsize
+        for start in range(0, info.size, step):
+            count = min(step, info.size - start)
+            block = read(info, start, count)
+            if block.shape != (count,) or block.dtype != kind.array_dtype:
+                raise SpecError(
+                    f"{info.name}: expected {count} elements of {kind.array_dtype} to write, "
+                    f"got {block.dtype} of shape {block.shape}; return what was asked for"
+                )
+            yield from array_blocks(block)
+
+    return blocks

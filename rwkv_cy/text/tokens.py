@@ -1,0 +1,32 @@
+"""Token ids from callers: integers inside the vocabulary, or an error that names the culprit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from operator import index
+
+from rwkv_cy.errors import TokenError
+
+__all__ = ["check_tokens"]
+
+
+def check_tokens(tokens: Iterable[int], vocab_size: int) -> list[int]:
+    """Return `tokens` as a list of plain ints.
+
+    Raises
+    ------
+    TokenError
+        If one is no integer (True and 1.0 are none), or lies outside ``0 .. vocab_size - 1``.
+    """
+    result = []
+    for position, token in enumerate(tokens):
+        if isinstance(token, bool):
+            raise TokenError(f"token {position}: expected an integer, got {token!r}")
+        try:
+            number = index(token)
+        except TypeError:
+            raise TokenError(f"token {position}: expected an integer, got {token!r}") from None
+        if not 0 <= number < vocab_size:
+            raise TokenError(f"token {position}: expected an id from 0 to {vocab_size - 1}, got {number}")
+        result.append(number)
+    return result

@@ -1,0 +1,268 @@
+"""The pickle machine: what tensors need is read, all else is refused, and nothing ever runs."""
+
+from __future__ import annotations
+
+import pickle
+import pickletools
+import struct
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+
+from formats.make_pth import NONE, call, dictionary, integer, integers, name, pickled, sequence, text
+from rwkv_cy.errors import FormatError, UnsupportedError
+from rwkv_cy.formats import pickle_vm
+from rwkv_cy.formats.pickle_vm import ByteStream, Global, unpickle
+
+FUNCTIONS = {
+    "here.pair": Global("here.pair", lambda arguments: ("pair", *arguments)),
+    "here.Type": Global("here.Type"),
+}
+
+
+def stream_of(data: bytes) -> ByteStream:
+    return ByteStream("file", lambda offset, size: data[offset : offset + size], 0, len(data))
+
+
+def run(
+    data: bytes,
+    allowed: Mapping[str, Global] = FUNCTIONS,
+    persistent: Callable[[object], object] | None = None,
+) -> object:
+    return unpickle(stream_of(data), allowed, persistent)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        False,
+        0,
+        255,
+        256,
+        65536,
+        -1,
+        1 << 40,
+        -(1 << 100),
+        1.5,
+        "",
+        "ключ",
+        "x" * 300,
+        (),
+        (1,),
+        (1, 2),
+        (1, 2, 3),
+        (1, 2, 3, 4),
+        [],
+        [1],
+        [1, "a", None],
+        {},
+        {"a": 1},
+        {"a": {"b": [1, (2.0,)]}, 3: None},
+        {str(i): i for i in range(2500)},
+    ],
+)
+def test_reads_what_python_writes(value: object, protocol: int) -> None:
+    assert run(pickle.dumps(value, protocol)) == value
+
+
+@pytest.mark.parametrize("protocol", [3, 4, 5])
+def test_reads_bytes(protocol: int) -> None:
+    assert run(pickle.dumps([b"ab", bytes(300)], protocol)) == [b"ab", bytes(300)]
+    assert run(b"\x80\x04\x8e" + struct.pack("<Q", 2) + b"ab.") == b"ab"
+    assert run(b"\x80\x04\x8d" + struct.pack("<Q", 2) + b"ab.") == "ab"
+
+
+def test_shared_parts_stay_shared() -> None:
+    shared = ["x"]
+    result = run(pickle.dumps([shared, shared], 2))
+    assert isinstance(result, list)
+    assert result[0] is result[1]
+    long_index = pickled(b"]r\x00\x01\x00\x00(j\x00\x01\x00\x00e")
+    itself = run(long_index)
+    assert isinstance(itself, list)
+    assert itself[0] is itself
+
+
+def test_several_pickles_in_one_stream() -> None:
+    data = pickled(integer(1)) + pickled(text("two")) + b"rest"
+    stream = stream_of(data)
+    assert unpickle(stream, {}) == 1
+    assert unpickle(stream, {}) == "two"
+    assert stream.position == len(data) - 4
+
+
+def test_calls_and_persistent_ids() -> None:
+    assert run(pickled(call(name("here", "pair"), integer(1), NONE))) == ("pair", 1, None)
+    assert run(b"\x80\x04" + text("here") + text("pair") + b"\x93)R.") == ("pair",)
+    assert run(pickled(name("here", "Type"))) is FUNCTIONS["here.Type"]
+    assert run(pickled(sequence(text("id")) + b"Q"), persistent=lambda identity: (identity, "!")) == (("id",), "!")
+
+
+def test_a_stream_longer_than_its_buffer() -> None:
+    value = {f"{i:0100d}": i for i in range(5000)} | {"long": "x" * 200_000}
+    assert run(pickle.dumps(value, 2)) == value
+
+
+@pytest.mark.parametrize(
+    ("module", "attribute"),
+    [
+        ("os", "system"),
+        ("posix", "system"),
+        ("nt", "system"),
+        ("builtins", "getattr"),
+        ("builtins", "eval"),
+        ("builtins", "exec"),
+        ("__builtin__", "getattr"),
+        ("subprocess", "Popen"),
+        ("torch", "load"),
+        ("torch.hub", "load"),
+        ("here.pair", "__globals__"),
+        ("here", "pair.__globals__"),
+        ("", "here.pair"),
+        ("x" * 200, "y" * 200),
+    ],
+)
+@pytest.mark.parametrize("by_stack", [False, True])
+def test_names_off_the_list(module: str, attribute: str, by_stack: bool) -> None:
+    named = text(module) + text(attribute) + b"\x93" if by_stack else name(module, attribute)
+    with pytest.raises(UnsupportedError, match=r"expected only what tensors need, got the name .* never run") as caught:
+        run(pickled(call(named, text("touch /tmp/x"))))
+    assert len(str(caught.value)) < 400
+
+
+def test_code_does_not_run(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> tuple[object, tuple[object, ...]]:
+            return Path.touch, (tmp_path / "ran",)
+
+    for protocol in (2, 3, 4, 5):
+        with pytest.raises(FormatError):
+            run(pickle.dumps({"a": Evil()}, protocol))
+    assert not (tmp_path / "ran").exists()
+
+
+SAFE = set(pickle_vm._OPERATIONS) | {ord("."), 0x80}
+
+
+@pytest.mark.parametrize("opcode", [o.name for o in pickletools.opcodes if ord(o.code) not in SAFE])
+def test_opcodes_off_the_list(opcode: str) -> None:
+    code = next(ord(o.code) for o in pickletools.opcodes if o.name == opcode)
+    with pytest.raises(FormatError, match=f"expected an opcode that tensors need, got {code:#04x}"):
+        run(pickled(b"N" + bytes([code]) + bytes(100)))
+
+
+def test_the_list_of_opcodes_is_what_it_was() -> None:
+    # A longer list is a decision about safety, not a detail.
+    names = {o.name for o in pickletools.opcodes if ord(o.code) in pickle_vm._OPERATIONS}
+    assert names == {
+        *("MARK", "NONE", "NEWTRUE", "NEWFALSE"),
+        *("BININT1", "BININT2", "BININT", "LONG1", "BINFLOAT"),
+        *("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8"),
+        *("EMPTY_TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "TUPLE"),
+        *("EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM"),
+        *("SETITEMS", "BINPUT", "LONG_BINPUT", "MEMOIZE", "BINGET"),
+        *("LONG_BINGET", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD", "BINPERSID", "FRAME"),
+    }
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"X\xff\xff\xff\xff", "expected text of at most 1048576 bytes, got 4294967295"),
+        (b"\x8d" + b"\xff" * 8, "expected text of at most 1048576 bytes, got 18446744073709551615"),
+        (b"B\x01\x00\x10\x00", "expected text of at most 1048576 bytes, got 1048577"),
+        (b"X\x05\x00\x00\x00abc", "expected 5 more bytes, got 4"),
+        (text(b"\xff\xfe"), "expected text in UTF-8"),
+        (text(b"\xed\xa0\x80"), "expected text in UTF-8"),
+        (b"c\xff\nx\n", "expected text in UTF-8"),
+        (b"c" + b"x" * 300 + b"\n", "expected a name of at most 200 bytes, got more"),
+        (b"\x8a\x11" + bytes(17), "expected an integer of at most 16 bytes, got 17"),
+        (b"\x85", "expected an object on the stack, got none"),
+        (b"N\x86", "expected an object on the stack, got none"),
+        (b"N(\x85", "expected an object on the stack, got none"),
+        (b"q\x00", "expected an object on the stack, got none"),
+        (b"](a", "expected an object on the stack, got none"),
+        (b"t", "expected a mark on the stack, got none"),
+        (b"(" * 101, "expected at most 100 marks within each other, got more"),
+        (b"(" * 1_000_000, "expected at most 100 marks within each other, got more"),
+        (b"h\x00", "expected a memo index that was set before, got 0"),
+        (b"Nr\xff\xff\xff\xff", "expected a memo index below 1000000, got 4294967295"),
+        (b"Nj\xff\xff\xff\xff", "expected a memo index that was set before, got 4294967295"),
+        (b"NNa", "expected a list to append to, got NoneType"),
+        (b"N(Ne", "expected a list to append to, got NoneType"),
+        (b"NNNs", "expected pairs for a dictionary, got 2 objects for NoneType"),
+        (b"}(Nu", "expected pairs for a dictionary, got 1 objects for dict"),
+        (b"}NNs", "expected text or integers as keys, got NoneType"),
+        (b"}\x88Ns", "expected text or integers as keys, got bool"),
+        (b"}(" + integers([1]) + b"Nu", "expected text or integers as keys, got tuple"),
+        (b"}(]Nu", "expected text or integers as keys, got list"),
+        (dictionary([("a", NONE), ("a", NONE)]), "expected each key once, got 'a' twice"),
+        (b"NN\x93", "expected a name as text, got NoneType and NoneType"),
+        (b"N)R", "expected a function and its arguments, got NoneType and tuple"),
+        (name("here", "pair") + b"NR", "expected a function and its arguments, got here.pair and NoneType"),
+        (name("here", "Type") + b")R", "expected a function and its arguments, got here.Type and tuple"),
+        (b"}Nb", "expected no state but the _metadata of a dictionary, got NoneType for dict"),
+        (b"}}b", "expected no state but the _metadata of a dictionary, got dict for dict"),
+        (b"}" + dictionary({"__class__": NONE}) + b"b", "expected no state but the _metadata"),
+        (b"}" + dictionary({"_metadata": NONE, "x": NONE}) + b"b", "expected no state but the _metadata"),
+        (b"}" + sequence(NONE, dictionary({"__dict__": NONE})) + b"b", "got tuple for dict"),
+        (name("here", "pair") + dictionary({"_metadata": NONE}) + b"b", "got dict for Global"),
+        (b"NQ", "expected no persistent id here, got one"),
+        (b".", "expected one object at its end, got 0 and 0 open marks"),
+        (b"NN.", "expected one object at its end, got 2 and 0 open marks"),
+        (b"(N.", "expected one object at its end, got 1 and 1 open marks"),
+    ],
+)
+def test_damage(body: bytes, message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        run(pickled(body))
+
+
+@pytest.mark.parametrize("head", [b"\x80\x01N.", b"\x80\x06N.", b"(dp0\n.", b"N.", b"}."])
+def test_other_protocols(head: bytes) -> None:
+    with pytest.raises(FormatError, match="expected a pickle of protocol 2 to 5, got bytes"):
+        run(head)
+
+
+def test_metadata_of_a_dictionary_is_let_through() -> None:
+    assert run(pickled(dictionary({"a": integer(1)}) + dictionary({"_metadata": dictionary({})}) + b"b")) == {"a": 1}
+
+
+def test_limits_of_work_and_stack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pickle_vm, "MAX_STACK", 10)
+    with pytest.raises(FormatError, match="expected a stack of at most 10, got more"):
+        run(pickled(b"N" * 11))
+    monkeypatch.setattr(pickle_vm, "MAX_STACK", 10_000)
+    monkeypatch.setattr(pickle_vm, "MAX_OPERATIONS", 1000)
+    with pytest.raises(FormatError, match="expected at most 1000 opcodes, got more"):
+        run(pickled(b"N" * 1000))
+    monkeypatch.setattr(pickle_vm, "MAX_TEXT_BYTES", 3)
+    assert run(pickled(text("abc"))) == "abc"
+
+
+def test_billion_laughs_cost_nothing() -> None:
+    # Each level holds the one before twice; printed, the last would have 2**100 items.
+    levels = b"".join(b"(" + b"h" + bytes([i]) + b"h" + bytes([i]) + b"tq" + bytes([i + 1]) for i in range(100))
+    laughs = b"(]q\x00" + levels
+    assert isinstance(run(pickled(laughs + b"t")), tuple)
+    with pytest.raises(FormatError, match="expected text or integers as keys, got tuple"):
+        run(pickled(laughs + b"}h\x64Ns"))
+    poisoned = pickled(laughs + b"}h\x64bt")
+    with pytest.raises(FormatError, match="expected no state but the _metadata of a dictionary, got tuple for dict"):
+        run(poisoned)
+
+
+def test_deep_nesting_does_not_recurse() -> None:
+    result = run(pickled(b")" + b"\x85" * 100_000))
+    assert isinstance(result, tuple)
+
+
+def test_cut_at_every_length() -> None:
+    data = pickle.dumps({"a": [1, 2.5, "text", (True, None)], "b": 1 << 70}, 2)
+    for length in range(len(data)):
+        with pytest.raises(FormatError):
+            run(data[:length])

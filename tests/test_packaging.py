@@ -1,0 +1,99 @@
+"""What the package says of itself: version, entry point, licence, typing, and what a checkout must not track."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.metadata
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rwkv_cy
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "rwkv_cy"
+BUILT = re.compile(r"\.(so|o|pyc|pyd|whl|egg-info|h5)$|^(build|dist)/|^rwkv_cy/(?!kernels/csrc/).*\.c$")
+
+
+@pytest.fixture(scope="module")
+def project() -> dict[str, Any]:
+    """Return pyproject.toml."""
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        settings: dict[str, Any] = tomllib.load(file)
+    return settings
+
+
+@pytest.fixture(scope="module")
+def tracked() -> list[str]:
+    """Return the files of the checkout; an unpacked source distribution has no list of them."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("needs a checkout: this is no git repository")
+    run = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    return run.stdout.splitlines()
+
+
+def test_version_stands_once(project: dict[str, Any]) -> None:
+    assert project["project"]["dynamic"] == ["version"]
+    assert re.fullmatch(r"\d+\.\d+\.\d+", rwkv_cy.__version__)
+    assert f"## [{rwkv_cy.__version__}]" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+def test_entry_point_is_callable(project: dict[str, Any]) -> None:
+    module, _, function = project["project"]["scripts"]["rwkv-cy"].partition(":")
+    assert callable(getattr(importlib.import_module(module), function))
+
+
+def test_typing_is_shipped() -> None:
+    assert (PACKAGE / "py.typed").is_file()
+    compiled = {path.with_suffix("") for path in PACKAGE.rglob("*.pyx")}
+    assert {path for path in compiled if not path.with_suffix(".pyi").is_file()} == set()
+
+
+def test_licence_is_bsd_2_clause(project: dict[str, Any]) -> None:
+    assert project["project"]["license"] == "BSD-2-Clause"
+    text = (ROOT / "LICENSE").read_text("utf-8")
+    assert text.startswith("BSD 2-Clause License\n\nCopyright (c) 2026, The rwkv_cy authors\n")
+
+
+def test_every_extra_is_known(project: dict[str, Any]) -> None:
+    extras = project["project"]["optional-dependencies"]
+    named = {
+        extra
+        for requirements in extras.values()
+        for requirement in requirements
+        if requirement.startswith("rwkv-cy[")
+        for extra in requirement.removeprefix("rwkv-cy[").rstrip("]").split(",")
+    }
+    assert named <= set(extras)
+
+
+def test_makefile_finds_what_the_build_needs(project: dict[str, Any]) -> None:
+    (line,) = re.findall(r"^requires = \[(.*)\]$", (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
+    assert re.findall('"([^"]+)"', line) == project["build-system"]["requires"]
+
+
+def test_no_build_product_is_tracked(tracked: list[str]) -> None:
+    assert [name for name in tracked if BUILT.search(name)] == []
+
+
+def test_no_file_is_too_long(tracked: list[str]) -> None:
+    sources = [name for name in tracked if re.search(r"\.(py|pyx|pxd|c|h)$", name) and (ROOT / name).is_file()]
+    lengths = {name: len((ROOT / name).read_text("utf-8").splitlines()) for name in sources}
+    assert {name: length for name, length in lengths.items() if length > 600} == {}
+
+
+def test_the_installed_version_is_this_one() -> None:
+    try:
+        installed = importlib.metadata.version("rwkv-cy")
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip("rwkv-cy is not installed: running from the source folder")
+    assert installed == rwkv_cy.__version__

@@ -1,0 +1,38 @@
+"""Says in one sentence what a machine lacks for the build, before anything is set up.
+
+Written for any Python, however old, so that an old one gets the sentence and no SyntaxError.
+"""
+
+import os
+import shlex
+import subprocess
+import sys
+import sysconfig
+
+OLDEST = (3, 10)
+
+
+def missing():
+    """Return what is missing; None where all is there."""
+    if sys.version_info < OLDEST:
+        return "needs Python %d.%d or later, got %d.%d (%s); name another one: make PYTHON=python3.12 ..." % (
+            OLDEST + tuple(sys.version_info[:2]) + (sys.executable,)
+        )
+    try:
+        import ensurepip  # noqa: F401
+    except ImportError:
+        return "this Python cannot make virtual environments; install its venv module (Debian, Ubuntu: python3-venv)"
+    if not os.path.exists(os.path.join(sysconfig.get_path("include"), "Python.h")):
+        return "this Python has no C headers; install them (Debian, Ubuntu: python3-dev; Fedora: python3-devel)"
+    compiler = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
+    try:
+        subprocess.check_output(compiler + ["--version"], stderr=subprocess.STDOUT)
+    except (OSError, subprocess.CalledProcessError):
+        return "the C compiler %r does not run; install gcc or clang, or name one: CC=clang make ..." % compiler[0]
+    return None
+
+
+if __name__ == "__main__":
+    problem = missing()
+    if problem:
+        sys.exit("rwkv_cy: " + problem)
