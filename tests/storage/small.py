@@ -80,21 +80,23 @@ def change_seal(path: Path, **changes: Any) -> None:
     overwrite_at(path, -PAGE, replace(seal, **changes).pack())
 
 
-def forge(path: Path, change: Callable[[bytes], bytes], dataset: str | None) -> None:
+def forge(path: Path, change: Callable[[bytes], bytes], dataset: str | None = None) -> None:
     """Change the index, or another dataset of bytes, its length staying as it is, and make every checksum fit."""
     with SealedFile(path, MODEL_KIND) as sealed:
-        seal, entries = sealed.seal, sealed.entries
-    raw = path.read_bytes()
-    if dataset is not None:
-        entry = entries[dataset]
-        old = raw[entry.offset : entry.offset + entry.spec.nbytes]
-        new = change(old.rstrip()).ljust(len(old))
-        overwrite_at(path, entry.offset, new)
-        forge(path, lambda text: text.replace(b'"crc32":%d' % entry.crc32, b'"crc32":%d' % zlib.crc32(new)), None)
-        return
-    old = raw[seal.index_offset : seal.index_offset + seal.index_size]
-    new = change(old.rstrip()).ljust(len(old))
+        seal = sealed.seal
+        entry = None if dataset is None else sealed.entries[dataset]
+    if entry is not None:
+        new = _change_span(path, entry.offset, entry.spec.nbytes, change)
+        old_sum, new_sum = (b'"crc32":%d}' % value for value in (entry.crc32, zlib.crc32(new)))
+        change = lambda text: text.replace(old_sum, new_sum)  # noqa: E731
+    index = _change_span(path, seal.index_offset, seal.index_size, change)
+    overwrite_at(path, -PAGE, replace(seal, index_crc=zlib.crc32(index)).pack())
+
+
+def _change_span(path: Path, offset: int, size: int, change: Callable[[bytes], bytes]) -> bytes:
+    old = path.read_bytes()[offset : offset + size]
+    new = change(old.rstrip()).ljust(size)
     assert new != old
-    assert len(new) == len(old)
-    overwrite_at(path, seal.index_offset, new)
-    change_seal(path, index_crc=zlib.crc32(new))
+    assert len(new) == size
+    overwrite_at(path, offset, new)
+    return new
