@@ -16,7 +16,9 @@ SHAPES = [(1, 1), (3, 5), (7, 8), (12, 16), (5, 17), (33, 31), (64, 64), (50, 10
 
 def make(rng: np.random.Generator, shape: tuple[int, int], dtype: str) -> np.ndarray:
     values = rng.standard_normal(shape)
-    return to_storage(values if dtype == "f64" else values.astype(np.float32), "f64" if dtype == "f64" else "f32", dtype)
+    return to_storage(
+        values if dtype == "f64" else values.astype(np.float32), "f64" if dtype == "f64" else "f32", dtype
+    )
 
 
 def tolerance(real: str, cols: int) -> float:
