@@ -31,14 +31,12 @@ def matmul(weight: Array, x: Array) -> Array:
 
 
 def token_shift(x: Array, last: Array, mix: Array) -> Array:
-    """x * mix + prev * (1 - mix), prev being the token before; `last` before the first."""
+    """X * mix + prev * (1 - mix), prev being the token before; `last` before the first."""
     prev = np.concatenate([last[np.newaxis], x[:-1]])
     return x * mix + prev * (1 - mix)
 
 
-def wkv4(
-    w: Array, u: Array, k: Array, v: Array, aa: Array, bb: Array, pp: Array
-) -> tuple[Array, Array, Array, Array]:
+def wkv4(w: Array, u: Array, k: Array, v: Array, aa: Array, bb: Array, pp: Array) -> tuple[Array, Array, Array, Array]:
     """WKV of RWKV-4 over k, v (time, channels), w = -exp(time_decay): the outputs, and aa, bb, pp after them."""
     out = np.empty_like(k)
     for t in range(len(k)):

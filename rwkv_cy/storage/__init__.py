@@ -1,1 +1,19 @@
 """The HDF5 model file: its schema, writer and reader."""
+
+from rwkv_cy.storage.arrays import read_arrays, write_arrays
+from rwkv_cy.storage.reader import ModelFile, is_model_file, open_model
+from rwkv_cy.storage.schema import ModelHeader, StoredTokenizer
+from rwkv_cy.storage.verification import VerifyReport
+from rwkv_cy.storage.writer import write_model
+
+__all__ = [
+    "ModelFile",
+    "ModelHeader",
+    "StoredTokenizer",
+    "VerifyReport",
+    "is_model_file",
+    "open_model",
+    "read_arrays",
+    "write_arrays",
+    "write_model",
+]

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from rwkv_cy.errors import FormatError, SpecError
-from rwkv_cy.storage.jsontext import pack_json, unpack_json
+from rwkv_cy.storage.jsontext import pack_json, pages
 from rwkv_cy.storage.schema import FORMAT_NAME, MAX_DATASETS, DatasetSpec
+from rwkv_cy.strict_json import parse_object
 
 __all__ = ["MAX_INDEX_BYTES", "Entry", "index_room", "pack_index", "unpack_index"]
 
@@ -46,7 +47,7 @@ def index_room(kind: str, specs: Sequence[DatasetSpec]) -> int:
     if len(specs) > MAX_DATASETS:
         raise SpecError(f"tensors: expected at most {MAX_DATASETS}, got {len(specs)}; this is no RWKV model")
     longest = _index(kind, (Entry(spec, (1 << 63) - 1, (1 << 32) - 1) for spec in specs))
-    return len(pack_json(longest, "index", MAX_INDEX_BYTES).rstrip())
+    return pages(len(pack_json(longest, "index", MAX_INDEX_BYTES).rstrip()))
 
 
 def _index(kind: str, entries: Iterable[Entry]) -> dict[str, Any]:
@@ -84,13 +85,13 @@ def unpack_index(raw: bytes, path: Path, first: int, last: int) -> tuple[str, di
         If the index is not what a writer can have written: a field missing or of another type, a path given twice,
         a size that cannot be, a dataset that leaves the data or overlaps another.
     """
-    index = unpack_json(raw, path, "index")
+    index = parse_object(path, "index", raw)
     kind = index.get("kind")
     datasets = index.get("datasets")
     if index.get("format") != FORMAT_NAME or not isinstance(kind, str) or not isinstance(datasets, list):
         raise FormatError(
             f"{path}: index: expected the fields format ({FORMAT_NAME!r}), kind and datasets, got others; "
-            "convert the model again"
+            "convert or save it again"
         )
     if len(datasets) > MAX_DATASETS:
         raise FormatError(f"{path}: index: expected at most {MAX_DATASETS} datasets, got {len(datasets)}")
@@ -98,7 +99,7 @@ def unpack_index(raw: bytes, path: Path, first: int, last: int) -> tuple[str, di
     for line in datasets:
         entry = _entry(line, path)
         if entry.spec.path in entries:
-            raise FormatError(f"{path}: index: expected {entry.spec.path} once, got it twice; convert the model again")
+            raise FormatError(f"{path}: index: expected {entry.spec.path} once, got it twice; convert or save it again")
         entries[entry.spec.path] = entry
     _check_spans(entries, path, first, last)
     return kind, entries
@@ -120,7 +121,7 @@ def _entry(line: object, path: Path) -> Entry:
     ):
         raise FormatError(
             f"{path}: index: expected path, dtype, shape, offset and crc32 of a dataset, got {str(line)[:80]}; "
-            "convert the model again"
+            "convert or save it again"
         )
     spec = DatasetSpec(name, dtype, tuple(shape))
     try:
@@ -141,10 +142,8 @@ def _check_spans(entries: Mapping[str, Entry], path: Path, first: int, last: int
         if entry.offset < end:
             raise FormatError(
                 f"{path}: {entry.spec.path}: expected it behind {before}, which ends at {end}, "
-                f"got offset {entry.offset}; convert the model again"
+                f"got offset {entry.offset}; convert or save it again"
             )
         end, before = entry.offset + entry.spec.span, entry.spec.path
     if end > last:
-        raise FormatError(
-            f"{path}: {before}: expected its end within the data, at {last} at most, got {end}; convert the model again"
-        )
+        raise FormatError(f"{path}: {before}: expected its end at {last} at most, got {end}; convert or save it again")

@@ -113,7 +113,7 @@ class Replacement:
         try:
             os.fsync(self.descriptor)
             if self.overwrite:
-                os.replace(self.path, self.target)
+                self.path.replace(self.target)
             else:
                 self._put_where_nothing_is()
             self._sync_folder()
@@ -157,7 +157,7 @@ class Replacement:
             # A file system without hard links: between these two lines another writer can still slip in.
             if os.path.lexists(self.target):
                 raise self._exists() from None
-            os.replace(self.path, self.target)
+            self.path.replace(self.target)
 
     def _sync_folder(self) -> None:
         folder = os.open(self.target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from rwkv_cy.dtypes import STORAGE_TYPES
-from rwkv_cy.errors import SpecError
+from rwkv_cy.errors import FormatError, SpecError
 
 __all__ = [
+    "ARRAYS",
+    "BLOCK_BYTES",
     "CHUNKED_FROM",
     "CHUNK_BYTES",
     "FORMAT_NAME",
@@ -28,6 +31,7 @@ __all__ = [
     "TOKENIZER_PATH",
     "DatasetSpec",
     "ModelHeader",
+    "Progress",
     "StoredTokenizer",
     "is_path",
     "parameter_name",
@@ -48,7 +52,14 @@ _CHUNK_LIMIT = (1 << 32) - 1
 
 MODEL_KIND = "model"
 
+#: What is read, summed and written at a time; it bounds the memory of a conversion.
+BLOCK_BYTES = 4 << 20
+
+#: Called with the number of bytes just read or written.
+Progress = Callable[[int], None]
+
 PARAMETERS = "parameters"
+ARRAYS = "arrays"
 HEADER_PATH = "metadata/header"
 TOKENIZER_PATH = "metadata/tokenizer"
 INDEX_PATH = "metadata/index"
@@ -121,6 +132,38 @@ class ModelHeader:
             "source": dict(self.source),
             "created_by": self.created_by,
         }
+
+    @staticmethod
+    def from_json(value: Mapping[str, Any], data: bytes, path: Path) -> ModelHeader:
+        """Return the header that was stored as `value`, with the tokenizer's `data`.
+
+        Raises
+        ------
+        FormatError
+            If a field is missing or of another type.
+        """
+        config, source, tokenizer = value.get("config"), value.get("source"), value.get("tokenizer")
+        kind = tokenizer.get("kind") if isinstance(tokenizer, dict) else None
+        if (
+            not all(isinstance(value.get(field), str) for field in ("architecture", "fingerprint", "created_by"))
+            or not isinstance(config, dict)
+            or not all(isinstance(item, (int, float, str)) for item in config.values())
+            or not isinstance(source, dict)
+            or not all(isinstance(item, str) for item in source.values())
+            or (tokenizer is not None and kind not in TOKENIZER_KINDS)
+        ):
+            raise FormatError(
+                f"{path}: header: expected architecture, config, fingerprint, tokenizer, source and created_by, "
+                "got another header; convert the model again"
+            )
+        return ModelHeader(
+            architecture=value["architecture"],
+            config=config,
+            fingerprint=value["fingerprint"],
+            tokenizer=None if kind is None else StoredTokenizer(kind, data),
+            source=source,
+            created_by=value["created_by"],
+        )
 
     def with_source(self, additions: Mapping[str, str]) -> ModelHeader:
         """Return the header with more said of the source."""

@@ -83,7 +83,7 @@ class Seal:
                 f"{path}: expected version {MAJOR} of the format, got {major}; update rwkv-cy to read it"
             )
         if major < 1:
-            raise FormatError(f"{path}: expected version {MAJOR} of the format, got {major}; convert the model again")
+            raise FormatError(f"{path}: expected version {MAJOR} of the format, got {major}; convert or save it again")
         if complete != 1:
-            raise FormatError(f"{path}: expected a finished file, got one whose writer died; convert the model again")
+            raise FormatError(f"{path}: expected a finished file, got one whose writer died; convert or save it again")
         return Seal(True, size, metadata_size, crc, offset, index_size, index_crc)

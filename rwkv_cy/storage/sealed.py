@@ -12,15 +12,27 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.dtypes import STORAGE_TYPES
+
 from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.files import FileBytes
 from rwkv_cy.storage.index import MAX_INDEX_BYTES, Entry, unpack_index
-from rwkv_cy.storage.jsontext import unpack_json
-from rwkv_cy.storage.schema import HEADER_PATH, INDEX_PATH, MAX_DATASETS, PAGE, SEAL_PATH, SIGNATURE, DatasetSpec
+from rwkv_cy.storage.schema import (
+    BLOCK_BYTES,
+    HEADER_PATH,
+    INDEX_PATH,
+    MAX_DATASETS,
+    PAGE,
+    SEAL_PATH,
+    SIGNATURE,
+    DatasetSpec,
+    Progress,
+)
 from rwkv_cy.storage.seal import Seal
+from rwkv_cy.strict_json import parse_object
 
 __all__ = ["SealedFile"]
 
@@ -43,10 +55,14 @@ class SealedFile:
 
     Attributes
     ----------
+    path : Path
+    kind : str
     file : FileBytes
     seal : Seal
     entries : mapping of str to Entry
         The datasets by path, in the file's order; the index and the seal are not among them.
+    header : dict
+        What the header dataset says.
 
     Raises
     ------
@@ -62,11 +78,12 @@ class SealedFile:
 
     def __init__(self, path: Path, kind: str) -> None:
         self.path = path
+        self.kind = kind
         self.file = FileBytes(path)
         try:
             self._check_superblock()
             self.seal = self._read_seal()
-            self._check_metadata()
+            self.check_metadata()
             index = self.file.read_at(self.seal.index_offset, self.seal.index_size)
             if zlib.crc32(index) != self.seal.index_crc:
                 raise self._damaged("the index")
@@ -75,7 +92,7 @@ class SealedFile:
                 raise UnsupportedError(
                     f"{path}: expected a file of kind {kind!r}, got {found[:40]!r}; name a file of that kind"
                 )
-            self.header = unpack_json(self.read_small(HEADER_PATH, _MAX_HEADER_BYTES), path, "header")
+            self.header = parse_object(path, "header", self.read_small(HEADER_PATH, _MAX_HEADER_BYTES))
         except BaseException:
             self.file.close()
             raise
@@ -93,36 +110,55 @@ class SealedFile:
             raise FormatError(
                 f"{self.path}: expected at most {limit} bytes in {path}, got "
                 + ("no such dataset" if entry is None else f"{entry.spec.nbytes} of type {entry.spec.dtype}")
-                + "; convert the model again"
+                + "; convert or save it again"
             )
         raw = self.file.read_at(entry.offset, entry.spec.nbytes)
         if zlib.crc32(raw) != entry.crc32:
             raise self._damaged(path)
         return raw
 
-    def view(self, entry: Entry) -> npt.NDArray[Any] | None:
-        """Return a dataset of numbers as a read-only array over the file's memory map, or None if it cannot be."""
-        return self.file.view(entry.offset, STORAGE_TYPES[entry.spec.dtype].array_dtype, entry.spec.shape)
+    def datasets(self) -> list[tuple[DatasetSpec, int]]:
+        """Return every dataset of the file and its offset, the index and the seal included."""
+        return [
+            *((entry.spec, entry.offset) for entry in self.entries.values()),
+            (DatasetSpec(INDEX_PATH, "u8", (self.seal.index_size,)), self.seal.index_offset),
+            (DatasetSpec(SEAL_PATH, "u8", (PAGE,)), self.seal.file_size - PAGE),
+        ]
 
-    def all_specs(self) -> list[DatasetSpec]:
-        """Return what HDF5 must find in the file, the index and the seal included."""
-        specs = [entry.spec for entry in self.entries.values()]
-        specs.append(DatasetSpec(INDEX_PATH, "u8", (self.seal.index_size,)))
-        specs.append(DatasetSpec(SEAL_PATH, "u8", (PAGE,)))
-        return specs
-
-    def all_offsets(self) -> list[int]:
-        """Return where the datasets of :meth:`all_specs` lie."""
-        return [*(e.offset for e in self.entries.values()), self.seal.index_offset, self.seal.file_size - PAGE]
+    def read_array(self, entry: Entry) -> npt.NDArray[Any]:
+        """Return a dataset of numbers as a new array; FormatError if its bytes are not those that were written."""
+        array = np.empty(entry.spec.shape, STORAGE_TYPES[entry.spec.dtype].array_dtype)
+        self.file.read_into_at(entry.offset, array)
+        if zlib.crc32(array.reshape(-1).view(np.uint8)) != entry.crc32:
+            raise self._damaged(entry.spec.path)
+        return array
 
     def check_metadata(self) -> None:
         """Raise FormatError if HDF5's metadata is not what the seal vouches for."""
-        if zlib.crc32(self.file.read_at(0, self.seal.metadata_size)) != self.seal.metadata_crc:
+        if self.checksum(0, self.seal.metadata_size) != self.seal.metadata_crc:
             raise self._damaged("the HDF5 structure")
 
+    def checksum(self, offset: int, size: int, progress: Progress | None = None) -> int:
+        """Return the CRC-32 of a span of the file, read block by block."""
+        buffer = np.empty(min(size, BLOCK_BYTES), np.uint8)
+        crc = 0
+        for start in range(0, size, BLOCK_BYTES):
+            block = buffer[: min(BLOCK_BYTES, size - start)]
+            self.file.read_into_at(offset + start, block)
+            crc = zlib.crc32(block, crc)
+            if progress is not None:
+                progress(block.size)
+        return crc
+
     def close(self) -> None:
-        """Close the file; arrays from :meth:`view` stay valid."""
+        """Close the file; arrays over its map stay valid."""
         self.file.close()
+
+    def __enter__(self) -> SealedFile:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
 
     def _damaged(self, what: str) -> FormatError:
         return FormatError(
@@ -145,7 +181,7 @@ class SealedFile:
             )
         if flags != 0:
             raise FormatError(
-                f"{self.path}: expected a closed file, got one that an HDF5 writer has left open; convert the model again"
+                f"{self.path}: expected a closed file, got one that an HDF5 writer left open; convert or save it again"
             )
         if end > size:
             raise self._cut(end)
@@ -156,7 +192,7 @@ class SealedFile:
 
     def _cut(self, expected: int) -> FormatError:
         return FormatError(
-            f"{self.path}: expected {expected} bytes or more, got {self.file.size}: the file is cut short; copy it again"
+            f"{self.path}: expected {expected} bytes or more, got {self.file.size}: it was cut short; copy it again"
         )
 
     def _read_seal(self) -> Seal:
@@ -169,8 +205,8 @@ class SealedFile:
             or seal.index_size > MAX_INDEX_BYTES
             or index_end > size - PAGE
         ):
-            raise FormatError(f"{self.path}: expected a seal that fits the file, got {seal}; convert the model again")
+            raise FormatError(
+                f"{self.path}: expected a seal that fits the file of {size} bytes, got one that does not; "
+                "convert or save it again"
+            )
         return seal
-
-    def read_into(self, entry: Entry, start: int, buffer: npt.NDArray[Any]) -> None:
-        """Fill `buffer` with the numbers of a dataset from element `start` on, by positioned reads."""

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from rwkv_cy.errors import SpecError
 from rwkv_cy.storage.index import Entry, index_room, pack_index
 from rwkv_cy.storage.replacement import Replacement
-from rwkv_cy.storage.schema import INDEX_PATH, PAGE, SEAL_PATH, DatasetSpec
+from rwkv_cy.storage.schema import BLOCK_BYTES, INDEX_PATH, PAGE, SEAL_PATH, DatasetSpec, Progress
 from rwkv_cy.storage.seal import Seal
-from rwkv_cy.storage.skeleton import build_skeleton, skeleton_room
 
-__all__ = ["BLOCK_BYTES", "Content", "Progress", "write_sealed"]
-
-#: What is read, summed and written at a time; it bounds the memory of a conversion.
-BLOCK_BYTES = 4 << 20
-
-#: Called with the number of bytes just written.
-Progress = Callable[[int], None]
+__all__ = ["Content", "array_blocks", "array_content", "bytes_content", "write_sealed"]
 
 
 @dataclass(frozen=True)
@@ -38,8 +35,25 @@ class Content:
     blocks: Callable[[], Iterable[memoryview]]
 
 
+def bytes_content(path: str, data: bytes) -> Content:
+    """Return a dataset of bytes that are known already."""
+    return Content(DatasetSpec(path, "u8", (len(data),)), lambda: iter((memoryview(data),)))
+
+
+def array_content(spec: DatasetSpec, array: npt.NDArray[Any]) -> Content:
+    """Return a dataset of an array that is in memory."""
+    return Content(spec, lambda: array_blocks(array))
+
+
+def array_blocks(array: npt.NDArray[Any]) -> Iterator[memoryview]:
+    """Yield the bytes of an array, block by block."""
+    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    for start in range(0, flat.size, BLOCK_BYTES):
+        yield flat[start : start + BLOCK_BYTES].data
+
+
 def write_sealed(
-    path: Path, kind: str, contents: Sequence[Content], *, overwrite: bool, progress: Progress | None
+    path: Path, kind: str, contents: Sequence[Content], *, overwrite: bool, progress: Progress | None = None
 ) -> None:
     """Write a file of `kind` with `contents`, which keep their order in the file.
 
@@ -51,6 +65,9 @@ def write_sealed(
     SpecError
         If a dataset cannot be stored.
     """
+    # Here, not above: importing h5py costs more than loading a model, and only writing needs it.
+    from rwkv_cy.storage.skeleton import build_skeleton, skeleton_room
+
     specs = [content.spec for content in contents]
     _check_paths(specs)
     specs.append(DatasetSpec(INDEX_PATH, "u8", (index_room(kind, specs),)))

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.dtypes import storage_type
@@ -15,17 +14,19 @@ from rwkv_cy.errors import SpecError
 from rwkv_cy.parameters import TensorInfo
 from rwkv_cy.storage.jsontext import pack_json, pages
 from rwkv_cy.storage.schema import (
+    BLOCK_BYTES,
     HEADER_PATH,
     MODEL_KIND,
     TOKENIZER_KINDS,
     TOKENIZER_PATH,
     DatasetSpec,
     ModelHeader,
+    Progress,
     parameter_path,
 )
-from rwkv_cy.storage.sealing import BLOCK_BYTES, Content, Progress, write_sealed
+from rwkv_cy.storage.sealing import Content, array_blocks, bytes_content, write_sealed
 
-__all__ = ["ReadBlock", "array_blocks", "bytes_content", "write_model"]
+__all__ = ["ReadBlock", "write_model"]
 
 #: ``read(info, start, count)`` returns elements ``start .. start + count`` of a tensor, in C order, 1-D.
 ReadBlock = Callable[[TensorInfo, int, int], npt.NDArray[Any]]
@@ -95,18 +96,6 @@ def write_model(
 
     contents.append(Content(DatasetSpec(HEADER_PATH, "u8", (room,)), last))
     write_sealed(Path(path), MODEL_KIND, contents, overwrite=overwrite, progress=progress)
-
-
-def bytes_content(path: str, data: bytes) -> Content:
-    """Return a dataset of bytes that are known already."""
-    return Content(DatasetSpec(path, "u8", (len(data),)), lambda: iter((memoryview(data),)))
-
-
-def array_blocks(array: npt.NDArray[Any]) -> Iterator[memoryview]:
-    """Yield the bytes of an array, block by block."""
-    flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    for start in range(0, flat.size, BLOCK_BYTES):
-        yield flat[start : start + BLOCK_BYTES].data
 
 
 def _reader(info: TensorInfo, read: ReadBlock) -> Callable[[], Iterator[memoryview]]:

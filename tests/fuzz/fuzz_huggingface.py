@@ -9,7 +9,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from formats.foreign import SHARD_INDEX, huggingface_name, rwkv4_parameters, write_shards
-
 from fuzz.reading import read_everything
 from rwkv_cy.formats.huggingface import open_folder
 from rwkv_cy.formats.safetensors import open_safetensors

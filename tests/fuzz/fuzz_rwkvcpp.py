@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from formats.foreign import RWKVCPP_TYPES, encode, rwkv4_parameters, rwkvcpp_bytes, rwkvcpp_header, rwkvcpp_tensor
 
+from formats.foreign import RWKVCPP_TYPES, encode, rwkv4_parameters, rwkvcpp_bytes, rwkvcpp_header, rwkvcpp_tensor
 from fuzz.reading import read_file
 from rwkv_cy.formats.canonical import canonical
 from rwkv_cy.formats.rwkvcpp import open_rwkvcpp

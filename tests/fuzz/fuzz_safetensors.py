@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import safetensors
-from formats.foreign import SAFETENSORS_TYPES, huggingface_name, rwkv4_parameters, safetensors_bytes
 
+from formats.foreign import SAFETENSORS_TYPES, huggingface_name, rwkv4_parameters, safetensors_bytes
 from fuzz.reading import read_everything, written
 from rwkv_cy.formats.canonical import canonical
 from rwkv_cy.formats.safetensors import open_safetensors

@@ -1,0 +1,103 @@
+"""Small files of arrays and attributes, as sealed as model files: states."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from rwkv_cy.dtypes import STORAGE_TYPES
+from rwkv_cy.errors import FormatError, SpecError
+from rwkv_cy.storage.jsontext import pack_json
+from rwkv_cy.storage.schema import ARRAYS, HEADER_PATH, DatasetSpec
+from rwkv_cy.storage.sealed import SealedFile
+from rwkv_cy.storage.sealing import Content, array_content, bytes_content, write_sealed
+
+__all__ = ["Attributes", "read_arrays", "write_arrays"]
+
+Attributes = Mapping[str, int | float | str]
+
+#: The state of the largest RWKV models takes 100 MB.
+_MAX_BYTES = 1 << 30
+
+_NAMES = {storage.array_dtype: name for name, storage in STORAGE_TYPES.items() if storage.array_dtype.kind == "f"}
+
+
+def write_arrays(
+    path: str | os.PathLike[str],
+    kind: str,
+    attributes: Attributes,
+    arrays: Mapping[str, npt.NDArray[Any]],
+    *,
+    overwrite: bool = False,
+) -> None:
+    """Write arrays of float16, float32 or float64; `path` holds them whole afterwards, or is as it was.
+
+    Parameters
+    ----------
+    path : path-like
+    kind : str
+        What the file is (``"state"``); :func:`read_arrays` asks for it.
+    attributes : mapping of str to int, float or str
+    arrays : mapping of str to ndarray
+        At least one dimension, none of them 0.
+    overwrite : bool
+        Whether an older file may be replaced.
+
+    Raises
+    ------
+    StorageError
+        If the target exists, or the operating system refuses something.
+    SpecError
+        If an array or an attribute cannot be stored.
+    """
+    contents: list[Content] = []
+    for name, array in arrays.items():
+        dtype = _NAMES.get(array.dtype)
+        if dtype is None:
+            raise SpecError(f"{name}: expected an array of float16, float32 or float64, got {array.dtype}; convert it")
+        contents.append(array_content(DatasetSpec(f"{ARRAYS}/{name}", dtype, array.shape), array))
+    contents.append(bytes_content(HEADER_PATH, pack_json({"attributes": dict(attributes)}, "attributes")))
+    write_sealed(Path(path), kind, contents, overwrite=overwrite)
+
+
+def read_arrays(
+    path: str | os.PathLike[str], kind: str
+) -> tuple[dict[str, int | float | str], dict[str, npt.NDArray[Any]]]:
+    """Read what :func:`write_arrays` wrote, every byte of it checked.
+
+    Returns
+    -------
+    attributes : dict of str to int, float or str
+    arrays : dict of str to ndarray
+        Writable, independent of the file.
+
+    Raises
+    ------
+    FormatError
+        If the file is damaged, cut short, unfinished, or of another kind.
+    UnsupportedError
+        If it is of a newer major version.
+    StorageError
+        If the operating system refuses it.
+    """
+    with SealedFile(Path(path), kind) as sealed:
+        if sealed.file.size > _MAX_BYTES:
+            raise FormatError(
+                f"{path}: expected at most {_MAX_BYTES} bytes of arrays, got {sealed.file.size}; name another file"
+            )
+        attributes = sealed.header.get("attributes")
+        if not isinstance(attributes, dict) or not all(isinstance(v, (int, float, str)) for v in attributes.values()):
+            raise FormatError(f"{path}: header: expected attributes, got another header; save the file again")
+        arrays = {}
+        for dataset, entry in sealed.entries.items():
+            if dataset == HEADER_PATH:
+                continue
+            group, _, name = dataset.partition("/")
+            if group != ARRAYS or entry.spec.dtype not in STORAGE_TYPES:
+                raise FormatError(f"{path}: {dataset}: expected an array, got another dataset; save the file again")
+            arrays[name] = sealed.read_array(entry)
+    return attributes, arrays

@@ -1,0 +1,186 @@
+"""Reading of model files: the header, and the parameters by name, mapped or read."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from rwkv_cy.dtypes import STORAGE_TYPES
+from rwkv_cy.errors import FormatError
+from rwkv_cy.files import FileBytes
+from rwkv_cy.parameters import TensorInfo, check_buffer
+from rwkv_cy.storage.index import Entry
+from rwkv_cy.storage.schema import (
+    HEADER_PATH,
+    MODEL_KIND,
+    SIGNATURE,
+    TOKENIZER_PATH,
+    ModelHeader,
+    Progress,
+    parameter_name,
+)
+from rwkv_cy.storage.sealed import SealedFile
+from rwkv_cy.storage.verification import VerifyReport, verify_sealed
+
+__all__ = ["ModelFile", "is_model_file", "open_model"]
+
+#: The largest tokenizer.json in use has 20 MB.
+_MAX_TOKENIZER_BYTES = 64 << 20
+
+
+def is_model_file(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a file begins as HDF5 files do.
+
+    Raises
+    ------
+    StorageError
+        If the operating system refuses to read it.
+    """
+    try:
+        with FileBytes(Path(path)) as file:
+            return file.read_at(0, min(file.size, len(SIGNATURE))) == SIGNATURE
+    except FormatError:
+        return False
+
+
+def open_model(path: str | os.PathLike[str], *, mmap: bool = True) -> ModelFile:
+    """Open a model file; nothing of its data is read.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    mmap : bool
+        Whether :meth:`ModelFile.view` may map the file. Without it, and on a file system that cannot map, views are
+        None, and :meth:`ModelFile.read_into` reads.
+
+    Raises
+    ------
+    FormatError
+        If the file is damaged, cut short, unfinished, or no model file of rwkv-cy.
+    UnsupportedError
+        If it is of a newer major version.
+    StorageError
+        If the operating system refuses it.
+    """
+    return ModelFile(Path(path), mmap=mmap)
+
+
+class ModelFile:
+    """An open model file: a :class:`~rwkv_cy.parameters.ParameterSource`.
+
+    Attributes
+    ----------
+    path : Path
+    format : str
+        ``"hdf5"``.
+    header : ModelHeader
+    """
+
+    def __init__(self, path: Path, *, mmap: bool) -> None:
+        self.path = path
+        self.format = "hdf5"
+        self._mmap = mmap
+        self._sealed = SealedFile(path, MODEL_KIND)
+        try:
+            data = b""
+            if TOKENIZER_PATH in self._sealed.entries:
+                data = self._sealed.read_small(TOKENIZER_PATH, _MAX_TOKENIZER_BYTES)
+            self.header = ModelHeader.from_json(self._sealed.header, data, path)
+            self._entries = _parameters(self._sealed)
+        except BaseException:
+            self._sealed.close()
+            raise
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The header, flat, for display."""
+        header = self.header
+        return {
+            "architecture": header.architecture,
+            **{f"config.{key}": str(value) for key, value in header.config.items()},
+            "fingerprint": header.fingerprint,
+            **({} if header.tokenizer is None else {"tokenizer": header.tokenizer.kind}),
+            **{f"source.{key}": value for key, value in header.source.items()},
+            "created_by": header.created_by,
+        }
+
+    @property
+    def checksums(self) -> Mapping[str, int]:
+        """CRC-32 of each parameter's bytes, by name."""
+        return {name: entry.crc32 for name, entry in self._entries.items()}
+
+    def names(self) -> tuple[str, ...]:
+        """Canonical names, in the file's order."""
+        return tuple(self._entries)
+
+    def info(self, name: str) -> TensorInfo:
+        """Describe the parameter `name`; KeyError if there is none."""
+        spec = self._entries[name].spec
+        return TensorInfo(name, spec.shape, spec.dtype, spec.path, spec.dtype, spec.nbytes)
+
+    def read_into(self, name: str, buffer: npt.NDArray[Any], start: int = 0) -> None:
+        """Fill `buffer` (1-D, of the parameter's array dtype) with elements from `start`, by positioned reads."""
+        check_buffer(self.info(name), buffer, start)
+        self._sealed.file.read_into_at(self._entries[name].offset + start * buffer.itemsize, buffer)
+
+    def view(self, name: str) -> npt.NDArray[Any] | None:
+        """Return the parameter as a read-only array over the file's memory map.
+
+        None without a map, and for a parameter of less than 512 bytes that is misaligned for its type.
+        """
+        entry = self._entries[name]
+        if not self._mmap:
+            return None
+        return self._sealed.file.view(entry.offset, STORAGE_TYPES[entry.spec.dtype].array_dtype, entry.spec.shape)
+
+    def check(self) -> None:
+        """Raise FormatError if the file has been truncated since it was opened: its map must not be touched."""
+        self._sealed.file.check()
+
+    def verify(self, progress: Progress | None = None) -> VerifyReport:
+        """Read every byte of the file and hold it against the checksums, and the index against the HDF5 objects.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            Called with the number of bytes that have just been read.
+
+        Raises
+        ------
+        FormatError
+            If the file was cut short meanwhile.
+        StorageError
+            If the operating system refuses a read.
+        """
+        return verify_sealed(self._sealed, progress)
+
+    def close(self) -> None:
+        """Close the file. Arrays from :meth:`view` stay valid."""
+        self._sealed.close()
+
+    def __enter__(self) -> ModelFile:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def _parameters(sealed: SealedFile) -> dict[str, Entry]:
+    """Return the entries of parameters by name."""
+    found = {}
+    for path, entry in sealed.entries.items():
+        if path in (HEADER_PATH, TOKENIZER_PATH):
+            continue
+        name = parameter_name(path)
+        if name is None or entry.spec.dtype not in STORAGE_TYPES:
+            raise FormatError(
+                f"{sealed.path}: {path}: expected a parameter, got a dataset of another kind ({entry.spec.dtype}); "
+                "convert the model again"
+            )
+        found[name] = entry
+    return found

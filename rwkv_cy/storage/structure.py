@@ -1,0 +1,171 @@
+"""The HDF5 objects of a sealed file held against its index, each looked at before it is followed or read.
+
+Run by :mod:`rwkv_cy.storage.verification` in a process of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from h5py import h5a, h5d, h5f, h5g, h5l, h5o, h5p, h5s, h5t
+
+from rwkv_cy.storage.layout import FILE_TYPES, dataset_offset
+from rwkv_cy.storage.schema import FORMAT_NAME, MAJOR, MINOR, DatasetSpec
+from rwkv_cy.storage.sealed import SealedFile
+
+__all__ = ["main", "structure_problems"]
+
+_MAX_PROBLEMS = 100
+_LINK_KINDS = {h5l.TYPE_SOFT: "a soft link", h5l.TYPE_EXTERNAL: "an external link"}
+_LAYOUTS = {h5d.COMPACT: "compact", h5d.CONTIGUOUS: "contiguous", h5d.CHUNKED: "chunked", h5d.VIRTUAL: "virtual"}
+
+#: A folder of the tree: names to datasets with their offsets, or to further folders.
+_Tree = dict[str, Any]
+
+
+def main(path: str, kind: str) -> None:
+    """Print the problems of a file as a JSON list."""
+    with SealedFile(Path(path), kind) as sealed:
+        print(json.dumps(structure_problems(sealed)))
+
+
+def structure_problems(sealed: SealedFile) -> list[str]:
+    """Return how HDF5's objects differ from what the index says; an empty list if they do not."""
+    problems: list[str] = []
+    try:
+        access = h5p.create(h5p.FILE_ACCESS)
+        access.set_fclose_degree(h5f.CLOSE_STRONG)
+        access.set_file_locking(False, True)
+        file = h5f.open(os.fsencode(sealed.path), h5f.ACC_RDONLY, fapl=access)
+        try:
+            for problem in _walk(h5g.open(file, b"/"), _tree(sealed), ""):
+                problems.append(problem)
+                if len(problems) == _MAX_PROBLEMS:
+                    break
+            problems += _root_problems(h5g.open(file, b"/"), sealed.kind)
+        finally:
+            file.close()
+    except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
+        problems.append(f"HDF5 cannot read the structure ({error}); convert or save the file again")
+    return problems
+
+
+def _tree(sealed: SealedFile) -> _Tree:
+    root: _Tree = {}
+    for spec, offset in sealed.datasets():
+        *groups, leaf = spec.path.split("/")
+        place = root
+        for group in groups:
+            place = place.setdefault(group, {})
+        place[leaf] = (spec, offset)
+    return root
+
+
+def _walk(group: h5g.GroupID, tree: _Tree, prefix: str) -> Iterator[str]:
+    """Yield what is wrong below a group. Names come from the index, so that no link can lead round in a circle."""
+    if group.get_num_objs() != len(tree):
+        yield f"{prefix or '/'}: expected {len(tree)} links, got {group.get_num_objs()}"
+    for name, expected in tree.items():
+        path = f"{prefix}/{name}"
+        key = name.encode("ascii")
+        if key not in group:
+            yield f"{path}: expected an object, got none"
+            continue
+        kind = group.links.get_info(key).type
+        if kind != h5l.TYPE_HARD:
+            yield f"{path}: expected a hard link, got {_LINK_KINDS.get(kind, 'a link of another kind')}"
+            continue
+        found = h5o.open(group, key)
+        count = h5o.get_info(found).rc
+        if count != 1:
+            yield f"{path}: expected one link to the object, got {count}"
+        elif isinstance(expected, dict):
+            if isinstance(found, h5g.GroupID):
+                yield from _walk(found, expected, path)
+            else:
+                yield f"{path}: expected a group, got {type(found).__name__}"
+        elif isinstance(found, h5d.DatasetID):
+            problem = _dataset_problem(found, *expected)
+            if problem:
+                yield f"{path}: expected {problem}"
+        else:
+            yield f"{path}: expected a dataset, got {type(found).__name__}"
+
+
+def _dataset_problem(dataset: h5d.DatasetID, spec: DatasetSpec, offset: int) -> str | None:
+    """Return how a dataset differs from its line in the index, as the rest of a sentence that says what was expected.
+
+    The layout comes first: to ask a virtual dataset for its extent would open other files.
+    """
+    creation = dataset.get_create_plist()
+    layout, expected = creation.get_layout(), h5d.CONTIGUOUS if spec.chunk is None else h5d.CHUNKED
+    if layout != expected:
+        return f"the layout {_LAYOUTS[expected]}, got {_LAYOUTS.get(layout, layout)}"
+    if creation.get_external_count() != 0:
+        return "its bytes in this file, got external storage"
+    if creation.get_nfilters() != 0:
+        return f"no filter, got {creation.get_nfilters()}"
+    kind = dataset.get_type()
+    if kind.committed() or not kind.equal(FILE_TYPES[spec.dtype]):
+        return f"the type of {spec.dtype}, got {_type_name(kind)}"
+    space = dataset.get_space()
+    if space.get_simple_extent_type() != h5s.SIMPLE:
+        return f"the shape {spec.shape}, got none"
+    shape, limit = space.get_simple_extent_dims(), space.get_simple_extent_dims(True)
+    if shape != spec.shape or limit != spec.shape:
+        return f"the shape {spec.shape}, got {shape} that may grow to {limit}"
+    if spec.chunk is not None and creation.get_chunk() != spec.chunk:
+        return f"chunks of {spec.chunk}, got {creation.get_chunk()}"
+    if dataset_offset(dataset, spec) != offset:
+        return f"its bytes in one span at {offset}, got them elsewhere"
+    return _attribute_problem(dataset, {"dtype": spec.dtype})
+
+
+def _type_name(kind: h5t.TypeID) -> str:
+    return f"{type(kind).__name__} of {kind.get_size()} bytes"
+
+
+def _root_problems(root: h5g.GroupID, kind: str) -> list[str]:
+    expected: dict[str, str | int] = {
+        "format": FORMAT_NAME,
+        "kind": kind,
+        "major": MAJOR,
+        "minor": MINOR,
+        "complete": 1,
+    }
+    problem = _attribute_problem(root, expected)
+    return [f"/: expected {problem}"] if problem else []
+
+
+def _attribute_problem(owner: h5g.GroupID | h5d.DatasetID, expected: Mapping[str, str | int]) -> str | None:
+    count = h5a.get_num_attrs(owner)
+    if count != len(expected):
+        return f"{len(expected)} attributes, got {count}"
+    for name, value in expected.items():
+        if not h5a.exists(owner, name.encode("ascii")):
+            return f"an attribute {name}, got none"
+        found = _attribute_value(h5a.open(owner, name.encode("ascii")))
+        if found != value:
+            return f"the attribute {name} = {value!r}, got {found!r}"
+    return None
+
+
+def _attribute_value(attribute: h5a.AttrID) -> str | int | None:
+    """Return a fixed-length string or a 32-bit unsigned integer; None for all else, which is not read."""
+    kind, space = attribute.get_type(), attribute.get_space()
+    if space.get_simple_extent_type() != h5s.SCALAR:
+        return None
+    if kind.equal(h5t.STD_U32LE):
+        number = np.zeros((), "<u4")
+        attribute.read(number)
+        return int(number)
+    if isinstance(kind, h5t.TypeStringID) and not kind.is_variable_str() and 0 < kind.get_size() <= 64:
+        text = np.zeros((), f"S{kind.get_size()}")
+        attribute.read(text, kind)
+        return bytes(text[()]).decode("ascii", "replace")
+    return None
