@@ -48,7 +48,7 @@ def with_token(content: str, token_id: int) -> bytes:
     return json.dumps(data).encode()
 
 
-@given(st.text(max_size=30))
+@given(st.text(max_size=30).filter(lambda text: "<|" not in text))  # special tokens decode to nothing
 @settings(deadline=None)
 def test_any_text_there_and_back(text: str) -> None:
     ids = BPE.encode(text)
