@@ -142,7 +142,7 @@ def measure_tensor(source: ParameterSource, info: TensorInfo, block_size: int = 
         low, high = min(low, float(values.min())), max(high, float(values.max()))
         zeros += values.size - int(np.count_nonzero(values))
         block_mean = float(values.mean())
-        # mean = mean_a + d·m/(n+m);  squares = squares_a + squares_b + d²·n·m/(n+m),  d = mean_b − mean_a
+        # mean = mean_a + d·m/(n+m);  squares = squares_a + squares_b + d²·n·m/(n+m),  d = mean_b - mean_a
         delta, total = block_mean - mean, n + values.size
         squares += float(np.square(values - block_mean).sum()) + delta * delta * (n * values.size / total)
         mean += delta * (values.size / total)

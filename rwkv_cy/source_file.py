@@ -77,12 +77,12 @@ class SourceHash:
 
     Parameters
     ----------
-    paths : sequence of Path
-        The files, in the order in which their bytes are hashed.
+    files : sequence of FileIdentity
+        The files as they were looked at, in the order in which their bytes are hashed.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
-        self._files = tuple(FileIdentity.of(path) for path in paths)
+    def __init__(self, files: Sequence[FileIdentity]) -> None:
+        self._files = tuple(files)
         self._stop = threading.Event()
         self._digest = hashlib.sha256()
         self._error: OSError | None = None

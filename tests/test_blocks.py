@@ -17,7 +17,6 @@ class OneTensor:
 
     path = Path("one")
     format = "test"
-    metadata: dict[str, str] = {}
 
     def __init__(self, values: npt.NDArray[Any], dtype: str) -> None:
         self.values = to_storage(values.astype(np.float64), "f64", dtype)

@@ -15,7 +15,7 @@ def test_the_hash_is_that_of_all_files_in_order(tmp_path: Path) -> None:
     first, second = tmp_path / "a", tmp_path / "b"
     first.write_bytes(b"x" * 3_000_000)
     second.write_bytes(b"y")
-    with SourceHash([first, second]) as source_hash:
+    with SourceHash([FileIdentity.of(first), FileIdentity.of(second)]) as source_hash:
         assert source_hash.hexdigest() == hashlib.sha256(b"x" * 3_000_000 + b"y").hexdigest()
     assert source_hash.size == 3_000_001
 
@@ -24,7 +24,7 @@ def test_leaving_early_stops_the_thread(tmp_path: Path) -> None:
     path = tmp_path / "a"
     with path.open("wb") as file:
         file.truncate(1 << 40)  # a hole, of hours of hashing
-    with pytest.raises(KeyboardInterrupt), SourceHash([path]):
+    with pytest.raises(KeyboardInterrupt), SourceHash([FileIdentity.of(path)]):
         raise KeyboardInterrupt
     assert "rwkv_cy-sha256" not in {thread.name for thread in threading.enumerate()}
 
@@ -33,7 +33,7 @@ def test_leaving_early_stops_the_thread(tmp_path: Path) -> None:
 def test_a_file_that_changes_is_an_error(tmp_path: Path, change: str) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"before")
-    with SourceHash([path]) as source_hash:
+    with SourceHash([FileIdentity.of(path)]) as source_hash:
         if change == "grow":
             path.write_bytes(b"longer than before")
         elif change == "touch":
@@ -48,7 +48,7 @@ def test_a_file_that_changes_is_an_error(tmp_path: Path, change: str) -> None:
 def test_a_file_that_vanishes_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"x")
-    source_hash = SourceHash([path])
+    source_hash = SourceHash([FileIdentity.of(path)])
     path.unlink()
     with source_hash, pytest.raises(StorageError, match="a: No such file or directory; the source could not be read"):
         source_hash.hexdigest()

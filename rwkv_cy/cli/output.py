@@ -7,8 +7,11 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from rwkv_cy.config import Config
+
 __all__ = [
     "byte_size",
+    "config_fields",
     "print_error",
     "print_fields",
     "print_json",
@@ -43,6 +46,21 @@ def byte_size(count: int) -> str:
             break
     digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
     return f"{value:.{digits}f} {unit}"
+
+
+def config_fields(config: Config) -> dict[str, str]:
+    """Return the dimensions of a model by name, for :func:`print_fields`."""
+    fields = {
+        "layers": str(config.num_layers),
+        "d_model": str(config.d_model),
+        "d_att": str(config.d_att),
+        "d_ffn": str(config.d_ffn),
+        "vocabulary": f"{config.vocab_size:,}",
+        "layer norm eps": f"{config.layer_norm_eps:g}",
+    }
+    if config.rescale_layer:
+        fields["rescale layer"] = str(config.rescale_layer)
+    return fields
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> list[str]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy.typing as npt
 
 from rwkv_cy.dtypes import STORAGE_TYPES
 from rwkv_cy.errors import FormatError, SpecError
 from rwkv_cy.storage.jsontext import pack_json
-from rwkv_cy.storage.schema import ARRAYS, HEADER_PATH, DatasetSpec
+from rwkv_cy.storage.schema import ARRAYS, HEADER_PATH, MAX_HEADER_BYTES, DatasetSpec
 from rwkv_cy.storage.sealed import SealedFile
 from rwkv_cy.storage.sealing import Content, array_content, bytes_content, write_sealed
 
@@ -54,13 +54,19 @@ def write_arrays(
     SpecError
         If an array or an attribute cannot be stored.
     """
+    if not _are_attributes(dict(attributes)):
+        raise SpecError(f"attributes: expected names with numbers or text, got {str(attributes)[:80]}; convert them")
+    if sum(array.nbytes for array in arrays.values()) > _MAX_BYTES // 2:
+        raise SpecError(f"arrays: expected at most {_MAX_BYTES // 2} bytes in all, got more; this is no file for them")
     contents: list[Content] = []
     for name, array in arrays.items():
         dtype = _NAMES.get(array.dtype)
         if dtype is None:
             raise SpecError(f"{name}: expected an array of float16, float32 or float64, got {array.dtype}; convert it")
         contents.append(array_content(DatasetSpec(f"{ARRAYS}/{name}", dtype, array.shape), array))
-    contents.append(bytes_content(HEADER_PATH, pack_json({"attributes": dict(attributes)}, "attributes")))
+    contents.append(
+        bytes_content(HEADER_PATH, pack_json({"attributes": dict(attributes)}, "attributes", limit=MAX_HEADER_BYTES))
+    )
     write_sealed(Path(path), kind, contents, overwrite=overwrite)
 
 
@@ -90,7 +96,7 @@ def read_arrays(
                 f"{path}: expected at most {_MAX_BYTES} bytes of arrays, got {sealed.file.size}; name another file"
             )
         attributes = sealed.header.get("attributes")
-        if not isinstance(attributes, dict) or not all(isinstance(v, (int, float, str)) for v in attributes.values()):
+        if not _are_attributes(attributes):
             raise FormatError(f"{path}: header: expected attributes, got another header; save the file again")
         arrays = {}
         for dataset, entry in sealed.entries.items():
@@ -101,3 +107,9 @@ def read_arrays(
                 raise FormatError(f"{path}: {dataset}: expected an array, got another dataset; save the file again")
             arrays[name] = sealed.read_array(entry)
     return attributes, arrays
+
+
+def _are_attributes(value: object) -> TypeGuard[dict[str, int | float | str]]:
+    return isinstance(value, dict) and all(
+        isinstance(name, str) and isinstance(item, (int, float, str)) for name, item in value.items()
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rwkv_cy.errors import FormatError, SpecError
-from rwkv_cy.storage.jsontext import pack_json, pages
+from rwkv_cy.storage.jsontext import pack_json
 from rwkv_cy.storage.schema import FORMAT_NAME, MAX_DATASETS, DatasetSpec
 from rwkv_cy.strict_json import parse_object
 
@@ -47,7 +47,7 @@ def index_room(kind: str, specs: Sequence[DatasetSpec]) -> int:
     if len(specs) > MAX_DATASETS:
         raise SpecError(f"tensors: expected at most {MAX_DATASETS}, got {len(specs)}; this is no RWKV model")
     longest = _index(kind, (Entry(spec, (1 << 63) - 1, (1 << 32) - 1) for spec in specs))
-    return pages(len(pack_json(longest, "index", MAX_INDEX_BYTES).rstrip()))
+    return len(pack_json(longest, "index", limit=MAX_INDEX_BYTES))
 
 
 def _index(kind: str, entries: Iterable[Entry]) -> dict[str, Any]:

@@ -3,32 +3,33 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
 from rwkv_cy.errors import SpecError
 from rwkv_cy.storage.schema import PAGE
+from rwkv_cy.strict_json import parse_object
 
-__all__ = ["pack_json", "pages"]
-
-
-def pages(size: int) -> int:
-    """Round a number of bytes up to whole pages."""
-    return -(-size // PAGE) * PAGE
+__all__ = ["pack_json"]
 
 
-def pack_json(value: object, what: str, room: int | None = None) -> bytes:
-    """Return `value` as JSON, padded with spaces to `room` bytes, or to whole pages.
+def pack_json(value: dict[str, Any], what: str, room: int | None = None, limit: int | None = None) -> bytes:
+    """Return `value` as JSON, padded with spaces to `room` bytes, or to whole pages of which `limit` bytes may be.
 
     Raises
     ------
     SpecError
-        If it holds what JSON cannot say, or does not fit.
+        If it does not fit, or would not be read back as it is.
     """
     try:
         text = json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")
+        if parse_object(Path(what), "JSON", text) != value:
+            raise ValueError("it would be read back as something else")
     except (TypeError, ValueError) as error:
         raise SpecError(f"{what}: expected text, finite numbers and tables of them, got otherwise ({error})") from error
     if room is None:
-        room = pages(len(text))
-    if len(text) > room:
-        raise SpecError(f"{what}: expected at most {room} bytes, got {len(text)}; shorten it")
+        room = -(-len(text) // PAGE) * PAGE
+    most = room if limit is None else min(room, limit)
+    if len(text) > most:
+        raise SpecError(f"{what}: expected at most {most} bytes, got {len(text)}; shorten it")
     return text.ljust(room)

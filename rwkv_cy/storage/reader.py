@@ -16,6 +16,7 @@ from rwkv_cy.parameters import TensorInfo, check_buffer
 from rwkv_cy.storage.index import Entry
 from rwkv_cy.storage.schema import (
     HEADER_PATH,
+    MAX_TOKENIZER_BYTES,
     MODEL_KIND,
     SIGNATURE,
     TOKENIZER_PATH,
@@ -27,9 +28,6 @@ from rwkv_cy.storage.sealed import SealedFile
 from rwkv_cy.storage.verification import VerifyReport, verify_sealed
 
 __all__ = ["ModelFile", "is_model_file", "open_model"]
-
-#: The largest tokenizer.json in use has 20 MB.
-_MAX_TOKENIZER_BYTES = 64 << 20
 
 
 def is_model_file(path: str | os.PathLike[str]) -> bool:
@@ -89,7 +87,7 @@ class ModelFile:
         try:
             data = b""
             if TOKENIZER_PATH in self._sealed.entries:
-                data = self._sealed.read_small(TOKENIZER_PATH, _MAX_TOKENIZER_BYTES)
+                data = self._sealed.read_small(TOKENIZER_PATH, MAX_TOKENIZER_BYTES)
             self.header = ModelHeader.from_json(self._sealed.header, data, path)
             self._entries = _parameters(self._sealed)
         except BaseException:

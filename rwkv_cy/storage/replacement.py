@@ -63,7 +63,7 @@ class Replacement:
         if isinstance(error, StorageError):
             return error
         reason = error.strerror or str(error)
-        if error.errno in _NO_SPACE:
+        if error.errno in _NO_SPACE and self.size:
             return StorageError(
                 f"{self.name}: expected room for {self.size} bytes, got {self._free()} and the error {reason!r}; "
                 "free some space or choose another place"
@@ -127,7 +127,9 @@ class Replacement:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         os.close(self.descriptor)
-        self.path.unlink(missing_ok=True)
+        # What cannot be removed now is removed by a later writer; the error that led here matters more.
+        with contextlib.suppress(OSError):
+            self.path.unlink()
 
     def _check_target(self) -> None:
         try:

@@ -69,6 +69,9 @@ TOKENIZER_KINDS = ("bytes", "world", "huggingface")
 
 #: The largest RWKV checkpoints have about 2,000 tensors.
 MAX_DATASETS = 20_000
+MAX_HEADER_BYTES = 1 << 20
+#: The largest tokenizer.json in use has 20 MB.
+MAX_TOKENIZER_BYTES = 64 << 20
 MAX_PATH = 255
 MAX_DIMENSIONS = 8
 MAX_ELEMENTS = 1 << 48

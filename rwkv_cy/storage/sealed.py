@@ -16,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.dtypes import STORAGE_TYPES
-
 from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.files import FileBytes
 from rwkv_cy.storage.index import MAX_INDEX_BYTES, Entry, unpack_index
@@ -25,6 +24,7 @@ from rwkv_cy.storage.schema import (
     HEADER_PATH,
     INDEX_PATH,
     MAX_DATASETS,
+    MAX_HEADER_BYTES,
     PAGE,
     SEAL_PATH,
     SIGNATURE,
@@ -40,7 +40,6 @@ __all__ = ["SealedFile"]
 _SUPERBLOCK = struct.Struct("<8sBBBBQQQQ")
 #: HDF5's metadata takes about 500 bytes a dataset.
 _MAX_METADATA_BYTES = 4096 * MAX_DATASETS
-_MAX_HEADER_BYTES = 1 << 20
 
 
 class SealedFile:
@@ -55,7 +54,7 @@ class SealedFile:
 
     Attributes
     ----------
-    path : Path
+    path, absolute : Path
     kind : str
     file : FileBytes
     seal : Seal
@@ -78,6 +77,7 @@ class SealedFile:
 
     def __init__(self, path: Path, kind: str) -> None:
         self.path = path
+        self.absolute = path.absolute()
         self.kind = kind
         self.file = FileBytes(path)
         try:
@@ -92,7 +92,7 @@ class SealedFile:
                 raise UnsupportedError(
                     f"{path}: expected a file of kind {kind!r}, got {found[:40]!r}; name a file of that kind"
                 )
-            self.header = parse_object(path, "header", self.read_small(HEADER_PATH, _MAX_HEADER_BYTES))
+            self.header = parse_object(path, "header", self.read_small(HEADER_PATH, MAX_HEADER_BYTES))
         except BaseException:
             self.file.close()
             raise
@@ -129,7 +129,7 @@ class SealedFile:
         """Return a dataset of numbers as a new array; FormatError if its bytes are not those that were written."""
         array = np.empty(entry.spec.shape, STORAGE_TYPES[entry.spec.dtype].array_dtype)
         self.file.read_into_at(entry.offset, array)
-        if zlib.crc32(array.reshape(-1).view(np.uint8)) != entry.crc32:
+        if zlib.crc32(array.data) != entry.crc32:
             raise self._damaged(entry.spec.path)
         return array
 
@@ -145,7 +145,7 @@ class SealedFile:
         for start in range(0, size, BLOCK_BYTES):
             block = buffer[: min(BLOCK_BYTES, size - start)]
             self.file.read_into_at(offset + start, block)
-            crc = zlib.crc32(block, crc)
+            crc = zlib.crc32(block.data, crc)
             if progress is not None:
                 progress(block.size)
         return crc

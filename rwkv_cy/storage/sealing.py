@@ -97,8 +97,8 @@ def write_sealed(
         ]
         index = pack_index(kind, entries, index_size)
         file.write_at(index_offset, index)
-        file.write_at(seal_offset, seal(complete=True, index=index))
         file.write_at(0, skeleton.metadata)
+        file.write_at(seal_offset, seal(complete=True, index=index))
         file.commit()
 
 

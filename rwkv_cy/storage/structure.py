@@ -28,10 +28,14 @@ _LAYOUTS = {h5d.COMPACT: "compact", h5d.CONTIGUOUS: "contiguous", h5d.CHUNKED: "
 _Tree = dict[str, Any]
 
 
-def main(path: str, kind: str) -> None:
-    """Print the problems of a file as a JSON list."""
+def main(path: str, kind: str, seal: str) -> None:
+    """Print the problems of a file as a JSON list; `seal` tells the file apart from one that has taken its name."""
     with SealedFile(Path(path), kind) as sealed:
-        print(json.dumps(structure_problems(sealed)))
+        if repr(sealed.seal) == seal:
+            problems = structure_problems(sealed)
+        else:
+            problems = ["expected the file that was opened, got another one of that name; verify again"]
+    print(json.dumps(problems))
 
 
 def structure_problems(sealed: SealedFile) -> list[str]:

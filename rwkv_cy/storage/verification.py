@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rwkv_cy.errors import FormatError
+from rwkv_cy.errors import FormatError, StorageError
 from rwkv_cy.storage.schema import BLOCK_BYTES, Progress, parameter_name
 from rwkv_cy.storage.sealed import SealedFile
 
@@ -22,7 +22,7 @@ _CHILD = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
 from rwkv_cy.storage.structure import main
-main(sys.argv[2], sys.argv[3])
+main(*sys.argv[2:])
 """
 
 
@@ -81,16 +81,16 @@ def verify_sealed(sealed: SealedFile, progress: Progress | None = None) -> Verif
 
 def _structure_problems(sealed: SealedFile) -> list[str]:
     """Let another process hold the index against HDF5's objects."""
-    command = [sys.executable, "-c", _CHILD, json.dumps(sys.path), str(sealed.path.absolute()), sealed.kind]
+    command = [sys.executable, "-c", _CHILD, json.dumps(sys.path), str(sealed.absolute), sealed.kind, repr(sealed.seal)]
     try:
         done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_SECONDS, check=False)
     except subprocess.TimeoutExpired:
         return [f"{sealed.path}: HDF5 did not come to an end with the structure; convert or save it again"]
+    except OSError as error:
+        raise StorageError(f"{sealed.path}: cannot start a process to look at its structure: {error}") from error
     if done.returncode != 0:
-        return [
-            f"{sealed.path}: HDF5 crashed on the structure (exit status {done.returncode}); convert or save it again"
-        ]
-    return [f"{sealed.path}: {problem}" for problem in json.loads(done.stdout)]
+        return [f"{sealed.path}: HDF5 failed on the structure (status {done.returncode}); convert or save it again"]
+    return [f"{sealed.path}: {problem}" for problem in json.loads(done.stdout.splitlines()[-1])]
 
 
 def _padding_problems(sealed: SealedFile) -> list[str]:

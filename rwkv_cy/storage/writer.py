@@ -10,14 +10,15 @@ from typing import Any
 import numpy.typing as npt
 
 from rwkv_cy.dtypes import storage_type
-from rwkv_cy.errors import SpecError
+from rwkv_cy.errors import FormatError, SpecError
 from rwkv_cy.parameters import TensorInfo
-from rwkv_cy.storage.jsontext import pack_json, pages
+from rwkv_cy.storage.jsontext import pack_json
 from rwkv_cy.storage.schema import (
     BLOCK_BYTES,
     HEADER_PATH,
+    MAX_HEADER_BYTES,
+    MAX_TOKENIZER_BYTES,
     MODEL_KIND,
-    TOKENIZER_KINDS,
     TOKENIZER_PATH,
     DatasetSpec,
     ModelHeader,
@@ -81,21 +82,27 @@ def write_model(
     contents = [
         Content(DatasetSpec(parameter_path(info.name), info.dtype, info.shape), _reader(info, read)) for info in tensors
     ]
-    if header.tokenizer is not None:
-        if header.tokenizer.kind not in TOKENIZER_KINDS:
-            raise SpecError(
-                f"tokenizer: expected one of {', '.join(TOKENIZER_KINDS)}, got {header.tokenizer.kind!r}; convert it"
-            )
-        if header.tokenizer.data:
-            contents.append(bytes_content(TOKENIZER_PATH, header.tokenizer.data))
-    room = pages(len(pack_json(header.to_json(), "header")) + (_FINISH_ROOM if finish else 0))
+    data = b"" if header.tokenizer is None else header.tokenizer.data
+    if len(data) > MAX_TOKENIZER_BYTES:
+        raise SpecError(f"tokenizer: expected at most {MAX_TOKENIZER_BYTES} bytes, got {len(data)}; choose another one")
+    if data:
+        contents.append(bytes_content(TOKENIZER_PATH, data))
+    room = len(_pack_header(header)) + (_FINISH_ROOM if finish else 0)
 
     def last() -> Iterator[memoryview]:
-        final = header if finish is None else header.with_source(finish())
-        yield memoryview(pack_json(final.to_json(), "header", room))
+        yield memoryview(_pack_header(header if finish is None else header.with_source(finish()), room))
 
     contents.append(Content(DatasetSpec(HEADER_PATH, "u8", (room,)), last))
     write_sealed(Path(path), MODEL_KIND, contents, overwrite=overwrite, progress=progress)
+
+
+def _pack_header(header: ModelHeader, room: int | None = None) -> bytes:
+    """Return the header as it is stored, after checking that a reader will take it."""
+    try:
+        ModelHeader.from_json(header.to_json(), b"", Path("header"))
+    except FormatError as error:
+        raise SpecError(str(error)) from error
+    return pack_json(header.to_json(), "header", room, limit=MAX_HEADER_BYTES)
 
 
 def _reader(info: TensorInfo, read: ReadBlock) -> Callable[[], Iterator[memoryview]]:

@@ -18,7 +18,6 @@ from formats.make_pth import (
     text,
     zip_checkpoint,
 )
-
 from fuzz.reading import read_file
 from rwkv_cy.formats import open_checkpoint
 

@@ -1,0 +1,102 @@
+"""A small model file for the tests of storage: every storage type, every layout, and a tokenizer."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rwkv_cy.parameters import TensorInfo
+from rwkv_cy.storage import ModelHeader, StoredTokenizer, write_model
+from rwkv_cy.storage.schema import MODEL_KIND, PAGE
+from rwkv_cy.storage.seal import Seal
+from rwkv_cy.storage.sealed import SealedFile
+
+Array = npt.NDArray[Any]
+
+HEADER = ModelHeader(
+    architecture="rwkv4",
+    config={"d_model": 8, "layer_norm_eps": 1e-5, "activation": "relu²"},
+    fingerprint="0123abcd",
+    tokenizer=StoredTokenizer("world", b"vocabulary"),
+    source={"name": "small.pth", "format": "pth"},
+    created_by="rwkv-cy 0.1.0",
+)
+BARE_HEADER = replace(HEADER, tokenizer=None)
+
+
+def tensors() -> dict[str, tuple[str, Array]]:
+    """Parameters by name: storage type, and numbers in it."""
+    rng = np.random.default_rng(5)
+    return {
+        "emb.weight": ("f32", rng.standard_normal((130, 128)).astype("<f4")),
+        "blocks.0.ln1.weight": ("bf16", rng.integers(0, 1 << 16, 8).astype("<u2")),
+        "blocks.0.att.time_mix_k": ("f16", rng.standard_normal((1, 1, 8)).astype("<f2")),
+        "blocks.0.att.key.weight": ("bf16", rng.integers(0, 1 << 16, (8, 8)).astype("<u2")),
+        "blocks.1.ln1.weight": ("f64", rng.standard_normal(8)),
+        "head.weight": ("f32", rng.standard_normal((33, 32)).astype("<f4")),
+    }
+
+
+def few_tensors() -> dict[str, tuple[str, Array]]:
+    """As few as make a file, for tests that go over every byte of it."""
+    return {"emb.weight": ("f32", np.arange(15, dtype="<f4").reshape(5, 3)), "ln_out.bias": ("f32", np.ones(3, "<f4"))}
+
+
+def infos(contents: Mapping[str, tuple[str, Array]]) -> list[TensorInfo]:
+    return [TensorInfo(name, a.shape, dtype, name, dtype, a.nbytes) for name, (dtype, a) in contents.items()]
+
+
+def reader(contents: Mapping[str, tuple[str, Array]]) -> Callable[[TensorInfo, int, int], Array]:
+    return lambda info, start, count: contents[info.name][1].reshape(-1)[start : start + count]
+
+
+def write_small(
+    path: Path,
+    contents: Mapping[str, tuple[str, Array]] | None = None,
+    header: ModelHeader = HEADER,
+    **options: Any,
+) -> Mapping[str, tuple[str, Array]]:
+    contents = tensors() if contents is None else contents
+    write_model(path, header, infos(contents), reader(contents), **options)
+    return contents
+
+
+def overwrite_at(path: Path, offset: int, data: bytes) -> None:
+    """Change bytes of a file, its length staying as it is."""
+    with path.open("r+b") as file:
+        file.seek(offset if offset >= 0 else path.stat().st_size + offset)
+        file.write(data)
+
+
+def change_seal(path: Path, **changes: Any) -> None:
+    """Forge the seal: some fields changed, its checksum made to fit."""
+    seal = Seal.unpack(path.read_bytes()[-PAGE:], path)
+    overwrite_at(path, -PAGE, replace(seal, **changes).pack())
+
+
+def forge(path: Path, change: Callable[[bytes], bytes], dataset: str | None = None) -> None:
+    """Change the index, or another dataset of bytes, its length staying as it is, and make every checksum fit."""
+    with SealedFile(path, MODEL_KIND) as sealed:
+        seal = sealed.seal
+        entry = None if dataset is None else sealed.entries[dataset]
+    if entry is not None:
+        new = _change_span(path, entry.offset, entry.spec.nbytes, change)
+        old_sum, new_sum = (b'"crc32":%d}' % value for value in (entry.crc32, zlib.crc32(new)))
+        change = lambda text: text.replace(old_sum, new_sum)  # noqa: E731
+    index = _change_span(path, seal.index_offset, seal.index_size, change)
+    overwrite_at(path, -PAGE, replace(seal, index_crc=zlib.crc32(index)).pack())
+
+
+def _change_span(path: Path, offset: int, size: int, change: Callable[[bytes], bytes]) -> bytes:
+    old = path.read_bytes()[offset : offset + size]
+    new = change(old.rstrip()).ljust(size)
+    assert new != old
+    assert len(new) == size
+    overwrite_at(path, offset, new)
+    return new
