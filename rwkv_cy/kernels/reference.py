@@ -16,13 +16,15 @@ Weights = Mapping[str, npt.NDArray[Any]]
 
 def sigmoid(x: Array) -> Array:
     """1 / (1 + e^-x), without overflow."""
-    return np.exp(-np.logaddexp(0, -x))
+    result: Array = np.exp(-np.logaddexp(0, -x))
+    return result
 
 
 def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
     """(x - E[x]) / sqrt(Var[x] + eps) * weight + bias, over the last axis."""
     centered = x - x.mean(axis=-1, keepdims=True)
-    return centered / np.sqrt((centered**2).mean(axis=-1, keepdims=True) + eps) * weight + bias
+    result: Array = centered / np.sqrt((centered**2).mean(axis=-1, keepdims=True) + eps) * weight + bias
+    return result
 
 
 def matmul(weight: Array, x: Array) -> Array:

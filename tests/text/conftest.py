@@ -15,7 +15,8 @@ from rwkv_cy.text.world import WorldTokenizer
 
 #: Tokens of more than one byte: words, halves of characters, quotes and escapes of each kind.
 MORE = (
-    " the", "the", "he", "In", " In the", "\n\n", "\t\t", "'", '"', "é", "人", "🙂", "🙂🙂", "a'b", 'a"b', "a'\"b", "\\x", "\x7f\x00",
+    " the", "the", "he", "In", " In the", "\n\n", "\t\t",
+    "'", '"', "é", "人", "🙂", "🙂🙂", "a'b", 'a"b', "a'\"b", "\\x", "\x7f\x00",
     b"\xe4\xba", b"\xf0\x9f\x99", b"\xff\xfe", b"\x99\x82", b"'\xff", b"\"\xff'", " " * 20,
 )  # fmt: skip
 
