@@ -29,7 +29,8 @@ def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
 
 def matmul(weight: Array, x: Array) -> Array:
     """Tokens (time, in) times a matrix (out, in): (time, out)."""
-    return x @ weight.T
+    result: Array = x @ weight.T
+    return result
 
 
 def token_shift(x: Array, last: Array, mix: Array) -> Array:
