@@ -95,7 +95,7 @@ def test_killed(target: Path, older: bytes, moment: str) -> None:
     (leftover,) = leftovers
     assert re.fullmatch(r"\.model\.h5\.[0-9a-f]{8}\.tmp", leftover.name)
     if moment != "finish":
-        with pytest.raises(FormatError, match="whose writer died|of another kind"):
+        with pytest.raises(FormatError, match=r"whose writer died|of another kind"):
             open_model(leftover)
     # A day later the next writer of the same target clears it away.
     write_small(target, overwrite=True)
@@ -156,7 +156,7 @@ def test_disk_full_in_the_middle(target: Path, older: bytes, good: int, monkeypa
         write_small(target, overwrite=True)
         assert len(calls) == good
         return
-    with pytest.raises(StorageError, match="expected room for [0-9]+ bytes|cannot create the HDF5 structure"):
+    with pytest.raises(StorageError, match=r"expected room for [0-9]+ bytes|cannot create the HDF5 structure"):
         write_small(target, overwrite=True)
     assert unchanged(target, older)
 
@@ -179,7 +179,7 @@ def test_a_file_system_that_cannot_reserve(
         with open_model(target) as file:
             assert file.verify().ok
         return
-    with pytest.raises(StorageError, match="expected room for [0-9]+ bytes, got 0 and the error 'No space left"):
+    with pytest.raises(StorageError, match=r"expected room for [0-9]+ bytes, got 0 and the error 'No space left"):
         write_small(target, overwrite=True)
     assert unchanged(target, older)
 

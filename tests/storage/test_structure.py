@@ -137,7 +137,12 @@ def remove_attribute(file: h5py.File) -> None:
     file[EMB].attrs["other"] = np.bytes_(b"f32")
 
 
-CHUNKS = {"chunks": (130, 128)}
+def chunked(dtype: Any, **options: Any) -> Callable[[h5py.File], None]:
+    """Put a dataset of another type in the place of the embedding."""
+    return replace(EMB, shape=(130, 128), chunks=(130, 128), dtype=dtype, **options)
+
+
+EXPECTED_F32 = f"/{EMB}: expected the type of f32, got"
 
 
 @pytest.mark.parametrize(
@@ -161,22 +166,22 @@ CHUNKS = {"chunks": (130, 128)}
             replace(KEY, shape=(8, 8), dtype="<u2", external=[("/etc/passwd", 0, 128)]),
             f"/{KEY}: expected its bytes in this file, got external storage",
         ),
-        (replace(EMB, shape=(130, 128), dtype="<f4", compression="gzip", **CHUNKS), f"/{EMB}: expected no filter, got 1"),
-        (replace(EMB, shape=(130, 128), dtype="<f4", fletcher32=True, **CHUNKS), f"/{EMB}: expected no filter, got 1"),
-        (replace(EMB, shape=(130, 128), dtype=">f4", **CHUNKS), f"/{EMB}: expected the type of f32, got TypeFloatID of 4"),
-        (replace(EMB, shape=(130, 128), dtype="<i4", **CHUNKS), f"/{EMB}: expected the type of f32, got TypeIntegerID of 4"),
-        (replace(EMB, shape=(130, 128), dtype="<f8", **CHUNKS), f"/{EMB}: expected the type of f32, got TypeFloatID of 8"),
-        (committed, f"/{EMB}: expected the type of f32, got TypeFloatID of 4"),
-        (replace(EMB, shape=(130, 128), dtype=h5py.string_dtype(), **CHUNKS), f"/{EMB}: expected the type of f32, got TypeStr"),
-        (replace(EMB, shape=(130, 128), dtype=h5py.vlen_dtype("<f4"), **CHUNKS), f"/{EMB}: expected the type of f32, got TypeVlen"),
-        (replace(EMB, shape=(130, 128), dtype=h5py.ref_dtype, **CHUNKS), f"/{EMB}: expected the type of f32, got TypeRef"),
-        (replace(EMB, shape=(130, 128), dtype=h5py.enum_dtype({"a": 1}), **CHUNKS), f"/{EMB}: expected the type of f32, got TypeEnum"),
-        (replace(EMB, shape=(130, 128), dtype=[("a", "<f4")], **CHUNKS), f"/{EMB}: expected the type of f32, got TypeCompound"),
+        (chunked("<f4", compression="gzip"), f"/{EMB}: expected no filter, got 1"),
+        (chunked("<f4", fletcher32=True), f"/{EMB}: expected no filter, got 1"),
+        (chunked(">f4"), f"{EXPECTED_F32} TypeFloatID of 4"),
+        (chunked("<i4"), f"{EXPECTED_F32} TypeIntegerID of 4"),
+        (chunked("<f8"), f"{EXPECTED_F32} TypeFloatID of 8"),
+        (committed, f"{EXPECTED_F32} TypeFloatID of 4"),
+        (chunked(h5py.string_dtype()), f"{EXPECTED_F32} TypeStr"),
+        (chunked(h5py.vlen_dtype("<f4")), f"{EXPECTED_F32} TypeVlen"),
+        (chunked(h5py.ref_dtype), f"{EXPECTED_F32} TypeRef"),
+        (chunked(h5py.enum_dtype({"a": 1})), f"{EXPECTED_F32} TypeEnum"),
+        (chunked([("a", "<f4")]), f"{EXPECTED_F32} TypeCompound"),
         (replace(KEY, dtype="<u2", data=h5py.Empty("<u2")), f"/{KEY}: expected the shape (8, 8), got none"),
-        (replace(KEY, shape=(1 << 40, 1 << 20), dtype="<u2"), f"/{KEY}: expected the shape (8, 8), got (1099511627776, 1048576)"),
+        (replace(KEY, shape=(1 << 40, 1 << 20), dtype="<u2"), f"/{KEY}: expected the shape (8, 8), got (1099511"),
         (replace(KEY, shape=(), dtype="<u2"), f"/{KEY}: expected the shape (8, 8), got none"),
         (early(chunk=(65, 128)), f"/{EMB}: expected chunks of (130, 128), got (65, 128)"),
-        (early(limit=(h5py.h5s.UNLIMITED, 128)), f"/{EMB}: expected the shape (130, 128), got (130, 128) that may grow"),
+        (early(limit=(h5py.h5s.UNLIMITED, 128)), f"/{EMB}: expected the shape (130, 128), got (130, 128) that may"),
         (early(time=h5py.h5d.ALLOC_TIME_INCR), f"/{EMB}: expected its bytes in one span at"),
         (early(), f"/{EMB}: expected 1 attributes, got 0"),
         (replace(KEY, shape=(8, 8), dtype="<u2"), f"/{KEY}: expected its bytes in one span at"),
@@ -258,7 +263,7 @@ def test_no_process_can_be_started(model: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     with (
         open_model(model) as file,
-        pytest.raises(StorageError, match="cannot start a process to look at its structure"),
+        pytest.raises(StorageError, match="cannot start a process to look"),
     ):
         file.verify()
 
