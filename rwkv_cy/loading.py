@@ -84,22 +84,40 @@ def load_parameters(
     """Open the model file at `path` and return its parameters; see :func:`rwkv_cy.load`."""
     if dtype is not None:
         storage_type(dtype)
-    with open_source(path, mmap=mmap) as source:
-        config = source_config(source)
-        if rescale_layer is not None:
-            config = replace(config, rescale_layer=rescale_layer)
-        if dtype is not None:
-            config = replace(config, dtype="f64" if dtype == "f64" else "f32")
-        specs = ARCHITECTURES[config.architecture].parameters(config)
-        _check_memory(source, specs, dtype, mmap=mmap)
-        parameters = {spec.name: _read(source, spec, dtype, mmap=mmap) for spec in specs}
-        return Loaded(
-            config,
-            parameters,
-            _tokenizer_maker(source, tokenizer, config),
-            source_fingerprint(source),
-            source.check if mmap else lambda: None,
-        )
+    source = open_source(path, mmap=mmap)
+    try:
+        loaded = _load(source, dtype=dtype, mmap=mmap, tokenizer=tokenizer, rescale_layer=rescale_layer)
+    except BaseException:
+        source.close()
+        raise
+    # A mapped file stays open: it is looked at before every forward, and closed when the model is let go.
+    if not mmap:
+        source.close()
+    return loaded
+
+
+def _load(
+    source: ParameterSource,
+    *,
+    dtype: str | None,
+    mmap: bool,
+    tokenizer: str | os.PathLike[str] | Tokenizer | None,
+    rescale_layer: int | None,
+) -> Loaded:
+    config = source_config(source)
+    if rescale_layer is not None:
+        config = replace(config, rescale_layer=rescale_layer)
+    if dtype is not None:
+        config = replace(config, dtype="f64" if dtype == "f64" else "f32")
+    specs = ARCHITECTURES[config.architecture].parameters(config)
+    _check_memory(source, specs, dtype, mmap=mmap)
+    return Loaded(
+        config,
+        {spec.name: _read(source, spec, dtype, mmap=mmap) for spec in specs},
+        _tokenizer_maker(source, tokenizer, config),
+        source_fingerprint(source),
+        source.check if mmap else lambda: None,
+    )
 
 
 def resident_bytes(source: ParameterSource, specs: tuple[ParameterSpec, ...], dtype: str | None, *, mmap: bool) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,8 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.errors import StateError
+from rwkv_cy.storage import read_arrays, write_arrays
 
 __all__ = ["LayerState", "State", "StateField"]
+
+
+#: What a state's file says it is.
+_FILE_KIND = "state"
 
 
 @dataclass(frozen=True)
@@ -136,6 +142,68 @@ class State:
     def copy(self) -> State:
         """Return an independent copy."""
         return State(self.architecture, self.fields, self.data.copy(), self.fingerprint)
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the state to a small, checksummed HDF5 file; `path` is whole afterwards, or as it was.
+
+        Parameters
+        ----------
+        path : path-like
+            The file.
+        overwrite : bool, default False
+            Whether an older file may be replaced.
+
+        Raises
+        ------
+        StorageError
+            If the file exists, or the operating system refuses something.
+        """
+        arrays = {field.name: np.stack([layer[field.name] for layer in self.layers]) for field in self.fields}
+        attributes = {
+            "architecture": self.architecture,
+            "fingerprint": self.fingerprint,
+            **{f"initial.{field.name}": field.initial for field in self.fields},
+        }
+        write_arrays(path, _FILE_KIND, attributes, arrays, overwrite=overwrite)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> State:
+        """Read a state that :meth:`save` wrote: equal to the last bit.
+
+        Parameters
+        ----------
+        path : path-like
+            The file.
+
+        Raises
+        ------
+        FormatError
+            If the file is damaged, unfinished or none of a state.
+        StateError
+            If its arrays contradict each other.
+        StorageError
+            If the operating system refuses it.
+        """
+        attributes, arrays = read_arrays(path, _FILE_KIND)
+        architecture, fingerprint = attributes.get("architecture"), attributes.get("fingerprint")
+        initial = {name: attributes.get(f"initial.{name}") for name in arrays}
+        if not isinstance(architecture, str) or not isinstance(fingerprint, str):
+            raise StateError(f"{path}: expected the state's architecture and fingerprint, found none; save it again")
+        shapes = {array.shape[0] for array in arrays.values()} if arrays else set()
+        dtypes = {array.dtype for array in arrays.values()}
+        numbers = [value for value in initial.values() if isinstance(value, float)]
+        if len(shapes) != 1 or len(dtypes) != 1 or len(numbers) != len(arrays):
+            raise StateError(
+                f"{path}: expected arrays of one type and number of layers, each with an initial value, "
+                f"got {', '.join(f'{name} {array.dtype} {array.shape}' for name, array in arrays.items()) or 'none'}"
+            )
+        fields = [
+            StateField(name, array.shape[1:], value)
+            for (name, array), value in zip(arrays.items(), numbers, strict=True)
+        ]
+        rows = shapes.pop()
+        data = np.concatenate([array.reshape(rows, -1) for array in arrays.values()], axis=1)
+        return cls(architecture, fields, data, fingerprint)
 
     def __eq__(self, other: object) -> bool:
         """Whether both are of one architecture, layout and model, and equal to the last bit."""

@@ -21,8 +21,15 @@ Shapes = Mapping[str, tuple[int, ...]]
 class LayerKernel(Protocol):
     """One layer, compiled: what :class:`rwkv_cy.layer.Layer` drives."""
 
-    time_mix: Any
-    channel_mix: Any
+    @property
+    def time_mix(self) -> Any:
+        """The compiled time mix, on its own."""
+        ...
+
+    @property
+    def channel_mix(self) -> Any:
+        """The compiled channel mix, on its own."""
+        ...
 
     def forward(self, x: npt.NDArray[Any], state: npt.NDArray[Any], workspace: Any, num_threads: int) -> None:
         """Run the layer over `x` (time, d_model) in place, moving `state` (flat, of this layer) on in place."""

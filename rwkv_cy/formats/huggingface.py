@@ -9,6 +9,7 @@ from pathlib import Path
 from rwkv_cy.errors import FormatError
 from rwkv_cy.formats.base import os_errors
 from rwkv_cy.formats.canonical import CanonicalNames, canonical_table
+from rwkv_cy.formats.metadata import TOKENIZER_PATH, own_metadata
 from rwkv_cy.formats.shards import open_shards, read_small
 from rwkv_cy.parameters import ParameterSource
 from rwkv_cy.strict_json import parse_object
@@ -55,11 +56,11 @@ def open_folder(path: Path, open_file: Callable[[Path], ParameterSource]) -> Par
             "name the file that holds the model"
         )
     config = _read_config(path / _CONFIG) if _CONFIG in present else {}
-    own = {"tokenizer_path": str(path / _TOKENIZER)} if _TOKENIZER in present else {}
+    found = {TOKENIZER_PATH: str(path / _TOKENIZER)} if _TOKENIZER in present else {}
     opened = open_shards(path / weights, open_file) if weights.endswith(".json") else open_file(path / weights)
     try:
         tied = config.get("tie_word_embeddings") == "true"
-        return HuggingFaceFolder(path, opened, tied, {**opened.metadata, **config, **own})
+        return HuggingFaceFolder(path, opened, tied, {**opened.metadata, **own_metadata(config), **found})
     except BaseException:
         opened.close()
         raise

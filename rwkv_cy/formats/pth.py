@@ -52,8 +52,7 @@ def _open(file: FileBytes) -> RawSource:
     entries = read_directory(file)
     prefix = _archive_prefix(file, entries)
     _check_byte_order(file, entries.get(f"{prefix}byteorder"))
-    pickle = entries[f"{prefix}{_PICKLE}"]
-    _, data = read_entry(file, pickle, MAX_PICKLE_BYTES)
+    data = read_entry(file, entries[f"{prefix}{_PICKLE}"], MAX_PICKLE_BYTES)
     stream = ByteStream(file.path, lambda offset, size: data[offset : offset + size], 0, len(data))
     objects = TorchObjects(file.path)
     root = unpickle(stream, objects.allowed, objects.storage)
@@ -64,7 +63,7 @@ def _open(file: FileBytes) -> RawSource:
         )
     tensors, others = state_dict(file.path, root)
     used = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
-    offsets = _storage_offsets(file, entries, pickle, prefix, used)
+    offsets = _storage_offsets(file, entries, prefix, used)
     return RawSource(file, "pth", place_tensors(file.path, tensors, offsets), others)
 
 
@@ -93,7 +92,7 @@ def _check_byte_order(file: FileBytes, entry: ZipEntry | None) -> None:
     """Refuse numbers in another byte order; torch before 2.1 wrote no such note, and only little-endian files."""
     if entry is None:
         return
-    _, note = read_entry(file, entry, _MAX_NOTE_BYTES)
+    note = read_entry(file, entry, _MAX_NOTE_BYTES)
     if note.strip() != b"little":
         raise UnsupportedError(
             f"{file.path}: expected numbers in little-endian byte order, got {note!r}; "
@@ -102,9 +101,9 @@ def _check_byte_order(file: FileBytes, entry: ZipEntry | None) -> None:
 
 
 def _storage_offsets(
-    file: FileBytes, entries: Mapping[str, ZipEntry], pickle: ZipEntry, prefix: str, storages: Mapping[str, Storage]
+    file: FileBytes, entries: Mapping[str, ZipEntry], prefix: str, storages: Mapping[str, Storage]
 ) -> dict[str, int]:
-    chosen: dict[str, ZipEntry] = {}
+    offsets: dict[str, int] = {}
     for key, storage in storages.items():
         entry = entries.get(f"{prefix}data/{key}")
         if entry is None or entry.size != storage.nbytes:
@@ -113,6 +112,5 @@ def _storage_offsets(
                 f"{file.path}: expected {storage.nbytes} bytes of {storage.element.name} in entry data/{key[:40]}, "
                 f"got {got}; the file is damaged: download it again"
             )
-        chosen[key] = entry
-    located = locate(file, [pickle, *chosen.values()])
-    return {key: located[entry.name] for key, entry in chosen.items()}
+        offsets[key] = locate(file, entry)
+    return offsets

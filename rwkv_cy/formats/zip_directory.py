@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from rwkv_cy.errors import FormatError, UnsupportedError
@@ -22,6 +21,8 @@ _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR64 = struct.Struct("<4sLQL")
 _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
+_DESCRIPTOR = struct.Struct("<4s3L")
+_DESCRIPTOR64 = struct.Struct("<4sL2Q")
 _ALL_ONES_16 = 0xFFFF
 _ALL_ONES_32 = 0xFFFFFFFF
 _ZIP64_EXTRA = 1
@@ -32,7 +33,11 @@ _MAX_ENTRIES = MAX_TENSORS + 100
 
 @dataclass(frozen=True)
 class ZipEntry:
-    """What the central directory says of one entry; `stored_size` differs from `size` where it is compressed."""
+    """What the central directory says of one entry.
+
+    `stored_size` differs from `size` where it is compressed. All its bytes stand between `header_offset` and `limit`,
+    where the next entry or the directory begins.
+    """
 
     name: str
     raw_name: bytes
@@ -42,6 +47,7 @@ class ZipEntry:
     size: int
     stored_size: int
     header_offset: int
+    limit: int
 
 
 @dataclass(frozen=True)
@@ -66,59 +72,77 @@ def read_directory(file: FileBytes) -> dict[str, ZipEntry]:
             f"got {directory.size} and {directory.count}"
         )
     data = file.read_at(directory.offset, directory.size)
-    entries: dict[str, ZipEntry] = {}
+    parsed: dict[str, ZipEntry] = {}
     position = 0
     for _ in range(directory.count):
-        entry, position = _parse_entry(file, data, position)
+        entry, position = _parse_entry(file, data, position, directory.offset)
         if entry.header_offset + _LOCAL.size > directory.offset:
             raise _damaged(file, f"entry {entry.name!r} before the directory", f"offset {entry.header_offset}")
-        if entry.name in entries:
+        if entry.name in parsed:
             raise _damaged(file, "each name once in the zip directory", f"{entry.name!r} twice")
-        entries[entry.name] = entry
+        parsed[entry.name] = entry
     if position != len(data):
         raise _damaged(file, f"{directory.count} entries in the zip directory", f"{len(data) - position} more bytes")
-    return {name: entry for name, entry in entries.items() if not name.endswith("/")}
+    starts = sorted(entry.header_offset for entry in parsed.values())
+    limits = dict(pairwise([*starts, directory.offset]))
+    return {
+        name: replace(entry, limit=limits[entry.header_offset])
+        for name, entry in parsed.items()
+        if not name.endswith("/")
+    }
 
 
-def locate(file: FileBytes, entries: Iterable[ZipEntry]) -> dict[str, int]:
-    """Return, by name, where the bytes of `entries` begin.
+def locate(file: FileBytes, entry: ZipEntry) -> int:
+    """Return where the bytes of `entry` begin.
 
     Raises
     ------
     UnsupportedError
-        If one of them is compressed or encrypted.
+        If it is compressed or encrypted.
     FormatError
-        If a local header says otherwise than the directory, or two entries overlap.
+        If what stands around its bytes says otherwise than the directory, or it reaches into the next entry.
     """
-    offsets: dict[str, int] = {}
-    spans: list[tuple[int, int, str]] = []
-    for entry in entries:
-        offset = _data_offset(file, entry)
-        offsets[entry.name] = offset
-        spans.append((entry.header_offset, offset + entry.size, entry.name))
-    spans.sort()
-    for (_, end, name), (start, _, following) in pairwise(spans):
-        if start < end:
-            raise _damaged(file, "zip entries apart from each other", f"{name!r} and {following!r} overlapping")
-    return offsets
+    if entry.flags & _FLAG_ENCRYPTED:
+        raise UnsupportedError(f"{file.path}: expected a plain zip entry {entry.name!r}, got an encrypted one")
+    if entry.method or entry.stored_size != entry.size:
+        raise UnsupportedError(
+            f"{file.path}: expected zip entry {entry.name!r} stored as it is, got it compressed (method "
+            f"{entry.method}, {entry.stored_size} bytes for {entry.size}); unpack it and save it with torch.save"
+        )
+    header = file.read_at(entry.header_offset, _LOCAL.size + len(entry.raw_name))
+    signature, _, flags, method, _, _, _, stored_size, size, name_length, extra_length = _LOCAL.unpack_from(header)
+    if signature != b"PK\x03\x04" or method or flags & _FLAG_ENCRYPTED:
+        raise _damaged(file, f"the local header of zip entry {entry.name!r}", "other bytes")
+    if name_length != len(entry.raw_name) or header[_LOCAL.size :] != entry.raw_name:
+        raise _damaged(file, f"zip entry {entry.name!r} under one name", "another in its local header")
+    known = {entry.size, _ALL_ONES_32} | ({0} if flags & _FLAG_SIZES_FOLLOW else set())
+    if size not in known or stored_size not in known:
+        raise _damaged(file, f"zip entry {entry.name!r} of {entry.size} bytes", f"{size} in its local header")
+    offset = int(entry.header_offset + _LOCAL.size + name_length + extra_length)
+    end = offset + entry.size
+    if end > entry.limit:
+        raise _damaged(file, f"zip entry {entry.name!r} to end at {entry.limit} at most", f"its end at {end}")
+    if flags & _FLAG_SIZES_FOLLOW and entry.size:
+        _check_descriptor(file, entry, end)
+    return offset
 
 
-def read_entry(file: FileBytes, entry: ZipEntry, limit: int) -> tuple[int, bytes]:
-    """Return where a small entry begins, and its bytes.
+def read_entry(file: FileBytes, entry: ZipEntry, limit: int) -> bytes:
+    """Return the bytes of a small entry.
 
     Raises
     ------
     FormatError
         If it is larger than `limit`, or its bytes do not have the checksum that the directory gives.
     """
-    offset = locate(file, [entry])[entry.name]
+    offset = locate(file, entry)
     if entry.size > limit:
         raise _damaged(file, f"zip entry {entry.name!r} of at most {limit} bytes", f"{entry.size}")
     data = file.read_at(offset, entry.size)
     # torch writes a checksum of 0 where it was told to save the time (torch.serialization.set_crc32_options).
     if entry.crc and zlib.crc32(data) != entry.crc:
         raise _damaged(file, f"checksum {entry.crc:08x} of zip entry {entry.name!r}", f"{zlib.crc32(data):08x}")
-    return offset, data
+    return data
 
 
 def _damaged(file: FileBytes, expected: str, got: str) -> FormatError:
@@ -164,7 +188,7 @@ def _find_directory64(file: FileBytes, locator: int) -> tuple[_Directory, int]:
     return _Directory(offset, size, count), end
 
 
-def _parse_entry(file: FileBytes, data: bytes, position: int) -> tuple[ZipEntry, int]:
+def _parse_entry(file: FileBytes, data: bytes, position: int, limit: int) -> tuple[ZipEntry, int]:
     if position + _CENTRAL.size > len(data):
         raise _damaged(file, "another entry of the zip directory", "its end")
     fields = _CENTRAL.unpack_from(data, position)
@@ -181,7 +205,7 @@ def _parse_entry(file: FileBytes, data: bytes, position: int) -> tuple[ZipEntry,
     name = _entry_name(file, raw_name)
     extra = data[extra_start : extra_start + extra_length]
     wide = _zip64_values(file, name, extra, [size, stored_size, header_offset])
-    return ZipEntry(name, raw_name, flags, method, crc, wide[0], wide[1], wide[2]), end
+    return ZipEntry(name, raw_name, flags, method, crc, wide[0], wide[1], wide[2], limit), end
 
 
 def _entry_name(file: FileBytes, raw: bytes) -> str:
@@ -209,26 +233,10 @@ def _zip64_values(file: FileBytes, name: str, extra: bytes, values: list[int]) -
     raise _damaged(file, f"the 64-bit sizes of zip entry {name!r}", "none")
 
 
-def _data_offset(file: FileBytes, entry: ZipEntry) -> int:
-    if entry.flags & _FLAG_ENCRYPTED:
-        raise UnsupportedError(f"{file.path}: expected a plain zip entry {entry.name!r}, got an encrypted one")
-    if entry.method or entry.stored_size != entry.size:
-        raise UnsupportedError(
-            f"{file.path}: expected zip entry {entry.name!r} stored as it is, got it compressed (method "
-            f"{entry.method}, {entry.stored_size} bytes for {entry.size}); unpack it and save it with torch.save"
-        )
-    header = file.read_at(entry.header_offset, _LOCAL.size + len(entry.raw_name))
-    signature, _, flags, method, _, _, _, stored_size, size, name_length, extra_length = _LOCAL.unpack_from(header)
-    if signature != b"PK\x03\x04" or method or flags & _FLAG_ENCRYPTED:
-        raise _damaged(file, f"the local header of zip entry {entry.name!r}", "other bytes")
-    if name_length != len(entry.raw_name) or header[_LOCAL.size :] != entry.raw_name:
-        raise _damaged(file, f"zip entry {entry.name!r} under one name", "another in its local header")
-    known = {entry.size, _ALL_ONES_32} | ({0} if flags & _FLAG_SIZES_FOLLOW else set())
-    if size not in known or stored_size not in known:
-        raise _damaged(file, f"zip entry {entry.name!r} of {entry.size} bytes", f"{size} in its local header")
-    offset = int(entry.header_offset + _LOCAL.size + name_length + extra_length)
-    if offset + entry.size > file.size:
-        raise _damaged(
-            file, f"zip entry {entry.name!r} within the {file.size} bytes", f"its end at {offset + entry.size}"
-        )
-    return offset
+def _check_descriptor(file: FileBytes, entry: ZipEntry, end: int) -> None:
+    """Refuse an entry that is not followed by its checksum and sizes: its bytes do not stand where they seem to."""
+    expected = (b"PK\x07\x08", entry.crc, entry.stored_size, entry.size)
+    for layout in (_DESCRIPTOR, _DESCRIPTOR64):
+        if end + layout.size <= entry.limit and layout.unpack(file.read_at(end, layout.size)) == expected:
+            return
+    raise _damaged(file, f"the sizes of zip entry {entry.name!r} behind its bytes", "others or none")

@@ -333,7 +333,7 @@ cdef class Trie:
         cdef Py_ssize_t ids = self.offsets.shape[0] - 1
         return self.size * sizeof(Unit) + (ids + 1) * sizeof(int64_t) + ids * NUMBER_BYTES + len(self.data)
 
-    def encode(self, text not None):
+    def encode(self, text):
         """Cut `text` into the longest tokens, from the left.
 
         Parameters

@@ -107,6 +107,7 @@ class Entry:
     local_sizes: tuple[int, int] = (0, 0)  # stored, whole
     local_signature: bytes = b"PK\x03\x04"
     local_method: int = 0
+    descriptor: bytes | None = None
     disk: int = 0
     extra: bytes | None = None
 
@@ -120,6 +121,7 @@ class Zip:
 
     entries: list[Entry]
     wide: bool = False
+    align: int = 1  # of each entry's data, by padding as torch pads
     count: int | None = None
     directory_size: int | None = None
     directory_offset: int | None = None
@@ -136,10 +138,13 @@ class Zip:
         position = 0
         central = b""
         for entry in self.entries:
-            header = self._local_header(entry)
+            header = self._local_header(entry, position)
             self.pieces.append((position, header + entry.data))
             central += self._central_header(entry, position)
             position += len(header) + len(entry.data) + entry.hole
+            descriptor = self._descriptor(entry)
+            self.pieces.append((position, descriptor))
+            position += len(descriptor)
         end = central + self._end(position, len(central)) + self.trailing
         self.pieces.append((position, end))
         return position + len(end)
@@ -159,11 +164,20 @@ class Zip:
                 file.write(piece)
         return path
 
-    def _local_header(self, entry: Entry) -> bytes:
+    def _local_header(self, entry: Entry, position: int) -> bytes:
         raw = entry.raw_name() if entry.local_name is None else entry.local_name
         raw = raw.encode() if isinstance(raw, str) else raw
-        fields = (entry.local_signature, 0, entry.flags, entry.local_method, 0, 0, 0, *entry.local_sizes, len(raw), 0)
-        return struct.pack("<4s5H3L2H", *fields) + raw
+        fields = (entry.local_signature, 0, entry.flags, entry.local_method, 0, 0, 0, *entry.local_sizes, len(raw))
+        room = -(position + 34 + len(raw)) % self.align
+        extra = b"FB" + struct.pack("<H", room) + b"Z" * room if self.align > 1 else b""
+        return struct.pack("<4s5H3L2H", *fields, len(extra)) + raw + extra
+
+    def _descriptor(self, entry: Entry) -> bytes:
+        size = len(entry.data) + entry.hole
+        if entry.descriptor is not None or not entry.flags & 8 or not size:
+            return entry.descriptor or b""
+        crc = zlib.crc32(entry.data) if entry.crc is None else entry.crc
+        return struct.pack("<4sL2Q" if self.wide else "<4s3L", b"PK\x07\x08", crc, size, size)
 
     def _central_header(self, entry: Entry, position: int) -> bytes:
         crc = zlib.crc32(entry.data) if entry.crc is None else entry.crc

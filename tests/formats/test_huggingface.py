@@ -90,6 +90,17 @@ def test_links_within_a_cache_are_followed(tmp_path: Path) -> None:
         assert_is_the_model(source)
 
 
+def test_only_the_reader_names_the_tokenizer(tmp_path: Path) -> None:
+    passwd = {"tokenizer_path": "/etc/passwd"}
+    (tmp_path / "model.safetensors").write_bytes(safetensors_bytes(huggingface_parameters(), passwd))
+    (tmp_path / "config.json").write_text(json.dumps(passwd))
+    with open_folder(tmp_path, open_safetensors) as source:
+        assert source.metadata == {}
+    (tmp_path / "tokenizer.json").touch()
+    with open_folder(tmp_path, open_safetensors) as source:
+        assert source.metadata == {"tokenizer_path": str(tmp_path / "tokenizer.json")}
+
+
 def test_a_tied_head(tmp_path: Path) -> None:
     arrays = huggingface_parameters()
     del arrays["head.weight"]

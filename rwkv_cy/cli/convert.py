@@ -1,0 +1,137 @@
+"""``rwkv-cy convert``: a checkpoint of any supported format into one model file."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rwkv_cy.architectures import ARCHITECTURES
+from rwkv_cy.cli.arguments import common_options
+from rwkv_cy.cli.exit_codes import ExitCode
+from rwkv_cy.cli.output import byte_size, config_fields, print_fields, print_table, print_warning, printable
+from rwkv_cy.cli.progress import progress_bar
+from rwkv_cy.conversion_plan import ConversionPlan, TensorPlan
+from rwkv_cy.convert import ConversionReport, convert, plan_conversion
+from rwkv_cy.dtypes import STORAGE_TYPES
+from rwkv_cy.tokenizer_choice import describe_tokenizer
+
+if TYPE_CHECKING:
+    from rwkv_cy.cli.arguments import Subparsers
+
+__all__ = ["add_parser"]
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add ``convert`` to the command's parser."""
+    parser = commands.add_parser(
+        "convert",
+        parents=[common_options()],
+        help="turn a checkpoint into a model file",
+        description="Convert a checkpoint (.pth, .safetensors, Hugging Face folder, rwkv.cpp .bin, or a model file) "
+        "into one HDF5 model file that holds its tokenizer as well. The source is recognised by its content.",
+    )
+    parser.add_argument("source", metavar="SOURCE", type=Path, help="the checkpoint, or a folder of safetensors files")
+    parser.add_argument("target", metavar="TARGET", type=Path, help="the model file to write")
+    parser.add_argument(
+        "--dtype",
+        choices=["keep", *STORAGE_TYPES],
+        default="keep",
+        help="type of matrices and embedding; vectors stay as they are (default: keep; f16 for a quantized source)",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        default="auto",
+        metavar="auto|none|bytes|world|FILE",
+        help="what to store as the model's tokenizer; FILE is a tokenizer.json or a World vocabulary (default: auto)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, with sizes; write nothing")
+    parser.add_argument("--force", action="store_true", help="replace a file at the target")
+    parser.add_argument("--quiet", action="store_true", help="print warnings and errors only, and no progress bar")
+    parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    dtype = None if arguments.dtype == "keep" else arguments.dtype
+    if arguments.dry_run:
+        _print_plan(plan_conversion(arguments.source, arguments.target, dtype, arguments.tokenizer), arguments.force)
+        return ExitCode.OK
+    with progress_bar(printable(arguments.target.name), not (arguments.quiet or arguments.no_progress)) as progress:
+        report = convert(
+            arguments.source,
+            arguments.target,
+            dtype=dtype,
+            tokenizer=arguments.tokenizer,
+            overwrite=arguments.force,
+            progress=progress,
+        )
+    for warning in report.warnings:
+        print_warning(warning)
+    if not arguments.quiet:
+        _print_report(report)
+    return ExitCode.OK
+
+
+def _outline(plan: ConversionPlan) -> dict[str, str]:
+    """Return what plan and report have in common."""
+    return {
+        "source": f"{plan.source} ({plan.source_format})",
+        "target": str(plan.target),
+        "architecture": ARCHITECTURES[plan.config.architecture].label,
+        **config_fields(plan.config),
+        "parameters": f"{plan.num_parameters:,}",
+        "tokenizer": describe_tokenizer(plan.tokenizer),
+    }
+
+
+def _print_plan(plan: ConversionPlan, force: bool) -> None:
+    warnings = list(plan.warnings)
+    if plan.replaces and not force:
+        warnings.append(f"{plan.target}: exists, and would only be replaced with --force")
+    for warning in warnings:
+        print_warning(warning)
+    print_fields(
+        {
+            **_outline(plan),
+            "bytes in": byte_size(plan.source_nbytes),
+            "bytes out": byte_size(plan.nbytes),
+            "memory needed": f"{byte_size(plan.memory)} beside the program itself",
+            "disk needed": f"{byte_size(plan.disk_needed)} ({byte_size(plan.disk_free)} free)",
+        }
+    )
+    print()
+    kinds: dict[tuple[str, str, str], list[TensorPlan]] = {}
+    for tensor in plan.tensors:
+        kinds.setdefault((tensor.role, tensor.source_dtype, tensor.dtype), []).append(tensor)
+    print_table(
+        ("tensors", "role", "from", "to", "bytes in", "bytes out"),
+        [
+            (
+                str(len(group)),
+                role,
+                source_dtype,
+                dtype,
+                byte_size(sum(tensor.source_nbytes for tensor in group)),
+                byte_size(sum(tensor.nbytes for tensor in group)),
+            )
+            for (role, source_dtype, dtype), group in kinds.items()
+        ],
+        right=("tensors", "bytes in", "bytes out"),
+    )
+    print()
+    print("dry run: nothing was written")
+
+
+def _print_report(report: ConversionReport) -> None:
+    dtypes = Counter(tensor.dtype for tensor in report.plan.tensors)
+    print_fields(
+        {
+            **_outline(report.plan),
+            "tensors": ", ".join(f"{count} {dtype}" for dtype, count in sorted(dtypes.items())),
+            "size": byte_size(report.size),
+            "source sha256": report.source_sha256,
+            "fingerprint": report.fingerprint,
+        }
+    )

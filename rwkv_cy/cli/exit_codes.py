@@ -1,0 +1,45 @@
+"""Exit codes of the command, and the exception that each stands for."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+from rwkv_cy.errors import RWKVError
+
+__all__ = ["HELP", "ExitCode", "exit_code"]
+
+
+class ExitCode(IntEnum):
+    """What the command tells the shell at its end."""
+
+    OK = 0
+    REFUSED = 1
+    USAGE = 2
+    SYSTEM = 3
+    INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+    BROKEN_PIPE = 141  # 128 + SIGPIPE
+
+
+HELP = """exit codes:
+  0    done
+  1    the file is damaged or not supported, or what was asked for does not fit the model
+  2    the command line is wrong
+  3    the operating system refused: no such file, no permission, no space, no memory
+  130  interrupted (Ctrl-C)
+  141  whoever read the output stopped reading"""
+
+
+def exit_code(error: BaseException) -> ExitCode:
+    """Return the exit code of an error that ended the command.
+
+    StorageError is both of the package and of the operating system; it counts as the latter.
+    """
+    if isinstance(error, KeyboardInterrupt):
+        return ExitCode.INTERRUPTED
+    if isinstance(error, BrokenPipeError):
+        return ExitCode.BROKEN_PIPE
+    if isinstance(error, (OSError, MemoryError)):
+        return ExitCode.SYSTEM
+    if isinstance(error, RWKVError):
+        return ExitCode.REFUSED
+    raise TypeError(f"exit_code: expected an error of the package or the system, got {type(error).__name__}")

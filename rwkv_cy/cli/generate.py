@@ -1,0 +1,119 @@
+"""``rwkv-cy generate``: a prompt, and the text with which a model continues it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rwkv_cy import runtime
+from rwkv_cy.cli.arguments import common_options, integer, real
+from rwkv_cy.cli.exit_codes import ExitCode
+from rwkv_cy.cli.output import printable
+from rwkv_cy.demo import DEMO_PROMPT, demo_model_path
+from rwkv_cy.errors import TokenizerError
+from rwkv_cy.language_model import load
+
+if TYPE_CHECKING:
+    from rwkv_cy.cli.arguments import Subparsers
+
+__all__ = ["add_parser"]
+
+_DESCRIPTION = """Print a prompt and its continuation, each piece as soon as it is known.
+
+  rwkv-cy generate                          the demo model, and a prompt of its own
+  rwkv-cy generate --prompt "And he said"   the demo model, your prompt
+  rwkv-cy generate model.h5 "In the"        your model, your prompt"""
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add ``generate`` to the command's parser."""
+    parser = commands.add_parser(
+        "generate",
+        parents=[common_options()],
+        help="continue a prompt",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("model", metavar="MODEL", type=Path, nargs="?", help="a model file or checkpoint")
+    parser.add_argument("prompt", metavar="PROMPT", nargs="?", help="the text to continue; - reads standard input")
+    parser.add_argument("--prompt", dest="prompt_option", metavar="PROMPT", help="the same, where no MODEL is given")
+    parser.add_argument("--max-tokens", type=integer(0), default=256, metavar="N", help="stop after N (default: 256)")
+    parser.add_argument(
+        "--temperature", type=real(0), default=1.0, metavar="T", help="0 takes the likeliest token (default: 1)"
+    )
+    parser.add_argument(
+        "--top-p", type=real(0, 1), default=0.85, metavar="P", help="choose among this much probability (default: 0.85)"
+    )
+    parser.add_argument(
+        "--top-k", type=integer(0), default=0, metavar="K", help="choose among the K likeliest (default: 0, all)"
+    )
+    parser.add_argument(
+        "--presence-penalty",
+        type=real(0),
+        default=0.0,
+        metavar="X",
+        help="against tokens that came before (default: 0)",
+    )
+    parser.add_argument(
+        "--frequency-penalty", type=real(0), default=0.0, metavar="X", help="the same, times how often (default: 0)"
+    )
+    parser.add_argument("--seed", type=integer(0), metavar="N", help="the same seed gives the same text")
+    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before TEXT; may be repeated")
+    parser.add_argument(
+        "--threads", type=integer(1, runtime.MAX_THREADS), metavar="N", help="threads to use (default: one a core)"
+    )
+    parser.add_argument("--tokenizer", metavar="bytes|world|FILE", help="in place of the model's own")
+    parser.set_defaults(run=_run, parser=parser)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    prompt = _prompt(arguments)
+    if arguments.threads is not None:
+        runtime.set_num_threads(arguments.threads)
+    path = arguments.model or demo_model_path()
+    model = load(path, tokenizer=arguments.tokenizer)
+    if model.tokenizer is None:
+        raise TokenizerError(f"{path}: expected a model with its tokenizer, got one without; name it with --tokenizer")
+    pieces = model.generate(
+        prompt,
+        max_tokens=arguments.max_tokens,
+        temperature=arguments.temperature,
+        top_p=arguments.top_p,
+        top_k=arguments.top_k,
+        presence_penalty=arguments.presence_penalty,
+        frequency_penalty=arguments.frequency_penalty,
+        seed=arguments.seed,
+        stop=arguments.stop,
+    )
+    # A model's text is a stranger's: what a terminal would obey is shown, not sent. A file or a pipe gets it as it is.
+    terminal = sys.stdout.isatty()
+    _write(prompt.decode("utf-8", "replace"), terminal)
+    try:
+        for piece in pieces:
+            _write(piece, terminal)
+    finally:
+        _write("\n", terminal)
+    return ExitCode.OK
+
+
+def _prompt(arguments: argparse.Namespace) -> bytes:
+    """Return the prompt's bytes, as the command line or standard input has them."""
+    if arguments.prompt is not None and arguments.prompt_option is not None:
+        arguments.parser.error("expected one prompt, got PROMPT and --prompt; leave one out")
+    text = arguments.prompt if arguments.prompt is not None else arguments.prompt_option
+    if text is None:
+        if arguments.model is not None:
+            arguments.parser.error(
+                "expected a prompt after MODEL, or - to read it from standard input; "
+                "a prompt for the demo model goes behind --prompt"
+            )
+        text = DEMO_PROMPT
+    return sys.stdin.buffer.read() if text == "-" else os.fsencode(text)
+
+
+def _write(text: str, terminal: bool) -> None:
+    sys.stdout.write(printable(text, keep="\n\t") if terminal else text)
+    sys.stdout.flush()

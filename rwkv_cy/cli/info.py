@@ -1,0 +1,91 @@
+"""``rwkv-cy info``: the package, the machine, and the libraries in use."""
+
+from __future__ import annotations
+
+import argparse
+import platform
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
+
+import rwkv_cy
+from rwkv_cy import runtime
+from rwkv_cy.cli.arguments import common_options
+from rwkv_cy.cli.exit_codes import ExitCode
+from rwkv_cy.cli.output import print_fields, print_json
+from rwkv_cy.demo import demo_model_path
+from rwkv_cy.errors import StorageError
+from rwkv_cy.kernels import dispatch
+
+if TYPE_CHECKING:
+    from rwkv_cy.cli.arguments import Subparsers
+
+__all__ = ["add_parser"]
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add ``info`` to the command's parser."""
+    parser = commands.add_parser(
+        "info",
+        parents=[common_options()],
+        help="show version, threads, instruction set and libraries",
+        description="Show what this installation is and how it will run here.",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_run)
+
+
+_LIBRARIES = ("numpy", "h5py", "tqdm", "tokenizers", "rwkv")
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    facts = _facts()
+    if arguments.json:
+        print_json(facts)
+        return ExitCode.OK
+    libraries = (f"{name} {version or 'not installed'}" for name, version in facts["libraries"].items())
+    print_fields(
+        {
+            "rwkv-cy": facts["version"],
+            "python": facts["python"],
+            "platform": facts["platform"],
+            "threads": str(facts["threads"]),
+            "cores": str(facts["cores"]),
+            "instruction set": facts["instruction_set"],
+            "this CPU runs": ", ".join(facts["instruction_sets_available"]),
+            "this build has": ", ".join(facts["instruction_sets_built"]),
+            "OpenMP": "yes" if facts["openmp"] else "no",
+            "libraries": ", ".join(libraries),
+            "demo model": facts["demo_model"] or "not installed",
+        }
+    )
+    return ExitCode.OK
+
+
+def _facts() -> dict[str, Any]:
+    return {
+        "version": rwkv_cy.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "threads": runtime.get_num_threads(),
+        "cores": runtime.available_cpus(),
+        "instruction_set": dispatch.active_instruction_set(),
+        "instruction_sets_available": list(dispatch.available_instruction_sets()),
+        "instruction_sets_built": list(dispatch.built_instruction_sets()),
+        "openmp": dispatch.has_openmp(),
+        "libraries": {name: _version(name) for name in _LIBRARIES},
+        "demo_model": _demo_model(),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _demo_model() -> str | None:
+    try:
+        return str(demo_model_path())
+    except StorageError:
+        return None

@@ -1,0 +1,87 @@
+"""``rwkv-cy inspect``: what a model file is."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rwkv_cy.blocks import TensorStatistics
+from rwkv_cy.cli.arguments import common_options
+from rwkv_cy.cli.exit_codes import ExitCode
+from rwkv_cy.cli.output import byte_size, config_fields, print_fields, print_json, print_table, print_warning
+from rwkv_cy.inspect import FileReport, TensorReport, inspect_file
+
+if TYPE_CHECKING:
+    from rwkv_cy.cli.arguments import Subparsers
+
+__all__ = ["add_parser"]
+
+_STATISTICS = ("min", "max", "mean", "std", "zeros", "NaN", "Inf")
+#: Longer values of a file's metadata are cut in the table; JSON has them whole.
+_LONGEST = 200
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add ``inspect`` to the command's parser."""
+    parser = commands.add_parser(
+        "inspect",
+        parents=[common_options()],
+        help="say what a file is: dimensions, types, sizes, tensors",
+        description="Say what a model file or checkpoint is. Reads headers only, unless --stats is given.",
+    )
+    parser.add_argument("file", metavar="FILE", type=Path, help="a model file, a checkpoint, or a folder of shards")
+    parser.add_argument("--stats", action="store_true", help="read the numbers too, and describe those of each tensor")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    report = inspect_file(arguments.file, arguments.stats)
+    if arguments.json:
+        print_json(report.to_dict())
+    else:
+        _print_report(report)
+        for problem in report.problems:
+            print_warning(problem)
+    return ExitCode.OK
+
+
+def _print_report(report: FileReport) -> None:
+    fields = {
+        "file": str(report.path),
+        "format": report.format,
+        "architecture": report.architecture or "unknown",
+        **(config_fields(report.config) if report.config else {}),
+        "parameters": f"{report.num_parameters:,}",
+        "tensors": ", ".join(f"{count} {dtype}" for dtype, count in sorted(report.dtypes.items())) or "none",
+        "size on disk": byte_size(report.bytes_on_disk),
+        "size in memory": byte_size(report.bytes_in_memory),
+    }
+    optional = {"tokenizer": report.tokenizer, "fingerprint": report.fingerprint, "created by": report.created_by}
+    fields.update({name: value for name, value in optional.items() if value is not None})
+    fields.update({f"source {name}": value for name, value in report.source.items()})
+    fields.update({f"metadata {name}": _cut(value) for name, value in report.metadata.items()})
+    print_fields(fields)
+    if report.tensors:
+        print()
+        described = report.tensors[0].statistics is not None
+        numbers = ("bytes", *_STATISTICS)
+        header = ("tensor", "shape", "type", "bytes", *(_STATISTICS if described else ()))
+        print_table(header, map(_row, report.tensors), right=numbers)
+
+
+def _cut(value: str) -> str:
+    return value if len(value) <= _LONGEST else f"{value[:_LONGEST]}... ({len(value):,} characters)"
+
+
+def _row(tensor: TensorReport) -> tuple[str, ...]:
+    shape = " x ".join(map(str, tensor.shape))
+    row = (tensor.name, shape, tensor.dtype, f"{tensor.nbytes:,}")
+    return row if tensor.statistics is None else (*row, *_numbers(tensor.statistics))
+
+
+def _numbers(statistics: TensorStatistics) -> tuple[str, ...]:
+    values = (statistics.minimum, statistics.maximum, statistics.mean, statistics.std)
+    counts = (statistics.zeros, statistics.nan, statistics.inf)
+    return (*("-" if value is None else f"{value:.4g}" for value in values), *(f"{count:,}" for count in counts))

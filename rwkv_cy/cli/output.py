@@ -1,0 +1,105 @@
+"""What the command prints: sizes, tables, JSON, warnings and errors, all safe to show in a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rwkv_cy.config import Config
+
+__all__ = [
+    "byte_size",
+    "config_fields",
+    "print_error",
+    "print_fields",
+    "print_json",
+    "print_table",
+    "print_warning",
+    "printable",
+    "table",
+]
+
+_UNITS = ("kB", "MB", "GB", "TB", "PB")
+
+
+def printable(text: str, keep: str = "") -> str:
+    r"""Return `text` with everything a terminal could obey written as an escape, as ``\x1b``.
+
+    Names and settings in a file are its author's: a control sequence among them must not reach the terminal.
+    Characters in `keep` stay as they are.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def byte_size(count: int) -> str:
+    """Return a number of bytes as people write it: three digits and a decimal unit (``"2.73 MB"``)."""
+    if count < 1000:
+        return f"{count} B"
+    value = float(count)
+    for unit in _UNITS:
+        value /= 1000
+        if value < 999.5 or unit == _UNITS[-1]:
+            break
+    digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
+    return f"{value:.{digits}f} {unit}"
+
+
+def config_fields(config: Config) -> dict[str, str]:
+    """Return the dimensions of a model by name, for :func:`print_fields`."""
+    fields = {
+        "layers": str(config.num_layers),
+        "d_model": str(config.d_model),
+        "d_att": str(config.d_att),
+        "d_ffn": str(config.d_ffn),
+        "vocabulary": f"{config.vocab_size:,}",
+        "layer norm eps": f"{config.layer_norm_eps:g}",
+    }
+    if config.rescale_layer:
+        fields["rescale layer"] = str(config.rescale_layer)
+    return fields
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> list[str]:
+    """Return the lines of a table with aligned columns; those named in `right` are set flush right."""
+    cells = [list(header), *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    lines = []
+    for row in cells:
+        aligned = (
+            cell.rjust(width) if name in right else cell.ljust(width)
+            for name, cell, width in zip(header, row, widths, strict=True)
+        )
+        lines.append("  ".join(aligned).rstrip())
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return lines
+
+
+def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
+    """Print the lines of :func:`table` on standard output."""
+    print("\n".join(table(header, rows, right)))
+
+
+def print_fields(fields: Mapping[str, str]) -> None:
+    """Print names and values in two columns on standard output."""
+    width = max(map(len, fields))
+    for name, value in fields.items():
+        print(f"{name.ljust(width)}  {printable(value)}".rstrip())
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """Print `value` as JSON, in ASCII, on standard output."""
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def print_warning(message: str) -> None:
+    """Print a warning of one line on standard error."""
+    print(f"rwkv-cy: warning: {printable(message)}", file=sys.stderr)
+
+
+def print_error(message: str) -> None:
+    """Print an error of one line on standard error."""
+    print(f"rwkv-cy: error: {printable(message)}", file=sys.stderr)

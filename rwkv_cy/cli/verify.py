@@ -1,0 +1,50 @@
+"""``rwkv-cy verify``: whether a model file is whole."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rwkv_cy.cli.arguments import common_options
+from rwkv_cy.cli.exit_codes import ExitCode
+from rwkv_cy.cli.output import byte_size, print_error, print_fields, print_json
+from rwkv_cy.verify import verify_file
+
+if TYPE_CHECKING:
+    from rwkv_cy.cli.arguments import Subparsers
+
+__all__ = ["add_parser"]
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add ``verify`` to the command's parser."""
+    parser = commands.add_parser(
+        "verify",
+        parents=[common_options()],
+        help="read a whole file and say whether it is sound",
+        description="Read every number of a model file or checkpoint: checksums where the format has them, the "
+        "parameter table of the architecture, and NaN or infinite numbers.",
+    )
+    parser.add_argument("file", metavar="FILE", type=Path, help="a model file, a checkpoint, or a folder of shards")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    report = verify_file(arguments.file)
+    if arguments.json:
+        print_json(report.to_dict())
+    else:
+        print_fields(
+            {
+                "file": str(report.path),
+                "format": report.format,
+                "tensors read": f"{report.tensors} ({byte_size(report.bytes_read)})",
+                "checksums": f"{report.checksums} compared" if report.checksums else "none in this format",
+                "result": "ok" if report.ok else f"{len(report.problems)} problems",
+            }
+        )
+    for problem in report.problems:
+        print_error(problem)
+    return ExitCode.OK if report.ok else ExitCode.REFUSED

@@ -1,0 +1,222 @@
+"""What a conversion is going to do, found out from headers alone: types, sizes, memory, space, tokenizer."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from rwkv_cy.architectures import ARCHITECTURES
+from rwkv_cy.blocks import BLOCK_SIZE
+from rwkv_cy.config import Config
+from rwkv_cy.dtypes import storage_type
+from rwkv_cy.errors import StorageError
+from rwkv_cy.parameters import ParameterSource, TensorInfo
+from rwkv_cy.source_file import source_files
+from rwkv_cy.sources import source_config
+from rwkv_cy.storage import StoredTokenizer
+from rwkv_cy.tokenizer_choice import choose_tokenizer, describe_tokenizer
+
+__all__ = ["ConversionPlan", "TensorPlan", "make_plan"]
+
+#: Stored instead of the blocks of a quantized checkpoint, where no other type is asked for.
+_FOR_QUANTIZED = "f16"
+#: Most that one tensor's alignment and its entry among the file's metadata take.
+_OVERHEAD_PER_TENSOR = 8192
+_OVERHEAD = 1 << 20
+
+
+@dataclass(frozen=True)
+class TensorPlan:
+    """What becomes of one tensor.
+
+    Attributes
+    ----------
+    name : str
+        Canonical name.
+    shape : tuple of int
+    role : str
+        ``"matrix"``, ``"embedding"`` or ``"vector"``.
+    source_dtype : str
+        Type in the source file (``"q5_1"``).
+    dtype : str
+        Storage type in the target.
+    source_nbytes, nbytes : int
+        Bytes in the source and in the target.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    role: str
+    source_dtype: str
+    dtype: str
+    source_nbytes: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class ConversionPlan:
+    """What a conversion is going to do.
+
+    Attributes
+    ----------
+    source, target : Path
+    source_format : str
+        ``"pth"``, ``"safetensors"``, ...
+    source_files : tuple of Path
+        The files whose bytes are hashed, in that order; one, except for a folder of shards.
+    config : Config
+        Architecture and dimensions.
+    tensors : tuple of TensorPlan
+        In the order in which they are written.
+    tokenizer : StoredTokenizer or None
+        What is stored beside the parameters.
+    memory : int
+        Bytes of working memory that the conversion takes at most, whatever the model's size.
+    disk_needed, disk_free : int
+        Bytes that the target takes at most, and bytes free where it will lie.
+    replaces : bool
+        Whether there is a file at the target.
+    warnings : tuple of str
+    """
+
+    source: Path
+    target: Path
+    source_format: str
+    source_files: tuple[Path, ...]
+    config: Config
+    tensors: tuple[TensorPlan, ...]
+    tokenizer: StoredTokenizer | None
+    memory: int
+    disk_needed: int
+    disk_free: int
+    replaces: bool
+    warnings: tuple[str, ...]
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers in all tensors."""
+        return sum(math.prod(tensor.shape) for tensor in self.tensors)
+
+    @property
+    def source_nbytes(self) -> int:
+        """Bytes of all tensors in the source."""
+        return sum(tensor.source_nbytes for tensor in self.tensors)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors in the target."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as plain values, ready for JSON."""
+        return {
+            **asdict(replace(self, tokenizer=None)),
+            "source": str(self.source),
+            "target": str(self.target),
+            "source_files": [str(path) for path in self.source_files],
+            "config": self.config.to_dict(),
+            "tokenizer": describe_tokenizer(self.tokenizer),
+            "num_parameters": self.num_parameters,
+            "source_nbytes": self.source_nbytes,
+            "nbytes": self.nbytes,
+        }
+
+
+def stored_dtype(info: TensorInfo, role: str, dtype: str | None) -> str:
+    """Return the storage type that a tensor gets in the target.
+
+    Vectors stay as the checkpoint has them: they are small, and time_decay and its like lose their meaning in few
+    bits. Matrices and the embedding get `dtype`, or keep their own type.
+    """
+    if role == "vector":
+        return info.dtype
+    if dtype is not None:
+        return dtype
+    return info.dtype if info.source_dtype == info.dtype else _FOR_QUANTIZED
+
+
+def make_plan(source: ParameterSource, target: Path, dtype: str | None, tokenizer: str | None) -> ConversionPlan:
+    """Say what a conversion of the open `source` into the file `target` is going to do.
+
+    Reads no weights and writes nothing. `dtype` and `tokenizer` are those of :func:`rwkv_cy.convert.convert`.
+
+    Raises
+    ------
+    UnsupportedError, SpecError
+        If the source is no model of a version that this package runs, or its parameters are not that model's.
+    ConfigError
+        If `dtype` is no storage type.
+    TokenizerError, MissingDependencyError
+        If the tokenizer asked for cannot be had.
+    StorageError
+        If the target is the source itself, a folder, or in a folder that is not there.
+    """
+    if dtype is not None:
+        storage_type(dtype)
+    files = source_files(source.path)
+    replaces = _check_target(target, files)
+    config = source_config(source)
+    if dtype is not None:
+        config = replace(config, dtype="f64" if dtype == "f64" else "f32")
+    infos = {name: source.info(name) for name in source.names()}
+    tensors = []
+    for spec in ARCHITECTURES[config.architecture].parameters(config):
+        info = infos[spec.name]
+        stored = stored_dtype(info, spec.role, dtype)
+        nbytes = info.size * storage_type(stored).itemsize
+        tensors.append(
+            TensorPlan(spec.name, info.shape, spec.role, info.source_dtype, stored, info.source_nbytes, nbytes)
+        )
+    chosen, warnings = choose_tokenizer(source, config.vocab_size, tokenizer)
+    needed = sum(tensor.nbytes for tensor in tensors) + _OVERHEAD_PER_TENSOR * len(tensors) + _OVERHEAD
+    if chosen is not None:
+        needed += len(chosen.data)
+    free = _free_space(target.parent)
+    if needed > free:
+        warnings += (f"{target}: needs {needed} bytes, and {free} are free there",)
+    return ConversionPlan(
+        source=source.path,
+        target=target,
+        source_format=source.format,
+        source_files=files,
+        config=config,
+        tensors=tuple(tensors),
+        tokenizer=chosen,
+        memory=max(_working_memory(infos[tensor.name], tensor.dtype) for tensor in tensors),
+        disk_needed=needed,
+        disk_free=free,
+        replaces=replaces,
+        warnings=warnings,
+    )
+
+
+def _check_target(target: Path, files: tuple[Path, ...]) -> bool:
+    """Return whether there is a file at `target`; StorageError if none can be written there."""
+    if not target.parent.is_dir():
+        raise StorageError(f"{target.parent}: expected a folder for the target, got none; create it first")
+    if target.is_dir():
+        raise StorageError(f"{target}: expected the name of a file to write, got a folder; name a file in it")
+    if not target.exists():
+        return False
+    if any(target.samefile(path) for path in files):
+        raise StorageError(f"{target}: expected a target other than the source, got the same file; name another one")
+    return True
+
+
+def _free_space(folder: Path) -> int:
+    """Return the bytes that this user may still write in `folder`."""
+    try:
+        status = os.statvfs(folder)
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot ask for its free space: {error.strerror}; check the path") from error
+    return status.f_bavail * status.f_frsize
+
+
+def _working_memory(info: TensorInfo, dtype: str) -> int:
+    """Return the bytes that one block takes on its way: read, looked through, widened, rounded."""
+    itemsize = storage_type(info.dtype).itemsize
+    wide = 0 if info.dtype == dtype else 16
+    return min(BLOCK_SIZE, info.size) * (2 * itemsize + wide + storage_type(dtype).itemsize)

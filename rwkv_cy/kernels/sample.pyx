@@ -1,0 +1,120 @@
+"""Where the nucleus of a distribution ends: the boundary of top-p, found without sorting the vocabulary."""
+
+cimport cython
+from libc.math cimport INFINITY
+from libc.stdint cimport uint32_t
+from libc.stdlib cimport qsort
+from libc.string cimport memcpy, memset
+
+from rwkv_cy.errors import KernelError
+
+cdef enum:
+    BUCKETS = 4096          # a bucket holds the weights that share sign, exponent and five bits of the mantissa
+    SHIFT = 18
+    SORTABLE = 256          # so many are sorted; of more, the bucket that decides is looked for first
+
+cdef struct Pair:
+    float value
+    float weight
+
+
+cdef inline int bucket_of(float weight) noexcept nogil:
+    # the bits of non-negative floats rise with them
+    cdef uint32_t bits
+    memcpy(&bits, &weight, 4)
+    bits >>= SHIFT
+    return <int>bits if bits < BUCKETS else BUCKETS - 1
+
+
+cdef int larger_first(const void *a, const void *b) noexcept nogil:
+    cdef float x = (<const Pair *>a).value, y = (<const Pair *>b).value
+    return (x < y) - (x > y)
+
+
+@cython.boundscheck(False)
+@cython.wraparound(False)
+cdef Py_ssize_t find(
+    const float[::1] values, const float[::1] weights, double total, double target, Pair *pairs, float *boundary
+) noexcept nogil:
+    # All weights below `least` together stay below total - target: the target is reached without them.
+    cdef float least = <float>(0.99 * (total - target) / weights.shape[0])
+    cdef double sums[BUCKETS]
+    cdef double reached = 0.0
+    cdef Py_ssize_t i, count = 0, in_bucket = 0, equals = 0
+    cdef int bucket, last = 0
+    for i in range(weights.shape[0]):
+        pairs[count].value = values[i]
+        pairs[count].weight = weights[i]
+        count += weights[i] >= least
+    if count > SORTABLE:
+        memset(sums, 0, sizeof(sums))
+        for i in range(count):
+            sums[bucket_of(pairs[i].weight)] += pairs[i].weight
+        for bucket in range(BUCKETS - 1, -1, -1):
+            if sums[bucket] > 0:
+                last = bucket
+                if reached + sums[bucket] >= target:
+                    break
+                reached += sums[bucket]
+        else:
+            reached = -INFINITY  # rounding hid the end of the sum: take the last bucket whole
+        for i in range(count):
+            pairs[in_bucket] = pairs[i]
+            in_bucket += bucket_of(pairs[i].weight) == last
+        count = in_bucket
+    qsort(pairs, count, sizeof(Pair), larger_first)
+    for i in range(count):
+        equals = equals + 1 if i > 0 and pairs[i].value == boundary[0] else 1
+        boundary[0] = pairs[i].value
+        reached += pairs[i].weight
+        if reached >= target:
+            break
+    return equals
+
+
+def nucleus_boundary(
+    const float[::1] values not None,
+    const float[::1] weights not None,
+    double total,
+    double top_p,
+    float[::1] scratch not None,
+):
+    """Find where the weights, taken from the largest value down, reach `top_p` of their sum.
+
+    Parameters
+    ----------
+    values : float32 [n]
+        What orders the tokens.
+    weights : float32 [n]
+        Not negative, and rising with the values.
+    total : float
+        Sum of the weights, more than 0.
+    top_p : float
+        From 0 to 1.
+    scratch : float32 [2 n or more]
+        Overwritten.
+
+    Returns
+    -------
+    value : float
+        The smallest value that is needed.
+    equals : int
+        How many of those equal to it are needed; of the larger ones, all are.
+
+    Raises
+    ------
+    KernelError
+        If the arrays are empty or of the wrong lengths, or a number is out of its range.
+    """
+    cdef Py_ssize_t n = values.shape[0], equals
+    cdef float boundary = 0.0
+    if n == 0 or weights.shape[0] != n or scratch.shape[0] < 2 * n:
+        raise KernelError(
+            f"weights, scratch: expected lengths {n} and {2 * n}, and none of them 0, "
+            f"got {weights.shape[0]} and {scratch.shape[0]}"
+        )
+    if not (0 <= top_p <= 1 and 0 < total):
+        raise KernelError(f"top_p, total: expected 0 <= top_p <= 1 and total > 0, got {top_p} and {total}")
+    with nogil:
+        equals = find(values, weights, total, top_p * total, <Pair *>&scratch[0], &boundary)
+    return boundary, equals

@@ -1,0 +1,64 @@
+"""Strings that end a text: what could be their beginning is held back until it is certain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rwkv_cy.errors import GenerationError
+
+__all__ = ["StopStrings"]
+
+
+class StopStrings:
+    """A filter between pieces of text and their reader: lets through what stands before the first stop string.
+
+    Parameters
+    ----------
+    stops : str or iterable of str
+        The strings.
+
+    Raises
+    ------
+    GenerationError
+        If one is empty or no str.
+
+    Attributes
+    ----------
+    stopped : bool
+        A stop string came; nothing is let through any more.
+    """
+
+    def __init__(self, stops: str | Iterable[str]) -> None:
+        try:
+            self._stops = (stops,) if isinstance(stops, str) else tuple(stops)
+        except TypeError:
+            raise GenerationError(f"stop: expected strings, got {stops!r}") from None
+        for stop in self._stops:
+            if not isinstance(stop, str) or not stop:
+                raise GenerationError(f"stop: expected strings of at least one character, got {stop!r}")
+        self._held = ""
+        self.stopped = False
+
+    def push(self, text: str) -> str:
+        """Take a piece; return what is certain to stand before any stop string."""
+        if self.stopped:
+            return ""
+        held = self._held + text
+        found = [place for place in map(held.find, self._stops) if place >= 0]
+        self.stopped = bool(found)
+        end = min(found) if found else len(held) - self._open_end(held)
+        self._held = "" if self.stopped else held[end:]
+        return held[:end]
+
+    def finish(self) -> str:
+        """Return what was held back, since nothing more comes."""
+        held, self._held = self._held, ""
+        return held
+
+    def _open_end(self, held: str) -> int:
+        """Return how many characters at the end could be the beginning of a stop string."""
+        longest = max(map(len, self._stops), default=1) - 1
+        for size in range(min(longest, len(held)), 0, -1):
+            if any(stop.startswith(held[-size:]) for stop in self._stops):
+                return size
+        return 0

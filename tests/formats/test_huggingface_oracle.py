@@ -1,0 +1,72 @@
+"""Folders that transformers itself has written: every parameter comes back under its original name."""
+
+from __future__ import annotations
+
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from formats.foreign import huggingface_name
+from rwkv_cy.dtypes import STORAGE_TYPES, bf16_to_f32
+from rwkv_cy.formats import open_checkpoint
+
+pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("default")]
+
+
+@pytest.fixture(scope="module")
+def torch() -> Any:
+    return pytest.importorskip("torch", reason="needs torch==2.13.0")
+
+
+@pytest.fixture(scope="module")
+def model(torch: Any) -> Any:
+    transformers = pytest.importorskip("transformers", reason="needs transformers with RwkvForCausalLM")
+    config = transformers.RwkvConfig(
+        vocab_size=11, hidden_size=8, num_hidden_layers=3, context_length=16, rescale_every=2, attention_hidden_size=8
+    )
+    torch.manual_seed(5)
+    model = transformers.RwkvForCausalLM(config)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_()
+    return model.eval()
+
+
+def check(folder: Path, model: Any, torch: Any) -> None:
+    """Hold every parameter of the folder against the model's."""
+    state = model.state_dict()
+    with open_checkpoint(folder) as source:
+        assert source.format == "huggingface"
+        assert source.metadata["rescale_every"] == "2"
+        assert source.metadata["layer_norm_epsilon"] == "1e-05"
+        assert {huggingface_name(name) for name in source.names()} == set(state)
+        for name in source.names():
+            info = source.info(name)
+            truth = state[huggingface_name(name)]
+            assert info.shape == tuple(truth.shape)
+            buffer = np.empty(info.size, STORAGE_TYPES[info.dtype].array_dtype)
+            source.read_into(name, buffer)
+            numbers = bf16_to_f32(buffer) if info.dtype == "bf16" else buffer
+            np.testing.assert_array_equal(numbers.reshape(info.shape), truth.to(torch.float32).numpy())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_one_file(tmp_path: Path, model: Any, torch: Any, dtype: str) -> None:
+    cast = deepcopy(model).to(getattr(torch, dtype))
+    cast.save_pretrained(tmp_path)
+    check(tmp_path, cast, torch)
+
+
+def test_shards(tmp_path: Path, model: Any, torch: Any) -> None:
+    model.save_pretrained(tmp_path, max_shard_size="4KB")
+    assert (tmp_path / "model.safetensors.index.json").exists()
+    check(tmp_path, model, torch)
+
+
+def test_pickled_weights(tmp_path: Path, model: Any, torch: Any) -> None:
+    model.config.save_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    check(tmp_path, model, torch)

@@ -1,0 +1,290 @@
+"""PyTorch's zip archives: read without torch, with every kind of damage answered."""
+
+from __future__ import annotations
+
+import os
+import tracemalloc
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from formats.make_pth import (
+    NONE,
+    ORDERED_DICT,
+    Entry,
+    Zip,
+    archive,
+    call,
+    dictionary,
+    name,
+    parameter,
+    pickled,
+    small_arrays,
+    storage,
+    tensor,
+    tensors,
+    text,
+    zip_checkpoint,
+)
+from formats.sources import assert_same, read_all
+from rwkv_cy.errors import FormatError, RWKVError, StorageError, UnsupportedError
+from rwkv_cy.formats import pth
+from rwkv_cy.formats.pth import open_pth
+from rwkv_cy.parameters import ParameterSource
+
+GIB = 1 << 30
+FLOATS = np.arange(12, dtype="<f4")
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_reads_every_type(tmp_path: Path, wide: bool) -> None:
+    path = zip_checkpoint(small_arrays(), wide=wide).write(tmp_path / "x")
+    assert_same(read_all(open_pth(path)), small_arrays())
+    with open_pth(path) as source:
+        assert isinstance(source, ParameterSource)
+        assert source.format == "pth"
+        assert source.info("emb.weight").source_nbytes == 24
+
+
+def test_the_demo_checkpoint(demo_checkpoint: Path) -> None:
+    with open_pth(demo_checkpoint) as source:
+        names = source.names()
+        assert names[0] == "emb.weight"
+        assert sum(source.info(title).size for title in names) == 1_352_448
+        assert {source.info(title).dtype for title in names} == {"bf16"}
+        assert source.info("blocks.5.ffn.key.weight").shape == (512, 128)
+        assert source.info("blocks.0.att.time_mix_k").shape == (1, 1, 128)
+        for title in names:
+            view = source.view(title)
+            assert view is not None
+            buffer = np.empty(view.size, np.uint16)
+            source.read_into(title, buffer)
+            np.testing.assert_array_equal(view.reshape(-1), buffer)
+
+
+def test_views_outlive_the_source(tmp_path: Path) -> None:
+    path = zip_checkpoint({"w": ("f32", FLOATS)}, align=64).write(tmp_path / "x")
+    with open_pth(path) as source:
+        view = source.view("w")
+    assert view is not None
+    np.testing.assert_array_equal(view, FLOATS)
+    assert not view.flags.writeable
+
+
+def test_ordered_dictionaries_parameters_and_shared_storages(tmp_path: Path) -> None:
+    shared = storage("FloatStorage", "0", 12)
+    items = {
+        "first": parameter(tensor(shared, (2, 3))),
+        "second": tensor(shared, (2, 3), offset=6),
+        "all": tensor(shared, (12,)),
+    }
+    pairs = b"".join(text(key) + value for key, value in items.items())
+    metadata = dictionary({"_metadata": ORDERED_DICT + b"(" + text("") + dictionary({"version": b"K\x01"}) + b"u"})
+    path = archive(ORDERED_DICT + b"(" + pairs + b"u" + metadata + b"b", [FLOATS.tobytes()]).write(tmp_path / "x")
+    expected = {"first": FLOATS[:6].reshape(2, 3), "second": FLOATS[6:].reshape(2, 3), "all": FLOATS}
+    assert_same(read_all(open_pth(path)), {title: ("f32", array) for title, array in expected.items()})
+
+
+def test_weights_one_level_down(tmp_path: Path) -> None:
+    arrays = small_arrays()
+    body = dictionary({"step": b"K\x07", "state_dict": dictionary(tensors(arrays))})
+    path = archive(body, [array.tobytes() for _, array in arrays.values()]).write(tmp_path / "x")
+    assert_same(read_all(open_pth(path)), arrays)
+
+
+def test_older_archives_say_nothing_of_byte_order(tmp_path: Path) -> None:
+    whole = zip_checkpoint(small_arrays())
+    entries = [entry for entry in whole.entries if entry.name != "small/byteorder"]
+    assert_same(read_all(open_pth(Zip(entries).write(tmp_path / "x"))), small_arrays())
+
+
+def test_archives_without_checksums(tmp_path: Path) -> None:
+    entries = [replace(entry, crc=0) for entry in zip_checkpoint(small_arrays()).entries]
+    assert_same(read_all(open_pth(Zip(entries).write(tmp_path / "x"))), small_arrays())
+
+
+def test_archives_without_a_folder(tmp_path: Path) -> None:
+    entries = [
+        replace(entry, name=str(entry.name).removeprefix("small/")) for entry in zip_checkpoint(small_arrays()).entries
+    ]
+    assert_same(read_all(open_pth(Zip(entries).write(tmp_path / "x"))), small_arrays())
+
+
+def test_more_than_4_gib_in_little_memory(tmp_path: Path) -> None:
+    count = 5 * GIB // 4
+    body = dictionary(
+        {
+            "large": tensor(storage("FloatStorage", "0", count), (count // 1024, 1024)),
+            "behind": tensor(storage("FloatStorage", "1", 12), (12,)),
+        }
+    )
+    whole = archive(body, [b"", FLOATS.tobytes()], wide=True)
+    whole.entries[2] = replace(whole.entries[2], hole=5 * GIB, crc=0)
+    path = whole.write(tmp_path / "x")
+    tracemalloc.start()
+    try:
+        with open_pth(path) as source:
+            view = source.view("large")
+            buffer = np.empty(12, "<f4")
+            source.read_into("behind", buffer)
+            source.read_into("large", np.empty(8, "<f4"), count - 8)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_array_equal(buffer, FLOATS)
+    assert view is None or view.shape == (count // 1024, 1024)
+    assert peak < 1 << 20
+
+
+# What is refused
+
+
+def changed(position: int, **changes: object) -> Zip:
+    """The small checkpoint with one entry changed: 0 pickle, 1 byteorder, 2 to 5 storages, 6 version."""
+    whole = zip_checkpoint(small_arrays())
+    whole.entries[position] = replace(whole.entries[position], **changes)  # type: ignore[arg-type]
+    return whole
+
+
+def with_more(*names: str) -> Zip:
+    whole = zip_checkpoint(small_arrays())
+    return Zip([*whole.entries, *(Entry(title, b"x") for title in names)])
+
+
+@pytest.mark.parametrize(
+    ("whole", "message"),
+    [
+        (Zip([]), r"got a zip archive without data.pkl \(it holds nothing\)"),
+        (Zip([Entry("arr_0.npy", b"x")]), r"got a zip archive without data.pkl \(it holds 'arr_0.npy'\)"),
+        (with_more("small/constants.pkl"), "got a TorchScript program; save its weights"),
+        (with_more("small/code/__torch__.py"), "got a TorchScript program; save its weights"),
+        (changed(1, data=b"big"), "expected numbers in little-endian byte order, got b'big'"),
+        (changed(1, data=b""), "expected numbers in little-endian byte order, got b''"),
+        (
+            changed(0, method=8, stored_size=100),
+            "expected zip entry 'small/data.pkl' stored as it is, got it compressed",
+        ),
+        (changed(2, method=8, stored_size=3), "expected zip entry 'small/data/0' stored as it is, got it compressed"),
+        (
+            archive(dictionary({"w": call(name("os", "system"), text("id"))}), []),
+            "got the name 'os.system', which is never run",
+        ),
+        (
+            archive(dictionary({"w": call(name("torch._utils", "_rebuild_tensor_v3"), NONE)}), []),
+            "got the name 'torch._utils._rebuild_tensor_v3'",
+        ),
+    ],
+)
+def test_other_kinds(tmp_path: Path, whole: Zip, message: str) -> None:
+    with pytest.raises(UnsupportedError, match=message):
+        open_pth(whole.write(tmp_path / "x"))
+
+
+@pytest.mark.parametrize(
+    ("whole", "message"),
+    [
+        (with_more("other/data.pkl"), "expected one data.pkl in the archive, got 2"),
+        (with_more("small/data.pkl"), "expected each name once in the zip directory, got 'small/data.pkl' twice"),
+        (changed(1, data=b"little" * 20), "expected zip entry 'small/byteorder' of at most 64 bytes, got 120"),
+        (changed(0, data=pickled(NONE) + b"x"), "expected the pickle to end at byte 4, got 5 bytes"),
+        (changed(0, data=b""), "expected 2 more bytes, got 0"),
+        (changed(0, data=b"\x80\x02"), "expected 1 more bytes, got 0"),
+        (changed(0, local_name="small/data.pk1"), "expected zip entry 'small/data.pkl' under one name"),
+        (changed(3, local_name="small/data/0"), "expected zip entry 'small/data/1' under one name"),
+        (changed(2, name="small/data/9"), "expected 24 bytes of FloatStorage in entry data/0, got none"),
+        (changed(2, data=bytes(23)), "expected 24 bytes of FloatStorage in entry data/0, got 23"),
+        (changed(2, data=bytes(25)), "expected 24 bytes of FloatStorage in entry data/0, got 25"),
+        (changed(2, size=20, stored_size=20, header_offset=0), "expected 24 bytes of FloatStorage in entry data/0"),
+        (archive(dictionary({"w": tensor(storage("FloatStorage", "0", 1 << 62), (1,))}), [b"1234"]), "got 4; the file"),
+        (archive(dictionary({"w": tensor(storage("FloatStorage", "../0", 1), (1,))}), [b"1234"]), "got none"),
+        (archive(NONE, []), "expected a dictionary of tensors, or one under state_dict or model, got None"),
+    ],
+)
+def test_damage(tmp_path: Path, whole: Zip, message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        open_pth(whole.write(tmp_path / "x"))
+
+
+def test_two_tensors_over_one_range_of_the_file(tmp_path: Path) -> None:
+    whole = zip_checkpoint({"a": ("f32", FLOATS), "b": ("f32", FLOATS)})
+    whole.entries[3] = replace(whole.entries[3], header_offset=0)
+    with pytest.raises(FormatError, match="expected zip entry 'small/data/1' under one name"):
+        open_pth(whole.write(tmp_path / "x"))
+
+
+def test_a_pickle_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pth, "MAX_PICKLE_BYTES", 10)
+    with pytest.raises(FormatError, match=r"expected zip entry 'small/data.pkl' of at most 10 bytes"):
+        open_pth(zip_checkpoint(small_arrays()).write(tmp_path / "x"))
+
+
+def test_the_file_is_closed_when_it_is_refused(tmp_path: Path) -> None:
+    path = archive(NONE, []).write(tmp_path / "x")
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 (the entries are no paths)
+    with pytest.raises(FormatError) as caught:
+        open_pth(path)
+    assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208
+    assert caught.value.__traceback__ is not None
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="No such file"):
+        open_pth(tmp_path / "missing")
+    with pytest.raises(StorageError, match="expected a regular file, got a directory"):
+        open_pth(tmp_path)
+
+
+def test_cut_at_every_length(tmp_path: Path) -> None:
+    data = zip_checkpoint(small_arrays()).to_bytes()
+    path = tmp_path / "x"
+    path.write_bytes(data)
+    for length in reversed(range(len(data))):
+        os.truncate(path, length)
+        with pytest.raises(FormatError):
+            open_pth(path)
+
+
+@pytest.mark.parametrize("extra", [1, 22, 100_000])
+def test_trailing_bytes(tmp_path: Path, extra: int) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(zip_checkpoint(small_arrays()).to_bytes() + bytes(extra))
+    with pytest.raises(FormatError, match="expected the end of a zip directory at the end of the file"):
+        open_pth(path)
+
+
+@pytest.mark.parametrize("checked", [True, False])
+def test_every_bit_flipped(tmp_path: Path, checked: bool) -> None:
+    """A flip outside of the weights is noticed, or changes nothing; in a pickle without checksum it may mislead."""
+    expected = {"a": ("f32", FLOATS[:2]), "b": ("bf16", np.asarray([3, 4, 5], "<u2"))}
+    whole = zip_checkpoint(expected, wide=True, align=4)
+    if not checked:
+        whole.entries[0] = replace(whole.entries[0], crc=0)
+    data = whole.to_bytes()
+    pickle_start = data.index(b"\x80\x02")
+    pickle_end = pickle_start + len(whole.entries[0].data)
+    weights = {data.index(array) + i for array in (FLOATS[:2].tobytes(), b"\3\0\4\0\5\0") for i in range(len(array))}
+    path = tmp_path / "x"
+    path.write_bytes(data)
+    positions = range(len(data)) if checked else range(pickle_start, pickle_end)
+    descriptor = os.open(path, os.O_WRONLY)
+    try:
+        for position in positions:
+            for bit in range(8):
+                os.pwrite(descriptor, bytes([data[position] ^ (1 << bit)]), position)
+                try:
+                    found = read_all(open_pth(path))
+                except RWKVError:
+                    continue
+                if position not in weights and checked:
+                    assert_same(found, expected)
+            os.pwrite(descriptor, data[position : position + 1], position)
+    finally:
+        os.close(descriptor)
+
+
+def test_random_bits_of_the_weights_are_read_as_they_are(tmp_path: Path) -> None:
+    rng = np.random.default_rng(5)
+    arrays = {"w": ("f32", rng.integers(0, 256, 4096, np.uint8).view("<f4"))}
+    assert_same(read_all(open_pth(zip_checkpoint(arrays).write(tmp_path / "x"))), arrays)

@@ -1,0 +1,146 @@
+"""What torch.save writes, torch itself being there: both formats, every type, parameters, views, modules."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from formats.sources import read_all
+from rwkv_cy.errors import FormatError, UnsupportedError
+from rwkv_cy.formats import open_checkpoint
+
+torch = pytest.importorskip("torch", reason="compares with torch.save: pip install torch==2.13.0")
+pytestmark = pytest.mark.oracle
+
+TYPES = {"f64": "float64", "f32": "float32", "f16": "float16", "bf16": "bfloat16"}
+NEW, OLD, UNCHECKED = "zip", "legacy", "zip without checksums"
+
+
+@pytest.fixture(params=[NEW, OLD, UNCHECKED])
+def way(request: pytest.FixtureRequest) -> Iterator[str]:
+    """How torch.save is told to write."""
+    checked = torch.serialization.get_crc32_options()
+    torch.serialization.set_crc32_options(request.param != UNCHECKED)
+    yield request.param
+    torch.serialization.set_crc32_options(checked)
+
+
+def save(value: Any, path: Path, way: str, **options: Any) -> Path:
+    torch.save(value, path, _use_new_zipfile_serialization=way != OLD, **options)
+    return path
+
+
+def bits(tensor: Any) -> bytes:
+    """The numbers of a tensor, C order, as they are in memory."""
+    return bytes(tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy())
+
+
+def assert_reads(path: Path, expected: dict[str, Any]) -> None:
+    found = read_all(open_checkpoint(path))
+    assert list(found) == list(expected)
+    for name, tensor in expected.items():
+        dtype, array = found[name]
+        assert f"torch.{TYPES[dtype]}" == str(tensor.dtype)
+        assert array.shape == tuple(tensor.shape)
+        assert array.tobytes() == bits(tensor)
+
+
+def every_type() -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(1)
+    return {
+        f"{name}.{i}": torch.randn(shape, generator=generator).to(getattr(torch, full))
+        for name, full in TYPES.items()
+        for i, shape in enumerate([(), (1,), (5,), (3, 4), (1, 1, 7), (2, 3, 2)])
+    }
+
+
+def test_every_type_and_shape(tmp_path: Path, way: str) -> None:
+    tensors = every_type()
+    assert_reads(save(tensors, tmp_path / "x.pth", way), tensors)
+    assert_reads(save(OrderedDict(tensors), tmp_path / "y.pth", way), tensors)
+
+
+@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
+def test_every_pickle_protocol(tmp_path: Path, way: str, protocol: int) -> None:
+    tensors = every_type()
+    path = tmp_path / "x.pth"
+    if way == OLD and protocol > 2:
+        # The first bytes of such a stream differ, and nobody has such files.
+        save(tensors, path, way, pickle_protocol=protocol)
+        with pytest.raises(UnsupportedError, match="got a pickle that is no PyTorch checkpoint"):
+            open_checkpoint(path)
+    else:
+        assert_reads(save(tensors, path, way, pickle_protocol=protocol), tensors)
+
+
+def test_parameters(tmp_path: Path, way: str) -> None:
+    tensors = {name: torch.nn.Parameter(value) for name, value in every_type().items()}
+    assert_reads(save(tensors, tmp_path / "x.pth", way), tensors)
+
+
+def test_views_of_one_storage(tmp_path: Path, way: str) -> None:
+    whole = torch.arange(24.0).reshape(6, 4)
+    tensors = {"whole": whole, "rows": whole[2:5], "row": whole[1], "again": whole, "number": whole[5, 3]}
+    assert_reads(save(tensors, tmp_path / "x.pth", way), tensors)
+
+
+def test_state_of_a_module(tmp_path: Path, way: str) -> None:
+    module = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.LayerNorm(5), torch.nn.Linear(5, 2, bias=False))
+    state = module.state_dict()
+    assert hasattr(state, "_metadata")
+    assert_reads(save(state, tmp_path / "x.pth", way), state)
+    for key in ("state_dict", "model"):
+        assert_reads(save({"epoch": 3, "lr": 0.1, key: state}, tmp_path / "y.pth", way), state)
+
+
+def test_more_tensors_than_one_batch_of_pickle(tmp_path: Path, way: str) -> None:
+    tensors = {f"blocks.{i}.att.key.weight": torch.full((1,), float(i)) for i in range(2100)}
+    assert_reads(save(tensors, tmp_path / "x.pth", way), tensors)
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [lambda w: w.T, lambda w: w[:, 1:], lambda w: w[0].expand(3, 4), lambda w: w[:, ::2]],
+    ids=["transposed", "columns", "expanded", "every second"],
+)
+def test_strides_that_are_refused(tmp_path: Path, way: str, strange: Any) -> None:
+    path = save({"w": strange(torch.arange(12.0).reshape(3, 4))}, tmp_path / "x.pth", way)
+    with pytest.raises(FormatError, match=r"w: expected the strides of a contiguous tensor.*save tensor.contiguous"):
+        open_checkpoint(path)
+
+
+def test_types_that_are_refused(tmp_path: Path, way: str) -> None:
+    for value in (torch.arange(3), torch.tensor([True]), torch.zeros(2, dtype=torch.uint8), torch.zeros(2) + 1j):
+        with pytest.raises(UnsupportedError, match="w: expected numbers of type float64, float32, float16 or bfloat16"):
+            open_checkpoint(save({"w": value}, tmp_path / "x.pth", way))
+    with pytest.raises(UnsupportedError, match=r"got the name 'torch._utils._rebuild_tensor_v3'"):
+        open_checkpoint(save({"w": torch.zeros(2, dtype=torch.float8_e4m3fn)}, tmp_path / "x.pth", way))
+
+
+def test_whole_modules_are_refused(tmp_path: Path, way: str) -> None:
+    path = save(torch.nn.Linear(2, 2), tmp_path / "x.pth", way)
+    with pytest.raises(UnsupportedError, match=r"got the name 'torch.nn.modules.*save the weights alone"):
+        open_checkpoint(path)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_torchscript_is_refused(tmp_path: Path) -> None:
+    torch.jit.script(torch.nn.Linear(2, 2)).save(str(tmp_path / "x.pt"))
+    with pytest.raises(UnsupportedError, match="got a TorchScript program"):
+        open_checkpoint(tmp_path / "x.pt")
+
+
+def test_the_demo_checkpoint(demo_checkpoint: Path) -> None:
+    assert_reads(demo_checkpoint, torch.load(demo_checkpoint, weights_only=True))
+
+
+def test_storages_are_mapped_where_torch_aligns_them(tmp_path: Path) -> None:
+    path = save({"w": torch.arange(6.0)}, tmp_path / "x.pth", NEW)
+    with open_checkpoint(path) as source:
+        view = source.view("w")
+    np.testing.assert_array_equal(view, np.arange(6, dtype=np.float32))

@@ -1,0 +1,31 @@
+"""Fuzz target: model files of rwkv.cpp."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from formats.foreign import RWKVCPP_TYPES, encode, rwkv4_parameters, rwkvcpp_bytes, rwkvcpp_header, rwkvcpp_tensor
+from fuzz.reading import read_file
+from rwkv_cy.formats.canonical import canonical
+from rwkv_cy.formats.rwkvcpp import open_rwkvcpp
+from rwkv_cy.parameters import ParameterSource
+
+_NUMBERS = np.linspace(-1, 1, 64)
+
+SEEDS = (
+    rwkvcpp_header(),
+    rwkvcpp_bytes(rwkv4_parameters(2, 32, 1, 32), "fp16"),
+    rwkvcpp_header(1, 64, 0, RWKVCPP_TYPES["q5_1"])
+    + b"".join(rwkvcpp_tensor(kind, (2, 32), encode(kind, _NUMBERS), number) for kind, number in RWKVCPP_TYPES.items()),
+)
+
+
+def _open(path: Path) -> ParameterSource:
+    return canonical(open_rwkvcpp(path))
+
+
+def fuzz_one(data: bytes) -> None:
+    """Read a file of these bytes."""
+    read_file(data, _open)

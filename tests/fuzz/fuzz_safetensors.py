@@ -1,0 +1,30 @@
+"""Fuzz target: safetensors files, held against the reference library."""
+
+from __future__ import annotations
+
+import numpy as np
+import safetensors
+
+from formats.foreign import SAFETENSORS_TYPES, huggingface_name, rwkv4_parameters, safetensors_bytes
+from fuzz.reading import read_everything, written
+from rwkv_cy.formats.canonical import canonical
+from rwkv_cy.formats.safetensors import open_safetensors
+
+SEEDS = (
+    safetensors_bytes({}),
+    safetensors_bytes({kind: np.ones((2, 3), dtype) for kind, dtype in SAFETENSORS_TYPES.items()}, {"format": "pt"}),
+    safetensors_bytes(
+        {huggingface_name(name): array for name, array in rwkv4_parameters(2, 1, 1, 1).items()}, {"a": '\\"é'}
+    ),
+)
+
+
+def fuzz_one(data: bytes) -> None:
+    """Read a file of these bytes; what opens must open with the reference library too, under the same names."""
+    with written(data) as path, open_safetensors(path) as raw:
+        with safetensors.safe_open(path, "numpy") as reference:
+            names = reference.keys()
+            theirs = {name: tuple(reference.get_slice(name).get_shape()) for name in names}
+        if theirs != {name: raw.info(name).shape for name in raw.names()}:
+            raise AssertionError(f"the reference library sees {theirs}")
+        read_everything(canonical(raw), len(data))

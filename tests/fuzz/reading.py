@@ -1,0 +1,46 @@
+"""What every fuzz target of a reader does with a file that it lets through: read all of it, in every way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from rwkv_cy.dtypes import STORAGE_TYPES
+from rwkv_cy.parameters import ParameterSource
+
+
+@contextmanager
+def written(data: bytes, name: str = "model") -> Iterator[Path]:
+    """Put `data` into a file of a new folder, which goes again at the end."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_bytes(data)
+        yield path
+
+
+def read_file(data: bytes, opener: Callable[[Path], ParameterSource]) -> None:
+    """Open a file of these bytes and read everything in it."""
+    with written(data) as path, opener(path) as source:
+        read_everything(source, len(data))
+
+
+def read_everything(source: ParameterSource, file_bytes: int) -> None:
+    """Read all tensors whole, in two parts and as views, which must agree, and hold sizes against the file's."""
+    source.check()
+    for name in source.names():
+        info = source.info(name)
+        if not (info.name == name and 0 < info.source_nbytes <= file_bytes):
+            raise AssertionError(f"{name}: described as {info} in a file of {file_bytes} bytes")
+        whole = np.empty(info.size, STORAGE_TYPES[info.dtype].array_dtype)
+        source.read_into(name, whole)
+        half = np.empty(info.size - info.size // 2, whole.dtype)
+        source.read_into(name, half, info.size // 2)
+        view = source.view(name)
+        if half.tobytes() != whole[info.size // 2 :].tobytes():
+            raise AssertionError(f"{name}: a part differs from the whole")
+        if view is not None and (view.shape != info.shape or view.tobytes() != whole.tobytes()):
+            raise AssertionError(f"{name}: the view differs from what was read")

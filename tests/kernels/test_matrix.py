@@ -1,0 +1,104 @@
+"""Matrix: against plain NumPy, and against itself for every split of the work."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rwkv_cy.dtypes import STORAGE_TYPES, to_storage, widen
+from rwkv_cy.errors import KernelError
+from rwkv_cy.kernels import reference
+from rwkv_cy.kernels.matrix import Matrix, Workspace
+
+#: Widths below, at and beside the lanes of every vector; one that takes several steps along the columns.
+SHAPES = [(1, 1), (3, 5), (7, 8), (12, 16), (5, 17), (33, 31), (64, 64), (50, 100), (13, 1000), (6, 2000)]
+
+
+def make(rng: np.random.Generator, shape: tuple[int, int], dtype: str) -> np.ndarray:
+    values = rng.standard_normal(shape)
+    return to_storage(
+        values if dtype == "f64" else values.astype(np.float32), "f64" if dtype == "f64" else "f32", dtype
+    )
+
+
+def tolerance(real: str, cols: int) -> float:
+    # Each product and each addition rounds once: cols roundings of numbers of the size of the sum of magnitudes.
+    return (2.0**-53 if real == "f64" else 2.0**-24) * (cols + 2)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("dtype", STORAGE_TYPES)
+def test_against_the_twin(isa: str, dtype: str, shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(1)
+    weights = make(rng, shape, dtype)
+    real = "f64" if dtype == "f64" else "f32"
+    wide = widen(weights, dtype, "f64")
+    for tokens in (1, 3, 4, 7, 20):
+        x = rng.standard_normal((tokens, shape[1])).astype(STORAGE_TYPES[real].array_dtype)
+        y = Matrix(weights, dtype).matmul(x)
+        expected = reference.matmul(wide, x.astype(np.float64))
+        magnitude = reference.matmul(np.abs(wide), np.abs(x).astype(np.float64))
+        assert (np.abs(y - expected) <= tolerance(real, shape[1]) * magnitude).all()
+
+
+@pytest.mark.parametrize("dtype", STORAGE_TYPES)
+def test_many_tokens_any_threads_same_bits(isa: str, dtype: str) -> None:
+    rng = np.random.default_rng(2)
+    for shape in ((37, 50), (200, 1000)):
+        matrix = Matrix(make(rng, shape, dtype), dtype)
+        x = rng.standard_normal((33, shape[1])).astype(np.float64 if dtype == "f64" else np.float32)
+        one_by_one = np.concatenate([matrix.matmul(row[np.newaxis]) for row in x])
+        workspace = Workspace()
+        for threads in (1, 2, 3, 8):
+            assert matrix.matmul(x, threads, workspace).tobytes() == one_by_one.tobytes()
+            assert matrix.matmul(x[:3], threads, workspace).tobytes() == one_by_one[:3].tobytes()
+
+
+def test_scale_is_exact(isa: str) -> None:
+    rng = np.random.default_rng(3)
+    weights, x = make(rng, (9, 20), "f32"), rng.standard_normal((6, 20)).astype(np.float32)
+    assert (Matrix(weights, "f32", 0.25).matmul(x) == Matrix(weights, "f32").matmul(x) * 0.25).all()
+
+
+@pytest.mark.parametrize("dtype", ["f16", "bf16"])
+def test_every_16_bit_number(isa: str, dtype: str) -> None:
+    bits = np.arange(1 << 16, dtype=np.uint16)
+    weights = bits.view(STORAGE_TYPES[dtype].array_dtype).reshape(-1, 1)
+    y = Matrix(weights, dtype).matmul(np.ones((1, 1), np.float32))[0]
+    np.testing.assert_array_equal(y, widen(weights, dtype).reshape(-1))
+
+
+def test_empty_products() -> None:
+    assert Matrix(np.empty((4, 0), np.float32), "f32").matmul(np.empty((2, 0), np.float32)).tolist() == [[0] * 4] * 2
+    assert Matrix(np.empty((4, 3), np.float32), "f32").matmul(np.empty((0, 3), np.float32)).shape == (0, 4)
+
+
+def test_read_only_weights_are_taken() -> None:
+    weights = np.eye(3, dtype=np.float32)
+    weights.flags.writeable = False
+    assert (Matrix(weights, "f32").matmul(np.ones((1, 3), np.float32)) == 1).all()
+
+
+def test_properties() -> None:
+    matrix = Matrix(np.zeros((4, 3), np.float16), "f16", 0.5)
+    assert (matrix.shape, matrix.scale, matrix.dtype) == ((4, 3), 0.5, "f16")
+
+
+def test_what_is_refused() -> None:
+    with pytest.raises(KernelError, match="expected a dtype of f32.* got 'q9'"):
+        Matrix(np.zeros((2, 2), np.float32), "q9")
+    with pytest.raises(KernelError, match=r"expected a contiguous, aligned array \(rows, cols\), got shape \(2,\)"):
+        Matrix(np.zeros(2, np.float32), "f32")
+    with pytest.raises(KernelError, match="expected a contiguous, aligned array"):
+        Matrix(np.zeros((4, 4), np.float32)[:, ::2], "f32")
+    with pytest.raises(KernelError, match="expected uint16 for bf16, got float32"):
+        Matrix(np.zeros((2, 2), np.float32), "bf16")
+    matrix = Matrix(np.zeros((2, 3), np.float32), "f32")
+    with pytest.raises(KernelError, match=r"expected \(tokens, 3\), got \(1, 2\)"):
+        matrix.matmul(np.zeros((1, 2), np.float32))
+    with pytest.raises(KernelError, match="expected float32 activations for f32 weights"):
+        matrix.matmul(np.zeros((1, 3)))
+    with pytest.raises(KernelError, match="expected float64 activations for f64 weights"):
+        Matrix(np.zeros((2, 3)), "f64").matmul(np.zeros((1, 3), np.float32))
+    with pytest.raises(KernelError, match="expected at least one thread, got 0"):
+        matrix.matmul(np.zeros((1, 3), np.float32), 0)

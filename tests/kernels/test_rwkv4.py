@@ -1,0 +1,174 @@
+"""The layer of RWKV-4 and its two mixes, against their twins and against themselves one token at a time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rwkv_cy.architectures import ARCHITECTURES
+from rwkv_cy.config import Config
+from rwkv_cy.errors import KernelError
+from rwkv_cy.kernels import reference, rwkv4
+from rwkv_cy.kernels.matrix import Workspace
+from rwkv_cy.parameters import Parameter
+from rwkv_cy.state import LayerState, State
+
+FIELDS = ("ffn_xx", "att_xx", "att_aa", "att_bb", "att_pp")
+
+
+class Case:
+    """A layer with random weights, its twin's weights, and a state that some tokens have gone through."""
+
+    def __init__(self, real: str, layer: int = 0, d_model: int = 20, d_att: int = 24, d_ffn: int = 37) -> None:
+        self.rng = np.random.default_rng(7)
+        self.config = Config(d_model=d_model, num_layers=2, d_att=d_att, d_ffn=d_ffn, dtype=real)
+        self.dtype = np.dtype(np.float64 if real == "f64" else np.float32)
+        self.tolerance = 1e-12 if real == "f64" else 1e-5
+        architecture = ARCHITECTURES["rwkv4"]
+        self.weights = {
+            spec.name: (self.rng.standard_normal(spec.shape) * 0.7).astype(self.dtype)
+            for spec in architecture.layer_parameters(self.config, layer)
+        }
+        parameters = {name: Parameter(array, real) for name, array in self.weights.items()}
+        self.layer = rwkv4.Layer(self.config, layer, parameters, 0.5)
+        self.time_mix = rwkv4.TimeMix(self.config, parameters, 0.5)
+        self.channel_mix = rwkv4.ChannelMix(self.config, parameters, 0.5)
+        self.fields = architecture.state_fields(self.config)
+        self.twin_weights = {name: array.astype(np.float64) for name, array in self.weights.items()}
+
+    def xs(self, tokens: int) -> np.ndarray:
+        return self.rng.standard_normal((tokens, self.config.d_model)).astype(self.dtype)
+
+    def state(self) -> LayerState:
+        row = State.initial("rwkv4", self.fields, 1, self.config.dtype).data[0]
+        state = LayerState(self.fields, row)
+        for name in ("ffn_xx", "att_xx", "att_aa", "att_bb", "att_pp"):
+            state[name][...] = self.rng.standard_normal(state[name].shape)
+        state["att_bb"][...] = np.abs(state["att_bb"]) + 0.1
+        return state
+
+    def twin_state(self, state: LayerState) -> dict[str, np.ndarray]:
+        return {name: array.astype(np.float64) for name, array in state.items()}
+
+    def assert_close(self, actual: np.ndarray, expected: np.ndarray) -> None:
+        assert np.abs(actual - expected).max() <= self.tolerance * max(1.0, np.abs(expected).max())
+
+    def assert_state_close(self, state: LayerState, twin: dict[str, np.ndarray]) -> None:
+        for name in FIELDS:
+            self.assert_close(state[name], twin[name])
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 9])
+def test_time_mix_against_the_twin(isa: str, real: str, tokens: int) -> None:
+    case = Case(real)
+    xs, state = case.xs(tokens), case.state()
+    twin = case.twin_state(state)
+    y = case.time_mix.forward(xs, *(state[name] for name in FIELDS[1:]))
+    case.assert_close(y, 0.5 * reference.time_mix4(xs.astype(np.float64), twin, case.twin_weights))
+    case.assert_state_close(state, twin)
+
+
+@pytest.mark.parametrize("tokens", [1, 2, 9])
+def test_channel_mix_against_the_twin(isa: str, real: str, tokens: int) -> None:
+    case = Case(real)
+    xs, state = case.xs(tokens), case.state()
+    twin = case.twin_state(state)
+    y = case.channel_mix.forward(xs, state["ffn_xx"])
+    case.assert_close(y, 0.5 * reference.channel_mix4(xs.astype(np.float64), twin, case.twin_weights))
+    case.assert_state_close(state, twin)
+
+
+@pytest.mark.parametrize("layer", [0, 1])
+@pytest.mark.parametrize("tokens", [1, 9, 40])
+def test_layer_against_the_twin(isa: str, real: str, layer: int, tokens: int) -> None:
+    case = Case(real, layer)
+    xs, state = case.xs(tokens), case.state()
+    twin = case.twin_state(state)
+    expected = reference.layer4(xs.astype(np.float64), twin, case.twin_weights, 1e-5, output_scale=0.5)
+    case.layer.forward(xs, state.data, Workspace(), 2)
+    case.assert_close(xs, expected)
+    case.assert_state_close(state, twin)
+
+
+def test_sequence_equals_single_steps_to_the_last_bit(isa: str, real: str) -> None:
+    case = Case(real, d_model=64, d_att=80, d_ffn=200)
+    xs, state = case.xs(35), case.state()
+    single_state, single = state.data.copy(), xs.copy()
+    workspace = Workspace()
+    for t in range(len(single)):
+        case.layer.forward(single[t : t + 1], single_state, workspace, 1)
+    for threads in (1, 2, 7):
+        sequence, sequence_state = xs.copy(), state.data.copy()
+        case.layer.forward(sequence, sequence_state, workspace, threads)
+        assert sequence.tobytes() == single.tobytes()
+        assert sequence_state.tobytes() == single_state.tobytes()
+
+
+def test_extreme_keys_do_not_overflow(isa: str, real: str) -> None:
+    case = Case(real)
+    case.weights["att.key.weight"] *= 200
+    case.twin_weights["att.key.weight"] *= 200
+    parameters = {name: Parameter(array, real) for name, array in case.weights.items()}
+    xs, state = case.xs(30), case.state()
+    twin = case.twin_state(state)
+    y = rwkv4.TimeMix(case.config, parameters, 1.0).forward(xs, *(state[name] for name in FIELDS[1:]))
+    expected = reference.time_mix4(xs.astype(np.float64), twin, case.twin_weights)
+    assert np.isfinite(y).all()
+    # Keys of about 1,000 have an absolute error of 1e-4 in float32, and e^k has it as its relative error.
+    assert np.abs(y - expected).max() <= (1e-9 if real == "f64" else 1e-2) * np.abs(expected).max()
+
+
+def test_nan_passes_through(isa: str) -> None:
+    case = Case("f32")
+    xs = case.xs(5)
+    xs[2, 3] = np.nan
+    case.layer.forward(xs, case.state().data, Workspace(), 1)
+    assert np.isfinite(xs[:2]).all()
+    assert np.isnan(xs[2:]).any(axis=1).all()
+
+
+def test_every_tensor_matters(real: str) -> None:
+    case = Case(real)
+    xs, state = case.xs(3), case.state().data
+
+    def run(weights: dict[str, np.ndarray]) -> np.ndarray:
+        parameters = {name: Parameter(array, real) for name, array in weights.items()}
+        out = xs.copy()
+        rwkv4.Layer(case.config, 0, parameters, 1.0).forward(out, state.copy(), Workspace(), 1)
+        return out
+
+    usual = run(case.weights)
+    for name, array in case.weights.items():
+        moved = dict(case.weights)
+        moved[name] = array + array.dtype.type(0.05)
+        assert np.abs(run(moved) - usual).max() > 1e-4, name
+
+
+def test_what_is_refused() -> None:
+    case = Case("f32")
+    state, workspace = case.state(), Workspace()
+    with pytest.raises(KernelError, match=r"Layer: expected x \(tokens, 20\) and a state of 112, got \(1, 8\) and 112"):
+        case.layer.forward(np.zeros((1, 8), np.float32), state.data, workspace, 1)
+    with pytest.raises(KernelError, match="Layer: expected numbers of 4 bytes, got 8"):
+        case.layer.forward(np.zeros((1, 20)), state.data.astype(np.float64), workspace, 1)
+    rest = [state[name] for name in FIELDS[1:]]
+    with pytest.raises(KernelError, match=r"TimeMix: expected \(tokens, 20\), got \(1, 8\)"):
+        case.time_mix.forward(np.zeros((1, 8), np.float32), *rest)
+    with pytest.raises(KernelError, match="TimeMix: expected a state of width 24, got 23"):
+        case.time_mix.forward(np.zeros((1, 20), np.float32), rest[0], rest[1][:23], *rest[2:])
+    with pytest.raises(KernelError, match="TimeMix: expected numbers of 4 bytes, got 8"):
+        case.time_mix.forward(np.zeros((1, 20)), *(a.astype(np.float64) for a in rest))
+    with pytest.raises(KernelError, match=r"ChannelMix: expected \(tokens, 20\), got \(1, 8\)"):
+        case.channel_mix.forward(np.zeros((1, 8), np.float32), state["ffn_xx"])
+    with pytest.raises(KernelError, match="ChannelMix: expected numbers of 4 bytes, got 8"):
+        case.channel_mix.forward(np.zeros((1, 20)), state["ffn_xx"].astype(np.float64))
+
+
+def test_no_tokens() -> None:
+    case = Case("f32")
+    state = case.state()
+    before = state.data.copy()
+    case.layer.forward(np.empty((0, 20), np.float32), state.data, Workspace(), 1)
+    assert case.time_mix.forward(np.empty((0, 20), np.float32), *(state[name] for name in FIELDS[1:])).shape == (0, 20)
+    assert case.channel_mix.forward(np.empty((0, 20), np.float32), state["ffn_xx"]).shape == (0, 20)
+    assert (state.data == before).all()

@@ -1,0 +1,51 @@
+"""Storage types: conversions, against ml's usual definition of each."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rwkv_cy.dtypes import STORAGE_TYPES, bf16_to_f32, f32_to_bf16, storage_type, to_storage, widen
+from rwkv_cy.errors import ConfigError
+
+
+def test_every_bf16_survives_the_way_through_f32() -> None:
+    bits = np.arange(1 << 16, dtype=np.uint16)
+    wide = bf16_to_f32(bits)
+    back = f32_to_bf16(wide)
+    numbers = ~np.isnan(wide)
+    assert (back[numbers] == bits[numbers]).all()
+    assert np.isnan(bf16_to_f32(back[~numbers])).all()
+    assert ((back[~numbers] >> 15) == (bits[~numbers] >> 15)).all()
+
+
+def test_bf16_rounds_to_the_nearest_and_ties_to_even() -> None:
+    rng = np.random.default_rng(0)
+    values = (rng.standard_normal(10_000) * 10.0 ** rng.integers(-30, 30, 10_000)).astype(np.float32)
+    below = bf16_to_f32((values.view(np.uint32) >> 16).astype(np.uint16)).astype(np.float64)
+    above = bf16_to_f32(((values.view(np.uint32) >> 16) + 1).astype(np.uint16)).astype(np.float64)
+    rounded = bf16_to_f32(f32_to_bf16(values)).astype(np.float64)
+    best = np.minimum(np.abs(values - below), np.abs(values - above))
+    assert (np.abs(values - rounded) == best).all()
+    # 1 + 2^-8 lies between 1 and 1 + 2^-7, 1 + 3 * 2^-8 between 1 + 2^-7 and 1 + 2^-6: even wins.
+    ties = np.array([1 + 2**-8, 1 + 3 * 2**-8], np.float32)
+    assert bf16_to_f32(f32_to_bf16(ties)).tolist() == [1.0, 1 + 2**-6]
+
+
+@pytest.mark.parametrize("name", STORAGE_TYPES)
+def test_lossless_widening(name: str) -> None:
+    rng = np.random.default_rng(1)
+    stored = to_storage(rng.standard_normal(100).astype(np.float32), "f32", name)
+    assert stored.dtype == STORAGE_TYPES[name].array_dtype
+    for wide in STORAGE_TYPES[name].lossless_in:
+        if wide in ("f32", "f64"):
+            assert (to_storage(widen(stored, name, wide), wide, name) == stored).all()
+
+
+def test_f16_overflow_is_infinite_and_silent() -> None:
+    assert np.isinf(to_storage(np.array([1e6], np.float32), "f32", "f16")).all()
+
+
+def test_unknown_name() -> None:
+    with pytest.raises(ConfigError, match="dtype: expected one of bf16, f16, f32, f64, got 'q3'"):
+        storage_type("q3")

@@ -1,0 +1,99 @@
+"""Threads, processors and memory, as the system and the environment give them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rwkv_cy import runtime
+from rwkv_cy.errors import ConfigError
+
+
+@pytest.fixture(autouse=True)
+def forget() -> Iterator[None]:
+    runtime.set_num_threads(None)
+    yield
+    runtime.set_num_threads(None)
+
+
+def test_setter_argument_and_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert runtime.get_num_threads() == runtime.available_cpus() >= 1
+    runtime.set_num_threads(3)
+    assert runtime.get_num_threads() == runtime.resolve_num_threads(None) == 3
+    assert runtime.resolve_num_threads(5) == 5
+    runtime.set_num_threads(None)
+    monkeypatch.setenv("RWKV_CY_NUM_THREADS", "7")
+    assert runtime.get_num_threads() == 7
+
+
+@pytest.mark.parametrize("value", [0, -1, 1025, True, 2.5, "many"])
+def test_impossible_numbers_of_threads(value: object) -> None:
+    with pytest.raises(ConfigError, match=r"num_threads: expected a number of threads from 1 to 1024, got"):
+        runtime.set_num_threads(value)  # type: ignore[arg-type]
+
+
+def test_impossible_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RWKV_CY_NUM_THREADS", "all")
+    with pytest.raises(
+        ConfigError, match="RWKV_CY_NUM_THREADS: expected a number of threads from 1 to 1024, got 'all'"
+    ):
+        runtime.get_num_threads()
+
+
+def test_instruction_set_override(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RWKV_CY_ISA", " AVX2 ")
+    assert runtime.instruction_set_override() == "avx2"
+    monkeypatch.setenv("RWKV_CY_ISA", "")
+    assert runtime.instruction_set_override() is None
+
+
+def test_siblings_are_one_core(tmp_path: Path) -> None:
+    for cpu, siblings in ((0, "0,2"), (1, "1,3"), (2, "0,2")):
+        folder = tmp_path / f"cpu{cpu}" / "topology"
+        folder.mkdir(parents=True)
+        (folder / "thread_siblings_list").write_text(f"{siblings}\n")
+    assert {runtime._core_of(cpu, tmp_path) for cpu in range(3)} == {"0,2", "1,3"}
+    assert runtime._core_of(9, tmp_path) == "9"
+
+
+def test_control_groups(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.write_text("0::/a/../b\n")
+    root = tmp_path / "fs"
+    (root / "a" / "b").mkdir(parents=True)
+    assert runtime._cgroup_cpus(root, own) is None
+    (root / "cpu.max").write_text("max 100000\n")
+    (root / "a" / "cpu.max").write_text("250000 100000\n")
+    assert runtime._cgroup_cpus(root, own) == 2.5
+    (root / "a" / "b" / "cpu.max").write_text("150000 100000\n")
+    assert runtime._cgroup_cpus(root, own) == 1.5
+    (root / "a" / "b" / "cpu.max").write_text("nonsense\n")
+    assert runtime._cgroup_cpus(root, own) == 2.5
+    own.write_text("4:cpu,cpuacct:/job\n3:memory:/job\n")
+    (root / "cpu" / "job").mkdir(parents=True)
+    (root / "cpu" / "job" / "cpu.cfs_quota_us").write_text("50000\n")
+    (root / "cpu" / "job" / "cpu.cfs_period_us").write_text("100000\n")
+    assert runtime._cgroup_cpus(root, own) == 0.5
+    assert runtime._cgroup_cpus(tmp_path / "nowhere", tmp_path / "nothing") is None
+
+
+def test_a_container_with_less_cpu_than_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    monkeypatch.setattr(runtime, "_core_of", str)
+    for quota, expected in ((None, 64), (0.5, 1), (3.0, 3), (100.0, 64)):
+        monkeypatch.setattr(runtime, "_cgroup_cpus", lambda quota=quota: quota)
+        assert runtime.available_cpus() == expected
+
+
+def test_available_memory(tmp_path: Path) -> None:
+    meminfo = tmp_path / "meminfo"
+    meminfo.write_text("MemTotal: 100 kB\nMemAvailable:   50 kB\n")
+    assert runtime.available_memory(tmp_path, meminfo) == 50 * 1024
+    (tmp_path / "memory.max").write_text("40000\n")
+    (tmp_path / "memory.current").write_text("10000\n")
+    assert runtime.available_memory(tmp_path, meminfo) == 30000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert runtime.available_memory(tmp_path, meminfo) == 50 * 1024
+    assert runtime.available_memory(tmp_path / "no", tmp_path / "no") is None

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from rwkv_cy.errors import StorageError
+from rwkv_cy.source_file import FileIdentity, SourceHash, source_files
+
+
+def test_the_hash_is_that_of_all_files_in_order(tmp_path: Path) -> None:
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.write_bytes(b"x" * 3_000_000)
+    second.write_bytes(b"y")
+    with SourceHash([FileIdentity.of(first), FileIdentity.of(second)]) as source_hash:
+        assert source_hash.hexdigest() == hashlib.sha256(b"x" * 3_000_000 + b"y").hexdigest()
+    assert source_hash.size == 3_000_001
+
+
+def test_leaving_early_stops_the_thread(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # a hole, of hours of hashing
+    with pytest.raises(KeyboardInterrupt), SourceHash([FileIdentity.of(path)]):
+        raise KeyboardInterrupt
+    assert "rwkv_cy-sha256" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.mark.parametrize("change", ["grow", "touch", "replace"])
+def test_a_file_that_changes_is_an_error(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"before")
+    with SourceHash([FileIdentity.of(path)]) as source_hash:
+        if change == "grow":
+            path.write_bytes(b"longer than before")
+        elif change == "touch":
+            os.utime(path, ns=(1, 1))
+        else:
+            (tmp_path / "new").write_bytes(b"before")
+            (tmp_path / "new").replace(path)
+        with pytest.raises(StorageError, match="one that changed while it was read; wait until"):
+            source_hash.hexdigest()
+
+
+def test_a_file_that_vanishes_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"x")
+    source_hash = SourceHash([FileIdentity.of(path)])
+    path.unlink()
+    with source_hash, pytest.raises(StorageError, match="a: No such file or directory; the source could not be read"):
+        source_hash.hexdigest()
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="No such file or directory; give the path of a file that can be read"):
+        FileIdentity.of(tmp_path / "none")
+
+
+def test_a_folder_stands_for_its_shards_in_order(tmp_path: Path) -> None:
+    names = ["model-00002-of-00002.safetensors", "model-00001-of-00002.safetensors", "config.json"]
+    for name in names:
+        (tmp_path / name).write_bytes(b"{}")
+    assert [path.name for path in source_files(tmp_path)] == sorted(names[:2])
+    assert source_files(tmp_path / "config.json") == (tmp_path / "config.json",)

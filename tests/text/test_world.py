@@ -1,0 +1,178 @@
+"""The World tokenizer: any bytes there and back, and the published vocabulary."""
+
+from __future__ import annotations
+
+import sys
+from importlib.machinery import ModuleSpec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rwkv_cy.errors import MissingDependencyError, TokenError, TokenizerError
+from rwkv_cy.text import world as world_module
+from rwkv_cy.text.vocabulary import WORLD_SIZE
+from rwkv_cy.text.world import VOCABULARY_FILE, WorldTokenizer, packaged_vocabulary
+from text.conftest import world_tokens
+
+WORLD = WorldTokenizer(world_tokens())
+
+
+@given(st.one_of(st.binary(max_size=60), st.text(max_size=30).map(str.encode)))
+@settings(deadline=None)
+def test_any_bytes_there_and_back(data: bytes) -> None:
+    ids = WORLD.encode_bytes(data)
+    assert WORLD.decode_bytes(ids) == data
+    assert 0 not in ids
+
+
+@given(st.text(max_size=30))
+@settings(deadline=None)
+def test_any_text_there_and_back(text: str) -> None:
+    ids = WORLD.encode(text)
+    assert ids == WORLD.encode_bytes(text.encode())
+    assert WORLD.decode(ids) == text
+    stream = WORLD.stream()
+    assert "".join(stream.push(i) for i in ids) + stream.finish() == text
+
+
+def test_the_longest_token_wins() -> None:
+    ids = {token: i for i, token in enumerate(world_tokens())}
+    assert WORLD.encode(" In the") == [ids[b" In the"]]
+    assert WORLD.encode("In the he") == [ids[b"In"], ids[b" the"], ids[b" "], ids[b"he"]]
+
+
+def test_characters_over_several_tokens() -> None:
+    ids = {token: i for i, token in enumerate(world_tokens())}
+    stream = WORLD.stream()
+    assert stream.push(ids[b"\xe4\xba"]) == ""
+    assert stream.push(ids[b"\xba"]) == "人"
+    assert stream.push(ids[b"\xf0\x9f\x99"]) == ""
+    assert stream.finish() == "\ufffd"
+
+
+def test_ids_without_bytes_decode_to_nothing() -> None:
+    assert WORLD.decode([0, 98, WORLD_SIZE - 1, 0]) == "a"
+    assert WORLD.end_of_text == 0
+    assert WORLD.vocab_size == 65_536
+
+
+@pytest.mark.parametrize("token", [-1, 65_536, 1 << 64])
+def test_ids_outside(token: int) -> None:
+    with pytest.raises(TokenError, match=f"token 0: expected an id from 0 to 65535, got {token}"):
+        WORLD.decode_bytes([token])
+
+
+@pytest.mark.parametrize("token", [True, 98.0, None, "a"])
+def test_ids_that_are_no_integers(token: Any) -> None:
+    with pytest.raises(TokenError, match="token 1: expected an integer, got"):
+        WORLD.decode([98, token])
+    with pytest.raises(TokenError, match="token 0: expected an integer, got"):
+        WORLD.stream().push(token)
+
+
+def test_bad_bytes_as_asked() -> None:
+    assert WORLD.decode([256]) == "\ufffd"
+    with pytest.raises(TokenizerError, match="expected UTF-8, got a bad byte at place 0"):
+        WORLD.decode([256], errors="strict")
+
+
+def test_what_is_no_text() -> None:
+    with pytest.raises(TokenizerError, match="text: expected str, got bytes; encode_bytes takes bytes"):
+        WORLD.encode(b"a")  # type: ignore[arg-type]
+    with pytest.raises(TokenizerError, match=r"expected characters, got the lone surrogate '\\udfff' at place 0"):
+        WORLD.encode("\udfff")
+    assert WORLD.encode_bytes(bytearray(b"a")) == WORLD.encode_bytes(memoryview(b"a")) == [98]
+
+
+def test_stored_and_restored(world_text: bytes) -> None:
+    tokenizer = WorldTokenizer.from_text(world_text)
+    again = WorldTokenizer.from_bytes(tokenizer.to_bytes())
+    assert again.to_bytes() == WORLD.to_bytes()
+    assert again.encode("In the 人") == tokenizer.encode("In the 人") == WORLD.encode("In the 人")
+
+
+def test_a_vocabulary_without_all_bytes() -> None:
+    tokens = world_tokens()
+    tokens[1 + 0x80] = b""
+    with pytest.raises(TokenizerError, match=r"my: expected a token for each of the 256 bytes, got 255 .* 0x80\)"):
+        WorldTokenizer(tokens, "my")
+
+
+def test_a_vocabulary_of_another_size() -> None:
+    with pytest.raises(TokenizerError, match="vocabulary: expected 65536 ids, got 257"):
+        WorldTokenizer(world_tokens()[:257])
+
+
+def test_a_vocabulary_with_bytes_for_id_0() -> None:
+    with pytest.raises(TokenizerError, match="expected no bytes for id 0, which ends a text, got b'zz'"):
+        WorldTokenizer([b"zz", *world_tokens()[1:]])
+
+
+def test_a_vocabulary_with_a_token_twice() -> None:
+    tokens = world_tokens()
+    tokens[1_000] = tokens[300] = b"twice"
+    with pytest.raises(TokenizerError, match="vocabulary: data: expected different tokens, got .* 300 and 1000"):
+        WorldTokenizer(tokens)
+
+
+def fake_package(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    spec = ModuleSpec("rwkv", None, is_package=True)
+    spec.submodule_search_locations = [str(folder)]
+    monkeypatch.setattr(world_module, "find_spec", lambda name: spec)
+
+
+def test_the_vocabulary_of_an_installed_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / VOCABULARY_FILE).write_bytes(b"1 'a' 1\n")
+    fake_package(monkeypatch, tmp_path)
+    assert packaged_vocabulary() == tmp_path / VOCABULARY_FILE
+
+
+def test_a_package_of_that_name_without_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    fake_package(monkeypatch, tmp_path)
+    with pytest.raises(MissingDependencyError, match=r'pip install "rwkv-cy\[world\]"'):
+        packaged_vocabulary()
+
+
+def test_no_such_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world_module, "find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r'pip install "rwkv-cy\[world\]", or name the file rwkv_vocab'):
+        packaged_vocabulary()
+
+
+def test_a_loaded_module_without_a_spec(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rwkv", ModuleType("rwkv"))
+    with pytest.raises(MissingDependencyError, match="rwkv package"):
+        packaged_vocabulary()
+
+
+@pytest.mark.oracle
+def test_the_published_vocabulary() -> None:
+    """Against the tokenizer of the ``rwkv`` package, which is plain Python and needs no torch."""
+    pytest.importorskip("rwkv", reason="needs the rwkv package")
+    path = packaged_vocabulary()
+    sys.path.insert(0, str(path.parent))
+    try:
+        from rwkv_tokenizer import TRIE_TOKENIZER  # type: ignore[import-not-found]
+    finally:
+        sys.path.pop(0)
+    theirs = TRIE_TOKENIZER(str(path))
+    ours = WorldTokenizer.from_text(path.read_bytes(), str(path))
+    rng = np.random.default_rng(0)
+    texts = [
+        "In the beginning God created",
+        "人生若只如初见 🙂🏳️‍🌈 é\u0301",
+        "def f(x):\n\treturn  x\r\n" * 3,
+        " " * 300,
+    ]
+    data = [text.encode() for text in texts] + [rng.bytes(2_000) for _ in range(5)]
+    data += [ours.decode_bytes(rng.integers(1, 65_530, 300).tolist()) for _ in range(20)]
+    for sample in data:
+        ids = ours.encode_bytes(sample)
+        assert ids == theirs.encodeBytes(sample)
+        assert ours.decode_bytes(ids) == theirs.decodeBytes(ids) == sample
+    assert WorldTokenizer.from_bytes(ours.to_bytes()).encode(texts[1]) == ours.encode(texts[1])
