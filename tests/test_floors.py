@@ -29,7 +29,7 @@ def floor_table() -> list[list[str]]:
         settings: dict[str, Any] = tomllib.load(file)
     contracts = settings["tool"]["importlinter"]["contracts"]
     (layers,) = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
-    return [[room.strip(" ()") for room in re.split("[|:]", line)] for line in layers]
+    return [[room.strip() for room in re.split("[|:]", line)] for line in layers]
 
 
 def imported(source: str, module: str) -> set[str]:
