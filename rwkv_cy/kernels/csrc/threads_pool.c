@@ -22,7 +22,7 @@ enum { MAX_WORKERS = 1023 };
 #define PIECE_BITS 32
 #define PIECE_MASK ((UINT64_C(1) << PIECE_BITS) - 1)
 
-static _Atomic(uint64_t) ticket;
+static _Atomic(uint64_t) ticket = PIECE_MASK; /* no piece to be had */
 static _Atomic(rk_body) job_body;
 static _Atomic(void *) job_context;
 static _Atomic(ptrdiff_t) job_n, job_grain;
@@ -168,6 +168,9 @@ void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *
         return;
     }
     start_workers((threads < pieces ? threads : (int)pieces) - 1);
+    /* Close the old job before its fields change: a late thread's compare-and-swap must not succeed on them. */
+    uint64_t number = atomic_load(&ticket) >> PIECE_BITS;
+    atomic_store(&ticket, ((number + 1) << PIECE_BITS) | PIECE_MASK);
     atomic_store(&job_body, body);
     atomic_store(&job_context, context);
     atomic_store(&job_n, n);
@@ -175,7 +178,7 @@ void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *
     atomic_store(&job_threads, threads);
     atomic_store(&job_pieces, (uint64_t)pieces);
     atomic_store(&finished, 0);
-    atomic_store(&ticket, ((atomic_load(&ticket) >> PIECE_BITS) + 1) << PIECE_BITS);
+    atomic_store(&ticket, (number + 2) << PIECE_BITS);
     if (atomic_load(&sleepers)) {
         pthread_mutex_lock(&lock);
         pthread_cond_broadcast(&new_job);
