@@ -126,14 +126,14 @@ bench: $(BUILT) $(VENV)/.extra-bench ## the measurements of benchmarks/
 
 .PHONY: lint
 lint: $(VENV)/.extra-dev ## ruff, cython-lint and import-linter
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check --no-cache .
+	@$(BIN)/ruff format --no-cache --check .
 	@PATH="$(abspath $(BIN)):$$PATH" cython-lint rwkv_cy
-	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/lint-imports --no-logo --no-cache
 
 .PHONY: format
 format: $(VENV)/.extra-dev ## let ruff mend and lay out what it can
-	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff check --no-cache --fix .
 	@$(BIN)/ruff format .
 
 .PHONY: typecheck

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import struct
@@ -105,7 +106,7 @@ def test_random_bits_of_the_data(model: Path) -> None:
 def test_bytes_between_the_datasets(model: Path) -> None:
     with open_model(model) as file:
         datasets = sorted((offset, offset + spec.nbytes) for spec, offset in file._sealed.datasets())
-        end = next(end for (_, end), (start, _) in zip(datasets, datasets[1:], strict=False) if end < start)
+        end = next(end for (_, end), (start, _) in itertools.pairwise(datasets) if end < start)
         overwrite_at(model, end, b"x")
         report = file.verify()
     assert report.damaged == ()
@@ -198,7 +199,7 @@ def test_versions(model: Path) -> None:
 )
 def test_a_seal_that_lies(model: Path, changes: dict[str, int]) -> None:
     change_seal(model, **changes)
-    with pytest.raises(FormatError, match="expected a seal that fits the file of .* bytes, got one that does not"):
+    with pytest.raises(FormatError, match=r"expected a seal that fits the file of .* bytes, got one that does not"):
         open_model(model)
 
 
@@ -251,7 +252,7 @@ EMB = rb'("path":"parameters/emb.weight",.*?"offset":)\d+'
         (replaced(b'"f32"', b'"u8"'), FormatError, r"expected a parameter, got a dataset of another kind \(u8\)"),
         (replaced(b"emb.weight", b"../weight"), FormatError, "expected a name of letters"),
         (replaced(b"emb.weight", b""), FormatError, "expected a name of letters"),
-        (replaced(b"parameters/emb.weight", b"elsewhere/emb.weight"), FormatError, "expected a parameter, got a dataset"),
+        (replaced(b"parameters/emb", b"elsewhere/emb"), FormatError, "expected a parameter, got a dataset"),
         (replaced(b"blocks.1/ln1", b"blocks.1.ln1"), FormatError, "expected a parameter, got a dataset"),
         (replaced(b"blocks.1/ln1", b"blocks.0/ln1"), FormatError, "expected parameters/blocks.0/ln1.weight once"),
         (pattern(EMB, rb"\g<1>0"), FormatError, "emb.weight: expected it behind the metadata, which ends at"),

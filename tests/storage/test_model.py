@@ -89,7 +89,7 @@ def test_source_is_told_at_the_end(tmp_path: Path) -> None:
 
 
 def test_source_must_fit_at_the_end(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="header: expected at most .* bytes, got .*; shorten it"):
+    with pytest.raises(SpecError, match=r"header: expected at most .* bytes, got .*; shorten it"):
         write_small(tmp_path / "model.h5", finish=lambda: {"name": "x" * (1 << 16)})
     assert list(tmp_path.iterdir()) == []
 
