@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from rwkv_cy.cli.main import main
 
 ROOT = Path(__file__).resolve().parent.parent

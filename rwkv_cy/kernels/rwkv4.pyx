@@ -32,8 +32,6 @@ def _matrix(parameters, name, config, scale=1.0):
     array, dtype = parameters[name].array, parameters[name].dtype
     if (config.dtype == "f64") != (dtype == "f64"):
         array, dtype = widen(array, dtype, config.dtype), config.dtype
-    if not array.flags.c_contiguous or not array.flags.aligned:
-        array = np.ascontiguousarray(array).copy()
     return Matrix(array, dtype, scale)
 
 

@@ -321,5 +321,3 @@ def test_edited_by_another_program(model: Path) -> None:
         file["parameters/emb.weight"].attrs["dtype"] = np.bytes_(b"f16")
     with pytest.raises(RWKVError):
         open_model(model)
-
-

@@ -101,7 +101,8 @@ def test_the_same_input_gives_the_same_file(model: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "shape", [(16384,), (16385,), (1, 1, 40000), (129, 4099), (5, 40, 1111), (3, 1 << 20), (2, 2), (1,), (1, 1), (700, 127)]
+    "shape",
+    [(16384,), (16385,), (1, 1, 40000), (129, 4099), (5, 40, 1111), (3, 1 << 20), (2, 2), (1,), (1, 1), (700, 127)],
 )
 def test_every_layout(tmp_path: Path, shape: tuple[int, ...]) -> None:
     array = np.arange(np.prod(shape), dtype="<f4").reshape(shape)
