@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -65,6 +66,11 @@ def write_small(
     contents = tensors() if contents is None else contents
     write_model(path, header, infos(contents), reader(contents), **options)
     return contents
+
+
+def python(program: str, *arguments: object) -> list[str]:
+    """Return the command that runs a program in a process of its own, with the same modules to import."""
+    return [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}\n{program}", *map(str, arguments)]
 
 
 def overwrite_at(path: Path, offset: int, data: bytes) -> None:

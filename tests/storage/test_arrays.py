@@ -10,7 +10,7 @@ import pytest
 from rwkv_cy.errors import FormatError, SpecError, StorageError, UnsupportedError
 from rwkv_cy.storage import open_model, read_arrays, write_arrays
 from rwkv_cy.storage.sealed import SealedFile
-from tests.storage.small import change_index, overwrite_at, write_small
+from storage.small import change_index, overwrite_at, write_small
 
 ATTRIBUTES = {"fingerprint": "0123abcd", "tokens": 3, "scale": 0.5}
 
@@ -69,9 +69,7 @@ def test_damaged_numbers(path: Path) -> None:
 
 
 def test_files_of_another_kind(path: Path) -> None:
-    with pytest.raises(
-        UnsupportedError, match="expected a file of kind 'other', got 'state'; name a file"
-    ):
+    with pytest.raises(UnsupportedError, match="expected a file of kind 'other', got 'state'; name a file"):
         read_arrays(path, "other")
     with pytest.raises(UnsupportedError, match="expected a file of kind 'model', got 'state'"):
         open_model(path)

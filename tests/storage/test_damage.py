@@ -7,7 +7,6 @@ import os
 import re
 import struct
 import subprocess
-import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +18,7 @@ import pytest
 from rwkv_cy.errors import FormatError, RWKVError, UnsupportedError
 from rwkv_cy.storage import open_model
 from rwkv_cy.storage.schema import HEADER_PATH, PAGE, TOKENIZER_PATH
-from tests.storage.small import BARE_HEADER, change_seal, few_tensors, forge, overwrite_at, tensors, write_small
+from storage.small import BARE_HEADER, change_seal, few_tensors, forge, overwrite_at, python, tensors, write_small
 
 #: Changes one bit after the other of the bytes that open_model() vouches for, and prints those that went unnoticed.
 #: A process of its own: a crash is a failure of one test, not of all.
@@ -84,7 +83,7 @@ def test_every_bit_of_the_structure_flipped(tiny: Path) -> None:
         (len(raw) - 4, len(raw), 8),
     ]
     arguments = [f"{start}:{end}:{bits}" for start, end, bits in spans]
-    done = subprocess.run([sys.executable, "-c", FLIP, tiny, *arguments], capture_output=True, text=True, check=False)
+    done = subprocess.run(python(FLIP, tiny, *arguments), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "done\n", "")
 
 
@@ -158,7 +157,7 @@ def test_left_open_by_a_writer_that_died(model: Path) -> None:
         "import h5py, os, sys; f = h5py.File(sys.argv[1], 'r+', libver='latest', locking=False);"
         "f.swmr_mode = True; os._exit(9)"
     )
-    assert subprocess.run([sys.executable, "-c", program, model], check=False).returncode == 9
+    assert subprocess.run(python(program, model), check=False).returncode == 9
     with pytest.raises(FormatError, match="expected a closed file, got one that an HDF5 writer left open; convert"):
         open_model(model)
 

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -19,14 +18,15 @@ import pytest
 from rwkv_cy.errors import FormatError, StorageError
 from rwkv_cy.parameters import TensorInfo
 from rwkv_cy.storage import open_model, replacement, skeleton, write_model
-from tests.storage.small import HEADER, Array, few_tensors, infos, reader, tensors, write_small
+from storage.small import HEADER, Array, few_tensors, infos, python, reader, tensors, write_small
 
 #: Writes a model to sys.argv[1] and stops for ever, after saying so, at the moment sys.argv[2].
 HANGING = """
 import os, sys, time
 from pathlib import Path
 from rwkv_cy.storage import skeleton
-from tests.storage.small import *
+from rwkv_cy.storage import write_model
+from storage.small import HEADER, infos, reader, tensors
 
 def hang(*arguments):
     print("here", flush=True)
@@ -52,7 +52,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 from rwkv_cy.errors import StorageError
-from tests.storage.small import write_small
+from storage.small import write_small
 limit = int(sys.argv[2])
 resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 try:
@@ -80,7 +80,7 @@ def unchanged(target: Path, older: bytes) -> bool:
 
 @pytest.mark.parametrize("moment", ["structure", "data", "finish", "replaced"])
 def test_killed(target: Path, older: bytes, moment: str) -> None:
-    with subprocess.Popen([sys.executable, "-c", HANGING, target, moment], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(python(HANGING, target, moment), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"here\n"
         process.send_signal(signal.SIGKILL)
@@ -110,7 +110,7 @@ def test_killed(target: Path, older: bytes, moment: str) -> None:
 
 
 def test_killed_before_anything_was_there(target: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", HANGING, target, "data"], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(python(HANGING, target, "data"), stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
         process.kill()
@@ -119,7 +119,7 @@ def test_killed_before_anything_was_there(target: Path) -> None:
 
 @pytest.mark.parametrize("limit", [100, 10_000, 100_000])
 def test_no_room_for_the_file(target: Path, older: bytes, limit: int) -> None:
-    done = subprocess.run([sys.executable, "-c", LIMITED, target, str(limit)], capture_output=True, check=False)
+    done = subprocess.run(python(LIMITED, target, str(limit)), capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     expected = f"{target}: expected room for [0-9]+ bytes, got [0-9]+ and the error 'File too large'; free some space"
     assert re.match(expected, done.stdout.decode())

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from rwkv_cy.storage import write_arrays
-from tests.storage.small import HEADER, tensors, write_small
+from storage.small import HEADER, tensors, write_small
 
 NUMPY = {"f64": "<f8", "f32": "<f4", "f16": "<f2", "bf16": "<u2", "u8": "<u1"}
 

@@ -21,7 +21,7 @@ from rwkv_cy.storage import open_model, verification
 from rwkv_cy.storage.schema import MODEL_KIND
 from rwkv_cy.storage.sealed import SealedFile
 from rwkv_cy.storage.structure import main, structure_problems
-from tests.storage.small import change_seal, write_small
+from storage.small import change_seal, python, write_small
 
 EMB = "parameters/emb.weight"
 KEY = "parameters/blocks.0/att.key.weight"
@@ -302,7 +302,7 @@ from rwkv_cy.storage.structure import structure_problems
 with SealedFile(Path(sys.argv[1]), "model") as sealed:
     print(structure_problems(SimpleNamespace(path=Path(sys.argv[2]), kind="model", datasets=sealed.datasets)))
 """
-    command = [sys.executable, "-c", program, model, model.with_name("forged.h5")]
+    command = python(program, model, model.with_name("forged.h5"))
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     assert "expected no filter, got 1" in done.stdout
     assert not mark.exists()
