@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-import sys
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from rwkv_cy.parameters import ParameterSource, TensorInfo
 from rwkv_cy.storage import StoredTokenizer, is_model_file, open_model, write_model
 from rwkv_cy.storage.sealed import SealedFile
 from rwkv_cy.storage.structure import structure_problems
-from tests.storage.small import BARE_HEADER, HEADER, few_tensors, infos, reader, tensors, write_small
+from storage.small import BARE_HEADER, HEADER, few_tensors, infos, python, reader, tensors, write_small
 
 
 @pytest.fixture
@@ -89,7 +88,7 @@ def test_source_is_told_at_the_end(tmp_path: Path) -> None:
 
 
 def test_source_must_fit_at_the_end(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="header: expected at most .* bytes, got .*; shorten it"):
+    with pytest.raises(SpecError, match=r"header: expected at most .* bytes, got .*; shorten it"):
         write_small(tmp_path / "model.h5", finish=lambda: {"name": "x" * (1 << 16)})
     assert list(tmp_path.iterdir()) == []
 
@@ -153,7 +152,7 @@ def test_opening_needs_no_hdf5(model: Path) -> None:
         "import sys; from rwkv_cy.storage import open_model; m = open_model(sys.argv[1]); m.view('emb.weight').sum();"
         "assert 'h5py' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", program, model], capture_output=True, text=True, check=False)
+    done = subprocess.run(python(program, model), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
