@@ -9,6 +9,7 @@ from checkpoints import write_small
 from rwkv_cy import tokenizer_choice
 from rwkv_cy.convert import convert
 from rwkv_cy.errors import StorageError, TokenizerError
+from rwkv_cy.language_model import load
 from rwkv_cy.sources import open_source
 from rwkv_cy.storage import StoredTokenizer
 from rwkv_cy.text import find_tokenizer
@@ -136,3 +137,13 @@ def test_tokenizers_in_words() -> None:
     assert describe_tokenizer(None) == "none"
     assert describe_tokenizer(StoredTokenizer("bytes", b"")) == "bytes"
     assert describe_tokenizer(StoredTokenizer("world", b"x" * 1234)) == "world (1,234 bytes)"
+
+
+def test_a_checkpoint_that_is_loaded_directly_gets_the_same(small: Path) -> None:
+    pytest.importorskip("tokenizers")
+    write_json(small.with_name("tokenizer.json"))
+    tokenizer = load(small).tokenizer
+    assert tokenizer is not None
+    assert tokenizer.kind == "huggingface"
+    small.with_name("tokenizer.json").unlink()
+    assert load(small).tokenizer is None
