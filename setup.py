@@ -22,8 +22,19 @@ DEBUG = os.environ.get("RWKV_CY_DEBUG", "") not in ("", "0")
 GENERATED = Path("build") / ("cython-debug" if DEBUG else "cython")
 
 C_FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
-#: Ways to ask for OpenMP, (compiler's flags, linker's flags): gcc and clang; Apple's clang with libomp beside it.
-OPENMP_WAYS = ((["-fopenmp"], ["-fopenmp"]), (["-Xpreprocessor", "-fopenmp"], ["-lomp"]))
+#: Who shares the work among threads: our own pool, OpenMP, or nobody; ``RWKV_CY_THREADS`` in the environment says
+#: otherwise. docs/adr has why the pool comes first.
+THREADS = os.environ.get("RWKV_CY_THREADS", "") or "pool"
+THREAD_BACKENDS = {"none": "RK_THREADS_NONE", "pool": "RK_THREADS_POOL", "openmp": "RK_THREADS_OPENMP"}
+#: A program that shows whether a backend builds and runs, and ways to ask for it (compiler's flags, linker's flags).
+POOL_PROBE = """
+#include <pthread.h>
+#include <stdatomic.h>
+static _Atomic(int) n;
+static void *f(void *p) { atomic_fetch_add(&n, 1); return p; }
+int main(void) { pthread_t id; return pthread_create(&id, 0, f, 0) || pthread_join(id, 0) || atomic_load(&n) != 1; }
+"""
+POOL_WAYS = ((["-pthread"], ["-pthread"]),)
 OPENMP_PROBE = """
 #include <omp.h>
 int main(void) { int n = 0;
@@ -31,10 +42,13 @@ int main(void) { int n = 0;
 n += 1;
 return n < 1 || omp_get_max_threads() < 1; }
 """
-NO_OPENMP = (
-    "rwkv_cy: the C compiler has no OpenMP, so the kernels will run on one thread; for more, build again with gcc, "
-    "or with clang and its libomp (Debian, Ubuntu: libomp-dev; macOS: 'brew install libomp', and its folders in "
-    "CPPFLAGS=-I... and LDFLAGS=-L...)."
+#: gcc and clang; Apple's clang with libomp beside it.
+OPENMP_WAYS = ((["-fopenmp"], ["-fopenmp"]), (["-Xpreprocessor", "-fopenmp"], ["-lomp"]))
+PROBES = {"pool": (POOL_PROBE, POOL_WAYS), "openmp": (OPENMP_PROBE, OPENMP_WAYS)}
+ONE_THREAD = (
+    "rwkv_cy: the C compiler cannot build programs with {}, so the kernels will run on one thread; for more, build "
+    "again with gcc, or with clang (for OpenMP with its libomp: Debian, Ubuntu: libomp-dev; macOS: "
+    "'brew install libomp', and its folders in CPPFLAGS=-I... and LDFLAGS=-L...)."
 )
 
 
@@ -63,14 +77,17 @@ class BuildExt(build_ext):
         """Build all extensions."""
         if self.compiler.compiler_type != "unix":
             sys.exit("rwkv_cy: the kernels are written for gcc and clang; on Windows, build within WSL.")
-        compile_openmp, link_openmp = self.openmp_flags()
+        backend, compile_threads, link_threads = self.thread_backend()
         generated = {extension.name: extension.sources for extension in self.cythonized()}
         for extension in self.extensions:
             extension.sources = generated[extension.name]
             extension.depends = ["setup.py", *(path.as_posix() for path in sorted(C_KERNELS.glob("*.h")))]
-            extension.extra_compile_args = C_FLAGS + compile_openmp
-            extension.extra_link_args = link_openmp
-            extension.define_macros = [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")]
+            extension.extra_compile_args = C_FLAGS + compile_threads
+            extension.extra_link_args = link_threads
+            extension.define_macros = [
+                ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
+                ("RK_THREADS", THREAD_BACKENDS[backend]),
+            ]
         super().build_extensions()
 
     def cythonized(self) -> list[Extension]:
@@ -89,12 +106,17 @@ class BuildExt(build_ext):
         )
         return result
 
-    def openmp_flags(self) -> tuple[list[str], list[str]]:
-        """Return the flags of the first way in which a program with OpenMP builds and runs; none, and say so."""
+    def thread_backend(self) -> tuple[str, list[str], list[str]]:
+        """Return the backend that was asked for, with its flags; where the compiler has none, "none", and say so."""
+        if THREADS not in THREAD_BACKENDS:
+            sys.exit(f"rwkv_cy: RWKV_CY_THREADS: expected one of {', '.join(THREAD_BACKENDS)}, got {THREADS!r}.")
+        if THREADS == "none":
+            return "none", [], []
+        program, ways = PROBES[THREADS]
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder, "probe.c")
-            source.write_text(OPENMP_PROBE)
-            for compile_flags, link_flags in OPENMP_WAYS:
+            source.write_text(program)
+            for compile_flags, link_flags in ways:
                 steps = (
                     [*self.compiler.compiler_so, *compile_flags, "-c", source, "-o", f"{folder}/probe.o"],
                     [*self.compiler.linker_exe, f"{folder}/probe.o", *link_flags, "-o", f"{folder}/probe"],
@@ -105,9 +127,9 @@ class BuildExt(build_ext):
                         subprocess.run(step, check=True, capture_output=True)
                 except (OSError, subprocess.CalledProcessError):
                     continue
-                return compile_flags, link_flags
-        print(NO_OPENMP, file=sys.stderr)
-        return [], []
+                return THREADS, compile_flags, link_flags
+        print(ONE_THREAD.format({"pool": "POSIX threads", "openmp": "OpenMP"}[THREADS]), file=sys.stderr)
+        return "none", [], []
 
 
 setup(

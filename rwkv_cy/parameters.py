@@ -36,7 +36,7 @@ class Parameter:
 
 
 def as_parameter(value: Parameter | npt.NDArray[Any]) -> Parameter:
-    """Return a plain float64, float32 or float16 array as a Parameter; a Parameter as it is.
+    """Return a plain float64, float32 or float16 array as a Parameter; contiguous and aligned in both cases.
 
     Raises
     ------
@@ -44,10 +44,10 @@ def as_parameter(value: Parameter | npt.NDArray[Any]) -> Parameter:
         If the array is of another type.
     """
     if isinstance(value, Parameter):
-        return value
+        return Parameter(np.require(value.array, requirements=["C", "A"]), value.dtype)
     for name, storage in STORAGE_TYPES.items():
         if value.dtype == storage.array_dtype and storage.array_dtype.kind == "f":
-            return Parameter(value, name)
+            return as_parameter(Parameter(value, name))
     raise SpecError(f"parameter: expected an array of float64, float32 or float16, got {value.dtype}")
 
 
@@ -91,8 +91,11 @@ class ParameterSource(Protocol):
     path: Path
     #: Name of the format: "hdf5", "pth", "pth-legacy", "safetensors", "huggingface", "rwkvcpp".
     format: str
-    #: What else the file says, for display and for the tokenizer: plain str to str.
-    metadata: Mapping[str, str]
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What else the file says, for display and for the tokenizer: plain str to str."""
+        ...
 
     def names(self) -> tuple[str, ...]:
         """Canonical names, in the file's order."""

@@ -53,7 +53,7 @@ def _run(arguments: argparse.Namespace) -> int:
             "instruction set": facts["instruction_set"],
             "this CPU runs": ", ".join(facts["instruction_sets_available"]),
             "this build has": ", ".join(facts["instruction_sets_built"]),
-            "OpenMP": "yes" if facts["openmp"] else "no",
+            "threads by": facts["thread_backend"],
             "libraries": ", ".join(libraries),
             "demo model": facts["demo_model"] or "not installed",
         }
@@ -71,7 +71,7 @@ def _facts() -> dict[str, Any]:
         "instruction_set": dispatch.active_instruction_set(),
         "instruction_sets_available": list(dispatch.available_instruction_sets()),
         "instruction_sets_built": list(dispatch.built_instruction_sets()),
-        "openmp": dispatch.has_openmp(),
+        "thread_backend": dispatch.thread_backend(),
         "libraries": {name: _version(name) for name in _LIBRARIES},
         "demo_model": _demo_model(),
     }

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from rwkv_cy.dtypes import storage_type
 from rwkv_cy.errors import FormatError
 from rwkv_cy.formats.base import FileBytes
+from rwkv_cy.formats.metadata import own_metadata
 from rwkv_cy.parameters import TensorInfo, check_buffer
 
 __all__ = ["RawSource", "RawTensor", "check_buffer"]
@@ -37,7 +38,7 @@ class RawSource:
     tensors : mapping of str to RawTensor
         By canonical name, in the file's order.
     metadata : mapping of str to str
-        What else the file says.
+        What else the file says; keys that only a reader may set are dropped.
 
     Raises
     ------
@@ -61,7 +62,7 @@ class RawSource:
                 )
         self.path = file.path
         self.format = format
-        self.metadata = metadata
+        self.metadata: Mapping[str, str] = own_metadata(metadata)
         self._file = file
         self._tensors = dict(tensors)
 

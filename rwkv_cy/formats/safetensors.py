@@ -13,7 +13,6 @@ from typing import Any
 from rwkv_cy.dtypes import STORAGE_TYPES
 from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.base import MAX_HEADER_BYTES, FileBytes, add_entry, check_name, check_shape
-from rwkv_cy.formats.metadata import own_metadata
 from rwkv_cy.formats.raw import RawSource, RawTensor
 from rwkv_cy.parameters import TensorInfo
 from rwkv_cy.strict_json import parse_object
@@ -31,7 +30,7 @@ _TAKEN = {"F64": "f64", "F32": "f32", "F16": "f16", "BF16": "bf16"}
 def open_safetensors(path: Path) -> RawSource:
     """Open a safetensors file, under the names and shapes that it uses itself.
 
-    The source's metadata is the header's ``__metadata__``, less what only a reader may say.
+    The source's metadata is the header's ``__metadata__``.
 
     Raises
     ------
@@ -45,7 +44,7 @@ def open_safetensors(path: Path) -> RawSource:
     file = FileBytes(path)
     try:
         header, data_start = _read_header(file)
-        metadata = own_metadata(_check_metadata(path, header.pop(_METADATA, {})))
+        metadata = _check_metadata(path, header.pop(_METADATA, {}))
         tensors: dict[str, RawTensor] = {}
         for name, entry in header.items():
             add_entry(path, tensors, name, _tensor(path, name, entry, data_start))
@@ -75,7 +74,7 @@ def _read_header(file: FileBytes) -> tuple[dict[str, Any], int]:
     return parse_object(file.path, "header", raw, _HEADER_DEPTH), _LENGTH_BYTES + length
 
 
-def _check_metadata(path: Path, metadata: object) -> dict[str, str]:
+def _check_metadata(path: Path, metadata: object) -> Mapping[str, str]:
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise FormatError(f"{path}: {_METADATA}: expected texts by name, got something else; the file is damaged")
     return metadata

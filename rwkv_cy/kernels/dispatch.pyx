@@ -4,6 +4,9 @@ from rwkv_cy import runtime
 from rwkv_cy.errors import ConfigError
 
 cdef extern from "rk.h" nogil:
+    enum:
+        RK_THREADS
+
     ctypedef struct rk_table:
         const char *name
         rk_ops f32
@@ -11,7 +14,6 @@ cdef extern from "rk.h" nogil:
 
     const rk_table *rk_available(int i)
     const char *rk_built(int i)
-    bint rk_has_openmp()
     size_t rk_matmul_scratch(const rk_ops *, size_t, Py_ssize_t, Py_ssize_t, int)
     void rk_matmul(const rk_ops *, size_t, const rk_matrix *, const void *, Py_ssize_t, void *, void *, int)
     void rk_layer_norm(const rk_ops *, const void *, const void *, const void *, double, Py_ssize_t, Py_ssize_t,
@@ -82,9 +84,9 @@ def active_instruction_set():
     return _active.name.decode("ascii")
 
 
-def has_openmp():
-    """Whether the kernels were built with OpenMP; without it they run on one thread."""
-    return bool(rk_has_openmp())
+def thread_backend():
+    """Who shares the work among threads in this build: "pool" (our own), "openmp", or "none" (one thread)."""
+    return ("none", "pool", "openmp")[RK_THREADS]
 
 
 cdef const rk_ops *active_ops(bint double_precision) except NULL:

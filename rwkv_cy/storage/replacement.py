@@ -18,7 +18,8 @@ __all__ = ["Replacement"]
 
 #: A temporary file that nobody has written to for so long belongs to a writer that died.
 _ABANDONED_SECONDS = 24 * 3600
-#: Bytes of one system call. With 4 MiB Linux looks for huge pages to cache them in, which took six times as long.
+#: Bytes in one write. From 1 MiB on, Linux backs a write with pages of 2 MiB, and under a hypervisor that takes free
+#: memory back, getting those costs ten times as much as the write.
 _WRITE_BYTES = 256 << 10
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)

@@ -177,7 +177,7 @@ def generate(
     seed : int or numpy.random.Generator, optional
         The same seed gives the same text. None is a different text each time.
     stop : str or iterable of str
-        The text ends before the first of these.
+        The text ends before the first of these to be complete.
     stop_tokens : iterable of int, optional
         The text ends before the first of these. None is the tokenizer's end-of-text token, if it has one.
     tokenizer : Tokenizer, optional

@@ -80,7 +80,8 @@ class Sampler:
         if np.shape(logits) != (self.vocab_size,):
             raise GenerationError(f"logits: expected shape ({self.vocab_size},), got {np.shape(logits)}")
         adjusted, scratch = self._work[: self.vocab_size], self._work[self.vocab_size :]
-        adjusted[:] = logits
+        with np.errstate(over="ignore"):  # float64 beyond float32: found below
+            adjusted[:] = logits
         if not np.isfinite(adjusted).all():
             bad = int(np.flatnonzero(~np.isfinite(adjusted))[0])
             raise GenerationError(

@@ -10,7 +10,7 @@ __all__ = ["StopStrings"]
 
 
 class StopStrings:
-    """A filter between pieces of text and their reader: lets through what stands before the first stop string.
+    """A filter between pieces of text and their reader: what stands before the first complete stop string comes out.
 
     Parameters
     ----------
@@ -44,9 +44,10 @@ class StopStrings:
         if self.stopped:
             return ""
         held = self._held + text
-        found = [place for place in map(held.find, self._stops) if place >= 0]
+        # The stop that is complete first, of those the one that began first: so it does not matter how a text is cut.
+        found = [(held.index(stop) + len(stop), held.index(stop)) for stop in self._stops if stop in held]
         self.stopped = bool(found)
-        end = min(found) if found else len(held) - self._open_end(held)
+        end = min(found)[1] if found else len(held) - self._open_end(held)
         self._held = "" if self.stopped else held[end:]
         return held[:end]
 

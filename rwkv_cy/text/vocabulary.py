@@ -107,7 +107,7 @@ def is_packed(data: bytes) -> bool:
 
 
 def pack(tokens: Sequence[bytes]) -> bytes:
-    """Write the compact form: magic, number of ids (u32), the length of each (u16), the bytes of all; little-endian."""
+    """Write the compact form, as docs/tokenizers.md specifies it."""
     lengths = np.fromiter(map(len, tokens), dtype=_LENGTH, count=len(tokens))
     return _HEADER.pack(MAGIC, len(tokens)) + lengths.tobytes() + b"".join(tokens)
 

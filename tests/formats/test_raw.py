@@ -42,6 +42,11 @@ def test_is_a_parameter_source(source: RawSource) -> None:
             source.info("b")
 
 
+def test_a_file_cannot_name_another_to_be_opened(path: Path) -> None:
+    with RawSource(FileBytes(path), "raw", {}, {"tokenizer_path": "/etc/passwd", "key": "value"}) as source:
+        assert source.metadata == {"key": "value"}
+
+
 def test_reads_whole_and_in_pieces(source: RawSource) -> None:
     with source:
         whole, piece, odd = np.empty(6, "<f4"), np.empty(2, "<f4"), np.empty(2, "<f4")

@@ -60,5 +60,5 @@ def test_ways_to_treat_bad_bytes() -> None:
     assert decode_text(b"a\xff", "ignore") == "a"
     with pytest.raises(TokenizerError, match="expected UTF-8, got a bad byte at place 1"):
         decode_text(b"a\xff", "strict")
-    with pytest.raises(TokenizerError, match="errors: expected .* got 'surrogateescape'"):
+    with pytest.raises(TokenizerError, match=r"errors: expected .* got 'surrogateescape'"):
         decode_text(b"a", "surrogateescape")

@@ -17,7 +17,7 @@ from rwkv_cy.errors import MissingDependencyError, TokenError, TokenizerError
 from rwkv_cy.text import world as world_module
 from rwkv_cy.text.vocabulary import WORLD_SIZE
 from rwkv_cy.text.world import VOCABULARY_FILE, WorldTokenizer, packaged_vocabulary
-from text.conftest import world_tokens
+from text.samples import world_tokens
 
 WORLD = WorldTokenizer(world_tokens())
 
@@ -116,7 +116,7 @@ def test_a_vocabulary_with_bytes_for_id_0() -> None:
 def test_a_vocabulary_with_a_token_twice() -> None:
     tokens = world_tokens()
     tokens[1_000] = tokens[300] = b"twice"
-    with pytest.raises(TokenizerError, match="vocabulary: data: expected different tokens, got .* 300 and 1000"):
+    with pytest.raises(TokenizerError, match=r"vocabulary: data: expected different tokens, got .* 300 and 1000"):
         WorldTokenizer(tokens)
 
 

@@ -76,15 +76,20 @@ const rk_table *rk_available(int i);
 /* The name of the i-th table in this build, best first; NULL past the end. */
 const char *rk_built(int i);
 
-/* --- threads and the drivers that use them (parallel.c, drive.c) --- */
+/* --- threads (threads_pool.c, threads_other.c) and the drivers that use them (drive.c) --- */
+
+/* Who shares the work among threads; setup.py chooses. */
+#define RK_THREADS_NONE 0
+#define RK_THREADS_POOL 1
+#define RK_THREADS_OPENMP 2
+#ifndef RK_THREADS
+#define RK_THREADS RK_THREADS_NONE
+#endif
 
 typedef void (*rk_body)(void *context, ptrdiff_t begin, ptrdiff_t end, int thread);
 
 /* Call body over pieces of [0, n), each of `grain` items (the last may be shorter), on up to `threads` threads. */
 void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *context);
-
-/* Whether this build has OpenMP. */
-int rk_has_openmp(void);
 
 /* Bytes of scratch that rk_matmul needs for so many tokens, columns and threads, for any matrix. */
 size_t rk_matmul_scratch(const rk_ops *ops, size_t itemsize, ptrdiff_t tokens, ptrdiff_t cols, int threads);

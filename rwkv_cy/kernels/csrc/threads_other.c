@@ -1,34 +1,30 @@
-/* Work shared among threads: the one place that knows OpenMP. */
+/* Work shared among threads where the pool is not: by OpenMP, or not at all. */
 #include "rk.h"
 
-#if defined(_OPENMP)
+#if RK_THREADS == RK_THREADS_OPENMP
+
 #include <omp.h>
 #include <pthread.h>
 
 /* The threads of an OpenMP runtime do not live on in a forked child, and GNU's waits for them forever:
  * a child computes on its one thread. */
 static int forked;
+
 static void after_fork(void) { forked = 1; }
 
-static void register_handler(void) { pthread_atfork(NULL, NULL, after_fork); }
-
-static void watch_forks(void)
-{
-    static pthread_once_t once = PTHREAD_ONCE_INIT;
-    pthread_once(&once, register_handler);
-}
-
-int rk_has_openmp(void) { return 1; }
+static void register_fork_handler(void) { pthread_atfork(NULL, NULL, after_fork); }
 
 void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *context)
 {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
     ptrdiff_t pieces = (n + grain - 1) / grain;
+    if (n <= 0) return;
     if (threads > pieces) threads = (int)pieces;
     if (threads <= 1 || forked) {
-        if (n > 0) body(context, 0, n, 0);
+        body(context, 0, n, 0);
         return;
     }
-    watch_forks();
+    pthread_once(&once, register_fork_handler);
 #pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
     for (ptrdiff_t i = 0; i < pieces; i++) {
         ptrdiff_t begin = i * grain;
@@ -36,9 +32,7 @@ void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *
     }
 }
 
-#else
-
-int rk_has_openmp(void) { return 0; }
+#elif RK_THREADS == RK_THREADS_NONE
 
 void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *context)
 {
@@ -47,4 +41,6 @@ void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *
     if (n > 0) body(context, 0, n, 0);
 }
 
+#else
+typedef int rk_no_other_threads; /* an empty file is no C */
 #endif

@@ -1,0 +1,111 @@
+"""Synthetic checkpoints of the official shapes: seeded, written as torch.save writes them, in bounded memory."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.torch_archive import ArchiveTensor, write_archive
+from rwkv_cy import Config
+from rwkv_cy.architectures import ARCHITECTURES
+from rwkv_cy.dtypes import to_storage
+from rwkv_cy.parameters import ParameterSpec
+
+__all__ = ["DTYPES", "FOLDER", "SHAPES", "cached_checkpoint", "write_checkpoint"]
+
+SHAPES = {
+    "169m": Config(d_model=768, num_layers=12, vocab_size=50277),
+    "430m": Config(d_model=1024, num_layers=24, vocab_size=50277),
+}
+DTYPES = ("f32", "f16", "bf16")
+#: Where the benchmarks keep what they make.
+FOLDER = Path("build") / "bench"
+
+#: Elements drawn at a time.
+_BLOCK = 1 << 20
+#: Scales of the official initialisation; the matrices that it leaves zero are filled, with half of what is usual.
+_SCALES = {"att.value": 1.0, "ffn.key": 1.0}
+_OTHER_SCALE = 0.5
+
+
+def write_checkpoint(path: Path, config: Config, dtype: str = "f32", seed: int = 0) -> None:
+    """Write a checkpoint of random weights; the same arguments and the same file name give the same bytes.
+
+    Vectors have their official initial values. A matrix is drawn from a normal distribution with the variance that
+    the elements of the official orthogonal one have, scale² / columns, since an orthogonal draw of the head alone
+    takes longer than all of this. The embedding is uniform in ±1e-4, as the official one.
+
+    Parameters
+    ----------
+    path : Path
+        The file. It appears there when it is finished; an older one is replaced.
+    config : Config
+        Dimensions, with a vocabulary.
+    dtype : {"f32", "f16", "bf16", "f64"}
+        Storage type of every tensor.
+    seed : int
+        Of the random numbers.
+    """
+    tensors = [
+        ArchiveTensor(spec.name, dtype, spec.shape, _blocks(spec, dtype, np.random.default_rng((seed, index))))
+        for index, spec in enumerate(ARCHITECTURES[config.architecture].parameters(config))
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # The archive names its folder after the file: the unfinished one is called alike, in a folder of its own.
+    unfinished = path.parent / f".{path.name}.part" / path.name
+    unfinished.parent.mkdir(exist_ok=True)
+    try:
+        write_archive(unfinished, tensors)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+        unfinished.parent.rmdir()
+
+
+def _blocks(spec: ParameterSpec, dtype: str, rng: np.random.Generator) -> Iterator[npt.NDArray[Any]]:
+    if spec.role == "vector":
+        yield to_storage(spec.initialise(rng).astype("<f4").reshape(-1), "f32", dtype)
+        return
+    size = int(np.prod(spec.shape))
+    for start in range(0, size, _BLOCK):
+        count = min(_BLOCK, size - start)
+        yield to_storage(_draw(spec, rng, count), "f32", dtype)
+
+
+def _draw(spec: ParameterSpec, rng: np.random.Generator, count: int) -> npt.NDArray[np.float32]:
+    if spec.role == "embedding":
+        return (rng.random(count, np.float32) - np.float32(0.5)) * np.float32(2e-4)
+    name = ".".join(spec.name.split(".")[-3:-1])
+    scale = _SCALES.get(name, _OTHER_SCALE) / np.sqrt(spec.shape[1])
+    return rng.standard_normal(count, np.float32) * np.float32(scale)
+
+
+def cached_checkpoint(shape: str, dtype: str, folder: Path = FOLDER) -> Path:
+    """Return the checkpoint of that shape and type in `folder`; it is written if it is not there."""
+    path = folder / f"{shape}-{dtype}.pth"
+    if not path.exists():
+        write_checkpoint(path, SHAPES[shape], dtype)
+    return path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.checkpoints", description=__doc__)
+    parser.add_argument("shape", choices=SHAPES)
+    parser.add_argument("path", type=Path)
+    parser.add_argument("--dtype", choices=DTYPES, default="f32")
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    if arguments.path.exists():
+        print(f"{arguments.path} is there already")
+        return
+    write_checkpoint(arguments.path, SHAPES[arguments.shape], arguments.dtype, arguments.seed)
+    print(f"{arguments.path}: {arguments.path.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()

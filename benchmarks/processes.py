@@ -1,0 +1,65 @@
+"""Other processes: how long they take, and the memory that is theirs alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+__all__ = ["Run", "anonymous_bytes", "run"]
+
+_SAMPLE_SECONDS = 0.002
+
+
+@dataclass(frozen=True)
+class Run:
+    """What a command took.
+
+    Attributes
+    ----------
+    seconds : float
+        From its start to its end.
+    anonymous_bytes : int
+        The most anonymous memory (RssAnon) that it was seen with, sampled every 2 ms: what the process allocated,
+        without pages of mapped files.
+    """
+
+    seconds: float
+    anonymous_bytes: int
+
+
+def run(command: Sequence[str], *, sample: bool = False) -> Run:
+    """Run a command to its end; its output is thrown away, and it ends this program if it fails.
+
+    Parameters
+    ----------
+    command : sequence of str
+    sample : bool
+        Whether to watch its memory. Costs a core 1 % of its time.
+    """
+    start = time.perf_counter()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as child:
+        peak = 0
+        while sample and child.poll() is None:
+            peak = max(peak, anonymous_bytes(child.pid))
+            time.sleep(_SAMPLE_SECONDS)
+        _, errors = child.communicate()
+    seconds = time.perf_counter() - start
+    if child.returncode != 0:
+        sys.exit(f"{' '.join(command)}: exit code {child.returncode}: {errors.decode(errors='replace').strip()}")
+    return Run(seconds, peak)
+
+
+def anonymous_bytes(pid: int | str = "self") -> int:
+    """Return RssAnon of a process, 0 if it has ended."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    for line in status.splitlines():
+        if line.startswith("RssAnon:"):
+            return int(line.split()[1]) * 1024
+    return 0

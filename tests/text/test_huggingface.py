@@ -1,0 +1,201 @@
+"""tokenizer.json through the tokenizers library: exact bytes, whole characters, errors of our own."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rwkv_cy.errors import MissingDependencyError, TokenError, TokenizerError
+from rwkv_cy.text.huggingface import MAX_ID, MAX_JSON_BYTES, HuggingFaceTokenizer
+from text.samples import byte_level_json
+
+tokenizers = pytest.importorskip("tokenizers", reason="needs the tokenizers library, of the extra [text]")
+
+BPE = HuggingFaceTokenizer(byte_level_json())
+#: Decodes whole texts only: words, joined by spaces.
+WORDS = json.dumps(
+    {
+        "version": "1.0",
+        "added_tokens": [],
+        "pre_tokenizer": {"type": "Whitespace"},
+        "model": {"type": "WordLevel", "vocab": {"in": 0, "the": 1, "é": 2}, "unk_token": "none"},
+    }
+).encode()
+#: Decodes bytes written as <0x..>, as sentencepiece does.
+FALLBACK = json.dumps(
+    {
+        "version": "1.0",
+        "added_tokens": [],
+        "decoder": {"type": "Sequence", "decoders": [{"type": "ByteFallback"}, {"type": "Fuse"}]},
+        "model": {
+            "type": "BPE",
+            "vocab": {"a": 0, "<0xE4>": 1, "<0xBA>": 2, "<0xFF>": 3},
+            "merges": [],
+            "byte_fallback": True,
+        },
+    }
+).encode()
+
+
+def with_token(content: str, token_id: int) -> bytes:
+    data = json.loads(byte_level_json())
+    data["model"]["vocab"][content] = token_id
+    return json.dumps(data).encode()
+
+
+@given(st.text(max_size=30).filter(lambda text: "<|" not in text))  # special tokens decode to nothing
+@settings(deadline=None)
+def test_any_text_there_and_back(text: str) -> None:
+    ids = BPE.encode(text)
+    assert BPE.decode_bytes(ids) == text.encode()
+    assert BPE.decode(ids) == text
+    stream = BPE.stream()
+    assert "".join(stream.push(i) for i in ids) + stream.finish() == text
+
+
+@given(st.lists(st.integers(0, BPE.vocab_size - 1), max_size=30))
+@settings(deadline=None)
+def test_any_ids_as_the_library_decodes_them(ids: list[int]) -> None:
+    # the library writes an added token as text, as we do, but for one whose every character stands for a byte
+    ids = [i for i in ids if BPE.decode_bytes([i]) != "é!".encode()]
+    library = tokenizers.Tokenizer.from_str(byte_level_json().decode())
+    assert BPE.decode(ids) == library.decode(ids)
+
+
+def test_added_tokens() -> None:
+    content = {BPE.decode_bytes([i]): i for i in range(BPE.vocab_size)}
+    assert content[b"   "]
+    assert content["é!".encode()]
+    assert BPE.decode_bytes([0]) == b""  # special
+    assert BPE.end_of_text == 0
+    assert BPE.encode("<|endoftext|>") == [0]
+
+
+def test_nothing_is_cut() -> None:
+    """The file asks for texts of at most 4 tokens."""
+    assert len(BPE.encode("abcdefghijkl")) == 12
+
+
+def test_ids_that_the_file_leaves_out_decode_to_nothing() -> None:
+    tokenizer = HuggingFaceTokenizer(with_token("far", 1_000))
+    assert tokenizer.vocab_size == 1_001
+    assert tokenizer.decode_bytes([1_000, 999, 998]) == b"far"
+
+
+def test_ids_outside() -> None:
+    with pytest.raises(TokenError, match=f"token 0: expected an id from 0 to {BPE.vocab_size - 1}, got"):
+        BPE.decode([BPE.vocab_size])
+
+
+def test_half_characters_are_held_back() -> None:
+    ids = BPE.encode("人é🙂")
+    stream = BPE.stream()
+    pieces = [stream.push(i) for i in ids]
+    assert [p for p in pieces if p] == ["人", "é", "🙂"]
+    assert stream.push(ids[0]) == ""
+    assert stream.finish() == "\ufffd"
+
+
+def test_decoders_that_join_words() -> None:
+    tokenizer = HuggingFaceTokenizer(WORDS)
+    ids = tokenizer.encode("in the é")
+    assert ids == [0, 1, 2]
+    assert tokenizer.decode_bytes(ids) == "in the é".encode()
+    stream = tokenizer.stream()
+    assert [stream.push(i) for i in ids] == ["in", " the", " é"]
+    assert stream.finish() == ""
+    assert stream.push(1) == "the"
+    assert tokenizer.end_of_text is None
+    with pytest.raises(TokenError, match="token 0: expected an id from 0 to 2, got 3"):
+        stream.push(3)
+
+
+def test_decoders_that_look_at_neighbours() -> None:
+    tokenizer = HuggingFaceTokenizer(FALLBACK)
+    stream = tokenizer.stream()
+    assert [stream.push(i) for i in (0, 1, 2, 2, 0)] == ["a", "", "", "人", "a"]
+    assert [stream.push(3), stream.push(0), stream.finish()] == ["", "\ufffda", ""]
+    assert stream.push(1) == ""
+    assert stream.finish() == "\ufffd"
+
+
+def test_text_that_the_vocabulary_lacks() -> None:
+    with pytest.raises(TokenizerError, match=r"text: expected what this tokenizer.json can encode, got"):
+        HuggingFaceTokenizer(WORDS).encode("unknown")
+
+
+def test_what_is_no_text() -> None:
+    with pytest.raises(TokenizerError, match="lone surrogate"):
+        BPE.encode("\ud800")
+    with pytest.raises(TokenizerError, match="text: expected str, got int"):
+        BPE.encode(3)  # type: ignore[arg-type]
+    assert BPE.encode_bytes("é".encode()) == BPE.encode("é")
+    with pytest.raises(TokenizerError, match="expected UTF-8, got a bad byte at place 1"):
+        BPE.encode_bytes(b"a\xff")
+
+
+def test_stored_and_restored() -> None:
+    again = HuggingFaceTokenizer(BPE.to_bytes())
+    assert again.to_bytes() == BPE.to_bytes() == byte_level_json()
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"{", b"{}", b"[1]", b"\xff\xfe", b"{" * 100_000, b'{"model": {"type": "BPE"}}', byte_level_json()[:-9]],
+)
+def test_damaged_files(data: bytes) -> None:
+    with pytest.raises(TokenizerError, match=r"my.json: expected a tokenizer.json, got: "):
+        HuggingFaceTokenizer(data, "my.json")
+
+
+def test_a_file_that_is_too_long() -> None:
+    with pytest.raises(TokenizerError, match=f"expected at most {MAX_JSON_BYTES} bytes"):
+        HuggingFaceTokenizer(bytes(MAX_JSON_BYTES + 1))
+
+
+def test_an_empty_vocabulary() -> None:
+    data = json.loads(WORDS)
+    data["model"]["vocab"] = {}
+    with pytest.raises(TokenizerError, match="expected a vocabulary, got an empty one"):
+        HuggingFaceTokenizer(json.dumps(data).encode())
+
+
+def test_ids_far_out() -> None:
+    with pytest.raises(TokenizerError, match=f"expected ids below {MAX_ID}, got 4000000000"):
+        HuggingFaceTokenizer(with_token("far", 4_000_000_000))
+
+
+def test_errors_that_are_not_the_librarys_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Interrupted:
+        @staticmethod
+        def from_str(text: str) -> Any:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(tokenizers, "Tokenizer", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        HuggingFaceTokenizer(byte_level_json())
+
+
+def test_panics_of_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    class PanicException(BaseException):
+        pass
+
+    class Panicking:
+        @staticmethod
+        def from_str(text: str) -> Any:
+            raise PanicException("index out of bounds")
+
+    monkeypatch.setattr(tokenizers, "Tokenizer", Panicking)
+    with pytest.raises(TokenizerError, match=r"expected a tokenizer.json, got: index out of bounds"):
+        HuggingFaceTokenizer(byte_level_json())
+
+
+def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(MissingDependencyError, match=r'pip install "rwkv-cy\[text\]"'):
+        HuggingFaceTokenizer(byte_level_json())

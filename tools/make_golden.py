@@ -1,0 +1,67 @@
+"""Make data/golden from the RWKV authors' own package: logits and perplexity of the demo model, in float32 on torch.
+
+    pip install torch==2.13.0 rwkv
+    python tools/make_golden.py
+
+The package layer-norms the embedding in the checkpoint's own type, so it is given the checkpoint widened to float32.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parent.parent
+CHECKPOINT = ROOT / "data" / "kjv.pth"
+TEXT = ROOT / "data" / "kjv-heldout.txt"
+GOLDEN = ROOT / "data" / "golden"
+#: Tokens whose logits are kept; and those that go through the package at a time.
+LOGIT_TOKENS = 500
+CHUNK = 1024
+
+
+def open_oracle(folder: str):
+    """Return the package's model of the demo checkpoint."""
+    os.environ["RWKV_JIT_ON"] = "0"
+    os.environ["RWKV_CUDA_ON"] = "0"
+    import torch
+
+    weights = torch.load(CHECKPOINT, map_location="cpu", weights_only=True)
+    wide = Path(folder) / "kjv-f32.pth"
+    torch.save({name: tensor.float() for name, tensor in weights.items()}, wide)
+    from rwkv.model import RWKV
+
+    return RWKV(model=str(wide.with_suffix("")), strategy="cpu fp32")
+
+
+def main() -> None:
+    """Write the golden files."""
+    tokens = list(TEXT.read_bytes())
+    with tempfile.TemporaryDirectory() as folder:
+        model = open_oracle(folder)
+        state, total = None, 0.0
+        kept: list[np.ndarray] = []
+        for start in range(0, len(tokens), CHUNK):
+            chunk = tokens[start : start + CHUNK]
+            logits, state = model.forward(chunk, state, full_output=True)
+            logits = logits.numpy().astype(np.float64)
+            if start < LOGIT_TOKENS:
+                kept.append(logits[: LOGIT_TOKENS - start])
+            after = tokens[start + 1 : start + 1 + CHUNK]
+            rows = logits[: len(after)]
+            largest = rows.max(axis=1)
+            log_sum = largest + np.log(np.exp(rows - largest[:, None]).sum(axis=1))
+            total += float((log_sum - rows[np.arange(len(after)), after]).sum())
+    GOLDEN.mkdir(exist_ok=True)
+    np.save(GOLDEN / "kjv-logits.npy", np.concatenate(kept).astype(np.float32))
+    report = {"tokens": len(tokens), "perplexity": float(np.exp(total / (len(tokens) - 1)))}
+    (GOLDEN / "kjv-perplexity.json").write_text(json.dumps(report, indent=2) + "\n")
+    print(report)
+
+
+if __name__ == "__main__":
+    main()
