@@ -26,7 +26,7 @@ _FOR_QUANTIZED = "f16"
 #: Most that one tensor's alignment and its entry among the file's metadata take.
 _OVERHEAD_PER_TENSOR = 8192
 _OVERHEAD = 1 << 20
-#: The writer's block of 4 MiB, the hash's, and HDF5's own structures; measured at 13 MB for a model of 24 layers.
+#: The writer's block of 1 MiB, the hash's, and HDF5's own structures; measured at 13 MB for a model of 24 layers.
 _FIXED_MEMORY = 16 << 20
 
 

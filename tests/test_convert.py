@@ -145,7 +145,7 @@ def test_a_folder_of_shards_is_hashed_in_the_order_of_names(tmp_path: Path) -> N
 
 
 def test_tensors_of_many_blocks_are_whole(tmp_path: Path) -> None:
-    """A tensor larger than the writer's block of 4 MiB, and not a multiple of it."""
+    """A tensor larger than the writer's block of 1 MiB, and not a multiple of it."""
     parameters = foreign.rwkv4_parameters(vocab=50_277, width=32, layers=1)
     source = write_safetensors(tmp_path / "s", parameters)
     done: list[tuple[int, int]] = []
