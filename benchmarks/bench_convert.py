@@ -39,9 +39,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="430m")
     parser.add_argument("--dtype", choices=DTYPES, default="f32")
     parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument(
-        "--folder", type=Path, default=FOLDER, help="for the checkpoint and the files written"
-    )
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="of the checkpoint and what is written")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     source = cached_checkpoint(arguments.shape, arguments.dtype, arguments.folder)
@@ -61,10 +59,8 @@ def main() -> None:
             "limits": {"anonymous_bytes": _MAX_ANONYMOUS, "copy and fsync": _MAX_RATIO},
         },
         notes=[
-            (
-                f"Medians of {arguments.rounds} rounds, alternating; ratios within a round. Conversion ends with the file "
-                "on the disk (fsync), so that copy and fsync is the fair one."
-            ),
+            f"Medians of {arguments.rounds} rounds, alternating; ratios within a round.",
+            "Conversion ends with the file on the disk (fsync): copy and fsync does the same.",
             f"To be kept: below {_MAX_ANONYMOUS / 1e6:.0f} MB, at most {_MAX_RATIO} times copy and fsync.",
         ],
     )

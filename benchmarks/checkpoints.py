@@ -13,10 +13,11 @@ import numpy.typing as npt
 from benchmarks.torch_archive import ArchiveTensor, write_archive
 from rwkv_cy import Config
 from rwkv_cy.architectures import ARCHITECTURES
+from rwkv_cy.convert import convert
 from rwkv_cy.dtypes import to_storage
 from rwkv_cy.parameters import ParameterSpec
 
-__all__ = ["DTYPES", "FOLDER", "SHAPES", "cached_checkpoint", "write_checkpoint"]
+__all__ = ["DTYPES", "FOLDER", "SHAPES", "cached_checkpoint", "cached_model", "write_checkpoint"]
 
 SHAPES = {
     "169m": Config(d_model=768, num_layers=12, vocab_size=50277),
@@ -90,6 +91,14 @@ def cached_checkpoint(shape: str, dtype: str, folder: Path = FOLDER) -> Path:
     path = folder / f"{shape}-{dtype}.pth"
     if not path.exists():
         write_checkpoint(path, SHAPES[shape], dtype)
+    return path
+
+
+def cached_model(shape: str, dtype: str, folder: Path = FOLDER) -> Path:
+    """Return the model file made of :func:`cached_checkpoint`; it is converted if it is not there."""
+    path = folder / f"{shape}-{dtype}.h5"
+    if not path.exists():
+        convert(cached_checkpoint(shape, dtype, folder), path, tokenizer="none")
     return path
 
 

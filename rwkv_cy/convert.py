@@ -140,17 +140,17 @@ def convert(
     source, target = Path(source), Path(target)
     # Looked at before it is opened: a file that takes its place in between is noticed at the end.
     files = [FileIdentity.of(path) for path in source_files(source)]
-    with open_source(source) as opened:
+    # Hashing takes longest: it begins before the plan is made, and is given up if that fails.
+    with open_source(source) as opened, SourceHash(files) as source_hash:
         plan = make_plan(opened, target, dtype, tokenizer)
         transfer = _Transfer(opened, plan.nbytes, progress)
         wanted = [_target_info(opened.info(tensor.name), tensor) for tensor in plan.tensors]
         header = _header(plan, source_fingerprint(opened))
-        with SourceHash(files) as source_hash:
 
-            def finish() -> dict[str, str]:
-                return {"sha256": source_hash.hexdigest(), "size": str(source_hash.size)}
+        def finish() -> dict[str, str]:
+            return {"sha256": source_hash.hexdigest(), "size": str(source_hash.size)}
 
-            write_model(target, header, wanted, transfer.read, overwrite=overwrite, finish=finish)
+        write_model(target, header, wanted, transfer.read, overwrite=overwrite, finish=finish)
     return ConversionReport(
         plan=plan,
         size=FileIdentity.of(target).size,

@@ -13,7 +13,8 @@ from rwkv_cy.errors import StorageError
 
 __all__ = ["FileIdentity", "SourceHash", "source_files"]
 
-_CHUNK = 1 << 20
+#: Bytes hashed at a time: what has been read is still in the core's own cache.
+_CHUNK = 256 << 10
 
 
 @dataclass(frozen=True)

@@ -52,10 +52,6 @@ def _constant(value: float, *shape: int) -> Initialiser:
     return lambda rng: np.full(shape, value)
 
 
-def _curve(values: Array) -> Initialiser:
-    return lambda rng: values.copy()
-
-
 def _embedding(*shape: int) -> Initialiser:
     return lambda rng: rng.uniform(-1e-4, 1e-4, shape)
 
@@ -97,13 +93,11 @@ def _time_curves(config: Config, layer: int) -> dict[str, Array]:
 
 def _layer_parameters(config: Config, layer: int) -> tuple[ParameterSpec, ...]:
     c, a, f = config.d_model, config.d_att, config.d_ffn
-    curves = _time_curves(config, layer)
 
     def vector(name: str) -> ParameterSpec:
-        values = curves[name]
         # The mixes stand in checkpoints as they were broadcast over (batch, time, channel).
-        shape = (1, 1, values.size) if "time_mix" in name else values.shape
-        return ParameterSpec(name, shape, "vector", _curve(values.reshape(shape)))
+        shape = (1, 1, c) if "time_mix" in name else (a,)
+        return ParameterSpec(name, shape, "vector", lambda rng: _time_curves(config, layer)[name].reshape(shape))
 
     def norm(name: str) -> tuple[ParameterSpec, ParameterSpec]:
         return (

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from rwkv_cy.errors import StorageError
+from rwkv_cy.storage.write_behind import WriteBehind
 
 __all__ = ["Replacement"]
 
@@ -54,6 +55,7 @@ class Replacement:
             self._remove_abandoned()
             self.path = self._name_beside()
             self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            self._behind = WriteBehind(self.descriptor)
         except OSError as error:
             raise self.error(error, "create") from error
         except ValueError as error:
@@ -103,6 +105,7 @@ class Replacement:
                 written = os.pwrite(self.descriptor, view[:_WRITE_BYTES], offset)
             except OSError as error:
                 raise self.error(error, "write") from error
+            self._behind.wrote(written)
             offset += written
             view = view[written:]
 
@@ -115,6 +118,7 @@ class Replacement:
             If the target exists by now and may not be replaced, or the file cannot be written out.
         """
         try:
+            self._behind.check()
             os.fsync(self.descriptor)
             if self.overwrite:
                 self.path.replace(self.target)
@@ -130,6 +134,7 @@ class Replacement:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._behind.wait()
         os.close(self.descriptor)
         # What cannot be removed now is removed by a later writer; the error that led here matters more.
         with contextlib.suppress(OSError):
