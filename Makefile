@@ -110,6 +110,18 @@ oracle-setup: $(ORACLE_BUILT)
 test-oracles: $(ORACLE_BUILT) ## the comparisons with torch and the packages on it
 	@$(ORACLE_BIN)/python -m pytest -m oracle $(PYTEST_ARGS)
 
+.PHONY: test-threads
+test-threads: $(BUILT) $(VENV)/.extra-test ## the kernels' tests with each way of sharing work, built apart
+	@for backend in pool openmp none; do \
+		echo "threads: $$backend"; \
+		RWKV_CY_THREADS=$$backend $(BIN)/python setup.py --quiet build --build-base build/threads-$$backend \
+			--build-lib build/threads-$$backend/lib; \
+		PYTHONPATH=build/threads-$$backend/lib $(BIN)/python -c "import rwkv_cy.kernels.dispatch as d; \
+			assert d.thread_backend() == '$$backend', d.__file__" 2>/dev/null \
+			|| { echo "the build for $$backend is not what runs" >&2; exit 1; }; \
+		PYTHONPATH=build/threads-$$backend/lib $(BIN)/pytest -q tests/kernels tests/test_model.py; \
+	done
+
 .PHONY: fuzz
 fuzz: $(BUILT) $(VENV)/.extra-test ## damaged files for every reader, for long (FUZZ_EXAMPLES)
 	@$(BIN)/python -m pytest tests/fuzz --fuzz-examples=$(FUZZ_EXAMPLES) $(PYTEST_ARGS)
@@ -126,14 +138,14 @@ bench: $(BUILT) $(VENV)/.extra-bench ## the measurements of benchmarks/
 
 .PHONY: lint
 lint: $(VENV)/.extra-dev ## ruff, cython-lint and import-linter
-	@$(BIN)/ruff check .
-	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check --no-cache .
+	@$(BIN)/ruff format --no-cache --check .
 	@PATH="$(abspath $(BIN)):$$PATH" cython-lint rwkv_cy
-	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/lint-imports --no-logo --no-cache
 
 .PHONY: format
 format: $(VENV)/.extra-dev ## let ruff mend and lay out what it can
-	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff check --no-cache --fix .
 	@$(BIN)/ruff format .
 
 .PHONY: typecheck

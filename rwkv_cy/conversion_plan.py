@@ -26,6 +26,8 @@ _FOR_QUANTIZED = "f16"
 #: Most that one tensor's alignment and its entry among the file's metadata take.
 _OVERHEAD_PER_TENSOR = 8192
 _OVERHEAD = 1 << 20
+#: The writer's block of 1 MiB, the hash's, and HDF5's own structures; measured at 13 MB for a model of 24 layers.
+_FIXED_MEMORY = 16 << 20
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ def make_plan(source: ParameterSource, target: Path, dtype: str | None, tokenize
         config=config,
         tensors=tuple(tensors),
         tokenizer=chosen,
-        memory=max(_working_memory(infos[tensor.name], tensor.dtype) for tensor in tensors),
+        memory=_FIXED_MEMORY + max(_block_memory(infos[tensor.name], tensor.dtype) for tensor in tensors),
         disk_needed=needed,
         disk_free=free,
         replaces=replaces,
@@ -215,7 +217,7 @@ def _free_space(folder: Path) -> int:
     return status.f_bavail * status.f_frsize
 
 
-def _working_memory(info: TensorInfo, dtype: str) -> int:
+def _block_memory(info: TensorInfo, dtype: str) -> int:
     """Return the bytes that one block takes on its way: read, looked through, widened, rounded."""
     itemsize = storage_type(info.dtype).itemsize
     wide = 0 if info.dtype == dtype else 16

@@ -58,11 +58,11 @@ class ConversionReport:
         """What the user should know, a sentence each: the plan's warnings, then those of the numbers."""
         dtypes = {tensor.name: tensor.dtype for tensor in self.plan.tensors}
         bad = (
-            f"{name}: {found.nan} numbers are NaN and {found.inf} are infinite in the source, and stay so"
+            f"{name}: {found.nan} NaN and {found.inf} infinite numbers in the source, which stay so"
             for name, found in self.nonfinite.items()
         )
         lost = (
-            f"{name}: {count} numbers are too large for {dtypes[name]} and became infinite; keep the checkpoint's type"
+            f"{name}: {count} too large for {dtypes[name]}, now infinite; convert to a type with more range"
             for name, count in self.overflowed.items()
         )
         return (*self.plan.warnings, *bad, *lost)

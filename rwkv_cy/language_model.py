@@ -85,10 +85,9 @@ class LanguageModel:
         if (config.dtype == "f64") != (head.dtype == "f64"):
             head = Parameter(widen(head.array, head.dtype, config.dtype), config.dtype)
         self._head = Matrix(head.array, head.dtype)
-        self._ln_out = tuple(
-            widen(loaded.parameters[f"ln_out.{part}"].array, loaded.parameters[f"ln_out.{part}"].dtype, config.dtype)
-            for part in ("weight", "bias")
-        )
+        weight, bias = loaded.parameters["ln_out.weight"], loaded.parameters["ln_out.bias"]
+        self._ln_out_weight = widen(weight.array, weight.dtype, config.dtype)
+        self._ln_out_bias = widen(bias.array, bias.dtype, config.dtype)
 
     @classmethod
     def new(cls, config: Config, rng: np.random.Generator | int, tokenizer: Tokenizer | None = None) -> LanguageModel:
@@ -195,8 +194,8 @@ class LanguageModel:
             raise NumericalError(self._where_it_began(ids, state, threads))
         return (result if logits == "all" else result[0]), self.encoder.finish(data, state, in_place=in_place)
 
-    def generate(self, prompt: str | bytes | Sequence[int] = "", **options: Any) -> Generation:
-        """Continue `prompt`, yielding pieces of text as they come; see :func:`rwkv_cy.text.generate` for the options."""
+    def generate(self, prompt: str | bytes | Sequence[int] = "", **options: Any) -> Generation[State]:
+        """Continue `prompt`, yielding pieces of text as they come; :func:`rwkv_cy.text.generate` has the options."""
         return generate(self, prompt, **options)
 
     def source(self) -> ArraySource:
@@ -222,7 +221,7 @@ class LanguageModel:
         return np.ascontiguousarray(widen(self._embedding.array[ids], self._embedding.dtype, self.config.dtype))
 
     def _logits(self, xs: npt.NDArray[Any], num_threads: int) -> npt.NDArray[Any]:
-        normed = layer_norm(xs, *self._ln_out, self.config.layer_norm_eps, num_threads)
+        normed = layer_norm(xs, self._ln_out_weight, self._ln_out_bias, self.config.layer_norm_eps, num_threads)
         result: npt.NDArray[Any] = self._head.matmul(normed, num_threads)
         return result
 

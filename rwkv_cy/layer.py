@@ -189,6 +189,6 @@ class Layer:
         numpy.ndarray
             Shape (time, d_model), float32 or float64 as the model.
         """
-        x = activations(xs, self.config, 2, "Layer.forward").copy()
+        x: npt.NDArray[Any] = activations(xs, self.config, 2, "Layer.forward").copy()
         self.kernel.forward(x, state, Workspace(), resolve_num_threads(num_threads))
         return x

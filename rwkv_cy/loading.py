@@ -21,6 +21,7 @@ from rwkv_cy.runtime import available_memory
 from rwkv_cy.sources import ArraySource, open_source, source_config, source_fingerprint
 from rwkv_cy.storage import ModelFile
 from rwkv_cy.text import Tokenizer, find_tokenizer, load_tokenizer
+from rwkv_cy.tokenizer_choice import guess_tokenizer
 
 __all__ = ["Loaded", "load_parameters", "resident_bytes"]
 
@@ -177,8 +178,5 @@ def _tokenizer_maker(
     if isinstance(source, ModelFile):
         stored = source.header.tokenizer
         return lambda: None if stored is None else load_tokenizer(stored.kind, stored.data)
-    if path := source.metadata.get("tokenizer_path"):
-        return lambda: find_tokenizer(path)
-    if config.vocab_size == 256:
-        return lambda: find_tokenizer("bytes")
-    return lambda: None
+    guess = guess_tokenizer(source.path, config.vocab_size)
+    return lambda: None if guess is None else find_tokenizer(guess)

@@ -192,7 +192,8 @@ class Model:
         if state is None:
             return self.initial_state().data
         self._check_state(state)
-        return state.data.copy()
+        numbers: npt.NDArray[Any] = state.data.copy()
+        return numbers
 
     def run(self, xs: npt.NDArray[Any], data: npt.NDArray[Any], num_threads: int) -> None:
         """Run `xs` (time, d_model) through all layers in place, moving the state's numbers `data` on in place."""

@@ -91,8 +91,11 @@ class ParameterSource(Protocol):
     path: Path
     #: Name of the format: "hdf5", "pth", "pth-legacy", "safetensors", "huggingface", "rwkvcpp".
     format: str
-    #: What else the file says, for display and for the tokenizer: plain str to str.
-    metadata: Mapping[str, str]
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What else the file says, for display and for the tokenizer: plain str to str."""
+        ...
 
     def names(self) -> tuple[str, ...]:
         """Canonical names, in the file's order."""

@@ -39,7 +39,7 @@ def open_source(path: str | os.PathLike[str], *, mmap: bool = True) -> Parameter
         If it is damaged, or of no supported format.
     """
     path = Path(path)
-    if is_model_file(path):
+    if not path.is_dir() and is_model_file(path):
         return open_model(path, mmap=mmap)
     return open_checkpoint(path)
 

@@ -159,7 +159,7 @@ class State:
             If the file exists, or the operating system refuses something.
         """
         arrays = {field.name: np.stack([layer[field.name] for layer in self.layers]) for field in self.fields}
-        attributes = {
+        attributes: dict[str, int | float | str] = {
             "architecture": self.architecture,
             "fingerprint": self.fingerprint,
             **{f"initial.{field.name}": field.initial for field in self.fields},

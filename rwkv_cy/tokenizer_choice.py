@@ -7,9 +7,9 @@ from pathlib import Path
 from rwkv_cy.errors import RWKVError, TokenizerError
 from rwkv_cy.parameters import ParameterSource
 from rwkv_cy.storage import ModelFile, StoredTokenizer
-from rwkv_cy.text.tokenizers import Tokenizer, find_tokenizer
+from rwkv_cy.text import Tokenizer, find_tokenizer
 
-__all__ = ["choose_tokenizer", "describe_tokenizer"]
+__all__ = ["choose_tokenizer", "describe_tokenizer", "guess_tokenizer"]
 
 _BYTES = 256
 #: Ids of the World vocabulary that are in use; models of it have this many rows or a few more, 65,536 at most.
@@ -57,7 +57,7 @@ def choose_tokenizer(
     if isinstance(source, ModelFile):
         return source.header.tokenizer, ()
     try:
-        found = _guess(source.path, vocab_size)
+        found = guess_tokenizer(source.path, vocab_size)
         if found is not None:
             return _stored(find_tokenizer(found), vocab_size, str(source.path)), ()
     except RWKVError as error:
@@ -69,8 +69,11 @@ def choose_tokenizer(
     return None, (warning,)
 
 
-def _guess(checkpoint: Path, vocab_size: int) -> str | Path | None:
-    """Return what to ask :func:`find_tokenizer` for."""
+def guess_tokenizer(checkpoint: Path, vocab_size: int) -> str | Path | None:
+    """Return what to ask :func:`rwkv_cy.text.find_tokenizer` for, for a foreign checkpoint.
+
+    Looks at the vocabulary's size, and which files lie beside the checkpoint or in its folder; opens none of them.
+    """
     if vocab_size == _BYTES:
         return "bytes"
     world = _WORLD_USED <= vocab_size <= _WORLD_ALL

@@ -111,5 +111,5 @@ def _number_problems(source: ParameterSource, info: TensorInfo) -> tuple[str, ..
     except FormatError as error:
         return (str(error),)
     if found:
-        return (f"{source.path}: {info.name}: {found.nan} numbers are NaN and {found.inf} are infinite",)
+        return (f"{source.path}: {info.name}: {found.nan} NaN and {found.inf} infinite numbers",)
     return ()

@@ -36,13 +36,14 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(report.to_dict())
     else:
+        count = len(report.problems)
         print_fields(
             {
                 "file": str(report.path),
                 "format": report.format,
                 "tensors read": f"{report.tensors} ({byte_size(report.bytes_read)})",
                 "checksums": f"{report.checksums} compared" if report.checksums else "none in this format",
-                "result": "ok" if report.ok else f"{len(report.problems)} problems",
+                "result": "ok" if report.ok else f"{count} problem{'s' if count > 1 else ''}",
             }
         )
     for problem in report.problems:

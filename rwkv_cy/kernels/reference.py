@@ -16,18 +16,21 @@ Weights = Mapping[str, npt.NDArray[Any]]
 
 def sigmoid(x: Array) -> Array:
     """1 / (1 + e^-x), without overflow."""
-    return np.exp(-np.logaddexp(0, -x))
+    result: Array = np.exp(-np.logaddexp(0, -x))
+    return result
 
 
 def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
     """(x - E[x]) / sqrt(Var[x] + eps) * weight + bias, over the last axis."""
     centered = x - x.mean(axis=-1, keepdims=True)
-    return centered / np.sqrt((centered**2).mean(axis=-1, keepdims=True) + eps) * weight + bias
+    result: Array = centered / np.sqrt((centered**2).mean(axis=-1, keepdims=True) + eps) * weight + bias
+    return result
 
 
 def matmul(weight: Array, x: Array) -> Array:
     """Tokens (time, in) times a matrix (out, in): (time, out)."""
-    return x @ weight.T
+    result: Array = x @ weight.T
+    return result
 
 
 def token_shift(x: Array, last: Array, mix: Array) -> Array:

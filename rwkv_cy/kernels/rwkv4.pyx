@@ -57,7 +57,8 @@ cdef class TimeMix:
         # In float64, so that a float32 model gets the nearest float32 of -exp(time_decay).
         decay = (-np.exp(widen(decay.array, decay.dtype, "f64"))).astype(_real(config)).reshape(-1)
         first, mix_k, mix_v, mix_r = (
-            _vector(parameters, f"att.{name}", config) for name in ("time_first", "time_mix_k", "time_mix_v", "time_mix_r")
+            _vector(parameters, f"att.{name}", config)
+            for name in ("time_first", "time_mix_k", "time_mix_v", "time_mix_r")
         )
         self._arrays = [decay, first, mix_k, mix_v, mix_r]
         self.decay, self.first = _pointer(decay), _pointer(first)

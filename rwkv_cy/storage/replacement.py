@@ -76,7 +76,7 @@ class Replacement:
         return StorageError(f"{self.name}: cannot {doing} it: {reason}; check the folder {self.name.parent}")
 
     def reserve(self, size: int) -> None:
-        """Make the file `size` bytes long, with room on the disk for all of them.
+        """Make the file `size` zeros long, with room on the disk for all of them.
 
         Raises
         ------
@@ -85,6 +85,7 @@ class Replacement:
         """
         self.size = size
         try:
+            os.ftruncate(self.descriptor, 0)
             try:
                 os.posix_fallocate(self.descriptor, 0, size)
             except OSError as error:

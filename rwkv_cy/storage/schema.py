@@ -53,7 +53,7 @@ _CHUNK_LIMIT = (1 << 32) - 1
 MODEL_KIND = "model"
 
 #: What is read, summed and written at a time; it bounds the memory of a conversion.
-BLOCK_BYTES = 4 << 20
+BLOCK_BYTES = 1 << 20
 
 #: Called with the number of bytes just read or written.
 Progress = Callable[[int], None]

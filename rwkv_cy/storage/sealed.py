@@ -172,7 +172,7 @@ class SealedFile:
         if start[:8] != SIGNATURE[: len(start)]:
             raise FormatError(f"{self.path}: expected an HDF5 file, got one that begins with {start[:8]!r}; convert it")
         if size < 2 * PAGE:
-            raise self._cut(size)
+            raise self._cut(2 * PAGE)
         _, version, offsets, lengths, flags, base, _, end, _ = _SUPERBLOCK.unpack(start)
         if (version, offsets, lengths, base) != (3, 8, 8, 0):
             raise FormatError(

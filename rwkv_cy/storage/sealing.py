@@ -66,15 +66,14 @@ def write_sealed(
         If a dataset cannot be stored.
     """
     # Here, not above: importing h5py costs more than loading a model, and only writing needs it.
-    from rwkv_cy.storage.skeleton import build_skeleton, skeleton_room
+    from rwkv_cy.storage.skeleton import build_skeleton
 
     specs = [content.spec for content in contents]
     _check_paths(specs)
     specs.append(DatasetSpec(INDEX_PATH, "u8", (index_room(kind, specs),)))
     specs.append(DatasetSpec(SEAL_PATH, "u8", (PAGE,)))
     with Replacement(path, overwrite=overwrite) as file:
-        file.reserve(skeleton_room(specs))
-        skeleton = build_skeleton(file.path, file.descriptor, kind, specs)
+        skeleton = build_skeleton(file, kind, specs)
         file.size = skeleton.file_size
         *offsets, index_offset, seal_offset = skeleton.offsets
         index_size = specs[-2].nbytes

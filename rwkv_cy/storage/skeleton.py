@@ -16,9 +16,10 @@ from h5py import h5a, h5d, h5f, h5g, h5p, h5s, h5t
 
 from rwkv_cy.errors import StorageError
 from rwkv_cy.storage.layout import FILE_TYPES, dataset_offset
+from rwkv_cy.storage.replacement import Replacement
 from rwkv_cy.storage.schema import FORMAT_NAME, MAJOR, MINOR, PAGE, DatasetSpec
 
-__all__ = ["Skeleton", "build_skeleton", "skeleton_room"]
+__all__ = ["Skeleton", "build_skeleton"]
 
 #: From this size on a dataset begins at a whole page. HDF5's own objects are smaller, and so lie close.
 _ALIGN_FROM = 512
@@ -49,35 +50,31 @@ def _metadata_estimate(specs: Sequence[DatasetSpec]) -> int:
     return -(-(4096 + sum(640 + 2 * len(spec.path) for spec in specs)) // PAGE) * PAGE
 
 
-def skeleton_room(specs: Sequence[DatasetSpec]) -> int:
-    """Return a number of bytes that the file will not exceed, alignment included."""
-    return (_metadata_estimate(specs) << _TRIES) + sum(spec.span + PAGE for spec in specs)
-
-
-def build_skeleton(path: Path, descriptor: int, kind: str, specs: Sequence[DatasetSpec]) -> Skeleton:
-    """Make the objects of a file in `path`, which `descriptor` has open; the last of `specs` ends the file.
+def build_skeleton(file: Replacement, kind: str, specs: Sequence[DatasetSpec]) -> Skeleton:
+    """Reserve the space of a file and make its objects; the last of `specs` ends the file.
 
     The file on the disk says ``complete = 0``; :attr:`Skeleton.metadata` says 1, and is to be written last.
 
     Raises
     ------
     StorageError
-        If HDF5 fails, or lays the file out otherwise than this version of the format has it.
+        If there is no room, HDF5 fails, or it lays the file out otherwise than this version of the format has it.
     """
     block = _metadata_estimate(specs)
-    try:
-        for _ in range(_TRIES):
-            _write_empty(descriptor)
-            offsets = _create(path, kind, specs, block)
-            skeleton = _inspect(descriptor, specs, offsets)
+    for _ in range(_TRIES):
+        file.reserve(2 * PAGE + block + sum(spec.span + PAGE for spec in specs))
+        file.write_at(0, _empty_file())
+        try:
+            offsets = _create(file.path, kind, specs, block)
+            skeleton = _inspect(file.descriptor, specs, offsets)
             if skeleton is not None:
-                _set_complete(path, 0)
+                _set_complete(file.path, 0)
                 return skeleton
-            block *= 2
-    except (OSError, RuntimeError, ValueError, KeyError) as error:
-        raise StorageError(f"{path}: cannot create the HDF5 structure ({error}); check the disk") from error
+        except (OSError, RuntimeError, ValueError, KeyError) as error:
+            raise StorageError(f"{file.name}: cannot create the HDF5 structure ({error}); check the disk") from error
+        block *= 2
     raise StorageError(
-        f"{path}: expected HDF5 to lay its metadata out in front of the data, got another layout from "
+        f"{file.name}: expected HDF5 to lay its metadata out in front of the data, got another layout from "
         f"HDF5 {h5py.version.hdf5_version}; install another version of h5py"
     )
 
@@ -92,17 +89,17 @@ def _file_access(metadata_block: int) -> h5p.PropFAID:
     return access
 
 
-def _write_empty(descriptor: int) -> None:
-    """Write an HDF5 file without objects, made in memory. Opening it, unlike creating one, keeps the reserved space."""
+def _empty_file() -> bytes:
+    """Return an HDF5 file without objects, made in memory. Opening it, unlike creating one, keeps reserved space."""
     access = _file_access(PAGE)
     access.set_fapl_core(PAGE, False)
     creation = h5p.create(h5p.FILE_CREATE)
     creation.set_obj_track_times(False)
     file = h5f.create(b"in memory", h5f.ACC_TRUNC, fcpl=creation, fapl=access)
     h5f.flush(file)
-    image = file.get_file_image()
+    image: bytes = file.get_file_image()
     file.close()
-    os.pwrite(descriptor, image, 0)
+    return image
 
 
 def _create(path: Path, kind: str, specs: Sequence[DatasetSpec], block: int) -> list[int | None]:
@@ -157,14 +154,16 @@ def _dataset(file: h5f.FileID, spec: DatasetSpec) -> int | None:
 
 def _inspect(descriptor: int, specs: Sequence[DatasetSpec], offsets: Sequence[int | None]) -> Skeleton | None:
     """Return the skeleton in the file, or None if HDF5's metadata is not all in front, or the last dataset not last."""
-    spans = sorted((-1 if offset is None else offset, spec.span) for offset, spec in zip(offsets, specs, strict=True))
+    spans = sorted((offset, spec.span) for offset, spec in zip(offsets, specs, strict=True) if offset is not None)
+    if len(spans) != len(specs):
+        return None
     size = os.fstat(descriptor).st_size
     end = metadata_size = spans[0][0]
     for offset, span in spans:
-        if offset < end or any(os.pread(descriptor, offset - end, end)):
-            return None  # scattered, overlapping, or metadata between two datasets
+        if any(os.pread(descriptor, offset - end, end)):
+            return None  # metadata between two datasets
         end = offset + span
-    if metadata_size < PAGE or end != size or offsets[-1] != size - specs[-1].span:
+    if end != size or offsets[-1] != size - specs[-1].span:
         return None
     return Skeleton(
         tuple(offset for offset in offsets if offset is not None), size, os.pread(descriptor, metadata_size, 0)

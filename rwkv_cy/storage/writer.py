@@ -48,7 +48,7 @@ def write_model(
 ) -> None:
     """Write a model file; `path` holds it whole afterwards, or is as it was.
 
-    Memory is bounded by a block of 4 MiB, whatever the size of a tensor, beside what `read` needs.
+    Memory is bounded by a block of 1 MiB, whatever the size of a tensor, beside what `read` needs.
 
     Parameters
     ----------

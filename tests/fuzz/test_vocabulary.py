@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from text.samples import byte_level_json, line, world_tokens
 
 from fuzz.fuzz_vocabulary import fuzz_one
 from fuzz.mutate import fuzz
 from rwkv_cy.text.vocabulary import pack
+from text.samples import byte_level_json, line, world_tokens
 
 
 def world_lines() -> bytes:

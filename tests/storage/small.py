@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -67,6 +68,11 @@ def write_small(
     return contents
 
 
+def python(program: str, *arguments: object) -> list[str]:
+    """Return the command that runs a program in a process of its own, with the same modules to import."""
+    return [sys.executable, "-c", f"import sys; sys.path[:] = {sys.path!r}\n{program}", *map(str, arguments)]
+
+
 def overwrite_at(path: Path, offset: int, data: bytes) -> None:
     """Change bytes of a file, its length staying as it is."""
     with path.open("r+b") as file:
@@ -89,6 +95,17 @@ def forge(path: Path, change: Callable[[bytes], bytes], dataset: str | None = No
         new = _change_span(path, entry.offset, entry.spec.nbytes, change)
         old_sum, new_sum = (b'"crc32":%d}' % value for value in (entry.crc32, zlib.crc32(new)))
         change = lambda text: text.replace(old_sum, new_sum)  # noqa: E731
+    _change_index(path, seal, change)
+
+
+def change_index(path: Path, kind: str, change: Callable[[bytes], bytes]) -> None:
+    """Forge the index of a file of any kind, its length staying as it is, and the seal with it."""
+    with SealedFile(path, kind) as sealed:
+        seal = sealed.seal
+    _change_index(path, seal, change)
+
+
+def _change_index(path: Path, seal: Seal, change: Callable[[bytes], bytes]) -> None:
     index = _change_span(path, seal.index_offset, seal.index_size, change)
     overwrite_at(path, -PAGE, replace(seal, index_crc=zlib.crc32(index)).pack())
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
-import sys
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +16,11 @@ from rwkv_cy import files
 from rwkv_cy.errors import ConfigError, FormatError, KernelError, SpecError, StorageError
 from rwkv_cy.parameters import ParameterSource, TensorInfo
 from rwkv_cy.storage import StoredTokenizer, is_model_file, open_model, write_model
+from rwkv_cy.storage.schema import DatasetSpec
 from rwkv_cy.storage.sealed import SealedFile
+from rwkv_cy.storage.sealing import Content, write_sealed
 from rwkv_cy.storage.structure import structure_problems
-from tests.storage.small import BARE_HEADER, HEADER, few_tensors, infos, reader, tensors, write_small
+from storage.small import BARE_HEADER, HEADER, few_tensors, infos, python, reader, tensors, write_small
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ def test_source_is_told_at_the_end(tmp_path: Path) -> None:
 
 
 def test_source_must_fit_at_the_end(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match="header: expected at most .* bytes, got .*; shorten it"):
+    with pytest.raises(SpecError, match=r"header: expected at most .* bytes, got .*; shorten it"):
         write_small(tmp_path / "model.h5", finish=lambda: {"name": "x" * (1 << 16)})
     assert list(tmp_path.iterdir()) == []
 
@@ -153,7 +154,7 @@ def test_opening_needs_no_hdf5(model: Path) -> None:
         "import sys; from rwkv_cy.storage import open_model; m = open_model(sys.argv[1]); m.view('emb.weight').sum();"
         "assert 'h5py' not in sys.modules"
     )
-    done = subprocess.run([sys.executable, "-c", program, model], capture_output=True, text=True, check=False)
+    done = subprocess.run(python(program, model), capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
 
 
@@ -241,6 +242,14 @@ def test_what_cannot_be_stored(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("blocks", [[], [b"1234567"], [b"1234", b"56789"]])
+def test_another_number_of_bytes_than_the_shape_says(tmp_path: Path, blocks: list[bytes]) -> None:
+    content = Content(DatasetSpec("a", "f32", (2,)), lambda: map(memoryview, blocks))
+    with pytest.raises(SpecError, match="a: expected 8 bytes, got another number; give as many as the shape says"):
+        write_sealed(tmp_path / "a.h5", "state", [content], overwrite=False)
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("names", [("a", "a"), ("blocks.0", "blocks.0.ln1.weight")])
 def test_two_tensors_of_one_name(tmp_path: Path, names: tuple[str, str]) -> None:
     found = [TensorInfo(name, (2,), "f32", name, "f32", 8) for name in names]
@@ -259,6 +268,7 @@ def test_more_tensors_than_a_model_has(tmp_path: Path, monkeypatch: pytest.Monke
     [
         ({"config": {"eps": float("nan")}}, "header: expected text, finite numbers"),
         ({"config": {"big": 10**30}}, "header: expected text, finite numbers"),
+        ({"config": {1: 2}}, r"header: .* \(it would be read back as something else"),
         ({"config": {"list": [1]}}, "header: expected architecture, config"),
         ({"source": {"size": 3}}, "header: expected architecture, config"),
         ({"architecture": None}, "header: expected architecture, config"),

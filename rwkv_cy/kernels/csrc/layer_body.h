@@ -18,7 +18,7 @@ static inline __attribute__((always_inline)) REAL FN(total)(const REAL *x, ptrdi
         VEC v = FN(load)(x + i) - mean;
         acc = squared ? VEC_FMA(v, v, acc) : acc + v;
     }
-    REAL sum = FN(sum)(acc);
+    REAL sum = VEC_SUM(acc);
     for (; i < width; i++) {
         REAL v = x[i] - center;
         sum += squared ? v * v : v;

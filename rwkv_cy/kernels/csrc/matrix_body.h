@@ -21,16 +21,6 @@ static inline VEC FN(load_part)(const REAL *p, ptrdiff_t n)
     return v;
 }
 
-/* Sum of the lanes: halves are added to halves until one is left. */
-static inline REAL FN(sum)(VEC v)
-{
-    REAL lane[LANES];
-    memcpy(lane, &v, sizeof v);
-    for (ptrdiff_t half = LANES / 2; half > 0; half /= 2)
-        for (ptrdiff_t i = 0; i < half; i++) lane[i] += lane[i + half];
-    return lane[0];
-}
-
 /* LANES weights from column k of a row, as activations. */
 static inline VEC FN(weights)(const char *row, int dtype, ptrdiff_t k)
 {
@@ -78,7 +68,7 @@ static inline __attribute__((always_inline)) void FN(rows_block)(const rk_matrix
         for (int i = 0; i < count; i++)
             acc[i] = VEC_FMA(FN(weights_part)(row + (size_t)i * stride, dtype, k, m->cols - k), xk, acc[i]);
     }
-    for (int i = 0; i < count; i++) y[begin + i] = FN(sum)(acc[i]) * (REAL)m->scale;
+    for (int i = 0; i < count; i++) y[begin + i] = VEC_SUM(acc[i]) * (REAL)m->scale;
 }
 
 static inline __attribute__((always_inline)) void FN(rows_of)(const rk_matrix *m, int dtype, const REAL *x,
@@ -201,7 +191,7 @@ static void FN(panels)(const rk_matrix *m, const void *packed_tokens, ptrdiff_t 
                 for (ptrdiff_t j = 0; j < RK_PANEL_TOKENS && g * RK_PANEL_TOKENS + j < tokens; j++)
                     for (ptrdiff_t i = 0; i < RK_PANEL_ROWS && p * RK_PANEL_ROWS + i < m->rows; i++)
                         y[(g * RK_PANEL_TOKENS + j) * ldy + p * RK_PANEL_ROWS + i] =
-                            FN(sum)(acc[i][j]) * (REAL)m->scale;
+                            VEC_SUM(acc[i][j]) * (REAL)m->scale;
             }
         }
     }

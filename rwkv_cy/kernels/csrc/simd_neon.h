@@ -9,8 +9,21 @@
 #define RK_PANEL_TOKENS 4
 
 typedef float rk_vf32 __attribute__((vector_size(16)));
+typedef double rk_vf64 __attribute__((vector_size(16)));
 
 static inline rk_vf32 rk_load_f16(const uint16_t *p)
 {
     return (rk_vf32)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
+}
+
+/* Sums of the lanes: halves are added to halves until one is left. */
+static inline float rk_sum_f32(rk_vf32 v)
+{
+    float32x2_t s = vadd_f32(vget_low_f32((float32x4_t)v), vget_high_f32((float32x4_t)v));
+    return vget_lane_f32(s, 0) + vget_lane_f32(s, 1);
+}
+
+static inline double rk_sum_f64(rk_vf64 v)
+{
+    return vaddvq_f64((float64x2_t)v);
 }

@@ -9,10 +9,22 @@
 #define RK_PANEL_TOKENS 2
 
 typedef float rk_vf32 __attribute__((vector_size(16)));
+typedef double rk_vf64 __attribute__((vector_size(16)));
 
 static inline rk_vf32 rk_load_f16(const uint16_t *p)
 {
     rk_vf32 v;
     for (int i = 0; i < 4; i++) v[i] = rk_f16_to_f32(p[i]);
     return v;
+}
+
+/* Sums of the lanes: halves are added to halves until one is left. */
+static inline float rk_sum_f32(rk_vf32 v)
+{
+    return (v[0] + v[2]) + (v[1] + v[3]);
+}
+
+static inline double rk_sum_f64(rk_vf64 v)
+{
+    return v[0] + v[1];
 }

@@ -5,7 +5,6 @@
 #define RK_STR2(a) #a
 #define RK_STR(a) RK_STR2(a)
 
-typedef double rk_vf64 __attribute__((vector_size(RK_VECTOR_BYTES)));
 typedef uint16_t rk_vu16 __attribute__((vector_size(RK_VECTOR_BYTES / 2)));
 typedef uint32_t rk_vu32 __attribute__((vector_size(RK_VECTOR_BYTES)));
 
@@ -21,6 +20,7 @@ static inline rk_vf32 rk_load_bf16(const uint16_t *p)
 #define SUFFIX f32
 #define VEC rk_vf32
 #define VEC_FMA RK_FMA_F32
+#define VEC_SUM rk_sum_f32
 #define EXP rk_exp_f32
 #define SQRT sqrtf
 #include "matrix_body.h"
@@ -29,6 +29,7 @@ static inline rk_vf32 rk_load_bf16(const uint16_t *p)
 #undef SUFFIX
 #undef VEC
 #undef VEC_FMA
+#undef VEC_SUM
 #undef EXP
 #undef SQRT
 
@@ -38,6 +39,7 @@ static inline rk_vf32 rk_load_bf16(const uint16_t *p)
 #define SUFFIX f64
 #define VEC rk_vf64
 #define VEC_FMA RK_FMA_F64
+#define VEC_SUM rk_sum_f64
 #define EXP rk_exp_f64
 #define SQRT sqrt
 #include "matrix_body.h"

@@ -1,0 +1,1 @@
+"""The building of a double array: for Cython only."""

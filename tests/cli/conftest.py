@@ -1,0 +1,61 @@
+"""Running the command: in this process, or in one of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from checkpoints import write_small
+from rwkv_cy.cli.main import main
+
+
+class Result(NamedTuple):
+    """What a run of the command gave."""
+
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    """Run the command in this process."""
+
+    def call(*arguments: object) -> Result:
+        try:
+            code = main([str(argument) for argument in arguments])
+        except SystemExit as error:
+            code = int(error.code or 0)
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err or "--debug" in arguments
+        return Result(code, captured.out, captured.err)
+
+    return call
+
+
+@pytest.fixture
+def spawn() -> Run:
+    """Run the command in a process of its own; keywords go to subprocess.run."""
+
+    def call(*arguments: object, **options: Any) -> Result:
+        command = [sys.executable, "-m", "rwkv_cy", *map(str, arguments)]
+        done = subprocess.run(
+            command, **{"capture_output": True, "text": True, "timeout": 60, "check": False} | options
+        )
+        return Result(done.returncode, done.stdout, done.stderr)
+
+    return call
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """Return a small checkpoint of 256 tokens."""
+    return write_small(tmp_path / "small.safetensors")

@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from checkpoints import numbers, small_parameters, write_small
+from cli.conftest import Run
+from rwkv_cy.cli import progress
+from rwkv_cy.inspect import inspect_file
+
+
+def test_convert_says_what_it_did(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
+    result = run("convert", demo_checkpoint, tmp_path / "m.h5", "--dtype", "f32")
+    assert (result.code, result.err) == (0, "")
+    lines = dict(re.split(r"  +", line, maxsplit=1) for line in result.out.splitlines())
+    assert lines["architecture"] == "RWKV-4"
+    assert lines["parameters"] == "1,352,448"
+    assert lines["tokenizer"] == "bytes"
+    assert lines["tensors"] == "70 bf16, 44 f32"
+    assert lines["source sha256"] == hashlib.sha256(demo_checkpoint.read_bytes()).hexdigest()
+    assert inspect_file(tmp_path / "m.h5").dtypes == {"f32": 44, "bf16": 70}
+
+
+def test_dry_run_writes_nothing(run: Run, small: Path, tmp_path: Path) -> None:
+    result = run("convert", small, tmp_path / "m.h5", "--dtype", "bf16", "--dry-run")
+    assert (result.code, result.err) == (0, "")
+    assert [path.name for path in tmp_path.iterdir()] == [small.name]
+    matrices = sum(array.size for name, array in small_parameters().items() if array.ndim == 2)
+    rows = [line.split() for line in result.out.splitlines()]
+    assert ["tensors", "role", "from", "to", "bytes", "in", "bytes", "out"] in rows
+    assert ["1", "embedding", "f32", "bf16", "32.8", "kB", "16.4", "kB"] in rows
+    assert any(row[1:4] == ["vector", "f32", "f32"] for row in rows)
+    assert any(row[1:4] == ["matrix", "f32", "bf16"] for row in rows)
+    assert matrices > 0
+    assert "memory needed" in result.out
+    assert "disk needed" in result.out
+    assert result.out.endswith("dry run: nothing was written\n")
+
+
+def test_dry_run_warns_of_what_is_there(run: Run, small: Path, tmp_path: Path) -> None:
+    target = tmp_path / "m.h5"
+    target.write_bytes(b"precious")
+    result = run("convert", small, target, "--dry-run")
+    assert result.code == 0
+    assert f"warning: {target}: exists, and would only be replaced with --force" in result.err
+    assert run("convert", small, target, "--dry-run", "--force").err == ""
+    assert target.read_bytes() == b"precious"
+
+
+def test_dry_run_finds_what_would_fail(run: Run, small: Path, tmp_path: Path) -> None:
+    assert run("convert", small, small, "--dry-run", "--force").code == 3
+    assert run("convert", small, tmp_path / "none" / "t", "--dry-run").code == 3
+
+
+def test_an_existing_file_needs_force(run: Run, small: Path, tmp_path: Path) -> None:
+    target = tmp_path / "m.h5"
+    target.write_bytes(b"precious")
+    result = run("convert", small, target)
+    assert result.code == 3
+    assert "expected no file of this name, got one" in result.err
+    assert target.read_bytes() == b"precious"
+    assert run("convert", small, target, "--force").code == 0
+    assert inspect_file(target).problems == ()
+
+
+def test_quiet_prints_warnings_alone(run: Run, tmp_path: Path) -> None:
+    source = write_small(tmp_path / "s", vocab=9, head__weight=numbers(np.nan, shape=(9, 32)))
+    result = run("convert", source, tmp_path / "t", "--quiet")
+    assert (result.code, result.out) == (0, "")
+    assert "warning: head.weight: 1 NaN and 0 infinite numbers in the source" in result.err
+    assert "no tokenizer is known for a vocabulary of 9 tokens" in result.err
+
+
+@pytest.mark.parametrize(("tokenizer", "stored"), [("none", "none"), ("bytes", "bytes"), ("auto", "bytes")])
+def test_the_tokenizer_is_stored(run: Run, small: Path, tmp_path: Path, tokenizer: str, stored: str) -> None:
+    assert run("convert", small, tmp_path / "t", "--tokenizer", tokenizer).code == 0
+    assert inspect_file(tmp_path / "t").tokenizer == stored
+
+
+def test_a_tokenizer_that_is_missing_is_an_error(run: Run, small: Path, tmp_path: Path) -> None:
+    result = run("convert", small, tmp_path / "t", "--tokenizer", "none.json")
+    assert result.code == 3
+    assert "none.json" in result.err
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_is_drawn_on_a_terminal(run: Run, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(progress.sys, "stderr", terminal)
+    assert run("convert", small, tmp_path / "bar.h5").code == 0
+    assert "bar.h5" in terminal.getvalue()
+    drawn = len(terminal.getvalue())
+    for index, option in enumerate(["--quiet", "--no-progress"]):
+        assert run("convert", small, tmp_path / f"{index}.h5", option).code == 0
+    assert len(terminal.getvalue()) == drawn
+
+
+def test_a_bar_counts_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(progress.sys, "stderr", terminal)
+    with progress.progress_bar("label", wanted=True) as advance:
+        assert advance is not None
+        advance(500, 1000)
+        advance(1000, 1000)
+    assert "label" in terminal.getvalue()
+
+
+def test_no_bar_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress.sys, "stderr", io.StringIO())
+    with progress.progress_bar("label", wanted=True) as advance:
+        assert advance is None

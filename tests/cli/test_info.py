@@ -1,0 +1,47 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import rwkv_cy
+from cli.conftest import Run
+from rwkv_cy.cli import info
+from rwkv_cy.errors import StorageError
+
+
+def test_info(run: Run) -> None:
+    result = run("info")
+    assert (result.code, result.err) == (0, "")
+    for word in (rwkv_cy.__version__, "threads", "instruction set", "threads by", "numpy", "demo model", "kjv.pth"):
+        assert word in result.out
+
+
+def test_json(run: Run) -> None:
+    facts = json.loads(run("info", "--json").out)
+    assert facts["version"] == rwkv_cy.__version__
+    assert facts["threads"] >= 1
+    assert facts["cores"] >= 1
+    assert facts["instruction_set"] in facts["instruction_sets_available"]
+    assert set(facts["instruction_sets_available"]) <= set(facts["instruction_sets_built"])
+    assert facts["libraries"]["numpy"]
+
+
+def test_what_is_missing_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> None:
+        raise StorageError("not here")
+
+    monkeypatch.setattr(info, "demo_model_path", missing)
+    monkeypatch.setattr(info, "_LIBRARIES", ("no-such-library",))
+    result = run("info")
+    assert "no-such-library not installed" in result.out
+    assert "demo model" in result.out
+    assert json.loads(run("info", "--json").out)["demo_model"] is None
+
+
+def test_a_wrong_setting_is_an_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RWKV_CY_NUM_THREADS", "many")
+    monkeypatch.setattr("rwkv_cy.runtime._num_threads", None)
+    result = run("info")
+    assert result.code == 1
+    assert "RWKV_CY_NUM_THREADS" in result.err

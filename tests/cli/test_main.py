@@ -1,0 +1,174 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rwkv_cy
+from checkpoints import small_parameters, write_safetensors
+from cli.conftest import Run
+from rwkv_cy.cli import inspect as inspect_command
+from rwkv_cy.cli.main import main
+
+COMMANDS = ("convert", "inspect", "verify", "generate", "info")
+
+
+def test_help_names_commands_and_exit_codes(run: Run) -> None:
+    result = run("--help")
+    assert result.code == 0
+    assert all(command in result.out for command in COMMANDS)
+    assert "exit codes:" in result.out
+    assert "130  interrupted" in result.out
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_help(run: Run, command: str) -> None:
+    result = run(command, "--help")
+    assert result.code == 0
+    assert "--debug" in result.out
+
+
+def test_version(run: Run) -> None:
+    assert run("--version").out == f"rwkv-cy {rwkv_cy.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["paint"], "invalid choice: 'paint'"),
+        (["inspect"], "the following arguments are required: FILE"),
+        (["convert", "a"], "the following arguments are required: TARGET"),
+        (["convert", "a", "b", "--dtype", "f8"], "argument --dtype: invalid choice: 'f8'"),
+        (["generate", "--max-tokens", "-1"], "argument --max-tokens: expected a whole number from 0, got '-1'"),
+        (["generate", "--top-p", "2"], "argument --top-p: expected a number from 0 to 1, got '2'"),
+        (["verify", "a", "--loud"], "unrecognized arguments: --loud"),
+    ],
+)
+def test_a_wrong_command_line_is_code_2(run: Run, arguments: list[str], message: str) -> None:
+    result = run(*arguments)
+    assert result.code == 2
+    assert message in result.err
+
+
+@pytest.mark.parametrize("command", [["inspect"], ["verify"], ["convert"], ["generate", "--max-tokens", "1"]])
+def test_a_missing_file_is_code_3(run: Run, tmp_path: Path, command: list[str]) -> None:
+    result = run(*command, tmp_path / "none", *([tmp_path / "t"] if command[0] in ("convert", "generate") else []))
+    assert result.code == 3
+    assert result.out == ""
+    assert result.err.startswith(f"rwkv-cy: error: {tmp_path / 'none'}: ")
+    assert result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [["inspect"], ["verify"], ["convert"], ["generate", "--max-tokens", "1"]])
+def test_a_damaged_file_is_code_1(run: Run, tmp_path: Path, command: list[str]) -> None:
+    path = tmp_path / "page.pth"
+    path.write_text("<!doctype html><html>Not found</html>")
+    result = run(*command, path, *([tmp_path / "t"] if command[0] in ("convert", "generate") else []))
+    assert result.code == 1
+    assert result.err.startswith(f"rwkv-cy: error: {path}: ")
+    assert "an HTML page" in result.err
+    assert result.err.count("\n") == 1
+
+
+def test_debug_shows_the_traceback(run: Run, tmp_path: Path) -> None:
+    result = run("inspect", tmp_path / "none", "--debug")
+    assert result.code == 3
+    assert "Traceback" in result.err
+    assert "StorageError" in result.err
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (PermissionError(13, "Permission denied", "some/file"), 3, "error: some/file: Permission denied"),
+        (OSError(5, "Input/output error"), 3, "error: standard input or output: Input/output error"),
+        (MemoryError(), 3, "error: out of memory\n"),
+        (MemoryError("8 GiB"), 3, "error: out of memory: 8 GiB\n"),
+        (KeyboardInterrupt(), 130, "rwkv-cy: interrupted\n"),
+        (BrokenPipeError(32, "Broken pipe"), 141, ""),
+    ],
+)
+def test_other_errors(run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, message: str) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(inspect_command, "inspect_file", fail)
+    result = run("inspect", "x")
+    assert result.code == code
+    assert message in result.err
+    assert message or not result.err
+
+
+def test_a_mistake_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inspect_command, "inspect_file", lambda *arguments: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["inspect", "x"])
+
+
+def test_names_from_files_cannot_drive_the_terminal(run: Run, tmp_path: Path) -> None:
+    odd = tmp_path / "\x1b]0;owned\x07"
+    odd.write_text("<html>")
+    result = run("inspect", odd)
+    assert "\x1b" not in result.err
+    assert "\\x1b]0;owned\\x07" in result.err
+    write_safetensors(odd, small_parameters())
+    result = run("inspect", odd)
+    assert "\x1b" not in result.out
+    assert "\\x1b]0;owned\\x07" in result.out
+
+
+def test_a_reader_that_stops_is_no_error(demo_checkpoint: Path) -> None:
+    """The pipe is closed before the table, which is longer than a pipe's buffer, can be written."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "rwkv_cy", "inspect", "--json", "--stats", str(demo_checkpoint)]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_a_full_disk_behind_standard_output_is_code_3(spawn: Run, demo_checkpoint: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        result = spawn("inspect", demo_checkpoint, capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert result.code == 3
+    assert result.err == "rwkv-cy: error: standard input or output: No space left on device\n"
+
+
+def test_piped_output_is_complete(spawn: Run, run: Run, demo_checkpoint: Path) -> None:
+    assert spawn("inspect", demo_checkpoint).out == run("inspect", demo_checkpoint).out
+
+
+def test_output_in_a_narrow_encoding_is_escaped(spawn: Run, tmp_path: Path) -> None:
+    odd = tmp_path / "é中"
+    write_safetensors(odd, small_parameters())
+    result = spawn("inspect", odd, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert result.code == 0
+    assert "\\xe9\\u4e2d" in result.out
+
+
+def test_an_interrupt_ends_a_generation_with_130(demo_checkpoint: Path) -> None:
+    command = [sys.executable, "-m", "rwkv_cy", "generate", "--prompt", "And", "--max-tokens", "1000000"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.read(20)
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == b"rwkv-cy: interrupted\n"
+    assert out.endswith(b"\n")
+
+
+@pytest.mark.parametrize(("script", "command"), [("inspect_model", "inspect"), ("convert_checkpoint", "convert")])
+def test_the_doors_of_a_checkout(script: str, command: str, tmp_path: Path, small: Path) -> None:
+    path = Path(rwkv_cy.__file__).parent.parent / "tools" / f"{script}.py"
+    target = [str(tmp_path / "t")] if command == "convert" else []
+    done = subprocess.run(
+        [sys.executable, path, small, *target], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "RWKV-4" in done.stdout

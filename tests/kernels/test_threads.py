@@ -1,0 +1,80 @@
+"""The sharing of work among threads: every piece once, whoever calls, and after a fork too."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+import numpy as np
+import pytest
+
+from rwkv_cy.kernels import dispatch
+from rwkv_cy.kernels.matrix import Matrix, Workspace
+
+
+@pytest.fixture(scope="module")
+def product() -> tuple[Matrix, np.ndarray, bytes]:
+    rng = np.random.default_rng(0)
+    # Wide enough for several pieces of rows, and for several of panels.
+    matrix = Matrix(rng.standard_normal((1500, 300)).astype(np.float32), "f32")
+    x = rng.standard_normal((1, 300)).astype(np.float32)
+    return matrix, x, matrix.matmul(x).tobytes()
+
+
+def test_backend_is_known() -> None:
+    assert dispatch.thread_backend() in ("pool", "openmp", "none")
+
+
+def test_thousands_of_short_jobs(product: tuple[Matrix, np.ndarray, bytes]) -> None:
+    matrix, x, expected = product
+    workspace = Workspace()
+    for i in range(3000):
+        assert matrix.matmul(x, 1 + i % 5, workspace).tobytes() == expected
+
+
+def test_callers_side_by_side(product: tuple[Matrix, np.ndarray, bytes]) -> None:
+    matrix, x, expected = product
+    wrong: list[int] = []
+
+    def work(worker: int) -> None:
+        workspace = Workspace()
+        for _ in range(500):
+            if matrix.matmul(x, 3, workspace).tobytes() != expected:
+                wrong.append(worker)
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+def test_more_threads_than_pieces_and_cores(product: tuple[Matrix, np.ndarray, bytes]) -> None:
+    matrix, x, expected = product
+    assert matrix.matmul(x, 200).tobytes() == expected
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+@pytest.mark.filterwarnings("ignore:This process.*is multi-threaded:DeprecationWarning")
+def test_forks_while_another_thread_computes(product: tuple[Matrix, np.ndarray, bytes]) -> None:
+    matrix, x, expected = product
+    stop = threading.Event()
+
+    def work() -> None:
+        workspace = Workspace()
+        while not stop.is_set():
+            matrix.matmul(x, 2, workspace)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        for _ in range(5):
+            pid = os.fork()
+            if pid == 0:
+                same = all(matrix.matmul(x, 2).tobytes() == expected for _ in range(20))
+                os._exit(0 if same else 1)
+            assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+    finally:
+        stop.set()
+        thread.join()

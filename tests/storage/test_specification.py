@@ -1,0 +1,136 @@
+"""A reader written from docs/file-format.md alone, with nothing of the package: it finds what the writer wrote."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import struct
+import zlib
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+
+from rwkv_cy.storage import write_arrays
+from storage.small import HEADER, tensors, write_small
+
+NUMPY = {"f64": "<f8", "f32": "<f4", "f16": "<f2", "bf16": "<u2", "u8": "<u1"}
+
+
+def read_without_hdf5(path: Path) -> tuple[dict[str, Any], dict[str, tuple[str, np.ndarray]]]:
+    """The section "Reading", second way: returns the index and every dataset of it."""
+    raw = path.read_bytes()
+    assert raw[:8] == bytes.fromhex("894844460D0A1A0A")
+    assert tuple(raw[8:12]) == (3, 8, 8, 0)
+    assert struct.unpack_from("<Q", raw, 12)[0] == 0
+    assert struct.unpack_from("<Q", raw, 28)[0] == len(raw)
+    page = raw[-4096:]
+    magic, major, _, complete, structure_crc = struct.unpack_from("<8sIIII", page)
+    file_size, metadata_size, index_offset, index_size, index_crc = struct.unpack_from("<QQQQI", page, 24)
+    assert magic == b"RWKVSEAL"
+    assert struct.unpack_from("<I", page, 4092)[0] == zlib.crc32(page[:4092])
+    assert (major, complete, file_size) == (1, 1, len(raw))
+    assert not any(page[60:4092])
+    assert zlib.crc32(raw[:metadata_size]) == structure_crc
+    text = raw[index_offset : index_offset + index_size]
+    assert zlib.crc32(text) == index_crc
+    index = json.loads(text)
+    assert index["format"] == "rwkv-cy"
+    found = {}
+    used = [(0, metadata_size), (index_offset, index_offset + index_size), (file_size - 4096, file_size)]
+    for entry in index["datasets"]:
+        dtype = np.dtype(NUMPY[entry["dtype"]])
+        count = math.prod(entry["shape"])
+        start, end = entry["offset"], entry["offset"] + count * dtype.itemsize
+        assert zlib.crc32(raw[start:end]) == entry["crc32"]
+        assert metadata_size <= start < end <= index_offset
+        assert end - start < 512 or start % 4096 == 0
+        array = np.frombuffer(raw, dtype, count, start).reshape(entry["shape"])
+        found[entry["path"]] = (entry["dtype"], array)
+        used.append((start, end))
+    used.sort()
+    for (_, end), (start, _) in itertools.pairwise(used):
+        assert not any(raw[end:start])
+    return index, found
+
+
+def read_with_hdf5(path: Path) -> tuple[dict[str, Any], dict[str, tuple[str, np.ndarray]]]:
+    """The section "The HDF5 objects": returns the root attributes and every dataset."""
+    found = {}
+    with h5py.File(path, "r") as file:
+
+        def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
+            if isinstance(item, h5py.Dataset):
+                assert item.chunks == chunks(item.shape, item.dtype.itemsize)
+                found[name] = (item.attrs["dtype"].decode(), item[...])
+                assert item.dtype == np.dtype(NUMPY[found[name][0]])
+
+        file.visititems(visit)
+        return dict(file.attrs), found
+
+
+def chunks(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...] | None:
+    size = math.prod(shape) * itemsize
+    if size < 64 * 1024:
+        return None
+    axis = [n > 1 for n in shape].index(True)
+    count = min(math.ceil(size / (4 * 1024 * 1024)), shape[axis])
+    return (*shape[:axis], math.ceil(shape[axis] / count), *shape[axis + 1 :])
+
+
+def parameter_name(path: str) -> str:
+    return path.removeprefix("parameters/").replace("/", ".")
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("specification") / "model.h5"
+    large = np.arange(1_300_000, dtype="<f4").reshape(1, 1300, 1000)
+    write_small(path, {**tensors(), "blocks.12.large": ("f32", large)})
+    return path
+
+
+@pytest.mark.parametrize("read", [read_without_hdf5, read_with_hdf5])
+def test_model(model: Path, read: Any) -> None:
+    about, found = read(model)
+    assert about["kind"] in ("model", b"model")
+    header = json.loads(found.pop("metadata/header")[1].tobytes())
+    assert header == {
+        "architecture": HEADER.architecture,
+        "config": HEADER.config,
+        "fingerprint": HEADER.fingerprint,
+        "tokenizer": {"kind": "world"},
+        "source": HEADER.source,
+        "created_by": HEADER.created_by,
+    }
+    assert found.pop("metadata/tokenizer")[1].tobytes() == b"vocabulary"
+    parameters = {parameter_name(path): value for path, value in found.items() if not path.startswith("metadata/")}
+    assert parameters.pop("blocks.12.large")[1].tobytes() == np.arange(1_300_000, dtype="<f4").tobytes()
+    assert set(parameters) == set(tensors())
+    for name, (dtype, array) in tensors().items():
+        assert parameters[name][0] == dtype
+        assert parameters[name][1].shape == array.shape
+        assert parameters[name][1].tobytes() == array.tobytes()
+
+
+def test_both_ways_agree(model: Path) -> None:
+    attributes, with_hdf5 = read_with_hdf5(model)
+    index, without = read_without_hdf5(model)
+    assert attributes == {"format": b"rwkv-cy", "kind": b"model", "major": 1, "minor": 0, "complete": 1}
+    assert set(with_hdf5) == {*without, "metadata/index", "metadata/seal"}
+    assert json.loads(with_hdf5["metadata/index"][1].tobytes()) == index
+    assert with_hdf5["metadata/seal"][1].tobytes() == model.read_bytes()[-4096:]
+    for path, (dtype, array) in without.items():
+        assert with_hdf5[path][0] == dtype
+        assert with_hdf5[path][1].tobytes() == array.tobytes()
+
+
+def test_arrays(tmp_path: Path) -> None:
+    write_arrays(tmp_path / "state.h5", "state", {"tokens": 3}, {"aa": np.ones((2, 3))})
+    index, found = read_without_hdf5(tmp_path / "state.h5")
+    assert index["kind"] == "state"
+    assert json.loads(found["metadata/header"][1].tobytes()) == {"attributes": {"tokens": 3}}
+    np.testing.assert_array_equal(found["arrays/aa"][1], np.ones((2, 3)))
