@@ -94,6 +94,16 @@ def to_storage(array: npt.NDArray[Any], dtype: str, target: str) -> npt.NDArray[
     if dtype == target:
         return array
     if target == "bf16":
-        return f32_to_bf16(widen(array, dtype, "f32"))
+        return f32_to_bf16(_f32_to_odd(array) if dtype == "f64" else widen(array, dtype, "f32"))
     with np.errstate(over="ignore"):
         return widen(array, dtype, "f64" if dtype == "f64" else "f32").astype(storage_type(target).array_dtype)
+
+
+def _f32_to_odd(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
+    """Narrow float64 so that rounding again, to bfloat16, gives what rounding once would: toward zero, then odd."""
+    narrow = values.astype(np.float32)
+    bits = narrow.view(np.uint32)
+    inexact = narrow.astype(np.float64) != values
+    bits -= (np.abs(narrow) > np.abs(values)).astype(np.uint32)
+    bits |= (inexact & ~np.isnan(values)).astype(np.uint32)
+    return narrow

@@ -49,3 +49,13 @@ def test_f16_overflow_is_infinite_and_silent() -> None:
 def test_unknown_name() -> None:
     with pytest.raises(ConfigError, match="dtype: expected one of bf16, f16, f32, f64, got 'q3'"):
         storage_type("q3")
+
+
+def test_f64_is_rounded_to_bf16_once() -> None:
+    # A tie of bfloat16, and a number beside it that float32 cannot tell from the tie.
+    tie = 1 + 2.0**-8
+    values = np.array([tie, tie + 2.0**-40, tie - 2.0**-40, -tie - 2.0**-40, 0.0, 1e300, np.inf, np.nan])
+    with np.errstate(over="ignore"):
+        rounded = bf16_to_f32(to_storage(values, "f64", "bf16"))
+    up = 1 + 2.0**-7
+    np.testing.assert_array_equal(rounded, [1.0, up, 1.0, -up, 0.0, np.inf, np.inf, np.nan])

@@ -50,23 +50,57 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument(
         "--top-k", type=integer(0), default=0, metavar="K", help="choose among the K likeliest (default: 0, all)"
     )
-    parser.add_argument(
-        "--presence-penalty",
-        type=real(0),
-        default=0.0,
-        metavar="X",
-        help="against tokens that came before (default: 0)",
-    )
-    parser.add_argument(
-        "--frequency-penalty", type=real(0), default=0.0, metavar="X", help="the same, times how often (default: 0)"
-    )
+    _add_rules(parser)
     parser.add_argument("--seed", type=integer(0), metavar="N", help="the same seed gives the same text")
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before TEXT; may be repeated")
+    parser.add_argument(
+        "--stop-token", type=integer(0), action="append", metavar="TOKEN", help="end at this token id; repeatable"
+    )
     parser.add_argument(
         "--threads", type=integer(1, runtime.MAX_THREADS), metavar="N", help="threads to use (default: one a core)"
     )
     parser.add_argument("--tokenizer", metavar="bytes|world|FILE", help="in place of the model's own")
     parser.set_defaults(run=_run, parser=parser)
+
+
+def _add_rules(parser: argparse.ArgumentParser) -> None:
+    """Add the options against repetition and for or against single tokens."""
+    rules = parser.add_argument_group("rules", "docs/sampling.md has what each does")
+    for name, default, text in (
+        ("--presence-penalty", 0.0, "off the logit of what came before"),
+        ("--frequency-penalty", 0.0, "the same, times how often"),
+        ("--penalty-decay", 0.996, "how much of a count is left after each token"),
+        ("--repetition-penalty", 1.0, "divides the likelihood of what came before"),
+    ):
+        rules.add_argument(name, type=real(0), default=default, metavar="X", help=f"{text} (default: {default:g})")
+    rules.add_argument(
+        "--repetition-window", type=integer(0), default=0, metavar="N", help="tokens it looks back on (default: 0, all)"
+    )
+    rules.add_argument(
+        "--no-repeat-ngram", type=integer(0), default=0, metavar="N", help="no N tokens come twice (default: 0, off)"
+    )
+    rules.add_argument(
+        "--ban", type=integer(0), action="append", default=[], metavar="TOKEN", help="never this token id; repeatable"
+    )
+    rules.add_argument(
+        "--logit-bias", type=_bias, action="append", default=[], metavar="TOKEN=X", help="added to a logit; repeatable"
+    )
+    rules.add_argument(
+        "--order",
+        choices=("temperature-first", "rwkv"),
+        default="temperature-first",
+        help="whether temperature acts before top-p, or after it as in the rwkv package",
+    )
+
+
+def _bias(text: str) -> tuple[int, float]:
+    token, equals, bias = text.partition("=")
+    try:
+        if not equals:
+            raise ValueError
+        return int(token), float(bias)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"expected TOKEN=X such as 10=-2.5, got {text!r}") from None
 
 
 def _run(arguments: argparse.Namespace) -> int:
@@ -85,8 +119,16 @@ def _run(arguments: argparse.Namespace) -> int:
         top_k=arguments.top_k,
         presence_penalty=arguments.presence_penalty,
         frequency_penalty=arguments.frequency_penalty,
+        penalty_decay=arguments.penalty_decay,
+        repetition_penalty=arguments.repetition_penalty,
+        repetition_window=arguments.repetition_window,
+        no_repeat_ngram=arguments.no_repeat_ngram,
+        banned_tokens=arguments.ban,
+        logit_bias=dict(arguments.logit_bias),
+        order=arguments.order,
         seed=arguments.seed,
         stop=arguments.stop,
+        stop_tokens=arguments.stop_token,
     )
     # A model's text is a stranger's: what a terminal would obey is shown, not sent. A file or a pipe gets it as it is.
     terminal = sys.stdout.isatty()

@@ -121,3 +121,35 @@ def test_a_model_cannot_drive_the_terminal(run: Run, monkeypatch: pytest.MonkeyP
 
 def test_a_pipe_gets_the_text_as_it_is(run: Run) -> None:
     assert run("generate", "--prompt", "a\x1b[2J", "--max-tokens", "0").out == "a\x1b[2J\n"
+
+
+def test_rules_reach_the_sampler(run: Run) -> None:
+    usual = run("generate", *SHORT).out
+    first = usual[len("In the beginning")]
+    banned = run("generate", *SHORT, "--ban", ord(first)).out[len("In the beginning") :]
+    assert banned
+    assert first not in banned
+    assert run("generate", *SHORT, "--logit-bias", "90=1000").out == "In the beginning" + "Z" * 12 + "\n"
+    once = run("generate", *SHORT, "--logit-bias", "90=1000", "--no-repeat-ngram", "1").out
+    assert once.count("Z") == 1
+    assert run("generate", *SHORT, "--stop-token", ord(first)).out == "In the beginning\n"
+    sampled = ("--max-tokens", 40, "--seed", 1, "--temperature", 2)
+    texts = {
+        run("generate", *sampled, *rule).out
+        for rule in (
+            [],
+            ["--order", "rwkv"],
+            ["--presence-penalty", 3],
+            ["--frequency-penalty", 3],
+            ["--frequency-penalty", 3, "--penalty-decay", 0.5],
+            ["--repetition-penalty", 5],
+            ["--repetition-penalty", 5, "--repetition-window", 2],
+        )
+    }
+    assert len(texts) == 7
+
+
+def test_a_bias_that_is_none(run: Run) -> None:
+    result = run("generate", "--logit-bias", "90")
+    assert result.code == 2
+    assert "--logit-bias: expected TOKEN=X such as 10=-2.5, got '90'" in result.err
