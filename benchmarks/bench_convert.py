@@ -21,10 +21,12 @@ def measure(source: Path, target: Path, rounds: int) -> dict[str, dict[str, list
     Each run finds no file at `target` and nothing left to be written.
     """
     shell = ("/bin/sh", "-c")
+    converting = (sys.executable, "-m", "rwkv_cy", "convert", "--tokenizer", "none", str(source), str(target))
     commands = {
         "copy": ("cp", "--reflink=never", str(source), str(target)),
         "copy and fsync": (*shell, 'cp --reflink=never "$1" "$2" && sync "$2"', "sh", str(source), str(target)),
-        "convert": (sys.executable, "-m", "rwkv_cy", "convert", "--tokenizer", "none", str(source), str(target)),
+        "convert --dry-run": (*converting, "--dry-run"),
+        "convert": converting,
     }
     found: dict[str, dict[str, list[Run]]] = {cache: {name: [] for name in commands} for cache in ("warm", "cold")}
     for _ in range(rounds):
@@ -34,7 +36,7 @@ def measure(source: Path, target: Path, rounds: int) -> dict[str, dict[str, list
                 os.sync()
                 _prepare_cache(source, cache)
                 runs[name].append(run(command, sample=name == "convert"))
-    target.unlink()
+    target.unlink(missing_ok=True)
     return found
 
 
@@ -71,6 +73,7 @@ def main() -> None:
         notes=[
             f"Medians of {arguments.rounds} rounds, alternating; ratios within a round.",
             "Conversion ends with the file on the disk (fsync): copy and fsync does the same.",
+            "The dry run is Python's start, the imports and the plan: what a conversion takes whatever the size.",
             "Cold: the checkpoint has to come from the disk.",
             f"To be kept: below {_MAX_ANONYMOUS / 1e6:.0f} MB, at most {_MAX_RATIO} times copy and fsync.",
         ],
