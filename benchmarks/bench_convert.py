@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import sys
 from pathlib import Path
 
@@ -18,7 +19,8 @@ _MAX_ANONYMOUS, _MAX_RATIO = 150e6, 1.3
 def measure(source: Path, target: Path, rounds: int) -> dict[str, dict[str, list[Run]]]:
     """Convert and copy `source` alternately, with it in the page cache and without.
 
-    Each run finds no file at `target` and nothing left to be written.
+    Each run finds no file at `target` and nothing left to be written. The order changes from round to round: under a
+    hypervisor, memory that was free for a while costs several times what a run before has just let go of.
     """
     shell = ("/bin/sh", "-c")
     converting = (sys.executable, "-m", "rwkv_cy", "convert", "--tokenizer", "none", str(source), str(target))
@@ -29,13 +31,14 @@ def measure(source: Path, target: Path, rounds: int) -> dict[str, dict[str, list
         "convert": converting,
     }
     found: dict[str, dict[str, list[Run]]] = {cache: {name: [] for name in commands} for cache in ("warm", "cold")}
+    order = random.Random(0)
     for _ in range(rounds):
         for cache, runs in found.items():
-            for name, command in commands.items():
+            for name in order.sample(list(commands), len(commands)):
                 target.unlink(missing_ok=True)
                 os.sync()
                 _prepare_cache(source, cache)
-                runs[name].append(run(command, sample=name == "convert"))
+                runs[name].append(run(commands[name], sample=name == "convert"))
     target.unlink(missing_ok=True)
     return found
 
@@ -55,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_convert", description=__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="430m")
     parser.add_argument("--dtype", choices=DTYPES, default="f32")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of the checkpoint and what is written")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
