@@ -18,7 +18,7 @@ PYTEST_ARGS ?=
 #: Damaged files that each fuzz test of "make fuzz" tries.
 FUZZ_EXAMPLES ?= 20000
 #: Measurements of "make bench".
-BENCHMARKS ?= $(patsubst benchmarks/%.py,%,$(wildcard benchmarks/bench_*.py)) tokenizer
+BENCHMARKS ?= $(basename $(notdir $(wildcard benchmarks/bench_*.py)))
 
 BIN := $(VENV)/bin
 ORACLE_BIN := $(ORACLE_VENV)/bin

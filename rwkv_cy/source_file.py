@@ -13,8 +13,7 @@ from rwkv_cy.errors import StorageError
 
 __all__ = ["FileIdentity", "SourceHash", "source_files"]
 
-#: Bytes hashed at a time: what has been read is still in the core's own cache.
-_CHUNK = 256 << 10
+_CHUNK = 1 << 20
 
 
 @dataclass(frozen=True)
