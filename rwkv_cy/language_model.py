@@ -127,6 +127,9 @@ class LanguageModel:
         """Every parameter by canonical name; read-only where it lies in a mapped file."""
         return self._loaded.parameters
 
+    def __repr__(self) -> str:
+        return f"LanguageModel({self.config})"
+
     def initial_state(self) -> State:
         """Return the state before the first token."""
         return self.encoder.initial_state()
@@ -209,6 +212,10 @@ class LanguageModel:
             raise TokenError(f"tokens: expected an integer or a flat sequence of them, got {error}") from None
         if ids.ndim != 1 or ids.size == 0:
             raise TokenError(f"tokens: expected an integer or at least one in a flat sequence, got shape {ids.shape}")
+        if isinstance(tokens, (str, bytes)):
+            raise TokenError(
+                f"tokens: expected integers, got {type(tokens).__name__}; encode it first with model.tokenizer.encode"
+            )
         if ids.dtype.kind not in "iu":
             raise TokenError(f"tokens: expected integers, got {ids.dtype}")
         wrong = (ids < 0) | (ids >= self.vocab_size)
