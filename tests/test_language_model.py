@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shutil
@@ -29,6 +30,7 @@ from rwkv_cy.language_model import LanguageModel, load
 from rwkv_cy.model import CHUNK_TOKENS
 from rwkv_cy.parameters import Parameter
 from rwkv_cy.state import State
+from rwkv_cy.text import generate
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 
@@ -260,6 +262,12 @@ def test_a_forked_child_computes_on() -> None:
 def test_impossible_tokens(demo: LanguageModel, tokens: object, message: str) -> None:
     with pytest.raises(TokenError, match=message):
         demo.forward(tokens)  # type: ignore[arg-type]
+
+
+def test_generate_has_the_arguments_of_the_function() -> None:
+    own, function = (inspect.signature(f).parameters for f in (LanguageModel.generate, generate))
+    assert list(own)[2:] == list(function)[2:]
+    assert [own[name].default for name in list(own)[2:]] == [function[name].default for name in list(own)[2:]]
 
 
 def test_a_tokenizer_that_is_none(demo_checkpoint: Path) -> None:
