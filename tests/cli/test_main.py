@@ -175,7 +175,13 @@ def test_output_in_a_narrow_encoding_is_escaped(spawn: Run, tmp_path: Path) -> N
 
 def test_an_interrupt_ends_a_generation_with_130(demo_checkpoint: Path) -> None:
     command = [sys.executable, "-m", "rwkv_cy", "generate", "--prompt", "And", "--max-tokens", "1000000"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    # A job in the background ignores the signal, and its children would with it.
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         assert process.stdout is not None
         process.stdout.read(20)
         process.send_signal(signal.SIGINT)
