@@ -110,7 +110,8 @@ def main() -> None:
     contender, path, dtype, threads = sys.argv[1:]
     answers = sys.stdout
     # What a contender prints while it loads is not an answer.
-    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
+    verbose = os.environ.get("BENCHMARKS_VERBOSE")
+    with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(sys.stderr if verbose else nowhere):
         forward, opening = _open(contender, path, dtype, int(threads))
         print(json.dumps(opening), file=answers, flush=True)
         state: Any = None

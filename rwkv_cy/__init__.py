@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rwkv_cy.config import Config
+    from rwkv_cy.convert import convert as convert_file
     from rwkv_cy.demo import demo_model_path
     from rwkv_cy.errors import RWKVError
     from rwkv_cy.inspect import inspect_file
@@ -32,6 +33,7 @@ __all__ = [
     "State",
     "TimeMix",
     "__version__",
+    "convert_file",
     "demo_model_path",
     "get_num_threads",
     "inspect_file",
@@ -40,7 +42,8 @@ __all__ = [
     "verify_file",
 ]
 
-# Each name is imported when it is first used: "import rwkv_cy" costs no HDF5 and no compiled kernel.
+# Each name is imported when it is first used: "import rwkv_cy" costs no HDF5 and no compiled kernel. A name stands
+# for the same one in its module, unless that is given after a colon.
 _HOMES = {
     "ChannelMix": "layer",
     "Config": "config",
@@ -52,6 +55,7 @@ _HOMES = {
     "RWKVError": "errors",
     "State": "state",
     "TimeMix": "layer",
+    "convert_file": "convert:convert",
     "demo_model_path": "demo",
     "get_num_threads": "runtime",
     "inspect_file": "inspect",
@@ -60,15 +64,41 @@ _HOMES = {
     "verify_file": "verify",
 }
 
+# Rooms that the API reference names, which "import rwkv_cy" is enough for.
+_ROOMS = frozenset(
+    {
+        "architectures",
+        "config",
+        "convert",
+        "dtypes",
+        "errors",
+        "formats",
+        "inspect",
+        "language_model",
+        "layer",
+        "model",
+        "parameters",
+        "runtime",
+        "sources",
+        "state",
+        "storage",
+        "text",
+        "verify",
+    }
+)
+
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"rwkv_cy.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'rwkv_cy' has no attribute {name!r}")
-    value = getattr(import_module(f"rwkv_cy.{home}"), name)
+    module, _, own_name = home.partition(":")
+    value = getattr(import_module(f"rwkv_cy.{module}"), own_name or name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
+    return sorted({*__all__, *_ROOMS})

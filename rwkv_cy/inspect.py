@@ -16,7 +16,7 @@ from rwkv_cy.parameters import ParameterSource, TensorInfo
 from rwkv_cy.source_file import FileIdentity, source_files
 from rwkv_cy.sources import open_source, source_config
 from rwkv_cy.storage import ModelFile
-from rwkv_cy.tokenizer_choice import describe_tokenizer
+from rwkv_cy.tokenizer_choice import describe_tokenizer, guess_tokenizer
 
 __all__ = ["FileReport", "TensorReport", "inspect_file"]
 
@@ -71,7 +71,7 @@ class FileReport:
     bytes_in_memory : int
         Of the parameters when loaded, in the types in which they are used.
     tokenizer : str or None
-        What the file stores as its tokenizer, in words.
+        In words: what a model file stores; for a foreign one, what loading takes, which is not in the file.
     fingerprint : str or None
         Of a model file; states carry it.
     created_by : str or None
@@ -148,7 +148,7 @@ def inspect_file(path: str | os.PathLike[str], stats: bool = False) -> FileRepor
             dtypes=dtypes,
             bytes_on_disk=sum(FileIdentity.of(file).size for file in source_files(source.path)),
             bytes_in_memory=sum(info.size * storage_type(info.dtype).itemsize for info in infos),
-            tokenizer=describe_tokenizer(header.tokenizer) if header else None,
+            tokenizer=describe_tokenizer(header.tokenizer) if header else _implied_tokenizer(source.path, config),
             fingerprint=header.fingerprint if header else None,
             created_by=header.created_by if header else None,
             source=dict(header.source) if header else {},
@@ -168,6 +168,14 @@ def _identify(source: ParameterSource, shapes: dict[str, tuple[int, ...]]) -> tu
         return detect(shapes, str(source.path)), (problem,)
     except RWKVError:
         return None, (problem,)
+
+
+def _implied_tokenizer(path: Path, config: Config | None) -> str | None:
+    """Say which tokenizer loading a foreign checkpoint takes, without opening it."""
+    guess = None if config is None else guess_tokenizer(path, config.vocab_size)
+    if guess is None:
+        return None
+    return f"{guess.name} (beside the file)" if isinstance(guess, Path) else f"{guess} (not in the file)"
 
 
 def _describe(source: ParameterSource, info: TensorInfo, stats: bool) -> TensorReport:

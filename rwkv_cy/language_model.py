@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +21,12 @@ from rwkv_cy.parameters import Parameter, as_parameter
 from rwkv_cy.runtime import resolve_num_threads
 from rwkv_cy.sources import ArraySource
 from rwkv_cy.state import State
-from rwkv_cy.text import Generation, Tokenizer, generate
+from rwkv_cy.text import Generation, SamplingOptions, Tokenizer, generate
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from rwkv_cy.text.options import SamplingKeywords
 
 __all__ = ["LanguageModel", "load"]
 
@@ -127,6 +132,9 @@ class LanguageModel:
         """Every parameter by canonical name; read-only where it lies in a mapped file."""
         return self._loaded.parameters
 
+    def __repr__(self) -> str:
+        return f"LanguageModel({self.config})"
+
     def initial_state(self) -> State:
         """Return the state before the first token."""
         return self.encoder.initial_state()
@@ -194,9 +202,55 @@ class LanguageModel:
             raise NumericalError(self._where_it_began(ids, state, threads))
         return (result if logits == "all" else result[0]), self.encoder.finish(data, state, in_place=in_place)
 
-    def generate(self, prompt: str | bytes | Sequence[int] = "", **options: Any) -> Generation[State]:
-        """Continue `prompt`, yielding pieces of text as they come; :func:`rwkv_cy.text.generate` has the options."""
-        return generate(self, prompt, **options)
+    def generate(
+        self,
+        prompt: str | bytes | Iterable[int] = "",
+        *,
+        state: State | None = None,
+        logits: npt.NDArray[np.float32] | None = None,
+        max_tokens: int | None = 256,
+        options: SamplingOptions | None = None,
+        seed: np.random.Generator | int | None = None,
+        stop: str | Iterable[str] = (),
+        stop_tokens: Iterable[int] | None = None,
+        tokenizer: Tokenizer | None = None,
+        **sampling: Unpack[SamplingKeywords],
+    ) -> Generation[State]:
+        """Continue `prompt`, yielding pieces of text as they come.
+
+        Parameters
+        ----------
+        prompt, state, logits, max_tokens, options, seed, stop, stop_tokens, tokenizer
+            As for :func:`rwkv_cy.text.generate`.
+        **sampling
+            ``temperature``, ``top_p`` and every other field of :class:`rwkv_cy.text.SamplingOptions`.
+
+        Returns
+        -------
+        Generation
+            An iterator over pieces of text, with `tokens`, `state` and `finish_reason`.
+
+        Raises
+        ------
+        GenerationError, TokenizerError, TokenError
+            At once, if an argument is out of its range, there is no tokenizer, or the prompt is empty and nothing
+            can follow it.
+        NumericalError
+            While iterating, if the logits are not finite.
+        """
+        return generate(
+            self,
+            prompt,
+            state=state,
+            logits=logits,
+            max_tokens=max_tokens,
+            options=options,
+            seed=seed,
+            stop=stop,
+            stop_tokens=stop_tokens,
+            tokenizer=tokenizer,
+            **sampling,
+        )
 
     def source(self) -> ArraySource:
         """Return the parameters as a source that a file can be written from."""
@@ -209,6 +263,10 @@ class LanguageModel:
             raise TokenError(f"tokens: expected an integer or a flat sequence of them, got {error}") from None
         if ids.ndim != 1 or ids.size == 0:
             raise TokenError(f"tokens: expected an integer or at least one in a flat sequence, got shape {ids.shape}")
+        if isinstance(tokens, (str, bytes)):
+            raise TokenError(
+                f"tokens: expected integers, got {type(tokens).__name__}; encode it first with model.tokenizer.encode"
+            )
         if ids.dtype.kind not in "iu":
             raise TokenError(f"tokens: expected integers, got {ids.dtype}")
         wrong = (ids < 0) | (ids >= self.vocab_size)

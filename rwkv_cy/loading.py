@@ -14,7 +14,7 @@ import numpy.typing as npt
 from rwkv_cy.architectures import ARCHITECTURES
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import storage_type, to_storage
-from rwkv_cy.errors import NotEnoughMemoryError
+from rwkv_cy.errors import NotEnoughMemoryError, TokenizerError
 from rwkv_cy.fingerprint import fingerprint as compute_fingerprint
 from rwkv_cy.parameters import Parameter, ParameterSource, ParameterSpec
 from rwkv_cy.runtime import available_memory
@@ -174,6 +174,10 @@ def _tokenizer_maker(
         found = find_tokenizer(os.fspath(asked))
         return lambda: found
     if asked is not None:
+        if not isinstance(asked, Tokenizer):
+            raise TokenizerError(
+                f'tokenizer: expected "bytes", "world", a vocabulary file or a Tokenizer, got {type(asked).__name__}'
+            )
         return lambda: asked
     if isinstance(source, ModelFile):
         stored = source.header.tokenizer

@@ -108,6 +108,9 @@ class Model:
             },
         )
 
+    def __repr__(self) -> str:
+        return f"Model({self.config})"
+
     def initial_state(self) -> State:
         """Return the state before the first vector."""
         config = self.config

@@ -182,7 +182,7 @@ def test_numbers_that_overflow_are_counted(tmp_path: Path, dtype: str, large: fl
 def test_a_target_that_exists_is_left_alone(small: Path, tmp_path: Path) -> None:
     target = tmp_path / "t"
     target.write_bytes(b"precious")
-    with pytest.raises(StorageError, match="expected no file of this name, got one; choose another name or overwrite"):
+    with pytest.raises(StorageError, match="expected no file of this name, got one; choose another name, or replace"):
         convert(small, target)
     assert target.read_bytes() == b"precious"
     assert plan_conversion(small, target).replaces

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
+
+import pytest
+
+import rwkv_cy
 
 #: Runs in a fresh interpreter. NumPy comes first, because what it loads and reads is its own affair.
 PROBE = """
@@ -42,3 +48,23 @@ def test_import_is_silent_and_cheap() -> None:
     foreign = {name.split(".")[0] for name in seen["new"]} - set(sys.stdlib_module_names) - {"rwkv_cy"}
     assert foreign.isdisjoint({"torch", "tokenizers", "transformers", "rwkv", "tqdm", "scipy"})
     assert not any(name.startswith("rwkv_cy.cli") for name in seen["new"])
+
+
+@pytest.mark.parametrize("name", rwkv_cy.__all__)
+def test_every_name_of_the_front_door_leads_somewhere(name: str) -> None:
+    assert getattr(rwkv_cy, name) is not None
+    assert name in dir(rwkv_cy)
+
+
+def test_import_alone_reaches_what_the_reference_names() -> None:
+    page = (Path(rwkv_cy.__file__).parent.parent / "docs" / "api" / "index.md").read_text("utf-8")
+    rooms = re.findall(r"^ +rwkv_cy\.(\w+)$", page, re.MULTILINE)
+    assert set(rooms) == rwkv_cy._ROOMS
+    probe = "import rwkv_cy\n" + "".join(f"print(rwkv_cy.{room}.__name__)\n" for room in rooms)
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [f"rwkv_cy.{room}" for room in rooms]
+
+
+def test_a_name_that_is_not_there() -> None:
+    with pytest.raises(AttributeError, match="module 'rwkv_cy' has no attribute 'nothing'"):
+        rwkv_cy.nothing  # noqa: B018

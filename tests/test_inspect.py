@@ -37,12 +37,28 @@ def test_a_checkpoint_from_its_headers(tmp_path: Path) -> None:
     assert report.dtypes == {"f32": len(small_parameters())}
     assert report.bytes_on_disk == path.stat().st_size
     assert report.bytes_in_memory == 4 * COUNT
-    assert (report.tokenizer, report.fingerprint, report.created_by, report.source) == (None, None, None, {})
+    assert (report.fingerprint, report.created_by, report.source) == (None, None, {})
     assert report.problems == ()
     assert [tensor.name for tensor in report.tensors] == list(small_parameters())
     assert report.tensors[0].shape == (256, 32)
     assert report.tensors[0].nbytes == 4 * 256 * 32
     assert all(tensor.statistics is None for tensor in report.tensors)
+
+
+@pytest.mark.parametrize(
+    ("vocab_size", "beside", "tokenizer"),
+    [
+        (256, (), "bytes (not in the file)"),
+        (300, (), None),
+        (300, ("tokenizer.json",), "tokenizer.json (beside the file)"),
+    ],
+)
+def test_the_tokenizer_that_loading_a_checkpoint_takes(
+    tmp_path: Path, vocab_size: int, beside: tuple[str, ...], tokenizer: str | None
+) -> None:
+    for name in beside:
+        (tmp_path / name).write_text("not opened")
+    assert inspect_file(write_small(tmp_path / "s", vocab=vocab_size)).tokenizer == tokenizer
 
 
 def test_a_model_file(demo_checkpoint: Path, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import shutil
@@ -23,11 +24,13 @@ from rwkv_cy.errors import (
     SpecError,
     StateError,
     TokenError,
+    TokenizerError,
 )
 from rwkv_cy.language_model import LanguageModel, load
 from rwkv_cy.model import CHUNK_TOKENS
 from rwkv_cy.parameters import Parameter
 from rwkv_cy.state import State
+from rwkv_cy.text import generate
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 
@@ -251,13 +254,31 @@ def test_a_forked_child_computes_on() -> None:
         ([[1], [2, 3]], "tokens: expected an integer or a flat sequence of them"),
         ([1.0], "tokens: expected integers, got float64"),
         ([True], "tokens: expected integers, got bool"),
-        ("abc", "tokens: expected integers, got <U3"),
+        ("abc", "tokens: expected integers, got str; encode it first with model.tokenizer.encode"),
+        (b"abc", "tokens: expected integers, got bytes; encode it first"),
         (None, "tokens: expected integers, got object"),
     ],
 )
 def test_impossible_tokens(demo: LanguageModel, tokens: object, message: str) -> None:
     with pytest.raises(TokenError, match=message):
         demo.forward(tokens)  # type: ignore[arg-type]
+
+
+def test_generate_has_the_arguments_of_the_function() -> None:
+    own, function = (inspect.signature(f).parameters for f in (LanguageModel.generate, generate))
+    assert list(own)[2:] == list(function)[2:]
+    assert [own[name].default for name in list(own)[2:]] == [function[name].default for name in list(own)[2:]]
+
+
+def test_a_tokenizer_that_is_none(demo_checkpoint: Path) -> None:
+    message = 'tokenizer: expected "bytes", "world", a vocabulary file or a Tokenizer, got int'
+    with pytest.raises(TokenizerError, match=message):
+        load(demo_checkpoint, tokenizer=5)  # type: ignore[arg-type]
+
+
+def test_models_say_what_they_are(demo: LanguageModel) -> None:
+    assert repr(demo) == f"LanguageModel({demo.config})"
+    assert repr(demo.encoder) == f"Model({demo.config})"
 
 
 def test_impossible_options(demo: LanguageModel, demo_checkpoint: Path) -> None:

@@ -77,6 +77,17 @@ def test_examples_run_in_their_order(capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.usefixtures("workplace")
+def test_the_guides_python_runs_from_top_to_bottom(capsys: pytest.CaptureFixture[str]) -> None:
+    names: dict[str, Any] = {}
+    for block in blocks(ROOT / "docs" / "guide.md"):
+        if block.language == "python":
+            exec(compile(block.text, "guide.md", "exec"), names)
+    printed = capsys.readouterr().out
+    assert "missing.h5: cannot open it" in printed
+    assert names["y"].shape == (32,)
+
+
+@pytest.mark.usefixtures("workplace")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_commands_that_need_a_file_are_well_formed(page: Path) -> None:
     for block in blocks(page):

@@ -46,7 +46,10 @@ def real(low: float, high: float = math.inf) -> Callable[[str], float]:
 
 
 def common_options() -> argparse.ArgumentParser:
-    """Return the options that every subcommand has."""
+    """Return the options that the command and every subcommand have."""
     parser = argparse.ArgumentParser(add_help=False)
-    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    # Suppressed, so that a subcommand without the option leaves the one before it as it was.
+    parser.add_argument(
+        "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
+    )
     return parser

@@ -24,7 +24,7 @@ HELP = """exit codes:
   0    done
   1    the file is damaged or not supported, or what was asked for does not fit the model
   2    the command line is wrong
-  3    the operating system refused: no such file, no permission, no space, no memory
+  3    a file cannot be read or written (missing, there already, no permission, no space), or memory is short
   130  interrupted (Ctrl-C)
   141  whoever read the output stopped reading"""
 

@@ -13,7 +13,7 @@ from rwkv_cy.cli.arguments import common_options, integer, real
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import printable
 from rwkv_cy.demo import DEMO_PROMPT, demo_model_path
-from rwkv_cy.errors import TokenizerError
+from rwkv_cy.errors import StorageError, TokenizerError
 from rwkv_cy.language_model import load
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument("model", metavar="MODEL", type=Path, nargs="?", help="a model file or checkpoint")
     parser.add_argument("prompt", metavar="PROMPT", nargs="?", help="the text to continue; - reads standard input")
-    parser.add_argument("--prompt", dest="prompt_option", metavar="PROMPT", help="the same, where no MODEL is given")
+    parser.add_argument("--prompt", dest="prompt_option", metavar="PROMPT", help="the same, with or without MODEL")
     parser.add_argument("--max-tokens", type=integer(0), default=256, metavar="N", help="stop after N (default: 256)")
     parser.add_argument(
         "--temperature", type=real(0), default=1.0, metavar="T", help="0 takes the likeliest token (default: 1)"
@@ -66,13 +66,13 @@ def add_parser(commands: Subparsers) -> None:
 def _add_rules(parser: argparse.ArgumentParser) -> None:
     """Add the options against repetition and for or against single tokens."""
     rules = parser.add_argument_group("rules", "docs/sampling.md has what each does")
-    for name, default, text in (
-        ("--presence-penalty", 0.0, "off the logit of what came before"),
-        ("--frequency-penalty", 0.0, "the same, times how often"),
-        ("--penalty-decay", 0.996, "how much of a count is left after each token"),
-        ("--repetition-penalty", 1.0, "divides the likelihood of what came before"),
+    for name, kind, default, text in (
+        ("--presence-penalty", real(-1e6, 1e6), 0.0, "off the logit of what came before"),
+        ("--frequency-penalty", real(-1e6, 1e6), 0.0, "the same, times how often"),
+        ("--penalty-decay", real(0, 1), 0.996, "how much of a count is left after each token"),
+        ("--repetition-penalty", real(0.01, 100), 1.0, "divides the likelihood of what came before"),
     ):
-        rules.add_argument(name, type=real(0), default=default, metavar="X", help=f"{text} (default: {default:g})")
+        rules.add_argument(name, type=kind, default=default, metavar="X", help=f"{text} (default: {default:g})")
     rules.add_argument(
         "--repetition-window", type=integer(0), default=0, metavar="N", help="tokens it looks back on (default: 0, all)"
     )
@@ -153,7 +153,11 @@ def _prompt(arguments: argparse.Namespace) -> bytes:
                 "a prompt for the demo model goes behind --prompt"
             )
         text = DEMO_PROMPT
-    return sys.stdin.buffer.read() if text == "-" else os.fsencode(text)
+    if text != "-":
+        return os.fsencode(text)
+    if sys.stdin is None:  # closed by whoever started the command
+        raise StorageError("standard input: expected a prompt, got a closed stream; give the prompt as an argument")
+    return sys.stdin.buffer.read()
 
 
 def _write(text: str, terminal: bool) -> None:

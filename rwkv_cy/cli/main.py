@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 import rwkv_cy
 from rwkv_cy.cli import convert, exit_codes, generate, info, inspect, output, verify
+from rwkv_cy.cli.arguments import common_options
 from rwkv_cy.cli.exit_codes import ExitCode
-from rwkv_cy.errors import RWKVError
+from rwkv_cy.errors import RWKVError, StorageError
 
 __all__ = ["main"]
 
@@ -22,10 +23,12 @@ _COMMANDS = (convert, inspect, verify, generate, info)
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="rwkv-cy",
+        parents=[common_options()],
         description="Convert, inspect, verify and run RWKV language models on the CPU.",
         epilog=exit_codes.HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.set_defaults(debug=False)
     parser.add_argument("--version", action="version", version=f"rwkv-cy {rwkv_cy.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command in _COMMANDS:
@@ -84,6 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(argv)
+    if sys.stdout is None:  # closed by whoever started the command: what it is asked for would be lost
+        return _report(StorageError("standard output: expected an open stream, got a closed one"), arguments.debug)
     try:
         code: int = arguments.run(arguments)
     except (RWKVError, OSError, MemoryError, KeyboardInterrupt) as error:

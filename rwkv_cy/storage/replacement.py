@@ -154,7 +154,10 @@ class Replacement:
             raise self._exists()
 
     def _exists(self) -> StorageError:
-        return StorageError(f"{self.name}: expected no file of this name, got one; choose another name or overwrite it")
+        return StorageError(
+            f"{self.name}: expected no file of this name, got one; "
+            "choose another name, or replace it with overwrite=True (on the command line --force)"
+        )
 
     def _put_where_nothing_is(self) -> None:
         """Link the file to its name, which fails if the name is taken, whoever took it and whenever."""

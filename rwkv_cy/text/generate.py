@@ -203,7 +203,13 @@ def generate(
     """
     tokenizer = tokenizer if tokenizer is not None else model.tokenizer
     if tokenizer is None:
-        raise GenerationError('tokenizer: expected one, got a model without; give tokenizer=find_tokenizer("...")')
+        raise GenerationError(
+            'tokenizer: expected one, got a model without; give tokenizer=rwkv_cy.text.find_tokenizer("...")'
+        )
+    if not isinstance(tokenizer, Tokenizer):
+        raise GenerationError(
+            f"tokenizer: expected a Tokenizer, got {type(tokenizer).__name__}; rwkv_cy.text.find_tokenizer makes one"
+        )
     if max_tokens is not None:
         check_natural("max_tokens", max_tokens)
     options = replace(options or SamplingOptions(), **sampling)
@@ -226,7 +232,7 @@ def generate(
         logits,
         sampler,
         StopStrings(stop),
-        frozenset(check_tokens(stop_tokens, max(model.vocab_size, tokenizer.vocab_size))),
+        frozenset(check_tokens(stop_tokens, max(model.vocab_size, tokenizer.vocab_size), "stop token")),
         max_tokens,
     )
 

@@ -71,6 +71,9 @@ class HuggingFaceTokenizer:
         if isinstance(self._tokenizer.decoder, tokenizers.decoders.ByteLevel):
             self._bytes = _bytes_of_ids(vocabulary, self._tokenizer.get_added_tokens_decoder())
 
+    def __repr__(self) -> str:
+        return f"HuggingFaceTokenizer({self.vocab_size} ids)"
+
     def to_bytes(self) -> bytes:
         """Return what a model file stores: the file itself."""
         return self._data

@@ -6,7 +6,7 @@ import os
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rwkv_cy.errors import StorageError, TokenizerError
 from rwkv_cy.text.huggingface import MAX_JSON_BYTES, HuggingFaceTokenizer
@@ -18,6 +18,7 @@ from rwkv_cy.text.world import WorldTokenizer, packaged_vocabulary
 __all__ = ["ByteTokenizer", "Tokenizer", "find_tokenizer", "load_tokenizer"]
 
 
+@runtime_checkable
 class Tokenizer(Protocol):
     """Text to token ids and back.
 
@@ -66,6 +67,9 @@ class ByteTokenizer:
     kind: str = "bytes"
     vocab_size: int = 256
     end_of_text: int | None = None
+
+    def __repr__(self) -> str:
+        return "ByteTokenizer()"
 
     def encode(self, text: str) -> list[int]:
         """Return the bytes of `text` in UTF-8; TokenizerError if it has half of a surrogate pair."""

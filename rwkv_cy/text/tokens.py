@@ -10,8 +10,8 @@ from rwkv_cy.errors import TokenError
 __all__ = ["check_tokens"]
 
 
-def check_tokens(tokens: Iterable[int], vocab_size: int) -> list[int]:
-    """Return `tokens` as a list of plain ints.
+def check_tokens(tokens: Iterable[int], vocab_size: int, what: str = "token") -> list[int]:
+    """Return `tokens` as a list of plain ints; an error calls them `what`.
 
     Raises
     ------
@@ -21,12 +21,12 @@ def check_tokens(tokens: Iterable[int], vocab_size: int) -> list[int]:
     result = []
     for position, token in enumerate(tokens):
         if isinstance(token, bool):
-            raise TokenError(f"token {position}: expected an integer, got {token!r}")
+            raise TokenError(f"{what} {position}: expected an integer, got {token!r}")
         try:
             number = index(token)
         except TypeError:
-            raise TokenError(f"token {position}: expected an integer, got {token!r}") from None
+            raise TokenError(f"{what} {position}: expected an integer, got {token!r}") from None
         if not 0 <= number < vocab_size:
-            raise TokenError(f"token {position}: expected an id from 0 to {vocab_size - 1}, got {number}")
+            raise TokenError(f"{what} {position}: expected an id from 0 to {vocab_size - 1}, got {number}")
         result.append(number)
     return result

@@ -71,6 +71,9 @@ class WorldTokenizer:
         """Read what :meth:`to_bytes` gave; TokenizerError if it is damaged."""
         return cls(unpack(data, name), name)
 
+    def __repr__(self) -> str:
+        return f"WorldTokenizer({self.vocab_size} ids)"
+
     def to_bytes(self) -> bytes:
         """Return what a model file stores."""
         return pack(self._tokens)

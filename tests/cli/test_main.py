@@ -11,7 +11,9 @@ import pytest
 import rwkv_cy
 from checkpoints import small_parameters, write_safetensors
 from cli.conftest import Run
+from rwkv_cy.__main__ import main as entry_point
 from rwkv_cy.cli import inspect as inspect_command
+from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.main import main
 
 COMMANDS = ("convert", "inspect", "verify", "generate", "info")
@@ -104,6 +106,12 @@ def test_other_errors(run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseExce
     assert message or not result.err
 
 
+def test_debug_goes_before_the_subcommand_too(run: Run, tmp_path: Path) -> None:
+    result = run("--debug", "inspect", tmp_path / "none")
+    assert result.code == 3
+    assert "Traceback" in result.err
+
+
 def test_a_mistake_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inspect_command, "inspect_file", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
@@ -139,6 +147,20 @@ def test_a_full_disk_behind_standard_output_is_code_3(spawn: Run, demo_checkpoin
     assert result.err == "rwkv-cy: error: standard input or output: No space left on device\n"
 
 
+@pytest.mark.parametrize(
+    ("stream", "arguments", "message"),
+    [
+        (1, ("info",), "standard output: expected an open stream, got a closed one"),
+        (0, ("generate", "--prompt", "-"), "standard input: expected a prompt, got a closed stream; give the prompt"),
+    ],
+)
+def test_a_closed_stream_is_code_3(spawn: Run, stream: int, arguments: tuple[str, ...], message: str) -> None:
+    result = spawn(*arguments, preexec_fn=lambda: os.close(stream))
+    assert result.code == 3
+    assert result.err.startswith(f"rwkv-cy: error: {message}")
+    assert result.err.count("\n") == 1
+
+
 def test_piped_output_is_complete(spawn: Run, run: Run, demo_checkpoint: Path) -> None:
     assert spawn("inspect", demo_checkpoint).out == run("inspect", demo_checkpoint).out
 
@@ -153,7 +175,13 @@ def test_output_in_a_narrow_encoding_is_escaped(spawn: Run, tmp_path: Path) -> N
 
 def test_an_interrupt_ends_a_generation_with_130(demo_checkpoint: Path) -> None:
     command = [sys.executable, "-m", "rwkv_cy", "generate", "--prompt", "And", "--max-tokens", "1000000"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    # A job in the background ignores the signal, and its children would with it.
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
         assert process.stdout is not None
         process.stdout.read(20)
         process.send_signal(signal.SIGINT)
@@ -161,6 +189,18 @@ def test_an_interrupt_ends_a_generation_with_130(demo_checkpoint: Path) -> None:
     assert process.returncode == 130
     assert err == b"rwkv-cy: interrupted\n"
     assert out.endswith(b"\n")
+
+
+def test_an_interrupt_while_the_command_is_loaded_ends_it_with_130(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted:
+        def __getattr__(self, name: str) -> object:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "rwkv_cy.cli.main", Interrupted())
+    assert entry_point() == ExitCode.INTERRUPTED
+    assert capsys.readouterr().err == "rwkv-cy: interrupted\n"
 
 
 @pytest.mark.parametrize(("script", "command"), [("inspect_model", "inspect"), ("convert_checkpoint", "convert")])

@@ -239,7 +239,12 @@ def test_a_tokenizer_in_place_of_the_models() -> None:
         ({"max_tokens": 1.5}, GenerationError, "max_tokens: expected an integer from 0, got 1.5"),
         ({"seed": -1}, GenerationError, "seed: expected an integer from 0, got -1"),
         ({"stop": [""]}, GenerationError, "stop: expected strings of at least one character"),
-        ({"stop_tokens": [256]}, TokenError, "token 0: expected an id from 0 to 255, got 256"),
+        ({"stop_tokens": [256]}, TokenError, "stop token 0: expected an id from 0 to 255, got 256"),
+        (
+            {"tokenizer": "bytes"},
+            GenerationError,
+            "tokenizer: expected a Tokenizer, got str; rwkv_cy.text",
+        ),
         ({"top_p": 2}, GenerationError, "top_p: expected a number from 0 to 1, got 2"),
         ({"banned_tokens": [256]}, GenerationError, "banned_tokens: expected ids below 256, got 256"),
         ({"prompt": 3}, GenerationError, "prompt: expected str, bytes or token ids, got int"),

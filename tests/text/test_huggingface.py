@@ -48,6 +48,10 @@ def with_token(content: str, token_id: int) -> bytes:
     return json.dumps(data).encode()
 
 
+def test_it_says_what_it_is() -> None:
+    assert repr(BPE) == f"HuggingFaceTokenizer({BPE.vocab_size} ids)"
+
+
 @given(st.text(max_size=30).filter(lambda text: "<|" not in text))  # special tokens decode to nothing
 @settings(deadline=None)
 def test_any_text_there_and_back(text: str) -> None:

@@ -27,6 +27,11 @@ def test_bytes_there_and_back(data: bytes) -> None:
     assert BYTES.encode_bytes(data) == list(data)
 
 
+def test_tokenizers_say_what_they_are() -> None:
+    assert repr(BYTES) == "ByteTokenizer()"
+    assert repr(find_tokenizer("bytes")) == repr(BYTES)
+
+
 def test_text_of_bytes() -> None:
     assert BYTES.encode("é") == [0xC3, 0xA9]
     assert BYTES.decode([0xC3, 0xA9, 0xFF]) == "é\ufffd"

@@ -59,6 +59,7 @@ def test_ids_without_bytes_decode_to_nothing() -> None:
     assert WORLD.decode([0, 98, WORLD_SIZE - 1, 0]) == "a"
     assert WORLD.end_of_text == 0
     assert WORLD.vocab_size == 65_536
+    assert repr(WORLD) == "WorldTokenizer(65536 ids)"
 
 
 @pytest.mark.parametrize("token", [-1, 65_536, 1 << 64])
