@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 import rwkv_cy
 from rwkv_cy.cli import convert, exit_codes, generate, info, inspect, output, verify
@@ -67,6 +68,17 @@ def _discard_output() -> None:
     os.close(null)
 
 
+def _replace_closed_streams() -> None:
+    """Open the null device for standard streams that are closed (``>&-``).
+
+    Python has None for them. Worse, the next file to be opened would get their number, and what a library prints
+    would be written into it.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115 (to the end)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code (:class:`rwkv_cy.cli.exit_codes.ExitCode`).
 
@@ -80,6 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     SystemExit
         If the arguments are wrong (code 2), or ask for help or the version (code 0).
     """
+    _replace_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

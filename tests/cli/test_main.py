@@ -139,6 +139,31 @@ def test_a_full_disk_behind_standard_output_is_code_3(spawn: Run, demo_checkpoin
     assert result.err == "rwkv-cy: error: standard input or output: No space left on device\n"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "closed"),
+    [
+        ("inspect $1", ">&-"),
+        ("generate $1 And --max-tokens 2", ">&-"),
+        ("generate $1 And --max-tokens 2", "<&- >&- 2>&-"),
+        ("verify $2", "2>&-"),
+    ],
+)
+def test_closed_streams(arguments: str, closed: str, demo_checkpoint: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.write_bytes(b"broken")
+    command = ["sh", "-c", f'exec "$0" -m rwkv_cy {arguments} {closed}', sys.executable, demo_checkpoint, broken]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == int("$2" in arguments)
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_a_prompt_from_a_closed_input_is_empty(demo_checkpoint: Path) -> None:
+    command = ["sh", "-c", 'exec "$0" -m rwkv_cy generate "$1" - <&-', sys.executable, demo_checkpoint]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith("rwkv-cy: error: prompt")
+
+
 def test_piped_output_is_complete(spawn: Run, run: Run, demo_checkpoint: Path) -> None:
     assert spawn("inspect", demo_checkpoint).out == run("inspect", demo_checkpoint).out
 
