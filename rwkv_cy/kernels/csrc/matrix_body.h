@@ -60,8 +60,13 @@ static inline __attribute__((always_inline)) void FN(rows_block)(const rk_matrix
     ptrdiff_t k = 0;
     for (; k + LANES <= m->cols; k += LANES) {
         VEC xk = FN(load)(x + k);
-        for (int i = 0; i < count; i++)
+        for (int i = 0; i < count; i++) {
+            /* The rows that come next lie behind these: ask for them while these are summed. The CPU's own prefetching
+             * starts anew with each row, and in 16 bits leaves half of the bandwidth unused; in 32 it does better. */
+            if (FN(weight_bytes)(dtype) == 2)
+                __builtin_prefetch(row + (size_t)(count + i) * stride + (size_t)k * FN(weight_bytes)(dtype));
             acc[i] = VEC_FMA(FN(weights)(row + (size_t)i * stride, dtype, k), xk, acc[i]);
+        }
     }
     if (k < m->cols) {
         VEC xk = FN(load_part)(x + k, m->cols - k);

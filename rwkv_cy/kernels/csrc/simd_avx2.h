@@ -16,6 +16,11 @@ static inline rk_vf32 rk_load_f16(const uint16_t *p)
     return (rk_vf32)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)p));
 }
 
+static inline rk_vf32 rk_load_bf16(const uint16_t *p)
+{
+    return (rk_vf32)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16);
+}
+
 /* Sums of the lanes: halves are added to halves until one is left. */
 static inline float rk_sum_f32(rk_vf32 v)
 {

@@ -16,6 +16,11 @@ static inline rk_vf32 rk_load_f16(const uint16_t *p)
     return (rk_vf32)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p)));
 }
 
+static inline rk_vf32 rk_load_bf16(const uint16_t *p)
+{
+    return (rk_vf32)vshll_n_u16(vld1_u16(p), 16);
+}
+
 /* Sums of the lanes: halves are added to halves until one is left. */
 static inline float rk_sum_f32(rk_vf32 v)
 {

@@ -18,6 +18,13 @@ static inline rk_vf32 rk_load_f16(const uint16_t *p)
     return v;
 }
 
+static inline rk_vf32 rk_load_bf16(const uint16_t *p)
+{
+    rk_vf32 v;
+    for (int i = 0; i < 4; i++) v[i] = rk_bf16_to_f32(p[i]);
+    return v;
+}
+
 /* Sums of the lanes: halves are added to halves until one is left. */
 static inline float rk_sum_f32(rk_vf32 v)
 {

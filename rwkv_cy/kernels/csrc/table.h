@@ -5,15 +5,6 @@
 #define RK_STR2(a) #a
 #define RK_STR(a) RK_STR2(a)
 
-typedef uint16_t rk_vu16 __attribute__((vector_size(RK_VECTOR_BYTES / 2)));
-typedef uint32_t rk_vu32 __attribute__((vector_size(RK_VECTOR_BYTES)));
-
-static inline rk_vf32 rk_load_bf16(const uint16_t *p)
-{
-    rk_vu16 h;
-    memcpy(&h, p, sizeof h);
-    return (rk_vf32)(__builtin_convertvector(h, rk_vu32) << 16);
-}
 
 #define RK_IS_F32 1
 #define REAL float
