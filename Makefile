@@ -17,6 +17,8 @@ ORACLE_VENV ?= .venv-oracle
 PYTEST_ARGS ?=
 #: Damaged files that each fuzz test of "make fuzz" tries.
 FUZZ_EXAMPLES ?= 20000
+#: Measurements of "make bench".
+BENCHMARKS ?= $(basename $(notdir $(wildcard benchmarks/bench_*.py)))
 
 BIN := $(VENV)/bin
 ORACLE_BIN := $(ORACLE_VENV)/bin
@@ -131,8 +133,8 @@ test-wheel: wheel ## install the built wheel alone in a new environment and use 
 	@$(PYTHON) tools/check_wheel.py dist/*.whl
 
 .PHONY: bench
-bench: $(BUILT) $(VENV)/.extra-bench ## the measurements of benchmarks/
-	@for script in benchmarks/bench_*.py; do echo "$$script"; $(BIN)/python "$$script"; done
+bench: $(BUILT) $(VENV)/.extra-bench ## the measurements of benchmarks/ (BENCHMARKS)
+	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m "benchmarks.$$name"; done
 
 # Style
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import random
 import sys
 from pathlib import Path
 
@@ -15,59 +16,80 @@ from benchmarks.report import Report, median, ratio
 _MAX_ANONYMOUS, _MAX_RATIO = 150e6, 1.3
 
 
-def measure(source: Path, target: Path, rounds: int) -> dict[str, list[Run]]:
-    """Convert and copy `source` alternately, each time to where no file is and with nothing left to be written."""
+def measure(source: Path, target: Path, rounds: int) -> dict[str, dict[str, list[Run]]]:
+    """Convert and copy `source` alternately, with it in the page cache and without.
+
+    Each run finds no file at `target` and nothing left to be written. The order changes from round to round: under a
+    hypervisor, memory that was free for a while costs several times what a run before has just let go of.
+    """
     shell = ("/bin/sh", "-c")
+    converting = (sys.executable, "-m", "rwkv_cy", "convert", "--tokenizer", "none", str(source), str(target))
     commands = {
         "copy": ("cp", "--reflink=never", str(source), str(target)),
         "copy and fsync": (*shell, 'cp --reflink=never "$1" "$2" && sync "$2"', "sh", str(source), str(target)),
-        "convert": (sys.executable, "-m", "rwkv_cy", "convert", str(source), str(target)),
+        "convert --dry-run": (*converting, "--dry-run"),
+        "convert": converting,
     }
-    run(("cat", str(source)))  # into the page cache
-    found: dict[str, list[Run]] = {name: [] for name in commands}
+    found: dict[str, dict[str, list[Run]]] = {cache: {name: [] for name in commands} for cache in ("warm", "cold")}
+    order = random.Random(0)
     for _ in range(rounds):
-        for name, command in commands.items():
-            target.unlink(missing_ok=True)
-            os.sync()
-            found[name].append(run(command, sample=name == "convert"))
-    target.unlink()
+        for cache, runs in found.items():
+            for name in order.sample(list(commands), len(commands)):
+                target.unlink(missing_ok=True)
+                os.sync()
+                _prepare_cache(source, cache)
+                runs[name].append(run(commands[name], sample=name == "convert"))
+    target.unlink(missing_ok=True)
     return found
+
+
+def _prepare_cache(path: Path, cache: str) -> None:
+    """Have the whole file in the page cache, or nothing of it."""
+    with path.open("rb", buffering=0) as file:
+        if cache == "cold":
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            return
+        buffer = bytearray(1 << 20)
+        while file.readinto(buffer):
+            pass
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_convert", description=__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="430m")
     parser.add_argument("--dtype", choices=DTYPES, default="f32")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of the checkpoint and what is written")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     source = cached_checkpoint(arguments.shape, arguments.dtype, arguments.folder)
     runs = measure(source, arguments.folder / "converted", arguments.rounds)
-    seconds = {name: [one.seconds for one in found] for name, found in runs.items()}
-    anonymous = max(one.anonymous_bytes for one in runs["convert"])
-    ratios = {name: ratio(seconds["convert"], seconds[name]) for name in seconds}
     size = source.stat().st_size
     report = Report(
-        f"Conversion of RWKV-4 {arguments.shape} {arguments.dtype}, .pth of {size / 1e9:.2f} GB, page cache warm",
-        ("", "convert takes, as a ratio", "median, s", "anonymous memory at its peak, MB"),
+        f"Conversion of RWKV-4 {arguments.shape} {arguments.dtype}, a .pth of {size / 1e9:.2f} GB",
+        ("", "page cache", "convert takes, as a ratio", "median, s", "anonymous memory at its peak, MB"),
         values={
             "bytes": size,
-            "seconds": seconds,
-            "ratios": ratios,
-            "anonymous_bytes": anonymous,
-            "limits": {"anonymous_bytes": _MAX_ANONYMOUS, "copy and fsync": _MAX_RATIO},
+            "limits": {"anonymous_bytes": _MAX_ANONYMOUS, "ratio to copy and fsync": _MAX_RATIO},
+            "page cache": {},
         },
         notes=[
             f"Medians of {arguments.rounds} rounds, alternating; ratios within a round.",
             "Conversion ends with the file on the disk (fsync): copy and fsync does the same.",
+            "The dry run is Python's start, the imports and the plan: what a conversion takes whatever the size.",
+            "Cold: the checkpoint has to come from the disk.",
             f"To be kept: below {_MAX_ANONYMOUS / 1e6:.0f} MB, at most {_MAX_RATIO} times copy and fsync.",
         ],
     )
-    for name, taken in seconds.items():
-        own = name == "convert"
-        memory = f"{anonymous / 1e6:.0f}" if own else ""
-        report.rows.append((name, "" if own else f"{ratios[name]:.2f}", f"{median(taken):.2f}", memory))
+    for cache, found in runs.items():
+        seconds = {name: [one.seconds for one in taken] for name, taken in found.items()}
+        ratios = {name: ratio(seconds["convert"], taken) for name, taken in seconds.items()}
+        anonymous = max(one.anonymous_bytes for one in found["convert"])
+        report.values["page cache"][cache] = {"seconds": seconds, "ratios": ratios, "anonymous_bytes": anonymous}
+        for name, taken in seconds.items():
+            own = name == "convert"
+            memory = f"{anonymous / 1e6:.0f}" if own else ""
+            report.rows.append((name, cache, "" if own else f"{ratios[name]:.2f}", f"{median(taken):.2f}", memory))
     report.print(as_json=arguments.json)
 
 

@@ -13,7 +13,7 @@ from rwkv_cy.parameters import ParameterSource
 
 __all__ = ["PlainNumpy", "read_float32"]
 
-Array = npt.NDArray[np.float32]
+Array = npt.NDArray[Any]  # float32
 #: Of one layer: ffn_xx, att_xx, aa, bb, pp.
 LayerState = list[Array]
 

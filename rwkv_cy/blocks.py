@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -107,7 +108,8 @@ class TensorStatistics:
     Attributes
     ----------
     minimum, maximum, mean, std : float or None
-        Of the finite elements; None where there is none. `std` is the population's.
+        Of the finite elements; None where there is none, and where a result is beyond float64. `std` is the
+        population's.
     zeros, nan, inf : int
         Elements that are exactly zero, not a number, infinite.
     """
@@ -141,12 +143,15 @@ def measure_tensor(source: ParameterSource, info: TensorInfo, block_size: int = 
             continue
         low, high = min(low, float(values.min())), max(high, float(values.max()))
         zeros += values.size - int(np.count_nonzero(values))
-        block_mean = float(values.mean())
+        with np.errstate(over="ignore", invalid="ignore"):
+            block_mean = float(values.mean())
         # mean = mean_a + d·m/(n+m);  squares = squares_a + squares_b + d²·n·m/(n+m),  d = mean_b - mean_a
         delta, total = block_mean - mean, n + values.size
-        squares += float(np.square(values - block_mean).sum()) + delta * delta * (n * values.size / total)
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares += float(np.square(values - block_mean).sum()) + delta * delta * (n * values.size / total)
         mean += delta * (values.size / total)
         n = total
     if n == 0:
         return TensorStatistics(None, None, None, None, zeros, counts.nan, counts.inf)
-    return TensorStatistics(low, high, mean, float(np.sqrt(squares / n)), zeros, counts.nan, counts.inf)
+    deviation = math.sqrt(squares / n) if math.isfinite(squares) else None
+    return TensorStatistics(low, high, mean if math.isfinite(mean) else None, deviation, zeros, counts.nan, counts.inf)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Set
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,9 @@ from rwkv_cy.blocks import BLOCK_SIZE
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import storage_type
 from rwkv_cy.errors import StorageError
+from rwkv_cy.files import is_folder, os_errors
+from rwkv_cy.formats import companions
 from rwkv_cy.parameters import ParameterSource, TensorInfo
-from rwkv_cy.source_file import source_files
 from rwkv_cy.sources import source_config
 from rwkv_cy.storage import StoredTokenizer
 from rwkv_cy.tokenizer_choice import choose_tokenizer, describe_tokenizer
@@ -68,7 +70,7 @@ class ConversionPlan:
     source_format : str
         ``"pth"``, ``"safetensors"``, ...
     source_files : tuple of Path
-        The files whose bytes are hashed, in that order; one, except for a folder of shards.
+        The files that hold the weights, in the order in which they are hashed; one, except for shards.
     config : Config
         Architecture and dimensions.
     tensors : tuple of TensorPlan
@@ -158,8 +160,9 @@ def make_plan(source: ParameterSource, target: Path, dtype: str | None, tokenize
     """
     if dtype is not None:
         storage_type(dtype)
-    files = source_files(source.path)
-    replaces = _check_target(target, files)
+    files = tuple(file.path for file in source.files)
+    with os_errors(target, "look at"):
+        replaces = _check_target(target, {*files, source.path, *companions(source.path)})
     config = source_config(source)
     if dtype is not None:
         config = replace(config, dtype="f64" if dtype == "f64" else "f32")
@@ -195,15 +198,15 @@ def make_plan(source: ParameterSource, target: Path, dtype: str | None, tokenize
     )
 
 
-def _check_target(target: Path, files: tuple[Path, ...]) -> bool:
+def _check_target(target: Path, sources: Set[Path]) -> bool:
     """Return whether there is a file at `target`; StorageError if none can be written there."""
-    if not target.parent.is_dir():
+    if not is_folder(target.parent):
         raise StorageError(f"{target.parent}: expected a folder for the target, got none; create it first")
     if target.is_dir():
         raise StorageError(f"{target}: expected the name of a file to write, got a folder; name a file in it")
     if not target.exists():
         return False
-    if any(target.samefile(path) for path in files):
+    if any(target.samefile(path) for path in sources if path.exists()):
         raise StorageError(f"{target}: expected a target other than the source, got the same file; name another one")
     return True
 

@@ -15,8 +15,9 @@ from rwkv_cy import __version__
 from rwkv_cy.blocks import BLOCK_SIZE, NonFinite, count_nonfinite
 from rwkv_cy.conversion_plan import ConversionPlan, TensorPlan, make_plan
 from rwkv_cy.dtypes import storage_type, to_storage
+from rwkv_cy.files import FileIdentity
 from rwkv_cy.parameters import ParameterSource, TensorInfo
-from rwkv_cy.source_file import FileIdentity, SourceHash, source_files
+from rwkv_cy.source_file import SourceHash
 from rwkv_cy.sources import open_source, source_fingerprint
 from rwkv_cy.storage import ModelHeader, write_model
 
@@ -138,10 +139,8 @@ def convert(
         If the tokenizer asked for cannot be had.
     """
     source, target = Path(source), Path(target)
-    # Looked at before it is opened: a file that takes its place in between is noticed at the end.
-    files = [FileIdentity.of(path) for path in source_files(source)]
     # Hashing takes longest: it begins before the plan is made, and is given up if that fails.
-    with open_source(source) as opened, SourceHash(files) as source_hash:
+    with open_source(source) as opened, SourceHash(opened.files) as source_hash:
         plan = make_plan(opened, target, dtype, tokenizer)
         transfer = _Transfer(opened, plan.nbytes, progress)
         wanted = [_target_info(opened.info(tensor.name), tensor) for tensor in plan.tensors]

@@ -9,6 +9,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy.typing as npt
 
 from rwkv_cy.errors import FormatError, KernelError, StorageError
 
-__all__ = ["FileBytes", "os_errors"]
+__all__ = ["FileBytes", "FileIdentity", "is_folder", "os_errors"]
 
 _REMEDIES = {
     errno.ENOENT: "check the path",
@@ -45,6 +46,12 @@ def os_errors(path: Path, doing: str) -> Iterator[None]:
         raise StorageError(f"{path}: cannot {doing} it: {error.strerror or error}; {remedy}") from error
 
 
+def is_folder(path: Path) -> bool:
+    """Tell whether `path` leads to a folder; StorageError if the operating system does not let us look."""
+    with os_errors(path, "open"):
+        return path.is_dir()
+
+
 def _open_regular(path: Path) -> int:
     """Open `path` for reading without ever waiting for it, and return the descriptor of a regular file."""
     try:
@@ -70,6 +77,56 @@ def _require_regular(path: Path, mode: int) -> None:
     raise StorageError(f"{path}: expected a regular file, got {kind}; name the file that holds the model")
 
 
+@dataclass(frozen=True)
+class FileIdentity:
+    """What tells one state of a file from another without reading it.
+
+    Attributes
+    ----------
+    path : Path
+    device, inode : int
+        Which file it is.
+    size : int
+        In bytes.
+    modified_ns : int
+        Time of the last change, in nanoseconds.
+    """
+
+    path: Path
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+
+    @classmethod
+    def of(cls, path: Path) -> FileIdentity:
+        """Look at the file `path`.
+
+        Raises
+        ------
+        StorageError
+            If the operating system does not let us.
+        """
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise StorageError(f"{path}: {error.strerror}; give the path of a file that can be read") from error
+        return cls.from_status(path, status)
+
+    @classmethod
+    def from_status(cls, path: Path, status: os.stat_result) -> FileIdentity:
+        """Return the identity of the file `path`, of which the operating system says `status`."""
+        return cls(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
+
+    def check_unchanged(self) -> None:
+        """Raise StorageError if the file is no longer the one that was looked at."""
+        if FileIdentity.of(self.path) != self:
+            raise StorageError(
+                f"{self.path}: expected a file that stays as it is, got one that changed while it was read; "
+                "wait until whatever writes it is done, then try again"
+            )
+
+
 class FileBytes:
     """A regular file, opened for reading at any position.
 
@@ -83,6 +140,8 @@ class FileBytes:
     path : Path
     size : int
         Bytes in the file when it was opened. Nothing outside of them is ever read.
+    identity : FileIdentity
+        Which file it is, and in which state it was opened.
 
     Raises
     ------
@@ -96,7 +155,8 @@ class FileBytes:
         self.path = path
         self._descriptor = _open_regular(path)
         self._map: mmap.mmap | None = None
-        self.size = os.fstat(self._descriptor).st_size
+        self.identity = FileIdentity.from_status(path, os.fstat(self._descriptor))
+        self.size = self.identity.size
         if self.size == 0:
             self.close()
             raise FormatError(f"{path}: expected a model, got an empty file; download or copy it again")

@@ -13,7 +13,6 @@ from rwkv_cy.config import Config
 from rwkv_cy.dtypes import storage_type
 from rwkv_cy.errors import RWKVError
 from rwkv_cy.parameters import ParameterSource, TensorInfo
-from rwkv_cy.source_file import FileIdentity, source_files
 from rwkv_cy.sources import open_source, source_config
 from rwkv_cy.storage import ModelFile
 from rwkv_cy.tokenizer_choice import describe_tokenizer, guess_tokenizer
@@ -146,7 +145,7 @@ def inspect_file(path: str | os.PathLike[str], stats: bool = False) -> FileRepor
             config=config,
             num_parameters=sum(info.size for info in infos),
             dtypes=dtypes,
-            bytes_on_disk=sum(FileIdentity.of(file).size for file in source_files(source.path)),
+            bytes_on_disk=sum(file.size for file in source.files),
             bytes_in_memory=sum(info.size * storage_type(info.dtype).itemsize for info in infos),
             tokenizer=describe_tokenizer(header.tokenizer) if header else _implied_tokenizer(source.path, config),
             fingerprint=header.fingerprint if header else None,

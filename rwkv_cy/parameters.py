@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from rwkv_cy.dtypes import STORAGE_TYPES, storage_type
 from rwkv_cy.errors import KernelError, SpecError
+from rwkv_cy.files import FileIdentity
 
 __all__ = ["Initialiser", "Parameter", "ParameterSource", "ParameterSpec", "TensorInfo", "as_parameter", "check_buffer"]
 
@@ -95,6 +96,11 @@ class ParameterSource(Protocol):
     @property
     def metadata(self) -> Mapping[str, str]:
         """What else the file says, for display and for the tokenizer: plain str to str."""
+        ...
+
+    @property
+    def files(self) -> tuple[FileIdentity, ...]:
+        """The files that hold the weights, as they were opened; several, in the order of their names, for shards."""
         ...
 
     def names(self) -> tuple[str, ...]:

@@ -6,68 +6,13 @@ import hashlib
 import os
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 from rwkv_cy.errors import StorageError
+from rwkv_cy.files import FileIdentity
 
-__all__ = ["FileIdentity", "SourceHash", "source_files"]
+__all__ = ["SourceHash"]
 
-#: Bytes hashed at a time: what has been read is still in the core's own cache.
-_CHUNK = 256 << 10
-
-
-@dataclass(frozen=True)
-class FileIdentity:
-    """What tells one state of a file from another without reading it.
-
-    Attributes
-    ----------
-    path : Path
-    device, inode : int
-        Which file it is.
-    size : int
-        In bytes.
-    modified_ns : int
-        Time of the last change, in nanoseconds.
-    """
-
-    path: Path
-    device: int
-    inode: int
-    size: int
-    modified_ns: int
-
-    @classmethod
-    def of(cls, path: Path) -> FileIdentity:
-        """Look at the file `path`.
-
-        Raises
-        ------
-        StorageError
-            If the operating system does not let us.
-        """
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise StorageError(f"{path}: {error.strerror}; give the path of a file that can be read") from error
-        return cls(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-
-    def check_unchanged(self) -> None:
-        """Raise StorageError if the file is no longer the one that was looked at."""
-        if FileIdentity.of(self.path) != self:
-            raise StorageError(
-                f"{self.path}: expected a file that stays as it is, got one that changed while it was read; "
-                "wait until whatever writes it is done, then try again"
-            )
-
-
-def source_files(path: Path) -> tuple[Path, ...]:
-    """Return the files that hold the weights of the checkpoint `path`.
-
-    `path` itself; or, for a folder, its safetensors files in the order of their names, which number the shards.
-    """
-    return tuple(sorted(path.glob("*.safetensors"))) if path.is_dir() else (path,)
+_CHUNK = 1 << 20
 
 
 class SourceHash:

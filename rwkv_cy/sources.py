@@ -13,6 +13,7 @@ import numpy.typing as npt
 from rwkv_cy.architectures import ARCHITECTURES, check_parameters, detect
 from rwkv_cy.config import Config
 from rwkv_cy.errors import ConfigError, FormatError
+from rwkv_cy.files import FileIdentity, is_folder
 from rwkv_cy.fingerprint import fingerprint
 from rwkv_cy.formats import open_checkpoint
 from rwkv_cy.parameters import Parameter, ParameterSource, TensorInfo
@@ -39,7 +40,7 @@ def open_source(path: str | os.PathLike[str], *, mmap: bool = True) -> Parameter
         If it is damaged, or of no supported format.
     """
     path = Path(path)
-    if not path.is_dir() and is_model_file(path):
+    if not is_folder(path) and is_model_file(path):
         return open_model(path, mmap=mmap)
     return open_checkpoint(path)
 
@@ -111,6 +112,11 @@ class ArraySource:
         self.metadata: Mapping[str, str] = {}
         order = [spec.name for spec in ARCHITECTURES[config.architecture].parameters(config)]
         self._parameters = {name: parameters[name] for name in order}
+
+    @property
+    def files(self) -> tuple[FileIdentity, ...]:
+        """Memory is no file."""
+        return ()
 
     def names(self) -> tuple[str, ...]:
         """Canonical names, in the architecture's order."""

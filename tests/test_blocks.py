@@ -86,3 +86,14 @@ def test_a_tensor_of_nan_alone_has_no_mean() -> None:
     source = OneTensor(np.full(5, np.nan), "f16")
     found = measure_tensor(source, source.tensor)
     assert (found.minimum, found.maximum, found.mean, found.std, found.nan) == (None, None, None, None, 5)
+
+
+def test_statistics_beyond_float64_are_none() -> None:
+    source = OneTensor(np.array([1.5e308, -1.5e308, 1.7e308, 1.7e308]), "f64")
+    found = measure_tensor(source, source.tensor)
+    assert (found.minimum, found.maximum, found.std) == (-1.5e308, 1.7e308, None)
+    source = OneTensor(np.full(3, 1.7e308), "f64")
+    assert measure_tensor(source, source.tensor).mean is None
+    source = OneTensor(np.array([1e300, -1e300, 1e300]), "f64")
+    found = measure_tensor(source, source.tensor, block_size=1)
+    assert (found.mean, found.std) == (pytest.approx(1e300 / 3), None)

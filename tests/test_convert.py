@@ -369,7 +369,7 @@ def test_another_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_missing_source_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="none: No such file or directory; give the path of a file that can be read"):
+    with pytest.raises(StorageError, match="none: cannot open it: No such file or directory; check the path"):
         convert(tmp_path / "none", tmp_path / "t")
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from rwkv_cy.errors import StorageError
-from rwkv_cy.source_file import FileIdentity, SourceHash, source_files
+from rwkv_cy.files import FileIdentity
+from rwkv_cy.source_file import SourceHash
 
 
 def test_the_hash_is_that_of_all_files_in_order(tmp_path: Path) -> None:
@@ -57,11 +58,3 @@ def test_a_file_that_vanishes_is_an_error(tmp_path: Path) -> None:
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="No such file or directory; give the path of a file that can be read"):
         FileIdentity.of(tmp_path / "none")
-
-
-def test_a_folder_stands_for_its_shards_in_order(tmp_path: Path) -> None:
-    names = ["model-00002-of-00002.safetensors", "model-00001-of-00002.safetensors", "config.json"]
-    for name in names:
-        (tmp_path / name).write_bytes(b"{}")
-    assert [path.name for path in source_files(tmp_path)] == sorted(names[:2])
-    assert source_files(tmp_path / "config.json") == (tmp_path / "config.json",)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from rwkv_cy.architectures.base import Architecture, Shapes
 from rwkv_cy.architectures.rwkv4 import RWKV4
@@ -16,6 +17,9 @@ ARCHITECTURES: dict[str, Architecture] = {architecture.name: architecture for ar
 
 #: A SpecError names so many tensors of a kind, and counts the rest.
 _NAMED = 20
+#: A file of one small tensor for each of many layers would take a table many times its own size to be compared with:
+#: such a table is made only up to so many lines for each tensor of the file, and some for files of few.
+_RICH, _POOR = 4, 10_000
 
 
 def _any(part: str) -> Callable[[Shapes], bool]:
@@ -90,6 +94,12 @@ def check_parameters(config: Config, shapes: Shapes, where: str) -> None:
     SpecError
         Naming everything that is missing, unexpected or of the wrong shape, at once.
     """
+    table = config.num_layers * len(ARCHITECTURES[config.architecture].parameters(replace(config, num_layers=1)))
+    if table > _RICH * len(shapes) + _POOR:
+        raise SpecError(
+            f"{where}: expected about {table} parameters for {config.num_layers} layers, got {len(shapes)}; "
+            "the file is no whole, unchanged model"
+        )
     expected = {spec.name: spec.shape for spec in ARCHITECTURES[config.architecture].parameters(config)}
     problems = [
         *(f"missing {name} {shape}" for name, shape in expected.items() if name not in shapes),

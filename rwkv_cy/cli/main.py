@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 import rwkv_cy
 from rwkv_cy.cli import convert, exit_codes, generate, info, inspect, output, verify
@@ -70,6 +71,19 @@ def _discard_output() -> None:
     os.close(null)
 
 
+def _fill_closed_streams() -> None:
+    """Open the null device in the places of standard streams that are closed (``>&-``).
+
+    The next file to be opened would get their number, and what a library prints would be written into it. Python has
+    None for such a stream; it stays so for input and output, whose use is an error, while messages go nowhere.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (to the end)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code (:class:`rwkv_cy.cli.exit_codes.ExitCode`).
 
@@ -83,6 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     SystemExit
         If the arguments are wrong (code 2), or ask for help or the version (code 0).
     """
+    _fill_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -9,6 +9,7 @@ from typing import Any
 import numpy.typing as npt
 
 from rwkv_cy.errors import FormatError
+from rwkv_cy.files import FileIdentity
 from rwkv_cy.formats.names import canonical_shape, from_huggingface, is_huggingface, is_rwkv4
 from rwkv_cy.parameters import ParameterSource, TensorInfo
 
@@ -44,6 +45,11 @@ class CanonicalNames:
         self.metadata = source.metadata
         self._source = source
         self._table = dict(table)
+
+    @property
+    def files(self) -> tuple[FileIdentity, ...]:
+        """The files that hold the weights, as they were opened."""
+        return self._source.files
 
     def names(self) -> tuple[str, ...]:
         """Canonical names, in the file's order."""

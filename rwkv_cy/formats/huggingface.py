@@ -14,7 +14,7 @@ from rwkv_cy.formats.shards import open_shards, read_small
 from rwkv_cy.parameters import ParameterSource
 from rwkv_cy.strict_json import parse_object
 
-__all__ = ["WEIGHTS", "open_folder"]
+__all__ = ["WEIGHTS", "companions", "open_folder"]
 
 #: Files that hold or list the weights; the first that is there is taken.
 WEIGHTS = (
@@ -24,6 +24,11 @@ WEIGHTS = (
     "pytorch_model.bin",
 )
 _CONFIG, _TOKENIZER = "config.json", "tokenizer.json"
+
+
+def companions(path: Path) -> tuple[Path, ...]:
+    """Return the paths in the folder `path` that may belong to a model in it; none if it is a file."""
+    return tuple(path / name for name in (*WEIGHTS, _CONFIG, _TOKENIZER)) if path.is_dir() else ()
 
 
 def open_folder(path: Path, open_file: Callable[[Path], ParameterSource]) -> ParameterSource:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from rwkv_cy.dtypes import storage_type
 from rwkv_cy.errors import FormatError
+from rwkv_cy.files import FileIdentity
 from rwkv_cy.formats.base import FileBytes
 from rwkv_cy.formats.metadata import own_metadata
 from rwkv_cy.parameters import TensorInfo, check_buffer
@@ -65,6 +66,11 @@ class RawSource:
         self.metadata: Mapping[str, str] = own_metadata(metadata)
         self._file = file
         self._tensors = dict(tensors)
+
+    @property
+    def files(self) -> tuple[FileIdentity, ...]:
+        """The file, as it was opened."""
+        return (self._file.identity,)
 
     def names(self) -> tuple[str, ...]:
         """Canonical names, in the file's order."""

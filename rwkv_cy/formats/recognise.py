@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rwkv_cy.errors import FormatError, UnsupportedError
-from rwkv_cy.formats.base import FileBytes, os_errors
+from rwkv_cy.files import is_folder
+from rwkv_cy.formats.base import FileBytes
 from rwkv_cy.formats.canonical import canonical
 from rwkv_cy.formats.huggingface import open_folder
 from rwkv_cy.formats.pth import open_pth
@@ -127,9 +128,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> ParameterSource:
         If it is empty, damaged, or of no known kind.
     """
     place = Path(path)
-    with os_errors(place, "open"):
-        is_folder = place.is_dir()
-    if is_folder:
+    if is_folder(place):
         return open_folder(place, _open_file)
     head = _read_head(place)
     source = open_shards(place, _open_file) if _looks_like_index(head) else _open_by(place, head)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy.typing as npt
 
 from rwkv_cy.errors import FormatError
+from rwkv_cy.files import FileIdentity
 from rwkv_cy.formats.base import MAX_HEADER_BYTES, MAX_TENSORS, FileBytes
 from rwkv_cy.parameters import ParameterSource, TensorInfo
 from rwkv_cy.strict_json import parse_object
@@ -38,6 +39,11 @@ class Shards:
         self._shards = tuple({id(shard): shard for shard in homes.values()}.values())
         self.format = self._shards[0].format
         self.metadata: Mapping[str, str] = {k: v for shard in reversed(self._shards) for k, v in shard.metadata.items()}
+
+    @property
+    def files(self) -> tuple[FileIdentity, ...]:
+        """The shards in the order of their names, which number them, as they were opened."""
+        return tuple(sorted((file for shard in self._shards for file in shard.files), key=lambda file: file.path))
 
     def names(self) -> tuple[str, ...]:
         """Names, in the index's order."""

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from rwkv_cy.dtypes import STORAGE_TYPES
 from rwkv_cy.errors import FormatError
-from rwkv_cy.files import FileBytes
+from rwkv_cy.files import FileBytes, FileIdentity
 from rwkv_cy.parameters import TensorInfo, check_buffer
 from rwkv_cy.storage.index import Entry
 from rwkv_cy.storage.schema import (
@@ -111,6 +111,11 @@ class ModelFile:
     def checksums(self) -> Mapping[str, int]:
         """CRC-32 of each parameter's bytes, by name."""
         return {name: entry.crc32 for name, entry in self._entries.items()}
+
+    @property
+    def files(self) -> tuple[FileIdentity, ...]:
+        """The file, as it was opened."""
+        return (self._sealed.file.identity,)
 
     def names(self) -> tuple[str, ...]:
         """Canonical names, in the file's order."""

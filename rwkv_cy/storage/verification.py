@@ -81,7 +81,9 @@ def verify_sealed(sealed: SealedFile, progress: Progress | None = None) -> Verif
 
 def _structure_problems(sealed: SealedFile) -> list[str]:
     """Let another process hold the index against HDF5's objects."""
-    command = [sys.executable, "-c", _CHILD, json.dumps(sys.path), str(sealed.absolute), sealed.kind, repr(sealed.seal)]
+    # Isolated (-I): Python would look for modules in the current folder first, which may be the stranger's download.
+    arguments = [json.dumps(sys.path), str(sealed.absolute), sealed.kind, repr(sealed.seal)]
+    command = [sys.executable, "-I", "-c", _CHILD, *arguments]
     try:
         done = subprocess.run(command, capture_output=True, timeout=_TIMEOUT_SECONDS, check=False)
     except subprocess.TimeoutExpired:

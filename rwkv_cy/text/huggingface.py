@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from typing import Any
 
 from rwkv_cy.errors import MissingDependencyError, TokenizerError
+from rwkv_cy.text.expansion import MAX_EXPANSION, expansion
 from rwkv_cy.text.tokens import check_tokens
 from rwkv_cy.text.utf8 import TextStream, Utf8Stream, decode_text, encode_text
 
@@ -58,6 +60,7 @@ class HuggingFaceTokenizer:
             raise MissingDependencyError(f'{name}: needs the tokenizers library: pip install "rwkv-cy[text]"') from None
         self._data = data
         self._tokenizer = _read(tokenizers.Tokenizer, data, name)
+        _check_expansion(self._tokenizer, name)
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
@@ -89,7 +92,8 @@ class HuggingFaceTokenizer:
         encode_text(text)
         try:
             return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
-        except Exception as error:  # the library raises plain Exception
+        except BaseException as error:
+            _raise_unless_the_librarys(error)
             raise TokenizerError(f"text: expected what this tokenizer.json can encode, got: {error}") from None
 
     def encode_bytes(self, data: bytes) -> list[int]:
@@ -113,7 +117,11 @@ class HuggingFaceTokenizer:
         return _WindowStream(self) if self._bytes is None else Utf8Stream(self.decode_bytes)
 
     def _decode(self, ids: list[int]) -> str:
-        text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        try:
+            text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        except BaseException as error:
+            _raise_unless_the_librarys(error)
+            raise TokenizerError(f"tokens: expected what this tokenizer.json can decode, got: {error}") from None
         return text
 
 
@@ -147,10 +155,29 @@ def _read(tokenizer_class: Any, data: bytes, name: str) -> Any:
     try:
         return tokenizer_class.from_str(data.decode("utf-8"))
     except BaseException as error:
-        # The library raises plain Exception for bad files, and Rust's PanicException (a BaseException) for worse.
-        if isinstance(error, Exception) or type(error).__name__ == "PanicException":
-            raise TokenizerError(f"{name}: expected a tokenizer.json, got: {error}") from None
-        raise
+        _raise_unless_the_librarys(error)
+        raise TokenizerError(f"{name}: expected a tokenizer.json, got: {error}") from None
+
+
+def _raise_unless_the_librarys(error: BaseException) -> None:
+    """Raise `error` again unless it is the library's: plain Exception, or Rust's PanicException (a BaseException).
+
+    A panic comes where a file asks for what nobody foresaw, or a regular expression for too much time.
+    """
+    if isinstance(error, MemoryError) or not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
+        raise error
+
+
+def _check_expansion(tokenizer: Any, name: str) -> None:
+    """Refuse a file whose steps together make a text far longer."""
+    steps = (tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder)
+    for step in steps:
+        found = 1.0 if step is None else expansion(json.loads(step.__getstate__()))
+        if found > MAX_EXPANSION:
+            raise TokenizerError(
+                f"{name}: expected a tokenizer.json that makes a text at most {MAX_EXPANSION} times as long, "
+                f"got one that makes it {found:.3g} times as long; get it anew from the model's authors"
+            )
 
 
 def _bytes_of_ids(vocabulary: dict[str, int], added: dict[int, Any]) -> dict[int, bytes]:

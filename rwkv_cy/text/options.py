@@ -12,12 +12,14 @@ import numpy as np
 
 from rwkv_cy.errors import GenerationError
 
-__all__ = ["ORDERS", "SamplingKeywords", "SamplingOptions", "check_natural"]
+__all__ = ["MAX_COUNT", "ORDERS", "SamplingKeywords", "SamplingOptions", "check_natural"]
 
 #: When the temperature acts: before the candidates are chosen, or, as in the ``rwkv`` package, after.
 ORDERS = ("temperature-first", "rwkv")
 #: Bound of what is added to a logit: beyond any use, and far from the end of float32.
 MAX_SHIFT = 1e6
+#: Bound of what counts tokens: no text is as long.
+MAX_COUNT = (1 << 63) - 1
 
 
 class SamplingKeywords(TypedDict, total=False):
@@ -100,7 +102,7 @@ class SamplingOptions:
         _check_real("penalty_decay", self.penalty_decay, 0.0, 1.0)
         _check_real("repetition_penalty", self.repetition_penalty, 0.01, 100.0)
         for name in ("top_k", "repetition_window", "no_repeat_ngram"):
-            check_natural(name, getattr(self, name))
+            check_natural(name, getattr(self, name), MAX_COUNT)
         for name in ("penalty_free_tokens", "banned_tokens"):
             if getattr(self, name) is None and name == "penalty_free_tokens":
                 continue
@@ -122,10 +124,12 @@ def _check_real(name: str, value: object, low: float, high: float = math.inf) ->
         raise GenerationError(f"{name}: expected a number {bounds}, got {value!r}")
 
 
-def check_natural(name: str, value: object) -> None:
-    """Check that `value` is an integer from 0; GenerationError if not."""
+def check_natural(name: str, value: object, high: int | None = None) -> None:
+    """Check that `value` is an integer from 0 to `high`, if that is given; GenerationError if not."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
         raise GenerationError(f"{name}: expected an integer from 0, got {value!r}")
+    if high is not None and value > high:
+        raise GenerationError(f"{name}: expected an integer from 0 to {high}, got a larger one")
 
 
 def _token_ids(name: str, tokens: Iterable[int]) -> list[int]:

@@ -115,3 +115,20 @@ def test_no_layers_at_all() -> None:
 
     with pytest.raises(SpecError, match=r"x: expected parameters of layers \(blocks\.0\. \.\.\.\), found none"):
         count_layers({"emb.weight": (10, 8)}, "x")
+
+
+def test_a_layer_of_one_tensor_each_is_not_compared_with_whole_ones() -> None:
+    """The table of 90,000 layers would take a minute and a gigabyte."""
+    shapes = {
+        "emb.weight": (2, 1),
+        "blocks.0.att.key.weight": (1, 1),
+        "blocks.0.ffn.key.weight": (4, 1),
+        "blocks.0.att.time_mix_k": (1,),
+        **{f"blocks.{i}.x": (1,) for i in range(1, 90_000)},
+    }
+    config = detect(shapes, "f")
+    assert config.num_layers == 90_000
+    with pytest.raises(
+        SpecError, match=r"f: expected about \d+ parameters for 90000 layers, got 90003; the file is no"
+    ):
+        check_parameters(config, shapes, "f")

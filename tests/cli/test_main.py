@@ -161,6 +161,17 @@ def test_a_closed_stream_is_code_3(spawn: Run, stream: int, arguments: tuple[str
     assert result.err.count("\n") == 1
 
 
+@pytest.mark.parametrize("closed", ["<&- >&- 2>&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams_take_no_files_place(closed: str, demo_checkpoint: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.write_bytes(b"broken")
+    command = ["sh", "-c", f'exec "$0" -m rwkv_cy verify "$1" {closed}', sys.executable, broken]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == (3 if " >&-" in f" {closed}" else 1)
+    assert done.stderr + done.stdout == ""
+    assert broken.read_bytes() == b"broken"
+
+
 def test_piped_output_is_complete(spawn: Run, run: Run, demo_checkpoint: Path) -> None:
     assert spawn("inspect", demo_checkpoint).out == run("inspect", demo_checkpoint).out
 

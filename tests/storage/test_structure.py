@@ -259,6 +259,20 @@ def test_hdf5_may_not_come_to_an_end(model: Path, monkeypatch: pytest.MonkeyPatc
     assert report.problems == (f"{model}: HDF5 did not come to an end with the structure; convert or save it again",)
 
 
+def test_no_module_of_the_current_folder_is_imported(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that was downloaded may hold a json.py beside the model."""
+    folder = tmp_path / "download"
+    folder.mkdir()
+    for name in ("json", "h5py", "numpy", "zlib"):
+        (folder / f"{name}.py").write_text("open('imported', 'w').close()")
+    monkeypatch.chdir(folder)
+    with open_model(model) as file:
+        assert file.verify().ok
+    assert not (folder / "imported").exists()
+
+
 def test_no_process_can_be_started(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     with (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
 from typing import Any
@@ -197,6 +198,91 @@ def test_panics_of_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tokenizers, "Tokenizer", Panicking)
     with pytest.raises(TokenizerError, match=r"expected a tokenizer.json, got: index out of bounds"):
         HuggingFaceTokenizer(byte_level_json())
+
+
+def with_step(name: str, step: dict[str, Any]) -> bytes:
+    return json.dumps(json.loads(byte_level_json()) | {name: step}).encode()
+
+
+def replace(content: str, **pattern: str) -> dict[str, Any]:
+    return {"type": "Replace", "pattern": pattern, "content": content}
+
+
+def charsmap(trie: bytes, texts: bytes) -> dict[str, Any]:
+    raw = len(trie).to_bytes(4, "little") + trie + texts
+    return {"type": "Precompiled", "precompiled_charsmap": base64.b64encode(raw).decode()}
+
+
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [
+        ("normalizer", {"type": "Sequence", "normalizers": [replace("aa", String="a")] * 40}),
+        ("normalizer", {"type": "Sequence", "normalizers": [replace("aa", Regex="a")] * 40}),
+        ("normalizer", replace("a" * 2000, String="a")),
+        ("normalizer", {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "a" * 40}] * 2}),
+        ("normalizer", {"type": "Sequence", "normalizers": [{"type": "ByteLevel"}] * 40}),
+        ("normalizer", charsmap(b"\0" * 8, b"b" * 2000)),
+        (
+            "pre_tokenizer",
+            {
+                "type": "Sequence",
+                "pretokenizers": [
+                    {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
+                ]
+                * 40,
+            },
+        ),
+        ("decoder", {"type": "Sequence", "decoders": [replace("aa", String="a")] * 40}),
+    ],
+)
+def test_files_that_make_a_text_far_longer(name: str, step: dict[str, Any]) -> None:
+    """Forty steps that double a text would make 2**40 characters of one."""
+    with pytest.raises(
+        TokenizerError, match=r"makes a text at most 1000 times as long, got one that makes it .+ times"
+    ):
+        HuggingFaceTokenizer(with_step(name, step))
+
+
+def test_steps_of_tokenizers_in_use_pass() -> None:
+    """sentencepiece's and CLIP's."""
+    for step in (
+        {"type": "Sequence", "normalizers": [{"type": "Prepend", "prepend": "▁"}, replace("▁", String=" ")]},
+        {"type": "Sequence", "normalizers": [{"type": "NFC"}, replace(" ", Regex="\\s+"), {"type": "Lowercase"}]},
+        {"type": "Sequence", "normalizers": [replace('"', String="``"), replace('"', String="''"), {"type": "NFKD"}]},
+    ):
+        assert HuggingFaceTokenizer(with_step("normalizer", step)).encode("a")
+
+
+def test_a_regular_expression_that_takes_for_ever() -> None:
+    split = {"type": "Split", "pattern": {"Regex": "(a+)+$"}, "behavior": "Isolated", "invert": False}
+    tokenizer = HuggingFaceTokenizer(with_step("pre_tokenizer", split))
+    with pytest.raises(TokenizerError, match=r"expected what this tokenizer.json can encode, got: .*retry-limit"):
+        tokenizer.encode("a" * 40 + "b")
+
+
+def test_panics_while_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    class PanicException(BaseException):
+        pass
+
+    class Panicking:
+        def decode(self, ids: list[int], skip_special_tokens: bool) -> str:
+            raise PanicException("index out of bounds")
+
+    words = HuggingFaceTokenizer(WORDS)
+    monkeypatch.setattr(words, "_tokenizer", Panicking())
+    with pytest.raises(TokenizerError, match=r"expected what this tokenizer.json can decode, got: index out of bounds"):
+        words.decode([0])
+
+
+def test_too_little_memory_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Starved:
+        def encode(self, text: str, add_special_tokens: bool) -> None:
+            raise MemoryError
+
+    words = HuggingFaceTokenizer(WORDS)
+    monkeypatch.setattr(words, "_tokenizer", Starved())
+    with pytest.raises(MemoryError):
+        words.encode("in")
 
 
 def test_without_the_library(monkeypatch: pytest.MonkeyPatch) -> None:

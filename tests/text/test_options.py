@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from rwkv_cy.errors import GenerationError
-from rwkv_cy.text.options import SamplingOptions, check_natural
+from rwkv_cy.text.options import MAX_COUNT, SamplingOptions, check_natural
+from rwkv_cy.text.sampling import Sampler
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,9 @@ from rwkv_cy.text.options import SamplingOptions, check_natural
         ("top_k", -1, "top_k: expected an integer from 0, got -1"),
         ("top_k", 1.0, "top_k: expected an integer from 0, got 1.0"),
         ("repetition_window", True, "repetition_window: expected an integer from 0, got True"),
+        ("top_k", 1 << 63, "top_k: expected an integer from 0 to 9223372036854775807, got a larger one"),
+        ("repetition_window", 10**30, "repetition_window: expected an integer from 0 to 9223372036854775807, got a"),
+        ("no_repeat_ngram", 10**30, "no_repeat_ngram: expected an integer from 0 to 9223372036854775807, got a larger"),
         ("no_repeat_ngram", "3", "no_repeat_ngram: expected an integer from 0, got '3'"),
         ("banned_tokens", [1, -1], r"banned_tokens: expected token ids from 0, got \[1, -1\]"),
         ("banned_tokens", [True], r"banned_tokens: expected token ids from 0, got \[True\]"),
@@ -49,6 +53,12 @@ from rwkv_cy.text.options import SamplingOptions, check_natural
 def test_out_of_range(name: str, value: Any, message: str) -> None:
     with pytest.raises(GenerationError, match=message):
         SamplingOptions(**{name: value})
+
+
+def test_the_largest_counts_are_no_limit() -> None:
+    options = SamplingOptions(top_k=MAX_COUNT, repetition_window=MAX_COUNT, no_repeat_ngram=MAX_COUNT, temperature=0)
+    sampler = Sampler(options, 4, rng=0)
+    assert sampler.sample(np.array([0.0, 1.0, 3.0, 2.0], np.float32)) == 2
 
 
 def test_what_is_given_is_copied() -> None:

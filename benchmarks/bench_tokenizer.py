@@ -1,7 +1,7 @@
 """Speed of the World tokenizer beside pyrwkv-tokenizer, in one process, alternating; medians.
 
 Needs ``pip install pyrwkv-tokenizer``. The vocabulary is the one that the package brings, or the file that is named:
-``python benchmarks/tokenizer.py [VOCABULARY] [TEXT ...]``.
+``python -m benchmarks.bench_tokenizer [VOCABULARY] [TEXT ...]``.
 """
 
 from __future__ import annotations

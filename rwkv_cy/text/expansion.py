@@ -1,0 +1,46 @@
+"""How much longer a ``tokenizer.json`` can make a text: a few lines of it could ask for more memory than there is."""
+
+from __future__ import annotations
+
+import base64
+import math
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["MAX_EXPANSION", "expansion"]
+
+#: Those in use stay below 20.
+MAX_EXPANSION = 1000
+
+_PARTS = ("normalizers", "pretokenizers", "decoders")
+#: A character becomes up to four, or gets others around it.
+_FIXED = {"ByteLevel": 4.0, "Metaspace": 2.0, "BertNormalizer": 3.0}
+
+
+def expansion(step: Mapping[str, Any]) -> float:
+    """Return a bound of how many times as long a step of a tokenizer makes a text.
+
+    Parameters
+    ----------
+    step : mapping
+        A normalizer, pre-tokenizer or decoder as the ``tokenizers`` library writes it; the steps of a ``Sequence``
+        multiply.
+    """
+    kind = step.get("type")
+    if kind == "Sequence":
+        return math.prod(expansion(part) for name in _PARTS for part in step.get(name, ()))
+    if kind == "Replace":
+        literal = step["pattern"].get("String")
+        # A regular expression may match between any two characters.
+        return max(1.0, len(step["content"]) / max(len(literal), 1) if literal else len(step["content"]) + 1.0)
+    if kind == "Prepend":
+        return len(step["prepend"]) + 1.0
+    if kind == "Precompiled":
+        return _longest_replacement(base64.b64decode(step["precompiled_charsmap"]))
+    return _FIXED.get(str(kind), 1.0)
+
+
+def _longest_replacement(charsmap: bytes) -> float:
+    """Return the length of the longest text behind sentencepiece's trie: they end in zeros."""
+    size = int.from_bytes(charsmap[:4], "little")
+    return float(max(1, *map(len, charsmap[4 + size :].split(b"\0"))))
