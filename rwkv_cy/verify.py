@@ -81,7 +81,10 @@ def verify_file(path: str | os.PathLike[str]) -> FileCheck:
         if isinstance(source, ModelFile):
             found = source.verify()
             checksums = found.tensors
-            problems += [f"{source.path}: {name}: its bytes do not fit their checksum" for name in found.damaged]
+            problems += [
+                f"{source.path}: {name}: its bytes do not fit their checksum; copy the file or convert it again"
+                for name in found.damaged
+            ]
             problems += found.problems
         for info in infos:
             problems += _number_problems(source, info)

@@ -40,7 +40,8 @@ def test_a_flipped_bit_is_found_and_named(tmp_path: Path) -> None:
     target.write_bytes(content)
     report = verify_file(target)
     assert not report.ok
-    assert report.problems == (f"{target}: blocks.1.ffn.key.weight: its bytes do not fit their checksum",)
+    damaged = "blocks.1.ffn.key.weight: its bytes do not fit their checksum; copy the file or convert it again"
+    assert report.problems == (f"{target}: {damaged}",)
 
 
 def test_what_is_not_a_number_is_a_problem(tmp_path: Path) -> None:

@@ -171,10 +171,11 @@ class SealedFile:
         start = self.file.read_at(0, min(size, _SUPERBLOCK.size))
         if start[:8] != SIGNATURE[: len(start)]:
             raise FormatError(f"{self.path}: expected an HDF5 file, got one that begins with {start[:8]!r}; convert it")
-        if size < 2 * PAGE:
+        if size < _SUPERBLOCK.size:
             raise self._cut(2 * PAGE)
         _, version, offsets, lengths, flags, base, _, end, _ = _SUPERBLOCK.unpack(start)
-        if (version, offsets, lengths, base) != (3, 8, 8, 0):
+        # What other programs write is often shorter than the shortest of ours: it is of another kind, and not cut.
+        if (version, offsets, lengths, base) != (3, 8, 8, 0) or end == size < 2 * PAGE:
             raise FormatError(
                 f"{self.path}: expected a file of rwkv-cy, got an HDF5 file of another kind "
                 f"(superblock version {version}); name a file that rwkv-cy wrote"
@@ -183,8 +184,8 @@ class SealedFile:
             raise FormatError(
                 f"{self.path}: expected a closed file, got one that an HDF5 writer left open; convert or save it again"
             )
-        if end > size:
-            raise self._cut(end)
+        if size < max(end, 2 * PAGE):
+            raise self._cut(max(end, 2 * PAGE))
         if end < size:
             raise FormatError(
                 f"{self.path}: expected {end} bytes, got {size}: something was added behind the end; copy it again"

@@ -57,7 +57,7 @@ class HuggingFaceTokenizer:
         try:
             import tokenizers
         except ImportError:
-            raise MissingDependencyError(f'{name}: needs the tokenizers library: pip install "rwkv-cy[text]"') from None
+            raise MissingDependencyError(f"{name}: needs the tokenizers library: pip install tokenizers") from None
         self._data = data
         self._tokenizer = _read(tokenizers.Tokenizer, data, name)
         _check_expansion(self._tokenizer, name)

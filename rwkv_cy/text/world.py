@@ -127,6 +127,6 @@ def packaged_vocabulary() -> Path:
         if path.is_file():
             return path
     raise MissingDependencyError(
-        f'the World vocabulary is in the rwkv package, which is not here: pip install "rwkv-cy[world]", '
+        "the World vocabulary is in the rwkv package, which is not here: pip install rwkv, "
         f"or name the file {VOCABULARY_FILE}"
     )

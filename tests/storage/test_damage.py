@@ -133,9 +133,9 @@ def test_other_files(tmp_path: Path) -> None:
     path.write_bytes(b"<!DOCTYPE html>")
     with pytest.raises(FormatError, match="expected an HDF5 file, got one that begins with b'<!DOCTYP'; convert it"):
         open_model(path)
-    for libver in ("earliest", "latest"):
+    for libver, count in itertools.product(("earliest", "latest"), (1, 10_000)):
         with h5py.File(path, "w", libver=libver) as file:
-            file["x"] = np.zeros(10_000)
+            file["x"] = np.zeros(count)
         with pytest.raises(FormatError, match="expected a file of rwkv-cy, got an HDF5 file of another kind"):
             open_model(path)
 
