@@ -162,6 +162,14 @@ def test_what_is_refused() -> None:
         case.channel_mix.forward(np.zeros((1, 8), np.float32), state["ffn_xx"])
     with pytest.raises(KernelError, match="ChannelMix: expected numbers of 4 bytes, got 8"):
         case.channel_mix.forward(np.zeros((1, 20)), state["ffn_xx"].astype(np.float64))
+    with pytest.raises(KernelError, match="Layer: expected at least one thread, got 0"):
+        case.layer.forward(np.zeros((9, 20), np.float32), state.data, workspace, 0)
+    with pytest.raises(KernelError, match="TimeMix: expected at least one thread, got -1"):
+        case.time_mix.forward(np.zeros((9, 20), np.float32), *rest, -1)
+    with pytest.raises(KernelError, match="ChannelMix: expected at least one thread, got 0"):
+        case.channel_mix.forward(np.zeros((9, 20), np.float32), state["ffn_xx"], 0)
+    with pytest.raises(TypeError, match="Argument 'workspace' has incorrect type"):
+        case.layer.forward(np.zeros((9, 20), np.float32), state.data, None, 1)
 
 
 def test_no_tokens() -> None:
