@@ -298,6 +298,21 @@ def test_nan_in_the_weights_is_traced_to_its_layer(name: str, message: str) -> N
         broken.forward([1, 2, 3])
 
 
+def test_infinite_logits_are_an_error_and_huge_ones_are_not() -> None:
+    model = random_model()
+    parameters = {key: p.array.copy() for key, p in model.parameters.items()}
+    parameters["ln_out.bias"][...] = 1.0
+    parameters["head.weight"][...] = 3e38
+    parameters["head.weight"][::2] = -3e38
+    with pytest.raises(NumericalError, match="expected finite logits, ln_out or head gave NaN or infinity"):
+        LanguageModel(model.config, parameters).forward([1])
+    # Each is finite, and their sum is not.
+    parameters["head.weight"][...] = 3e38 / model.config.d_model / 4
+    logits, _ = LanguageModel(model.config, parameters).forward([1])
+    assert np.isfinite(logits).all()
+    assert abs(logits.sum(dtype=np.float64)) > np.finfo(np.float32).max
+
+
 def test_nan_in_the_embedding_and_in_the_state() -> None:
     model = random_model()
     parameters = {key: p.array.copy() for key, p in model.parameters.items()}
