@@ -197,8 +197,7 @@ class LanguageModel:
                 result[start : start + len(xs)] = self._logits(xs, threads)
         if logits == "last":
             result[...] = self._logits(xs[-1:], threads)
-        # A sum is finite unless a logit is not (or they are so large that they are as good as infinite).
-        if not np.isfinite(result.sum()) and not np.isfinite(result).all():
+        if not np.isfinite(result).all():
             raise NumericalError(self._where_it_began(ids, state, threads))
         return (result if logits == "all" else result[0]), self.encoder.finish(data, state, in_place=in_place)
 

@@ -40,8 +40,8 @@ class Loaded:
         By canonical name.
     tokenizer : callable
         Makes the tokenizer, when it is first asked for.
-    fingerprint : callable
-        Gives the fingerprint, likewise.
+    fingerprint : str
+        Of the parameters.
     check : callable
         Raises FormatError if the file behind the parameters has been cut short.
     """

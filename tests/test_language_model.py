@@ -8,6 +8,7 @@ import os
 import shutil
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from rwkv_cy.errors import (
     TokenError,
     TokenizerError,
 )
+from rwkv_cy.kernels import reference
 from rwkv_cy.language_model import LanguageModel, load
 from rwkv_cy.model import CHUNK_TOKENS
 from rwkv_cy.parameters import Parameter
@@ -317,6 +319,42 @@ def test_nan_in_the_weights_is_traced_to_its_layer(name: str, message: str) -> N
     broken = LanguageModel(model.config, parameters)
     with pytest.raises(NumericalError, match=message if "token" not in message else "layer 1 gave NaN"):
         broken.forward([1, 2, 3])
+
+
+@pytest.mark.parametrize("eps", [1e-5, 0.3])
+def test_logits_are_the_head_of_the_normed_encoder(eps: float) -> None:
+    usual = random_model()
+    model = LanguageModel(replace(usual.config, layer_norm_eps=eps), usual.parameters)
+    own = {name: p.array.astype(np.float64) for name, p in model.parameters.items()}
+    ys, after = model.encoder.forward_sequence(own["emb.weight"][[4, 7, 1]])
+    normed = reference.layer_norm(ys.astype(np.float64), own["ln_out.weight"], own["ln_out.bias"], eps)
+    expected = reference.matmul(own["head.weight"], normed)
+    logits, state = model.forward([4, 7, 1], logits="all")
+    assert np.abs(logits - expected).max() <= 1e-5 * np.abs(expected).max()
+    assert state == after
+
+
+def test_scratch_is_used_again() -> None:
+    model = random_model()
+    model.forward([1, 2, 3])
+    (workspace,) = model.encoder._workspaces
+    model.forward([4])
+    assert model.encoder._workspaces == [workspace]
+
+
+def test_infinite_logits_are_an_error_and_huge_ones_are_not() -> None:
+    model = random_model()
+    parameters = {key: p.array.copy() for key, p in model.parameters.items()}
+    parameters["ln_out.bias"][...] = 1.0
+    parameters["head.weight"][...] = 3e38
+    parameters["head.weight"][::2] = -3e38
+    with pytest.raises(NumericalError, match="expected finite logits, ln_out or head gave NaN or infinity"):
+        LanguageModel(model.config, parameters).forward([1])
+    # Each is finite, and their sum is not.
+    parameters["head.weight"][...] = 3e38 / model.config.d_model / 4
+    logits, _ = LanguageModel(model.config, parameters).forward([1])
+    assert np.isfinite(logits).all()
+    assert abs(logits.sum(dtype=np.float64)) > np.finfo(np.float32).max
 
 
 def test_nan_in_the_embedding_and_in_the_state() -> None:

@@ -35,7 +35,8 @@ cdef class Workspace:
         """Make room for `size` bytes, aligned to a cache line; what was there is lost."""
         cdef unsigned char[::1] view
         if size > self.size:
-            self._memory = None
+            # Not even for a moment does `start` point to memory that is gone: the allocation may fail.
+            self.start, self.size, self._memory = NULL, 0, None
             self._memory = np.empty(size + CACHE_LINE, dtype=np.uint8)
             view = self._memory
             self.start = <char *>((<size_t>&view[0] + CACHE_LINE - 1) // CACHE_LINE * CACHE_LINE)

@@ -35,6 +35,13 @@ def _matrix(parameters, name, config, scale=1.0):
     return Matrix(array, dtype, scale)
 
 
+cdef int _check_threads(str what, int num_threads) except -1:
+    # Scratch is measured by it: with 0, the one thread that runs would write beyond its end.
+    if num_threads < 1:
+        raise KernelError(f"{what}: expected at least one thread, got {num_threads}")
+    return 0
+
+
 cdef class TimeMix:
     """Time mix: token shift, WKV, receptance gate, output matrix.
 
@@ -100,11 +107,12 @@ cdef class TimeMix:
         Raises
         ------
         KernelError
-            If an array has another shape or type than the model.
+            If an array has another shape or type than the model, or there is not at least one thread.
         """
         cdef bint double_precision = sizeof(floating) == 8
         if sizeof(floating) != self.itemsize:
             raise KernelError(f"TimeMix: expected numbers of {self.itemsize} bytes, got {sizeof(floating)}")
+        _check_threads("TimeMix", num_threads)
         if x.shape[1] != self.d_model or xx.shape[0] != self.d_model:
             raise KernelError(f"TimeMix: expected (tokens, {self.d_model}), got ({x.shape[0]}, {x.shape[1]})")
         if aa.shape[0] != self.d_att or bb.shape[0] != self.d_att or pp.shape[0] != self.d_att:
@@ -171,11 +179,12 @@ cdef class ChannelMix:
         Raises
         ------
         KernelError
-            If an array has another shape or type than the model.
+            If an array has another shape or type than the model, or there is not at least one thread.
         """
         cdef bint double_precision = sizeof(floating) == 8
         if sizeof(floating) != self.itemsize:
             raise KernelError(f"ChannelMix: expected numbers of {self.itemsize} bytes, got {sizeof(floating)}")
+        _check_threads("ChannelMix", num_threads)
         if x.shape[1] != self.d_model or xx.shape[0] != self.d_model:
             raise KernelError(f"ChannelMix: expected (tokens, {self.d_model}), got ({x.shape[0]}, {x.shape[1]})")
         result = np.zeros((x.shape[0], self.d_model), dtype=np.float64 if double_precision else np.float32)
@@ -234,17 +243,18 @@ cdef class Layer:
         if layer == 0:
             self.ln0_weight, self.ln0_bias = _pointer(self._norms[2][0]), _pointer(self._norms[2][1])
 
-    def forward(self, floating[:, ::1] x, floating[::1] state, Workspace workspace, int num_threads):
+    def forward(self, floating[:, ::1] x, floating[::1] state, Workspace workspace not None, int num_threads):
         """Run over `x` (tokens, d_model) in place; `state`, this layer's row, is moved on in place.
 
         Raises
         ------
         KernelError
-            If an array has another shape or type than the model.
+            If an array has another shape or type than the model, or there is not at least one thread.
         """
         cdef bint double_precision = sizeof(floating) == 8
         if sizeof(floating) != self.itemsize:
             raise KernelError(f"Layer: expected numbers of {self.itemsize} bytes, got {sizeof(floating)}")
+        _check_threads("Layer", num_threads)
         if x.shape[1] != self.d_model or state.shape[0] != self.state_size:
             raise KernelError(
                 f"Layer: expected x (tokens, {self.d_model}) and a state of {self.state_size}, "

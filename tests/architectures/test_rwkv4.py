@@ -30,18 +30,24 @@ def initial(config: Config, seed: int = 0) -> dict[str, np.ndarray]:
     return {spec.name: spec.initialise(rng) for spec in RWKV4.parameters(config)}
 
 
+@pytest.mark.parametrize("d_att", [7, 10])
 @pytest.mark.parametrize("num_layers", [1, 2, 5])
-def test_time_curves_channel_by_channel(num_layers: int) -> None:
-    config = Config(d_model=7, num_layers=num_layers, vocab_size=11)
+def test_time_curves_channel_by_channel(num_layers: int, d_att: int) -> None:
+    config = Config(d_model=7, num_layers=num_layers, vocab_size=11, d_att=d_att)
     values = initial(config)
     c = config.d_model
     for i in range(num_layers):
         r01 = i / (num_layers - 1) if num_layers > 1 else 0.0
         r10 = 1 - i / num_layers
+        for h in range(d_att):
+            expected = {
+                "att.time_decay": -5 + 8 * (h / (d_att - 1)) ** (0.7 + 1.3 * r01),
+                "att.time_first": math.log(0.3) + ((h + 1) % 3 - 1) / 2,
+            }
+            for name, value in expected.items():
+                assert values[f"blocks.{i}.{name}"][h] == pytest.approx(value, rel=1e-14, abs=1e-14)
         for h in range(c):
             expected = {
-                "att.time_decay": -5 + 8 * (h / (c - 1)) ** (0.7 + 1.3 * r01),
-                "att.time_first": math.log(0.3) + ((h + 1) % 3 - 1) / 2,
                 "att.time_mix_k": (h / c) ** r10,
                 "att.time_mix_v": (h / c) ** r10 + 0.3 * r01,
                 "att.time_mix_r": (h / c) ** (r10 / 2),

@@ -7,11 +7,12 @@ import pytest
 
 from rwkv_cy.dtypes import STORAGE_TYPES, to_storage, widen
 from rwkv_cy.errors import KernelError
-from rwkv_cy.kernels import reference
+from rwkv_cy.kernels import matrix, reference
 from rwkv_cy.kernels.matrix import Matrix, Workspace
 
-#: Widths below, at and beside the lanes of every vector; one that takes several steps along the columns.
-SHAPES = [(1, 1), (3, 5), (7, 8), (12, 16), (5, 17), (33, 31), (64, 64), (50, 100), (13, 1000), (6, 2000)]
+#: Widths below, at and beside the lanes of every vector; some that take several steps along the columns, the last
+#: of them whole, or of one vector alone.
+SHAPES = [(1, 1), (3, 5), (7, 8), (12, 16), (5, 17), (33, 31), (64, 64), (50, 100), (9, 769), (13, 1000), (6, 1536)]
 
 
 def make(rng: np.random.Generator, shape: tuple[int, int], dtype: str) -> np.ndarray:
@@ -77,6 +78,29 @@ def test_read_only_weights_are_taken() -> None:
     weights = np.eye(3, dtype=np.float32)
     weights.flags.writeable = False
     assert (Matrix(weights, "f32").matmul(np.ones((1, 3), np.float32)) == 1).all()
+
+
+def test_a_workspace_that_could_not_grow_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
+    product, workspace = Matrix(np.ones((9, 40), np.float32), "f32"), Workspace()
+    few, many = np.ones((8, 40), np.float32), np.ones((5000, 40), np.float32)
+    product.matmul(few, 1, workspace)
+    size = workspace.size
+    assert size > 0
+    empty = np.empty
+
+    def full(shape: int | tuple[int, ...], dtype: type) -> np.ndarray:
+        if dtype is np.uint8:
+            raise MemoryError
+        return empty(shape, dtype)
+
+    monkeypatch.setattr(matrix.np, "empty", full)
+    with pytest.raises(MemoryError):
+        product.matmul(many, 1, workspace)
+    # What it had is gone, and it must not say otherwise.
+    assert workspace.size == 0
+    monkeypatch.undo()
+    assert (product.matmul(few, 1, workspace) == 40).all()
+    assert workspace.size == size
 
 
 def test_properties() -> None:

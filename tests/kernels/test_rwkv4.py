@@ -104,6 +104,58 @@ def test_sequence_equals_single_steps_to_the_last_bit(isa: str, real: str) -> No
         assert sequence_state.tobytes() == single_state.tobytes()
 
 
+def test_decay_is_the_nearest_number_to_its_formula(isa: str, real: str) -> None:
+    # From pp = 0, a key far below leaves pp = w = -exp(time_decay).
+    case = Case(real, d_att=500)
+    case.weights["att.key.weight"][...] = -1e6
+    case.weights["att.time_mix_k"][...] = 1.0
+    parameters = {name: Parameter(array, real) for name, array in case.weights.items()}
+    state = case.state()
+    state["att_pp"][...] = 0.0
+    ones = np.ones((1, case.config.d_model), case.dtype)
+    rwkv4.TimeMix(case.config, parameters, 1.0).forward(ones, *(state[name] for name in FIELDS[1:]))
+    expected = -np.exp(case.weights["att.time_decay"].astype(np.float64))
+    assert (state["att_pp"] == expected.astype(case.dtype)).all()
+
+
+def test_exp_to_two_units_in_the_last_place(isa: str) -> None:
+    # From pp = 0 without decay and bb = 0, a key of 0 or less leaves bb = e^key.
+    keys = np.concatenate([np.linspace(-90, 0, 20001), -(2.0 ** np.arange(-30, 7))]).astype(np.float32)
+    case = Case("f32", d_model=1, d_att=keys.size, d_ffn=1)
+    case.weights["att.key.weight"][:, 0] = keys
+    case.weights["att.time_mix_k"][...] = 1.0
+    case.weights["att.time_decay"][...] = -200.0
+    parameters = {name: Parameter(array, "f32") for name, array in case.weights.items()}
+    state = case.state()
+    state["att_pp"][...] = state["att_bb"][...] = 0.0
+    rwkv4.TimeMix(case.config, parameters, 1.0).forward(np.ones((1, 1), np.float32), *(state[n] for n in FIELDS[1:]))
+    expected = np.exp(keys.astype(np.float64))
+    units = np.abs(state["att_bb"] - expected) / np.spacing(expected.astype(np.float32))
+    assert units[keys >= -87].max() <= 2
+    assert (state["att_bb"][keys < -87] == 0).all()
+
+
+def test_sigmoid_at_both_ends(isa: str) -> None:
+    values = np.concatenate([np.linspace(-120, 120, 481), [-np.inf, -3e38, 3e38, np.inf, np.nan]]).astype(np.float32)
+    # The hidden vector is 1 and the value matrix too, so that the gate is what comes out.
+    case = Case("f32", d_model=values.size, d_ffn=1)
+    for name, array in case.weights.items():
+        if name.startswith("ffn."):
+            array[...] = 1.0 if name != "ffn.key.weight" else 0.0
+    case.weights["ffn.key.weight"][0, 0] = 1.0
+    case.weights["ffn.receptance.weight"][...] = 0.0
+    case.weights["ffn.receptance.weight"][:, 0] = values
+    parameters = {name: Parameter(array, "f32") for name, array in case.weights.items()}
+    x = np.zeros((1, values.size), np.float32)
+    x[0, 0] = 1.0
+    y = rwkv4.ChannelMix(case.config, parameters, 1.0).forward(x, np.zeros(values.size, np.float32))[0]
+    finite = values[:-1]
+    expected = reference.sigmoid(finite.astype(np.float64))
+    tiny = np.finfo(np.float32).tiny  # e^88 and more count as infinite
+    assert (np.abs(y[:-1] - expected) <= 4 * np.spacing(expected.astype(np.float32)) + tiny).all()
+    assert np.isnan(y[-1])
+
+
 def test_extreme_keys_do_not_overflow(isa: str, real: str) -> None:
     case = Case(real)
     case.weights["att.key.weight"] *= 200
@@ -162,6 +214,14 @@ def test_what_is_refused() -> None:
         case.channel_mix.forward(np.zeros((1, 8), np.float32), state["ffn_xx"])
     with pytest.raises(KernelError, match="ChannelMix: expected numbers of 4 bytes, got 8"):
         case.channel_mix.forward(np.zeros((1, 20)), state["ffn_xx"].astype(np.float64))
+    with pytest.raises(KernelError, match="Layer: expected at least one thread, got 0"):
+        case.layer.forward(np.zeros((9, 20), np.float32), state.data, workspace, 0)
+    with pytest.raises(KernelError, match="TimeMix: expected at least one thread, got -1"):
+        case.time_mix.forward(np.zeros((9, 20), np.float32), *rest, -1)
+    with pytest.raises(KernelError, match="ChannelMix: expected at least one thread, got 0"):
+        case.channel_mix.forward(np.zeros((9, 20), np.float32), state["ffn_xx"], 0)
+    with pytest.raises(TypeError, match="Argument 'workspace' has incorrect type"):
+        case.layer.forward(np.zeros((9, 20), np.float32), state.data, None, 1)
 
 
 def test_no_tokens() -> None:

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -78,3 +82,46 @@ def test_forks_while_another_thread_computes(product: tuple[Matrix, np.ndarray, 
     finally:
         stop.set()
         thread.join()
+
+
+@pytest.mark.skipif(dispatch.thread_backend() != "pool", reason="this build has no pool of threads")
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the system does not show a thread's signals")
+def test_signals_are_for_the_program_and_faults_for_the_thread() -> None:
+    program = """
+import os
+import numpy as np
+from rwkv_cy.kernels.matrix import Matrix
+matrix, x = Matrix(np.ones((1500, 300), np.float32), "f32"), np.ones((1, 300), np.float32)
+before = set(os.listdir("/proc/self/task"))
+matrix.matmul(x, 3)
+for task in set(os.listdir("/proc/self/task")) - before:
+    print(next(line.split()[1] for line in open(f"/proc/self/task/{task}/status") if line.startswith("SigBlk:")))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    masks = [int(line, 16) for line in done.stdout.split()]
+    assert len(masks) == 2, done.stderr
+    faults = {signal.SIGSEGV, signal.SIGBUS, signal.SIGFPE, signal.SIGILL}
+    for mask in masks:
+        blocked = {number for number in signal.valid_signals() if mask >> (number - 1) & 1}
+        assert {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1} <= blocked
+        assert not faults & blocked
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").is_file(), reason="the limit of address space is Linux's")
+def test_no_thread_to_be_had() -> None:
+    program = """
+import os
+import resource
+import numpy as np
+from rwkv_cy.kernels.matrix import Matrix
+matrix, x = Matrix(np.ones((1500, 300), np.float32), "f32"), np.ones((1, 300), np.float32)
+expected = matrix.matmul(x)
+before = len(os.listdir("/proc/self/task"))
+pages = int(open("/proc/self/statm").read().split()[0])
+limit = pages * resource.getpagesize() + (1 << 20)  # less than any thread's stack
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+assert all((matrix.matmul(x, 8) == expected).all() for _ in range(5))
+print(len(os.listdir("/proc/self/task")) - before)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout.strip() == "0", done.stderr

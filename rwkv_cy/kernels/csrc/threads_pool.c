@@ -129,12 +129,15 @@ static void register_fork_handlers(void)
 static void start_workers(int wanted)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
+    static const int own_faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP};
     sigset_t all, before;
     if (wanted > MAX_WORKERS) wanted = MAX_WORKERS;
     if (workers >= wanted) return;
     pthread_once(&once, register_fork_handlers);
-    /* Signals are for the threads of the program. */
+    /* Signals are for the threads of the program, but for those that a thread brings on itself: a fault here (of a
+     * mapped file cut short, say) is to reach whoever asked to hear of it. */
     sigfillset(&all);
+    for (size_t i = 0; i < sizeof own_faults / sizeof *own_faults; i++) sigdelset(&all, own_faults[i]);
     pthread_sigmask(SIG_SETMASK, &all, &before);
     while (workers < wanted) {
         pthread_t id;
