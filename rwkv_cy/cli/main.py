@@ -13,6 +13,7 @@ from pathlib import Path
 import rwkv_cy
 from rwkv_cy.cli import convert, exit_codes, generate, info, inspect, output, verify
 from rwkv_cy.cli.exit_codes import ExitCode
+from rwkv_cy.cli.signals import ended_by_signals
 from rwkv_cy.errors import RWKVError
 
 __all__ = ["main"]
@@ -90,7 +91,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises
     ------
     SystemExit
-        If the arguments are wrong (code 2), or ask for help or the version (code 0).
+        If the arguments are wrong (code 2), or ask for help or the version (code 0); or a signal asks for the end
+        (143 for SIGTERM, 129 for SIGHUP).
     """
     _replace_closed_streams()
     for stream in (sys.stdout, sys.stderr):
@@ -98,7 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(argv)
     try:
-        code: int = arguments.run(arguments)
+        with ended_by_signals():
+            code: int = arguments.run(arguments)
     except (RWKVError, OSError, MemoryError, KeyboardInterrupt) as error:
         code = _report(error, arguments.debug)
     try:
