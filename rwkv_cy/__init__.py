@@ -78,6 +78,7 @@ _ROOMS = frozenset(
         "layer",
         "model",
         "parameters",
+        "perplexity",
         "runtime",
         "sources",
         "state",

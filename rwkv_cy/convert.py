@@ -146,14 +146,17 @@ def convert(
         wanted = [_target_info(opened.info(tensor.name), tensor) for tensor in plan.tensors]
         header = _header(plan, source_fingerprint(opened))
 
+        digest: list[str] = []
+
         def finish() -> dict[str, str]:
-            return {"sha256": source_hash.hexdigest(), "size": str(source_hash.size)}
+            digest.append(source_hash.hexdigest())
+            return {"sha256": digest[0], "size": str(source_hash.size)}
 
         write_model(target, header, wanted, transfer.read, overwrite=overwrite, finish=finish)
     return ConversionReport(
         plan=plan,
         size=FileIdentity.of(target).size,
-        source_sha256=source_hash.hexdigest(),
+        source_sha256=digest[0],
         fingerprint=header.fingerprint,
         nonfinite=transfer.nonfinite,
         overflowed=transfer.overflowed,

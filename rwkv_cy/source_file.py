@@ -6,6 +6,7 @@ import hashlib
 import os
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 
 from rwkv_cy.errors import StorageError
 from rwkv_cy.files import FileIdentity
@@ -29,9 +30,10 @@ class SourceHash:
 
     def __init__(self, files: Sequence[FileIdentity]) -> None:
         self._files = tuple(files)
+        self._started = self._hashed = False
         self._stop = threading.Event()
         self._digest = hashlib.sha256()
-        self._error: OSError | None = None
+        self._error: OSError | MemoryError | None = None
         self._thread = threading.Thread(target=self._run, name="rwkv_cy-sha256", daemon=True)
 
     @property
@@ -40,17 +42,17 @@ class SourceHash:
         return sum(file.size for file in self._files)
 
     def _run(self) -> None:
-        buffer = bytearray(_CHUNK)
-        window = memoryview(buffer)
         try:
+            buffer = bytearray(_CHUNK)
+            window = memoryview(buffer)
             for file in self._files:
-                with file.path.open("rb", buffering=0) as stream:
+                with open(file.path, "rb", buffering=0, opener=_open_without_waiting) as stream:
                     while not self._stop.is_set():
                         count = stream.readinto(buffer)
                         if not count:
                             break
                         self._digest.update(window[:count])
-        except OSError as error:
+        except (OSError, MemoryError) as error:
             self._error = error
 
     def hexdigest(self) -> str:
@@ -61,7 +63,9 @@ class SourceHash:
         StorageError
             If a file could not be read, or changed while it was.
         """
-        self._thread.join()
+        self._finish()
+        if isinstance(self._error, MemoryError):
+            raise self._error
         if self._error is not None:
             name = os.fsdecode(self._error.filename) if self._error.filename else str(self._files[0].path)
             raise StorageError(f"{name}: {self._error.strerror}; the source could not be read") from self._error
@@ -69,10 +73,26 @@ class SourceHash:
             file.check_unchanged()
         return self._digest.hexdigest()
 
+    def _finish(self) -> None:
+        if self._started:
+            self._thread.join()
+        elif not self._hashed:
+            self._hashed = True
+            self._run()
+
     def __enter__(self) -> SourceHash:
-        self._thread.start()
+        # Where no thread can be had (the limits of a container), the end hashes.
+        with suppress(RuntimeError):
+            self._thread.start()
+            self._started = True
         return self
 
     def __exit__(self, *exc: object) -> None:
         self._stop.set()
-        self._thread.join()
+        if self._started:
+            self._thread.join()
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a file that may have become a FIFO since it was looked at, whose opening would wait for a writer."""
+    return os.open(path, flags | os.O_NONBLOCK)

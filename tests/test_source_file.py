@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from rwkv_cy import source_file
 from rwkv_cy.errors import StorageError
 from rwkv_cy.files import FileIdentity
 from rwkv_cy.source_file import SourceHash
@@ -55,6 +56,37 @@ def test_a_file_that_vanishes_is_an_error(tmp_path: Path) -> None:
         source_hash.hexdigest()
 
 
+def test_a_file_that_becomes_a_fifo_does_not_hang(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"x")
+    source_hash = SourceHash([FileIdentity.of(path)])
+    path.unlink()
+    os.mkfifo(path)
+    with source_hash, pytest.raises(StorageError, match="one that changed while it was read"):
+        source_hash.hexdigest()
+
+
 def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="No such file or directory; give the path of a file that can be read"):
         FileIdentity.of(tmp_path / "none")
+
+
+def no_thread(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_without_a_thread_the_end_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"x" * 1_000_000)
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    with SourceHash([FileIdentity.of(path)]) as source_hash:
+        assert source_hash.hexdigest() == hashlib.sha256(b"x" * 1_000_000).hexdigest()
+        assert source_hash.hexdigest() == hashlib.sha256(b"x" * 1_000_000).hexdigest()
+
+
+def test_too_little_memory_is_no_wrong_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"x")
+    monkeypatch.setattr(source_file, "_CHUNK", 1 << 60)
+    with SourceHash([FileIdentity.of(path)]) as source_hash, pytest.raises(MemoryError):
+        source_hash.hexdigest()

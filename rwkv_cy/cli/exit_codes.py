@@ -25,7 +25,7 @@ HELP = """exit codes:
   1    the file is damaged or not supported, or what was asked for does not fit the model
   2    the command line is wrong
   3    a file cannot be read or written (missing, there already, no permission, no space), or memory is short
-  130  interrupted (Ctrl-C)
+  130  interrupted (Ctrl-C); 143 and 129 where SIGTERM or SIGHUP asked for the end
   141  whoever read the output stopped reading"""
 
 

@@ -11,14 +11,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import rwkv_cy
-from rwkv_cy.cli import convert, exit_codes, generate, info, inspect, output, verify
+from rwkv_cy.cli import convert, exit_codes, generate, info, inspect, output, perplexity, verify
 from rwkv_cy.cli.arguments import common_options
 from rwkv_cy.cli.exit_codes import ExitCode
+from rwkv_cy.cli.signals import ended_by_signals
 from rwkv_cy.errors import RWKVError, StorageError
 
 __all__ = ["main"]
 
-_COMMANDS = (convert, inspect, verify, generate, info)
+_COMMANDS = (convert, inspect, verify, generate, perplexity, info)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -95,7 +96,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises
     ------
     SystemExit
-        If the arguments are wrong (code 2), or ask for help or the version (code 0).
+        If the arguments are wrong (code 2), or ask for help or the version (code 0); or a signal asks for the end
+        (143 for SIGTERM, 129 for SIGHUP).
     """
     _fill_closed_streams()
     for stream in (sys.stdout, sys.stderr):
@@ -105,7 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stdout is None:  # closed by whoever started the command: what it is asked for would be lost
         return _report(StorageError("standard output: expected an open stream, got a closed one"), arguments.debug)
     try:
-        code: int = arguments.run(arguments)
+        with ended_by_signals():
+            code: int = arguments.run(arguments)
     except (RWKVError, OSError, MemoryError, KeyboardInterrupt) as error:
         code = _report(error, arguments.debug)
     try:

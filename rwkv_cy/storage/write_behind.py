@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 
 __all__ = ["WriteBehind"]
 
@@ -31,8 +32,11 @@ class WriteBehind:
         self._pending += size
         if self._pending >= _STEP and (self._thread is None or not self._thread.is_alive()):
             self._pending = 0
-            self._thread = threading.Thread(target=self._sync, name="rwkv_cy-sync", daemon=True)
-            self._thread.start()
+            thread = threading.Thread(target=self._sync, name="rwkv_cy-sync", daemon=True)
+            # Where no thread can be had (the limits of a container), the sync at the end does it all.
+            with suppress(RuntimeError):
+                thread.start()
+                self._thread = thread
 
     def wait(self) -> None:
         """Wait for the sync that is on its way, if there is one."""

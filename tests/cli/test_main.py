@@ -214,6 +214,42 @@ def test_an_interrupt_while_the_command_is_loaded_ends_it_with_130(
     assert capsys.readouterr().err == "rwkv-cy: interrupted\n"
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_a_signal_leaves_nothing_half_written(number: int, code: int, small: Path, tmp_path: Path) -> None:
+    """The conversion is stopped where its temporary file exists; an older target stays."""
+    target = tmp_path / "t"
+    target.write_bytes(b"older")
+    program = """
+import os, sys
+import rwkv_cy.convert
+from rwkv_cy.cli.main import main
+def stop(self, target, start, count):
+    os.kill(os.getpid(), int(sys.argv[1]))
+    raise AssertionError("the signal did not arrive")
+rwkv_cy.convert._Transfer.read = stop
+sys.exit(main(["convert", *sys.argv[2:], "--force"]))
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(number), small, target], timeout=60, check=False)
+    assert done.returncode == code
+    assert target.read_bytes() == b"older"
+    assert {path.name for path in tmp_path.iterdir()} == {"t", small.name}
+
+
+def test_signals_that_are_ignored_stay_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(
+        inspect_command, "inspect_file", lambda *arguments: seen.append(signal.getsignal(signal.SIGHUP))
+    )
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with pytest.raises(AttributeError):
+            main(["inspect", "x"])
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert seen == [signal.SIG_IGN]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
 @pytest.mark.parametrize(("script", "command"), [("inspect_model", "inspect"), ("convert_checkpoint", "convert")])
 def test_the_doors_of_a_checkout(script: str, command: str, tmp_path: Path, small: Path) -> None:
     path = Path(rwkv_cy.__file__).parent.parent / "tools" / f"{script}.py"

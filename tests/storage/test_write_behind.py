@@ -71,3 +71,13 @@ def test_the_thread_has_ended_when_the_file_is_closed(tmp_path: Path, monkeypatc
         go_on.set()
     assert file._behind._error is None
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_no_thread_can_be_had_the_end_syncs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(write_behind, "_STEP", 1 << 20)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    _write(tmp_path / "large", 3)
+    assert (tmp_path / "large").stat().st_size == 3 << 20

@@ -1,0 +1,64 @@
+"""``rwkv-cy perplexity``: how well a model predicts a text."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rwkv_cy import runtime
+from rwkv_cy.cli.arguments import common_options, integer
+from rwkv_cy.cli.exit_codes import ExitCode
+from rwkv_cy.cli.output import print_fields, print_json
+from rwkv_cy.errors import TokenizerError
+from rwkv_cy.files import os_errors
+from rwkv_cy.language_model import load
+from rwkv_cy.perplexity import perplexity
+
+if TYPE_CHECKING:
+    from rwkv_cy.cli.arguments import Subparsers
+
+__all__ = ["add_parser"]
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add ``perplexity`` to the command's parser."""
+    parser = commands.add_parser(
+        "perplexity",
+        parents=[common_options()],
+        help="measure how well a model predicts a text",
+        description="Feed a text to a model and print the perplexity per token, and the bits per byte, which compare "
+        "models of different vocabularies. The state is carried from the first token to the last.",
+    )
+    parser.add_argument("model", metavar="MODEL", type=Path, help="a model file or checkpoint")
+    parser.add_argument("text", metavar="TEXT", type=Path, help="a file of text")
+    parser.add_argument("--dtype", metavar="TYPE", help="load the matrices in this type")
+    parser.add_argument("--window", type=integer(2), metavar="N", help="begin anew after every N tokens")
+    parser.add_argument("--tokenizer", metavar="bytes|world|FILE", help="in place of the model's own")
+    parser.add_argument(
+        "--threads", type=integer(1, runtime.MAX_THREADS), metavar="N", help="threads to use (default: one a core)"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    with os_errors(arguments.text, "read"):
+        text = arguments.text.read_bytes()
+    model = load(arguments.model, dtype=arguments.dtype, tokenizer=arguments.tokenizer)
+    if model.tokenizer is None:
+        raise TokenizerError(
+            f"{arguments.model}: expected a model with its tokenizer, got one without; name it with --tokenizer"
+        )
+    report = perplexity(model, text, window=arguments.window, num_threads=arguments.threads)
+    if arguments.json:
+        print_json(report.to_dict())
+        return ExitCode.OK
+    print_fields(
+        {
+            "perplexity": f"{report.perplexity:.6g}",
+            "bits per byte": "unknown" if report.bits_per_byte is None else f"{report.bits_per_byte:.6g}",
+            "tokens predicted": f"{report.tokens:,}",
+        }
+    )
+    return ExitCode.OK
