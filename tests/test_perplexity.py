@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 
@@ -24,7 +25,7 @@ TEXT = b"And God said, Let there be light: and there was light. " * 12
 def by_formula(model: LanguageModel, tokens: list[int]) -> float:
     """Return the sum of -ln p, one token at a time."""
     state, nats = None, 0.0
-    for token, following in zip(tokens[:-1], tokens[1:], strict=True):
+    for token, following in itertools.pairwise(tokens):
         logits, state = model.forward(token, state)
         nats -= float(logits[following]) - float(np.logaddexp.reduce(logits.astype(np.float64)))
     return nats
