@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import shutil
+import signal
 import sys
 import threading
 from dataclasses import replace
@@ -386,6 +387,20 @@ def test_a_file_replaced_under_its_map(demo_checkpoint: Path, tmp_path: Path) ->
     (tmp_path / "other").write_bytes(b"other")
     (tmp_path / "other").replace(path)
     assert (model.forward(1)[0] == expected).all()
+
+
+def test_an_interrupt_in_the_middle_of_a_long_prefill(demo: LanguageModel) -> None:
+    """It is heard between blocks of tokens, and leaves the state as it was, in place or not."""
+    _, state = demo.forward([65])
+    before = state.copy()
+    handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(KeyboardInterrupt):
+            demo.forward(np.full(5_000_000, 65), state, in_place=True)
+    finally:
+        signal.signal(signal.SIGALRM, handler)
+    assert state == before
 
 
 def test_too_little_memory_is_said_before_loading(demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
