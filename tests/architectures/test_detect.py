@@ -115,3 +115,10 @@ def test_no_layers_at_all() -> None:
 
     with pytest.raises(SpecError, match=r"x: expected parameters of layers \(blocks\.0\. \.\.\.\), found none"):
         count_layers({"emb.weight": (10, 8)}, "x")
+
+
+def test_a_decay_of_one_column_is_not_5_2() -> None:
+    names = ("blocks.0.att.ln_x.weight", "blocks.0.att.gate.weight")
+    shapes = {**dict.fromkeys(names, (4,)), "blocks.0.att.time_decay": (2, 1)}
+    assert version_label(shapes) == "RWKV-5.1"
+    assert version_label({**shapes, "blocks.0.att.time_decay": (2, 2)}) == "RWKV-5.2"
