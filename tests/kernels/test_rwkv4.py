@@ -184,6 +184,14 @@ def test_nan_passes_through(isa: str) -> None:
     assert np.isnan(xs[2:]).any(axis=1).all()
 
 
+def test_nan_passes_through_the_squared_relu(isa: str, real: str) -> None:
+    case = Case(real)
+    case.weights["ffn.key.weight"][3] = np.nan
+    parameters = {name: Parameter(array, real) for name, array in case.weights.items()}
+    y = rwkv4.ChannelMix(case.config, parameters, 1.0).forward(case.xs(2), case.state()["ffn_xx"])
+    assert np.isnan(y).all()
+
+
 def test_every_tensor_matters(real: str) -> None:
     case = Case(real)
     xs, state = case.xs(3), case.state().data
