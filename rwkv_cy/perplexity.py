@@ -41,7 +41,7 @@ class PerplexityReport:
 
     @property
     def perplexity(self) -> float:
-        """e to the mean of -ln p, per token."""
+        """E to the mean of -ln p, per token."""
         return math.exp(self.nats / self.tokens)
 
     @property
