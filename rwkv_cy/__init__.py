@@ -79,6 +79,7 @@ _ROOMS = frozenset(
         "model",
         "parameters",
         "perplexity",
+        "perplexity",
         "runtime",
         "sources",
         "state",

@@ -41,7 +41,7 @@ class PerplexityReport:
 
     @property
     def perplexity(self) -> float:
-        """E to the mean of -ln p, per token."""
+        """The exponential of the mean of -ln p, per token."""
         return math.exp(self.nats / self.tokens)
 
     @property
