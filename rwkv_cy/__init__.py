@@ -79,7 +79,6 @@ _ROOMS = frozenset(
         "model",
         "parameters",
         "perplexity",
-        "perplexity",
         "runtime",
         "sources",
         "state",
