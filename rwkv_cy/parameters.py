@@ -26,13 +26,21 @@ class Parameter:
     Attributes
     ----------
     array : numpy.ndarray
-        The numbers, in canonical shape; bfloat16 as uint16.
+        The numbers, in canonical shape; bfloat16 as uint16, quantized matrices as packed blocks of uint8.
     dtype : str
         Storage type, ``"bf16"``.
+    packed_from : tuple of int, optional
+        Canonical shape of a quantized matrix; None for all others.
     """
 
     array: npt.NDArray[Any]
     dtype: str
+    packed_from: tuple[int, ...] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Canonical shape."""
+        return self.packed_from or self.array.shape
 
 
 def as_parameter(value: Parameter | npt.NDArray[Any]) -> Parameter:
@@ -44,7 +52,7 @@ def as_parameter(value: Parameter | npt.NDArray[Any]) -> Parameter:
         If the array is of another type.
     """
     if isinstance(value, Parameter):
-        return Parameter(np.require(value.array, requirements=["C", "A"]), value.dtype)
+        return Parameter(np.require(value.array, requirements=["C", "A"]), value.dtype, value.packed_from)
     for name, storage in STORAGE_TYPES.items():
         if value.dtype == storage.array_dtype and storage.array_dtype.kind == "f":
             return as_parameter(Parameter(value, name))

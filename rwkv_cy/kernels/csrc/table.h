@@ -45,6 +45,13 @@ static inline rk_vf32 rk_load_bf16(const uint16_t *p)
 #include "matrix_body.h"
 #include "layer_body.h"
 
+#define QT_f32 quantize_tokens
+#define QG_f32 groups
+#define QT_f64 NULL
+#define QG_f64 NULL
+#define Q_(name) RK_CAT(quant, name)
+#include "quant_body.h"
+
 #define RK_OPS(suffix, type)                                                                            \
     {                                                                                                   \
         .lanes = RK_VECTOR_BYTES / sizeof(type), .panel_rows = RK_PANEL_ROWS,                           \
@@ -52,7 +59,7 @@ static inline rk_vf32 rk_load_bf16(const uint16_t *p)
         .panels = panels_##suffix, .layer_norm = layer_norm_##suffix,                                   \
         .token_shift = token_shift_##suffix, .wkv4 = wkv4_##suffix,                                     \
         .relu_squared = relu_squared_##suffix, .add_gated = add_gated_##suffix, .add = add_##suffix,    \
-        .multiply = multiply_##suffix                                                                   \
+        .multiply = multiply_##suffix, .quantize_tokens = QT_##suffix, .groups = QG_##suffix                                                                   \
     }
 
 const rk_table RK_CAT(rk_table, RK_NAME) = {
