@@ -16,7 +16,13 @@ __all__ = [
     "STORAGE_TYPES",
     "QuantizedType",
     "StorageType",
-    "bf16_to_f32", "f32_to_bf16", "storage_type", "to_storage", "widen"]
+    "array_dtype",
+    "bf16_to_f32",
+    "f32_to_bf16",
+    "storage_type",
+    "to_storage",
+    "widen",
+]
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,11 @@ GROUP_ROWS = 16
 QUANTIZED_TYPES: dict[str, QuantizedType] = {
     t.name: t for t in (QuantizedType("q8", 32, 32 + 512), QuantizedType("q4", 64, 64 + 512))
 }
+
+
+def array_dtype(name: str) -> np.dtype[Any]:
+    """Return the NumPy type of the arrays that hold the type called `name`, quantized ones included."""
+    return np.dtype(np.uint8) if name in QUANTIZED_TYPES else storage_type(name).array_dtype
 
 
 def storage_type(name: str) -> StorageType:

@@ -88,8 +88,19 @@ class TensorInfo:
 
     @property
     def size(self) -> int:
-        """Number of elements."""
+        """Number of parameters."""
         return math.prod(self.shape)
+
+    @property
+    def array_shape(self) -> tuple[int, ...]:
+        """Shape of the array that holds the tensor: `shape`, or that of the packed blocks of a quantized matrix."""
+        quantized = QUANTIZED_TYPES.get(self.dtype)
+        return self.shape if quantized is None else quantized.packed_shape(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of that array."""
+        return math.prod(self.array_shape) * array_dtype(self.dtype).itemsize
 
 
 @runtime_checkable
@@ -117,7 +128,7 @@ class ParameterSource(Protocol):
         """Fill `buffer` with elements ``start .. start + buffer.size`` of the tensor, in C order.
 
         `buffer` is 1-D, contiguous, and of the array dtype of ``info(name).dtype``
-        (uint16 for bf16). Reads no more of the file than that; needs memory for no more than that.
+        (uint16 for bf16; uint8 for a quantized matrix, whose elements are the bytes of its packed blocks). Reads no more of the file than that; needs memory for no more than that.
         """
         ...
 
