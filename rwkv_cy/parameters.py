@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from rwkv_cy.dtypes import STORAGE_TYPES, storage_type
+from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES, array_dtype
 from rwkv_cy.errors import KernelError, SpecError
 
 __all__ = ["Initialiser", "Parameter", "ParameterSource", "ParameterSpec", "TensorInfo", "as_parameter", "check_buffer"]
@@ -128,7 +128,8 @@ class ParameterSource(Protocol):
         """Fill `buffer` with elements ``start .. start + buffer.size`` of the tensor, in C order.
 
         `buffer` is 1-D, contiguous, and of the array dtype of ``info(name).dtype``
-        (uint16 for bf16; uint8 for a quantized matrix, whose elements are the bytes of its packed blocks). Reads no more of the file than that; needs memory for no more than that.
+        (uint16 for bf16; uint8 for a quantized matrix, whose elements are the bytes of its packed blocks).
+        Reads no more of the file than that; needs memory for no more than that.
         """
         ...
 
@@ -174,11 +175,11 @@ class ParameterSpec:
 
 def check_buffer(info: TensorInfo, buffer: npt.NDArray[Any], start: int) -> None:
     """Raise KernelError unless `buffer` can take elements ``start .. start + buffer.size`` of the tensor."""
-    expected = storage_type(info.dtype).array_dtype
+    expected = array_dtype(info.dtype)
     if buffer.ndim != 1 or buffer.dtype != expected or not buffer.flags.c_contiguous or not buffer.flags.writeable:
         raise KernelError(
             f"{info.name}: expected a writable contiguous 1-D buffer of {expected}, "
             f"got {buffer.ndim}-D of {buffer.dtype} with strides {buffer.strides}"
         )
-    if start < 0 or start + buffer.size > info.size:
-        raise KernelError(f"{info.name}: expected elements within its {info.size}, got {buffer.size} from {start}")
+    if start < 0 or start + buffer.size > math.prod(info.array_shape):
+        raise KernelError(f"{info.name}: expected elements within its {math.prod(info.array_shape)}, got {buffer.size} from {start}")
