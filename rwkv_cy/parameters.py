@@ -182,4 +182,6 @@ def check_buffer(info: TensorInfo, buffer: npt.NDArray[Any], start: int) -> None
             f"got {buffer.ndim}-D of {buffer.dtype} with strides {buffer.strides}"
         )
     if start < 0 or start + buffer.size > math.prod(info.array_shape):
-        raise KernelError(f"{info.name}: expected elements within its {math.prod(info.array_shape)}, got {buffer.size} from {start}")
+        raise KernelError(
+            f"{info.name}: expected elements within its {math.prod(info.array_shape)}, got {buffer.size} from {start}"
+        )

@@ -119,9 +119,7 @@ class ArraySource:
     def info(self, name: str) -> TensorInfo:
         """Describe the tensor `name`; KeyError if there is none."""
         parameter = self._parameters[name]
-        return TensorInfo(
-            name, parameter.array.shape, parameter.dtype, name, parameter.dtype, int(parameter.array.nbytes)
-        )
+        return TensorInfo(name, parameter.shape, parameter.dtype, name, parameter.dtype, int(parameter.array.nbytes))
 
     def read_into(self, name: str, buffer: npt.NDArray[Any], start: int = 0) -> None:
         """Fill `buffer` with elements from `start` on, in C order."""
