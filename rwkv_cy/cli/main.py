@@ -10,13 +10,13 @@ import traceback
 from collections.abc import Sequence
 
 import rwkv_cy
-from rwkv_cy.cli import convert, exit_codes, generate, info, inspect, output, verify
+from rwkv_cy.cli import convert, exit_codes, generate, info, inspect, output, quantize, verify
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.errors import RWKVError
 
 __all__ = ["main"]
 
-_COMMANDS = (convert, inspect, verify, generate, info)
+_COMMANDS = (convert, quantize, inspect, verify, generate, info)
 
 
 def _parser() -> argparse.ArgumentParser:
