@@ -189,8 +189,8 @@ def make_plan(
             twice.append(f"{spec.name} ({info.source_dtype})")
     if twice and not requantize:
         raise ConfigError(
-            f"{source.path}: expected weights that are not quantized yet to quantize to {dtype}, got {twice[0]}"
-            f"{' and others' if len(twice) > 1 else ''}; convert the original, or force it (--force, requantize=True)"
+            f"{source.path}: expected matrices that are not quantized yet to quantize to {dtype}, got {len(twice)} "
+            f"that are, first {twice[0]}; convert the original, or force it (--force, requantize=True)"
         )
     chosen, warnings = choose_tokenizer(source, config.vocab_size, tokenizer)
     if twice:

@@ -155,9 +155,7 @@ def test_tiny_and_huge_activations(isa: str) -> None:
     x = weights((1, 64), 3)
     usual = matrix.matmul(x)
     for scale in (1e-30, 1e30):
-        np.testing.assert_allclose(
-            matrix.matmul(x * np.float32(scale)) / np.float32(scale), usual, rtol=1e-4, atol=1e-5
-        )
+        np.testing.assert_allclose(matrix.matmul(x * np.float32(scale)) / np.float32(scale), usual, rtol=1e-4, atol=1e-5)
     assert (matrix.matmul(x * np.float32(1e-44)) == 0).all()
 
 

@@ -301,7 +301,8 @@ from pathlib import Path
 from rwkv_cy.storage.sealed import SealedFile
 from rwkv_cy.storage.structure import structure_problems
 with SealedFile(Path(sys.argv[1]), "model") as sealed:
-    print(structure_problems(SimpleNamespace(path=Path(sys.argv[2]), kind="model", seal=sealed.seal, datasets=sealed.datasets)))
+    forged = SimpleNamespace(path=Path(sys.argv[2]), kind="model", seal=sealed.seal, datasets=sealed.datasets)
+    print(structure_problems(forged))
 """
     command = python(program, model, model.with_name("forged.h5"))
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
