@@ -12,6 +12,7 @@ import pytest
 
 from checkpoints import numbers, small_parameters, write_safetensors, write_small
 from formats import foreign
+from rwkv_cy import load
 from rwkv_cy.convert import convert, plan_conversion
 from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES, array_dtype, to_storage
 from rwkv_cy.errors import ConfigError, NumericalError
@@ -167,6 +168,17 @@ def test_matrices_of_many_blocks_are_whole(tmp_path: Path) -> None:
     convert(tmp_path / "q", tmp_path / "four", dtype="q4", requantize=True)
     expected = pack(unpack(packed, "q8", head.shape), "q4")
     np.testing.assert_array_equal(stored(tmp_path / "four", "head.weight")[1], expected)
+
+
+@pytest.mark.parametrize("dtype", QUANTIZED_TYPES)
+@pytest.mark.parametrize("mmap", [True, False])
+def test_a_quantized_file_computes_what_one_quantized_at_load_does(
+    demo_checkpoint: Path, tmp_path: Path, dtype: str, mmap: bool
+) -> None:
+    convert(demo_checkpoint, tmp_path / "q", dtype=dtype)
+    stored_model, loaded = load(tmp_path / "q", mmap=mmap), load(demo_checkpoint, dtype=dtype)
+    found, expected = stored_model.forward([10, 20, 30])[0], loaded.forward([10, 20, 30])[0]
+    np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("dtype", ["q8", "f16"])
