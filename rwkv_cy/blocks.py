@@ -10,10 +10,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rwkv_cy.dtypes import storage_type, widen
+from rwkv_cy.dtypes import QUANTIZED_TYPES, array_dtype, widen
+from rwkv_cy.groups import read_rows, rows_at_once
 from rwkv_cy.parameters import ParameterSource, TensorInfo
 
-__all__ = ["BLOCK_SIZE", "NonFinite", "TensorStatistics", "count_nonfinite", "measure_tensor", "read_blocks"]
+__all__ = [
+    "BLOCK_SIZE",
+    "NonFinite",
+    "TensorStatistics",
+    "count_nonfinite",
+    "measure_tensor",
+    "number_type",
+    "read_blocks",
+]
 
 #: Elements in a block: 1 MiB of float32, which stays in the processor's caches from one pass to the next.
 BLOCK_SIZE = 1 << 18
@@ -83,18 +92,29 @@ def count_nonfinite(block: npt.NDArray[Any], dtype: str) -> NonFinite:
     return NonFinite(nan=int(np.count_nonzero(magnitude >= bits.infinity)) - infinite, inf=infinite)
 
 
+def number_type(info: TensorInfo) -> str:
+    """Return the storage type of what :func:`read_blocks` yields: f32 for a quantized matrix, which it decodes."""
+    return "f32" if info.dtype in QUANTIZED_TYPES else info.dtype
+
+
 def read_blocks(source: ParameterSource, info: TensorInfo, block_size: int = BLOCK_SIZE) -> Iterator[npt.NDArray[Any]]:
     """Yield the elements of a tensor in C order, at most `block_size` at a time.
 
-    Each array is 1-D, of the array dtype of ``info.dtype``, and valid until the next one is asked for: all of them
-    are the same memory.
+    Each array is 1-D, of the array dtype of ``number_type(info)``, and valid until the next one is asked for: all of
+    them may be the same memory. A quantized matrix is decoded by whole groups of sixteen rows, which may be more.
 
     Raises
     ------
     FormatError, StorageError
         As the source's ``read_into`` does.
     """
-    buffer = np.empty(min(block_size, info.size), storage_type(info.dtype).array_dtype)
+    if info.dtype in QUANTIZED_TYPES:
+        rows, columns = info.shape
+        step = rows_at_once(columns, block_size)
+        for first in range(0, rows, step):
+            yield read_rows(source, info, first, min(step, rows - first)).reshape(-1)
+        return
+    buffer = np.empty(min(block_size, info.size), array_dtype(info.dtype))
     for start in range(0, info.size, block_size):
         block = buffer[: min(block_size, info.size - start)]
         source.read_into(info.name, block, start)
@@ -134,9 +154,9 @@ def measure_tensor(source: ParameterSource, info: TensorInfo, block_size: int = 
     mean = squares = 0.0
     low, high = np.inf, -np.inf
     for block in read_blocks(source, info, block_size):
-        found = count_nonfinite(block, info.dtype)
+        found = count_nonfinite(block, number_type(info))
         counts += found
-        values = widen(block, info.dtype, "f64")
+        values = widen(block, number_type(info), "f64")
         if found:
             values = values[np.isfinite(values)]
         if values.size == 0:

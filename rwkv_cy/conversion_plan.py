@@ -12,8 +12,8 @@ from typing import Any
 from rwkv_cy.architectures import ARCHITECTURES
 from rwkv_cy.blocks import BLOCK_SIZE
 from rwkv_cy.config import Config
-from rwkv_cy.dtypes import storage_type
-from rwkv_cy.errors import StorageError
+from rwkv_cy.dtypes import GROUP_ROWS, QUANTIZED_TYPES, STORAGE_TYPES, array_dtype
+from rwkv_cy.errors import ConfigError, StorageError
 from rwkv_cy.files import is_folder, os_errors
 from rwkv_cy.formats import companions
 from rwkv_cy.parameters import ParameterSource, TensorInfo
@@ -23,7 +23,8 @@ from rwkv_cy.tokenizer_choice import choose_tokenizer, describe_tokenizer
 
 __all__ = ["ConversionPlan", "TensorPlan", "make_plan"]
 
-#: Stored instead of the blocks of a quantized checkpoint, where no other type is asked for.
+#: Stored instead of another program's quantized blocks, where no other type is asked for; and what an embedding that
+#: is wider gets in a quantized model.
 _FOR_QUANTIZED = "f16"
 #: Most that one tensor's alignment and its entry among the file's metadata take.
 _OVERHEAD_PER_TENSOR = 8192
@@ -133,33 +134,44 @@ def stored_dtype(info: TensorInfo, role: str, dtype: str | None) -> str:
     """Return the storage type that a tensor gets in the target.
 
     Vectors stay as the checkpoint has them: they are small, and time_decay and its like lose their meaning in few
-    bits. Matrices and the embedding get `dtype`, or keep their own type.
+    bits. Matrices and the embedding get `dtype`, or keep their own type. An embedding is read row by row, and a
+    group of rows is no row: it is not quantized, but stored in 16 bits.
     """
     if role == "vector":
         return info.dtype
-    if dtype is not None:
-        return dtype
-    return info.dtype if info.source_dtype == info.dtype else _FOR_QUANTIZED
+    decoded = info.source_dtype != info.dtype
+    if role == "embedding" and dtype in QUANTIZED_TYPES:
+        return info.dtype if info.dtype in ("f16", "bf16") and not decoded else _FOR_QUANTIZED
+    return dtype or (_FOR_QUANTIZED if decoded else info.dtype)
 
 
-def make_plan(source: ParameterSource, target: Path, dtype: str | None, tokenizer: str | None) -> ConversionPlan:
+def _is_requantized(info: TensorInfo, stored: str) -> bool:
+    """Tell whether a tensor that was quantized once would be rounded to other steps."""
+    once = info.source_dtype != info.dtype or info.dtype in QUANTIZED_TYPES
+    return once and stored in QUANTIZED_TYPES and stored != info.dtype
+
+
+def make_plan(
+    source: ParameterSource, target: Path, dtype: str | None, tokenizer: str | None, *, requantize: bool = False
+) -> ConversionPlan:
     """Say what a conversion of the open `source` into the file `target` is going to do.
 
-    Reads no weights and writes nothing. `dtype` and `tokenizer` are those of :func:`rwkv_cy.convert.convert`.
+    Reads no weights and writes nothing. The options are those of :func:`rwkv_cy.convert.convert`.
 
     Raises
     ------
     UnsupportedError, SpecError
         If the source is no model of a version that this package runs, or its parameters are not that model's.
     ConfigError
-        If `dtype` is no storage type.
+        If `dtype` is no storage type, or a quantized matrix would be quantized again without `requantize`.
     TokenizerError, MissingDependencyError
         If the tokenizer asked for cannot be had.
     StorageError
         If the target is the source itself, a folder, or in a folder that is not there.
     """
-    if dtype is not None:
-        storage_type(dtype)
+    known = (*STORAGE_TYPES, *QUANTIZED_TYPES)
+    if dtype is not None and dtype not in known:
+        raise ConfigError(f"dtype: expected one of {', '.join(sorted(known))}, got {dtype!r}")
     files = tuple(file.path for file in source.files)
     with os_errors(target, "look at"):
         replaces = _check_target(target, {*files, source.path, *companions(source.path)})
@@ -168,14 +180,24 @@ def make_plan(source: ParameterSource, target: Path, dtype: str | None, tokenize
         config = replace(config, dtype="f64" if dtype == "f64" else "f32")
     infos = {name: source.info(name) for name in source.names()}
     tensors = []
+    twice = []
     for spec in ARCHITECTURES[config.architecture].parameters(config):
         info = infos[spec.name]
         stored = stored_dtype(info, spec.role, dtype)
-        nbytes = info.size * storage_type(stored).itemsize
+        nbytes = replace(info, dtype=stored).nbytes
         tensors.append(
             TensorPlan(spec.name, info.shape, spec.role, info.source_dtype, stored, info.source_nbytes, nbytes)
         )
+        if _is_requantized(info, stored):
+            twice.append(f"{spec.name} ({info.source_dtype})")
+    if twice and not requantize:
+        raise ConfigError(
+            f"{source.path}: expected matrices that are not quantized yet to quantize to {dtype}, got {len(twice)} "
+            f"that are, first {twice[0]}; convert the original, or force it (--force, requantize=True)"
+        )
     chosen, warnings = choose_tokenizer(source, config.vocab_size, tokenizer)
+    if twice:
+        warnings += (f"{source.path}: {len(twice)} quantized matrices are rounded a second time, to {dtype}",)
     needed = sum(tensor.nbytes for tensor in tensors) + _OVERHEAD_PER_TENSOR * len(tensors) + _OVERHEAD
     if chosen is not None:
         needed += len(chosen.data)
@@ -221,7 +243,12 @@ def _free_space(folder: Path) -> int:
 
 
 def _block_memory(info: TensorInfo, dtype: str) -> int:
-    """Return the bytes that one block takes on its way: read, looked through, widened, rounded."""
-    itemsize = storage_type(info.dtype).itemsize
+    """Return the bytes that one block takes on its way: read, looked through, widened, rounded.
+
+    What is quantized goes by whole groups of rows, of which two may be needed in part.
+    """
+    quantized = info.dtype in QUANTIZED_TYPES or dtype in QUANTIZED_TYPES
+    group = GROUP_ROWS * info.shape[-1] if quantized else 0
     wide = 0 if info.dtype == dtype else 16
-    return min(BLOCK_SIZE, info.size) * (2 * itemsize + wide + storage_type(dtype).itemsize)
+    itemsizes = 2 * array_dtype(info.dtype).itemsize + wide + array_dtype(dtype).itemsize
+    return min(BLOCK_SIZE + 2 * group, info.size + group) * itemsizes + 2 * group

@@ -10,7 +10,19 @@ import numpy.typing as npt
 
 from rwkv_cy.errors import ConfigError
 
-__all__ = ["STORAGE_TYPES", "StorageType", "bf16_to_f32", "f32_to_bf16", "storage_type", "to_storage", "widen"]
+__all__ = [
+    "GROUP_ROWS",
+    "QUANTIZED_TYPES",
+    "STORAGE_TYPES",
+    "QuantizedType",
+    "StorageType",
+    "array_dtype",
+    "bf16_to_f32",
+    "f32_to_bf16",
+    "storage_type",
+    "to_storage",
+    "widen",
+]
 
 
 @dataclass(frozen=True)
@@ -44,6 +56,42 @@ STORAGE_TYPES: dict[str, StorageType] = {
         StorageType("bf16", np.dtype("<u2"), 2, ("bf16", "f32", "f64")),
     )
 }
+
+
+@dataclass(frozen=True)
+class QuantizedType:
+    """One way to store a matrix in few bits: blocks of integers, each with a step (docs/file-format.md).
+
+    Attributes
+    ----------
+    name : str
+        Short name, as users write it (``"q8"``).
+    columns : int
+        Columns of a block; it has :data:`GROUP_ROWS` rows.
+    block_bytes : int
+        Bytes of a block.
+    """
+
+    name: str
+    columns: int
+    block_bytes: int
+
+    def packed_shape(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """Return the shape of the uint8 array that holds a matrix (rows, columns)."""
+        rows, columns = shape
+        return -(-rows // GROUP_ROWS), -(-columns // self.columns), self.block_bytes
+
+
+#: Rows of a quantized block.
+GROUP_ROWS = 16
+QUANTIZED_TYPES: dict[str, QuantizedType] = {
+    t.name: t for t in (QuantizedType("q8", 32, 32 + 512), QuantizedType("q4", 64, 64 + 512))
+}
+
+
+def array_dtype(name: str) -> np.dtype[Any]:
+    """Return the NumPy type of the arrays that hold the type called `name`, quantized ones included."""
+    return np.dtype(np.uint8) if name in QUANTIZED_TYPES else storage_type(name).array_dtype
 
 
 def storage_type(name: str) -> StorageType:

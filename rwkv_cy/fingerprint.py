@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import hashlib
+import math
 
 import numpy as np
 
-from rwkv_cy.dtypes import storage_type
-from rwkv_cy.parameters import ParameterSource, TensorInfo
+from rwkv_cy.dtypes import array_dtype
+from rwkv_cy.parameters import ParameterSource
 
 __all__ = ["fingerprint"]
 
@@ -33,14 +34,14 @@ def fingerprint(source: ParameterSource) -> str:
     for name in sorted(source.names()):
         info = source.info(name)
         digest.update(f"{name}\0{info.shape}\0{info.dtype}\0".encode())
-        for start, count in _samples(info):
-            buffer = np.empty(count, dtype=storage_type(info.dtype).array_dtype)
+        for start, count in _samples(math.prod(info.array_shape)):
+            buffer = np.empty(count, dtype=array_dtype(info.dtype))
             source.read_into(name, buffer, start)
             digest.update(buffer.tobytes())
     return digest.hexdigest()
 
 
-def _samples(info: TensorInfo) -> list[tuple[int, int]]:
-    if info.size <= _WHOLE:
-        return [(0, info.size)]
-    return [(start, _SAMPLE) for start in (0, info.size // 2, info.size - _SAMPLE)]
+def _samples(size: int) -> list[tuple[int, int]]:
+    if size <= _WHOLE:
+        return [(0, size)]
+    return [(start, _SAMPLE) for start in (0, size // 2, size - _SAMPLE)]

@@ -10,7 +10,6 @@ from typing import Any
 from rwkv_cy.architectures import detect, version_label
 from rwkv_cy.blocks import TensorStatistics, measure_tensor
 from rwkv_cy.config import Config
-from rwkv_cy.dtypes import storage_type
 from rwkv_cy.errors import RWKVError
 from rwkv_cy.parameters import ParameterSource, TensorInfo
 from rwkv_cy.sources import open_source, source_config
@@ -146,7 +145,7 @@ def inspect_file(path: str | os.PathLike[str], stats: bool = False) -> FileRepor
             num_parameters=sum(info.size for info in infos),
             dtypes=dtypes,
             bytes_on_disk=sum(file.size for file in source.files),
-            bytes_in_memory=sum(info.size * storage_type(info.dtype).itemsize for info in infos),
+            bytes_in_memory=sum(info.nbytes for info in infos),
             tokenizer=describe_tokenizer(header.tokenizer) if header else _implied_tokenizer(source.path, config),
             fingerprint=header.fingerprint if header else None,
             created_by=header.created_by if header else None,

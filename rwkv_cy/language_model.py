@@ -14,7 +14,7 @@ from rwkv_cy.architectures import check_parameters
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import widen
 from rwkv_cy.errors import ConfigError, NumericalError, StateError, TokenError
-from rwkv_cy.kernels.matrix import Matrix
+from rwkv_cy.kernels.matrix import make_matrix
 from rwkv_cy.kernels.norm import layer_norm
 from rwkv_cy.loading import Loaded, load_parameters
 from rwkv_cy.model import CHUNK_TOKENS, Model, architecture_of
@@ -73,7 +73,7 @@ class LanguageModel:
             raise ConfigError("LanguageModel: expected a Config with a vocab_size, got 0; give the number of tokens")
         architecture_of(config)
         own = {name: as_parameter(value) for name, value in parameters.items()}
-        check_parameters(config, {name: value.array.shape for name, value in own.items()}, "LanguageModel")
+        check_parameters(config, {name: value.shape for name, value in own.items()}, "LanguageModel")
         self._setup(Loaded.of_arrays(config, own, tokenizer, fingerprint))
 
     @classmethod
@@ -88,10 +88,7 @@ class LanguageModel:
         self._loaded = loaded
         self.encoder = Model(config, loaded.parameters, loaded.fingerprint, divide_weights=True)
         self._embedding = loaded.parameters["emb.weight"]
-        head = loaded.parameters["head.weight"]
-        if (config.dtype == "f64") != (head.dtype == "f64"):
-            head = Parameter(widen(head.array, head.dtype, config.dtype), config.dtype)
-        self._head = Matrix(head.array, head.dtype)
+        self._head = make_matrix(loaded.parameters["head.weight"], config.dtype)
         weight, bias = loaded.parameters["ln_out.weight"], loaded.parameters["ln_out.bias"]
         self._ln_out_weight = widen(weight.array, weight.dtype, config.dtype)
         self._ln_out_bias = widen(bias.array, bias.dtype, config.dtype)
@@ -393,7 +390,7 @@ def load(
     path : path-like
         A model file, a checkpoint (.pth, .safetensors, rwkv.cpp .bin), or a Hugging Face folder; recognised by
         content.
-    dtype : {"f32", "f16", "bf16", "f64"}, optional
+    dtype : {"f32", "f16", "bf16", "f64", "q8", "q4"}, optional
         Convert the matrices to this type in memory. None uses them as they are stored, straight from the
         mapped file. ``"f64"`` computes in float64 throughout.
     mmap : bool, default True

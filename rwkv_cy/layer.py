@@ -149,9 +149,9 @@ class Layer:
         problems = [
             f"missing {spec.name} {spec.shape}"
             if spec.name not in own
-            else f"{spec.name}: expected {spec.shape}, got {own[spec.name].array.shape}"
+            else f"{spec.name}: expected {spec.shape}, got {own[spec.name].shape}"
             for spec in specs
-            if spec.name not in own or own[spec.name].array.shape != spec.shape
+            if spec.name not in own or own[spec.name].shape != spec.shape
         ]
         if problems:
             raise SpecError(f"layer {index}: {'; '.join(problems)}")

@@ -13,10 +13,11 @@ import numpy.typing as npt
 
 from rwkv_cy.architectures import ARCHITECTURES
 from rwkv_cy.config import Config
-from rwkv_cy.dtypes import storage_type, to_storage
+from rwkv_cy.dtypes import GROUP_ROWS, QUANTIZED_TYPES, array_dtype, storage_type, to_storage, widen
 from rwkv_cy.errors import NotEnoughMemoryError, TokenizerError
 from rwkv_cy.fingerprint import fingerprint as compute_fingerprint
-from rwkv_cy.parameters import Parameter, ParameterSource, ParameterSpec
+from rwkv_cy.groups import pack_rows, read_rows, rows_at_once
+from rwkv_cy.parameters import Parameter, ParameterSource, ParameterSpec, TensorInfo
 from rwkv_cy.runtime import available_memory
 from rwkv_cy.sources import ArraySource, open_source, source_config, source_fingerprint
 from rwkv_cy.storage import ModelFile
@@ -83,7 +84,7 @@ def load_parameters(
     rescale_layer: int | None,
 ) -> Loaded:
     """Open the model file at `path` and return its parameters; see :func:`rwkv_cy.load`."""
-    if dtype is not None:
+    if dtype is not None and dtype not in QUANTIZED_TYPES:
         storage_type(dtype)
     source = open_source(path, mmap=mmap)
     try:
@@ -125,15 +126,18 @@ def resident_bytes(source: ParameterSource, specs: tuple[ParameterSpec, ...], dt
     """Return the bytes of memory, beside mapped pages of the file, that the parameters take."""
     total = 0
     for spec in specs:
-        stored = _stored_dtype(source, spec, dtype)
+        info, stored = source.info(spec.name), _stored_dtype(source, spec, dtype)
         if not (mmap and _is_mapped(source, spec, stored)):
-            total += source.info(spec.name).size * storage_type(stored).itemsize
+            total += replace(info, dtype=stored).nbytes
     return total
 
 
 def _stored_dtype(source: ParameterSource, spec: ParameterSpec, dtype: str | None) -> str:
+    """Return the type that a parameter is kept in: vectors as they are, and the embedding never in blocks."""
     own = source.info(spec.name).dtype
-    return own if dtype is None or spec.role == "vector" else dtype
+    if dtype is None or spec.role == "vector" or (spec.role == "embedding" and dtype in QUANTIZED_TYPES):
+        return own
+    return dtype
 
 
 def _is_mapped(source: ParameterSource, spec: ParameterSpec, stored: str) -> bool:
@@ -152,19 +156,42 @@ def _check_memory(source: ParameterSource, specs: tuple[ParameterSpec, ...], dty
 def _read(source: ParameterSource, spec: ParameterSpec, dtype: str | None, *, mmap: bool) -> Parameter:
     info = source.info(spec.name)
     stored = _stored_dtype(source, spec, dtype)
+    packed_from = info.shape if stored in QUANTIZED_TYPES else None
     if mmap and _is_mapped(source, spec, stored):
         view = source.view(spec.name)
         if view is not None:
-            return Parameter(view, stored)
-    array: npt.NDArray[Any] = np.empty(info.size, dtype=storage_type(stored).array_dtype)
+            return Parameter(view, stored, packed_from)
+    array: npt.NDArray[Any] = np.empty(replace(info, dtype=stored).array_shape, array_dtype(stored))
     if stored == info.dtype:
-        source.read_into(spec.name, array)
+        source.read_into(spec.name, array.reshape(-1))
+    elif stored in QUANTIZED_TYPES or info.dtype in QUANTIZED_TYPES:
+        _through_floats(source, info, stored, array)
     else:
+        flat = array.reshape(-1)
         for start in range(0, info.size, _BLOCK):
-            block = np.empty(min(_BLOCK, info.size - start), dtype=storage_type(info.dtype).array_dtype)
+            block = np.empty(min(_BLOCK, info.size - start), dtype=array_dtype(info.dtype))
             source.read_into(spec.name, block, start)
-            array[start : start + block.size] = to_storage(block, info.dtype, stored)
-    return Parameter(array.reshape(info.shape), stored)
+            flat[start : start + block.size] = to_storage(block, info.dtype, stored)
+    return Parameter(array, stored, packed_from)
+
+
+def _through_floats(source: ParameterSource, info: TensorInfo, stored: str, array: npt.NDArray[Any]) -> None:
+    """Fill `array`, of type `stored`, from a matrix that is quantized in the source, or will be: by whole groups."""
+    rows, columns = info.shape
+    step = rows_at_once(columns, _BLOCK)
+    for first in range(0, rows, step):
+        count = min(step, rows - first)
+        if info.dtype in QUANTIZED_TYPES:
+            weights = read_rows(source, info, first, count)
+        else:
+            block = np.empty((count, columns), array_dtype(info.dtype))
+            source.read_into(info.name, block.reshape(-1), first * columns)
+            weights = widen(block, info.dtype)
+        if stored in QUANTIZED_TYPES:
+            groups = slice(first // GROUP_ROWS, -(-(first + count) // GROUP_ROWS))
+            array[groups] = pack_rows(weights, stored, f"{source.path}: {info.name}")
+        else:
+            array[first : first + count] = to_storage(weights, "f32", stored)
 
 
 def _tokenizer_maker(

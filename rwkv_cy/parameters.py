@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from rwkv_cy.dtypes import STORAGE_TYPES, storage_type
+from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES, array_dtype
 from rwkv_cy.errors import KernelError, SpecError
 from rwkv_cy.files import FileIdentity
 
@@ -27,13 +27,21 @@ class Parameter:
     Attributes
     ----------
     array : numpy.ndarray
-        The numbers, in canonical shape; bfloat16 as uint16.
+        The numbers, in canonical shape; bfloat16 as uint16, quantized matrices as packed blocks of uint8.
     dtype : str
         Storage type, ``"bf16"``.
+    packed_from : tuple of int, optional
+        Canonical shape of a quantized matrix; None for all others.
     """
 
     array: npt.NDArray[Any]
     dtype: str
+    packed_from: tuple[int, ...] | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Canonical shape."""
+        return self.packed_from or self.array.shape
 
 
 def as_parameter(value: Parameter | npt.NDArray[Any]) -> Parameter:
@@ -45,7 +53,7 @@ def as_parameter(value: Parameter | npt.NDArray[Any]) -> Parameter:
         If the array is of another type.
     """
     if isinstance(value, Parameter):
-        return Parameter(np.require(value.array, requirements=["C", "A"]), value.dtype)
+        return Parameter(np.require(value.array, requirements=["C", "A"]), value.dtype, value.packed_from)
     for name, storage in STORAGE_TYPES.items():
         if value.dtype == storage.array_dtype and storage.array_dtype.kind == "f":
             return as_parameter(Parameter(value, name))
@@ -81,8 +89,19 @@ class TensorInfo:
 
     @property
     def size(self) -> int:
-        """Number of elements."""
+        """Number of parameters."""
         return math.prod(self.shape)
+
+    @property
+    def array_shape(self) -> tuple[int, ...]:
+        """Shape of the array that holds the tensor: `shape`, or that of the packed blocks of a quantized matrix."""
+        quantized = QUANTIZED_TYPES.get(self.dtype)
+        return self.shape if quantized is None else quantized.packed_shape(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of that array."""
+        return math.prod(self.array_shape) * array_dtype(self.dtype).itemsize
 
 
 @runtime_checkable
@@ -115,7 +134,8 @@ class ParameterSource(Protocol):
         """Fill `buffer` with elements ``start .. start + buffer.size`` of the tensor, in C order.
 
         `buffer` is 1-D, contiguous, and of the array dtype of ``info(name).dtype``
-        (uint16 for bf16). Reads no more of the file than that; needs memory for no more than that.
+        (uint16 for bf16; uint8 for a quantized matrix, whose elements are the bytes of its packed blocks).
+        Reads no more of the file than that; needs memory for no more than that.
         """
         ...
 
@@ -161,11 +181,13 @@ class ParameterSpec:
 
 def check_buffer(info: TensorInfo, buffer: npt.NDArray[Any], start: int) -> None:
     """Raise KernelError unless `buffer` can take elements ``start .. start + buffer.size`` of the tensor."""
-    expected = storage_type(info.dtype).array_dtype
+    expected = array_dtype(info.dtype)
     if buffer.ndim != 1 or buffer.dtype != expected or not buffer.flags.c_contiguous or not buffer.flags.writeable:
         raise KernelError(
             f"{info.name}: expected a writable contiguous 1-D buffer of {expected}, "
             f"got {buffer.ndim}-D of {buffer.dtype} with strides {buffer.strides}"
         )
-    if start < 0 or start + buffer.size > info.size:
-        raise KernelError(f"{info.name}: expected elements within its {info.size}, got {buffer.size} from {start}")
+    if start < 0 or start + buffer.size > math.prod(info.array_shape):
+        raise KernelError(
+            f"{info.name}: expected elements within its {math.prod(info.array_shape)}, got {buffer.size} from {start}"
+        )

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from rwkv_cy.architectures import ARCHITECTURES, check_parameters, detect
 from rwkv_cy.config import Config
-from rwkv_cy.errors import ConfigError, FormatError
+from rwkv_cy.dtypes import QUANTIZED_TYPES
+from rwkv_cy.errors import ConfigError, FormatError, SpecError
 from rwkv_cy.files import FileIdentity, is_folder
 from rwkv_cy.fingerprint import fingerprint
 from rwkv_cy.formats import open_checkpoint
@@ -53,7 +54,7 @@ def source_config(source: ParameterSource) -> Config:
     UnsupportedError
         If it is of a version that is not supported.
     SpecError
-        If parameters are missing, unexpected or of the wrong shape.
+        If parameters are missing, unexpected or of the wrong shape, or others than matrices are quantized.
     FormatError
         If the file contradicts itself.
     """
@@ -78,6 +79,12 @@ def source_config(source: ParameterSource) -> Config:
     except ConfigError as error:
         raise FormatError(f"{where}: {error}; the file is damaged") from error
     check_parameters(config, shapes, where)
+    for spec in ARCHITECTURES[config.architecture].parameters(config):
+        dtype = source.info(spec.name).dtype
+        if spec.role != "matrix" and dtype in QUANTIZED_TYPES:
+            raise SpecError(
+                f"{where}: {spec.name}: expected numbers that are not quantized, got {dtype}; convert the original"
+            )
     return config
 
 
@@ -125,9 +132,7 @@ class ArraySource:
     def info(self, name: str) -> TensorInfo:
         """Describe the tensor `name`; KeyError if there is none."""
         parameter = self._parameters[name]
-        return TensorInfo(
-            name, parameter.array.shape, parameter.dtype, name, parameter.dtype, int(parameter.array.nbytes)
-        )
+        return TensorInfo(name, parameter.shape, parameter.dtype, name, parameter.dtype, int(parameter.array.nbytes))
 
     def read_into(self, name: str, buffer: npt.NDArray[Any], start: int = 0) -> None:
         """Fill `buffer` with elements from `start` on, in C order."""

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rwkv_cy.blocks import NonFinite, count_nonfinite, read_blocks
+from rwkv_cy.blocks import NonFinite, count_nonfinite, number_type, read_blocks
 from rwkv_cy.errors import FormatError
 from rwkv_cy.parameters import ParameterSource, TensorInfo
 from rwkv_cy.sources import open_source, source_config
@@ -110,7 +110,7 @@ def _number_problems(source: ParameterSource, info: TensorInfo) -> tuple[str, ..
     found = NonFinite()
     try:
         for block in read_blocks(source, info):
-            found += count_nonfinite(block, info.dtype)
+            found += count_nonfinite(block, number_type(info))
     except FormatError as error:
         return (str(error),)
     if found:

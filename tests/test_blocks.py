@@ -7,8 +7,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from rwkv_cy.blocks import NonFinite, count_nonfinite, measure_tensor, read_blocks
-from rwkv_cy.dtypes import STORAGE_TYPES, to_storage, widen
+from rwkv_cy.blocks import NonFinite, count_nonfinite, measure_tensor, number_type, read_blocks
+from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES, to_storage, widen
+from rwkv_cy.kernels.matrix import pack, unpack
 from rwkv_cy.parameters import TensorInfo
 
 
@@ -72,6 +73,23 @@ def test_statistics_equal_those_of_the_whole(dtype: str) -> None:
     assert found.mean == pytest.approx(whole.mean(), rel=1e-13)
     assert found.std == pytest.approx(whole.std(), rel=1e-13)
     assert (found.zeros, found.nan, found.inf) == (4, 0, 0)
+
+
+@pytest.mark.parametrize("dtype", QUANTIZED_TYPES)
+@pytest.mark.parametrize("block", [1, 3000, 1 << 18])
+def test_a_quantized_matrix_is_read_as_its_weights(dtype: str, block: int) -> None:
+    values = np.random.default_rng(0).standard_normal((50, 70), dtype=np.float32)
+    source = OneTensor(values, "f32")
+    source.values = pack(values, dtype)
+    source.tensor = TensorInfo("t", values.shape, dtype, "t", dtype, source.values.nbytes)
+    weights = unpack(source.values, dtype, values.shape).reshape(-1)
+    assert number_type(source.tensor) == "f32"
+    pieces = list(read_blocks(source, source.tensor, block))
+    np.testing.assert_array_equal(np.concatenate(pieces), weights)
+    assert max(piece.size for piece in pieces) <= max(block, 16 * 70)
+    found = measure_tensor(source, source.tensor, block)
+    assert (found.minimum, found.maximum) == (weights.min(), weights.max())
+    assert found.mean == pytest.approx(weights.astype(np.float64).mean(), rel=1e-12)
 
 
 def test_statistics_leave_out_what_is_not_finite() -> None:

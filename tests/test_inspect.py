@@ -9,6 +9,7 @@ import pytest
 from checkpoints import numbers, small_parameters, write_safetensors, write_small
 from formats import foreign
 from rwkv_cy.convert import convert
+from rwkv_cy.dtypes import QUANTIZED_TYPES
 from rwkv_cy.errors import FormatError, StorageError
 from rwkv_cy.formats.raw import RawSource
 from rwkv_cy.inspect import inspect_file
@@ -81,6 +82,23 @@ def test_a_quantized_file_is_larger_in_memory(tmp_path: Path) -> None:
     assert report.bytes_in_memory == 4 * COUNT - 2 * (2 * 256 * 32)  # embedding and head are f16
     assert report.bytes_on_disk < report.bytes_in_memory
     assert report.metadata["data_type"] == "q8_0"
+
+
+@pytest.mark.parametrize("dtype", QUANTIZED_TYPES)
+def test_a_quantized_model_file(tmp_path: Path, dtype: str) -> None:
+    path = tmp_path / "m"
+    plan = convert(write_small(tmp_path / "s"), path, dtype=dtype).plan
+    report = inspect_file(path, stats=True)
+    matrices = [tensor for tensor in plan.tensors if tensor.role == "matrix"]
+    assert report.dtypes == {dtype: len(matrices), "f16": 1, "f32": len(plan.tensors) - len(matrices) - 1}
+    assert report.num_parameters == COUNT
+    assert report.bytes_in_memory == plan.nbytes == sum(tensor.nbytes for tensor in report.tensors)
+    head = {tensor.name: tensor for tensor in report.tensors}["head.weight"]
+    original = small_parameters()["head.weight"]
+    assert (head.shape, head.dtype) == (original.shape, dtype)
+    assert head.statistics is not None
+    assert head.statistics.maximum == pytest.approx(original.max(), rel=0.1)
+    assert head.statistics.std == pytest.approx(original.std(), rel=0.02)
 
 
 def test_a_folder_counts_all_its_shards(tmp_path: Path) -> None:

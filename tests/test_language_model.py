@@ -15,8 +15,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from checkpoints import numbers, write_small
 from rwkv_cy import loading
 from rwkv_cy.config import Config
+from rwkv_cy.convert import convert
 from rwkv_cy.dtypes import widen
 from rwkv_cy.errors import (
     ConfigError,
@@ -185,6 +187,39 @@ def test_other_precisions_in_memory(
     expected, _ = demo.forward(list(heldout[:100]), logits="all")
     assert np.abs(other.forward(list(heldout[:100]), logits="all")[0] - expected).max() <= tolerance
     assert other.fingerprint == demo.fingerprint
+
+
+@pytest.mark.parametrize(("dtype", "limit"), [("q8", 1.001), ("q4", 1.02)])
+def test_quantized_matrices_predict_nearly_as_well(
+    demo: LanguageModel, demo_checkpoint: Path, heldout: bytes, tmp_path: Path, dtype: str, limit: float
+) -> None:
+    quantized = load(demo_checkpoint, dtype=dtype)
+    assert quantized.parameters["head.weight"].dtype == dtype
+    assert quantized.parameters["emb.weight"].dtype == quantized.parameters["ln_out.weight"].dtype == "bf16"
+    usual = perplexity(demo, heldout[:20_000]).perplexity
+    assert usual != perplexity(quantized, heldout[:20_000]).perplexity < usual * limit
+    convert(demo_checkpoint, tmp_path / "m.h5", dtype=dtype)
+    expected, state = quantized.forward(list(heldout[:50]), logits="all")
+    for mmap in (True, False):
+        stored = load(tmp_path / "m.h5", mmap=mmap)
+        logits, after = stored.forward(list(heldout[:50]), logits="all")
+        assert logits.tobytes() == expected.tobytes()
+        assert after == state
+    one_by_one = None
+    for token in heldout[:50]:
+        _, one_by_one = quantized.forward(token, one_by_one)
+    assert one_by_one == state
+    wide = load(tmp_path / "m.h5", dtype="f32")
+    assert np.abs(wide.forward(list(heldout[:50]), logits="all")[0] - expected).max() < 0.5
+
+
+def test_nan_is_not_quantized(tmp_path: Path) -> None:
+    bad = numbers(np.nan, shape=(32, 32))
+    path = write_small(tmp_path / "s", blocks__0__att__value__weight=bad)
+    with pytest.raises(
+        NumericalError, match=r"blocks\.0\.att\.value\.weight: expected finite weights to quantize to q8"
+    ):
+        load(path, dtype="q8")
 
 
 def test_without_a_map_the_same(demo: LanguageModel, demo_checkpoint: Path) -> None:

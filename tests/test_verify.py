@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,12 @@ import pytest
 from checkpoints import numbers, small_parameters, write_safetensors, write_small
 from formats import foreign
 from rwkv_cy.convert import convert
+from rwkv_cy.dtypes import QUANTIZED_TYPES
 from rwkv_cy.errors import FormatError
+from rwkv_cy.storage.schema import MODEL_KIND
+from rwkv_cy.storage.sealed import SealedFile
 from rwkv_cy.verify import verify_file
+from storage.small import forge
 
 COUNT = sum(array.size for array in small_parameters().values())
 
@@ -47,6 +52,30 @@ def test_a_flipped_bit_is_found_and_named(tmp_path: Path) -> None:
 def test_what_is_not_a_number_is_a_problem(tmp_path: Path) -> None:
     path = write_small(tmp_path / "s", ln_out__bias=numbers(np.nan, np.inf, np.inf, shape=(32,)))
     assert verify_file(path).problems == (f"{path}: ln_out.bias: 1 NaN and 2 infinite numbers",)
+
+
+@pytest.mark.parametrize("dtype", QUANTIZED_TYPES)
+def test_a_quantized_model_file(tmp_path: Path, dtype: str) -> None:
+    plan = convert(write_small(tmp_path / "s"), tmp_path / "m", dtype=dtype).plan
+    report = verify_file(tmp_path / "m")
+    assert report.ok
+    assert (report.tensors, report.bytes_read) == (len(plan.tensors), plan.nbytes)
+
+
+@pytest.mark.parametrize(("dtype", "offset"), [("q8", 0), ("q4", 0), ("q4", 32)])
+def test_a_step_that_is_not_a_number_is_a_problem(tmp_path: Path, dtype: str, offset: int) -> None:
+    """With checksums that fit: 32 or 64 weights of one row are lost by it."""
+    path = tmp_path / "m"
+    convert(write_small(tmp_path / "s"), path, dtype=dtype)
+    with SealedFile(path, MODEL_KIND) as sealed:
+        entry = sealed.entries["parameters/head.weight"]
+    content = bytearray(path.read_bytes())
+    content[entry.offset + offset : entry.offset + offset + 2] = b"\x01\x7e"
+    path.write_bytes(content)
+    raw = bytes(content[entry.offset : entry.offset + entry.spec.nbytes])
+    old, new = (b'"crc32":%d}' % value for value in (entry.crc32, zlib.crc32(raw)))
+    forge(path, lambda index: index.replace(old, new))
+    assert verify_file(path).problems == (f"{path}: head.weight: 32 NaN and 0 infinite numbers",)
 
 
 def test_missing_parameters_are_a_problem(tmp_path: Path) -> None:

@@ -14,13 +14,13 @@ from rwkv_cy.cli.output import byte_size, config_fields, print_fields, print_tab
 from rwkv_cy.cli.progress import progress_bar
 from rwkv_cy.conversion_plan import ConversionPlan, TensorPlan
 from rwkv_cy.convert import ConversionReport, convert, plan_conversion
-from rwkv_cy.dtypes import STORAGE_TYPES
+from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES
 from rwkv_cy.tokenizer_choice import describe_tokenizer
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
 
-__all__ = ["add_parser"]
+__all__ = ["add_options", "add_parser"]
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -32,14 +32,20 @@ def add_parser(commands: Subparsers) -> None:
         description="Convert a checkpoint (.pth, .safetensors, Hugging Face folder, rwkv.cpp .bin, or a model file) "
         "into one HDF5 model file that holds its tokenizer as well. The source is recognised by its content.",
     )
-    parser.add_argument("source", metavar="SOURCE", type=Path, help="the checkpoint, or a folder of safetensors files")
-    parser.add_argument("target", metavar="TARGET", type=Path, help="the model file to write")
     parser.add_argument(
         "--dtype",
-        choices=["keep", *STORAGE_TYPES],
+        choices=["keep", *STORAGE_TYPES, *QUANTIZED_TYPES],
         default="keep",
-        help="type of matrices and embedding; vectors stay as they are (default: keep; f16 for a quantized source)",
+        help="type of matrices and embedding; vectors stay as they are, and with q8 and q4 the embedding has 16 bits "
+        "(default: keep; f16 for what another program quantized)",
     )
+    add_options(parser)
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add what ``convert`` and ``quantize`` have in common, beside the type."""
+    parser.add_argument("source", metavar="SOURCE", type=Path, help="the checkpoint, or a folder of safetensors files")
+    parser.add_argument("target", metavar="TARGET", type=Path, help="the model file to write")
     parser.add_argument(
         "--tokenizer",
         default="auto",
@@ -47,7 +53,11 @@ def add_parser(commands: Subparsers) -> None:
         help="what to store as the model's tokenizer; FILE is a tokenizer.json or a World vocabulary (default: auto)",
     )
     parser.add_argument("--dry-run", action="store_true", help="say what would be done, with sizes; write nothing")
-    parser.add_argument("--force", action="store_true", help="replace a file at the target")
+    parser.add_argument(
+        "--force",
+        action="store_true",
+        help="replace a file at the target; quantize again what is quantized",
+    )
     parser.add_argument("--quiet", action="store_true", help="print warnings and errors only, and no progress bar")
     parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
     parser.set_defaults(run=_run)
@@ -56,7 +66,10 @@ def add_parser(commands: Subparsers) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     dtype = None if arguments.dtype == "keep" else arguments.dtype
     if arguments.dry_run:
-        _print_plan(plan_conversion(arguments.source, arguments.target, dtype, arguments.tokenizer), arguments.force)
+        plan = plan_conversion(
+            arguments.source, arguments.target, dtype, arguments.tokenizer, requantize=arguments.force
+        )
+        _print_plan(plan, arguments.force)
         return ExitCode.OK
     with progress_bar(printable(arguments.target.name), not (arguments.quiet or arguments.no_progress)) as progress:
         report = convert(
@@ -65,6 +78,7 @@ def _run(arguments: argparse.Namespace) -> int:
             dtype=dtype,
             tokenizer=arguments.tokenizer,
             overwrite=arguments.force,
+            requantize=arguments.force,
             progress=progress,
         )
     for warning in report.warnings:

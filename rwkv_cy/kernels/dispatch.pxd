@@ -6,6 +6,8 @@ cdef extern from "rk.h" nogil:
         RK_F64
         RK_F16
         RK_BF16
+        RK_Q8
+        RK_Q4
 
     ctypedef struct rk_matrix:
         const void *data
@@ -19,7 +21,9 @@ cdef extern from "rk.h" nogil:
 
 cdef const rk_ops *active_ops(bint double_precision) except NULL
 
-cdef size_t matmul_scratch(const rk_ops *ops, size_t itemsize, Py_ssize_t tokens, Py_ssize_t cols,
+cdef void quantize(const float *w, Py_ssize_t rows, Py_ssize_t cols, int dtype, void *out) noexcept nogil
+cdef void dequantize(const void *packed, Py_ssize_t rows, Py_ssize_t cols, int dtype, float *w) noexcept nogil
+cdef size_t matmul_scratch(const rk_ops *ops, size_t itemsize, const rk_matrix *m, Py_ssize_t tokens,
                            int num_threads) noexcept nogil
 cdef void matmul(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const void *x, Py_ssize_t tokens,
                  void *scratch, int num_threads, void *y) noexcept nogil

@@ -14,7 +14,9 @@ cdef extern from "rk.h" nogil:
 
     const rk_table *rk_available(int i)
     const char *rk_built(int i)
-    size_t rk_matmul_scratch(const rk_ops *, size_t, Py_ssize_t, Py_ssize_t, int)
+    void rk_quantize(const float *, Py_ssize_t, Py_ssize_t, int, void *)
+    void rk_dequantize(const void *, Py_ssize_t, Py_ssize_t, int, float *)
+    size_t rk_matmul_scratch(const rk_ops *, size_t, const rk_matrix *, Py_ssize_t, int)
     void rk_matmul(const rk_ops *, size_t, const rk_matrix *, const void *, Py_ssize_t, void *, void *, int)
     void rk_layer_norm(const rk_ops *, const void *, const void *, const void *, double, Py_ssize_t, Py_ssize_t,
                        void *, int)
@@ -95,9 +97,17 @@ cdef const rk_ops *active_ops(bint double_precision) except NULL:
     return &_active.f64 if double_precision else &_active.f32
 
 
-cdef size_t matmul_scratch(const rk_ops *ops, size_t itemsize, Py_ssize_t tokens, Py_ssize_t cols,
+cdef void quantize(const float *w, Py_ssize_t rows, Py_ssize_t cols, int dtype, void *out) noexcept nogil:
+    rk_quantize(w, rows, cols, dtype, out)
+
+
+cdef void dequantize(const void *packed, Py_ssize_t rows, Py_ssize_t cols, int dtype, float *w) noexcept nogil:
+    rk_dequantize(packed, rows, cols, dtype, w)
+
+
+cdef size_t matmul_scratch(const rk_ops *ops, size_t itemsize, const rk_matrix *m, Py_ssize_t tokens,
                            int num_threads) noexcept nogil:
-    return rk_matmul_scratch(ops, itemsize, tokens, cols, num_threads)
+    return rk_matmul_scratch(ops, itemsize, m, tokens, num_threads)
 
 
 cdef void matmul(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const void *x, Py_ssize_t tokens,

@@ -2,16 +2,16 @@
 
 import numpy as np
 
-from rwkv_cy.dtypes import STORAGE_TYPES
+from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES, widen
 from rwkv_cy.errors import KernelError
 
 from cython cimport floating
 
 from rwkv_cy.kernels.dispatch cimport (
-    RK_BF16, RK_F16, RK_F32, RK_F64, active_ops, matmul, matmul_scratch, rk_ops,
+    RK_BF16, RK_F16, RK_F32, RK_F64, RK_Q4, RK_Q8, active_ops, dequantize, matmul, matmul_scratch, quantize, rk_ops,
 )
 
-cdef dict _CODES = {"f32": RK_F32, "f64": RK_F64, "f16": RK_F16, "bf16": RK_BF16}
+cdef dict _CODES = {"f32": RK_F32, "f64": RK_F64, "f16": RK_F16, "bf16": RK_BF16, "q8": RK_Q8, "q4": RK_Q4}
 
 cdef enum:
     CACHE_LINE = 64
@@ -44,18 +44,94 @@ cdef class Workspace:
         return 0
 
 
+def _check_packed(array, dtype, shape):
+    if shape is None or len(shape) != 2 or min(shape) < 1:
+        raise KernelError(f"Matrix: expected the shape (rows, cols) of a {dtype} matrix, got {shape}")
+    expected = QUANTIZED_TYPES[dtype].packed_shape(shape)
+    if array.shape != expected or array.dtype != np.uint8 or not array.flags.c_contiguous:
+        raise KernelError(
+            f"Matrix: expected contiguous uint8 blocks {expected} for {dtype} of shape {shape}, "
+            f"got {array.dtype} {array.shape}"
+        )
+    if array.ctypes.data % 2:
+        raise KernelError("Matrix: expected quantized blocks at an even address, got an odd one")
+
+
+def pack(const float[:, ::1] weights, dtype):
+    """Quantize a matrix.
+
+    Parameters
+    ----------
+    weights : numpy.ndarray
+        Shape (rows, cols), float32, finite.
+    dtype : {"q8", "q4"}
+
+    Returns
+    -------
+    numpy.ndarray
+        uint8, of the shape that :meth:`QuantizedType.packed_shape` says. Sixteen rows do not depend on the others,
+        so that a large matrix can be quantized in parts of whole groups.
+
+    Raises
+    ------
+    KernelError
+        If the matrix is empty, or `dtype` is none of the quantized types.
+    """
+    if dtype not in QUANTIZED_TYPES:
+        raise KernelError(f"pack: expected a dtype of {', '.join(QUANTIZED_TYPES)}, got {dtype!r}")
+    if weights.shape[0] < 1 or weights.shape[1] < 1:
+        raise KernelError(f"pack: expected a matrix that is not empty, got ({weights.shape[0]}, {weights.shape[1]})")
+    packed = np.empty(QUANTIZED_TYPES[dtype].packed_shape((weights.shape[0], weights.shape[1])), dtype=np.uint8)
+    cdef unsigned char[:, :, ::1] out = packed
+    cdef int code = _CODES[dtype]
+    with nogil:
+        quantize(&weights[0, 0], weights.shape[0], weights.shape[1], code, &out[0, 0, 0])
+    return packed
+
+
+def unpack(const unsigned char[:, :, ::1] packed, dtype, shape):
+    """Return the float32 matrix (rows, cols) that a quantized one stands for.
+
+    Parameters
+    ----------
+    packed : numpy.ndarray
+        What :func:`pack` gave.
+    dtype : {"q8", "q4"}
+    shape : tuple of int
+        (rows, cols).
+
+    Raises
+    ------
+    KernelError
+        If `packed` is not of the shape that `dtype` and `shape` ask for.
+    """
+    if dtype not in QUANTIZED_TYPES:
+        raise KernelError(f"unpack: expected a dtype of {', '.join(QUANTIZED_TYPES)}, got {dtype!r}")
+    expected = QUANTIZED_TYPES[dtype].packed_shape(shape)
+    if (packed.shape[0], packed.shape[1], packed.shape[2]) != expected:
+        raise KernelError(f"unpack: expected blocks {expected}, got {packed.shape[0], packed.shape[1], packed.shape[2]}")
+    result = np.empty(shape, dtype=np.float32)
+    cdef float[:, ::1] out = result
+    cdef int code = _CODES[dtype]
+    with nogil:
+        dequantize(&packed[0, 0, 0], out.shape[0], out.shape[1], code, &out[0, 0])
+    return result
+
+
 cdef class Matrix:
     """A weight matrix (outputs, inputs) in any storage; the numbers are neither copied nor changed.
 
     Parameters
     ----------
     array : numpy.ndarray
-        Shape (rows, cols), C-contiguous, of the array dtype of `dtype` (uint16 for bf16); may be read-only
-        and memory-mapped.
-    dtype : {"f32", "f16", "bf16", "f64"}
+        Shape (rows, cols), C-contiguous, of the array dtype of `dtype` (uint16 for bf16); for a quantized
+        matrix what :func:`pack` gives. May be read-only and memory-mapped.
+    dtype : {"f32", "f16", "bf16", "f64", "q8", "q4"}
         Storage type. An f64 matrix takes float64 activations, the others float32.
     scale : float, default 1.0
         Every product is multiplied by it; a power of two costs no precision.
+    shape : tuple of int, optional
+        (rows, cols) of a quantized matrix.
 
     Raises
     ------
@@ -63,12 +139,14 @@ cdef class Matrix:
         If the array is not of that shape, layout and type.
     """
 
-    def __init__(self, array, dtype, scale=1.0):
+    def __init__(self, array, dtype, scale=1.0, shape=None):
         if dtype not in _CODES:
             raise KernelError(f"Matrix: expected a dtype of {', '.join(_CODES)}, got {dtype!r}")
-        if array.ndim != 2 or not array.flags.c_contiguous or not array.flags.aligned:
+        if dtype in QUANTIZED_TYPES:
+            _check_packed(array, dtype, shape)
+        elif array.ndim != 2 or not array.flags.c_contiguous or not array.flags.aligned:
             raise KernelError(f"Matrix: expected a contiguous, aligned array (rows, cols), got shape {array.shape}")
-        if array.dtype != STORAGE_TYPES[dtype].array_dtype:
+        elif array.dtype != STORAGE_TYPES[dtype].array_dtype:
             raise KernelError(
                 f"Matrix: expected {STORAGE_TYPES[dtype].array_dtype} for {dtype}, got {array.dtype}"
             )
@@ -76,8 +154,7 @@ cdef class Matrix:
         self.dtype = dtype
         self.double_precision = dtype == "f64"
         self.m.data = <const void *><size_t>array.ctypes.data
-        self.m.rows = array.shape[0]
-        self.m.cols = array.shape[1]
+        self.m.rows, self.m.cols = array.shape if shape is None else shape
         self.m.dtype = _CODES[dtype]
         self.m.scale = scale
 
@@ -92,7 +169,7 @@ cdef class Matrix:
         return self.m.scale
 
     cdef size_t scratch_bytes(self, const rk_ops *ops, Py_ssize_t tokens, int num_threads) noexcept nogil:
-        return matmul_scratch(ops, 8 if self.double_precision else 4, tokens, self.m.cols, num_threads)
+        return matmul_scratch(ops, 8 if self.double_precision else 4, &self.m, tokens, num_threads)
 
     cdef void matmul_nogil(self, const rk_ops *ops, const void *x, Py_ssize_t tokens, void *scratch, int num_threads,
                            void *y) noexcept nogil:
@@ -143,3 +220,15 @@ cdef class Matrix:
         with nogil:
             self.matmul_nogil(ops, &x[0, 0], x.shape[0], workspace.start, num_threads, &y[0, 0])
         return result
+
+
+def make_matrix(parameter, real, scale=1.0):
+    """Return a parameter as a Matrix for activations of type `real` ("f32" or "f64"), widened where that asks for it."""
+    array, dtype = parameter.array, parameter.dtype
+    if dtype in QUANTIZED_TYPES:
+        if real == "f32":
+            return Matrix(array, dtype, scale, parameter.shape)
+        array, dtype = unpack(array, dtype, parameter.shape), "f32"
+    if (real == "f64") != (dtype == "f64"):
+        array, dtype = widen(array, dtype, real), real
+    return Matrix(array, dtype, scale)

@@ -4,6 +4,7 @@ import numpy as np
 
 from rwkv_cy.dtypes import widen
 from rwkv_cy.errors import KernelError
+from rwkv_cy.kernels.matrix import make_matrix
 
 from cython cimport floating
 from libc.string cimport memcpy
@@ -29,10 +30,7 @@ def _vector(parameters, name, config):
 
 
 def _matrix(parameters, name, config, scale=1.0):
-    array, dtype = parameters[name].array, parameters[name].dtype
-    if (config.dtype == "f64") != (dtype == "f64"):
-        array, dtype = widen(array, dtype, config.dtype), config.dtype
-    return Matrix(array, dtype, scale)
+    return make_matrix(parameters[name], config.dtype, scale)
 
 
 cdef int _check_threads(str what, int num_threads) except -1:

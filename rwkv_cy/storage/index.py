@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from rwkv_cy.errors import FormatError, SpecError
 from rwkv_cy.storage.jsontext import pack_json
@@ -59,6 +59,7 @@ def _index(kind: str, entries: Iterable[Entry]) -> dict[str, Any]:
                 "path": entry.spec.path,
                 "dtype": entry.spec.dtype,
                 "shape": list(entry.spec.shape),
+                **({} if entry.spec.matrix_shape is None else {"matrix_shape": list(entry.spec.matrix_shape)}),
                 "offset": entry.offset,
                 "crc32": entry.crc32,
             }
@@ -109,11 +110,12 @@ def _entry(line: object, path: Path) -> Entry:
     fields: Mapping[str, object] = line if isinstance(line, dict) else {}
     name, dtype, shape = fields.get("path"), fields.get("dtype"), fields.get("shape")
     offset, crc32 = fields.get("offset"), fields.get("crc32")
+    matrix_shape = fields.get("matrix_shape")
     if (
         not isinstance(name, str)
         or not isinstance(dtype, str)
-        or not isinstance(shape, list)
-        or not all(_is_int(size) for size in shape)
+        or not _is_shape(shape)
+        or not (matrix_shape is None or _is_shape(matrix_shape))
         or not isinstance(offset, int)
         or not _is_int(offset)
         or not isinstance(crc32, int)
@@ -123,12 +125,16 @@ def _entry(line: object, path: Path) -> Entry:
             f"{path}: index: expected path, dtype, shape, offset and crc32 of a dataset, got {str(line)[:80]}; "
             "convert or save it again"
         )
-    spec = DatasetSpec(name, dtype, tuple(shape))
+    spec = DatasetSpec(name, dtype, tuple(shape), None if matrix_shape is None else tuple(matrix_shape))
     try:
         spec.check()
     except SpecError as error:
         raise FormatError(f"{path}: index: {error}") from error
     return Entry(spec, offset, crc32)
+
+
+def _is_shape(value: object) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(_is_int(size) for size in value)
 
 
 def _is_int(value: object) -> bool:

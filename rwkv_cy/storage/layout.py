@@ -6,18 +6,34 @@ from typing import Any
 
 from h5py import h5d, h5t
 
-from rwkv_cy.storage.schema import DatasetSpec
+from rwkv_cy.dtypes import QUANTIZED_TYPES
+from rwkv_cy.storage.schema import FORMAT_NAME, MAJOR, DatasetSpec
 
-__all__ = ["FILE_TYPES", "dataset_offset"]
+__all__ = ["FILE_TYPES", "AttributeValue", "dataset_attributes", "dataset_offset", "root_attributes"]
 
-#: HDF5's types, by our names of them; the bits of bf16 stand in uint16.
+#: HDF5's types, by our names of them; the bits of bf16 stand in uint16, and blocks are bytes.
 FILE_TYPES = {
     "u8": h5t.STD_U8LE,
     "f64": h5t.IEEE_F64LE,
     "f32": h5t.IEEE_F32LE,
     "f16": h5t.IEEE_F16LE,
     "bf16": h5t.STD_U16LE,
+    **dict.fromkeys(QUANTIZED_TYPES, h5t.STD_U8LE),
 }
+
+
+#: What an attribute holds: a fixed-length string, a 32-bit unsigned integer, or several of 64 bits.
+AttributeValue = str | int | tuple[int, ...]
+
+
+def root_attributes(kind: str, minor: int) -> dict[str, AttributeValue]:
+    """Return the attributes of the root group of a finished file."""
+    return {"format": FORMAT_NAME, "kind": kind, "major": MAJOR, "minor": minor, "complete": 1}
+
+
+def dataset_attributes(spec: DatasetSpec) -> dict[str, AttributeValue]:
+    """Return the attributes of a dataset."""
+    return {"dtype": spec.dtype, **({} if spec.matrix_shape is None else {"matrix_shape": spec.matrix_shape})}
 
 
 def dataset_offset(dataset: h5d.DatasetID, spec: DatasetSpec) -> int | None:

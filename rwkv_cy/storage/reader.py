@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from rwkv_cy.dtypes import STORAGE_TYPES
+from rwkv_cy.dtypes import QUANTIZED_TYPES, array_dtype
 from rwkv_cy.errors import FormatError
 from rwkv_cy.files import FileBytes, FileIdentity
 from rwkv_cy.parameters import TensorInfo, check_buffer
@@ -28,6 +28,9 @@ from rwkv_cy.storage.sealed import SealedFile
 from rwkv_cy.storage.verification import VerifyReport, verify_sealed
 
 __all__ = ["ModelFile", "is_model_file", "open_model"]
+
+#: The steps of a block are float16, and kernels read them where they lie.
+_STEP_ALIGNMENT = 2
 
 
 def is_model_file(path: str | os.PathLike[str]) -> bool:
@@ -124,7 +127,7 @@ class ModelFile:
     def info(self, name: str) -> TensorInfo:
         """Describe the parameter `name`; KeyError if there is none."""
         spec = self._entries[name].spec
-        return TensorInfo(name, spec.shape, spec.dtype, spec.path, spec.dtype, spec.nbytes)
+        return TensorInfo(name, spec.canonical_shape, spec.dtype, spec.path, spec.dtype, spec.nbytes)
 
     def read_into(self, name: str, buffer: npt.NDArray[Any], start: int = 0) -> None:
         """Fill `buffer` (1-D, of the parameter's array dtype) with elements from `start`, by positioned reads."""
@@ -134,12 +137,14 @@ class ModelFile:
     def view(self, name: str) -> npt.NDArray[Any] | None:
         """Return the parameter as a read-only array over the file's memory map.
 
-        None without a map, and for a parameter of less than 512 bytes that is misaligned for its type.
+        A quantized matrix as its packed blocks. None without a map, and for a parameter that is misaligned for its
+        type: one of less than 512 bytes may be.
         """
         entry = self._entries[name]
-        if not self._mmap:
+        misaligned = entry.spec.dtype in QUANTIZED_TYPES and entry.offset % _STEP_ALIGNMENT
+        if not self._mmap or misaligned:
             return None
-        return self._sealed.file.view(entry.offset, STORAGE_TYPES[entry.spec.dtype].array_dtype, entry.spec.shape)
+        return self._sealed.file.view(entry.offset, array_dtype(entry.spec.dtype), entry.spec.shape)
 
     def check(self) -> None:
         """Raise FormatError if the file has been truncated since it was opened: its map must not be touched."""
@@ -180,7 +185,7 @@ def _parameters(sealed: SealedFile) -> dict[str, Entry]:
         if path in (HEADER_PATH, TOKENIZER_PATH):
             continue
         name = parameter_name(path)
-        if name is None or entry.spec.dtype not in STORAGE_TYPES:
+        if name is None or entry.spec.dtype == "u8":
             raise FormatError(
                 f"{sealed.path}: {path}: expected a parameter, got a dataset of another kind ({entry.spec.dtype}); "
                 "convert the model again"

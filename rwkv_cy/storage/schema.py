@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rwkv_cy.dtypes import STORAGE_TYPES
+from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES
 from rwkv_cy.errors import FormatError, SpecError
+from rwkv_cy.parameters import TensorInfo
 
 __all__ = [
     "ARRAYS",
@@ -21,7 +22,6 @@ __all__ = [
     "HEADER_PATH",
     "INDEX_PATH",
     "MAJOR",
-    "MINOR",
     "MODEL_KIND",
     "PAGE",
     "PARAMETERS",
@@ -34,13 +34,14 @@ __all__ = [
     "Progress",
     "StoredTokenizer",
     "is_path",
+    "minor_version",
     "parameter_name",
     "parameter_path",
 ]
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 FORMAT_NAME = "rwkv-cy"
-MAJOR, MINOR = 1, 0
+MAJOR = 1
 
 #: Size of the seal, granularity of the metadata datasets, and alignment of what is not tiny.
 PAGE = 4096
@@ -79,8 +80,8 @@ MAX_ELEMENTS = 1 << 48
 _LAYER = re.compile(r"(blocks\.[0-9]+)\.(.+)", re.ASCII)
 _PATH = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", re.ASCII)
 
-#: Bytes of an element, by the name of its type; u8 serves the metadata alone.
-ITEMSIZES = {"u8": 1, **{name: t.itemsize for name, t in STORAGE_TYPES.items()}}
+#: Bytes of an element, by the name of its type; u8 serves the metadata alone, and blocks are bytes too.
+ITEMSIZES = {"u8": 1, **{name: t.itemsize for name, t in STORAGE_TYPES.items()}, **dict.fromkeys(QUANTIZED_TYPES, 1)}
 
 
 @dataclass(frozen=True)
@@ -182,14 +183,41 @@ class DatasetSpec:
     path : str
         Path from the root group, without a leading slash.
     dtype : str
-        A storage type (``"bf16"``), or ``"u8"``.
+        A storage type (``"bf16"``), a quantized one (``"q8"``), or ``"u8"``.
     shape : tuple of int
-        One to eight dimensions, none of them 0.
+        One to eight dimensions, none of them 0. That of the packed blocks, for a quantized matrix.
+    matrix_shape : tuple of int, optional
+        (rows, columns) of a quantized matrix; None for all others.
     """
 
     path: str
     dtype: str
     shape: tuple[int, ...]
+    matrix_shape: tuple[int, ...] | None = None
+
+    @staticmethod
+    def of_parameter(info: TensorInfo) -> DatasetSpec:
+        """Return the dataset that holds a parameter.
+
+        Raises
+        ------
+        SpecError
+            If it is of a quantized type, and no matrix.
+        """
+        path = parameter_path(info.name)
+        if info.dtype not in QUANTIZED_TYPES:
+            return DatasetSpec(path, info.dtype, info.shape)
+        if len(info.shape) != 2:
+            raise SpecError(
+                f"{path[:80]}: expected a matrix to store as {info.dtype}, got shape {str(info.shape)[:80]}; "
+                "store it in another type"
+            )
+        return DatasetSpec(path, info.dtype, info.array_shape, info.shape)
+
+    @property
+    def canonical_shape(self) -> tuple[int, ...]:
+        """Shape of the tensor that the dataset holds."""
+        return self.matrix_shape or self.shape
 
     @property
     def nbytes(self) -> int:
@@ -234,6 +262,29 @@ class DatasetSpec:
                 f"{self.path}: expected 1 to {MAX_DIMENSIONS} dimensions, none of them 0, and at most 2**48 elements, "
                 f"got shape {str(sizes)[:80]}; leave the tensor out"
             )
+        self._check_matrix()
+
+    def _check_matrix(self) -> None:
+        """Raise SpecError unless the blocks of a quantized matrix are as many as its shape asks for."""
+        quantized, matrix = QUANTIZED_TYPES.get(self.dtype), self.matrix_shape
+        if quantized is None and matrix is None:
+            return
+        if quantized is None or matrix is None or len(matrix) != 2 or min(matrix) < 1:
+            raise SpecError(
+                f"{self.path}: expected the rows and columns of a quantized matrix, and of no other tensor, "
+                f"got {str(matrix)[:80]} for {self.dtype}; convert it again"
+            )
+        expected = quantized.packed_shape(matrix)
+        if self.shape != expected:
+            raise SpecError(
+                f"{self.path}: expected blocks {expected} for {self.dtype} of shape {str(matrix)[:80]}, "
+                f"got {self.shape}; convert it again"
+            )
+
+
+def minor_version(specs: Iterable[DatasetSpec]) -> int:
+    """Return the minor version of a file of these datasets: the least that describes it, 1 if there are blocks."""
+    return int(any(spec.matrix_shape is not None for spec in specs))
 
 
 def is_path(path: str) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rwkv_cy.errors import FormatError, UnsupportedError
-from rwkv_cy.storage.schema import MAJOR, MINOR, PAGE
+from rwkv_cy.storage.schema import MAJOR, PAGE
 
 __all__ = ["Seal"]
 
@@ -24,6 +24,8 @@ class Seal:
 
     Attributes
     ----------
+    minor : int
+        Minor version of the format.
     complete : bool
         False until everything else has been written.
     file_size : int
@@ -34,6 +36,7 @@ class Seal:
         Where the index lies; its CRC-32.
     """
 
+    minor: int
     complete: bool
     file_size: int
     metadata_size: int
@@ -47,7 +50,7 @@ class Seal:
         fields = _FIELDS.pack(
             _MAGIC,
             MAJOR,
-            MINOR,
+            self.minor,
             self.complete,
             self.metadata_crc,
             self.file_size,
@@ -70,7 +73,7 @@ class Seal:
         UnsupportedError
             If the file's major version is above ours.
         """
-        magic, major, _, complete, crc, size, metadata_size, offset, index_size, index_crc = _FIELDS.unpack_from(page)
+        magic, major, minor, complete, *rest = _FIELDS.unpack_from(page)
         if magic != _MAGIC:
             raise FormatError(
                 f"{path}: expected a file of rwkv-cy, got an HDF5 file of another kind (its last page is no seal); "
@@ -86,4 +89,5 @@ class Seal:
             raise FormatError(f"{path}: expected version {MAJOR} of the format, got {major}; convert or save it again")
         if complete != 1:
             raise FormatError(f"{path}: expected a finished file, got one whose writer died; convert or save it again")
-        return Seal(True, size, metadata_size, crc, offset, index_size, index_crc)
+        crc, size, metadata_size, offset, index_size, index_crc = rest
+        return Seal(minor, True, size, metadata_size, crc, offset, index_size, index_crc)

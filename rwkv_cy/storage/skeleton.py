@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,9 @@ import numpy as np
 from h5py import h5a, h5d, h5f, h5g, h5p, h5s, h5t
 
 from rwkv_cy.errors import StorageError
-from rwkv_cy.storage.layout import FILE_TYPES, dataset_offset
+from rwkv_cy.storage.layout import FILE_TYPES, AttributeValue, dataset_attributes, dataset_offset, root_attributes
 from rwkv_cy.storage.replacement import Replacement
-from rwkv_cy.storage.schema import FORMAT_NAME, MAJOR, MINOR, PAGE, DatasetSpec
+from rwkv_cy.storage.schema import PAGE, DatasetSpec, minor_version
 
 __all__ = ["Skeleton", "build_skeleton"]
 
@@ -110,11 +110,7 @@ def _create(path: Path, kind: str, specs: Sequence[DatasetSpec], block: int) -> 
     file = h5f.open(os.fsencode(path), h5f.ACC_RDWR, fapl=_file_access(block))
     try:
         root = h5g.open(file, b"/")
-        _attribute(root, b"format", FORMAT_NAME)
-        _attribute(root, b"kind", kind)
-        _attribute(root, b"major", MAJOR)
-        _attribute(root, b"minor", MINOR)
-        _attribute(root, b"complete", 1)
+        _set_attributes(root, root_attributes(kind, minor_version(specs)))
         creation = h5p.create(h5p.GROUP_CREATE)
         creation.set_obj_track_times(False)
         for group in sorted({parent for spec in specs for parent in _parents(spec.path)}):
@@ -129,15 +125,18 @@ def _parents(path: str) -> list[str]:
     return ["/".join(parts[:n]) for n in range(1, len(parts))]
 
 
-def _attribute(owner: h5g.GroupID | h5d.DatasetID, name: bytes, value: str | int) -> None:
-    """Attach a fixed-length ASCII string, or a 32-bit unsigned integer."""
-    if isinstance(value, int):
-        kind, array = h5t.STD_U32LE, np.array(value, "<u4")
-    else:
-        kind, array = h5t.C_S1.copy(), np.array(value.encode("ascii"))
-        kind.set_size(array.itemsize)
-        kind.set_strpad(h5t.STR_NULLPAD)
-    h5a.create(owner, name, kind, h5s.create(h5s.SCALAR)).write(array, kind)
+def _set_attributes(owner: h5g.GroupID | h5d.DatasetID, attributes: Mapping[str, AttributeValue]) -> None:
+    for name, value in attributes.items():
+        space = h5s.create(h5s.SCALAR)
+        if isinstance(value, int):
+            kind, array = h5t.STD_U32LE, np.array(value, "<u4")
+        elif isinstance(value, tuple):
+            kind, array, space = h5t.STD_U64LE, np.array(value, "<u8"), h5s.create_simple((len(value),))
+        else:
+            kind, array = h5t.C_S1.copy(), np.array(value.encode("ascii"))
+            kind.set_size(array.itemsize)
+            kind.set_strpad(h5t.STR_NULLPAD)
+        h5a.create(owner, name.encode("ascii"), kind, space).write(array, kind)
 
 
 def _dataset(file: h5f.FileID, spec: DatasetSpec) -> int | None:
@@ -151,7 +150,7 @@ def _dataset(file: h5f.FileID, spec: DatasetSpec) -> int | None:
     dataset = h5d.create(
         file, spec.path.encode("ascii"), FILE_TYPES[spec.dtype], h5s.create_simple(spec.shape), dcpl=creation
     )
-    _attribute(dataset, b"dtype", spec.dtype)
+    _set_attributes(dataset, dataset_attributes(spec))
     return dataset_offset(dataset, spec)
 
 

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from h5py import h5a, h5d, h5f, h5g, h5l, h5o, h5p, h5s, h5t
 
-from rwkv_cy.storage.layout import FILE_TYPES, dataset_offset
-from rwkv_cy.storage.schema import FORMAT_NAME, MAJOR, MINOR, DatasetSpec
+from rwkv_cy.storage.layout import FILE_TYPES, AttributeValue, dataset_attributes, dataset_offset, root_attributes
+from rwkv_cy.storage.schema import DatasetSpec
 from rwkv_cy.storage.sealed import SealedFile
 
 __all__ = ["main", "structure_problems"]
@@ -51,7 +51,7 @@ def structure_problems(sealed: SealedFile) -> list[str]:
                 problems.append(problem)
                 if len(problems) == _MAX_PROBLEMS:
                     break
-            problems += _root_problems(h5g.open(file, b"/"), sealed.kind)
+            problems += _root_problems(h5g.open(file, b"/"), root_attributes(sealed.kind, sealed.seal.minor))
         finally:
             file.close()
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
@@ -127,26 +127,19 @@ def _dataset_problem(dataset: h5d.DatasetID, spec: DatasetSpec, offset: int) -> 
         return f"chunks of {spec.chunk}, got {creation.get_chunk()}"
     if dataset_offset(dataset, spec) != offset:
         return f"its bytes in one span at {offset}, got them elsewhere"
-    return _attribute_problem(dataset, {"dtype": spec.dtype})
+    return _attribute_problem(dataset, dataset_attributes(spec))
 
 
 def _type_name(kind: h5t.TypeID) -> str:
     return f"{type(kind).__name__} of {kind.get_size()} bytes"
 
 
-def _root_problems(root: h5g.GroupID, kind: str) -> list[str]:
-    expected: dict[str, str | int] = {
-        "format": FORMAT_NAME,
-        "kind": kind,
-        "major": MAJOR,
-        "minor": MINOR,
-        "complete": 1,
-    }
+def _root_problems(root: h5g.GroupID, expected: Mapping[str, AttributeValue]) -> list[str]:
     problem = _attribute_problem(root, expected)
     return [f"/: expected {problem}"] if problem else []
 
 
-def _attribute_problem(owner: h5g.GroupID | h5d.DatasetID, expected: Mapping[str, str | int]) -> str | None:
+def _attribute_problem(owner: h5g.GroupID | h5d.DatasetID, expected: Mapping[str, AttributeValue]) -> str | None:
     count = h5a.get_num_attrs(owner)
     if count != len(expected):
         return f"{len(expected)} attributes, got {count}"
@@ -159,9 +152,15 @@ def _attribute_problem(owner: h5g.GroupID | h5d.DatasetID, expected: Mapping[str
     return None
 
 
-def _attribute_value(attribute: h5a.AttrID) -> str | int | None:
-    """Return a fixed-length string or a 32-bit unsigned integer; None for all else, which is not read."""
+def _attribute_value(attribute: h5a.AttrID) -> AttributeValue | None:
+    """Return what :data:`AttributeValue` says; None for all else, which is not read."""
     kind, space = attribute.get_type(), attribute.get_space()
+    if kind.equal(h5t.STD_U64LE) and space.get_simple_extent_type() == h5s.SIMPLE:
+        if space.get_simple_extent_dims() != (2,):
+            return None
+        numbers = np.zeros(2, "<u8")
+        attribute.read(numbers)
+        return tuple(numbers.tolist())
     if space.get_simple_extent_type() != h5s.SCALAR:
         return None
     if kind.equal(h5t.STD_U32LE):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from rwkv_cy.dtypes import storage_type
+from rwkv_cy.dtypes import QUANTIZED_TYPES, array_dtype
 from rwkv_cy.errors import FormatError, SpecError
 from rwkv_cy.parameters import TensorInfo
 from rwkv_cy.storage.jsontext import pack_json
@@ -23,7 +24,6 @@ from rwkv_cy.storage.schema import (
     DatasetSpec,
     ModelHeader,
     Progress,
-    parameter_path,
 )
 from rwkv_cy.storage.sealing import Content, array_blocks, bytes_content, write_sealed
 
@@ -48,7 +48,8 @@ def write_model(
 ) -> None:
     """Write a model file; `path` holds it whole afterwards, or is as it was.
 
-    Memory is bounded by a block of 1 MiB, whatever the size of a tensor, beside what `read` needs.
+    Memory is bounded by a block of 1 MiB, or by 16 rows of a quantized matrix that take more, whatever the size of a
+    tensor, beside what `read` needs.
 
     Parameters
     ----------
@@ -60,7 +61,8 @@ def write_model(
         What to store, in this order: name, shape and dtype are used.
     read : callable
         ``read(info, start, count)`` returns `count` elements of a tensor from element `start` on, as a 1-D array of
-        the array dtype of ``info.dtype`` (uint16 for bf16). Called in file order.
+        the array dtype of ``info.dtype`` (uint16 for bf16). Called in file order. The elements of a quantized matrix
+        are the bytes of its blocks, and are asked for in whole groups of rows.
     overwrite : bool
         Whether an older file may be replaced. Without it, a file that appears while this one is being written is
         kept as well.
@@ -79,9 +81,7 @@ def write_model(
     SpecError
         If a tensor or the header cannot be stored, or `read` returns other than was asked for.
     """
-    contents = [
-        Content(DatasetSpec(parameter_path(info.name), info.dtype, info.shape), _reader(info, read)) for info in tensors
-    ]
+    contents = [Content(DatasetSpec.of_parameter(info), _reader(info, read)) for info in tensors]
     data = b"" if header.tokenizer is None else header.tokenizer.data
     if len(data) > MAX_TOKENIZER_BYTES:
         raise SpecError(f"tokenizer: expected at most {MAX_TOKENIZER_BYTES} bytes, got {len(data)}; choose another one")
@@ -106,16 +106,18 @@ def _pack_header(header: ModelHeader, room: int | None = None) -> bytes:
 
 
 def _reader(info: TensorInfo, read: ReadBlock) -> Callable[[], Iterator[memoryview]]:
-    kind = storage_type(info.dtype)
+    dtype = array_dtype(info.dtype)
 
     def blocks() -> Iterator[memoryview]:
-        step = BLOCK_BYTES // kind.itemsize
-        for start in range(0, info.size, step):
-            count = min(step, info.size - start)
+        size = math.prod(info.array_shape)
+        unit = math.prod(info.array_shape[1:]) if info.dtype in QUANTIZED_TYPES else 1
+        step = max(BLOCK_BYTES // (unit * dtype.itemsize), 1) * unit
+        for start in range(0, size, step):
+            count = min(step, size - start)
             block = read(info, start, count)
-            if block.shape != (count,) or block.dtype != kind.array_dtype:
+            if block.shape != (count,) or block.dtype != dtype:
                 raise SpecError(
-                    f"{info.name}: expected {count} elements of {kind.array_dtype} to write, "
+                    f"{info.name}: expected {count} elements of {dtype} to write, "
                     f"got {block.dtype} of shape {block.shape}; return what was asked for"
                 )
             yield from array_blocks(block)

@@ -17,13 +17,25 @@ from tempfile import TemporaryDirectory
 
 from fuzz.reading import read_everything, written
 from rwkv_cy.errors import RWKVError
-from rwkv_cy.storage import open_model
-from storage.small import BARE_HEADER, HEADER, few_tensors, python, write_small
+from rwkv_cy.storage import ModelHeader, open_model
+from storage.small import (
+    BARE_HEADER,
+    HEADER,
+    Array,
+    few_tensors,
+    python,
+    quantized_tensors,
+    tensors,
+    write_small,
+)
 
 _PAGE = 4096
 _SEAL = struct.Struct("<8sIIIIQQQQI")
-_ENTRY = re.compile(rb'"dtype":"(\w+)","shape":\[([0-9,]{1,40})\],"offset":([0-9]{1,18}),"crc32":([0-9]+)')
-_SIZES = {b"u8": 1, b"f16": 2, b"bf16": 2, b"f32": 4, b"f64": 8}
+_ENTRY = re.compile(
+    rb'"dtype":"(\w+)","shape":\[([0-9,]{1,40})\](?:,"matrix_shape":\[[0-9,]+\])?'
+    rb',"offset":([0-9]{1,18}),"crc32":([0-9]+)'
+)
+_SIZES = {b"u8": 1, b"q8": 1, b"q4": 1, b"f16": 2, b"bf16": 2, b"f32": 4, b"f64": 8}
 
 _HDF5 = """
 import json
@@ -44,17 +56,22 @@ for line in sys.stdin:
 """
 
 
-def _seed(many: bool) -> bytes:
+def _seed(contents: dict[str, tuple[str, Array]], header: ModelHeader) -> bytes:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.h5"
-        write_small(path, None if many else few_tensors(), HEADER if many else BARE_HEADER)
+        write_small(path, contents, header)
         return path.read_bytes()
 
 
 @cache
 def seeds() -> tuple[bytes, ...]:
-    """Return a file with every storage type and layout, and one that is as small as can be."""
-    return _seed(many=True), _seed(many=False)
+    """Return a file with every storage type and layout, one that is as small as can be, and a quantized one."""
+    return _seed(tensors(), HEADER), _seed(few_tensors(), BARE_HEADER), _seed(_few_quantized(), BARE_HEADER)
+
+
+def _few_quantized() -> dict[str, tuple[str, Array]]:
+    large = "blocks.1.ffn.key.weight"
+    return {name: value for name, value in quantized_tensors().items() if name != large}
 
 
 def with_checksums(data: bytes) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,7 +10,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from rwkv_cy.dtypes import STORAGE_TYPES
+from rwkv_cy.dtypes import array_dtype
 from rwkv_cy.parameters import ParameterSource
 
 
@@ -35,12 +36,13 @@ def read_everything(source: ParameterSource, file_bytes: int) -> None:
         info = source.info(name)
         if not (info.name == name and 0 < info.source_nbytes <= file_bytes):
             raise AssertionError(f"{name}: described as {info} in a file of {file_bytes} bytes")
-        whole = np.empty(info.size, STORAGE_TYPES[info.dtype].array_dtype)
+        size = math.prod(info.array_shape)
+        whole = np.empty(size, array_dtype(info.dtype))
         source.read_into(name, whole)
-        half = np.empty(info.size - info.size // 2, whole.dtype)
-        source.read_into(name, half, info.size // 2)
+        half = np.empty(size - size // 2, whole.dtype)
+        source.read_into(name, half, size // 2)
         view = source.view(name)
-        if half.tobytes() != whole[info.size // 2 :].tobytes():
+        if half.tobytes() != whole[size // 2 :].tobytes():
             raise AssertionError(f"{name}: a part differs from the whole")
-        if view is not None and (view.shape != info.shape or view.tobytes() != whole.tobytes()):
+        if view is not None and (view.shape != info.array_shape or view.tobytes() != whole.tobytes()):
             raise AssertionError(f"{name}: the view differs from what was read")

@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rwkv_cy.dtypes import QUANTIZED_TYPES
+from rwkv_cy.kernels.matrix import pack
 from rwkv_cy.parameters import TensorInfo
 from rwkv_cy.storage import ModelHeader, StoredTokenizer, write_model
 from rwkv_cy.storage.schema import MODEL_KIND, PAGE
@@ -44,13 +46,37 @@ def tensors() -> dict[str, tuple[str, Array]]:
     }
 
 
+#: Canonical shapes of the quantized matrices: with whole groups and blocks, without, and of several chunks.
+MATRIX_SHAPES = {
+    "blocks.0.att.key.weight": (32, 64),
+    "blocks.0.att.value.weight": (40, 70),
+    "blocks.0.att.output.weight": (32, 128),
+    "blocks.0.ffn.key.weight": (33, 130),
+    "blocks.1.ffn.key.weight": (4100, 1030),
+}
+
+
+def quantized_tensors() -> dict[str, tuple[str, Array]]:
+    """Quantized matrices by name, packed, and a vector beside them."""
+    rng = np.random.default_rng(6)
+    dtypes = ("q8", "q8", "q4", "q4", "q8")
+    packed = {
+        name: (dtype, pack(rng.standard_normal(shape, dtype=np.float32), dtype))
+        for dtype, (name, shape) in zip(dtypes, MATRIX_SHAPES.items(), strict=True)
+    }
+    return {**packed, "ln_out.bias": ("f32", np.ones(3, "<f4"))}
+
+
 def few_tensors() -> dict[str, tuple[str, Array]]:
     """As few as make a file, for tests that go over every byte of it."""
     return {"emb.weight": ("f32", np.arange(15, dtype="<f4").reshape(5, 3)), "ln_out.bias": ("f32", np.ones(3, "<f4"))}
 
 
 def infos(contents: Mapping[str, tuple[str, Array]]) -> list[TensorInfo]:
-    return [TensorInfo(name, a.shape, dtype, name, dtype, a.nbytes) for name, (dtype, a) in contents.items()]
+    return [
+        TensorInfo(name, MATRIX_SHAPES[name] if dtype in QUANTIZED_TYPES else a.shape, dtype, name, dtype, a.nbytes)
+        for name, (dtype, a) in contents.items()
+    ]
 
 
 def reader(contents: Mapping[str, tuple[str, Array]]) -> Callable[[TensorInfo, int, int], Array]:

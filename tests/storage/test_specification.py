@@ -14,10 +14,11 @@ import h5py
 import numpy as np
 import pytest
 
+from rwkv_cy.kernels.matrix import unpack
 from rwkv_cy.storage import write_arrays
-from storage.small import HEADER, tensors, write_small
+from storage.small import HEADER, MATRIX_SHAPES, quantized_tensors, tensors, write_small
 
-NUMPY = {"f64": "<f8", "f32": "<f4", "f16": "<f2", "bf16": "<u2", "u8": "<u1"}
+NUMPY = {"f64": "<f8", "f32": "<f4", "f16": "<f2", "bf16": "<u2", "u8": "<u1", "q8": "<u1", "q4": "<u1"}
 
 
 def read_without_hdf5(path: Path) -> tuple[dict[str, Any], dict[str, tuple[str, np.ndarray]]]:
@@ -48,6 +49,7 @@ def read_without_hdf5(path: Path) -> tuple[dict[str, Any], dict[str, tuple[str, 
         assert zlib.crc32(raw[start:end]) == entry["crc32"]
         assert metadata_size <= start < end <= index_offset
         assert end - start < 512 or start % 4096 == 0
+        assert ("matrix_shape" in entry) == (entry["dtype"] in ("q8", "q4"))
         array = np.frombuffer(raw, dtype, count, start).reshape(entry["shape"])
         found[entry["path"]] = (entry["dtype"], array)
         used.append((start, end))
@@ -79,6 +81,42 @@ def chunks(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...] | None:
     axis = [n > 1 for n in shape].index(True)
     count = min(math.ceil(size / (4 * 1024 * 1024)), shape[axis])
     return (*shape[:axis], math.ceil(shape[axis] / count), *shape[axis + 1 :])
+
+
+def decode(blocks: np.ndarray, dtype: str, shape: tuple[int, int]) -> np.ndarray:
+    """The section "Quantized matrices": returns the weights, one after the other."""
+    width, size = {"q8": (32, 544), "q4": (64, 576)}[dtype]
+    assert blocks.shape == (math.ceil(shape[0] / 16), math.ceil(shape[1] / width), size)
+    weights = np.empty(shape, np.float32)
+    for r, c in itertools.product(*map(range, shape)):
+        block = blocks[r // 16, c // width].tobytes()
+        row, i = r % 16, c % width
+        step = np.float32(struct.unpack_from("<e", block, 2 * row)[0])
+        if dtype == "q8":
+            q = struct.unpack_from("<b", block, 32 + 64 * (i // 4) + 4 * row + i % 4)[0]
+            assert -127 <= q <= 127
+            weights[r, c] = np.float32(q) * step
+        else:
+            least = np.float32(struct.unpack_from("<e", block, 32 + 2 * row)[0])
+            pair = block[64 + 64 * (i // 8) + 4 * row + i % 4]
+            q = pair & 15 if i % 8 < 4 else pair >> 4
+            weights[r, c] = np.float32(q) * step + least
+    return weights
+
+
+def missing_bytes(blocks: np.ndarray, dtype: str, shape: tuple[int, int]) -> np.ndarray:
+    """Return what stands in a dataset for rows and columns that the matrix has not."""
+    header, run = {"q8": (32, 4), "q4": (64, 8)}[dtype]
+    missing_row = np.arange(blocks.shape[0] * 16).reshape(-1, 16) >= shape[0]
+    steps = blocks[:, :, :header].reshape(*blocks.shape[:2], -1, 16, 2)
+    found = [steps.transpose(0, 3, 1, 2, 4)[missing_row].reshape(-1)]
+    for g, b, j, row, k in itertools.product(*map(range, (*blocks.shape[:2], 8, 16, 4))):
+        byte = blocks[g, b, header + 64 * j + 4 * row + k]
+        first = b * run * 8 + run * j + k
+        for i, q in enumerate([byte] if dtype == "q8" else [byte & 15, byte >> 4]):
+            if g * 16 + row >= shape[0] or first + 4 * i >= shape[1]:
+                found.append(np.array([q], np.uint8))
+    return np.concatenate(found)
 
 
 def parameter_name(path: str) -> str:
@@ -126,6 +164,36 @@ def test_both_ways_agree(model: Path) -> None:
     for path, (dtype, array) in without.items():
         assert with_hdf5[path][0] == dtype
         assert with_hdf5[path][1].tobytes() == array.tobytes()
+
+
+@pytest.mark.parametrize("read", [read_without_hdf5, read_with_hdf5])
+def test_quantized_matrices(tmp_path: Path, read: Any) -> None:
+    contents = {name: value for name, value in quantized_tensors().items() if name != "blocks.1.ffn.key.weight"}
+    write_small(tmp_path / "model.h5", contents)
+    about, found = read(tmp_path / "model.h5")
+    assert about.get("minor", 1) == 1
+    assert struct.unpack_from("<II", (tmp_path / "model.h5").read_bytes()[-4096:], 8) == (1, 1)
+    matrices = {parameter_name(path): value for path, value in found.items() if value[0] in ("q8", "q4")}
+    assert set(matrices) == set(contents) - {"ln_out.bias"}
+    for name, (dtype, blocks) in matrices.items():
+        assert blocks.tobytes() == contents[name][1].tobytes()
+        shape = MATRIX_SHAPES[name]
+        np.testing.assert_allclose(decode(blocks, dtype, shape), unpack(blocks, dtype, shape), rtol=1e-6, atol=1e-6)
+        if dtype == "q8":  # one rounding: the same number to the last bit
+            np.testing.assert_array_equal(decode(blocks, dtype, shape), unpack(blocks, dtype, shape))
+        assert not missing_bytes(blocks, dtype, shape).any()
+
+
+def test_shapes_of_quantized_matrices(tmp_path: Path) -> None:
+    write_small(tmp_path / "model.h5", quantized_tensors())
+    index, _ = read_without_hdf5(tmp_path / "model.h5")
+    told = {entry["path"]: tuple(entry["matrix_shape"]) for entry in index["datasets"] if "matrix_shape" in entry}
+    assert {parameter_name(path): shape for path, shape in told.items()} == MATRIX_SHAPES
+    with h5py.File(tmp_path / "model.h5") as file:
+        for path, shape in told.items():
+            assert set(file[path].attrs) == {"dtype", "matrix_shape"}
+            assert file[path].attrs["matrix_shape"].dtype == np.dtype("<u8")
+            assert tuple(file[path].attrs["matrix_shape"]) == shape
 
 
 def test_arrays(tmp_path: Path) -> None:

@@ -51,7 +51,7 @@ def problems_after(model: Path, edit: Callable[[h5py.File], object]) -> list[str
     with pytest.raises(FormatError):
         open_model(forged)
     with SealedFile(model, MODEL_KIND) as sealed:
-        stand_in = SimpleNamespace(path=forged, kind=MODEL_KIND, datasets=sealed.datasets)
+        stand_in = SimpleNamespace(path=forged, kind=MODEL_KIND, seal=sealed.seal, datasets=sealed.datasets)
         return structure_problems(cast("SealedFile", stand_in))
 
 
@@ -195,6 +195,7 @@ EXPECTED_F32 = f"/{EMB}: expected the type of f32, got"
         (attribute("/", "kind", np.bytes_(b"state")), "/: expected the attribute kind = 'model', got 'state'"),
         (attribute("/", "complete", np.uint32(0)), "/: expected the attribute complete = 1, got 0"),
         (attribute("/", "major", np.uint32(2)), "/: expected the attribute major = 1, got 2"),
+        (attribute("/", "minor", np.uint32(1)), "/: expected the attribute minor = 0, got 1"),
     ],
 )  # fmt: skip
 def test_hostile_objects(model: Path, edit: Callable[[h5py.File], object], expected: str) -> None:
@@ -214,7 +215,7 @@ def test_a_file_that_hdf5_refuses(model: Path) -> None:
     forged = model.with_name("forged.h5")
     forged.write_bytes(forged.read_bytes()[:200] + bytes(4000) + forged.read_bytes()[4200:])
     with SealedFile(model, MODEL_KIND) as sealed:
-        stand_in = SimpleNamespace(path=forged, kind=MODEL_KIND, datasets=sealed.datasets)
+        stand_in = SimpleNamespace(path=forged, kind=MODEL_KIND, seal=sealed.seal, datasets=sealed.datasets)
         problems = structure_problems(cast("SealedFile", stand_in))
     assert any("HDF5 cannot read the structure" in problem for problem in problems)
 
@@ -314,7 +315,8 @@ from pathlib import Path
 from rwkv_cy.storage.sealed import SealedFile
 from rwkv_cy.storage.structure import structure_problems
 with SealedFile(Path(sys.argv[1]), "model") as sealed:
-    print(structure_problems(SimpleNamespace(path=Path(sys.argv[2]), kind="model", datasets=sealed.datasets)))
+    forged = SimpleNamespace(path=Path(sys.argv[2]), kind="model", seal=sealed.seal, datasets=sealed.datasets)
+    print(structure_problems(forged))
 """
     command = python(program, model, model.with_name("forged.h5"))
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)

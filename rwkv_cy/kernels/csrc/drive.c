@@ -1,5 +1,5 @@
 /* Each operation of a layer, shared among threads: what is split, and into pieces of what size. */
-#include "rk.h"
+#include "quant.h"
 
 /* A piece of work should take some microseconds, or waking a thread costs more than it brings. */
 #define PIECE_BYTES ((ptrdiff_t)128 << 10)  /* of weights to read */
@@ -41,6 +41,33 @@ static void panels_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thre
                    p->scratch + (size_t)thread * p->scratch_stride);
 }
 
+static void quantize_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+{
+    product *p = context;
+    (void)thread;
+    p->ops->quantize_tokens(p->x, p->m->dtype, p->m->cols, p->packed, begin, end);
+}
+
+static void groups_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+{
+    product *p = context;
+    (void)thread;
+    p->ops->groups(p->m, p->packed, p->tokens, p->y, p->m->rows, begin, end);
+}
+
+static int is_quantized(const rk_matrix *m) { return m->dtype == RK_Q8 || m->dtype == RK_Q4; }
+
+static void quantized_product(product *p, int threads)
+{
+    ptrdiff_t blocks = rk_q_blocks(p->m->dtype, p->m->cols);
+    ptrdiff_t groups = (p->m->rows + RK_Q_ROWS - 1) / RK_Q_ROWS;
+    ptrdiff_t group_bytes = blocks * rk_q_bytes(p->m->dtype);
+    rk_parallel(p->tokens, at_least_one(PIECE_ELEMENTS / at_least_one(p->m->cols)), threads, quantize_piece, p);
+    /* As many groups as are worth a piece: by the bytes to read for one token, by the products for many. */
+    ptrdiff_t grain = at_least_one(PIECE_BYTES / at_least_one(group_bytes * (p->tokens < 16 ? 1 : p->tokens / 8)));
+    rk_parallel(groups, grain, threads, groups_piece, p);
+}
+
 static ptrdiff_t padded_cols(const rk_ops *ops, ptrdiff_t cols) { return round_up(cols, ops->lanes); }
 
 /* Bytes of one thread's scratch: a packed panel, and the accumulators of all tokens. */
@@ -56,17 +83,22 @@ static size_t packed_bytes(const rk_ops *ops, size_t itemsize, ptrdiff_t tokens,
     return (size_t)round_up(padded_cols(ops, cols) * round_up(tokens, ops->panel_tokens) * (ptrdiff_t)itemsize, 4096);
 }
 
-size_t rk_matmul_scratch(const rk_ops *ops, size_t itemsize, ptrdiff_t tokens, ptrdiff_t cols, int threads)
+size_t rk_matmul_scratch(const rk_ops *ops, size_t itemsize, const rk_matrix *m, ptrdiff_t tokens, int threads)
 {
+    if (is_quantized(m)) return (size_t)(tokens * rk_q_blocks(m->dtype, m->cols) * rk_x_bytes(m->dtype));
     if (tokens < RK_PACK_TOKENS) return 0;
-    return packed_bytes(ops, itemsize, tokens, cols) +
-           (size_t)threads * thread_scratch(ops, itemsize, tokens, cols);
+    return packed_bytes(ops, itemsize, tokens, m->cols) +
+           (size_t)threads * thread_scratch(ops, itemsize, tokens, m->cols);
 }
 
 void rk_matmul(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y,
                void *scratch, int threads)
 {
     product p = {ops, m, x, tokens, y, scratch, NULL, 0};
+    if (is_quantized(m)) {
+        quantized_product(&p, threads);
+        return;
+    }
     size_t weight_bytes = m->dtype == RK_F64 ? 8 : m->dtype == RK_F32 ? 4 : 2;
     ptrdiff_t row_bytes = at_least_one(m->cols * (ptrdiff_t)weight_bytes);
     if (tokens < RK_PACK_TOKENS) {

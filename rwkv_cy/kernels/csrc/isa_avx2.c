@@ -12,7 +12,9 @@
 #endif
 
 #include "scalar.h"
+#include "quant.h"
 #include "simd_avx2.h"
+#include "quant_avx2.h"
 #include "table.h"
 
 #if defined(__clang__)

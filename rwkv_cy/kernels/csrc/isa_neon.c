@@ -4,7 +4,9 @@
 #include "rk.h"
 
 #include "scalar.h"
+#include "quant.h"
 #include "simd_neon.h"
+#include "quant_portable.h"
 #include "table.h"
 #else
 typedef int rk_no_neon; /* another CPU family: an empty file is no C */

@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* Storage types of a matrix. */
-enum { RK_F32 = 0, RK_F64 = 1, RK_F16 = 2, RK_BF16 = 3 };
+enum { RK_F32 = 0, RK_F64 = 1, RK_F16 = 2, RK_BF16 = 3, RK_Q8 = 4, RK_Q4 = 5 };
 
 /* A weight matrix as it lies in memory: `rows` rows of `cols` elements, rows without gaps. */
 typedef struct {
@@ -38,6 +38,12 @@ typedef struct {
     void (*panels)(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy,
                    ptrdiff_t begin, ptrdiff_t end, void *scratch);
 
+    /* For quantized matrices, NULL where activations are double: lay tokens begin..end of x [tokens, cols] out for
+     * `groups`, and the same product for groups begin..end of sixteen rows (quant.h). */
+    void (*quantize_tokens)(const void *x, int dtype, ptrdiff_t cols, void *packed, ptrdiff_t begin, ptrdiff_t end);
+    void (*groups)(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy, ptrdiff_t begin,
+                   ptrdiff_t end);
+
     /* LayerNorm of tokens begin..end: y = (x - mean) / sqrt(var + eps) * weight + bias. */
     void (*layer_norm)(const void *x, const void *weight, const void *bias, double eps, ptrdiff_t width,
                        void *y, ptrdiff_t begin, ptrdiff_t end);
@@ -64,7 +70,7 @@ typedef struct {
 
 extern const rk_table rk_table_portable;
 #if defined(__x86_64__)
-extern const rk_table rk_table_avx2, rk_table_avx512;
+extern const rk_table rk_table_avx2, rk_table_avx512, rk_table_avx512vnni;
 #endif
 #if defined(__aarch64__)
 extern const rk_table rk_table_neon;
@@ -91,8 +97,12 @@ typedef void (*rk_body)(void *context, ptrdiff_t begin, ptrdiff_t end, int threa
 /* Call body over pieces of [0, n), each of `grain` items (the last may be shorter), on up to `threads` threads. */
 void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *context);
 
-/* Bytes of scratch that rk_matmul needs for so many tokens, columns and threads, for any matrix. */
-size_t rk_matmul_scratch(const rk_ops *ops, size_t itemsize, ptrdiff_t tokens, ptrdiff_t cols, int threads);
+/* Float weights [rows, cols] into quantized groups of `dtype` (RK_Q8, RK_Q4), and back (quantize.c). */
+void rk_quantize(const float *w, ptrdiff_t rows, ptrdiff_t cols, int dtype, void *out);
+void rk_dequantize(const void *packed, ptrdiff_t rows, ptrdiff_t cols, int dtype, float *w);
+
+/* Bytes of scratch that rk_matmul needs for so many tokens and threads. */
+size_t rk_matmul_scratch(const rk_ops *ops, size_t itemsize, const rk_matrix *m, ptrdiff_t tokens, int threads);
 
 void rk_matmul(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y,
                void *scratch, int threads);

@@ -36,6 +36,13 @@
 #include "matrix_body.h"
 #include "layer_body.h"
 
+#define QT_f32 quantize_tokens
+#define QG_f32 groups
+#define QT_f64 NULL
+#define QG_f64 NULL
+#define Q_(name) RK_CAT(quant, name)
+#include "quant_body.h"
+
 #define RK_OPS(suffix, type)                                                                            \
     {                                                                                                   \
         .lanes = RK_VECTOR_BYTES / sizeof(type), .panel_rows = RK_PANEL_ROWS,                           \
@@ -43,7 +50,7 @@
         .panels = panels_##suffix, .layer_norm = layer_norm_##suffix,                                   \
         .token_shift = token_shift_##suffix, .wkv4 = wkv4_##suffix,                                     \
         .relu_squared = relu_squared_##suffix, .add_gated = add_gated_##suffix, .add = add_##suffix,    \
-        .multiply = multiply_##suffix                                                                   \
+        .multiply = multiply_##suffix, .quantize_tokens = QT_##suffix, .groups = QG_##suffix                                                                   \
     }
 
 const rk_table RK_CAT(rk_table, RK_NAME) = {

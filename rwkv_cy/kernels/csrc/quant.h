@@ -1,0 +1,43 @@
+/* Quantized matrices: how their bytes lie, and how activations are quantized to meet them.
+ *
+ * Sixteen rows make a group; a group is a sequence of blocks along the columns. A block holds, for each of its
+ * sixteen rows, a float16 step (and for q4 a float16 least value), then the integers: for each four columns, the
+ * sixteen rows one after the other, four columns each. So a vector of integers meets one broadcast of four
+ * activations, and lanes are rows: nothing is summed across lanes. Rows and columns that are missing at the edges are
+ * zeros with step 0. docs/file-format.md has the same for readers of files.
+ *
+ *   q8: w = q * step, q from -127 to 127, blocks of 32 columns: 32 + 512 bytes for 512 weights
+ *   q4: w = q * step + least, q from 0 to 15, blocks of 64 columns: 64 + 512 bytes for 1,024 weights;
+ *       the low half of a byte is a column of the first four, the high half of the four after them
+ */
+#ifndef RK_QUANT_H
+#define RK_QUANT_H
+
+#include "rk.h"
+
+#define RK_Q_ROWS 16
+#define RK_Q8_COLS 32
+#define RK_Q4_COLS 64
+#define RK_Q8_BYTES (2 * RK_Q_ROWS + RK_Q_ROWS * RK_Q8_COLS)
+#define RK_Q4_BYTES (4 * RK_Q_ROWS + RK_Q_ROWS * RK_Q4_COLS / 2)
+
+static inline ptrdiff_t rk_q_cols(int dtype) { return dtype == RK_Q8 ? RK_Q8_COLS : RK_Q4_COLS; }
+
+static inline ptrdiff_t rk_q_bytes(int dtype) { return dtype == RK_Q8 ? RK_Q8_BYTES : RK_Q4_BYTES; }
+
+static inline ptrdiff_t rk_q_blocks(int dtype, ptrdiff_t cols)
+{
+    return (cols + rk_q_cols(dtype) - 1) / rk_q_cols(dtype);
+}
+
+/* A block of one token: x = q * step, q from -127 to 127. Followed by the integers, rk_q_cols() of them. */
+typedef struct {
+    float step;
+    float sum;     /* step * total */
+    int32_t total; /* sum of the integers */
+    int32_t pad;
+} rk_x_block;
+
+static inline ptrdiff_t rk_x_bytes(int dtype) { return (ptrdiff_t)sizeof(rk_x_block) + rk_q_cols(dtype); }
+
+#endif

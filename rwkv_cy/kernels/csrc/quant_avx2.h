@@ -1,0 +1,35 @@
+/* Vectors of eight rows for quantized matrices: AVX2. */
+#define RK_Q_LANES 8
+#define RK_Q_TOKENS 3
+
+typedef __m256i rk_qi, rk_qx, rk_qw;
+typedef __m256 rk_qf;
+
+/* The products of the bytes are summed in pairs in 16 bits: 2 * 127 * 127 fits, since no integer is -128. */
+static inline rk_qi rk_qi_dot8(rk_qi acc, rk_qw w, rk_qx x)
+{
+    __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+
+static inline rk_qi rk_qi_dot4(rk_qi acc, rk_qw w, rk_qx x)
+{
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)));
+}
+
+#define RK_QX_SET(four) _mm256_set1_epi32(four)
+#define RK_QI_SET(n) _mm256_set1_epi32(n)
+#define RK_Q8_START(total) 0
+#define RK_QW_LOAD(p) _mm256_loadu_si256((const __m256i *)(p))
+#define RK_QW_LOW(v) _mm256_and_si256(v, _mm256_set1_epi8(15))
+#define RK_QW_HIGH(v) _mm256_and_si256(_mm256_srli_epi16(v, 4), _mm256_set1_epi8(15))
+#define RK_QI_DOT8(acc, w, x) rk_qi_dot8(acc, w, x)
+#define RK_QI_DOT4(acc, w, x) rk_qi_dot4(acc, w, x)
+#define RK_QI_ADD(a, b) _mm256_add_epi32(a, b)
+#define RK_QF_ZERO() _mm256_setzero_ps()
+#define RK_QF_SET(x) _mm256_set1_ps(x)
+#define RK_QF_F16(p) _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(p)))
+#define RK_QF_OF(i) _mm256_cvtepi32_ps(i)
+#define RK_QF_MUL(a, b) _mm256_mul_ps(a, b)
+#define RK_QF_FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
+#define RK_QF_STORE(p, v) _mm256_storeu_ps(p, v)

@@ -1,0 +1,25 @@
+/* Vectors of sixteen rows for quantized matrices: AVX-512 with VNNI. */
+#define RK_Q_LANES 16
+#define RK_Q_TOKENS 8
+
+typedef __m512i rk_qi, rk_qx, rk_qw;
+typedef __m512 rk_qf;
+
+/* The instruction takes unsigned times signed: q8's integers are raised by 128, and 128 * the sum of the activations
+ * is what the sum starts below zero. */
+#define RK_Q8_START(total) (-128 * (total))
+#define RK_QX_SET(four) _mm512_set1_epi32(four)
+#define RK_QI_SET(n) _mm512_set1_epi32(n)
+#define RK_QW_LOAD(p) _mm512_loadu_si512((const void *)(p))
+#define RK_QW_LOW(v) _mm512_and_si512(v, _mm512_set1_epi8(15))
+#define RK_QW_HIGH(v) _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15))
+#define RK_QI_DOT8(acc, w, x) _mm512_dpbusd_epi32(acc, _mm512_xor_si512(w, _mm512_set1_epi8(-128)), x)
+#define RK_QI_DOT4(acc, w, x) _mm512_dpbusd_epi32(acc, w, x)
+#define RK_QI_ADD(a, b) _mm512_add_epi32(a, b)
+#define RK_QF_ZERO() _mm512_setzero_ps()
+#define RK_QF_SET(x) _mm512_set1_ps(x)
+#define RK_QF_F16(p) _mm512_cvtph_ps(_mm256_loadu_si256((const __m256i *)(p)))
+#define RK_QF_OF(i) _mm512_cvtepi32_ps(i)
+#define RK_QF_MUL(a, b) _mm512_mul_ps(a, b)
+#define RK_QF_FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define RK_QF_STORE(p, v) _mm512_storeu_ps(p, v)

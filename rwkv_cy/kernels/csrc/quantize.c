@@ -1,0 +1,137 @@
+/* Float rows into quantized groups: once a model, the same bytes on every CPU. */
+#include "quant.h"
+#include "scalar.h"
+
+static uint16_t f32_to_f16(float value)
+{
+    uint32_t bits = rk_f32_to_bits(value), sign = bits >> 16 & 0x8000u;
+    bits &= 0x7fffffffu;
+    if (bits >= 0x47800000u) return (uint16_t)(sign | 0x7c00u); /* 65,536 and more; steps never are */
+    if (bits < 0x38800000u) {
+        /* Below 2^-14, a multiple of 2^-24: adding 0.5 lets the float unit round to it. */
+        float shifted = rk_bits_to_f32(bits) + 0.5f;
+        return (uint16_t)(sign | (rk_f32_to_bits(shifted) - 0x3f000000u));
+    }
+    uint32_t odd = bits >> 13 & 1;
+    return (uint16_t)(sign | (bits + 0xfffu + odd - 0x38000000u) >> 13);
+}
+
+static float clip(float value, float low, float high)
+{
+    value = value > low ? value : low;
+    return value < high ? value : high;
+}
+
+/* w = q * step: the step that takes the largest magnitude to 127. */
+static void quantize_q8(const float *w, int8_t *q, uint16_t *step_bits)
+{
+    float largest = 0;
+    for (int i = 0; i < RK_Q8_COLS; i++) {
+        float magnitude = w[i] < 0 ? -w[i] : w[i];
+        largest = magnitude > largest ? magnitude : largest;
+    }
+    *step_bits = f32_to_f16(largest / 127.0f);
+    float step = rk_f16_to_f32(*step_bits);
+    float inverse = step > 0 ? 1.0f / step : 0;
+    for (int i = 0; i < RK_Q8_COLS; i++) q[i] = (int8_t)rintf(clip(w[i] * inverse, -127, 127));
+}
+
+static float round_trip(float value) { return rk_f16_to_f32(f32_to_f16(value)); }
+
+/* w = q * step + least. Of several narrowed ranges, each refined by least squares, the one of the least error. */
+static void quantize_q4(const float *w, uint8_t *q, uint16_t *step_bits, uint16_t *least_bits)
+{
+    const int n = RK_Q4_COLS;
+    float low = w[0], high = w[0], best = -1, sum_w = 0;
+    for (int i = 0; i < n; i++) {
+        low = w[i] < low ? w[i] : low;
+        high = w[i] > high ? w[i] : high;
+        sum_w += w[i];
+    }
+    *step_bits = 0;
+    *least_bits = f32_to_f16(low);
+    for (int i = 0; i < n; i++) q[i] = 0;
+    for (int attempt = 0; attempt < 6; attempt++) {
+        float keep = 1.0f - 0.05f * (float)attempt;
+        float step = (high - low) * keep / 15.0f, least = low * keep;
+        for (int round = 0; round < 3; round++) {
+            step = round_trip(step);
+            least = round_trip(least);
+            if (!(step > 0)) break;
+            float inverse = 1.0f / step, error = 0, sum_q = 0, sum_qq = 0, sum_qw = 0;
+            uint8_t tried[RK_Q4_COLS];
+            for (int i = 0; i < n; i++) {
+                float level = rintf(clip((w[i] - least) * inverse, 0, 15));
+                float off = level * step + least - w[i];
+                tried[i] = (uint8_t)level;
+                error += off * off;
+                sum_q += level;
+                sum_qq += level * level;
+                sum_qw += level * w[i];
+            }
+            if (best < 0 || error < best) {
+                best = error;
+                *step_bits = f32_to_f16(step);
+                *least_bits = f32_to_f16(least);
+                memcpy(q, tried, sizeof tried);
+            }
+            /* The line through (q, w) of least squares gives the next step and least value. */
+            float spread = (float)n * sum_qq - sum_q * sum_q;
+            if (!(spread > 0)) break;
+            step = ((float)n * sum_qw - sum_q * sum_w) / spread;
+            least = (sum_w - step * sum_q) / (float)n;
+        }
+    }
+}
+
+void rk_quantize(const float *w, ptrdiff_t rows, ptrdiff_t cols, int dtype, void *out)
+{
+    const ptrdiff_t width = rk_q_cols(dtype), blocks = rk_q_blocks(dtype, cols), bytes = rk_q_bytes(dtype);
+    const ptrdiff_t groups = (rows + RK_Q_ROWS - 1) / RK_Q_ROWS;
+    memset(out, 0, (size_t)(groups * blocks * bytes));
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        for (ptrdiff_t b = 0; b < blocks; b++) {
+            char *block = (char *)out + (r / RK_Q_ROWS * blocks + b) * bytes;
+            ptrdiff_t lane = r % RK_Q_ROWS;
+            uint16_t *steps = (uint16_t *)block;
+            uint8_t *values = (uint8_t *)block + (dtype == RK_Q8 ? 2 : 4) * RK_Q_ROWS;
+            ptrdiff_t count = cols - b * width < width ? cols - b * width : width;
+            float part[RK_Q4_COLS];
+            /* What is missing repeats the last weight, so that it widens no range. */
+            for (ptrdiff_t i = 0; i < width; i++) part[i] = w[r * cols + b * width + (i < count ? i : count - 1)];
+            if (dtype == RK_Q8) {
+                int8_t q[RK_Q8_COLS];
+                quantize_q8(part, q, &steps[lane]);
+                for (ptrdiff_t i = 0; i < width; i++)
+                    values[i / 4 * 64 + lane * 4 + i % 4] = i < count ? (uint8_t)q[i] : 0;
+            } else {
+                uint8_t q[RK_Q4_COLS];
+                quantize_q4(part, q, &steps[lane], &steps[RK_Q_ROWS + lane]);
+                for (ptrdiff_t i = 0; i < width; i++)
+                    if (i < count)
+                        values[i / 8 * 64 + lane * 4 + i % 4] |= (uint8_t)(q[i] << (i % 8 < 4 ? 0 : 4));
+            }
+        }
+    }
+}
+
+void rk_dequantize(const void *packed, ptrdiff_t rows, ptrdiff_t cols, int dtype, float *w)
+{
+    const ptrdiff_t width = rk_q_cols(dtype), blocks = rk_q_blocks(dtype, cols), bytes = rk_q_bytes(dtype);
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        for (ptrdiff_t k = 0; k < cols; k++) {
+            const char *block = (const char *)packed + (r / RK_Q_ROWS * blocks + k / width) * bytes;
+            ptrdiff_t lane = r % RK_Q_ROWS, i = k % width;
+            const uint16_t *steps = (const uint16_t *)block;
+            const uint8_t *values = (const uint8_t *)block + (dtype == RK_Q8 ? 2 : 4) * RK_Q_ROWS;
+            float step = rk_f16_to_f32(steps[lane]);
+            if (dtype == RK_Q8) {
+                w[r * cols + k] = (float)(int8_t)values[i / 4 * 64 + lane * 4 + i % 4] * step;
+            } else {
+                uint8_t pair = values[i / 8 * 64 + lane * 4 + i % 4];
+                w[r * cols + k] =
+                    (float)(i % 8 < 4 ? pair & 15 : pair >> 4) * step + rk_f16_to_f32(steps[RK_Q_ROWS + lane]);
+            }
+        }
+    }
+}

@@ -1,0 +1,115 @@
+"""Transfer: the parameters of a source, block by block, in the types of the file that is being written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rwkv_cy.blocks import BLOCK_SIZE, NonFinite, count_nonfinite
+from rwkv_cy.dtypes import GROUP_ROWS, QUANTIZED_TYPES, array_dtype, storage_type, to_storage
+from rwkv_cy.groups import group_bytes, pack_rows, read_numbers, read_rows, rows_at_once
+from rwkv_cy.parameters import ParameterSource, TensorInfo
+
+__all__ = ["Progress", "Transfer"]
+
+#: Told the bytes done and the bytes of all.
+Progress = Callable[[int, int], None]
+
+
+class Transfer:
+    """Reads blocks of the source in the target's types, and keeps account of what is not a number.
+
+    Parameters
+    ----------
+    source : ParameterSource
+    total : int
+        Bytes of all tensors in the target.
+    progress : callable, optional
+
+    Attributes
+    ----------
+    nonfinite : dict of str to NonFinite
+        NaN and infinities of the source, for each tensor that has any.
+    overflowed : dict of str to int
+        Finite numbers of the source that became infinite in a narrower type, for each tensor that has any.
+    """
+
+    def __init__(self, source: ParameterSource, total: int, progress: Progress | None) -> None:
+        self.nonfinite: dict[str, NonFinite] = {}
+        self.overflowed: dict[str, int] = {}
+        self._source = source
+        self._total = total
+        self._progress = progress
+        self._done = 0
+        self._result = np.empty(0, np.uint8)
+
+    def read(self, target: TensorInfo, start: int, count: int) -> npt.NDArray[Any]:
+        """Return `count` elements of a tensor from `start`, in the target's storage type.
+
+        The array is valid until the next call: its memory is used again, which saves the page faults of new memory.
+        Of a quantized target the elements are the bytes of its blocks, asked for in whole groups.
+
+        Raises
+        ------
+        NumericalError
+            If a matrix to be quantized has weights that are NaN, infinite, or too large.
+        """
+        info = self._source.info(target.name)
+        wanted = array_dtype(target.dtype)
+        nbytes = count * wanted.itemsize
+        if self._result.nbytes < nbytes:
+            self._result = np.empty(nbytes, np.uint8)
+        result = self._result[:nbytes].view(wanted)
+        if target.dtype in QUANTIZED_TYPES and target.dtype != info.dtype:
+            self._quantize(info, target, start, result)
+        else:
+            for first in range(0, count, BLOCK_SIZE):
+                self._read_block(info, target.dtype, start + first, result[first : first + BLOCK_SIZE])
+        self._done += result.nbytes
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+        return result
+
+    def _quantize(self, info: TensorInfo, target: TensorInfo, start: int, result: npt.NDArray[Any]) -> None:
+        """Fill `result` with whole groups of packed blocks, from byte `start` of them."""
+        rows, columns = info.shape
+        unit = group_bytes(target)
+        begin, end = start // unit * GROUP_ROWS, min((start + result.size) // unit * GROUP_ROWS, rows)
+        step = rows_at_once(columns, BLOCK_SIZE)
+        for first in range(begin, end, step):
+            count = min(step, end - first)
+            if info.dtype in QUANTIZED_TYPES:
+                weights = read_rows(self._source, info, first, count)
+            else:
+                block = np.empty(count * columns, array_dtype(info.dtype))
+                self._source.read_into(info.name, block, first * columns)
+                weights = to_storage(block, info.dtype, "f32").reshape(count, columns)
+            packed = pack_rows(weights, target.dtype, f"{self._source.path}: {info.name}")
+            at = first // GROUP_ROWS * unit - start
+            result[at : at + packed.size] = packed.reshape(-1)
+
+    def _read_block(self, info: TensorInfo, dtype: str, start: int, result: npt.NDArray[Any]) -> None:
+        """Fill `result`, of storage type `dtype`, with elements from `start`."""
+        if info.dtype in QUANTIZED_TYPES:
+            if info.dtype == dtype:
+                self._source.read_into(info.name, result, start)
+                return
+            block, own = read_numbers(self._source, info, start, result.size), "f32"
+        else:
+            own = info.dtype
+            block = result if own == dtype else np.empty(result.size, array_dtype(own))
+            self._source.read_into(info.name, block, start)
+        found = count_nonfinite(block, own)
+        if found:
+            self.nonfinite[info.name] = self.nonfinite.get(info.name, NonFinite()) + found
+        if block is result:
+            return
+        result[:] = to_storage(block, own, dtype)
+        if dtype in storage_type(own).lossless_in:
+            return
+        lost = count_nonfinite(result, dtype).inf - found.inf
+        if lost:
+            self.overflowed[info.name] = self.overflowed.get(info.name, 0) + lost

@@ -1,0 +1,202 @@
+"""Quantized matrices in model files: stored, read, mapped, and refused where their shapes contradict each other."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import h5py
+import numpy as np
+import pytest
+
+from rwkv_cy.dtypes import QUANTIZED_TYPES
+from rwkv_cy.errors import FormatError, KernelError, SpecError
+from rwkv_cy.kernels.matrix import Matrix
+from rwkv_cy.parameters import TensorInfo
+from rwkv_cy.storage import open_model, write_model
+from rwkv_cy.storage.schema import MODEL_KIND, PAGE, DatasetSpec
+from rwkv_cy.storage.sealed import SealedFile
+from rwkv_cy.storage.structure import structure_problems
+from storage.small import HEADER, MATRIX_SHAPES, forge, quantized_tensors, write_small
+
+KEY = "parameters/blocks.0/att.value.weight"
+LARGE = "blocks.1.ffn.key.weight"
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "model.h5"
+    write_small(path, {name: value for name, value in quantized_tensors().items() if name != LARGE})
+    return path
+
+
+@pytest.mark.parametrize("mmap", [True, False])
+def test_every_block_comes_back(tmp_path: Path, mmap: bool) -> None:
+    contents = write_small(tmp_path / "model.h5", quantized_tensors())
+    with open_model(tmp_path / "model.h5", mmap=mmap) as file:
+        assert file.names() == tuple(contents)
+        for name, shape in MATRIX_SHAPES.items():
+            dtype, packed = contents[name]
+            info = file.info(name)
+            assert (info.shape, info.dtype, info.source_dtype, info.source_nbytes) == (
+                shape,
+                dtype,
+                dtype,
+                packed.nbytes,
+            )
+            assert (info.array_shape, info.nbytes) == (packed.shape, packed.nbytes)
+            buffer = np.empty(packed.size, np.uint8)
+            file.read_into(name, buffer)
+            assert buffer.tobytes() == packed.tobytes()
+            file.read_into(name, buffer[:7], 545)
+            assert buffer[:7].tobytes() == packed.reshape(-1)[545:552].tobytes()
+            view = file.view(name)
+            assert (view is None) == (not mmap)
+            if view is not None:
+                assert view.ctypes.data % PAGE == 0
+                np.testing.assert_array_equal(view, packed)
+                assert Matrix(view, dtype, shape=shape).shape == shape
+        assert file.verify().ok
+
+
+def test_a_read_beyond_the_blocks_is_refused(model: Path) -> None:
+    with open_model(model) as file, pytest.raises(KernelError, match="expected elements within its 2176, got 2177"):
+        file.read_into("blocks.0.att.key.weight", np.empty(2177, np.uint8))
+
+
+def test_large_matrices_are_chunked_by_groups(tmp_path: Path) -> None:
+    write_small(tmp_path / "model.h5", quantized_tensors())
+    with h5py.File(tmp_path / "model.h5") as file:
+        dataset = file["parameters/blocks.1/ffn.key.weight"]
+        assert dataset.shape == (257, 33, 544)
+        assert dataset.chunks == (129, 33, 544)
+
+
+def test_only_a_quantized_file_is_of_the_newer_version(model: Path, tmp_path: Path) -> None:
+    write_small(tmp_path / "plain.h5")
+    for path, minor in ((model, 1), (tmp_path / "plain.h5", 0)):
+        with SealedFile(path, MODEL_KIND) as sealed:
+            assert sealed.seal.minor == minor
+        with h5py.File(path) as file:
+            assert file.attrs["minor"] == minor
+
+
+def test_blocks_are_asked_for_in_whole_groups(tmp_path: Path) -> None:
+    """A group of more than the writer's block is asked for at once; smaller ones as many as fit."""
+    wide, tall = (33, 65_600), (16_000, 130)
+    counts: dict[str, list[int]] = {"wide": [], "tall": []}
+
+    def read(info: TensorInfo, start: int, count: int) -> np.ndarray:
+        assert start == sum(counts[info.name])
+        counts[info.name].append(count)
+        return np.zeros(count, np.uint8)
+
+    infos = [TensorInfo("wide", wide, "q8", "", "", 0), TensorInfo("tall", tall, "q4", "", "", 0)]
+    write_model(tmp_path / "model.h5", HEADER, infos, read)
+    assert counts["wide"] == [2050 * 544] * 3
+    assert {count % (3 * 576) for count in counts["tall"]} == {0}
+    assert max(counts["tall"]) <= 1 << 20
+    assert len(counts["tall"]) == 2
+
+
+def test_a_view_that_a_kernel_could_not_read_is_none(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_model(model) as file:
+        assert file.view("blocks.0.att.key.weight") is not None
+        monkeypatch.setattr("rwkv_cy.storage.reader._STEP_ALIGNMENT", 1 << 40)
+        assert file.view("blocks.0.att.key.weight") is None
+        assert file.view("ln_out.bias") is not None
+
+
+@pytest.mark.parametrize(
+    ("matrix_shape", "dtype", "message"),
+    [
+        (None, "q8", "expected the rows and columns of a quantized matrix, and of no other tensor, got None for q8"),
+        ((40, 70), "f32", r"and of no other tensor, got \(40, 70\) for f32; convert it again"),
+        ((40, 70), "q4", r"a: expected blocks \(3, 2, 576\) for q4 of shape \(40, 70\), got \(3, 3, 544\); convert"),
+    ],
+)
+def test_a_dataset_and_its_matrix_must_agree(matrix_shape: Any, dtype: str, message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        DatasetSpec("a", dtype, (3, 3, 544), matrix_shape).check()
+
+
+def swap(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
+    """Change the line of one matrix in the index."""
+
+    def change(text: bytes) -> bytes:
+        at = text.index(KEY.encode())
+        return text[:at] + text[at:].replace(old, new, 1)
+
+    return change
+
+
+MATRIX = b'"matrix_shape":[40,70]'
+CONTRADICTION = r"expected blocks \(.*\) for q8 of shape \(.*\), got \(3, 3, 54.\)"
+FIELDS = "index: expected path, dtype, shape, offset and crc32"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (swap(MATRIX + b",", b""), "expected the rows and columns of a quantized matrix, .* got None for q8"),
+        (swap(MATRIX, b'"matrix_shape":[40]'), r"expected the rows and columns of a quantized matrix, .* \(40,\)"),
+        (swap(MATRIX, b'"matrix_shape":[]'), r"expected the rows and columns of a quantized matrix, .* got \(\)"),
+        (swap(MATRIX, b'"matrix_shape":[0,70]'), "expected the rows and columns of a quantized matrix"),
+        (swap(MATRIX, b'"matrix_shape":[-40,70]'), "expected the rows and columns of a quantized matrix"),
+        (swap(MATRIX, b'"matrix_shape":[49,70]'), CONTRADICTION),
+        (swap(MATRIX, b'"matrix_shape":[40,97]'), CONTRADICTION),
+        (swap(MATRIX, b'"matrix_shape":[1e3,1]'), FIELDS),
+        (swap(MATRIX, b'"matrix_shape":[4,true]'), FIELDS),
+        (swap(MATRIX, b'"matrix_shape":"40,70"'), FIELDS),
+        (swap(MATRIX, b'"matrix_shape":{}'), FIELDS),
+        (swap(MATRIX, b'"matrix_shape":[40,99999999999999]'), CONTRADICTION),
+        (swap(b"[3,3,544]", b"[3,3,545]"), CONTRADICTION),
+        (swap(b"[3,3,544]", b"[3,1632]"), r"expected blocks \(3, 3, 544\) for q8 .* got \(3, 1632\)"),
+        (swap(b'"q8"', b'"q4"'), r"expected blocks \(3, 2, 576\) for q4 of shape \(40, 70\), got \(3, 3, 544\)"),
+        (swap(b'"q8"', b'"q5"'), "expected one of u8, f64, f32, f16, bf16, q8, q4, got 'q5'"),
+        (swap(b'"q8"', b'"u8"'), r"and of no other tensor, got \(40, 70\) for u8"),
+        (swap(b'"q8"', b'[8]'), FIELDS),
+    ],
+)  # fmt: skip
+def test_an_index_that_lies(model: Path, change: Callable[[bytes], bytes], message: str) -> None:
+    forge(model, change)
+    with pytest.raises(FormatError, match=message):
+        open_model(model)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, "expected 2 attributes, got 1"),
+        (np.array([40, 71], "<u8"), "expected the attribute matrix_shape = (40, 70), got (40, 71)"),
+        (np.array([40, 70], "<u4"), "expected the attribute matrix_shape = (40, 70), got None"),
+        (np.array([40, 70, 1], "<u8"), "expected the attribute matrix_shape = (40, 70), got None"),
+        (np.uint64(40), "expected the attribute matrix_shape = (40, 70), got None"),
+        (h5py.Empty("<u8"), "expected the attribute matrix_shape = (40, 70), got None"),
+        (np.zeros((1 << 12, 1), "<u8"), "expected the attribute matrix_shape = (40, 70), got None"),
+    ],
+)
+def test_an_attribute_that_lies(model: Path, value: Any, expected: str) -> None:
+    forged = model.with_name("forged.h5")
+    shutil.copy(model, forged)
+    with h5py.File(forged, "r+", locking=False) as file:
+        del file[KEY].attrs["matrix_shape"]
+        if value is not None:
+            file[KEY].attrs["matrix_shape"] = value
+    with SealedFile(model, MODEL_KIND) as sealed:
+        stand_in = SimpleNamespace(path=forged, kind=MODEL_KIND, seal=sealed.seal, datasets=sealed.datasets)
+        assert structure_problems(cast("SealedFile", stand_in)) == [f"/{KEY}: {expected}"]
+        assert structure_problems(sealed) == []
+
+
+@pytest.mark.parametrize("dtype", QUANTIZED_TYPES)
+def test_a_flipped_bit_is_found(model: Path, dtype: str) -> None:
+    name = next(name for name, (found, _) in quantized_tensors().items() if found == dtype)
+    content = bytearray(model.read_bytes())
+    content[content.index(quantized_tensors()[name][1].tobytes()) + 100] ^= 1
+    model.write_bytes(content)
+    with open_model(model) as file:
+        assert file.verify().damaged == (name,)
