@@ -226,7 +226,7 @@ from rwkv_cy.cli.main import main
 def stop(self, target, start, count):
     os.kill(os.getpid(), int(sys.argv[1]))
     raise AssertionError("the signal did not arrive")
-rwkv_cy.convert._Transfer.read = stop
+rwkv_cy.convert.Transfer.read = stop
 sys.exit(main(["convert", *sys.argv[2:], "--force"]))
 """
     done = subprocess.run([sys.executable, "-c", program, str(number), small, target], timeout=60, check=False)
