@@ -124,6 +124,18 @@ test-threads: $(BUILT) $(VENV)/.extra-test ## the kernels' tests with each way o
 		PYTHONPATH=build/threads-$$backend/lib $(BIN)/pytest -q tests/kernels tests/test_model.py; \
 	done
 
+.PHONY: test-sanitizers
+test-sanitizers: $(BUILT) $(VENV)/.extra-test ## the thread pool under ThreadSanitizer, the kernels under AddressSanitizer and UBSan
+	@mkdir -p build/sanitizers
+	@$(or $(CC),cc) -O2 -g -std=gnu11 -fsanitize=thread -DRK_THREADS=1 -Irwkv_cy/kernels/csrc \
+		tests/c/stress_threads.c rwkv_cy/kernels/csrc/threads_pool.c -pthread -o build/sanitizers/stress_threads
+	@build/sanitizers/stress_threads
+	@CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined -g" $(BIN)/python setup.py --quiet build \
+		--build-base build/sanitizers --build-lib build/sanitizers/lib
+	@LD_PRELOAD="$$($(or $(CC),cc) -print-file-name=libasan.so) $$($(or $(CC),cc) -print-file-name=libubsan.so)" \
+		ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=build/sanitizers/lib \
+		$(BIN)/pytest -q tests/kernels tests/test_model.py -p no:faulthandler -k "not no_more_threads and not fork"
+
 .PHONY: fuzz
 fuzz: $(BUILT) $(VENV)/.extra-test ## damaged files for every reader, for long (FUZZ_EXAMPLES)
 	@$(BIN)/python -m pytest tests/fuzz --fuzz-examples=$(FUZZ_EXAMPLES) $(PYTEST_ARGS)

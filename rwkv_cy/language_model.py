@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,14 +13,13 @@ import numpy.typing as npt
 from rwkv_cy.architectures import check_parameters
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import widen
-from rwkv_cy.errors import ConfigError, NumericalError, TokenError
+from rwkv_cy.errors import ConfigError, NumericalError, StateError, TokenError
 from rwkv_cy.kernels.matrix import Matrix
 from rwkv_cy.kernels.norm import layer_norm
 from rwkv_cy.loading import Loaded, load_parameters
 from rwkv_cy.model import CHUNK_TOKENS, Model, architecture_of
 from rwkv_cy.parameters import Parameter, as_parameter
 from rwkv_cy.runtime import resolve_num_threads
-from rwkv_cy.sources import ArraySource
 from rwkv_cy.state import State
 from rwkv_cy.text import Generation, SamplingOptions, Tokenizer, generate
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from rwkv_cy.text.options import SamplingKeywords
 
 __all__ = ["LanguageModel", "load"]
+
+_T = TypeVar("_T")
 
 
 class LanguageModel:
@@ -192,7 +194,7 @@ class LanguageModel:
         result = np.empty((len(ids) if logits == "all" else 1, self.vocab_size), dtype=dtype)
         for start in range(0, len(ids), CHUNK_TOKENS):
             xs = self._embed(ids[start : start + CHUNK_TOKENS])
-            self.encoder.run(xs, data, threads)
+            self.encoder.run(xs, data[:, np.newaxis], [0, len(xs)], threads)
             if logits == "all":
                 result[start : start + len(xs)] = self._logits(xs, threads)
         if logits == "last":
@@ -200,6 +202,85 @@ class LanguageModel:
         if not np.isfinite(result).all():
             raise NumericalError(self._where_it_began(ids, state, threads))
         return (result if logits == "all" else result[0]), self.encoder.finish(data, state, in_place=in_place)
+
+    def forward_batch(
+        self,
+        sequences: Sequence[int | Sequence[int] | npt.NDArray[np.integer[Any]]],
+        states: Sequence[State | None] | None = None,
+        *,
+        in_place: bool = False,
+        num_threads: int | None = None,
+    ) -> tuple[npt.NDArray[Any], list[State]]:
+        """Feed several sequences at once, each with a state of its own; every weight is read once for all of them.
+
+        Parameters
+        ----------
+        sequences : sequence of (int or sequence of int)
+            The tokens of each sequence, at least one; lengths may differ.
+        states : sequence of State or None, optional
+            One for each sequence; None at the beginning.
+        in_place : bool, default False
+            False leaves the states as they are and returns new ones; True moves them on. If the call does not come
+            to its end, they are as they were.
+        num_threads : int, optional
+            Threads to use; the result is the same for every number.
+
+        Returns
+        -------
+        logits : numpy.ndarray
+            Shape (sequences, vocab_size): after the last token of each, the same to the last bit as from
+            :meth:`forward` alone.
+        states : list of State
+            After the last token of each.
+
+        Raises
+        ------
+        ConfigError
+            If there are not as many states as sequences, or one state stands for two of them in place.
+        TokenError, StateError, NumericalError, FormatError
+            As for :meth:`forward`; the message says which sequence.
+        """
+        given = [None] * len(sequences) if states is None else list(states)
+        if len(given) != len(sequences):
+            raise ConfigError(f"forward_batch: expected {len(sequences)} states, one a sequence, got {len(given)}")
+        present = [id(state) for state in given if state is not None]
+        if in_place and len(set(present)) != len(present):
+            raise ConfigError("forward_batch: expected a state of its own for each sequence in place, got one twice")
+        ids = [self._named(i, self._checked_tokens, tokens) for i, tokens in enumerate(sequences)]
+        threads = resolve_num_threads(num_threads)
+        self._loaded.check()
+        dtype = np.float64 if self.config.dtype == "f64" else np.float32
+        if not ids:
+            return np.empty((0, self.vocab_size), dtype=dtype), []
+        # The longest first: those that still have tokens stand at the front, whatever the lengths.
+        order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
+        data = np.stack([self._named(i, self.encoder.begin, given[i]) for i in order], axis=1)
+        last = np.empty((len(ids), self.config.d_model), dtype=dtype)
+        done = 0
+        while active := [i for i in order if len(ids[i]) > done]:
+            share = max(1, CHUNK_TOKENS // len(active))
+            parts = [ids[i][done : done + share] for i in active]
+            starts = [0, *accumulate(len(part) for part in parts)]
+            xs = self._embed(np.concatenate(parts))
+            self.encoder.run(xs, data[:, : len(active)], starts, threads)
+            for i, end in zip(active, starts[1:], strict=True):
+                last[i] = xs[end - 1]
+            done += share
+        result = self._logits(last, threads)
+        finite = np.isfinite(result).all(axis=1)
+        if not finite.all():
+            i = int(finite.argmin())
+            raise NumericalError(f"sequence {i}: {self._where_it_began(ids[i], given[i], threads)}")
+        after = {i: np.ascontiguousarray(data[:, place]) for place, i in enumerate(order)}
+        return result, [self.encoder.finish(after[i], state, in_place=in_place) for i, state in enumerate(given)]
+
+    @staticmethod
+    def _named(sequence: int, function: Callable[[Any], _T], argument: Any) -> _T:
+        """Call `function`, and name the sequence in what it refuses."""
+        try:
+            return function(argument)
+        except (TokenError, StateError) as error:
+            raise type(error)(f"sequence {sequence}: {error}") from None
 
     def generate(
         self,
@@ -250,10 +331,6 @@ class LanguageModel:
             tokenizer=tokenizer,
             **sampling,
         )
-
-    def source(self) -> ArraySource:
-        """Return the parameters as a source that a file can be written from."""
-        return ArraySource(self.config, self._loaded.parameters)
 
     def _checked_tokens(self, tokens: Any) -> npt.NDArray[np.int64]:
         try:

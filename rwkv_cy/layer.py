@@ -190,5 +190,7 @@ class Layer:
             Shape (time, d_model), float32 or float64 as the model.
         """
         x: npt.NDArray[Any] = activations(xs, self.config, 2, "Layer.forward").copy()
-        self.kernel.forward(x, state, Workspace(), resolve_num_threads(num_threads))
+        if len(x):
+            starts = np.array([0, len(x)], np.intp)
+            self.kernel.forward(x, state[np.newaxis], starts, Workspace(), resolve_num_threads(num_threads))
         return x

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -181,7 +181,8 @@ class Model:
             ys = ys.copy()
         data = self.begin(state)
         for start in range(0, len(ys), CHUNK_TOKENS):
-            self.run(ys[start : start + CHUNK_TOKENS], data, resolve_num_threads(num_threads))
+            chunk = ys[start : start + CHUNK_TOKENS]
+            self.run(chunk, data[:, np.newaxis], [0, len(chunk)], resolve_num_threads(num_threads))
         return ys, self.finish(data, state, in_place=in_place)
 
     def begin(self, state: State | None) -> npt.NDArray[Any]:
@@ -198,12 +199,25 @@ class Model:
         numbers: npt.NDArray[Any] = state.data.copy()
         return numbers
 
-    def run(self, xs: npt.NDArray[Any], data: npt.NDArray[Any], num_threads: int) -> None:
-        """Run `xs` (time, d_model) through all layers in place, moving the state's numbers `data` on in place."""
+    def run(self, xs: npt.NDArray[Any], data: npt.NDArray[Any], starts: Sequence[int], num_threads: int) -> None:
+        """Run the tokens of one sequence or several through all layers, in place.
+
+        Parameters
+        ----------
+        xs : numpy.ndarray
+            Shape (tokens, d_model): the sequences one after the other; replaced by what comes out.
+        data : numpy.ndarray
+            Shape (num_layers, sequences, numbers of a layer's state); moved on in place.
+        starts : sequence of int
+            Where each sequence begins in `xs`, and at last the number of tokens; none is empty.
+        num_threads : int
+            Threads to use.
+        """
+        bounds = np.array(starts, np.intp)
         workspace = self._take_workspace()
         try:
-            for layer, row in zip(self.layers, data, strict=True):
-                layer.kernel.forward(xs, row, workspace, num_threads)
+            for layer, states in zip(self.layers, data, strict=True):
+                layer.kernel.forward(xs, states, bounds, workspace, num_threads)
         finally:
             self._workspaces.append(workspace)
 

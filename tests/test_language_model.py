@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import shutil
+import signal
 import sys
 import threading
 from dataclasses import replace
@@ -31,6 +32,7 @@ from rwkv_cy.kernels import reference
 from rwkv_cy.language_model import LanguageModel, load
 from rwkv_cy.model import CHUNK_TOKENS
 from rwkv_cy.parameters import Parameter
+from rwkv_cy.perplexity import perplexity
 from rwkv_cy.state import State
 from rwkv_cy.text import generate
 
@@ -72,16 +74,10 @@ def test_logits_of_the_authors_package(demo: LanguageModel, heldout: bytes) -> N
 
 def test_perplexity_of_the_authors_package(demo: LanguageModel, heldout: bytes) -> None:
     golden = json.loads((DATA / "golden" / "kjv-perplexity.json").read_text())
-    tokens = np.frombuffer(heldout, np.uint8)
-    state, total = None, 0.0
-    for start in range(0, len(tokens), 4096):
-        logits, state = demo.forward(tokens[start : start + 4096], state, logits="all")
-        after = tokens[start + 1 : start + 4097]
-        rows = logits[: len(after)].astype(np.float64)
-        total += float((np.logaddexp.reduce(rows, axis=1) - rows[np.arange(len(after)), after]).sum())
-    assert golden["tokens"] == len(tokens)
+    report = perplexity(demo, heldout)
+    assert report.tokens == golden["tokens"] - 1
     # To four digits, as the golden one is printed and read.
-    assert f"{np.exp(total / (len(tokens) - 1)):.4g}" == f"{golden['perplexity']:.4g}"
+    assert f"{report.perplexity:.4g}" == f"{golden['perplexity']:.4g}"
 
 
 def test_published_logits(shared: Path) -> None:
@@ -241,6 +237,60 @@ def test_a_forked_child_computes_on() -> None:
     assert again.tobytes() == expected.tobytes()
 
 
+def test_a_batch_equals_each_alone_to_the_last_bit(demo: LanguageModel, heldout: bytes) -> None:
+    sequences = [list(heldout[i * 700 : i * 700 + n]) for i, n in enumerate((3, 400, 1, 129, 128, 2))]
+    _, middle = demo.forward(list(b"And God said"))
+    states = [None, middle, middle.copy(), None, middle, None]
+    before = middle.copy()
+    expected = [demo.forward(tokens, state) for tokens, state in zip(sequences, states, strict=True)]
+    for threads in (1, 2):
+        logits, after = demo.forward_batch(sequences, states, num_threads=threads)
+        assert logits.shape == (6, 256)
+        for row, state, (wanted, wanted_state) in zip(logits, after, expected, strict=True):
+            assert row.tobytes() == wanted.tobytes()
+            assert state == wanted_state
+    assert middle == before
+
+
+def test_a_batch_in_place(demo: LanguageModel) -> None:
+    states = [demo.initial_state() for _ in range(20)]
+    logits, same = demo.forward_batch(list(range(65, 85)), states, in_place=True)
+    assert all(a is b for a, b in zip(same, states, strict=True))
+    expected, state = demo.forward(70)
+    assert (logits[5] == expected).all()
+    assert states[5] == state
+    mixed = [states[0], None]
+    _, after = demo.forward_batch([1, [2, 3]], mixed, in_place=True)
+    assert after[0] is states[0]
+    assert after[1] == demo.forward([2, 3])[1]
+
+
+def test_a_batch_of_nothing(demo: LanguageModel) -> None:
+    logits, states = demo.forward_batch([])
+    assert logits.shape == (0, 256)
+    assert states == []
+
+
+def test_a_batch_that_is_refused_changes_nothing(demo: LanguageModel) -> None:
+    states = [demo.initial_state(), demo.initial_state()]
+    with pytest.raises(TokenError, match=r"sequence 1: tokens\[1\]: expected 0 to 255, got 300"):
+        demo.forward_batch([[1], [2, 300]], states, in_place=True)
+    with pytest.raises(TokenError, match="sequence 0: tokens: expected an integer or at least one"):
+        demo.forward_batch([[], [1]])
+    with pytest.raises(ConfigError, match="forward_batch: expected 2 states, one a sequence, got 1"):
+        demo.forward_batch([1, 2], states[:1])
+    with pytest.raises(ConfigError, match="expected a state of its own for each sequence in place, got one twice"):
+        demo.forward_batch([1, 2], [states[0]] * 2, in_place=True)
+    with pytest.raises(StateError, match="sequence 1: state: expected a State or None, got dict"):
+        demo.forward_batch([1, 2], [None, {}])  # type: ignore[list-item]
+    assert states[0] == states[1] == demo.initial_state()
+    model = random_model()
+    broken = {key: p.array.copy() for key, p in model.parameters.items()}
+    broken["emb.weight"][7, 5] = np.nan
+    with pytest.raises(NumericalError, match=r"sequence 1: token 7 at 1: its row of emb\.weight is not finite"):
+        LanguageModel(model.config, broken).forward_batch([[1, 2], [3, 7], [4]])
+
+
 # --- bad input ---
 
 
@@ -391,6 +441,20 @@ def test_a_file_replaced_under_its_map(demo_checkpoint: Path, tmp_path: Path) ->
     (tmp_path / "other").write_bytes(b"other")
     (tmp_path / "other").replace(path)
     assert (model.forward(1)[0] == expected).all()
+
+
+def test_an_interrupt_in_the_middle_of_a_long_prefill(demo: LanguageModel) -> None:
+    """It is heard between blocks of tokens, and leaves the state as it was, in place or not."""
+    _, state = demo.forward([65])
+    before = state.copy()
+    handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        with pytest.raises(KeyboardInterrupt):
+            demo.forward(np.full(5_000_000, 65), state, in_place=True)
+    finally:
+        signal.signal(signal.SIGALRM, handler)
+    assert state == before
 
 
 def test_too_little_memory_is_said_before_loading(demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:

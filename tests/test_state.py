@@ -77,3 +77,11 @@ def test_layer_state_holds_its_row() -> None:
     layer = LayerState(FIELDS, row)
     assert layer.data is row
     assert layer["s"].tolist() == [[3, 4], [5, 6]]
+
+
+def test_states_of_other_fields_are_not_equal() -> None:
+    data = np.zeros((2, 4), np.float32)
+    one = State("rwkv4", [StateField("a", (4,), 0.0)], data)
+    assert one == State("rwkv4", [StateField("a", (4,), 0.0)], data.copy())
+    assert one != State("rwkv4", [StateField("b", (4,), 0.0)], data)
+    assert one != State("rwkv4", [StateField("a", (2, 2), 0.0)], data)

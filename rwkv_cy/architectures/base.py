@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.config import Config
@@ -31,8 +32,15 @@ class LayerKernel(Protocol):
         """The compiled channel mix, on its own."""
         ...
 
-    def forward(self, x: npt.NDArray[Any], state: npt.NDArray[Any], workspace: Any, num_threads: int) -> None:
-        """Run the layer over `x` (time, d_model) in place, moving `state` (flat, of this layer) on in place."""
+    def forward(
+        self,
+        x: npt.NDArray[Any],
+        states: npt.NDArray[Any],
+        starts: npt.NDArray[np.intp],
+        workspace: Any,
+        num_threads: int,
+    ) -> None:
+        """Run the layer over the sequences in `x` (tokens, d_model) in place, moving their `states` on in place."""
         ...
 
 

@@ -19,6 +19,10 @@ from rwkv_cy.parameters import TensorInfo, check_buffer
 __all__ = ["RawSource", "RawTensor", "check_buffer"]
 
 
+#: Tied matrices share their bytes. Many tensors over the same bytes would make a small file a job of days.
+_MOST_SHARED = 4
+
+
 @dataclass(frozen=True)
 class RawTensor:
     """A tensor, and where its first byte stands in the file; its elements follow in C order."""
@@ -44,7 +48,7 @@ class RawSource:
     Raises
     ------
     FormatError
-        If a tensor leaves the file.
+        If a tensor leaves the file, or too many share their bytes.
     """
 
     def __init__(
@@ -61,6 +65,12 @@ class RawSource:
                     f"{file.path}: {name}: expected its bytes within the {file.size} of the file, got "
                     f"{tensor.offset} to {end}; the file is cut short or damaged: download or copy it again"
                 )
+        total = sum(tensor.info.source_nbytes for tensor in tensors.values())
+        if total > _MOST_SHARED * file.size:
+            raise FormatError(
+                f"{file.path}: expected tensors with bytes of their own, got {total} bytes of them in a file of "
+                f"{file.size}; save the weights anew, each with its own storage"
+            )
         self.path = file.path
         self.format = format
         self.metadata: Mapping[str, str] = own_metadata(metadata)

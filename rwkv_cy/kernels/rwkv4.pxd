@@ -4,6 +4,16 @@ from rwkv_cy.kernels.dispatch cimport rk_ops
 from rwkv_cy.kernels.matrix cimport Matrix
 
 
+# Tokens begin .. end of a batch belong to one sequence; the pointers lead to the parts of its state that a mix moves on.
+cdef struct Segment:
+    Py_ssize_t begin
+    Py_ssize_t end
+    char *xx
+    char *aa
+    char *bb
+    char *pp
+
+
 cdef class TimeMix:
     cdef Matrix key, value, receptance, output
     cdef const char *decay           # (d_att,), -exp(time_decay)
@@ -16,8 +26,8 @@ cdef class TimeMix:
     cdef size_t itemsize
 
     cdef size_t scratch_bytes(self, const rk_ops *ops, Py_ssize_t tokens, int num_threads) noexcept nogil
-    cdef void run(self, const rk_ops *ops, const char *x, Py_ssize_t tokens, char *scratch, int num_threads,
-                  char *xx, char *aa, char *bb, char *pp, char *y) noexcept nogil
+    cdef void run(self, const rk_ops *ops, const char *x, Py_ssize_t tokens, const Segment *segments, Py_ssize_t count,
+                  char *scratch, int num_threads, char *y) noexcept nogil
 
 
 cdef class ChannelMix:
@@ -29,5 +39,5 @@ cdef class ChannelMix:
     cdef size_t itemsize
 
     cdef size_t scratch_bytes(self, const rk_ops *ops, Py_ssize_t tokens, int num_threads) noexcept nogil
-    cdef void run(self, const rk_ops *ops, const char *x, Py_ssize_t tokens, char *scratch, int num_threads,
-                  char *xx, char *y) noexcept nogil
+    cdef void run(self, const rk_ops *ops, const char *x, Py_ssize_t tokens, const Segment *segments, Py_ssize_t count,
+                  char *scratch, int num_threads, char *y) noexcept nogil

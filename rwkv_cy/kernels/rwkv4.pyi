@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.kernels.matrix import Workspace
@@ -43,4 +44,11 @@ class Layer:
     def d_model(self) -> int: ...
     @property
     def state_size(self) -> int: ...
-    def forward(self, x: npt.NDArray[Any], state: npt.NDArray[Any], workspace: Workspace, num_threads: int) -> None: ...
+    def forward(
+        self,
+        x: npt.NDArray[Any],
+        states: npt.NDArray[Any],
+        starts: npt.NDArray[np.intp],
+        workspace: Workspace,
+        num_threads: int,
+    ) -> None: ...

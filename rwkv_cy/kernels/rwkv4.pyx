@@ -42,6 +42,25 @@ cdef int _check_threads(str what, int num_threads) except -1:
     return 0
 
 
+cdef void shift(const rk_ops *ops, const char *x, const Segment *segments, Py_ssize_t count, const char *mix,
+                Py_ssize_t width, size_t itemsize, int num_threads, char *y) noexcept nogil:
+    """Token shift of every sequence, each from its own last token."""
+    cdef const Segment *s
+    cdef size_t skip
+    cdef Py_ssize_t i
+    for i in range(count):
+        s = &segments[i]
+        skip = s.begin * width * itemsize
+        token_shift(ops, x + skip, s.xx, mix, s.end - s.begin, width, num_threads, y + skip)
+
+
+cdef void keep_last(const char *x, const Segment *segments, Py_ssize_t count, size_t row) noexcept nogil:
+    """Let every state remember the last token of its sequence."""
+    cdef Py_ssize_t i
+    for i in range(count):
+        memcpy(segments[i].xx, x + (segments[i].end - 1) * row, row)
+
+
 cdef class TimeMix:
     """Time mix: token shift, WKV, receptance gate, output matrix.
 
@@ -79,8 +98,8 @@ cdef class TimeMix:
         return (padded(tokens * self.d_model * self.itemsize) + 4 * padded(tokens * self.d_att * self.itemsize)
                 + product)
 
-    cdef void run(self, const rk_ops *ops, const char *x, Py_ssize_t tokens, char *scratch, int num_threads,
-                  char *xx, char *aa, char *bb, char *pp, char *y) noexcept nogil:
+    cdef void run(self, const rk_ops *ops, const char *x, Py_ssize_t tokens, const Segment *segments, Py_ssize_t count,
+                  char *scratch, int num_threads, char *y) noexcept nogil:
         cdef size_t att = padded(tokens * self.d_att * self.itemsize)
         cdef char *mixed = scratch                                          # (tokens, d_model)
         cdef char *r = mixed + padded(tokens * self.d_model * self.itemsize)  # (tokens, d_att) each
@@ -88,16 +107,23 @@ cdef class TimeMix:
         cdef char *v = k + att
         cdef char *rwkv = v + att
         cdef char *product = rwkv + att
+        cdef const Segment *s
+        cdef size_t skip
+        cdef Py_ssize_t i
         # r = R (x mix_r + xx (1 - mix_r)), and likewise k and v
-        token_shift(ops, x, xx, self.mix_r, tokens, self.d_model, num_threads, mixed)
+        shift(ops, x, segments, count, self.mix_r, self.d_model, self.itemsize, num_threads, mixed)
         self.receptance.matmul_nogil(ops, mixed, tokens, product, num_threads, r)
-        token_shift(ops, x, xx, self.mix_k, tokens, self.d_model, num_threads, mixed)
+        shift(ops, x, segments, count, self.mix_k, self.d_model, self.itemsize, num_threads, mixed)
         self.key.matmul_nogil(ops, mixed, tokens, product, num_threads, k)
-        token_shift(ops, x, xx, self.mix_v, tokens, self.d_model, num_threads, mixed)
+        shift(ops, x, segments, count, self.mix_v, self.d_model, self.itemsize, num_threads, mixed)
         self.value.matmul_nogil(ops, mixed, tokens, product, num_threads, v)
-        memcpy(xx, x + (tokens - 1) * self.d_model * self.itemsize, self.d_model * self.itemsize)
+        keep_last(x, segments, count, self.d_model * self.itemsize)
         # y = O (sigmoid(r) wkv(k, v))
-        wkv4(ops, self.decay, self.first, k, v, r, tokens, self.d_att, num_threads, aa, bb, pp, rwkv)
+        for i in range(count):
+            s = &segments[i]
+            skip = s.begin * self.d_att * self.itemsize
+            wkv4(ops, self.decay, self.first, k + skip, v + skip, r + skip, s.end - s.begin, self.d_att, num_threads,
+                 s.aa, s.bb, s.pp, rwkv + skip)
         self.output.matmul_nogil(ops, rwkv, tokens, product, num_threads, y)
 
     def forward(self, const floating[:, ::1] x, floating[::1] xx, floating[::1] aa, floating[::1] bb,
@@ -124,9 +150,10 @@ cdef class TimeMix:
         cdef const rk_ops *ops = active_ops(double_precision)
         cdef Workspace workspace = Workspace()
         workspace.ensure(self.scratch_bytes(ops, x.shape[0], num_threads))
+        cdef Segment whole = Segment(0, x.shape[0], <char *>&xx[0], <char *>&aa[0], <char *>&bb[0], <char *>&pp[0])
         with nogil:
-            self.run(ops, <const char *>&x[0, 0], x.shape[0], workspace.start, num_threads, <char *>&xx[0],
-                     <char *>&aa[0], <char *>&bb[0], <char *>&pp[0], <char *>&y[0, 0])
+            self.run(ops, <const char *>&x[0, 0], x.shape[0], &whole, 1, workspace.start, num_threads,
+                     <char *>&y[0, 0])
         return result
 
 
@@ -155,19 +182,19 @@ cdef class ChannelMix:
         return (2 * padded(tokens * self.d_model * self.itemsize) + padded(tokens * self.d_ffn * self.itemsize)
                 + product)
 
-    cdef void run(self, const rk_ops *ops, const char *x, Py_ssize_t tokens, char *scratch, int num_threads,
-                  char *xx, char *y) noexcept nogil:
+    cdef void run(self, const rk_ops *ops, const char *x, Py_ssize_t tokens, const Segment *segments, Py_ssize_t count,
+                  char *scratch, int num_threads, char *y) noexcept nogil:
         cdef size_t model = padded(tokens * self.d_model * self.itemsize)
         cdef char *mixed = scratch        # (tokens, d_model); holds the values later
         cdef char *r = mixed + model      # (tokens, d_model)
         cdef char *k = r + model          # (tokens, d_ffn)
         cdef char *product = k + padded(tokens * self.d_ffn * self.itemsize)
         # r = R (x mix_r + xx (1 - mix_r)), and likewise k
-        token_shift(ops, x, xx, self.mix_r, tokens, self.d_model, num_threads, mixed)
+        shift(ops, x, segments, count, self.mix_r, self.d_model, self.itemsize, num_threads, mixed)
         self.receptance.matmul_nogil(ops, mixed, tokens, product, num_threads, r)
-        token_shift(ops, x, xx, self.mix_k, tokens, self.d_model, num_threads, mixed)
+        shift(ops, x, segments, count, self.mix_k, self.d_model, self.itemsize, num_threads, mixed)
         self.key.matmul_nogil(ops, mixed, tokens, product, num_threads, k)
-        memcpy(xx, x + (tokens - 1) * self.d_model * self.itemsize, self.d_model * self.itemsize)
+        keep_last(x, segments, count, self.d_model * self.itemsize)
         # y += sigmoid(r) (V max(k, 0)^2)
         relu_squared(ops, tokens * self.d_ffn, num_threads, k)
         self.value.matmul_nogil(ops, k, tokens, product, num_threads, mixed)
@@ -194,8 +221,9 @@ cdef class ChannelMix:
         cdef const rk_ops *ops = active_ops(double_precision)
         cdef Workspace workspace = Workspace()
         workspace.ensure(self.scratch_bytes(ops, x.shape[0], num_threads))
+        cdef Segment whole = Segment(0, x.shape[0], <char *>&xx[0], NULL, NULL, NULL)
         with nogil:
-            self.run(ops, <const char *>&x[0, 0], x.shape[0], workspace.start, num_threads, <char *>&xx[0],
+            self.run(ops, <const char *>&x[0, 0], x.shape[0], &whole, 1, workspace.start, num_threads,
                      <char *>&y[0, 0])
         return result
 
@@ -243,51 +271,81 @@ cdef class Layer:
         if layer == 0:
             self.ln0_weight, self.ln0_bias = _pointer(self._norms[2][0]), _pointer(self._norms[2][1])
 
-    def forward(self, floating[:, ::1] x, floating[::1] state, Workspace workspace not None, int num_threads):
-        """Run over `x` (tokens, d_model) in place; `state`, this layer's row, is moved on in place.
+    def forward(self, floating[:, ::1] x, floating[:, ::1] states, const Py_ssize_t[::1] starts,
+                Workspace workspace not None, int num_threads):
+        """Run over the tokens of one sequence or several, in place; the states are moved on in place.
+
+        Parameters
+        ----------
+        x : numpy.ndarray
+            Shape (tokens, d_model): the sequences one after the other.
+        states : numpy.ndarray
+            Shape (sequences, state_size): this layer's row of each state.
+        starts : numpy.ndarray
+            Shape (sequences + 1,), intp: where each sequence begins, and at last the number of tokens; none is empty.
+        workspace : Workspace
+            Scratch memory to use again.
+        num_threads : int
+            Threads to use.
 
         Raises
         ------
         KernelError
-            If an array has another shape or type than the model, or there is not at least one thread.
+            If an array has another shape or type than the model, `starts` does not ascend from 0 to the number of
+            tokens, or there is not at least one thread.
         """
         cdef bint double_precision = sizeof(floating) == 8
         if sizeof(floating) != self.itemsize:
             raise KernelError(f"Layer: expected numbers of {self.itemsize} bytes, got {sizeof(floating)}")
         _check_threads("Layer", num_threads)
-        if x.shape[1] != self.d_model or state.shape[0] != self.state_size:
+        if x.shape[1] != self.d_model or states.shape[1] != self.state_size:
             raise KernelError(
-                f"Layer: expected x (tokens, {self.d_model}) and a state of {self.state_size}, "
-                f"got ({x.shape[0]}, {x.shape[1]}) and {state.shape[0]}"
+                f"Layer: expected x (tokens, {self.d_model}) and states of {self.state_size}, "
+                f"got ({x.shape[0]}, {x.shape[1]}) and {states.shape[1]}"
             )
-        if x.shape[0] == 0:
-            return
         cdef Py_ssize_t tokens = x.shape[0]
+        cdef Py_ssize_t count = states.shape[0]
+        cdef Py_ssize_t i
+        if starts.shape[0] != count + 1 or starts[0] != 0 or starts[count] != tokens:
+            raise KernelError(
+                f"Layer: expected {count + 1} starts from 0 to {tokens} for {count} sequences, got {list(starts)[:10]}"
+            )
+        for i in range(count):
+            if starts[i] >= starts[i + 1]:
+                raise KernelError(f"Layer: expected at least one token in sequence {i}, got none")
+        if count == 0:
+            return
         cdef const rk_ops *ops = active_ops(double_precision)
         cdef size_t stream = padded(tokens * self.d_model * self.itemsize)
-        workspace.ensure(2 * stream + max(self.time_mix.scratch_bytes(ops, tokens, num_threads),
-                                          self.channel_mix.scratch_bytes(ops, tokens, num_threads)))
+        cdef size_t table = padded(2 * count * sizeof(Segment))
+        workspace.ensure(table + 2 * stream + max(self.time_mix.scratch_bytes(ops, tokens, num_threads),
+                                                  self.channel_mix.scratch_bytes(ops, tokens, num_threads)))
+        cdef Segment *segments = <Segment *>workspace.start
+        for i in range(count):
+            self.place(<char *>&states[i, 0], starts[i], starts[i + 1], &segments[i], &segments[count + i])
         with nogil:
-            self.run(ops, <char *>&x[0, 0], tokens, <char *>&state[0], workspace.start, stream, num_threads)
+            self.run(ops, <char *>&x[0, 0], tokens, segments, count, workspace.start + table, stream, num_threads)
 
-    cdef void run(self, const rk_ops *ops, char *x, Py_ssize_t tokens, char *state, char *scratch, size_t stream,
-                  int num_threads) noexcept nogil:
+    cdef void place(self, char *state, Py_ssize_t begin, Py_ssize_t end, Segment *att, Segment *ffn) noexcept nogil:
+        """Say where the parts of one state lie: ffn_xx, att_xx, att_aa, att_bb, att_pp."""
+        cdef size_t model = self.d_model * self.itemsize
+        cdef size_t width = self.time_mix.d_att * self.itemsize
+        cdef char *aa = state + 2 * model
+        att[0] = Segment(begin, end, state + model, aa, aa + width, aa + 2 * width)
+        ffn[0] = Segment(begin, end, state, NULL, NULL, NULL)
+
+    cdef void run(self, const rk_ops *ops, char *x, Py_ssize_t tokens, const Segment *segments, Py_ssize_t count,
+                  char *scratch, size_t stream, int num_threads) noexcept nogil:
         cdef Py_ssize_t d = self.d_model
-        cdef size_t att = self.time_mix.d_att * self.itemsize
-        cdef char *ffn_xx = state
-        cdef char *att_xx = ffn_xx + d * self.itemsize
-        cdef char *att_aa = att_xx + d * self.itemsize
-        cdef char *att_bb = att_aa + att
-        cdef char *att_pp = att_bb + att
         cdef char *normed = scratch
         cdef char *mixed = normed + stream
         cdef char *rest = mixed + stream
         if self.ln0_weight != NULL:
             layer_norm(ops, x, self.ln0_weight, self.ln0_bias, self.eps, tokens, d, num_threads, x)
         layer_norm(ops, x, self.ln1_weight, self.ln1_bias, self.eps, tokens, d, num_threads, normed)
-        self.time_mix.run(ops, normed, tokens, rest, num_threads, att_xx, att_aa, att_bb, att_pp, mixed)
+        self.time_mix.run(ops, normed, tokens, segments, count, rest, num_threads, mixed)
         add(ops, mixed, tokens * d, num_threads, x)
         layer_norm(ops, x, self.ln2_weight, self.ln2_bias, self.eps, tokens, d, num_threads, normed)
-        self.channel_mix.run(ops, normed, tokens, rest, num_threads, ffn_xx, x)
+        self.channel_mix.run(ops, normed, tokens, segments + count, count, rest, num_threads, x)
         if self.halve:
             multiply(ops, 0.5, tokens * d, num_threads, x)

@@ -17,6 +17,11 @@ __all__ = ["WorldTokenizer", "packaged_vocabulary"]
 
 VOCABULARY_FILE = "rwkv_vocab_v20230424.txt"
 
+#: The published vocabulary has tokens of at most 128 bytes, 373,358 in all. Longer tokens make encoding slow (each is
+#: tried at each byte of a text), and each byte of them takes 70 of memory.
+MAX_TOKEN_BYTES = 1024
+MAX_TOTAL_BYTES = 4 << 20
+
 
 class WorldTokenizer:
     """The tokenizer of the RWKV World models, over bytes: any bytes go in, and come back the same.
@@ -33,8 +38,8 @@ class WorldTokenizer:
     Raises
     ------
     TokenizerError
-        If there are more or fewer, id 0 has bytes, two ids have the same, or one of the 256 bytes has no token
-        of its own (then some text could not be encoded).
+        If there are more or fewer, they are longer than any in use, id 0 has bytes, two ids have the same, or one of
+        the 256 bytes has no token of its own (then some text could not be encoded).
     """
 
     kind: str = "world"
@@ -46,6 +51,12 @@ class WorldTokenizer:
             raise TokenizerError(f"{name}: expected {WORLD_SIZE} ids, got {len(tokens)}")
         if tokens[0]:
             raise TokenizerError(f"{name}: expected no bytes for id 0, which ends a text, got {tokens[0][:20]!r}")
+        longest, total = max(map(len, tokens)), sum(map(len, tokens))
+        if longest > MAX_TOKEN_BYTES or total > MAX_TOTAL_BYTES:
+            raise TokenizerError(
+                f"{name}: expected tokens of at most {MAX_TOKEN_BYTES} bytes, {MAX_TOTAL_BYTES} in all, got {longest} "
+                f"and {total}; the vocabulary is none of RWKV World, get {VOCABULARY_FILE} anew"
+            )
         single = {token[0] for token in tokens if len(token) == 1}
         if len(single) != 256:
             missing = min(set(range(256)) - single)

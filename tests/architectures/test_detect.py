@@ -132,3 +132,10 @@ def test_a_layer_of_one_tensor_each_is_not_compared_with_whole_ones() -> None:
         SpecError, match=r"f: expected about \d+ parameters for 90000 layers, got 90003; the file is no"
     ):
         check_parameters(config, shapes, "f")
+
+
+def test_a_decay_of_one_column_is_not_5_2() -> None:
+    names = ("blocks.0.att.ln_x.weight", "blocks.0.att.gate.weight")
+    shapes = {**dict.fromkeys(names, (4,)), "blocks.0.att.time_decay": (2, 1)}
+    assert version_label(shapes) == "RWKV-5.1"
+    assert version_label({**shapes, "blocks.0.att.time_decay": (2, 2)}) == "RWKV-5.2"

@@ -85,6 +85,16 @@ def test_a_tensor_outside(path: Path, offset: int) -> None:
         RawSource(file, "raw", {"a": tensor("a", offset, (5,))}, {})
 
 
+def test_many_tensors_over_the_same_bytes(path: Path) -> None:
+    """As a pickle may claim: each alone is harmless, and reading all of them a job of days."""
+    with FileBytes(path) as file:
+        RawSource(file, "raw", {str(i): tensor(str(i), 0, (8,)) for i in range(5)}, {})
+        with pytest.raises(
+            FormatError, match="expected tensors with bytes of their own, got 192 bytes of them in a fil"
+        ):
+            RawSource(file, "raw", {str(i): tensor(str(i), 0, (8,)) for i in range(6)}, {})
+
+
 def test_truncation(source: RawSource, path: Path) -> None:
     with source:
         source.check()

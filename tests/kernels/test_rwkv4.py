@@ -16,6 +16,11 @@ from rwkv_cy.state import LayerState, State
 FIELDS = ("ffn_xx", "att_xx", "att_aa", "att_bb", "att_pp")
 
 
+def forward(layer: rwkv4.Layer, xs: np.ndarray, state: np.ndarray, workspace: Workspace, threads: int) -> None:
+    """Run one sequence."""
+    layer.forward(xs, state[np.newaxis], np.array([0, len(xs)], np.intp), workspace, threads)
+
+
 class Case:
     """A layer with random weights, its twin's weights, and a state that some tokens have gone through."""
 
@@ -85,7 +90,7 @@ def test_layer_against_the_twin(isa: str, real: str, layer: int, tokens: int) ->
     xs, state = case.xs(tokens), case.state()
     twin = case.twin_state(state)
     expected = reference.layer4(xs.astype(np.float64), twin, case.twin_weights, 1e-5, output_scale=0.5)
-    case.layer.forward(xs, state.data, Workspace(), 2)
+    forward(case.layer, xs, state.data, Workspace(), 2)
     case.assert_close(xs, expected)
     case.assert_state_close(state, twin)
 
@@ -96,10 +101,10 @@ def test_sequence_equals_single_steps_to_the_last_bit(isa: str, real: str) -> No
     single_state, single = state.data.copy(), xs.copy()
     workspace = Workspace()
     for t in range(len(single)):
-        case.layer.forward(single[t : t + 1], single_state, workspace, 1)
+        forward(case.layer, single[t : t + 1], single_state, workspace, 1)
     for threads in (1, 2, 7):
         sequence, sequence_state = xs.copy(), state.data.copy()
-        case.layer.forward(sequence, sequence_state, workspace, threads)
+        forward(case.layer, sequence, sequence_state, workspace, threads)
         assert sequence.tobytes() == single.tobytes()
         assert sequence_state.tobytes() == single_state.tobytes()
 
@@ -174,9 +179,17 @@ def test_nan_passes_through(isa: str) -> None:
     case = Case("f32")
     xs = case.xs(5)
     xs[2, 3] = np.nan
-    case.layer.forward(xs, case.state().data, Workspace(), 1)
+    forward(case.layer, xs, case.state().data, Workspace(), 1)
     assert np.isfinite(xs[:2]).all()
     assert np.isnan(xs[2:]).any(axis=1).all()
+
+
+def test_nan_passes_through_the_squared_relu(isa: str, real: str) -> None:
+    case = Case(real)
+    case.weights["ffn.key.weight"][3] = np.nan
+    parameters = {name: Parameter(array, real) for name, array in case.weights.items()}
+    y = rwkv4.ChannelMix(case.config, parameters, 1.0).forward(case.xs(2), case.state()["ffn_xx"])
+    assert np.isnan(y).all()
 
 
 def test_every_tensor_matters(real: str) -> None:
@@ -186,7 +199,7 @@ def test_every_tensor_matters(real: str) -> None:
     def run(weights: dict[str, np.ndarray]) -> np.ndarray:
         parameters = {name: Parameter(array, real) for name, array in weights.items()}
         out = xs.copy()
-        rwkv4.Layer(case.config, 0, parameters, 1.0).forward(out, state.copy(), Workspace(), 1)
+        forward(rwkv4.Layer(case.config, 0, parameters, 1.0), out, state.copy(), Workspace(), 1)
         return out
 
     usual = run(case.weights)
@@ -199,10 +212,10 @@ def test_every_tensor_matters(real: str) -> None:
 def test_what_is_refused() -> None:
     case = Case("f32")
     state, workspace = case.state(), Workspace()
-    with pytest.raises(KernelError, match=r"Layer: expected x \(tokens, 20\) and a state of 112, got \(1, 8\) and 112"):
-        case.layer.forward(np.zeros((1, 8), np.float32), state.data, workspace, 1)
+    with pytest.raises(KernelError, match=r"Layer: expected x \(tokens, 20\) and states of 112, got \(1, 8\) and 112"):
+        forward(case.layer, np.zeros((1, 8), np.float32), state.data, workspace, 1)
     with pytest.raises(KernelError, match="Layer: expected numbers of 4 bytes, got 8"):
-        case.layer.forward(np.zeros((1, 20)), state.data.astype(np.float64), workspace, 1)
+        forward(case.layer, np.zeros((1, 20)), state.data.astype(np.float64), workspace, 1)
     rest = [state[name] for name in FIELDS[1:]]
     with pytest.raises(KernelError, match=r"TimeMix: expected \(tokens, 20\), got \(1, 8\)"):
         case.time_mix.forward(np.zeros((1, 8), np.float32), *rest)
@@ -215,20 +228,48 @@ def test_what_is_refused() -> None:
     with pytest.raises(KernelError, match="ChannelMix: expected numbers of 4 bytes, got 8"):
         case.channel_mix.forward(np.zeros((1, 20)), state["ffn_xx"].astype(np.float64))
     with pytest.raises(KernelError, match="Layer: expected at least one thread, got 0"):
-        case.layer.forward(np.zeros((9, 20), np.float32), state.data, workspace, 0)
+        forward(case.layer, np.zeros((9, 20), np.float32), state.data, workspace, 0)
     with pytest.raises(KernelError, match="TimeMix: expected at least one thread, got -1"):
         case.time_mix.forward(np.zeros((9, 20), np.float32), *rest, -1)
     with pytest.raises(KernelError, match="ChannelMix: expected at least one thread, got 0"):
         case.channel_mix.forward(np.zeros((9, 20), np.float32), state["ffn_xx"], 0)
     with pytest.raises(TypeError, match="Argument 'workspace' has incorrect type"):
-        case.layer.forward(np.zeros((9, 20), np.float32), state.data, None, 1)
+        forward(case.layer, np.zeros((9, 20), np.float32), state.data, None, 1)
+
+
+def test_sequences_side_by_side_equal_each_alone(isa: str, real: str) -> None:
+    case = Case(real, d_model=64, d_att=80, d_ffn=200)
+    lengths = [1, 7, 30, 1, 2]
+    parts, states = [case.xs(n) for n in lengths], [case.state().data for _ in lengths]
+    workspace = Workspace()
+    alone, alone_states = [part.copy() for part in parts], [state.copy() for state in states]
+    for part, state in zip(alone, alone_states, strict=True):
+        forward(case.layer, part, state, workspace, 1)
+    for threads in (1, 3):
+        xs, rows = np.concatenate(parts), np.array(states)
+        case.layer.forward(xs, rows, np.cumsum([0, *lengths], dtype=np.intp), workspace, threads)
+        assert xs.tobytes() == np.concatenate(alone).tobytes()
+        assert rows.tobytes() == np.array(alone_states).tobytes()
+
+
+def test_starts_that_are_none() -> None:
+    case = Case("f32")
+    xs, states, workspace = case.xs(4), np.array([case.state().data] * 2), Workspace()
+    before = states.copy()
+    for starts in ([0, 4], [0, 2, 5], [1, 2, 4], [0, 2, 3, 4]):
+        with pytest.raises(KernelError, match="Layer: expected 3 starts from 0 to 4 for 2 sequences"):
+            case.layer.forward(xs, states, np.array(starts, np.intp), workspace, 1)
+    for starts in ([0, 4, 4], [0, 0, 4]):
+        with pytest.raises(KernelError, match="Layer: expected at least one token in sequence [01], got none"):
+            case.layer.forward(xs, states, np.array(starts, np.intp), workspace, 1)
+    case.layer.forward(xs[:0], states[:0], np.zeros(1, np.intp), workspace, 1)
+    assert (states == before).all()
 
 
 def test_no_tokens() -> None:
     case = Case("f32")
     state = case.state()
     before = state.data.copy()
-    case.layer.forward(np.empty((0, 20), np.float32), state.data, Workspace(), 1)
     assert case.time_mix.forward(np.empty((0, 20), np.float32), *(state[name] for name in FIELDS[1:])).shape == (0, 20)
     assert case.channel_mix.forward(np.empty((0, 20), np.float32), state["ffn_xx"]).shape == (0, 20)
     assert (state.data == before).all()

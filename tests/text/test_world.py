@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rwkv_cy.errors import MissingDependencyError, TokenError, TokenizerError
 from rwkv_cy.text import world as world_module
 from rwkv_cy.text.vocabulary import WORLD_SIZE
-from rwkv_cy.text.world import VOCABULARY_FILE, WorldTokenizer, packaged_vocabulary
+from rwkv_cy.text.world import MAX_TOKEN_BYTES, VOCABULARY_FILE, WorldTokenizer, packaged_vocabulary
 from text.samples import world_tokens
 
 WORLD = WorldTokenizer(world_tokens())
@@ -44,6 +44,19 @@ def test_the_longest_token_wins() -> None:
     ids = {token: i for i, token in enumerate(world_tokens())}
     assert WORLD.encode(" In the") == [ids[b" In the"]]
     assert WORLD.encode("In the he") == [ids[b"In"], ids[b" the"], ids[b" "], ids[b"he"]]
+
+
+def test_tokens_far_longer_than_any_in_use() -> None:
+    """Each would be tried at each byte of a text, and take 70 bytes of memory for each of its own."""
+    tokens = world_tokens()
+    tokens[-1] = b"a" * MAX_TOKEN_BYTES
+    WorldTokenizer(tokens)
+    tokens[-1] += b"a"
+    with pytest.raises(TokenizerError, match=r"v: expected tokens of at most 1024 bytes, 4194304 in all, got 1025 and"):
+        WorldTokenizer(tokens, "v")
+    many = [b"", *(bytes([b]) for b in range(256)), *(b"%065d" % i for i in range(257, WORLD_SIZE))]
+    with pytest.raises(TokenizerError, match=r"expected tokens of at most .* got 65 and 4243391; the vocabulary is"):
+        WorldTokenizer(many)
 
 
 def test_characters_over_several_tokens() -> None:

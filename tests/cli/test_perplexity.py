@@ -1,0 +1,44 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import Run
+from rwkv_cy.convert import convert
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    path = tmp_path / "text"
+    path.write_bytes(b"In the beginning God created the heaven and the earth.")
+    return path
+
+
+def test_a_text(run: Run, demo_checkpoint: Path, text: Path) -> None:
+    result = run("perplexity", demo_checkpoint, text, "--json", "--threads", 1)
+    assert result.code == 0
+    values = json.loads(result.out)
+    assert values["tokens"] == 53
+    assert 1 < values["perplexity"] < 3
+    plain = run("perplexity", demo_checkpoint, text)
+    assert f"perplexity        {values['perplexity']:.6g}\n" in plain.out
+    assert "tokens predicted  53\n" in plain.out
+    anew = json.loads(run("perplexity", demo_checkpoint, text, "--window", 10, "--json").out)
+    assert anew["perplexity"] > values["perplexity"]
+    double = json.loads(run("perplexity", demo_checkpoint, text, "--dtype", "f64", "--json").out)
+    assert double["perplexity"] == pytest.approx(values["perplexity"], rel=1e-5)
+
+
+def test_a_text_that_is_not_there(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
+    result = run("perplexity", demo_checkpoint, tmp_path / "none")
+    assert result.code == 3
+    assert "none: cannot read it: No such file or directory" in result.err
+
+
+def test_a_model_without_a_tokenizer(run: Run, small: Path, text: Path, tmp_path: Path) -> None:
+    convert(small, tmp_path / "m.h5", tokenizer="none")
+    result = run("perplexity", tmp_path / "m.h5", text)
+    assert result.code == 1
+    assert "name it with --tokenizer" in result.err

@@ -1,0 +1,49 @@
+"""Sources: what the Config of a model takes from the file beside the shapes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from formats import foreign
+from rwkv_cy.convert import convert
+from rwkv_cy.errors import FormatError
+from rwkv_cy.language_model import load
+from rwkv_cy.sources import open_source, source_config
+
+
+def folder(path: Path, epsilon: object) -> Path:
+    path.mkdir()
+    (path / "config.json").write_text(json.dumps({"model_type": "rwkv", "layer_norm_epsilon": epsilon}))
+    (path / "model.safetensors").write_bytes(foreign.safetensors_bytes(foreign.huggingface_parameters()))
+    return path
+
+
+def test_eps_of_a_hugging_face_folder_is_used_and_kept(tmp_path: Path) -> None:
+    source, target = folder(tmp_path / "hf", 0.25), tmp_path / "model.h5"
+    model = load(source)
+    assert model.config.layer_norm_eps == 0.25
+    convert(source, target)
+    converted = load(target)
+    assert converted.config == model.config
+    logits, _ = model.forward([1, 2])
+    assert (converted.forward([1, 2])[0] == logits).all()
+    assert (load(folder(tmp_path / "usual", 1e-5)).forward([1, 2])[0] != logits).any()
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "message"),
+    [
+        ("small", "hf: layer_norm_epsilon: expected a number, got 'small'; the file is damaged"),
+        ("nan", r"hf: Config\.layer_norm_eps: expected a positive number, got nan; the file is damaged"),
+        (-1.0, r"hf: Config\.layer_norm_eps: expected a positive number, got -1\.0; the file is damaged"),
+    ],
+)
+def test_an_impossible_eps_is_refused(tmp_path: Path, epsilon: object, message: str) -> None:
+    with (
+        pytest.raises(FormatError, match=message),
+        open_source(folder(tmp_path / "hf", epsilon)) as source,
+    ):
+        source_config(source)
