@@ -5,6 +5,7 @@ HDF5 writes nothing but its own metadata, and only into space that has been rese
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ __all__ = ["Skeleton", "build_skeleton"]
 #: From this size on a dataset begins at a whole page. HDF5's own objects are smaller, and so lie close.
 _ALIGN_FROM = 512
 _TRIES = 4
+_numbers = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,8 @@ def _empty_file() -> bytes:
     access.set_fapl_core(PAGE, False)
     creation = h5p.create(h5p.FILE_CREATE)
     creation.set_obj_track_times(False)
-    file = h5f.create(b"in memory", h5f.ACC_TRUNC, fcpl=creation, fapl=access)
+    # HDF5 tells files in memory apart by name alone, and two threads may be here at once.
+    file = h5f.create(b"in memory %d" % next(_numbers), h5f.ACC_TRUNC, fcpl=creation, fapl=access)
     h5f.flush(file)
     image: bytes = file.get_file_image()
     file.close()
