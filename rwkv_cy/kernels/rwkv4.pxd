@@ -4,7 +4,7 @@ from rwkv_cy.kernels.dispatch cimport rk_ops
 from rwkv_cy.kernels.matrix cimport Matrix
 
 
-# Tokens begin .. end of a batch belong to one sequence; the pointers lead to the parts of its state that a mix moves on.
+# Tokens begin .. end of a batch belong to one sequence; the pointers lead to parts of its state that a mix moves on.
 cdef struct Segment:
     Py_ssize_t begin
     Py_ssize_t end

@@ -13,6 +13,8 @@ from libc.string cimport memcpy
 
 from operator import index as as_index
 
+from numpy import bool_ as numpy_bool
+
 from rwkv_cy.errors import KernelError, TokenError
 from rwkv_cy.kernels.double_array cimport DONE, LABEL_BITS, LABEL_MASK, TWINS, Unit, build_units
 
@@ -215,7 +217,7 @@ cdef Py_ssize_t checked(object token, Py_ssize_t position, Py_ssize_t limit) exc
     cdef int overflow = 0
     cdef long value
     if not PyLong_CheckExact(token):
-        if PyBool_Check(token):
+        if PyBool_Check(token) or isinstance(token, numpy_bool):
             raise TokenError(f"token {position}: expected an integer, got {token!r}")
         try:
             token = as_index(token)

@@ -134,7 +134,7 @@ def check_natural(name: str, value: object, high: int | None = None) -> None:
 
 def _token_ids(name: str, tokens: Iterable[int]) -> list[int]:
     try:
-        ids = [-1 if isinstance(token, bool) else index(token) for token in tokens]
+        ids = [-1 if isinstance(token, (bool, np.bool_)) else index(token) for token in tokens]
     except TypeError:
         raise GenerationError(f"{name}: expected token ids, got {tokens!r}") from None
     if any(token < 0 for token in ids):

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from operator import index
 
+import numpy as np
+
 from rwkv_cy.errors import TokenError
 
 __all__ = ["check_tokens"]
@@ -20,7 +22,7 @@ def check_tokens(tokens: Iterable[int], vocab_size: int, what: str = "token") ->
     """
     result = []
     for position, token in enumerate(tokens):
-        if isinstance(token, bool):
+        if isinstance(token, (bool, np.bool_)):  # before NumPy 2.3, index() takes the latter with a warning
             raise TokenError(f"{what} {position}: expected an integer, got {token!r}")
         try:
             number = index(token)

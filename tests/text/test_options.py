@@ -38,6 +38,7 @@ from rwkv_cy.text.sampling import Sampler
         ("no_repeat_ngram", "3", "no_repeat_ngram: expected an integer from 0, got '3'"),
         ("banned_tokens", [1, -1], r"banned_tokens: expected token ids from 0, got \[1, -1\]"),
         ("banned_tokens", [True], r"banned_tokens: expected token ids from 0, got \[True\]"),
+        ("banned_tokens", [np.bool_(True)], r"banned_tokens: expected token ids from 0, got "),
         ("banned_tokens", 3, "banned_tokens: expected token ids, got 3"),
         ("banned_tokens", "ab", "banned_tokens: expected token ids, got 'ab'"),
         ("banned_tokens", None, "banned_tokens: expected token ids, got None"),

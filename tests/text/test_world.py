@@ -81,7 +81,7 @@ def test_ids_outside(token: int) -> None:
         WORLD.decode_bytes([token])
 
 
-@pytest.mark.parametrize("token", [True, 98.0, None, "a"])
+@pytest.mark.parametrize("token", [True, np.bool_(True), 98.0, None, "a"])
 def test_ids_that_are_no_integers(token: Any) -> None:
     with pytest.raises(TokenError, match="token 1: expected an integer, got"):
         WORLD.decode([98, token])
