@@ -92,9 +92,6 @@ def load_parameters(
     except BaseException:
         source.close()
         raise
-    # A mapped file stays open: it is looked at before every forward, and closed when the model is let go.
-    if not mmap:
-        source.close()
     return loaded
 
 
@@ -113,13 +110,19 @@ def _load(
         config = replace(config, dtype="f64" if dtype == "f64" else "f32")
     specs = ARCHITECTURES[config.architecture].parameters(config)
     _check_memory(source, specs, dtype, mmap=mmap)
-    return Loaded(
+    parameters = {spec.name: _read(source, spec, dtype, mmap=mmap) for spec in specs}
+    loaded = Loaded(
         config,
-        {spec.name: _read(source, spec, dtype, mmap=mmap) for spec in specs},
+        parameters,
         _tokenizer_maker(source, tokenizer, config),
         source_fingerprint(source),
-        source.check if mmap else lambda: None,
+        source.check,
     )
+    # A mapped file stays open: it is looked at before every forward, and closed when the model is let go.
+    if not (mmap and any(_is_mapped(source, spec, parameters[spec.name].dtype) for spec in specs)):
+        loaded.check = lambda: None
+        source.close()
+    return loaded
 
 
 def resident_bytes(source: ParameterSource, specs: tuple[ParameterSpec, ...], dtype: str | None, *, mmap: bool) -> int:

@@ -11,6 +11,7 @@ import sys
 import threading
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -466,6 +467,18 @@ def test_a_file_cut_under_its_map(demo_checkpoint: Path, tmp_path: Path) -> None
     os.truncate(path, 100_000)
     with pytest.raises(FormatError, match=r"m\.pth: expected 2731579 bytes, got 100000"):
         model.forward(1)
+
+
+@pytest.mark.parametrize("how", [{"mmap": False}, {"dtype": "f32"}])
+def test_a_model_that_lies_in_memory_needs_its_file_no_more(
+    demo_checkpoint: Path, tmp_path: Path, how: dict[str, Any]
+) -> None:
+    path = tmp_path / "m.pth"
+    shutil.copy(demo_checkpoint, path)
+    model = load(path, **how)
+    expected, _ = model.forward(1)
+    os.truncate(path, 0)
+    assert (model.forward(1)[0] == expected).all()
 
 
 def test_a_file_replaced_under_its_map(demo_checkpoint: Path, tmp_path: Path) -> None:
