@@ -229,7 +229,12 @@ def stop(self, target, start, count):
 rwkv_cy.convert.Transfer.read = stop
 sys.exit(main(["convert", *sys.argv[2:], "--force"]))
 """
-    done = subprocess.run([sys.executable, "-c", program, str(number), small, target], timeout=60, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(int(number)), small, target],
+        timeout=60,
+        check=False,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # ignored where the tests run in the background
+    )
     assert done.returncode == code
     assert target.read_bytes() == b"older"
     assert {path.name for path in tmp_path.iterdir()} == {"t", small.name}
