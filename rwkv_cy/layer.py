@@ -38,70 +38,62 @@ def activations(xs: npt.ArrayLike, config: Config, ndim: int, what: str) -> npt.
     return np.ascontiguousarray(array, dtype=dtype)
 
 
-class TimeMix:
+class _Mix:
+    """What both mixes of a layer share: input and state are checked, the compiled mix does the rest."""
+
+    #: Fields of the layer's state that the mix moves on.
+    fields: tuple[str, ...]
+
+    def __init__(self, config: Config, kernel: Any) -> None:
+        self._config = config
+        self._kernel = kernel
+
+    def forward(self, xs: npt.ArrayLike, state: LayerState, *, num_threads: int | None = None) -> npt.NDArray[Any]:
+        """Return the mix of `xs`; `state` is moved on in place.
+
+        Parameters
+        ----------
+        xs : array_like
+            Normed input, shape (time, d_model).
+        state : LayerState
+            Of this layer; its fields of the mix's own are changed in place.
+        num_threads : int, optional
+            Threads to use.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (time, d_model), float32 or float64 as the model.
+
+        Raises
+        ------
+        ConfigError
+            If `xs` has another shape.
+        StateError
+            If `state` is of another model.
+        """
+        x = activations(xs, self._config, 2, f"{type(self).__name__}.forward")
+        own = _fields(state, self._config, *self.fields)
+        result: npt.NDArray[Any] = self._kernel.forward(x, *own, resolve_num_threads(num_threads))
+        return result
+
+
+class TimeMix(_Mix):
     """Time mix of one layer: from normed vectors to what is added to the residual stream.
 
-    Obtained as ``layer.time_mix``.
+    Obtained as ``layer.time_mix``; it moves the ``att_`` fields of a state on.
     """
 
-    def __init__(self, config: Config, kernel: Any) -> None:
-        self._config = config
-        self._kernel = kernel
-
-    def forward(self, xs: npt.ArrayLike, state: LayerState, *, num_threads: int | None = None) -> npt.NDArray[Any]:
-        """Return the time mix of `xs`; `state` is moved on in place.
-
-        Parameters
-        ----------
-        xs : array_like
-            Normed input, shape (time, d_model).
-        state : LayerState
-            Of this layer; its ``att_`` fields are changed in place.
-        num_threads : int, optional
-            Threads to use.
-
-        Returns
-        -------
-        numpy.ndarray
-            Shape (time, d_model), float32 or float64 as the model.
-        """
-        x = activations(xs, self._config, 2, "TimeMix.forward")
-        fields = _fields(state, self._config, "att_xx", "att_aa", "att_bb", "att_pp")
-        result: npt.NDArray[Any] = self._kernel.forward(x, *fields, resolve_num_threads(num_threads))
-        return result
+    fields = ("att_xx", "att_aa", "att_bb", "att_pp")
 
 
-class ChannelMix:
+class ChannelMix(_Mix):
     """Channel mix of one layer: from normed vectors to what is added to the residual stream.
 
-    Obtained as ``layer.channel_mix``.
+    Obtained as ``layer.channel_mix``; it moves ``ffn_xx`` of a state on.
     """
 
-    def __init__(self, config: Config, kernel: Any) -> None:
-        self._config = config
-        self._kernel = kernel
-
-    def forward(self, xs: npt.ArrayLike, state: LayerState, *, num_threads: int | None = None) -> npt.NDArray[Any]:
-        """Return the channel mix of `xs`; `state` is moved on in place.
-
-        Parameters
-        ----------
-        xs : array_like
-            Normed input, shape (time, d_model).
-        state : LayerState
-            Of this layer; its ``ffn_xx`` is changed in place.
-        num_threads : int, optional
-            Threads to use.
-
-        Returns
-        -------
-        numpy.ndarray
-            Shape (time, d_model), float32 or float64 as the model.
-        """
-        x = activations(xs, self._config, 2, "ChannelMix.forward")
-        fields = _fields(state, self._config, "ffn_xx")
-        result: npt.NDArray[Any] = self._kernel.forward(x, *fields, resolve_num_threads(num_threads))
-        return result
+    fields = ("ffn_xx",)
 
 
 def _fields(state: LayerState, config: Config, *names: str) -> list[npt.NDArray[Any]]:
