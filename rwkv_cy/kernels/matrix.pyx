@@ -109,7 +109,8 @@ def unpack(const unsigned char[:, :, ::1] packed, dtype, shape):
         raise KernelError(f"unpack: expected a dtype of {', '.join(QUANTIZED_TYPES)}, got {dtype!r}")
     expected = QUANTIZED_TYPES[dtype].packed_shape(shape)
     if (packed.shape[0], packed.shape[1], packed.shape[2]) != expected:
-        raise KernelError(f"unpack: expected blocks {expected}, got {packed.shape[0], packed.shape[1], packed.shape[2]}")
+        got = packed.shape[0], packed.shape[1], packed.shape[2]
+        raise KernelError(f"unpack: expected blocks {expected}, got {got}")
     result = np.empty(shape, dtype=np.float32)
     cdef float[:, ::1] out = result
     cdef int code = _CODES[dtype]
@@ -223,7 +224,7 @@ cdef class Matrix:
 
 
 def make_matrix(parameter, real, scale=1.0):
-    """Return a parameter as a Matrix for activations of type `real` ("f32" or "f64"), widened where that asks for it."""
+    """Return a parameter as a Matrix for activations of type `real` ("f32" or "f64"), widened where that asks so."""
     array, dtype = parameter.array, parameter.dtype
     if dtype in QUANTIZED_TYPES:
         if real == "f32":

@@ -12,7 +12,7 @@ from libc.string cimport memcpy
 from rwkv_cy.kernels.dispatch cimport (
     active_ops, add, add_gated, layer_norm, multiply, relu_squared, rk_ops, token_shift, wkv4,
 )
-from rwkv_cy.kernels.matrix cimport Matrix, Workspace, padded
+from rwkv_cy.kernels.matrix cimport Workspace, padded
 
 
 cdef const char *_pointer(array):
