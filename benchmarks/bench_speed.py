@@ -16,7 +16,7 @@ from benchmarks.report import Report, median, ratio
 from benchmarks.worker import Worker
 from rwkv_cy import Config
 from rwkv_cy.architectures import ARCHITECTURES
-from rwkv_cy.dtypes import storage_type
+from rwkv_cy.dtypes import GROUP_ROWS, QUANTIZED_TYPES, storage_type
 
 _DECODED = 16
 _PREFILLS = (128, 512)
@@ -63,11 +63,19 @@ def measure(
     return found, {row: float(np.sqrt(np.mean((own - exact) ** 2))) / scale for row, own in logits.items()}
 
 
+def bytes_per_weight(dtype: str) -> float:
+    """Return the bytes that a weight takes, the steps of its block included."""
+    if dtype in QUANTIZED_TYPES:
+        quantized = QUANTIZED_TYPES[dtype]
+        return quantized.block_bytes / (quantized.columns * GROUP_ROWS)
+    return storage_type(dtype).itemsize
+
+
 def best_times(config: Config, dtype: str, bound: limits.Limits) -> tuple[float, float]:
     """Return the seconds a token that the limits allow: decode, where each weight is read once, and prefill in fp32."""
     specs = ARCHITECTURES[config.architecture].parameters(config)
     weights = {spec.name: float(np.prod(spec.shape)) for spec in specs if spec.role == "matrix"}
-    decode = sum(weights.values()) * storage_type(dtype).itemsize / bound.read_bytes
+    decode = sum(weights.values()) * bytes_per_weight(dtype) / bound.read_bytes
     # A prompt needs the logits of its last token only: the head is left out.
     prefill = 2 * (sum(weights.values()) - weights["head.weight"]) / bound.flops
     return decode, prefill
@@ -129,7 +137,7 @@ def report_of(
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_speed", description=__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="169m")
-    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=DTYPES)
+    parser.add_argument("--dtypes", nargs="+", choices=(*DTYPES, *QUANTIZED_TYPES), default=(*DTYPES, *QUANTIZED_TYPES))
     parser.add_argument("--threads", nargs="+", type=int, default=(1, 2))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of the checkpoints and the model files")
