@@ -131,7 +131,7 @@ test-sanitizers: $(BUILT) $(VENV)/.extra-test ## the thread pool under ThreadSan
 		tests/c/stress_threads.c rwkv_cy/kernels/csrc/threads_pool.c -pthread -o build/sanitizers/stress_threads
 	@build/sanitizers/stress_threads
 	@CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined -g" LDFLAGS="-fsanitize=address,undefined" \
-		$(BIN)/python setup.py --quiet build \
+		ASAN_OPTIONS=detect_leaks=0 $(BIN)/python setup.py --quiet build \
 		--build-base build/sanitizers --build-lib build/sanitizers/lib
 	@LD_PRELOAD="$$($(or $(CC),cc) -print-file-name=libasan.so) $$($(or $(CC),cc) -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=build/sanitizers/lib \

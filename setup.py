@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -113,13 +114,15 @@ class BuildExt(build_ext):
         if THREADS == "none":
             return "none", [], []
         program, ways = PROBES[THREADS]
+        # The linker's command has them for extensions, and not for programs.
+        link_with = shlex.split(os.environ.get("LDFLAGS", ""))
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder, "probe.c")
             source.write_text(program)
             for compile_flags, link_flags in ways:
                 steps = (
                     [*self.compiler.compiler_so, *compile_flags, "-c", source, "-o", f"{folder}/probe.o"],
-                    [*self.compiler.linker_exe, f"{folder}/probe.o", *link_flags, "-o", f"{folder}/probe"],
+                    [*self.compiler.linker_exe, f"{folder}/probe.o", *link_with, *link_flags, "-o", f"{folder}/probe"],
                     [f"{folder}/probe"],
                 )
                 try:
