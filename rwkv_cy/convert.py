@@ -144,7 +144,10 @@ def convert(
     with open_source(source) as opened, SourceHash(opened.files) as source_hash:
         plan = make_plan(opened, target, dtype, tokenizer, requantize=requantize)
         transfer = Transfer(opened, plan.nbytes, progress)
-        wanted = [replace(opened.info(tensor.name), dtype=tensor.dtype) for tensor in plan.tensors]
+        wanted = [
+            replace(opened.info(tensor.name), dtype=tensor.dtype, transposed=tensor.transposed)
+            for tensor in plan.tensors
+        ]
         header = _header(plan, source_fingerprint(opened))
 
         digest: list[str] = []

@@ -15,6 +15,7 @@ cdef extern from "rk.h" nogil:
         Py_ssize_t cols
         int dtype
         double scale
+        int transposed
 
     ctypedef struct rk_ops:
         Py_ssize_t lanes
@@ -23,6 +24,8 @@ cdef const rk_ops *active_ops(bint double_precision) except NULL
 
 cdef void quantize(const float *w, Py_ssize_t rows, Py_ssize_t cols, int dtype, void *out) noexcept nogil
 cdef void dequantize(const void *packed, Py_ssize_t rows, Py_ssize_t cols, int dtype, float *w) noexcept nogil
+cdef void transpose(const void *array, size_t itemsize, size_t rows, size_t cols, size_t stride, size_t out_stride,
+                    void *out) noexcept nogil
 cdef size_t matmul_scratch(const rk_ops *ops, size_t itemsize, const rk_matrix *m, Py_ssize_t tokens,
                            int num_threads) noexcept nogil
 cdef void matmul(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const void *x, Py_ssize_t tokens,

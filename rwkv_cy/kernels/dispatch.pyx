@@ -16,6 +16,7 @@ cdef extern from "rk.h" nogil:
     const char *rk_built(int i)
     void rk_quantize(const float *, Py_ssize_t, Py_ssize_t, int, void *)
     void rk_dequantize(const void *, Py_ssize_t, Py_ssize_t, int, float *)
+    void rk_transpose(const void *, size_t, size_t, size_t, size_t, void *, size_t)
     size_t rk_matmul_scratch(const rk_ops *, size_t, const rk_matrix *, Py_ssize_t, int)
     void rk_matmul(const rk_ops *, size_t, const rk_matrix *, const void *, Py_ssize_t, void *, void *, int)
     void rk_layer_norm(const rk_ops *, const void *, const void *, const void *, double, Py_ssize_t, Py_ssize_t,
@@ -103,6 +104,11 @@ cdef void quantize(const float *w, Py_ssize_t rows, Py_ssize_t cols, int dtype, 
 
 cdef void dequantize(const void *packed, Py_ssize_t rows, Py_ssize_t cols, int dtype, float *w) noexcept nogil:
     rk_dequantize(packed, rows, cols, dtype, w)
+
+
+cdef void transpose(const void *array, size_t itemsize, size_t rows, size_t cols, size_t stride, size_t out_stride,
+                    void *out) noexcept nogil:
+    rk_transpose(array, itemsize, rows, cols, stride, out, out_stride)
 
 
 cdef size_t matmul_scratch(const rk_ops *ops, size_t itemsize, const rk_matrix *m, Py_ssize_t tokens,

@@ -1,4 +1,5 @@
 /* Each operation of a layer, shared among threads: what is split, and into pieces of what size. */
+#include "columns.h"
 #include "quant.h"
 
 /* A piece of work should take some microseconds, or waking a thread costs more than it brings. */
@@ -18,6 +19,7 @@ typedef struct {
     void *y;
     char *packed, *scratch;
     size_t scratch_stride;
+    size_t itemsize;
 } product;
 
 static void rows_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
@@ -39,6 +41,15 @@ static void panels_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thre
     product *p = context;
     p->ops->panels(p->m, p->packed, p->tokens, p->y, p->m->rows, begin, end,
                    p->scratch + (size_t)thread * p->scratch_stride);
+}
+
+static void strips_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+{
+    product *p = context;
+    char *scratch = p->scratch + (size_t)thread * p->scratch_stride;
+    for (ptrdiff_t strip = begin; strip < end; strip++)
+        rk_strip_panels(p->ops, p->itemsize, p->m, p->packed, p->tokens, p->y, strip, scratch,
+                        scratch + rk_strip_bytes(p->m));
 }
 
 static void quantize_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
@@ -70,12 +81,12 @@ static void quantized_product(product *p, int threads)
 
 static ptrdiff_t padded_cols(const rk_ops *ops, ptrdiff_t cols) { return round_up(cols, ops->lanes); }
 
-/* Bytes of one thread's scratch: a packed panel, and the accumulators of all tokens. */
-static size_t thread_scratch(const rk_ops *ops, size_t itemsize, ptrdiff_t tokens, ptrdiff_t cols)
+/* Bytes of one thread's scratch: a packed panel, the accumulators of all tokens, and a strip of a transposed matrix. */
+static size_t thread_scratch(const rk_ops *ops, size_t itemsize, ptrdiff_t tokens, const rk_matrix *m)
 {
-    ptrdiff_t panel = padded_cols(ops, cols) * ops->panel_rows;
+    ptrdiff_t panel = padded_cols(ops, m->cols) * ops->panel_rows;
     ptrdiff_t waiting = round_up(tokens, ops->panel_tokens) * ops->panel_rows * ops->lanes;
-    return (size_t)round_up((panel + waiting) * (ptrdiff_t)itemsize, 4096);
+    return (size_t)round_up((panel + waiting) * (ptrdiff_t)itemsize, 4096) + (m->transposed ? rk_strip_bytes(m) : 0);
 }
 
 static size_t packed_bytes(const rk_ops *ops, size_t itemsize, ptrdiff_t tokens, ptrdiff_t cols)
@@ -86,17 +97,21 @@ static size_t packed_bytes(const rk_ops *ops, size_t itemsize, ptrdiff_t tokens,
 size_t rk_matmul_scratch(const rk_ops *ops, size_t itemsize, const rk_matrix *m, ptrdiff_t tokens, int threads)
 {
     if (is_quantized(m)) return (size_t)(tokens * rk_q_blocks(m->dtype, m->cols) * rk_x_bytes(m->dtype));
-    if (tokens < RK_PACK_TOKENS) return 0;
+    if (tokens < RK_PACK_TOKENS) return m->transposed ? rk_columns_scratch(m->cols, tokens) : 0;
     return packed_bytes(ops, itemsize, tokens, m->cols) +
-           (size_t)threads * thread_scratch(ops, itemsize, tokens, m->cols);
+           (size_t)threads * thread_scratch(ops, itemsize, tokens, m);
 }
 
 void rk_matmul(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y,
                void *scratch, int threads)
 {
-    product p = {ops, m, x, tokens, y, scratch, NULL, 0};
+    product p = {ops, m, x, tokens, y, scratch, NULL, 0, itemsize};
     if (is_quantized(m)) {
         quantized_product(&p, threads);
+        return;
+    }
+    if (m->transposed && tokens < RK_PACK_TOKENS) {
+        rk_columns(ops, itemsize, m, x, tokens, y, scratch, threads);
         return;
     }
     size_t weight_bytes = m->dtype == RK_F64 ? 8 : m->dtype == RK_F32 ? 4 : 2;
@@ -108,9 +123,13 @@ void rk_matmul(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const voi
     ptrdiff_t groups = (tokens + ops->panel_tokens - 1) / ops->panel_tokens;
     ptrdiff_t panels = (m->rows + ops->panel_rows - 1) / ops->panel_rows;
     p.scratch = p.packed + packed_bytes(ops, itemsize, tokens, m->cols);
-    p.scratch_stride = thread_scratch(ops, itemsize, tokens, m->cols);
+    p.scratch_stride = thread_scratch(ops, itemsize, tokens, m);
     rk_parallel(groups, at_least_one(PIECE_ELEMENTS / at_least_one(m->cols * ops->panel_tokens)), threads, pack_piece,
                 &p);
+    if (m->transposed) {
+        rk_parallel(rk_strips(m), 1, threads, strips_piece, &p);
+        return;
+    }
     ptrdiff_t work = at_least_one(m->cols * tokens * ops->panel_rows);
     rk_parallel(panels, at_least_one((ptrdiff_t)1000000 / work), threads, panels_piece, &p);
 }

@@ -10,13 +10,15 @@
 /* Storage types of a matrix. */
 enum { RK_F32 = 0, RK_F64 = 1, RK_F16 = 2, RK_BF16 = 3, RK_Q8 = 4, RK_Q4 = 5 };
 
-/* A weight matrix as it lies in memory: `rows` rows of `cols` elements, rows without gaps. */
+/* A weight matrix as it lies in memory, without gaps: `rows` rows of `cols` elements, or, transposed, `cols` columns of
+ * `rows` elements. */
 typedef struct {
     const void *data;
     ptrdiff_t rows;   /* outputs */
     ptrdiff_t cols;   /* inputs */
     int dtype;        /* RK_* */
     double scale;     /* a power of two that every product is multiplied by */
+    int transposed;   /* never for quantized ones */
 } rk_matrix;
 
 /* Everything that runs over `[begin, end)` of something, for one type of activations. Arrays are
@@ -37,6 +39,12 @@ typedef struct {
      * scratch: rk_panel_scratch() elements, of this thread alone. */
     void (*panels)(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy,
                    ptrdiff_t begin, ptrdiff_t end, void *scratch);
+
+    /* For transposed matrices: list the inputs of one token that are not zero, and return how many there are; the same
+     * product as `rows` for tiles begin..end of RK_TILE_ROWS outputs of that token (columns.h). */
+    ptrdiff_t (*list_nonzero)(const void *x, ptrdiff_t cols, int32_t *list);
+    void (*columns)(const rk_matrix *m, const void *x, const int32_t *list, ptrdiff_t count, void *y, ptrdiff_t begin,
+                    ptrdiff_t end);
 
     /* For quantized matrices, NULL where activations are double: lay tokens begin..end of x [tokens, cols] out for
      * `groups`, and the same product for groups begin..end of sixteen rows (quant.h). */
@@ -100,6 +108,10 @@ void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *
 /* Float weights [rows, cols] into quantized groups of `dtype` (RK_Q8, RK_Q4), and back (quantize.c). */
 void rk_quantize(const float *w, ptrdiff_t rows, ptrdiff_t cols, int dtype, void *out);
 void rk_dequantize(const void *packed, ptrdiff_t rows, ptrdiff_t cols, int dtype, float *w);
+
+/* out[c * out_stride + r] = in[r * in_stride + c], items of 2, 4 or 8 bytes; strides in items (transpose.c). */
+void rk_transpose(const void *in, size_t itemsize, size_t rows, size_t cols, size_t in_stride, void *out,
+                  size_t out_stride);
 
 /* Bytes of scratch that rk_matmul needs for so many tokens and threads. */
 size_t rk_matmul_scratch(const rk_ops *ops, size_t itemsize, const rk_matrix *m, ptrdiff_t tokens, int threads);

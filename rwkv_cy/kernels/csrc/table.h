@@ -15,6 +15,7 @@
 #define EXP rk_exp_f32
 #define SQRT sqrtf
 #include "matrix_body.h"
+#include "columns_body.h"
 #include "layer_body.h"
 #undef REAL
 #undef SUFFIX
@@ -34,6 +35,7 @@
 #define EXP rk_exp_f64
 #define SQRT sqrt
 #include "matrix_body.h"
+#include "columns_body.h"
 #include "layer_body.h"
 
 #define QT_f32 quantize_tokens
@@ -47,7 +49,8 @@
     {                                                                                                   \
         .lanes = RK_VECTOR_BYTES / sizeof(type), .panel_rows = RK_PANEL_ROWS,                           \
         .panel_tokens = RK_PANEL_TOKENS, .rows = rows_##suffix, .pack_tokens = pack_tokens_##suffix,    \
-        .panels = panels_##suffix, .layer_norm = layer_norm_##suffix,                                   \
+        .panels = panels_##suffix, .list_nonzero = list_nonzero_##suffix, .columns = columns_##suffix,  \
+        .layer_norm = layer_norm_##suffix,                                   \
         .token_shift = token_shift_##suffix, .wkv4 = wkv4_##suffix,                                     \
         .relu_squared = relu_squared_##suffix, .add_gated = add_gated_##suffix, .add = add_##suffix,    \
         .multiply = multiply_##suffix, .quantize_tokens = QT_##suffix, .groups = QG_##suffix                                                                   \
