@@ -96,8 +96,8 @@ def convert(
 ) -> ConversionReport:
     """Convert a checkpoint of any supported format into a model file.
 
-    Memory is bounded by a block of a tensor, or by sixteen rows of it, whatever the size of the model. The target
-    appears complete or not at all; the source is only read.
+    Memory is bounded by a block of a tensor, by sixteen rows of it, or by 32 MiB for a matrix that is stored
+    transposed, whatever the size of the model. The target appears complete or not at all; the source is only read.
 
     Parameters
     ----------

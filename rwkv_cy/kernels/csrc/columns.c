@@ -37,9 +37,11 @@ void rk_columns(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const vo
 {
     few f = {.ops = ops, .itemsize = itemsize, .m = m, .x = x, .y = y, .tokens = tokens, .lists = scratch};
     for (ptrdiff_t t = 0; t < tokens; t++)
-        f.counts[t] = ops->list_nonzero(f.x + (size_t)(t * m->cols) * itemsize, m->cols,
+        f.counts[t] = ops->list_nonzero(f.x + (size_t)(t * m->cols) * itemsize, m->dtype, m->cols,
                                         (int32_t *)scratch + t * list_items(m->cols));
-    rk_parallel((m->rows + RK_TILE_ROWS - 1) / RK_TILE_ROWS, 1, threads, tiles_piece, &f);
+    ptrdiff_t tiles = (m->rows + ops->tile_rows - 1) / ops->tile_rows;
+    /* Two tiles at a time read longer parts of a column; one at a time is shared more evenly. */
+    rk_parallel(tiles, threads == 1 || tiles >= 8 * (ptrdiff_t)threads ? 2 : 1, threads, tiles_piece, &f);
 }
 
 ptrdiff_t rk_strips(const rk_matrix *m) { return (m->rows + RK_STRIP_ROWS - 1) / RK_STRIP_ROWS; }

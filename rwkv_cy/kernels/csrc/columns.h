@@ -4,10 +4,8 @@
 
 #include "rk.h"
 
-/* Outputs that are computed together: their sums, a vector for each lane, stay in the first-level cache. */
-#define RK_TILE_ROWS 128
 /* Entries behind a list of nonzero inputs: so far ahead are weights asked for. */
-#define RK_NONZERO_PADDING 12
+#define RK_NONZERO_PADDING 16
 /* Rows that are transposed together for `panels`: whole panels on every instruction set. */
 #define RK_STRIP_ROWS 48
 

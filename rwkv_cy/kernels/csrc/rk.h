@@ -40,9 +40,11 @@ typedef struct {
     void (*panels)(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy,
                    ptrdiff_t begin, ptrdiff_t end, void *scratch);
 
-    /* For transposed matrices: list the inputs of one token that are not zero, and return how many there are; the same
-     * product as `rows` for tiles begin..end of RK_TILE_ROWS outputs of that token (columns.h). */
-    ptrdiff_t (*list_nonzero)(const void *x, ptrdiff_t cols, int32_t *list);
+    /* For transposed matrices: list the inputs of one token that are not zero, in the order in which weights of `dtype`
+     * are best read, and return how many there are; the same product as `rows` for tiles begin..end of that token, of
+     * tile_rows outputs each (columns.h). */
+    ptrdiff_t tile_rows;
+    ptrdiff_t (*list_nonzero)(const void *x, int dtype, ptrdiff_t cols, int32_t *list);
     void (*columns)(const rk_matrix *m, const void *x, const int32_t *list, ptrdiff_t count, void *y, ptrdiff_t begin,
                     ptrdiff_t end);
 
