@@ -31,6 +31,7 @@ from rwkv_cy.sources import open_source
 _SHARES = (0.0, 0.5, 0.7)
 _DECODED = 8
 _COUNTED = 2048
+_PAGE = 4096
 _SIGN = {"f32": np.uint32(1 << 31), "f16": np.uint16(1 << 15), "bf16": np.uint16(1 << 15)}
 
 
@@ -56,6 +57,15 @@ def count_zeros(tokens: int) -> list[float]:
     return list(model.shares.values())
 
 
+def _aligned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return a copy that begins with a page, as every matrix of a mapped model file does."""
+    memory = np.empty(array.nbytes + _PAGE, np.uint8)
+    start = -memory.ctypes.data % _PAGE
+    copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    copy[...] = array
+    return copy
+
+
 class Pair:
     """The two models, and the matrices that make the difference."""
 
@@ -70,10 +80,10 @@ class Pair:
             if spec.name.endswith((".ln2.bias", "ln1.weight", "ln0.weight", "ln_out.weight")):
                 numbers[:] = 1
             array = to_storage(numbers.astype(np.float32), "f32", dtype).reshape(spec.shape)
-            parameters[spec.name] = Parameter(array, dtype)
+            parameters[spec.name] = Parameter(_aligned(array), dtype)
         self.keys = [p.array for name, p in parameters.items() if name.endswith("ffn.key.weight")]
         turned = {
-            name: Parameter(transposed(p.array), dtype, transposed=True)
+            name: Parameter(_aligned(transposed(p.array)), dtype, transposed=True)
             for name, p in parameters.items()
             if name.endswith("ffn.value.weight")
         }

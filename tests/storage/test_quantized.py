@@ -142,9 +142,9 @@ FIELDS = "index: expected path, dtype, shape, offset and crc32"
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (swap(MATRIX + b",", b""), "expected the rows and columns of a quantized, .* got None for q8"),
-        (swap(MATRIX, b'"matrix_shape":[40]'), r"expected the rows and columns of a quantized, .* \(40,\)"),
-        (swap(MATRIX, b'"matrix_shape":[]'), r"expected the rows and columns of a quantized, .* got \(\)"),
+        (swap(MATRIX + b",", b""), "expected the rows and columns of a quantized .* got None for q8"),
+        (swap(MATRIX, b'"matrix_shape":[40]'), r"expected the rows and columns of a quantized .* \(40,\)"),
+        (swap(MATRIX, b'"matrix_shape":[]'), r"expected the rows and columns of a quantized .* got \(\)"),
         (swap(MATRIX, b'"matrix_shape":[0,70]'), "expected the rows and columns of a quantized"),
         (swap(MATRIX, b'"matrix_shape":[-40,70]'), "expected the rows and columns of a quantized"),
         (swap(MATRIX, b'"matrix_shape":[49,70]'), CONTRADICTION),

@@ -53,6 +53,7 @@ static inline __attribute__((always_inline)) void FN(column_tile)(const rk_matri
             const char *coming = data + (size_t)list[n + RK_NONZERO_PADDING] * stride;
             VEC xk = x[list[n]] - (VEC){0};
             for (size_t byte = 0; byte < asked; byte += 64) __builtin_prefetch(coming + byte);
+            __builtin_prefetch(coming + asked - 1); /* one line more, where they do not begin with one */
             for (ptrdiff_t v = 0; v < vectors; v++)
                 sum[v] = VEC_FMA(FN(weights)(column, dtype, v * LANES), xk, sum[v]);
             if (left)
