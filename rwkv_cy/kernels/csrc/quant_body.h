@@ -48,7 +48,7 @@ static inline rk_qx Q_(broadcast)(const int8_t *q)
 /* One group times `count` tokens (a constant after inlining); q4 is a constant too. */
 static inline __attribute__((always_inline)) void Q_(group)(const char *w, int q4, ptrdiff_t blocks, const char *x,
                                                             ptrdiff_t token_bytes, const int count,
-                                                            float sums[][RK_Q_ROWS])
+                                                            float sums[][RK_Q_ROWS], int ask)
 {
     enum { PARTS = RK_Q_ROWS / RK_Q_LANES };
     const int dtype = q4 ? RK_Q4 : RK_Q8;
@@ -72,6 +72,7 @@ static inline __attribute__((always_inline)) void Q_(group)(const char *w, int q
         for (int i = 0; i < 8; i++) {
             for (int p = 0; p < PARTS; p++) {
                 rk_qw v = RK_QW_LOAD(values + 64 * i + 4 * RK_Q_LANES * p);
+                if (ask && p == 0) __builtin_prefetch(values + 64 * i + (size_t)blocks * (size_t)rk_q_bytes(dtype), 0, 2);
                 for (int t = 0; t < count; t++) {
                     const int8_t *q = (const int8_t *)(x + t * token_bytes + sizeof(rk_x_block));
                     if (q4) {
@@ -115,9 +116,9 @@ static inline __attribute__((always_inline)) void Q_(groups_of)(const rk_matrix 
             const char *x = packed + t * token_bytes;
             int count = tokens - t >= RK_Q_TOKENS ? RK_Q_TOKENS : 1;
             if (count == RK_Q_TOKENS)
-                Q_(group)(w, q4, blocks, x, token_bytes, RK_Q_TOKENS, sums);
+                Q_(group)(w, q4, blocks, x, token_bytes, RK_Q_TOKENS, sums, t == 0);
             else
-                Q_(group)(w, q4, blocks, x, token_bytes, 1, sums);
+                Q_(group)(w, q4, blocks, x, token_bytes, 1, sums, 0);
             for (int j = 0; j < count; j++)
                 for (ptrdiff_t r = 0; r < rows; r++)
                     y[(t + j) * ldy + g * RK_Q_ROWS + r] = sums[j][r] * (float)m->scale;
