@@ -9,7 +9,7 @@ import pytest
 
 from rwkv_cy import source_file
 from rwkv_cy.errors import StorageError
-from rwkv_cy.files import FileIdentity
+from rwkv_cy.file_identity import FileIdentity
 from rwkv_cy.source_file import SourceHash
 
 
