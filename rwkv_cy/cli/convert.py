@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from rwkv_cy.convert import ConversionReport
 
 __all__ = ["add_options", "add_parser"]
+
+_TURN_SECONDS = 0.0002
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -73,7 +78,7 @@ def _run(arguments: argparse.Namespace) -> int:
         return ExitCode.OK
     bar = progress_bar(printable(arguments.target.name), not (arguments.quiet or arguments.no_progress))
     # Nothing takes longer than the hash, and it needs neither NumPy nor HDF5: it runs while they are imported.
-    with SourceHash.ahead(arguments.source) as source_hash, bar as progress:
+    with _taking_turns(), SourceHash.ahead(arguments.source) as source_hash, bar as progress:
         from rwkv_cy.convert import convert
 
         report = convert(
@@ -91,6 +96,21 @@ def _run(arguments: argparse.Namespace) -> int:
     if not arguments.quiet:
         _print_report(report)
     return ExitCode.OK
+
+
+@contextmanager
+def _taking_turns() -> Iterator[None]:
+    """Let threads hand the interpreter's lock on after 0.2 ms.
+
+    The hash needs it for a moment after each part of the file. By default it would wait up to 5 ms for one, as long
+    as eight parts take, while modules are being imported.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_TURN_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 def _outline(plan: ConversionPlan) -> dict[str, str]:
