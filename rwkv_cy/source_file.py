@@ -15,7 +15,8 @@ from rwkv_cy.file_identity import FileIdentity
 
 __all__ = ["SourceHash"]
 
-_CHUNK = 1 << 20
+#: Read and hashed at once. The lock of the interpreter is taken twice for each; more would leave the caches.
+_CHUNK = 2 << 20
 
 
 class SourceHash:
