@@ -101,10 +101,21 @@ void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *
 void rk_quantize(const float *w, ptrdiff_t rows, ptrdiff_t cols, int dtype, void *out);
 void rk_dequantize(const void *packed, ptrdiff_t rows, ptrdiff_t cols, int dtype, float *w);
 
-/* Bytes of scratch that rk_matmul needs for so many tokens and threads. */
+/* One product of rk_matmul: y[t, r] = scale * sum_k m[r, k] * x[t, k]. */
+typedef struct {
+    const rk_matrix *m;
+    const void *x;
+    void *y;
+} rk_product;
+
+#define RK_MOST_PRODUCTS 4
+
+/* Bytes of scratch that one product of rk_matmul needs for so many tokens and threads. */
 size_t rk_matmul_scratch(const rk_ops *ops, size_t itemsize, const rk_matrix *m, ptrdiff_t tokens, int threads);
 
-void rk_matmul(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y,
+/* Up to RK_MOST_PRODUCTS products that do not wait for one another, over the same number of tokens. Few tokens, or
+ * quantized matrices, make one shared operation of them all. scratch: the sum of what each needs. */
+void rk_matmul(const rk_ops *ops, size_t itemsize, const rk_product *products, int count, ptrdiff_t tokens,
                void *scratch, int threads);
 void rk_layer_norm(const rk_ops *ops, const void *x, const void *weight, const void *bias, double eps,
                    ptrdiff_t tokens, ptrdiff_t width, void *y, int threads);
