@@ -57,7 +57,7 @@ static void quantize_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int th
 {
     product *p = context;
     (void)thread;
-    p->ops->quantize_tokens(p->x, p->m->dtype, p->m->cols, p->packed, begin, end);
+    p->ops->quantize_tokens(p->x, p->m->dtype, p->m->cols, p->tokens, p->packed, begin, end);
 }
 
 static int is_quantized(const rk_matrix *m) { return m->dtype == RK_Q8 || m->dtype == RK_Q4; }
@@ -100,7 +100,7 @@ static void run_streamed(streamed *s, int count, int threads)
     for (int i = 0; i < count; i++) {
         s->grain[i] = at_least_one(piece_bytes / unit_bytes[i]);
         /* `rows` takes four rows together. */
-        if (!is_quantized(s->parts[i].m)) s->grain[i] = round_up(s->grain[i], 4);
+        s->grain[i] = round_up(s->grain[i], is_quantized(s->parts[i].m) ? s->parts[i].ops->wide_groups : 4);
         s->pieces[i] = (s->units[i] + s->grain[i] - 1) / s->grain[i];
         pieces += s->pieces[i];
     }

@@ -50,7 +50,9 @@ typedef struct {
 
     /* For quantized matrices, NULL where activations are double: lay tokens begin..end of x [tokens, cols] out for
      * `groups`, and the same product for groups begin..end of sixteen rows (quant.h). */
-    void (*quantize_tokens)(const void *x, int dtype, ptrdiff_t cols, void *packed, ptrdiff_t begin, ptrdiff_t end);
+    void (*quantize_tokens)(const void *x, int dtype, ptrdiff_t cols, ptrdiff_t tokens, void *packed, ptrdiff_t begin,
+                            ptrdiff_t end);
+    ptrdiff_t wide_groups; /* that are best taken together */
     void (*groups)(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy, ptrdiff_t begin,
                    ptrdiff_t end);
 

@@ -57,7 +57,8 @@
         .tile_rows = tile_vectors_##suffix * (RK_VECTOR_BYTES / (ptrdiff_t)sizeof(type)), .layer_norm = layer_norm_##suffix,                                   \
         .token_shift = token_shift_##suffix, .wkv4 = wkv4_##suffix,                                     \
         .relu_squared = relu_squared_##suffix, .add_gated = add_gated_##suffix, .add = add_##suffix,    \
-        .multiply = multiply_##suffix, .quantize_tokens = QT_##suffix, .groups = QG_##suffix            \
+        .multiply = multiply_##suffix, .quantize_tokens = QT_##suffix, .groups = QG_##suffix,           \
+        .wide_groups = RK_Q_WIDE                                                                        \
     }
 
 const rk_table RK_CAT(rk_table, RK_NAME) = {
