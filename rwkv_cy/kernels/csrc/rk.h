@@ -40,13 +40,10 @@ typedef struct {
     void (*panels)(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy,
                    ptrdiff_t begin, ptrdiff_t end, void *scratch);
 
-    /* For transposed matrices: list the inputs of one token that are not zero, in the order in which weights of `dtype`
-     * are best read, and return how many there are; the same product as `rows` for tiles begin..end of that token, of
-     * tile_rows outputs each (columns.h). */
-    ptrdiff_t tile_rows;
-    ptrdiff_t (*list_nonzero)(const void *x, int dtype, ptrdiff_t cols, int32_t *list);
-    void (*columns)(const rk_matrix *m, const void *x, const int32_t *list, ptrdiff_t count, void *y, ptrdiff_t begin,
-                    ptrdiff_t end);
+    /* For transposed matrices and one token, the same product as `rows` (columns_body.h): sums [lane][rows] of lanes
+     * begin..end, then the lanes' sums added into y. */
+    void (*columns)(const rk_matrix *m, const void *x, void *sums, ptrdiff_t begin, ptrdiff_t end);
+    void (*add_lanes)(const rk_matrix *m, const void *sums, void *y);
 
     /* For quantized matrices, NULL where activations are double: lay tokens begin..end of x [tokens, cols] out for
      * `groups`, and the same product for groups begin..end of sixteen rows (quant.h). */
