@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from rwkv_cy.errors import ConfigError
 
 __all__ = [
+    "MEMORY_KINDS",
+    "MemoryKind",
     "available_cpus",
     "available_memory",
     "get_num_threads",
@@ -15,6 +18,10 @@ __all__ = [
     "resolve_num_threads",
     "set_num_threads",
 ]
+
+#: Where the matrices of a loaded model lie: in the mapped file, or in memory of the process.
+MemoryKind = Literal["map", "resident"]
+MEMORY_KINDS: tuple[MemoryKind, ...] = ("map", "resident")
 
 #: More threads than this are a mistake in every case.
 MAX_THREADS = 1024
