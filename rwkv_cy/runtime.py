@@ -15,6 +15,7 @@ __all__ = [
     "available_memory",
     "get_num_threads",
     "instruction_set_override",
+    "process_memory",
     "resolve_num_threads",
     "set_num_threads",
 ]
@@ -160,3 +161,13 @@ def available_memory(root: Path = Path("/sys/fs/cgroup"), meminfo: Path = Path("
     except (OSError, ValueError):
         pass
     return min(available) if available else None
+
+
+def process_memory(status: Path = Path("/proc/self/status")) -> tuple[int, int] | None:
+    """Return the bytes of memory that are this process's own, and those of mapped files; None where nobody tells."""
+    try:
+        pairs = (line.split()[:2] for line in status.read_text().splitlines() if line.startswith("Rss"))
+        sizes = {name: int(value) * 1024 for name, value in pairs}
+        return sizes["RssAnon:"], sizes["RssFile:"]
+    except (OSError, ValueError, KeyError):
+        return None

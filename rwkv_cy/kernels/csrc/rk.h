@@ -66,6 +66,8 @@ typedef struct {
 typedef struct {
     const char *name;
     rk_ops f32, f64;
+    /* The sum of so many bytes as 64-bit words: what reading alone takes. */
+    uint64_t (*sum_words)(const void *data, ptrdiff_t bytes);
 } rk_table;
 
 extern const rk_table rk_table_portable;
@@ -100,6 +102,16 @@ void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *
 /* Float weights [rows, cols] into quantized groups of `dtype` (RK_Q8, RK_Q4), and back (quantize.c). */
 void rk_quantize(const float *w, ptrdiff_t rows, ptrdiff_t cols, int dtype, void *out);
 void rk_dequantize(const void *packed, ptrdiff_t rows, ptrdiff_t cols, int dtype, float *w);
+
+/* A stretch of memory, and the sum of its words (stream.c). */
+typedef struct {
+    const void *data;
+    ptrdiff_t bytes;
+    uint64_t sum;
+} rk_piece;
+
+/* Set the sum of each piece: every byte is read once, the pieces shared among threads. */
+void rk_read(const rk_table *table, rk_piece *pieces, ptrdiff_t count, int threads);
 
 /* Bytes of scratch that rk_matmul needs for so many tokens and threads. */
 size_t rk_matmul_scratch(const rk_ops *ops, size_t itemsize, const rk_matrix *m, ptrdiff_t tokens, int threads);
