@@ -227,14 +227,16 @@ class Measurement:
         Storage types of the matrices.
     weight_bytes : int
         Bytes of all matrices.
+    stream : Stream
+        All matrices, to be read.
     """
 
     def __init__(self, model: LanguageModel, prefill: int, decode: int) -> None:
         specs = ARCHITECTURES[model.config.architecture].parameters(model.config)
         matrices = [model.parameters[spec.name] for spec in specs if spec.role == "matrix"]
         self.dtypes = tuple(sorted({matrix.dtype for matrix in matrices}))
-        self._stream = Stream(matrix.array for matrix in matrices)
-        self.weight_bytes = self._stream.nbytes
+        self.stream = Stream(matrix.array for matrix in matrices)
+        self.weight_bytes = self.stream.nbytes
         self._model = model
         # Which tokens they are matters to nobody's speed.
         rng = np.random.default_rng(0)
@@ -243,7 +245,7 @@ class Measurement:
 
     def warm_up(self, threads: int) -> None:
         """Bring the pages in, and start the threads."""
-        self._stream.read(threads)
+        self.stream.read(threads)
         self._model.forward(int(self._tokens[0]), num_threads=threads)
 
     def round(self, threads: int) -> Round:
@@ -254,7 +256,7 @@ class Measurement:
         reading, decoding = [], []
         for token in self._tokens:
             start = time.perf_counter()
-            self._stream.read(threads)
+            self.stream.read(threads)
             middle = time.perf_counter()
             self._model.forward(int(token), state, in_place=True, num_threads=threads)
             decoding.append(time.perf_counter() - middle)
