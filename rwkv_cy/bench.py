@@ -19,10 +19,10 @@ from rwkv_cy.kernels.stream import Stream
 from rwkv_cy.language_model import LanguageModel, load
 from rwkv_cy.runtime import MemoryKind, get_num_threads, process_memory, resolve_num_threads
 
-__all__ = ["MOST_ROUNDS", "MOST_TOKENS", "BenchReport", "Measurement", "Round", "Spread", "ThreadsReport", "bench"]
+__all__ = ["BenchReport", "Measurement", "Round", "Spread", "ThreadsReport", "bench"]
 
 #: More than this is a mistake in every case: hours of computing.
-MOST_TOKENS, MOST_ROUNDS = 1 << 20, 1000
+_MOST_TOKENS, _MOST_ROUNDS = 1 << 20, 1000
 
 
 @dataclass(frozen=True)
@@ -160,9 +160,9 @@ def bench(
     if not counts or len(set(counts)) != len(counts):
         raise ConfigError(f"threads: expected at least one number of threads, each once, got {counts}")
     for name, value, most in (
-        ("prefill", prefill, MOST_TOKENS),
-        ("decode", decode, MOST_TOKENS),
-        ("rounds", rounds, MOST_ROUNDS),
+        ("prefill", prefill, _MOST_TOKENS),
+        ("decode", decode, _MOST_TOKENS),
+        ("rounds", rounds, _MOST_ROUNDS),
     ):
         if not 1 <= value <= most:
             raise ConfigError(f"{name}: expected a number from 1 to {most}, got {value}")

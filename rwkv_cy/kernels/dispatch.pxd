@@ -23,6 +23,11 @@ cdef extern from "rk.h" nogil:
         Py_ssize_t bytes
         uint64_t sum
 
+    ctypedef struct rk_product:
+        const rk_matrix *m
+        const void *x
+        void *y
+
     ctypedef struct rk_ops:
         Py_ssize_t lanes
 
@@ -33,8 +38,8 @@ cdef void quantize(const float *w, Py_ssize_t rows, Py_ssize_t cols, int dtype, 
 cdef void dequantize(const void *packed, Py_ssize_t rows, Py_ssize_t cols, int dtype, float *w) noexcept nogil
 cdef size_t matmul_scratch(const rk_ops *ops, size_t itemsize, const rk_matrix *m, Py_ssize_t tokens,
                            int num_threads) noexcept nogil
-cdef void matmul(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const void *x, Py_ssize_t tokens,
-                 void *scratch, int num_threads, void *y) noexcept nogil
+cdef void matmul(const rk_ops *ops, size_t itemsize, const rk_product *products, int count, Py_ssize_t tokens,
+                 void *scratch, int num_threads) noexcept nogil
 cdef void layer_norm(const rk_ops *ops, const void *x, const void *weight, const void *bias, double eps,
                      Py_ssize_t tokens, Py_ssize_t width, int num_threads, void *y) noexcept nogil
 cdef void token_shift(const rk_ops *ops, const void *x, const void *last, const void *mix, Py_ssize_t tokens,

@@ -9,6 +9,7 @@ from cython cimport floating
 
 from rwkv_cy.kernels.dispatch cimport (
     RK_BF16, RK_F16, RK_F32, RK_F64, RK_Q4, RK_Q8, active_ops, dequantize, matmul, matmul_scratch, quantize, rk_ops,
+    rk_product,
 )
 
 cdef dict _CODES = {"f32": RK_F32, "f64": RK_F64, "f16": RK_F16, "bf16": RK_BF16, "q8": RK_Q8, "q4": RK_Q4}
@@ -172,9 +173,8 @@ cdef class Matrix:
     cdef size_t scratch_bytes(self, const rk_ops *ops, Py_ssize_t tokens, int num_threads) noexcept nogil:
         return matmul_scratch(ops, 8 if self.double_precision else 4, &self.m, tokens, num_threads)
 
-    cdef void matmul_nogil(self, const rk_ops *ops, const void *x, Py_ssize_t tokens, void *scratch, int num_threads,
-                           void *y) noexcept nogil:
-        matmul(ops, 8 if self.double_precision else 4, &self.m, x, tokens, scratch, num_threads, y)
+    cdef rk_product times(self, const void *x, void *y) noexcept nogil:
+        return rk_product(&self.m, x, y)
 
     def matmul(self, const floating[:, ::1] x, int num_threads=1, Workspace workspace=None):
         """Multiply tokens by the matrix.
@@ -218,8 +218,9 @@ cdef class Matrix:
         if workspace is None:
             workspace = Workspace()
         workspace.ensure(self.scratch_bytes(ops, x.shape[0], num_threads))
+        cdef rk_product product = self.times(&x[0, 0], &y[0, 0])
         with nogil:
-            self.matmul_nogil(ops, &x[0, 0], x.shape[0], workspace.start, num_threads, &y[0, 0])
+            matmul(ops, sizeof(floating), &product, 1, x.shape[0], workspace.start, num_threads)
         return result
 
 
