@@ -75,6 +75,8 @@ typedef struct {
 typedef struct {
     const char *name;
     rk_ops f32, f64;
+    /* The sum of so many bytes as 64-bit words: what reading alone takes. */
+    uint64_t (*sum_words)(const void *data, ptrdiff_t bytes);
 } rk_table;
 
 extern const rk_table rk_table_portable;
@@ -113,6 +115,16 @@ void rk_dequantize(const void *packed, ptrdiff_t rows, ptrdiff_t cols, int dtype
 /* out[c * out_stride + r] = in[r * in_stride + c], items of 2, 4 or 8 bytes; strides in items (transpose.c). */
 void rk_transpose(const void *in, size_t itemsize, size_t rows, size_t cols, size_t in_stride, void *out,
                   size_t out_stride);
+
+/* A stretch of memory, and the sum of its words (stream.c). */
+typedef struct {
+    const void *data;
+    ptrdiff_t bytes;
+    uint64_t sum;
+} rk_piece;
+
+/* Set the sum of each piece: every byte is read once, the pieces shared among threads. */
+void rk_read(const rk_table *table, rk_piece *pieces, ptrdiff_t count, int threads);
 
 /* One product of rk_matmul: y[t, r] = scale * sum_k m[r, k] * x[t, k]. */
 typedef struct {

@@ -48,6 +48,7 @@
 #define QG_f64 NULL
 #define Q_(name) RK_CAT(quant, name)
 #include "quant_body.h"
+#include "stream_body.h"
 
 #define RK_OPS(suffix, type)                                                                            \
     {                                                                                                   \
@@ -65,4 +66,5 @@ const rk_table RK_CAT(rk_table, RK_NAME) = {
     .name = RK_STR(RK_NAME),
     .f32 = RK_OPS(f32, float),
     .f64 = RK_OPS(f64, double),
+    .sum_words = sum_words,
 };
