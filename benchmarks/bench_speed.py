@@ -1,9 +1,10 @@
-"""Decode and prefill beside plain NumPy, ``rwkv`` where it is there, and the machine's limits, all in one run."""
+"""Decode and prefill beside plain NumPy, other programs where they are there, and the machine's limits, in one run."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -16,7 +17,9 @@ import numpy as np
 
 from benchmarks import limits
 from benchmarks.checkpoints import DTYPES, FOLDER, SHAPES, cached_checkpoint, cached_model
+from benchmarks.foreign_files import RWKVCPP_TYPES, cached_huggingface, cached_rwkvcpp
 from benchmarks.report import Report, median, ratio
+from benchmarks.rwkvcpp import Library, library_argument
 from benchmarks.worker import Worker
 from rwkv_cy import Config
 from rwkv_cy.architectures import ARCHITECTURES
@@ -26,6 +29,7 @@ from rwkv_cy.dtypes import GROUP_ROWS, QUANTIZED_TYPES, storage_type
 from rwkv_cy.kernels.stream import Stream
 from rwkv_cy.language_model import load
 from rwkv_cy.runtime import MEMORY_KINDS, MemoryKind
+from rwkv_cy.sources import open_source
 
 _DECODED = 16
 #: Threads of OpenBLAS and OpenMP spin for so long after their work, and hold up who reads next.
@@ -47,6 +51,7 @@ class Row:
     dtype: str
     path: Path
     python: str | None = None
+    library: Path | None = None
 
 
 @dataclass
@@ -82,9 +87,10 @@ def measure(
     most_flops = 0.0
     with ExitStack() as stack:
         workers = {
-            row: stack.enter_context(Worker(row.contender, row.path, row.dtype, threads, row.python)) for row in rows
+            row: stack.enter_context(Worker(row.contender, row.path, row.dtype, threads, row.python, row.library))
+            for row in rows
         }
-        streams = {row: _stream(row, shape) for row in rows}
+        streams = _streams(rows, shape)
         logits = {row: np.asarray(worker.logits(_TOKENS[:8])) for row, worker in workers.items()}
         for _ in range(rounds):
             for row, worker in workers.items():
@@ -105,15 +111,28 @@ def measure(
     return found, most_flops
 
 
-def _stream(row: Row, shape: str) -> Stream:
+def _streams(rows: Sequence[Row], shape: str) -> dict[Row, Stream]:
     """Return what decode reads: for ours the matrices where they lie, for others as many bytes of large pages."""
-    if row.contender in _OURS.values():
-        memory = next(kind for kind in MEMORY_KINDS if _OURS[kind] == row.contender)
-        return Measurement(load(row.path, memory=memory), 1, 1).stream
-    nbytes = int(sum(weights(SHAPES[shape]).values()) * bytes_per_weight(row.dtype))
-    array = Arena(nbytes).take((nbytes,), np.dtype(np.uint8))
+    sizes = {row: _matrix_bytes(row, SHAPES[shape]) for row in rows if row.contender not in _OURS.values()}
+    largest = max(sizes.values())
+    # One array serves them all: it is larger than the caches, so that nobody finds it there.
+    array = Arena(largest).take((largest,), np.dtype(np.uint8))
     array[...] = 1
-    return Stream([array])
+    streams = {row: Stream([array[:nbytes]]) for row, nbytes in sizes.items()}
+    for row in rows:
+        if row.contender in _OURS.values():
+            memory = next(kind for kind in MEMORY_KINDS if _OURS[kind] == row.contender)
+            streams[row] = Measurement(load(row.path, memory=memory), 1, 1).stream
+    return streams
+
+
+def _matrix_bytes(row: Row, config: Config) -> int:
+    sizes = weights(config)
+    if row.contender == "rwkv.cpp":
+        # Its quantized files have matrices of two types.
+        with open_source(row.path) as source:
+            return sum(source.info(name).source_nbytes for name in sizes)
+    return int(sum(sizes.values()) * bytes_per_weight(row.dtype))
 
 
 def _pairs(row: Row, worker: Worker, stream: Stream, threads: int) -> list[tuple[float, float]]:
@@ -197,6 +216,50 @@ def report_of(shape: str, threads: int, rounds: int, found: dict[Row, Found], fl
     return report
 
 
+def nominal_bits(dtype: str) -> int:
+    """Return the number of bits that a type is compared in: that of its name, rounded up to 8, 16 or 32, or 4.
+
+    Five bits stand with four, and twelve with the sixteen that they hold.
+    """
+    digits = re.search(r"\d+", dtype)
+    bits = int(digits[0]) if digits else 32
+    return 4 if bits <= 5 else next(size for size in (8, 16, 32, 64) if bits <= size)
+
+
+def comparison_of(shape: str, threads: int, found: dict[Row, Found]) -> Report:
+    """Return the table that holds each type of ours against what others are fastest with in as many bits."""
+    jobs = tuple(next(iter(found.values())).seconds)
+    report = Report(
+        f"RWKV-4 {shape}, {threads} thread{'s' if threads > 1 else ''}: speed beside others in as many bits",
+        ("", "beside", *(f"{job}, times as fast (beside)" for job in jobs)),
+        notes=[
+            "Each job beside that type of theirs, in brackets, which is the fastest in it; ratios within a round.",
+            "5 bits stand with 4, and 12 with 16.",
+        ],
+        values={"shape": shape, "threads": threads, "rows": []},
+    )
+    others = list(dict.fromkeys(row.label for row in found if row.contender not in _OURS.values()))
+    for row, one in found.items():
+        if row.contender not in _OURS.values():
+            continue
+        for label in others:
+            peers = [
+                peer for peer in found if peer.label == label and nominal_bits(peer.dtype) == nominal_bits(row.dtype)
+            ]
+            if not peers:
+                continue
+            cells, multiples = [], {}
+            for job in jobs:
+                best = min(peers, key=lambda peer, job=job: median(found[peer].seconds[job]))  # type: ignore[misc]
+                multiples[job] = ratio(found[best].seconds[job], one.seconds[job])
+                cells.append(f"{multiples[job]:.2f} ({best.dtype})")
+            report.rows.append((f"{row.label}, {row.dtype}", label, *cells))
+            report.values["rows"].append(
+                {"label": row.label, "dtype": row.dtype, "beside": label, "multiples": multiples}
+            )
+    return report
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_speed", description=__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="169m")
@@ -206,7 +269,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of the checkpoints and the model files")
     parser.add_argument("--memory", choices=MEMORY_KINDS, default="map", help="where our weights lie")
-    parser.add_argument("--peer-python", metavar="PATH", help="a Python that has torch and rwkv")
+    parser.add_argument("--peer-python", metavar="PATH", help="a Python that has torch, rwkv and transformers")
+    library_argument(parser)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if not all(1 <= count <= _LONGEST_PROMPT for count in arguments.prompts):
@@ -217,18 +281,35 @@ def main() -> None:
     ours = _OURS[arguments.memory]
     rows += [Row(ours, ours, dtype, cached_model(shape, dtype, folder)) for dtype in arguments.dtypes]
     if arguments.peer_python:
-        rows += [Row("rwkv", "rwkv", dtype, checkpoint, arguments.peer_python) for dtype in ("f32", "bf16")]
+        python, hub = arguments.peer_python, cached_huggingface(f"{shape}-f32", lambda: checkpoint, folder)
+        rows += [Row("rwkv", "rwkv", dtype, checkpoint, python) for dtype in ("f32", "bf16")]
+        rows += [Row("transformers", "transformers", dtype, hub, python) for dtype in ("f32", "bf16")]
+    library = arguments.rwkvcpp_library
+    if library:
+        for dtype in RWKVCPP_TYPES:
+            path = cached_rwkvcpp(shape, lambda: checkpoint, dtype, folder, library)
+            rows.append(Row("rwkv.cpp", "rwkv.cpp", dtype, path, library=library))
     program, prompts = limits.build(folder), arguments.prompts
+    system = Library(library).system if library else ""
     documents: list[dict[str, Any]] = []
     for threads in arguments.threads:
         found, flops = measure(rows, shape, prompts, threads, arguments.rounds, partial(limits.flops, program, threads))
         report = report_of(shape, threads, arguments.rounds, found, flops)
         if not arguments.peer_python:
-            report.notes.append("rwkv: not measured; name a Python that has it with --peer-python.")
+            report.notes.append("rwkv, transformers: not measured; name a Python that has them with --peer-python.")
+        report.notes.append(
+            f"rwkv.cpp: a library that says of itself {system}."
+            if system
+            else "rwkv.cpp: not measured; name its library with --rwkvcpp-library."
+        )
+        report.notes.append("llama.cpp has no version 4 of RWKV.")
+        comparison = comparison_of(shape, threads, found)
         if arguments.json:
-            documents.append(report.document())
+            documents.append(report.document() | {"comparison": comparison.values["rows"]})
         else:
             report.print(as_json=False)
+            print()
+            comparison.print(as_json=False)
             print(flush=True)
     if arguments.json:
         print(json.dumps(documents, indent=2))

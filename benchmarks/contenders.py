@@ -8,12 +8,34 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
-__all__ = ["CONTENDERS", "Contender", "Forward"]
+__all__ = ["CONTENDERS", "Contender", "Forward", "Task"]
 
 #: ``forward(tokens, state)`` returns the logits after the last token, and the state; None is the first state.
 Forward = Callable[[Sequence[int], Any], tuple[Any, Any]]
+
+
+@dataclass(frozen=True)
+class Task:
+    """What a contender is to open.
+
+    Attributes
+    ----------
+    path : str
+        The model.
+    dtype : str
+        For those who convert what they open.
+    threads : int
+    library : str, optional
+        The shared library of a contender that is one.
+    """
+
+    path: str
+    dtype: str
+    threads: int
+    library: str | None = None
 
 
 @dataclass(frozen=True)
@@ -25,25 +47,25 @@ class Contender:
     modules : tuple of str
         What it has to import before it can open a model.
     open : callable
-        ``open(path, dtype, threads)`` gives the function.
+        Gives the function for a task.
     """
 
     modules: tuple[str, ...]
-    open: Callable[[str, str, int], Forward]
+    open: Callable[[Task], Forward]
 
 
-def _open_rwkv_cy(path: str, dtype: str, threads: int, memory: Literal["map", "resident"] = "map") -> Forward:
+def _open_rwkv_cy(task: Task, memory: Literal["map", "resident"] = "map") -> Forward:
     import rwkv_cy
 
-    model = rwkv_cy.load(path, memory=memory)
-    return lambda tokens, state: model.forward(tokens, state, num_threads=threads)
+    model = rwkv_cy.load(task.path, memory=memory)
+    return lambda tokens, state: model.forward(tokens, state, num_threads=task.threads)
 
 
-def _open_numpy(path: str, dtype: str, threads: int) -> Forward:
+def _open_numpy(task: Task) -> Forward:
     from benchmarks.plain_numpy import PlainNumpy, read_float32
     from rwkv_cy.sources import open_source
 
-    with open_source(path) as source:
+    with open_source(task.path) as source:
         model = PlainNumpy(read_float32(source))
 
     def forward(tokens: Sequence[int], state: Any) -> tuple[Any, Any]:
@@ -53,13 +75,13 @@ def _open_numpy(path: str, dtype: str, threads: int) -> Forward:
     return forward
 
 
-def _open_rwkv(path: str, dtype: str, threads: int) -> Forward:
+def _open_rwkv(task: Task) -> Forward:
     import torch
     from rwkv.model import RWKV
 
-    torch.set_num_threads(threads)
-    strategy = {"f32": "cpu fp32", "bf16": "cpu bf16", "f16": "cpu fp16"}[dtype]
-    model = RWKV(model=path.removesuffix(".pth"), strategy=strategy)
+    torch.set_num_threads(task.threads)
+    strategy = {"f32": "cpu fp32", "bf16": "cpu bf16", "f16": "cpu fp16"}[task.dtype]
+    model = RWKV(model=task.path.removesuffix(".pth"), strategy=strategy)
 
     def forward(tokens: Sequence[int], state: Any) -> tuple[Any, Any]:
         logits, state = model.forward(list(tokens), state)
@@ -68,10 +90,40 @@ def _open_rwkv(path: str, dtype: str, threads: int) -> Forward:
     return forward
 
 
+def _open_transformers(task: Task) -> Forward:
+    import torch
+    from transformers import RwkvForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    torch.set_num_threads(task.threads)
+    dtype = {"f32": torch.float32, "bf16": torch.bfloat16, "f16": torch.float16}[task.dtype]
+    model = RwkvForCausalLM.from_pretrained(task.path, dtype=dtype).eval()
+
+    def forward(tokens: Sequence[int], state: Any) -> tuple[Any, Any]:
+        with torch.inference_mode():
+            ids = torch.tensor([list(tokens)])
+            encoded = model.rwkv(ids, state=state, use_cache=True)
+            # The whole model would multiply the head with every token of a prompt.
+            logits = model.head(encoded.last_hidden_state[0, -1])
+        return logits.float().numpy(), encoded.state
+
+    return forward
+
+
+def _open_rwkvcpp(task: Task) -> Forward:
+    from benchmarks.rwkvcpp import Library, Model, longest_part
+
+    path, library = Path(task.path), Path(task.library or "")
+    return Model(Library(library), path, task.threads, longest_part(library, path)).forward
+
+
 _RWKV_CY = ("numpy", "rwkv_cy", "rwkv_cy.language_model")
 CONTENDERS = {
     "rwkv_cy": Contender(_RWKV_CY, _open_rwkv_cy),
     "rwkv_cy, resident": Contender(_RWKV_CY, partial(_open_rwkv_cy, memory="resident")),
     "numpy": Contender(("numpy", "rwkv_cy", "rwkv_cy.sources", "benchmarks.plain_numpy"), _open_numpy),
     "rwkv": Contender(("torch", "rwkv.model"), _open_rwkv),
+    "transformers": Contender(("torch", "transformers"), _open_transformers),
+    "rwkv.cpp": Contender(("numpy", "benchmarks.rwkvcpp"), _open_rwkvcpp),
 }

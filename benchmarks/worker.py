@@ -14,11 +14,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from benchmarks.contenders import CONTENDERS, Forward
+from benchmarks.contenders import CONTENDERS, Forward, Task
 from benchmarks.processes import anonymous_bytes
 
 __all__ = ["Worker"]
@@ -40,6 +41,8 @@ class Worker:
     threads : int
     python : str, optional
         Another interpreter, which has the contender's package.
+    library : Path, optional
+        The shared library of a contender that is one.
 
     Attributes
     ----------
@@ -48,8 +51,17 @@ class Worker:
         ``loaded_bytes``.
     """
 
-    def __init__(self, contender: str, path: Path, dtype: str, threads: int, python: str | None = None) -> None:
-        command = [python or sys.executable, "-m", "benchmarks.worker", contender, str(path), dtype, str(threads)]
+    def __init__(
+        self,
+        contender: str,
+        path: Path,
+        dtype: str,
+        threads: int,
+        python: str | None = None,
+        library: Path | None = None,
+    ) -> None:
+        task = Task(str(path), dtype, threads, None if library is None else str(library))
+        command = [python or sys.executable, "-m", "benchmarks.worker", contender, json.dumps(asdict(task))]
         environment = {**os.environ, **dict.fromkeys(_THREAD_VARIABLES, str(threads))}
         self._name = contender
         self._process = subprocess.Popen(
@@ -89,14 +101,14 @@ class Worker:
         self._process.communicate()
 
 
-def _open(contender: str, path: str, dtype: str, threads: int) -> tuple[Forward, dict[str, float]]:
+def _open(contender: str, task: Task) -> tuple[Forward, dict[str, float]]:
     start = time.perf_counter()
     for module in CONTENDERS[contender].modules:
         importlib.import_module(module)
     imported = time.perf_counter()
     imported_bytes = anonymous_bytes()
     loading = time.perf_counter()
-    forward = CONTENDERS[contender].open(path, dtype, threads)
+    forward = CONTENDERS[contender].open(task)
     loaded = time.perf_counter()
     return forward, {
         "import_seconds": imported - start,
@@ -107,12 +119,12 @@ def _open(contender: str, path: str, dtype: str, threads: int) -> tuple[Forward,
 
 
 def main() -> None:
-    contender, path, dtype, threads = sys.argv[1:]
+    contender, task = sys.argv[1:]
     answers = sys.stdout
     # What a contender prints while it loads is not an answer.
     verbose = os.environ.get("BENCHMARKS_VERBOSE")
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(sys.stderr if verbose else nowhere):
-        forward, opening = _open(contender, path, dtype, int(threads))
+        forward, opening = _open(contender, Task(**json.loads(task)))
         print(json.dumps(opening), file=answers, flush=True)
         state: Any = None
         for line in sys.stdin:

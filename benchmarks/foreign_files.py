@@ -1,0 +1,148 @@
+"""A checkpoint in the files of other programs: rwkv.cpp's, written here or quantized by its library; Hugging Face's."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.plain_numpy import read_float32
+from benchmarks.rwkvcpp import quantize
+from rwkv_cy.dtypes import to_storage
+from rwkv_cy.sources import open_source, source_config
+
+__all__ = ["RWKVCPP_TYPES", "cached_huggingface", "cached_rwkvcpp", "write_huggingface", "write_rwkvcpp"]
+
+#: The types of rwkv.cpp that are measured; the last three are made by its own library, from FP16.
+RWKVCPP_TYPES = ("FP32", "FP16", "Q8_0", "Q5_1", "Q4_0")
+_WRITTEN = {"FP32": (0, "f32"), "FP16": (1, "f16")}
+_MAGIC, _VERSION = 0x67676D66, 101
+
+
+def write_rwkvcpp(checkpoint: Path, path: Path, dtype: str) -> None:
+    """Write a checkpoint of RWKV-4 as rwkv.cpp's own script does: matrices as named, vectors in float32.
+
+    Source: github.com/RWKV/rwkv.cpp, docs/FILE_FORMAT.md and python/convert_pytorch_to_ggml.py.
+
+    Parameters
+    ----------
+    checkpoint : Path
+        Of any format that this package reads.
+    path : Path
+        The file.
+    dtype : {"FP32", "FP16"}
+        Of the matrices and the embedding.
+    """
+    with open_source(checkpoint) as source:
+        config, parameters = source_config(source), read_float32(source)
+    number, storage = _WRITTEN[dtype]
+    with _finished(path) as unfinished, unfinished.open("wb") as file:
+        file.write(struct.pack("<6I", _MAGIC, _VERSION, config.vocab_size, config.d_model, config.num_layers, number))
+        for name, array in parameters.items():
+            if ".time_" in name:
+                array = array.reshape(-1)
+            if name.endswith(".time_decay"):
+                array = -np.exp(array)
+            is_matrix = array.ndim > 1
+            kind = number if is_matrix else 0
+            key = name.encode()
+            file.write(struct.pack(f"<{3 + array.ndim}I", array.ndim, len(key), kind, *array.shape[::-1]))
+            file.write(key)
+            file.write(np.ascontiguousarray(to_storage(array, "f32", storage if is_matrix else "f32")).data)
+
+
+def write_huggingface(checkpoint: Path, folder: Path) -> None:
+    """Write a checkpoint of RWKV-4 as a folder of transformers' ``RwkvForCausalLM``, in float32.
+
+    The residual stream is never halved (``rescale_every`` is 0): transformers' float32 is further from the exact
+    result with it.
+    """
+    with open_source(checkpoint) as source:
+        config, parameters = source_config(source), read_float32(source)
+    settings = {
+        "architectures": ["RwkvForCausalLM"],
+        "model_type": "rwkv",
+        "vocab_size": config.vocab_size,
+        "hidden_size": config.d_model,
+        "attention_hidden_size": config.d_att,
+        "intermediate_size": config.d_ffn,
+        "num_hidden_layers": config.num_layers,
+        "layer_norm_epsilon": config.layer_norm_eps,
+        "rescale_every": 0,
+        "tie_word_embeddings": False,
+        "torch_dtype": "float32",
+    }
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    end = 0
+    for name, array in parameters.items():
+        start, end = end, end + array.nbytes
+        header[_huggingface_name(name)] = {"dtype": "F32", "shape": list(array.shape), "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    with _finished(folder / "model.safetensors") as unfinished, unfinished.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for array in parameters.values():
+            file.write(np.ascontiguousarray(array, "<f4").data)
+
+
+def _huggingface_name(name: str) -> str:
+    if name == "head.weight":
+        return name
+    for ours, theirs in ((".ln0.", ".pre_ln."), (".att.", ".attention."), (".ffn.", ".feed_forward.")):
+        name = name.replace(ours, theirs)
+    stem, mix, letter = name.rpartition("time_mix_")
+    name = f"{stem}{mix}" + {"k": "key", "v": "value", "r": "receptance"}[letter] if mix else name
+    return "rwkv." + name.replace("emb.", "embeddings.")
+
+
+def cached_rwkvcpp(stem: str, checkpoint: Callable[[], Path], dtype: str, folder: Path, library: Path) -> Path:
+    """Return rwkv.cpp's file of a checkpoint in `folder`; it is made if it is not there.
+
+    Parameters
+    ----------
+    stem : str
+        What its name begins with.
+    checkpoint : callable
+        Gives the checkpoint, where one is needed.
+    dtype : str
+        One of ``RWKVCPP_TYPES``.
+    folder, library : Path
+    """
+    path = folder / f"{stem}-{dtype}.bin"
+    if path.exists():
+        return path
+    if dtype in _WRITTEN:
+        write_rwkvcpp(checkpoint(), path, dtype)
+        return path
+    # As its authors recommend: from 16 bits. What it leaves as it is, the embedding and the head, stays in 16 bits.
+    half = cached_rwkvcpp(stem, checkpoint, "FP16", folder, library)
+    with _finished(path) as unfinished:
+        quantize(library, half, unfinished, dtype)
+    return path
+
+
+def cached_huggingface(stem: str, checkpoint: Callable[[], Path], folder: Path) -> Path:
+    """Return the folder of transformers of a checkpoint in `folder`; it is made if its weights are not there."""
+    path = folder / f"{stem}-huggingface"
+    if not (path / "model.safetensors").exists():
+        write_huggingface(checkpoint(), path)
+    return path
+
+
+@contextmanager
+def _finished(path: Path) -> Iterator[Path]:
+    """Give a name to write to, and let the file appear at `path` when it is finished."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(path.name + ".part")
+    try:
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
