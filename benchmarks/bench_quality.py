@@ -1,0 +1,241 @@
+"""What a precision costs: perplexity of the demo model, and errors of the logits on random weights.
+
+Perplexity is that of the demo model's held-out text, with its change beside float32. Errors are those of the logits
+after each of some random tokens, on a synthetic checkpoint of an official shape, beside float64.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from benchmarks.checkpoints import FOLDER, SHAPES, cached_checkpoint, cached_model
+from benchmarks.foreign_files import RWKVCPP_TYPES, cached_rwkvcpp
+from benchmarks.report import Report
+from benchmarks.rwkvcpp import Library, Model, library_argument
+from rwkv_cy import LanguageModel, load
+from rwkv_cy.architectures import ARCHITECTURES
+from rwkv_cy.demo import demo_model_path
+from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES
+from rwkv_cy.perplexity import PerplexityReport, perplexity
+from rwkv_cy.runtime import get_num_threads
+from rwkv_cy.sources import open_source, source_config
+
+#: Every type that a model can be stored in, except the one that errors are measured beside.
+TYPES = tuple(name for name in (*STORAGE_TYPES, *QUANTIZED_TYPES) if name != "f64")
+_TEXT = Path("data") / "kjv-heldout.txt"
+#: Tokens whose logits are in memory at a time.
+_CHUNK = 64
+
+
+class GivesLogits(Protocol):
+    """What this benchmark asks of a model, and what ours has."""
+
+    def forward(
+        self, tokens: Any, state: Any = None, *, logits: Any = "last", in_place: bool = False, num_threads: Any = None
+    ) -> tuple[npt.NDArray[Any], Any]:
+        """Return the logits of each token for ``logits="all"``, and the state."""
+
+
+class RwkvCppModel:
+    """A model of rwkv.cpp that is asked as one of ours; it gives the logits of one token at a time."""
+
+    tokenizer = None
+
+    def __init__(self, model: Model) -> None:
+        self._model = model
+
+    def forward(
+        self, tokens: Any, state: Any = None, *, logits: Any = "last", in_place: bool = False, num_threads: Any = None
+    ) -> tuple[npt.NDArray[Any], Any]:
+        """Return the logits of each token, whatever is asked for, and the state, which is moved on in place."""
+        rows = []
+        for token in tokens:
+            row, state = self._model.forward([int(token)], state)
+            rows.append(row)
+        return np.stack(rows), state
+
+
+@dataclass(frozen=True)
+class Errors:
+    """How far logits are from exact ones.
+
+    Attributes
+    ----------
+    largest, mean : float
+        Of the absolute differences.
+    relative_rms : float
+        Root of the mean square of the differences, over that of the exact logits.
+    """
+
+    largest: float
+    mean: float
+    relative_rms: float
+
+
+@dataclass(frozen=True)
+class Quality:
+    """What was found of one precision.
+
+    Attributes
+    ----------
+    label, dtype : str
+    bits : float
+        A weight of the large model's matrices, on the average of its file.
+    text : PerplexityReport
+        Of the demo model.
+    errors : Errors
+        Of the large model.
+    """
+
+    label: str
+    dtype: str
+    bits: float
+    text: PerplexityReport
+    errors: Errors
+
+
+def logits_of(model: GivesLogits, tokens: Sequence[int], threads: int) -> Iterator[npt.NDArray[Any]]:
+    """Yield the logits after each token, in chunks."""
+    state = None
+    for start in range(0, len(tokens), _CHUNK):
+        some = tokens[start : start + _CHUNK]
+        logits, state = model.forward(some, state, logits="all", in_place=True, num_threads=threads)
+        yield logits
+
+
+def errors_of(chunks: Iterator[npt.NDArray[Any]], exact: Sequence[npt.NDArray[Any]]) -> Errors:
+    """Return the errors over all chunks."""
+    largest = total = square = scale = 0.0
+    count = 0
+    for own, true in zip(chunks, exact, strict=True):
+        difference = np.abs(own - true)
+        largest = max(largest, float(difference.max()))
+        total += float(difference.sum())
+        square += float((difference**2).sum())
+        scale += float((true**2).sum())
+        count += difference.size
+    return Errors(largest, total / count, (square / scale) ** 0.5)
+
+
+def matrix_bits(path: Path) -> float:
+    """Return the bits of a weight, on the average of a file's matrices."""
+    with open_source(path) as source:
+        config = source_config(source)
+        specs = ARCHITECTURES[config.architecture].parameters(config)
+        infos = [source.info(spec.name) for spec in specs if spec.role == "matrix"]
+    return 8 * sum(info.source_nbytes for info in infos) / sum(info.size for info in infos)
+
+
+def text_quality(model: GivesLogits, text: bytes, threads: int) -> PerplexityReport:
+    """Return how well a model whose tokens are bytes predicts a text."""
+    report = perplexity(cast(LanguageModel, model), np.frombuffer(text, np.uint8), num_threads=threads)
+    return PerplexityReport(report.tokens, report.nats, report.tokens)
+
+
+def measure(
+    shape: str, dtypes: Sequence[str], text: bytes, count: int, threads: int, folder: Path, library: Path | None
+) -> list[Quality]:
+    """Measure each type of ours, and rwkv.cpp's where its library is given."""
+    checkpoint = cached_checkpoint(shape, "f32", folder)
+    tokens = np.random.default_rng(0).integers(0, SHAPES[shape].vocab_size, count).tolist()
+    exact = list(logits_of(load(checkpoint, dtype="f64"), tokens, threads))
+    found = []
+    for dtype in dtypes:
+        path = cached_model(shape, dtype, folder)
+        words = text_quality(load(demo_model_path(), dtype=dtype), text, threads)
+        errors = errors_of(logits_of(load(path), tokens, threads), exact)
+        found.append(Quality("rwkv_cy", dtype, matrix_bits(path), words, errors))
+    if library is None:
+        return found
+    functions = Library(library)
+    for dtype in RWKVCPP_TYPES:
+        demo = cached_rwkvcpp("demo", demo_model_path, dtype, folder, library)
+        # Nothing is timed here, and its threads spin: with more than one, whatever else runs holds all of them up.
+        with Model(functions, demo, threads=1) as model:
+            words = text_quality(RwkvCppModel(model), text, 1)
+        path = cached_rwkvcpp(shape, lambda: checkpoint, dtype, folder, library)
+        with Model(functions, path, threads=1) as model:
+            errors = errors_of(logits_of(RwkvCppModel(model), tokens, threads), exact)
+        found.append(Quality("rwkv.cpp", dtype, matrix_bits(path), words, errors))
+    return found
+
+
+def report_of(shape: str, count: int, found: Sequence[Quality]) -> Report:
+    """Return the table."""
+    report = Report(
+        "What a precision costs: perplexity of the demo model, and errors of the logits on random weights",
+        (
+            "",
+            "bits a weight",
+            "perplexity",
+            "change, %",
+            "bits a byte",
+            "largest error of a logit",
+            "mean error",
+            "relative rms",
+        ),
+        notes=[
+            f"Perplexity: the demo model over {found[0].text.tokens + 1:,} bytes of its held-out text; change beside f32.",
+            "The demo model's checkpoint is in bf16, which f32 and bf16 hold exactly.",
+            f"Errors: RWKV-4 {shape} of random weights in f32, after each of {count} random tokens, beside f64.",
+            "Bits a weight: the matrices of that file, with the steps of blocks; rwkv.cpp leaves the head in 16 bits.",
+        ],
+        values={"shape": shape, "tokens": count, "rows": [asdict(one) for one in found]},
+    )
+    base = next(one.text.perplexity for one in found if (one.label, one.dtype) == ("rwkv_cy", "f32"))
+    for one in found:
+        report.rows.append(
+            (
+                f"{one.label}, {one.dtype}",
+                f"{one.bits:.2f}",
+                f"{one.text.perplexity:.5f}",
+                f"{100 * (one.text.perplexity / base - 1):+.3f}",
+                f"{one.text.bits_per_byte:.5f}",
+                f"{one.errors.largest:.1e}",
+                f"{one.errors.mean:.1e}",
+                f"{one.errors.relative_rms:.1e}",
+            )
+        )
+    return report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_quality", description=__doc__)
+    parser.add_argument("--shape", choices=SHAPES, default="169m")
+    parser.add_argument("--dtypes", nargs="+", choices=TYPES, default=TYPES)
+    parser.add_argument("--bytes", type=int, help="of the held-out text (default: all)")
+    parser.add_argument("--tokens", type=int, default=256, help="whose logits are compared")
+    parser.add_argument("--threads", type=int, default=get_num_threads())
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="of the checkpoints and the model files")
+    library_argument(parser)
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    if "f32" not in arguments.dtypes:
+        parser.error("--dtypes: expected f32 among them, which the others are held against")
+    library = arguments.rwkvcpp_library
+    found = measure(
+        arguments.shape,
+        arguments.dtypes,
+        _TEXT.read_bytes()[: arguments.bytes],
+        arguments.tokens,
+        arguments.threads,
+        arguments.folder,
+        library,
+    )
+    report = report_of(arguments.shape, arguments.tokens, found)
+    if library is None:
+        report.notes.append("rwkv.cpp: not measured; name its library with --rwkvcpp-library.")
+    else:
+        report.notes.append(f"rwkv.cpp: a library that says of itself {Library(library).system}.")
+    report.print(as_json=arguments.json)
+
+
+if __name__ == "__main__":
+    main()
