@@ -70,12 +70,13 @@ static void quantized_product(product *p, int threads)
 
 static ptrdiff_t padded_cols(const rk_ops *ops, ptrdiff_t cols) { return round_up(cols, ops->lanes); }
 
-/* Bytes of one thread's scratch: a packed panel, and the accumulators of all tokens. */
+/* Bytes of one thread's scratch: a block of packed panels, and the accumulators of all tokens where the columns take
+ * several steps. */
 static size_t thread_scratch(const rk_ops *ops, size_t itemsize, ptrdiff_t tokens, ptrdiff_t cols)
 {
-    ptrdiff_t panel = padded_cols(ops, cols) * ops->panel_rows;
-    ptrdiff_t waiting = round_up(tokens, ops->panel_tokens) * ops->panel_rows * ops->lanes;
-    return (size_t)round_up((panel + waiting) * (ptrdiff_t)itemsize, 4096);
+    ptrdiff_t padded = padded_cols(ops, cols), step = rk_panel_step(padded);
+    ptrdiff_t waiting = step < padded ? round_up(tokens, ops->panel_tokens) * ops->panel_rows * ops->lanes : 0;
+    return (size_t)round_up((step * ops->panel_rows + waiting) * rk_block_panels(padded) * (ptrdiff_t)itemsize, 4096);
 }
 
 static size_t packed_bytes(const rk_ops *ops, size_t itemsize, ptrdiff_t tokens, ptrdiff_t cols)
@@ -112,7 +113,8 @@ void rk_matmul(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const voi
     rk_parallel(groups, at_least_one(PIECE_ELEMENTS / at_least_one(m->cols * ops->panel_tokens)), threads, pack_piece,
                 &p);
     ptrdiff_t work = at_least_one(m->cols * tokens * ops->panel_rows);
-    rk_parallel(panels, at_least_one((ptrdiff_t)1000000 / work), threads, panels_piece, &p);
+    ptrdiff_t block = rk_block_panels(padded_cols(ops, m->cols));
+    rk_parallel(panels, round_up(at_least_one((ptrdiff_t)1000000 / work), block), threads, panels_piece, &p);
 }
 
 typedef struct {

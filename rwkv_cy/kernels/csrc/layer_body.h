@@ -54,33 +54,52 @@ static void FN(token_shift)(const void *x_, const void *last, const void *mix_, 
     }
 }
 
+/* max(a, b), lane by lane; b where one is NaN, as `a > b ? a : b` has it. */
+static inline VEC FN(larger)(VEC a, VEC b)
+{
+    return VEC_SELECT(a > b, a, b);
+}
+
+/* One token of one vector of channels; aa, bb, pp are moved on. */
+static inline VEC FN(wkv4_step)(VEC w, VEC u, VEC k, VEC v, VEC r, VEC *aa, VEC *bb, VEC *pp)
+{
+    const VEC one = (VEC){0} + (REAL)1;
+    /* p = max(pp, u + k);  wkv = (e^(pp-p) aa + e^(u+k-p) v) / (e^(pp-p) bb + e^(u+k-p)) */
+    VEC uk = u + k;
+    VEC p = FN(larger)(*pp, uk);
+    VEC e1 = VEC_EXP(*pp - p);
+    VEC e2 = VEC_EXP(uk - p);
+    VEC wkv = (e1 * *aa + e2 * v) / (e1 * *bb + e2);
+    VEC y = one / (one + VEC_EXP(-r)) * wkv;
+    /* p = max(pp + w, k);  aa = e^(pp+w-p) aa + e^(k-p) v;  bb = e^(pp+w-p) bb + e^(k-p);  pp = p */
+    VEC wp = *pp + w;
+    p = FN(larger)(wp, k);
+    e1 = VEC_EXP(wp - p);
+    e2 = VEC_EXP(k - p);
+    *aa = e1 * *aa + e2 * v;
+    *bb = e1 * *bb + e2;
+    *pp = p;
+    return y;
+}
+
 static void FN(wkv4)(const void *w_, const void *u_, const void *k_, const void *v_, const void *r_, ptrdiff_t tokens,
                      ptrdiff_t width, void *aa_, void *bb_, void *pp_, void *y_, ptrdiff_t begin, ptrdiff_t end)
 {
-    const REAL *restrict w = w_, *restrict u = u_;
-    REAL *restrict aa = aa_, *restrict bb = bb_, *restrict pp = pp_;
-    for (ptrdiff_t t = 0; t < tokens; t++) {
-        const REAL *restrict k = (const REAL *)k_ + t * width;
-        const REAL *restrict v = (const REAL *)v_ + t * width;
-        const REAL *restrict r = (const REAL *)r_ + t * width;
-        REAL *restrict y = (REAL *)y_ + t * width;
-        for (ptrdiff_t i = begin; i < end; i++) {
-            /* p = max(pp, u + k);  wkv = (e^(pp-p) aa + e^(u+k-p) v) / (e^(pp-p) bb + e^(u+k-p)) */
-            REAL uk = u[i] + k[i];
-            REAL p = pp[i] > uk ? pp[i] : uk;
-            REAL e1 = EXP(pp[i] - p);
-            REAL e2 = EXP(uk - p);
-            REAL wkv = (e1 * aa[i] + e2 * v[i]) / (e1 * bb[i] + e2);
-            y[i] = FN(sigmoid)(r[i]) * wkv;
-            /* p = max(pp + w, k);  aa = e^(pp+w-p) aa + e^(k-p) v;  bb = e^(pp+w-p) bb + e^(k-p);  pp = p */
-            REAL wp = pp[i] + w[i];
-            p = wp > k[i] ? wp : k[i];
-            e1 = EXP(wp - p);
-            e2 = EXP(k[i] - p);
-            aa[i] = e1 * aa[i] + e2 * v[i];
-            bb[i] = e1 * bb[i] + e2;
-            pp[i] = p;
+    for (ptrdiff_t i = begin; i < end; i += LANES) {
+        /* Channels of the last vector that are not there are zeros, which give finite numbers that nobody stores. */
+        const ptrdiff_t n = end - i < LANES ? end - i : LANES;
+        const VEC w = FN(load_part)((const REAL *)w_ + i, n), u = FN(load_part)((const REAL *)u_ + i, n);
+        VEC aa = FN(load_part)((REAL *)aa_ + i, n), bb = FN(load_part)((REAL *)bb_ + i, n);
+        VEC pp = FN(load_part)((REAL *)pp_ + i, n);
+        for (ptrdiff_t t = 0; t < tokens; t++) {
+            const ptrdiff_t at = t * width + i;
+            VEC k = FN(load_part)((const REAL *)k_ + at, n), v = FN(load_part)((const REAL *)v_ + at, n);
+            VEC r = FN(load_part)((const REAL *)r_ + at, n);
+            FN(store_part)((REAL *)y_ + at, FN(wkv4_step)(w, u, k, v, r, &aa, &bb, &pp), n);
         }
+        FN(store_part)((REAL *)aa_ + i, aa, n);
+        FN(store_part)((REAL *)bb_ + i, bb, n);
+        FN(store_part)((REAL *)pp_ + i, pp, n);
     }
 }
 

@@ -14,11 +14,21 @@ static inline VEC FN(load)(const REAL *p)
     return v;
 }
 
+/* The first n lanes; the others are zeros. */
 static inline VEC FN(load_part)(const REAL *p, ptrdiff_t n)
 {
     VEC v = {0};
+    if (n == LANES) return FN(load)(p);
     memcpy(&v, p, (size_t)n * sizeof(REAL));
     return v;
+}
+
+static inline void FN(store_part)(REAL *p, VEC v, ptrdiff_t n)
+{
+    if (n == LANES)
+        memcpy(p, &v, sizeof v);
+    else
+        memcpy(p, &v, (size_t)n * sizeof(REAL));
 }
 
 /* LANES weights from column k of a row, as activations. */
@@ -124,79 +134,146 @@ static void FN(pack_tokens)(const void *x_, ptrdiff_t tokens, ptrdiff_t cols, vo
     }
 }
 
-/* A packed panel of rows: [column vector][row of the panel][lane], padded with zeros. */
-static inline __attribute__((always_inline)) void FN(pack_rows)(const rk_matrix *m, int dtype, ptrdiff_t first,
-                                                                REAL *packed)
+/* A packed panel of rows, `count` column vectors of it from `from` on: [column vector][row of the panel][lane], padded
+ * with zeros. */
+static inline __attribute__((always_inline)) void FN(pack_rows_of)(const rk_matrix *m, int dtype, ptrdiff_t first,
+                                                                   ptrdiff_t from, ptrdiff_t count, REAL *packed)
 {
-    size_t stride = (size_t)m->cols * FN(weight_bytes)(dtype);
-    ptrdiff_t vectors = (m->cols + LANES - 1) / LANES;
-    for (ptrdiff_t i = 0; i < RK_PANEL_ROWS; i++) {
-        ptrdiff_t r = first + i;
-        const char *row = (const char *)m->data + (size_t)r * stride;
-        for (ptrdiff_t v = 0; v < vectors; v++) {
-            ptrdiff_t left = m->cols - v * LANES;
+    const size_t stride = (size_t)m->cols * FN(weight_bytes)(dtype);
+    const char *row = (const char *)m->data + (size_t)first * stride;
+    const ptrdiff_t rows = m->rows - first;
+    for (ptrdiff_t v = 0; v < count; v++) {
+        const ptrdiff_t k = (from + v) * LANES;
+        for (ptrdiff_t i = 0; i < RK_PANEL_ROWS; i++) {
             VEC value = {0};
-            if (r < m->rows)
-                value = left >= LANES ? FN(weights)(row, dtype, v * LANES)
-                                      : FN(weights_part)(row, dtype, v * LANES, left);
+            if (i < rows)
+                value = k + LANES <= m->cols ? FN(weights)(row + (size_t)i * stride, dtype, k)
+                                             : FN(weights_part)(row + (size_t)i * stride, dtype, k, m->cols - k);
             memcpy(packed + (v * RK_PANEL_ROWS + i) * LANES, &value, sizeof value);
         }
     }
 }
 
-/* acc[i][j] += panel row i * token j over `vectors` column vectors. */
+/* The one place that knows how a matrix lies in memory when tokens are many. */
+static void FN(pack_rows)(const rk_matrix *m, ptrdiff_t first, ptrdiff_t from, ptrdiff_t count, REAL *packed)
+{
+    switch (m->dtype) {
+#if RK_IS_F32
+    case RK_F16: FN(pack_rows_of)(m, RK_F16, first, from, count, packed); return;
+    case RK_BF16: FN(pack_rows_of)(m, RK_BF16, first, from, count, packed); return;
+    default: FN(pack_rows_of)(m, RK_F32, first, from, count, packed); return;
+#else
+    default: FN(pack_rows_of)(m, RK_F64, first, from, count, packed); return;
+#endif
+    }
+}
+
+/* Weights to come, line by line: rows `row`..`rows`, each from column `from` on for `bytes` bytes. */
+typedef struct {
+    const char *row;
+    ptrdiff_t stride, rows, bytes, at;
+} FN(ahead);
+
+static FN(ahead) FN(ahead_of)(const rk_matrix *m, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t from, ptrdiff_t count)
+{
+    const ptrdiff_t size = (ptrdiff_t)FN(weight_bytes)(m->dtype);
+    if (first + rows > m->rows) rows = m->rows - first;
+    return (FN(ahead)){(const char *)m->data + (first * m->cols + from * LANES) * size, m->cols * size, rows,
+                       count * LANES * size, 0};
+}
+
+/* Ask for the next `lines` of them: a few at a time, since more than the CPU can wait for at once would stop it. */
+static inline void FN(ask_for)(FN(ahead) *next, ptrdiff_t lines)
+{
+    for (; lines > 0 && next->rows > 0; lines--) {
+        __builtin_prefetch(next->row + next->at, 0, 2);
+        next->at += 64;
+        if (next->at >= next->bytes) {
+            next->at = 0;
+            next->row += next->stride;
+            next->rows--;
+        }
+    }
+}
+
+/* acc[j][i] += panel row i * token j over `vectors` column vectors. */
 static inline __attribute__((always_inline)) void FN(tile)(const REAL *w, const REAL *x, ptrdiff_t vectors,
-                                                           VEC acc[RK_PANEL_ROWS][RK_PANEL_TOKENS])
+                                                           VEC acc[RK_PANEL_TOKENS][RK_PANEL_ROWS])
 {
     for (ptrdiff_t v = 0; v < vectors; v++) {
         VEC xv[RK_PANEL_TOKENS];
         for (int j = 0; j < RK_PANEL_TOKENS; j++) xv[j] = FN(load)(x + (v * RK_PANEL_TOKENS + j) * LANES);
         for (int i = 0; i < RK_PANEL_ROWS; i++) {
             VEC wv = FN(load)(w + (v * RK_PANEL_ROWS + i) * LANES);
-            for (int j = 0; j < RK_PANEL_TOKENS; j++) acc[i][j] = VEC_FMA(wv, xv[j], acc[i][j]);
+            for (int j = 0; j < RK_PANEL_TOKENS; j++) acc[j][i] = VEC_FMA(wv, xv[j], acc[j][i]);
         }
     }
 }
 
+/* A tile over one step along the columns. Its accumulators begin as `from` has them: zeros, or what waited since the
+ * step before. They go to `slot` to wait, or after the last step, where that is NULL, their sums go to y: as many rows
+ * and tokens as there are. */
+static void FN(tile_step)(const REAL *w, const REAL *x, ptrdiff_t vectors, const REAL *from, REAL *slot, REAL scale,
+                          REAL *y, ptrdiff_t ldy, ptrdiff_t rows, ptrdiff_t tokens)
+{
+    VEC acc[RK_PANEL_TOKENS][RK_PANEL_ROWS];
+    for (int j = 0; j < RK_PANEL_TOKENS; j++)
+        for (int i = 0; i < RK_PANEL_ROWS; i++) acc[j][i] = FN(load)(from + (j * RK_PANEL_ROWS + i) * LANES);
+    FN(tile)(w, x, vectors, acc);
+    if (slot != NULL) {
+        for (int j = 0; j < RK_PANEL_TOKENS; j++)
+            for (int i = 0; i < RK_PANEL_ROWS; i++)
+                memcpy(slot + (j * RK_PANEL_ROWS + i) * LANES, &acc[j][i], sizeof(VEC));
+        return;
+    }
+    REAL sums[RK_PANEL_TOKENS * RK_PANEL_ROWS];
+    VEC_SUMS(&acc[0][0], RK_PANEL_TOKENS * RK_PANEL_ROWS, sums);
+    for (int i = 0; i < RK_PANEL_TOKENS * RK_PANEL_ROWS; i++) sums[i] *= scale;
+    if (rows >= RK_PANEL_ROWS && tokens >= RK_PANEL_TOKENS) {
+        for (int j = 0; j < RK_PANEL_TOKENS; j++)
+            memcpy(y + j * ldy, sums + j * RK_PANEL_ROWS, RK_PANEL_ROWS * sizeof(REAL));
+        return;
+    }
+    for (ptrdiff_t j = 0; j < RK_PANEL_TOKENS && j < tokens; j++)
+        for (ptrdiff_t i = 0; i < RK_PANEL_ROWS && i < rows; i++) y[j * ldy + i] = sums[j * RK_PANEL_ROWS + i];
+}
+
+/* Blocks of panels, one after the other; of each, one step along the columns after the other is packed, and goes with
+ * every group of tokens: the group stays in the first-level cache, the packed block in the second. */
 static void FN(panels)(const rk_matrix *m, const void *packed_tokens, ptrdiff_t tokens, void *y_, ptrdiff_t ldy,
                        ptrdiff_t begin, ptrdiff_t end, void *scratch)
 {
-    typedef VEC tile_acc[RK_PANEL_ROWS][RK_PANEL_TOKENS];
+    static const REAL zeros[RK_PANEL_ROWS * RK_PANEL_TOKENS * LANES];
+    const ptrdiff_t tile = RK_PANEL_ROWS * RK_PANEL_TOKENS * LANES;
     const ptrdiff_t vectors = (m->cols + LANES - 1) / LANES;
-    const ptrdiff_t step = RK_PANEL_COLS / LANES;
+    const ptrdiff_t step = rk_panel_step(vectors * LANES) / LANES;
+    const ptrdiff_t most = rk_block_panels(vectors * LANES);
     const ptrdiff_t groups = (tokens + RK_PANEL_TOKENS - 1) / RK_PANEL_TOKENS;
     REAL *y = y_;
     REAL *w = scratch;
-    /* Accumulators of every group wait here between two steps along the columns. */
-    REAL *waiting = w + vectors * RK_PANEL_ROWS * LANES;
+    REAL *waiting = w + most * step * RK_PANEL_ROWS * LANES;
 
-    for (ptrdiff_t p = begin; p < end; p++) {
-        switch (m->dtype) {
-#if RK_IS_F32
-        case RK_F16: FN(pack_rows)(m, RK_F16, p * RK_PANEL_ROWS, w); break;
-        case RK_BF16: FN(pack_rows)(m, RK_BF16, p * RK_PANEL_ROWS, w); break;
-        default: FN(pack_rows)(m, RK_F32, p * RK_PANEL_ROWS, w); break;
-#else
-        default: FN(pack_rows)(m, RK_F64, p * RK_PANEL_ROWS, w); break;
-#endif
-        }
-        for (ptrdiff_t v = 0; v < vectors; v += step) {
-            ptrdiff_t count = vectors - v < step ? vectors - v : step;
-            int last = v + count == vectors;
+    for (ptrdiff_t b = begin, block; b < end; b += block) {
+        block = end - b < most ? end - b : most;
+        const ptrdiff_t first = b * RK_PANEL_ROWS, rows = block * RK_PANEL_ROWS;
+        for (ptrdiff_t v = 0, count; v < vectors; v += count) {
+            count = vectors - v < step ? vectors - v : step;
+            const int last = v + count == vectors;
+            for (ptrdiff_t p = 0; p < block; p++)
+                FN(pack_rows)(m, first + p * RK_PANEL_ROWS, v, count, w + p * count * RK_PANEL_ROWS * LANES);
+            /* What is packed next: the next block, from its first column, or the same rows further on. */
+            FN(ahead) next = last ? FN(ahead_of)(m, first + rows, most * RK_PANEL_ROWS, 0, step)
+                                  : FN(ahead_of)(m, first, rows, v + count, step);
+            const ptrdiff_t lines = next.rows * (next.bytes / 64 + 1) / (groups * block) + 1;
             for (ptrdiff_t g = 0; g < groups; g++) {
                 const REAL *x = (const REAL *)packed_tokens + (g * vectors + v) * RK_PANEL_TOKENS * LANES;
-                tile_acc acc = {{{0}}};
-                REAL *slot = waiting + g * (ptrdiff_t)(sizeof(tile_acc) / sizeof(REAL));
-                if (v > 0) memcpy(acc, slot, sizeof acc);
-                FN(tile)(w + v * RK_PANEL_ROWS * LANES, x, count, acc);
-                if (!last) {
-                    memcpy(slot, acc, sizeof acc);
-                    continue;
+                for (ptrdiff_t p = 0; p < block; p++) {
+                    const ptrdiff_t r = first + p * RK_PANEL_ROWS, t = g * RK_PANEL_TOKENS;
+                    REAL *slot = waiting + (g * most + p) * tile;
+                    FN(ask_for)(&next, lines);
+                    FN(tile_step)(w + p * count * RK_PANEL_ROWS * LANES, x, count, v == 0 ? zeros : slot,
+                                  last ? NULL : slot, (REAL)m->scale, y + t * ldy + r, ldy, m->rows - r, tokens - t);
                 }
-                for (ptrdiff_t j = 0; j < RK_PANEL_TOKENS && g * RK_PANEL_TOKENS + j < tokens; j++)
-                    for (ptrdiff_t i = 0; i < RK_PANEL_ROWS && p * RK_PANEL_ROWS + i < m->rows; i++)
-                        y[(g * RK_PANEL_TOKENS + j) * ldy + p * RK_PANEL_ROWS + i] =
-                            VEC_SUM(acc[i][j]) * (REAL)m->scale;
             }
         }
     }

@@ -117,8 +117,24 @@ void rk_add_gated(const rk_ops *ops, void *y, const void *gate, const void *x, p
 void rk_add(const rk_ops *ops, void *y, const void *x, ptrdiff_t n, int threads);
 void rk_multiply(const rk_ops *ops, void *x, double factor, ptrdiff_t n, int threads);
 
-/* Columns that one step of `panels` covers: its packed panel fits the first-level cache. */
-#define RK_PANEL_COLS 768
+/* Columns that one step of `panels` covers at most: a packed panel and a packed group of tokens of them fit the
+ * first-level cache. */
+#define RK_PANEL_COLS 1024
+
+/* Columns of one step where there are `cols`, a multiple of 64 where they take several. */
+static inline ptrdiff_t rk_panel_step(ptrdiff_t cols)
+{
+    const ptrdiff_t steps = (cols + RK_PANEL_COLS - 1) / RK_PANEL_COLS;
+    return steps == 1 ? cols : ((cols + steps - 1) / steps + 63) / 64 * 64;
+}
+
+/* Panels that are packed together. Where columns take several steps, the packed tokens have left the second-level
+ * cache before they are needed again: more panels at a time ask for them less often. */
+static inline ptrdiff_t rk_block_panels(ptrdiff_t cols)
+{
+    return cols > RK_PANEL_COLS ? 8 : 2;
+}
+
 /* Fewer tokens than this are multiplied row by row, without packing. */
 #define RK_PACK_TOKENS 4
 

@@ -35,3 +35,8 @@ static inline double rk_sum_f64(rk_vf64 v)
 {
     return v[0] + v[1];
 }
+
+static inline void rk_sums_f32(const rk_vf32 *v, int n, float *sums)
+{
+    for (int i = 0; i < n; i++) sums[i] = rk_sum_f32(v[i]);
+}
