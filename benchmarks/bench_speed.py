@@ -23,6 +23,8 @@ _PREFILLS = (128, 512)
 #: All contenders get the same tokens: those that a text begins with matter to nobody's speed.
 _TOKENS = [int(token) for token in np.random.default_rng(0).integers(0, 50277, max(_PREFILLS))]
 _YARDSTICK = ("plain NumPy", "f32")
+#: Types of matrices; after a plus, with activations rounded to the same.
+_ALL = (*DTYPES, "bf16+", *QUANTIZED_TYPES)
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,16 @@ def measure(
     return found, {row: float(np.sqrt(np.mean((own - exact) ** 2))) / scale for row, own in logits.items()}
 
 
+def _stored(dtype: str) -> str:
+    return dtype.removesuffix("+")
+
+
 def bytes_per_weight(dtype: str) -> float:
     """Return the bytes that a weight takes, the steps of its block included."""
     if dtype in QUANTIZED_TYPES:
         quantized = QUANTIZED_TYPES[dtype]
         return quantized.block_bytes / (quantized.columns * GROUP_ROWS)
-    return storage_type(dtype).itemsize
+    return storage_type(_stored(dtype)).itemsize
 
 
 def best_times(config: Config, dtype: str, bound: limits.Limits) -> tuple[float, float]:
@@ -103,7 +109,9 @@ def report_of(
         ),
         notes=[
             f"Medians of {rounds} rounds, alternating; ratios within a round. Decode: the median of {_DECODED} tokens.",
-            f"Limits in this run: {bound.read_bytes / 1e9:.1f} GB/s read, {bound.flops / 1e9:.0f} GFLOP/s in float32.",
+            f"Limits in this run: {bound.read_bytes / 1e9:.1f} GB/s read, {bound.flops / 1e9:.0f} GFLOP/s in float32"
+            + (f", {bound.bf16_flops / 1e9:.0f} in bf16." if bound.bf16_flops else "."),
+            "bf16+: activations rounded to bf16 before they meet a matrix.",
             "Of the bandwidth: the time that reading each weight once takes at that limit, over the time taken.",
             "Error: relative rms of the logits after 8 tokens, beside plain NumPy on the float32 checkpoint.",
         ],
@@ -137,7 +145,7 @@ def report_of(
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_speed", description=__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="169m")
-    parser.add_argument("--dtypes", nargs="+", choices=(*DTYPES, *QUANTIZED_TYPES), default=(*DTYPES, *QUANTIZED_TYPES))
+    parser.add_argument("--dtypes", nargs="+", choices=_ALL, default=_ALL)
     parser.add_argument("--threads", nargs="+", type=int, default=(1, 2))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of the checkpoints and the model files")
@@ -147,7 +155,7 @@ def main() -> None:
     shape, folder = arguments.shape, arguments.folder
     checkpoint = cached_checkpoint(shape, "f32", folder)
     rows = [Row("numpy", "plain NumPy", "f32", checkpoint)]
-    rows += [Row("rwkv_cy", "rwkv_cy", dtype, cached_model(shape, dtype, folder)) for dtype in arguments.dtypes]
+    rows += [Row("rwkv_cy", "rwkv_cy", dtype, cached_model(shape, _stored(dtype), folder)) for dtype in arguments.dtypes]
     if arguments.peer_python:
         rows += [Row("rwkv", "rwkv", dtype, checkpoint, arguments.peer_python) for dtype in ("f32", "bf16")]
     program = limits.build(folder)

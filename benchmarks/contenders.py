@@ -34,7 +34,8 @@ class Contender:
 def _open_rwkv_cy(path: str, dtype: str, threads: int) -> Forward:
     import rwkv_cy
 
-    model = rwkv_cy.load(path)
+    # "bf16+" is a model in bf16 whose activations are rounded to it.
+    model = rwkv_cy.load(path, activations="bf16") if dtype.endswith("+") else rwkv_cy.load(path)
     return lambda tokens, state: model.forward(tokens, state, num_threads=threads)
 
 

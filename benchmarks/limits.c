@@ -1,5 +1,6 @@
-/* What the machine allows, without any of our kernels: ./limits THREADS prints read bandwidth in GB/s of 1 GiB, and
-   fp32 FMA in GFLOP/s. Vectors are as wide as -march=native has them. */
+/* What the machine allows, without any of our kernels: ./limits THREADS prints read bandwidth in GB/s of 1 GiB,
+   fp32 FMA in GFLOP/s, and the same of bf16 dot products, 0 where the CPU has none. Vectors are as wide as
+   -march=native has them. */
 
 #define _GNU_SOURCE
 #include <omp.h>
@@ -8,6 +9,9 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <time.h>
+#ifdef __AVX512BF16__
+#include <immintrin.h>
+#endif
 
 #ifdef __AVX512F__
 #define WIDTH 64
@@ -64,23 +68,49 @@ static void multiply_and_add(int threads) {
     }
 }
 
+/* Returns the operations of a step, of all chains. */
+static double multiply_bf16(int threads) {
+#ifdef __AVX512BF16__
+#pragma omp parallel num_threads(threads)
+    {
+        __m512 sums[CHAINS] = {{0}};
+        __m512i factor = _mm512_setzero_si512(), term = _mm512_setzero_si512();
+        __asm__ volatile("" : "+v"(factor), "+v"(term));
+        for (long step = 0; step < STEPS; step++)
+#pragma GCC unroll 12
+            for (int i = 0; i < CHAINS; i++)
+                sums[i] = _mm512_dpbf16_ps(sums[i], (__m512bh)factor, (__m512bh)term);
+        for (int i = 1; i < CHAINS; i++) sums[0] += sums[i];
+        used = (uint64_t)sums[0][0];
+    }
+    return 4.0 * CHAINS * 16;
+#else
+    (void)threads;
+    return 0;
+#endif
+}
+
 int main(int argc, char **argv) {
     const int threads = argc > 1 ? atoi(argv[1]) : 1;
     words *data = mmap(NULL, BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (data == MAP_FAILED || threads < 1) return 1;
     madvise(data, BYTES, MADV_HUGEPAGE);
     for (size_t i = 0; i < BYTES / sizeof(words); i++) data[i] = (words){0} + i;
-    double reading = 1e9, computing = 1e9;
+    double reading = 1e9, computing = 1e9, products = 1e9, operations = 0;
     for (int round = 0; round < ROUNDS; round++) {
         double start = now();
         read_all(data, threads);
         double middle = now();
         multiply_and_add(threads);
         double end = now();
+        operations = multiply_bf16(threads);
+        double last = now();
         if (middle - start < reading) reading = middle - start;
         if (end - middle < computing) computing = end - middle;
+        if (last - end < products) products = last - end;
     }
     const double flops = 2.0 * CHAINS * STEPS * (WIDTH / sizeof(float)) * threads;
-    printf("%.2f %.1f\n", (double)BYTES / reading * 1e-9, flops / computing * 1e-9);
+    printf("%.2f %.1f %.1f\n", (double)BYTES / reading * 1e-9, flops / computing * 1e-9,
+           operations * STEPS * threads / products * 1e-9);
     return 0;
 }

@@ -22,14 +22,21 @@ class Limits:
         Bytes a second that the threads together read of 1 GiB in pages of 2 MiB.
     flops : float
         Fused multiply-adds in float32 a second, each counted twice.
+    bf16_flops : float
+        The same of bf16 dot products; 0 where the CPU has none.
     """
 
     read_bytes: float
     flops: float
+    bf16_flops: float = 0.0
 
     def better(self, other: Limits) -> Limits:
         """Return the better of two measurements in each respect: a limit is not lower because others were busy."""
-        return Limits(max(self.read_bytes, other.read_bytes), max(self.flops, other.flops))
+        return Limits(
+            max(self.read_bytes, other.read_bytes),
+            max(self.flops, other.flops),
+            max(self.bf16_flops, other.bf16_flops),
+        )
 
 
 def build(folder: Path) -> Path:
@@ -48,5 +55,4 @@ def build(folder: Path) -> Path:
 def measure(program: Path, threads: int) -> Limits:
     """Run the program once."""
     output = subprocess.run([program, str(threads)], check=True, capture_output=True, text=True).stdout
-    gigabytes, gigaflops = map(float, output.split())
-    return Limits(gigabytes * 1e9, gigaflops * 1e9)
+    return Limits(*(float(number) * 1e9 for number in output.split()))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from rwkv_cy.errors import ConfigError
 
 __all__ = [
+    "ACTIVATION_TYPES",
     "GROUP_ROWS",
     "QUANTIZED_TYPES",
     "STORAGE_TYPES",
@@ -82,6 +83,8 @@ class QuantizedType:
         return -(-rows // GROUP_ROWS), -(-columns // self.columns), self.block_bytes
 
 
+#: What matrices of bf16 can be multiplied with: numbers as they are, or rounded.
+ACTIVATION_TYPES = ("f32", "bf16")
 #: Rows of a quantized block.
 GROUP_ROWS = 16
 QUANTIZED_TYPES: dict[str, QuantizedType] = {

@@ -7,10 +7,12 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from rwkv_cy.dtypes import ACTIVATION_TYPES
+
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-__all__ = ["common_options", "integer", "real"]
+__all__ = ["add_activations", "common_options", "integer", "real"]
 
 
 def integer(low: int, high: int | None = None) -> Callable[[str], int]:
@@ -43,6 +45,16 @@ def real(low: float, high: float = math.inf) -> Callable[[str], float]:
         return value
 
     return parse
+
+
+def add_activations(parser: argparse.ArgumentParser) -> None:
+    """Add the option of the commands that run a model."""
+    parser.add_argument(
+        "--activations",
+        choices=ACTIVATION_TYPES,
+        default="f32",
+        help="bf16 rounds what matrices in bf16 are multiplied with: faster on CPUs with AVX512-BF16 (default: f32)",
+    )
 
 
 def common_options() -> argparse.ArgumentParser:

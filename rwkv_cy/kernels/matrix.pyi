@@ -7,7 +7,7 @@ import numpy.typing as npt
 
 def pack(weights: npt.NDArray[np.float32], dtype: str) -> npt.NDArray[np.uint8]: ...
 def unpack(packed: npt.NDArray[np.uint8], dtype: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]: ...
-def make_matrix(parameter: Any, real: str, scale: float = 1.0) -> Matrix: ...
+def make_matrix(parameter: Any, real: str, scale: float = 1.0, activations: str = "f32") -> Matrix: ...
 
 class Workspace:
     @property
@@ -15,7 +15,12 @@ class Workspace:
 
 class Matrix:
     def __init__(
-        self, array: npt.NDArray[Any], dtype: str, scale: float = 1.0, shape: tuple[int, ...] | None = None
+        self,
+        array: npt.NDArray[Any],
+        dtype: str,
+        scale: float = 1.0,
+        shape: tuple[int, ...] | None = None,
+        activations: str = "f32",
     ) -> None: ...
     @property
     def array(self) -> npt.NDArray[Any]: ...

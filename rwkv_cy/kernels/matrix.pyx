@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES, widen
+from rwkv_cy.dtypes import ACTIVATION_TYPES, QUANTIZED_TYPES, STORAGE_TYPES, widen
 from rwkv_cy.errors import KernelError
 
 from cython cimport floating
@@ -133,6 +133,8 @@ cdef class Matrix:
         Every product is multiplied by it; a power of two costs no precision.
     shape : tuple of int, optional
         (rows, cols) of a quantized matrix.
+    activations : {"f32", "bf16"}, default "f32"
+        ``"bf16"`` rounds what a bf16 matrix is multiplied with to bf16 first, nearest even. Other matrices ignore it.
 
     Raises
     ------
@@ -140,7 +142,7 @@ cdef class Matrix:
         If the array is not of that shape, layout and type.
     """
 
-    def __init__(self, array, dtype, scale=1.0, shape=None):
+    def __init__(self, array, dtype, scale=1.0, shape=None, activations="f32"):
         if dtype not in _CODES:
             raise KernelError(f"Matrix: expected a dtype of {', '.join(_CODES)}, got {dtype!r}")
         if dtype in QUANTIZED_TYPES:
@@ -158,6 +160,11 @@ cdef class Matrix:
         self.m.rows, self.m.cols = array.shape if shape is None else shape
         self.m.dtype = _CODES[dtype]
         self.m.scale = scale
+        if activations not in ACTIVATION_TYPES:
+            raise KernelError(
+                f"Matrix: expected activations of {' or '.join(ACTIVATION_TYPES)}, got {activations!r}"
+            )
+        self.m.rounded = activations == "bf16"
 
     @property
     def shape(self):
@@ -170,11 +177,11 @@ cdef class Matrix:
         return self.m.scale
 
     cdef size_t scratch_bytes(self, const rk_ops *ops, Py_ssize_t tokens, int num_threads) noexcept nogil:
-        return matmul_scratch(ops, 8 if self.double_precision else 4, &self.m, tokens, num_threads)
+        return matmul_scratch(ops, &self.m, tokens, num_threads)
 
     cdef void matmul_nogil(self, const rk_ops *ops, const void *x, Py_ssize_t tokens, void *scratch, int num_threads,
                            void *y) noexcept nogil:
-        matmul(ops, 8 if self.double_precision else 4, &self.m, x, tokens, scratch, num_threads, y)
+        matmul(ops, &self.m, x, tokens, scratch, num_threads, y)
 
     def matmul(self, const floating[:, ::1] x, int num_threads=1, Workspace workspace=None):
         """Multiply tokens by the matrix.
@@ -223,13 +230,16 @@ cdef class Matrix:
         return result
 
 
-def make_matrix(parameter, real, scale=1.0):
-    """Return a parameter as a Matrix for activations of type `real` ("f32" or "f64"), widened where that asks so."""
+def make_matrix(parameter, real, scale=1.0, activations="f32"):
+    """Return a parameter as a Matrix for activations of type `real` ("f32" or "f64"), widened where that asks so.
+
+    `activations` is as for :class:`Matrix`.
+    """
     array, dtype = parameter.array, parameter.dtype
     if dtype in QUANTIZED_TYPES:
         if real == "f32":
-            return Matrix(array, dtype, scale, parameter.shape)
+            return Matrix(array, dtype, scale, parameter.shape, activations)
         array, dtype = unpack(array, dtype, parameter.shape), "f32"
     if (real == "f64") != (dtype == "f64"):
         array, dtype = widen(array, dtype, real), real
-    return Matrix(array, dtype, scale)
+    return Matrix(array, dtype, scale, None, activations)

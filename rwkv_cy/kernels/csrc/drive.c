@@ -27,6 +27,13 @@ static void rows_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread
     p->ops->rows(p->m, p->x, p->tokens, p->y, p->m->rows, begin, end);
 }
 
+static void round_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+{
+    product *p = context;
+    (void)thread;
+    p->ops->round(p->x, p->packed, begin, end);
+}
+
 static void pack_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
 {
     product *p = context;
@@ -74,9 +81,9 @@ static ptrdiff_t padded_cols(const rk_ops *ops, ptrdiff_t cols) { return round_u
  * several steps. */
 static size_t thread_scratch(const rk_ops *ops, size_t itemsize, ptrdiff_t tokens, ptrdiff_t cols)
 {
-    ptrdiff_t padded = padded_cols(ops, cols), step = rk_panel_step(padded);
+    ptrdiff_t padded = padded_cols(ops, cols), step = rk_panel_step(padded, itemsize);
     ptrdiff_t waiting = step < padded ? round_up(tokens, ops->panel_tokens) * ops->panel_rows * ops->lanes : 0;
-    return (size_t)round_up((step * ops->panel_rows + waiting) * rk_block_panels(padded) * (ptrdiff_t)itemsize, 4096);
+    return (size_t)round_up((step * ops->panel_rows + waiting) * rk_block_panels(padded, itemsize) * (ptrdiff_t)itemsize, 4096);
 }
 
 static size_t packed_bytes(const rk_ops *ops, size_t itemsize, ptrdiff_t tokens, ptrdiff_t cols)
@@ -84,21 +91,43 @@ static size_t packed_bytes(const rk_ops *ops, size_t itemsize, ptrdiff_t tokens,
     return (size_t)round_up(padded_cols(ops, cols) * round_up(tokens, ops->panel_tokens) * (ptrdiff_t)itemsize, 4096);
 }
 
-size_t rk_matmul_scratch(const rk_ops *ops, size_t itemsize, const rk_matrix *m, ptrdiff_t tokens, int threads)
+static int is_rounded(const rk_matrix *m) { return m->rounded && m->dtype == RK_BF16; }
+
+/* Who computes products with m. */
+static const rk_ops *ops_for(const rk_ops *ops, const rk_matrix *m)
 {
-    if (is_quantized(m)) return (size_t)(tokens * rk_q_blocks(m->dtype, m->cols) * rk_x_bytes(m->dtype));
-    if (tokens < RK_PACK_TOKENS) return 0;
-    return packed_bytes(ops, itemsize, tokens, m->cols) +
-           (size_t)threads * thread_scratch(ops, itemsize, tokens, m->cols);
+    return is_rounded(m) && ops->bf16 != NULL ? ops->bf16 : ops;
 }
 
-void rk_matmul(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y,
-               void *scratch, int threads)
+static size_t rounded_bytes(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens)
 {
-    product p = {ops, m, x, tokens, y, scratch, NULL, 0};
+    return is_rounded(m) ? (size_t)round_up(tokens * m->cols * (ptrdiff_t)ops->itemsize, 4096) : 0;
+}
+
+size_t rk_matmul_scratch(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens, int threads)
+{
+    if (is_quantized(m)) return (size_t)(tokens * rk_q_blocks(m->dtype, m->cols) * rk_x_bytes(m->dtype));
+    ops = ops_for(ops, m);
+    size_t rounded = rounded_bytes(ops, m, tokens);
+    if (tokens < RK_PACK_TOKENS) return rounded;
+    return rounded + packed_bytes(ops, ops->itemsize, tokens, m->cols) +
+           (size_t)threads * thread_scratch(ops, ops->itemsize, tokens, m->cols);
+}
+
+void rk_matmul(const rk_ops *ops, const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y, void *scratch,
+               int threads)
+{
+    product p = {ops_for(ops, m), m, x, tokens, y, scratch, NULL, 0};
     if (is_quantized(m)) {
         quantized_product(&p, threads);
         return;
+    }
+    ops = p.ops;
+    const size_t itemsize = ops->itemsize;
+    if (is_rounded(m)) {
+        rk_parallel(tokens * m->cols, PIECE_ELEMENTS, threads, round_piece, &p);
+        p.x = scratch;
+        p.packed += rounded_bytes(ops, m, tokens);
     }
     size_t weight_bytes = m->dtype == RK_F64 ? 8 : m->dtype == RK_F32 ? 4 : 2;
     ptrdiff_t row_bytes = at_least_one(m->cols * (ptrdiff_t)weight_bytes);
@@ -113,7 +142,7 @@ void rk_matmul(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const voi
     rk_parallel(groups, at_least_one(PIECE_ELEMENTS / at_least_one(m->cols * ops->panel_tokens)), threads, pack_piece,
                 &p);
     ptrdiff_t work = at_least_one(m->cols * tokens * ops->panel_rows);
-    ptrdiff_t block = rk_block_panels(padded_cols(ops, m->cols));
+    ptrdiff_t block = rk_block_panels(padded_cols(ops, m->cols), itemsize);
     rk_parallel(panels, round_up(at_least_one((ptrdiff_t)1000000 / work), block), threads, panels_piece, &p);
 }
 

@@ -3,6 +3,14 @@
 #define LANES ((ptrdiff_t)(sizeof(VEC) / sizeof(REAL)))
 #define FN(name) RK_CAT(name, SUFFIX)
 
+static inline void FN(store_part)(REAL *p, VEC v, ptrdiff_t n)
+{
+    if (n == LANES)
+        memcpy(p, &v, sizeof v);
+    else
+        memcpy(p, &v, (size_t)n * sizeof(REAL));
+}
+
 static inline REAL FN(sigmoid)(REAL x)
 {
     return (REAL)1 / ((REAL)1 + EXP(-x));

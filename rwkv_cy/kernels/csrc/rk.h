@@ -17,12 +17,14 @@ typedef struct {
     ptrdiff_t cols;   /* inputs */
     int dtype;        /* RK_* */
     double scale;     /* a power of two that every product is multiplied by */
+    int rounded;      /* activations are rounded to bf16 before they are multiplied */
 } rk_matrix;
 
 /* Everything that runs over `[begin, end)` of something, for one type of activations. Arrays are
  * contiguous; `void *` stands for float or double, whichever the table is of. */
-typedef struct {
-    /* Lanes of a vector of activations. */
+typedef struct rk_ops {
+    /* Bytes of a number as `rows` and `pack_tokens` take it, and how many of them a vector has. */
+    size_t itemsize;
     ptrdiff_t lanes;
     /* Rows that one packed panel of a matrix holds, and tokens that go with it. */
     ptrdiff_t panel_rows, panel_tokens;
@@ -37,6 +39,12 @@ typedef struct {
      * scratch: rk_panel_scratch() elements, of this thread alone. */
     void (*panels)(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy,
                    ptrdiff_t begin, ptrdiff_t end, void *scratch);
+
+    /* Round elements begin..end of float x to bf16, as numbers that `rows` and `pack_tokens` take; NULL in double. */
+    void (*round)(const void *x, void *out, ptrdiff_t begin, ptrdiff_t end);
+    /* Products of rounded activations with bf16 matrices by an instruction that takes both as they are: only what stands
+     * above is filled in. NULL where there is none. */
+    const struct rk_ops *bf16;
 
     /* For quantized matrices, NULL where activations are double: lay tokens begin..end of x [tokens, cols] out for
      * `groups`, and the same product for groups begin..end of sixteen rows (quant.h). */
@@ -70,7 +78,7 @@ typedef struct {
 
 extern const rk_table rk_table_portable;
 #if defined(__x86_64__)
-extern const rk_table rk_table_avx2, rk_table_avx512, rk_table_avx512vnni;
+extern const rk_table rk_table_avx2, rk_table_avx512, rk_table_avx512vnni, rk_table_avx512bf16;
 #endif
 #if defined(__aarch64__)
 extern const rk_table rk_table_neon;
@@ -102,10 +110,10 @@ void rk_quantize(const float *w, ptrdiff_t rows, ptrdiff_t cols, int dtype, void
 void rk_dequantize(const void *packed, ptrdiff_t rows, ptrdiff_t cols, int dtype, float *w);
 
 /* Bytes of scratch that rk_matmul needs for so many tokens and threads. */
-size_t rk_matmul_scratch(const rk_ops *ops, size_t itemsize, const rk_matrix *m, ptrdiff_t tokens, int threads);
+size_t rk_matmul_scratch(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens, int threads);
 
-void rk_matmul(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y,
-               void *scratch, int threads);
+void rk_matmul(const rk_ops *ops, const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y, void *scratch,
+               int threads);
 void rk_layer_norm(const rk_ops *ops, const void *x, const void *weight, const void *bias, double eps,
                    ptrdiff_t tokens, ptrdiff_t width, void *y, int threads);
 void rk_token_shift(const rk_ops *ops, const void *x, const void *last, const void *mix, ptrdiff_t tokens,
@@ -117,22 +125,22 @@ void rk_add_gated(const rk_ops *ops, void *y, const void *gate, const void *x, p
 void rk_add(const rk_ops *ops, void *y, const void *x, ptrdiff_t n, int threads);
 void rk_multiply(const rk_ops *ops, void *x, double factor, ptrdiff_t n, int threads);
 
-/* Columns that one step of `panels` covers at most: a packed panel and a packed group of tokens of them fit the
+/* Bytes of a row that one step of `panels` covers at most: a packed panel and a packed group of tokens fit the
  * first-level cache. */
-#define RK_PANEL_COLS 1024
+#define RK_STEP_BYTES 4096
 
-/* Columns of one step where there are `cols`, a multiple of 64 where they take several. */
-static inline ptrdiff_t rk_panel_step(ptrdiff_t cols)
+/* Columns of one step where there are `cols`: all, or a multiple of 64. */
+static inline ptrdiff_t rk_panel_step(ptrdiff_t cols, size_t itemsize)
 {
-    const ptrdiff_t steps = (cols + RK_PANEL_COLS - 1) / RK_PANEL_COLS;
+    const ptrdiff_t most = RK_STEP_BYTES / (ptrdiff_t)itemsize, steps = (cols + most - 1) / most;
     return steps == 1 ? cols : ((cols + steps - 1) / steps + 63) / 64 * 64;
 }
 
 /* Panels that are packed together. Where columns take several steps, the packed tokens have left the second-level
  * cache before they are needed again: more panels at a time ask for them less often. */
-static inline ptrdiff_t rk_block_panels(ptrdiff_t cols)
+static inline ptrdiff_t rk_block_panels(ptrdiff_t cols, size_t itemsize)
 {
-    return cols > RK_PANEL_COLS ? 8 : 2;
+    return rk_panel_step(cols, itemsize) < cols ? 8 : 2;
 }
 
 /* Fewer tokens than this are multiplied row by row, without packing. */

@@ -66,10 +66,62 @@ static inline rk_vf64 rk_exps_f64(rk_vf64 x)
 #define VEC_EXP rk_exps_f32
 #define VEC_SELECT rk_select_f32
 #define SQRT sqrtf
+#define NUM REAL
+#define NVEC VEC
+#define VEC_DOT VEC_FMA
+#define OWN_DTYPE RK_F32
 #include "matrix_body.h"
 #include "layer_body.h"
-#undef REAL
+
+static void round_f32(const void *x_, void *out_, ptrdiff_t begin, ptrdiff_t end)
+{
+    const float *x = x_;
+    float *out = out_;
+    for (ptrdiff_t i = begin; i < end; i++) out[i] = rk_bf16_to_f32(rk_f32_to_bf16(x[i]));
+}
+
+/* The same sums from an instruction that multiplies bf16, two columns to a lane. */
+#undef RK_IS_F32
+#define RK_IS_F32 0
+#undef NUM
+#undef NVEC
+#undef VEC_DOT
+#undef OWN_DTYPE
 #undef SUFFIX
+#define OWN_DTYPE RK_BF16
+#ifdef RK_DOT_BF16
+#define SUFFIX bf16
+#define NUM uint16_t
+#define NVEC rk_vbf16
+#define VEC_DOT RK_DOT_BF16
+#include "matrix_body.h"
+#undef SUFFIX
+#undef NUM
+#undef NVEC
+#undef VEC_DOT
+
+static void round_bf16(const void *x_, void *out_, ptrdiff_t begin, ptrdiff_t end)
+{
+    const float *x = x_;
+    uint16_t *out = out_;
+    for (ptrdiff_t i = begin; i < end; i++) out[i] = rk_f32_to_bf16(x[i]);
+}
+
+static const rk_ops ops_bf16 = {
+    .itemsize = sizeof(uint16_t), .lanes = RK_VECTOR_BYTES / sizeof(uint16_t), .panel_rows = RK_PANEL_ROWS,
+    .panel_tokens = RK_PANEL_TOKENS, .rows = rows_bf16, .pack_tokens = pack_tokens_bf16, .panels = panels_bf16,
+    .round = round_bf16,
+};
+#define BF16_f32 &ops_bf16
+#else
+#define BF16_f32 NULL
+#endif
+#undef OWN_DTYPE
+#define BF16_f64 NULL
+#define ROUND_f32 round_f32
+#define ROUND_f64 NULL
+
+#undef REAL
 #undef VEC
 #undef VEC_FMA
 #undef VEC_SUM
@@ -79,8 +131,6 @@ static inline rk_vf64 rk_exps_f64(rk_vf64 x)
 #undef VEC_SELECT
 #undef SQRT
 
-#undef RK_IS_F32
-#define RK_IS_F32 0
 #define REAL double
 #define SUFFIX f64
 #define VEC rk_vf64
@@ -91,6 +141,10 @@ static inline rk_vf64 rk_exps_f64(rk_vf64 x)
 #define VEC_EXP rk_exps_f64
 #define VEC_SELECT rk_select_f64
 #define SQRT sqrt
+#define NUM REAL
+#define NVEC VEC
+#define VEC_DOT VEC_FMA
+#define OWN_DTYPE RK_F64
 #include "matrix_body.h"
 #include "layer_body.h"
 
@@ -101,14 +155,14 @@ static inline rk_vf64 rk_exps_f64(rk_vf64 x)
 #define Q_(name) RK_CAT(quant, name)
 #include "quant_body.h"
 
-#define RK_OPS(suffix, type)                                                                            \
-    {                                                                                                   \
-        .lanes = RK_VECTOR_BYTES / sizeof(type), .panel_rows = RK_PANEL_ROWS,                           \
-        .panel_tokens = RK_PANEL_TOKENS, .rows = rows_##suffix, .pack_tokens = pack_tokens_##suffix,    \
-        .panels = panels_##suffix, .layer_norm = layer_norm_##suffix,                                   \
-        .token_shift = token_shift_##suffix, .wkv4 = wkv4_##suffix,                                     \
-        .relu_squared = relu_squared_##suffix, .add_gated = add_gated_##suffix, .add = add_##suffix,    \
-        .multiply = multiply_##suffix, .quantize_tokens = QT_##suffix, .groups = QG_##suffix                                                                   \
+#define RK_OPS(suffix, type)                                                                                    \
+    {                                                                                                           \
+        .itemsize = sizeof(type), .lanes = RK_VECTOR_BYTES / sizeof(type), .panel_rows = RK_PANEL_ROWS,         \
+        .panel_tokens = RK_PANEL_TOKENS, .rows = rows_##suffix, .pack_tokens = pack_tokens_##suffix,            \
+        .panels = panels_##suffix, .round = ROUND_##suffix, .bf16 = BF16_##suffix,                              \
+        .quantize_tokens = QT_##suffix, .groups = QG_##suffix, .layer_norm = layer_norm_##suffix,               \
+        .token_shift = token_shift_##suffix, .wkv4 = wkv4_##suffix, .relu_squared = relu_squared_##suffix,      \
+        .add_gated = add_gated_##suffix, .add = add_##suffix, .multiply = multiply_##suffix                     \
     }
 
 const rk_table RK_CAT(rk_table, RK_NAME) = {
