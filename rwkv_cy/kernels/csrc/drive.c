@@ -6,6 +6,9 @@
 #define PIECE_ELEMENTS ((ptrdiff_t)16 << 10) /* of activations to pass over */
 #define PIECE_EXPS ((ptrdiff_t)2 << 10)      /* of WKV steps, five exponentials each */
 
+/* Products of many tokens: enough pieces that nobody waits long for a thread that was held up. */
+#define PIECES_PER_THREAD 6
+
 static ptrdiff_t at_least_one(ptrdiff_t n) { return n > 1 ? n : 1; }
 
 static ptrdiff_t round_up(ptrdiff_t n, ptrdiff_t unit) { return (n + unit - 1) / unit * unit; }
@@ -141,9 +144,11 @@ void rk_matmul(const rk_ops *ops, const rk_matrix *m, const void *x, ptrdiff_t t
     p.scratch_stride = thread_scratch(ops, itemsize, tokens, m->cols);
     rk_parallel(groups, at_least_one(PIECE_ELEMENTS / at_least_one(m->cols * ops->panel_tokens)), threads, pack_piece,
                 &p);
+    /* Runs of several blocks: a thread asks for the weights of the block that comes next, and should be who takes it. */
     ptrdiff_t work = at_least_one(m->cols * tokens * ops->panel_rows);
     ptrdiff_t block = rk_block_panels(padded_cols(ops, m->cols), itemsize);
-    rk_parallel(panels, round_up(at_least_one((ptrdiff_t)1000000 / work), block), threads, panels_piece, &p);
+    ptrdiff_t least = at_least_one((ptrdiff_t)1000000 / work), share = panels / (PIECES_PER_THREAD * threads);
+    rk_parallel(panels, round_up(least > share ? least : at_least_one(share), block), threads, panels_piece, &p);
 }
 
 typedef struct {
