@@ -16,7 +16,8 @@ from rwkv_cy.dtypes import GROUP_ROWS, QUANTIZED_TYPES, STORAGE_TYPES, array_dty
 from rwkv_cy.errors import ConfigError, StorageError
 from rwkv_cy.files import is_folder, os_errors
 from rwkv_cy.formats import companions
-from rwkv_cy.parameters import ParameterSource, TensorInfo
+from rwkv_cy.orientation import STRIP_BYTES
+from rwkv_cy.parameters import ParameterSource, ParameterSpec, TensorInfo
 from rwkv_cy.sources import source_config
 from rwkv_cy.storage import StoredTokenizer
 from rwkv_cy.tokenizer_choice import choose_tokenizer, describe_tokenizer
@@ -50,6 +51,8 @@ class TensorPlan:
         Storage type in the target.
     source_nbytes, nbytes : int
         Bytes in the source and in the target.
+    transposed : bool
+        Whether it lies as (in, out) in the target.
     """
 
     name: str
@@ -59,6 +62,7 @@ class TensorPlan:
     dtype: str
     source_nbytes: int
     nbytes: int
+    transposed: bool
 
 
 @dataclass(frozen=True)
@@ -145,6 +149,14 @@ def stored_dtype(info: TensorInfo, role: str, dtype: str | None) -> str:
     return dtype or (_FOR_QUANTIZED if decoded else info.dtype)
 
 
+def stored_transposed(info: TensorInfo, spec: ParameterSpec, stored: str) -> bool:
+    """Tell whether a matrix lies transposed in the target: one with many zeros in its input.
+
+    Not in blocks, which have an order of their own; and not out of them, since they are decoded by rows.
+    """
+    return spec.sparse_input and stored in STORAGE_TYPES and info.dtype in STORAGE_TYPES
+
+
 def _is_requantized(info: TensorInfo, stored: str) -> bool:
     """Tell whether a tensor that was quantized once would be rounded to other steps."""
     once = info.source_dtype != info.dtype or info.dtype in QUANTIZED_TYPES
@@ -184,9 +196,17 @@ def make_plan(
     for spec in ARCHITECTURES[config.architecture].parameters(config):
         info = infos[spec.name]
         stored = stored_dtype(info, spec.role, dtype)
-        nbytes = replace(info, dtype=stored).nbytes
         tensors.append(
-            TensorPlan(spec.name, info.shape, spec.role, info.source_dtype, stored, info.source_nbytes, nbytes)
+            TensorPlan(
+                name=spec.name,
+                shape=info.shape,
+                role=spec.role,
+                source_dtype=info.source_dtype,
+                dtype=stored,
+                source_nbytes=info.source_nbytes,
+                nbytes=replace(info, dtype=stored).nbytes,
+                transposed=stored_transposed(info, spec, stored),
+            )
         )
         if _is_requantized(info, stored):
             twice.append(f"{spec.name} ({info.source_dtype})")
@@ -212,7 +232,7 @@ def make_plan(
         config=config,
         tensors=tuple(tensors),
         tokenizer=chosen,
-        memory=_FIXED_MEMORY + max(_block_memory(infos[tensor.name], tensor.dtype) for tensor in tensors),
+        memory=_FIXED_MEMORY + max(_block_memory(infos[tensor.name], tensor) for tensor in tensors),
         disk_needed=needed,
         disk_free=free,
         replaces=replaces,
@@ -242,13 +262,17 @@ def _free_space(folder: Path) -> int:
     return status.f_bavail * status.f_frsize
 
 
-def _block_memory(info: TensorInfo, dtype: str) -> int:
+def _block_memory(info: TensorInfo, target: TensorPlan) -> int:
     """Return the bytes that one block takes on its way: read, looked through, widened, rounded.
 
-    What is quantized goes by whole groups of rows, of which two may be needed in part.
+    What is quantized goes by whole groups of rows, of which two may be needed in part. What is transposed goes by
+    strips, which are there twice for a moment.
     """
+    dtype = target.dtype
+    row = info.array_shape[0] * array_dtype(info.dtype).itemsize
+    strips = 2 * min(max(STRIP_BYTES, row), info.nbytes) if info.transposed != target.transposed else 0
     quantized = info.dtype in QUANTIZED_TYPES or dtype in QUANTIZED_TYPES
     group = GROUP_ROWS * info.shape[-1] if quantized else 0
     wide = 0 if info.dtype == dtype else 16
     itemsizes = 2 * array_dtype(info.dtype).itemsize + wide + array_dtype(dtype).itemsize
-    return min(BLOCK_SIZE + 2 * group, info.size + group) * itemsizes + 2 * group
+    return min(BLOCK_SIZE + 2 * group, info.size + group) * itemsizes + 2 * group + strips

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from rwkv_cy import __version__
 from rwkv_cy.blocks import NonFinite
 from rwkv_cy.conversion_plan import ConversionPlan, make_plan
-from rwkv_cy.files import FileIdentity
+from rwkv_cy.file_identity import FileIdentity
 from rwkv_cy.source_file import SourceHash
 from rwkv_cy.sources import open_source, source_fingerprint
 from rwkv_cy.storage import ModelHeader, write_model
@@ -93,11 +94,12 @@ def convert(
     overwrite: bool = False,
     requantize: bool = False,
     progress: Progress | None = None,
+    source_hash: SourceHash | None = None,
 ) -> ConversionReport:
     """Convert a checkpoint of any supported format into a model file.
 
-    Memory is bounded by a block of a tensor, or by sixteen rows of it, whatever the size of the model. The target
-    appears complete or not at all; the source is only read.
+    Memory is bounded by a block of a tensor, by sixteen rows of it, or by 32 MiB for a matrix that is stored
+    transposed, whatever the size of the model. The target appears complete or not at all; the source is only read.
 
     Parameters
     ----------
@@ -120,6 +122,9 @@ def convert(
         the second rounding to that of the first.
     progress : callable, optional
         Called after each block with the bytes done and the bytes of all tensors in the target.
+    source_hash : SourceHash, optional
+        One that runs already (``SourceHash.ahead``). It is used if it is of the very files that the source turns out
+        to have, in the state in which they are found, and else stopped.
 
     Returns
     -------
@@ -141,17 +146,20 @@ def convert(
     """
     source, target = Path(source), Path(target)
     # Hashing takes longest: it begins before the plan is made, and is given up if that fails.
-    with open_source(source) as opened, SourceHash(opened.files) as source_hash:
+    with open_source(source) as opened, _hash_of(opened.files, source_hash) as running:
         plan = make_plan(opened, target, dtype, tokenizer, requantize=requantize)
         transfer = Transfer(opened, plan.nbytes, progress)
-        wanted = [replace(opened.info(tensor.name), dtype=tensor.dtype) for tensor in plan.tensors]
+        wanted = [
+            replace(opened.info(tensor.name), dtype=tensor.dtype, transposed=tensor.transposed)
+            for tensor in plan.tensors
+        ]
         header = _header(plan, source_fingerprint(opened))
 
         digest: list[str] = []
 
         def finish() -> dict[str, str]:
-            digest.append(source_hash.hexdigest())
-            return {"sha256": digest[0], "size": str(source_hash.size)}
+            digest.append(running.hexdigest())
+            return {"sha256": digest[0], "size": str(running.size)}
 
         write_model(target, header, wanted, transfer.read, overwrite=overwrite, finish=finish)
     return ConversionReport(
@@ -162,6 +170,16 @@ def convert(
         nonfinite=transfer.nonfinite,
         overflowed=transfer.overflowed,
     )
+
+
+def _hash_of(files: Sequence[FileIdentity], ahead: SourceHash | None) -> SourceHash:
+    """Return the hash that is ahead, if it is of `files` as they are now; else stop it and return a new one."""
+    if ahead is None:
+        return SourceHash(files)
+    if ahead.files == tuple(files):
+        return ahead
+    ahead.stop()
+    return SourceHash(files)
 
 
 def _header(plan: ConversionPlan, mark: str) -> ModelHeader:

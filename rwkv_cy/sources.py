@@ -14,7 +14,8 @@ from rwkv_cy.architectures import ARCHITECTURES, check_parameters, detect
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import QUANTIZED_TYPES
 from rwkv_cy.errors import ConfigError, FormatError, SpecError
-from rwkv_cy.files import FileIdentity, is_folder
+from rwkv_cy.file_identity import FileIdentity
+from rwkv_cy.files import is_folder
 from rwkv_cy.fingerprint import fingerprint
 from rwkv_cy.formats import open_checkpoint
 from rwkv_cy.parameters import Parameter, ParameterSource, TensorInfo
@@ -54,7 +55,8 @@ def source_config(source: ParameterSource) -> Config:
     UnsupportedError
         If it is of a version that is not supported.
     SpecError
-        If parameters are missing, unexpected or of the wrong shape, or others than matrices are quantized.
+        If parameters are missing, unexpected or of the wrong shape, or others than matrices are quantized or lie
+        transposed.
     FormatError
         If the file contradicts itself.
     """
@@ -85,6 +87,8 @@ def source_config(source: ParameterSource) -> Config:
             raise SpecError(
                 f"{where}: {spec.name}: expected numbers that are not quantized, got {dtype}; convert the original"
             )
+        if spec.role != "matrix" and source.info(spec.name).transposed:
+            raise SpecError(f"{where}: {spec.name}: expected it as it is, got its transpose; convert the original")
     return config
 
 
@@ -132,10 +136,11 @@ class ArraySource:
     def info(self, name: str) -> TensorInfo:
         """Describe the tensor `name`; KeyError if there is none."""
         parameter = self._parameters[name]
-        return TensorInfo(name, parameter.shape, parameter.dtype, name, parameter.dtype, int(parameter.array.nbytes))
+        nbytes, lies_turned = int(parameter.array.nbytes), parameter.transposed
+        return TensorInfo(name, parameter.shape, parameter.dtype, name, parameter.dtype, nbytes, lies_turned)
 
     def read_into(self, name: str, buffer: npt.NDArray[Any], start: int = 0) -> None:
-        """Fill `buffer` with elements from `start` on, in C order."""
+        """Fill `buffer` with elements of the array from `start` on, in C order."""
         buffer[...] = self._parameters[name].array.reshape(-1)[start : start + buffer.size]
 
     def view(self, name: str) -> npt.NDArray[Any]:

@@ -7,12 +7,15 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from rwkv_cy.dtypes import ACTIVATION_TYPES
-
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-__all__ = ["add_activations", "common_options", "integer", "real"]
+__all__ = ["DTYPES", "QUANTIZED_DTYPES", "add_activations", "common_options", "integer", "real"]
+
+#: The names in rwkv_cy.dtypes.STORAGE_TYPES and QUANTIZED_TYPES, which stand beside NumPy's types there.
+DTYPES = ("f64", "f32", "f16", "bf16")
+QUANTIZED_DTYPES = ("q8", "q4")
+ACTIVATIONS = ("f32", "bf16")
 
 
 def integer(low: int, high: int | None = None) -> Callable[[str], int]:
@@ -51,7 +54,7 @@ def add_activations(parser: argparse.ArgumentParser) -> None:
     """Add the option of the commands that run a model."""
     parser.add_argument(
         "--activations",
-        choices=ACTIVATION_TYPES,
+        choices=ACTIVATIONS,
         default="f32",
         help="bf16 rounds what matrices in bf16 are multiplied with: faster on CPUs with AVX512-BF16 (default: f32)",
     )

@@ -15,7 +15,13 @@ cdef extern from "rk.h" nogil:
         Py_ssize_t cols
         int dtype
         double scale
+        int transposed
         int rounded
+
+    ctypedef struct rk_product:
+        const rk_matrix *m
+        const void *x
+        void *y
 
     ctypedef struct rk_ops:
         Py_ssize_t lanes
@@ -24,9 +30,11 @@ cdef const rk_ops *active_ops(bint double_precision) except NULL
 
 cdef void quantize(const float *w, Py_ssize_t rows, Py_ssize_t cols, int dtype, void *out) noexcept nogil
 cdef void dequantize(const void *packed, Py_ssize_t rows, Py_ssize_t cols, int dtype, float *w) noexcept nogil
+cdef void transpose(const void *array, size_t itemsize, size_t rows, size_t cols, size_t stride, size_t out_stride,
+                    void *out) noexcept nogil
 cdef size_t matmul_scratch(const rk_ops *ops, const rk_matrix *m, Py_ssize_t tokens, int num_threads) noexcept nogil
-cdef void matmul(const rk_ops *ops, const rk_matrix *m, const void *x, Py_ssize_t tokens, void *scratch,
-                 int num_threads, void *y) noexcept nogil
+cdef void matmul(const rk_ops *ops, const rk_product *products, int count, Py_ssize_t tokens,
+                 void *scratch, int num_threads) noexcept nogil
 cdef void layer_norm(const rk_ops *ops, const void *x, const void *weight, const void *bias, double eps,
                      Py_ssize_t tokens, Py_ssize_t width, int num_threads, void *y) noexcept nogil
 cdef void token_shift(const rk_ops *ops, const void *x, const void *last, const void *mix, Py_ssize_t tokens,

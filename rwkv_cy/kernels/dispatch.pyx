@@ -16,8 +16,9 @@ cdef extern from "rk.h" nogil:
     const char *rk_built(int i)
     void rk_quantize(const float *, Py_ssize_t, Py_ssize_t, int, void *)
     void rk_dequantize(const void *, Py_ssize_t, Py_ssize_t, int, float *)
+    void rk_transpose(const void *, size_t, size_t, size_t, size_t, void *, size_t)
     size_t rk_matmul_scratch(const rk_ops *, const rk_matrix *, Py_ssize_t, int)
-    void rk_matmul(const rk_ops *, const rk_matrix *, const void *, Py_ssize_t, void *, void *, int)
+    void rk_matmul(const rk_ops *, const rk_product *, int, Py_ssize_t, void *, int)
     void rk_layer_norm(const rk_ops *, const void *, const void *, const void *, double, Py_ssize_t, Py_ssize_t,
                        void *, int)
     void rk_token_shift(const rk_ops *, const void *, const void *, const void *, Py_ssize_t, Py_ssize_t, void *, int)
@@ -105,13 +106,18 @@ cdef void dequantize(const void *packed, Py_ssize_t rows, Py_ssize_t cols, int d
     rk_dequantize(packed, rows, cols, dtype, w)
 
 
+cdef void transpose(const void *array, size_t itemsize, size_t rows, size_t cols, size_t stride, size_t out_stride,
+                    void *out) noexcept nogil:
+    rk_transpose(array, itemsize, rows, cols, stride, out, out_stride)
+
+
 cdef size_t matmul_scratch(const rk_ops *ops, const rk_matrix *m, Py_ssize_t tokens, int num_threads) noexcept nogil:
     return rk_matmul_scratch(ops, m, tokens, num_threads)
 
 
-cdef void matmul(const rk_ops *ops, const rk_matrix *m, const void *x, Py_ssize_t tokens, void *scratch,
-                 int num_threads, void *y) noexcept nogil:
-    rk_matmul(ops, m, x, tokens, y, scratch, num_threads)
+cdef void matmul(const rk_ops *ops, const rk_product *products, int count, Py_ssize_t tokens,
+                 void *scratch, int num_threads) noexcept nogil:
+    rk_matmul(ops, products, count, tokens, scratch, num_threads)
 
 
 cdef void layer_norm(const rk_ops *ops, const void *x, const void *weight, const void *bias, double eps,

@@ -9,12 +9,16 @@ from cython cimport floating
 
 from rwkv_cy.kernels.dispatch cimport (
     RK_BF16, RK_F16, RK_F32, RK_F64, RK_Q4, RK_Q8, active_ops, dequantize, matmul, matmul_scratch, quantize, rk_ops,
+    rk_product, transpose,
 )
 
 cdef dict _CODES = {"f32": RK_F32, "f64": RK_F64, "f16": RK_F16, "bf16": RK_BF16, "q8": RK_Q8, "q4": RK_Q4}
 
 cdef enum:
     CACHE_LINE = 64
+
+#: Inputs of a transposed matrix are counted in 32 bits.
+_MOST_COLUMNS = (1 << 31) - 1
 
 
 cdef size_t padded(size_t size) noexcept nogil:
@@ -119,6 +123,39 @@ def unpack(const unsigned char[:, :, ::1] packed, dtype, shape):
     return result
 
 
+def transposed(array):
+    """Return the transpose of a matrix, contiguous: many times as fast as NumPy's copy of ``array.T``.
+
+    Parameters
+    ----------
+    array : numpy.ndarray
+        Shape (rows, cols), C-contiguous and aligned, items of 2, 4 or 8 bytes.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (cols, rows).
+
+    Raises
+    ------
+    KernelError
+        If the array is no such matrix.
+    """
+    if array.ndim != 2 or not array.flags.c_contiguous or not array.flags.aligned or array.itemsize not in (2, 4, 8):
+        raise KernelError(
+            "transposed: expected a contiguous, aligned matrix with items of 2, 4 or 8 bytes, "
+            f"got {array.dtype} of shape {array.shape}"
+        )
+    cdef size_t rows = array.shape[0], cols = array.shape[1]
+    result = np.empty((cols, rows), dtype=array.dtype)
+    cdef const void *source = <const void *><size_t>array.ctypes.data
+    cdef void *out = <void *><size_t>result.ctypes.data
+    cdef size_t itemsize = array.itemsize
+    with nogil:
+        transpose(source, itemsize, rows, cols, cols, rows, out)
+    return result
+
+
 cdef class Matrix:
     """A weight matrix (outputs, inputs) in any storage; the numbers are neither copied nor changed.
 
@@ -133,6 +170,10 @@ cdef class Matrix:
         Every product is multiplied by it; a power of two costs no precision.
     shape : tuple of int, optional
         (rows, cols) of a quantized matrix.
+    transposed : bool, default False
+        The array is (cols, rows). Products have the same bits, and inputs that are zero cost nothing for one token
+        to three: their weights are not read, so that a NaN or an infinity among them is not seen. Not for quantized
+        matrices.
     activations : {"f32", "bf16"}, default "f32"
         ``"bf16"`` rounds what a bf16 matrix is multiplied with to bf16 first, nearest even. Other matrices ignore it.
 
@@ -142,9 +183,14 @@ cdef class Matrix:
         If the array is not of that shape, layout and type.
     """
 
-    def __init__(self, array, dtype, scale=1.0, shape=None, activations="f32"):
+    def __init__(self, array, dtype, scale=1.0, shape=None, transposed=False, activations="f32"):
         if dtype not in _CODES:
             raise KernelError(f"Matrix: expected a dtype of {', '.join(_CODES)}, got {dtype!r}")
+        if transposed and (dtype in QUANTIZED_TYPES or len(array) > _MOST_COLUMNS):
+            raise KernelError(
+                f"Matrix: expected numbers that are not quantized of at most {_MOST_COLUMNS} columns to lie "
+                f"transposed, got {dtype} of shape {array.shape}"
+            )
         if dtype in QUANTIZED_TYPES:
             _check_packed(array, dtype, shape)
         elif array.ndim != 2 or not array.flags.c_contiguous or not array.flags.aligned:
@@ -157,7 +203,11 @@ cdef class Matrix:
         self.dtype = dtype
         self.double_precision = dtype == "f64"
         self.m.data = <const void *><size_t>array.ctypes.data
-        self.m.rows, self.m.cols = array.shape if shape is None else shape
+        if dtype in QUANTIZED_TYPES:
+            self.m.rows, self.m.cols = shape
+        else:
+            self.m.rows, self.m.cols = array.shape[::-1] if transposed else array.shape
+        self.m.transposed = transposed
         self.m.dtype = _CODES[dtype]
         self.m.scale = scale
         if activations not in ACTIVATION_TYPES:
@@ -172,6 +222,11 @@ cdef class Matrix:
         return self.m.rows, self.m.cols
 
     @property
+    def transposed(self):
+        """Whether the array is (cols, rows)."""
+        return bool(self.m.transposed)
+
+    @property
     def scale(self):
         """What every product is multiplied by."""
         return self.m.scale
@@ -179,9 +234,8 @@ cdef class Matrix:
     cdef size_t scratch_bytes(self, const rk_ops *ops, Py_ssize_t tokens, int num_threads) noexcept nogil:
         return matmul_scratch(ops, &self.m, tokens, num_threads)
 
-    cdef void matmul_nogil(self, const rk_ops *ops, const void *x, Py_ssize_t tokens, void *scratch, int num_threads,
-                           void *y) noexcept nogil:
-        matmul(ops, &self.m, x, tokens, scratch, num_threads, y)
+    cdef rk_product times(self, const void *x, void *y) noexcept nogil:
+        return rk_product(&self.m, x, y)
 
     def matmul(self, const floating[:, ::1] x, int num_threads=1, Workspace workspace=None):
         """Multiply tokens by the matrix.
@@ -225,8 +279,9 @@ cdef class Matrix:
         if workspace is None:
             workspace = Workspace()
         workspace.ensure(self.scratch_bytes(ops, x.shape[0], num_threads))
+        cdef rk_product product = self.times(&x[0, 0], &y[0, 0])
         with nogil:
-            self.matmul_nogil(ops, &x[0, 0], x.shape[0], workspace.start, num_threads, &y[0, 0])
+            matmul(ops, &product, 1, x.shape[0], workspace.start, num_threads)
         return result
 
 
@@ -238,8 +293,8 @@ def make_matrix(parameter, real, scale=1.0, activations="f32"):
     array, dtype = parameter.array, parameter.dtype
     if dtype in QUANTIZED_TYPES:
         if real == "f32":
-            return Matrix(array, dtype, scale, parameter.shape, activations)
+            return Matrix(array, dtype, scale, parameter.shape)
         array, dtype = unpack(array, dtype, parameter.shape), "f32"
     if (real == "f64") != (dtype == "f64"):
         array, dtype = widen(array, dtype, real), real
-    return Matrix(array, dtype, scale, None, activations)
+    return Matrix(array, dtype, scale, transposed=parameter.transposed, activations=activations)

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from rwkv_cy.dtypes import QUANTIZED_TYPES, array_dtype
 from rwkv_cy.errors import FormatError
-from rwkv_cy.files import FileBytes, FileIdentity
+from rwkv_cy.file_identity import FileIdentity
+from rwkv_cy.files import FileBytes
 from rwkv_cy.parameters import TensorInfo, check_buffer
 from rwkv_cy.storage.index import Entry
 from rwkv_cy.storage.schema import (
@@ -127,7 +128,9 @@ class ModelFile:
     def info(self, name: str) -> TensorInfo:
         """Describe the parameter `name`; KeyError if there is none."""
         spec = self._entries[name].spec
-        return TensorInfo(name, spec.canonical_shape, spec.dtype, spec.path, spec.dtype, spec.nbytes)
+        return TensorInfo(
+            name, spec.canonical_shape, spec.dtype, spec.path, spec.dtype, spec.nbytes, transposed=spec.transposed
+        )
 
     def read_into(self, name: str, buffer: npt.NDArray[Any], start: int = 0) -> None:
         """Fill `buffer` (1-D, of the parameter's array dtype) with elements from `start`, by positioned reads."""
@@ -137,8 +140,8 @@ class ModelFile:
     def view(self, name: str) -> npt.NDArray[Any] | None:
         """Return the parameter as a read-only array over the file's memory map.
 
-        A quantized matrix as its packed blocks. None without a map, and for a parameter that is misaligned for its
-        type: one of less than 512 bytes may be.
+        A quantized matrix as its packed blocks, a transposed one as (columns, rows). None without a map, and for a
+        parameter that is misaligned for its type: one of less than 512 bytes may be.
         """
         entry = self._entries[name]
         misaligned = entry.spec.dtype in QUANTIZED_TYPES and entry.offset % _STEP_ALIGNMENT

@@ -1,13 +1,13 @@
 /* Each operation of a layer, shared among threads: what is split, and into pieces of what size. */
+#include "columns.h"
 #include "quant.h"
 
 /* A piece of work should take some microseconds, or waking a thread costs more than it brings. */
-#define PIECE_BYTES ((ptrdiff_t)128 << 10)  /* of weights to read */
+#define MOST_BYTES ((ptrdiff_t)128 << 10)   /* of weights to read */
+#define LEAST_BYTES ((ptrdiff_t)16 << 10)
+#define PIECES_A_THREAD 6                    /* or the last piece leaves the other threads waiting for too long */
 #define PIECE_ELEMENTS ((ptrdiff_t)16 << 10) /* of activations to pass over */
 #define PIECE_EXPS ((ptrdiff_t)2 << 10)      /* of WKV steps, five exponentials each */
-
-/* Products of many tokens: enough pieces that nobody waits long for a thread that was held up. */
-#define PIECES_PER_THREAD 6
 
 static ptrdiff_t at_least_one(ptrdiff_t n) { return n > 1 ? n : 1; }
 
@@ -23,12 +23,11 @@ typedef struct {
     size_t scratch_stride;
 } product;
 
-static void rows_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
-{
-    product *p = context;
-    (void)thread;
-    p->ops->rows(p->m, p->x, p->tokens, p->y, p->m->rows, begin, end);
-}
+/* Products that read their weights once: units are rows, or groups of rows where the matrix is quantized. */
+typedef struct {
+    product parts[RK_MOST_PRODUCTS];
+    ptrdiff_t units[RK_MOST_PRODUCTS], grain[RK_MOST_PRODUCTS], pieces[RK_MOST_PRODUCTS];
+} streamed;
 
 static void round_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
 {
@@ -51,55 +50,99 @@ static void panels_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thre
                    p->scratch + (size_t)thread * p->scratch_stride);
 }
 
+static void strips_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+{
+    product *p = context;
+    char *scratch = p->scratch + (size_t)thread * p->scratch_stride;
+    for (ptrdiff_t strip = begin; strip < end; strip++)
+        rk_strip_panels(p->ops, p->ops->itemsize, p->m, p->packed, p->tokens, p->y, strip, scratch,
+                        scratch + rk_strip_bytes(p->m));
+}
+
 static void quantize_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
 {
     product *p = context;
     (void)thread;
-    p->ops->quantize_tokens(p->x, p->m->dtype, p->m->cols, p->packed, begin, end);
-}
-
-static void groups_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
-{
-    product *p = context;
-    (void)thread;
-    p->ops->groups(p->m, p->packed, p->tokens, p->y, p->m->rows, begin, end);
+    p->ops->quantize_tokens(p->x, p->m->dtype, p->m->cols, p->tokens, p->packed, begin, end);
 }
 
 static int is_quantized(const rk_matrix *m) { return m->dtype == RK_Q8 || m->dtype == RK_Q4; }
 
-static void quantized_product(product *p, int threads)
+static void streamed_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
 {
-    ptrdiff_t blocks = rk_q_blocks(p->m->dtype, p->m->cols);
-    ptrdiff_t groups = (p->m->rows + RK_Q_ROWS - 1) / RK_Q_ROWS;
-    ptrdiff_t group_bytes = blocks * rk_q_bytes(p->m->dtype);
+    streamed *s = context;
+    (void)thread;
+    for (ptrdiff_t piece = begin; piece < end; piece++) {
+        ptrdiff_t i = 0, at = piece;
+        while (at >= s->pieces[i]) at -= s->pieces[i++];
+        const product *p = &s->parts[i];
+        ptrdiff_t first = at * s->grain[i];
+        ptrdiff_t last = first + s->grain[i] < s->units[i] ? first + s->grain[i] : s->units[i];
+        if (is_quantized(p->m))
+            p->ops->groups(p->m, p->packed, p->tokens, p->y, p->m->rows, first, last);
+        else
+            p->ops->rows(p->m, p->x, p->tokens, p->y, p->m->rows, first, last);
+    }
+}
+
+static size_t weight_bytes(int dtype) { return dtype == RK_F64 ? 8 : dtype == RK_F32 ? 4 : 2; }
+
+/* The products of `s->parts`, their quantized activations laid out, as one shared operation. */
+static void run_streamed(streamed *s, int count, int threads)
+{
+    ptrdiff_t unit_bytes[RK_MOST_PRODUCTS], total = 0, pieces = 0;
+    for (int i = 0; i < count; i++) {
+        const product *p = &s->parts[i];
+        int quantized = is_quantized(p->m);
+        s->units[i] = quantized ? (p->m->rows + RK_Q_ROWS - 1) / RK_Q_ROWS : p->m->rows;
+        unit_bytes[i] = quantized ? rk_q_blocks(p->m->dtype, p->m->cols) * rk_q_bytes(p->m->dtype)
+                                  : p->m->cols * (ptrdiff_t)weight_bytes(p->m->dtype);
+        /* The work of a piece: the bytes to read for few tokens, the products for many. */
+        unit_bytes[i] = at_least_one(unit_bytes[i] * (p->tokens < 16 ? 1 : p->tokens / 8));
+        total += s->units[i] * unit_bytes[i];
+    }
+    ptrdiff_t piece_bytes = total / (PIECES_A_THREAD * (ptrdiff_t)threads);
+    piece_bytes = piece_bytes < LEAST_BYTES ? LEAST_BYTES : piece_bytes > MOST_BYTES ? MOST_BYTES : piece_bytes;
+    for (int i = 0; i < count; i++) {
+        s->grain[i] = at_least_one(piece_bytes / unit_bytes[i]);
+        /* `rows` takes four rows together. */
+        s->grain[i] = round_up(s->grain[i], is_quantized(s->parts[i].m) ? s->parts[i].ops->wide_groups : 4);
+        s->pieces[i] = (s->units[i] + s->grain[i] - 1) / s->grain[i];
+        pieces += s->pieces[i];
+    }
+    rk_parallel(pieces, 1, threads, streamed_piece, s);
+}
+
+static void quantize_activations(product *p, int threads)
+{
     rk_parallel(p->tokens, at_least_one(PIECE_ELEMENTS / at_least_one(p->m->cols)), threads, quantize_piece, p);
-    /* As many groups as are worth a piece: by the bytes to read for one token, by the products for many. */
-    ptrdiff_t grain = at_least_one(PIECE_BYTES / at_least_one(group_bytes * (p->tokens < 16 ? 1 : p->tokens / 8)));
-    rk_parallel(groups, grain, threads, groups_piece, p);
 }
 
 static ptrdiff_t padded_cols(const rk_ops *ops, ptrdiff_t cols) { return round_up(cols, ops->lanes); }
 
-/* Bytes of one thread's scratch: a block of packed panels, and the accumulators of all tokens where the columns take
- * several steps. */
-static size_t thread_scratch(const rk_ops *ops, size_t itemsize, ptrdiff_t tokens, ptrdiff_t cols)
+/* Bytes of one thread's scratch: a block of packed panels, the accumulators of all tokens where the columns take
+ * several steps, and a strip of a transposed matrix. */
+static size_t thread_scratch(const rk_ops *ops, ptrdiff_t tokens, const rk_matrix *m)
 {
-    ptrdiff_t padded = padded_cols(ops, cols), step = rk_panel_step(padded, itemsize);
+    ptrdiff_t padded = padded_cols(ops, m->cols), step = rk_panel_step(padded, ops->itemsize);
     ptrdiff_t waiting = step < padded ? round_up(tokens, ops->panel_tokens) * ops->panel_rows * ops->lanes : 0;
-    return (size_t)round_up((step * ops->panel_rows + waiting) * rk_block_panels(padded, itemsize) * (ptrdiff_t)itemsize, 4096);
+    ptrdiff_t elements = (step * ops->panel_rows + waiting) * rk_block_panels(padded, ops->itemsize);
+    return (size_t)round_up(elements * (ptrdiff_t)ops->itemsize, 4096) + (m->transposed ? rk_strip_bytes(m) : 0);
 }
 
-static size_t packed_bytes(const rk_ops *ops, size_t itemsize, ptrdiff_t tokens, ptrdiff_t cols)
+static size_t packed_bytes(const rk_ops *ops, ptrdiff_t tokens, ptrdiff_t cols)
 {
-    return (size_t)round_up(padded_cols(ops, cols) * round_up(tokens, ops->panel_tokens) * (ptrdiff_t)itemsize, 4096);
+    ptrdiff_t elements = padded_cols(ops, cols) * round_up(tokens, ops->panel_tokens);
+    return (size_t)round_up(elements * (ptrdiff_t)ops->itemsize, 4096);
 }
 
 static int is_rounded(const rk_matrix *m) { return m->rounded && m->dtype == RK_BF16; }
 
-/* Who computes products with m. */
+/* Who computes products with m. A transposed one is read by columns for few tokens, which knows the order of float32
+ * sums only. */
 static const rk_ops *ops_for(const rk_ops *ops, const rk_matrix *m)
 {
-    return is_rounded(m) && ops->bf16 != NULL ? ops->bf16 : ops;
+    return is_rounded(m) && !m->transposed && ops->bf16 != NULL ? ops->bf16 : ops;
 }
 
 static size_t rounded_bytes(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens)
@@ -109,46 +152,62 @@ static size_t rounded_bytes(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tok
 
 size_t rk_matmul_scratch(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens, int threads)
 {
-    if (is_quantized(m)) return (size_t)(tokens * rk_q_blocks(m->dtype, m->cols) * rk_x_bytes(m->dtype));
+    if (is_quantized(m))
+        return (size_t)round_up(tokens * rk_q_blocks(m->dtype, m->cols) * rk_x_bytes(m->dtype), 64);
     ops = ops_for(ops, m);
     size_t rounded = rounded_bytes(ops, m, tokens);
-    if (tokens < RK_PACK_TOKENS) return rounded;
-    return rounded + packed_bytes(ops, ops->itemsize, tokens, m->cols) +
-           (size_t)threads * thread_scratch(ops, ops->itemsize, tokens, m->cols);
+    if (tokens < RK_PACK_TOKENS) return rounded + (m->transposed ? rk_columns_scratch(m->cols, tokens) : 0);
+    return rounded + packed_bytes(ops, tokens, m->cols) + (size_t)threads * thread_scratch(ops, tokens, m);
 }
 
-void rk_matmul(const rk_ops *ops, const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y, void *scratch,
-               int threads)
+static void packed_product(product *p, int threads)
 {
-    product p = {ops_for(ops, m), m, x, tokens, y, scratch, NULL, 0};
-    if (is_quantized(m)) {
-        quantized_product(&p, threads);
-        return;
-    }
-    ops = p.ops;
-    const size_t itemsize = ops->itemsize;
-    if (is_rounded(m)) {
-        rk_parallel(tokens * m->cols, PIECE_ELEMENTS, threads, round_piece, &p);
-        p.x = scratch;
-        p.packed += rounded_bytes(ops, m, tokens);
-    }
-    size_t weight_bytes = m->dtype == RK_F64 ? 8 : m->dtype == RK_F32 ? 4 : 2;
-    ptrdiff_t row_bytes = at_least_one(m->cols * (ptrdiff_t)weight_bytes);
-    if (tokens < RK_PACK_TOKENS) {
-        rk_parallel(m->rows, round_up(at_least_one(PIECE_BYTES / row_bytes), 4), threads, rows_piece, &p);
-        return;
-    }
-    ptrdiff_t groups = (tokens + ops->panel_tokens - 1) / ops->panel_tokens;
+    const rk_ops *ops = p->ops;
+    const rk_matrix *m = p->m;
+    ptrdiff_t groups = (p->tokens + ops->panel_tokens - 1) / ops->panel_tokens;
     ptrdiff_t panels = (m->rows + ops->panel_rows - 1) / ops->panel_rows;
-    p.scratch = p.packed + packed_bytes(ops, itemsize, tokens, m->cols);
-    p.scratch_stride = thread_scratch(ops, itemsize, tokens, m->cols);
+    p->scratch = p->packed + packed_bytes(ops, p->tokens, m->cols);
+    p->scratch_stride = thread_scratch(ops, p->tokens, m);
     rk_parallel(groups, at_least_one(PIECE_ELEMENTS / at_least_one(m->cols * ops->panel_tokens)), threads, pack_piece,
-                &p);
+                p);
+    if (m->transposed) {
+        rk_parallel(rk_strips(m), 1, threads, strips_piece, p);
+        return;
+    }
     /* Runs of several blocks: a thread asks for the weights of the block that comes next, and should be who takes it. */
-    ptrdiff_t work = at_least_one(m->cols * tokens * ops->panel_rows);
-    ptrdiff_t block = rk_block_panels(padded_cols(ops, m->cols), itemsize);
-    ptrdiff_t least = at_least_one((ptrdiff_t)1000000 / work), share = panels / (PIECES_PER_THREAD * threads);
-    rk_parallel(panels, round_up(least > share ? least : at_least_one(share), block), threads, panels_piece, &p);
+    ptrdiff_t work = at_least_one(m->cols * p->tokens * ops->panel_rows);
+    ptrdiff_t block = rk_block_panels(padded_cols(ops, m->cols), ops->itemsize);
+    ptrdiff_t least = at_least_one((ptrdiff_t)1000000 / work), share = panels / (PIECES_A_THREAD * (ptrdiff_t)threads);
+    rk_parallel(panels, round_up(least > share ? least : share, block), threads, panels_piece, p);
+}
+
+void rk_matmul(const rk_ops *ops, const rk_product *products, int count, ptrdiff_t tokens, void *scratch, int threads)
+{
+    streamed together;
+    char *free_scratch = scratch;
+    int waiting = 0;
+    for (int i = 0; i < count; i++) {
+        const rk_matrix *m = products[i].m;
+        product p = {ops_for(ops, m), m, products[i].x, tokens, products[i].y, free_scratch, NULL, 0};
+        if (is_rounded(m)) {
+            rk_parallel(tokens * m->cols, PIECE_ELEMENTS, threads, round_piece, &p);
+            p.x = p.packed;
+            p.packed += rounded_bytes(p.ops, m, tokens);
+        }
+        if (!is_quantized(m) && tokens >= RK_PACK_TOKENS) {
+            packed_product(&p, threads);
+            continue;
+        }
+        if (m->transposed) {
+            rk_columns(p.ops, p.ops->itemsize, m, p.x, tokens, p.y, p.packed, threads);
+            continue;
+        }
+        if (is_quantized(m)) quantize_activations(&p, threads);
+        /* What waits for its turn keeps its scratch. */
+        free_scratch += rk_matmul_scratch(ops, m, tokens, threads);
+        together.parts[waiting++] = p;
+    }
+    if (waiting) run_streamed(&together, waiting, threads);
 }
 
 typedef struct {

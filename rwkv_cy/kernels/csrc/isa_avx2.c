@@ -12,6 +12,7 @@
 #endif
 
 #include "scalar.h"
+#include "columns.h"
 #include "quant.h"
 #include "simd_avx2.h"
 #include "quant_avx2.h"

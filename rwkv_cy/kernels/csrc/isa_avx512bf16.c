@@ -12,6 +12,7 @@
 #endif
 
 #include "scalar.h"
+#include "columns.h"
 #include "quant.h"
 #include "simd_avx512.h"
 #undef RK_NAME

@@ -4,6 +4,7 @@
 #include "rk.h"
 
 #include "scalar.h"
+#include "columns.h"
 #include "quant.h"
 #include "simd_neon.h"
 #include "quant_portable.h"

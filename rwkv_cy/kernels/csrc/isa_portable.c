@@ -2,6 +2,7 @@
 #include "rk.h"
 
 #include "scalar.h"
+#include "columns.h"
 #include "quant.h"
 #include "simd_portable.h"
 #include "quant_portable.h"

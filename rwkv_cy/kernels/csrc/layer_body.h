@@ -3,17 +3,23 @@
 #define LANES ((ptrdiff_t)(sizeof(VEC) / sizeof(REAL)))
 #define FN(name) RK_CAT(name, SUFFIX)
 
-static inline void FN(store_part)(REAL *p, VEC v, ptrdiff_t n)
+static inline VEC FN(sigmoid)(VEC x)
 {
-    if (n == LANES)
+    return (REAL)1 / ((REAL)1 + VEC_EXP(-x));
+}
+
+/* `n` elements of a vector, where the last vector of an array is not full. */
+static inline VEC FN(get)(const REAL *p, ptrdiff_t n)
+{
+    return n >= LANES ? FN(load)(p) : FN(load_part)(p, n);
+}
+
+static inline void FN(put)(REAL *p, VEC v, ptrdiff_t n)
+{
+    if (n >= LANES)
         memcpy(p, &v, sizeof v);
     else
         memcpy(p, &v, (size_t)n * sizeof(REAL));
-}
-
-static inline REAL FN(sigmoid)(REAL x)
-{
-    return (REAL)1 / ((REAL)1 + EXP(-x));
 }
 
 /* Sum over the width, and over squared distances from `center` if `squared`. */
@@ -62,52 +68,32 @@ static void FN(token_shift)(const void *x_, const void *last, const void *mix_, 
     }
 }
 
-/* max(a, b), lane by lane; b where one is NaN, as `a > b ? a : b` has it. */
-static inline VEC FN(larger)(VEC a, VEC b)
-{
-    return VEC_SELECT(a > b, a, b);
-}
-
-/* One token of one vector of channels; aa, bb, pp are moved on. */
-static inline VEC FN(wkv4_step)(VEC w, VEC u, VEC k, VEC v, VEC r, VEC *aa, VEC *bb, VEC *pp)
-{
-    const VEC one = (VEC){0} + (REAL)1;
-    /* p = max(pp, u + k);  wkv = (e^(pp-p) aa + e^(u+k-p) v) / (e^(pp-p) bb + e^(u+k-p)) */
-    VEC uk = u + k;
-    VEC p = FN(larger)(*pp, uk);
-    VEC e1 = VEC_EXP(*pp - p);
-    VEC e2 = VEC_EXP(uk - p);
-    VEC wkv = (e1 * *aa + e2 * v) / (e1 * *bb + e2);
-    VEC y = one / (one + VEC_EXP(-r)) * wkv;
-    /* p = max(pp + w, k);  aa = e^(pp+w-p) aa + e^(k-p) v;  bb = e^(pp+w-p) bb + e^(k-p);  pp = p */
-    VEC wp = *pp + w;
-    p = FN(larger)(wp, k);
-    e1 = VEC_EXP(wp - p);
-    e2 = VEC_EXP(k - p);
-    *aa = e1 * *aa + e2 * v;
-    *bb = e1 * *bb + e2;
-    *pp = p;
-    return y;
-}
-
 static void FN(wkv4)(const void *w_, const void *u_, const void *k_, const void *v_, const void *r_, ptrdiff_t tokens,
                      ptrdiff_t width, void *aa_, void *bb_, void *pp_, void *y_, ptrdiff_t begin, ptrdiff_t end)
 {
-    for (ptrdiff_t i = begin; i < end; i += LANES) {
-        /* Channels of the last vector that are not there are zeros, which give finite numbers that nobody stores. */
-        const ptrdiff_t n = end - i < LANES ? end - i : LANES;
-        const VEC w = FN(load_part)((const REAL *)w_ + i, n), u = FN(load_part)((const REAL *)u_ + i, n);
-        VEC aa = FN(load_part)((REAL *)aa_ + i, n), bb = FN(load_part)((REAL *)bb_ + i, n);
-        VEC pp = FN(load_part)((REAL *)pp_ + i, n);
-        for (ptrdiff_t t = 0; t < tokens; t++) {
-            const ptrdiff_t at = t * width + i;
-            VEC k = FN(load_part)((const REAL *)k_ + at, n), v = FN(load_part)((const REAL *)v_ + at, n);
-            VEC r = FN(load_part)((const REAL *)r_ + at, n);
-            FN(store_part)((REAL *)y_ + at, FN(wkv4_step)(w, u, k, v, r, &aa, &bb, &pp), n);
+    for (ptrdiff_t t = 0; t < tokens; t++) {
+        for (ptrdiff_t i = begin; i < end; i += LANES) {
+            const ptrdiff_t n = end - i, at = t * width + i;
+            VEC w = FN(get)((const REAL *)w_ + i, n), u = FN(get)((const REAL *)u_ + i, n);
+            VEC k = FN(get)((const REAL *)k_ + at, n), v = FN(get)((const REAL *)v_ + at, n);
+            VEC r = FN(get)((const REAL *)r_ + at, n);
+            VEC aa = FN(get)((REAL *)aa_ + i, n), bb = FN(get)((REAL *)bb_ + i, n), pp = FN(get)((REAL *)pp_ + i, n);
+            /* p = max(pp, u + k);  wkv = (e^(pp-p) aa + e^(u+k-p) v) / (e^(pp-p) bb + e^(u+k-p)) */
+            VEC uk = u + k;
+            VEC p = VEC_LARGER(pp, uk);
+            VEC e1 = VEC_EXP(pp - p);
+            VEC e2 = VEC_EXP(uk - p);
+            VEC wkv = (e1 * aa + e2 * v) / (e1 * bb + e2);
+            FN(put)((REAL *)y_ + at, FN(sigmoid)(r) * wkv, n);
+            /* p = max(pp + w, k);  aa = e^(pp+w-p) aa + e^(k-p) v;  bb = e^(pp+w-p) bb + e^(k-p);  pp = p */
+            VEC wp = pp + w;
+            p = VEC_LARGER(wp, k);
+            e1 = VEC_EXP(wp - p);
+            e2 = VEC_EXP(k - p);
+            FN(put)((REAL *)aa_ + i, e1 * aa + e2 * v, n);
+            FN(put)((REAL *)bb_ + i, e1 * bb + e2, n);
+            FN(put)((REAL *)pp_ + i, p, n);
         }
-        FN(store_part)((REAL *)aa_ + i, aa, n);
-        FN(store_part)((REAL *)bb_ + i, bb, n);
-        FN(store_part)((REAL *)pp_ + i, pp, n);
     }
 }
 
@@ -120,9 +106,12 @@ static void FN(relu_squared)(void *x_, ptrdiff_t begin, ptrdiff_t end)
 
 static void FN(add_gated)(void *y_, const void *gate_, const void *x_, ptrdiff_t begin, ptrdiff_t end)
 {
-    REAL *y = y_;
-    const REAL *gate = gate_, *x = x_;
-    for (ptrdiff_t i = begin; i < end; i++) y[i] += FN(sigmoid)(gate[i]) * x[i];
+    for (ptrdiff_t i = begin; i < end; i += LANES) {
+        const ptrdiff_t n = end - i;
+        REAL *y = (REAL *)y_ + i;
+        VEC gate = FN(get)((const REAL *)gate_ + i, n), x = FN(get)((const REAL *)x_ + i, n);
+        FN(put)(y, FN(get)(y, n) + FN(sigmoid)(gate) * x, n);
+    }
 }
 
 static void FN(add)(void *y_, const void *x_, ptrdiff_t begin, ptrdiff_t end)

@@ -219,7 +219,7 @@ static void FN(tile_step)(const NUM *w, const NUM *x, ptrdiff_t vectors, const V
     }
     REAL sums[RK_PANEL_TOKENS * RK_PANEL_ROWS];
     VEC_SUMS(&acc[0][0], RK_PANEL_TOKENS * RK_PANEL_ROWS, sums);
-    for (int i = 0; i < RK_PANEL_TOKENS * RK_PANEL_ROWS; i++) sums[i] *= scale;
+    for (int i = 0; i < RK_PANEL_TOKENS * RK_PANEL_ROWS; i++) sums[i] = (sums[i] + (REAL)0) * scale; /* as in rk_sum_* */
     if (rows >= RK_PANEL_ROWS && tokens >= RK_PANEL_TOKENS) {
         for (int j = 0; j < RK_PANEL_TOKENS; j++)
             memcpy(y + j * ldy, sums + j * RK_PANEL_ROWS, RK_PANEL_ROWS * sizeof(REAL));

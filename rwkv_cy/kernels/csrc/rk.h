@@ -10,13 +10,15 @@
 /* Storage types of a matrix. */
 enum { RK_F32 = 0, RK_F64 = 1, RK_F16 = 2, RK_BF16 = 3, RK_Q8 = 4, RK_Q4 = 5 };
 
-/* A weight matrix as it lies in memory: `rows` rows of `cols` elements, rows without gaps. */
+/* A weight matrix as it lies in memory, without gaps: `rows` rows of `cols` elements, or, transposed, `cols` columns of
+ * `rows` elements. */
 typedef struct {
     const void *data;
     ptrdiff_t rows;   /* outputs */
     ptrdiff_t cols;   /* inputs */
     int dtype;        /* RK_* */
     double scale;     /* a power of two that every product is multiplied by */
+    int transposed;   /* never for quantized ones */
     int rounded;      /* activations are rounded to bf16 before they are multiplied */
 } rk_matrix;
 
@@ -46,9 +48,19 @@ typedef struct rk_ops {
      * above is filled in. NULL where there is none. */
     const struct rk_ops *bf16;
 
+    /* For transposed matrices: list the inputs of one token that are not zero, in the order in which weights of `dtype`
+     * are best read, and return how many there are; the same product as `rows` for tiles begin..end of that token, of
+     * tile_rows outputs each (columns.h). */
+    ptrdiff_t tile_rows;
+    ptrdiff_t (*list_nonzero)(const void *x, int dtype, ptrdiff_t cols, int32_t *list);
+    void (*columns)(const rk_matrix *m, const void *x, const int32_t *list, ptrdiff_t count, void *y, ptrdiff_t begin,
+                    ptrdiff_t end);
+
     /* For quantized matrices, NULL where activations are double: lay tokens begin..end of x [tokens, cols] out for
      * `groups`, and the same product for groups begin..end of sixteen rows (quant.h). */
-    void (*quantize_tokens)(const void *x, int dtype, ptrdiff_t cols, void *packed, ptrdiff_t begin, ptrdiff_t end);
+    void (*quantize_tokens)(const void *x, int dtype, ptrdiff_t cols, ptrdiff_t tokens, void *packed, ptrdiff_t begin,
+                            ptrdiff_t end);
+    ptrdiff_t wide_groups; /* that are best taken together */
     void (*groups)(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy, ptrdiff_t begin,
                    ptrdiff_t end);
 
@@ -109,10 +121,25 @@ void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *
 void rk_quantize(const float *w, ptrdiff_t rows, ptrdiff_t cols, int dtype, void *out);
 void rk_dequantize(const void *packed, ptrdiff_t rows, ptrdiff_t cols, int dtype, float *w);
 
-/* Bytes of scratch that rk_matmul needs for so many tokens and threads. */
+/* out[c * out_stride + r] = in[r * in_stride + c], items of 2, 4 or 8 bytes; strides in items (transpose.c). */
+void rk_transpose(const void *in, size_t itemsize, size_t rows, size_t cols, size_t in_stride, void *out,
+                  size_t out_stride);
+
+/* One product of rk_matmul: y[t, r] = scale * sum_k m[r, k] * x[t, k]. */
+typedef struct {
+    const rk_matrix *m;
+    const void *x;
+    void *y;
+} rk_product;
+
+#define RK_MOST_PRODUCTS 4
+
+/* Bytes of scratch that one product of rk_matmul needs for so many tokens and threads. */
 size_t rk_matmul_scratch(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens, int threads);
 
-void rk_matmul(const rk_ops *ops, const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y, void *scratch,
+/* Up to RK_MOST_PRODUCTS products that do not wait for one another, over the same number of tokens. Few tokens, or
+ * quantized matrices, make one shared operation of them all. scratch: the sum of what each needs. */
+void rk_matmul(const rk_ops *ops, const rk_product *products, int count, ptrdiff_t tokens, void *scratch,
                int threads);
 void rk_layer_norm(const rk_ops *ops, const void *x, const void *weight, const void *bias, double eps,
                    ptrdiff_t tokens, ptrdiff_t width, void *y, int threads);
