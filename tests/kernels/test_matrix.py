@@ -163,6 +163,23 @@ def test_every_number_of_tokens_gives_the_same_bits(
         assert matrix.matmul(x[:tokens], 2).tobytes() == one_by_one[:tokens].tobytes()
 
 
+@pytest.mark.parametrize("shape", [(1, 1), (13, 2049), (7, 33), (129, 64), (300, 97), (513, 768)], ids=str)
+def test_rounded_activations_and_a_transposed_matrix_same_bits(isa: str, shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(7)
+    weights = make(rng, shape, "bf16")
+    x = np.maximum(rng.standard_normal((7, shape[1])), 0).astype(np.float32) ** 2
+    x[3] = 0
+    x[4, ::2] = -0.0
+    by_rows = Matrix(weights, "bf16", activations="bf16").matmul(x)
+    turned = Matrix(np.ascontiguousarray(weights.T), "bf16", transposed=True, activations="bf16")
+    for threads in (1, 2):
+        assert turned.matmul(x, threads).tobytes() == by_rows.tobytes()
+        for count in (1, 2, 3):
+            assert turned.matmul(x[7 - count :], threads).tobytes() == by_rows[7 - count :].tobytes()
+    one_by_one = np.concatenate([turned.matmul(row[np.newaxis]) for row in x])
+    assert one_by_one.tobytes() == by_rows.tobytes()
+
+
 @pytest.mark.parametrize("dtype", ["f32", "f16", "f64"])
 def test_other_matrices_ignore_the_type_of_activations(isa: str, dtype: str) -> None:
     rng = np.random.default_rng(6)

@@ -9,7 +9,6 @@ static ptrdiff_t list_items(ptrdiff_t cols) { return round_up(cols + RK_NONZERO_
 
 typedef struct {
     const rk_ops *ops;
-    size_t itemsize;
     const rk_matrix *m;
     const char *x;
     char *y;
@@ -23,8 +22,8 @@ static void tiles_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int threa
     few *f = context;
     (void)thread;
     for (ptrdiff_t t = 0; t < f->tokens; t++)
-        f->ops->columns(f->m, f->x + (size_t)(t * f->m->cols) * f->itemsize, f->lists + t * list_items(f->m->cols),
-                        f->counts[t], f->y + (size_t)(t * f->m->rows) * f->itemsize, begin, end);
+        f->ops->columns(f->m, f->x + (size_t)(t * f->m->cols) * f->ops->itemsize, f->lists + t * list_items(f->m->cols),
+                        f->counts[t], f->y + (size_t)(t * f->m->rows) * f->ops->sumsize, begin, end);
 }
 
 size_t rk_columns_scratch(ptrdiff_t cols, ptrdiff_t tokens)
@@ -32,12 +31,12 @@ size_t rk_columns_scratch(ptrdiff_t cols, ptrdiff_t tokens)
     return (size_t)(list_items(cols) * tokens) * sizeof(int32_t);
 }
 
-void rk_columns(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y,
-                void *scratch, int threads)
+void rk_columns(const rk_ops *ops, const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y, void *scratch,
+                int threads)
 {
-    few f = {.ops = ops, .itemsize = itemsize, .m = m, .x = x, .y = y, .tokens = tokens, .lists = scratch};
+    few f = {.ops = ops, .m = m, .x = x, .y = y, .tokens = tokens, .lists = scratch};
     for (ptrdiff_t t = 0; t < tokens; t++)
-        f.counts[t] = ops->list_nonzero(f.x + (size_t)(t * m->cols) * itemsize, m->dtype, m->cols,
+        f.counts[t] = ops->list_nonzero(f.x + (size_t)(t * m->cols) * ops->itemsize, m->dtype, m->cols,
                                         (int32_t *)scratch + t * list_items(m->cols));
     ptrdiff_t tiles = (m->rows + ops->tile_rows - 1) / ops->tile_rows;
     /* Two tiles at a time read longer parts of a column; one at a time is shared more evenly. */
@@ -51,14 +50,17 @@ size_t rk_strip_bytes(const rk_matrix *m)
     return (size_t)round_up(RK_STRIP_ROWS * m->cols * (ptrdiff_t)weight_bytes(m), 4096);
 }
 
-void rk_strip_panels(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const void *packed, ptrdiff_t tokens,
-                     void *y, ptrdiff_t strip, char *turned, void *scratch)
+void rk_strip_panels(const rk_ops *ops, const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y,
+                     ptrdiff_t strip, char *turned, void *scratch)
 {
     ptrdiff_t first = strip * RK_STRIP_ROWS;
     ptrdiff_t rows = m->rows - first < RK_STRIP_ROWS ? m->rows - first : RK_STRIP_ROWS;
-    rk_matrix part = {turned, rows, m->cols, m->dtype, m->scale, 0};
+    rk_matrix part = *m;
+    part.data = turned;
+    part.rows = rows;
+    part.transposed = 0;
     rk_transpose((const char *)m->data + (size_t)first * weight_bytes(m), weight_bytes(m), (size_t)m->cols,
                  (size_t)rows, (size_t)m->rows, turned, (size_t)m->cols);
-    ops->panels(&part, packed, tokens, (char *)y + (size_t)first * itemsize, m->rows, 0,
+    ops->panels(&part, packed, tokens, (char *)y + (size_t)first * ops->sumsize, m->rows, 0,
                 (rows + ops->panel_rows - 1) / ops->panel_rows, scratch);
 }

@@ -11,13 +11,13 @@
 
 /* Fewer than RK_PACK_TOKENS tokens, by their nonzero inputs; the scratch that it takes. */
 size_t rk_columns_scratch(ptrdiff_t cols, ptrdiff_t tokens);
-void rk_columns(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y,
-                void *scratch, int threads);
+void rk_columns(const rk_ops *ops, const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y, void *scratch,
+                int threads);
 
 /* Packed tokens times strip number `strip` of rk_strips(): transposed into `turned`, then by `panels`. */
 ptrdiff_t rk_strips(const rk_matrix *m);
 size_t rk_strip_bytes(const rk_matrix *m);
-void rk_strip_panels(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const void *packed, ptrdiff_t tokens,
-                     void *y, ptrdiff_t strip, char *turned, void *scratch);
+void rk_strip_panels(const rk_ops *ops, const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y,
+                     ptrdiff_t strip, char *turned, void *scratch);
 
 #endif

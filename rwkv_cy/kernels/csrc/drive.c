@@ -55,7 +55,7 @@ static void strips_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thre
     product *p = context;
     char *scratch = p->scratch + (size_t)thread * p->scratch_stride;
     for (ptrdiff_t strip = begin; strip < end; strip++)
-        rk_strip_panels(p->ops, p->ops->itemsize, p->m, p->packed, p->tokens, p->y, strip, scratch,
+        rk_strip_panels(p->ops, p->m, p->packed, p->tokens, p->y, strip, scratch,
                         scratch + rk_strip_bytes(p->m));
 }
 
@@ -138,11 +138,10 @@ static size_t packed_bytes(const rk_ops *ops, ptrdiff_t tokens, ptrdiff_t cols)
 
 static int is_rounded(const rk_matrix *m) { return m->rounded && m->dtype == RK_BF16; }
 
-/* Who computes products with m. A transposed one is read by columns for few tokens, which knows the order of float32
- * sums only. */
+/* Who computes products with m. */
 static const rk_ops *ops_for(const rk_ops *ops, const rk_matrix *m)
 {
-    return is_rounded(m) && !m->transposed && ops->bf16 != NULL ? ops->bf16 : ops;
+    return is_rounded(m) && ops->bf16 != NULL ? ops->bf16 : ops;
 }
 
 static size_t rounded_bytes(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens)
@@ -199,7 +198,7 @@ void rk_matmul(const rk_ops *ops, const rk_product *products, int count, ptrdiff
             continue;
         }
         if (m->transposed) {
-            rk_columns(p.ops, p.ops->itemsize, m, p.x, tokens, p.y, p.packed, threads);
+            rk_columns(p.ops, m, p.x, tokens, p.y, p.packed, threads);
             continue;
         }
         if (is_quantized(m)) quantize_activations(&p, threads);

@@ -25,8 +25,8 @@ typedef struct {
 /* Everything that runs over `[begin, end)` of something, for one type of activations. Arrays are
  * contiguous; `void *` stands for float or double, whichever the table is of. */
 typedef struct rk_ops {
-    /* Bytes of a number as `rows` and `pack_tokens` take it, and how many of them a vector has. */
-    size_t itemsize;
+    /* Bytes of a number as `rows` and `pack_tokens` take it, and of one of y; how many of the former a vector has. */
+    size_t itemsize, sumsize;
     ptrdiff_t lanes;
     /* Rows that one packed panel of a matrix holds, and tokens that go with it. */
     ptrdiff_t panel_rows, panel_tokens;
@@ -42,12 +42,6 @@ typedef struct rk_ops {
     void (*panels)(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy,
                    ptrdiff_t begin, ptrdiff_t end, void *scratch);
 
-    /* Round elements begin..end of float x to bf16, as numbers that `rows` and `pack_tokens` take; NULL in double. */
-    void (*round)(const void *x, void *out, ptrdiff_t begin, ptrdiff_t end);
-    /* Products of rounded activations with bf16 matrices by an instruction that takes both as they are: only what stands
-     * above is filled in. NULL where there is none. */
-    const struct rk_ops *bf16;
-
     /* For transposed matrices: list the inputs of one token that are not zero, in the order in which weights of `dtype`
      * are best read, and return how many there are; the same product as `rows` for tiles begin..end of that token, of
      * tile_rows outputs each (columns.h). */
@@ -55,6 +49,12 @@ typedef struct rk_ops {
     ptrdiff_t (*list_nonzero)(const void *x, int dtype, ptrdiff_t cols, int32_t *list);
     void (*columns)(const rk_matrix *m, const void *x, const int32_t *list, ptrdiff_t count, void *y, ptrdiff_t begin,
                     ptrdiff_t end);
+
+    /* Round elements begin..end of float x to bf16, as numbers that `rows` and `pack_tokens` take; NULL in double. */
+    void (*round)(const void *x, void *out, ptrdiff_t begin, ptrdiff_t end);
+    /* Products of rounded activations with bf16 matrices by an instruction that takes both as they are: only what stands
+     * above is filled in. NULL where there is none. */
+    const struct rk_ops *bf16;
 
     /* For quantized matrices, NULL where activations are double: lay tokens begin..end of x [tokens, cols] out for
      * `groups`, and the same product for groups begin..end of sixteen rows (quant.h). */

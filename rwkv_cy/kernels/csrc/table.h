@@ -53,6 +53,7 @@ static void round_f32(const void *x_, void *out_, ptrdiff_t begin, ptrdiff_t end
 #define VEC_DOT RK_DOT_BF16
 #define OWN_DTYPE RK_BF16
 #include "matrix_body.h"
+#include "columns_bf16.h"
 #undef SUFFIX
 #undef NUM
 #undef NVEC
@@ -67,9 +68,11 @@ static void round_bf16(const void *x_, void *out_, ptrdiff_t begin, ptrdiff_t en
 }
 
 static const rk_ops ops_bf16 = {
-    .itemsize = sizeof(uint16_t), .lanes = RK_VECTOR_BYTES / sizeof(uint16_t), .panel_rows = RK_PANEL_ROWS,
+    .itemsize = sizeof(uint16_t), .sumsize = sizeof(float), .lanes = RK_VECTOR_BYTES / sizeof(uint16_t),
+    .panel_rows = RK_PANEL_ROWS,
     .panel_tokens = RK_PANEL_TOKENS, .rows = rows_bf16, .pack_tokens = pack_tokens_bf16, .panels = panels_bf16,
-    .round = round_bf16,
+    .round = round_bf16, .list_nonzero = list_nonzero_bf16, .columns = columns_bf16,
+    .tile_rows = PAIR_TILE * PAIR_OUTPUTS,
 };
 #define BF16_f32 &ops_bf16
 #else
@@ -115,8 +118,9 @@ static const rk_ops ops_bf16 = {
 
 #define RK_OPS(suffix, type)                                                                                    \
     {                                                                                                           \
-        .itemsize = sizeof(type), .lanes = RK_VECTOR_BYTES / sizeof(type), .panel_rows = RK_PANEL_ROWS,         \
-        .panel_tokens = RK_PANEL_TOKENS, .rows = rows_##suffix, .pack_tokens = pack_tokens_##suffix,            \
+        .itemsize = sizeof(type), .sumsize = sizeof(type), .lanes = RK_VECTOR_BYTES / sizeof(type),             \
+        .panel_rows = RK_PANEL_ROWS, .panel_tokens = RK_PANEL_TOKENS,                                           \
+        .rows = rows_##suffix, .pack_tokens = pack_tokens_##suffix,                                             \
         .panels = panels_##suffix, .round = ROUND_##suffix, .bf16 = BF16_##suffix,                              \
         .list_nonzero = list_nonzero_##suffix, .columns = columns_##suffix,                                     \
         .tile_rows = tile_vectors_##suffix * (RK_VECTOR_BYTES / (ptrdiff_t)sizeof(type)),                       \
