@@ -155,7 +155,9 @@ def main() -> None:
     shape, folder = arguments.shape, arguments.folder
     checkpoint = cached_checkpoint(shape, "f32", folder)
     rows = [Row("numpy", "plain NumPy", "f32", checkpoint)]
-    rows += [Row("rwkv_cy", "rwkv_cy", dtype, cached_model(shape, _stored(dtype), folder)) for dtype in arguments.dtypes]
+    rows += [
+        Row("rwkv_cy", "rwkv_cy", dtype, cached_model(shape, _stored(dtype), folder)) for dtype in arguments.dtypes
+    ]
     if arguments.peer_python:
         rows += [Row("rwkv", "rwkv", dtype, checkpoint, arguments.peer_python) for dtype in ("f32", "bf16")]
     program = limits.build(folder)

@@ -90,7 +90,9 @@ class LanguageModel:
         config = loaded.config
         self.config = config
         self._loaded = loaded
-        self.encoder = Model(config, loaded.parameters, loaded.fingerprint, divide_weights=True, activations=activations)
+        self.encoder = Model(
+            config, loaded.parameters, loaded.fingerprint, divide_weights=True, activations=activations
+        )
         self._embedding = loaded.parameters["emb.weight"]
         self._head = make_matrix(loaded.parameters["head.weight"], config.dtype, activations=activations)
         weight, bias = loaded.parameters["ln_out.weight"], loaded.parameters["ln_out.bias"]
