@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 __all__ = ["CONTENDERS", "Contender", "Forward"]
 
@@ -31,11 +32,12 @@ class Contender:
     open: Callable[[str, str, int], Forward]
 
 
-def _open_rwkv_cy(path: str, dtype: str, threads: int) -> Forward:
+def _open_rwkv_cy(path: str, dtype: str, threads: int, memory: Literal["map", "resident"] = "map") -> Forward:
     import rwkv_cy
 
     # "bf16+" is a model in bf16 whose activations are rounded to it.
-    model = rwkv_cy.load(path, activations="bf16") if dtype.endswith("+") else rwkv_cy.load(path)
+    rounded = "bf16" if dtype.endswith("+") else "f32"
+    model = rwkv_cy.load(path, memory=memory, activations=rounded)
     return lambda tokens, state: model.forward(tokens, state, num_threads=threads)
 
 
@@ -68,8 +70,10 @@ def _open_rwkv(path: str, dtype: str, threads: int) -> Forward:
     return forward
 
 
+_RWKV_CY = ("numpy", "rwkv_cy", "rwkv_cy.language_model")
 CONTENDERS = {
-    "rwkv_cy": Contender(("numpy", "rwkv_cy", "rwkv_cy.language_model"), _open_rwkv_cy),
+    "rwkv_cy": Contender(_RWKV_CY, _open_rwkv_cy),
+    "rwkv_cy, resident": Contender(_RWKV_CY, partial(_open_rwkv_cy, memory="resident")),
     "numpy": Contender(("numpy", "rwkv_cy", "rwkv_cy.sources", "benchmarks.plain_numpy"), _open_numpy),
     "rwkv": Contender(("torch", "rwkv.model"), _open_rwkv),
 }

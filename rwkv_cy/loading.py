@@ -1,4 +1,4 @@
-"""Loading: from a model file to parameters in memory, mapped where the file allows it."""
+"""Loading: from a model file to parameters, mapped where they lie in the file or read into memory."""
 
 from __future__ import annotations
 
@@ -6,29 +6,21 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from rwkv_cy.architectures import ARCHITECTURES
 from rwkv_cy.config import Config
-from rwkv_cy.dtypes import GROUP_ROWS, QUANTIZED_TYPES, array_dtype, storage_type, to_storage, widen
-from rwkv_cy.errors import NotEnoughMemoryError, TokenizerError
+from rwkv_cy.dtypes import QUANTIZED_TYPES, storage_type
+from rwkv_cy.errors import ConfigError, NotEnoughMemoryError, TokenizerError
+from rwkv_cy.filling import read_parameters
 from rwkv_cy.fingerprint import fingerprint as compute_fingerprint
-from rwkv_cy.groups import pack_rows, read_rows, rows_at_once
-from rwkv_cy.orientation import read_matrix_rows
 from rwkv_cy.parameters import Parameter, ParameterSource, ParameterSpec, TensorInfo
-from rwkv_cy.runtime import available_memory
+from rwkv_cy.runtime import MEMORY_KINDS, MemoryKind, available_memory, get_num_threads
 from rwkv_cy.sources import ArraySource, open_source, source_config, source_fingerprint
 from rwkv_cy.storage import ModelFile
 from rwkv_cy.text import Tokenizer, find_tokenizer, load_tokenizer
 from rwkv_cy.tokenizer_choice import guess_tokenizer
 
-__all__ = ["Loaded", "load_parameters", "resident_bytes"]
-
-#: Elements that are converted at a time.
-_BLOCK = 1 << 20
+__all__ = ["Loaded", "load_parameters"]
 
 
 class Loaded:
@@ -80,16 +72,18 @@ def load_parameters(
     path: str | os.PathLike[str],
     *,
     dtype: str | None,
-    mmap: bool,
+    memory: MemoryKind,
     tokenizer: str | os.PathLike[str] | Tokenizer | None,
     rescale_layer: int | None,
 ) -> Loaded:
     """Open the model file at `path` and return its parameters; see :func:`rwkv_cy.load`."""
+    if memory not in MEMORY_KINDS:
+        raise ConfigError(f"load: expected memory 'map' or 'resident', got {memory!r}")
     if dtype is not None and dtype not in QUANTIZED_TYPES:
         storage_type(dtype)
-    source = open_source(path, mmap=mmap)
+    source = open_source(path)
     try:
-        loaded = _load(source, dtype=dtype, mmap=mmap, tokenizer=tokenizer, rescale_layer=rescale_layer)
+        loaded = _load(source, dtype=dtype, memory=memory, tokenizer=tokenizer, rescale_layer=rescale_layer)
     except BaseException:
         source.close()
         raise
@@ -100,7 +94,7 @@ def _load(
     source: ParameterSource,
     *,
     dtype: str | None,
-    mmap: bool,
+    memory: MemoryKind,
     tokenizer: str | os.PathLike[str] | Tokenizer | None,
     rescale_layer: int | None,
 ) -> Loaded:
@@ -110,90 +104,53 @@ def _load(
     if dtype is not None:
         config = replace(config, dtype="f64" if dtype == "f64" else "f32")
     specs = ARCHITECTURES[config.architecture].parameters(config)
-    _check_memory(source, specs, dtype, mmap=mmap)
-    parameters = {spec.name: _read(source, spec, dtype, mmap=mmap) for spec in specs}
+    mapped = _map(source, specs, dtype) if memory == "map" else {}
+    missing = [_in_memory(source, spec, dtype) for spec in specs if spec.name not in mapped]
+    _check_memory(source, missing)
+    found = mapped | read_parameters(source, missing, get_num_threads())
     loaded = Loaded(
         config,
-        parameters,
+        {spec.name: found[spec.name] for spec in specs},
         _tokenizer_maker(source, tokenizer, config),
         source_fingerprint(source),
         source.check,
     )
     # A mapped file stays open: it is looked at before every forward, and closed when the model is let go.
-    if not (mmap and any(_is_mapped(source, spec, parameters[spec.name].dtype) for spec in specs)):
+    if not mapped:
         loaded.check = lambda: None
         source.close()
     return loaded
 
 
-def resident_bytes(source: ParameterSource, specs: tuple[ParameterSpec, ...], dtype: str | None, *, mmap: bool) -> int:
-    """Return the bytes of memory, beside mapped pages of the file, that the parameters take."""
-    total = 0
-    for spec in specs:
-        info, stored = source.info(spec.name), _stored_dtype(source, spec, dtype)
-        if not (mmap and _is_mapped(source, spec, stored)):
-            total += replace(info, dtype=stored).nbytes
-    return total
-
-
-def _stored_dtype(source: ParameterSource, spec: ParameterSpec, dtype: str | None) -> str:
-    """Return the type that a parameter is kept in: vectors as they are, and the embedding never in blocks."""
-    own = source.info(spec.name).dtype
+def _in_memory(source: ParameterSource, spec: ParameterSpec, dtype: str | None) -> TensorInfo:
+    """Return the parameter as it is kept in memory: vectors as they are, and the embedding never in blocks."""
+    info = source.info(spec.name)
     if dtype is None or spec.role == "vector" or (spec.role == "embedding" and dtype in QUANTIZED_TYPES):
-        return own
-    return dtype
+        return info
+    return replace(info, dtype=dtype, transposed=info.transposed and dtype not in QUANTIZED_TYPES)
 
 
-def _is_mapped(source: ParameterSource, spec: ParameterSpec, stored: str) -> bool:
-    return spec.role != "vector" and stored == source.info(spec.name).dtype and source.view(spec.name) is not None
+def _map(source: ParameterSource, specs: tuple[ParameterSpec, ...], dtype: str | None) -> dict[str, Parameter]:
+    """Return the matrices that can be used where they lie in the file."""
+    found = {}
+    for spec in specs:
+        kept = _in_memory(source, spec, dtype)
+        if spec.role == "vector" or kept != source.info(spec.name):
+            continue
+        view = source.view(spec.name)
+        if view is not None:
+            packed_from = kept.shape if kept.dtype in QUANTIZED_TYPES else None
+            found[spec.name] = Parameter(view, kept.dtype, packed_from, kept.transposed)
+    return found
 
 
-def _check_memory(source: ParameterSource, specs: tuple[ParameterSpec, ...], dtype: str | None, *, mmap: bool) -> None:
-    needed, available = resident_bytes(source, specs, dtype, mmap=mmap), available_memory()
+def _check_memory(source: ParameterSource, missing: list[TensorInfo]) -> None:
+    needed, available = sum(info.nbytes for info in missing), available_memory()
     if available is not None and needed > available:
         raise NotEnoughMemoryError(
             f"{source.path}: expected {needed / 2**20:,.0f} MiB of memory for the parameters, "
             f"there are {available / 2**20:,.0f} MiB; convert it to a smaller dtype with rwkv-cy convert, and map that"
         )
-
-
-def _read(source: ParameterSource, spec: ParameterSpec, dtype: str | None, *, mmap: bool) -> Parameter:
-    info = source.info(spec.name)
-    stored = _stored_dtype(source, spec, dtype)
-    packed_from = info.shape if stored in QUANTIZED_TYPES else None
-    if mmap and _is_mapped(source, spec, stored):
-        view = source.view(spec.name)
-        if view is not None:
-            return Parameter(view, stored, packed_from, info.transposed)
-    array: npt.NDArray[Any] = np.empty(replace(info, dtype=stored).array_shape, array_dtype(stored))
-    if stored == info.dtype:
-        source.read_into(spec.name, array.reshape(-1))
-    elif stored in QUANTIZED_TYPES or info.dtype in QUANTIZED_TYPES:
-        _through_floats(source, info, stored, array)
-    else:
-        flat = array.reshape(-1)
-        for start in range(0, info.size, _BLOCK):
-            block = np.empty(min(_BLOCK, info.size - start), dtype=array_dtype(info.dtype))
-            source.read_into(spec.name, block, start)
-            flat[start : start + block.size] = to_storage(block, info.dtype, stored)
-    return Parameter(array, stored, packed_from, info.transposed and stored not in QUANTIZED_TYPES)
-
-
-def _through_floats(source: ParameterSource, info: TensorInfo, stored: str, array: npt.NDArray[Any]) -> None:
-    """Fill `array`, of type `stored`, from a matrix that is quantized in the source, or will be: by whole groups."""
-    rows, columns = info.shape
-    step = rows_at_once(columns, _BLOCK)
-    for first in range(0, rows, step):
-        count = min(step, rows - first)
-        if info.dtype in QUANTIZED_TYPES:
-            weights = read_rows(source, info, first, count)
-        else:
-            weights = widen(read_matrix_rows(source, info, first, count), info.dtype)
-        if stored in QUANTIZED_TYPES:
-            groups = slice(first // GROUP_ROWS, -(-(first + count) // GROUP_ROWS))
-            array[groups] = pack_rows(weights, stored, f"{source.path}: {info.name}")
-        else:
-            array[first : first + count] = to_storage(weights, "f32", stored)
 
 
 def _tokenizer_maker(

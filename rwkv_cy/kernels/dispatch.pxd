@@ -1,5 +1,7 @@
 """C kernels for Cython: types, and every driver by name."""
 
+from libc.stdint cimport uint64_t
+
 cdef extern from "rk.h" nogil:
     enum:
         RK_F32
@@ -18,6 +20,11 @@ cdef extern from "rk.h" nogil:
         int transposed
         int rounded
 
+    ctypedef struct rk_piece:
+        const void *data
+        Py_ssize_t bytes
+        uint64_t sum
+
     ctypedef struct rk_product:
         const rk_matrix *m
         const void *x
@@ -28,6 +35,7 @@ cdef extern from "rk.h" nogil:
 
 cdef const rk_ops *active_ops(bint double_precision) except NULL
 
+cdef int read_pieces(rk_piece *pieces, Py_ssize_t count, int num_threads) except -1
 cdef void quantize(const float *w, Py_ssize_t rows, Py_ssize_t cols, int dtype, void *out) noexcept nogil
 cdef void dequantize(const void *packed, Py_ssize_t rows, Py_ssize_t cols, int dtype, float *w) noexcept nogil
 cdef void transpose(const void *array, size_t itemsize, size_t rows, size_t cols, size_t stride, size_t out_stride,

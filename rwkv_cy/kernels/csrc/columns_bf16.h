@@ -1,88 +1,82 @@
-/* Products with a transposed matrix in bf16 by the CPU's dot products, two columns at a time.
+/* Products with a transposed matrix in bf16 by the CPU's dot products, two columns at a time: columns_body.h has the
+ * plan, and adds the lanes.
  *
  * The sum is that of matrix_body.h with the same instruction, bit for bit: for each output, lane l accumulates the
- * pairs of columns l, l + LANES, l + 2 LANES, ... one after the other, and the lanes are added in the same tree. Here a
- * vector holds one lane of sixteen outputs. A pair of inputs that are both zero is not read: the instruction would add
- * zeros, and leaves no sum that is subnormal for it to flush. */
+ * pairs of columns l, l + PAIR_LANES, l + 2 PAIR_LANES, ... one after the other. A pair of inputs that are both zero is
+ * not read: the instruction would add zeros, and leaves no sum that is subnormal for it to flush. */
 
 enum {
-    PAIR_LANES = RK_VECTOR_BYTES / 4,     /* pairs in a vector, and outputs in one of sums */
-    PAIR_OUTPUTS = RK_VECTOR_BYTES / 2,   /* outputs in a vector of weights */
-    PAIR_TILE = 4,                        /* vectors of weights in a tile */
+    PAIR_LANES = RK_VECTOR_BYTES / 4,   /* pairs in a vector, and outputs in one of sums */
+    PAIR_OUTPUTS = RK_VECTOR_BYTES / 2, /* outputs in a vector of weights */
+    PAIRS_TOGETHER = 4,                 /* that share one reading and one writing of the sums */
 };
 
-/* The pairs of inputs that are not both zero, as they lie, and the last one again behind them. */
-static ptrdiff_t list_nonzero_bf16(const void *x_, int dtype, ptrdiff_t cols, int32_t *list)
+typedef struct {
+    const uint16_t *even[PAIRS_TOGETHER], *odd[PAIRS_TOGETHER]; /* columns; odd is NULL behind the last one */
+    __m512i x[PAIRS_TOGETHER];
+    int count;
+} pairs;
+
+/* The next pairs of a lane, from column *k on, whose inputs are not both zero. */
+static inline pairs next_pairs(const rk_matrix *m, const uint16_t *x, ptrdiff_t *k)
 {
-    const uint16_t *x = x_;
-    ptrdiff_t count = 0;
-    (void)dtype;
-    for (ptrdiff_t k = 0; k < cols; k += 2) {
-        list[count] = (int32_t)(k / 2);
-        count += ((x[k] | (k + 1 < cols ? x[k + 1] : 0)) & 0x7fff) != 0;
+    pairs found = {.count = 0};
+    for (; *k < m->cols && found.count < PAIRS_TOGETHER; *k += 2 * PAIR_LANES) {
+        const int both = *k + 1 < m->cols;
+        const uint32_t inputs = x[*k] | (both ? (uint32_t)x[*k + 1] << 16 : 0);
+        if ((inputs & 0x7fff7fffu) == 0) continue; /* NaN is not zero */
+        found.even[found.count] = (const uint16_t *)m->data + *k * m->rows;
+        found.odd[found.count] = both ? found.even[found.count] + m->rows : NULL;
+        found.x[found.count++] = _mm512_set1_epi32((int)inputs);
     }
-    for (ptrdiff_t i = 0; i < RK_NONZERO_PADDING; i++) list[count + i] = count > 0 ? list[count - 1] : 0;
-    return count;
+    return found;
 }
 
-/* Bits 0..n-1, of PAIR_OUTPUTS. */
-static inline __mmask32 first_outputs(ptrdiff_t n)
+/* sums += pairs * x: `count` pairs (a constant after inlining), while those of `next` are asked for. */
+static inline __attribute__((always_inline)) void add_pairs(const pairs *now, const pairs *next, const int count,
+                                                            ptrdiff_t rows, float *sums)
 {
-    return n >= PAIR_OUTPUTS ? ~(__mmask32)0 : n <= 0 ? 0 : ((__mmask32)1 << n) - 1;
-}
-
-/* `width` outputs from `first` on, `vectors` of weights (a constant after inlining), the last of them perhaps in part. */
-static inline __attribute__((always_inline)) void column_pairs(const rk_matrix *m, const uint16_t *x,
-                                                               const int32_t *list, ptrdiff_t count, ptrdiff_t first,
-                                                               ptrdiff_t width, const int vectors, float *y)
-{
-    const uint16_t *data = (const uint16_t *)m->data + first;
-    rk_vf32 sums[PAIR_LANES][2 * 2 * PAIR_TILE]; /* [lane of the sum][half of a vector of weights] */
-    memset(sums, 0, sizeof sums);
-    for (ptrdiff_t n = 0; n < count; n++) {
-        const ptrdiff_t k = 2 * (ptrdiff_t)list[n], coming = 2 * (ptrdiff_t)list[n + RK_NONZERO_PADDING];
-        const int whole = k + 1 < m->cols;
-        const uint32_t pair = x[k] | (whole ? (uint32_t)x[k + 1] << 16 : 0);
-        rk_vf32 *sum = sums[list[n] % PAIR_LANES];
-        for (ptrdiff_t i = 0; i < width; i += 32) {
-            __builtin_prefetch(data + coming * m->rows + i);
-            __builtin_prefetch(data + (coming + (coming + 1 < m->cols)) * m->rows + i);
+    /* Two outputs of both columns in turns, sixteen outputs in order, come out of unpacking vectors so arranged. */
+    const __m512i order = _mm512_setr_epi64(0, 4, 1, 5, 2, 6, 3, 7);
+    for (ptrdiff_t r = 0; r < rows; r += PAIR_OUTPUTS) {
+        const ptrdiff_t left = rows - r;
+        const __mmask32 there = left < PAIR_OUTPUTS ? ((__mmask32)1 << left) - 1 : ~(__mmask32)0;
+        const __mmask16 first = (__mmask16)there, second = (__mmask16)(there >> PAIR_LANES);
+        rk_vf32 low = (rk_vf32)_mm512_maskz_loadu_ps(first, sums + r);
+        rk_vf32 high = (rk_vf32)_mm512_maskz_loadu_ps(second, sums + r + PAIR_LANES);
+        for (int i = 0; i < next->count; i++) {
+            __builtin_prefetch(next->even[i] + r);
+            if (next->odd[i] != NULL) __builtin_prefetch(next->odd[i] + r);
         }
-        for (int v = 0; v < vectors; v++) {
-            const __mmask32 there = first_outputs(width - v * PAIR_OUTPUTS);
-            const uint16_t *even = data + k * m->rows + v * PAIR_OUTPUTS;
-            __m512i a = _mm512_maskz_loadu_epi16(there, even);
-            __m512i b = _mm512_maskz_loadu_epi16(whole ? there : 0, even + m->rows);
-            /* Outputs 0-3, 8-11, 16-19, 24-27 in one half, the others in the other. */
-            __m512i factor = _mm512_set1_epi32((int)pair);
-            sum[2 * v] = RK_DOT_BF16(_mm512_unpacklo_epi16(a, b), factor, sum[2 * v]);
-            sum[2 * v + 1] = RK_DOT_BF16(_mm512_unpackhi_epi16(a, b), factor, sum[2 * v + 1]);
+        for (int i = 0; i < count; i++) {
+            __m512i a = _mm512_maskz_loadu_epi16(there, now->even[i] + r), b = _mm512_setzero_si512();
+            if (now->odd[i] != NULL) b = _mm512_maskz_loadu_epi16(there, now->odd[i] + r);
+            a = _mm512_permutexvar_epi64(order, a);
+            b = _mm512_permutexvar_epi64(order, b);
+            low = RK_DOT_BF16(_mm512_unpacklo_epi16(a, b), now->x[i], low);
+            high = RK_DOT_BF16(_mm512_unpackhi_epi16(a, b), now->x[i], high);
         }
-    }
-    for (int v = 0; v < vectors; v++) {
-        rk_vf32 total[2];
-        for (int h = 0; h < 2; h++) {
-            for (int half = PAIR_LANES / 2; half > 0; half /= 2)
-                for (int lane = 0; lane < half; lane++) sums[lane][2 * v + h] += sums[lane + half][2 * v + h];
-            total[h] = (sums[0][2 * v + h] + 0.0f) * (float)m->scale;
-        }
-        __m512 low = _mm512_shuffle_f32x4((__m512)total[0], (__m512)total[1], 0x44);
-        __m512 high = _mm512_shuffle_f32x4((__m512)total[0], (__m512)total[1], 0xee);
-        const uint32_t there = first_outputs(width - v * PAIR_OUTPUTS);
-        float *out = y + first + v * PAIR_OUTPUTS;
-        _mm512_mask_storeu_ps(out, (__mmask16)there, _mm512_shuffle_f32x4(low, low, 0xd8));
-        _mm512_mask_storeu_ps(out + PAIR_LANES, (__mmask16)(there >> PAIR_LANES), _mm512_shuffle_f32x4(high, high, 0xd8));
+        _mm512_mask_storeu_ps(sums + r, first, (__m512)low);
+        _mm512_mask_storeu_ps(sums + r + PAIR_LANES, second, (__m512)high);
     }
 }
 
-static void columns_bf16(const rk_matrix *m, const void *x, const int32_t *list, ptrdiff_t count, void *y,
-                         ptrdiff_t begin, ptrdiff_t end)
+static void columns_bf16(const rk_matrix *m, const void *x, void *sums, ptrdiff_t begin, ptrdiff_t end)
 {
-    const ptrdiff_t tile = PAIR_TILE * PAIR_OUTPUTS;
-    const ptrdiff_t last = end * tile < m->rows ? end * tile : m->rows;
-    ptrdiff_t first = begin * tile;
-    for (; last - first >= 2 * tile; first += 2 * tile)
-        column_pairs(m, x, list, count, first, 2 * tile, 2 * PAIR_TILE, y);
-    for (; first < last; first += tile)
-        column_pairs(m, x, list, count, first, last - first < tile ? last - first : tile, PAIR_TILE, y);
+    for (ptrdiff_t lane = begin; lane < end; lane++) {
+        float *own = (float *)sums + lane * m->rows;
+        ptrdiff_t k = 2 * lane;
+        memset(own, 0, (size_t)m->rows * sizeof(float));
+        pairs now = next_pairs(m, x, &k);
+        while (now.count > 0) {
+            pairs next = next_pairs(m, x, &k);
+            switch (now.count) {
+            case 4: add_pairs(&now, &next, 4, m->rows, own); break;
+            case 3: add_pairs(&now, &next, 3, m->rows, own); break;
+            case 2: add_pairs(&now, &next, 2, m->rows, own); break;
+            default: add_pairs(&now, &next, 1, m->rows, own); break;
+            }
+            now = next;
+        }
+    }
 }

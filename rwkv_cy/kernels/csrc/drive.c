@@ -155,7 +155,7 @@ size_t rk_matmul_scratch(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens
         return (size_t)round_up(tokens * rk_q_blocks(m->dtype, m->cols) * rk_x_bytes(m->dtype), 64);
     ops = ops_for(ops, m);
     size_t rounded = rounded_bytes(ops, m, tokens);
-    if (tokens < RK_PACK_TOKENS) return rounded + (m->transposed ? rk_columns_scratch(m->cols, tokens) : 0);
+    if (tokens < RK_PACK_TOKENS) return rounded + (m->transposed ? rk_columns_scratch(ops, m) : 0);
     return rounded + packed_bytes(ops, tokens, m->cols) + (size_t)threads * thread_scratch(ops, tokens, m);
 }
 

@@ -71,8 +71,7 @@ static const rk_ops ops_bf16 = {
     .itemsize = sizeof(uint16_t), .sumsize = sizeof(float), .lanes = RK_VECTOR_BYTES / sizeof(uint16_t),
     .panel_rows = RK_PANEL_ROWS,
     .panel_tokens = RK_PANEL_TOKENS, .rows = rows_bf16, .pack_tokens = pack_tokens_bf16, .panels = panels_bf16,
-    .round = round_bf16, .list_nonzero = list_nonzero_bf16, .columns = columns_bf16,
-    .tile_rows = PAIR_TILE * PAIR_OUTPUTS,
+    .round = round_bf16, .columns = columns_bf16, .add_lanes = add_lanes_f32,
 };
 #define BF16_f32 &ops_bf16
 #else
@@ -111,6 +110,7 @@ static const rk_ops ops_bf16 = {
 #define QG_f64 NULL
 #define Q_(name) RK_CAT(quant, name)
 #include "quant_body.h"
+#include "stream_body.h"
 
 #define BF16_f64 NULL
 #define ROUND_f32 round_f32
@@ -122,8 +122,7 @@ static const rk_ops ops_bf16 = {
         .panel_rows = RK_PANEL_ROWS, .panel_tokens = RK_PANEL_TOKENS,                                           \
         .rows = rows_##suffix, .pack_tokens = pack_tokens_##suffix,                                             \
         .panels = panels_##suffix, .round = ROUND_##suffix, .bf16 = BF16_##suffix,                              \
-        .list_nonzero = list_nonzero_##suffix, .columns = columns_##suffix,                                     \
-        .tile_rows = tile_vectors_##suffix * (RK_VECTOR_BYTES / (ptrdiff_t)sizeof(type)),                       \
+        .columns = columns_##suffix, .add_lanes = add_lanes_##suffix,                                           \
         .quantize_tokens = QT_##suffix, .groups = QG_##suffix, .wide_groups = RK_Q_WIDE,                        \
         .layer_norm = layer_norm_##suffix, .token_shift = token_shift_##suffix, .wkv4 = wkv4_##suffix,          \
         .relu_squared = relu_squared_##suffix, .add_gated = add_gated_##suffix, .add = add_##suffix,            \
@@ -134,4 +133,5 @@ const rk_table RK_CAT(rk_table, RK_NAME) = {
     .name = RK_STR(RK_NAME),
     .f32 = RK_OPS(f32, float),
     .f64 = RK_OPS(f64, double),
+    .sum_words = sum_words,
 };
