@@ -46,7 +46,7 @@ class Transfer:
         self._progress = progress
         self._done = 0
         self._result = np.empty(0, np.uint8)
-        self._turned: TurnedReader | None = None
+        self._turned = TurnedReader(source)
 
     def read(self, target: TensorInfo, start: int, count: int) -> npt.NDArray[Any]:
         """Return `count` elements of a tensor from `start`, in the target's storage type.
@@ -104,7 +104,7 @@ class Transfer:
             own = info.dtype
             block = result if own == dtype else np.empty(result.size, array_dtype(own))
             if turned:
-                self._turned_reader(info).read_into(block, start)
+                self._turned.read_into(info, block, start)
             else:
                 self._source.read_into(info.name, block, start)
         found = count_nonfinite(block, own)
@@ -118,10 +118,3 @@ class Transfer:
         lost = count_nonfinite(result, dtype).inf - found.inf
         if lost:
             self.overflowed[info.name] = self.overflowed.get(info.name, 0) + lost
-
-    def _turned_reader(self, info: TensorInfo) -> TurnedReader:
-        """Return the reader of a tensor that lies the other way; only that of the last one is kept."""
-        if self._turned is None or self._turned.info != info:
-            self._turned = None
-            self._turned = TurnedReader(self._source, info)
-        return self._turned

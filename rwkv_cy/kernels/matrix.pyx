@@ -17,9 +17,6 @@ cdef dict _CODES = {"f32": RK_F32, "f64": RK_F64, "f16": RK_F16, "bf16": RK_BF16
 cdef enum:
     CACHE_LINE = 64
 
-#: Inputs of a transposed matrix are counted in 32 bits.
-_MOST_COLUMNS = (1 << 31) - 1
-
 
 cdef size_t padded(size_t size) noexcept nogil:
     return (size + 63) // 64 * 64
@@ -123,37 +120,50 @@ def unpack(const unsigned char[:, :, ::1] packed, dtype, shape):
     return result
 
 
-def transposed(array):
+def transposed(array, first=0, out=None):
     """Return the transpose of a matrix, contiguous: many times as fast as NumPy's copy of ``array.T``.
 
     Parameters
     ----------
     array : numpy.ndarray
         Shape (rows, cols), C-contiguous and aligned, items of 2, 4 or 8 bytes.
+    first : int, default 0
+        The column to begin with.
+    out : numpy.ndarray, optional
+        Shape (count, rows), of the array's dtype, C-contiguous: takes columns `first` to `first + count`.
 
     Returns
     -------
     numpy.ndarray
-        Shape (cols, rows).
+        Shape (cols - first, rows), or `out`.
 
     Raises
     ------
     KernelError
-        If the array is no such matrix.
+        If the array is no such matrix, or `out` does not fit it.
     """
     if array.ndim != 2 or not array.flags.c_contiguous or not array.flags.aligned or array.itemsize not in (2, 4, 8):
         raise KernelError(
             "transposed: expected a contiguous, aligned matrix with items of 2, 4 or 8 bytes, "
             f"got {array.dtype} of shape {array.shape}"
         )
-    cdef size_t rows = array.shape[0], cols = array.shape[1]
-    result = np.empty((cols, rows), dtype=array.dtype)
-    cdef const void *source = <const void *><size_t>array.ctypes.data
-    cdef void *out = <void *><size_t>result.ctypes.data
-    cdef size_t itemsize = array.itemsize
+    cdef size_t rows = array.shape[0], cols = array.shape[1], itemsize = array.itemsize
+    if out is None:
+        out = np.empty((max(0, array.shape[1] - first), array.shape[0]), dtype=array.dtype)
+    if (
+        first < 0 or out.ndim != 2 or first + len(out) > array.shape[1] or out.shape[1] != array.shape[0]
+        or out.dtype != array.dtype or not out.flags.c_contiguous or not out.flags.aligned or not out.flags.writeable
+    ):
+        raise KernelError(
+            f"transposed: expected an array to fill of columns of {array.dtype} {array.shape} from {first} on, "
+            f"got {out.dtype} of shape {out.shape}"
+        )
+    cdef const char *source = <const char *><size_t>array.ctypes.data + <size_t>first * itemsize
+    cdef void *target = <void *><size_t>out.ctypes.data
+    cdef size_t count = len(out)
     with nogil:
-        transpose(source, itemsize, rows, cols, cols, rows, out)
-    return result
+        transpose(source, itemsize, rows, count, cols, rows, target)
+    return out
 
 
 cdef class Matrix:
@@ -184,11 +194,8 @@ cdef class Matrix:
     def __init__(self, array, dtype, scale=1.0, shape=None, transposed=False):
         if dtype not in _CODES:
             raise KernelError(f"Matrix: expected a dtype of {', '.join(_CODES)}, got {dtype!r}")
-        if transposed and (dtype in QUANTIZED_TYPES or len(array) > _MOST_COLUMNS):
-            raise KernelError(
-                f"Matrix: expected numbers that are not quantized of at most {_MOST_COLUMNS} columns to lie "
-                f"transposed, got {dtype} of shape {array.shape}"
-            )
+        if transposed and dtype in QUANTIZED_TYPES:
+            raise KernelError(f"Matrix: expected numbers that are not quantized to lie transposed, got {dtype}")
         if dtype in QUANTIZED_TYPES:
             _check_packed(array, dtype, shape)
         elif array.ndim != 2 or not array.flags.c_contiguous or not array.flags.aligned:
