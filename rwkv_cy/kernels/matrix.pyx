@@ -2,16 +2,18 @@
 
 import numpy as np
 
-from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES, widen
+from rwkv_cy.dtypes import PACKED, QUANTIZED_TYPES, STORAGE_TYPES, packed_nbytes, widen
 from rwkv_cy.errors import KernelError
+from rwkv_cy.kernels.packed import HEAD_BYTES, stored_escapes, unpack_matrix
 
 from cython cimport floating
 
 from rwkv_cy.kernels.dispatch cimport (
-    RK_BF16, RK_F16, RK_F32, RK_F64, RK_Q4, RK_Q8, active_ops, dequantize, matmul, matmul_scratch, quantize, rk_ops,
+    RK_BF12, RK_BF16, RK_F16, RK_F32, RK_F64, RK_Q4, RK_Q8, active_ops, dequantize, matmul, matmul_scratch, quantize, rk_ops,
 )
 
-cdef dict _CODES = {"f32": RK_F32, "f64": RK_F64, "f16": RK_F16, "bf16": RK_BF16, "q8": RK_Q8, "q4": RK_Q4}
+cdef dict _CODES = {"f32": RK_F32, "f64": RK_F64, "f16": RK_F16, "bf16": RK_BF16, "q8": RK_Q8, "q4": RK_Q4,
+                    "bf12": RK_BF12}
 
 cdef enum:
     CACHE_LINE = 64
@@ -55,6 +57,21 @@ def _check_packed(array, dtype, shape):
         )
     if array.ctypes.data % 2:
         raise KernelError("Matrix: expected quantized blocks at an even address, got an odd one")
+
+
+def _check_bf12(array, shape):
+    """Return how many escapes the matrix says that it has, when its bytes are as many as that asks for."""
+    if shape is None or len(shape) != 2 or min(shape) < 1:
+        raise KernelError(f"Matrix: expected the shape (rows, cols) of a {PACKED} matrix, got {shape}")
+    if array.ndim != 1 or array.dtype != np.uint8 or not array.flags.c_contiguous or array.size < HEAD_BYTES:
+        raise KernelError(f"Matrix: expected contiguous bytes of a {PACKED} matrix, got {array.dtype} {array.shape}")
+    escapes = stored_escapes(array)
+    expected = packed_nbytes(shape, escapes)
+    if array.size != expected:
+        raise KernelError(
+            f"Matrix: expected {expected} bytes for {PACKED} of shape {shape} with {escapes} escapes, got {array.size}"
+        )
+    return escapes
 
 
 def pack(const float[:, ::1] weights, dtype):
@@ -126,13 +143,13 @@ cdef class Matrix:
     ----------
     array : numpy.ndarray
         Shape (rows, cols), C-contiguous, of the array dtype of `dtype` (uint16 for bf16); for a quantized
-        matrix what :func:`pack` gives. May be read-only and memory-mapped.
-    dtype : {"f32", "f16", "bf16", "f64", "q8", "q4"}
+        matrix what :func:`pack` gives, for bf12 what :func:`rwkv_cy.kernels.packed.pack_matrix` gives. May be read-only and memory-mapped.
+    dtype : {"f32", "f16", "bf16", "f64", "q8", "q4", "bf12"}
         Storage type. An f64 matrix takes float64 activations, the others float32.
     scale : float, default 1.0
         Every product is multiplied by it; a power of two costs no precision.
     shape : tuple of int, optional
-        (rows, cols) of a quantized matrix.
+        (rows, cols) of a quantized or packed matrix.
 
     Raises
     ------
@@ -145,6 +162,8 @@ cdef class Matrix:
             raise KernelError(f"Matrix: expected a dtype of {', '.join(_CODES)}, got {dtype!r}")
         if dtype in QUANTIZED_TYPES:
             _check_packed(array, dtype, shape)
+        elif dtype == PACKED:
+            self.m.escapes = _check_bf12(array, shape)
         elif array.ndim != 2 or not array.flags.c_contiguous or not array.flags.aligned:
             raise KernelError(f"Matrix: expected a contiguous, aligned array (rows, cols), got shape {array.shape}")
         elif array.dtype != STORAGE_TYPES[dtype].array_dtype:
@@ -230,6 +249,10 @@ def make_matrix(parameter, real, scale=1.0):
         if real == "f32":
             return Matrix(array, dtype, scale, parameter.shape)
         array, dtype = unpack(array, dtype, parameter.shape), "f32"
+    if dtype == PACKED:
+        if real == "f32":
+            return Matrix(array, dtype, scale, parameter.shape)
+        array, dtype = unpack_matrix(array, parameter.shape), "bf16"
     if (real == "f64") != (dtype == "f64"):
         array, dtype = widen(array, dtype, real), real
     return Matrix(array, dtype, scale)

@@ -1,4 +1,5 @@
 /* Each operation of a layer, shared among threads: what is split, and into pieces of what size. */
+#include "bf12.h"
 #include "quant.h"
 
 /* A piece of work should take some microseconds, or waking a thread costs more than it brings. */
@@ -68,6 +69,12 @@ static void quantized_product(product *p, int threads)
     rk_parallel(groups, grain, threads, groups_piece, p);
 }
 
+static ptrdiff_t bytes_of_row(const rk_matrix *m)
+{
+    if (m->dtype == RK_BF12) return rk_bf12_group(m->cols) / RK_BF12_ROWS;
+    return m->cols * (m->dtype == RK_F64 ? 8 : m->dtype == RK_F32 ? 4 : 2);
+}
+
 static ptrdiff_t padded_cols(const rk_ops *ops, ptrdiff_t cols) { return round_up(cols, ops->lanes); }
 
 /* Bytes of one thread's scratch: a packed panel, and the accumulators of all tokens. */
@@ -99,8 +106,7 @@ void rk_matmul(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const voi
         quantized_product(&p, threads);
         return;
     }
-    size_t weight_bytes = m->dtype == RK_F64 ? 8 : m->dtype == RK_F32 ? 4 : 2;
-    ptrdiff_t row_bytes = at_least_one(m->cols * (ptrdiff_t)weight_bytes);
+    ptrdiff_t row_bytes = at_least_one(bytes_of_row(m));
     if (tokens < RK_PACK_TOKENS) {
         rk_parallel(m->rows, round_up(at_least_one(PIECE_BYTES / row_bytes), 4), threads, rows_piece, &p);
         return;

@@ -95,6 +95,7 @@ static void FN(rows)(const rk_matrix *m, const void *x, ptrdiff_t tokens, void *
 #if RK_IS_F32
     case RK_F16: FN(rows_of)(m, RK_F16, x, tokens, y, ldy, begin, end); return;
     case RK_BF16: FN(rows_of)(m, RK_BF16, x, tokens, y, ldy, begin, end); return;
+    case RK_BF12: bf12_rows(m, x, tokens, y, ldy, begin, end); return;
     default: FN(rows_of)(m, RK_F32, x, tokens, y, ldy, begin, end); return;
 #else
     default: FN(rows_of)(m, RK_F64, x, tokens, y, ldy, begin, end); return;
@@ -144,6 +145,25 @@ static inline __attribute__((always_inline)) void FN(pack_rows)(const rk_matrix 
     }
 }
 
+#if RK_IS_F32
+/* The same for packed bfloat16, by way of chunks of bfloat16. */
+static void bf12_pack_rows(const rk_matrix *m, ptrdiff_t first, float *packed)
+{
+    for (ptrdiff_t i = 0; i < RK_PANEL_ROWS; i++) {
+        for (ptrdiff_t k = 0; k < m->cols; k += RK_BF12_COLS) {
+            uint16_t words[RK_BF12_COLS] = {0};
+            if (first + i < m->rows) bf12_words(m, first + i, k, words);
+            for (ptrdiff_t c = 0; c < RK_BF12_COLS && k + c < m->cols; c += LANES) {
+                ptrdiff_t left = m->cols - k - c;
+                VEC value = left >= LANES ? FN(weights)((const char *)words, RK_BF16, c)
+                                          : FN(weights_part)((const char *)words, RK_BF16, c, left);
+                memcpy(packed + ((k + c) / LANES * RK_PANEL_ROWS + i) * LANES, &value, sizeof value);
+            }
+        }
+    }
+}
+#endif
+
 /* acc[i][j] += panel row i * token j over `vectors` column vectors. */
 static inline __attribute__((always_inline)) void FN(tile)(const REAL *w, const REAL *x, ptrdiff_t vectors,
                                                            VEC acc[RK_PANEL_ROWS][RK_PANEL_TOKENS])
@@ -175,6 +195,7 @@ static void FN(panels)(const rk_matrix *m, const void *packed_tokens, ptrdiff_t 
 #if RK_IS_F32
         case RK_F16: FN(pack_rows)(m, RK_F16, p * RK_PANEL_ROWS, w); break;
         case RK_BF16: FN(pack_rows)(m, RK_BF16, p * RK_PANEL_ROWS, w); break;
+        case RK_BF12: bf12_pack_rows(m, p * RK_PANEL_ROWS, w); break;
         default: FN(pack_rows)(m, RK_F32, p * RK_PANEL_ROWS, w); break;
 #else
         default: FN(pack_rows)(m, RK_F64, p * RK_PANEL_ROWS, w); break;

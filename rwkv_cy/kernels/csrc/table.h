@@ -6,6 +6,10 @@
 #define RK_STR(a) RK_STR2(a)
 
 
+#include "bf12_words.h"
+static void bf12_rows(const rk_matrix *m, const float *x, ptrdiff_t tokens, float *y, ptrdiff_t ldy, ptrdiff_t begin,
+                      ptrdiff_t end);
+
 #define RK_IS_F32 1
 #define REAL float
 #define SUFFIX f32
@@ -35,6 +39,8 @@
 #define SQRT sqrt
 #include "matrix_body.h"
 #include "layer_body.h"
+
+#include "bf12_body.h"
 
 #define QT_f32 quantize_tokens
 #define QG_f32 groups

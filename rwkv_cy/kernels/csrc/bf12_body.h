@@ -1,0 +1,108 @@
+/* Products with packed bfloat16, for one instruction set: in the order of matrix_body.h, so that results are those of
+ * the same weights in bf16, to the last bit. Included behind the float32 copy of it. */
+
+#ifndef RK_BF12_AHEAD
+/* Bytes between what is summed and what is asked for. The CPU's own prefetching brings half of the bandwidth. */
+#define RK_BF12_AHEAD 8192
+#endif
+
+/* The vectors of a block of rows at one chunk: [row][part][q], as bf12_part has them. */
+typedef rk_vu16 bf12_vectors[RK_BF12_ROWS][BF12_PARTS][4];
+
+/* The first column from k on that escapes in one of `count` rows; beyond every column if none does. */
+static inline ptrdiff_t bf12_next(const rk_matrix *m, ptrdiff_t row, int count, ptrdiff_t k)
+{
+    ptrdiff_t next = PTRDIFF_MAX;
+    for (ptrdiff_t i = rk_bf12_start(m, row), end = rk_bf12_start(m, row + count); i < end; i++) {
+        ptrdiff_t column = rk_bf12_get(m, i).column;
+        if (column >= k && column < next) next = column;
+    }
+    return next;
+}
+
+/* Put the escapes of columns k to k + 127 in their places, and return the first column beyond that escapes. */
+static __attribute__((noinline)) ptrdiff_t bf12_patch(const rk_matrix *m, ptrdiff_t begin, int count, ptrdiff_t k,
+                                                      bf12_vectors *vectors)
+{
+    enum { WORDS = RK_VECTOR_BYTES / 2 };
+    uint16_t *words = (uint16_t *)vectors;
+    for (int row = 0; row < count; row++) {
+        for (ptrdiff_t i = rk_bf12_start(m, begin + row), end = rk_bf12_start(m, begin + row + 1); i < end; i++) {
+            rk_bf12_escape escape = rk_bf12_get(m, i);
+            ptrdiff_t c = escape.column - k, p = c % 16 * 2 + c / 16 % 2;
+            if (c >= 0 && c < RK_BF12_COLS)
+                words[((row * BF12_PARTS + p / WORDS) * 4 + c / 32) * WORDS + p % WORDS] = escape.bits;
+        }
+    }
+    return bf12_next(m, begin, count, k + RK_BF12_COLS);
+}
+
+/* sum + row * x over the `n` columns from k on, the last of a row and fewer than 128. */
+static __attribute__((noinline)) rk_vf32 bf12_rest(const rk_matrix *m, ptrdiff_t row, ptrdiff_t k, ptrdiff_t n,
+                                                   const float *x, rk_vf32 sum)
+{
+    uint16_t words[RK_BF12_COLS];
+    bf12_words(m, row, k, words);
+    ptrdiff_t c = 0;
+    for (; c + BF12_LANES <= n; c += BF12_LANES) sum = RK_FMA_F32(rk_load_bf16(words + c), load_f32(x + c), sum);
+    if (c < n) sum = RK_FMA_F32(weights_part_f32((const char *)words, RK_BF16, c, n - c), load_part_f32(x + c, n - c), sum);
+    return sum;
+}
+
+/* `count` rows (a constant after inlining) times one token; four rows are a group. */
+static inline __attribute__((always_inline)) void bf12_block(const rk_matrix *m, rk_bf12_table table, const float *x,
+                                                             float *y, ptrdiff_t begin, const int count)
+{
+    const uint8_t *chunk = rk_bf12_chunk(m, begin, 0);
+    ptrdiff_t next = bf12_next(m, begin, count, 0), k = 0;
+    rk_vf32 acc[RK_BF12_ROWS] = {{0}};
+    for (; k + RK_BF12_COLS <= m->cols; k += RK_BF12_COLS, chunk += RK_BF12_ROWS * RK_BF12_CHUNK) {
+        bf12_vectors vectors;
+        for (int line = 0; line < count * RK_BF12_CHUNK; line += 64) __builtin_prefetch(chunk + RK_BF12_AHEAD + line);
+#pragma GCC unroll 4
+        for (int i = 0; i < count; i++)
+#pragma GCC unroll 4
+            for (int part = 0; part < BF12_PARTS; part++)
+                bf12_part(chunk + i * RK_BF12_CHUNK, table, part, vectors[i][part]);
+        if (__builtin_expect(next < k + RK_BF12_COLS, 0)) {
+            bf12_vectors patched;
+            memcpy(patched, vectors, sizeof patched);
+            next = bf12_patch(m, begin, count, k, &patched);
+            memcpy(vectors, patched, sizeof vectors);
+        }
+        /* In the order of columns: even words, which are the lower halves, come before the odd ones. */
+#pragma GCC unroll 8
+        for (int half = 0; half < 8; half++) {
+#pragma GCC unroll 4
+            for (int part = 0; part < BF12_PARTS; part++) {
+                rk_vf32 xv = load_f32(x + k + 16 * half + part * BF12_LANES);
+#pragma GCC unroll 4
+                for (int i = 0; i < count; i++) {
+                    rk_vu32 pairs = (rk_vu32)vectors[i][part][half / 2];
+                    acc[i] = RK_FMA_F32((rk_vf32)(half % 2 ? pairs & 0xffff0000u : pairs << 16), xv, acc[i]);
+                }
+            }
+        }
+    }
+    if (k < m->cols)
+#pragma GCC unroll 4
+        for (int i = 0; i < count; i++) acc[i] = bf12_rest(m, begin + i, k, m->cols - k, x + k, acc[i]);
+#pragma GCC unroll 4
+    for (int i = 0; i < count; i++) y[begin + i] = rk_sum_f32(acc[i]) * (float)m->scale;
+}
+
+static void bf12_rows(const rk_matrix *m, const float *x, ptrdiff_t tokens, float *y, ptrdiff_t ldy, ptrdiff_t begin,
+                      ptrdiff_t end)
+{
+    rk_bf12_table table = rk_bf12_load_table(m->data);
+    for (ptrdiff_t r = begin; r < end;) {
+        int whole = r % RK_BF12_ROWS == 0 && end - r >= RK_BF12_ROWS;
+        for (ptrdiff_t t = 0; t < tokens; t++) {
+            if (whole)
+                bf12_block(m, table, x + t * m->cols, y + t * ldy, r, RK_BF12_ROWS);
+            else
+                bf12_block(m, table, x + t * m->cols, y + t * ldy, r, 1);
+        }
+        r += whole ? RK_BF12_ROWS : 1;
+    }
+}
