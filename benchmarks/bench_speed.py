@@ -16,7 +16,7 @@ from benchmarks.report import Report, median, ratio
 from benchmarks.worker import Worker
 from rwkv_cy import Config
 from rwkv_cy.architectures import ARCHITECTURES
-from rwkv_cy.dtypes import GROUP_ROWS, QUANTIZED_TYPES, storage_type
+from rwkv_cy.dtypes import GROUP_ROWS, MATRIX_TYPES, PACKED, QUANTIZED_TYPES, storage_type
 
 _DECODED = 16
 _PREFILLS = (128, 512)
@@ -68,7 +68,7 @@ def bytes_per_weight(dtype: str) -> float:
     if dtype in QUANTIZED_TYPES:
         quantized = QUANTIZED_TYPES[dtype]
         return quantized.block_bytes / (quantized.columns * GROUP_ROWS)
-    return storage_type(dtype).itemsize
+    return 1.5 if dtype == PACKED else storage_type(dtype).itemsize
 
 
 def best_times(config: Config, dtype: str, bound: limits.Limits) -> tuple[float, float]:
@@ -137,7 +137,7 @@ def report_of(
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_speed", description=__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="169m")
-    parser.add_argument("--dtypes", nargs="+", choices=(*DTYPES, *QUANTIZED_TYPES), default=(*DTYPES, *QUANTIZED_TYPES))
+    parser.add_argument("--dtypes", nargs="+", choices=(*DTYPES, *MATRIX_TYPES), default=(*DTYPES, *MATRIX_TYPES))
     parser.add_argument("--threads", nargs="+", type=int, default=(1, 2))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of the checkpoints and the model files")

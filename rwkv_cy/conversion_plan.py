@@ -12,16 +12,17 @@ from typing import Any
 from rwkv_cy.architectures import ARCHITECTURES
 from rwkv_cy.blocks import BLOCK_SIZE
 from rwkv_cy.config import Config
-from rwkv_cy.dtypes import GROUP_ROWS, QUANTIZED_TYPES, STORAGE_TYPES, array_dtype
+from rwkv_cy.dtypes import GROUP_ROWS, MATRIX_TYPES, PACKED, QUANTIZED_TYPES, STORAGE_TYPES, array_dtype
 from rwkv_cy.errors import ConfigError, StorageError
 from rwkv_cy.files import is_folder, os_errors
 from rwkv_cy.formats import companions
+from rwkv_cy.packing import Packing, plan_packing
 from rwkv_cy.parameters import ParameterSource, TensorInfo
 from rwkv_cy.sources import source_config
 from rwkv_cy.storage import StoredTokenizer
 from rwkv_cy.tokenizer_choice import choose_tokenizer, describe_tokenizer
 
-__all__ = ["ConversionPlan", "TensorPlan", "make_plan"]
+__all__ = ["ConversionPlan", "TensorPlan", "make_plan", "planned_info"]
 
 #: Stored instead of another program's quantized blocks, where no other type is asked for; and what an embedding that
 #: is wider gets in a quantized model.
@@ -50,6 +51,8 @@ class TensorPlan:
         Storage type in the target.
     source_nbytes, nbytes : int
         Bytes in the source and in the target.
+    packing : Packing or None
+        How a matrix is packed that becomes bf12.
     """
 
     name: str
@@ -59,6 +62,7 @@ class TensorPlan:
     dtype: str
     source_nbytes: int
     nbytes: int
+    packing: Packing | None = None
 
 
 @dataclass(frozen=True)
@@ -140,9 +144,16 @@ def stored_dtype(info: TensorInfo, role: str, dtype: str | None) -> str:
     if role == "vector":
         return info.dtype
     decoded = info.source_dtype != info.dtype
+    if role == "embedding" and dtype == PACKED:
+        return "bf16"
     if role == "embedding" and dtype in QUANTIZED_TYPES:
         return info.dtype if info.dtype in ("f16", "bf16") and not decoded else _FOR_QUANTIZED
     return dtype or (_FOR_QUANTIZED if decoded else info.dtype)
+
+
+def planned_info(info: TensorInfo, dtype: str, packing: Packing | None) -> TensorInfo:
+    """Return the tensor of the source as it will be in the target."""
+    return replace(info, dtype=dtype, packed_nbytes=info.packed_nbytes if packing is None else packing.nbytes)
 
 
 def _is_requantized(info: TensorInfo, stored: str) -> bool:
@@ -156,7 +167,8 @@ def make_plan(
 ) -> ConversionPlan:
     """Say what a conversion of the open `source` into the file `target` is going to do.
 
-    Reads no weights and writes nothing. The options are those of :func:`rwkv_cy.convert.convert`.
+    Writes nothing, and reads no weights, except to find out how they are packed for bf12. The options are those of
+    :func:`rwkv_cy.convert.convert`.
 
     Raises
     ------
@@ -169,7 +181,7 @@ def make_plan(
     StorageError
         If the target is the source itself, a folder, or in a folder that is not there.
     """
-    known = (*STORAGE_TYPES, *QUANTIZED_TYPES)
+    known = (*STORAGE_TYPES, *MATRIX_TYPES)
     if dtype is not None and dtype not in known:
         raise ConfigError(f"dtype: expected one of {', '.join(sorted(known))}, got {dtype!r}")
     files = tuple(file.path for file in source.files)
@@ -184,9 +196,13 @@ def make_plan(
     for spec in ARCHITECTURES[config.architecture].parameters(config):
         info = infos[spec.name]
         stored = stored_dtype(info, spec.role, dtype)
-        nbytes = replace(info, dtype=stored).nbytes
+        packing = None
+        if stored == PACKED and info.dtype != PACKED:
+            packing = plan_packing(source, info)
+            stored = "bf16" if packing is None else PACKED
+        nbytes = planned_info(info, stored, packing).nbytes
         tensors.append(
-            TensorPlan(spec.name, info.shape, spec.role, info.source_dtype, stored, info.source_nbytes, nbytes)
+            TensorPlan(spec.name, info.shape, spec.role, info.source_dtype, stored, info.source_nbytes, nbytes, packing)
         )
         if _is_requantized(info, stored):
             twice.append(f"{spec.name} ({info.source_dtype})")
@@ -212,7 +228,7 @@ def make_plan(
         config=config,
         tensors=tuple(tensors),
         tokenizer=chosen,
-        memory=_FIXED_MEMORY + max(_block_memory(infos[tensor.name], tensor.dtype) for tensor in tensors),
+        memory=_FIXED_MEMORY + max(_block_memory(infos[tensor.name], tensor) for tensor in tensors),
         disk_needed=needed,
         disk_free=free,
         replaces=replaces,
@@ -242,13 +258,16 @@ def _free_space(folder: Path) -> int:
     return status.f_bavail * status.f_frsize
 
 
-def _block_memory(info: TensorInfo, dtype: str) -> int:
+def _block_memory(info: TensorInfo, target: TensorPlan) -> int:
     """Return the bytes that one block takes on its way: read, looked through, widened, rounded.
 
-    What is quantized goes by whole groups of rows, of which two may be needed in part.
+    What is quantized goes by whole groups of rows, of which two may be needed in part. The lists of escapes of a
+    packed matrix are kept until its rows are written.
     """
-    quantized = info.dtype in QUANTIZED_TYPES or dtype in QUANTIZED_TYPES
+    dtype = target.dtype
+    quantized = info.dtype in MATRIX_TYPES or dtype in MATRIX_TYPES
+    lists = 0 if target.packing is None else 3 * 4 * target.packing.escapes + 3 * 8 * info.shape[0]
     group = GROUP_ROWS * info.shape[-1] if quantized else 0
     wide = 0 if info.dtype == dtype else 16
     itemsizes = 2 * array_dtype(info.dtype).itemsize + wide + array_dtype(dtype).itemsize
-    return min(BLOCK_SIZE + 2 * group, info.size + group) * itemsizes + 2 * group
+    return min(BLOCK_SIZE + 2 * group, info.size + group) * itemsizes + 2 * group + lists

@@ -147,7 +147,9 @@ def widen(array: npt.NDArray[Any], dtype: str, target: str = "f32") -> npt.NDArr
     wanted = storage_type(target).array_dtype
     if dtype == "bf16":
         array = bf16_to_f32(array)
-    return array.astype(wanted, copy=False)
+    # A signalling NaN becomes a quiet one, which NumPy warns of.
+    with np.errstate(invalid="ignore"):
+        return array.astype(wanted, copy=False)
 
 
 def to_storage(array: npt.NDArray[Any], dtype: str, target: str) -> npt.NDArray[Any]:

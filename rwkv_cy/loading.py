@@ -12,17 +12,20 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.architectures import ARCHITECTURES
+from rwkv_cy.blocks import number_type
 from rwkv_cy.config import Config
-from rwkv_cy.dtypes import GROUP_ROWS, QUANTIZED_TYPES, array_dtype, storage_type, to_storage, widen
+from rwkv_cy.dtypes import GROUP_ROWS, MATRIX_TYPES, PACKED, QUANTIZED_TYPES, array_dtype, storage_type, to_storage
 from rwkv_cy.errors import NotEnoughMemoryError, TokenizerError
 from rwkv_cy.fingerprint import fingerprint as compute_fingerprint
 from rwkv_cy.groups import pack_rows, read_rows, rows_at_once
+from rwkv_cy.packing import PackedStream, plan_packing
 from rwkv_cy.parameters import Parameter, ParameterSource, ParameterSpec, TensorInfo
 from rwkv_cy.runtime import available_memory
 from rwkv_cy.sources import ArraySource, open_source, source_config, source_fingerprint
 from rwkv_cy.storage import ModelFile
 from rwkv_cy.text import Tokenizer, find_tokenizer, load_tokenizer
 from rwkv_cy.tokenizer_choice import guess_tokenizer
+from rwkv_cy.unpacking import check_packed
 
 __all__ = ["Loaded", "load_parameters", "resident_bytes"]
 
@@ -84,7 +87,7 @@ def load_parameters(
     rescale_layer: int | None,
 ) -> Loaded:
     """Open the model file at `path` and return its parameters; see :func:`rwkv_cy.load`."""
-    if dtype is not None and dtype not in QUANTIZED_TYPES:
+    if dtype is not None and dtype not in MATRIX_TYPES:
         storage_type(dtype)
     source = open_source(path, mmap=mmap)
     try:
@@ -131,7 +134,9 @@ def resident_bytes(source: ParameterSource, specs: tuple[ParameterSpec, ...], dt
     for spec in specs:
         info, stored = source.info(spec.name), _stored_dtype(source, spec, dtype)
         if not (mmap and _is_mapped(source, spec, stored)):
-            total += replace(info, dtype=stored).nbytes
+            # What packing gains is known when the numbers have been read.
+            counted = "bf16" if stored == PACKED and info.dtype != PACKED else stored
+            total += replace(info, dtype=counted).nbytes
     return total
 
 
@@ -140,7 +145,7 @@ def _stored_dtype(source: ParameterSource, spec: ParameterSpec, dtype: str | Non
     own = source.info(spec.name).dtype
     if dtype is None or spec.role == "vector" or (spec.role == "embedding" and dtype in QUANTIZED_TYPES):
         return own
-    return dtype
+    return "bf16" if spec.role == "embedding" and dtype == PACKED else dtype
 
 
 def _is_mapped(source: ParameterSource, spec: ParameterSpec, stored: str) -> bool:
@@ -159,7 +164,16 @@ def _check_memory(source: ParameterSource, specs: tuple[ParameterSpec, ...], dty
 def _read(source: ParameterSource, spec: ParameterSpec, dtype: str | None, *, mmap: bool) -> Parameter:
     info = source.info(spec.name)
     stored = _stored_dtype(source, spec, dtype)
-    packed_from = info.shape if stored in QUANTIZED_TYPES else None
+    if info.dtype == PACKED:
+        check_packed(source, info)
+    elif stored == PACKED:
+        packing = plan_packing(source, info)
+        if packing is not None:
+            packed = np.empty(packing.nbytes, np.uint8)
+            PackedStream(source, info, packing).fill(packed)
+            return Parameter(packed, PACKED, info.shape)
+        stored = "bf16"
+    packed_from = info.shape if stored in MATRIX_TYPES else None
     if mmap and _is_mapped(source, spec, stored):
         view = source.view(spec.name)
         if view is not None:
@@ -167,7 +181,7 @@ def _read(source: ParameterSource, spec: ParameterSpec, dtype: str | None, *, mm
     array: npt.NDArray[Any] = np.empty(replace(info, dtype=stored).array_shape, array_dtype(stored))
     if stored == info.dtype:
         source.read_into(spec.name, array.reshape(-1))
-    elif stored in QUANTIZED_TYPES or info.dtype in QUANTIZED_TYPES:
+    elif stored in QUANTIZED_TYPES or info.dtype in MATRIX_TYPES:
         _through_floats(source, info, stored, array)
     else:
         flat = array.reshape(-1)
@@ -179,22 +193,23 @@ def _read(source: ParameterSource, spec: ParameterSpec, dtype: str | None, *, mm
 
 
 def _through_floats(source: ParameterSource, info: TensorInfo, stored: str, array: npt.NDArray[Any]) -> None:
-    """Fill `array`, of type `stored`, from a matrix that is quantized in the source, or will be: by whole groups."""
+    """Fill `array`, of type `stored`, by whole groups: from a matrix in blocks, or into such a one."""
     rows, columns = info.shape
     step = rows_at_once(columns, _BLOCK)
     for first in range(0, rows, step):
         count = min(step, rows - first)
-        if info.dtype in QUANTIZED_TYPES:
-            weights = read_rows(source, info, first, count)
+        if info.dtype in MATRIX_TYPES:
+            block = read_rows(source, info, first, count)
         else:
             block = np.empty((count, columns), array_dtype(info.dtype))
             source.read_into(info.name, block.reshape(-1), first * columns)
-            weights = widen(block, info.dtype)
         if stored in QUANTIZED_TYPES:
             groups = slice(first // GROUP_ROWS, -(-(first + count) // GROUP_ROWS))
-            array[groups] = pack_rows(weights, stored, f"{source.path}: {info.name}")
+            array[groups] = pack_rows(
+                to_storage(block, number_type(info), "f32"), stored, f"{source.path}: {info.name}"
+            )
         else:
-            array[first : first + count] = to_storage(weights, "f32", stored)
+            array[first : first + count] = to_storage(block, number_type(info), stored)
 
 
 def _tokenizer_maker(

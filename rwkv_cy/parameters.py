@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES, array_dtype
+from rwkv_cy.dtypes import PACKED, QUANTIZED_TYPES, STORAGE_TYPES, array_dtype
 from rwkv_cy.errors import KernelError, SpecError
 from rwkv_cy.files import FileIdentity
 
@@ -27,11 +27,12 @@ class Parameter:
     Attributes
     ----------
     array : numpy.ndarray
-        The numbers, in canonical shape; bfloat16 as uint16, quantized matrices as packed blocks of uint8.
+        The numbers, in canonical shape; bfloat16 as uint16, quantized matrices as packed blocks of uint8, bf12 as
+        the bytes of the packed matrix.
     dtype : str
         Storage type, ``"bf16"``.
     packed_from : tuple of int, optional
-        Canonical shape of a quantized matrix; None for all others.
+        Canonical shape of a quantized or packed matrix; None for all others.
     """
 
     array: npt.NDArray[Any]
@@ -78,6 +79,8 @@ class TensorInfo:
         The type that the file itself uses (``"q5_1"``); equals `dtype` where nothing is decoded.
     source_nbytes : int
         Bytes that the tensor takes in the file.
+    packed_nbytes : int, default 0
+        Of a bf12 matrix, its bytes: they depend on the numbers. Without a meaning for all others.
     """
 
     name: str
@@ -86,6 +89,7 @@ class TensorInfo:
     source_name: str
     source_dtype: str
     source_nbytes: int
+    packed_nbytes: int = 0
 
     @property
     def size(self) -> int:
@@ -95,6 +99,8 @@ class TensorInfo:
     @property
     def array_shape(self) -> tuple[int, ...]:
         """Shape of the array that holds the tensor: `shape`, or that of the packed blocks of a quantized matrix."""
+        if self.dtype == PACKED:
+            return (self.packed_nbytes,)
         quantized = QUANTIZED_TYPES.get(self.dtype)
         return self.shape if quantized is None else quantized.packed_shape(self.shape)
 
@@ -134,7 +140,8 @@ class ParameterSource(Protocol):
         """Fill `buffer` with elements ``start .. start + buffer.size`` of the tensor, in C order.
 
         `buffer` is 1-D, contiguous, and of the array dtype of ``info(name).dtype``
-        (uint16 for bf16; uint8 for a quantized matrix, whose elements are the bytes of its packed blocks).
+        (uint16 for bf16; uint8 for a quantized matrix, whose elements are the bytes of its packed blocks,
+        and for bf12).
         Reads no more of the file than that; needs memory for no more than that.
         """
         ...

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from rwkv_cy.architectures import ARCHITECTURES, check_parameters, detect
 from rwkv_cy.config import Config
-from rwkv_cy.dtypes import QUANTIZED_TYPES
+from rwkv_cy.dtypes import MATRIX_TYPES, PACKED
 from rwkv_cy.errors import ConfigError, FormatError, SpecError
 from rwkv_cy.files import FileIdentity, is_folder
 from rwkv_cy.fingerprint import fingerprint
@@ -54,7 +54,7 @@ def source_config(source: ParameterSource) -> Config:
     UnsupportedError
         If it is of a version that is not supported.
     SpecError
-        If parameters are missing, unexpected or of the wrong shape, or others than matrices are quantized.
+        If parameters are missing, unexpected or of the wrong shape, or others than matrices are quantized or packed.
     FormatError
         If the file contradicts itself.
     """
@@ -81,9 +81,9 @@ def source_config(source: ParameterSource) -> Config:
     check_parameters(config, shapes, where)
     for spec in ARCHITECTURES[config.architecture].parameters(config):
         dtype = source.info(spec.name).dtype
-        if spec.role != "matrix" and dtype in QUANTIZED_TYPES:
+        if spec.role != "matrix" and dtype in MATRIX_TYPES:
             raise SpecError(
-                f"{where}: {spec.name}: expected numbers that are not quantized, got {dtype}; convert the original"
+                f"{where}: {spec.name}: expected numbers that are in no blocks, got {dtype}; convert the original"
             )
     return config
 
@@ -132,7 +132,9 @@ class ArraySource:
     def info(self, name: str) -> TensorInfo:
         """Describe the tensor `name`; KeyError if there is none."""
         parameter = self._parameters[name]
-        return TensorInfo(name, parameter.shape, parameter.dtype, name, parameter.dtype, int(parameter.array.nbytes))
+        nbytes = int(parameter.array.nbytes)
+        packed = nbytes if parameter.dtype == PACKED else 0
+        return TensorInfo(name, parameter.shape, parameter.dtype, name, parameter.dtype, nbytes, packed_nbytes=packed)
 
     def read_into(self, name: str, buffer: npt.NDArray[Any], start: int = 0) -> None:
         """Fill `buffer` with elements from `start` on, in C order."""

@@ -14,7 +14,7 @@ from rwkv_cy.cli.output import byte_size, config_fields, print_fields, print_tab
 from rwkv_cy.cli.progress import progress_bar
 from rwkv_cy.conversion_plan import ConversionPlan, TensorPlan
 from rwkv_cy.convert import ConversionReport, convert, plan_conversion
-from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES
+from rwkv_cy.dtypes import PACKED, QUANTIZED_TYPES, STORAGE_TYPES
 from rwkv_cy.tokenizer_choice import describe_tokenizer
 
 if TYPE_CHECKING:
@@ -34,9 +34,10 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument(
         "--dtype",
-        choices=["keep", *STORAGE_TYPES, *QUANTIZED_TYPES],
+        choices=["keep", *STORAGE_TYPES, PACKED, *QUANTIZED_TYPES],
         default="keep",
-        help="type of matrices and embedding; vectors stay as they are, and with q8 and q4 the embedding has 16 bits "
+        help="type of matrices and embedding; vectors stay as they are, and with q8, q4 and bf12 the embedding has 16 "
+        "bits; bf12 is bf16 in 12 bits, without loss "
         "(default: keep; f16 for what another program quantized)",
     )
     add_options(parser)

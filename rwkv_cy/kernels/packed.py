@@ -14,6 +14,7 @@ from rwkv_cy.kernels.bf12 import PACKED_ROWS, TABLE_SIZE, count_exponents, group
 __all__ = [
     "HEAD_BYTES",
     "choose_table",
+    "escape_places",
     "pack_head",
     "pack_matrix",
     "pack_tail",
@@ -80,7 +81,7 @@ def pack_matrix(words: Words) -> Bytes:
 
 
 def unpack_matrix(packed: Bytes, shape: tuple[int, ...]) -> Words:
-    """Return the bfloat16 matrix, uint16, that a packed one stands for; see :func:`put_escapes` for what it raises."""
+    """Return the bfloat16 matrix, uint16, that a packed one stands for; :func:`escape_places` says what it raises."""
     chunks_end = HEAD_BYTES + -(-shape[0] // PACKED_ROWS) * group_nbytes(shape[1])
     words = unpack_rows(packed[HEAD_BYTES:chunks_end], packed[:TABLE_SIZE], shape)
     starts = packed[chunks_end : chunks_end + 4 * (shape[0] + 1)].view("<u4")
@@ -90,30 +91,32 @@ def unpack_matrix(packed: Bytes, shape: tuple[int, ...]) -> Words:
 
 
 def put_escapes(words: Words, starts: npt.NDArray[Any], escapes: Words) -> None:
-    """Put what escapes in its place.
+    """Put what escapes in its place in `words`, of shape (rows, columns); see :func:`escape_places`."""
+    words.reshape(-1)[escape_places(starts, escapes, words.shape[1])] = escapes[:, 1]
+
+
+def escape_places(starts: npt.NDArray[Any], escapes: Words, columns: int) -> Counts:
+    """Return where in rows of so many columns the escapes belong.
 
     Parameters
     ----------
-    words : numpy.ndarray
-        Shape (rows, columns), uint16; changed in place.
     starts : numpy.ndarray
         Shape (rows + 1,): where the escapes of each row begin and end, counted from those of the first one.
     escapes : numpy.ndarray
         Shape (escapes, 2): column and bits.
+    columns : int
 
     Raises
     ------
     KernelError
         If the lists are not in order, or lead beyond the matrix.
     """
-    counts = np.diff(starts.astype(np.int64))
+    counts: Counts = starts[1:].astype(np.int64) - starts[:-1]
     if starts[0] != 0 or starts[-1] != len(escapes) or (counts < 0).any():
         raise KernelError(f"{PACKED}: expected lists of {len(escapes)} escapes one after the other, got others")
     rows = np.repeat(np.arange(len(counts)), counts)
-    columns = escapes[:, 0].astype(np.int64)
-    places = rows * words.shape[1] + columns
-    if (columns >= words.shape[1]).any() or (np.diff(places) <= 0).any():
-        raise KernelError(
-            f"{PACKED}: expected escapes in the order of their columns, below {words.shape[1]}, got others"
-        )
-    words.reshape(-1)[places] = escapes[:, 1]
+    own = escapes[:, 0].astype(np.int64)
+    places: Counts = rows * columns + own
+    if (own >= columns).any() or (np.diff(places) <= 0).any():
+        raise KernelError(f"{PACKED}: expected escapes in the order of their columns, below {columns}, got others")
+    return places

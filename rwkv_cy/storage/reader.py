@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from rwkv_cy.dtypes import QUANTIZED_TYPES, array_dtype
+from rwkv_cy.dtypes import PACKED, QUANTIZED_TYPES, array_dtype
 from rwkv_cy.errors import FormatError
 from rwkv_cy.files import FileBytes, FileIdentity
 from rwkv_cy.parameters import TensorInfo, check_buffer
@@ -127,7 +127,10 @@ class ModelFile:
     def info(self, name: str) -> TensorInfo:
         """Describe the parameter `name`; KeyError if there is none."""
         spec = self._entries[name].spec
-        return TensorInfo(name, spec.canonical_shape, spec.dtype, spec.path, spec.dtype, spec.nbytes)
+        packed = spec.nbytes if spec.dtype == PACKED else 0
+        return TensorInfo(
+            name, spec.canonical_shape, spec.dtype, spec.path, spec.dtype, spec.nbytes, packed_nbytes=packed
+        )
 
     def read_into(self, name: str, buffer: npt.NDArray[Any], start: int = 0) -> None:
         """Fill `buffer` (1-D, of the parameter's array dtype) with elements from `start`, by positioned reads."""
@@ -137,8 +140,8 @@ class ModelFile:
     def view(self, name: str) -> npt.NDArray[Any] | None:
         """Return the parameter as a read-only array over the file's memory map.
 
-        A quantized matrix as its packed blocks. None without a map, and for a parameter that is misaligned for its
-        type: one of less than 512 bytes may be.
+        A quantized matrix as its packed blocks, bf12 as its bytes. None without a map, and for a parameter that is
+        misaligned for its type: one of less than 512 bytes may be.
         """
         entry = self._entries[name]
         misaligned = entry.spec.dtype in QUANTIZED_TYPES and entry.offset % _STEP_ALIGNMENT

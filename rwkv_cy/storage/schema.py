@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES
+from rwkv_cy.dtypes import MATRIX_TYPES, PACKED, QUANTIZED_TYPES, STORAGE_TYPES, packed_nbytes
 from rwkv_cy.errors import FormatError, SpecError
 from rwkv_cy.parameters import TensorInfo
 
@@ -80,8 +80,8 @@ MAX_ELEMENTS = 1 << 48
 _LAYER = re.compile(r"(blocks\.[0-9]+)\.(.+)", re.ASCII)
 _PATH = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", re.ASCII)
 
-#: Bytes of an element, by the name of its type; u8 serves the metadata alone, and blocks are bytes too.
-ITEMSIZES = {"u8": 1, **{name: t.itemsize for name, t in STORAGE_TYPES.items()}, **dict.fromkeys(QUANTIZED_TYPES, 1)}
+#: Bytes of an element, by the name of its type; u8 serves the metadata alone, and matrices in blocks are bytes too.
+ITEMSIZES = {"u8": 1, **{name: t.itemsize for name, t in STORAGE_TYPES.items()}, **dict.fromkeys(MATRIX_TYPES, 1)}
 
 
 @dataclass(frozen=True)
@@ -183,11 +183,12 @@ class DatasetSpec:
     path : str
         Path from the root group, without a leading slash.
     dtype : str
-        A storage type (``"bf16"``), a quantized one (``"q8"``), or ``"u8"``.
+        A storage type (``"bf16"``), one of matrices (``"q8"``, ``"bf12"``), or ``"u8"``.
     shape : tuple of int
-        One to eight dimensions, none of them 0. That of the packed blocks, for a quantized matrix.
+        One to eight dimensions, none of them 0. That of the packed blocks, for a quantized matrix;
+        the bytes of a bf12 one.
     matrix_shape : tuple of int, optional
-        (rows, columns) of a quantized matrix; None for all others.
+        (rows, columns) of a quantized or packed matrix; None for all others.
     """
 
     path: str
@@ -202,10 +203,10 @@ class DatasetSpec:
         Raises
         ------
         SpecError
-            If it is of a quantized type, and no matrix.
+            If it is of a type of matrices, and no matrix.
         """
         path = parameter_path(info.name)
-        if info.dtype not in QUANTIZED_TYPES:
+        if info.dtype not in MATRIX_TYPES:
             return DatasetSpec(path, info.dtype, info.shape)
         if len(info.shape) != 2:
             raise SpecError(
@@ -265,16 +266,25 @@ class DatasetSpec:
         self._check_matrix()
 
     def _check_matrix(self) -> None:
-        """Raise SpecError unless the blocks of a quantized matrix are as many as its shape asks for."""
-        quantized, matrix = QUANTIZED_TYPES.get(self.dtype), self.matrix_shape
-        if quantized is None and matrix is None:
+        """Raise SpecError unless a matrix in blocks has as many as its shape asks for."""
+        matrix = self.matrix_shape
+        if self.dtype not in MATRIX_TYPES and matrix is None:
             return
-        if quantized is None or matrix is None or len(matrix) != 2 or min(matrix) < 1:
+        if self.dtype not in MATRIX_TYPES or matrix is None or len(matrix) != 2 or min(matrix) < 1:
             raise SpecError(
-                f"{self.path}: expected the rows and columns of a quantized matrix, and of no other tensor, "
+                f"{self.path}: expected the rows and columns of a quantized or packed matrix, and of no other tensor, "
                 f"got {str(matrix)[:80]} for {self.dtype}; convert it again"
             )
-        expected = quantized.packed_shape(matrix)
+        if self.dtype == PACKED:
+            # How many escapes there are, the numbers say.
+            least, most = packed_nbytes(matrix, 0), packed_nbytes(matrix, math.prod(matrix))
+            if len(self.shape) != 1 or not least <= self.shape[0] <= most or self.shape[0] % 64:
+                raise SpecError(
+                    f"{self.path}: expected a multiple of 64 from {least} to {most} bytes for {self.dtype} of shape "
+                    f"{str(matrix)[:80]}, got {self.shape}; convert it again"
+                )
+            return
+        expected = QUANTIZED_TYPES[self.dtype].packed_shape(matrix)
         if self.shape != expected:
             raise SpecError(
                 f"{self.path}: expected blocks {expected} for {self.dtype} of shape {str(matrix)[:80]}, "
@@ -283,8 +293,11 @@ class DatasetSpec:
 
 
 def minor_version(specs: Iterable[DatasetSpec]) -> int:
-    """Return the minor version of a file of these datasets: the least that describes it, 1 if there are blocks."""
-    return int(any(spec.matrix_shape is not None for spec in specs))
+    """Return the minor version of a file of these datasets: the least that describes it."""
+    dtypes = {spec.dtype for spec in specs}
+    if PACKED in dtypes:
+        return 2
+    return int(not dtypes.isdisjoint(QUANTIZED_TYPES))
 
 
 def is_path(path: str) -> bool:

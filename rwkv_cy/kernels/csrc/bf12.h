@@ -55,23 +55,31 @@ static inline const uint8_t *rk_bf12_chunk(const rk_matrix *m, ptrdiff_t row, pt
     return (const uint8_t *)m->data + RK_BF12_HEAD + rk_bf12_at(m->cols, row, k);
 }
 
-static inline const uint8_t *rk_bf12_starts(const rk_matrix *m)
+/* The lists of a matrix. */
+typedef struct {
+    const uint8_t *starts, *escapes;
+    ptrdiff_t count;
+} rk_bf12_lists;
+
+static inline rk_bf12_lists rk_bf12_lists_of(const rk_matrix *m)
 {
-    return rk_bf12_chunk(m, (m->rows + RK_BF12_ROWS - 1) / RK_BF12_ROWS * RK_BF12_ROWS, 0);
+    const uint8_t *starts = rk_bf12_chunk(m, (m->rows + RK_BF12_ROWS - 1) / RK_BF12_ROWS * RK_BF12_ROWS, 0);
+    rk_bf12_lists lists = {starts, starts + 4 * (m->rows + 1), m->escapes};
+    return lists;
 }
 
 /* Where the escapes of `row` begin; those of the row before it end there. */
-static inline ptrdiff_t rk_bf12_start(const rk_matrix *m, ptrdiff_t row)
+static inline ptrdiff_t rk_bf12_start(rk_bf12_lists lists, ptrdiff_t row)
 {
     uint32_t start;
-    memcpy(&start, rk_bf12_starts(m) + 4 * row, sizeof start);
-    return (ptrdiff_t)start < m->escapes ? (ptrdiff_t)start : m->escapes;
+    memcpy(&start, lists.starts + 4 * row, sizeof start);
+    return (ptrdiff_t)start < lists.count ? (ptrdiff_t)start : lists.count;
 }
 
-static inline rk_bf12_escape rk_bf12_get(const rk_matrix *m, ptrdiff_t i)
+static inline rk_bf12_escape rk_bf12_get(rk_bf12_lists lists, ptrdiff_t i)
 {
     rk_bf12_escape escape;
-    memcpy(&escape, rk_bf12_starts(m) + 4 * (m->rows + 1 + i), sizeof escape);
+    memcpy(&escape, lists.escapes + 4 * i, sizeof escape);
     return escape;
 }
 

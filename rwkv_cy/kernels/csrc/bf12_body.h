@@ -9,32 +9,34 @@
 /* The vectors of a block of rows at one chunk: [row][part][q], as bf12_part has them. */
 typedef rk_vu16 bf12_vectors[RK_BF12_ROWS][BF12_PARTS][4];
 
-/* The first column from k on that escapes in one of `count` rows; beyond every column if none does. */
-static inline ptrdiff_t bf12_next(const rk_matrix *m, ptrdiff_t row, int count, ptrdiff_t k)
+/* The first column that escapes in one of `count` rows; beyond every column if none does. */
+static inline ptrdiff_t bf12_first(rk_bf12_lists lists, ptrdiff_t row, int count)
 {
-    ptrdiff_t next = PTRDIFF_MAX;
-    for (ptrdiff_t i = rk_bf12_start(m, row), end = rk_bf12_start(m, row + count); i < end; i++) {
-        ptrdiff_t column = rk_bf12_get(m, i).column;
-        if (column >= k && column < next) next = column;
+    ptrdiff_t first = PTRDIFF_MAX;
+    for (ptrdiff_t i = rk_bf12_start(lists, row), end = rk_bf12_start(lists, row + count); i < end; i++) {
+        ptrdiff_t column = rk_bf12_get(lists, i).column;
+        first = column < first ? column : first;
     }
-    return next;
+    return first;
 }
 
 /* Put the escapes of columns k to k + 127 in their places, and return the first column beyond that escapes. */
-static __attribute__((noinline)) ptrdiff_t bf12_patch(const rk_matrix *m, ptrdiff_t begin, int count, ptrdiff_t k,
+static __attribute__((noinline)) ptrdiff_t bf12_patch(rk_bf12_lists lists, ptrdiff_t begin, int count, ptrdiff_t k,
                                                       bf12_vectors *vectors)
 {
     enum { WORDS = RK_VECTOR_BYTES / 2 };
-    uint16_t *words = (uint16_t *)vectors;
+    ptrdiff_t next = PTRDIFF_MAX, i = rk_bf12_start(lists, begin);
     for (int row = 0; row < count; row++) {
-        for (ptrdiff_t i = rk_bf12_start(m, begin + row), end = rk_bf12_start(m, begin + row + 1); i < end; i++) {
-            rk_bf12_escape escape = rk_bf12_get(m, i);
+        for (ptrdiff_t end = rk_bf12_start(lists, begin + row + 1); i < end; i++) {
+            rk_bf12_escape escape = rk_bf12_get(lists, i);
             ptrdiff_t c = escape.column - k, p = c % 16 * 2 + c / 16 % 2;
-            if (c >= 0 && c < RK_BF12_COLS)
-                words[((row * BF12_PARTS + p / WORDS) * 4 + c / 32) * WORDS + p % WORDS] = escape.bits;
+            if (c >= RK_BF12_COLS)
+                next = escape.column < next ? escape.column : next;
+            else if (c >= 0)
+                memcpy((char *)&(*vectors)[row][p / WORDS][c / 32] + 2 * (p % WORDS), &escape.bits, 2);
         }
     }
-    return bf12_next(m, begin, count, k + RK_BF12_COLS);
+    return next;
 }
 
 /* sum + row * x over the `n` columns from k on, the last of a row and fewer than 128. */
@@ -54,7 +56,8 @@ static inline __attribute__((always_inline)) void bf12_block(const rk_matrix *m,
                                                              float *y, ptrdiff_t begin, const int count)
 {
     const uint8_t *chunk = rk_bf12_chunk(m, begin, 0);
-    ptrdiff_t next = bf12_next(m, begin, count, 0), k = 0;
+    const rk_bf12_lists lists = rk_bf12_lists_of(m);
+    ptrdiff_t next = bf12_first(lists, begin, count), k = 0;
     rk_vf32 acc[RK_BF12_ROWS] = {{0}};
     for (; k + RK_BF12_COLS <= m->cols; k += RK_BF12_COLS, chunk += RK_BF12_ROWS * RK_BF12_CHUNK) {
         bf12_vectors vectors;
@@ -67,7 +70,7 @@ static inline __attribute__((always_inline)) void bf12_block(const rk_matrix *m,
         if (__builtin_expect(next < k + RK_BF12_COLS, 0)) {
             bf12_vectors patched;
             memcpy(patched, vectors, sizeof patched);
-            next = bf12_patch(m, begin, count, k, &patched);
+            next = bf12_patch(lists, begin, count, k, &patched);
             memcpy(vectors, patched, sizeof vectors);
         }
         /* In the order of columns: even words, which are the lower halves, come before the odd ones. */

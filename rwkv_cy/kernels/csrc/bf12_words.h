@@ -40,8 +40,9 @@ static void bf12_words(const rk_matrix *m, ptrdiff_t row, ptrdiff_t k, uint16_t 
             for (int l = 0; l < BF12_LANES; l++) to[16 + l] = (uint16_t)(pairs[l] >> 16);
         }
     }
-    for (ptrdiff_t i = rk_bf12_start(m, row), end = rk_bf12_start(m, row + 1); i < end; i++) {
-        rk_bf12_escape escape = rk_bf12_get(m, i);
+    const rk_bf12_lists lists = rk_bf12_lists_of(m);
+    for (ptrdiff_t i = rk_bf12_start(lists, row), end = rk_bf12_start(lists, row + 1); i < end; i++) {
+        rk_bf12_escape escape = rk_bf12_get(lists, i);
         if (escape.column >= k && escape.column < k + RK_BF12_COLS) out[escape.column - k] = escape.bits;
     }
 }
