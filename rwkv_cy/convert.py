@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from rwkv_cy import __version__
 from rwkv_cy.blocks import NonFinite
 from rwkv_cy.conversion_plan import ConversionPlan, make_plan, planned_info
-from rwkv_cy.files import FileIdentity
+from rwkv_cy.file_identity import FileIdentity
 from rwkv_cy.source_file import SourceHash
 from rwkv_cy.sources import open_source, source_fingerprint
 from rwkv_cy.storage import ModelHeader, write_model
@@ -95,6 +96,7 @@ def convert(
     overwrite: bool = False,
     requantize: bool = False,
     progress: Progress | None = None,
+    source_hash: SourceHash | None = None,
 ) -> ConversionReport:
     """Convert a checkpoint of any supported format into a model file.
 
@@ -123,6 +125,9 @@ def convert(
         the second rounding to that of the first.
     progress : callable, optional
         Called after each block with the bytes done and the bytes of all tensors in the target.
+    source_hash : SourceHash, optional
+        One that runs already (``SourceHash.ahead``). It is used if it is of the very files that the source turns out
+        to have, in the state in which they are found, and else stopped.
 
     Returns
     -------
@@ -144,7 +149,7 @@ def convert(
     """
     source, target = Path(source), Path(target)
     # Hashing takes longest: it begins before the plan is made, and is given up if that fails.
-    with open_source(source) as opened, SourceHash(opened.files) as source_hash:
+    with open_source(source) as opened, _hash_of(opened.files, source_hash) as running:
         plan = make_plan(opened, target, dtype, tokenizer, requantize=requantize)
         packings = {tensor.name: tensor.packing for tensor in plan.tensors if tensor.packing is not None}
         transfer = Transfer(opened, plan.nbytes, progress, packings)
@@ -154,8 +159,8 @@ def convert(
         digest: list[str] = []
 
         def finish() -> dict[str, str]:
-            digest.append(source_hash.hexdigest())
-            return {"sha256": digest[0], "size": str(source_hash.size)}
+            digest.append(running.hexdigest())
+            return {"sha256": digest[0], "size": str(running.size)}
 
         write_model(target, header, wanted, transfer.read, overwrite=overwrite, finish=finish)
     return ConversionReport(
@@ -166,6 +171,16 @@ def convert(
         nonfinite=transfer.nonfinite,
         overflowed=transfer.overflowed,
     )
+
+
+def _hash_of(files: Sequence[FileIdentity], ahead: SourceHash | None) -> SourceHash:
+    """Return the hash that is ahead, if it is of `files` as they are now; else stop it and return a new one."""
+    if ahead is None:
+        return SourceHash(files)
+    if ahead.files == tuple(files):
+        return ahead
+    ahead.stop()
+    return SourceHash(files)
 
 
 def _header(plan: ConversionPlan, mark: str) -> ModelHeader:

@@ -9,7 +9,6 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.errors import FormatError, KernelError, StorageError
+from rwkv_cy.file_identity import FileIdentity
 
-__all__ = ["FileBytes", "FileIdentity", "is_folder", "os_errors"]
+__all__ = ["FileBytes", "is_folder", "os_errors"]
 
 _REMEDIES = {
     errno.ENOENT: "check the path",
@@ -75,56 +75,6 @@ def _require_regular(path: Path, mode: int) -> None:
     kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
     kind = kinds.get(stat.S_IFMT(mode), "a device")
     raise StorageError(f"{path}: expected a regular file, got {kind}; name the file that holds the model")
-
-
-@dataclass(frozen=True)
-class FileIdentity:
-    """What tells one state of a file from another without reading it.
-
-    Attributes
-    ----------
-    path : Path
-    device, inode : int
-        Which file it is.
-    size : int
-        In bytes.
-    modified_ns : int
-        Time of the last change, in nanoseconds.
-    """
-
-    path: Path
-    device: int
-    inode: int
-    size: int
-    modified_ns: int
-
-    @classmethod
-    def of(cls, path: Path) -> FileIdentity:
-        """Look at the file `path`.
-
-        Raises
-        ------
-        StorageError
-            If the operating system does not let us.
-        """
-        try:
-            status = path.stat()
-        except OSError as error:
-            raise StorageError(f"{path}: {error.strerror}; give the path of a file that can be read") from error
-        return cls.from_status(path, status)
-
-    @classmethod
-    def from_status(cls, path: Path, status: os.stat_result) -> FileIdentity:
-        """Return the identity of the file `path`, of which the operating system says `status`."""
-        return cls(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
-
-    def check_unchanged(self) -> None:
-        """Raise StorageError if the file is no longer the one that was looked at."""
-        if FileIdentity.of(self.path) != self:
-            raise StorageError(
-                f"{self.path}: expected a file that stays as it is, got one that changed while it was read; "
-                "wait until whatever writes it is done, then try again"
-            )
 
 
 class FileBytes:

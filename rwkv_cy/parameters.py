@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from rwkv_cy.dtypes import PACKED, QUANTIZED_TYPES, STORAGE_TYPES, array_dtype
 from rwkv_cy.errors import KernelError, SpecError
-from rwkv_cy.files import FileIdentity
+from rwkv_cy.file_identity import FileIdentity
 
 __all__ = ["Initialiser", "Parameter", "ParameterSource", "ParameterSpec", "TensorInfo", "as_parameter", "check_buffer"]
 

@@ -14,7 +14,8 @@ from rwkv_cy.architectures import ARCHITECTURES, check_parameters, detect
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import MATRIX_TYPES, PACKED
 from rwkv_cy.errors import ConfigError, FormatError, SpecError
-from rwkv_cy.files import FileIdentity, is_folder
+from rwkv_cy.file_identity import FileIdentity
+from rwkv_cy.files import is_folder
 from rwkv_cy.fingerprint import fingerprint
 from rwkv_cy.formats import open_checkpoint
 from rwkv_cy.parameters import Parameter, ParameterSource, TensorInfo

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from rwkv_cy.errors import (
     UnsupportedError,
 )
 from rwkv_cy.parameters import ParameterSource
+from rwkv_cy.source_file import SourceHash
 from rwkv_cy.sources import open_source, source_fingerprint
 from rwkv_cy.storage import open_model
 
@@ -377,3 +379,27 @@ def test_a_tokenizer_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     source = write_small(tmp_path / "s", vocab=100)
     with pytest.raises(TokenizerError, match="expected a tokenizer of at most 100 tokens, as the model has, got bytes"):
         convert(source, tmp_path / "t", tokenizer="bytes")
+
+
+def test_a_hash_that_runs_ahead_is_taken_over(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with SourceHash.ahead(small) as ahead:
+        monkeypatch.setattr("rwkv_cy.convert.SourceHash", lambda files: pytest.fail("hashed a second time"))
+        report = convert(small, tmp_path / "m.h5", source_hash=ahead)
+    assert report.source_sha256 == hashlib.sha256(small.read_bytes()).hexdigest()
+
+
+def test_a_hash_of_what_the_source_was_before_is_not_believed(small: Path, tmp_path: Path) -> None:
+    (tmp_path / "new").write_bytes(small.read_bytes())
+    with SourceHash.ahead(small) as ahead:
+        (tmp_path / "new").replace(small)
+        report = convert(small, tmp_path / "m.h5", source_hash=ahead)
+        assert "rwkv_cy-sha256" not in {thread.name for thread in threading.enumerate()}
+    assert report.source_sha256 == hashlib.sha256(small.read_bytes()).hexdigest()
+
+
+def test_a_hash_of_another_file_is_not_believed(small: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other"
+    other.write_bytes(b"x")
+    with SourceHash.ahead(other) as ahead:
+        report = convert(small, tmp_path / "m.h5", source_hash=ahead)
+    assert report.source_sha256 == hashlib.sha256(small.read_bytes()).hexdigest()

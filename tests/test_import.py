@@ -50,6 +50,14 @@ def test_import_is_silent_and_cheap() -> None:
     assert not any(name.startswith("rwkv_cy.cli") for name in seen["new"])
 
 
+def test_the_command_line_is_read_without_what_commands_work_with() -> None:
+    probe = "import sys, rwkv_cy.cli.main; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    loaded = set(done.stdout.split())
+    assert loaded.isdisjoint({"numpy", "h5py", "tqdm", "tokenizers", "importlib.metadata"})
+    assert not any(name.startswith("rwkv_cy.kernels") for name in loaded)
+
+
 @pytest.mark.parametrize("name", rwkv_cy.__all__)
 def test_every_name_of_the_front_door_leads_somewhere(name: str) -> None:
     assert getattr(rwkv_cy, name) is not None

@@ -9,7 +9,7 @@ import pytest
 
 from rwkv_cy import source_file
 from rwkv_cy.errors import StorageError
-from rwkv_cy.files import FileIdentity
+from rwkv_cy.file_identity import FileIdentity
 from rwkv_cy.source_file import SourceHash
 
 
@@ -90,3 +90,37 @@ def test_too_little_memory_is_no_wrong_hash(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(source_file, "_CHUNK", 1 << 60)
     with SourceHash([FileIdentity.of(path)]) as source_hash, pytest.raises(MemoryError):
         source_hash.hexdigest()
+
+
+def test_a_hash_can_run_ahead_of_the_reader(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"x" * 3_000_000)
+    with SourceHash.ahead(path) as source_hash:
+        assert source_hash.files == (FileIdentity.of(path),)
+        with source_hash as again:
+            assert again is source_hash
+            assert again.hexdigest() == hashlib.sha256(b"x" * 3_000_000).hexdigest()
+
+
+@pytest.mark.parametrize("kind", ["folder", "missing", "fifo", "loop", "no name"])
+def test_ahead_of_what_is_no_file_nothing_is_hashed(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "loop":
+        path.symlink_to(path)
+    elif kind == "no name":
+        path = Path("a\0b")
+    with SourceHash.ahead(path) as source_hash:
+        assert source_hash.files == ()
+
+
+def test_stopping_ends_the_thread(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with SourceHash.ahead(path) as source_hash:
+        source_hash.stop()
+        assert "rwkv_cy-sha256" not in {thread.name for thread in threading.enumerate()}

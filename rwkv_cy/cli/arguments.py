@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-__all__ = ["common_options", "integer", "real"]
+__all__ = ["DTYPES", "PACKED_DTYPE", "QUANTIZED_DTYPES", "common_options", "integer", "real"]
+
+#: The names in rwkv_cy.dtypes.STORAGE_TYPES, PACKED and QUANTIZED_TYPES, which stand beside NumPy's types there.
+DTYPES = ("f64", "f32", "f16", "bf16")
+PACKED_DTYPE = "bf12"
+QUANTIZED_DTYPES = ("q8", "q4")
 
 
 def integer(low: int, high: int | None = None) -> Callable[[str], int]:

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_cy.architectures import ARCHITECTURES
-from rwkv_cy.cli.arguments import common_options
+from rwkv_cy.cli.arguments import DTYPES, PACKED_DTYPE, QUANTIZED_DTYPES, common_options
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import byte_size, config_fields, print_fields, print_table, print_warning, printable
 from rwkv_cy.cli.progress import progress_bar
-from rwkv_cy.conversion_plan import ConversionPlan, TensorPlan
-from rwkv_cy.convert import ConversionReport, convert, plan_conversion
-from rwkv_cy.dtypes import PACKED, QUANTIZED_TYPES, STORAGE_TYPES
-from rwkv_cy.tokenizer_choice import describe_tokenizer
+from rwkv_cy.source_file import SourceHash
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
+    from rwkv_cy.conversion_plan import ConversionPlan, TensorPlan
+    from rwkv_cy.convert import ConversionReport
 
 __all__ = ["add_options", "add_parser"]
+
+_TURN_SECONDS = 0.0002
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -34,7 +37,7 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument(
         "--dtype",
-        choices=["keep", *STORAGE_TYPES, PACKED, *QUANTIZED_TYPES],
+        choices=["keep", *DTYPES, PACKED_DTYPE, *QUANTIZED_DTYPES],
         default="keep",
         help="type of matrices and embedding; vectors stay as they are, and with q8, q4 and bf12 the embedding has 16 "
         "bits; bf12 is bf16 in 12 bits, without loss "
@@ -67,12 +70,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     dtype = None if arguments.dtype == "keep" else arguments.dtype
     if arguments.dry_run:
+        from rwkv_cy.convert import plan_conversion
+
         plan = plan_conversion(
             arguments.source, arguments.target, dtype, arguments.tokenizer, requantize=arguments.force
         )
         _print_plan(plan, arguments.force)
         return ExitCode.OK
-    with progress_bar(printable(arguments.target.name), not (arguments.quiet or arguments.no_progress)) as progress:
+    bar = progress_bar(printable(arguments.target.name), not (arguments.quiet or arguments.no_progress))
+    # Nothing takes longer than the hash, and it needs neither NumPy nor HDF5: it runs while they are imported.
+    with _taking_turns(), SourceHash.ahead(arguments.source) as source_hash, bar as progress:
+        from rwkv_cy.convert import convert
+
         report = convert(
             arguments.source,
             arguments.target,
@@ -81,6 +90,7 @@ def _run(arguments: argparse.Namespace) -> int:
             overwrite=arguments.force,
             requantize=arguments.force,
             progress=progress,
+            source_hash=source_hash,
         )
     for warning in report.warnings:
         print_warning(warning)
@@ -89,8 +99,26 @@ def _run(arguments: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
+@contextmanager
+def _taking_turns() -> Iterator[None]:
+    """Let threads hand the interpreter's lock on after 0.2 ms.
+
+    The hash needs it for a moment after each part of the file. By default it would wait up to 5 ms for one, as long
+    as eight parts take, while modules are being imported.
+    """
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_TURN_SECONDS)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
 def _outline(plan: ConversionPlan) -> dict[str, str]:
     """Return what plan and report have in common."""
+    from rwkv_cy.architectures import ARCHITECTURES
+    from rwkv_cy.tokenizer_choice import describe_tokenizer
+
     return {
         "source": f"{plan.source} ({plan.source_format})",
         "target": str(plan.target),

@@ -14,7 +14,6 @@ from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import printable
 from rwkv_cy.demo import DEMO_PROMPT, demo_model_path
 from rwkv_cy.errors import StorageError, TokenizerError
-from rwkv_cy.language_model import load
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
@@ -108,6 +107,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.threads is not None:
         runtime.set_num_threads(arguments.threads)
     path = arguments.model or demo_model_path()
+    from rwkv_cy.language_model import load
+
     model = load(path, tokenizer=arguments.tokenizer)
     if model.tokenizer is None:
         raise TokenizerError(f"{path}: expected a model with its tokenizer, got one without; name it with --tokenizer")

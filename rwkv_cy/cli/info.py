@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import platform
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 import rwkv_cy
@@ -14,7 +13,6 @@ from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import print_fields, print_json
 from rwkv_cy.demo import demo_model_path
 from rwkv_cy.errors import StorageError
-from rwkv_cy.kernels import dispatch
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
@@ -62,6 +60,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _facts() -> dict[str, Any]:
+    from rwkv_cy.kernels import dispatch
+
     return {
         "version": rwkv_cy.__version__,
         "python": platform.python_version(),
@@ -78,6 +78,8 @@ def _facts() -> dict[str, Any]:
 
 
 def _version(name: str) -> str | None:
+    from importlib import metadata
+
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:

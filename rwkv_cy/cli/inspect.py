@@ -6,14 +6,14 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_cy.blocks import TensorStatistics
 from rwkv_cy.cli.arguments import common_options
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import byte_size, config_fields, print_fields, print_json, print_table, print_warning
-from rwkv_cy.inspect import FileReport, TensorReport, inspect_file
 
 if TYPE_CHECKING:
+    from rwkv_cy.blocks import TensorStatistics
     from rwkv_cy.cli.arguments import Subparsers
+    from rwkv_cy.inspect import FileReport, TensorReport
 
 __all__ = ["add_parser"]
 
@@ -37,6 +37,8 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from rwkv_cy.inspect import inspect_file
+
     report = inspect_file(arguments.file, arguments.stats)
     if arguments.json:
         print_json(report.to_dict())

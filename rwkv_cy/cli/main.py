@@ -6,7 +6,6 @@ import argparse
 import io
 import os
 import sys
-import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,6 +52,8 @@ def _report(error: BaseException, debug: bool) -> ExitCode:
     """Tell the user of an error, and return the exit code for it."""
     code = exit_codes.exit_code(error)
     if debug:
+        import traceback
+
         traceback.print_exception(error)
     elif code == ExitCode.INTERRUPTED:
         print("rwkv-cy: interrupted", file=sys.stderr)

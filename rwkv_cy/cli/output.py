@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rwkv_cy.config import Config
+if TYPE_CHECKING:
+    from rwkv_cy.config import Config
 
 __all__ = [
     "byte_size",

@@ -11,9 +11,6 @@ from rwkv_cy.cli.arguments import common_options, integer
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import print_fields, print_json
 from rwkv_cy.errors import TokenizerError
-from rwkv_cy.files import os_errors
-from rwkv_cy.language_model import load
-from rwkv_cy.perplexity import perplexity
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
@@ -43,6 +40,10 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from rwkv_cy.files import os_errors
+    from rwkv_cy.language_model import load
+    from rwkv_cy.perplexity import perplexity
+
     with os_errors(arguments.text, "read"):
         text = arguments.text.read_bytes()
     model = load(arguments.model, dtype=arguments.dtype, tokenizer=arguments.tokenizer)

@@ -6,8 +6,6 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from tqdm import tqdm
-
 __all__ = ["progress_bar"]
 
 
@@ -17,6 +15,8 @@ def progress_bar(label: str, wanted: bool) -> Iterator[Callable[[int, int], None
     if not (wanted and sys.stderr.isatty()):
         yield None
         return
+    from tqdm import tqdm  # not above: most runs draw no bar
+
     with tqdm(desc=label, unit="B", unit_scale=True, file=sys.stderr, leave=False) as bar:
 
         def advance(done: int, total: int) -> None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rwkv_cy.cli.arguments import common_options
+from rwkv_cy.cli.arguments import QUANTIZED_DTYPES, common_options
 from rwkv_cy.cli.convert import add_options
-from rwkv_cy.dtypes import QUANTIZED_TYPES
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
@@ -25,7 +24,7 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument(
         "--dtype",
-        choices=[*QUANTIZED_TYPES],
+        choices=QUANTIZED_DTYPES,
         default="q8",
         help="type of matrices; the embedding has 16 bits, vectors stay as they are (default: q8)",
     )

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from rwkv_cy.cli.arguments import common_options
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import byte_size, print_error, print_fields, print_json
-from rwkv_cy.verify import verify_file
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
@@ -32,6 +31,8 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from rwkv_cy.verify import verify_file
+
     report = verify_file(arguments.file)
     if arguments.json:
         print_json(report.to_dict())

@@ -9,7 +9,7 @@ from typing import Any
 import numpy.typing as npt
 
 from rwkv_cy.errors import FormatError
-from rwkv_cy.files import FileIdentity
+from rwkv_cy.file_identity import FileIdentity
 from rwkv_cy.formats.names import canonical_shape, from_huggingface, is_huggingface, is_rwkv4
 from rwkv_cy.parameters import ParameterSource, TensorInfo
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from rwkv_cy.dtypes import storage_type
 from rwkv_cy.errors import FormatError
-from rwkv_cy.files import FileIdentity
+from rwkv_cy.file_identity import FileIdentity
 from rwkv_cy.formats.base import FileBytes
 from rwkv_cy.formats.metadata import own_metadata
 from rwkv_cy.parameters import TensorInfo, check_buffer

@@ -10,7 +10,7 @@ from typing import Any
 import numpy.typing as npt
 
 from rwkv_cy.errors import FormatError
-from rwkv_cy.files import FileIdentity
+from rwkv_cy.file_identity import FileIdentity
 from rwkv_cy.formats.base import MAX_HEADER_BYTES, MAX_TENSORS, FileBytes
 from rwkv_cy.parameters import ParameterSource, TensorInfo
 from rwkv_cy.strict_json import parse_object

@@ -18,6 +18,11 @@ cdef extern from "rk.h" nogil:
         double scale
         Py_ssize_t escapes
 
+    ctypedef struct rk_product:
+        const rk_matrix *m
+        const void *x
+        void *y
+
     ctypedef struct rk_ops:
         Py_ssize_t lanes
 
@@ -33,8 +38,8 @@ cdef void bf12_unpack(const unsigned char *table, const unsigned char *chunks, P
                       unsigned short *words) noexcept nogil
 cdef size_t matmul_scratch(const rk_ops *ops, size_t itemsize, const rk_matrix *m, Py_ssize_t tokens,
                            int num_threads) noexcept nogil
-cdef void matmul(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const void *x, Py_ssize_t tokens,
-                 void *scratch, int num_threads, void *y) noexcept nogil
+cdef void matmul(const rk_ops *ops, size_t itemsize, const rk_product *products, int count, Py_ssize_t tokens,
+                 void *scratch, int num_threads) noexcept nogil
 cdef void layer_norm(const rk_ops *ops, const void *x, const void *weight, const void *bias, double eps,
                      Py_ssize_t tokens, Py_ssize_t width, int num_threads, void *y) noexcept nogil
 cdef void token_shift(const rk_ops *ops, const void *x, const void *last, const void *mix, Py_ssize_t tokens,

@@ -21,7 +21,7 @@ cdef extern from "rk.h" nogil:
                             unsigned short *, Py_ssize_t, long long *)
     void rk_bf12_unpack(const unsigned char *, const unsigned char *, Py_ssize_t, Py_ssize_t, unsigned short *)
     size_t rk_matmul_scratch(const rk_ops *, size_t, const rk_matrix *, Py_ssize_t, int)
-    void rk_matmul(const rk_ops *, size_t, const rk_matrix *, const void *, Py_ssize_t, void *, void *, int)
+    void rk_matmul(const rk_ops *, size_t, const rk_product *, int, Py_ssize_t, void *, int)
     void rk_layer_norm(const rk_ops *, const void *, const void *, const void *, double, Py_ssize_t, Py_ssize_t,
                        void *, int)
     void rk_token_shift(const rk_ops *, const void *, const void *, const void *, Py_ssize_t, Py_ssize_t, void *, int)
@@ -129,9 +129,9 @@ cdef size_t matmul_scratch(const rk_ops *ops, size_t itemsize, const rk_matrix *
     return rk_matmul_scratch(ops, itemsize, m, tokens, num_threads)
 
 
-cdef void matmul(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const void *x, Py_ssize_t tokens,
-                 void *scratch, int num_threads, void *y) noexcept nogil:
-    rk_matmul(ops, itemsize, m, x, tokens, y, scratch, num_threads)
+cdef void matmul(const rk_ops *ops, size_t itemsize, const rk_product *products, int count, Py_ssize_t tokens,
+                 void *scratch, int num_threads) noexcept nogil:
+    rk_matmul(ops, itemsize, products, count, tokens, scratch, num_threads)
 
 
 cdef void layer_norm(const rk_ops *ops, const void *x, const void *weight, const void *bias, double eps,

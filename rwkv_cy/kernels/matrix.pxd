@@ -1,6 +1,6 @@
 """A weight matrix in any storage."""
 
-from rwkv_cy.kernels.dispatch cimport rk_matrix, rk_ops
+from rwkv_cy.kernels.dispatch cimport rk_matrix, rk_ops, rk_product
 
 
 cdef class Matrix:
@@ -9,9 +9,8 @@ cdef class Matrix:
     cdef readonly str dtype          # "f32", "f64", "f16", "bf16", "q8", "q4", "bf12"
     cdef readonly bint double_precision
 
-    # y[t] = scale * array @ x[t]; scratch as Matrix.scratch_bytes says
-    cdef void matmul_nogil(self, const rk_ops *ops, const void *x, Py_ssize_t tokens, void *scratch, int num_threads,
-                           void *y) noexcept nogil
+    # y[t] = scale * array @ x[t], for dispatch.matmul; its scratch is as Matrix.scratch_bytes says
+    cdef rk_product times(self, const void *x, void *y) noexcept nogil
     cdef size_t scratch_bytes(self, const rk_ops *ops, Py_ssize_t tokens, int num_threads) noexcept nogil
 
 

@@ -9,7 +9,8 @@ from rwkv_cy.kernels.packed import HEAD_BYTES, stored_escapes, unpack_matrix
 from cython cimport floating
 
 from rwkv_cy.kernels.dispatch cimport (
-    RK_BF12, RK_BF16, RK_F16, RK_F32, RK_F64, RK_Q4, RK_Q8, active_ops, dequantize, matmul, matmul_scratch, quantize, rk_ops,
+    RK_BF12, RK_BF16, RK_F16, RK_F32, RK_F64, RK_Q4, RK_Q8, active_ops, dequantize, matmul, matmul_scratch, quantize,
+    rk_ops, rk_product,
 )
 
 cdef dict _CODES = {"f32": RK_F32, "f64": RK_F64, "f16": RK_F16, "bf16": RK_BF16, "q8": RK_Q8, "q4": RK_Q4,
@@ -143,7 +144,8 @@ cdef class Matrix:
     ----------
     array : numpy.ndarray
         Shape (rows, cols), C-contiguous, of the array dtype of `dtype` (uint16 for bf16); for a quantized
-        matrix what :func:`pack` gives, for bf12 what :func:`rwkv_cy.kernels.packed.pack_matrix` gives. May be read-only and memory-mapped.
+        matrix what :func:`pack` gives, for bf12 what :func:`rwkv_cy.kernels.packed.pack_matrix` gives. May be
+        read-only and memory-mapped.
     dtype : {"f32", "f16", "bf16", "f64", "q8", "q4", "bf12"}
         Storage type. An f64 matrix takes float64 activations, the others float32.
     scale : float, default 1.0
@@ -191,9 +193,8 @@ cdef class Matrix:
     cdef size_t scratch_bytes(self, const rk_ops *ops, Py_ssize_t tokens, int num_threads) noexcept nogil:
         return matmul_scratch(ops, 8 if self.double_precision else 4, &self.m, tokens, num_threads)
 
-    cdef void matmul_nogil(self, const rk_ops *ops, const void *x, Py_ssize_t tokens, void *scratch, int num_threads,
-                           void *y) noexcept nogil:
-        matmul(ops, 8 if self.double_precision else 4, &self.m, x, tokens, scratch, num_threads, y)
+    cdef rk_product times(self, const void *x, void *y) noexcept nogil:
+        return rk_product(&self.m, x, y)
 
     def matmul(self, const floating[:, ::1] x, int num_threads=1, Workspace workspace=None):
         """Multiply tokens by the matrix.
@@ -237,8 +238,9 @@ cdef class Matrix:
         if workspace is None:
             workspace = Workspace()
         workspace.ensure(self.scratch_bytes(ops, x.shape[0], num_threads))
+        cdef rk_product product = self.times(&x[0, 0], &y[0, 0])
         with nogil:
-            self.matmul_nogil(ops, &x[0, 0], x.shape[0], workspace.start, num_threads, &y[0, 0])
+            matmul(ops, sizeof(floating), &product, 1, x.shape[0], workspace.start, num_threads)
         return result
 
 

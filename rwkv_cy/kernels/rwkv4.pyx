@@ -10,7 +10,7 @@ from cython cimport floating
 from libc.string cimport memcpy
 
 from rwkv_cy.kernels.dispatch cimport (
-    active_ops, add, add_gated, layer_norm, multiply, relu_squared, rk_ops, token_shift, wkv4,
+    active_ops, add, add_gated, layer_norm, matmul, multiply, relu_squared, rk_ops, rk_product, token_shift, wkv4,
 )
 from rwkv_cy.kernels.matrix cimport Workspace, padded
 
@@ -91,30 +91,34 @@ cdef class TimeMix:
         self.itemsize = _real(config).itemsize
 
     cdef size_t scratch_bytes(self, const rk_ops *ops, Py_ssize_t tokens, int num_threads) noexcept nogil:
-        cdef size_t product = max(self.key.scratch_bytes(ops, tokens, num_threads),
-                                  self.output.scratch_bytes(ops, tokens, num_threads))
-        return (padded(tokens * self.d_model * self.itemsize) + 4 * padded(tokens * self.d_att * self.itemsize)
-                + product)
+        cdef size_t inputs = (self.key.scratch_bytes(ops, tokens, num_threads)
+                              + self.value.scratch_bytes(ops, tokens, num_threads)
+                              + self.receptance.scratch_bytes(ops, tokens, num_threads))
+        return (3 * padded(tokens * self.d_model * self.itemsize) + 4 * padded(tokens * self.d_att * self.itemsize)
+                + max(inputs, self.output.scratch_bytes(ops, tokens, num_threads)))
 
     cdef void run(self, const rk_ops *ops, const char *x, Py_ssize_t tokens, const Segment *segments, Py_ssize_t count,
                   char *scratch, int num_threads, char *y) noexcept nogil:
+        cdef size_t model = padded(tokens * self.d_model * self.itemsize)
         cdef size_t att = padded(tokens * self.d_att * self.itemsize)
-        cdef char *mixed = scratch                                          # (tokens, d_model)
-        cdef char *r = mixed + padded(tokens * self.d_model * self.itemsize)  # (tokens, d_att) each
+        cdef char *mixed = scratch           # (tokens, d_model), three times
+        cdef char *r = mixed + 3 * model     # (tokens, d_att) each
         cdef char *k = r + att
         cdef char *v = k + att
         cdef char *rwkv = v + att
-        cdef char *product = rwkv + att
+        cdef char *rest = rwkv + att
+        cdef rk_product[3] products
         cdef const Segment *s
         cdef size_t skip
         cdef Py_ssize_t i
         # r = R (x mix_r + xx (1 - mix_r)), and likewise k and v
         shift(ops, x, segments, count, self.mix_r, self.d_model, self.itemsize, num_threads, mixed)
-        self.receptance.matmul_nogil(ops, mixed, tokens, product, num_threads, r)
-        shift(ops, x, segments, count, self.mix_k, self.d_model, self.itemsize, num_threads, mixed)
-        self.key.matmul_nogil(ops, mixed, tokens, product, num_threads, k)
-        shift(ops, x, segments, count, self.mix_v, self.d_model, self.itemsize, num_threads, mixed)
-        self.value.matmul_nogil(ops, mixed, tokens, product, num_threads, v)
+        shift(ops, x, segments, count, self.mix_k, self.d_model, self.itemsize, num_threads, mixed + model)
+        shift(ops, x, segments, count, self.mix_v, self.d_model, self.itemsize, num_threads, mixed + 2 * model)
+        products[0] = self.receptance.times(mixed, r)
+        products[1] = self.key.times(mixed + model, k)
+        products[2] = self.value.times(mixed + 2 * model, v)
+        matmul(ops, self.itemsize, products, 3, tokens, rest, num_threads)
         keep_last(x, segments, count, self.d_model * self.itemsize)
         # y = O (sigmoid(r) wkv(k, v))
         for i in range(count):
@@ -122,7 +126,8 @@ cdef class TimeMix:
             skip = s.begin * self.d_att * self.itemsize
             wkv4(ops, self.decay, self.first, k + skip, v + skip, r + skip, s.end - s.begin, self.d_att, num_threads,
                  s.aa, s.bb, s.pp, rwkv + skip)
-        self.output.matmul_nogil(ops, rwkv, tokens, product, num_threads, y)
+        products[0] = self.output.times(rwkv, y)
+        matmul(ops, self.itemsize, products, 1, tokens, rest, num_threads)
 
     def forward(self, const floating[:, ::1] x, floating[::1] xx, floating[::1] aa, floating[::1] bb,
                 floating[::1] pp, int num_threads=1):
@@ -175,27 +180,30 @@ cdef class ChannelMix:
         self.itemsize = _real(config).itemsize
 
     cdef size_t scratch_bytes(self, const rk_ops *ops, Py_ssize_t tokens, int num_threads) noexcept nogil:
-        cdef size_t product = max(self.key.scratch_bytes(ops, tokens, num_threads),
-                                  self.value.scratch_bytes(ops, tokens, num_threads))
-        return (2 * padded(tokens * self.d_model * self.itemsize) + padded(tokens * self.d_ffn * self.itemsize)
-                + product)
+        cdef size_t inputs = (self.key.scratch_bytes(ops, tokens, num_threads)
+                              + self.receptance.scratch_bytes(ops, tokens, num_threads))
+        return (3 * padded(tokens * self.d_model * self.itemsize) + padded(tokens * self.d_ffn * self.itemsize)
+                + max(inputs, self.value.scratch_bytes(ops, tokens, num_threads)))
 
     cdef void run(self, const rk_ops *ops, const char *x, Py_ssize_t tokens, const Segment *segments, Py_ssize_t count,
                   char *scratch, int num_threads, char *y) noexcept nogil:
         cdef size_t model = padded(tokens * self.d_model * self.itemsize)
-        cdef char *mixed = scratch        # (tokens, d_model); holds the values later
-        cdef char *r = mixed + model      # (tokens, d_model)
-        cdef char *k = r + model          # (tokens, d_ffn)
-        cdef char *product = k + padded(tokens * self.d_ffn * self.itemsize)
+        cdef char *mixed = scratch           # (tokens, d_model), twice; holds the values later
+        cdef char *r = mixed + 2 * model     # (tokens, d_model)
+        cdef char *k = r + model             # (tokens, d_ffn)
+        cdef char *rest = k + padded(tokens * self.d_ffn * self.itemsize)
+        cdef rk_product[2] products
         # r = R (x mix_r + xx (1 - mix_r)), and likewise k
         shift(ops, x, segments, count, self.mix_r, self.d_model, self.itemsize, num_threads, mixed)
-        self.receptance.matmul_nogil(ops, mixed, tokens, product, num_threads, r)
-        shift(ops, x, segments, count, self.mix_k, self.d_model, self.itemsize, num_threads, mixed)
-        self.key.matmul_nogil(ops, mixed, tokens, product, num_threads, k)
+        shift(ops, x, segments, count, self.mix_k, self.d_model, self.itemsize, num_threads, mixed + model)
+        products[0] = self.receptance.times(mixed, r)
+        products[1] = self.key.times(mixed + model, k)
+        matmul(ops, self.itemsize, products, 2, tokens, rest, num_threads)
         keep_last(x, segments, count, self.d_model * self.itemsize)
         # y += sigmoid(r) (V max(k, 0)^2)
         relu_squared(ops, tokens * self.d_ffn, num_threads, k)
-        self.value.matmul_nogil(ops, k, tokens, product, num_threads, mixed)
+        products[0] = self.value.times(k, mixed)
+        matmul(ops, self.itemsize, products, 1, tokens, rest, num_threads)
         add_gated(ops, r, mixed, tokens * self.d_model, num_threads, y)
 
     def forward(self, const floating[:, ::1] x, floating[::1] xx, int num_threads=1):

@@ -11,7 +11,8 @@ import numpy.typing as npt
 
 from rwkv_cy.dtypes import PACKED, QUANTIZED_TYPES, array_dtype
 from rwkv_cy.errors import FormatError
-from rwkv_cy.files import FileBytes, FileIdentity
+from rwkv_cy.file_identity import FileIdentity
+from rwkv_cy.files import FileBytes
 from rwkv_cy.parameters import TensorInfo, check_buffer
 from rwkv_cy.storage.index import Entry
 from rwkv_cy.storage.schema import (

@@ -118,7 +118,6 @@ class Replacement:
             If the target exists by now and may not be replaced, or the file cannot be written out.
         """
         try:
-            self._behind.check()
             os.fsync(self.descriptor)
             if self.overwrite:
                 self.path.replace(self.target)
@@ -134,7 +133,6 @@ class Replacement:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._behind.wait()
         os.close(self.descriptor)
         # What cannot be removed now is removed by a later writer; the error that led here matters more.
         with contextlib.suppress(OSError):

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from rwkv_cy.dtypes import STORAGE_TYPES
 from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.files import FileBytes
+from rwkv_cy.kernels.crc32 import crc32
 from rwkv_cy.storage.index import MAX_INDEX_BYTES, Entry, unpack_index
 from rwkv_cy.storage.schema import (
     BLOCK_BYTES,
@@ -145,7 +146,7 @@ class SealedFile:
         for start in range(0, size, BLOCK_BYTES):
             block = buffer[: min(BLOCK_BYTES, size - start)]
             self.file.read_into_at(offset + start, block)
-            crc = zlib.crc32(block.data, crc)
+            crc = crc32(block.data, crc)
             if progress is not None:
                 progress(block.size)
         return crc

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.errors import SpecError
+from rwkv_cy.kernels.crc32 import crc32
 from rwkv_cy.storage.index import Entry, index_room, pack_index
 from rwkv_cy.storage.replacement import Replacement
 from rwkv_cy.storage.schema import BLOCK_BYTES, INDEX_PATH, PAGE, SEAL_PATH, DatasetSpec, Progress, minor_version
@@ -120,7 +121,7 @@ def _write_content(file: Replacement, content: Content, offset: int, progress: P
         if done + len(block) > content.spec.nbytes:
             break
         file.write_at(offset + done, block)
-        crc = zlib.crc32(block, crc)
+        crc = crc32(block, crc)
         done += len(block)
         if progress is not None:
             progress(len(block))

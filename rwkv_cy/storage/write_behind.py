@@ -2,58 +2,36 @@
 
 from __future__ import annotations
 
-import os
-import threading
 from contextlib import suppress
+
+from rwkv_cy.storage.write_out import begin_write_out
 
 __all__ = ["WriteBehind"]
 
-#: Bytes after which the disk is asked for what was written; smaller files never start a thread.
-_STEP = 64 << 20
+#: Bytes after which the disk is given what was written. It takes them in requests of about 1 MiB anyway.
+_STEP = 8 << 20
 
 
 class WriteBehind:
-    """Syncs a file in a thread of its own, one sync at a time.
+    """Keeps the disk at work while a file is being written.
+
+    Only a hint to the system: what makes a file durable, and tells of writes that failed, is the fsync at its end.
 
     Parameters
     ----------
     descriptor : int
-        Of the file; it must stay open until :meth:`wait` has returned.
+        Of the file.
     """
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
         self._pending = 0
-        self._thread: threading.Thread | None = None
-        self._error: OSError | None = None
 
     def wrote(self, size: int) -> None:
-        """Take note of `size` bytes more, and begin to write out if there is enough and nothing is on its way."""
+        """Take note of `size` bytes more, and begin to write out if there is enough."""
         self._pending += size
-        if self._pending >= _STEP and (self._thread is None or not self._thread.is_alive()):
+        if self._pending >= _STEP:
             self._pending = 0
-            thread = threading.Thread(target=self._sync, name="rwkv_cy-sync", daemon=True)
-            # Where no thread can be had (the limits of a container), the sync at the end does it all.
-            with suppress(RuntimeError):
-                thread.start()
-                self._thread = thread
-
-    def wait(self) -> None:
-        """Wait for the sync that is on its way, if there is one."""
-        if self._thread is not None:
-            self._thread.join()
-
-    def check(self) -> None:
-        """Wait, and raise the OSError that a sync ended with, if one did.
-
-        The system tells of a failed write once for each open file: whoever syncs later would hear nothing of it.
-        """
-        self.wait()
-        if self._error is not None:
-            raise self._error
-
-    def _sync(self) -> None:
-        try:
-            os.fsync(self._descriptor)
-        except OSError as error:
-            self._error = error
+            # Where the system cannot, the fsync does it all; what fails here, fails there as well.
+            with suppress(OSError):
+                begin_write_out(self._descriptor)

@@ -4,7 +4,8 @@ import argparse
 
 import pytest
 
-from rwkv_cy.cli.arguments import integer, real
+from rwkv_cy.cli.arguments import DTYPES, PACKED_DTYPE, QUANTIZED_DTYPES, integer, real
+from rwkv_cy.dtypes import PACKED, QUANTIZED_TYPES, STORAGE_TYPES
 
 
 def test_whole_numbers() -> None:
@@ -37,3 +38,9 @@ def test_bad_numbers(text: str) -> None:
 def test_numbers_without_an_end() -> None:
     with pytest.raises(argparse.ArgumentTypeError, match="expected a number from 0, got 'inf'"):
         real(0)("inf")
+
+
+def test_the_types_are_those_of_the_package() -> None:
+    assert tuple(STORAGE_TYPES) == DTYPES
+    assert tuple(QUANTIZED_TYPES) == QUANTIZED_DTYPES
+    assert PACKED == PACKED_DTYPE

@@ -3,6 +3,8 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +13,10 @@ import pytest
 from checkpoints import numbers, small_parameters, write_small
 from cli.conftest import Run
 from rwkv_cy.cli import progress
+from rwkv_cy.errors import ConfigError
+from rwkv_cy.file_identity import FileIdentity
 from rwkv_cy.inspect import inspect_file
+from rwkv_cy.source_file import SourceHash
 
 
 def test_convert_says_what_it_did(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
@@ -118,3 +123,20 @@ def test_no_bar_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress.sys, "stderr", io.StringIO())
     with progress.progress_bar("label", wanted=True) as advance:
         assert advance is None
+
+
+def test_the_hash_runs_while_modules_are_imported_and_then_turns_are_as_before(
+    run: Run, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[float, bool]] = []
+
+    def refuse(*arguments: object, source_hash: SourceHash, **options: object) -> None:
+        seen.append((sys.getswitchinterval(), source_hash.files == (FileIdentity.of(small),)))
+        raise ConfigError("stop here")
+
+    monkeypatch.setattr("rwkv_cy.convert.convert", refuse)
+    before = sys.getswitchinterval()
+    assert run("convert", small, tmp_path / "m.h5").code == 1
+    assert seen == [(pytest.approx(0.0002), True)]
+    assert sys.getswitchinterval() == before
+    assert "rwkv_cy-sha256" not in {thread.name for thread in threading.enumerate()}

@@ -12,7 +12,6 @@ import rwkv_cy
 from checkpoints import small_parameters, write_safetensors
 from cli.conftest import Run
 from rwkv_cy.__main__ import main as entry_point
-from rwkv_cy.cli import inspect as inspect_command
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.main import main
 
@@ -99,7 +98,7 @@ def test_other_errors(run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseExce
     def fail(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr(inspect_command, "inspect_file", fail)
+    monkeypatch.setattr("rwkv_cy.inspect.inspect_file", fail)
     result = run("inspect", "x")
     assert result.code == code
     assert message in result.err
@@ -113,7 +112,7 @@ def test_debug_goes_before_the_subcommand_too(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_mistake_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inspect_command, "inspect_file", lambda *arguments: 1 / 0)
+    monkeypatch.setattr("rwkv_cy.inspect.inspect_file", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["inspect", "x"])
 
@@ -242,9 +241,7 @@ sys.exit(main(["convert", *sys.argv[2:], "--force"]))
 
 def test_signals_that_are_ignored_stay_so(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr(
-        inspect_command, "inspect_file", lambda *arguments: seen.append(signal.getsignal(signal.SIGHUP))
-    )
+    monkeypatch.setattr("rwkv_cy.inspect.inspect_file", lambda *arguments: seen.append(signal.getsignal(signal.SIGHUP)))
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with pytest.raises(AttributeError):

@@ -80,10 +80,7 @@ static inline __attribute__((always_inline)) void bf12_block(const rk_matrix *m,
             for (int part = 0; part < BF12_PARTS; part++) {
                 rk_vf32 xv = load_f32(x + k + 16 * half + part * BF12_LANES);
 #pragma GCC unroll 4
-                for (int i = 0; i < count; i++) {
-                    rk_vu32 pairs = (rk_vu32)vectors[i][part][half / 2];
-                    acc[i] = RK_FMA_F32((rk_vf32)(half % 2 ? pairs & 0xffff0000u : pairs << 16), xv, acc[i]);
-                }
+                for (int i = 0; i < count; i++) acc[i] = RK_FMA_F32(bf12_floats(vectors[i][part], half), xv, acc[i]);
             }
         }
     }
@@ -107,5 +104,47 @@ static void bf12_rows(const rk_matrix *m, const float *x, ptrdiff_t tokens, floa
                 bf12_block(m, table, x + t * m->cols, y + t * ldy, r, 1);
         }
         r += whole ? RK_BF12_ROWS : 1;
+    }
+}
+
+/* A packed panel as matrix_body.h has it: [column vector][row of the panel][lane], padded with zeros. */
+static void bf12_pack_rows(const rk_matrix *m, ptrdiff_t first, float *packed)
+{
+    const rk_bf12_lists lists = rk_bf12_lists_of(m);
+    const rk_bf12_table table = rk_bf12_load_table(m->data);
+    const ptrdiff_t whole = m->cols / RK_BF12_COLS * RK_BF12_COLS;
+    for (ptrdiff_t i = 0; i < RK_PANEL_ROWS; i++) {
+        const ptrdiff_t row = first + i;
+        float *out = packed + i * BF12_LANES;
+        if (row >= m->rows) {
+            for (ptrdiff_t k = 0; k < m->cols; k += BF12_LANES, out += RK_PANEL_ROWS * BF12_LANES)
+                memset(out, 0, sizeof(rk_vf32));
+            continue;
+        }
+        for (ptrdiff_t k = 0; k < whole; k += RK_BF12_COLS) {
+#pragma GCC unroll 4
+            for (int part = 0; part < BF12_PARTS; part++) {
+                rk_vu16 words[4];
+                bf12_part(rk_bf12_chunk(m, row, k), table, part, words);
+#pragma GCC unroll 8
+                for (int half = 0; half < 8; half++) {
+                    rk_vf32 floats = bf12_floats(words, half);
+                    memcpy(out + (k + 16 * half + part * BF12_LANES) * RK_PANEL_ROWS, &floats, sizeof floats);
+                }
+            }
+        }
+        for (ptrdiff_t e = rk_bf12_start(lists, row), end = rk_bf12_start(lists, row + 1); e < end; e++) {
+            rk_bf12_escape escape = rk_bf12_get(lists, e);
+            ptrdiff_t lane = escape.column % BF12_LANES;
+            if (escape.column < whole)
+                out[(escape.column - lane) * RK_PANEL_ROWS + lane] = rk_bf16_to_f32(escape.bits);
+        }
+        if (whole == m->cols) continue;
+        uint16_t words[RK_BF12_COLS];
+        bf12_words(m, row, whole, words);
+        for (ptrdiff_t c = 0, left = m->cols - whole; left > 0; c += BF12_LANES, left -= BF12_LANES) {
+            rk_vf32 floats = weights_part_f32((const char *)words, RK_BF16, c, left < BF12_LANES ? left : BF12_LANES);
+            memcpy(out + (whole + c) * RK_PANEL_ROWS, &floats, sizeof floats);
+        }
     }
 }

@@ -23,6 +23,13 @@ static inline __attribute__((always_inline)) void bf12_part(const uint8_t *chunk
     words[3] = RK_BF12_JOIN(rk_bf12_swap(second), odd >> 1);
 }
 
+/* Columns 16 * half + part * BF12_LANES and those after it, as floats, out of a part. */
+static inline __attribute__((always_inline)) rk_vf32 bf12_floats(const rk_vu16 words[4], int half)
+{
+    rk_vu32 pairs = (rk_vu32)words[half / 2];
+    return (rk_vf32)(half % 2 ? pairs & 0xffff0000u : pairs << 16);
+}
+
 /* Columns k to k + 127 of a row, escapes among them; k is a multiple of 128, and what is beyond the last column is
  * whatever stands there. */
 static void bf12_words(const rk_matrix *m, ptrdiff_t row, ptrdiff_t k, uint16_t *out)

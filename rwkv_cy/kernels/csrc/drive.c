@@ -3,7 +3,9 @@
 #include "quant.h"
 
 /* A piece of work should take some microseconds, or waking a thread costs more than it brings. */
-#define PIECE_BYTES ((ptrdiff_t)128 << 10)  /* of weights to read */
+#define MOST_BYTES ((ptrdiff_t)128 << 10)   /* of weights to read */
+#define LEAST_BYTES ((ptrdiff_t)16 << 10)
+#define PIECES_A_THREAD 6                    /* or the last piece leaves the other threads waiting for too long */
 #define PIECE_ELEMENTS ((ptrdiff_t)16 << 10) /* of activations to pass over */
 #define PIECE_EXPS ((ptrdiff_t)2 << 10)      /* of WKV steps, five exponentials each */
 
@@ -21,12 +23,11 @@ typedef struct {
     size_t scratch_stride;
 } product;
 
-static void rows_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
-{
-    product *p = context;
-    (void)thread;
-    p->ops->rows(p->m, p->x, p->tokens, p->y, p->m->rows, begin, end);
-}
+/* Products that read their weights once: units are rows, or groups of rows where the matrix is quantized. */
+typedef struct {
+    product parts[RK_MOST_PRODUCTS];
+    ptrdiff_t units[RK_MOST_PRODUCTS], grain[RK_MOST_PRODUCTS], pieces[RK_MOST_PRODUCTS];
+} streamed;
 
 static void pack_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
 {
@@ -46,33 +47,63 @@ static void quantize_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int th
 {
     product *p = context;
     (void)thread;
-    p->ops->quantize_tokens(p->x, p->m->dtype, p->m->cols, p->packed, begin, end);
-}
-
-static void groups_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
-{
-    product *p = context;
-    (void)thread;
-    p->ops->groups(p->m, p->packed, p->tokens, p->y, p->m->rows, begin, end);
+    p->ops->quantize_tokens(p->x, p->m->dtype, p->m->cols, p->tokens, p->packed, begin, end);
 }
 
 static int is_quantized(const rk_matrix *m) { return m->dtype == RK_Q8 || m->dtype == RK_Q4; }
 
-static void quantized_product(product *p, int threads)
+static void streamed_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
 {
-    ptrdiff_t blocks = rk_q_blocks(p->m->dtype, p->m->cols);
-    ptrdiff_t groups = (p->m->rows + RK_Q_ROWS - 1) / RK_Q_ROWS;
-    ptrdiff_t group_bytes = blocks * rk_q_bytes(p->m->dtype);
-    rk_parallel(p->tokens, at_least_one(PIECE_ELEMENTS / at_least_one(p->m->cols)), threads, quantize_piece, p);
-    /* As many groups as are worth a piece: by the bytes to read for one token, by the products for many. */
-    ptrdiff_t grain = at_least_one(PIECE_BYTES / at_least_one(group_bytes * (p->tokens < 16 ? 1 : p->tokens / 8)));
-    rk_parallel(groups, grain, threads, groups_piece, p);
+    streamed *s = context;
+    (void)thread;
+    for (ptrdiff_t piece = begin; piece < end; piece++) {
+        ptrdiff_t i = 0, at = piece;
+        while (at >= s->pieces[i]) at -= s->pieces[i++];
+        const product *p = &s->parts[i];
+        ptrdiff_t first = at * s->grain[i];
+        ptrdiff_t last = first + s->grain[i] < s->units[i] ? first + s->grain[i] : s->units[i];
+        if (is_quantized(p->m))
+            p->ops->groups(p->m, p->packed, p->tokens, p->y, p->m->rows, first, last);
+        else
+            p->ops->rows(p->m, p->x, p->tokens, p->y, p->m->rows, first, last);
+    }
 }
 
-static ptrdiff_t bytes_of_row(const rk_matrix *m)
+static ptrdiff_t row_bytes(const rk_matrix *m)
 {
     if (m->dtype == RK_BF12) return rk_bf12_group(m->cols) / RK_BF12_ROWS;
     return m->cols * (m->dtype == RK_F64 ? 8 : m->dtype == RK_F32 ? 4 : 2);
+}
+
+/* The products of `s->parts`, their quantized activations laid out, as one shared operation. */
+static void run_streamed(streamed *s, int count, int threads)
+{
+    ptrdiff_t unit_bytes[RK_MOST_PRODUCTS], total = 0, pieces = 0;
+    for (int i = 0; i < count; i++) {
+        const product *p = &s->parts[i];
+        int quantized = is_quantized(p->m);
+        s->units[i] = quantized ? (p->m->rows + RK_Q_ROWS - 1) / RK_Q_ROWS : p->m->rows;
+        unit_bytes[i] = quantized ? rk_q_blocks(p->m->dtype, p->m->cols) * rk_q_bytes(p->m->dtype)
+                                  : row_bytes(p->m);
+        /* The work of a piece: the bytes to read for few tokens, the products for many. */
+        unit_bytes[i] = at_least_one(unit_bytes[i] * (p->tokens < 16 ? 1 : p->tokens / 8));
+        total += s->units[i] * unit_bytes[i];
+    }
+    ptrdiff_t piece_bytes = total / (PIECES_A_THREAD * (ptrdiff_t)threads);
+    piece_bytes = piece_bytes < LEAST_BYTES ? LEAST_BYTES : piece_bytes > MOST_BYTES ? MOST_BYTES : piece_bytes;
+    for (int i = 0; i < count; i++) {
+        s->grain[i] = at_least_one(piece_bytes / unit_bytes[i]);
+        /* `rows` takes four rows together. */
+        s->grain[i] = round_up(s->grain[i], is_quantized(s->parts[i].m) ? s->parts[i].ops->wide_groups : 4);
+        s->pieces[i] = (s->units[i] + s->grain[i] - 1) / s->grain[i];
+        pieces += s->pieces[i];
+    }
+    rk_parallel(pieces, 1, threads, streamed_piece, s);
+}
+
+static void quantize_activations(product *p, int threads)
+{
+    rk_parallel(p->tokens, at_least_one(PIECE_ELEMENTS / at_least_one(p->m->cols)), threads, quantize_piece, p);
 }
 
 static ptrdiff_t padded_cols(const rk_ops *ops, ptrdiff_t cols) { return round_up(cols, ops->lanes); }
@@ -92,33 +123,47 @@ static size_t packed_bytes(const rk_ops *ops, size_t itemsize, ptrdiff_t tokens,
 
 size_t rk_matmul_scratch(const rk_ops *ops, size_t itemsize, const rk_matrix *m, ptrdiff_t tokens, int threads)
 {
-    if (is_quantized(m)) return (size_t)(tokens * rk_q_blocks(m->dtype, m->cols) * rk_x_bytes(m->dtype));
+    if (is_quantized(m))
+        return (size_t)round_up(tokens * rk_q_blocks(m->dtype, m->cols) * rk_x_bytes(m->dtype), 64);
     if (tokens < RK_PACK_TOKENS) return 0;
     return packed_bytes(ops, itemsize, tokens, m->cols) +
            (size_t)threads * thread_scratch(ops, itemsize, tokens, m->cols);
 }
 
-void rk_matmul(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y,
+static void packed_product(product *p, size_t itemsize, int threads)
+{
+    const rk_ops *ops = p->ops;
+    const rk_matrix *m = p->m;
+    ptrdiff_t groups = (p->tokens + ops->panel_tokens - 1) / ops->panel_tokens;
+    ptrdiff_t panels = (m->rows + ops->panel_rows - 1) / ops->panel_rows;
+    p->scratch = p->packed + packed_bytes(ops, itemsize, p->tokens, m->cols);
+    p->scratch_stride = thread_scratch(ops, itemsize, p->tokens, m->cols);
+    rk_parallel(groups, at_least_one(PIECE_ELEMENTS / at_least_one(m->cols * ops->panel_tokens)), threads, pack_piece,
+                p);
+    ptrdiff_t work = at_least_one(m->cols * p->tokens * ops->panel_rows);
+    rk_parallel(panels, at_least_one((ptrdiff_t)1000000 / work), threads, panels_piece, p);
+}
+
+void rk_matmul(const rk_ops *ops, size_t itemsize, const rk_product *products, int count, ptrdiff_t tokens,
                void *scratch, int threads)
 {
-    product p = {ops, m, x, tokens, y, scratch, NULL, 0};
-    if (is_quantized(m)) {
-        quantized_product(&p, threads);
-        return;
+    streamed together;
+    char *free_scratch = scratch;
+    int waiting = 0;
+    for (int i = 0; i < count; i++) {
+        const rk_matrix *m = products[i].m;
+        product p = {ops, m, products[i].x, tokens, products[i].y, free_scratch, NULL, 0};
+        if (!is_quantized(m) && tokens >= RK_PACK_TOKENS) {
+            packed_product(&p, itemsize, threads);
+            continue;
+        }
+        if (is_quantized(m)) {
+            quantize_activations(&p, threads);
+            free_scratch += rk_matmul_scratch(ops, itemsize, m, tokens, threads);
+        }
+        together.parts[waiting++] = p;
     }
-    ptrdiff_t row_bytes = at_least_one(bytes_of_row(m));
-    if (tokens < RK_PACK_TOKENS) {
-        rk_parallel(m->rows, round_up(at_least_one(PIECE_BYTES / row_bytes), 4), threads, rows_piece, &p);
-        return;
-    }
-    ptrdiff_t groups = (tokens + ops->panel_tokens - 1) / ops->panel_tokens;
-    ptrdiff_t panels = (m->rows + ops->panel_rows - 1) / ops->panel_rows;
-    p.scratch = p.packed + packed_bytes(ops, itemsize, tokens, m->cols);
-    p.scratch_stride = thread_scratch(ops, itemsize, tokens, m->cols);
-    rk_parallel(groups, at_least_one(PIECE_ELEMENTS / at_least_one(m->cols * ops->panel_tokens)), threads, pack_piece,
-                &p);
-    ptrdiff_t work = at_least_one(m->cols * tokens * ops->panel_rows);
-    rk_parallel(panels, at_least_one((ptrdiff_t)1000000 / work), threads, panels_piece, &p);
+    if (waiting) run_streamed(&together, waiting, threads);
 }
 
 typedef struct {

@@ -3,9 +3,23 @@
 #define LANES ((ptrdiff_t)(sizeof(VEC) / sizeof(REAL)))
 #define FN(name) RK_CAT(name, SUFFIX)
 
-static inline REAL FN(sigmoid)(REAL x)
+static inline VEC FN(sigmoid)(VEC x)
 {
-    return (REAL)1 / ((REAL)1 + EXP(-x));
+    return (REAL)1 / ((REAL)1 + VEC_EXP(-x));
+}
+
+/* `n` elements of a vector, where the last vector of an array is not full. */
+static inline VEC FN(get)(const REAL *p, ptrdiff_t n)
+{
+    return n >= LANES ? FN(load)(p) : FN(load_part)(p, n);
+}
+
+static inline void FN(put)(REAL *p, VEC v, ptrdiff_t n)
+{
+    if (n >= LANES)
+        memcpy(p, &v, sizeof v);
+    else
+        memcpy(p, &v, (size_t)n * sizeof(REAL));
 }
 
 /* Sum over the width, and over squared distances from `center` if `squared`. */
@@ -57,29 +71,28 @@ static void FN(token_shift)(const void *x_, const void *last, const void *mix_, 
 static void FN(wkv4)(const void *w_, const void *u_, const void *k_, const void *v_, const void *r_, ptrdiff_t tokens,
                      ptrdiff_t width, void *aa_, void *bb_, void *pp_, void *y_, ptrdiff_t begin, ptrdiff_t end)
 {
-    const REAL *restrict w = w_, *restrict u = u_;
-    REAL *restrict aa = aa_, *restrict bb = bb_, *restrict pp = pp_;
     for (ptrdiff_t t = 0; t < tokens; t++) {
-        const REAL *restrict k = (const REAL *)k_ + t * width;
-        const REAL *restrict v = (const REAL *)v_ + t * width;
-        const REAL *restrict r = (const REAL *)r_ + t * width;
-        REAL *restrict y = (REAL *)y_ + t * width;
-        for (ptrdiff_t i = begin; i < end; i++) {
+        for (ptrdiff_t i = begin; i < end; i += LANES) {
+            const ptrdiff_t n = end - i, at = t * width + i;
+            VEC w = FN(get)((const REAL *)w_ + i, n), u = FN(get)((const REAL *)u_ + i, n);
+            VEC k = FN(get)((const REAL *)k_ + at, n), v = FN(get)((const REAL *)v_ + at, n);
+            VEC r = FN(get)((const REAL *)r_ + at, n);
+            VEC aa = FN(get)((REAL *)aa_ + i, n), bb = FN(get)((REAL *)bb_ + i, n), pp = FN(get)((REAL *)pp_ + i, n);
             /* p = max(pp, u + k);  wkv = (e^(pp-p) aa + e^(u+k-p) v) / (e^(pp-p) bb + e^(u+k-p)) */
-            REAL uk = u[i] + k[i];
-            REAL p = pp[i] > uk ? pp[i] : uk;
-            REAL e1 = EXP(pp[i] - p);
-            REAL e2 = EXP(uk - p);
-            REAL wkv = (e1 * aa[i] + e2 * v[i]) / (e1 * bb[i] + e2);
-            y[i] = FN(sigmoid)(r[i]) * wkv;
+            VEC uk = u + k;
+            VEC p = VEC_LARGER(pp, uk);
+            VEC e1 = VEC_EXP(pp - p);
+            VEC e2 = VEC_EXP(uk - p);
+            VEC wkv = (e1 * aa + e2 * v) / (e1 * bb + e2);
+            FN(put)((REAL *)y_ + at, FN(sigmoid)(r) * wkv, n);
             /* p = max(pp + w, k);  aa = e^(pp+w-p) aa + e^(k-p) v;  bb = e^(pp+w-p) bb + e^(k-p);  pp = p */
-            REAL wp = pp[i] + w[i];
-            p = wp > k[i] ? wp : k[i];
-            e1 = EXP(wp - p);
-            e2 = EXP(k[i] - p);
-            aa[i] = e1 * aa[i] + e2 * v[i];
-            bb[i] = e1 * bb[i] + e2;
-            pp[i] = p;
+            VEC wp = pp + w;
+            p = VEC_LARGER(wp, k);
+            e1 = VEC_EXP(wp - p);
+            e2 = VEC_EXP(k - p);
+            FN(put)((REAL *)aa_ + i, e1 * aa + e2 * v, n);
+            FN(put)((REAL *)bb_ + i, e1 * bb + e2, n);
+            FN(put)((REAL *)pp_ + i, p, n);
         }
     }
 }
@@ -93,9 +106,12 @@ static void FN(relu_squared)(void *x_, ptrdiff_t begin, ptrdiff_t end)
 
 static void FN(add_gated)(void *y_, const void *gate_, const void *x_, ptrdiff_t begin, ptrdiff_t end)
 {
-    REAL *y = y_;
-    const REAL *gate = gate_, *x = x_;
-    for (ptrdiff_t i = begin; i < end; i++) y[i] += FN(sigmoid)(gate[i]) * x[i];
+    for (ptrdiff_t i = begin; i < end; i += LANES) {
+        const ptrdiff_t n = end - i;
+        REAL *y = (REAL *)y_ + i;
+        VEC gate = FN(get)((const REAL *)gate_ + i, n), x = FN(get)((const REAL *)x_ + i, n);
+        FN(put)(y, FN(get)(y, n) + FN(sigmoid)(gate) * x, n);
+    }
 }
 
 static void FN(add)(void *y_, const void *x_, ptrdiff_t begin, ptrdiff_t end)

@@ -145,25 +145,6 @@ static inline __attribute__((always_inline)) void FN(pack_rows)(const rk_matrix 
     }
 }
 
-#if RK_IS_F32
-/* The same for packed bfloat16, by way of chunks of bfloat16. */
-static void bf12_pack_rows(const rk_matrix *m, ptrdiff_t first, float *packed)
-{
-    for (ptrdiff_t i = 0; i < RK_PANEL_ROWS; i++) {
-        for (ptrdiff_t k = 0; k < m->cols; k += RK_BF12_COLS) {
-            uint16_t words[RK_BF12_COLS] = {0};
-            if (first + i < m->rows) bf12_words(m, first + i, k, words);
-            for (ptrdiff_t c = 0; c < RK_BF12_COLS && k + c < m->cols; c += LANES) {
-                ptrdiff_t left = m->cols - k - c;
-                VEC value = left >= LANES ? FN(weights)((const char *)words, RK_BF16, c)
-                                          : FN(weights_part)((const char *)words, RK_BF16, c, left);
-                memcpy(packed + ((k + c) / LANES * RK_PANEL_ROWS + i) * LANES, &value, sizeof value);
-            }
-        }
-    }
-}
-#endif
-
 /* acc[i][j] += panel row i * token j over `vectors` column vectors. */
 static inline __attribute__((always_inline)) void FN(tile)(const REAL *w, const REAL *x, ptrdiff_t vectors,
                                                            VEC acc[RK_PANEL_ROWS][RK_PANEL_TOKENS])

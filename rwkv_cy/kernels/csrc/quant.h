@@ -30,14 +30,12 @@ static inline ptrdiff_t rk_q_blocks(int dtype, ptrdiff_t cols)
     return (cols + rk_q_cols(dtype) - 1) / rk_q_cols(dtype);
 }
 
-/* A block of one token: x = q * step, q from -127 to 127. Followed by the integers, rk_q_cols() of them. */
-typedef struct {
-    float step;
-    float sum;     /* step * total */
-    int32_t total; /* sum of the integers */
-    int32_t pad;
-} rk_x_block;
-
-static inline ptrdiff_t rk_x_bytes(int dtype) { return (ptrdiff_t)sizeof(rk_x_block) + rk_q_cols(dtype); }
+/* Activations: x = q * step, q from -127 to 127. Tokens are laid out together, as many as one step of `groups` takes,
+ * and those that are left over one by one. A block of `n` tokens is n times rk_x_bytes():
+ *
+ *   float step[n], float sum[n] (step * total), int32 total[n] (of the integers), four bytes of nothing [n],
+ *   then for each four columns the n tokens one after the other, four integers each */
+#define RK_X_HEAD 16
+static inline ptrdiff_t rk_x_bytes(int dtype) { return RK_X_HEAD + rk_q_cols(dtype); }
 
 #endif

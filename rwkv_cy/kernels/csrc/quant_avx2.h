@@ -1,6 +1,7 @@
 /* Vectors of eight rows for quantized matrices: AVX2. */
 #define RK_Q_LANES 8
 #define RK_Q_TOKENS 3
+#define RK_Q_WIDE 1
 
 typedef __m256i rk_qi, rk_qx, rk_qw;
 typedef __m256 rk_qf;

@@ -2,128 +2,162 @@
  *
  * The order of the float sums is that of the blocks, in every path and for every number of tokens and threads. */
 
+/* The integers of `width` activations, their step and their sum. */
+static inline float Q_(integers)(const float *x, ptrdiff_t width, int8_t *q, int32_t *total)
+{
+    int32_t bits = 0, sum = 0;
+    /* Without their signs, floats are in the order of their bits, NaN above infinity: it is not lost. */
+    for (ptrdiff_t i = 0; i < width; i++) {
+        int32_t magnitude = (int32_t)(rk_f32_to_bits(x[i]) & 0x7fffffffu);
+        bits = magnitude > bits ? magnitude : bits;
+    }
+    float largest = rk_bits_to_f32((uint32_t)bits);
+    float inverse = largest > 0 ? 127.0f / largest : 0;
+    inverse = inverse > 0x1p+120f ? 0 : inverse;
+    for (ptrdiff_t i = 0; i < width; i++) {
+        /* Adding 1.5 * 2^23 leaves the nearest integer in the low bits. */
+        float shifted = x[i] * inverse + 0x1.8p23f;
+        q[i] = (int8_t)rk_f32_to_bits(shifted);
+        sum += q[i];
+    }
+    *total = sum;
+    return largest / 127.0f;
+}
+
 /* Tokens begin..end of x [tokens, cols], quantized block by block. */
-static void quantize_tokens(const void *x_, int dtype, ptrdiff_t cols, void *packed, ptrdiff_t begin, ptrdiff_t end)
+static void quantize_tokens(const void *x, int dtype, ptrdiff_t cols, ptrdiff_t tokens, void *packed, ptrdiff_t begin,
+                            ptrdiff_t end)
 {
     const ptrdiff_t width = rk_q_cols(dtype), blocks = rk_q_blocks(dtype, cols), bytes = rk_x_bytes(dtype);
     for (ptrdiff_t t = begin; t < end; t++) {
-        const float *x = (const float *)x_ + t * cols;
+        const ptrdiff_t together = t < tokens - tokens % RK_Q_TOKENS ? RK_Q_TOKENS : 1, place = t % together;
         for (ptrdiff_t b = 0; b < blocks; b++) {
-            char *out = (char *)packed + (t * blocks + b) * bytes;
-            int8_t *q = (int8_t *)(out + sizeof(rk_x_block));
-            ptrdiff_t count = cols - b * width < width ? cols - b * width : width;
+            char *out = (char *)packed + ((t - place) * blocks + b * together) * bytes;
+            const ptrdiff_t count = cols - b * width < width ? cols - b * width : width;
             float part[RK_Q4_COLS] = {0};
-            int32_t bits = 0;
-            memcpy(part, x + b * width, (size_t)count * sizeof(float));
-            /* Without their signs, floats are in the order of their bits, NaN above infinity: it is not lost. */
-            for (ptrdiff_t i = 0; i < width; i++) {
-                int32_t magnitude = (int32_t)(rk_f32_to_bits(part[i]) & 0x7fffffffu);
-                bits = magnitude > bits ? magnitude : bits;
-            }
-            float largest = rk_bits_to_f32((uint32_t)bits);
-            float inverse = largest > 0 ? 127.0f / largest : 0;
-            inverse = inverse > 0x1p+120f ? 0 : inverse;
-            int32_t total = 0;
-            for (ptrdiff_t i = 0; i < width; i++) {
-                /* Adding 1.5 * 2^23 leaves the nearest integer in the low bits. */
-                float shifted = part[i] * inverse + 0x1.8p23f;
-                q[i] = (int8_t)rk_f32_to_bits(shifted);
-                total += q[i];
-            }
-            rk_x_block head = {largest / 127.0f, 0, total, 0};
-            head.sum = head.step * (float)total;
-            memcpy(out, &head, sizeof head);
+            int8_t q[RK_Q4_COLS];
+            int32_t total;
+            memcpy(part, (const float *)x + t * cols + b * width, (size_t)count * sizeof(float));
+            float step = Q_(integers)(part, width, q, &total);
+            float sum = step * (float)total;
+            memcpy(out + 4 * place, &step, 4);
+            memcpy(out + 4 * (together + place), &sum, 4);
+            memcpy(out + 4 * (2 * together + place), &total, 4);
+            for (ptrdiff_t i = 0; i < width / 4; i++)
+                memcpy(out + RK_X_HEAD * together + 4 * (i * together + place), q + 4 * i, 4);
         }
     }
 }
 
-/* Four activations in every lane. */
-static inline rk_qx Q_(broadcast)(const int8_t *q)
+static inline int32_t Q_(int)(const char *p)
 {
-    int32_t four;
-    memcpy(&four, q, sizeof four);
-    return RK_QX_SET(four);
+    int32_t value;
+    memcpy(&value, p, sizeof value);
+    return value;
 }
 
-/* One group times `count` tokens (a constant after inlining); q4 is a constant too. */
-static inline __attribute__((always_inline)) void Q_(group)(const char *w, int q4, ptrdiff_t blocks, const char *x,
-                                                            ptrdiff_t token_bytes, const int count,
-                                                            float sums[][RK_Q_ROWS])
+static inline float Q_(float)(const char *p)
 {
-    enum { PARTS = RK_Q_ROWS / RK_Q_LANES };
-    const int dtype = q4 ? RK_Q4 : RK_Q8;
-    rk_qf acc[RK_Q_TOKENS][PARTS];
+    float value;
+    memcpy(&value, p, sizeof value);
+    return value;
+}
+
+/* `wide` groups times `count` tokens; these and q4 are constants after inlining. `ask`: for the groups that come next. */
+static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const int q4, const int wide,
+                                                           ptrdiff_t blocks, const char *x, const int count, int ask,
+                                                           float sums[][RK_Q_WIDE * RK_Q_ROWS])
+{
+    enum { PARTS = RK_Q_ROWS / RK_Q_LANES, MOST = RK_Q_WIDE * PARTS };
+    const int dtype = q4 ? RK_Q4 : RK_Q8, parts = wide * PARTS;
+    const ptrdiff_t group_bytes = blocks * rk_q_bytes(dtype);
+    /* Two sums of integers for a single token, so that one does not wait for the other. */
+    const int chains = count == 1 ? 2 : 1;
+    rk_qf acc[RK_Q_TOKENS][MOST];
     for (int t = 0; t < count; t++)
-        for (int p = 0; p < PARTS; p++) acc[t][p] = RK_QF_ZERO();
-    for (ptrdiff_t b = 0; b < blocks; b++, w += rk_q_bytes(dtype), x += rk_x_bytes(dtype)) {
-        const uint16_t *steps = (const uint16_t *)w;
-        const uint8_t *values = (const uint8_t *)w + (q4 ? 4 : 2) * RK_Q_ROWS;
-        /* Two sums of integers for a single token, so that one does not wait for the other. */
-        const int chains = count == 1 ? 2 : 1;
-        rk_qi dot[RK_Q_TOKENS][2][PARTS];
-        rk_x_block head[RK_Q_TOKENS];
+        for (int p = 0; p < parts; p++) acc[t][p] = RK_QF_ZERO();
+    for (ptrdiff_t b = 0; b < blocks; b++, w += rk_q_bytes(dtype), x += count * rk_x_bytes(dtype)) {
+        rk_qi dot[RK_Q_TOKENS][2][MOST];
         for (int t = 0; t < count; t++) {
-            memcpy(&head[t], x + t * token_bytes, sizeof(rk_x_block));
-            for (int p = 0; p < PARTS; p++) {
-                dot[t][0][p] = q4 ? RK_QI_SET(0) : RK_QI_SET(RK_Q8_START(head[t].total));
+            for (int p = 0; p < parts; p++) {
+                dot[t][0][p] = q4 ? RK_QI_SET(0) : RK_QI_SET(RK_Q8_START(Q_(int)(x + 4 * (2 * count + t))));
                 dot[t][1][p] = RK_QI_SET(0);
             }
         }
+        if (ask)
+            for (int i = 0; i < wide * rk_q_bytes(dtype) / 64; i++)
+                __builtin_prefetch(w + wide * group_bytes + (i % wide) * group_bytes + i / wide * 64, 0, 2);
+#pragma GCC unroll 8
         for (int i = 0; i < 8; i++) {
-            for (int p = 0; p < PARTS; p++) {
-                rk_qw v = RK_QW_LOAD(values + 64 * i + 4 * RK_Q_LANES * p);
-                for (int t = 0; t < count; t++) {
-                    const int8_t *q = (const int8_t *)(x + t * token_bytes + sizeof(rk_x_block));
+            const uint8_t *values = (const uint8_t *)w + (q4 ? 4 : 2) * RK_Q_ROWS + 64 * i;
+            rk_qw v[MOST];
+            for (int p = 0; p < parts; p++)
+                v[p] = RK_QW_LOAD(values + (p / PARTS) * group_bytes + 4 * RK_Q_LANES * (p % PARTS));
+            for (int t = 0; t < count; t++) {
+                const char *q = x + RK_X_HEAD * count + 4 * ((q4 ? 2 : 1) * i * count + t);
+                rk_qx first = RK_QX_SET(Q_(int)(q));
+                rk_qx second = q4 ? RK_QX_SET(Q_(int)(q + 4 * count)) : first;
+                for (int p = 0; p < parts; p++) {
+                    const int turn = i & (chains - 1), odd = chains - 1;
                     if (q4) {
-                        dot[t][0][p] = RK_QI_DOT4(dot[t][0][p], RK_QW_LOW(v), Q_(broadcast)(q + 8 * i));
-                        dot[t][chains - 1][p] =
-                            RK_QI_DOT4(dot[t][chains - 1][p], RK_QW_HIGH(v), Q_(broadcast)(q + 8 * i + 4));
+                        dot[t][0][p] = RK_QI_DOT4(dot[t][0][p], RK_QW_LOW(v[p]), first);
+                        dot[t][odd][p] = RK_QI_DOT4(dot[t][odd][p], RK_QW_HIGH(v[p]), second);
                     } else {
-                        dot[t][i & (chains - 1)][p] =
-                            RK_QI_DOT8(dot[t][i & (chains - 1)][p], v, Q_(broadcast)(q + 4 * i));
+                        dot[t][turn][p] = RK_QI_DOT8(dot[t][turn][p], v[p], first);
                     }
                 }
             }
         }
-        for (int p = 0; p < PARTS; p++) {
-            rk_qf step = RK_QF_F16(steps + RK_Q_LANES * p);
-            rk_qf least = q4 ? RK_QF_F16(steps + RK_Q_ROWS + RK_Q_LANES * p) : RK_QF_ZERO();
+        for (int p = 0; p < parts; p++) {
+            const uint16_t *steps = (const uint16_t *)(w + (p / PARTS) * group_bytes) + RK_Q_LANES * (p % PARTS);
+            rk_qf step = RK_QF_F16(steps);
+            rk_qf least = q4 ? RK_QF_F16(steps + RK_Q_ROWS) : RK_QF_ZERO();
             for (int t = 0; t < count; t++) {
                 rk_qi total = chains == 2 ? RK_QI_ADD(dot[t][0][p], dot[t][1][p]) : dot[t][0][p];
                 /* acc += (step * x.step) * sum of q x.q;  and for q4: + least * x.sum */
-                acc[t][p] = RK_QF_FMA(RK_QF_MUL(step, RK_QF_SET(head[t].step)), RK_QF_OF(total), acc[t][p]);
-                if (q4) acc[t][p] = RK_QF_FMA(least, RK_QF_SET(head[t].sum), acc[t][p]);
+                acc[t][p] = RK_QF_FMA(RK_QF_MUL(step, RK_QF_SET(Q_(float)(x + 4 * t))), RK_QF_OF(total), acc[t][p]);
+                if (q4) acc[t][p] = RK_QF_FMA(least, RK_QF_SET(Q_(float)(x + 4 * (count + t))), acc[t][p]);
             }
         }
     }
     for (int t = 0; t < count; t++)
-        for (int p = 0; p < PARTS; p++) RK_QF_STORE(&sums[t][RK_Q_LANES * p], acc[t][p]);
+        for (int p = 0; p < parts; p++) RK_QF_STORE(&sums[t][RK_Q_LANES * p], acc[t][p]);
 }
 
-static inline __attribute__((always_inline)) void Q_(groups_of)(const rk_matrix *m, int q4, const char *packed,
-                                                                ptrdiff_t tokens, float *y, ptrdiff_t ldy,
-                                                                ptrdiff_t begin, ptrdiff_t end)
+/* `wide` groups from g on, times all tokens. */
+static inline __attribute__((always_inline)) void Q_(groups_at)(const rk_matrix *m, const int q4, const int wide,
+                                                                const char *packed, ptrdiff_t tokens, float *y,
+                                                                ptrdiff_t ldy, ptrdiff_t g)
 {
     const int dtype = q4 ? RK_Q4 : RK_Q8;
     const ptrdiff_t blocks = rk_q_blocks(dtype, m->cols);
     const ptrdiff_t token_bytes = blocks * rk_x_bytes(dtype);
-    for (ptrdiff_t g = begin; g < end; g++) {
-        const char *w = (const char *)m->data + g * blocks * rk_q_bytes(dtype);
-        ptrdiff_t rows = m->rows - g * RK_Q_ROWS < RK_Q_ROWS ? m->rows - g * RK_Q_ROWS : RK_Q_ROWS;
-        for (ptrdiff_t t = 0; t < tokens;) {
-            float sums[RK_Q_TOKENS][RK_Q_ROWS];
-            const char *x = packed + t * token_bytes;
-            int count = tokens - t >= RK_Q_TOKENS ? RK_Q_TOKENS : 1;
-            if (count == RK_Q_TOKENS)
-                Q_(group)(w, q4, blocks, x, token_bytes, RK_Q_TOKENS, sums);
-            else
-                Q_(group)(w, q4, blocks, x, token_bytes, 1, sums);
-            for (int j = 0; j < count; j++)
-                for (ptrdiff_t r = 0; r < rows; r++)
-                    y[(t + j) * ldy + g * RK_Q_ROWS + r] = sums[j][r] * (float)m->scale;
-            t += count;
-        }
+    const char *w = (const char *)m->data + g * blocks * rk_q_bytes(dtype);
+    const ptrdiff_t first = g * RK_Q_ROWS;
+    const ptrdiff_t rows = m->rows - first < wide * RK_Q_ROWS ? m->rows - first : wide * RK_Q_ROWS;
+    for (ptrdiff_t t = 0; t < tokens;) {
+        float sums[RK_Q_TOKENS][RK_Q_WIDE * RK_Q_ROWS];
+        const char *x = packed + t * token_bytes;
+        const int count = tokens - t >= RK_Q_TOKENS ? RK_Q_TOKENS : 1;
+        if (count == RK_Q_TOKENS)
+            Q_(tile)(w, q4, wide, blocks, x, RK_Q_TOKENS, t == 0, sums);
+        else
+            Q_(tile)(w, q4, wide, blocks, x, 1, 0, sums);
+        for (int j = 0; j < count; j++)
+            for (ptrdiff_t r = 0; r < rows; r++) y[(t + j) * ldy + first + r] = sums[j][r] * (float)m->scale;
+        t += count;
     }
+}
+
+static inline __attribute__((always_inline)) void Q_(groups_of)(const rk_matrix *m, const int q4, const char *packed,
+                                                                ptrdiff_t tokens, float *y, ptrdiff_t ldy,
+                                                                ptrdiff_t begin, ptrdiff_t end)
+{
+    ptrdiff_t g = begin;
+    /* Several groups share the broadcasts of a token; a single token leaves the weights to stream in one run. */
+    if (tokens >= RK_Q_TOKENS)
+        for (; g + RK_Q_WIDE <= end; g += RK_Q_WIDE) Q_(groups_at)(m, q4, RK_Q_WIDE, packed, tokens, y, ldy, g);
+    for (; g < end; g++) Q_(groups_at)(m, q4, 1, packed, tokens, y, ldy, g);
 }
 
 /* y[t, r] = scale * sum_k m[r, k] * x[t, k] for groups begin..end of a quantized matrix and quantized tokens. */

@@ -1,6 +1,7 @@
 /* Vectors of four rows for quantized matrices, by the compiler's vector types; on 64-bit ARM with NEON's products. */
 #define RK_Q_LANES 4
 #define RK_Q_TOKENS 2
+#define RK_Q_WIDE 1
 
 typedef int32_t rk_qi __attribute__((vector_size(16)));
 typedef int8_t rk_qx __attribute__((vector_size(16)));

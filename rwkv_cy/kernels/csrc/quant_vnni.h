@@ -1,6 +1,7 @@
 /* Vectors of sixteen rows for quantized matrices: AVX-512 with VNNI. */
 #define RK_Q_LANES 16
 #define RK_Q_TOKENS 8
+#define RK_Q_WIDE 2
 
 typedef __m512i rk_qi, rk_qx, rk_qw;
 typedef __m512 rk_qf;

@@ -41,7 +41,9 @@ typedef struct {
 
     /* For quantized matrices, NULL where activations are double: lay tokens begin..end of x [tokens, cols] out for
      * `groups`, and the same product for groups begin..end of sixteen rows (quant.h). */
-    void (*quantize_tokens)(const void *x, int dtype, ptrdiff_t cols, void *packed, ptrdiff_t begin, ptrdiff_t end);
+    void (*quantize_tokens)(const void *x, int dtype, ptrdiff_t cols, ptrdiff_t tokens, void *packed, ptrdiff_t begin,
+                            ptrdiff_t end);
+    ptrdiff_t wide_groups; /* that are best taken together */
     void (*groups)(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy, ptrdiff_t begin,
                    ptrdiff_t end);
 
@@ -111,10 +113,21 @@ ptrdiff_t rk_bf12_pack(const uint16_t *words, ptrdiff_t rows, ptrdiff_t cols, co
                        uint16_t *escapes, ptrdiff_t room, long long *ends);
 void rk_bf12_unpack(const uint8_t *table, const uint8_t *chunks, ptrdiff_t rows, ptrdiff_t cols, uint16_t *words);
 
-/* Bytes of scratch that rk_matmul needs for so many tokens and threads. */
+/* One product of rk_matmul: y[t, r] = scale * sum_k m[r, k] * x[t, k]. */
+typedef struct {
+    const rk_matrix *m;
+    const void *x;
+    void *y;
+} rk_product;
+
+#define RK_MOST_PRODUCTS 4
+
+/* Bytes of scratch that one product of rk_matmul needs for so many tokens and threads. */
 size_t rk_matmul_scratch(const rk_ops *ops, size_t itemsize, const rk_matrix *m, ptrdiff_t tokens, int threads);
 
-void rk_matmul(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y,
+/* Up to RK_MOST_PRODUCTS products that do not wait for one another, over the same number of tokens. Few tokens, or
+ * quantized matrices, make one shared operation of them all. scratch: the sum of what each needs. */
+void rk_matmul(const rk_ops *ops, size_t itemsize, const rk_product *products, int count, ptrdiff_t tokens,
                void *scratch, int threads);
 void rk_layer_norm(const rk_ops *ops, const void *x, const void *weight, const void *bias, double eps,
                    ptrdiff_t tokens, ptrdiff_t width, void *y, int threads);

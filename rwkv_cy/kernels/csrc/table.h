@@ -5,10 +5,12 @@
 #define RK_STR2(a) #a
 #define RK_STR(a) RK_STR2(a)
 
+#include "exp.h"
 
 #include "bf12_words.h"
 static void bf12_rows(const rk_matrix *m, const float *x, ptrdiff_t tokens, float *y, ptrdiff_t ldy, ptrdiff_t begin,
                       ptrdiff_t end);
+static void bf12_pack_rows(const rk_matrix *m, ptrdiff_t first, float *packed);
 
 #define RK_IS_F32 1
 #define REAL float
@@ -16,7 +18,8 @@ static void bf12_rows(const rk_matrix *m, const float *x, ptrdiff_t tokens, floa
 #define VEC rk_vf32
 #define VEC_FMA RK_FMA_F32
 #define VEC_SUM rk_sum_f32
-#define EXP rk_exp_f32
+#define VEC_EXP rk_exp_f32
+#define VEC_LARGER rk_larger_f32
 #define SQRT sqrtf
 #include "matrix_body.h"
 #include "layer_body.h"
@@ -25,7 +28,8 @@ static void bf12_rows(const rk_matrix *m, const float *x, ptrdiff_t tokens, floa
 #undef VEC
 #undef VEC_FMA
 #undef VEC_SUM
-#undef EXP
+#undef VEC_EXP
+#undef VEC_LARGER
 #undef SQRT
 
 #undef RK_IS_F32
@@ -35,7 +39,8 @@ static void bf12_rows(const rk_matrix *m, const float *x, ptrdiff_t tokens, floa
 #define VEC rk_vf64
 #define VEC_FMA RK_FMA_F64
 #define VEC_SUM rk_sum_f64
-#define EXP rk_exp_f64
+#define VEC_EXP rk_exp_f64
+#define VEC_LARGER rk_larger_f64
 #define SQRT sqrt
 #include "matrix_body.h"
 #include "layer_body.h"
@@ -56,7 +61,8 @@ static void bf12_rows(const rk_matrix *m, const float *x, ptrdiff_t tokens, floa
         .panels = panels_##suffix, .layer_norm = layer_norm_##suffix,                                   \
         .token_shift = token_shift_##suffix, .wkv4 = wkv4_##suffix,                                     \
         .relu_squared = relu_squared_##suffix, .add_gated = add_gated_##suffix, .add = add_##suffix,    \
-        .multiply = multiply_##suffix, .quantize_tokens = QT_##suffix, .groups = QG_##suffix                                                                   \
+        .multiply = multiply_##suffix, .quantize_tokens = QT_##suffix, .groups = QG_##suffix,           \
+        .wide_groups = RK_Q_WIDE                                                                        \
     }
 
 const rk_table RK_CAT(rk_table, RK_NAME) = {

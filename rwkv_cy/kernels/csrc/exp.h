@@ -1,0 +1,47 @@
+/* exp of every lane of a vector. */
+
+typedef int32_t rk_vi32 __attribute__((vector_size(RK_VECTOR_BYTES)));
+typedef uint32_t rk_vu32 __attribute__((vector_size(RK_VECTOR_BYTES)));
+
+/* `a` in the lanes where the mask is all ones, `b` where it is zero. */
+static inline rk_vf32 rk_select_f32(rk_vi32 mask, rk_vf32 a, rk_vf32 b)
+{
+    return (rk_vf32)((mask & (rk_vi32)a) | (~mask & (rk_vi32)b));
+}
+
+/* exp(x) to 2 ulp. Below -87 (1.6e-38) the result is 0, above 88 (1.7e38) infinity; NaN stays NaN.
+ * Cody and Waite's reduction x = n ln2 + r, |r| <= ln2 / 2, and a polynomial for exp(r). */
+static inline rk_vf32 rk_exp_f32(rk_vf32 x)
+{
+    const rk_vf32 zero = {0}, least = zero - 87.0f, most = zero + 88.0f, one = zero + 1.0f;
+    const rk_vf32 round = zero + 0x1.8p23f; /* adding it leaves the integer nearest to x / ln2 in the low bits */
+    rk_vf32 clamped = rk_select_f32((rk_vi32)(x < least), least, x);
+    clamped = rk_select_f32((rk_vi32)(clamped > most), most, clamped);
+    rk_vf32 shifted = clamped * 1.44269504089f + round;
+    rk_vf32 n = shifted - round;
+    rk_vf32 r = (clamped - n * 0.693359375f) - n * -2.12194440e-4f;
+    rk_vf32 p = zero + 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+    rk_vf32 result = p * (rk_vf32)(((rk_vu32)shifted << 23) + (rk_vu32)one);
+    result = rk_select_f32((rk_vi32)(x < least), zero, result);
+    return rk_select_f32((rk_vi32)(x > most), zero + INFINITY, result);
+}
+
+static inline rk_vf64 rk_exp_f64(rk_vf64 x)
+{
+    for (size_t i = 0; i < sizeof x / sizeof x[0]; i++) x[i] = exp(x[i]);
+    return x;
+}
+
+static inline rk_vf32 rk_larger_f32(rk_vf32 a, rk_vf32 b) { return rk_select_f32((rk_vi32)(a > b), a, b); }
+
+static inline rk_vf64 rk_larger_f64(rk_vf64 a, rk_vf64 b)
+{
+    for (size_t i = 0; i < sizeof a / sizeof a[0]; i++) a[i] = a[i] > b[i] ? a[i] : b[i];
+    return a;
+}
