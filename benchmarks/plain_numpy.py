@@ -25,7 +25,8 @@ def read_float32(source: ParameterSource) -> dict[str, Array]:
         info = source.info(name)
         buffer = np.empty(info.size, storage_type(info.dtype).array_dtype)
         source.read_into(name, buffer)
-        parameters[name] = widen(buffer, info.dtype).reshape(info.shape)
+        array = widen(buffer, info.dtype).reshape(info.array_shape)
+        parameters[name] = np.ascontiguousarray(array.T) if info.transposed else array
     return parameters
 
 

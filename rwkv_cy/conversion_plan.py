@@ -16,8 +16,9 @@ from rwkv_cy.dtypes import GROUP_ROWS, MATRIX_TYPES, PACKED, QUANTIZED_TYPES, ST
 from rwkv_cy.errors import ConfigError, StorageError
 from rwkv_cy.files import is_folder, os_errors
 from rwkv_cy.formats import companions
+from rwkv_cy.orientation import STRIP_BYTES
 from rwkv_cy.packing import Packing, plan_packing
-from rwkv_cy.parameters import ParameterSource, TensorInfo
+from rwkv_cy.parameters import ParameterSource, ParameterSpec, TensorInfo
 from rwkv_cy.sources import source_config
 from rwkv_cy.storage import StoredTokenizer
 from rwkv_cy.tokenizer_choice import choose_tokenizer, describe_tokenizer
@@ -51,6 +52,8 @@ class TensorPlan:
         Storage type in the target.
     source_nbytes, nbytes : int
         Bytes in the source and in the target.
+    transposed : bool
+        Whether it lies as (in, out) in the target.
     packing : Packing or None
         How a matrix is packed that becomes bf12.
     """
@@ -62,6 +65,7 @@ class TensorPlan:
     dtype: str
     source_nbytes: int
     nbytes: int
+    transposed: bool
     packing: Packing | None = None
 
 
@@ -151,9 +155,18 @@ def stored_dtype(info: TensorInfo, role: str, dtype: str | None) -> str:
     return dtype or (_FOR_QUANTIZED if decoded else info.dtype)
 
 
-def planned_info(info: TensorInfo, dtype: str, packing: Packing | None) -> TensorInfo:
+def planned_info(info: TensorInfo, target: TensorPlan) -> TensorInfo:
     """Return the tensor of the source as it will be in the target."""
-    return replace(info, dtype=dtype, packed_nbytes=info.packed_nbytes if packing is None else packing.nbytes)
+    packed_nbytes = info.packed_nbytes if target.packing is None else target.packing.nbytes
+    return replace(info, dtype=target.dtype, packed_nbytes=packed_nbytes, transposed=target.transposed)
+
+
+def stored_transposed(info: TensorInfo, spec: ParameterSpec, stored: str) -> bool:
+    """Tell whether a matrix lies transposed in the target: one with many zeros in its input.
+
+    Not in blocks, which have an order of their own; and not out of them, since they are decoded by rows.
+    """
+    return spec.sparse_input and stored in STORAGE_TYPES and info.dtype in STORAGE_TYPES
 
 
 def _is_requantized(info: TensorInfo, stored: str) -> bool:
@@ -198,12 +211,21 @@ def make_plan(
         stored = stored_dtype(info, spec.role, dtype)
         packing = None
         if stored == PACKED and info.dtype != PACKED:
-            packing = plan_packing(source, info)
+            # What lies transposed is read in part: that saves more than packing, which reads all of it.
+            packing = None if stored_transposed(info, spec, "bf16") else plan_packing(source, info)
             stored = "bf16" if packing is None else PACKED
-        nbytes = planned_info(info, stored, packing).nbytes
-        tensors.append(
-            TensorPlan(spec.name, info.shape, spec.role, info.source_dtype, stored, info.source_nbytes, nbytes, packing)
+        tensor = TensorPlan(
+            name=spec.name,
+            shape=info.shape,
+            role=spec.role,
+            source_dtype=info.source_dtype,
+            dtype=stored,
+            source_nbytes=info.source_nbytes,
+            nbytes=0,
+            transposed=stored_transposed(info, spec, stored),
+            packing=packing,
         )
+        tensors.append(replace(tensor, nbytes=planned_info(info, tensor).nbytes))
         if _is_requantized(info, stored):
             twice.append(f"{spec.name} ({info.source_dtype})")
     if twice and not requantize:
@@ -261,13 +283,16 @@ def _free_space(folder: Path) -> int:
 def _block_memory(info: TensorInfo, target: TensorPlan) -> int:
     """Return the bytes that one block takes on its way: read, looked through, widened, rounded.
 
-    What is quantized goes by whole groups of rows, of which two may be needed in part. The lists of escapes of a
-    packed matrix are kept until its rows are written.
+    What is quantized goes by whole groups of rows, of which two may be needed in part. What is transposed goes by
+    strips, which are there twice for a moment. The lists of escapes of a packed matrix are kept until its rows are
+    written.
     """
     dtype = target.dtype
-    quantized = info.dtype in MATRIX_TYPES or dtype in MATRIX_TYPES
+    row = info.array_shape[0] * array_dtype(info.dtype).itemsize
+    strips = 2 * min(max(STRIP_BYTES, row), info.nbytes) if info.transposed != target.transposed else 0
     lists = 0 if target.packing is None else 3 * 4 * target.packing.escapes + 3 * 8 * info.shape[0]
+    quantized = info.dtype in MATRIX_TYPES or dtype in MATRIX_TYPES
     group = GROUP_ROWS * info.shape[-1] if quantized else 0
     wide = 0 if info.dtype == dtype else 16
     itemsizes = 2 * array_dtype(info.dtype).itemsize + wide + array_dtype(dtype).itemsize
-    return min(BLOCK_SIZE + 2 * group, info.size + group) * itemsizes + 2 * group + lists
+    return min(BLOCK_SIZE + 2 * group, info.size + group) * itemsizes + 2 * group + strips + lists

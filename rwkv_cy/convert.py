@@ -100,8 +100,8 @@ def convert(
 ) -> ConversionReport:
     """Convert a checkpoint of any supported format into a model file.
 
-    Memory is bounded by a block of a tensor, or by sixteen rows of it, whatever the size of the model. The target
-    appears complete or not at all; the source is only read.
+    Memory is bounded by a block of a tensor, by sixteen rows of it, or by 32 MiB for a matrix that is stored
+    transposed, whatever the size of the model. The target appears complete or not at all; the source is only read.
 
     Parameters
     ----------
@@ -153,7 +153,7 @@ def convert(
         plan = make_plan(opened, target, dtype, tokenizer, requantize=requantize)
         packings = {tensor.name: tensor.packing for tensor in plan.tensors if tensor.packing is not None}
         transfer = Transfer(opened, plan.nbytes, progress, packings)
-        wanted = [planned_info(opened.info(tensor.name), tensor.dtype, tensor.packing) for tensor in plan.tensors]
+        wanted = [planned_info(opened.info(tensor.name), tensor) for tensor in plan.tensors]
         header = _header(plan, source_fingerprint(opened))
 
         digest: list[str] = []

@@ -8,6 +8,7 @@ import math
 import numpy as np
 
 from rwkv_cy.dtypes import array_dtype
+from rwkv_cy.orientation import read_canonical
 from rwkv_cy.parameters import ParameterSource
 
 __all__ = ["fingerprint"]
@@ -35,8 +36,11 @@ def fingerprint(source: ParameterSource) -> str:
         info = source.info(name)
         digest.update(f"{name}\0{info.shape}\0{info.dtype}\0".encode())
         for start, count in _samples(math.prod(info.array_shape)):
-            buffer = np.empty(count, dtype=array_dtype(info.dtype))
-            source.read_into(name, buffer, start)
+            if info.transposed:
+                buffer = read_canonical(source, info, start, count)
+            else:
+                buffer = np.empty(count, dtype=array_dtype(info.dtype))
+                source.read_into(name, buffer, start)
             digest.update(buffer.tobytes())
     return digest.hexdigest()
 

@@ -18,6 +18,7 @@ from rwkv_cy.dtypes import GROUP_ROWS, MATRIX_TYPES, PACKED, QUANTIZED_TYPES, ar
 from rwkv_cy.errors import NotEnoughMemoryError, TokenizerError
 from rwkv_cy.fingerprint import fingerprint as compute_fingerprint
 from rwkv_cy.groups import pack_rows, read_rows, rows_at_once
+from rwkv_cy.orientation import read_matrix_rows
 from rwkv_cy.packing import PackedStream, plan_packing
 from rwkv_cy.parameters import Parameter, ParameterSource, ParameterSpec, TensorInfo
 from rwkv_cy.runtime import available_memory
@@ -167,7 +168,7 @@ def _read(source: ParameterSource, spec: ParameterSpec, dtype: str | None, *, mm
     if info.dtype == PACKED:
         check_packed(source, info)
     elif stored == PACKED:
-        packing = plan_packing(source, info)
+        packing = None if info.transposed else plan_packing(source, info)
         if packing is not None:
             packed = np.empty(packing.nbytes, np.uint8)
             PackedStream(source, info, packing).fill(packed)
@@ -177,7 +178,7 @@ def _read(source: ParameterSource, spec: ParameterSpec, dtype: str | None, *, mm
     if mmap and _is_mapped(source, spec, stored):
         view = source.view(spec.name)
         if view is not None:
-            return Parameter(view, stored, packed_from)
+            return Parameter(view, stored, packed_from, info.transposed)
     array: npt.NDArray[Any] = np.empty(replace(info, dtype=stored).array_shape, array_dtype(stored))
     if stored == info.dtype:
         source.read_into(spec.name, array.reshape(-1))
@@ -189,7 +190,7 @@ def _read(source: ParameterSource, spec: ParameterSpec, dtype: str | None, *, mm
             block = np.empty(min(_BLOCK, info.size - start), dtype=array_dtype(info.dtype))
             source.read_into(spec.name, block, start)
             flat[start : start + block.size] = to_storage(block, info.dtype, stored)
-    return Parameter(array, stored, packed_from)
+    return Parameter(array, stored, packed_from, info.transposed and stored not in QUANTIZED_TYPES)
 
 
 def _through_floats(source: ParameterSource, info: TensorInfo, stored: str, array: npt.NDArray[Any]) -> None:
@@ -201,8 +202,7 @@ def _through_floats(source: ParameterSource, info: TensorInfo, stored: str, arra
         if info.dtype in MATRIX_TYPES:
             block = read_rows(source, info, first, count)
         else:
-            block = np.empty((count, columns), array_dtype(info.dtype))
-            source.read_into(info.name, block.reshape(-1), first * columns)
+            block = read_matrix_rows(source, info, first, count)
         if stored in QUANTIZED_TYPES:
             groups = slice(first // GROUP_ROWS, -(-(first + count) // GROUP_ROWS))
             array[groups] = pack_rows(

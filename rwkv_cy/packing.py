@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.blocks import BLOCK_SIZE, number_type, read_blocks
-from rwkv_cy.dtypes import MATRIX_TYPES, array_dtype, packed_nbytes, to_storage
+from rwkv_cy.dtypes import MATRIX_TYPES, packed_nbytes, to_storage
 from rwkv_cy.errors import StorageError
 from rwkv_cy.groups import read_rows, rows_at_once
 from rwkv_cy.kernels.bf12 import count_exponents, pack_rows
 from rwkv_cy.kernels.packed import choose_table, pack_head, pack_tail
+from rwkv_cy.orientation import read_matrix_rows
 from rwkv_cy.parameters import ParameterSource, TensorInfo
 
 __all__ = ["PackedStream", "Packing", "plan_packing"]
@@ -138,8 +139,7 @@ class PackedStream:
         if info.dtype in MATRIX_TYPES:
             block = read_rows(self._source, info, first, count)
         else:
-            block = np.empty((count, info.shape[1]), array_dtype(info.dtype))
-            self._source.read_into(info.name, block.reshape(-1), first * info.shape[1])
+            block = read_matrix_rows(self._source, info, first, count)
         if self._look is not None:
             self._look(block)
         return to_storage(block, number_type(info), "bf16")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -33,16 +33,19 @@ class Parameter:
         Storage type, ``"bf16"``.
     packed_from : tuple of int, optional
         Canonical shape of a quantized or packed matrix; None for all others.
+    transposed : bool, default False
+        The array is (in, out) instead: a matrix whose inputs are often zero is multiplied faster so.
     """
 
     array: npt.NDArray[Any]
     dtype: str
     packed_from: tuple[int, ...] | None = None
+    transposed: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Canonical shape."""
-        return self.packed_from or self.array.shape
+        return self.packed_from or (self.array.shape[::-1] if self.transposed else self.array.shape)
 
 
 def as_parameter(value: Parameter | npt.NDArray[Any]) -> Parameter:
@@ -54,7 +57,7 @@ def as_parameter(value: Parameter | npt.NDArray[Any]) -> Parameter:
         If the array is of another type.
     """
     if isinstance(value, Parameter):
-        return Parameter(np.require(value.array, requirements=["C", "A"]), value.dtype, value.packed_from)
+        return replace(value, array=np.require(value.array, requirements=["C", "A"]))
     for name, storage in STORAGE_TYPES.items():
         if value.dtype == storage.array_dtype and storage.array_dtype.kind == "f":
             return as_parameter(Parameter(value, name))
@@ -79,6 +82,8 @@ class TensorInfo:
         The type that the file itself uses (``"q5_1"``); equals `dtype` where nothing is decoded.
     source_nbytes : int
         Bytes that the tensor takes in the file.
+    transposed : bool, default False
+        The matrix lies as (in, out): `array_shape` is `shape` turned round, and elements come in that order.
     packed_nbytes : int, default 0
         Of a bf12 matrix, its bytes: they depend on the numbers. Without a meaning for all others.
     """
@@ -89,6 +94,7 @@ class TensorInfo:
     source_name: str
     source_dtype: str
     source_nbytes: int
+    transposed: bool = False
     packed_nbytes: int = 0
 
     @property
@@ -98,11 +104,13 @@ class TensorInfo:
 
     @property
     def array_shape(self) -> tuple[int, ...]:
-        """Shape of the array that holds the tensor: `shape`, or that of the packed blocks of a quantized matrix."""
+        """Shape of the array that holds the tensor: `shape`, turned round if it lies transposed, or packed blocks."""
         if self.dtype == PACKED:
             return (self.packed_nbytes,)
         quantized = QUANTIZED_TYPES.get(self.dtype)
-        return self.shape if quantized is None else quantized.packed_shape(self.shape)
+        if quantized is not None:
+            return quantized.packed_shape(self.shape)
+        return self.shape[::-1] if self.transposed else self.shape
 
     @property
     def nbytes(self) -> int:
@@ -137,17 +145,17 @@ class ParameterSource(Protocol):
         ...
 
     def read_into(self, name: str, buffer: npt.NDArray[Any], start: int = 0) -> None:
-        """Fill `buffer` with elements ``start .. start + buffer.size`` of the tensor, in C order.
+        """Fill `buffer` with elements ``start .. start + buffer.size`` of the array, in C order.
 
-        `buffer` is 1-D, contiguous, and of the array dtype of ``info(name).dtype``
-        (uint16 for bf16; uint8 for a quantized matrix, whose elements are the bytes of its packed blocks,
-        and for bf12).
-        Reads no more of the file than that; needs memory for no more than that.
+        The array is the tensor, or its transpose if ``info(name).transposed``. `buffer` is 1-D, contiguous, and of
+        the array dtype of ``info(name).dtype`` (uint16 for bf16; uint8 for a quantized matrix, whose elements are the
+        bytes of its packed blocks, and for bf12). Reads no more of the file than that; needs memory for no more than
+        that.
         """
         ...
 
     def view(self, name: str) -> npt.NDArray[Any] | None:
-        """Return the tensor as a read-only array over a memory map, or None where bytes must be decoded."""
+        """Return the array as a read-only one over a memory map, or None where bytes must be decoded."""
         ...
 
     def check(self) -> None:
@@ -178,12 +186,15 @@ class ParameterSpec:
         or ``"vector"`` (small: stored as the checkpoint has it).
     initialise : callable
         Gives the initial value from a random generator, float64, of that shape.
+    sparse_input : bool, default False
+        A matrix whose inputs are mostly zeros: model files store it transposed, so that those cost nothing.
     """
 
     name: str
     shape: tuple[int, ...]
     role: str
     initialise: Initialiser
+    sparse_input: bool = False
 
 
 def check_buffer(info: TensorInfo, buffer: npt.NDArray[Any], start: int) -> None:

@@ -55,7 +55,8 @@ def source_config(source: ParameterSource) -> Config:
     UnsupportedError
         If it is of a version that is not supported.
     SpecError
-        If parameters are missing, unexpected or of the wrong shape, or others than matrices are quantized or packed.
+        If parameters are missing, unexpected or of the wrong shape, or others than matrices are quantized,
+        packed, or lie transposed.
     FormatError
         If the file contradicts itself.
     """
@@ -86,6 +87,8 @@ def source_config(source: ParameterSource) -> Config:
             raise SpecError(
                 f"{where}: {spec.name}: expected numbers that are in no blocks, got {dtype}; convert the original"
             )
+        if spec.role != "matrix" and source.info(spec.name).transposed:
+            raise SpecError(f"{where}: {spec.name}: expected it as it is, got its transpose; convert the original")
     return config
 
 
@@ -133,12 +136,15 @@ class ArraySource:
     def info(self, name: str) -> TensorInfo:
         """Describe the tensor `name`; KeyError if there is none."""
         parameter = self._parameters[name]
-        nbytes = int(parameter.array.nbytes)
-        packed = nbytes if parameter.dtype == PACKED else 0
-        return TensorInfo(name, parameter.shape, parameter.dtype, name, parameter.dtype, nbytes, packed_nbytes=packed)
+        nbytes, packed = int(parameter.array.nbytes), 0
+        if parameter.dtype == PACKED:
+            packed = nbytes
+        return TensorInfo(
+            name, parameter.shape, parameter.dtype, name, parameter.dtype, nbytes, parameter.transposed, packed
+        )
 
     def read_into(self, name: str, buffer: npt.NDArray[Any], start: int = 0) -> None:
-        """Fill `buffer` with elements from `start` on, in C order."""
+        """Fill `buffer` with elements of the array from `start` on, in C order."""
         buffer[...] = self._parameters[name].array.reshape(-1)[start : start + buffer.size]
 
     def view(self, name: str) -> npt.NDArray[Any]:

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from rwkv_cy.blocks import BLOCK_SIZE, NonFinite, count_nonfinite, number_type
 from rwkv_cy.dtypes import GROUP_ROWS, MATRIX_TYPES, PACKED, QUANTIZED_TYPES, array_dtype, storage_type, to_storage
 from rwkv_cy.groups import group_bytes, pack_rows, read_numbers, read_rows, rows_at_once
+from rwkv_cy.orientation import TurnedReader, read_matrix_rows
 from rwkv_cy.packing import PackedStream, Packing
 from rwkv_cy.parameters import ParameterSource, TensorInfo
 
@@ -56,13 +57,14 @@ class Transfer:
         self._stream: PackedStream | None = None
         self._done = 0
         self._result = np.empty(0, np.uint8)
+        self._turned: TurnedReader | None = None
 
     def read(self, target: TensorInfo, start: int, count: int) -> npt.NDArray[Any]:
         """Return `count` elements of a tensor from `start`, in the target's storage type.
 
         The array is valid until the next call: its memory is used again, which saves the page faults of new memory.
-        Of a quantized target the elements are the bytes of its blocks, asked for in whole groups; those of a bf12
-        target are asked for in their order.
+        Of a quantized target the elements are the bytes of its blocks, asked for in whole groups; of a transposed one
+        they come in the order in which it lies; those of a bf12 target are asked for in their order.
 
         Raises
         ------
@@ -80,8 +82,9 @@ class Transfer:
         elif target.dtype == PACKED and target.dtype != info.dtype:
             self._pack(info, start, result)
         else:
+            turned = info.transposed != target.transposed
             for first in range(0, count, BLOCK_SIZE):
-                self._read_block(info, target.dtype, start + first, result[first : first + BLOCK_SIZE])
+                self._read_block(info, target.dtype, start + first, result[first : first + BLOCK_SIZE], turned)
         self._done += result.nbytes
         if self._progress is not None:
             self._progress(self._done, self._total)
@@ -98,9 +101,7 @@ class Transfer:
             if info.dtype in MATRIX_TYPES:
                 weights = to_storage(read_rows(self._source, info, first, count), number_type(info), "f32")
             else:
-                block = np.empty(count * columns, array_dtype(info.dtype))
-                self._source.read_into(info.name, block, first * columns)
-                weights = to_storage(block, info.dtype, "f32").reshape(count, columns)
+                weights = to_storage(read_matrix_rows(self._source, info, first, count), info.dtype, "f32")
             packed = pack_rows(weights, target.dtype, f"{self._source.path}: {info.name}")
             at = first // GROUP_ROWS * unit - start
             result[at : at + packed.size] = packed.reshape(-1)
@@ -121,8 +122,8 @@ class Transfer:
             self.nonfinite[info.name] = self.nonfinite.get(info.name, NonFinite()) + found
         return found
 
-    def _read_block(self, info: TensorInfo, dtype: str, start: int, result: npt.NDArray[Any]) -> None:
-        """Fill `result`, of storage type `dtype`, with elements from `start`."""
+    def _read_block(self, info: TensorInfo, dtype: str, start: int, result: npt.NDArray[Any], turned: bool) -> None:
+        """Fill `result`, of storage type `dtype`, with elements from `start`; `turned`, with those of the transpose."""
         if info.dtype in MATRIX_TYPES:
             if info.dtype == dtype:
                 self._source.read_into(info.name, result, start)
@@ -131,7 +132,10 @@ class Transfer:
         else:
             own = info.dtype
             block = result if own == dtype else np.empty(result.size, array_dtype(own))
-            self._source.read_into(info.name, block, start)
+            if turned:
+                self._turned_reader(info).read_into(block, start)
+            else:
+                self._source.read_into(info.name, block, start)
         found = self._count(info, block, own)
         if block is result:
             return
@@ -141,3 +145,10 @@ class Transfer:
         lost = count_nonfinite(result, dtype).inf - found.inf
         if lost:
             self.overflowed[info.name] = self.overflowed.get(info.name, 0) + lost
+
+    def _turned_reader(self, info: TensorInfo) -> TurnedReader:
+        """Return the reader of a tensor that lies the other way; only that of the last one is kept."""
+        if self._turned is None or self._turned.info != info:
+            self._turned = None
+            self._turned = TurnedReader(self._source, info)
+        return self._turned

@@ -40,7 +40,7 @@ def values(source: ParameterSource, name: str) -> Any:
     info = source.info(name)
     array = np.empty(info.size, storage_type(info.dtype).array_dtype)
     source.read_into(name, array)
-    return array
+    return array.reshape(info.array_shape).T.reshape(-1) if info.transposed else array
 
 
 def stored(path: Path, name: str) -> tuple[str, Any]:

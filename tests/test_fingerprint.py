@@ -8,6 +8,7 @@ from rwkv_cy.architectures import ARCHITECTURES
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import f32_to_bf16, widen
 from rwkv_cy.fingerprint import fingerprint
+from rwkv_cy.kernels.matrix import transposed
 from rwkv_cy.parameters import Parameter
 from rwkv_cy.sources import ArraySource
 
@@ -43,6 +44,15 @@ def test_a_large_tensor_is_looked_at_in_three_places() -> None:
         moved = parameters()
         moved["head.weight"].array.reshape(-1)[place] += 1
         assert of(moved) != usual, place
+
+
+def test_how_a_matrix_lies_does_not_move_it() -> None:
+    usual, own = of(parameters()), parameters()
+    for name in ("head.weight", "blocks.0.ffn.value.weight"):
+        own[name] = Parameter(transposed(own[name].array), "f32", transposed=True)
+    assert of(own) == usual
+    own["head.weight"].array[0, 0] += 1
+    assert of(own) != usual
 
 
 def test_the_storage_type_moves_it() -> None:

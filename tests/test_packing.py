@@ -56,6 +56,8 @@ def stored(path: Path) -> dict[str, tuple[str, bytes]]:
             info = model.info(name)
             array = np.empty(info.nbytes, np.uint8).view(array_dtype(info.dtype))
             model.read_into(name, array)
+            if info.transposed:
+                array = array.reshape(info.array_shape).T
             found[name] = (info.dtype, array.tobytes())
         return found
 
@@ -74,7 +76,11 @@ def model(source: Path, tmp_path: Path) -> Path:
 def test_there_and_back(model: Path, tmp_path: Path) -> None:
     packed = {name for name, (dtype, _) in stored(model).items() if dtype == "bf12"}
     matrices = {spec.name for spec in ARCHITECTURES["rwkv4"].parameters(CONFIG) if spec.role == "matrix"}
-    assert packed == matrices - {HEAD}
+    assert packed == matrices - {HEAD, "blocks.0.ffn.value.weight"}
+    with open_model(model) as opened:
+        assert opened.info("blocks.0.ffn.value.weight").transposed
+    assert set(load(model, dtype="bf12").parameters) == set(stored(model))
+    assert load(model, dtype="bf12").parameters["blocks.0.ffn.value.weight"].transposed
     convert(model, tmp_path / "back.h5", dtype="bf16")
     for name, (dtype, raw) in stored(tmp_path / "back.h5").items():
         assert (dtype, raw) == ("bf16", parameters()[name].tobytes()), name

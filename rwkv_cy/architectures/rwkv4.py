@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -120,14 +121,15 @@ def _layer_parameters(config: Config, layer: int) -> tuple[ParameterSpec, ...]:
         *(vector(f"ffn.{name}") for name in ("time_mix_k", "time_mix_r")),
         matrix("ffn.key.weight", f, c, 1.0),
         matrix("ffn.receptance.weight", c, c, 0.0),
-        matrix("ffn.value.weight", c, f, 0.0),
+        # Its inputs come out of a squared relu.
+        replace(matrix("ffn.value.weight", c, f, 0.0), sparse_input=True),
     )
 
 
 def _parameters(config: Config) -> tuple[ParameterSpec, ...]:
     c, v = config.d_model, config.vocab_size
     layers = [
-        ParameterSpec(f"blocks.{i}.{spec.name}", spec.shape, spec.role, spec.initialise)
+        replace(spec, name=f"blocks.{i}.{spec.name}")
         for i in range(config.num_layers)
         for spec in _layer_parameters(config, i)
     ]

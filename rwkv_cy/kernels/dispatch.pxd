@@ -16,6 +16,7 @@ cdef extern from "rk.h" nogil:
         Py_ssize_t cols
         int dtype
         double scale
+        int transposed
         Py_ssize_t escapes
 
     ctypedef struct rk_product:
@@ -36,6 +37,8 @@ cdef Py_ssize_t bf12_pack(const unsigned short *words, Py_ssize_t rows, Py_ssize
                           long long *ends) noexcept nogil
 cdef void bf12_unpack(const unsigned char *table, const unsigned char *chunks, Py_ssize_t rows, Py_ssize_t cols,
                       unsigned short *words) noexcept nogil
+cdef void transpose(const void *array, size_t itemsize, size_t rows, size_t cols, size_t stride, size_t out_stride,
+                    void *out) noexcept nogil
 cdef size_t matmul_scratch(const rk_ops *ops, size_t itemsize, const rk_matrix *m, Py_ssize_t tokens,
                            int num_threads) noexcept nogil
 cdef void matmul(const rk_ops *ops, size_t itemsize, const rk_product *products, int count, Py_ssize_t tokens,

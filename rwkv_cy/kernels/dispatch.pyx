@@ -20,6 +20,7 @@ cdef extern from "rk.h" nogil:
     Py_ssize_t rk_bf12_pack(const unsigned short *, Py_ssize_t, Py_ssize_t, const unsigned char *, unsigned char *,
                             unsigned short *, Py_ssize_t, long long *)
     void rk_bf12_unpack(const unsigned char *, const unsigned char *, Py_ssize_t, Py_ssize_t, unsigned short *)
+    void rk_transpose(const void *, size_t, size_t, size_t, size_t, void *, size_t)
     size_t rk_matmul_scratch(const rk_ops *, size_t, const rk_matrix *, Py_ssize_t, int)
     void rk_matmul(const rk_ops *, size_t, const rk_product *, int, Py_ssize_t, void *, int)
     void rk_layer_norm(const rk_ops *, const void *, const void *, const void *, double, Py_ssize_t, Py_ssize_t,
@@ -122,6 +123,11 @@ cdef Py_ssize_t bf12_pack(const unsigned short *words, Py_ssize_t rows, Py_ssize
 cdef void bf12_unpack(const unsigned char *table, const unsigned char *chunks, Py_ssize_t rows, Py_ssize_t cols,
                       unsigned short *words) noexcept nogil:
     rk_bf12_unpack(table, chunks, rows, cols, words)
+
+
+cdef void transpose(const void *array, size_t itemsize, size_t rows, size_t cols, size_t stride, size_t out_stride,
+                    void *out) noexcept nogil:
+    rk_transpose(array, itemsize, rows, cols, stride, out, out_stride)
 
 
 cdef size_t matmul_scratch(const rk_ops *ops, size_t itemsize, const rk_matrix *m, Py_ssize_t tokens,

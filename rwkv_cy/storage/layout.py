@@ -7,7 +7,7 @@ from typing import Any
 from h5py import h5d, h5t
 
 from rwkv_cy.dtypes import MATRIX_TYPES
-from rwkv_cy.storage.schema import FORMAT_NAME, MAJOR, DatasetSpec
+from rwkv_cy.storage.schema import FORMAT_NAME, DatasetSpec
 
 __all__ = ["FILE_TYPES", "AttributeValue", "dataset_attributes", "dataset_offset", "root_attributes"]
 
@@ -26,9 +26,10 @@ FILE_TYPES = {
 AttributeValue = str | int | tuple[int, ...]
 
 
-def root_attributes(kind: str, minor: int) -> dict[str, AttributeValue]:
+def root_attributes(kind: str, version: tuple[int, int]) -> dict[str, AttributeValue]:
     """Return the attributes of the root group of a finished file."""
-    return {"format": FORMAT_NAME, "kind": kind, "major": MAJOR, "minor": minor, "complete": 1}
+    major, minor = version
+    return {"format": FORMAT_NAME, "kind": kind, "major": major, "minor": minor, "complete": 1}
 
 
 def dataset_attributes(spec: DatasetSpec) -> dict[str, AttributeValue]:

@@ -130,7 +130,7 @@ class ModelFile:
         spec = self._entries[name].spec
         packed = spec.nbytes if spec.dtype == PACKED else 0
         return TensorInfo(
-            name, spec.canonical_shape, spec.dtype, spec.path, spec.dtype, spec.nbytes, packed_nbytes=packed
+            name, spec.canonical_shape, spec.dtype, spec.path, spec.dtype, spec.nbytes, spec.transposed, packed
         )
 
     def read_into(self, name: str, buffer: npt.NDArray[Any], start: int = 0) -> None:
@@ -141,8 +141,8 @@ class ModelFile:
     def view(self, name: str) -> npt.NDArray[Any] | None:
         """Return the parameter as a read-only array over the file's memory map.
 
-        A quantized matrix as its packed blocks, bf12 as its bytes. None without a map, and for a parameter that is
-        misaligned for its type: one of less than 512 bytes may be.
+        A quantized matrix as its packed blocks, bf12 as its bytes, a transposed one as (columns, rows). None without
+        a map, and for a parameter that is misaligned for its type: one of less than 512 bytes may be.
         """
         entry = self._entries[name]
         misaligned = entry.spec.dtype in QUANTIZED_TYPES and entry.offset % _STEP_ALIGNMENT

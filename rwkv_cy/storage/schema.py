@@ -33,15 +33,16 @@ __all__ = [
     "ModelHeader",
     "Progress",
     "StoredTokenizer",
+    "format_version",
     "is_path",
-    "minor_version",
     "parameter_name",
     "parameter_path",
 ]
 
 SIGNATURE = b"\x89HDF\r\n\x1a\n"
 FORMAT_NAME = "rwkv-cy"
-MAJOR = 1
+#: The highest major version that this package reads and writes.
+MAJOR = 2
 
 #: Size of the seal, granularity of the metadata datasets, and alignment of what is not tiny.
 PAGE = 4096
@@ -185,10 +186,10 @@ class DatasetSpec:
     dtype : str
         A storage type (``"bf16"``), one of matrices (``"q8"``, ``"bf12"``), or ``"u8"``.
     shape : tuple of int
-        One to eight dimensions, none of them 0. That of the packed blocks, for a quantized matrix;
-        the bytes of a bf12 one.
+        One to eight dimensions, none of them 0. That of the packed blocks, for a quantized matrix; (columns, rows),
+        for a transposed one; the bytes of a bf12 one.
     matrix_shape : tuple of int, optional
-        (rows, columns) of a quantized or packed matrix; None for all others.
+        (rows, columns) of a quantized, packed or transposed matrix; None for all others.
     """
 
     path: str
@@ -203,15 +204,16 @@ class DatasetSpec:
         Raises
         ------
         SpecError
-            If it is of a type of matrices, and no matrix.
+            If it is of a type of matrices or transposed, and no matrix.
         """
         path = parameter_path(info.name)
-        if info.dtype not in MATRIX_TYPES:
+        if info.dtype not in MATRIX_TYPES and not info.transposed:
             return DatasetSpec(path, info.dtype, info.shape)
         if len(info.shape) != 2:
+            wanted = f"as {info.dtype}" if info.dtype in MATRIX_TYPES else "transposed"
             raise SpecError(
-                f"{path[:80]}: expected a matrix to store as {info.dtype}, got shape {str(info.shape)[:80]}; "
-                "store it in another type"
+                f"{path[:80]}: expected a matrix to store {wanted}, got shape {str(info.shape)[:80]}; "
+                "store it in another way"
             )
         return DatasetSpec(path, info.dtype, info.array_shape, info.shape)
 
@@ -219,6 +221,11 @@ class DatasetSpec:
     def canonical_shape(self) -> tuple[int, ...]:
         """Shape of the tensor that the dataset holds."""
         return self.matrix_shape or self.shape
+
+    @property
+    def transposed(self) -> bool:
+        """Whether it is a matrix of plain numbers that lies as (columns, rows)."""
+        return self.matrix_shape is not None and self.dtype in STORAGE_TYPES
 
     @property
     def nbytes(self) -> int:
@@ -266,14 +273,14 @@ class DatasetSpec:
         self._check_matrix()
 
     def _check_matrix(self) -> None:
-        """Raise SpecError unless a matrix in blocks has as many as its shape asks for."""
-        matrix = self.matrix_shape
+        """Raise SpecError unless a matrix in blocks or transposed is of the shape that its rows and columns ask for."""
+        quantized, matrix = QUANTIZED_TYPES.get(self.dtype), self.matrix_shape
         if self.dtype not in MATRIX_TYPES and matrix is None:
             return
-        if self.dtype not in MATRIX_TYPES or matrix is None or len(matrix) != 2 or min(matrix) < 1:
+        if matrix is None or self.dtype == "u8" or len(matrix) != 2 or min(matrix) < 1:
             raise SpecError(
-                f"{self.path}: expected the rows and columns of a quantized or packed matrix, and of no other tensor, "
-                f"got {str(matrix)[:80]} for {self.dtype}; convert it again"
+                f"{self.path}: expected the rows and columns of a quantized, packed or transposed matrix, and of no "
+                f"other tensor, got {str(matrix)[:80]} for {self.dtype}; convert it again"
             )
         if self.dtype == PACKED:
             # How many escapes there are, the numbers say.
@@ -284,20 +291,25 @@ class DatasetSpec:
                     f"{str(matrix)[:80]}, got {self.shape}; convert it again"
                 )
             return
-        expected = QUANTIZED_TYPES[self.dtype].packed_shape(matrix)
+        expected = matrix[::-1] if quantized is None else quantized.packed_shape(matrix)
         if self.shape != expected:
             raise SpecError(
-                f"{self.path}: expected blocks {expected} for {self.dtype} of shape {str(matrix)[:80]}, "
-                f"got {self.shape}; convert it again"
+                f"{self.path}: expected {'columns and rows' if quantized is None else 'blocks'} {expected} for "
+                f"{self.dtype} of shape {str(matrix)[:80]}, got {self.shape}; convert it again"
             )
 
 
-def minor_version(specs: Iterable[DatasetSpec]) -> int:
-    """Return the minor version of a file of these datasets: the least that describes it."""
-    dtypes = {spec.dtype for spec in specs}
-    if PACKED in dtypes:
-        return 2
-    return int(not dtypes.isdisjoint(QUANTIZED_TYPES))
+def format_version(specs: Iterable[DatasetSpec]) -> tuple[int, int]:
+    """Return the version of a file of these datasets, major and minor: the lowest that describes it.
+
+    A program that knows 1.x alone would take a transposed matrix for another tensor, or, if it is square, for the
+    matrix itself: it must refuse the file.
+    """
+    found = tuple(specs)
+    packed = any(spec.dtype == PACKED for spec in found)
+    if any(spec.transposed for spec in found):
+        return 2, int(packed)
+    return 1, 2 if packed else int(any(spec.matrix_shape is not None for spec in found))
 
 
 def is_path(path: str) -> bool:

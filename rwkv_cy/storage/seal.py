@@ -24,8 +24,8 @@ class Seal:
 
     Attributes
     ----------
-    minor : int
-        Minor version of the format.
+    version : tuple of int
+        Major and minor version of the format.
     complete : bool
         False until everything else has been written.
     file_size : int
@@ -36,7 +36,7 @@ class Seal:
         Where the index lies; its CRC-32.
     """
 
-    minor: int
+    version: tuple[int, int]
     complete: bool
     file_size: int
     metadata_size: int
@@ -49,8 +49,7 @@ class Seal:
         """Return the page."""
         fields = _FIELDS.pack(
             _MAGIC,
-            MAJOR,
-            self.minor,
+            *self.version,
             self.complete,
             self.metadata_crc,
             self.file_size,
@@ -83,11 +82,13 @@ class Seal:
             raise FormatError(f"{path}: expected a whole seal, got a damaged one; copy the file or convert it again")
         if major > MAJOR:
             raise UnsupportedError(
-                f"{path}: expected version {MAJOR} of the format, got {major}; update rwkv-cy to read it"
+                f"{path}: expected version {MAJOR} of the format or below, got {major}; update rwkv-cy to read it"
             )
         if major < 1:
-            raise FormatError(f"{path}: expected version {MAJOR} of the format, got {major}; convert or save it again")
+            raise FormatError(
+                f"{path}: expected version 1 of the format or above, got {major}; convert or save it again"
+            )
         if complete != 1:
             raise FormatError(f"{path}: expected a finished file, got one whose writer died; convert or save it again")
         crc, size, metadata_size, offset, index_size, index_crc = rest
-        return Seal(minor, True, size, metadata_size, crc, offset, index_size, index_crc)
+        return Seal((major, minor), True, size, metadata_size, crc, offset, index_size, index_crc)

@@ -15,7 +15,7 @@ from rwkv_cy.errors import SpecError
 from rwkv_cy.kernels.crc32 import crc32
 from rwkv_cy.storage.index import Entry, index_room, pack_index
 from rwkv_cy.storage.replacement import Replacement
-from rwkv_cy.storage.schema import BLOCK_BYTES, INDEX_PATH, PAGE, SEAL_PATH, DatasetSpec, Progress, minor_version
+from rwkv_cy.storage.schema import BLOCK_BYTES, INDEX_PATH, PAGE, SEAL_PATH, DatasetSpec, Progress, format_version
 from rwkv_cy.storage.seal import Seal
 
 __all__ = ["Content", "array_blocks", "array_content", "bytes_content", "write_sealed"]
@@ -81,7 +81,7 @@ def write_sealed(
 
         def seal(complete: bool, index: bytes) -> bytes:
             return Seal(
-                minor=minor_version(specs),
+                version=format_version(specs),
                 complete=complete,
                 file_size=skeleton.file_size,
                 metadata_size=len(skeleton.metadata),

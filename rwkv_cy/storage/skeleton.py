@@ -18,7 +18,7 @@ from h5py import h5a, h5d, h5f, h5g, h5p, h5s, h5t
 from rwkv_cy.errors import StorageError
 from rwkv_cy.storage.layout import FILE_TYPES, AttributeValue, dataset_attributes, dataset_offset, root_attributes
 from rwkv_cy.storage.replacement import Replacement
-from rwkv_cy.storage.schema import PAGE, DatasetSpec, minor_version
+from rwkv_cy.storage.schema import PAGE, DatasetSpec, format_version
 
 __all__ = ["Skeleton", "build_skeleton"]
 
@@ -110,7 +110,7 @@ def _create(path: Path, kind: str, specs: Sequence[DatasetSpec], block: int) -> 
     file = h5f.open(os.fsencode(path), h5f.ACC_RDWR, fapl=_file_access(block))
     try:
         root = h5g.open(file, b"/")
-        _set_attributes(root, root_attributes(kind, minor_version(specs)))
+        _set_attributes(root, root_attributes(kind, format_version(specs)))
         creation = h5p.create(h5p.GROUP_CREATE)
         creation.set_obj_track_times(False)
         for group in sorted({parent for spec in specs for parent in _parents(spec.path)}):

@@ -51,7 +51,7 @@ def structure_problems(sealed: SealedFile) -> list[str]:
                 problems.append(problem)
                 if len(problems) == _MAX_PROBLEMS:
                     break
-            problems += _root_problems(h5g.open(file, b"/"), root_attributes(sealed.kind, sealed.seal.minor))
+            problems += _root_problems(h5g.open(file, b"/"), root_attributes(sealed.kind, sealed.seal.version))
         finally:
             file.close()
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:

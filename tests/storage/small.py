@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rwkv_cy.dtypes import QUANTIZED_TYPES
+from rwkv_cy.dtypes import QUANTIZED_TYPES, array_dtype
 from rwkv_cy.kernels.matrix import pack
 from rwkv_cy.parameters import TensorInfo
 from rwkv_cy.storage import ModelHeader, StoredTokenizer, write_model
@@ -67,6 +67,25 @@ def quantized_tensors() -> dict[str, tuple[str, Array]]:
     return {**packed, "ln_out.bias": ("f32", np.ones(3, "<f4"))}
 
 
+#: Canonical shapes of matrices that lie as (columns, rows): a small one, a square one, one of several chunks.
+TRANSPOSED = {
+    "blocks.2.ffn.value.weight": (10, 30),
+    "blocks.3.ffn.value.weight": (12, 12),
+    "blocks.4.ffn.value.weight": (300, 4000),
+}
+
+
+def transposed_tensors() -> dict[str, tuple[str, Array]]:
+    """Transposed matrices by name, as they lie, and another matrix beside them."""
+    rng = np.random.default_rng(7)
+    dtypes = ("bf16", "f64", "f32")
+    lying = {
+        name: (dtype, rng.integers(0, 1 << 15, shape[::-1]).astype(array_dtype(dtype)))
+        for dtype, (name, shape) in zip(dtypes, TRANSPOSED.items(), strict=True)
+    }
+    return {**lying, "blocks.2.ffn.key.weight": ("f32", rng.standard_normal((30, 10)).astype("<f4"))}
+
+
 def few_tensors() -> dict[str, tuple[str, Array]]:
     """As few as make a file, for tests that go over every byte of it."""
     return {"emb.weight": ("f32", np.arange(15, dtype="<f4").reshape(5, 3)), "ln_out.bias": ("f32", np.ones(3, "<f4"))}
@@ -75,6 +94,8 @@ def few_tensors() -> dict[str, tuple[str, Array]]:
 def infos(contents: Mapping[str, tuple[str, Array]]) -> list[TensorInfo]:
     return [
         TensorInfo(name, MATRIX_SHAPES[name] if dtype in QUANTIZED_TYPES else a.shape, dtype, name, dtype, a.nbytes)
+        if name not in TRANSPOSED
+        else TensorInfo(name, a.shape[::-1], dtype, name, dtype, a.nbytes, transposed=True)
         for name, (dtype, a) in contents.items()
     ]
 

@@ -18,7 +18,16 @@ from rwkv_cy.kernels.matrix import unpack
 from rwkv_cy.kernels.packed import pack_matrix
 from rwkv_cy.parameters import TensorInfo
 from rwkv_cy.storage import write_arrays, write_model
-from storage.small import BARE_HEADER, HEADER, MATRIX_SHAPES, quantized_tensors, tensors, write_small
+from storage.small import (
+    BARE_HEADER,
+    HEADER,
+    MATRIX_SHAPES,
+    TRANSPOSED,
+    quantized_tensors,
+    tensors,
+    transposed_tensors,
+    write_small,
+)
 
 NUMPY = {"f64": "<f8", "f32": "<f4", "f16": "<f2", "bf16": "<u2", "u8": "<u1", "q8": "<u1", "q4": "<u1", "bf12": "<u1"}
 
@@ -35,7 +44,7 @@ def read_without_hdf5(path: Path) -> tuple[dict[str, Any], dict[str, tuple[str, 
     file_size, metadata_size, index_offset, index_size, index_crc = struct.unpack_from("<QQQQI", page, 24)
     assert magic == b"RWKVSEAL"
     assert struct.unpack_from("<I", page, 4092)[0] == zlib.crc32(page[:4092])
-    assert (major, complete, file_size) == (1, 1, len(raw))
+    assert (complete, file_size) == (1, len(raw))
     assert not any(page[60:4092])
     assert zlib.crc32(raw[:metadata_size]) == structure_crc
     text = raw[index_offset : index_offset + index_size]
@@ -51,8 +60,12 @@ def read_without_hdf5(path: Path) -> tuple[dict[str, Any], dict[str, tuple[str, 
         assert zlib.crc32(raw[start:end]) == entry["crc32"]
         assert metadata_size <= start < end <= index_offset
         assert end - start < 512 or start % 4096 == 0
-        assert ("matrix_shape" in entry) == (entry["dtype"] in ("q8", "q4", "bf12"))
         array = np.frombuffer(raw, dtype, count, start).reshape(entry["shape"])
+        if entry["dtype"] in ("q8", "q4", "bf12"):
+            assert "matrix_shape" in entry
+        elif "matrix_shape" in entry:
+            assert major == 2
+            array = turned(array, entry["matrix_shape"])
         found[entry["path"]] = (entry["dtype"], array)
         used.append((start, end))
     used.sort()
@@ -69,11 +82,24 @@ def read_with_hdf5(path: Path) -> tuple[dict[str, Any], dict[str, tuple[str, np.
         def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
             if isinstance(item, h5py.Dataset):
                 assert item.chunks == chunks(item.shape, item.dtype.itemsize)
-                found[name] = (item.attrs["dtype"].decode(), item[...])
-                assert item.dtype == np.dtype(NUMPY[found[name][0]])
+                kind, array = item.attrs["dtype"].decode(), item[...]
+                assert item.dtype == np.dtype(NUMPY[kind])
+                if kind not in ("q8", "q4", "bf12") and "matrix_shape" in item.attrs:
+                    array = turned(array, item.attrs["matrix_shape"])
+                found[name] = (kind, array)
 
         file.visititems(visit)
         return dict(file.attrs), found
+
+
+def turned(array: np.ndarray, matrix_shape: Any) -> np.ndarray:
+    """The section "Transposed matrices": returns the matrix."""
+    rows, columns = matrix_shape
+    assert array.shape == (columns, rows)
+    matrix = np.empty((rows, columns), array.dtype)
+    for c in range(columns):
+        matrix[:, c] = array[c]
+    return matrix
 
 
 def chunks(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...] | None:
@@ -240,6 +266,22 @@ def test_shapes_of_quantized_matrices(tmp_path: Path) -> None:
             assert set(file[path].attrs) == {"dtype", "matrix_shape"}
             assert file[path].attrs["matrix_shape"].dtype == np.dtype("<u8")
             assert tuple(file[path].attrs["matrix_shape"]) == shape
+
+
+@pytest.mark.parametrize("read", [read_without_hdf5, read_with_hdf5])
+def test_transposed_matrices(tmp_path: Path, read: Any) -> None:
+    write_small(tmp_path / "model.h5", transposed_tensors())
+    _, found = read(tmp_path / "model.h5")
+    assert struct.unpack_from("<II", (tmp_path / "model.h5").read_bytes()[-4096:], 8) == (2, 0)
+    parameters = {parameter_name(path): value for path, value in found.items() if path.startswith("parameters/")}
+    assert set(parameters) == set(transposed_tensors())
+    for name, (dtype, array) in transposed_tensors().items():
+        expected = array.T if name in TRANSPOSED else array
+        assert parameters[name][0] == dtype
+        assert parameters[name][1].shape == TRANSPOSED.get(name, array.shape)
+        assert parameters[name][1].tobytes() == expected.tobytes()
+    with h5py.File(tmp_path / "model.h5") as file:
+        assert (file.attrs["major"], file.attrs["minor"]) == (2, 0)
 
 
 def test_arrays(tmp_path: Path) -> None:

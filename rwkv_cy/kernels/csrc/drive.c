@@ -1,5 +1,6 @@
 /* Each operation of a layer, shared among threads: what is split, and into pieces of what size. */
 #include "bf12.h"
+#include "columns.h"
 #include "quant.h"
 
 /* A piece of work should take some microseconds, or waking a thread costs more than it brings. */
@@ -21,6 +22,7 @@ typedef struct {
     void *y;
     char *packed, *scratch;
     size_t scratch_stride;
+    size_t itemsize;
 } product;
 
 /* Products that read their weights once: units are rows, or groups of rows where the matrix is quantized. */
@@ -41,6 +43,15 @@ static void panels_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thre
     product *p = context;
     p->ops->panels(p->m, p->packed, p->tokens, p->y, p->m->rows, begin, end,
                    p->scratch + (size_t)thread * p->scratch_stride);
+}
+
+static void strips_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+{
+    product *p = context;
+    char *scratch = p->scratch + (size_t)thread * p->scratch_stride;
+    for (ptrdiff_t strip = begin; strip < end; strip++)
+        rk_strip_panels(p->ops, p->itemsize, p->m, p->packed, p->tokens, p->y, strip, scratch,
+                        scratch + rk_strip_bytes(p->m));
 }
 
 static void quantize_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
@@ -108,12 +119,12 @@ static void quantize_activations(product *p, int threads)
 
 static ptrdiff_t padded_cols(const rk_ops *ops, ptrdiff_t cols) { return round_up(cols, ops->lanes); }
 
-/* Bytes of one thread's scratch: a packed panel, and the accumulators of all tokens. */
-static size_t thread_scratch(const rk_ops *ops, size_t itemsize, ptrdiff_t tokens, ptrdiff_t cols)
+/* Bytes of one thread's scratch: a packed panel, the accumulators of all tokens, and a strip of a transposed matrix. */
+static size_t thread_scratch(const rk_ops *ops, size_t itemsize, ptrdiff_t tokens, const rk_matrix *m)
 {
-    ptrdiff_t panel = padded_cols(ops, cols) * ops->panel_rows;
+    ptrdiff_t panel = padded_cols(ops, m->cols) * ops->panel_rows;
     ptrdiff_t waiting = round_up(tokens, ops->panel_tokens) * ops->panel_rows * ops->lanes;
-    return (size_t)round_up((panel + waiting) * (ptrdiff_t)itemsize, 4096);
+    return (size_t)round_up((panel + waiting) * (ptrdiff_t)itemsize, 4096) + (m->transposed ? rk_strip_bytes(m) : 0);
 }
 
 static size_t packed_bytes(const rk_ops *ops, size_t itemsize, ptrdiff_t tokens, ptrdiff_t cols)
@@ -125,9 +136,9 @@ size_t rk_matmul_scratch(const rk_ops *ops, size_t itemsize, const rk_matrix *m,
 {
     if (is_quantized(m))
         return (size_t)round_up(tokens * rk_q_blocks(m->dtype, m->cols) * rk_x_bytes(m->dtype), 64);
-    if (tokens < RK_PACK_TOKENS) return 0;
+    if (tokens < RK_PACK_TOKENS) return m->transposed ? rk_columns_scratch(m->cols, tokens) : 0;
     return packed_bytes(ops, itemsize, tokens, m->cols) +
-           (size_t)threads * thread_scratch(ops, itemsize, tokens, m->cols);
+           (size_t)threads * thread_scratch(ops, itemsize, tokens, m);
 }
 
 static void packed_product(product *p, size_t itemsize, int threads)
@@ -137,9 +148,13 @@ static void packed_product(product *p, size_t itemsize, int threads)
     ptrdiff_t groups = (p->tokens + ops->panel_tokens - 1) / ops->panel_tokens;
     ptrdiff_t panels = (m->rows + ops->panel_rows - 1) / ops->panel_rows;
     p->scratch = p->packed + packed_bytes(ops, itemsize, p->tokens, m->cols);
-    p->scratch_stride = thread_scratch(ops, itemsize, p->tokens, m->cols);
+    p->scratch_stride = thread_scratch(ops, itemsize, p->tokens, m);
     rk_parallel(groups, at_least_one(PIECE_ELEMENTS / at_least_one(m->cols * ops->panel_tokens)), threads, pack_piece,
                 p);
+    if (m->transposed) {
+        rk_parallel(rk_strips(m), 1, threads, strips_piece, p);
+        return;
+    }
     ptrdiff_t work = at_least_one(m->cols * p->tokens * ops->panel_rows);
     rk_parallel(panels, at_least_one((ptrdiff_t)1000000 / work), threads, panels_piece, p);
 }
@@ -152,9 +167,13 @@ void rk_matmul(const rk_ops *ops, size_t itemsize, const rk_product *products, i
     int waiting = 0;
     for (int i = 0; i < count; i++) {
         const rk_matrix *m = products[i].m;
-        product p = {ops, m, products[i].x, tokens, products[i].y, free_scratch, NULL, 0};
+        product p = {ops, m, products[i].x, tokens, products[i].y, free_scratch, NULL, 0, itemsize};
         if (!is_quantized(m) && tokens >= RK_PACK_TOKENS) {
             packed_product(&p, itemsize, threads);
+            continue;
+        }
+        if (m->transposed) {
+            rk_columns(ops, itemsize, m, p.x, tokens, p.y, free_scratch, threads);
             continue;
         }
         if (is_quantized(m)) {

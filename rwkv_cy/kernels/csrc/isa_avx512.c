@@ -13,6 +13,7 @@
 
 #include "scalar.h"
 #include "bf12.h"
+#include "columns.h"
 #include "quant.h"
 #include "simd_avx512.h"
 #include "quant_avx2.h"

@@ -5,6 +5,7 @@
 
 #include "scalar.h"
 #include "bf12.h"
+#include "columns.h"
 #include "quant.h"
 #include "simd_neon.h"
 #include "quant_portable.h"

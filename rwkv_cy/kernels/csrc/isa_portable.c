@@ -3,6 +3,7 @@
 
 #include "scalar.h"
 #include "bf12.h"
+#include "columns.h"
 #include "quant.h"
 #include "simd_portable.h"
 #include "quant_portable.h"

@@ -10,13 +10,15 @@
 /* Storage types of a matrix. */
 enum { RK_F32 = 0, RK_F64 = 1, RK_F16 = 2, RK_BF16 = 3, RK_Q8 = 4, RK_Q4 = 5, RK_BF12 = 6 };
 
-/* A weight matrix as it lies in memory: `rows` rows of `cols` elements, rows without gaps. */
+/* A weight matrix as it lies in memory, without gaps: `rows` rows of `cols` elements, or, transposed, `cols` columns of
+ * `rows` elements. */
 typedef struct {
     const void *data;
     ptrdiff_t rows;   /* outputs */
     ptrdiff_t cols;   /* inputs */
     int dtype;        /* RK_* */
     double scale;     /* a power of two that every product is multiplied by */
+    int transposed;   /* never for quantized ones */
     ptrdiff_t escapes; /* of packed bfloat16 (bf12.h): what its lists have room for; else 0 */
 } rk_matrix;
 
@@ -38,6 +40,14 @@ typedef struct {
      * scratch: rk_panel_scratch() elements, of this thread alone. */
     void (*panels)(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy,
                    ptrdiff_t begin, ptrdiff_t end, void *scratch);
+
+    /* For transposed matrices: list the inputs of one token that are not zero, in the order in which weights of `dtype`
+     * are best read, and return how many there are; the same product as `rows` for tiles begin..end of that token, of
+     * tile_rows outputs each (columns.h). */
+    ptrdiff_t tile_rows;
+    ptrdiff_t (*list_nonzero)(const void *x, int dtype, ptrdiff_t cols, int32_t *list);
+    void (*columns)(const rk_matrix *m, const void *x, const int32_t *list, ptrdiff_t count, void *y, ptrdiff_t begin,
+                    ptrdiff_t end);
 
     /* For quantized matrices, NULL where activations are double: lay tokens begin..end of x [tokens, cols] out for
      * `groups`, and the same product for groups begin..end of sixteen rows (quant.h). */
@@ -112,6 +122,9 @@ void rk_bf12_count(const uint16_t *words, ptrdiff_t n, long long *counts);
 ptrdiff_t rk_bf12_pack(const uint16_t *words, ptrdiff_t rows, ptrdiff_t cols, const uint8_t *table, uint8_t *chunks,
                        uint16_t *escapes, ptrdiff_t room, long long *ends);
 void rk_bf12_unpack(const uint8_t *table, const uint8_t *chunks, ptrdiff_t rows, ptrdiff_t cols, uint16_t *words);
+/* out[c * out_stride + r] = in[r * in_stride + c], items of 2, 4 or 8 bytes; strides in items (transpose.c). */
+void rk_transpose(const void *in, size_t itemsize, size_t rows, size_t cols, size_t in_stride, void *out,
+                  size_t out_stride);
 
 /* One product of rk_matmul: y[t, r] = scale * sum_k m[r, k] * x[t, k]. */
 typedef struct {

@@ -23,16 +23,16 @@ static inline rk_vf32 rk_load_bf16(const uint16_t *p)
     return (rk_vf32)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16);
 }
 
-/* Sums of the lanes: halves are added to halves until one is left. */
+/* Sums of the lanes: halves are added to halves until one is left; + 0 makes a zero positive (columns_body.h). */
 static inline float rk_sum_f32(rk_vf32 v)
 {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
-    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s))) + 0.0f;
 }
 
 static inline double rk_sum_f64(rk_vf64 v)
 {
     __m128d s = _mm_add_pd(_mm256_castpd256_pd128((__m256d)v), _mm256_extractf128_pd((__m256d)v, 1));
-    return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s)));
+    return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s))) + 0.0;
 }

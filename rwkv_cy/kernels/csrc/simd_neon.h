@@ -23,14 +23,14 @@ static inline rk_vf32 rk_load_bf16(const uint16_t *p)
     return (rk_vf32)vshll_n_u16(vld1_u16(p), 16);
 }
 
-/* Sums of the lanes: halves are added to halves until one is left. */
+/* Sums of the lanes: halves are added to halves until one is left; + 0 makes a zero positive (columns_body.h). */
 static inline float rk_sum_f32(rk_vf32 v)
 {
     float32x2_t s = vadd_f32(vget_low_f32((float32x4_t)v), vget_high_f32((float32x4_t)v));
-    return vget_lane_f32(s, 0) + vget_lane_f32(s, 1);
+    return vget_lane_f32(s, 0) + vget_lane_f32(s, 1) + 0.0f;
 }
 
 static inline double rk_sum_f64(rk_vf64 v)
 {
-    return vaddvq_f64((float64x2_t)v);
+    return vaddvq_f64((float64x2_t)v) + 0.0;
 }

@@ -27,13 +27,13 @@ static inline rk_vf32 rk_load_bf16(const uint16_t *p)
     return v;
 }
 
-/* Sums of the lanes: halves are added to halves until one is left. */
+/* Sums of the lanes: halves are added to halves until one is left; + 0 makes a zero positive (columns_body.h). */
 static inline float rk_sum_f32(rk_vf32 v)
 {
-    return (v[0] + v[2]) + (v[1] + v[3]);
+    return (v[0] + v[2]) + (v[1] + v[3]) + 0.0f;
 }
 
 static inline double rk_sum_f64(rk_vf64 v)
 {
-    return v[0] + v[1];
+    return v[0] + v[1] + 0.0;
 }

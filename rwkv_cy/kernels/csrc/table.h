@@ -22,6 +22,7 @@ static void bf12_pack_rows(const rk_matrix *m, ptrdiff_t first, float *packed);
 #define VEC_LARGER rk_larger_f32
 #define SQRT sqrtf
 #include "matrix_body.h"
+#include "columns_body.h"
 #include "layer_body.h"
 #undef REAL
 #undef SUFFIX
@@ -43,6 +44,7 @@ static void bf12_pack_rows(const rk_matrix *m, ptrdiff_t first, float *packed);
 #define VEC_LARGER rk_larger_f64
 #define SQRT sqrt
 #include "matrix_body.h"
+#include "columns_body.h"
 #include "layer_body.h"
 
 #include "bf12_body.h"
@@ -58,7 +60,8 @@ static void bf12_pack_rows(const rk_matrix *m, ptrdiff_t first, float *packed);
     {                                                                                                   \
         .lanes = RK_VECTOR_BYTES / sizeof(type), .panel_rows = RK_PANEL_ROWS,                           \
         .panel_tokens = RK_PANEL_TOKENS, .rows = rows_##suffix, .pack_tokens = pack_tokens_##suffix,    \
-        .panels = panels_##suffix, .layer_norm = layer_norm_##suffix,                                   \
+        .panels = panels_##suffix, .list_nonzero = list_nonzero_##suffix, .columns = columns_##suffix,  \
+        .tile_rows = tile_vectors_##suffix * (RK_VECTOR_BYTES / (ptrdiff_t)sizeof(type)), .layer_norm = layer_norm_##suffix,                                   \
         .token_shift = token_shift_##suffix, .wkv4 = wkv4_##suffix,                                     \
         .relu_squared = relu_squared_##suffix, .add_gated = add_gated_##suffix, .add = add_##suffix,    \
         .multiply = multiply_##suffix, .quantize_tokens = QT_##suffix, .groups = QG_##suffix,           \

@@ -1,0 +1,44 @@
+/* Transposition of a matrix of one item size: ITEM is the type of an item, ITEMS how many make a vector. */
+
+#define FN(name) RK_CAT_T(name, SUFFIX)
+
+typedef ITEM FN(vector) __attribute__((vector_size(16)));
+
+/* out[i * out_stride + j] = in[j * in_stride + i] for i, j < ITEMS. Each round interleaves the first half of the
+ * vectors with the second; after log2(ITEMS) of them, rows are columns. */
+static inline void FN(block)(const ITEM *in, size_t in_stride, ITEM *out, size_t out_stride)
+{
+    FN(vector) v[ITEMS], w[ITEMS];
+    for (int i = 0; i < ITEMS; i++) memcpy(&v[i], in + (size_t)i * in_stride, sizeof v[i]);
+    for (int round = 1; round < ITEMS; round *= 2) {
+        for (int i = 0; i < ITEMS / 2; i++) {
+            w[2 * i] = ZIP_LOW(v[i], v[i + ITEMS / 2]);
+            w[2 * i + 1] = ZIP_HIGH(v[i], v[i + ITEMS / 2]);
+        }
+        memcpy(v, w, sizeof v);
+    }
+    for (int i = 0; i < ITEMS; i++) memcpy(out + (size_t)i * out_stride, &v[i], sizeof v[i]);
+}
+
+static void FN(transpose)(const ITEM *in, size_t rows, size_t cols, size_t in_stride, ITEM *out, size_t out_stride)
+{
+    /* A cache line of the output is written whole before the next: the lines that the rows of the output begin with
+     * may all want the same place in the cache. */
+    const size_t line = 64 / sizeof(ITEM);
+    const size_t whole_rows = rows / ITEMS * ITEMS, whole_cols = cols / ITEMS * ITEMS;
+    for (size_t begin = 0; begin < whole_rows; begin += line) {
+        size_t end = whole_rows - begin < line ? whole_rows : begin + line;
+        for (size_t c = 0; c < whole_cols; c += ITEMS)
+            for (size_t r = begin; r < end; r += ITEMS)
+                FN(block)(in + r * in_stride + c, in_stride, out + c * out_stride + r, out_stride);
+    }
+    for (size_t r = 0; r < rows; r++)
+        for (size_t c = r < whole_rows ? whole_cols : 0; c < cols; c++) out[c * out_stride + r] = in[r * in_stride + c];
+}
+
+#undef FN
+#undef ITEM
+#undef ITEMS
+#undef SUFFIX
+#undef ZIP_LOW
+#undef ZIP_HIGH
