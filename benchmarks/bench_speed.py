@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import json
+import time
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,13 +20,22 @@ from benchmarks.report import Report, median, ratio
 from benchmarks.worker import Worker
 from rwkv_cy import Config
 from rwkv_cy.architectures import ARCHITECTURES
+from rwkv_cy.arena import Arena
+from rwkv_cy.bench import Measurement
 from rwkv_cy.dtypes import GROUP_ROWS, MATRIX_TYPES, PACKED, QUANTIZED_TYPES, storage_type
+from rwkv_cy.kernels.stream import Stream
+from rwkv_cy.language_model import load
+from rwkv_cy.runtime import MEMORY_KINDS, MemoryKind
 
 _DECODED = 16
-_PREFILLS = (128, 512)
+#: Threads of OpenBLAS and OpenMP spin for so long after their work, and hold up who reads next.
+_SETTLE_SECONDS = 0.5
+_LONGEST_PROMPT = 1 << 16
 #: All contenders get the same tokens: those that a text begins with matter to nobody's speed.
-_TOKENS = [int(token) for token in np.random.default_rng(0).integers(0, 50277, max(_PREFILLS))]
+_TOKENS = [int(token) for token in np.random.default_rng(0).integers(0, 50277, _LONGEST_PROMPT)]
 _YARDSTICK = ("plain NumPy", "f32")
+#: Our contender for each place that the weights can be in.
+_OURS: dict[MemoryKind, str] = {"map": "rwkv_cy", "resident": "rwkv_cy, resident"}
 
 
 @dataclass(frozen=True)
@@ -36,31 +49,87 @@ class Row:
     python: str | None = None
 
 
+@dataclass
+class Found:
+    """What was measured of one row, a number a round.
+
+    Attributes
+    ----------
+    seconds : dict of str to list of float
+        Of a token, for each job.
+    read : list of float
+        Seconds that reading as many bytes of weights took, in turns with the tokens of decode.
+    share : list of float
+        Of reading in the time of a token: the median over pairs of neighbours.
+    error : float
+        How far the logits are from the yardstick's.
+    """
+
+    seconds: dict[str, list[float]] = field(default_factory=dict)
+    read: list[float] = field(default_factory=list)
+    share: list[float] = field(default_factory=list)
+    error: float = 0.0
+
+
 def measure(
-    rows: Sequence[Row], threads: int, rounds: int
-) -> tuple[dict[Row, dict[str, list[float]]], dict[Row, float]]:
-    """Return seconds a token of each job, a number a round, and how far the logits are from the yardstick's.
+    rows: Sequence[Row], shape: str, prompts: Sequence[int], threads: int, rounds: int, flops: Callable[[], float]
+) -> tuple[dict[Row, Found], float]:
+    """Measure all rows, and the most that `flops` gave.
 
     All contenders are up at the same time and take turns within a round; those that wait do nothing.
     """
-    found: dict[Row, dict[str, list[float]]] = {row: {} for row in rows}
+    found = {row: Found() for row in rows}
+    most_flops = 0.0
     with ExitStack() as stack:
         workers = {
             row: stack.enter_context(Worker(row.contender, row.path, row.dtype, threads, row.python)) for row in rows
         }
+        streams = {row: _stream(row, shape) for row in rows}
         logits = {row: np.asarray(worker.logits(_TOKENS[:8])) for row, worker in workers.items()}
         for _ in range(rounds):
             for row, worker in workers.items():
-                worker.seconds(_TOKENS[:1], keep_state=False)
-                taken = [worker.seconds([token], keep_state=True) for token in _TOKENS[:_DECODED]]
-                found[row].setdefault("decode", []).append(median(taken))
-            for count in _PREFILLS:
+                pairs = _pairs(row, worker, streams[row], threads)
+                one = found[row]
+                one.seconds.setdefault("decode", []).append(median([taken for _, taken in pairs]))
+                one.read.append(median([read for read, _ in pairs]))
+                one.share.append(median([read / taken for read, taken in pairs]))
+            for count in prompts:
+                most_flops = max(most_flops, flops())
                 for row, worker in workers.items():
                     seconds = worker.seconds(_TOKENS[:count], keep_state=False)
-                    found[row].setdefault(f"prefill {count}", []).append(seconds / count)
+                    found[row].seconds.setdefault(f"prefill {count}", []).append(seconds / count)
     exact = next(values for row, values in logits.items() if (row.label, row.dtype) == _YARDSTICK)
     scale = float(np.sqrt(np.mean(exact**2)))
-    return found, {row: float(np.sqrt(np.mean((own - exact) ** 2))) / scale for row, own in logits.items()}
+    for row, own in logits.items():
+        found[row].error = float(np.sqrt(np.mean((own - exact) ** 2))) / scale
+    return found, most_flops
+
+
+def _stream(row: Row, shape: str) -> Stream:
+    """Return what decode reads: for ours the matrices where they lie, for others as many bytes of large pages."""
+    if row.contender in _OURS.values():
+        memory = next(kind for kind in MEMORY_KINDS if _OURS[kind] == row.contender)
+        return Measurement(load(row.path, memory=memory), 1, 1).stream
+    nbytes = int(sum(weights(SHAPES[shape]).values()) * bytes_per_weight(row.dtype))
+    array = Arena(nbytes).take((nbytes,), np.dtype(np.uint8))
+    array[...] = 1
+    return Stream([array])
+
+
+def _pairs(row: Row, worker: Worker, stream: Stream, threads: int) -> list[tuple[float, float]]:
+    """Return seconds of reading alone and of a token; in turns where the contender's threads sleep between calls."""
+    worker.seconds(_TOKENS[:1], keep_state=False)
+    if row.contender in _OURS.values():
+        return [(_reading(stream, threads), worker.seconds([token], keep_state=True)) for token in _TOKENS[:_DECODED]]
+    time.sleep(_SETTLE_SECONDS)
+    read = median([_reading(stream, threads) for _ in range(5)])
+    return [(read, worker.seconds([token], keep_state=True)) for token in _TOKENS[:_DECODED]]
+
+
+def _reading(stream: Stream, threads: int) -> float:
+    start = time.perf_counter()
+    stream.read(threads)
+    return time.perf_counter() - start
 
 
 def bytes_per_weight(dtype: str) -> float:
@@ -71,26 +140,22 @@ def bytes_per_weight(dtype: str) -> float:
     return 1.5 if dtype == PACKED else storage_type(dtype).itemsize
 
 
-def best_times(config: Config, dtype: str, bound: limits.Limits) -> tuple[float, float]:
-    """Return the seconds a token that the limits allow: decode, where each weight is read once, and prefill in fp32."""
+def weights(config: Config) -> dict[str, float]:
+    """Return the weights of each matrix, which a token reads once; of the embedding it reads a row."""
     specs = ARCHITECTURES[config.architecture].parameters(config)
-    weights = {spec.name: float(np.prod(spec.shape)) for spec in specs if spec.role == "matrix"}
-    decode = sum(weights.values()) * bytes_per_weight(dtype) / bound.read_bytes
+    return {spec.name: float(np.prod(spec.shape)) for spec in specs if spec.role == "matrix"}
+
+
+def best_prefill(config: Config, flops: float) -> float:
+    """Return the seconds a token of a prompt that the arithmetic allows in fp32."""
     # A prompt needs the logits of its last token only: the head is left out.
-    prefill = 2 * (sum(weights.values()) - weights["head.weight"]) / bound.flops
-    return decode, prefill
+    sizes = weights(config)
+    return 2 * (sum(sizes.values()) - sizes["head.weight"]) / flops
 
 
-def report_of(
-    shape: str,
-    threads: int,
-    rounds: int,
-    found: dict[Row, dict[str, list[float]]],
-    errors: dict[Row, float],
-    bound: limits.Limits,
-) -> Report:
+def report_of(shape: str, threads: int, rounds: int, found: dict[Row, Found], flops: float) -> Report:
     """Return the table for one number of threads."""
-    jobs = ("decode", *(f"prefill {count}" for count in _PREFILLS))
+    jobs = tuple(next(iter(found.values())).seconds)
     report = Report(
         f"RWKV-4 {shape}, {threads} thread{'s' if threads > 1 else ''}: speed beside plain NumPy in float32",
         (
@@ -103,34 +168,32 @@ def report_of(
         ),
         notes=[
             f"Medians of {rounds} rounds, alternating; ratios within a round. Decode: the median of {_DECODED} tokens.",
-            f"Limits in this run: {bound.read_bytes / 1e9:.1f} GB/s read, {bound.flops / 1e9:.0f} GFLOP/s in float32.",
-            "Of the bandwidth: the time that reading each weight once takes at that limit, over the time taken.",
+            f"The limit of arithmetic in this run: {flops / 1e9:.0f} GFLOP/s in float32.",
+            "Of the bandwidth: what reading as many bytes alone takes, in turns with the tokens, over a token's time.",
             "Error: relative rms of the logits after 8 tokens, beside plain NumPy on the float32 checkpoint.",
         ],
-        values={"threads": threads, "limits": asdict(bound), "rows": []},
+        values={"shape": shape, "threads": threads, "flops": flops, "rows": []},
     )
-    yardstick = next(times for row, times in found.items() if (row.label, row.dtype) == _YARDSTICK)
-    for row, times in found.items():
-        decode, prefill = best_times(SHAPES[shape], row.dtype, bound)
+    yardstick = next(one.seconds for row, one in found.items() if (row.label, row.dtype) == _YARDSTICK)
+    for row, one in found.items():
+        times = one.seconds
         multiples = [ratio(yardstick[job], times[job]) for job in jobs]
         report.rows.append(
             (
                 f"{row.label}, {row.dtype}",
                 *(f"{multiple:.2f}" for multiple in multiples),
-                f"{decode / median(times['decode']):.0%}",
+                f"{median(one.share):.0%}",
                 f"{median(times['decode']) * 1e3:.1f}",
                 *(f"{1 / median(times[job]):.0f}" for job in jobs[1:]),
-                f"{errors[row]:.0e}" if errors[row] else "0",
+                f"{one.error:.0e}" if one.error else "0",
             )
         )
         report.values["rows"].append(
-            {"label": row.label, "dtype": row.dtype, "seconds_per_token": times, "error": errors[row]}
-            | {"multiples": dict(zip(jobs, multiples, strict=True)), "best": {"decode": decode, "prefill": prefill}}
+            {"label": row.label, "dtype": row.dtype, **asdict(one)}
+            | {"multiples": dict(zip(jobs, multiples, strict=True))}
         )
-    best = best_times(SHAPES[shape], "f32", bound)
-    report.notes.append(
-        f"At the limits, f32: decode {best[0] * 1e3:.1f} ms a token, prefill {1 / best[1]:.0f} tokens/s."
-    )
+    prefill = 1 / best_prefill(SHAPES[shape], flops)
+    report.notes.append(f"At the limit of arithmetic, f32: prefill {prefill:.0f} tokens/s.")
     return report
 
 
@@ -139,27 +202,36 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="169m")
     parser.add_argument("--dtypes", nargs="+", choices=(*DTYPES, *MATRIX_TYPES), default=(*DTYPES, *MATRIX_TYPES))
     parser.add_argument("--threads", nargs="+", type=int, default=(1, 2))
+    parser.add_argument("--prompts", nargs="+", type=int, default=(128, 512), help="lengths of prompts")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of the checkpoints and the model files")
+    parser.add_argument("--memory", choices=MEMORY_KINDS, default="map", help="where our weights lie")
     parser.add_argument("--peer-python", metavar="PATH", help="a Python that has torch and rwkv")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    if not all(1 <= count <= _LONGEST_PROMPT for count in arguments.prompts):
+        parser.error(f"--prompts: expected lengths from 1 to {_LONGEST_PROMPT}")
     shape, folder = arguments.shape, arguments.folder
     checkpoint = cached_checkpoint(shape, "f32", folder)
     rows = [Row("numpy", "plain NumPy", "f32", checkpoint)]
-    rows += [Row("rwkv_cy", "rwkv_cy", dtype, cached_model(shape, dtype, folder)) for dtype in arguments.dtypes]
+    ours = _OURS[arguments.memory]
+    rows += [Row(ours, ours, dtype, cached_model(shape, dtype, folder)) for dtype in arguments.dtypes]
     if arguments.peer_python:
         rows += [Row("rwkv", "rwkv", dtype, checkpoint, arguments.peer_python) for dtype in ("f32", "bf16")]
-    program = limits.build(folder)
+    program, prompts = limits.build(folder), arguments.prompts
+    documents: list[dict[str, Any]] = []
     for threads in arguments.threads:
-        before = limits.measure(program, threads)
-        found, errors = measure(rows, threads, arguments.rounds)
-        bound = before.better(limits.measure(program, threads))
-        report = report_of(shape, threads, arguments.rounds, found, errors, bound)
+        found, flops = measure(rows, shape, prompts, threads, arguments.rounds, partial(limits.flops, program, threads))
+        report = report_of(shape, threads, arguments.rounds, found, flops)
         if not arguments.peer_python:
             report.notes.append("rwkv: not measured; name a Python that has it with --peer-python.")
-        report.print(as_json=arguments.json)
-        print(flush=True)
+        if arguments.json:
+            documents.append(report.document())
+        else:
+            report.print(as_json=False)
+            print(flush=True)
+    if arguments.json:
+        print(json.dumps(documents, indent=2))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 __all__ = ["CONTENDERS", "Contender", "Forward"]
 
@@ -31,10 +32,10 @@ class Contender:
     open: Callable[[str, str, int], Forward]
 
 
-def _open_rwkv_cy(path: str, dtype: str, threads: int) -> Forward:
+def _open_rwkv_cy(path: str, dtype: str, threads: int, memory: Literal["map", "resident"] = "map") -> Forward:
     import rwkv_cy
 
-    model = rwkv_cy.load(path)
+    model = rwkv_cy.load(path, memory=memory)
     return lambda tokens, state: model.forward(tokens, state, num_threads=threads)
 
 
@@ -67,8 +68,10 @@ def _open_rwkv(path: str, dtype: str, threads: int) -> Forward:
     return forward
 
 
+_RWKV_CY = ("numpy", "rwkv_cy", "rwkv_cy.language_model")
 CONTENDERS = {
-    "rwkv_cy": Contender(("numpy", "rwkv_cy", "rwkv_cy.language_model"), _open_rwkv_cy),
+    "rwkv_cy": Contender(_RWKV_CY, _open_rwkv_cy),
+    "rwkv_cy, resident": Contender(_RWKV_CY, partial(_open_rwkv_cy, memory="resident")),
     "numpy": Contender(("numpy", "rwkv_cy", "rwkv_cy.sources", "benchmarks.plain_numpy"), _open_numpy),
     "rwkv": Contender(("torch", "rwkv.model"), _open_rwkv),
 }

@@ -1,4 +1,4 @@
-"""What the machine allows: read bandwidth and fp32 arithmetic, by limits.c, compiled for the processor it runs on."""
+"""What the machine allows in fp32 arithmetic, by limits.c, compiled for the processor it runs on."""
 
 from __future__ import annotations
 
@@ -6,30 +6,9 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Limits", "build", "measure"]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """The best of some rounds.
-
-    Attributes
-    ----------
-    read_bytes : float
-        Bytes a second that the threads together read of 1 GiB in pages of 2 MiB.
-    flops : float
-        Fused multiply-adds in float32 a second, each counted twice.
-    """
-
-    read_bytes: float
-    flops: float
-
-    def better(self, other: Limits) -> Limits:
-        """Return the better of two measurements in each respect: a limit is not lower because others were busy."""
-        return Limits(max(self.read_bytes, other.read_bytes), max(self.flops, other.flops))
+__all__ = ["build", "flops"]
 
 
 def build(folder: Path) -> Path:
@@ -45,8 +24,7 @@ def build(folder: Path) -> Path:
     return program
 
 
-def measure(program: Path, threads: int) -> Limits:
-    """Run the program once."""
+def flops(program: Path, threads: int) -> float:
+    """Run the program once: fused multiply-adds in float32 a second, each counted twice; the best of some rounds."""
     output = subprocess.run([program, str(threads)], check=True, capture_output=True, text=True).stdout
-    gigabytes, gigaflops = map(float, output.split())
-    return Limits(gigabytes * 1e9, gigaflops * 1e9)
+    return float(output) * 1e9

@@ -44,12 +44,20 @@ class Report:
     notes: list[str] = field(default_factory=list)
     values: dict[str, Any] = field(default_factory=dict)
 
+    def document(self) -> dict[str, Any]:
+        """Return what ``--json`` prints."""
+        return {
+            "title": self.title,
+            "machine": _machine(),
+            "versions": _versions(),
+            "notes": self.notes,
+            **self.values,
+        }
+
     def print(self, *, as_json: bool) -> None:
         """Print the report: Markdown, or JSON."""
         if as_json:
-            document = {"title": self.title, "machine": _machine(), "versions": _versions()}
-            document |= {"notes": self.notes, **self.values}
-            json.dump(document, sys.stdout, indent=2)
+            json.dump(self.document(), sys.stdout, indent=2)
             print()
             return
         print(f"{self.title}\n")

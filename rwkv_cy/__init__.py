@@ -68,6 +68,7 @@ _HOMES = {
 _ROOMS = frozenset(
     {
         "architectures",
+        "bench",
         "config",
         "convert",
         "dtypes",

@@ -19,7 +19,7 @@ from rwkv_cy.kernels.norm import layer_norm
 from rwkv_cy.loading import Loaded, load_parameters
 from rwkv_cy.model import CHUNK_TOKENS, Model, architecture_of
 from rwkv_cy.parameters import Parameter, as_parameter
-from rwkv_cy.runtime import resolve_num_threads
+from rwkv_cy.runtime import MemoryKind, resolve_num_threads
 from rwkv_cy.state import State
 from rwkv_cy.text import Generation, SamplingOptions, Tokenizer, generate
 
@@ -379,7 +379,7 @@ def load(
     path: str | os.PathLike[str],
     *,
     dtype: str | None = None,
-    mmap: bool = True,
+    memory: MemoryKind = "map",
     tokenizer: str | os.PathLike[str] | Tokenizer | None = None,
     rescale_layer: int | None = None,
 ) -> LanguageModel:
@@ -391,11 +391,13 @@ def load(
         A model file, a checkpoint (.pth, .safetensors, rwkv.cpp .bin), or a Hugging Face folder; recognised by
         content.
     dtype : {"f32", "f16", "bf16", "f64", "bf12", "q8", "q4"}, optional
-        Convert the matrices to this type in memory. None uses them as they are stored, straight from the
-        mapped file. ``"f64"`` computes in float64 throughout; ``"bf12"`` gives what ``"bf16"`` does, to the last
-        bit, in less memory.
-    mmap : bool, default True
-        Map the file into memory. False reads it, for file systems that cannot map.
+        Convert the matrices to this type in memory. None uses them as they are stored. ``"f64"`` computes in
+        float64 throughout; ``"bf12"`` gives what ``"bf16"`` does, to the last bit, in less memory.
+    memory : {"map", "resident"}, default "map"
+        ``"map"`` uses the matrices where they lie in the file: loading takes milliseconds, and processes share
+        the pages. What is converted, and all on a file system that cannot map, is read into memory.
+        ``"resident"`` reads everything into memory of the process, by several threads and in pages of 2 MiB where
+        the system has them. The file may then be cut, removed or unplugged; under a map it must stay whole.
     tokenizer : str, path-like or Tokenizer, optional
         Instead of the file's own: ``"bytes"``, ``"world"``, or a vocabulary file.
     rescale_layer : int, optional
@@ -415,5 +417,5 @@ def load(
         If the numbers have to be read into memory and there is too little of it.
     """
     return LanguageModel._of(
-        load_parameters(path, dtype=dtype, mmap=mmap, tokenizer=tokenizer, rescale_layer=rescale_layer)
+        load_parameters(path, dtype=dtype, memory=memory, tokenizer=tokenizer, rescale_layer=rescale_layer)
     )

@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from rwkv_cy.errors import ConfigError
 
 __all__ = [
+    "MEMORY_KINDS",
+    "MemoryKind",
     "available_cpus",
     "available_memory",
     "get_num_threads",
     "instruction_set_override",
+    "process_memory",
     "resolve_num_threads",
     "set_num_threads",
 ]
+
+#: Where the matrices of a loaded model lie: in the mapped file, or in memory of the process.
+MemoryKind = Literal["map", "resident"]
+MEMORY_KINDS: tuple[MemoryKind, ...] = ("map", "resident")
 
 #: More threads than this are a mistake in every case.
 MAX_THREADS = 1024
@@ -153,3 +161,13 @@ def available_memory(root: Path = Path("/sys/fs/cgroup"), meminfo: Path = Path("
     except (OSError, ValueError):
         pass
     return min(available) if available else None
+
+
+def process_memory(status: Path = Path("/proc/self/status")) -> tuple[int, int] | None:
+    """Return the bytes of memory that are this process's own, and those of mapped files; None where nobody tells."""
+    try:
+        pairs = (line.split()[:2] for line in status.read_text().splitlines() if line.startswith("Rss"))
+        sizes = {name: int(value) * 1024 for name, value in pairs}
+        return sizes["RssAnon:"], sizes["RssFile:"]
+    except (OSError, ValueError, KeyError):
+        return None

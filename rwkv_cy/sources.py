@@ -24,15 +24,13 @@ from rwkv_cy.storage import ModelFile, is_model_file, open_model
 __all__ = ["ArraySource", "open_source", "source_config", "source_fingerprint"]
 
 
-def open_source(path: str | os.PathLike[str], *, mmap: bool = True) -> ParameterSource:
+def open_source(path: str | os.PathLike[str]) -> ParameterSource:
     """Open a model file of any supported format, recognised by its content.
 
     Parameters
     ----------
     path : path-like
         A model file of ours, a checkpoint, or a folder of one.
-    mmap : bool, default True
-        Whether our own file may be mapped into memory; False reads it with positioned reads.
 
     Raises
     ------
@@ -43,7 +41,7 @@ def open_source(path: str | os.PathLike[str], *, mmap: bool = True) -> Parameter
     """
     path = Path(path)
     if not is_folder(path) and is_model_file(path):
-        return open_model(path, mmap=mmap)
+        return open_model(path)
     return open_checkpoint(path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import pytest
 import rwkv_cy
 from benchmarks.checkpoints import write_checkpoint
 from benchmarks.plain_numpy import PlainNumpy, read_float32
+from benchmarks.plots import by_precision, by_prompt
 from benchmarks.processes import anonymous_bytes, run
 from rwkv_cy.sources import open_source, source_config
 
@@ -77,3 +79,17 @@ def test_memory_of_a_process() -> None:
 def test_a_command_that_fails_ends_the_benchmark() -> None:
     with pytest.raises(SystemExit, match="exit code 3: no"):
         run(("/bin/sh", "-c", "echo no >&2; exit 3"))
+
+
+def test_what_the_plots_show() -> None:
+    def document(threads: int, seconds: float) -> dict[str, Any]:
+        jobs = {"decode": [seconds, 9.0, seconds], "prefill 8": [seconds / 4], "prefill 1": [seconds / 2]}
+        rows = [
+            {"label": "rwkv_cy", "dtype": "q8", "seconds": jobs},
+            {"label": "rwkv", "dtype": "f32", "seconds": jobs},
+        ]
+        return {"shape": "169m", "threads": threads, "rows": rows}
+
+    documents = [document(2, 0.25), document(1, 0.5)]
+    assert by_precision(documents) == {"169m": {2: {"q8": 4.0, "rwkv, f32": 4.0}, 1: {"q8": 2.0, "rwkv, f32": 2.0}}}
+    assert by_prompt(documents) == {"169m": {"q8": {1: 125.0, 8: 62.5}}}

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import numpy as np
 import pytest
 
 from checkpoints import numbers, write_small
-from rwkv_cy import loading
+from rwkv_cy import filling, loading
 from rwkv_cy.config import Config
 from rwkv_cy.convert import convert
 from rwkv_cy.dtypes import widen
@@ -31,11 +32,13 @@ from rwkv_cy.errors import (
     TokenError,
     TokenizerError,
 )
+from rwkv_cy.files import FileBytes
 from rwkv_cy.kernels import reference
 from rwkv_cy.language_model import LanguageModel, load
 from rwkv_cy.model import CHUNK_TOKENS
 from rwkv_cy.parameters import Parameter
 from rwkv_cy.perplexity import perplexity
+from rwkv_cy.runtime import MEMORY_KINDS
 from rwkv_cy.state import State
 from rwkv_cy.text import generate
 
@@ -201,8 +204,8 @@ def test_quantized_matrices_predict_nearly_as_well(
     assert usual != perplexity(quantized, heldout[:20_000]).perplexity < usual * limit
     convert(demo_checkpoint, tmp_path / "m.h5", dtype=dtype)
     expected, state = quantized.forward(list(heldout[:50]), logits="all")
-    for mmap in (True, False):
-        stored = load(tmp_path / "m.h5", mmap=mmap)
+    for memory in MEMORY_KINDS:
+        stored = load(tmp_path / "m.h5", memory=memory)
         logits, after = stored.forward(list(heldout[:50]), logits="all")
         assert logits.tobytes() == expected.tobytes()
         assert after == state
@@ -223,10 +226,59 @@ def test_nan_is_not_quantized(tmp_path: Path) -> None:
         load(path, dtype="q8")
 
 
-def test_without_a_map_the_same(demo: LanguageModel, demo_checkpoint: Path) -> None:
-    read = load(demo_checkpoint, mmap=False)
+def test_resident_the_same(demo: LanguageModel, demo_checkpoint: Path) -> None:
+    read = load(demo_checkpoint, memory="resident")
     assert (read.forward([72, 101])[0] == demo.forward([72, 101])[0]).all()
     assert read.parameters["head.weight"].array.flags.writeable
+
+
+@pytest.mark.parametrize("dtype", [None, "f32", "f64", "q8"])
+def test_resident_weights_lie_in_one_arena(
+    demo_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str | None
+) -> None:
+    """Aligned to cache lines, without overlap, and the same for each number of threads and size of pieces."""
+    convert(demo_checkpoint, tmp_path / "m.h5")
+    mapped = load(demo_checkpoint, dtype=dtype)
+    monkeypatch.setattr(filling, "_PIECE_BYTES", 1 << 12)
+    monkeypatch.setattr(filling, "_PIECE_ELEMENTS", 1 << 12)
+    for path, threads in ((demo_checkpoint, 1), (demo_checkpoint, 3), (tmp_path / "m.h5", 3)):
+        monkeypatch.setattr(loading, "get_num_threads", lambda threads=threads: threads)
+        resident = load(path, dtype=dtype, memory="resident")
+        spans = []
+        for name, parameter in resident.parameters.items():
+            assert parameter.array.tobytes() == mapped.parameters[name].array.tobytes()
+            assert parameter.array.ctypes.data % 64 == 0
+            spans.append((parameter.array.ctypes.data, parameter.array.nbytes))
+        assert all(at + size <= after for (at, size), (after, _) in pairwise(sorted(spans)))
+        assert spans[-1][0] + spans[-1][1] - spans[0][0] < sum(size for _, size in spans) + 64 * len(spans)
+        assert resident.forward([72, 101])[0].tobytes() == mapped.forward([72, 101])[0].tobytes()
+
+
+def test_a_file_system_that_cannot_map(demo: LanguageModel, demo_checkpoint: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(FileBytes, "view", lambda *span: None)
+    assert (load(demo_checkpoint).forward([72, 101])[0] == demo.forward([72, 101])[0]).all()
+
+
+def test_a_file_cut_while_it_is_read(demo_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error of a thread is the error of the call, whatever the others do meanwhile."""
+    path = tmp_path / "m.pth"
+    shutil.copy(demo_checkpoint, path)
+    monkeypatch.setattr(filling, "_PIECE_BYTES", 1 << 12)
+    monkeypatch.setattr(loading, "get_num_threads", lambda: 3)
+    check_memory = loading._check_memory
+
+    def cut(*arguments: Any) -> None:
+        check_memory(*arguments)
+        os.truncate(path, 1_000_000)
+
+    monkeypatch.setattr(loading, "_check_memory", cut)
+    with pytest.raises(FormatError, match=r"m\.pth: expected 2731579 bytes, got 1000000: the file was cut"):
+        load(path, memory="resident")
+
+
+def test_memory_of_no_kind(demo_checkpoint: Path) -> None:
+    with pytest.raises(ConfigError, match=r"load: expected memory 'map' or 'resident', got 'disk'"):
+        load(demo_checkpoint, memory="disk")  # type: ignore[arg-type]
 
 
 def test_rescaling_changes_little(demo: LanguageModel, demo_checkpoint: Path, heldout: bytes) -> None:
@@ -469,7 +521,7 @@ def test_a_file_cut_under_its_map(demo_checkpoint: Path, tmp_path: Path) -> None
         model.forward(1)
 
 
-@pytest.mark.parametrize("how", [{"mmap": False}, {"dtype": "f32"}])
+@pytest.mark.parametrize("how", [{"memory": "resident"}, {"dtype": "f32"}])
 def test_a_model_that_lies_in_memory_needs_its_file_no_more(
     demo_checkpoint: Path, tmp_path: Path, how: dict[str, Any]
 ) -> None:
@@ -509,6 +561,8 @@ def test_too_little_memory_is_said_before_loading(demo_checkpoint: Path, monkeyp
     monkeypatch.setattr(loading, "available_memory", lambda: 1 << 20)
     with pytest.raises(NotEnoughMemoryError, match=r"expected 5 MiB of memory for the parameters, there are 1 MiB"):
         load(demo_checkpoint, dtype="f32")
+    with pytest.raises(NotEnoughMemoryError, match=r"expected 3 MiB of memory for the parameters, there are 1 MiB"):
+        load(demo_checkpoint, memory="resident")
     load(demo_checkpoint)  # mapped: takes next to nothing
     monkeypatch.setattr(loading, "available_memory", lambda: None)
     load(demo_checkpoint, dtype="f32")

@@ -50,7 +50,7 @@ def parameters() -> dict[str, np.ndarray]:
 
 def stored(path: Path) -> dict[str, tuple[str, bytes]]:
     """The parameters of a model file: type and bytes."""
-    with open_model(path, mmap=False) as model:
+    with open_model(path) as model:
         found = {}
         for name in model.names():
             info = model.info(name)
@@ -125,7 +125,7 @@ def test_logits_are_those_of_bf16(demo_checkpoint: Path, tmp_path: Path) -> None
     expected, state = plain.forward(text, logits="all")
     for packed in (
         load(tmp_path / "m.h5"),
-        load(tmp_path / "m.h5", mmap=False),
+        load(tmp_path / "m.h5", memory="resident"),
         load(demo_checkpoint, dtype="bf12"),
     ):
         assert packed.parameters[HEAD].dtype == "bf12"
@@ -238,9 +238,9 @@ def test_bytes_that_no_writer_wrote(model: Path, tmp_path: Path, place: int, val
     old, new = (b'"crc32":%d}' % crc for crc in (entry.crc32, zlib.crc32(raw)))
     forge(model, lambda index: index.replace(old, new))
     where = rf"{KEY}: (bf12: )?{message}.*; convert the model again"
-    for mmap in (True, False):
+    for memory in ("map", "resident"):
         with pytest.raises(FormatError, match=where):
-            load(model, mmap=mmap)
+            load(model, memory=memory)
     with pytest.raises(FormatError, match=where):
         convert(model, tmp_path / "back.h5", dtype="bf16")
     assert any(message.split(",")[0].split("\\")[0] in problem for problem in verify_file(model).problems)

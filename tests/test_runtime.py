@@ -97,3 +97,12 @@ def test_available_memory(tmp_path: Path) -> None:
     (tmp_path / "memory.max").write_text("max\n")
     assert runtime.available_memory(tmp_path, meminfo) == 50 * 1024
     assert runtime.available_memory(tmp_path / "no", tmp_path / "no") is None
+
+
+def test_process_memory(tmp_path: Path) -> None:
+    status = tmp_path / "status"
+    status.write_text("Name:\tpython\nVmRSS:\t 12 kB\nRssAnon:\t       5 kB\nRssFile:\t 7 kB\nRssShmem:\t0 kB\n")
+    assert runtime.process_memory(status) == (5 * 1024, 7 * 1024)
+    status.write_text("Name:\tpython\n")
+    assert runtime.process_memory(status) is None
+    assert runtime.process_memory(tmp_path / "no") is None

@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ TWICE = (
 
 
 def stored(path: Path, name: str) -> tuple[str, np.ndarray]:
-    with open_model(path, mmap=False) as model:
+    with open_model(path) as model:
         info = model.info(name)
         array = np.empty(info.nbytes, np.uint8).view(array_dtype(info.dtype))
         model.read_into(name, array)
@@ -171,12 +172,12 @@ def test_matrices_of_many_blocks_are_whole(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", QUANTIZED_TYPES)
-@pytest.mark.parametrize("mmap", [True, False])
+@pytest.mark.parametrize("memory", ["map", "resident"])
 def test_a_quantized_file_computes_what_one_quantized_at_load_does(
-    demo_checkpoint: Path, tmp_path: Path, dtype: str, mmap: bool
+    demo_checkpoint: Path, tmp_path: Path, dtype: str, memory: Literal["map", "resident"]
 ) -> None:
     convert(demo_checkpoint, tmp_path / "q", dtype=dtype)
-    stored_model, loaded = load(tmp_path / "q", mmap=mmap), load(demo_checkpoint, dtype=dtype)
+    stored_model, loaded = load(tmp_path / "q", memory=memory), load(demo_checkpoint, dtype=dtype)
     found, expected = stored_model.forward([10, 20, 30])[0], loaded.forward([10, 20, 30])[0]
     np.testing.assert_array_equal(found, expected)
 

@@ -7,10 +7,12 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from rwkv_cy.runtime import MEMORY_KINDS
+
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-__all__ = ["DTYPES", "PACKED_DTYPE", "QUANTIZED_DTYPES", "common_options", "integer", "real"]
+__all__ = ["DTYPES", "PACKED_DTYPE", "QUANTIZED_DTYPES", "add_memory_option", "common_options", "integer", "real"]
 
 #: The names in rwkv_cy.dtypes.STORAGE_TYPES, PACKED and QUANTIZED_TYPES, which stand beside NumPy's types there.
 DTYPES = ("f64", "f32", "f16", "bf16")
@@ -58,3 +60,13 @@ def common_options() -> argparse.ArgumentParser:
         "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
     )
     return parser
+
+
+def add_memory_option(parser: argparse.ArgumentParser) -> None:
+    """Add ``--memory``, as :func:`rwkv_cy.load` has it."""
+    parser.add_argument(
+        "--memory",
+        choices=MEMORY_KINDS,
+        default="map",
+        help="use the weights where they lie in the file, or read them into memory first (default: map)",
+    )

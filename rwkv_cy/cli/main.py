@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import rwkv_cy
-from rwkv_cy.cli import convert, exit_codes, generate, info, inspect, output, perplexity, quantize, verify
+from rwkv_cy.cli import bench, convert, exit_codes, generate, info, inspect, output, perplexity, quantize, verify
 from rwkv_cy.cli.arguments import common_options
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.signals import ended_by_signals
@@ -18,7 +18,7 @@ from rwkv_cy.errors import RWKVError, StorageError
 
 __all__ = ["main"]
 
-_COMMANDS = (convert, quantize, inspect, verify, generate, perplexity, info)
+_COMMANDS = (convert, quantize, inspect, verify, generate, perplexity, bench, info)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rwkv_cy import runtime
-from rwkv_cy.cli.arguments import common_options, integer
+from rwkv_cy.cli.arguments import add_memory_option, common_options, integer
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import print_fields, print_json
 from rwkv_cy.errors import TokenizerError
@@ -35,6 +35,7 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument(
         "--threads", type=integer(1, runtime.MAX_THREADS), metavar="N", help="threads to use (default: one a core)"
     )
+    add_memory_option(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_run)
 
@@ -46,7 +47,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     with os_errors(arguments.text, "read"):
         text = arguments.text.read_bytes()
-    model = load(arguments.model, dtype=arguments.dtype, tokenizer=arguments.tokenizer)
+    model = load(arguments.model, dtype=arguments.dtype, memory=arguments.memory, tokenizer=arguments.tokenizer)
     if model.tokenizer is None:
         raise TokenizerError(
             f"{arguments.model}: expected a model with its tokenizer, got one without; name it with --tokenizer"

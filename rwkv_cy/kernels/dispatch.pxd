@@ -1,5 +1,7 @@
 """C kernels for Cython: types, and every driver by name."""
 
+from libc.stdint cimport uint64_t
+
 cdef extern from "rk.h" nogil:
     enum:
         RK_F32
@@ -19,6 +21,11 @@ cdef extern from "rk.h" nogil:
         int transposed
         Py_ssize_t escapes
 
+    ctypedef struct rk_piece:
+        const void *data
+        Py_ssize_t bytes
+        uint64_t sum
+
     ctypedef struct rk_product:
         const rk_matrix *m
         const void *x
@@ -29,6 +36,7 @@ cdef extern from "rk.h" nogil:
 
 cdef const rk_ops *active_ops(bint double_precision) except NULL
 
+cdef int read_pieces(rk_piece *pieces, Py_ssize_t count, int num_threads) except -1
 cdef void quantize(const float *w, Py_ssize_t rows, Py_ssize_t cols, int dtype, void *out) noexcept nogil
 cdef void dequantize(const void *packed, Py_ssize_t rows, Py_ssize_t cols, int dtype, float *w) noexcept nogil
 cdef void bf12_count(const unsigned short *words, Py_ssize_t n, long long *counts) noexcept nogil

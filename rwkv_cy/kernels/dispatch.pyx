@@ -12,6 +12,7 @@ cdef extern from "rk.h" nogil:
         rk_ops f32
         rk_ops f64
 
+    void rk_read(const rk_table *, rk_piece *, Py_ssize_t, int)
     const rk_table *rk_available(int i)
     const char *rk_built(int i)
     void rk_quantize(const float *, Py_ssize_t, Py_ssize_t, int, void *)
@@ -100,6 +101,14 @@ cdef const rk_ops *active_ops(bint double_precision) except NULL:
     if _active == NULL:
         select_instruction_set()
     return &_active.f64 if double_precision else &_active.f32
+
+
+cdef int read_pieces(rk_piece *pieces, Py_ssize_t count, int num_threads) except -1:
+    if _active == NULL:
+        select_instruction_set()
+    with nogil:
+        rk_read(_active, pieces, count, num_threads)
+    return 0
 
 
 cdef void quantize(const float *w, Py_ssize_t rows, Py_ssize_t cols, int dtype, void *out) noexcept nogil:

@@ -49,16 +49,13 @@ def is_model_file(path: str | os.PathLike[str]) -> bool:
         return False
 
 
-def open_model(path: str | os.PathLike[str], *, mmap: bool = True) -> ModelFile:
+def open_model(path: str | os.PathLike[str]) -> ModelFile:
     """Open a model file; nothing of its data is read.
 
     Parameters
     ----------
     path : path-like
         The file.
-    mmap : bool
-        Whether :meth:`ModelFile.view` may map the file. Without it, and on a file system that cannot map, views are
-        None, and :meth:`ModelFile.read_into` reads.
 
     Raises
     ------
@@ -69,7 +66,7 @@ def open_model(path: str | os.PathLike[str], *, mmap: bool = True) -> ModelFile:
     StorageError
         If the operating system refuses it.
     """
-    return ModelFile(Path(path), mmap=mmap)
+    return ModelFile(Path(path))
 
 
 class ModelFile:
@@ -83,10 +80,9 @@ class ModelFile:
     header : ModelHeader
     """
 
-    def __init__(self, path: Path, *, mmap: bool) -> None:
+    def __init__(self, path: Path) -> None:
         self.path = path
         self.format = "hdf5"
-        self._mmap = mmap
         self._sealed = SealedFile(path, MODEL_KIND)
         try:
             data = b""
@@ -141,12 +137,11 @@ class ModelFile:
     def view(self, name: str) -> npt.NDArray[Any] | None:
         """Return the parameter as a read-only array over the file's memory map.
 
-        A quantized matrix as its packed blocks, bf12 as its bytes, a transposed one as (columns, rows). None without
-        a map, and for a parameter that is misaligned for its type: one of less than 512 bytes may be.
+        A quantized matrix as its packed blocks, bf12 as its bytes, a transposed one as (columns, rows). None on a file
+        system that cannot map, and for a parameter that is misaligned for its type: one of less than 512 bytes may be.
         """
         entry = self._entries[name]
-        misaligned = entry.spec.dtype in QUANTIZED_TYPES and entry.offset % _STEP_ALIGNMENT
-        if not self._mmap or misaligned:
+        if entry.spec.dtype in QUANTIZED_TYPES and entry.offset % _STEP_ALIGNMENT:
             return None
         return self._sealed.file.view(entry.offset, array_dtype(entry.spec.dtype), entry.spec.shape)
 

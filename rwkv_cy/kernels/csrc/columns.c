@@ -5,43 +5,36 @@ static ptrdiff_t round_up(ptrdiff_t n, ptrdiff_t unit) { return (n + unit - 1) /
 
 static size_t weight_bytes(const rk_matrix *m) { return m->dtype == RK_F64 ? 8 : m->dtype == RK_F32 ? 4 : 2; }
 
-static ptrdiff_t list_items(ptrdiff_t cols) { return round_up(cols + RK_NONZERO_PADDING, 16); }
-
 typedef struct {
     const rk_ops *ops;
-    size_t itemsize;
     const rk_matrix *m;
-    const char *x;
-    char *y;
-    ptrdiff_t tokens;
-    const int32_t *lists;
-    ptrdiff_t counts[RK_PACK_TOKENS];
-} few;
+    const void *x;
+    void *sums;
+} one_token;
 
-static void tiles_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+static void lanes_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
 {
-    few *f = context;
+    one_token *one = context;
     (void)thread;
-    for (ptrdiff_t t = 0; t < f->tokens; t++)
-        f->ops->columns(f->m, f->x + (size_t)(t * f->m->cols) * f->itemsize, f->lists + t * list_items(f->m->cols),
-                        f->counts[t], f->y + (size_t)(t * f->m->rows) * f->itemsize, begin, end);
+    one->ops->columns(one->m, one->x, one->sums, begin, end);
 }
 
-size_t rk_columns_scratch(ptrdiff_t cols, ptrdiff_t tokens)
+size_t rk_columns_scratch(const rk_ops *ops, size_t itemsize, const rk_matrix *m)
 {
-    return (size_t)(list_items(cols) * tokens) * sizeof(int32_t);
+    return (size_t)round_up(ops->lanes * m->rows * (ptrdiff_t)itemsize, 64);
 }
 
 void rk_columns(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y,
                 void *scratch, int threads)
 {
-    few f = {.ops = ops, .itemsize = itemsize, .m = m, .x = x, .y = y, .tokens = tokens, .lists = scratch};
-    for (ptrdiff_t t = 0; t < tokens; t++)
-        f.counts[t] = ops->list_nonzero(f.x + (size_t)(t * m->cols) * itemsize, m->dtype, m->cols,
-                                        (int32_t *)scratch + t * list_items(m->cols));
-    ptrdiff_t tiles = (m->rows + ops->tile_rows - 1) / ops->tile_rows;
-    /* Two tiles at a time read longer parts of a column; one at a time is shared more evenly. */
-    rk_parallel(tiles, threads == 1 || tiles >= 8 * (ptrdiff_t)threads ? 2 : 1, threads, tiles_piece, &f);
+    /* A matrix that is read in less time than it takes to wake a thread is not shared. */
+    ptrdiff_t bytes = m->rows * m->cols * (ptrdiff_t)weight_bytes(m);
+    ptrdiff_t grain = bytes < ops->lanes * RK_LANE_BYTES ? ops->lanes : 1;
+    for (ptrdiff_t t = 0; t < tokens; t++) {
+        one_token one = {ops, m, (const char *)x + (size_t)(t * m->cols) * itemsize, scratch};
+        rk_parallel(ops->lanes, grain, threads, lanes_piece, &one);
+        ops->add_lanes(m, scratch, (char *)y + (size_t)(t * m->rows) * itemsize);
+    }
 }
 
 ptrdiff_t rk_strips(const rk_matrix *m) { return (m->rows + RK_STRIP_ROWS - 1) / RK_STRIP_ROWS; }

@@ -4,13 +4,13 @@
 
 #include "rk.h"
 
-/* Entries behind a list of nonzero inputs: so far ahead are weights asked for. */
-#define RK_NONZERO_PADDING 16
+/* Of one lane's columns; with fewer, one thread takes them all. */
+#define RK_LANE_BYTES ((ptrdiff_t)8 << 10)
 /* Rows that are transposed together for `panels`: whole panels on every instruction set. */
 #define RK_STRIP_ROWS 48
 
 /* Fewer than RK_PACK_TOKENS tokens, by their nonzero inputs; the scratch that it takes. */
-size_t rk_columns_scratch(ptrdiff_t cols, ptrdiff_t tokens);
+size_t rk_columns_scratch(const rk_ops *ops, size_t itemsize, const rk_matrix *m);
 void rk_columns(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y,
                 void *scratch, int threads);
 

@@ -2,100 +2,108 @@
  *
  * An input that is zero costs nothing: its column is not read. The sum is that of matrix_body.h, bit for bit: for
  * each output, lane l accumulates the columns l, l + LANES, l + 2 LANES, ... one after the other, and the lanes are
- * added in the same tree. Here a vector holds one lane of LANES outputs. What a zero input would have added to a sum
- * of finite numbers is a zero, which changes nothing but the sign of a zero; so that this cannot be seen either, sums
- * that are zero are positive everywhere (rk_sum_*, and below). */
+ * added in the same tree. Here each lane has a row of sums, one for every output, and the threads share the lanes: whole
+ * columns are read, in one piece each. What a zero input would have added to a sum of finite numbers is a zero, which
+ * changes nothing but the sign of a zero; so that this cannot be seen either, sums that are zero are positive
+ * everywhere (rk_sum_*, and below). */
 
 #define LANES ((ptrdiff_t)(sizeof(VEC) / sizeof(REAL)))
 #define FN(name) RK_CAT(name, SUFFIX)
 
-/* Vectors of outputs that are computed together: a tile's sums stay in registers, two tiles' as well where there are
- * thirty-two, and a column's part of a kilobyte is long enough for the CPU's own prefetching. */
-enum { FN(tile_vectors) = 8 };
+enum { FN(together) = 4 }; /* columns that share one reading and one writing of the sums */
 
-/* The inputs of one token that are not zero, and the last one again behind them. Within a lane they ascend. Lane by
- * lane, sums stay in registers; 16-bit columns are so short that it is better to meet them as they lie. */
-static ptrdiff_t FN(list_nonzero)(const void *x_, int dtype, ptrdiff_t cols, int32_t *list)
+/* Columns of nonzero inputs, and the inputs. */
+typedef struct {
+    const char *column[FN(together)];
+    REAL x[FN(together)];
+    int count;
+} FN(inputs);
+
+/* The next nonzero inputs of a lane from column *k on, which moves behind them. */
+static inline FN(inputs) FN(next_inputs)(const rk_matrix *m, size_t stride, const REAL *x, ptrdiff_t *k)
 {
-    const REAL *x = x_;
-    const ptrdiff_t step = FN(weight_bytes)(dtype) == 2 ? 1 : LANES;
-    ptrdiff_t count = 0;
-    for (ptrdiff_t begin = 0; begin < step; begin++) {
-        for (ptrdiff_t k = begin; k < cols; k += step) {
-            list[count] = (int32_t)k;
-            count += x[k] != 0; /* NaN is not zero */
-        }
+    FN(inputs) found = {.count = 0};
+    for (; *k < m->cols && found.count < FN(together); *k += LANES) {
+        if (x[*k] == 0) continue; /* NaN is not zero */
+        found.column[found.count] = (const char *)m->data + (size_t)*k * stride;
+        found.x[found.count++] = x[*k];
     }
-    for (ptrdiff_t i = 0; i < RK_NONZERO_PADDING; i++) list[count + i] = count > 0 ? list[count - 1] : 0;
-    return count;
+    return found;
 }
 
-/* `width` outputs from `first` on: a constant after inlining, except at the end of the matrix. */
-static inline __attribute__((always_inline)) void FN(column_tile)(const rk_matrix *m, int dtype, const REAL *x,
-                                                                  const int32_t *list, ptrdiff_t count,
-                                                                  ptrdiff_t first, ptrdiff_t width, REAL *y)
+/* sums += columns * x: `count` columns (a constant after inlining), while those of `next` are asked for. */
+static inline __attribute__((always_inline)) void FN(add_columns)(const FN(inputs) *now, const FN(inputs) *next,
+                                                                  int dtype, const int count, ptrdiff_t rows,
+                                                                  REAL *sums)
 {
     const size_t itemsize = FN(weight_bytes)(dtype);
-    const size_t stride = (size_t)m->rows * itemsize;
-    const ptrdiff_t vectors = width / LANES, left = width % LANES;
-    const char *data = (const char *)m->data + (size_t)first * itemsize;
-    /* Nobody but this list knows which columns come next. Asking for the first lines of a long one is enough for the
-     * CPU to go on by itself; 16-bit ones are too short for that. */
-    const size_t asked = itemsize == 2 ? (size_t)width * 2 : 128;
-    VEC sums[sizeof(VEC) / sizeof(REAL)][2 * FN(tile_vectors)]; /* [lane of the sum][vector of outputs] */
-    memset(sums, 0, sizeof sums);
-    for (ptrdiff_t n = 0; n < count;) {
-        const ptrdiff_t lane = list[n] % LANES;
-        VEC sum[2 * FN(tile_vectors)];
-        memcpy(sum, sums[lane], (size_t)(vectors + (left > 0)) * sizeof(VEC));
-        for (; n < count && list[n] % LANES == lane; n++) {
-            const char *column = data + (size_t)list[n] * stride;
-            const char *coming = data + (size_t)list[n + RK_NONZERO_PADDING] * stride;
-            VEC xk = x[list[n]] - (VEC){0};
-            for (size_t byte = 0; byte < asked; byte += 64) __builtin_prefetch(coming + byte);
-            __builtin_prefetch(coming + asked - 1); /* one line more, where they do not begin with one */
-            for (ptrdiff_t v = 0; v < vectors; v++)
-                sum[v] = VEC_FMA(FN(weights)(column, dtype, v * LANES), xk, sum[v]);
-            if (left)
-                sum[vectors] = VEC_FMA(FN(weights_part)(column, dtype, vectors * LANES, left), xk, sum[vectors]);
+    const ptrdiff_t line = 64 / (ptrdiff_t)itemsize;
+    VEC x[FN(together)];
+    for (int i = 0; i < count; i++) x[i] = now->x[i] - (VEC){0};
+    ptrdiff_t r = 0;
+    for (; r + line <= rows; r += line) {
+        for (int i = 0; i < next->count; i++) __builtin_prefetch(next->column[i] + (size_t)r * itemsize);
+        for (ptrdiff_t at = r; at < r + line; at += LANES) {
+            VEC sum = FN(load)(sums + at);
+            for (int i = 0; i < count; i++) sum = VEC_FMA(FN(weights)(now->column[i], dtype, at), x[i], sum);
+            memcpy(sums + at, &sum, sizeof sum);
         }
-        memcpy(sums[lane], sum, (size_t)(vectors + (left > 0)) * sizeof(VEC));
     }
-    for (ptrdiff_t v = 0; v < vectors + (left > 0); v++) {
-        for (ptrdiff_t half = LANES / 2; half > 0; half /= 2)
-            for (ptrdiff_t lane = 0; lane < half; lane++) sums[lane][v] += sums[lane + half][v];
-        VEC result = (sums[0][v] + (REAL)0) * (REAL)m->scale;
-        memcpy(y + first + v * LANES, &result, (size_t)(v < vectors ? LANES : left) * sizeof(REAL));
+    for (; r < rows; r += LANES) {
+        ptrdiff_t left = rows - r < LANES ? rows - r : LANES;
+        VEC sum = FN(load_part)(sums + r, left);
+        for (int i = 0; i < count; i++) sum = VEC_FMA(FN(weights_part)(now->column[i], dtype, r, left), x[i], sum);
+        memcpy(sums + r, &sum, (size_t)left * sizeof(REAL));
     }
 }
 
 static inline __attribute__((always_inline)) void FN(columns_of)(const rk_matrix *m, int dtype, const REAL *x,
-                                                                 const int32_t *list, ptrdiff_t count, REAL *y,
-                                                                 ptrdiff_t begin, ptrdiff_t end)
+                                                                 REAL *sums, ptrdiff_t begin, ptrdiff_t end)
 {
-    const ptrdiff_t tile = FN(tile_vectors) * LANES;
-    const ptrdiff_t last = end * tile < m->rows ? end * tile : m->rows;
-    ptrdiff_t first = begin * tile;
-    for (; last - first >= 2 * tile; first += 2 * tile)
-        FN(column_tile)(m, dtype, x, list, count, first, 2 * tile, y);
-    if (last - first >= tile) {
-        FN(column_tile)(m, dtype, x, list, count, first, tile, y);
-        first += tile;
+    const size_t stride = (size_t)m->rows * FN(weight_bytes)(dtype);
+    for (ptrdiff_t lane = begin; lane < end; lane++) {
+        REAL *own = sums + lane * m->rows;
+        ptrdiff_t k = lane;
+        memset(own, 0, (size_t)m->rows * sizeof(REAL));
+        FN(inputs) now = FN(next_inputs)(m, stride, x, &k);
+        while (now.count > 0) {
+            FN(inputs) next = FN(next_inputs)(m, stride, x, &k);
+            switch (now.count) {
+            case 4: FN(add_columns)(&now, &next, dtype, 4, m->rows, own); break;
+            case 3: FN(add_columns)(&now, &next, dtype, 3, m->rows, own); break;
+            case 2: FN(add_columns)(&now, &next, dtype, 2, m->rows, own); break;
+            default: FN(add_columns)(&now, &next, dtype, 1, m->rows, own); break;
+            }
+            now = next;
+        }
     }
-    if (last > first) FN(column_tile)(m, dtype, x, list, count, first, last - first, y);
 }
 
-static void FN(columns)(const rk_matrix *m, const void *x, const int32_t *list, ptrdiff_t count, void *y,
-                        ptrdiff_t begin, ptrdiff_t end)
+static void FN(columns)(const rk_matrix *m, const void *x, void *sums, ptrdiff_t begin, ptrdiff_t end)
 {
     switch (m->dtype) {
 #if RK_IS_F32
-    case RK_F16: FN(columns_of)(m, RK_F16, x, list, count, y, begin, end); return;
-    case RK_BF16: FN(columns_of)(m, RK_BF16, x, list, count, y, begin, end); return;
-    default: FN(columns_of)(m, RK_F32, x, list, count, y, begin, end); return;
+    case RK_F16: FN(columns_of)(m, RK_F16, x, sums, begin, end); return;
+    case RK_BF16: FN(columns_of)(m, RK_BF16, x, sums, begin, end); return;
+    default: FN(columns_of)(m, RK_F32, x, sums, begin, end); return;
 #else
-    default: FN(columns_of)(m, RK_F64, x, list, count, y, begin, end); return;
+    default: FN(columns_of)(m, RK_F64, x, sums, begin, end); return;
 #endif
+    }
+}
+
+static void FN(add_lanes)(const rk_matrix *m, const void *sums_, void *y_)
+{
+    const REAL *sums = sums_;
+    REAL *y = y_;
+    for (ptrdiff_t r = 0; r < m->rows; r += LANES) {
+        ptrdiff_t left = m->rows - r < LANES ? m->rows - r : LANES;
+        VEC sum[sizeof(VEC) / sizeof(REAL)];
+        for (ptrdiff_t lane = 0; lane < LANES; lane++) sum[lane] = FN(load_part)(sums + lane * m->rows + r, left);
+        for (ptrdiff_t half = LANES / 2; half > 0; half /= 2)
+            for (ptrdiff_t lane = 0; lane < half; lane++) sum[lane] += sum[lane + half];
+        VEC result = (sum[0] + (REAL)0) * (REAL)m->scale;
+        memcpy(y + r, &result, (size_t)left * sizeof(REAL));
     }
 }
 

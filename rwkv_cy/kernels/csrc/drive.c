@@ -136,7 +136,7 @@ size_t rk_matmul_scratch(const rk_ops *ops, size_t itemsize, const rk_matrix *m,
 {
     if (is_quantized(m))
         return (size_t)round_up(tokens * rk_q_blocks(m->dtype, m->cols) * rk_x_bytes(m->dtype), 64);
-    if (tokens < RK_PACK_TOKENS) return m->transposed ? rk_columns_scratch(m->cols, tokens) : 0;
+    if (tokens < RK_PACK_TOKENS) return m->transposed ? rk_columns_scratch(ops, itemsize, m) : 0;
     return packed_bytes(ops, itemsize, tokens, m->cols) +
            (size_t)threads * thread_scratch(ops, itemsize, tokens, m);
 }

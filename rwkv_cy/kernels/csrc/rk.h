@@ -41,13 +41,10 @@ typedef struct {
     void (*panels)(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy,
                    ptrdiff_t begin, ptrdiff_t end, void *scratch);
 
-    /* For transposed matrices: list the inputs of one token that are not zero, in the order in which weights of `dtype`
-     * are best read, and return how many there are; the same product as `rows` for tiles begin..end of that token, of
-     * tile_rows outputs each (columns.h). */
-    ptrdiff_t tile_rows;
-    ptrdiff_t (*list_nonzero)(const void *x, int dtype, ptrdiff_t cols, int32_t *list);
-    void (*columns)(const rk_matrix *m, const void *x, const int32_t *list, ptrdiff_t count, void *y, ptrdiff_t begin,
-                    ptrdiff_t end);
+    /* For transposed matrices and one token, the same product as `rows` (columns_body.h): sums [lane][rows] of lanes
+     * begin..end, then the lanes' sums added into y. */
+    void (*columns)(const rk_matrix *m, const void *x, void *sums, ptrdiff_t begin, ptrdiff_t end);
+    void (*add_lanes)(const rk_matrix *m, const void *sums, void *y);
 
     /* For quantized matrices, NULL where activations are double: lay tokens begin..end of x [tokens, cols] out for
      * `groups`, and the same product for groups begin..end of sixteen rows (quant.h). */
@@ -79,6 +76,8 @@ typedef struct {
 typedef struct {
     const char *name;
     rk_ops f32, f64;
+    /* The sum of so many bytes as 64-bit words: what reading alone takes. */
+    uint64_t (*sum_words)(const void *data, ptrdiff_t bytes);
 } rk_table;
 
 extern const rk_table rk_table_portable;
@@ -125,6 +124,16 @@ void rk_bf12_unpack(const uint8_t *table, const uint8_t *chunks, ptrdiff_t rows,
 /* out[c * out_stride + r] = in[r * in_stride + c], items of 2, 4 or 8 bytes; strides in items (transpose.c). */
 void rk_transpose(const void *in, size_t itemsize, size_t rows, size_t cols, size_t in_stride, void *out,
                   size_t out_stride);
+
+/* A stretch of memory, and the sum of its words (stream.c). */
+typedef struct {
+    const void *data;
+    ptrdiff_t bytes;
+    uint64_t sum;
+} rk_piece;
+
+/* Set the sum of each piece: every byte is read once, the pieces shared among threads. */
+void rk_read(const rk_table *table, rk_piece *pieces, ptrdiff_t count, int threads);
 
 /* One product of rk_matmul: y[t, r] = scale * sum_k m[r, k] * x[t, k]. */
 typedef struct {

@@ -55,13 +55,14 @@ static void bf12_pack_rows(const rk_matrix *m, ptrdiff_t first, float *packed);
 #define QG_f64 NULL
 #define Q_(name) RK_CAT(quant, name)
 #include "quant_body.h"
+#include "stream_body.h"
 
 #define RK_OPS(suffix, type)                                                                            \
     {                                                                                                   \
         .lanes = RK_VECTOR_BYTES / sizeof(type), .panel_rows = RK_PANEL_ROWS,                           \
         .panel_tokens = RK_PANEL_TOKENS, .rows = rows_##suffix, .pack_tokens = pack_tokens_##suffix,    \
-        .panels = panels_##suffix, .list_nonzero = list_nonzero_##suffix, .columns = columns_##suffix,  \
-        .tile_rows = tile_vectors_##suffix * (RK_VECTOR_BYTES / (ptrdiff_t)sizeof(type)), .layer_norm = layer_norm_##suffix,                                   \
+        .panels = panels_##suffix, .columns = columns_##suffix, .add_lanes = add_lanes_##suffix,        \
+        .layer_norm = layer_norm_##suffix,                                                              \
         .token_shift = token_shift_##suffix, .wkv4 = wkv4_##suffix,                                     \
         .relu_squared = relu_squared_##suffix, .add_gated = add_gated_##suffix, .add = add_##suffix,    \
         .multiply = multiply_##suffix, .quantize_tokens = QT_##suffix, .groups = QG_##suffix,           \
@@ -72,4 +73,5 @@ const rk_table RK_CAT(rk_table, RK_NAME) = {
     .name = RK_STR(RK_NAME),
     .f32 = RK_OPS(f32, float),
     .f64 = RK_OPS(f64, double),
+    .sum_words = sum_words,
 };

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from cli.conftest import Run
+
+SHORT = ("--prefill", 3, "--decode", 2, "--rounds", 2)
+
+
+def test_json(run: Run, demo_checkpoint: Path) -> None:
+    result = run(
+        "bench", demo_checkpoint, "--threads", "1,2", "--memory", "resident", "--dtype", "q8", "--json", *SHORT
+    )
+    assert (result.code, result.err) == (0, "")
+    values = json.loads(result.out)
+    assert set(values) == {
+        "path",
+        "architecture",
+        "parameters",
+        "dtypes",
+        "memory",
+        "instruction_set",
+        "weight_bytes",
+        "load_seconds",
+        "anonymous_bytes",
+        "file_bytes",
+        "prefill_tokens",
+        "decode_tokens",
+        "rounds",
+        "results",
+    }
+    assert (values["dtypes"], values["memory"], values["rounds"]) == (["q8"], "resident", 2)
+    assert [found["threads"] for found in values["results"]] == [1, 2]
+    for found in values["results"]:
+        assert set(found) == {"threads", "decode", "prefill", "read", "share"}
+        assert set(found["share"]) == {"median", "lowest", "highest"}
+
+
+def test_lines(run: Run, demo_checkpoint: Path) -> None:
+    result = run("bench", demo_checkpoint, "--threads", "2", *SHORT)
+    assert result.code == 0
+    names = [line[:27].strip() for line in result.out.splitlines()]
+    assert names[:4] == ["model", "matrices", "kernels", "loaded in"]
+    assert names[-4:] == [
+        "2 threads: decode",
+        "2 threads: prefill 3",
+        "2 threads: reading alone",
+        "2 threads: decode reaches",
+    ]
+    assert "rwkv4, 1,352,448 parameters" in result.out
+    assert "bf16, map, 2.6 MB read a token" in result.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--threads", "0"), "argument --threads: expected a whole number from 1 to 1024, got '0'"),
+        (("--threads", "1,x"), "argument --threads: expected a whole number from 1 to 1024, got 'x'"),
+        (("--threads", "2,2"), "argument --threads: expected each number of threads once, got '2,2'"),
+        (("--prefill", "0"), "argument --prefill: expected a whole number from 1, got '0'"),
+        (("--rounds", "-1"), "argument --rounds: expected a whole number from 1, got '-1'"),
+        (("--memory", "disk"), "argument --memory: invalid choice: 'disk'"),
+    ],
+)
+def test_nonsense_is_an_error_of_usage(
+    run: Run, demo_checkpoint: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    result = run("bench", demo_checkpoint, *arguments)
+    assert result.code == 2
+    assert message in result.err
+
+
+def test_hours_of_computing_are_refused(run: Run, demo_checkpoint: Path) -> None:
+    result = run("bench", demo_checkpoint, "--rounds", "1001")
+    assert result.code == 1
+    assert "rounds: expected a number from 1 to 1000, got 1001" in result.err
+
+
+def test_a_file_that_is_not_there(run: Run, tmp_path: Path) -> None:
+    result = run("bench", tmp_path / "none")
+    assert result.code == 3
+    assert "none: cannot open it" in result.err
+
+
+@pytest.mark.parametrize("command", [("generate", "--prompt", "In"), ("perplexity",)])
+def test_memory_where_models_run(run: Run, demo_checkpoint: Path, tmp_path: Path, command: tuple[str, ...]) -> None:
+    name, *rest = command
+    text = tmp_path / "text"
+    text.write_bytes(b"In the beginning")
+    more = [text] if name == "perplexity" else ["--max-tokens", 8, "--seed", 1]
+    outputs = {run(name, demo_checkpoint, *rest, *more, "--memory", memory).out for memory in ("map", "resident")}
+    assert len(outputs) == 1
+    assert outputs != {""}
