@@ -22,7 +22,7 @@ from rwkv_cy import Config
 from rwkv_cy.architectures import ARCHITECTURES
 from rwkv_cy.arena import Arena
 from rwkv_cy.bench import Measurement
-from rwkv_cy.dtypes import GROUP_ROWS, QUANTIZED_TYPES, storage_type
+from rwkv_cy.dtypes import GROUP_ROWS, MATRIX_TYPES, PACKED, QUANTIZED_TYPES, storage_type
 from rwkv_cy.kernels.stream import Stream
 from rwkv_cy.language_model import load
 from rwkv_cy.runtime import MEMORY_KINDS, MemoryKind
@@ -137,7 +137,7 @@ def bytes_per_weight(dtype: str) -> float:
     if dtype in QUANTIZED_TYPES:
         quantized = QUANTIZED_TYPES[dtype]
         return quantized.block_bytes / (quantized.columns * GROUP_ROWS)
-    return storage_type(dtype).itemsize
+    return 1.5 if dtype == PACKED else storage_type(dtype).itemsize
 
 
 def weights(config: Config) -> dict[str, float]:
@@ -200,7 +200,7 @@ def report_of(shape: str, threads: int, rounds: int, found: dict[Row, Found], fl
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_speed", description=__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="169m")
-    parser.add_argument("--dtypes", nargs="+", choices=(*DTYPES, *QUANTIZED_TYPES), default=(*DTYPES, *QUANTIZED_TYPES))
+    parser.add_argument("--dtypes", nargs="+", choices=(*DTYPES, *MATRIX_TYPES), default=(*DTYPES, *MATRIX_TYPES))
     parser.add_argument("--threads", nargs="+", type=int, default=(1, 2))
     parser.add_argument("--prompts", nargs="+", type=int, default=(128, 512), help="lengths of prompts")
     parser.add_argument("--rounds", type=int, default=5)

@@ -84,7 +84,7 @@ class TurnedReader:
         self._memory = np.empty(0, np.uint8)  # of every strip: new memory costs as much as the reading
         self._info: TensorInfo | None = None
         self._first = 0  # column of the array that the strip begins with
-        self._strip = np.empty((0, 0))
+        self._strip: npt.NDArray[Any] = np.empty((0, 0))
 
     def read_into(self, info: TensorInfo, buffer: npt.NDArray[Any], start: int) -> None:
         """Fill `buffer` (1-D) with the elements from `start` on of a matrix, in C order of the array's transpose."""

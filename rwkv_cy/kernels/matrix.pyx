@@ -2,17 +2,19 @@
 
 import numpy as np
 
-from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES, widen
+from rwkv_cy.dtypes import PACKED, QUANTIZED_TYPES, STORAGE_TYPES, packed_nbytes, widen
 from rwkv_cy.errors import KernelError
+from rwkv_cy.kernels.packed import HEAD_BYTES, stored_escapes, unpack_matrix
 
 from cython cimport floating
 
 from rwkv_cy.kernels.dispatch cimport (
-    RK_BF16, RK_F16, RK_F32, RK_F64, RK_Q4, RK_Q8, active_ops, dequantize, matmul, matmul_scratch, quantize, rk_ops,
-    rk_product, transpose,
+    RK_BF12, RK_BF16, RK_F16, RK_F32, RK_F64, RK_Q4, RK_Q8, active_ops, dequantize, matmul, matmul_scratch, quantize,
+    rk_ops, rk_product, transpose,
 )
 
-cdef dict _CODES = {"f32": RK_F32, "f64": RK_F64, "f16": RK_F16, "bf16": RK_BF16, "q8": RK_Q8, "q4": RK_Q4}
+cdef dict _CODES = {"f32": RK_F32, "f64": RK_F64, "f16": RK_F16, "bf16": RK_BF16, "q8": RK_Q8, "q4": RK_Q4,
+                    "bf12": RK_BF12}
 
 cdef enum:
     CACHE_LINE = 64
@@ -56,6 +58,21 @@ def _check_packed(array, dtype, shape):
         )
     if array.ctypes.data % 2:
         raise KernelError("Matrix: expected quantized blocks at an even address, got an odd one")
+
+
+def _check_bf12(array, shape):
+    """Return how many escapes the matrix says that it has, when its bytes are as many as that asks for."""
+    if shape is None or len(shape) != 2 or min(shape) < 1:
+        raise KernelError(f"Matrix: expected the shape (rows, cols) of a {PACKED} matrix, got {shape}")
+    if array.ndim != 1 or array.dtype != np.uint8 or not array.flags.c_contiguous or array.size < HEAD_BYTES:
+        raise KernelError(f"Matrix: expected contiguous bytes of a {PACKED} matrix, got {array.dtype} {array.shape}")
+    escapes = stored_escapes(array)
+    expected = packed_nbytes(shape, escapes)
+    if array.size != expected:
+        raise KernelError(
+            f"Matrix: expected {expected} bytes for {PACKED} of shape {shape} with {escapes} escapes, got {array.size}"
+        )
+    return escapes
 
 
 def pack(const float[:, ::1] weights, dtype):
@@ -173,17 +190,18 @@ cdef class Matrix:
     ----------
     array : numpy.ndarray
         Shape (rows, cols), C-contiguous, of the array dtype of `dtype` (uint16 for bf16); for a quantized
-        matrix what :func:`pack` gives. May be read-only and memory-mapped.
-    dtype : {"f32", "f16", "bf16", "f64", "q8", "q4"}
+        matrix what :func:`pack` gives, for bf12 what :func:`rwkv_cy.kernels.packed.pack_matrix` gives. May be
+        read-only and memory-mapped.
+    dtype : {"f32", "f16", "bf16", "f64", "q8", "q4", "bf12"}
         Storage type. An f64 matrix takes float64 activations, the others float32.
     scale : float, default 1.0
         Every product is multiplied by it; a power of two costs no precision.
     shape : tuple of int, optional
-        (rows, cols) of a quantized matrix.
+        (rows, cols) of a quantized or packed matrix.
     transposed : bool, default False
         The array is (cols, rows). Products have the same bits, and inputs that are zero cost nothing for one token
         to three: their weights are not read, so that a NaN or an infinity among them is not seen. Not for quantized
-        matrices.
+        or packed matrices.
 
     Raises
     ------
@@ -194,10 +212,12 @@ cdef class Matrix:
     def __init__(self, array, dtype, scale=1.0, shape=None, transposed=False):
         if dtype not in _CODES:
             raise KernelError(f"Matrix: expected a dtype of {', '.join(_CODES)}, got {dtype!r}")
-        if transposed and dtype in QUANTIZED_TYPES:
+        if transposed and dtype not in STORAGE_TYPES:
             raise KernelError(f"Matrix: expected numbers that are not quantized to lie transposed, got {dtype}")
         if dtype in QUANTIZED_TYPES:
             _check_packed(array, dtype, shape)
+        elif dtype == PACKED:
+            self.m.escapes = _check_bf12(array, shape)
         elif array.ndim != 2 or not array.flags.c_contiguous or not array.flags.aligned:
             raise KernelError(f"Matrix: expected a contiguous, aligned array (rows, cols), got shape {array.shape}")
         elif array.dtype != STORAGE_TYPES[dtype].array_dtype:
@@ -208,7 +228,7 @@ cdef class Matrix:
         self.dtype = dtype
         self.double_precision = dtype == "f64"
         self.m.data = <const void *><size_t>array.ctypes.data
-        if dtype in QUANTIZED_TYPES:
+        if dtype not in STORAGE_TYPES:
             self.m.rows, self.m.cols = shape
         else:
             self.m.rows, self.m.cols = array.shape[::-1] if transposed else array.shape
@@ -292,6 +312,10 @@ def make_matrix(parameter, real, scale=1.0):
         if real == "f32":
             return Matrix(array, dtype, scale, parameter.shape)
         array, dtype = unpack(array, dtype, parameter.shape), "f32"
+    if dtype == PACKED:
+        if real == "f32":
+            return Matrix(array, dtype, scale, parameter.shape)
+        array, dtype = unpack_matrix(array, parameter.shape), "bf16"
     if (real == "f64") != (dtype == "f64"):
         array, dtype = widen(array, dtype, real), real
     return Matrix(array, dtype, scale, transposed=parameter.transposed)

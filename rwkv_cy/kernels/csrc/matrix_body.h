@@ -95,6 +95,7 @@ static void FN(rows)(const rk_matrix *m, const void *x, ptrdiff_t tokens, void *
 #if RK_IS_F32
     case RK_F16: FN(rows_of)(m, RK_F16, x, tokens, y, ldy, begin, end); return;
     case RK_BF16: FN(rows_of)(m, RK_BF16, x, tokens, y, ldy, begin, end); return;
+    case RK_BF12: bf12_rows(m, x, tokens, y, ldy, begin, end); return;
     default: FN(rows_of)(m, RK_F32, x, tokens, y, ldy, begin, end); return;
 #else
     default: FN(rows_of)(m, RK_F64, x, tokens, y, ldy, begin, end); return;
@@ -175,6 +176,7 @@ static void FN(panels)(const rk_matrix *m, const void *packed_tokens, ptrdiff_t 
 #if RK_IS_F32
         case RK_F16: FN(pack_rows)(m, RK_F16, p * RK_PANEL_ROWS, w); break;
         case RK_BF16: FN(pack_rows)(m, RK_BF16, p * RK_PANEL_ROWS, w); break;
+        case RK_BF12: bf12_pack_rows(m, p * RK_PANEL_ROWS, w); break;
         default: FN(pack_rows)(m, RK_F32, p * RK_PANEL_ROWS, w); break;
 #else
         default: FN(pack_rows)(m, RK_F64, p * RK_PANEL_ROWS, w); break;

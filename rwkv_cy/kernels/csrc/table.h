@@ -7,6 +7,11 @@
 
 #include "exp.h"
 
+#include "bf12_words.h"
+static void bf12_rows(const rk_matrix *m, const float *x, ptrdiff_t tokens, float *y, ptrdiff_t ldy, ptrdiff_t begin,
+                      ptrdiff_t end);
+static void bf12_pack_rows(const rk_matrix *m, ptrdiff_t first, float *packed);
+
 #define RK_IS_F32 1
 #define REAL float
 #define SUFFIX f32
@@ -41,6 +46,8 @@
 #include "matrix_body.h"
 #include "columns_body.h"
 #include "layer_body.h"
+
+#include "bf12_body.h"
 
 #define QT_f32 quantize_tokens
 #define QG_f32 groups
