@@ -22,7 +22,7 @@ from rwkv_cy import Config
 from rwkv_cy.architectures import ARCHITECTURES
 from rwkv_cy.arena import Arena
 from rwkv_cy.bench import Measurement
-from rwkv_cy.dtypes import GROUP_ROWS, QUANTIZED_TYPES, storage_type
+from rwkv_cy.dtypes import GROUP_ROWS, MATRIX_TYPES, PACKED, QUANTIZED_TYPES, storage_type
 from rwkv_cy.kernels.stream import Stream
 from rwkv_cy.language_model import load
 from rwkv_cy.runtime import MEMORY_KINDS, MemoryKind
@@ -35,7 +35,7 @@ _LONGEST_PROMPT = 1 << 16
 _TOKENS = [int(token) for token in np.random.default_rng(0).integers(0, 50277, _LONGEST_PROMPT)]
 _YARDSTICK = ("plain NumPy", "f32")
 #: Types of matrices; after a plus, with activations rounded to the same.
-_ALL = (*DTYPES, "bf16+", *QUANTIZED_TYPES)
+_ALL = (*DTYPES, "bf16+", *MATRIX_TYPES)
 #: Our contender for each place that the weights can be in.
 _OURS: dict[MemoryKind, str] = {"map": "rwkv_cy", "resident": "rwkv_cy, resident"}
 
@@ -144,7 +144,7 @@ def bytes_per_weight(dtype: str) -> float:
     if dtype in QUANTIZED_TYPES:
         quantized = QUANTIZED_TYPES[dtype]
         return quantized.block_bytes / (quantized.columns * GROUP_ROWS)
-    return storage_type(stored(dtype)).itemsize
+    return 1.5 if dtype == PACKED else storage_type(stored(dtype)).itemsize
 
 
 def weights(config: Config) -> dict[str, float]:

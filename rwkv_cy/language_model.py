@@ -397,9 +397,9 @@ def load(
     path : path-like
         A model file, a checkpoint (.pth, .safetensors, rwkv.cpp .bin), or a Hugging Face folder; recognised by
         content.
-    dtype : {"f32", "f16", "bf16", "f64", "q8", "q4"}, optional
+    dtype : {"f32", "f16", "bf16", "f64", "bf12", "q8", "q4"}, optional
         Convert the matrices to this type in memory. None uses them as they are stored. ``"f64"`` computes in
-        float64 throughout.
+        float64 throughout; ``"bf12"`` gives what ``"bf16"`` does, to the last bit, in less memory.
     memory : {"map", "resident"}, default "map"
         ``"map"`` uses the matrices where they lie in the file: loading takes milliseconds, and processes share
         the pages. What is converted, and all on a file system that cannot map, is read into memory.

@@ -12,10 +12,20 @@ from rwkv_cy.runtime import MEMORY_KINDS
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-__all__ = ["DTYPES", "QUANTIZED_DTYPES", "add_activations", "add_memory_option", "common_options", "integer", "real"]
+__all__ = [
+    "DTYPES",
+    "PACKED_DTYPE",
+    "QUANTIZED_DTYPES",
+    "add_activations",
+    "add_memory_option",
+    "common_options",
+    "integer",
+    "real",
+]
 
-#: The names in rwkv_cy.dtypes.STORAGE_TYPES and QUANTIZED_TYPES, which stand beside NumPy's types there.
+#: The names in rwkv_cy.dtypes.STORAGE_TYPES, PACKED and QUANTIZED_TYPES, which stand beside NumPy's types there.
 DTYPES = ("f64", "f32", "f16", "bf16")
+PACKED_DTYPE = "bf12"
 QUANTIZED_DTYPES = ("q8", "q4")
 ACTIVATIONS = ("f32", "bf16")
 

@@ -17,6 +17,10 @@ cdef extern from "rk.h" nogil:
     const char *rk_built(int i)
     void rk_quantize(const float *, Py_ssize_t, Py_ssize_t, int, void *)
     void rk_dequantize(const void *, Py_ssize_t, Py_ssize_t, int, float *)
+    void rk_bf12_count(const unsigned short *, Py_ssize_t, long long *)
+    Py_ssize_t rk_bf12_pack(const unsigned short *, Py_ssize_t, Py_ssize_t, const unsigned char *, unsigned char *,
+                            unsigned short *, Py_ssize_t, long long *)
+    void rk_bf12_unpack(const unsigned char *, const unsigned char *, Py_ssize_t, Py_ssize_t, unsigned short *)
     void rk_transpose(const void *, size_t, size_t, size_t, size_t, void *, size_t)
     size_t rk_matmul_scratch(const rk_ops *, const rk_matrix *, Py_ssize_t, int)
     void rk_matmul(const rk_ops *, const rk_product *, int, Py_ssize_t, void *, int)
@@ -113,6 +117,21 @@ cdef void quantize(const float *w, Py_ssize_t rows, Py_ssize_t cols, int dtype, 
 
 cdef void dequantize(const void *packed, Py_ssize_t rows, Py_ssize_t cols, int dtype, float *w) noexcept nogil:
     rk_dequantize(packed, rows, cols, dtype, w)
+
+
+cdef void bf12_count(const unsigned short *words, Py_ssize_t n, long long *counts) noexcept nogil:
+    rk_bf12_count(words, n, counts)
+
+
+cdef Py_ssize_t bf12_pack(const unsigned short *words, Py_ssize_t rows, Py_ssize_t cols, const unsigned char *table,
+                          unsigned char *chunks, unsigned short *escapes, Py_ssize_t room,
+                          long long *ends) noexcept nogil:
+    return rk_bf12_pack(words, rows, cols, table, chunks, escapes, room, ends)
+
+
+cdef void bf12_unpack(const unsigned char *table, const unsigned char *chunks, Py_ssize_t rows, Py_ssize_t cols,
+                      unsigned short *words) noexcept nogil:
+    rk_bf12_unpack(table, chunks, rows, cols, words)
 
 
 cdef void transpose(const void *array, size_t itemsize, size_t rows, size_t cols, size_t stride, size_t out_stride,

@@ -1,4 +1,5 @@
 /* Each operation of a layer, shared among threads: what is split, and into pieces of what size. */
+#include "bf12.h"
 #include "columns.h"
 #include "quant.h"
 
@@ -85,7 +86,11 @@ static void streamed_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int th
     }
 }
 
-static size_t weight_bytes(int dtype) { return dtype == RK_F64 ? 8 : dtype == RK_F32 ? 4 : 2; }
+static ptrdiff_t row_bytes(const rk_matrix *m)
+{
+    if (m->dtype == RK_BF12) return rk_bf12_group(m->cols) / RK_BF12_ROWS;
+    return m->cols * (m->dtype == RK_F64 ? 8 : m->dtype == RK_F32 ? 4 : 2);
+}
 
 /* The products of `s->parts`, their quantized activations laid out, as one shared operation. */
 static void run_streamed(streamed *s, int count, int threads)
@@ -96,7 +101,7 @@ static void run_streamed(streamed *s, int count, int threads)
         int quantized = is_quantized(p->m);
         s->units[i] = quantized ? (p->m->rows + RK_Q_ROWS - 1) / RK_Q_ROWS : p->m->rows;
         unit_bytes[i] = quantized ? rk_q_blocks(p->m->dtype, p->m->cols) * rk_q_bytes(p->m->dtype)
-                                  : p->m->cols * (ptrdiff_t)weight_bytes(p->m->dtype);
+                                  : row_bytes(p->m);
         /* The work of a piece: the bytes to read for few tokens, the products for many. */
         unit_bytes[i] = at_least_one(unit_bytes[i] * (p->tokens < 16 ? 1 : p->tokens / 8));
         total += s->units[i] * unit_bytes[i];

@@ -12,12 +12,14 @@
 #endif
 
 #include "scalar.h"
+#include "bf12.h"
 #include "columns.h"
 #include "quant.h"
 #include "simd_avx512.h"
 #undef RK_NAME
 #define RK_NAME avx512bf16
 #include "quant_vnni.h"
+#include "bf12_avx512.h"
 
 /* acc += the products of two columns in each lane, the second one's first. */
 typedef uint16_t rk_vbf16 __attribute__((vector_size(64)));

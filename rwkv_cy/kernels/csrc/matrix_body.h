@@ -100,6 +100,7 @@ static void FN(rows)(const rk_matrix *m, const void *x, ptrdiff_t tokens, void *
 #if RK_IS_F32
     case RK_F16: FN(rows_of)(m, RK_F16, x, tokens, y, ldy, begin, end); return;
     case RK_BF16: FN(rows_of)(m, RK_BF16, x, tokens, y, ldy, begin, end); return;
+    case RK_BF12: bf12_rows(m, x, tokens, y, ldy, begin, end); return;
 #endif
     default: FN(rows_of)(m, OWN_DTYPE, x, tokens, y, ldy, begin, end); return;
     }
@@ -154,6 +155,11 @@ static void FN(pack_rows)(const rk_matrix *m, ptrdiff_t first, ptrdiff_t from, p
 #if RK_IS_F32
     case RK_F16: FN(pack_rows_of)(m, RK_F16, first, from, count, packed); return;
     case RK_BF16: FN(pack_rows_of)(m, RK_BF16, first, from, count, packed); return;
+    case RK_BF12: {
+        const ptrdiff_t end = (from + count) * LANES;
+        bf12_pack_rows(m, first, from * LANES, end < m->cols ? end : m->cols, packed);
+        return;
+    }
 #endif
     default: FN(pack_rows_of)(m, OWN_DTYPE, first, from, count, packed); return;
     }
@@ -170,6 +176,11 @@ static FN(ahead) FN(ahead_of)(const rk_matrix *m, ptrdiff_t first, ptrdiff_t row
     const ptrdiff_t size = (ptrdiff_t)FN(weight_bytes)(m->dtype);
     if (first >= m->rows) return (FN(ahead)){NULL, 0, 0, 0, 0};
     if (first + rows > m->rows) rows = m->rows - first;
+    if (m->dtype == RK_BF12) { /* groups of rows, whose columns lie in turn */
+        const char *group = (const char *)rk_bf12_chunk(m, first / RK_BF12_ROWS * RK_BF12_ROWS, from * LANES);
+        return (FN(ahead)){group, rk_bf12_group(m->cols), (rows + RK_BF12_ROWS - 1) / RK_BF12_ROWS,
+                           rk_bf12_group(count * LANES), 0};
+    }
     return (FN(ahead)){(const char *)m->data + (first * m->cols + from * LANES) * size, m->cols * size, rows,
                        count * LANES * size, 0};
 }

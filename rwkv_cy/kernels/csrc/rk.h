@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* Storage types of a matrix. */
-enum { RK_F32 = 0, RK_F64 = 1, RK_F16 = 2, RK_BF16 = 3, RK_Q8 = 4, RK_Q4 = 5 };
+enum { RK_F32 = 0, RK_F64 = 1, RK_F16 = 2, RK_BF16 = 3, RK_Q8 = 4, RK_Q4 = 5, RK_BF12 = 6 };
 
 /* A weight matrix as it lies in memory, without gaps: `rows` rows of `cols` elements, or, transposed, `cols` columns of
  * `rows` elements. */
@@ -20,6 +20,7 @@ typedef struct {
     double scale;     /* a power of two that every product is multiplied by */
     int transposed;   /* never for quantized ones */
     int rounded;      /* activations are rounded to bf16 before they are multiplied */
+    ptrdiff_t escapes; /* of packed bfloat16 (bf12.h): what its lists have room for; else 0 */
 } rk_matrix;
 
 /* Everything that runs over `[begin, end)` of something, for one type of activations. Arrays are
@@ -120,6 +121,14 @@ void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *
 void rk_quantize(const float *w, ptrdiff_t rows, ptrdiff_t cols, int dtype, void *out);
 void rk_dequantize(const void *packed, ptrdiff_t rows, ptrdiff_t cols, int dtype, float *w);
 
+/* bfloat16 [rows, cols] and packed bfloat16 (bf12.c, bf12.h). Add how often each exponent occurs in n weights to
+ * counts[256]; pack rows, which gives chunks, the escapes of all rows one after the other, and where those of each row
+ * end; and unpack rows, but for the escapes. rk_bf12_pack returns how many escapes there are; beyond `room` none is
+ * written. */
+void rk_bf12_count(const uint16_t *words, ptrdiff_t n, long long *counts);
+ptrdiff_t rk_bf12_pack(const uint16_t *words, ptrdiff_t rows, ptrdiff_t cols, const uint8_t *table, uint8_t *chunks,
+                       uint16_t *escapes, ptrdiff_t room, long long *ends);
+void rk_bf12_unpack(const uint8_t *table, const uint8_t *chunks, ptrdiff_t rows, ptrdiff_t cols, uint16_t *words);
 /* out[c * out_stride + r] = in[r * in_stride + c], items of 2, 4 or 8 bytes; strides in items (transpose.c). */
 void rk_transpose(const void *in, size_t itemsize, size_t rows, size_t cols, size_t in_stride, void *out,
                   size_t out_stride);
@@ -165,11 +174,11 @@ void rk_multiply(const rk_ops *ops, void *x, double factor, ptrdiff_t n, int thr
  * first-level cache. */
 #define RK_STEP_BYTES 4096
 
-/* Columns of one step where there are `cols`: all, or a multiple of 64. */
+/* Columns of one step where there are `cols`: all, or a multiple of 128, which one chunk of packed bfloat16 has. */
 static inline ptrdiff_t rk_panel_step(ptrdiff_t cols, size_t itemsize)
 {
     const ptrdiff_t most = RK_STEP_BYTES / (ptrdiff_t)itemsize, steps = (cols + most - 1) / most;
-    return steps == 1 ? cols : ((cols + steps - 1) / steps + 63) / 64 * 64;
+    return steps == 1 ? cols : ((cols + steps - 1) / steps + 127) / 128 * 128;
 }
 
 /* Panels that are packed together. Where columns take several steps, the packed tokens have left the second-level

@@ -10,6 +10,8 @@
 
 typedef float rk_vf32 __attribute__((vector_size(32)));
 typedef double rk_vf64 __attribute__((vector_size(32)));
+typedef uint32_t rk_vu32 __attribute__((vector_size(32)));
+typedef uint16_t rk_vu16 __attribute__((vector_size(32)));
 
 static inline rk_vf32 rk_load_f16(const uint16_t *p)
 {

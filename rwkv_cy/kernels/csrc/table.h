@@ -13,6 +13,11 @@ static inline void rk_sums_f64(const rk_vf64 *v, int n, double *sums)
     for (int i = 0; i < n; i++) sums[i] = rk_sum_f64(v[i]);
 }
 
+#include "bf12_words.h"
+static void bf12_rows(const rk_matrix *m, const float *x, ptrdiff_t tokens, float *y, ptrdiff_t ldy, ptrdiff_t begin,
+                      ptrdiff_t end);
+static void bf12_pack_rows(const rk_matrix *m, ptrdiff_t first, ptrdiff_t begin, ptrdiff_t end, float *packed);
+
 #define RK_IS_F32 1
 #define REAL float
 #define SUFFIX f32
@@ -103,6 +108,8 @@ static const rk_ops ops_bf16 = {
 #include "matrix_body.h"
 #include "columns_body.h"
 #include "layer_body.h"
+
+#include "bf12_body.h"
 
 #define QT_f32 quantize_tokens
 #define QG_f32 groups
