@@ -12,7 +12,7 @@ import numpy as np
 from benchmarks.checkpoints import DTYPES, FOLDER, SHAPES, cached_model
 from benchmarks.report import Report, median, ratio
 from rwkv_cy import LanguageModel, load
-from rwkv_cy.dtypes import QUANTIZED_TYPES
+from rwkv_cy.dtypes import MATRIX_TYPES
 from rwkv_cy.runtime import MEMORY_KINDS
 
 _SIZES = (2, 4, 8, 16, 32)
@@ -53,7 +53,7 @@ def multiples(found: dict[int, list[float]]) -> dict[int, float]:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_batch", description=__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="169m")
-    parser.add_argument("--dtypes", nargs="+", choices=(*DTYPES, *QUANTIZED_TYPES), default=_DTYPES)
+    parser.add_argument("--dtypes", nargs="+", choices=(*DTYPES, *MATRIX_TYPES), default=_DTYPES)
     parser.add_argument("--sizes", nargs="+", type=int, default=_SIZES, help="numbers of sequences, beside one")
     parser.add_argument("--threads", nargs="+", type=int, default=(1, 2))
     parser.add_argument("--rounds", type=int, default=5)

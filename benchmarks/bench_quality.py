@@ -22,13 +22,15 @@ from benchmarks.rwkvcpp import Library, Model, library_argument
 from rwkv_cy import LanguageModel, load
 from rwkv_cy.architectures import ARCHITECTURES
 from rwkv_cy.demo import demo_model_path
-from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES
+from rwkv_cy.dtypes import MATRIX_TYPES, STORAGE_TYPES
 from rwkv_cy.perplexity import PerplexityReport, perplexity
 from rwkv_cy.runtime import get_num_threads
 from rwkv_cy.sources import open_source, source_config
 
 #: Every type that a model can be stored in, except the one that errors are measured beside.
-TYPES = tuple(name for name in (*STORAGE_TYPES, *QUANTIZED_TYPES) if name != "f64")
+_STORED = tuple(name for name in (*STORAGE_TYPES, *MATRIX_TYPES) if name != "f64")
+#: After a plus, with activations rounded to the same type.
+TYPES = (*_STORED, "bf16+")
 _TEXT = Path("data") / "kjv-heldout.txt"
 #: Tokens whose logits are in memory at a time.
 _CHUNK = 64
@@ -148,9 +150,11 @@ def measure(
     exact = list(logits_of(load(checkpoint, dtype="f64"), tokens, threads))
     found = []
     for dtype in dtypes:
-        path = cached_model(shape, dtype, folder)
-        words = text_quality(load(demo_model_path(), dtype=dtype), text, threads)
-        errors = errors_of(logits_of(load(path), tokens, threads), exact)
+        stored = dtype.removesuffix("+")
+        activations = "f32" if stored == dtype else "bf16"
+        path = cached_model(shape, stored, folder)
+        words = text_quality(load(demo_model_path(), dtype=stored, activations=activations), text, threads)
+        errors = errors_of(logits_of(load(path, activations=activations), tokens, threads), exact)
         found.append(Quality("rwkv_cy", dtype, matrix_bits(path), words, errors))
     if library is None:
         return found
@@ -182,8 +186,8 @@ def report_of(shape: str, count: int, found: Sequence[Quality]) -> Report:
             "relative rms",
         ),
         notes=[
-            f"Perplexity: the demo model over {found[0].text.tokens + 1:,} bytes of its held-out text; change beside f32.",
-            "The demo model's checkpoint is in bf16, which f32 and bf16 hold exactly.",
+            f"Perplexity: the demo model over {found[0].text.tokens + 1:,} bytes of held-out text; change beside f32.",
+            "The demo model's checkpoint is in bf16, which f32 and bf16 hold exactly. bf16+: activations in bf16, too.",
             f"Errors: RWKV-4 {shape} of random weights in f32, after each of {count} random tokens, beside f64.",
             "Bits a weight: the matrices of that file, with the steps of blocks; rwkv.cpp leaves the head in 16 bits.",
         ],

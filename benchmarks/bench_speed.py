@@ -25,7 +25,7 @@ from rwkv_cy import Config
 from rwkv_cy.architectures import ARCHITECTURES
 from rwkv_cy.arena import Arena
 from rwkv_cy.bench import Measurement
-from rwkv_cy.dtypes import GROUP_ROWS, QUANTIZED_TYPES, storage_type
+from rwkv_cy.dtypes import GROUP_ROWS, MATRIX_TYPES, PACKED, QUANTIZED_TYPES, storage_type
 from rwkv_cy.kernels.stream import Stream
 from rwkv_cy.language_model import load
 from rwkv_cy.runtime import MEMORY_KINDS, MemoryKind
@@ -38,6 +38,8 @@ _LONGEST_PROMPT = 1 << 16
 #: All contenders get the same tokens: those that a text begins with matter to nobody's speed.
 _TOKENS = [int(token) for token in np.random.default_rng(0).integers(0, 50277, _LONGEST_PROMPT)]
 _YARDSTICK = ("plain NumPy", "f32")
+#: Types of matrices; after a plus, with activations rounded to the same.
+_ALL = (*DTYPES, "bf16+", *MATRIX_TYPES)
 #: Our contender for each place that the weights can be in.
 _OURS: dict[MemoryKind, str] = {"map": "rwkv_cy", "resident": "rwkv_cy, resident"}
 
@@ -151,12 +153,17 @@ def _reading(stream: Stream, threads: int) -> float:
     return time.perf_counter() - start
 
 
+def stored(dtype: str) -> str:
+    """Return the type of the matrices."""
+    return dtype.removesuffix("+")
+
+
 def bytes_per_weight(dtype: str) -> float:
     """Return the bytes that a weight takes, the steps of its block included."""
     if dtype in QUANTIZED_TYPES:
         quantized = QUANTIZED_TYPES[dtype]
         return quantized.block_bytes / (quantized.columns * GROUP_ROWS)
-    return storage_type(dtype).itemsize
+    return 1.5 if dtype == PACKED else storage_type(stored(dtype)).itemsize
 
 
 def weights(config: Config) -> dict[str, float]:
@@ -188,6 +195,7 @@ def report_of(shape: str, threads: int, rounds: int, found: dict[Row, Found], fl
         notes=[
             f"Medians of {rounds} rounds, alternating; ratios within a round. Decode: the median of {_DECODED} tokens.",
             f"The limit of arithmetic in this run: {flops / 1e9:.0f} GFLOP/s in float32.",
+            "bf16+: matrices in bf16, and activations rounded to bf16 before they meet them.",
             "Of the bandwidth: what reading as many bytes alone takes, in turns with the tokens, over a token's time.",
             "Error: relative rms of the logits after 8 tokens, beside plain NumPy on the float32 checkpoint.",
         ],
@@ -263,7 +271,7 @@ def comparison_of(shape: str, threads: int, found: dict[Row, Found]) -> Report:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_speed", description=__doc__)
     parser.add_argument("--shape", choices=SHAPES, default="169m")
-    parser.add_argument("--dtypes", nargs="+", choices=(*DTYPES, *QUANTIZED_TYPES), default=(*DTYPES, *QUANTIZED_TYPES))
+    parser.add_argument("--dtypes", nargs="+", choices=_ALL, default=_ALL)
     parser.add_argument("--threads", nargs="+", type=int, default=(1, 2))
     parser.add_argument("--prompts", nargs="+", type=int, default=(128, 512), help="lengths of prompts")
     parser.add_argument("--rounds", type=int, default=5)
@@ -279,7 +287,7 @@ def main() -> None:
     checkpoint = cached_checkpoint(shape, "f32", folder)
     rows = [Row("numpy", "plain NumPy", "f32", checkpoint)]
     ours = _OURS[arguments.memory]
-    rows += [Row(ours, ours, dtype, cached_model(shape, dtype, folder)) for dtype in arguments.dtypes]
+    rows += [Row(ours, ours, dtype, cached_model(shape, stored(dtype), folder)) for dtype in arguments.dtypes]
     if arguments.peer_python:
         python, hub = arguments.peer_python, cached_huggingface(f"{shape}-f32", lambda: checkpoint, folder)
         rows += [Row("rwkv", "rwkv", dtype, checkpoint, python) for dtype in ("f32", "bf16")]

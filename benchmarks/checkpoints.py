@@ -14,7 +14,7 @@ from benchmarks.torch_archive import ArchiveTensor, write_archive
 from rwkv_cy import Config
 from rwkv_cy.architectures import ARCHITECTURES
 from rwkv_cy.convert import convert
-from rwkv_cy.dtypes import QUANTIZED_TYPES, to_storage
+from rwkv_cy.dtypes import PACKED, QUANTIZED_TYPES, to_storage
 from rwkv_cy.parameters import ParameterSpec
 
 __all__ = ["DTYPES", "FOLDER", "SHAPES", "cached_checkpoint", "cached_model", "write_checkpoint"]
@@ -95,11 +95,13 @@ def cached_checkpoint(shape: str, dtype: str, folder: Path = FOLDER) -> Path:
 
 
 def cached_model(shape: str, dtype: str, folder: Path = FOLDER) -> Path:
-    """Return the model file of the checkpoint, in a quantized type that of the float32 one; converted if not there."""
+    """Return the model file of the checkpoint, quantized of the float32 one; converted if not there."""
     path = folder / f"{shape}-{dtype}.h5"
     if not path.exists():
         if dtype in QUANTIZED_TYPES:
             convert(cached_checkpoint(shape, "f32", folder), path, dtype=dtype, tokenizer="none")
+        elif dtype == PACKED:
+            convert(cached_checkpoint(shape, "bf16", folder), path, dtype=dtype, tokenizer="none")
         else:
             convert(cached_checkpoint(shape, dtype, folder), path, tokenizer="none")
     return path

@@ -57,7 +57,9 @@ class Contender:
 def _open_rwkv_cy(task: Task, memory: Literal["map", "resident"] = "map") -> Forward:
     import rwkv_cy
 
-    model = rwkv_cy.load(task.path, memory=memory)
+    # "bf16+" is a model in bf16 whose activations are rounded to it.
+    rounded = "bf16" if task.dtype.endswith("+") else "f32"
+    model = rwkv_cy.load(task.path, memory=memory, activations=rounded)
     return lambda tokens, state: model.forward(tokens, state, num_threads=task.threads)
 
 

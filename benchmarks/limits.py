@@ -27,4 +27,4 @@ def build(folder: Path) -> Path:
 def flops(program: Path, threads: int) -> float:
     """Run the program once: fused multiply-adds in float32 a second, each counted twice; the best of some rounds."""
     output = subprocess.run([program, str(threads)], check=True, capture_output=True, text=True).stdout
-    return float(output) * 1e9
+    return float(output.split()[0]) * 1e9

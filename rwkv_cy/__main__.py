@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 __all__ = ["main"]
@@ -9,6 +10,8 @@ __all__ = ["main"]
 
 def main() -> int:
     """Run the command and return its exit code; Ctrl-C ends it in one way, however early it comes."""
+    # NumPy's BLAS multiplies nothing here, and would start threads that spin beside ours.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         from rwkv_cy.cli.main import main as run
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rwkv_cy.dtypes import QUANTIZED_TYPES, array_dtype, widen
+from rwkv_cy.dtypes import MATRIX_TYPES, PACKED, QUANTIZED_TYPES, array_dtype, widen
 from rwkv_cy.groups import read_rows, rows_at_once
 from rwkv_cy.parameters import ParameterSource, TensorInfo
 
@@ -93,7 +93,9 @@ def count_nonfinite(block: npt.NDArray[Any], dtype: str) -> NonFinite:
 
 
 def number_type(info: TensorInfo) -> str:
-    """Return the storage type of what :func:`read_blocks` yields: f32 for a quantized matrix, which it decodes."""
+    """Return the storage type of what :func:`read_blocks` yields, which decodes: f32 of q8 and q4, bf16 of bf12."""
+    if info.dtype == PACKED:
+        return "bf16"
     return "f32" if info.dtype in QUANTIZED_TYPES else info.dtype
 
 
@@ -101,14 +103,14 @@ def read_blocks(source: ParameterSource, info: TensorInfo, block_size: int = BLO
     """Yield the elements of a tensor in C order, at most `block_size` at a time.
 
     Each array is 1-D, of the array dtype of ``number_type(info)``, and valid until the next one is asked for: all of
-    them may be the same memory. A quantized matrix is decoded by whole groups of sixteen rows, which may be more.
+    them may be the same memory. Quantized and packed matrices are decoded by groups of sixteen rows, which may be more.
 
     Raises
     ------
     FormatError, StorageError
         As the source's ``read_into`` does.
     """
-    if info.dtype in QUANTIZED_TYPES:
+    if info.dtype in MATRIX_TYPES:
         rows, columns = info.shape
         step = rows_at_once(columns, block_size)
         for first in range(0, rows, step):

@@ -12,17 +12,18 @@ from typing import Any
 from rwkv_cy.architectures import ARCHITECTURES
 from rwkv_cy.blocks import BLOCK_SIZE
 from rwkv_cy.config import Config
-from rwkv_cy.dtypes import GROUP_ROWS, QUANTIZED_TYPES, STORAGE_TYPES, array_dtype
+from rwkv_cy.dtypes import GROUP_ROWS, MATRIX_TYPES, PACKED, QUANTIZED_TYPES, STORAGE_TYPES, array_dtype
 from rwkv_cy.errors import ConfigError, StorageError
 from rwkv_cy.files import is_folder, os_errors
 from rwkv_cy.formats import companions
 from rwkv_cy.orientation import STRIP_BYTES
+from rwkv_cy.packing import Packing, plan_packing
 from rwkv_cy.parameters import ParameterSource, ParameterSpec, TensorInfo
 from rwkv_cy.sources import source_config
 from rwkv_cy.storage import StoredTokenizer
 from rwkv_cy.tokenizer_choice import choose_tokenizer, describe_tokenizer
 
-__all__ = ["ConversionPlan", "TensorPlan", "make_plan"]
+__all__ = ["ConversionPlan", "TensorPlan", "make_plan", "planned_info"]
 
 #: Stored instead of another program's quantized blocks, where no other type is asked for; and what an embedding that
 #: is wider gets in a quantized model.
@@ -53,6 +54,8 @@ class TensorPlan:
         Bytes in the source and in the target.
     transposed : bool
         Whether it lies as (in, out) in the target.
+    packing : Packing or None
+        How a matrix is packed that becomes bf12.
     """
 
     name: str
@@ -63,6 +66,7 @@ class TensorPlan:
     source_nbytes: int
     nbytes: int
     transposed: bool
+    packing: Packing | None = None
 
 
 @dataclass(frozen=True)
@@ -144,9 +148,17 @@ def stored_dtype(info: TensorInfo, role: str, dtype: str | None) -> str:
     if role == "vector":
         return info.dtype
     decoded = info.source_dtype != info.dtype
+    if role == "embedding" and dtype == PACKED:
+        return "bf16"
     if role == "embedding" and dtype in QUANTIZED_TYPES:
         return info.dtype if info.dtype in ("f16", "bf16") and not decoded else _FOR_QUANTIZED
     return dtype or (_FOR_QUANTIZED if decoded else info.dtype)
+
+
+def planned_info(info: TensorInfo, target: TensorPlan) -> TensorInfo:
+    """Return the tensor of the source as it will be in the target."""
+    packed_nbytes = info.packed_nbytes if target.packing is None else target.packing.nbytes
+    return replace(info, dtype=target.dtype, packed_nbytes=packed_nbytes, transposed=target.transposed)
 
 
 def stored_transposed(info: TensorInfo, spec: ParameterSpec, stored: str) -> bool:
@@ -168,7 +180,8 @@ def make_plan(
 ) -> ConversionPlan:
     """Say what a conversion of the open `source` into the file `target` is going to do.
 
-    Reads no weights and writes nothing. The options are those of :func:`rwkv_cy.convert.convert`.
+    Writes nothing, and reads no weights, except to find out how they are packed for bf12. The options are those of
+    :func:`rwkv_cy.convert.convert`.
 
     Raises
     ------
@@ -181,7 +194,7 @@ def make_plan(
     StorageError
         If the target is the source itself, a folder, or in a folder that is not there.
     """
-    known = (*STORAGE_TYPES, *QUANTIZED_TYPES)
+    known = (*STORAGE_TYPES, *MATRIX_TYPES)
     if dtype is not None and dtype not in known:
         raise ConfigError(f"dtype: expected one of {', '.join(sorted(known))}, got {dtype!r}")
     files = tuple(file.path for file in source.files)
@@ -196,18 +209,23 @@ def make_plan(
     for spec in ARCHITECTURES[config.architecture].parameters(config):
         info = infos[spec.name]
         stored = stored_dtype(info, spec.role, dtype)
-        tensors.append(
-            TensorPlan(
-                name=spec.name,
-                shape=info.shape,
-                role=spec.role,
-                source_dtype=info.source_dtype,
-                dtype=stored,
-                source_nbytes=info.source_nbytes,
-                nbytes=replace(info, dtype=stored).nbytes,
-                transposed=stored_transposed(info, spec, stored),
-            )
+        packing = None
+        if stored == PACKED and info.dtype != PACKED:
+            # What lies transposed is read in part: that saves more than packing, which reads all of it.
+            packing = None if stored_transposed(info, spec, "bf16") else plan_packing(source, info)
+            stored = "bf16" if packing is None else PACKED
+        tensor = TensorPlan(
+            name=spec.name,
+            shape=info.shape,
+            role=spec.role,
+            source_dtype=info.source_dtype,
+            dtype=stored,
+            source_nbytes=info.source_nbytes,
+            nbytes=0,
+            transposed=stored_transposed(info, spec, stored),
+            packing=packing,
         )
+        tensors.append(replace(tensor, nbytes=planned_info(info, tensor).nbytes))
         if _is_requantized(info, stored):
             twice.append(f"{spec.name} ({info.source_dtype})")
     if twice and not requantize:
@@ -266,13 +284,15 @@ def _block_memory(info: TensorInfo, target: TensorPlan) -> int:
     """Return the bytes that one block takes on its way: read, looked through, widened, rounded.
 
     What is quantized goes by whole groups of rows, of which two may be needed in part. What is transposed goes by
-    strips, which are there twice for a moment.
+    strips, which are there twice for a moment. The lists of escapes of a packed matrix are kept until its rows are
+    written.
     """
     dtype = target.dtype
     row = info.array_shape[0] * array_dtype(info.dtype).itemsize
     strips = 2 * min(max(STRIP_BYTES, row), info.nbytes) if info.transposed != target.transposed else 0
-    quantized = info.dtype in QUANTIZED_TYPES or dtype in QUANTIZED_TYPES
+    lists = 0 if target.packing is None else 3 * 4 * target.packing.escapes + 3 * 8 * info.shape[0]
+    quantized = info.dtype in MATRIX_TYPES or dtype in MATRIX_TYPES
     group = GROUP_ROWS * info.shape[-1] if quantized else 0
     wide = 0 if info.dtype == dtype else 16
     itemsizes = 2 * array_dtype(info.dtype).itemsize + wide + array_dtype(dtype).itemsize
-    return min(BLOCK_SIZE + 2 * group, info.size + group) * itemsizes + 2 * group + strips
+    return min(BLOCK_SIZE + 2 * group, info.size + group) * itemsizes + 2 * group + strips + lists

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rwkv_cy import __version__
 from rwkv_cy.blocks import NonFinite
-from rwkv_cy.conversion_plan import ConversionPlan, make_plan
+from rwkv_cy.conversion_plan import ConversionPlan, make_plan, planned_info
 from rwkv_cy.file_identity import FileIdentity
 from rwkv_cy.source_file import SourceHash
 from rwkv_cy.sources import open_source, source_fingerprint
@@ -74,7 +74,9 @@ def plan_conversion(
     *,
     requantize: bool = False,
 ) -> ConversionPlan:
-    """Say what :func:`convert` would do with the same arguments; reads headers only and writes nothing.
+    """Say what :func:`convert` would do with the same arguments; writes nothing.
+
+    Reads headers only, except for ``"bf12"``, where every matrix is read once.
 
     Raises
     ------
@@ -108,10 +110,11 @@ def convert(
         another type.
     target : path
         The model file to write.
-    dtype : {"f64", "f32", "f16", "bf16", "q8", "q4"}, optional
+    dtype : {"f64", "f32", "f16", "bf16", "bf12", "q8", "q4"}, optional
         Storage type of matrices and embedding. By default as the checkpoint has them, and f16 for one that another
         program quantized. The embedding is never quantized: with ``"q8"`` and ``"q4"`` it stays f16 or bf16 if it is
-        that, and else becomes f16. Vectors always stay as the checkpoint has them.
+        that, and else becomes f16. ``"bf12"`` is bf16 with its matrices packed, without loss, where that pays.
+        Vectors always stay as the checkpoint has them.
     tokenizer : str, optional
         ``"auto"`` (the default), ``"none"``, ``"bytes"``, ``"world"``, or the path of a vocabulary, as
         :func:`rwkv_cy.tokenizer_choice.choose_tokenizer` has it.
@@ -148,11 +151,9 @@ def convert(
     # Hashing takes longest: it begins before the plan is made, and is given up if that fails.
     with open_source(source) as opened, _hash_of(opened.files, source_hash) as running:
         plan = make_plan(opened, target, dtype, tokenizer, requantize=requantize)
-        transfer = Transfer(opened, plan.nbytes, progress)
-        wanted = [
-            replace(opened.info(tensor.name), dtype=tensor.dtype, transposed=tensor.transposed)
-            for tensor in plan.tensors
-        ]
+        packings = {tensor.name: tensor.packing for tensor in plan.tensors if tensor.packing is not None}
+        transfer = Transfer(opened, plan.nbytes, progress, packings)
+        wanted = [planned_info(opened.info(tensor.name), tensor) for tensor in plan.tensors]
         header = _header(plan, source_fingerprint(opened))
 
         digest: list[str] = []

@@ -11,7 +11,10 @@ import numpy.typing as npt
 from rwkv_cy.errors import ConfigError
 
 __all__ = [
+    "ACTIVATION_TYPES",
     "GROUP_ROWS",
+    "MATRIX_TYPES",
+    "PACKED",
     "QUANTIZED_TYPES",
     "STORAGE_TYPES",
     "QuantizedType",
@@ -19,6 +22,7 @@ __all__ = [
     "array_dtype",
     "bf16_to_f32",
     "f32_to_bf16",
+    "packed_nbytes",
     "storage_type",
     "to_storage",
     "widen",
@@ -82,6 +86,8 @@ class QuantizedType:
         return -(-rows // GROUP_ROWS), -(-columns // self.columns), self.block_bytes
 
 
+#: What matrices of bf16 can be multiplied with: numbers as they are, or rounded.
+ACTIVATION_TYPES = ("f32", "bf16")
 #: Rows of a quantized block.
 GROUP_ROWS = 16
 QUANTIZED_TYPES: dict[str, QuantizedType] = {
@@ -89,9 +95,22 @@ QUANTIZED_TYPES: dict[str, QuantizedType] = {
 }
 
 
+#: bfloat16 in 12 bits a weight, without loss (docs/file-format.md).
+PACKED = "bf12"
+#: Types that only a matrix can have; its array holds bytes.
+MATRIX_TYPES = (*QUANTIZED_TYPES, PACKED)
+
+
+def packed_nbytes(shape: tuple[int, ...], escapes: int) -> int:
+    """Return the bytes of a packed matrix (rows, columns) of which so many weights escape."""
+    rows, columns = shape
+    chunks = -(-rows // 4) * -(-columns // 128) * 4 * 192
+    return -(-(64 + chunks + 4 * (rows + 1) + 4 * escapes) // 64) * 64
+
+
 def array_dtype(name: str) -> np.dtype[Any]:
-    """Return the NumPy type of the arrays that hold the type called `name`, quantized ones included."""
-    return np.dtype(np.uint8) if name in QUANTIZED_TYPES else storage_type(name).array_dtype
+    """Return the NumPy type of the arrays that hold the type called `name`, those of matrices included."""
+    return np.dtype(np.uint8) if name in MATRIX_TYPES else storage_type(name).array_dtype
 
 
 def storage_type(name: str) -> StorageType:
@@ -131,7 +150,9 @@ def widen(array: npt.NDArray[Any], dtype: str, target: str = "f32") -> npt.NDArr
     wanted = storage_type(target).array_dtype
     if dtype == "bf16":
         array = bf16_to_f32(array)
-    return array.astype(wanted, copy=False)
+    # A signalling NaN becomes a quiet one, which NumPy warns of.
+    with np.errstate(invalid="ignore"):
+        return array.astype(wanted, copy=False)
 
 
 def to_storage(array: npt.NDArray[Any], dtype: str, target: str) -> npt.NDArray[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -13,9 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.arena import Arena
-from rwkv_cy.dtypes import GROUP_ROWS, QUANTIZED_TYPES, array_dtype, to_storage, widen
+from rwkv_cy.blocks import number_type
+from rwkv_cy.dtypes import GROUP_ROWS, MATRIX_TYPES, PACKED, QUANTIZED_TYPES, array_dtype, to_storage
 from rwkv_cy.groups import pack_rows, read_rows, rows_at_once
 from rwkv_cy.orientation import read_matrix_rows
+from rwkv_cy.packing import PackedStream, Packing
 from rwkv_cy.parameters import Parameter, ParameterSource, TensorInfo
 
 __all__ = ["read_parameters"]
@@ -26,7 +28,9 @@ _PIECE_BYTES, _PIECE_ELEMENTS = 8 << 20, 1 << 20
 _Job = Callable[[], object]
 
 
-def read_parameters(source: ParameterSource, targets: Sequence[TensorInfo], num_threads: int) -> dict[str, Parameter]:
+def read_parameters(
+    source: ParameterSource, targets: Sequence[TensorInfo], num_threads: int, packings: Mapping[str, Packing]
+) -> dict[str, Parameter]:
     """Read parameters into memory.
 
     Parameters
@@ -37,6 +41,8 @@ def read_parameters(source: ParameterSource, targets: Sequence[TensorInfo], num_
         The parameters as they shall be: the dtype may be another than that of the source.
     num_threads : int
         Threads that read and convert; fewer where there is little to do.
+    packings : mapping of str to Packing
+        Of the matrices that become bf12, by name.
 
     Returns
     -------
@@ -58,17 +64,22 @@ def read_parameters(source: ParameterSource, targets: Sequence[TensorInfo], num_
     jobs: deque[_Job] = deque()
     for target in targets:
         array = arena.take(target.array_shape, array_dtype(target.dtype))
-        jobs.extend(_jobs(source, target, array))
-        packed_from = target.shape if target.dtype in QUANTIZED_TYPES else None
+        jobs.extend(_jobs(source, target, array, packings.get(target.name)))
+        packed_from = target.shape if target.dtype in MATRIX_TYPES else None
         found[target.name] = Parameter(array, target.dtype, packed_from, target.transposed)
     _run(jobs, min(num_threads, 1 + size // _PIECE_BYTES))
     return found
 
 
-def _jobs(source: ParameterSource, target: TensorInfo, array: npt.NDArray[Any]) -> Iterator[_Job]:
+def _jobs(
+    source: ParameterSource, target: TensorInfo, array: npt.NDArray[Any], packing: Packing | None
+) -> Iterator[_Job]:
     """Yield what fills `array`, in pieces that do not depend on each other."""
     info = source.info(target.name)
-    if target.dtype != info.dtype and not {target.dtype, info.dtype}.isdisjoint(QUANTIZED_TYPES):
+    if target.dtype == PACKED and packing is not None:
+        yield partial(PackedStream(source, info, packing).fill, array)
+        return
+    if target.dtype != info.dtype and not {target.dtype, info.dtype}.isdisjoint(MATRIX_TYPES):
         rows, columns = info.shape
         step = rows_at_once(columns, _PIECE_ELEMENTS)
         for first in range(0, rows, step):
@@ -94,16 +105,17 @@ def _convert(source: ParameterSource, info: TensorInfo, dtype: str, piece: npt.N
 def _through_floats(
     source: ParameterSource, info: TensorInfo, dtype: str, array: npt.NDArray[Any], first: int, count: int
 ) -> None:
-    """Fill whole groups of `array`, of type `dtype`, from a matrix that is quantized in the source, or will be."""
-    if info.dtype in QUANTIZED_TYPES:
-        weights = read_rows(source, info, first, count)
+    """Fill whole groups of `array`, of type `dtype`, from a matrix in blocks, or into such a one."""
+    if info.dtype in MATRIX_TYPES:
+        block = read_rows(source, info, first, count)
     else:
-        weights = widen(read_matrix_rows(source, info, first, count), info.dtype)
+        block = read_matrix_rows(source, info, first, count)
     if dtype in QUANTIZED_TYPES:
         groups = slice(first // GROUP_ROWS, -(-(first + count) // GROUP_ROWS))
+        weights = to_storage(block, number_type(info), "f32")
         array[groups] = pack_rows(weights, dtype, f"{source.path}: {info.name}")
     else:
-        array[first : first + count] = to_storage(weights, "f32", dtype)
+        array[first : first + count] = to_storage(block, number_type(info), dtype)
 
 
 def _run(jobs: deque[_Job], num_threads: int) -> None:

@@ -1,4 +1,4 @@
-"""Quantized matrices in parts of whole groups of rows: read from a source as numbers, and packed from numbers."""
+"""Matrices in blocks, in parts of whole groups of rows: read from a source as numbers, and packed from numbers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rwkv_cy.dtypes import GROUP_ROWS, QUANTIZED_TYPES
+from rwkv_cy.dtypes import GROUP_ROWS, PACKED, QUANTIZED_TYPES
 from rwkv_cy.errors import NumericalError
 from rwkv_cy.kernels.matrix import pack, unpack
 from rwkv_cy.parameters import ParameterSource, TensorInfo
+from rwkv_cy.unpacking import read_packed_rows
 
 __all__ = ["group_bytes", "pack_rows", "read_numbers", "read_rows", "rows_at_once"]
 
@@ -27,8 +28,8 @@ def rows_at_once(columns: int, size: int) -> int:
     return max(1, size // (GROUP_ROWS * columns)) * GROUP_ROWS
 
 
-def read_rows(source: ParameterSource, info: TensorInfo, first: int, count: int) -> npt.NDArray[np.float32]:
-    """Read rows of a quantized matrix, and decode them.
+def read_rows(source: ParameterSource, info: TensorInfo, first: int, count: int) -> npt.NDArray[Any]:
+    """Read rows of a quantized or packed matrix, and decode them.
 
     Parameters
     ----------
@@ -41,16 +42,23 @@ def read_rows(source: ParameterSource, info: TensorInfo, first: int, count: int)
     Returns
     -------
     numpy.ndarray
-        Shape (count, columns), float32.
+        Shape (count, columns), float32; of a bf12 matrix bfloat16 as uint16.
+
+    Raises
+    ------
+    FormatError
+        If a bf12 matrix contradicts itself.
     """
+    if info.dtype == PACKED:
+        return read_packed_rows(source, info, first, count)
     part = replace(info, shape=(count, info.shape[1]))
     packed = np.empty(part.array_shape, np.uint8)
     source.read_into(info.name, packed.reshape(-1), first // GROUP_ROWS * group_bytes(info))
     return unpack(packed, info.dtype, part.shape)
 
 
-def read_numbers(source: ParameterSource, info: TensorInfo, start: int, count: int) -> npt.NDArray[np.float32]:
-    """Return `count` weights of a quantized matrix from `start` on, in C order: 1-D, float32.
+def read_numbers(source: ParameterSource, info: TensorInfo, start: int, count: int) -> npt.NDArray[Any]:
+    """Return `count` weights of a quantized or packed matrix from `start` on, in C order: 1-D, as of `read_rows`.
 
     Needs memory for them and for two groups.
     """

@@ -49,11 +49,13 @@ class LanguageModel:
         For text.
     fingerprint : str, optional
         Of the parameters; computed where it is not given.
+    activations : {"f32", "bf16"}, default "f32"
+        What matrices in bf16 are multiplied with, as for :func:`load`.
 
     Raises
     ------
     ConfigError
-        If the config has no vocabulary.
+        If the config has no vocabulary, or `activations` is another.
     SpecError
         If parameters are missing, unexpected or of the wrong shape: all are named at once.
 
@@ -68,27 +70,31 @@ class LanguageModel:
         parameters: Mapping[str, Parameter | npt.NDArray[Any]],
         tokenizer: Tokenizer | None = None,
         fingerprint: str | None = None,
+        *,
+        activations: str = "f32",
     ) -> None:
         if config.vocab_size < 1:
             raise ConfigError("LanguageModel: expected a Config with a vocab_size, got 0; give the number of tokens")
         architecture_of(config)
         own = {name: as_parameter(value) for name, value in parameters.items()}
         check_parameters(config, {name: value.shape for name, value in own.items()}, "LanguageModel")
-        self._setup(Loaded.of_arrays(config, own, tokenizer, fingerprint))
+        self._setup(Loaded.of_arrays(config, own, tokenizer, fingerprint), activations)
 
     @classmethod
-    def _of(cls, loaded: Loaded) -> LanguageModel:
+    def _of(cls, loaded: Loaded, activations: str) -> LanguageModel:
         model = cls.__new__(cls)
-        model._setup(loaded)
+        model._setup(loaded, activations)
         return model
 
-    def _setup(self, loaded: Loaded) -> None:
+    def _setup(self, loaded: Loaded, activations: str) -> None:
         config = loaded.config
         self.config = config
         self._loaded = loaded
-        self.encoder = Model(config, loaded.parameters, loaded.fingerprint, divide_weights=True)
+        self.encoder = Model(
+            config, loaded.parameters, loaded.fingerprint, divide_weights=True, activations=activations
+        )
         self._embedding = loaded.parameters["emb.weight"]
-        self._head = make_matrix(loaded.parameters["head.weight"], config.dtype)
+        self._head = make_matrix(loaded.parameters["head.weight"], config.dtype, activations=activations)
         weight, bias = loaded.parameters["ln_out.weight"], loaded.parameters["ln_out.bias"]
         self._ln_out_weight = widen(weight.array, weight.dtype, config.dtype)
         self._ln_out_bias = widen(bias.array, bias.dtype, config.dtype)
@@ -382,6 +388,7 @@ def load(
     memory: MemoryKind = "map",
     tokenizer: str | os.PathLike[str] | Tokenizer | None = None,
     rescale_layer: int | None = None,
+    activations: str = "f32",
 ) -> LanguageModel:
     """Load a model: one of our files, or a foreign checkpoint directly.
 
@@ -390,9 +397,9 @@ def load(
     path : path-like
         A model file, a checkpoint (.pth, .safetensors, rwkv.cpp .bin), or a Hugging Face folder; recognised by
         content.
-    dtype : {"f32", "f16", "bf16", "f64", "q8", "q4"}, optional
+    dtype : {"f32", "f16", "bf16", "f64", "bf12", "q8", "q4"}, optional
         Convert the matrices to this type in memory. None uses them as they are stored. ``"f64"`` computes in
-        float64 throughout.
+        float64 throughout; ``"bf12"`` gives what ``"bf16"`` does, to the last bit, in less memory.
     memory : {"map", "resident"}, default "map"
         ``"map"`` uses the matrices where they lie in the file: loading takes milliseconds, and processes share
         the pages. What is converted, and all on a file system that cannot map, is read into memory.
@@ -402,6 +409,10 @@ def load(
         Instead of the file's own: ``"bytes"``, ``"world"``, or a vocabulary file.
     rescale_layer : int, optional
         Halve the residual stream after every so many layers. Not needed in float32; None does as the file says.
+    activations : {"f32", "bf16"}, default "f32"
+        ``"bf16"`` rounds activations to bf16, nearest even, before they are multiplied with a matrix in bf16: CPUs
+        with AVX512-BF16 then run prompts about 1.7 times as fast, others as before. Matrices in other types, sums,
+        state and everything else stay as they are.
 
     Returns
     -------
@@ -415,7 +426,9 @@ def load(
         If it is damaged or of no supported format; UnsupportedError and SpecError say more.
     NotEnoughMemoryError
         If the numbers have to be read into memory and there is too little of it.
+    ConfigError
+        If `dtype` or `activations` is none of these.
     """
     return LanguageModel._of(
-        load_parameters(path, dtype=dtype, memory=memory, tokenizer=tokenizer, rescale_layer=rescale_layer)
+        load_parameters(path, dtype=dtype, memory=memory, tokenizer=tokenizer, rescale_layer=rescale_layer), activations
     )

@@ -120,6 +120,8 @@ class Layer:
         By their names within the layer, ``"att.key.weight"``; others are ignored.
     divide_weights : bool, default False
         Divide the output and value matrices by 2^(index // config.rescale_layer).
+    activations : {"f32", "bf16"}, default "f32"
+        What matrices in bf16 are multiplied with, as for :func:`rwkv_cy.load`.
 
     Raises
     ------
@@ -134,6 +136,7 @@ class Layer:
         parameters: Mapping[str, Parameter | npt.NDArray[Any]],
         *,
         divide_weights: bool = False,
+        activations: str = "f32",
     ) -> None:
         architecture = ARCHITECTURES[config.architecture]
         specs = architecture.layer_parameters(config, index)
@@ -150,7 +153,7 @@ class Layer:
         self.config = config
         self.index = index
         halvings = index // config.rescale_layer if divide_weights and config.rescale_layer else 0
-        self.kernel = architecture.layer_kernel(config, index, own, 0.5**halvings)
+        self.kernel = architecture.layer_kernel(config, index, own, 0.5**halvings, activations)
 
     @property
     def time_mix(self) -> TimeMix:

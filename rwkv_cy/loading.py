@@ -9,16 +9,18 @@ from functools import cached_property
 
 from rwkv_cy.architectures import ARCHITECTURES
 from rwkv_cy.config import Config
-from rwkv_cy.dtypes import QUANTIZED_TYPES, storage_type
+from rwkv_cy.dtypes import MATRIX_TYPES, PACKED, QUANTIZED_TYPES, storage_type
 from rwkv_cy.errors import ConfigError, NotEnoughMemoryError, TokenizerError
 from rwkv_cy.filling import read_parameters
 from rwkv_cy.fingerprint import fingerprint as compute_fingerprint
+from rwkv_cy.packing import Packing, plan_packing
 from rwkv_cy.parameters import Parameter, ParameterSource, ParameterSpec, TensorInfo
 from rwkv_cy.runtime import MEMORY_KINDS, MemoryKind, available_memory, get_num_threads
 from rwkv_cy.sources import ArraySource, open_source, source_config, source_fingerprint
 from rwkv_cy.storage import ModelFile
 from rwkv_cy.text import Tokenizer, find_tokenizer, load_tokenizer
 from rwkv_cy.tokenizer_choice import guess_tokenizer
+from rwkv_cy.unpacking import check_packed
 
 __all__ = ["Loaded", "load_parameters"]
 
@@ -79,7 +81,7 @@ def load_parameters(
     """Open the model file at `path` and return its parameters; see :func:`rwkv_cy.load`."""
     if memory not in MEMORY_KINDS:
         raise ConfigError(f"load: expected memory 'map' or 'resident', got {memory!r}")
-    if dtype is not None and dtype not in QUANTIZED_TYPES:
+    if dtype is not None and dtype not in MATRIX_TYPES:
         storage_type(dtype)
     source = open_source(path)
     try:
@@ -104,10 +106,15 @@ def _load(
     if dtype is not None:
         config = replace(config, dtype="f64" if dtype == "f64" else "f32")
     specs = ARCHITECTURES[config.architecture].parameters(config)
-    mapped = _map(source, specs, dtype) if memory == "map" else {}
-    missing = [_in_memory(source, spec, dtype) for spec in specs if spec.name not in mapped]
+    packings = _plan_packings(source, specs) if dtype == PACKED else {}
+    kept = {spec.name: _kept(source, spec, dtype, packings.get(spec.name)) for spec in specs}
+    for name in kept:
+        if source.info(name).dtype == PACKED:
+            check_packed(source, source.info(name))
+    mapped = _map(source, specs, kept) if memory == "map" else {}
+    missing = [info for name, info in kept.items() if name not in mapped]
     _check_memory(source, missing)
-    found = mapped | read_parameters(source, missing, get_num_threads())
+    found = mapped | read_parameters(source, missing, get_num_threads(), packings)
     loaded = Loaded(
         config,
         {spec.name: found[spec.name] for spec in specs},
@@ -122,24 +129,41 @@ def _load(
     return loaded
 
 
-def _in_memory(source: ParameterSource, spec: ParameterSpec, dtype: str | None) -> TensorInfo:
-    """Return the parameter as it is kept in memory: vectors as they are, and the embedding never in blocks."""
+def _plan_packings(source: ParameterSource, specs: tuple[ParameterSpec, ...]) -> dict[str, Packing]:
+    """Say how matrices are packed, where that pays; what lies transposed is read in part, which saves more."""
+    found = {}
+    for spec in specs:
+        info = source.info(spec.name)
+        if spec.role == "matrix" and info.dtype != PACKED and not info.transposed:
+            packing = plan_packing(source, info)
+            if packing is not None:
+                found[spec.name] = packing
+    return found
+
+
+def _kept(source: ParameterSource, spec: ParameterSpec, dtype: str | None, packing: Packing | None) -> TensorInfo:
+    """Return the parameter as it is kept: vectors as they are, and the embedding never in blocks."""
     info = source.info(spec.name)
-    if dtype is None or spec.role == "vector" or (spec.role == "embedding" and dtype in QUANTIZED_TYPES):
+    if dtype in (None, info.dtype) or spec.role == "vector" or (spec.role == "embedding" and dtype in QUANTIZED_TYPES):
         return info
+    if packing is not None:
+        return replace(info, dtype=PACKED, packed_nbytes=packing.nbytes)
+    dtype = "bf16" if dtype == PACKED else dtype
     return replace(info, dtype=dtype, transposed=info.transposed and dtype not in QUANTIZED_TYPES)
 
 
-def _map(source: ParameterSource, specs: tuple[ParameterSpec, ...], dtype: str | None) -> dict[str, Parameter]:
+def _map(
+    source: ParameterSource, specs: tuple[ParameterSpec, ...], infos: Mapping[str, TensorInfo]
+) -> dict[str, Parameter]:
     """Return the matrices that can be used where they lie in the file."""
     found = {}
     for spec in specs:
-        kept = _in_memory(source, spec, dtype)
+        kept = infos[spec.name]
         if spec.role == "vector" or kept != source.info(spec.name):
             continue
         view = source.view(spec.name)
         if view is not None:
-            packed_from = kept.shape if kept.dtype in QUANTIZED_TYPES else None
+            packed_from = kept.shape if kept.dtype in MATRIX_TYPES else None
             found[spec.name] = Parameter(view, kept.dtype, packed_from, kept.transposed)
     return found
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from rwkv_cy.architectures import ARCHITECTURES, Architecture
 from rwkv_cy.config import Config
+from rwkv_cy.dtypes import ACTIVATION_TYPES
 from rwkv_cy.errors import ConfigError, StateError
 from rwkv_cy.kernels.matrix import Workspace
 from rwkv_cy.layer import Layer, activations
@@ -21,7 +22,7 @@ __all__ = ["CHUNK_TOKENS", "Model", "architecture_of"]
 
 #: Tokens that go through the layers together: enough to use each weight often, few enough that the
 #: activations stay in the cache and memory stays bounded.
-CHUNK_TOKENS = 128
+CHUNK_TOKENS = 256
 
 
 def architecture_of(config: Config) -> Architecture:
@@ -55,9 +56,13 @@ class Model:
         With `config.rescale_layer` n > 0, also divide the output and value matrices of layer i by
         2^(i // n), as the halved residual stream needs. False, as in the seed, leaves that to whoever
         made the parameters.
+    activations : {"f32", "bf16"}, default "f32"
+        What matrices in bf16 are multiplied with, as for :func:`rwkv_cy.load`.
 
     Raises
     ------
+    ConfigError
+        If `activations` is another.
     SpecError
         If parameters are missing or of the wrong shape.
 
@@ -74,12 +79,15 @@ class Model:
         fingerprint: str = "",
         *,
         divide_weights: bool = False,
+        activations: str = "f32",
     ) -> None:
         architecture = architecture_of(config)
+        if activations not in ACTIVATION_TYPES:
+            raise ConfigError(f"activations: expected {' or '.join(ACTIVATION_TYPES)}, got {activations!r}")
         self.config = config
         self.fingerprint = fingerprint
         self.layers = tuple(
-            Layer(config, i, own, divide_weights=divide_weights)
+            Layer(config, i, own, divide_weights=divide_weights, activations=activations)
             for i, own in enumerate(_by_layer(parameters, config.num_layers))
         )
         self._state_fields = architecture.state_fields(config)

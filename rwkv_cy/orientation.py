@@ -33,14 +33,19 @@ def read_turned(source: ParameterSource, info: TensorInfo, first: int, count: in
     numpy.ndarray
         Shape (count, rows of the array), of the array dtype of ``info.dtype``.
     """
-    rows, columns = info.array_shape
-    strip = np.empty((rows, count), array_dtype(info.dtype))
-    if count == columns:
-        source.read_into(info.name, strip.reshape(-1))
-    else:
-        for row in range(rows):
-            source.read_into(info.name, strip[row], row * columns + first)
+    strip = np.empty((info.array_shape[0], count), array_dtype(info.dtype))
+    _read_strip(source, info, first, strip)
     return transposed(strip)
+
+
+def _read_strip(source: ParameterSource, info: TensorInfo, first: int, strip: npt.NDArray[Any]) -> None:
+    """Fill `strip`, shape (rows of the array, count), with columns of the array from `first` on."""
+    rows, columns = info.array_shape
+    if strip.shape[1] == columns:
+        source.read_into(info.name, strip.reshape(-1))
+        return
+    for row in range(rows):
+        source.read_into(info.name, strip[row], row * columns + first)
 
 
 def strip_rows(info: TensorInfo) -> int:
@@ -67,33 +72,49 @@ def read_canonical(source: ParameterSource, info: TensorInfo, start: int, count:
 
 
 class TurnedReader:
-    """Elements of the transpose of an array, read from the first to the last; keeps the strip that was read last.
+    """Elements of transposes, read from the first to the last; keeps the strip that was read last.
 
     Parameters
     ----------
     source : ParameterSource
-    info : TensorInfo
-        A matrix of the source, not quantized.
     """
 
-    def __init__(self, source: ParameterSource, info: TensorInfo) -> None:
-        self.info = info
+    def __init__(self, source: ParameterSource) -> None:
         self._source = source
-        self._first = 0
-        self._strip = np.empty(0, array_dtype(info.dtype))
+        self._memory = np.empty(0, np.uint8)  # of every strip: new memory costs as much as the reading
+        self._info: TensorInfo | None = None
+        self._first = 0  # column of the array that the strip begins with
+        self._strip: npt.NDArray[Any] = np.empty((0, 0))
 
-    def read_into(self, buffer: npt.NDArray[Any], start: int) -> None:
-        """Fill `buffer` (1-D) with the elements from `start` on, in C order of the transpose."""
-        width, depth = self.info.array_shape
+    def read_into(self, info: TensorInfo, buffer: npt.NDArray[Any], start: int) -> None:
+        """Fill `buffer` (1-D) with the elements from `start` on of a matrix, in C order of the array's transpose."""
+        width = info.array_shape[0]
         done = 0
         while done < buffer.size:
-            at = start + done - self._first * width
-            if not 0 <= at < self._strip.size:
-                self._strip = np.empty(0, self._strip.dtype)  # let go of it before the next one comes
-                self._first = (start + done) // width
-                count = min(strip_rows(self.info), depth - self._first)
-                self._strip = read_turned(self._source, self.info, self._first, count).reshape(-1)
-                at = start + done - self._first * width
-            part = self._strip[at : at + buffer.size - done]
-            buffer[done : done + part.size] = part
-            done += part.size
+            column, offset = divmod(start + done, width)
+            if info != self._info or not self._first <= column < self._first + self._strip.shape[1]:
+                self._read(info, column)
+            column -= self._first
+            whole = min((buffer.size - done) // width, self._strip.shape[1] - column) if offset == 0 else 0
+            if whole:
+                # Whole columns go where they are wanted, which is in the caches: the strip is not.
+                size = whole * width
+                transposed(self._strip, column, buffer[done : done + size].reshape(whole, width))
+            else:
+                size = min(width - offset, buffer.size - done)
+                buffer[done : done + size] = self._strip[offset : offset + size, column]
+            done += size
+
+    def _read(self, info: TensorInfo, column: int) -> None:
+        """Read the strip of a matrix from `column` of its array on."""
+        rows, columns = info.array_shape
+        shape = rows, min(strip_rows(info), columns - column)
+        dtype = array_dtype(info.dtype)
+        nbytes = shape[0] * shape[1] * dtype.itemsize
+        if self._memory.size < nbytes:
+            self._strip, self._memory = np.empty((0, 0)), np.empty(0, np.uint8)  # not both at once
+            self._memory = np.empty(nbytes, np.uint8)
+        self._info = None  # until it is all there
+        self._strip = self._memory[:nbytes].view(dtype).reshape(shape)
+        _read_strip(self._source, info, column, self._strip)
+        self._info, self._first = info, column

@@ -11,7 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES, array_dtype
+from rwkv_cy.dtypes import PACKED, QUANTIZED_TYPES, STORAGE_TYPES, array_dtype
 from rwkv_cy.errors import KernelError, SpecError
 from rwkv_cy.file_identity import FileIdentity
 
@@ -27,11 +27,12 @@ class Parameter:
     Attributes
     ----------
     array : numpy.ndarray
-        The numbers, in canonical shape; bfloat16 as uint16, quantized matrices as packed blocks of uint8.
+        The numbers, in canonical shape; bfloat16 as uint16, quantized matrices as packed blocks of uint8, bf12 as
+        the bytes of the packed matrix.
     dtype : str
         Storage type, ``"bf16"``.
     packed_from : tuple of int, optional
-        Canonical shape of a quantized matrix; None for all others.
+        Canonical shape of a quantized or packed matrix; None for all others.
     transposed : bool, default False
         The array is (in, out) instead: a matrix whose inputs are often zero is multiplied faster so.
     """
@@ -83,6 +84,8 @@ class TensorInfo:
         Bytes that the tensor takes in the file.
     transposed : bool, default False
         The matrix lies as (in, out): `array_shape` is `shape` turned round, and elements come in that order.
+    packed_nbytes : int, default 0
+        Of a bf12 matrix, its bytes: they depend on the numbers. Without a meaning for all others.
     """
 
     name: str
@@ -92,6 +95,7 @@ class TensorInfo:
     source_dtype: str
     source_nbytes: int
     transposed: bool = False
+    packed_nbytes: int = 0
 
     @property
     def size(self) -> int:
@@ -101,6 +105,8 @@ class TensorInfo:
     @property
     def array_shape(self) -> tuple[int, ...]:
         """Shape of the array that holds the tensor: `shape`, turned round if it lies transposed, or packed blocks."""
+        if self.dtype == PACKED:
+            return (self.packed_nbytes,)
         quantized = QUANTIZED_TYPES.get(self.dtype)
         if quantized is not None:
             return quantized.packed_shape(self.shape)
@@ -143,7 +149,8 @@ class ParameterSource(Protocol):
 
         The array is the tensor, or its transpose if ``info(name).transposed``. `buffer` is 1-D, contiguous, and of
         the array dtype of ``info(name).dtype`` (uint16 for bf16; uint8 for a quantized matrix, whose elements are the
-        bytes of its packed blocks). Reads no more of the file than that; needs memory for no more than that.
+        bytes of its packed blocks, and for bf12). Reads no more of the file than that; needs memory for no more than
+        that.
         """
         ...
 

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from rwkv_cy.architectures import ARCHITECTURES, check_parameters, detect
 from rwkv_cy.config import Config
-from rwkv_cy.dtypes import QUANTIZED_TYPES
+from rwkv_cy.dtypes import MATRIX_TYPES, PACKED
 from rwkv_cy.errors import ConfigError, FormatError, SpecError
 from rwkv_cy.file_identity import FileIdentity
 from rwkv_cy.files import is_folder
@@ -53,8 +53,8 @@ def source_config(source: ParameterSource) -> Config:
     UnsupportedError
         If it is of a version that is not supported.
     SpecError
-        If parameters are missing, unexpected or of the wrong shape, or others than matrices are quantized or lie
-        transposed.
+        If parameters are missing, unexpected or of the wrong shape, or others than matrices are quantized,
+        packed, or lie transposed.
     FormatError
         If the file contradicts itself.
     """
@@ -81,9 +81,9 @@ def source_config(source: ParameterSource) -> Config:
     check_parameters(config, shapes, where)
     for spec in ARCHITECTURES[config.architecture].parameters(config):
         dtype = source.info(spec.name).dtype
-        if spec.role != "matrix" and dtype in QUANTIZED_TYPES:
+        if spec.role != "matrix" and dtype in MATRIX_TYPES:
             raise SpecError(
-                f"{where}: {spec.name}: expected numbers that are not quantized, got {dtype}; convert the original"
+                f"{where}: {spec.name}: expected numbers that are in no blocks, got {dtype}; convert the original"
             )
         if spec.role != "matrix" and source.info(spec.name).transposed:
             raise SpecError(f"{where}: {spec.name}: expected it as it is, got its transpose; convert the original")
@@ -134,8 +134,12 @@ class ArraySource:
     def info(self, name: str) -> TensorInfo:
         """Describe the tensor `name`; KeyError if there is none."""
         parameter = self._parameters[name]
-        nbytes, lies_turned = int(parameter.array.nbytes), parameter.transposed
-        return TensorInfo(name, parameter.shape, parameter.dtype, name, parameter.dtype, nbytes, lies_turned)
+        nbytes, packed = int(parameter.array.nbytes), 0
+        if parameter.dtype == PACKED:
+            packed = nbytes
+        return TensorInfo(
+            name, parameter.shape, parameter.dtype, name, parameter.dtype, nbytes, parameter.transposed, packed
+        )
 
     def read_into(self, name: str, buffer: npt.NDArray[Any], start: int = 0) -> None:
         """Fill `buffer` with elements of the array from `start` on, in C order."""

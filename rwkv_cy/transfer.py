@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rwkv_cy.blocks import BLOCK_SIZE, NonFinite, count_nonfinite
-from rwkv_cy.dtypes import GROUP_ROWS, QUANTIZED_TYPES, array_dtype, storage_type, to_storage
+from rwkv_cy.blocks import BLOCK_SIZE, NonFinite, count_nonfinite, number_type
+from rwkv_cy.dtypes import GROUP_ROWS, MATRIX_TYPES, PACKED, QUANTIZED_TYPES, array_dtype, storage_type, to_storage
 from rwkv_cy.groups import group_bytes, pack_rows, read_numbers, read_rows, rows_at_once
 from rwkv_cy.orientation import TurnedReader, read_matrix_rows
+from rwkv_cy.packing import PackedStream, Packing
 from rwkv_cy.parameters import ParameterSource, TensorInfo
 
 __all__ = ["Progress", "Transfer"]
@@ -29,6 +30,8 @@ class Transfer:
     total : int
         Bytes of all tensors in the target.
     progress : callable, optional
+    packings : mapping of str to Packing, optional
+        Of the matrices that become bf12, by name.
 
     Attributes
     ----------
@@ -38,22 +41,30 @@ class Transfer:
         Finite numbers of the source that became infinite in a narrower type, for each tensor that has any.
     """
 
-    def __init__(self, source: ParameterSource, total: int, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        source: ParameterSource,
+        total: int,
+        progress: Progress | None,
+        packings: Mapping[str, Packing] | None = None,
+    ) -> None:
         self.nonfinite: dict[str, NonFinite] = {}
         self.overflowed: dict[str, int] = {}
         self._source = source
         self._total = total
         self._progress = progress
+        self._packings = packings or {}
+        self._stream: PackedStream | None = None
         self._done = 0
         self._result = np.empty(0, np.uint8)
-        self._turned: TurnedReader | None = None
+        self._turned = TurnedReader(source)
 
     def read(self, target: TensorInfo, start: int, count: int) -> npt.NDArray[Any]:
         """Return `count` elements of a tensor from `start`, in the target's storage type.
 
         The array is valid until the next call: its memory is used again, which saves the page faults of new memory.
         Of a quantized target the elements are the bytes of its blocks, asked for in whole groups; of a transposed one
-        they come in the order in which it lies.
+        they come in the order in which it lies; those of a bf12 target are asked for in their order.
 
         Raises
         ------
@@ -68,6 +79,8 @@ class Transfer:
         result = self._result[:nbytes].view(wanted)
         if target.dtype in QUANTIZED_TYPES and target.dtype != info.dtype:
             self._quantize(info, target, start, result)
+        elif target.dtype == PACKED and target.dtype != info.dtype:
+            self._pack(info, start, result)
         else:
             turned = info.transposed != target.transposed
             for first in range(0, count, BLOCK_SIZE):
@@ -85,31 +98,45 @@ class Transfer:
         step = rows_at_once(columns, BLOCK_SIZE)
         for first in range(begin, end, step):
             count = min(step, end - first)
-            if info.dtype in QUANTIZED_TYPES:
-                weights = read_rows(self._source, info, first, count)
+            if info.dtype in MATRIX_TYPES:
+                weights = to_storage(read_rows(self._source, info, first, count), number_type(info), "f32")
             else:
                 weights = to_storage(read_matrix_rows(self._source, info, first, count), info.dtype, "f32")
             packed = pack_rows(weights, target.dtype, f"{self._source.path}: {info.name}")
             at = first // GROUP_ROWS * unit - start
             result[at : at + packed.size] = packed.reshape(-1)
 
+    def _pack(self, info: TensorInfo, start: int, result: npt.NDArray[Any]) -> None:
+        """Fill `result` with bytes of the packed matrix, which come from byte `start` on."""
+        if start == 0:
+            self._stream = PackedStream(
+                self._source, info, self._packings[info.name], lambda block: self._count(info, block, number_type(info))
+            )
+        if self._stream is not None:
+            self._stream.fill(result)
+
+    def _count(self, info: TensorInfo, block: npt.NDArray[Any], dtype: str) -> NonFinite:
+        """Count what is not a number in a block of the source."""
+        found = count_nonfinite(block, dtype)
+        if found:
+            self.nonfinite[info.name] = self.nonfinite.get(info.name, NonFinite()) + found
+        return found
+
     def _read_block(self, info: TensorInfo, dtype: str, start: int, result: npt.NDArray[Any], turned: bool) -> None:
         """Fill `result`, of storage type `dtype`, with elements from `start`; `turned`, with those of the transpose."""
-        if info.dtype in QUANTIZED_TYPES:
+        if info.dtype in MATRIX_TYPES:
             if info.dtype == dtype:
                 self._source.read_into(info.name, result, start)
                 return
-            block, own = read_numbers(self._source, info, start, result.size), "f32"
+            block, own = read_numbers(self._source, info, start, result.size), number_type(info)
         else:
             own = info.dtype
             block = result if own == dtype else np.empty(result.size, array_dtype(own))
             if turned:
-                self._turned_reader(info).read_into(block, start)
+                self._turned.read_into(info, block, start)
             else:
                 self._source.read_into(info.name, block, start)
-        found = count_nonfinite(block, own)
-        if found:
-            self.nonfinite[info.name] = self.nonfinite.get(info.name, NonFinite()) + found
+        found = self._count(info, block, own)
         if block is result:
             return
         result[:] = to_storage(block, own, dtype)
@@ -118,10 +145,3 @@ class Transfer:
         lost = count_nonfinite(result, dtype).inf - found.inf
         if lost:
             self.overflowed[info.name] = self.overflowed.get(info.name, 0) + lost
-
-    def _turned_reader(self, info: TensorInfo) -> TurnedReader:
-        """Return the reader of a tensor that lies the other way; only that of the last one is kept."""
-        if self._turned is None or self._turned.info != info:
-            self._turned = None
-            self._turned = TurnedReader(self._source, info)
-        return self._turned

@@ -66,14 +66,14 @@ def test_a_reader_goes_on_from_strip_to_strip(columns_in_strip: int, monkeypatch
     assert strip_rows(opened.info(NAME)) == columns_in_strip
     expected = matrix().T.reshape(-1)
     for step in (1, 7, 50, 192):
-        reader = TurnedReader(opened, opened.info(NAME))
+        reader = TurnedReader(opened)
         for start in range(0, 192, step):
             buffer = np.empty(min(step, 192 - start), np.float32)
-            reader.read_into(buffer, start)
+            reader.read_into(opened.info(NAME), buffer, start)
             assert buffer.tobytes() == expected[start : start + step].tobytes()
         # And back again.
         buffer = np.empty(20, np.float32)
-        reader.read_into(buffer, 3)
+        reader.read_into(opened.info(NAME), buffer, 3)
         assert buffer.tobytes() == expected[3:23].tobytes()
 
 

@@ -71,6 +71,6 @@ def test_an_embedding_in_blocks_is_refused(tmp_path: Path) -> None:
         write_model(tmp_path / "forged", model.header, changed, read)
     with (
         open_source(tmp_path / "forged") as source,
-        pytest.raises(SpecError, match="emb.weight: expected numbers that are not quantized, got q8; convert the orig"),
+        pytest.raises(SpecError, match="emb.weight: expected numbers that are in no blocks, got q8; convert the orig"),
     ):
         source_config(source)

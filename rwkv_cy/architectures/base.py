@@ -65,7 +65,8 @@ class Architecture:
     state_fields : callable
         The fields of one layer's state.
     layer_kernel : callable
-        Builds the compiled layer from its config, its index, its parameters, and the factor of what both mixes give.
+        Builds the compiled layer from its config, its index, its parameters, the factor of what both mixes give,
+        and the type of activations that bf16 matrices are multiplied with.
     """
 
     name: str
@@ -75,4 +76,4 @@ class Architecture:
     parameters: Callable[[Config], tuple[ParameterSpec, ...]]
     layer_parameters: Callable[[Config, int], tuple[ParameterSpec, ...]]
     state_fields: Callable[[Config], tuple[StateField, ...]]
-    layer_kernel: Callable[[Config, int, Mapping[str, Parameter], float], LayerKernel]
+    layer_kernel: Callable[[Config, int, Mapping[str, Parameter], float, str], LayerKernel]

@@ -142,8 +142,10 @@ def _parameters(config: Config) -> tuple[ParameterSpec, ...]:
     )
 
 
-def _layer_kernel(config: Config, layer: int, parameters: Mapping[str, Parameter], output_scale: float) -> LayerKernel:
-    return kernels.Layer(config, layer, parameters, output_scale)
+def _layer_kernel(
+    config: Config, layer: int, parameters: Mapping[str, Parameter], output_scale: float, activations: str
+) -> LayerKernel:
+    return kernels.Layer(config, layer, parameters, output_scale, activations)
 
 
 RWKV4 = Architecture(

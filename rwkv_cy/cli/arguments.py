@@ -12,11 +12,22 @@ from rwkv_cy.runtime import MEMORY_KINDS
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
-__all__ = ["DTYPES", "QUANTIZED_DTYPES", "add_memory_option", "common_options", "integer", "real"]
+__all__ = [
+    "DTYPES",
+    "PACKED_DTYPE",
+    "QUANTIZED_DTYPES",
+    "add_activations",
+    "add_memory_option",
+    "common_options",
+    "integer",
+    "real",
+]
 
-#: The names in rwkv_cy.dtypes.STORAGE_TYPES and QUANTIZED_TYPES, which stand beside NumPy's types there.
+#: The names in rwkv_cy.dtypes.STORAGE_TYPES, PACKED and QUANTIZED_TYPES, which stand beside NumPy's types there.
 DTYPES = ("f64", "f32", "f16", "bf16")
+PACKED_DTYPE = "bf12"
 QUANTIZED_DTYPES = ("q8", "q4")
+ACTIVATIONS = ("f32", "bf16")
 
 
 def integer(low: int, high: int | None = None) -> Callable[[str], int]:
@@ -49,6 +60,16 @@ def real(low: float, high: float = math.inf) -> Callable[[str], float]:
         return value
 
     return parse
+
+
+def add_activations(parser: argparse.ArgumentParser) -> None:
+    """Add the option of the commands that run a model."""
+    parser.add_argument(
+        "--activations",
+        choices=ACTIVATIONS,
+        default="f32",
+        help="bf16 rounds what matrices in bf16 are multiplied with: faster on CPUs with AVX512-BF16 (default: f32)",
+    )
 
 
 def common_options() -> argparse.ArgumentParser:

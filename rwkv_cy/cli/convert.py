@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_cy.cli.arguments import DTYPES, QUANTIZED_DTYPES, common_options
+from rwkv_cy.cli.arguments import DTYPES, PACKED_DTYPE, QUANTIZED_DTYPES, common_options
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import byte_size, config_fields, print_fields, print_table, print_warning, printable
 from rwkv_cy.cli.progress import progress_bar
@@ -37,9 +37,10 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument(
         "--dtype",
-        choices=["keep", *DTYPES, *QUANTIZED_DTYPES],
+        choices=["keep", *DTYPES, PACKED_DTYPE, *QUANTIZED_DTYPES],
         default="keep",
-        help="type of matrices and embedding; vectors stay as they are, and with q8 and q4 the embedding has 16 bits "
+        help="type of matrices and embedding; vectors stay as they are, and with q8, q4 and bf12 the embedding has 16 "
+        "bits; bf12 is bf16 in 12 bits, without loss "
         "(default: keep; f16 for what another program quantized)",
     )
     add_options(parser)

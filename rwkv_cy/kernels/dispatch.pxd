@@ -10,6 +10,7 @@ cdef extern from "rk.h" nogil:
         RK_BF16
         RK_Q8
         RK_Q4
+        RK_BF12
 
     ctypedef struct rk_matrix:
         const void *data
@@ -18,6 +19,8 @@ cdef extern from "rk.h" nogil:
         int dtype
         double scale
         int transposed
+        int rounded
+        Py_ssize_t escapes
 
     ctypedef struct rk_piece:
         const void *data
@@ -37,11 +40,16 @@ cdef const rk_ops *active_ops(bint double_precision) except NULL
 cdef int read_pieces(rk_piece *pieces, Py_ssize_t count, int num_threads) except -1
 cdef void quantize(const float *w, Py_ssize_t rows, Py_ssize_t cols, int dtype, void *out) noexcept nogil
 cdef void dequantize(const void *packed, Py_ssize_t rows, Py_ssize_t cols, int dtype, float *w) noexcept nogil
+cdef void bf12_count(const unsigned short *words, Py_ssize_t n, long long *counts) noexcept nogil
+cdef Py_ssize_t bf12_pack(const unsigned short *words, Py_ssize_t rows, Py_ssize_t cols, const unsigned char *table,
+                          unsigned char *chunks, unsigned short *escapes, Py_ssize_t room,
+                          long long *ends) noexcept nogil
+cdef void bf12_unpack(const unsigned char *table, const unsigned char *chunks, Py_ssize_t rows, Py_ssize_t cols,
+                      unsigned short *words) noexcept nogil
 cdef void transpose(const void *array, size_t itemsize, size_t rows, size_t cols, size_t stride, size_t out_stride,
                     void *out) noexcept nogil
-cdef size_t matmul_scratch(const rk_ops *ops, size_t itemsize, const rk_matrix *m, Py_ssize_t tokens,
-                           int num_threads) noexcept nogil
-cdef void matmul(const rk_ops *ops, size_t itemsize, const rk_product *products, int count, Py_ssize_t tokens,
+cdef size_t matmul_scratch(const rk_ops *ops, const rk_matrix *m, Py_ssize_t tokens, int num_threads) noexcept nogil
+cdef void matmul(const rk_ops *ops, const rk_product *products, int count, Py_ssize_t tokens,
                  void *scratch, int num_threads) noexcept nogil
 cdef void layer_norm(const rk_ops *ops, const void *x, const void *weight, const void *bias, double eps,
                      Py_ssize_t tokens, Py_ssize_t width, int num_threads, void *y) noexcept nogil

@@ -17,9 +17,13 @@ cdef extern from "rk.h" nogil:
     const char *rk_built(int i)
     void rk_quantize(const float *, Py_ssize_t, Py_ssize_t, int, void *)
     void rk_dequantize(const void *, Py_ssize_t, Py_ssize_t, int, float *)
+    void rk_bf12_count(const unsigned short *, Py_ssize_t, long long *)
+    Py_ssize_t rk_bf12_pack(const unsigned short *, Py_ssize_t, Py_ssize_t, const unsigned char *, unsigned char *,
+                            unsigned short *, Py_ssize_t, long long *)
+    void rk_bf12_unpack(const unsigned char *, const unsigned char *, Py_ssize_t, Py_ssize_t, unsigned short *)
     void rk_transpose(const void *, size_t, size_t, size_t, size_t, void *, size_t)
-    size_t rk_matmul_scratch(const rk_ops *, size_t, const rk_matrix *, Py_ssize_t, int)
-    void rk_matmul(const rk_ops *, size_t, const rk_product *, int, Py_ssize_t, void *, int)
+    size_t rk_matmul_scratch(const rk_ops *, const rk_matrix *, Py_ssize_t, int)
+    void rk_matmul(const rk_ops *, const rk_product *, int, Py_ssize_t, void *, int)
     void rk_layer_norm(const rk_ops *, const void *, const void *, const void *, double, Py_ssize_t, Py_ssize_t,
                        void *, int)
     void rk_token_shift(const rk_ops *, const void *, const void *, const void *, Py_ssize_t, Py_ssize_t, void *, int)
@@ -115,19 +119,33 @@ cdef void dequantize(const void *packed, Py_ssize_t rows, Py_ssize_t cols, int d
     rk_dequantize(packed, rows, cols, dtype, w)
 
 
+cdef void bf12_count(const unsigned short *words, Py_ssize_t n, long long *counts) noexcept nogil:
+    rk_bf12_count(words, n, counts)
+
+
+cdef Py_ssize_t bf12_pack(const unsigned short *words, Py_ssize_t rows, Py_ssize_t cols, const unsigned char *table,
+                          unsigned char *chunks, unsigned short *escapes, Py_ssize_t room,
+                          long long *ends) noexcept nogil:
+    return rk_bf12_pack(words, rows, cols, table, chunks, escapes, room, ends)
+
+
+cdef void bf12_unpack(const unsigned char *table, const unsigned char *chunks, Py_ssize_t rows, Py_ssize_t cols,
+                      unsigned short *words) noexcept nogil:
+    rk_bf12_unpack(table, chunks, rows, cols, words)
+
+
 cdef void transpose(const void *array, size_t itemsize, size_t rows, size_t cols, size_t stride, size_t out_stride,
                     void *out) noexcept nogil:
     rk_transpose(array, itemsize, rows, cols, stride, out, out_stride)
 
 
-cdef size_t matmul_scratch(const rk_ops *ops, size_t itemsize, const rk_matrix *m, Py_ssize_t tokens,
-                           int num_threads) noexcept nogil:
-    return rk_matmul_scratch(ops, itemsize, m, tokens, num_threads)
+cdef size_t matmul_scratch(const rk_ops *ops, const rk_matrix *m, Py_ssize_t tokens, int num_threads) noexcept nogil:
+    return rk_matmul_scratch(ops, m, tokens, num_threads)
 
 
-cdef void matmul(const rk_ops *ops, size_t itemsize, const rk_product *products, int count, Py_ssize_t tokens,
+cdef void matmul(const rk_ops *ops, const rk_product *products, int count, Py_ssize_t tokens,
                  void *scratch, int num_threads) noexcept nogil:
-    rk_matmul(ops, itemsize, products, count, tokens, scratch, num_threads)
+    rk_matmul(ops, products, count, tokens, scratch, num_threads)
 
 
 cdef void layer_norm(const rk_ops *ops, const void *x, const void *weight, const void *bias, double eps,

@@ -2,23 +2,22 @@
 
 import numpy as np
 
-from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES, widen
+from rwkv_cy.dtypes import ACTIVATION_TYPES, PACKED, QUANTIZED_TYPES, STORAGE_TYPES, packed_nbytes, widen
 from rwkv_cy.errors import KernelError
+from rwkv_cy.kernels.packed import HEAD_BYTES, stored_escapes, unpack_matrix
 
 from cython cimport floating
 
 from rwkv_cy.kernels.dispatch cimport (
-    RK_BF16, RK_F16, RK_F32, RK_F64, RK_Q4, RK_Q8, active_ops, dequantize, matmul, matmul_scratch, quantize, rk_ops,
-    rk_product, transpose,
+    RK_BF12, RK_BF16, RK_F16, RK_F32, RK_F64, RK_Q4, RK_Q8, active_ops, dequantize, matmul, matmul_scratch, quantize,
+    rk_ops, rk_product, transpose,
 )
 
-cdef dict _CODES = {"f32": RK_F32, "f64": RK_F64, "f16": RK_F16, "bf16": RK_BF16, "q8": RK_Q8, "q4": RK_Q4}
+cdef dict _CODES = {"f32": RK_F32, "f64": RK_F64, "f16": RK_F16, "bf16": RK_BF16, "q8": RK_Q8, "q4": RK_Q4,
+                    "bf12": RK_BF12}
 
 cdef enum:
     CACHE_LINE = 64
-
-#: Inputs of a transposed matrix are counted in 32 bits.
-_MOST_COLUMNS = (1 << 31) - 1
 
 
 cdef size_t padded(size_t size) noexcept nogil:
@@ -59,6 +58,21 @@ def _check_packed(array, dtype, shape):
         )
     if array.ctypes.data % 2:
         raise KernelError("Matrix: expected quantized blocks at an even address, got an odd one")
+
+
+def _check_bf12(array, shape):
+    """Return how many escapes the matrix says that it has, when its bytes are as many as that asks for."""
+    if shape is None or len(shape) != 2 or min(shape) < 1:
+        raise KernelError(f"Matrix: expected the shape (rows, cols) of a {PACKED} matrix, got {shape}")
+    if array.ndim != 1 or array.dtype != np.uint8 or not array.flags.c_contiguous or array.size < HEAD_BYTES:
+        raise KernelError(f"Matrix: expected contiguous bytes of a {PACKED} matrix, got {array.dtype} {array.shape}")
+    escapes = stored_escapes(array)
+    expected = packed_nbytes(shape, escapes)
+    if array.size != expected:
+        raise KernelError(
+            f"Matrix: expected {expected} bytes for {PACKED} of shape {shape} with {escapes} escapes, got {array.size}"
+        )
+    return escapes
 
 
 def pack(const float[:, ::1] weights, dtype):
@@ -123,37 +137,50 @@ def unpack(const unsigned char[:, :, ::1] packed, dtype, shape):
     return result
 
 
-def transposed(array):
+def transposed(array, first=0, out=None):
     """Return the transpose of a matrix, contiguous: many times as fast as NumPy's copy of ``array.T``.
 
     Parameters
     ----------
     array : numpy.ndarray
         Shape (rows, cols), C-contiguous and aligned, items of 2, 4 or 8 bytes.
+    first : int, default 0
+        The column to begin with.
+    out : numpy.ndarray, optional
+        Shape (count, rows), of the array's dtype, C-contiguous: takes columns `first` to `first + count`.
 
     Returns
     -------
     numpy.ndarray
-        Shape (cols, rows).
+        Shape (cols - first, rows), or `out`.
 
     Raises
     ------
     KernelError
-        If the array is no such matrix.
+        If the array is no such matrix, or `out` does not fit it.
     """
     if array.ndim != 2 or not array.flags.c_contiguous or not array.flags.aligned or array.itemsize not in (2, 4, 8):
         raise KernelError(
             "transposed: expected a contiguous, aligned matrix with items of 2, 4 or 8 bytes, "
             f"got {array.dtype} of shape {array.shape}"
         )
-    cdef size_t rows = array.shape[0], cols = array.shape[1]
-    result = np.empty((cols, rows), dtype=array.dtype)
-    cdef const void *source = <const void *><size_t>array.ctypes.data
-    cdef void *out = <void *><size_t>result.ctypes.data
-    cdef size_t itemsize = array.itemsize
+    cdef size_t rows = array.shape[0], cols = array.shape[1], itemsize = array.itemsize
+    if out is None:
+        out = np.empty((max(0, array.shape[1] - first), array.shape[0]), dtype=array.dtype)
+    if (
+        first < 0 or out.ndim != 2 or first + len(out) > array.shape[1] or out.shape[1] != array.shape[0]
+        or out.dtype != array.dtype or not out.flags.c_contiguous or not out.flags.aligned or not out.flags.writeable
+    ):
+        raise KernelError(
+            f"transposed: expected an array to fill of columns of {array.dtype} {array.shape} from {first} on, "
+            f"got {out.dtype} of shape {out.shape}"
+        )
+    cdef const char *source = <const char *><size_t>array.ctypes.data + <size_t>first * itemsize
+    cdef void *target = <void *><size_t>out.ctypes.data
+    cdef size_t count = len(out)
     with nogil:
-        transpose(source, itemsize, rows, cols, cols, rows, out)
-    return result
+        transpose(source, itemsize, rows, count, cols, rows, target)
+    return out
 
 
 cdef class Matrix:
@@ -163,17 +190,21 @@ cdef class Matrix:
     ----------
     array : numpy.ndarray
         Shape (rows, cols), C-contiguous, of the array dtype of `dtype` (uint16 for bf16); for a quantized
-        matrix what :func:`pack` gives. May be read-only and memory-mapped.
-    dtype : {"f32", "f16", "bf16", "f64", "q8", "q4"}
+        matrix what :func:`pack` gives, for bf12 what :func:`rwkv_cy.kernels.packed.pack_matrix` gives. May be
+        read-only and memory-mapped.
+    dtype : {"f32", "f16", "bf16", "f64", "q8", "q4", "bf12"}
         Storage type. An f64 matrix takes float64 activations, the others float32.
     scale : float, default 1.0
         Every product is multiplied by it; a power of two costs no precision.
     shape : tuple of int, optional
-        (rows, cols) of a quantized matrix.
+        (rows, cols) of a quantized or packed matrix.
     transposed : bool, default False
         The array is (cols, rows). Products have the same bits, and inputs that are zero cost nothing for one token
         to three: their weights are not read, so that a NaN or an infinity among them is not seen. Not for quantized
-        matrices.
+        or packed matrices.
+    activations : {"f32", "bf16"}, default "f32"
+        ``"bf16"`` rounds what a bf16 matrix is multiplied with to bf16 first, nearest even. Others, bf12 too,
+        ignore it.
 
     Raises
     ------
@@ -181,16 +212,15 @@ cdef class Matrix:
         If the array is not of that shape, layout and type.
     """
 
-    def __init__(self, array, dtype, scale=1.0, shape=None, transposed=False):
+    def __init__(self, array, dtype, scale=1.0, shape=None, transposed=False, activations="f32"):
         if dtype not in _CODES:
             raise KernelError(f"Matrix: expected a dtype of {', '.join(_CODES)}, got {dtype!r}")
-        if transposed and (dtype in QUANTIZED_TYPES or len(array) > _MOST_COLUMNS):
-            raise KernelError(
-                f"Matrix: expected numbers that are not quantized of at most {_MOST_COLUMNS} columns to lie "
-                f"transposed, got {dtype} of shape {array.shape}"
-            )
+        if transposed and dtype not in STORAGE_TYPES:
+            raise KernelError(f"Matrix: expected numbers that are not quantized to lie transposed, got {dtype}")
         if dtype in QUANTIZED_TYPES:
             _check_packed(array, dtype, shape)
+        elif dtype == PACKED:
+            self.m.escapes = _check_bf12(array, shape)
         elif array.ndim != 2 or not array.flags.c_contiguous or not array.flags.aligned:
             raise KernelError(f"Matrix: expected a contiguous, aligned array (rows, cols), got shape {array.shape}")
         elif array.dtype != STORAGE_TYPES[dtype].array_dtype:
@@ -201,13 +231,18 @@ cdef class Matrix:
         self.dtype = dtype
         self.double_precision = dtype == "f64"
         self.m.data = <const void *><size_t>array.ctypes.data
-        if dtype in QUANTIZED_TYPES:
+        if dtype not in STORAGE_TYPES:
             self.m.rows, self.m.cols = shape
         else:
             self.m.rows, self.m.cols = array.shape[::-1] if transposed else array.shape
         self.m.transposed = transposed
         self.m.dtype = _CODES[dtype]
         self.m.scale = scale
+        if activations not in ACTIVATION_TYPES:
+            raise KernelError(
+                f"Matrix: expected activations of {' or '.join(ACTIVATION_TYPES)}, got {activations!r}"
+            )
+        self.m.rounded = activations == "bf16"
 
     @property
     def shape(self):
@@ -225,7 +260,7 @@ cdef class Matrix:
         return self.m.scale
 
     cdef size_t scratch_bytes(self, const rk_ops *ops, Py_ssize_t tokens, int num_threads) noexcept nogil:
-        return matmul_scratch(ops, 8 if self.double_precision else 4, &self.m, tokens, num_threads)
+        return matmul_scratch(ops, &self.m, tokens, num_threads)
 
     cdef rk_product times(self, const void *x, void *y) noexcept nogil:
         return rk_product(&self.m, x, y)
@@ -274,17 +309,24 @@ cdef class Matrix:
         workspace.ensure(self.scratch_bytes(ops, x.shape[0], num_threads))
         cdef rk_product product = self.times(&x[0, 0], &y[0, 0])
         with nogil:
-            matmul(ops, sizeof(floating), &product, 1, x.shape[0], workspace.start, num_threads)
+            matmul(ops, &product, 1, x.shape[0], workspace.start, num_threads)
         return result
 
 
-def make_matrix(parameter, real, scale=1.0):
-    """Return a parameter as a Matrix for activations of type `real` ("f32" or "f64"), widened where that asks so."""
+def make_matrix(parameter, real, scale=1.0, activations="f32"):
+    """Return a parameter as a Matrix for activations of type `real` ("f32" or "f64"), widened where that asks so.
+
+    `activations` is as for :class:`Matrix`.
+    """
     array, dtype = parameter.array, parameter.dtype
     if dtype in QUANTIZED_TYPES:
         if real == "f32":
             return Matrix(array, dtype, scale, parameter.shape)
         array, dtype = unpack(array, dtype, parameter.shape), "f32"
+    if dtype == PACKED:
+        if real == "f32":
+            return Matrix(array, dtype, scale, parameter.shape)
+        array, dtype = unpack_matrix(array, parameter.shape), "bf16"
     if (real == "f64") != (dtype == "f64"):
         array, dtype = widen(array, dtype, real), real
-    return Matrix(array, dtype, scale, transposed=parameter.transposed)
+    return Matrix(array, dtype, scale, transposed=parameter.transposed, activations=activations)

@@ -29,8 +29,8 @@ def _vector(parameters, name, config):
     return np.ascontiguousarray(widen(parameter.array, parameter.dtype, config.dtype).reshape(-1))
 
 
-def _matrix(parameters, name, config, scale=1.0):
-    return make_matrix(parameters[name], config.dtype, scale)
+def _matrix(parameters, name, config, activations, scale=1.0):
+    return make_matrix(parameters[name], config.dtype, scale, activations)
 
 
 cdef int _check_threads(str what, int num_threads) except -1:
@@ -70,13 +70,15 @@ cdef class TimeMix:
         Of the layer, by short name.
     output_scale : float
         Factor of what the mix gives: a power of two.
+    activations : {"f32", "bf16"}, default "f32"
+        What bf16 matrices are multiplied with; see :class:`rwkv_cy.kernels.matrix.Matrix`.
     """
 
-    def __init__(self, config, parameters, output_scale):
-        self.key = _matrix(parameters, "att.key.weight", config)
-        self.value = _matrix(parameters, "att.value.weight", config)
-        self.receptance = _matrix(parameters, "att.receptance.weight", config)
-        self.output = _matrix(parameters, "att.output.weight", config, output_scale)
+    def __init__(self, config, parameters, output_scale, activations="f32"):
+        self.key = _matrix(parameters, "att.key.weight", config, activations)
+        self.value = _matrix(parameters, "att.value.weight", config, activations)
+        self.receptance = _matrix(parameters, "att.receptance.weight", config, activations)
+        self.output = _matrix(parameters, "att.output.weight", config, activations, output_scale)
         decay = parameters["att.time_decay"]
         # In float64, so that a float32 model gets the nearest float32 of -exp(time_decay).
         decay = (-np.exp(widen(decay.array, decay.dtype, "f64"))).astype(_real(config)).reshape(-1)
@@ -118,7 +120,7 @@ cdef class TimeMix:
         products[0] = self.receptance.times(mixed, r)
         products[1] = self.key.times(mixed + model, k)
         products[2] = self.value.times(mixed + 2 * model, v)
-        matmul(ops, self.itemsize, products, 3, tokens, rest, num_threads)
+        matmul(ops, products, 3, tokens, rest, num_threads)
         keep_last(x, segments, count, self.d_model * self.itemsize)
         # y = O (sigmoid(r) wkv(k, v))
         for i in range(count):
@@ -127,7 +129,7 @@ cdef class TimeMix:
             wkv4(ops, self.decay, self.first, k + skip, v + skip, r + skip, s.end - s.begin, self.d_att, num_threads,
                  s.aa, s.bb, s.pp, rwkv + skip)
         products[0] = self.output.times(rwkv, y)
-        matmul(ops, self.itemsize, products, 1, tokens, rest, num_threads)
+        matmul(ops, products, 1, tokens, rest, num_threads)
 
     def forward(self, const floating[:, ::1] x, floating[::1] xx, floating[::1] aa, floating[::1] bb,
                 floating[::1] pp, int num_threads=1):
@@ -165,14 +167,14 @@ cdef class ChannelMix:
 
     Parameters
     ----------
-    config, parameters, output_scale
+    config, parameters, output_scale, activations
         As for :class:`TimeMix`.
     """
 
-    def __init__(self, config, parameters, output_scale):
-        self.key = _matrix(parameters, "ffn.key.weight", config)
-        self.value = _matrix(parameters, "ffn.value.weight", config, output_scale)
-        self.receptance = _matrix(parameters, "ffn.receptance.weight", config)
+    def __init__(self, config, parameters, output_scale, activations="f32"):
+        self.key = _matrix(parameters, "ffn.key.weight", config, activations)
+        self.value = _matrix(parameters, "ffn.value.weight", config, activations, output_scale)
+        self.receptance = _matrix(parameters, "ffn.receptance.weight", config, activations)
         mix_k, mix_r = (_vector(parameters, f"ffn.{name}", config) for name in ("time_mix_k", "time_mix_r"))
         self._arrays = [mix_k, mix_r]
         self.mix_k, self.mix_r = _pointer(mix_k), _pointer(mix_r)
@@ -198,12 +200,12 @@ cdef class ChannelMix:
         shift(ops, x, segments, count, self.mix_k, self.d_model, self.itemsize, num_threads, mixed + model)
         products[0] = self.receptance.times(mixed, r)
         products[1] = self.key.times(mixed + model, k)
-        matmul(ops, self.itemsize, products, 2, tokens, rest, num_threads)
+        matmul(ops, products, 2, tokens, rest, num_threads)
         keep_last(x, segments, count, self.d_model * self.itemsize)
         # y += sigmoid(r) (V max(k, 0)^2)
         relu_squared(ops, tokens * self.d_ffn, num_threads, k)
         products[0] = self.value.times(k, mixed)
-        matmul(ops, self.itemsize, products, 1, tokens, rest, num_threads)
+        matmul(ops, products, 1, tokens, rest, num_threads)
         add_gated(ops, r, mixed, tokens * self.d_model, num_threads, y)
 
     def forward(self, const floating[:, ::1] x, floating[::1] xx, int num_threads=1):
@@ -239,7 +241,7 @@ cdef class Layer:
 
     Parameters
     ----------
-    config, parameters, output_scale
+    config, parameters, output_scale, activations
         As for :class:`TimeMix`.
     layer : int
         Index of the layer.
@@ -259,9 +261,9 @@ cdef class Layer:
     cdef bint halve                      # the residual stream is halved after this layer
     cdef size_t itemsize
 
-    def __init__(self, config, layer, parameters, output_scale):
-        self.time_mix = TimeMix(config, parameters, output_scale)
-        self.channel_mix = ChannelMix(config, parameters, output_scale)
+    def __init__(self, config, layer, parameters, output_scale, activations="f32"):
+        self.time_mix = TimeMix(config, parameters, output_scale, activations)
+        self.channel_mix = ChannelMix(config, parameters, output_scale, activations)
         self.d_model = config.d_model
         self.state_size = 2 * config.d_model + 3 * config.d_att
         self.eps = config.layer_norm_eps

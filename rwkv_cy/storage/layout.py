@@ -6,19 +6,19 @@ from typing import Any
 
 from h5py import h5d, h5t
 
-from rwkv_cy.dtypes import QUANTIZED_TYPES
+from rwkv_cy.dtypes import MATRIX_TYPES
 from rwkv_cy.storage.schema import FORMAT_NAME, DatasetSpec
 
 __all__ = ["FILE_TYPES", "AttributeValue", "dataset_attributes", "dataset_offset", "root_attributes"]
 
-#: HDF5's types, by our names of them; the bits of bf16 stand in uint16, and blocks are bytes.
+#: HDF5's types, by our names of them; the bits of bf16 stand in uint16, and matrices in blocks are bytes.
 FILE_TYPES = {
     "u8": h5t.STD_U8LE,
     "f64": h5t.IEEE_F64LE,
     "f32": h5t.IEEE_F32LE,
     "f16": h5t.IEEE_F16LE,
     "bf16": h5t.STD_U16LE,
-    **dict.fromkeys(QUANTIZED_TYPES, h5t.STD_U8LE),
+    **dict.fromkeys(MATRIX_TYPES, h5t.STD_U8LE),
 }
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from rwkv_cy.dtypes import QUANTIZED_TYPES, array_dtype
+from rwkv_cy.dtypes import PACKED, QUANTIZED_TYPES, array_dtype
 from rwkv_cy.errors import FormatError
 from rwkv_cy.file_identity import FileIdentity
 from rwkv_cy.files import FileBytes
@@ -124,8 +124,9 @@ class ModelFile:
     def info(self, name: str) -> TensorInfo:
         """Describe the parameter `name`; KeyError if there is none."""
         spec = self._entries[name].spec
+        packed = spec.nbytes if spec.dtype == PACKED else 0
         return TensorInfo(
-            name, spec.canonical_shape, spec.dtype, spec.path, spec.dtype, spec.nbytes, transposed=spec.transposed
+            name, spec.canonical_shape, spec.dtype, spec.path, spec.dtype, spec.nbytes, spec.transposed, packed
         )
 
     def read_into(self, name: str, buffer: npt.NDArray[Any], start: int = 0) -> None:
@@ -136,8 +137,8 @@ class ModelFile:
     def view(self, name: str) -> npt.NDArray[Any] | None:
         """Return the parameter as a read-only array over the file's memory map.
 
-        A quantized matrix as its packed blocks, a transposed one as (columns, rows). None on a file system that cannot
-        map, and for a parameter that is misaligned for its type: one of less than 512 bytes may be.
+        A quantized matrix as its packed blocks, bf12 as its bytes, a transposed one as (columns, rows). None on a file
+        system that cannot map, and for a parameter that is misaligned for its type: one of less than 512 bytes may be.
         """
         entry = self._entries[name]
         if entry.spec.dtype in QUANTIZED_TYPES and entry.offset % _STEP_ALIGNMENT:

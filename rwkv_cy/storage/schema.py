@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES
+from rwkv_cy.dtypes import MATRIX_TYPES, PACKED, QUANTIZED_TYPES, STORAGE_TYPES, packed_nbytes
 from rwkv_cy.errors import FormatError, SpecError
 from rwkv_cy.parameters import TensorInfo
 
@@ -81,8 +81,8 @@ MAX_ELEMENTS = 1 << 48
 _LAYER = re.compile(r"(blocks\.[0-9]+)\.(.+)", re.ASCII)
 _PATH = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", re.ASCII)
 
-#: Bytes of an element, by the name of its type; u8 serves the metadata alone, and blocks are bytes too.
-ITEMSIZES = {"u8": 1, **{name: t.itemsize for name, t in STORAGE_TYPES.items()}, **dict.fromkeys(QUANTIZED_TYPES, 1)}
+#: Bytes of an element, by the name of its type; u8 serves the metadata alone, and matrices in blocks are bytes too.
+ITEMSIZES = {"u8": 1, **{name: t.itemsize for name, t in STORAGE_TYPES.items()}, **dict.fromkeys(MATRIX_TYPES, 1)}
 
 
 @dataclass(frozen=True)
@@ -184,12 +184,12 @@ class DatasetSpec:
     path : str
         Path from the root group, without a leading slash.
     dtype : str
-        A storage type (``"bf16"``), a quantized one (``"q8"``), or ``"u8"``.
+        A storage type (``"bf16"``), one of matrices (``"q8"``, ``"bf12"``), or ``"u8"``.
     shape : tuple of int
-        One to eight dimensions, none of them 0. That of the packed blocks, for a quantized matrix, and
-        (columns, rows), for a transposed one.
+        One to eight dimensions, none of them 0. That of the packed blocks, for a quantized matrix; (columns, rows),
+        for a transposed one; the bytes of a bf12 one.
     matrix_shape : tuple of int, optional
-        (rows, columns) of a quantized or a transposed matrix; None for all others.
+        (rows, columns) of a quantized, packed or transposed matrix; None for all others.
     """
 
     path: str
@@ -204,13 +204,13 @@ class DatasetSpec:
         Raises
         ------
         SpecError
-            If it is of a quantized type or transposed, and no matrix.
+            If it is of a type of matrices or transposed, and no matrix.
         """
         path = parameter_path(info.name)
-        if info.dtype not in QUANTIZED_TYPES and not info.transposed:
+        if info.dtype not in MATRIX_TYPES and not info.transposed:
             return DatasetSpec(path, info.dtype, info.shape)
         if len(info.shape) != 2:
-            wanted = f"as {info.dtype}" if info.dtype in QUANTIZED_TYPES else "transposed"
+            wanted = f"as {info.dtype}" if info.dtype in MATRIX_TYPES else "transposed"
             raise SpecError(
                 f"{path[:80]}: expected a matrix to store {wanted}, got shape {str(info.shape)[:80]}; "
                 "store it in another way"
@@ -275,13 +275,22 @@ class DatasetSpec:
     def _check_matrix(self) -> None:
         """Raise SpecError unless a matrix in blocks or transposed is of the shape that its rows and columns ask for."""
         quantized, matrix = QUANTIZED_TYPES.get(self.dtype), self.matrix_shape
-        if quantized is None and matrix is None:
+        if self.dtype not in MATRIX_TYPES and matrix is None:
             return
         if matrix is None or self.dtype == "u8" or len(matrix) != 2 or min(matrix) < 1:
             raise SpecError(
-                f"{self.path}: expected the rows and columns of a quantized or a transposed matrix, and of no other "
-                f"tensor, got {str(matrix)[:80]} for {self.dtype}; convert it again"
+                f"{self.path}: expected the rows and columns of a quantized, packed or transposed matrix, and of no "
+                f"other tensor, got {str(matrix)[:80]} for {self.dtype}; convert it again"
             )
+        if self.dtype == PACKED:
+            # How many escapes there are, the numbers say.
+            least, most = packed_nbytes(matrix, 0), packed_nbytes(matrix, math.prod(matrix))
+            if len(self.shape) != 1 or not least <= self.shape[0] <= most or self.shape[0] % 64:
+                raise SpecError(
+                    f"{self.path}: expected a multiple of 64 from {least} to {most} bytes for {self.dtype} of shape "
+                    f"{str(matrix)[:80]}, got {self.shape}; convert it again"
+                )
+            return
         expected = matrix[::-1] if quantized is None else quantized.packed_shape(matrix)
         if self.shape != expected:
             raise SpecError(
@@ -297,9 +306,10 @@ def format_version(specs: Iterable[DatasetSpec]) -> tuple[int, int]:
     matrix itself: it must refuse the file.
     """
     found = tuple(specs)
+    packed = any(spec.dtype == PACKED for spec in found)
     if any(spec.transposed for spec in found):
-        return 2, 0
-    return 1, int(any(spec.matrix_shape is not None for spec in found))
+        return 2, int(packed)
+    return 1, 2 if packed else int(any(spec.matrix_shape is not None for spec in found))
 
 
 def is_path(path: str) -> bool:

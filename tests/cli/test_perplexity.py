@@ -31,6 +31,14 @@ def test_a_text(run: Run, demo_checkpoint: Path, text: Path) -> None:
     assert double["perplexity"] == pytest.approx(values["perplexity"], rel=1e-5)
 
 
+def test_activations_in_bf16(run: Run, demo_checkpoint: Path, text: Path) -> None:
+    options = ("perplexity", demo_checkpoint, text, "--dtype", "bf16", "--json")
+    plain, rounded = (json.loads(run(*options, *more).out) for more in ((), ("--activations", "bf16")))
+    assert rounded["perplexity"] != plain["perplexity"]
+    assert rounded["perplexity"] == pytest.approx(plain["perplexity"], rel=1e-3)
+    assert run(*options, "--activations", "f16").code == 2
+
+
 def test_a_text_that_is_not_there(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
     result = run("perplexity", demo_checkpoint, tmp_path / "none")
     assert result.code == 3

@@ -117,6 +117,8 @@ def test_what_is_refused() -> None:
         Matrix(np.zeros((4, 4), np.float32)[:, ::2], "f32")
     with pytest.raises(KernelError, match="expected uint16 for bf16, got float32"):
         Matrix(np.zeros((2, 2), np.float32), "bf16")
+    with pytest.raises(KernelError, match="expected activations of f32 or bf16, got 'f16'"):
+        Matrix(np.zeros((2, 2), np.float32), "f32", activations="f16")
     matrix = Matrix(np.zeros((2, 3), np.float32), "f32")
     with pytest.raises(KernelError, match=r"expected \(tokens, 3\), got \(1, 2\)"):
         matrix.matmul(np.zeros((1, 2), np.float32))
@@ -126,3 +128,72 @@ def test_what_is_refused() -> None:
         Matrix(np.zeros((2, 3)), "f64").matmul(np.zeros((1, 3), np.float32))
     with pytest.raises(KernelError, match="expected at least one thread, got 0"):
         matrix.matmul(np.zeros((1, 3), np.float32), 0)
+
+
+def round_to_bf16(x: np.ndarray) -> np.ndarray:
+    return widen(to_storage(x.astype(np.float32), "f32", "bf16"), "bf16", "f64")
+
+
+@pytest.mark.parametrize("shape", [*SHAPES, (13, 2049), (20, 4100)], ids=str)
+def test_rounded_activations_against_the_twin(isa: str, shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(4)
+    weights = make(rng, shape, "bf16")
+    wide = widen(weights, "bf16", "f64")
+    for tokens in (1, 3, 4, 7, 20):
+        x = rng.standard_normal((tokens, shape[1])).astype(np.float32)
+        y = Matrix(weights, "bf16", activations="bf16").matmul(x)
+        rounded = round_to_bf16(x)
+        expected = reference.matmul(wide, rounded)
+        magnitude = reference.matmul(np.abs(wide), np.abs(rounded))
+        # Products of bf16 numbers are exact in float32; what rounds are the additions, and they are as many.
+        assert (np.abs(y - expected) <= tolerance("f32", shape[1]) * magnitude).all()
+
+
+@pytest.mark.parametrize("activations", ["f32", "bf16"])
+@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
+@pytest.mark.parametrize("shape", [(13, 2049), (7, 33), (25, 1088)], ids=str)
+def test_every_number_of_tokens_gives_the_same_bits(
+    isa: str, dtype: str, activations: str, shape: tuple[int, int]
+) -> None:
+    rng = np.random.default_rng(5)
+    matrix = Matrix(make(rng, shape, dtype), dtype, activations=activations)
+    x = rng.standard_normal((40, shape[1])).astype(np.float32)
+    one_by_one = np.concatenate([matrix.matmul(row[np.newaxis]) for row in x])
+    for tokens in range(1, 41):
+        assert matrix.matmul(x[:tokens], 2).tobytes() == one_by_one[:tokens].tobytes()
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (13, 2049), (7, 33), (129, 64), (300, 97), (513, 768)], ids=str)
+def test_rounded_activations_and_a_transposed_matrix_same_bits(isa: str, shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(7)
+    weights = make(rng, shape, "bf16")
+    x = np.maximum(rng.standard_normal((7, shape[1])), 0).astype(np.float32) ** 2
+    x[3] = 0
+    x[4, ::2] = -0.0
+    by_rows = Matrix(weights, "bf16", activations="bf16").matmul(x)
+    turned = Matrix(np.ascontiguousarray(weights.T), "bf16", transposed=True, activations="bf16")
+    for threads in (1, 2):
+        assert turned.matmul(x, threads).tobytes() == by_rows.tobytes()
+        for count in (1, 2, 3):
+            assert turned.matmul(x[7 - count :], threads).tobytes() == by_rows[7 - count :].tobytes()
+    one_by_one = np.concatenate([turned.matmul(row[np.newaxis]) for row in x])
+    assert one_by_one.tobytes() == by_rows.tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f16", "f64"])
+def test_other_matrices_ignore_the_type_of_activations(isa: str, dtype: str) -> None:
+    rng = np.random.default_rng(6)
+    weights = make(rng, (9, 50), dtype)
+    x = rng.standard_normal((6, 50)).astype(np.float64 if dtype == "f64" else np.float32)
+    assert Matrix(weights, dtype, activations="bf16").matmul(x).tobytes() == Matrix(weights, dtype).matmul(x).tobytes()
+
+
+def test_rounding_is_to_nearest_even_and_keeps_what_is_not_finite(isa: str) -> None:
+    one = to_storage(np.ones((1, 1), np.float32), "f32", "bf16")
+    bits = np.array([0x3F808000, 0x3F818000, 0x3F808001, 0x3F807FFF, 0x7F7FFFFF, 0x7F800000, 0xFF800000], np.uint32)
+    x = bits.view(np.float32).reshape(-1, 1)
+    y = Matrix(one, "bf16", activations="bf16").matmul(x)
+    expected = np.array([0x3F80, 0x3F82, 0x3F81, 0x3F80, 0x7F80, 0x7F80, 0xFF80], np.uint16)
+    assert to_storage(y, "f32", "bf16").reshape(-1).tolist() == expected.tolist()
+    nan = np.array([[0x7F800001]], np.uint32).view(np.float32)
+    assert np.isnan(Matrix(one, "bf16", activations="bf16").matmul(nan)).all()

@@ -111,15 +111,29 @@ def test_a_view_that_a_kernel_could_not_read_is_none(model: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("matrix_shape", "dtype", "message"),
     [
-        (None, "q8", "expected the rows and columns of a quantized or a transposed matrix, .* got None for q8"),
+        (None, "q8", "expected the rows and columns of a quantized, packed or transposed matrix, .* got None for q8"),
         ((40, 70), "u8", r"and of no other tensor, got \(40, 70\) for u8; convert it again"),
         ((40, 70), "f32", r"expected columns and rows \(70, 40\) for f32 of shape \(40, 70\), got \(3, 3, 544\); conv"),
+        (None, "bf12", "of a quantized, packed or transposed matrix, and of no other tensor, got None for bf12"),
+        (
+            (40, 70),
+            "bf12",
+            r"a: expected a multiple of 64 from 7936 to 19136 bytes for bf12 of shape \(40, 70\), got \(3",
+        ),
         ((40, 70), "q4", r"a: expected blocks \(3, 2, 576\) for q4 of shape \(40, 70\), got \(3, 3, 544\); convert"),
     ],
 )
 def test_a_dataset_and_its_matrix_must_agree(matrix_shape: Any, dtype: str, message: str) -> None:
     with pytest.raises(SpecError, match=message):
         DatasetSpec("a", dtype, (3, 3, 544), matrix_shape).check()
+
+
+@pytest.mark.parametrize("nbytes", [7936 - 64, 7936 + 63, 19136 + 64])
+def test_a_packed_matrix_has_a_size_that_can_be(nbytes: int) -> None:
+    for possible in (7936, 8000, 19136):
+        DatasetSpec("a", "bf12", (possible,), (40, 70)).check()
+    with pytest.raises(SpecError, match=rf"expected a multiple of 64 from 7936 to 19136 bytes .* got \({nbytes},\)"):
+        DatasetSpec("a", "bf12", (nbytes,), (40, 70)).check()
 
 
 def swap(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
@@ -140,9 +154,9 @@ FIELDS = "index: expected path, dtype, shape, offset and crc32"
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (swap(MATRIX + b",", b""), "expected the rows and columns of a quantized .* got None for q8"),
-        (swap(MATRIX, b'"matrix_shape":[40]'), r"expected the rows and columns of a quantized .* \(40,\)"),
-        (swap(MATRIX, b'"matrix_shape":[]'), r"expected the rows and columns of a quantized .* got \(\)"),
+        (swap(MATRIX + b",", b""), "expected the rows and columns of a quantized, .* got None for q8"),
+        (swap(MATRIX, b'"matrix_shape":[40]'), r"expected the rows and columns of a quantized, .* \(40,\)"),
+        (swap(MATRIX, b'"matrix_shape":[]'), r"expected the rows and columns of a quantized, .* got \(\)"),
         (swap(MATRIX, b'"matrix_shape":[0,70]'), "expected the rows and columns of a quantized"),
         (swap(MATRIX, b'"matrix_shape":[-40,70]'), "expected the rows and columns of a quantized"),
         (swap(MATRIX, b'"matrix_shape":[49,70]'), CONTRADICTION),
@@ -155,7 +169,7 @@ FIELDS = "index: expected path, dtype, shape, offset and crc32"
         (swap(b"[3,3,544]", b"[3,3,545]"), CONTRADICTION),
         (swap(b"[3,3,544]", b"[3,1632]"), r"expected blocks \(3, 3, 544\) for q8 .* got \(3, 1632\)"),
         (swap(b'"q8"', b'"q4"'), r"expected blocks \(3, 2, 576\) for q4 of shape \(40, 70\), got \(3, 3, 544\)"),
-        (swap(b'"q8"', b'"q5"'), "expected one of u8, f64, f32, f16, bf16, q8, q4, got 'q5'"),
+        (swap(b'"q8"', b'"q5"'), "expected one of u8, f64, f32, f16, bf16, q8, q4, bf12, got 'q5'"),
         (swap(b'"q8"', b'"u8"'), r"and of no other tensor, got \(40, 70\) for u8"),
         (swap(b'"q8"', b'[8]'), FIELDS),
     ],

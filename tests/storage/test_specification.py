@@ -15,8 +15,11 @@ import numpy as np
 import pytest
 
 from rwkv_cy.kernels.matrix import unpack
-from rwkv_cy.storage import write_arrays
+from rwkv_cy.kernels.packed import pack_matrix
+from rwkv_cy.parameters import TensorInfo
+from rwkv_cy.storage import write_arrays, write_model
 from storage.small import (
+    BARE_HEADER,
     HEADER,
     MATRIX_SHAPES,
     TRANSPOSED,
@@ -26,7 +29,7 @@ from storage.small import (
     write_small,
 )
 
-NUMPY = {"f64": "<f8", "f32": "<f4", "f16": "<f2", "bf16": "<u2", "u8": "<u1", "q8": "<u1", "q4": "<u1"}
+NUMPY = {"f64": "<f8", "f32": "<f4", "f16": "<f2", "bf16": "<u2", "u8": "<u1", "q8": "<u1", "q4": "<u1", "bf12": "<u1"}
 
 
 def read_without_hdf5(path: Path) -> tuple[dict[str, Any], dict[str, tuple[str, np.ndarray]]]:
@@ -58,7 +61,7 @@ def read_without_hdf5(path: Path) -> tuple[dict[str, Any], dict[str, tuple[str, 
         assert metadata_size <= start < end <= index_offset
         assert end - start < 512 or start % 4096 == 0
         array = np.frombuffer(raw, dtype, count, start).reshape(entry["shape"])
-        if entry["dtype"] in ("q8", "q4"):
+        if entry["dtype"] in ("q8", "q4", "bf12"):
             assert "matrix_shape" in entry
         elif "matrix_shape" in entry:
             assert major == 2
@@ -81,7 +84,7 @@ def read_with_hdf5(path: Path) -> tuple[dict[str, Any], dict[str, tuple[str, np.
                 assert item.chunks == chunks(item.shape, item.dtype.itemsize)
                 kind, array = item.attrs["dtype"].decode(), item[...]
                 assert item.dtype == np.dtype(NUMPY[kind])
-                if kind not in ("q8", "q4") and "matrix_shape" in item.attrs:
+                if kind not in ("q8", "q4", "bf12") and "matrix_shape" in item.attrs:
                     array = turned(array, item.attrs["matrix_shape"])
                 found[name] = (kind, array)
 
@@ -207,6 +210,50 @@ def test_quantized_matrices(tmp_path: Path, read: Any) -> None:
         if dtype == "q8":  # one rounding: the same number to the last bit
             np.testing.assert_array_equal(decode(blocks, dtype, shape), unpack(blocks, dtype, shape))
         assert not missing_bytes(blocks, dtype, shape).any()
+
+
+def unpack_bf12(data: bytes, rows: int, columns: int) -> np.ndarray:
+    """The section "Packed matrices": returns the bits of the weights."""
+    table, escapes = data[:16], struct.unpack_from("<I", data, 16)[0]
+    assert list(table) == sorted(set(table))
+    assert not any(data[20:64])
+    wide = math.ceil(columns / 128)
+    lists = 64 + math.ceil(rows / 4) * wide * 4 * 192
+    end = lists + 4 * (rows + 1) + 4 * escapes
+    assert len(data) == math.ceil(end / 64) * 64
+    assert not any(data[end:])
+    words = np.empty((rows, columns), np.uint16)
+    for r, c in itertools.product(range(rows), range(columns)):
+        chunk = 64 + (r // 4 * wide * 4 + c // 128 * 4 + r % 4) * 192
+        i, q = c % 128, c % 128 // 32
+        p = 2 * (i % 16) + i // 16 % 2
+        own, codes = (struct.unpack_from("<H", data, chunk + third * 64 + 2 * p)[0] for third in (q // 2, 2))
+        if q % 2:
+            own = own >> 8 | (own & 0xFF) << 8
+        words[r, c] = own & 0x807F | table[codes >> 4 * q & 15] << 7
+    starts = struct.unpack_from(f"<{rows + 1}I", data, lists)
+    assert (starts[0], starts[-1]) == (0, escapes)
+    for r, (start, stop) in enumerate(itertools.pairwise(starts)):
+        for e in range(start, stop):
+            column, bits = struct.unpack_from("<HH", data, lists + 4 * (rows + 1) + 4 * e)
+            words[r, column] = bits
+    return words
+
+
+@pytest.mark.parametrize("read", [read_without_hdf5, read_with_hdf5])
+def test_packed_matrices(tmp_path: Path, read: Any) -> None:
+    words = (np.random.default_rng(7).standard_normal((6, 300)).astype("<f4").view("<u4") >> 16).astype(np.uint16)
+    words[1, 5] = words[1, 290] = words[4, 131] = 0
+    packed = pack_matrix(words)
+    info = TensorInfo("head.weight", words.shape, "bf12", "", "bf12", packed.size, packed_nbytes=packed.size)
+    write_model(tmp_path / "m.h5", BARE_HEADER, [info], lambda _, start, count: packed[start : start + count])
+    about, found = read(tmp_path / "m.h5")
+    assert about.get("minor", 2) == 2
+    assert struct.unpack_from("<II", (tmp_path / "m.h5").read_bytes()[-4096:], 8) == (1, 2)
+    dtype, stored = found["parameters/head.weight"]
+    assert dtype == "bf12"
+    assert stored.shape == (packed.size,)
+    np.testing.assert_array_equal(unpack_bf12(stored.tobytes(), 6, 300), words)
 
 
 def test_shapes_of_quantized_matrices(tmp_path: Path) -> None:

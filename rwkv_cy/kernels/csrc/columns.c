@@ -19,21 +19,25 @@ static void lanes_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int threa
     one->ops->columns(one->m, one->x, one->sums, begin, end);
 }
 
-size_t rk_columns_scratch(const rk_ops *ops, size_t itemsize, const rk_matrix *m)
+/* Lanes of a vector of sums. */
+static ptrdiff_t sum_lanes(const rk_ops *ops) { return ops->lanes * (ptrdiff_t)ops->itemsize / (ptrdiff_t)ops->sumsize; }
+
+size_t rk_columns_scratch(const rk_ops *ops, const rk_matrix *m)
 {
-    return (size_t)round_up(ops->lanes * m->rows * (ptrdiff_t)itemsize, 64);
+    return (size_t)round_up(sum_lanes(ops) * m->rows * (ptrdiff_t)ops->sumsize, 64);
 }
 
-void rk_columns(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y,
-                void *scratch, int threads)
+void rk_columns(const rk_ops *ops, const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y, void *scratch,
+                int threads)
 {
     /* A matrix that is read in less time than it takes to wake a thread is not shared. */
     ptrdiff_t bytes = m->rows * m->cols * (ptrdiff_t)weight_bytes(m);
-    ptrdiff_t grain = bytes < ops->lanes * RK_LANE_BYTES ? ops->lanes : 1;
+    const ptrdiff_t lanes = sum_lanes(ops);
+    ptrdiff_t grain = bytes < lanes * RK_LANE_BYTES ? lanes : 1;
     for (ptrdiff_t t = 0; t < tokens; t++) {
-        one_token one = {ops, m, (const char *)x + (size_t)(t * m->cols) * itemsize, scratch};
-        rk_parallel(ops->lanes, grain, threads, lanes_piece, &one);
-        ops->add_lanes(m, scratch, (char *)y + (size_t)(t * m->rows) * itemsize);
+        one_token one = {ops, m, (const char *)x + (size_t)(t * m->cols) * ops->itemsize, scratch};
+        rk_parallel(lanes, grain, threads, lanes_piece, &one);
+        ops->add_lanes(m, scratch, (char *)y + (size_t)(t * m->rows) * ops->sumsize);
     }
 }
 
@@ -44,14 +48,17 @@ size_t rk_strip_bytes(const rk_matrix *m)
     return (size_t)round_up(RK_STRIP_ROWS * m->cols * (ptrdiff_t)weight_bytes(m), 4096);
 }
 
-void rk_strip_panels(const rk_ops *ops, size_t itemsize, const rk_matrix *m, const void *packed, ptrdiff_t tokens,
-                     void *y, ptrdiff_t strip, char *turned, void *scratch)
+void rk_strip_panels(const rk_ops *ops, const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y,
+                     ptrdiff_t strip, char *turned, void *scratch)
 {
     ptrdiff_t first = strip * RK_STRIP_ROWS;
     ptrdiff_t rows = m->rows - first < RK_STRIP_ROWS ? m->rows - first : RK_STRIP_ROWS;
-    rk_matrix part = {turned, rows, m->cols, m->dtype, m->scale, 0};
+    rk_matrix part = *m;
+    part.data = turned;
+    part.rows = rows;
+    part.transposed = 0;
     rk_transpose((const char *)m->data + (size_t)first * weight_bytes(m), weight_bytes(m), (size_t)m->cols,
                  (size_t)rows, (size_t)m->rows, turned, (size_t)m->cols);
-    ops->panels(&part, packed, tokens, (char *)y + (size_t)first * itemsize, m->rows, 0,
+    ops->panels(&part, packed, tokens, (char *)y + (size_t)first * ops->sumsize, m->rows, 0,
                 (rows + ops->panel_rows - 1) / ops->panel_rows, scratch);
 }

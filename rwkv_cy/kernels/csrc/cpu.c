@@ -5,7 +5,7 @@ const char *rk_built(int i)
 {
     static const char *const names[] = {
 #if defined(__x86_64__)
-        "avx512vnni", "avx512", "avx2",
+        "avx512bf16", "avx512vnni", "avx512", "avx2",
 #endif
 #if defined(__aarch64__)
         "neon",
@@ -17,7 +17,7 @@ const char *rk_built(int i)
 
 const rk_table *rk_available(int i)
 {
-    const rk_table *tables[5];
+    const rk_table *tables[6];
     int n = 0;
 #if defined(__x86_64__)
     __builtin_cpu_init();
@@ -25,6 +25,8 @@ const rk_table *rk_available(int i)
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
         __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+        if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16"))
+            tables[n++] = &rk_table_avx512bf16;
         if (__builtin_cpu_supports("avx512vnni")) tables[n++] = &rk_table_avx512vnni;
         tables[n++] = &rk_table_avx512;
     }

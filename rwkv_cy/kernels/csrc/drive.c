@@ -1,4 +1,5 @@
 /* Each operation of a layer, shared among threads: what is split, and into pieces of what size. */
+#include "bf12.h"
 #include "columns.h"
 #include "quant.h"
 
@@ -21,7 +22,6 @@ typedef struct {
     void *y;
     char *packed, *scratch;
     size_t scratch_stride;
-    size_t itemsize;
 } product;
 
 /* Products that read their weights once: units are rows, or groups of rows where the matrix is quantized. */
@@ -29,6 +29,13 @@ typedef struct {
     product parts[RK_MOST_PRODUCTS];
     ptrdiff_t units[RK_MOST_PRODUCTS], grain[RK_MOST_PRODUCTS], pieces[RK_MOST_PRODUCTS];
 } streamed;
+
+static void round_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+{
+    product *p = context;
+    (void)thread;
+    p->ops->round(p->x, p->packed, begin, end);
+}
 
 static void pack_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
 {
@@ -49,7 +56,7 @@ static void strips_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thre
     product *p = context;
     char *scratch = p->scratch + (size_t)thread * p->scratch_stride;
     for (ptrdiff_t strip = begin; strip < end; strip++)
-        rk_strip_panels(p->ops, p->itemsize, p->m, p->packed, p->tokens, p->y, strip, scratch,
+        rk_strip_panels(p->ops, p->m, p->packed, p->tokens, p->y, strip, scratch,
                         scratch + rk_strip_bytes(p->m));
 }
 
@@ -79,7 +86,11 @@ static void streamed_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int th
     }
 }
 
-static size_t weight_bytes(int dtype) { return dtype == RK_F64 ? 8 : dtype == RK_F32 ? 4 : 2; }
+static ptrdiff_t row_bytes(const rk_matrix *m)
+{
+    if (m->dtype == RK_BF12) return rk_bf12_group(m->cols) / RK_BF12_ROWS;
+    return m->cols * (m->dtype == RK_F64 ? 8 : m->dtype == RK_F32 ? 4 : 2);
+}
 
 /* The products of `s->parts`, their quantized activations laid out, as one shared operation. */
 static void run_streamed(streamed *s, int count, int threads)
@@ -90,7 +101,7 @@ static void run_streamed(streamed *s, int count, int threads)
         int quantized = is_quantized(p->m);
         s->units[i] = quantized ? (p->m->rows + RK_Q_ROWS - 1) / RK_Q_ROWS : p->m->rows;
         unit_bytes[i] = quantized ? rk_q_blocks(p->m->dtype, p->m->cols) * rk_q_bytes(p->m->dtype)
-                                  : p->m->cols * (ptrdiff_t)weight_bytes(p->m->dtype);
+                                  : row_bytes(p->m);
         /* The work of a piece: the bytes to read for few tokens, the products for many. */
         unit_bytes[i] = at_least_one(unit_bytes[i] * (p->tokens < 16 ? 1 : p->tokens / 8));
         total += s->units[i] * unit_bytes[i];
@@ -114,67 +125,90 @@ static void quantize_activations(product *p, int threads)
 
 static ptrdiff_t padded_cols(const rk_ops *ops, ptrdiff_t cols) { return round_up(cols, ops->lanes); }
 
-/* Bytes of one thread's scratch: a packed panel, the accumulators of all tokens, and a strip of a transposed matrix. */
-static size_t thread_scratch(const rk_ops *ops, size_t itemsize, ptrdiff_t tokens, const rk_matrix *m)
+/* Bytes of one thread's scratch: a block of packed panels, the accumulators of all tokens where the columns take
+ * several steps, and a strip of a transposed matrix. */
+static size_t thread_scratch(const rk_ops *ops, ptrdiff_t tokens, const rk_matrix *m)
 {
-    ptrdiff_t panel = padded_cols(ops, m->cols) * ops->panel_rows;
-    ptrdiff_t waiting = round_up(tokens, ops->panel_tokens) * ops->panel_rows * ops->lanes;
-    return (size_t)round_up((panel + waiting) * (ptrdiff_t)itemsize, 4096) + (m->transposed ? rk_strip_bytes(m) : 0);
+    ptrdiff_t padded = padded_cols(ops, m->cols), step = rk_panel_step(padded, ops->itemsize);
+    ptrdiff_t waiting = step < padded ? round_up(tokens, ops->panel_tokens) * ops->panel_rows * ops->lanes : 0;
+    ptrdiff_t elements = (step * ops->panel_rows + waiting) * rk_block_panels(padded, ops->itemsize);
+    return (size_t)round_up(elements * (ptrdiff_t)ops->itemsize, 4096) + (m->transposed ? rk_strip_bytes(m) : 0);
 }
 
-static size_t packed_bytes(const rk_ops *ops, size_t itemsize, ptrdiff_t tokens, ptrdiff_t cols)
+static size_t packed_bytes(const rk_ops *ops, ptrdiff_t tokens, ptrdiff_t cols)
 {
-    return (size_t)round_up(padded_cols(ops, cols) * round_up(tokens, ops->panel_tokens) * (ptrdiff_t)itemsize, 4096);
+    ptrdiff_t elements = padded_cols(ops, cols) * round_up(tokens, ops->panel_tokens);
+    return (size_t)round_up(elements * (ptrdiff_t)ops->itemsize, 4096);
 }
 
-size_t rk_matmul_scratch(const rk_ops *ops, size_t itemsize, const rk_matrix *m, ptrdiff_t tokens, int threads)
+static int is_rounded(const rk_matrix *m) { return m->rounded && m->dtype == RK_BF16; }
+
+/* Who computes products with m. */
+static const rk_ops *ops_for(const rk_ops *ops, const rk_matrix *m)
+{
+    return is_rounded(m) && ops->bf16 != NULL ? ops->bf16 : ops;
+}
+
+static size_t rounded_bytes(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens)
+{
+    return is_rounded(m) ? (size_t)round_up(tokens * m->cols * (ptrdiff_t)ops->itemsize, 4096) : 0;
+}
+
+size_t rk_matmul_scratch(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens, int threads)
 {
     if (is_quantized(m))
         return (size_t)round_up(tokens * rk_q_blocks(m->dtype, m->cols) * rk_x_bytes(m->dtype), 64);
-    if (tokens < RK_PACK_TOKENS) return m->transposed ? rk_columns_scratch(ops, itemsize, m) : 0;
-    return packed_bytes(ops, itemsize, tokens, m->cols) +
-           (size_t)threads * thread_scratch(ops, itemsize, tokens, m);
+    ops = ops_for(ops, m);
+    size_t rounded = rounded_bytes(ops, m, tokens);
+    if (tokens < RK_PACK_TOKENS) return rounded + (m->transposed ? rk_columns_scratch(ops, m) : 0);
+    return rounded + packed_bytes(ops, tokens, m->cols) + (size_t)threads * thread_scratch(ops, tokens, m);
 }
 
-static void packed_product(product *p, size_t itemsize, int threads)
+static void packed_product(product *p, int threads)
 {
     const rk_ops *ops = p->ops;
     const rk_matrix *m = p->m;
     ptrdiff_t groups = (p->tokens + ops->panel_tokens - 1) / ops->panel_tokens;
     ptrdiff_t panels = (m->rows + ops->panel_rows - 1) / ops->panel_rows;
-    p->scratch = p->packed + packed_bytes(ops, itemsize, p->tokens, m->cols);
-    p->scratch_stride = thread_scratch(ops, itemsize, p->tokens, m);
+    p->scratch = p->packed + packed_bytes(ops, p->tokens, m->cols);
+    p->scratch_stride = thread_scratch(ops, p->tokens, m);
     rk_parallel(groups, at_least_one(PIECE_ELEMENTS / at_least_one(m->cols * ops->panel_tokens)), threads, pack_piece,
                 p);
     if (m->transposed) {
         rk_parallel(rk_strips(m), 1, threads, strips_piece, p);
         return;
     }
+    /* Runs of several blocks: a thread asks for the weights of the block that comes next, and should be who takes it. */
     ptrdiff_t work = at_least_one(m->cols * p->tokens * ops->panel_rows);
-    rk_parallel(panels, at_least_one((ptrdiff_t)1000000 / work), threads, panels_piece, p);
+    ptrdiff_t block = rk_block_panels(padded_cols(ops, m->cols), ops->itemsize);
+    ptrdiff_t least = at_least_one((ptrdiff_t)1000000 / work), share = panels / (PIECES_A_THREAD * (ptrdiff_t)threads);
+    rk_parallel(panels, round_up(least > share ? least : share, block), threads, panels_piece, p);
 }
 
-void rk_matmul(const rk_ops *ops, size_t itemsize, const rk_product *products, int count, ptrdiff_t tokens,
-               void *scratch, int threads)
+void rk_matmul(const rk_ops *ops, const rk_product *products, int count, ptrdiff_t tokens, void *scratch, int threads)
 {
     streamed together;
     char *free_scratch = scratch;
     int waiting = 0;
     for (int i = 0; i < count; i++) {
         const rk_matrix *m = products[i].m;
-        product p = {ops, m, products[i].x, tokens, products[i].y, free_scratch, NULL, 0, itemsize};
+        product p = {ops_for(ops, m), m, products[i].x, tokens, products[i].y, free_scratch, NULL, 0};
+        if (is_rounded(m)) {
+            rk_parallel(tokens * m->cols, PIECE_ELEMENTS, threads, round_piece, &p);
+            p.x = p.packed;
+            p.packed += rounded_bytes(p.ops, m, tokens);
+        }
         if (!is_quantized(m) && tokens >= RK_PACK_TOKENS) {
-            packed_product(&p, itemsize, threads);
+            packed_product(&p, threads);
             continue;
         }
         if (m->transposed) {
-            rk_columns(ops, itemsize, m, p.x, tokens, p.y, free_scratch, threads);
+            rk_columns(p.ops, m, p.x, tokens, p.y, p.packed, threads);
             continue;
         }
-        if (is_quantized(m)) {
-            quantize_activations(&p, threads);
-            free_scratch += rk_matmul_scratch(ops, itemsize, m, tokens, threads);
-        }
+        if (is_quantized(m)) quantize_activations(&p, threads);
+        /* What waits for its turn keeps its scratch. */
+        free_scratch += rk_matmul_scratch(ops, m, tokens, threads);
         together.parts[waiting++] = p;
     }
     if (waiting) run_streamed(&together, waiting, threads);

@@ -12,10 +12,12 @@
 #endif
 
 #include "scalar.h"
+#include "bf12.h"
 #include "columns.h"
 #include "quant.h"
 #include "simd_avx512.h"
 #include "quant_avx2.h"
+#include "bf12_avx512.h"
 #include "table.h"
 
 #if defined(__clang__)

@@ -12,12 +12,14 @@
 #endif
 
 #include "scalar.h"
+#include "bf12.h"
 #include "columns.h"
 #include "quant.h"
 #include "simd_avx512.h"
 #undef RK_NAME
 #define RK_NAME avx512vnni
 #include "quant_vnni.h"
+#include "bf12_avx512.h"
 #include "table.h"
 
 #if defined(__clang__)

@@ -1,48 +1,53 @@
-/* Products with a weight matrix, for one type of activations and one instruction set.
+/* Products with a weight matrix, for one type of numbers and one instruction set.
  *
- * Every product is summed in one order, whichever path computes it: lane l of a vector accumulates
- * the columns l, l + LANES, l + 2 LANES, ... one after the other, and the lanes are added in a tree
- * at the end. So one token or many, any number of threads, any split of a prompt: the same bits. */
+ * NUM is the type of the numbers that are multiplied, NVEC a vector of them; REAL is that of the sums, VEC a vector of
+ * those; VEC_DOT(w, x, acc) adds the products of two NVEC to a VEC. NUM is REAL, but where the CPU multiplies bf16.
+ *
+ * Every product is summed in one order, whichever path computes it: lane l of a vector accumulates the columns of
+ * vector 0, 1, 2, ... that belong to it one after the other, and the lanes are added in a tree at the end. So one token
+ * or many, any number of threads, any split of a prompt: the same bits. */
 
-#define LANES ((ptrdiff_t)(sizeof(VEC) / sizeof(REAL)))
+#define LANES ((ptrdiff_t)(sizeof(NVEC) / sizeof(NUM)))
 #define FN(name) RK_CAT(name, SUFFIX)
 
-static inline VEC FN(load)(const REAL *p)
+static inline NVEC FN(load)(const NUM *p)
 {
-    VEC v;
+    NVEC v;
     memcpy(&v, p, sizeof v);
     return v;
 }
 
-static inline VEC FN(load_part)(const REAL *p, ptrdiff_t n)
+/* The first n lanes; the others are zeros. */
+static inline NVEC FN(load_part)(const NUM *p, ptrdiff_t n)
 {
-    VEC v = {0};
-    memcpy(&v, p, (size_t)n * sizeof(REAL));
+    NVEC v = {0};
+    if (n == LANES) return FN(load)(p);
+    memcpy(&v, p, (size_t)n * sizeof(NUM));
     return v;
 }
 
-/* LANES weights from column k of a row, as activations. */
-static inline VEC FN(weights)(const char *row, int dtype, ptrdiff_t k)
+/* LANES weights from column k of a row, as they are multiplied. */
+static inline NVEC FN(weights)(const char *row, int dtype, ptrdiff_t k)
 {
 #if RK_IS_F32
     if (dtype == RK_F16) return rk_load_f16((const uint16_t *)row + k);
     if (dtype == RK_BF16) return rk_load_bf16((const uint16_t *)row + k);
 #endif
     (void)dtype;
-    return FN(load)((const REAL *)row + k);
+    return FN(load)((const NUM *)row + k);
 }
 
-static inline VEC FN(weights_part)(const char *row, int dtype, ptrdiff_t k, ptrdiff_t n)
+static inline NVEC FN(weights_part)(const char *row, int dtype, ptrdiff_t k, ptrdiff_t n)
 {
 #if RK_IS_F32
     if (dtype != RK_F32) {
-        uint16_t part[sizeof(VEC) / sizeof(REAL)] = {0};
+        uint16_t part[sizeof(NVEC) / sizeof(NUM)] = {0};
         memcpy(part, (const uint16_t *)row + k, (size_t)n * 2);
         return FN(weights)((const char *)part, dtype, 0);
     }
 #endif
     (void)dtype;
-    return FN(load_part)((const REAL *)row + k, n);
+    return FN(load_part)((const NUM *)row + k, n);
 }
 
 static inline size_t FN(weight_bytes)(int dtype)
@@ -51,7 +56,7 @@ static inline size_t FN(weight_bytes)(int dtype)
 }
 
 /* `count` rows (a constant after inlining) times one token. */
-static inline __attribute__((always_inline)) void FN(rows_block)(const rk_matrix *m, int dtype, const REAL *x, REAL *y,
+static inline __attribute__((always_inline)) void FN(rows_block)(const rk_matrix *m, int dtype, const NUM *x, REAL *y,
                                                                  ptrdiff_t begin, int count)
 {
     size_t stride = (size_t)m->cols * FN(weight_bytes)(dtype);
@@ -59,24 +64,24 @@ static inline __attribute__((always_inline)) void FN(rows_block)(const rk_matrix
     VEC acc[4] = {{0}};
     ptrdiff_t k = 0;
     for (; k + LANES <= m->cols; k += LANES) {
-        VEC xk = FN(load)(x + k);
+        NVEC xk = FN(load)(x + k);
         for (int i = 0; i < count; i++) {
             /* The rows that come next lie behind these: ask for them while these are summed. The CPU's own prefetching
              * starts anew with each row, and in 16 bits leaves half of the bandwidth unused; in 32 it does better. */
             if (FN(weight_bytes)(dtype) == 2)
                 __builtin_prefetch(row + (size_t)(count + i) * stride + (size_t)k * FN(weight_bytes)(dtype));
-            acc[i] = VEC_FMA(FN(weights)(row + (size_t)i * stride, dtype, k), xk, acc[i]);
+            acc[i] = VEC_DOT(FN(weights)(row + (size_t)i * stride, dtype, k), xk, acc[i]);
         }
     }
     if (k < m->cols) {
-        VEC xk = FN(load_part)(x + k, m->cols - k);
+        NVEC xk = FN(load_part)(x + k, m->cols - k);
         for (int i = 0; i < count; i++)
-            acc[i] = VEC_FMA(FN(weights_part)(row + (size_t)i * stride, dtype, k, m->cols - k), xk, acc[i]);
+            acc[i] = VEC_DOT(FN(weights_part)(row + (size_t)i * stride, dtype, k, m->cols - k), xk, acc[i]);
     }
     for (int i = 0; i < count; i++) y[begin + i] = VEC_SUM(acc[i]) * (REAL)m->scale;
 }
 
-static inline __attribute__((always_inline)) void FN(rows_of)(const rk_matrix *m, int dtype, const REAL *x,
+static inline __attribute__((always_inline)) void FN(rows_of)(const rk_matrix *m, int dtype, const NUM *x,
                                                               ptrdiff_t tokens, REAL *y, ptrdiff_t ldy,
                                                               ptrdiff_t begin, ptrdiff_t end)
 {
@@ -95,10 +100,9 @@ static void FN(rows)(const rk_matrix *m, const void *x, ptrdiff_t tokens, void *
 #if RK_IS_F32
     case RK_F16: FN(rows_of)(m, RK_F16, x, tokens, y, ldy, begin, end); return;
     case RK_BF16: FN(rows_of)(m, RK_BF16, x, tokens, y, ldy, begin, end); return;
-    default: FN(rows_of)(m, RK_F32, x, tokens, y, ldy, begin, end); return;
-#else
-    default: FN(rows_of)(m, RK_F64, x, tokens, y, ldy, begin, end); return;
+    case RK_BF12: bf12_rows(m, x, tokens, y, ldy, begin, end); return;
 #endif
+    default: FN(rows_of)(m, OWN_DTYPE, x, tokens, y, ldy, begin, end); return;
     }
 }
 
@@ -106,15 +110,15 @@ static void FN(rows)(const rk_matrix *m, const void *x, ptrdiff_t tokens, void *
 static void FN(pack_tokens)(const void *x_, ptrdiff_t tokens, ptrdiff_t cols, void *packed, ptrdiff_t begin,
                             ptrdiff_t end)
 {
-    const REAL *x = x_;
+    const NUM *x = x_;
     ptrdiff_t vectors = (cols + LANES - 1) / LANES;
     for (ptrdiff_t g = begin; g < end; g++) {
-        REAL *out = (REAL *)packed + g * vectors * RK_PANEL_TOKENS * LANES;
+        NUM *out = (NUM *)packed + g * vectors * RK_PANEL_TOKENS * LANES;
         for (ptrdiff_t j = 0; j < RK_PANEL_TOKENS; j++) {
             ptrdiff_t t = g * RK_PANEL_TOKENS + j;
             for (ptrdiff_t v = 0; v < vectors; v++) {
                 ptrdiff_t left = cols - v * LANES;
-                VEC value = {0};
+                NVEC value = {0};
                 if (t < tokens)
                     value = left >= LANES ? FN(load)(x + t * cols + v * LANES)
                                           : FN(load_part)(x + t * cols + v * LANES, left);
@@ -124,79 +128,155 @@ static void FN(pack_tokens)(const void *x_, ptrdiff_t tokens, ptrdiff_t cols, vo
     }
 }
 
-/* A packed panel of rows: [column vector][row of the panel][lane], padded with zeros. */
-static inline __attribute__((always_inline)) void FN(pack_rows)(const rk_matrix *m, int dtype, ptrdiff_t first,
-                                                                REAL *packed)
+/* A packed panel of rows, `count` column vectors of it from `from` on: [column vector][row of the panel][lane], padded
+ * with zeros. */
+static inline __attribute__((always_inline)) void FN(pack_rows_of)(const rk_matrix *m, int dtype, ptrdiff_t first,
+                                                                   ptrdiff_t from, ptrdiff_t count, NUM *packed)
 {
-    size_t stride = (size_t)m->cols * FN(weight_bytes)(dtype);
-    ptrdiff_t vectors = (m->cols + LANES - 1) / LANES;
-    for (ptrdiff_t i = 0; i < RK_PANEL_ROWS; i++) {
-        ptrdiff_t r = first + i;
-        const char *row = (const char *)m->data + (size_t)r * stride;
-        for (ptrdiff_t v = 0; v < vectors; v++) {
-            ptrdiff_t left = m->cols - v * LANES;
-            VEC value = {0};
-            if (r < m->rows)
-                value = left >= LANES ? FN(weights)(row, dtype, v * LANES)
-                                      : FN(weights_part)(row, dtype, v * LANES, left);
+    const size_t stride = (size_t)m->cols * FN(weight_bytes)(dtype);
+    const char *row = (const char *)m->data + (size_t)first * stride;
+    const ptrdiff_t rows = m->rows - first;
+    for (ptrdiff_t v = 0; v < count; v++) {
+        const ptrdiff_t k = (from + v) * LANES;
+        for (ptrdiff_t i = 0; i < RK_PANEL_ROWS; i++) {
+            NVEC value = {0};
+            if (i < rows)
+                value = k + LANES <= m->cols ? FN(weights)(row + (size_t)i * stride, dtype, k)
+                                             : FN(weights_part)(row + (size_t)i * stride, dtype, k, m->cols - k);
             memcpy(packed + (v * RK_PANEL_ROWS + i) * LANES, &value, sizeof value);
         }
     }
 }
 
-/* acc[i][j] += panel row i * token j over `vectors` column vectors. */
-static inline __attribute__((always_inline)) void FN(tile)(const REAL *w, const REAL *x, ptrdiff_t vectors,
-                                                           VEC acc[RK_PANEL_ROWS][RK_PANEL_TOKENS])
+/* The one place that knows how a matrix lies in memory when tokens are many. */
+static void FN(pack_rows)(const rk_matrix *m, ptrdiff_t first, ptrdiff_t from, ptrdiff_t count, NUM *packed)
 {
-    for (ptrdiff_t v = 0; v < vectors; v++) {
-        VEC xv[RK_PANEL_TOKENS];
-        for (int j = 0; j < RK_PANEL_TOKENS; j++) xv[j] = FN(load)(x + (v * RK_PANEL_TOKENS + j) * LANES);
-        for (int i = 0; i < RK_PANEL_ROWS; i++) {
-            VEC wv = FN(load)(w + (v * RK_PANEL_ROWS + i) * LANES);
-            for (int j = 0; j < RK_PANEL_TOKENS; j++) acc[i][j] = VEC_FMA(wv, xv[j], acc[i][j]);
+    switch (m->dtype) {
+#if RK_IS_F32
+    case RK_F16: FN(pack_rows_of)(m, RK_F16, first, from, count, packed); return;
+    case RK_BF16: FN(pack_rows_of)(m, RK_BF16, first, from, count, packed); return;
+    case RK_BF12: {
+        const ptrdiff_t end = (from + count) * LANES;
+        bf12_pack_rows(m, first, from * LANES, end < m->cols ? end : m->cols, packed);
+        return;
+    }
+#endif
+    default: FN(pack_rows_of)(m, OWN_DTYPE, first, from, count, packed); return;
+    }
+}
+
+/* Weights to come, line by line: rows `row`..`rows`, each from column `from` on for `bytes` bytes. */
+typedef struct {
+    const char *row;
+    ptrdiff_t stride, rows, bytes, at;
+} FN(ahead);
+
+static FN(ahead) FN(ahead_of)(const rk_matrix *m, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t from, ptrdiff_t count)
+{
+    const ptrdiff_t size = (ptrdiff_t)FN(weight_bytes)(m->dtype);
+    if (first >= m->rows) return (FN(ahead)){NULL, 0, 0, 0, 0};
+    if (first + rows > m->rows) rows = m->rows - first;
+    if (m->dtype == RK_BF12) { /* groups of rows, whose columns lie in turn */
+        const char *group = (const char *)rk_bf12_chunk(m, first / RK_BF12_ROWS * RK_BF12_ROWS, from * LANES);
+        return (FN(ahead)){group, rk_bf12_group(m->cols), (rows + RK_BF12_ROWS - 1) / RK_BF12_ROWS,
+                           rk_bf12_group(count * LANES), 0};
+    }
+    return (FN(ahead)){(const char *)m->data + (first * m->cols + from * LANES) * size, m->cols * size, rows,
+                       count * LANES * size, 0};
+}
+
+/* Ask for the next `lines` of them: a few at a time, since more than the CPU can wait for at once would stop it. */
+static inline void FN(ask_for)(FN(ahead) *next, ptrdiff_t lines)
+{
+    for (; lines > 0 && next->rows > 0; lines--) {
+        __builtin_prefetch(next->row + next->at, 0, 2);
+        next->at += 64;
+        if (next->at >= next->bytes) {
+            next->at = 0;
+            next->row += next->stride;
+            next->rows--;
         }
     }
 }
 
+/* acc[j][i] += panel row i * token j over `vectors` column vectors. */
+static inline __attribute__((always_inline)) void FN(tile)(const NUM *w, const NUM *x, ptrdiff_t vectors,
+                                                           VEC acc[RK_PANEL_TOKENS][RK_PANEL_ROWS])
+{
+    for (ptrdiff_t v = 0; v < vectors; v++) {
+        NVEC xv[RK_PANEL_TOKENS];
+        for (int j = 0; j < RK_PANEL_TOKENS; j++) xv[j] = FN(load)(x + (v * RK_PANEL_TOKENS + j) * LANES);
+        for (int i = 0; i < RK_PANEL_ROWS; i++) {
+            NVEC wv = FN(load)(w + (v * RK_PANEL_ROWS + i) * LANES);
+            for (int j = 0; j < RK_PANEL_TOKENS; j++) acc[j][i] = VEC_DOT(wv, xv[j], acc[j][i]);
+        }
+    }
+}
+
+/* A tile over one step along the columns. Its accumulators begin as `from` has them: zeros, or what waited since the
+ * step before. They go to `slot` to wait, or after the last step, where that is NULL, their sums go to y: as many rows
+ * and tokens as there are. */
+static void FN(tile_step)(const NUM *w, const NUM *x, ptrdiff_t vectors, const VEC *from, VEC *slot, REAL scale,
+                          REAL *y, ptrdiff_t ldy, ptrdiff_t rows, ptrdiff_t tokens)
+{
+    VEC acc[RK_PANEL_TOKENS][RK_PANEL_ROWS];
+    for (int j = 0; j < RK_PANEL_TOKENS; j++)
+        for (int i = 0; i < RK_PANEL_ROWS; i++) acc[j][i] = from[j * RK_PANEL_ROWS + i];
+    FN(tile)(w, x, vectors, acc);
+    if (slot != NULL) {
+        for (int j = 0; j < RK_PANEL_TOKENS; j++)
+            for (int i = 0; i < RK_PANEL_ROWS; i++) slot[j * RK_PANEL_ROWS + i] = acc[j][i];
+        return;
+    }
+    REAL sums[RK_PANEL_TOKENS * RK_PANEL_ROWS];
+    VEC_SUMS(&acc[0][0], RK_PANEL_TOKENS * RK_PANEL_ROWS, sums);
+    for (int i = 0; i < RK_PANEL_TOKENS * RK_PANEL_ROWS; i++) sums[i] = (sums[i] + (REAL)0) * scale; /* as in rk_sum_* */
+    if (rows >= RK_PANEL_ROWS && tokens >= RK_PANEL_TOKENS) {
+        for (int j = 0; j < RK_PANEL_TOKENS; j++)
+            memcpy(y + j * ldy, sums + j * RK_PANEL_ROWS, RK_PANEL_ROWS * sizeof(REAL));
+        return;
+    }
+    for (ptrdiff_t j = 0; j < RK_PANEL_TOKENS && j < tokens; j++)
+        for (ptrdiff_t i = 0; i < RK_PANEL_ROWS && i < rows; i++) y[j * ldy + i] = sums[j * RK_PANEL_ROWS + i];
+}
+
+/* Blocks of panels, one after the other; of each, one step along the columns after the other is packed, and goes with
+ * every group of tokens: the group stays in the first-level cache, the packed block in the second. */
 static void FN(panels)(const rk_matrix *m, const void *packed_tokens, ptrdiff_t tokens, void *y_, ptrdiff_t ldy,
                        ptrdiff_t begin, ptrdiff_t end, void *scratch)
 {
-    typedef VEC tile_acc[RK_PANEL_ROWS][RK_PANEL_TOKENS];
+    enum { TILE = RK_PANEL_ROWS * RK_PANEL_TOKENS };
+    static const VEC zeros[TILE];
     const ptrdiff_t vectors = (m->cols + LANES - 1) / LANES;
-    const ptrdiff_t step = RK_PANEL_COLS / LANES;
+    const ptrdiff_t step = rk_panel_step(vectors * LANES, sizeof(NUM)) / LANES;
+    const ptrdiff_t most = rk_block_panels(vectors * LANES, sizeof(NUM));
     const ptrdiff_t groups = (tokens + RK_PANEL_TOKENS - 1) / RK_PANEL_TOKENS;
     REAL *y = y_;
-    REAL *w = scratch;
-    /* Accumulators of every group wait here between two steps along the columns. */
-    REAL *waiting = w + vectors * RK_PANEL_ROWS * LANES;
+    NUM *w = scratch;
+    /* Behind whole vectors: as aligned as the scratch is. */
+    VEC *waiting = (VEC *)(w + most * step * RK_PANEL_ROWS * LANES);
 
-    for (ptrdiff_t p = begin; p < end; p++) {
-        switch (m->dtype) {
-#if RK_IS_F32
-        case RK_F16: FN(pack_rows)(m, RK_F16, p * RK_PANEL_ROWS, w); break;
-        case RK_BF16: FN(pack_rows)(m, RK_BF16, p * RK_PANEL_ROWS, w); break;
-        default: FN(pack_rows)(m, RK_F32, p * RK_PANEL_ROWS, w); break;
-#else
-        default: FN(pack_rows)(m, RK_F64, p * RK_PANEL_ROWS, w); break;
-#endif
-        }
-        for (ptrdiff_t v = 0; v < vectors; v += step) {
-            ptrdiff_t count = vectors - v < step ? vectors - v : step;
-            int last = v + count == vectors;
+    for (ptrdiff_t b = begin, block; b < end; b += block) {
+        block = end - b < most ? end - b : most;
+        const ptrdiff_t first = b * RK_PANEL_ROWS, rows = block * RK_PANEL_ROWS;
+        for (ptrdiff_t v = 0, count; v < vectors; v += count) {
+            count = vectors - v < step ? vectors - v : step;
+            const int last = v + count == vectors;
+            for (ptrdiff_t p = 0; p < block; p++)
+                FN(pack_rows)(m, first + p * RK_PANEL_ROWS, v, count, w + p * count * RK_PANEL_ROWS * LANES);
+            /* What is packed next: the next block, from its first column, or the same rows further on. */
+            FN(ahead) next = last ? FN(ahead_of)(m, first + rows, most * RK_PANEL_ROWS, 0, step)
+                                  : FN(ahead_of)(m, first, rows, v + count, step);
+            const ptrdiff_t lines = next.rows * (next.bytes / 64 + 1) / (groups * block) + 1;
             for (ptrdiff_t g = 0; g < groups; g++) {
-                const REAL *x = (const REAL *)packed_tokens + (g * vectors + v) * RK_PANEL_TOKENS * LANES;
-                tile_acc acc = {{{0}}};
-                REAL *slot = waiting + g * (ptrdiff_t)(sizeof(tile_acc) / sizeof(REAL));
-                if (v > 0) memcpy(acc, slot, sizeof acc);
-                FN(tile)(w + v * RK_PANEL_ROWS * LANES, x, count, acc);
-                if (!last) {
-                    memcpy(slot, acc, sizeof acc);
-                    continue;
+                const NUM *x = (const NUM *)packed_tokens + (g * vectors + v) * RK_PANEL_TOKENS * LANES;
+                for (ptrdiff_t p = 0; p < block; p++) {
+                    const ptrdiff_t r = first + p * RK_PANEL_ROWS, t = g * RK_PANEL_TOKENS;
+                    VEC *slot = waiting + (g * most + p) * TILE;
+                    FN(ask_for)(&next, lines);
+                    FN(tile_step)(w + p * count * RK_PANEL_ROWS * LANES, x, count, v == 0 ? zeros : slot,
+                                  last ? NULL : slot, (REAL)m->scale, y + t * ldy + r, ldy, m->rows - r, tokens - t);
                 }
-                for (ptrdiff_t j = 0; j < RK_PANEL_TOKENS && g * RK_PANEL_TOKENS + j < tokens; j++)
-                    for (ptrdiff_t i = 0; i < RK_PANEL_ROWS && p * RK_PANEL_ROWS + i < m->rows; i++)
-                        y[(g * RK_PANEL_TOKENS + j) * ldy + p * RK_PANEL_ROWS + i] =
-                            VEC_SUM(acc[i][j]) * (REAL)m->scale;
             }
         }
     }

@@ -1,4 +1,8 @@
 /* Vectors of four rows for quantized matrices, by the compiler's vector types; on 64-bit ARM with NEON's products. */
+#if defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
 #define RK_Q_LANES 4
 #define RK_Q_TOKENS 2
 #define RK_Q_WIDE 1

@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* Storage types of a matrix. */
-enum { RK_F32 = 0, RK_F64 = 1, RK_F16 = 2, RK_BF16 = 3, RK_Q8 = 4, RK_Q4 = 5 };
+enum { RK_F32 = 0, RK_F64 = 1, RK_F16 = 2, RK_BF16 = 3, RK_Q8 = 4, RK_Q4 = 5, RK_BF12 = 6 };
 
 /* A weight matrix as it lies in memory, without gaps: `rows` rows of `cols` elements, or, transposed, `cols` columns of
  * `rows` elements. */
@@ -19,12 +19,15 @@ typedef struct {
     int dtype;        /* RK_* */
     double scale;     /* a power of two that every product is multiplied by */
     int transposed;   /* never for quantized ones */
+    int rounded;      /* activations are rounded to bf16 before they are multiplied */
+    ptrdiff_t escapes; /* of packed bfloat16 (bf12.h): what its lists have room for; else 0 */
 } rk_matrix;
 
 /* Everything that runs over `[begin, end)` of something, for one type of activations. Arrays are
  * contiguous; `void *` stands for float or double, whichever the table is of. */
-typedef struct {
-    /* Lanes of a vector of activations. */
+typedef struct rk_ops {
+    /* Bytes of a number as `rows` and `pack_tokens` take it, and of one of y; how many of the former a vector has. */
+    size_t itemsize, sumsize;
     ptrdiff_t lanes;
     /* Rows that one packed panel of a matrix holds, and tokens that go with it. */
     ptrdiff_t panel_rows, panel_tokens;
@@ -44,6 +47,12 @@ typedef struct {
      * begin..end, then the lanes' sums added into y. */
     void (*columns)(const rk_matrix *m, const void *x, void *sums, ptrdiff_t begin, ptrdiff_t end);
     void (*add_lanes)(const rk_matrix *m, const void *sums, void *y);
+
+    /* Round elements begin..end of float x to bf16, as numbers that `rows` and `pack_tokens` take; NULL in double. */
+    void (*round)(const void *x, void *out, ptrdiff_t begin, ptrdiff_t end);
+    /* Products of rounded activations with bf16 matrices by an instruction that takes both as they are: only what stands
+     * above is filled in. NULL where there is none. */
+    const struct rk_ops *bf16;
 
     /* For quantized matrices, NULL where activations are double: lay tokens begin..end of x [tokens, cols] out for
      * `groups`, and the same product for groups begin..end of sixteen rows (quant.h). */
@@ -81,7 +90,7 @@ typedef struct {
 
 extern const rk_table rk_table_portable;
 #if defined(__x86_64__)
-extern const rk_table rk_table_avx2, rk_table_avx512, rk_table_avx512vnni;
+extern const rk_table rk_table_avx2, rk_table_avx512, rk_table_avx512vnni, rk_table_avx512bf16;
 #endif
 #if defined(__aarch64__)
 extern const rk_table rk_table_neon;
@@ -112,6 +121,14 @@ void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *
 void rk_quantize(const float *w, ptrdiff_t rows, ptrdiff_t cols, int dtype, void *out);
 void rk_dequantize(const void *packed, ptrdiff_t rows, ptrdiff_t cols, int dtype, float *w);
 
+/* bfloat16 [rows, cols] and packed bfloat16 (bf12.c, bf12.h). Add how often each exponent occurs in n weights to
+ * counts[256]; pack rows, which gives chunks, the escapes of all rows one after the other, and where those of each row
+ * end; and unpack rows, but for the escapes. rk_bf12_pack returns how many escapes there are; beyond `room` none is
+ * written. */
+void rk_bf12_count(const uint16_t *words, ptrdiff_t n, long long *counts);
+ptrdiff_t rk_bf12_pack(const uint16_t *words, ptrdiff_t rows, ptrdiff_t cols, const uint8_t *table, uint8_t *chunks,
+                       uint16_t *escapes, ptrdiff_t room, long long *ends);
+void rk_bf12_unpack(const uint8_t *table, const uint8_t *chunks, ptrdiff_t rows, ptrdiff_t cols, uint16_t *words);
 /* out[c * out_stride + r] = in[r * in_stride + c], items of 2, 4 or 8 bytes; strides in items (transpose.c). */
 void rk_transpose(const void *in, size_t itemsize, size_t rows, size_t cols, size_t in_stride, void *out,
                   size_t out_stride);
@@ -136,12 +153,12 @@ typedef struct {
 #define RK_MOST_PRODUCTS 4
 
 /* Bytes of scratch that one product of rk_matmul needs for so many tokens and threads. */
-size_t rk_matmul_scratch(const rk_ops *ops, size_t itemsize, const rk_matrix *m, ptrdiff_t tokens, int threads);
+size_t rk_matmul_scratch(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens, int threads);
 
 /* Up to RK_MOST_PRODUCTS products that do not wait for one another, over the same number of tokens. Few tokens, or
  * quantized matrices, make one shared operation of them all. scratch: the sum of what each needs. */
-void rk_matmul(const rk_ops *ops, size_t itemsize, const rk_product *products, int count, ptrdiff_t tokens,
-               void *scratch, int threads);
+void rk_matmul(const rk_ops *ops, const rk_product *products, int count, ptrdiff_t tokens, void *scratch,
+               int threads);
 void rk_layer_norm(const rk_ops *ops, const void *x, const void *weight, const void *bias, double eps,
                    ptrdiff_t tokens, ptrdiff_t width, void *y, int threads);
 void rk_token_shift(const rk_ops *ops, const void *x, const void *last, const void *mix, ptrdiff_t tokens,
@@ -153,8 +170,24 @@ void rk_add_gated(const rk_ops *ops, void *y, const void *gate, const void *x, p
 void rk_add(const rk_ops *ops, void *y, const void *x, ptrdiff_t n, int threads);
 void rk_multiply(const rk_ops *ops, void *x, double factor, ptrdiff_t n, int threads);
 
-/* Columns that one step of `panels` covers: its packed panel fits the first-level cache. */
-#define RK_PANEL_COLS 768
+/* Bytes of a row that one step of `panels` covers at most: a packed panel and a packed group of tokens fit the
+ * first-level cache. */
+#define RK_STEP_BYTES 4096
+
+/* Columns of one step where there are `cols`: all, or a multiple of 128, which one chunk of packed bfloat16 has. */
+static inline ptrdiff_t rk_panel_step(ptrdiff_t cols, size_t itemsize)
+{
+    const ptrdiff_t most = RK_STEP_BYTES / (ptrdiff_t)itemsize, steps = (cols + most - 1) / most;
+    return steps == 1 ? cols : ((cols + steps - 1) / steps + 127) / 128 * 128;
+}
+
+/* Panels that are packed together. Where columns take several steps, the packed tokens have left the second-level
+ * cache before they are needed again: more panels at a time ask for them less often. */
+static inline ptrdiff_t rk_block_panels(ptrdiff_t cols, size_t itemsize)
+{
+    return rk_panel_step(cols, itemsize) < cols ? 8 : 2;
+}
+
 /* Fewer tokens than this are multiplied row by row, without packing. */
 #define RK_PACK_TOKENS 4
 

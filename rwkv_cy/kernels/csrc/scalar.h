@@ -23,6 +23,15 @@ static inline float rk_bf16_to_f32(uint16_t h)
     return rk_bits_to_f32((uint32_t)h << 16);
 }
 
+/* To nearest, ties to even; NaN stays NaN. */
+static inline uint16_t rk_f32_to_bf16(float value)
+{
+    uint32_t bits = rk_f32_to_bits(value);
+    uint32_t rounded = (bits + 0x7fffu + (bits >> 16 & 1)) >> 16;
+    uint32_t quiet = bits >> 16 | 0x40u;
+    return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
+}
+
 /* IEEE 754 half to single, subnormals, infinities and NaN included. */
 static inline float rk_f16_to_f32(uint16_t h)
 {

@@ -10,6 +10,8 @@
 
 typedef float rk_vf32 __attribute__((vector_size(32)));
 typedef double rk_vf64 __attribute__((vector_size(32)));
+typedef uint32_t rk_vu32 __attribute__((vector_size(32)));
+typedef uint16_t rk_vu16 __attribute__((vector_size(32)));
 
 static inline rk_vf32 rk_load_f16(const uint16_t *p)
 {
@@ -33,4 +35,35 @@ static inline double rk_sum_f64(rk_vf64 v)
 {
     __m128d s = _mm_add_pd(_mm256_castpd256_pd128((__m256d)v), _mm256_extractf128_pd((__m256d)v, 1));
     return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s))) + 0.0;
+}
+
+/* The sums of four vectors and of eight at once, each in the order of rk_sum_f32: lanes of two vectors, of four and of
+ * eight are brought together, and added at each step. */
+static inline __m256 rk_join_halves(rk_vf32 a, rk_vf32 b)
+{
+    return _mm256_add_ps(_mm256_permute2f128_ps((__m256)a, (__m256)b, 0x20),
+                         _mm256_permute2f128_ps((__m256)a, (__m256)b, 0x31));
+}
+
+static inline __m256 rk_join_pairs(__m256 a, __m256 b)
+{
+    __m256d low = _mm256_unpacklo_pd(_mm256_castps_pd(a), _mm256_castps_pd(b));
+    __m256d high = _mm256_unpackhi_pd(_mm256_castps_pd(a), _mm256_castps_pd(b));
+    return _mm256_add_ps(_mm256_castpd_ps(low), _mm256_castpd_ps(high));
+}
+
+static inline __attribute__((always_inline)) void rk_sums_f32(const rk_vf32 *v, int n, float *sums)
+{
+    int i = 0;
+    for (; i + 8 <= n; i += 8) {
+        __m256 a = rk_join_pairs(rk_join_halves(v[i], v[i + 4]), rk_join_halves(v[i + 1], v[i + 5]));
+        __m256 b = rk_join_pairs(rk_join_halves(v[i + 2], v[i + 6]), rk_join_halves(v[i + 3], v[i + 7]));
+        _mm256_storeu_ps(sums + i, _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xdd)));
+    }
+    for (; i + 4 <= n; i += 4) {
+        __m256 all = rk_join_pairs(rk_join_halves(v[i], v[i + 2]), rk_join_halves(v[i + 1], v[i + 3]));
+        __m128 a = _mm256_castps256_ps128(all), b = _mm256_extractf128_ps(all, 1);
+        _mm_storeu_ps(sums + i, _mm_add_ps(_mm_shuffle_ps(a, b, 0x88), _mm_shuffle_ps(a, b, 0xdd)));
+    }
+    for (; i < n; i++) sums[i] = rk_sum_f32(v[i]);
 }

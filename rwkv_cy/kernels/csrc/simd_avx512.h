@@ -10,6 +10,8 @@
 
 typedef float rk_vf32 __attribute__((vector_size(64)));
 typedef double rk_vf64 __attribute__((vector_size(64)));
+typedef uint32_t rk_vu32 __attribute__((vector_size(64)));
+typedef uint16_t rk_vu16 __attribute__((vector_size(64)));
 
 static inline rk_vf32 rk_load_f16(const uint16_t *p)
 {
@@ -35,4 +37,48 @@ static inline double rk_sum_f64(rk_vf64 v)
     __m256d t = _mm256_add_pd(_mm512_castpd512_pd256((__m512d)v), _mm512_extractf64x4_pd((__m512d)v, 1));
     __m128d s = _mm_add_pd(_mm256_castpd256_pd128(t), _mm256_extractf128_pd(t, 1));
     return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s))) + 0.0;
+}
+
+/* The sums of sixteen vectors at once, each in the order of rk_sum_f32: lanes of two vectors, of four, of eight and of
+ * sixteen are brought together, and added at each step. */
+static inline __m512 rk_join_halves(__m512 a, __m512 b)
+{
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+}
+
+static inline __m512 rk_join_quarters(__m512 a, __m512 b)
+{
+    return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
+}
+
+/* Of four vectors, the 128-bit lane i holds that of the i-th. */
+static inline __m512 rk_join_four(rk_vf32 a, rk_vf32 b, rk_vf32 c, rk_vf32 d)
+{
+    return rk_join_quarters(rk_join_halves((__m512)a, (__m512)b), rk_join_halves((__m512)c, (__m512)d));
+}
+
+static inline __m512 rk_join_pairs(__m512 a, __m512 b)
+{
+    __m512d low = _mm512_unpacklo_pd(_mm512_castps_pd(a), _mm512_castps_pd(b));
+    __m512d high = _mm512_unpackhi_pd(_mm512_castps_pd(a), _mm512_castps_pd(b));
+    return _mm512_add_ps(_mm512_castpd_ps(low), _mm512_castpd_ps(high));
+}
+
+static inline __attribute__((always_inline)) void rk_sums_f32(const rk_vf32 *v, int n, float *sums)
+{
+    int i = 0;
+    for (; i + 16 <= n; i += 16) {
+        __m512 a = rk_join_pairs(rk_join_four(v[i], v[i + 4], v[i + 8], v[i + 12]),
+                                 rk_join_four(v[i + 1], v[i + 5], v[i + 9], v[i + 13]));
+        __m512 b = rk_join_pairs(rk_join_four(v[i + 2], v[i + 6], v[i + 10], v[i + 14]),
+                                 rk_join_four(v[i + 3], v[i + 7], v[i + 11], v[i + 15]));
+        _mm512_storeu_ps(sums + i, _mm512_add_ps(_mm512_shuffle_ps(a, b, 0x88), _mm512_shuffle_ps(a, b, 0xdd)));
+    }
+    for (; i + 8 <= n; i += 8) {
+        __m512 all = rk_join_pairs(rk_join_four(v[i], v[i + 4], v[i + 2], v[i + 6]),
+                                   rk_join_four(v[i + 1], v[i + 5], v[i + 3], v[i + 7]));
+        __m256 a = _mm512_castps512_ps256(all), b = _mm512_extractf32x8_ps(all, 1);
+        _mm256_storeu_ps(sums + i, _mm256_add_ps(_mm256_shuffle_ps(a, b, 0x88), _mm256_shuffle_ps(a, b, 0xdd)));
+    }
+    for (; i < n; i++) sums[i] = rk_sum_f32(v[i]);
 }

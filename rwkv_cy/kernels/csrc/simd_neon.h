@@ -10,6 +10,8 @@
 
 typedef float rk_vf32 __attribute__((vector_size(16)));
 typedef double rk_vf64 __attribute__((vector_size(16)));
+typedef uint32_t rk_vu32 __attribute__((vector_size(16)));
+typedef uint16_t rk_vu16 __attribute__((vector_size(16)));
 
 static inline rk_vf32 rk_load_f16(const uint16_t *p)
 {
@@ -31,4 +33,20 @@ static inline float rk_sum_f32(rk_vf32 v)
 static inline double rk_sum_f64(rk_vf64 v)
 {
     return vaddvq_f64((float64x2_t)v) + 0.0;
+}
+
+/* The sums of four vectors at once, each in the order of rk_sum_f32. */
+static inline float32x4_t rk_join_halves(rk_vf32 a, rk_vf32 b)
+{
+    float32x4_t low = vcombine_f32(vget_low_f32((float32x4_t)a), vget_low_f32((float32x4_t)b));
+    float32x4_t high = vcombine_f32(vget_high_f32((float32x4_t)a), vget_high_f32((float32x4_t)b));
+    return vaddq_f32(low, high);
+}
+
+static inline __attribute__((always_inline)) void rk_sums_f32(const rk_vf32 *v, int n, float *sums)
+{
+    int i = 0;
+    for (; i + 4 <= n; i += 4)
+        vst1q_f32(sums + i, vpaddq_f32(rk_join_halves(v[i], v[i + 1]), rk_join_halves(v[i + 2], v[i + 3])));
+    for (; i < n; i++) sums[i] = rk_sum_f32(v[i]);
 }

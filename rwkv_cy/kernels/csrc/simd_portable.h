@@ -10,6 +10,8 @@
 
 typedef float rk_vf32 __attribute__((vector_size(16)));
 typedef double rk_vf64 __attribute__((vector_size(16)));
+typedef uint32_t rk_vu32 __attribute__((vector_size(16)));
+typedef uint16_t rk_vu16 __attribute__((vector_size(16)));
 
 static inline rk_vf32 rk_load_f16(const uint16_t *p)
 {
@@ -34,4 +36,9 @@ static inline float rk_sum_f32(rk_vf32 v)
 static inline double rk_sum_f64(rk_vf64 v)
 {
     return v[0] + v[1] + 0.0;
+}
+
+static inline void rk_sums_f32(const rk_vf32 *v, int n, float *sums)
+{
+    for (int i = 0; i < n; i++) sums[i] = rk_sum_f32(v[i]);
 }

@@ -7,40 +7,109 @@
 
 #include "exp.h"
 
+/* In float64, which is for checking, each vector is summed on its own. */
+static inline void rk_sums_f64(const rk_vf64 *v, int n, double *sums)
+{
+    for (int i = 0; i < n; i++) sums[i] = rk_sum_f64(v[i]);
+}
+
+#include "bf12_words.h"
+static void bf12_rows(const rk_matrix *m, const float *x, ptrdiff_t tokens, float *y, ptrdiff_t ldy, ptrdiff_t begin,
+                      ptrdiff_t end);
+static void bf12_pack_rows(const rk_matrix *m, ptrdiff_t first, ptrdiff_t begin, ptrdiff_t end, float *packed);
+
 #define RK_IS_F32 1
 #define REAL float
 #define SUFFIX f32
 #define VEC rk_vf32
 #define VEC_FMA RK_FMA_F32
 #define VEC_SUM rk_sum_f32
+#define VEC_SUMS rk_sums_f32
 #define VEC_EXP rk_exp_f32
 #define VEC_LARGER rk_larger_f32
 #define SQRT sqrtf
+#define NUM REAL
+#define NVEC VEC
+#define VEC_DOT VEC_FMA
+#define OWN_DTYPE RK_F32
 #include "matrix_body.h"
 #include "columns_body.h"
 #include "layer_body.h"
-#undef REAL
 #undef SUFFIX
+#undef NUM
+#undef NVEC
+#undef VEC_DOT
+#undef OWN_DTYPE
+#undef RK_IS_F32
+#define RK_IS_F32 0
+
+static void round_f32(const void *x_, void *out_, ptrdiff_t begin, ptrdiff_t end)
+{
+    const float *x = x_;
+    float *out = out_;
+    for (ptrdiff_t i = begin; i < end; i++) out[i] = rk_bf16_to_f32(rk_f32_to_bf16(x[i]));
+}
+
+/* The same sums from an instruction that multiplies bf16, two columns to a lane. */
+#ifdef RK_DOT_BF16
+#define SUFFIX bf16
+#define NUM uint16_t
+#define NVEC rk_vbf16
+#define VEC_DOT RK_DOT_BF16
+#define OWN_DTYPE RK_BF16
+#include "matrix_body.h"
+#include "columns_bf16.h"
+#undef SUFFIX
+#undef NUM
+#undef NVEC
+#undef VEC_DOT
+#undef OWN_DTYPE
+
+static void round_bf16(const void *x_, void *out_, ptrdiff_t begin, ptrdiff_t end)
+{
+    const float *x = x_;
+    uint16_t *out = out_;
+    for (ptrdiff_t i = begin; i < end; i++) out[i] = rk_f32_to_bf16(x[i]);
+}
+
+static const rk_ops ops_bf16 = {
+    .itemsize = sizeof(uint16_t), .sumsize = sizeof(float), .lanes = RK_VECTOR_BYTES / sizeof(uint16_t),
+    .panel_rows = RK_PANEL_ROWS,
+    .panel_tokens = RK_PANEL_TOKENS, .rows = rows_bf16, .pack_tokens = pack_tokens_bf16, .panels = panels_bf16,
+    .round = round_bf16, .columns = columns_bf16, .add_lanes = add_lanes_f32,
+};
+#define BF16_f32 &ops_bf16
+#else
+#define BF16_f32 NULL
+#endif
+
+#undef REAL
 #undef VEC
 #undef VEC_FMA
 #undef VEC_SUM
+#undef VEC_SUMS
 #undef VEC_EXP
 #undef VEC_LARGER
 #undef SQRT
 
-#undef RK_IS_F32
-#define RK_IS_F32 0
 #define REAL double
 #define SUFFIX f64
 #define VEC rk_vf64
 #define VEC_FMA RK_FMA_F64
 #define VEC_SUM rk_sum_f64
+#define VEC_SUMS rk_sums_f64
 #define VEC_EXP rk_exp_f64
 #define VEC_LARGER rk_larger_f64
 #define SQRT sqrt
+#define NUM REAL
+#define NVEC VEC
+#define VEC_DOT VEC_FMA
+#define OWN_DTYPE RK_F64
 #include "matrix_body.h"
 #include "columns_body.h"
 #include "layer_body.h"
+
+#include "bf12_body.h"
 
 #define QT_f32 quantize_tokens
 #define QG_f32 groups
@@ -50,16 +119,21 @@
 #include "quant_body.h"
 #include "stream_body.h"
 
-#define RK_OPS(suffix, type)                                                                            \
-    {                                                                                                   \
-        .lanes = RK_VECTOR_BYTES / sizeof(type), .panel_rows = RK_PANEL_ROWS,                           \
-        .panel_tokens = RK_PANEL_TOKENS, .rows = rows_##suffix, .pack_tokens = pack_tokens_##suffix,    \
-        .panels = panels_##suffix, .columns = columns_##suffix, .add_lanes = add_lanes_##suffix,        \
-        .layer_norm = layer_norm_##suffix,                                                              \
-        .token_shift = token_shift_##suffix, .wkv4 = wkv4_##suffix,                                     \
-        .relu_squared = relu_squared_##suffix, .add_gated = add_gated_##suffix, .add = add_##suffix,    \
-        .multiply = multiply_##suffix, .quantize_tokens = QT_##suffix, .groups = QG_##suffix,           \
-        .wide_groups = RK_Q_WIDE                                                                        \
+#define BF16_f64 NULL
+#define ROUND_f32 round_f32
+#define ROUND_f64 NULL
+
+#define RK_OPS(suffix, type)                                                                                    \
+    {                                                                                                           \
+        .itemsize = sizeof(type), .sumsize = sizeof(type), .lanes = RK_VECTOR_BYTES / sizeof(type),             \
+        .panel_rows = RK_PANEL_ROWS, .panel_tokens = RK_PANEL_TOKENS,                                           \
+        .rows = rows_##suffix, .pack_tokens = pack_tokens_##suffix,                                             \
+        .panels = panels_##suffix, .round = ROUND_##suffix, .bf16 = BF16_##suffix,                              \
+        .columns = columns_##suffix, .add_lanes = add_lanes_##suffix,                                           \
+        .quantize_tokens = QT_##suffix, .groups = QG_##suffix, .wide_groups = RK_Q_WIDE,                        \
+        .layer_norm = layer_norm_##suffix, .token_shift = token_shift_##suffix, .wkv4 = wkv4_##suffix,          \
+        .relu_squared = relu_squared_##suffix, .add_gated = add_gated_##suffix, .add = add_##suffix,            \
+        .multiply = multiply_##suffix                                                                           \
     }
 
 const rk_table RK_CAT(rk_table, RK_NAME) = {

@@ -1,0 +1,117 @@
+"""Packed bfloat16 (bf12): packing without loss, and back; csrc/bf12.h has how the bytes lie."""
+
+import numpy as np
+
+from rwkv_cy.errors import KernelError
+
+from rwkv_cy.kernels.dispatch cimport bf12_count, bf12_pack, bf12_unpack
+
+#: Exponents of a table, rows that lie together.
+TABLE_SIZE, PACKED_ROWS = 16, 4
+_CHUNK_COLUMNS, _CHUNK_BYTES = 128, 192
+
+
+def group_nbytes(columns):
+    """Return the bytes of four rows."""
+    return -(-columns // _CHUNK_COLUMNS) * _CHUNK_BYTES * PACKED_ROWS
+
+
+def count_exponents(const unsigned short[::1] words, long long[::1] counts):
+    """Add to ``counts[e]`` how many bfloat16 words have the exponent `e`.
+
+    Parameters
+    ----------
+    words : numpy.ndarray
+        1-D, uint16.
+    counts : numpy.ndarray
+        int64, 256 of them; changed in place.
+
+    Raises
+    ------
+    KernelError
+        If `counts` has not 256 elements.
+    """
+    if counts.shape[0] != 256:
+        raise KernelError(f"count_exponents: expected 256 counts, got {counts.shape[0]}")
+    if words.shape[0] > 0:
+        with nogil:
+            bf12_count(&words[0], words.shape[0], &counts[0])
+
+
+def pack_rows(const unsigned short[:, ::1] words, const unsigned char[::1] table):
+    """Pack rows of a matrix.
+
+    Parameters
+    ----------
+    words : numpy.ndarray
+        Shape (rows, columns), bfloat16 as uint16, at most 65,536 columns. Four rows do not depend on the others.
+    table : numpy.ndarray
+        Sixteen exponents, uint8.
+
+    Returns
+    -------
+    chunks : numpy.ndarray
+        uint8, :func:`group_nbytes` for each four rows.
+    escapes : numpy.ndarray
+        Shape (escapes, 2), uint16: column and bits, row by row in the order of columns.
+    counts : numpy.ndarray
+        Shape (rows,), int64: escapes of each row.
+
+    Raises
+    ------
+    KernelError
+        If the matrix is empty or too wide, or the table has not sixteen exponents.
+    """
+    cdef Py_ssize_t rows = words.shape[0], columns = words.shape[1], found
+    if rows < 1 or not 1 <= columns <= 65536 or table.shape[0] != TABLE_SIZE:
+        raise KernelError(
+            f"pack_rows: expected 1 to 65536 columns and a table of {TABLE_SIZE}, "
+            f"got ({rows}, {columns}) and {table.shape[0]}"
+        )
+    chunks = np.empty(-(-rows // PACKED_ROWS) * group_nbytes(columns), np.uint8)
+    ends = np.empty(rows, np.int64)
+    # Room for the usual case; a second pass where it did not do.
+    escapes = np.empty((1 + rows * columns // 512, 2), np.uint16)
+    cdef unsigned char[::1] out = chunks
+    cdef long long[::1] ends_view = ends
+    cdef unsigned short[:, ::1] escapes_view = escapes
+    with nogil:
+        found = bf12_pack(&words[0, 0], rows, columns, &table[0], &out[0], &escapes_view[0, 0],
+                          escapes_view.shape[0], &ends_view[0])
+    if found > escapes.shape[0]:
+        escapes = np.empty((found, 2), np.uint16)
+        escapes_view = escapes
+        with nogil:
+            bf12_pack(&words[0, 0], rows, columns, &table[0], &out[0], &escapes_view[0, 0], found, &ends_view[0])
+    return chunks, escapes[:found], np.diff(ends, prepend=0)
+
+
+def unpack_rows(const unsigned char[::1] chunks, const unsigned char[::1] table, shape):
+    """Return rows of a matrix, uint16, but for what escapes: that is the caller's to put in.
+
+    Parameters
+    ----------
+    chunks : numpy.ndarray
+        What :func:`pack_rows` gives.
+    table : numpy.ndarray
+        Sixteen exponents, uint8.
+    shape : tuple of int
+        (rows, columns).
+
+    Raises
+    ------
+    KernelError
+        If the bytes are not as many as `shape` asks for, or the table has not sixteen exponents.
+    """
+    cdef Py_ssize_t rows = shape[0], columns = shape[1]
+    expected = -(-rows // PACKED_ROWS) * group_nbytes(columns)
+    if rows < 1 or columns < 1 or chunks.shape[0] != expected or table.shape[0] != TABLE_SIZE:
+        raise KernelError(
+            f"unpack_rows: expected {expected} bytes for {shape} and a table of {TABLE_SIZE}, "
+            f"got {chunks.shape[0]} and {table.shape[0]}"
+        )
+    words = np.empty(shape, np.uint16)
+    cdef unsigned short[:, ::1] out = words
+    with nogil:
+        bf12_unpack(&table[0], &chunks[0], rows, columns, &out[0, 0])
+    return words

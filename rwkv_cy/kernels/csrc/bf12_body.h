@@ -1,0 +1,151 @@
+/* Products with packed bfloat16, for one instruction set: in the order of matrix_body.h, so that results are those of
+ * the same weights in bf16, to the last bit. Included behind the float32 copy of it. */
+
+#ifndef RK_BF12_AHEAD
+/* Bytes between what is summed and what is asked for. The CPU's own prefetching brings half of the bandwidth. */
+#define RK_BF12_AHEAD 8192
+#endif
+
+/* The vectors of a block of rows at one chunk: [row][part][q], as bf12_part has them. */
+typedef rk_vu16 bf12_vectors[RK_BF12_ROWS][BF12_PARTS][4];
+
+/* The first column that escapes in one of `count` rows; beyond every column if none does. */
+static inline ptrdiff_t bf12_first(rk_bf12_lists lists, ptrdiff_t row, int count)
+{
+    ptrdiff_t first = PTRDIFF_MAX;
+    for (ptrdiff_t i = rk_bf12_start(lists, row), end = rk_bf12_start(lists, row + count); i < end; i++) {
+        ptrdiff_t column = rk_bf12_get(lists, i).column;
+        first = column < first ? column : first;
+    }
+    return first;
+}
+
+/* Put the escapes of columns k to k + 127 in their places, and return the first column beyond that escapes. */
+static __attribute__((noinline)) ptrdiff_t bf12_patch(rk_bf12_lists lists, ptrdiff_t begin, int count, ptrdiff_t k,
+                                                      bf12_vectors *vectors)
+{
+    enum { WORDS = RK_VECTOR_BYTES / 2 };
+    ptrdiff_t next = PTRDIFF_MAX, i = rk_bf12_start(lists, begin);
+    for (int row = 0; row < count; row++) {
+        for (ptrdiff_t end = rk_bf12_start(lists, begin + row + 1); i < end; i++) {
+            rk_bf12_escape escape = rk_bf12_get(lists, i);
+            ptrdiff_t c = escape.column - k, p = c % 16 * 2 + c / 16 % 2;
+            if (c >= RK_BF12_COLS)
+                next = escape.column < next ? escape.column : next;
+            else if (c >= 0)
+                memcpy((char *)&(*vectors)[row][p / WORDS][c / 32] + 2 * (p % WORDS), &escape.bits, 2);
+        }
+    }
+    return next;
+}
+
+/* sum + row * x over the `n` columns from k on, the last of a row and fewer than 128. */
+static __attribute__((noinline)) rk_vf32 bf12_rest(const rk_matrix *m, ptrdiff_t row, ptrdiff_t k, ptrdiff_t n,
+                                                   const float *x, rk_vf32 sum)
+{
+    uint16_t words[RK_BF12_COLS];
+    bf12_words(m, row, k, words);
+    ptrdiff_t c = 0;
+    for (; c + BF12_LANES <= n; c += BF12_LANES) sum = RK_FMA_F32(rk_load_bf16(words + c), load_f32(x + c), sum);
+    if (c < n) sum = RK_FMA_F32(weights_part_f32((const char *)words, RK_BF16, c, n - c), load_part_f32(x + c, n - c), sum);
+    return sum;
+}
+
+/* `count` rows (a constant after inlining) times one token; four rows are a group. */
+static inline __attribute__((always_inline)) void bf12_block(const rk_matrix *m, rk_bf12_table table, const float *x,
+                                                             float *y, ptrdiff_t begin, const int count)
+{
+    const uint8_t *chunk = rk_bf12_chunk(m, begin, 0);
+    const rk_bf12_lists lists = rk_bf12_lists_of(m);
+    ptrdiff_t next = bf12_first(lists, begin, count), k = 0;
+    rk_vf32 acc[RK_BF12_ROWS] = {{0}};
+    for (; k + RK_BF12_COLS <= m->cols; k += RK_BF12_COLS, chunk += RK_BF12_ROWS * RK_BF12_CHUNK) {
+        bf12_vectors vectors;
+        for (int line = 0; line < count * RK_BF12_CHUNK; line += 64) __builtin_prefetch(chunk + RK_BF12_AHEAD + line);
+#pragma GCC unroll 4
+        for (int i = 0; i < count; i++)
+#pragma GCC unroll 4
+            for (int part = 0; part < BF12_PARTS; part++)
+                bf12_part(chunk + i * RK_BF12_CHUNK, table, part, vectors[i][part]);
+        if (__builtin_expect(next < k + RK_BF12_COLS, 0)) {
+            bf12_vectors patched;
+            memcpy(patched, vectors, sizeof patched);
+            next = bf12_patch(lists, begin, count, k, &patched);
+            memcpy(vectors, patched, sizeof vectors);
+        }
+        /* In the order of columns: even words, which are the lower halves, come before the odd ones. */
+#pragma GCC unroll 8
+        for (int half = 0; half < 8; half++) {
+#pragma GCC unroll 4
+            for (int part = 0; part < BF12_PARTS; part++) {
+                rk_vf32 xv = load_f32(x + k + 16 * half + part * BF12_LANES);
+#pragma GCC unroll 4
+                for (int i = 0; i < count; i++) acc[i] = RK_FMA_F32(bf12_floats(vectors[i][part], half), xv, acc[i]);
+            }
+        }
+    }
+    if (k < m->cols)
+#pragma GCC unroll 4
+        for (int i = 0; i < count; i++) acc[i] = bf12_rest(m, begin + i, k, m->cols - k, x + k, acc[i]);
+#pragma GCC unroll 4
+    for (int i = 0; i < count; i++) y[begin + i] = rk_sum_f32(acc[i]) * (float)m->scale;
+}
+
+static void bf12_rows(const rk_matrix *m, const float *x, ptrdiff_t tokens, float *y, ptrdiff_t ldy, ptrdiff_t begin,
+                      ptrdiff_t end)
+{
+    rk_bf12_table table = rk_bf12_load_table(m->data);
+    for (ptrdiff_t r = begin; r < end;) {
+        int whole = r % RK_BF12_ROWS == 0 && end - r >= RK_BF12_ROWS;
+        for (ptrdiff_t t = 0; t < tokens; t++) {
+            if (whole)
+                bf12_block(m, table, x + t * m->cols, y + t * ldy, r, RK_BF12_ROWS);
+            else
+                bf12_block(m, table, x + t * m->cols, y + t * ldy, r, 1);
+        }
+        r += whole ? RK_BF12_ROWS : 1;
+    }
+}
+
+/* A packed panel as matrix_body.h has it, of columns begin..end: [column vector][row of the panel][lane], padded with
+ * zeros. Both are multiples of RK_BF12_COLS, but for the end of the row. */
+static void bf12_pack_rows(const rk_matrix *m, ptrdiff_t first, ptrdiff_t begin, ptrdiff_t end, float *packed)
+{
+    const rk_bf12_lists lists = rk_bf12_lists_of(m);
+    const rk_bf12_table table = rk_bf12_load_table(m->data);
+    const ptrdiff_t whole = end / RK_BF12_COLS * RK_BF12_COLS;
+    for (ptrdiff_t i = 0; i < RK_PANEL_ROWS; i++) {
+        const ptrdiff_t row = first + i;
+        float *out = packed + i * BF12_LANES;
+        if (row >= m->rows) {
+            for (ptrdiff_t k = begin; k < end; k += BF12_LANES, out += RK_PANEL_ROWS * BF12_LANES)
+                memset(out, 0, sizeof(rk_vf32));
+            continue;
+        }
+        for (ptrdiff_t k = begin; k < whole; k += RK_BF12_COLS) {
+#pragma GCC unroll 4
+            for (int part = 0; part < BF12_PARTS; part++) {
+                rk_vu16 words[4];
+                bf12_part(rk_bf12_chunk(m, row, k), table, part, words);
+#pragma GCC unroll 8
+                for (int half = 0; half < 8; half++) {
+                    rk_vf32 floats = bf12_floats(words, half);
+                    memcpy(out + (k - begin + 16 * half + part * BF12_LANES) * RK_PANEL_ROWS, &floats, sizeof floats);
+                }
+            }
+        }
+        for (ptrdiff_t e = rk_bf12_start(lists, row), last = rk_bf12_start(lists, row + 1); e < last; e++) {
+            rk_bf12_escape escape = rk_bf12_get(lists, e);
+            ptrdiff_t lane = escape.column % BF12_LANES;
+            if (escape.column >= begin && escape.column < whole)
+                out[(escape.column - begin - lane) * RK_PANEL_ROWS + lane] = rk_bf16_to_f32(escape.bits);
+        }
+        if (whole == end) continue;
+        uint16_t words[RK_BF12_COLS];
+        bf12_words(m, row, whole, words);
+        for (ptrdiff_t c = 0, left = end - whole; left > 0; c += BF12_LANES, left -= BF12_LANES) {
+            rk_vf32 floats = weights_part_f32((const char *)words, RK_BF16, c, left < BF12_LANES ? left : BF12_LANES);
+            memcpy(out + (whole - begin + c) * RK_PANEL_ROWS, &floats, sizeof floats);
+        }
+    }
+}
