@@ -10,10 +10,15 @@ import numpy as np
 import pytest
 
 import rwkv_cy
+from benchmarks import bench_batch
+from benchmarks.bench_quality import TYPES, RwkvCppModel, errors_of, logits_of, matrix_bits, text_quality
+from benchmarks.bench_speed import Found, Row, comparison_of, nominal_bits
 from benchmarks.checkpoints import write_checkpoint
 from benchmarks.plain_numpy import PlainNumpy, read_float32
 from benchmarks.plots import by_precision, by_prompt
 from benchmarks.processes import anonymous_bytes, run
+from rwkv_cy.dtypes import MATRIX_TYPES, STORAGE_TYPES
+from rwkv_cy.perplexity import perplexity
 from rwkv_cy.sources import open_source, source_config
 
 CONFIG = rwkv_cy.Config(d_model=16, num_layers=3, vocab_size=40)
@@ -93,3 +98,63 @@ def test_what_the_plots_show() -> None:
     documents = [document(2, 0.25), document(1, 0.5)]
     assert by_precision(documents) == {"169m": {2: {"q8": 4.0, "rwkv, f32": 4.0}, 1: {"q8": 2.0, "rwkv, f32": 2.0}}}
     assert by_prompt(documents) == {"169m": {"q8": {1: 125.0, 8: 62.5}}}
+
+
+def test_types_compare_in_as_many_bits() -> None:
+    bits = {4: ("q4", "Q4_0", "Q5_1"), 8: ("q8", "Q8_0"), 16: ("f16", "bf16", "bf16+", "bf12", "FP16"), 32: ("f32",)}
+    assert {dtype: nominal_bits(dtype) for dtypes in bits.values() for dtype in dtypes} == {
+        dtype: size for size, dtypes in bits.items() for dtype in dtypes
+    }
+
+
+def test_each_type_stands_beside_the_fastest_of_others() -> None:
+    def row(contender: str, dtype: str) -> Row:
+        return Row(contender, contender, dtype, Path("model"))
+
+    found = {
+        row("rwkv_cy", "q4"): Found({"decode": [1.0, 2.0, 3.0], "prefill 8": [1.0, 1.0, 1.0]}),
+        row("rwkv.cpp", "Q5_1"): Found({"decode": [4.0, 4.0, 4.0], "prefill 8": [9.0, 9.0, 9.0]}),
+        row("rwkv.cpp", "Q4_0"): Found({"decode": [9.0, 9.0, 9.0], "prefill 8": [5.0, 5.0, 7.0]}),
+        row("rwkv.cpp", "Q8_0"): Found({"decode": [0.1, 0.1, 0.1], "prefill 8": [0.1, 0.1, 0.1]}),
+        row("rwkv", "f32"): Found({"decode": [0.1, 0.1, 0.1], "prefill 8": [0.1, 0.1, 0.1]}),
+    }
+    report = comparison_of("169m", 2, found)
+    assert report.rows == [("rwkv_cy, q4", "rwkv.cpp", "2.00 (Q5_1)", "5.00 (Q4_0)")]
+
+
+def test_errors_of_logits() -> None:
+    exact = [np.array([[3.0, 4.0]]), np.array([[0.0, 0.0]])]
+    errors = errors_of(iter([np.array([[3.0, 6.0]]), np.array([[1.0, 0.0]])]), exact)
+    assert (errors.largest, errors.mean) == (2.0, 0.75)
+    assert errors.relative_rms == pytest.approx((5 / 25) ** 0.5)
+
+
+def test_quality_is_measured_of_every_type() -> None:
+    assert set(TYPES) == {*STORAGE_TYPES, *MATRIX_TYPES, "bf16+"} - {"f64"}
+
+
+def test_quality_of_a_text(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.pth"
+    write_checkpoint(path, rwkv_cy.Config(d_model=16, num_layers=2, vocab_size=256))
+    assert matrix_bits(path) == 32
+    model, text = rwkv_cy.load(path), b"In the beginning " * 20
+    report = text_quality(model, text, threads=1)
+    assert report.nats == perplexity(model, list(text)).nats
+    assert report.bits_per_byte == pytest.approx(np.log2(report.perplexity))
+    assert np.concatenate(list(logits_of(model, list(text), 1))).shape == (len(text), 256)
+
+    class TokenByToken:
+        def forward(self, tokens: list[int], state: Any) -> tuple[Any, Any]:
+            assert len(tokens) == 1
+            return model.forward(tokens, state)
+
+    alone: Any = TokenByToken()
+    assert text_quality(RwkvCppModel(alone), text, threads=1).nats == report.nats
+
+
+def test_many_sequences_are_multiples_of_one(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.pth"
+    write_checkpoint(path, CONFIG)
+    found = bench_batch.measure(rwkv_cy.load(path), (2, 5), threads=1, rounds=2)
+    assert {size: len(times) for size, times in found.items()} == {1: 2, 2: 2, 5: 2}
+    assert bench_batch.multiples({1: [1.0, 2.0], 4: [2.0, 4.0]}) == {1: 1.0, 4: 2.0}
