@@ -4,9 +4,10 @@
 #include "quant.h"
 
 /* A piece of work should take some microseconds, or waking a thread costs more than it brings. */
-#define MOST_BYTES ((ptrdiff_t)128 << 10)   /* of weights to read */
+#define MOST_BYTES ((ptrdiff_t)256 << 10)   /* of weights to read */
 #define LEAST_BYTES ((ptrdiff_t)16 << 10)
-#define PIECES_A_THREAD 6                    /* or the last piece leaves the other threads waiting for too long */
+#define PIECES_A_THREAD 4
+#define FINER 4 /* the last pieces are so much smaller: a thread that takes the last one is not waited for so long */
 #define PIECE_ELEMENTS ((ptrdiff_t)16 << 10) /* of activations to pass over */
 #define PIECE_EXPS ((ptrdiff_t)2 << 10)      /* of WKV steps, five exponentials each */
 
@@ -27,7 +28,9 @@ typedef struct {
 /* Products that read their weights once: units are rows, or groups of rows where the matrix is quantized. */
 typedef struct {
     product parts[RK_MOST_PRODUCTS];
-    ptrdiff_t units[RK_MOST_PRODUCTS], grain[RK_MOST_PRODUCTS], pieces[RK_MOST_PRODUCTS];
+    ptrdiff_t units[RK_MOST_PRODUCTS], pieces[RK_MOST_PRODUCTS];
+    /* The first pieces have `grain` units, up to unit number `coarse_units`; the others have `fine_grain`. */
+    ptrdiff_t grain[RK_MOST_PRODUCTS], fine_grain[RK_MOST_PRODUCTS], coarse_units[RK_MOST_PRODUCTS];
 } streamed;
 
 static void round_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
@@ -77,8 +80,10 @@ static void streamed_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int th
         ptrdiff_t i = 0, at = piece;
         while (at >= s->pieces[i]) at -= s->pieces[i++];
         const product *p = &s->parts[i];
-        ptrdiff_t first = at * s->grain[i];
-        ptrdiff_t last = first + s->grain[i] < s->units[i] ? first + s->grain[i] : s->units[i];
+        ptrdiff_t coarse = s->coarse_units[i] / s->grain[i];
+        ptrdiff_t grain = at < coarse ? s->grain[i] : s->fine_grain[i];
+        ptrdiff_t first = at < coarse ? at * grain : s->coarse_units[i] + (at - coarse) * grain;
+        ptrdiff_t last = first + grain < s->units[i] ? first + grain : s->units[i];
         if (is_quantized(p->m))
             p->ops->groups(p->m, p->packed, p->tokens, p->y, p->m->rows, first, last);
         else
@@ -109,10 +114,16 @@ static void run_streamed(streamed *s, int count, int threads)
     ptrdiff_t piece_bytes = total / (PIECES_A_THREAD * (ptrdiff_t)threads);
     piece_bytes = piece_bytes < LEAST_BYTES ? LEAST_BYTES : piece_bytes > MOST_BYTES ? MOST_BYTES : piece_bytes;
     for (int i = 0; i < count; i++) {
-        s->grain[i] = at_least_one(piece_bytes / unit_bytes[i]);
         /* `rows` takes four rows together. */
-        s->grain[i] = round_up(s->grain[i], is_quantized(s->parts[i].m) ? s->parts[i].ops->wide_groups : 4);
-        s->pieces[i] = (s->units[i] + s->grain[i] - 1) / s->grain[i];
+        ptrdiff_t step = is_quantized(s->parts[i].m) ? s->parts[i].ops->wide_groups : 4;
+        ptrdiff_t fine_bytes = piece_bytes / FINER < LEAST_BYTES ? LEAST_BYTES : piece_bytes / FINER;
+        s->grain[i] = round_up(at_least_one(piece_bytes / unit_bytes[i]), step);
+        s->fine_grain[i] = round_up(at_least_one(fine_bytes / unit_bytes[i]), step);
+        /* Of the last product, one coarse piece for each thread is cut up. */
+        ptrdiff_t coarse = s->units[i] / s->grain[i] - (i + 1 == count ? threads : 0);
+        s->coarse_units[i] = coarse > 0 ? coarse * s->grain[i] : 0;
+        s->pieces[i] = s->coarse_units[i] / s->grain[i] +
+                       (s->units[i] - s->coarse_units[i] + s->fine_grain[i] - 1) / s->fine_grain[i];
         pieces += s->pieces[i];
     }
     rk_parallel(pieces, 1, threads, streamed_piece, s);

@@ -91,6 +91,8 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
         for (int i = 0; i < 8; i++) {
             const uint8_t *values = (const uint8_t *)w + (q4 ? 4 : 2) * RK_Q_ROWS + 64 * i;
             rk_qw v[MOST];
+            /* One page ahead: the CPU's own prefetching ends with each page, and is a little late everywhere. */
+            if (count == 1) __builtin_prefetch(values + 4096);
             for (int p = 0; p < parts; p++)
                 v[p] = RK_QW_LOAD(values + (p / PARTS) * group_bytes + 4 * RK_Q_LANES * (p % PARTS));
             for (int t = 0; t < count; t++) {
