@@ -55,6 +55,10 @@ static inline size_t FN(weight_bytes)(int dtype)
     return dtype == RK_F64 ? 8 : dtype == RK_F32 ? 4 : 2;
 }
 
+#ifndef ASKED_AHEAD
+#define ASKED_AHEAD 8192 /* bytes */
+#endif
+
 /* `count` rows (a constant after inlining) times one token. */
 static inline __attribute__((always_inline)) void FN(rows_block)(const rk_matrix *m, int dtype, const NUM *x, REAL *y,
                                                                  ptrdiff_t begin, int count)
@@ -66,10 +70,9 @@ static inline __attribute__((always_inline)) void FN(rows_block)(const rk_matrix
     for (; k + LANES <= m->cols; k += LANES) {
         NVEC xk = FN(load)(x + k);
         for (int i = 0; i < count; i++) {
-            /* The rows that come next lie behind these: ask for them while these are summed. The CPU's own prefetching
-             * starts anew with each row, and in 16 bits leaves half of the bandwidth unused; in 32 it does better. */
-            if (FN(weight_bytes)(dtype) == 2)
-                __builtin_prefetch(row + (size_t)(count + i) * stride + (size_t)k * FN(weight_bytes)(dtype));
+            /* The CPU's own prefetching ends with each page, and in 16 bits leaves half of the bandwidth unused; in 32
+             * it does better. */
+            if (FN(weight_bytes)(dtype) == 2) __builtin_prefetch(row + (size_t)i * stride + (size_t)k * 2 + ASKED_AHEAD);
             acc[i] = VEC_DOT(FN(weights)(row + (size_t)i * stride, dtype, k), xk, acc[i]);
         }
     }
@@ -86,7 +89,9 @@ static inline __attribute__((always_inline)) void FN(rows_of)(const rk_matrix *m
                                                               ptrdiff_t begin, ptrdiff_t end)
 {
     ptrdiff_t r = begin;
-    for (; r + 4 <= end; r += 4)
+    /* 16 bits come best as one stream; the sums of several rows overlap in the CPU's own queue. */
+    const int together = FN(weight_bytes)(dtype) == 2 && tokens == 1 ? 1 : 4;
+    for (; together == 4 && r + 4 <= end; r += 4)
         for (ptrdiff_t t = 0; t < tokens; t++) FN(rows_block)(m, dtype, x + t * m->cols, y + t * ldy, r, 4);
     for (; r < end; r++)
         for (ptrdiff_t t = 0; t < tokens; t++) FN(rows_block)(m, dtype, x + t * m->cols, y + t * ldy, r, 1);
