@@ -277,6 +277,20 @@ def test_a_file_cut_while_it_is_read(demo_checkpoint: Path, tmp_path: Path, monk
         load(path, memory="resident")
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_no_error_of_a_job_is_lost(demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    """An IndexError, too, which is what an empty queue raises: weights that nobody wrote would be zeros."""
+
+    def fail(*arguments: Any) -> None:
+        raise IndexError("of a job")
+
+    monkeypatch.setattr(filling, "to_storage", fail)
+    monkeypatch.setattr(filling, "_PIECE_BYTES", 1 << 12)
+    monkeypatch.setattr(loading, "get_num_threads", lambda: threads)
+    with pytest.raises(IndexError, match="of a job"):
+        load(demo_checkpoint, dtype="f64")
+
+
 def test_memory_of_no_kind(demo_checkpoint: Path) -> None:
     with pytest.raises(ConfigError, match=r"load: expected memory 'map' or 'resident', got 'disk'"):
         load(demo_checkpoint, memory="disk")  # type: ignore[arg-type]
