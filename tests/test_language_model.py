@@ -34,6 +34,7 @@ from rwkv_cy.errors import (
 )
 from rwkv_cy.files import FileBytes
 from rwkv_cy.kernels import reference
+from rwkv_cy.kernels.matrix import pack
 from rwkv_cy.language_model import LanguageModel, load
 from rwkv_cy.model import CHUNK_TOKENS
 from rwkv_cy.parameters import Parameter
@@ -451,6 +452,18 @@ def test_parameters_that_do_not_fit() -> None:
         LanguageModel(model.config, {name: p for name, p in model.parameters.items() if name != "head.weight"})
     with pytest.raises(ConfigError, match="expected a Config with a vocab_size, got 0"):
         LanguageModel(Config(d_model=8, num_layers=1), {})
+
+
+def test_only_matrices_lie_in_another_way() -> None:
+    """A transposed embedding of as many tokens as numbers would be read by its columns, and nobody would see it."""
+    model = random_model()
+    table = model.parameters["emb.weight"].array
+    turned = Parameter(np.ascontiguousarray(table.T), "f32", transposed=True)
+    with pytest.raises(SpecError, match=r"LanguageModel: emb\.weight: expected it as it is, got its transpose"):
+        LanguageModel(model.config, {**model.parameters, "emb.weight": turned})
+    packed = Parameter(pack(table, "q8"), "q8", table.shape)
+    with pytest.raises(SpecError, match=r"LanguageModel: emb\.weight: expected numbers that are in no blocks, got q8"):
+        LanguageModel(model.config, {**model.parameters, "emb.weight": packed})
 
 
 @pytest.mark.parametrize(
