@@ -124,11 +124,12 @@ def _run(jobs: deque[_Job], num_threads: int) -> None:
 
     def work() -> None:
         try:
-            while jobs:
-                # Between the look and this, another thread may have taken the last one.
-                with suppress(IndexError):
+            while True:
+                try:
                     job = jobs.popleft()
-                    job()
+                except IndexError:  # none is left; a job's own IndexError is an error like any other
+                    return
+                job()
         except BaseException as error:
             jobs.clear()
             errors.append(error)

@@ -20,6 +20,7 @@ from rwkv_cy.loading import Loaded, load_parameters
 from rwkv_cy.model import CHUNK_TOKENS, Model, architecture_of
 from rwkv_cy.parameters import Parameter, as_parameter
 from rwkv_cy.runtime import MemoryKind, resolve_num_threads
+from rwkv_cy.sources import check_layouts
 from rwkv_cy.state import State
 from rwkv_cy.text import Generation, SamplingOptions, Tokenizer, generate
 
@@ -57,7 +58,8 @@ class LanguageModel:
     ConfigError
         If the config has no vocabulary, or `activations` is another.
     SpecError
-        If parameters are missing, unexpected or of the wrong shape: all are named at once.
+        If parameters are missing, unexpected or of the wrong shape: all are named at once; or if others than
+        matrices are quantized, packed, or lie transposed.
 
     Notes
     -----
@@ -78,6 +80,7 @@ class LanguageModel:
         architecture_of(config)
         own = {name: as_parameter(value) for name, value in parameters.items()}
         check_parameters(config, {name: value.shape for name, value in own.items()}, "LanguageModel")
+        check_layouts(config, own, "LanguageModel")
         self._setup(Loaded.of_arrays(config, own, tokenizer, fingerprint), activations)
 
     @classmethod

@@ -21,7 +21,7 @@ from rwkv_cy.formats import open_checkpoint
 from rwkv_cy.parameters import Parameter, ParameterSource, TensorInfo
 from rwkv_cy.storage import ModelFile, is_model_file, open_model
 
-__all__ = ["ArraySource", "open_source", "source_config", "source_fingerprint"]
+__all__ = ["ArraySource", "check_layouts", "open_source", "source_config", "source_fingerprint"]
 
 
 def open_source(path: str | os.PathLike[str]) -> ParameterSource:
@@ -79,15 +79,21 @@ def source_config(source: ParameterSource) -> Config:
     except ConfigError as error:
         raise FormatError(f"{where}: {error}; the file is damaged") from error
     check_parameters(config, shapes, where)
-    for spec in ARCHITECTURES[config.architecture].parameters(config):
-        dtype = source.info(spec.name).dtype
-        if spec.role != "matrix" and dtype in MATRIX_TYPES:
-            raise SpecError(
-                f"{where}: {spec.name}: expected numbers that are in no blocks, got {dtype}; convert the original"
-            )
-        if spec.role != "matrix" and source.info(spec.name).transposed:
-            raise SpecError(f"{where}: {spec.name}: expected it as it is, got its transpose; convert the original")
+    check_layouts(config, {name: source.info(name) for name in source.names()}, where)
     return config
+
+
+def check_layouts(config: Config, tensors: Mapping[str, TensorInfo | Parameter], where: str) -> None:
+    """Raise SpecError if others than matrices are quantized, packed, or lie transposed; `where` is named in it."""
+    for spec in ARCHITECTURES[config.architecture].parameters(config):
+        tensor = tensors[spec.name]
+        if spec.role != "matrix" and tensor.dtype in MATRIX_TYPES:
+            raise SpecError(
+                f"{where}: {spec.name}: expected numbers that are in no blocks, got {tensor.dtype}; "
+                "convert the original"
+            )
+        if spec.role != "matrix" and tensor.transposed:
+            raise SpecError(f"{where}: {spec.name}: expected it as it is, got its transpose; convert the original")
 
 
 def _number(text: str) -> float:

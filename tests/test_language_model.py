@@ -34,6 +34,7 @@ from rwkv_cy.errors import (
 )
 from rwkv_cy.files import FileBytes
 from rwkv_cy.kernels import reference
+from rwkv_cy.kernels.matrix import pack
 from rwkv_cy.language_model import LanguageModel, load
 from rwkv_cy.model import CHUNK_TOKENS
 from rwkv_cy.parameters import Parameter
@@ -277,6 +278,20 @@ def test_a_file_cut_while_it_is_read(demo_checkpoint: Path, tmp_path: Path, monk
         load(path, memory="resident")
 
 
+@pytest.mark.parametrize("threads", [1, 3])
+def test_no_error_of_a_job_is_lost(demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    """An IndexError, too, which is what an empty queue raises: weights that nobody wrote would be zeros."""
+
+    def fail(*arguments: Any) -> None:
+        raise IndexError("of a job")
+
+    monkeypatch.setattr(filling, "to_storage", fail)
+    monkeypatch.setattr(filling, "_PIECE_BYTES", 1 << 12)
+    monkeypatch.setattr(loading, "get_num_threads", lambda: threads)
+    with pytest.raises(IndexError, match="of a job"):
+        load(demo_checkpoint, dtype="f64")
+
+
 def test_memory_of_no_kind(demo_checkpoint: Path) -> None:
     with pytest.raises(ConfigError, match=r"load: expected memory 'map' or 'resident', got 'disk'"):
         load(demo_checkpoint, memory="disk")  # type: ignore[arg-type]
@@ -437,6 +452,18 @@ def test_parameters_that_do_not_fit() -> None:
         LanguageModel(model.config, {name: p for name, p in model.parameters.items() if name != "head.weight"})
     with pytest.raises(ConfigError, match="expected a Config with a vocab_size, got 0"):
         LanguageModel(Config(d_model=8, num_layers=1), {})
+
+
+def test_only_matrices_lie_in_another_way() -> None:
+    """A transposed embedding of as many tokens as numbers would be read by its columns, and nobody would see it."""
+    model = random_model()
+    table = model.parameters["emb.weight"].array
+    turned = Parameter(np.ascontiguousarray(table.T), "f32", transposed=True)
+    with pytest.raises(SpecError, match=r"LanguageModel: emb\.weight: expected it as it is, got its transpose"):
+        LanguageModel(model.config, {**model.parameters, "emb.weight": turned})
+    packed = Parameter(pack(table, "q8"), "q8", table.shape)
+    with pytest.raises(SpecError, match=r"LanguageModel: emb\.weight: expected numbers that are in no blocks, got q8"):
+        LanguageModel(model.config, {**model.parameters, "emb.weight": packed})
 
 
 @pytest.mark.parametrize(

@@ -23,9 +23,11 @@ from storage.small import (
     HEADER,
     Array,
     few_tensors,
+    packed_tensors,
     python,
     quantized_tensors,
     tensors,
+    transposed_tensors,
     write_small,
 )
 
@@ -65,13 +67,19 @@ def _seed(contents: dict[str, tuple[str, Array]], header: ModelHeader) -> bytes:
 
 @cache
 def seeds() -> tuple[bytes, ...]:
-    """Return a file with every storage type and layout, one that is as small as can be, and a quantized one."""
-    return _seed(tensors(), HEADER), _seed(few_tensors(), BARE_HEADER), _seed(_few_quantized(), BARE_HEADER)
+    """Return a file of plain numbers in every layout, one as small as can be, a quantized one, and one of the rest."""
+    contents = few_tensors(), _few_quantized(), {**packed_tensors(), **_few_transposed()}
+    return _seed(tensors(), HEADER), *(_seed(tensors_of, BARE_HEADER) for tensors_of in contents)
 
 
 def _few_quantized() -> dict[str, tuple[str, Array]]:
     large = "blocks.1.ffn.key.weight"
     return {name: value for name, value in quantized_tensors().items() if name != large}
+
+
+def _few_transposed() -> dict[str, tuple[str, Array]]:
+    large = "blocks.4.ffn.value.weight"
+    return {name: value for name, value in transposed_tensors().items() if name != large}
 
 
 def with_checksums(data: bytes) -> bytes:

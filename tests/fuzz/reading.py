@@ -10,8 +10,9 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from rwkv_cy.dtypes import array_dtype
+from rwkv_cy.dtypes import PACKED, array_dtype
 from rwkv_cy.parameters import ParameterSource
+from rwkv_cy.unpacking import check_packed, read_packed_rows
 
 
 @contextmanager
@@ -30,7 +31,10 @@ def read_file(data: bytes, opener: Callable[[Path], ParameterSource]) -> None:
 
 
 def read_everything(source: ParameterSource, file_bytes: int) -> None:
-    """Read all tensors whole, in two parts and as views, which must agree, and hold sizes against the file's."""
+    """Read all tensors whole, in two parts and as views, which must agree, and hold sizes against the file's.
+
+    What is in bf12 is unpacked as well.
+    """
     source.check()
     for name in source.names():
         info = source.info(name)
@@ -46,3 +50,8 @@ def read_everything(source: ParameterSource, file_bytes: int) -> None:
             raise AssertionError(f"{name}: a part differs from the whole")
         if view is not None and (view.shape != info.array_shape or view.tobytes() != whole.tobytes()):
             raise AssertionError(f"{name}: the view differs from what was read")
+        if info.dtype == PACKED:
+            check_packed(source, info)
+            words = read_packed_rows(source, info, 0, info.shape[0])
+            if words.shape != info.shape:
+                raise AssertionError(f"{name}: {words.shape} was unpacked for {info.shape}")

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rwkv_cy.dtypes import QUANTIZED_TYPES, array_dtype
+from rwkv_cy.dtypes import PACKED, QUANTIZED_TYPES, array_dtype, f32_to_bf16
 from rwkv_cy.kernels.matrix import pack
+from rwkv_cy.kernels.packed import pack_matrix
 from rwkv_cy.parameters import TensorInfo
 from rwkv_cy.storage import ModelHeader, StoredTokenizer, write_model
 from rwkv_cy.storage.schema import MODEL_KIND, PAGE
@@ -86,6 +87,20 @@ def transposed_tensors() -> dict[str, tuple[str, Array]]:
     return {**lying, "blocks.2.ffn.key.weight": ("f32", rng.standard_normal((30, 10)).astype("<f4"))}
 
 
+#: Canonical shapes of the matrices in bf12: rows and columns that are no whole groups and chunks.
+PACKED_SHAPES = {"blocks.5.att.key.weight": (6, 130), "blocks.5.att.value.weight": (4, 128)}
+
+
+def packed_tensors() -> dict[str, tuple[str, Array]]:
+    """Matrices in bf12 by name: one with weights that escape, and one without."""
+    rng = np.random.default_rng(8)
+    words = {name: f32_to_bf16(rng.standard_normal(shape, "<f4")) for name, shape in PACKED_SHAPES.items()}
+    words["blocks.5.att.key.weight"][::2, ::40] = 0x7F00
+    words["blocks.5.att.key.weight"][1, :20] = np.arange(20) << 7
+    words["blocks.5.att.value.weight"][...] &= 0x807F
+    return {name: (PACKED, pack_matrix(array)) for name, array in words.items()}
+
+
 def few_tensors() -> dict[str, tuple[str, Array]]:
     """As few as make a file, for tests that go over every byte of it."""
     return {"emb.weight": ("f32", np.arange(15, dtype="<f4").reshape(5, 3)), "ln_out.bias": ("f32", np.ones(3, "<f4"))}
@@ -94,8 +109,10 @@ def few_tensors() -> dict[str, tuple[str, Array]]:
 def infos(contents: Mapping[str, tuple[str, Array]]) -> list[TensorInfo]:
     return [
         TensorInfo(name, MATRIX_SHAPES[name] if dtype in QUANTIZED_TYPES else a.shape, dtype, name, dtype, a.nbytes)
-        if name not in TRANSPOSED
+        if name not in TRANSPOSED and dtype != PACKED
         else TensorInfo(name, a.shape[::-1], dtype, name, dtype, a.nbytes, transposed=True)
+        if dtype != PACKED
+        else TensorInfo(name, PACKED_SHAPES[name], dtype, name, dtype, a.nbytes, packed_nbytes=a.nbytes)
         for name, (dtype, a) in contents.items()
     ]
 
