@@ -178,7 +178,7 @@ def bench(
     anonymous_bytes, file_bytes = process_memory() or (None, None)
     return BenchReport(
         path=os.fspath(path),
-        architecture=model.config.architecture,
+        architecture=ARCHITECTURES[model.config.architecture].label,
         parameters=sum(math.prod(parameter.shape) for parameter in model.parameters.values()),
         dtypes=run.dtypes,
         memory=memory,

@@ -430,7 +430,7 @@ def load(
     NotEnoughMemoryError
         If the numbers have to be read into memory and there is too little of it.
     ConfigError
-        If `dtype` or `activations` is none of these.
+        If `dtype`, `memory` or `activations` is none of these.
     """
     return LanguageModel._of(
         load_parameters(path, dtype=dtype, memory=memory, tokenizer=tokenizer, rescale_layer=rescale_layer), activations

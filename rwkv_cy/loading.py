@@ -9,7 +9,7 @@ from functools import cached_property
 
 from rwkv_cy.architectures import ARCHITECTURES
 from rwkv_cy.config import Config
-from rwkv_cy.dtypes import MATRIX_TYPES, PACKED, QUANTIZED_TYPES, storage_type
+from rwkv_cy.dtypes import MATRIX_TYPES, PACKED, QUANTIZED_TYPES, STORAGE_TYPES
 from rwkv_cy.errors import ConfigError, NotEnoughMemoryError, TokenizerError
 from rwkv_cy.filling import read_parameters
 from rwkv_cy.fingerprint import fingerprint as compute_fingerprint
@@ -81,8 +81,9 @@ def load_parameters(
     """Open the model file at `path` and return its parameters; see :func:`rwkv_cy.load`."""
     if memory not in MEMORY_KINDS:
         raise ConfigError(f"load: expected memory 'map' or 'resident', got {memory!r}")
-    if dtype is not None and dtype not in MATRIX_TYPES:
-        storage_type(dtype)
+    known = (*STORAGE_TYPES, *MATRIX_TYPES)
+    if dtype is not None and dtype not in known:
+        raise ConfigError(f"dtype: expected one of {', '.join(sorted(known))}, got {dtype!r}")
     source = open_source(path)
     try:
         loaded = _load(source, dtype=dtype, memory=memory, tokenizer=tokenizer, rescale_layer=rescale_layer)

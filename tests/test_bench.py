@@ -26,7 +26,7 @@ def test_a_report(demo_checkpoint: Path, memory: Any, dtype: str | None) -> None
     matrices = [value for value in matrices if len(value.shape) == 2]
     assert report.weight_bytes == sum(value.array.nbytes for value in matrices)
     assert report.dtypes == (dtype or "bf16",)
-    assert (report.path, report.architecture, report.parameters) == (str(demo_checkpoint), "rwkv4", 1_352_448)
+    assert (report.path, report.architecture, report.parameters) == (str(demo_checkpoint), "RWKV-4", 1_352_448)
     assert (report.memory, report.instruction_set) == (memory, active_instruction_set())
     assert (report.prefill_tokens, report.decode_tokens, report.rounds) == (3, 2, 3)
     assert report.load_seconds > 0

@@ -440,7 +440,7 @@ def test_models_say_what_they_are(demo: LanguageModel) -> None:
 def test_impossible_options(demo: LanguageModel, demo_checkpoint: Path) -> None:
     with pytest.raises(ConfigError, match="forward: expected logits 'last' or 'all', got 'first'"):
         demo.forward(1, logits="first")  # type: ignore[call-overload]
-    with pytest.raises(ConfigError, match="dtype: expected one of"):
+    with pytest.raises(ConfigError, match="dtype: expected one of bf12, bf16, f16, f32, f64, q4, q8, got 'q3'"):
         load(demo_checkpoint, dtype="q3")
     with pytest.raises(ConfigError, match=r"Config\.rescale_layer"):
         load(demo_checkpoint, rescale_layer=-1)

@@ -17,6 +17,7 @@ __all__ = [
     "PACKED_DTYPE",
     "QUANTIZED_DTYPES",
     "add_activations",
+    "add_load_dtype",
     "add_memory_option",
     "common_options",
     "integer",
@@ -69,6 +70,15 @@ def add_activations(parser: argparse.ArgumentParser) -> None:
         choices=ACTIVATIONS,
         default="f32",
         help="bf16 rounds what matrices in bf16 are multiplied with: faster on CPUs with AVX512-BF16 (default: f32)",
+    )
+
+
+def add_load_dtype(parser: argparse.ArgumentParser) -> None:
+    """Add ``--dtype``, as :func:`rwkv_cy.load` has it."""
+    parser.add_argument(
+        "--dtype",
+        choices=[*DTYPES, PACKED_DTYPE, *QUANTIZED_DTYPES],
+        help="load the matrices in this type (default: as they are stored)",
     )
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rwkv_cy import runtime
-from rwkv_cy.cli.arguments import add_memory_option, common_options, integer
+from rwkv_cy.cli.arguments import add_load_dtype, add_memory_option, common_options, integer
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import print_fields, print_json
 
@@ -39,7 +39,7 @@ def add_parser(commands: Subparsers) -> None:
     ):
         help_text = f"{text} (default: {default})"
         parser.add_argument(name, type=integer(1), default=default, metavar="N", help=help_text)
-    parser.add_argument("--dtype", metavar="TYPE", help="load the matrices in this type")
+    add_load_dtype(parser)
     add_memory_option(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_run)
@@ -92,5 +92,10 @@ def _print(report: BenchReport) -> None:
 
 
 def _spread(spread: Spread, unit: str, factor: float = 1) -> str:
-    median, lowest, highest = (f"{value * factor:,.4g}" for value in (spread.median, spread.lowest, spread.highest))
+    median, lowest, highest = (_figure(value * factor) for value in (spread.median, spread.lowest, spread.highest))
     return f"{median}{unit} ({lowest} to {highest})"
+
+
+def _figure(value: float) -> str:
+    """Return a number in four digits, or all digits of a whole number that has more."""
+    return f"{value:,.0f}" if value >= 999.95 else f"{value:.4g}"

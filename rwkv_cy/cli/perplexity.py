@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rwkv_cy import runtime
-from rwkv_cy.cli.arguments import add_activations, add_memory_option, common_options, integer
+from rwkv_cy.cli.arguments import add_activations, add_load_dtype, add_memory_option, common_options, integer
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import print_fields, print_json
 from rwkv_cy.errors import TokenizerError
@@ -29,7 +29,7 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument("model", metavar="MODEL", type=Path, help="a model file or checkpoint")
     parser.add_argument("text", metavar="TEXT", type=Path, help="a file of text")
-    parser.add_argument("--dtype", metavar="TYPE", help="load the matrices in this type")
+    add_load_dtype(parser)
     add_activations(parser)
     parser.add_argument("--window", type=integer(2), metavar="N", help="begin anew after every N tokens")
     parser.add_argument("--tokenizer", metavar="bytes|world|FILE", help="in place of the model's own")

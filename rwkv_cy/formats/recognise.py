@@ -161,6 +161,6 @@ def _open_by(path: Path, head: bytes) -> ParameterSource:
         if refusal.looks(head):
             raise UnsupportedError(f"{path}: expected a checkpoint, got {refusal.what}; {refusal.remedy}")
     raise FormatError(
-        f"{path}: expected a checkpoint of PyTorch, safetensors or rwkv.cpp, got a file that begins with "
-        f"{head[:16]!r}; check that it is the right file, and whole"
+        f"{path}: expected a model file, or a checkpoint of PyTorch, safetensors or rwkv.cpp, got a file "
+        f"that begins with {head[:16]!r}; check that it is the right file, and whole"
     )

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Run
+from rwkv_cy.cli.bench import _figure
 
 SHORT = ("--prefill", 3, "--decode", 2, "--rounds", 2)
 
@@ -50,7 +51,7 @@ def test_lines(run: Run, demo_checkpoint: Path) -> None:
         "2 threads: reading alone",
         "2 threads: decode reaches",
     ]
-    assert "rwkv4, 1,352,448 parameters" in result.out
+    assert "RWKV-4, 1,352,448 parameters" in result.out
     assert "bf16, map, 2.6 MB read a token" in result.out
 
 
@@ -63,6 +64,7 @@ def test_lines(run: Run, demo_checkpoint: Path) -> None:
         (("--prefill", "0"), "argument --prefill: expected a whole number from 1, got '0'"),
         (("--rounds", "-1"), "argument --rounds: expected a whole number from 1, got '-1'"),
         (("--memory", "disk"), "argument --memory: invalid choice: 'disk'"),
+        (("--dtype", "q5"), "argument --dtype: invalid choice: 'q5'"),
     ],
 )
 def test_nonsense_is_an_error_of_usage(
@@ -71,6 +73,10 @@ def test_nonsense_is_an_error_of_usage(
     result = run("bench", demo_checkpoint, *arguments)
     assert result.code == 2
     assert message in result.err
+
+
+def test_figures_have_no_exponents() -> None:
+    assert [_figure(value) for value in (0.30486, 58.154, 999.97, 18_496.4)] == ["0.3049", "58.15", "1,000", "18,496"]
 
 
 def test_hours_of_computing_are_refused(run: Run, demo_checkpoint: Path) -> None:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -211,6 +212,31 @@ def test_an_interrupt_while_the_command_is_loaded_ends_it_with_130(
     monkeypatch.setitem(sys.modules, "rwkv_cy.cli.main", Interrupted())
     assert entry_point() == ExitCode.INTERRUPTED
     assert capsys.readouterr().err == "rwkv-cy: interrupted\n"
+
+
+def test_an_interrupt_that_a_compiled_module_takes_for_its_own_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Interrupted:
+        def __getattr__(self, name: str) -> object:
+            with suppress(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+            raise ImportError("could not import module")
+
+    monkeypatch.setitem(sys.modules, "rwkv_cy.cli.main", Interrupted())
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
+    try:
+        assert entry_point() == ExitCode.INTERRUPTED
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert capsys.readouterr().err == "rwkv-cy: interrupted\n"
+
+
+def test_a_module_that_is_not_there_is_no_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "rwkv_cy.cli.main", None)
+    with pytest.raises(ImportError):
+        entry_point()
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])

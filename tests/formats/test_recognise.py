@@ -136,7 +136,7 @@ def test_what_is_refused_by_name(tmp_path: Path, data: bytes, what: str) -> None
 @pytest.mark.parametrize("data", [b"x", b"PK", bytes(8), bytes(1000), b"\x80", b"\x80\x01", b"Access denied.\n"])
 def test_what_nobody_knows(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(
-        FormatError, match=r"expected a checkpoint of PyTorch, safetensors or rwkv.cpp, got a file that"
+        FormatError, match=r"expected a model file, or a checkpoint of PyTorch, safetensors or rwkv.cpp, got"
     ):
         open_checkpoint(write(tmp_path / "model.pth", data))
 
