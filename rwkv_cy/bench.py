@@ -81,6 +81,8 @@ class BenchReport:
         Storage types that the matrices have in memory.
     memory : str
         ``"map"`` or ``"resident"``.
+    activations : str
+        What matrices in bf16 are multiplied with: as they are, "f32", or rounded, "bf16".
     instruction_set : str
     weight_bytes : int
         Bytes of weights that one token reads: every matrix once. The embedding, of which it reads a row, and the
@@ -100,6 +102,7 @@ class BenchReport:
     parameters: int
     dtypes: tuple[str, ...]
     memory: str
+    activations: str
     instruction_set: str
     weight_bytes: int
     load_seconds: float
@@ -118,12 +121,13 @@ class BenchReport:
 def bench(
     path: str | os.PathLike[str],
     *,
-    threads: Sequence[int] | None = None,
+    threads: int | Sequence[int] | None = None,
     prefill: int = 512,
     decode: int = 16,
     rounds: int = 5,
     dtype: str | None = None,
     memory: MemoryKind = "map",
+    activations: str = "f32",
 ) -> BenchReport:
     """Measure how fast a model runs.
 
@@ -134,7 +138,7 @@ def bench(
     ----------
     path : path-like
         A model file or checkpoint.
-    threads : sequence of int, optional
+    threads : int or sequence of int, optional
         Numbers of threads to measure; None is the default number alone.
     prefill : int, default 512
         Tokens of the prompt.
@@ -142,7 +146,7 @@ def bench(
         Tokens after it, one at a time.
     rounds : int, default 5
         How often each is measured.
-    dtype, memory
+    dtype, memory, activations
         As for :func:`rwkv_cy.load`.
 
     Returns
@@ -156,7 +160,8 @@ def bench(
     RWKVError
         Whatever loading and running the model raise.
     """
-    counts = [get_num_threads()] if threads is None else [resolve_num_threads(count) for count in threads]
+    wanted = (get_num_threads(),) if threads is None else (threads,) if isinstance(threads, int) else threads
+    counts = [resolve_num_threads(count) for count in wanted]
     if not counts or len(set(counts)) != len(counts):
         raise ConfigError(f"threads: expected at least one number of threads, each once, got {counts}")
     for name, value, most in (
@@ -167,7 +172,7 @@ def bench(
         if not 1 <= value <= most:
             raise ConfigError(f"{name}: expected a number from 1 to {most}, got {value}")
     start = time.perf_counter()
-    model = load(path, dtype=dtype, memory=memory)
+    model = load(path, dtype=dtype, memory=memory, activations=activations)
     load_seconds = time.perf_counter() - start
     run = Measurement(model, prefill, decode)
     found: dict[int, list[Round]] = {count: [] for count in counts}
@@ -182,6 +187,7 @@ def bench(
         parameters=sum(math.prod(parameter.shape) for parameter in model.parameters.values()),
         dtypes=run.dtypes,
         memory=memory,
+        activations=activations,
         instruction_set=active_instruction_set(),
         weight_bytes=run.weight_bytes,
         load_seconds=load_seconds,

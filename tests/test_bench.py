@@ -42,6 +42,10 @@ def test_one_number_of_threads_by_default(demo_checkpoint: Path, monkeypatch: py
     assert [result.threads for result in bench(demo_checkpoint, **SHORT).results] == [3]
 
 
+def test_a_single_number_of_threads(demo_checkpoint: Path) -> None:
+    assert [result.threads for result in bench(demo_checkpoint, threads=2, **SHORT).results] == [2]
+
+
 def test_where_the_system_does_not_tell_of_memory(demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_module, "process_memory", lambda: None)
     report = bench(demo_checkpoint, threads=[1], **SHORT)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rwkv_cy import runtime
-from rwkv_cy.cli.arguments import add_load_dtype, add_memory_option, common_options, integer
+from rwkv_cy.cli.arguments import add_activations, add_load_dtype, add_memory_option, common_options, integer
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import print_fields, print_json
 
@@ -41,6 +41,7 @@ def add_parser(commands: Subparsers) -> None:
         parser.add_argument(name, type=integer(1), default=default, metavar="N", help=help_text)
     add_load_dtype(parser)
     add_memory_option(parser)
+    add_activations(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_run)
 
@@ -64,6 +65,7 @@ def _run(arguments: argparse.Namespace) -> int:
         rounds=arguments.rounds,
         dtype=arguments.dtype,
         memory=arguments.memory,
+        activations=arguments.activations,
     )
     if arguments.json:
         print_json(report.to_dict())

@@ -9,7 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rwkv_cy import runtime
-from rwkv_cy.cli.arguments import add_activations, add_memory_option, common_options, integer, real
+from rwkv_cy.cli.arguments import (
+    add_activations,
+    add_load_dtype,
+    add_memory_option,
+    common_options,
+    integer,
+    real,
+)
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import printable
 from rwkv_cy.demo import DEMO_PROMPT, demo_model_path
@@ -58,6 +65,7 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument(
         "--threads", type=integer(1, runtime.MAX_THREADS), metavar="N", help="threads to use (default: one a core)"
     )
+    add_load_dtype(parser)
     add_memory_option(parser)
     parser.add_argument("--tokenizer", metavar="bytes|world|FILE", help="in place of the model's own")
     add_activations(parser)
@@ -111,7 +119,13 @@ def _run(arguments: argparse.Namespace) -> int:
     path = arguments.model or demo_model_path()
     from rwkv_cy.language_model import load
 
-    model = load(path, memory=arguments.memory, tokenizer=arguments.tokenizer, activations=arguments.activations)
+    model = load(
+        path,
+        dtype=arguments.dtype,
+        memory=arguments.memory,
+        tokenizer=arguments.tokenizer,
+        activations=arguments.activations,
+    )
     if model.tokenizer is None:
         raise TokenizerError(f"{path}: expected a model with its tokenizer, got one without; name it with --tokenizer")
     pieces = model.generate(

@@ -23,6 +23,7 @@ def test_json(run: Run, demo_checkpoint: Path) -> None:
         "parameters",
         "dtypes",
         "memory",
+        "activations",
         "instruction_set",
         "weight_bytes",
         "load_seconds",
@@ -38,6 +39,11 @@ def test_json(run: Run, demo_checkpoint: Path) -> None:
     for found in values["results"]:
         assert set(found) == {"threads", "decode", "prefill", "read", "share"}
         assert set(found["share"]) == {"median", "lowest", "highest"}
+
+
+def test_activations(run: Run, demo_checkpoint: Path) -> None:
+    result = run("bench", demo_checkpoint, "--threads", "1", "--activations", "bf16", "--json", *SHORT)
+    assert json.loads(result.out)["activations"] == "bf16"
 
 
 def test_lines(run: Run, demo_checkpoint: Path) -> None:

@@ -73,6 +73,15 @@ def test_the_text_ends_before_a_stop_string(run: Run) -> None:
     )
 
 
+def test_another_type(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
+    converted = tmp_path / "q4.h5"
+    assert run("convert", demo_checkpoint, converted, "--dtype", "q4").code == 0
+    options = ("--prompt", "And", "--max-tokens", "60", "--temperature", "0")
+    expected = run("generate", converted, "And", *options[2:]).out
+    assert run("generate", *options, "--dtype", "q4").out == expected
+    assert run("generate", *options).out != expected
+
+
 def test_threads(run: Run) -> None:
     assert run("generate", *SHORT, "--threads", "1").out == run("generate", *SHORT, "--threads", "3").out
     assert runtime.get_num_threads() == 3
