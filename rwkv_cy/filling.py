@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,6 +14,7 @@ from rwkv_cy.arena import Arena
 from rwkv_cy.blocks import number_type
 from rwkv_cy.dtypes import GROUP_ROWS, MATRIX_TYPES, PACKED, QUANTIZED_TYPES, array_dtype, to_storage
 from rwkv_cy.groups import pack_rows, read_rows, rows_at_once
+from rwkv_cy.jobs import Job, run_jobs
 from rwkv_cy.orientation import read_matrix_rows
 from rwkv_cy.packing import PackedStream, Packing
 from rwkv_cy.parameters import Parameter, ParameterSource, TensorInfo
@@ -24,8 +23,6 @@ __all__ = ["read_parameters"]
 
 #: Bytes that are read at a time, and elements that are converted at a time.
 _PIECE_BYTES, _PIECE_ELEMENTS = 8 << 20, 1 << 20
-
-_Job = Callable[[], object]
 
 
 def read_parameters(
@@ -61,19 +58,19 @@ def read_parameters(
     size = sum(Arena.room(target.nbytes) for target in targets)
     arena = Arena(size)
     found = {}
-    jobs: deque[_Job] = deque()
+    jobs: deque[Job] = deque()
     for target in targets:
         array = arena.take(target.array_shape, array_dtype(target.dtype))
         jobs.extend(_jobs(source, target, array, packings.get(target.name)))
         packed_from = target.shape if target.dtype in MATRIX_TYPES else None
         found[target.name] = Parameter(array, target.dtype, packed_from, target.transposed)
-    _run(jobs, min(num_threads, 1 + size // _PIECE_BYTES))
+    run_jobs(jobs, min(num_threads, 1 + size // _PIECE_BYTES))
     return found
 
 
 def _jobs(
     source: ParameterSource, target: TensorInfo, array: npt.NDArray[Any], packing: Packing | None
-) -> Iterator[_Job]:
+) -> Iterator[Job]:
     """Yield what fills `array`, in pieces that do not depend on each other."""
     info = source.info(target.name)
     if target.dtype == PACKED and packing is not None:
@@ -116,33 +113,3 @@ def _through_floats(
         array[groups] = pack_rows(weights, dtype, f"{source.path}: {info.name}")
     else:
         array[first : first + count] = to_storage(block, number_type(info), dtype)
-
-
-def _run(jobs: deque[_Job], num_threads: int) -> None:
-    """Do all jobs, the caller among the threads; the first error ends them all."""
-    errors: list[BaseException] = []
-
-    def work() -> None:
-        try:
-            while True:
-                try:
-                    job = jobs.popleft()
-                except IndexError:  # none is left; a job's own IndexError is an error like any other
-                    return
-                job()
-        except BaseException as error:
-            jobs.clear()
-            errors.append(error)
-
-    threads = [threading.Thread(target=work, name="rwkv_cy-load", daemon=True) for _ in range(num_threads - 1)]
-    started = []
-    # Where no thread can be had (the limits of a container), the caller does it all.
-    with suppress(RuntimeError):
-        for thread in threads:
-            thread.start()
-            started.append(thread)
-    work()
-    for thread in started:
-        thread.join()
-    if errors:
-        raise errors[0]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,9 +13,11 @@ import numpy.typing as npt
 from rwkv_cy.blocks import BLOCK_SIZE, NonFinite, count_nonfinite, number_type
 from rwkv_cy.dtypes import GROUP_ROWS, MATRIX_TYPES, PACKED, QUANTIZED_TYPES, array_dtype, storage_type, to_storage
 from rwkv_cy.groups import group_bytes, pack_rows, read_numbers, read_rows, rows_at_once
+from rwkv_cy.jobs import run_jobs
 from rwkv_cy.orientation import TurnedReader, read_matrix_rows
 from rwkv_cy.packing import PackedStream, Packing
 from rwkv_cy.parameters import ParameterSource, TensorInfo
+from rwkv_cy.runtime import get_num_threads
 
 __all__ = ["Progress", "Transfer"]
 
@@ -95,8 +99,10 @@ class Transfer:
         rows, columns = info.shape
         unit = group_bytes(target)
         begin, end = start // unit * GROUP_ROWS, min((start + result.size) // unit * GROUP_ROWS, rows)
-        step = rows_at_once(columns, BLOCK_SIZE)
-        for first in range(begin, end, step):
+        threads = get_num_threads()
+        step = rows_at_once(columns, min(BLOCK_SIZE, (end - begin) * columns // threads))
+
+        def quantize(first: int) -> None:
             count = min(step, end - first)
             if info.dtype in MATRIX_TYPES:
                 weights = to_storage(read_rows(self._source, info, first, count), number_type(info), "f32")
@@ -105,6 +111,8 @@ class Transfer:
             packed = pack_rows(weights, target.dtype, f"{self._source.path}: {info.name}")
             at = first // GROUP_ROWS * unit - start
             result[at : at + packed.size] = packed.reshape(-1)
+
+        run_jobs(deque(partial(quantize, first) for first in range(begin, end, step)), threads)
 
     def _pack(self, info: TensorInfo, start: int, result: npt.NDArray[Any]) -> None:
         """Fill `result` with bytes of the packed matrix, which come from byte `start` on."""

@@ -13,7 +13,7 @@ import pytest
 
 from checkpoints import numbers, small_parameters, write_safetensors, write_small
 from formats import foreign
-from rwkv_cy import load
+from rwkv_cy import load, transfer
 from rwkv_cy.convert import convert, plan_conversion
 from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES, array_dtype, to_storage
 from rwkv_cy.errors import ConfigError, NumericalError
@@ -154,8 +154,10 @@ def test_an_embedding_may_overflow_and_is_told(tmp_path: Path) -> None:
     assert convert(source, tmp_path / "t", dtype="q8").overflowed == {"emb.weight": 1}
 
 
-def test_matrices_of_many_blocks_are_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_matrices_of_many_blocks_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
     """More than the writer's block of 1 MiB in both directions, and no whole number of groups."""
+    monkeypatch.setattr(transfer, "get_num_threads", lambda: threads)
     parameters = foreign.rwkv4_parameters(vocab=50_277, width=32, layers=1)
     source = write_safetensors(tmp_path / "s", parameters)
     done: list[tuple[int, int]] = []
