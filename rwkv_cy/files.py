@@ -138,6 +138,7 @@ class FileBytes:
             with os_errors(self.path, "read"):
                 count = os.preadv(descriptor, [view[done:].data], offset + done)
             if count == 0:
+                self.check()  # which knows where the file ends now: before this offset, perhaps
                 raise self._truncated(offset + done)
             done += count
 
