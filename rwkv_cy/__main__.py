@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 import threading
@@ -13,8 +12,6 @@ __all__ = ["main"]
 
 def main() -> int:
     """Run the command and return its exit code; Ctrl-C ends it in one way, however early it comes."""
-    # NumPy's BLAS multiplies nothing here, and would start threads that spin beside ours.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     interrupts: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -27,6 +24,9 @@ def main() -> int:
     if ours:
         signal.signal(signal.SIGINT, interrupt)
     try:
+        from rwkv_cy.runtime import keep_blas_quiet
+
+        keep_blas_quiet()
         from rwkv_cy.cli.main import main as run
 
         return run()

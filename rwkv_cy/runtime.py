@@ -15,6 +15,7 @@ __all__ = [
     "available_memory",
     "get_num_threads",
     "instruction_set_override",
+    "keep_blas_quiet",
     "process_memory",
     "resolve_num_threads",
     "set_num_threads",
@@ -33,6 +34,14 @@ _num_threads: int | None = None
 def instruction_set_override() -> str | None:
     """Return the instruction set that ``RWKV_CY_ISA`` asks for, or None."""
     return os.environ.get("RWKV_CY_ISA", "").strip().lower() or None
+
+
+def keep_blas_quiet() -> None:
+    """Have NumPy's BLAS start no threads, unless ``OPENBLAS_NUM_THREADS`` is set; to be called before NumPy is loaded.
+
+    The command multiplies nothing with it, and its threads would spin beside ours.
+    """
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def get_num_threads() -> int:

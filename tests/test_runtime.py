@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -106,3 +107,12 @@ def test_process_memory(tmp_path: Path) -> None:
     status.write_text("Name:\tpython\n")
     assert runtime.process_memory(status) is None
     assert runtime.process_memory(tmp_path / "no") is None
+
+
+@pytest.mark.parametrize(("environment", "threads"), [({}, "1"), ({"OPENBLAS_NUM_THREADS": "3"}, "3")])
+def test_blas_starts_no_threads_unless_asked(
+    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], threads: str
+) -> None:
+    monkeypatch.setattr(os, "environ", environment)
+    runtime.keep_blas_quiet()
+    assert environment == {"OPENBLAS_NUM_THREADS": threads}
