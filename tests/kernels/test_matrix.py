@@ -82,7 +82,7 @@ def test_read_only_weights_are_taken() -> None:
 
 def test_a_workspace_that_could_not_grow_is_empty(monkeypatch: pytest.MonkeyPatch) -> None:
     product, workspace = Matrix(np.ones((9, 40), np.float32), "f32"), Workspace()
-    few, many = np.ones((8, 40), np.float32), np.ones((5000, 40), np.float32)
+    few, many = np.ones((32, 40), np.float32), np.ones((5000, 40), np.float32)
     product.matmul(few, 1, workspace)
     size = workspace.size
     assert size > 0

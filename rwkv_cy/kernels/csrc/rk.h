@@ -31,6 +31,8 @@ typedef struct rk_ops {
     ptrdiff_t lanes;
     /* Rows that one packed panel of a matrix holds, and tokens that go with it. */
     ptrdiff_t panel_rows, panel_tokens;
+    /* Fewer tokens than this are multiplied by `rows`, which reads the matrix as it lies, and not packed. */
+    ptrdiff_t few_tokens;
 
     /* y[t, r] = scale * sum_k m[r, k] * x[t, k] for rows begin..end; y has `ldy` elements a token. */
     void (*rows)(const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y, ptrdiff_t ldy,
@@ -188,7 +190,7 @@ static inline ptrdiff_t rk_block_panels(ptrdiff_t cols, size_t itemsize)
     return rk_panel_step(cols, itemsize) < cols ? 8 : 2;
 }
 
-/* Fewer tokens than this are multiplied row by row, without packing. */
+/* Fewer tokens than this go column by column through a transposed matrix, and are not packed. */
 #define RK_PACK_TOKENS 4
 
 #endif
