@@ -110,7 +110,11 @@ static inline __attribute__((always_inline)) void bf12_times(const rk_matrix *m,
     ptrdiff_t t = 0;
     for (; t + RK_ROW_TOKENS <= tokens; t += RK_ROW_TOKENS)
         bf12_block(m, table, x + t * m->cols, y + t * ldy, ldy, begin, count, RK_ROW_TOKENS);
-    for (; t < tokens; t++) bf12_block(m, table, x + t * m->cols, y + t * ldy, ldy, begin, count, 1);
+    if (RK_ROW_TOKENS > 2 && t + 2 <= tokens) {
+        bf12_block(m, table, x + t * m->cols, y + t * ldy, ldy, begin, count, 2);
+        t += 2;
+    }
+    if (t < tokens) bf12_block(m, table, x + t * m->cols, y + t * ldy, ldy, begin, count, 1);
 }
 
 static void bf12_rows(const rk_matrix *m, const float *x, ptrdiff_t tokens, float *y, ptrdiff_t ldy, ptrdiff_t begin,

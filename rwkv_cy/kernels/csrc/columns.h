@@ -10,7 +10,7 @@
 #define RK_STRIP_ROWS 48
 
 /* Fewer than RK_PACK_TOKENS tokens, by their nonzero inputs; the scratch that it takes. */
-size_t rk_columns_scratch(const rk_ops *ops, const rk_matrix *m);
+size_t rk_columns_scratch(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens);
 void rk_columns(const rk_ops *ops, const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y, void *scratch,
                 int threads);
 

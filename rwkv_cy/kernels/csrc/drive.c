@@ -177,7 +177,7 @@ size_t rk_matmul_scratch(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens
         return (size_t)round_up(tokens * rk_q_blocks(m->dtype, m->cols) * rk_x_bytes(m->dtype), 64);
     ops = ops_for(ops, m);
     size_t rounded = rounded_bytes(ops, m, tokens);
-    if (!is_packed(ops, m, tokens)) return rounded + (m->transposed ? rk_columns_scratch(ops, m) : 0);
+    if (!is_packed(ops, m, tokens)) return rounded + (m->transposed ? rk_columns_scratch(ops, m, tokens) : 0);
     return rounded + packed_bytes(ops, tokens, m->cols) + (size_t)threads * thread_scratch(ops, tokens, m);
 }
 

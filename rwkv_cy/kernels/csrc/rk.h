@@ -45,10 +45,10 @@ typedef struct rk_ops {
     void (*panels)(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy,
                    ptrdiff_t begin, ptrdiff_t end, void *scratch);
 
-    /* For transposed matrices and one token, the same product as `rows` (columns_body.h): sums [lane][rows] of lanes
-     * begin..end, then the lanes' sums added into y. */
-    void (*columns)(const rk_matrix *m, const void *x, void *sums, ptrdiff_t begin, ptrdiff_t end);
-    void (*add_lanes)(const rk_matrix *m, const void *sums, void *y);
+    /* For transposed matrices and up to RK_COLUMN_TOKENS tokens, the same product as `rows` (columns_body.h): sums
+     * [lane][token][rows] of lanes begin..end, then the lanes' sums added into y. */
+    void (*columns)(const rk_matrix *m, const void *x, int tokens, void *sums, ptrdiff_t begin, ptrdiff_t end);
+    void (*add_lanes)(const rk_matrix *m, const void *sums, int tokens, void *y);
 
     /* Round elements begin..end of float x to bf16, as numbers that `rows` and `pack_tokens` take; NULL in double. */
     void (*round)(const void *x, void *out, ptrdiff_t begin, ptrdiff_t end);
@@ -191,6 +191,8 @@ static inline ptrdiff_t rk_block_panels(ptrdiff_t cols, size_t itemsize)
 }
 
 /* Fewer tokens than this go column by column through a transposed matrix, and are not packed. */
-#define RK_PACK_TOKENS 4
+#define RK_PACK_TOKENS 16
+/* So many of them together. */
+#define RK_COLUMN_TOKENS 4
 
 #endif
