@@ -204,18 +204,20 @@ static inline void FN(ask_for)(FN(ahead) *next, ptrdiff_t lines)
     }
 }
 
-/* acc[j][i] += panel row i * token j over `vectors` column vectors. */
+/* acc[j][i] += panel row i * token j over `vectors` column vectors, at least one: a loop that may not run at all makes gcc
+ * write all of acc to memory before it and read it behind it. */
 static inline __attribute__((always_inline)) void FN(tile)(const NUM *w, const NUM *x, ptrdiff_t vectors,
                                                            VEC acc[RK_PANEL_TOKENS][RK_PANEL_ROWS])
 {
-    for (ptrdiff_t v = 0; v < vectors; v++) {
+    ptrdiff_t v = 0;
+    do {
         NVEC xv[RK_PANEL_TOKENS];
         for (int j = 0; j < RK_PANEL_TOKENS; j++) xv[j] = FN(load)(x + (v * RK_PANEL_TOKENS + j) * LANES);
         for (int i = 0; i < RK_PANEL_ROWS; i++) {
             NVEC wv = FN(load)(w + (v * RK_PANEL_ROWS + i) * LANES);
             for (int j = 0; j < RK_PANEL_TOKENS; j++) acc[j][i] = VEC_DOT(wv, xv[j], acc[j][i]);
         }
-    }
+    } while (++v < vectors);
 }
 
 /* A tile over one step along the columns. Its accumulators begin as `from` has them: zeros, or what waited since the
