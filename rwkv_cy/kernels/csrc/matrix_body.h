@@ -170,7 +170,30 @@ static void FN(pack_rows)(const rk_matrix *m, ptrdiff_t first, ptrdiff_t from, p
     }
 }
 
-/* Weights to come, line by line: rows `row`..`rows`, each from column `from` on for `bytes` bytes. */
+/* `panels` of them, one after the other, wherever the matrix has its rows. */
+static void FN(pack_panels)(const rk_matrix *m, ptrdiff_t first, ptrdiff_t panels, ptrdiff_t from, ptrdiff_t count,
+                            NUM *packed)
+{
+    if (!m->transposed) {
+        for (ptrdiff_t p = 0; p < panels; p++)
+            FN(pack_rows)(m, first + p * RK_PANEL_ROWS, from, count, packed + p * count * RK_PANEL_ROWS * LANES);
+        return;
+    }
+    if (sizeof(REAL) == sizeof(float)) {
+        turn_panels(m, sizeof(NUM) < sizeof(REAL), first, panels, from, count, packed);
+        return;
+    }
+    for (ptrdiff_t r = 0; r < panels * RK_PANEL_ROWS; r++) {
+        NUM *out = packed + (r / RK_PANEL_ROWS * count * RK_PANEL_ROWS + r % RK_PANEL_ROWS) * LANES;
+        for (ptrdiff_t k = 0; k < count * LANES; k++) {
+            const ptrdiff_t column = from * LANES + k;
+            out[k / LANES * RK_PANEL_ROWS * LANES + k % LANES] =
+                first + r < m->rows && column < m->cols ? ((const NUM *)m->data)[column * m->rows + first + r] : 0;
+        }
+    }
+}
+
+/* Weights to come, line by line: `rows` runs of `bytes` bytes, `stride` bytes apart. */
 typedef struct {
     const char *row;
     ptrdiff_t stride, rows, bytes, at;
@@ -185,6 +208,10 @@ static FN(ahead) FN(ahead_of)(const rk_matrix *m, ptrdiff_t first, ptrdiff_t row
         const char *group = (const char *)rk_bf12_chunk(m, first / RK_BF12_ROWS * RK_BF12_ROWS, from * LANES);
         return (FN(ahead)){group, rk_bf12_group(m->cols), (rows + RK_BF12_ROWS - 1) / RK_BF12_ROWS,
                            rk_bf12_group(count * LANES), 0};
+    }
+    if (m->transposed) {
+        const ptrdiff_t k = from * LANES, columns = m->cols - k < count * LANES ? m->cols - k : count * LANES;
+        return (FN(ahead)){(const char *)m->data + (k * m->rows + first) * size, m->rows * size, columns, rows * size, 0};
     }
     return (FN(ahead)){(const char *)m->data + (first * m->cols + from * LANES) * size, m->cols * size, rows,
                        count * LANES * size, 0};
@@ -269,8 +296,7 @@ static void FN(panels)(const rk_matrix *m, const void *packed_tokens, ptrdiff_t 
         for (ptrdiff_t v = 0, count; v < vectors; v += count) {
             count = vectors - v < step ? vectors - v : step;
             const int last = v + count == vectors;
-            for (ptrdiff_t p = 0; p < block; p++)
-                FN(pack_rows)(m, first + p * RK_PANEL_ROWS, v, count, w + p * count * RK_PANEL_ROWS * LANES);
+            FN(pack_panels)(m, first, block, v, count, w);
             /* What is packed next: the next block, from its first column, or the same rows further on. */
             FN(ahead) next = last ? FN(ahead_of)(m, first + rows, most * RK_PANEL_ROWS, 0, step)
                                   : FN(ahead_of)(m, first, rows, v + count, step);

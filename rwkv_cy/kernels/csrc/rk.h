@@ -185,7 +185,7 @@ static inline ptrdiff_t rk_panel_step(ptrdiff_t cols, size_t itemsize)
  * cache before they are needed again: more panels at a time ask for them less often. */
 static inline ptrdiff_t rk_block_panels(ptrdiff_t cols, size_t itemsize)
 {
-    return rk_panel_step(cols, itemsize) < cols ? 8 : 2;
+    return rk_panel_step(cols, itemsize) < cols ? 8 : 16;
 }
 
 /* Fewer tokens than this are multiplied row by row, without packing. */
