@@ -128,13 +128,15 @@ static void quantize_activations(product *p, int threads)
 
 static ptrdiff_t padded_cols(const rk_ops *ops, ptrdiff_t cols) { return round_up(cols, ops->lanes); }
 
-/* Bytes of one thread's scratch: a block of packed panels, and the accumulators of all tokens where the columns take
- * several steps. */
+/* Bytes of one thread's scratch: a block of packed panels, and accumulators that wait: of all tokens, of one group, or
+ * none, if the columns take several runs, several steps, or one. */
 static size_t thread_scratch(const rk_ops *ops, ptrdiff_t tokens, const rk_matrix *m)
 {
-    ptrdiff_t padded = padded_cols(ops, m->cols), step = rk_panel_step(padded, ops->itemsize);
-    ptrdiff_t waiting = step < padded ? round_up(tokens, ops->panel_tokens) * ops->panel_rows * ops->lanes : 0;
-    ptrdiff_t elements = (step * ops->panel_rows + waiting) * rk_block_panels(padded, ops->itemsize);
+    ptrdiff_t padded = padded_cols(ops, m->cols), run = rk_panel_run(padded, ops->itemsize);
+    ptrdiff_t waiting = run < padded                                  ? round_up(tokens, ops->panel_tokens)
+                        : rk_panel_step(padded, ops->itemsize) < run ? ops->panel_tokens
+                                                                      : 0;
+    ptrdiff_t elements = (run + waiting * ops->lanes) * ops->panel_rows * rk_block_panels(padded, ops->itemsize);
     return (size_t)round_up(elements * (ptrdiff_t)ops->itemsize, 4096);
 }
 

@@ -274,41 +274,50 @@ static void FN(tile_step)(const NUM *w, const NUM *x, ptrdiff_t vectors, const V
         for (ptrdiff_t i = 0; i < RK_PANEL_ROWS && i < rows; i++) y[j * ldy + i] = sums[j * RK_PANEL_ROWS + i];
 }
 
-/* Blocks of panels, one after the other; of each, one step along the columns after the other is packed, and goes with
- * every group of tokens: the group stays in the first-level cache, the packed block in the second. */
+/* Blocks of panels, one after the other; of each, one run of columns after the other is packed, in steps, and goes with
+ * every group of tokens: a step of the group stays in the first-level cache, the packed run in the second. Between
+ * steps the accumulators of a group wait, between runs those of all groups. */
 static void FN(panels)(const rk_matrix *m, const void *packed_tokens, ptrdiff_t tokens, void *y_, ptrdiff_t ldy,
                        ptrdiff_t begin, ptrdiff_t end, void *scratch)
 {
     enum { TILE = RK_PANEL_ROWS * RK_PANEL_TOKENS };
     static const VEC zeros[TILE];
     const ptrdiff_t vectors = (m->cols + LANES - 1) / LANES;
+    const ptrdiff_t run = rk_panel_run(vectors * LANES, sizeof(NUM)) / LANES;
     const ptrdiff_t step = rk_panel_step(vectors * LANES, sizeof(NUM)) / LANES;
     const ptrdiff_t most = rk_block_panels(vectors * LANES, sizeof(NUM));
     const ptrdiff_t groups = (tokens + RK_PANEL_TOKENS - 1) / RK_PANEL_TOKENS;
     REAL *y = y_;
     NUM *w = scratch;
     /* Behind whole vectors: as aligned as the scratch is. */
-    VEC *waiting = (VEC *)(w + most * step * RK_PANEL_ROWS * LANES);
+    VEC *waiting = (VEC *)(w + most * run * RK_PANEL_ROWS * LANES);
 
     for (ptrdiff_t b = begin, block; b < end; b += block) {
         block = end - b < most ? end - b : most;
-        const ptrdiff_t first = b * RK_PANEL_ROWS, rows = block * RK_PANEL_ROWS;
-        for (ptrdiff_t v = 0, count; v < vectors; v += count) {
-            count = vectors - v < step ? vectors - v : step;
-            const int last = v + count == vectors;
-            FN(pack_panels)(m, first, block, v, count, w);
+        const ptrdiff_t first = b * RK_PANEL_ROWS, rows = block * RK_PANEL_ROWS, wide = rows * LANES;
+        for (ptrdiff_t v = 0, stop; v < vectors; v = stop) {
+            stop = vectors - v < run ? vectors : v + run;
+            for (ptrdiff_t s = v; s < stop; s += step)
+                FN(pack_panels)(m, first, block, s, stop - s < step ? stop - s : step, w + (s - v) * wide);
             /* What is packed next: the next block, from its first column, or the same rows further on. */
-            FN(ahead) next = last ? FN(ahead_of)(m, first + rows, most * RK_PANEL_ROWS, 0, step)
-                                  : FN(ahead_of)(m, first, rows, v + count, step);
-            const ptrdiff_t lines = next.rows * (next.bytes / 64 + 1) / (groups * block) + 1;
+            FN(ahead) next = stop == vectors ? FN(ahead_of)(m, first + rows, most * RK_PANEL_ROWS, 0, run)
+                                             : FN(ahead_of)(m, first, rows, stop, run);
+            const ptrdiff_t tiles = groups * block * ((stop - v + step - 1) / step);
+            const ptrdiff_t lines = next.rows * (next.bytes / 64 + 1) / tiles + 1;
             for (ptrdiff_t g = 0; g < groups; g++) {
-                const NUM *x = (const NUM *)packed_tokens + (g * vectors + v) * RK_PANEL_TOKENS * LANES;
-                for (ptrdiff_t p = 0; p < block; p++) {
-                    const ptrdiff_t r = first + p * RK_PANEL_ROWS, t = g * RK_PANEL_TOKENS;
-                    VEC *slot = waiting + (g * most + p) * TILE;
-                    FN(ask_for)(&next, lines);
-                    FN(tile_step)(w + p * count * RK_PANEL_ROWS * LANES, x, count, v == 0 ? zeros : slot,
-                                  last ? NULL : slot, (REAL)m->scale, y + t * ldy + r, ldy, m->rows - r, tokens - t);
+                const ptrdiff_t t = g * RK_PANEL_TOKENS;
+                VEC *slots = waiting + (run < vectors ? g * most * TILE : 0);
+                for (ptrdiff_t s = v; s < stop; s += step) {
+                    const ptrdiff_t count = stop - s < step ? stop - s : step;
+                    const NUM *x = (const NUM *)packed_tokens + (g * vectors + s) * RK_PANEL_TOKENS * LANES;
+                    for (ptrdiff_t p = 0; p < block; p++) {
+                        const ptrdiff_t r = first + p * RK_PANEL_ROWS;
+                        VEC *slot = slots + p * TILE;
+                        FN(ask_for)(&next, lines);
+                        FN(tile_step)(w + (s - v) * wide + p * count * RK_PANEL_ROWS * LANES, x, count,
+                                      s == 0 ? zeros : slot, s + count == vectors ? NULL : slot, (REAL)m->scale,
+                                      y + t * ldy + r, ldy, m->rows - r, tokens - t);
+                    }
                 }
             }
         }
