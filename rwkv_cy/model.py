@@ -22,7 +22,7 @@ __all__ = ["CHUNK_TOKENS", "Model", "architecture_of"]
 
 #: Tokens that go through the layers together: enough to use each weight often, few enough that the
 #: activations stay in the cache and memory stays bounded.
-CHUNK_TOKENS = 256
+CHUNK_TOKENS = 512
 
 
 def architecture_of(config: Config) -> Architecture:
