@@ -162,7 +162,7 @@ static size_t rounded_bytes(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tok
 /* Whether so many tokens are multiplied by packed panels, and not by what reads the matrix as it lies. */
 static int is_packed(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens)
 {
-    return !is_quantized(m) && tokens >= (m->transposed ? RK_PACK_TOKENS : ops->few_tokens);
+    return !is_quantized(m) && tokens >= ops->few_tokens;
 }
 
 size_t rk_matmul_scratch(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens, int threads)

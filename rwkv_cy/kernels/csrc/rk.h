@@ -31,7 +31,8 @@ typedef struct rk_ops {
     ptrdiff_t lanes;
     /* Rows that one packed panel of a matrix holds, and tokens that go with it. */
     ptrdiff_t panel_rows, panel_tokens;
-    /* Fewer tokens than this are multiplied by `rows`, which reads the matrix as it lies, and not packed. */
+    /* Fewer tokens than this are not packed, but multiplied by `rows`, or by `columns` where the matrix is transposed,
+     * which read it as it lies. */
     ptrdiff_t few_tokens;
 
     /* y[t, r] = scale * sum_k m[r, k] * x[t, k] for rows begin..end; y has `ldy` elements a token. */
@@ -202,9 +203,7 @@ static inline ptrdiff_t rk_block_panels(ptrdiff_t cols, size_t itemsize)
     return 2 * rk_panel_run(cols, itemsize) * (ptrdiff_t)itemsize <= RK_RUN_BYTES ? 16 : 8;
 }
 
-/* Fewer tokens than this go column by column through a transposed matrix, and are not packed. */
-#define RK_PACK_TOKENS 16
-/* So many of them together. */
+/* Tokens that go through a transposed matrix together where they are few. */
 #define RK_COLUMN_TOKENS 4
 
 #endif
