@@ -20,8 +20,8 @@ from rwkv_cy.state import State
 
 __all__ = ["CHUNK_TOKENS", "Model", "architecture_of"]
 
-#: Tokens that go through the layers together: enough to use each weight often, few enough that the
-#: activations stay in the cache and memory stays bounded.
+#: Tokens that go through the layers together: enough to use each weight often, few enough that
+#: memory stays bounded.
 CHUNK_TOKENS = 512
 
 

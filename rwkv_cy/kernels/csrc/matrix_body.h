@@ -167,8 +167,16 @@ static inline __attribute__((always_inline)) void FN(pack_rows_of)(const rk_matr
 {
     const size_t stride = (size_t)m->cols * FN(weight_bytes)(dtype);
     const char *row = (const char *)m->data + (size_t)first * stride;
-    const ptrdiff_t rows = m->rows - first;
-    for (ptrdiff_t v = 0; v < count; v++) {
+    const ptrdiff_t rows = m->rows - first, end = m->cols / LANES < from + count ? m->cols / LANES : from + count;
+    ptrdiff_t v = 0;
+    /* All rows and all lanes are there: nothing to ask. */
+    for (; rows >= RK_PANEL_ROWS && from + v < end; v++)
+#pragma GCC unroll 6
+        for (ptrdiff_t i = 0; i < RK_PANEL_ROWS; i++) {
+            NVEC value = FN(weights)(row + (size_t)i * stride, dtype, (from + v) * LANES);
+            memcpy(packed + (v * RK_PANEL_ROWS + i) * LANES, &value, sizeof value);
+        }
+    for (; v < count; v++) {
         const ptrdiff_t k = (from + v) * LANES;
         for (ptrdiff_t i = 0; i < RK_PANEL_ROWS; i++) {
             NVEC value = {0};
