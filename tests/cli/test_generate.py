@@ -14,12 +14,6 @@ from rwkv_cy.convert import convert
 SHORT = ("--max-tokens", "12", "--temperature", "0")
 
 
-@pytest.fixture(autouse=True)
-def _own_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put the number of threads back after a test that sets it."""
-    monkeypatch.setattr(runtime, "_num_threads", runtime.get_num_threads())
-
-
 class Stdin:
     def __init__(self, data: bytes) -> None:
         self.buffer = io.BytesIO(data)
@@ -82,6 +76,7 @@ def test_another_type(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
     assert run("generate", *options).out != expected
 
 
+@pytest.mark.usefixtures("own_threads")
 def test_threads(run: Run) -> None:
     assert run("generate", *SHORT, "--threads", "1").out == run("generate", *SHORT, "--threads", "3").out
     assert runtime.get_num_threads() == 3
