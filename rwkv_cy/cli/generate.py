@@ -24,7 +24,8 @@ _DESCRIPTION = """Print a prompt and its continuation, each piece as soon as it 
 
   rwkv-cy generate                          the demo model, and a prompt of its own
   rwkv-cy generate --prompt "And he said"   the demo model, your prompt
-  rwkv-cy generate model.h5 "In the"        your model, your prompt"""
+  rwkv-cy generate model.h5 "In the"        your model, your prompt
+  rwkv-cy generate model.h5 --prompt="-x"   the same, where the prompt begins with a dash"""
 
 
 def add_parser(commands: Subparsers) -> None:

@@ -37,6 +37,12 @@ def test_a_model_and_a_prompt(run: Run, demo_checkpoint: Path, tmp_path: Path) -
     assert run("generate", demo_checkpoint, "--prompt", "In the beginning", *SHORT).out == expected
 
 
+def test_a_prompt_that_begins_with_a_dash(run: Run, demo_checkpoint: Path) -> None:
+    for arguments in (["--prompt=-x"], [demo_checkpoint, "--prompt=-x"], [demo_checkpoint, "--", "-x"]):
+        result = run("generate", *SHORT, *arguments)
+        assert (result.code, result.out[:2]) == (0, "-x")
+
+
 @pytest.mark.parametrize("arguments", [["--prompt", "-"], ["MODEL", "-"]])
 def test_the_prompt_from_standard_input(
     run: Run, demo_checkpoint: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
