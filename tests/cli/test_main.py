@@ -15,7 +15,7 @@ from rwkv_cy.__main__ import main as entry_point
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.main import main
 
-COMMANDS = ("convert", "inspect", "verify", "generate", "info")
+COMMANDS = ("convert", "quantize", "inspect", "verify", "generate", "perplexity", "bench", "info")
 
 
 def test_help_names_commands_and_exit_codes(run: Run) -> None:
