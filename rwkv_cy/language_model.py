@@ -189,6 +189,8 @@ class LanguageModel:
             If the logits are not finite; the message says where that began.
         FormatError
             If the model file has been cut short since it was loaded.
+        ConfigError
+            If `logits` or `num_threads` is none of these.
         """
         if logits not in ("last", "all"):
             raise ConfigError(f"forward: expected logits 'last' or 'all', got {logits!r}")
@@ -242,7 +244,8 @@ class LanguageModel:
         Raises
         ------
         ConfigError
-            If there are not as many states as sequences, or one state stands for two of them in place.
+            If there are not as many states as sequences, one state stands for two of them in place, or `num_threads`
+            is out of its range.
         TokenError, StateError, NumericalError, FormatError
             As for :meth:`forward`; the message says which sequence.
         """
