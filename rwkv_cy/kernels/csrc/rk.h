@@ -42,7 +42,7 @@ typedef struct rk_ops {
     void (*pack_tokens)(const void *x, ptrdiff_t tokens, ptrdiff_t cols, void *packed,
                         ptrdiff_t begin, ptrdiff_t end);
     /* The same product as `rows`, bit for bit, for panels begin..end and packed tokens.
-     * scratch: rk_panel_scratch() elements, of this thread alone. */
+     * scratch: of this thread alone, for packed panels and the sums of all tokens (drive.c has the size). */
     void (*panels)(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy,
                    ptrdiff_t begin, ptrdiff_t end, void *scratch);
 
