@@ -20,18 +20,29 @@ static inline void FN(block)(const ITEM *in, size_t in_stride, ITEM *out, size_t
     for (int i = 0; i < ITEMS; i++) memcpy(out + (size_t)i * out_stride, &v[i], sizeof v[i]);
 }
 
+enum { FN(line) = 64 / sizeof(ITEM) }; /* items of a cache line */
+
+/* A line of as many columns from as many rows. Each line of the input is read once and each of the output written once:
+ * rows that lie a multiple of 4 KiB apart want the same place in the cache, and would not be there for a second time. */
+static void FN(tile)(const ITEM *in, size_t in_stride, ITEM *out, size_t out_stride)
+{
+    enum { LINE = FN(line) };
+    ITEM from[LINE * LINE], to[LINE * LINE];
+    for (size_t r = 0; r < LINE; r++) {
+        __builtin_prefetch(in + r * in_stride + 4 * LINE);
+        memcpy(from + r * LINE, in + r * in_stride, 64);
+    }
+    for (size_t c = 0; c < LINE; c += ITEMS)
+        for (size_t r = 0; r < LINE; r += ITEMS) FN(block)(from + r * LINE + c, LINE, to + c * LINE + r, LINE);
+    for (size_t c = 0; c < LINE; c++) memcpy(out + c * out_stride, to + c * LINE, 64);
+}
+
 static void FN(transpose)(const ITEM *in, size_t rows, size_t cols, size_t in_stride, ITEM *out, size_t out_stride)
 {
-    /* A cache line of the output is written whole before the next: the lines that the rows of the output begin with
-     * may all want the same place in the cache. */
-    const size_t line = 64 / sizeof(ITEM);
-    const size_t whole_rows = rows / ITEMS * ITEMS, whole_cols = cols / ITEMS * ITEMS;
-    for (size_t begin = 0; begin < whole_rows; begin += line) {
-        size_t end = whole_rows - begin < line ? whole_rows : begin + line;
-        for (size_t c = 0; c < whole_cols; c += ITEMS)
-            for (size_t r = begin; r < end; r += ITEMS)
-                FN(block)(in + r * in_stride + c, in_stride, out + c * out_stride + r, out_stride);
-    }
+    const size_t line = FN(line), whole_rows = rows / line * line, whole_cols = cols / line * line;
+    for (size_t r = 0; r < whole_rows; r += line)
+        for (size_t c = 0; c < whole_cols; c += line)
+            FN(tile)(in + r * in_stride + c, in_stride, out + c * out_stride + r, out_stride);
     for (size_t r = 0; r < rows; r++)
         for (size_t c = r < whole_rows ? whole_cols : 0; c < cols; c++) out[c * out_stride + r] = in[r * in_stride + c];
 }
