@@ -66,7 +66,7 @@ def extensions() -> list[Extension]:
 
 
 class BuildExt(build_ext):
-    """Runs Cython, then the compiler with its flags, OpenMP's among them where the compiler has it."""
+    """Runs Cython, then the compiler with its flags, those of the threads among them."""
 
     def finalize_options(self) -> None:
         """Compile extensions side by side unless ``--parallel`` says otherwise."""

@@ -100,7 +100,7 @@ def number_type(info: TensorInfo) -> str:
 
 
 def read_blocks(source: ParameterSource, info: TensorInfo, block_size: int = BLOCK_SIZE) -> Iterator[npt.NDArray[Any]]:
-    """Yield the elements of a tensor in C order, at most `block_size` at a time.
+    """Yield the elements of a tensor in the order in which they lie, at most `block_size` at a time.
 
     Each array is 1-D, of the array dtype of ``number_type(info)``, and valid until the next one is asked for: all of
     them may be the same memory. Quantized and packed matrices are decoded by groups of sixteen rows, which may be more.

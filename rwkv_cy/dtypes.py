@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ __all__ = [
     "array_dtype",
     "bf16_to_f32",
     "f32_to_bf16",
+    "max_escapes",
     "packed_nbytes",
     "storage_type",
     "to_storage",
@@ -97,6 +99,8 @@ QUANTIZED_TYPES: dict[str, QuantizedType] = {
 
 #: bfloat16 in 12 bits a weight, without loss (docs/file-format.md).
 PACKED = "bf12"
+#: Where more than one weight of so many escapes, unpacking takes longer than reading bf16 does.
+WEIGHTS_PER_ESCAPE = 2048
 #: Types that only a matrix can have; its array holds bytes.
 MATRIX_TYPES = (*QUANTIZED_TYPES, PACKED)
 
@@ -106,6 +110,11 @@ def packed_nbytes(shape: tuple[int, ...], escapes: int) -> int:
     rows, columns = shape
     chunks = -(-rows // 4) * -(-columns // 128) * 4 * 192
     return -(-(64 + chunks + 4 * (rows + 1) + 4 * escapes) // 64) * 64
+
+
+def max_escapes(shape: tuple[int, ...]) -> int:
+    """Return how many weights of a packed matrix (rows, columns) in a file may escape."""
+    return math.prod(shape) // WEIGHTS_PER_ESCAPE
 
 
 def array_dtype(name: str) -> np.dtype[Any]:

@@ -64,7 +64,7 @@ class GenerationError(RWKVError, ValueError):
 
 
 class StorageError(RWKVError, OSError):
-    """The operating system refused a read or a write (no space, no permission, no such file)."""
+    """The operating system refused a read or a write, or a file is in the way, or changed while it was read."""
 
 
 class MissingDependencyError(RWKVError, ImportError):
@@ -72,7 +72,7 @@ class MissingDependencyError(RWKVError, ImportError):
 
 
 class NumericalError(RWKVError, ArithmeticError):
-    """The logits are not finite numbers; the message says which layer began it."""
+    """Logits, or weights to be quantized, are not finite, or the latter too large; the message says where."""
 
 
 class NotEnoughMemoryError(RWKVError, MemoryError):

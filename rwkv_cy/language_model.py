@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -24,6 +25,7 @@ from rwkv_cy.runtime import MemoryKind, resolve_num_threads
 from rwkv_cy.sources import check_layouts
 from rwkv_cy.state import State
 from rwkv_cy.text import Generation, SamplingOptions, Tokenizer, generate
+from rwkv_cy.text.tokens import check_token_array
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -190,10 +192,12 @@ class LanguageModel:
             If the logits are not finite; the message says where that began.
         FormatError
             If the model file has been cut short since it was loaded.
+        ConfigError
+            If `logits` or `num_threads` is none of these.
         """
         if logits not in ("last", "all"):
             raise ConfigError(f"forward: expected logits 'last' or 'all', got {logits!r}")
-        ids = self._checked_tokens(tokens)
+        ids = check_token_array(tokens, self.vocab_size)
         threads = resolve_num_threads(num_threads)
         self._loaded.check()
         data = self.encoder.begin(state)
@@ -244,7 +248,8 @@ class LanguageModel:
         Raises
         ------
         ConfigError
-            If there are not as many states as sequences, or one state stands for two of them in place.
+            If there are not as many states as sequences, one state stands for two of them in place, or `num_threads`
+            is out of its range.
         TokenError, StateError, NumericalError, FormatError
             As for :meth:`forward`; the message says which sequence.
         """
@@ -254,7 +259,8 @@ class LanguageModel:
         present = [id(state) for state in given if state is not None]
         if in_place and len(set(present)) != len(present):
             raise ConfigError("forward_batch: expected a state of its own for each sequence in place, got one twice")
-        ids = [self._named(i, self._checked_tokens, tokens) for i, tokens in enumerate(sequences)]
+        checked = partial(check_token_array, vocab_size=self.vocab_size)
+        ids = [self._named(i, checked, tokens) for i, tokens in enumerate(sequences)]
         threads = resolve_num_threads(num_threads)
         self._loaded.check()
         dtype = np.float64 if self.config.dtype == "f64" else np.float32
@@ -339,27 +345,6 @@ class LanguageModel:
             tokenizer=tokenizer,
             **sampling,
         )
-
-    def _checked_tokens(self, tokens: Any) -> npt.NDArray[np.int64]:
-        if type(tokens) is int and 0 <= tokens < self.vocab_size:
-            return np.array([tokens], np.int64)  # decode: one token, without the many steps below
-        try:
-            ids = np.atleast_1d(np.asarray(tokens))
-        except (ValueError, OverflowError) as error:
-            raise TokenError(f"tokens: expected an integer or a flat sequence of them, got {error}") from None
-        if ids.ndim != 1 or ids.size == 0:
-            raise TokenError(f"tokens: expected an integer or at least one in a flat sequence, got shape {ids.shape}")
-        if isinstance(tokens, (str, bytes)):
-            raise TokenError(
-                f"tokens: expected integers, got {type(tokens).__name__}; encode it first with model.tokenizer.encode"
-            )
-        if ids.dtype.kind not in "iu":
-            raise TokenError(f"tokens: expected integers, got {ids.dtype}")
-        wrong = (ids < 0) | (ids >= self.vocab_size)
-        if wrong.any():
-            at = int(wrong.argmax())
-            raise TokenError(f"tokens[{at}]: expected 0 to {self.vocab_size - 1}, got {ids[at]}")
-        return ids.astype(np.int64, copy=False)
 
     def _embed(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
         return np.ascontiguousarray(widen(self._embedding.array[ids], self._embedding.dtype, self.config.dtype))

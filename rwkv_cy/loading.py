@@ -106,6 +106,7 @@ def _load(
         config = replace(config, rescale_layer=rescale_layer)
     if dtype is not None:
         config = replace(config, dtype="f64" if dtype == "f64" else "f32")
+    make_tokenizer = _tokenizer_maker(source, tokenizer, config)  # one that cannot be had is told before all is read
     specs = ARCHITECTURES[config.architecture].parameters(config)
     packings = _plan_packings(source, specs) if dtype == PACKED else {}
     kept = {spec.name: _kept(source, spec, dtype, packings.get(spec.name)) for spec in specs}
@@ -119,7 +120,7 @@ def _load(
     loaded = Loaded(
         config,
         {spec.name: found[spec.name] for spec in specs},
-        _tokenizer_maker(source, tokenizer, config),
+        make_tokenizer,
         source_fingerprint(source),
         source.check,
     )

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.blocks import BLOCK_SIZE, number_type, read_blocks
-from rwkv_cy.dtypes import MATRIX_TYPES, packed_nbytes, to_storage
+from rwkv_cy.dtypes import MATRIX_TYPES, max_escapes, packed_nbytes, to_storage
 from rwkv_cy.errors import StorageError
 from rwkv_cy.groups import read_rows, rows_at_once
 from rwkv_cy.kernels.bf12 import count_exponents, pack_rows
@@ -20,8 +20,6 @@ from rwkv_cy.parameters import ParameterSource, TensorInfo
 
 __all__ = ["PackedStream", "Packing", "plan_packing"]
 
-#: Where more than one weight of so many escapes, unpacking takes longer than reading bf16 does.
-_WEIGHTS_PER_ESCAPE = 2048
 #: Columns are numbered in 16 bits.
 _MAX_COLUMNS = 1 << 16
 
@@ -59,7 +57,7 @@ def plan_packing(source: ParameterSource, info: TensorInfo) -> Packing | None:
     table = choose_table(counts)
     escapes = info.size - int(counts[table].sum())
     nbytes = packed_nbytes(info.shape, escapes)
-    if escapes > info.size // _WEIGHTS_PER_ESCAPE or nbytes >= 2 * info.size:
+    if escapes > max_escapes(info.shape) or nbytes >= 2 * info.size:
         return None
     return Packing(tuple(table.tolist()), escapes, nbytes)
 

@@ -123,7 +123,7 @@ class ParameterSource(Protocol):
     """An open model file of any format; a context manager that closes the file at its end."""
 
     path: Path
-    #: Name of the format: "hdf5", "pth", "pth-legacy", "safetensors", "huggingface", "rwkvcpp".
+    #: Name of the format: "hdf5", "pth", "pth-legacy", "safetensors", "huggingface", "rwkvcpp"; "memory" of no file.
     format: str
 
     @property

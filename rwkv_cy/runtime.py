@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -153,23 +154,37 @@ def _limit_v1(folder: Path) -> tuple[int, int]:
         return 0, 0
 
 
-def available_memory(root: Path = Path("/sys/fs/cgroup"), meminfo: Path = Path("/proc/meminfo")) -> int | None:
-    """Return the bytes of memory that can still be taken without swapping; None where the system does not tell."""
+def available_memory(
+    root: Path = Path("/sys/fs/cgroup"),
+    meminfo: Path = Path("/proc/meminfo"),
+    own: Path = Path("/proc/self/cgroup"),
+) -> int | None:
+    """Return the bytes of memory that can still be taken without swapping; None where the system does not tell.
+
+    That is what the machine has left, or the tightest control group (version 2) of this process.
+    """
     available = []
-    try:
+    with suppress(OSError, ValueError, IndexError):
         for line in meminfo.read_text().splitlines():
             name, _, value = line.partition(":")
             if name == "MemAvailable":
                 available.append(int(value.split()[0]) * 1024)
-    except (OSError, ValueError, IndexError):
-        pass
-    try:
-        limit = (root / "memory.max").read_text().strip()
-        if limit != "max":
-            available.append(max(0, int(limit) - int((root / "memory.current").read_text())))
-    except (OSError, ValueError):
-        pass
+    for folder in _cgroup_folders(root, own):
+        with suppress(OSError, ValueError, IndexError):
+            limit = (folder / "memory.max").read_text().strip()
+            if limit != "max":
+                available.append(max(0, int(limit) - _cgroup_memory(folder)))
     return min(available) if available else None
+
+
+def _cgroup_memory(folder: Path) -> int:
+    """Return the bytes that a control group uses, but for pages of files that nobody has used of late."""
+    used = int((folder / "memory.current").read_text())
+    for line in (folder / "memory.stat").read_text().splitlines():
+        name, _, value = line.partition(" ")
+        if name == "inactive_file":
+            used -= int(value)
+    return used
 
 
 def process_memory(status: Path = Path("/proc/self/status")) -> tuple[int, int] | None:

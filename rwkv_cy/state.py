@@ -16,7 +16,6 @@ from rwkv_cy.storage import read_arrays, write_arrays
 
 __all__ = ["LayerState", "State", "StateField"]
 
-
 #: What a state's file says it is.
 _FILE_KIND = "state"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from rwkv_cy.dtypes import packed_nbytes
+from rwkv_cy.dtypes import WEIGHTS_PER_ESCAPE, max_escapes, packed_nbytes
 from rwkv_cy.errors import FormatError, KernelError
 from rwkv_cy.kernels.bf12 import PACKED_ROWS, TABLE_SIZE, group_nbytes, unpack_rows
 from rwkv_cy.kernels.packed import HEAD_BYTES, escape_places, put_escapes, stored_escapes
@@ -37,7 +37,7 @@ def read_packed_rows(source: ParameterSource, info: TensorInfo, first: int, coun
     Raises
     ------
     FormatError
-        If the table or the lists of escapes are not what a writer can have written.
+        If the table or the lists of escapes are not what a writer can have written, or more weights escape than may.
     """
     columns = info.shape[1]
     table, escapes = _head(source, info)
@@ -52,7 +52,7 @@ def read_packed_rows(source: ParameterSource, info: TensorInfo, first: int, coun
 
 
 def check_packed(source: ParameterSource, info: TensorInfo) -> None:
-    """Raise FormatError unless the table and all lists of escapes of a packed matrix are sound; reads those only."""
+    """Raise FormatError unless table, number and lists of escapes of a packed matrix are sound; reads those only."""
     rows, columns = info.shape
     _, escapes = _head(source, info)
     for first in range(0, rows, _ROWS):
@@ -64,7 +64,7 @@ def check_packed(source: ParameterSource, info: TensorInfo) -> None:
 
 
 def _head(source: ParameterSource, info: TensorInfo) -> tuple[npt.NDArray[np.uint8], int]:
-    """Return the table and the number of escapes."""
+    """Return the table and the number of escapes, both checked."""
     head = _read(source, info, 0, HEAD_BYTES)
     table, escapes = head[:TABLE_SIZE], stored_escapes(head)
     if (np.diff(table.astype(np.int64)) <= 0).any():
@@ -76,6 +76,13 @@ def _head(source: ParameterSource, info: TensorInfo) -> tuple[npt.NDArray[np.uin
         raise FormatError(
             f"{source.path}: {info.name}: expected {expected} bytes for {escapes} escapes, got {info.packed_nbytes}; "
             f"{_MEND}"
+        )
+    # Each escape costs a product more than many weights do: a file full of them would keep every token waiting.
+    most = max_escapes(info.shape)
+    if escapes > most:
+        raise FormatError(
+            f"{source.path}: {info.name}: expected at most {most} escapes, one for {WEIGHTS_PER_ESCAPE:,} weights, "
+            f"got {escapes}; {_MEND}"
         )
     return table, escapes
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from checkpoints import write_small
+
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
 
@@ -34,3 +36,9 @@ def shared() -> Path:
 def demo_checkpoint() -> Path:
     """Return the demo model that the checkout ships, as an official-layout checkpoint."""
     return ROOT / "data" / "kjv.pth"
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """Return a small checkpoint of 256 tokens."""
+    return write_small(tmp_path / "small.safetensors")

@@ -9,17 +9,12 @@ from pathlib import Path
 import pytest
 
 import rwkv_cy
-from checkpoints import small_parameters, write_safetensors, write_small
+from checkpoints import small_parameters, write_safetensors
 from rwkv_cy.convert import convert
 from rwkv_cy.errors import StorageError
 from rwkv_cy.inspect import inspect_file
 from rwkv_cy.storage import open_model
 from rwkv_cy.verify import verify_file
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Path:
-    return write_small(tmp_path / "small.safetensors")
 
 
 def write_shards(folder: Path) -> Path:

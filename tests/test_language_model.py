@@ -7,8 +7,8 @@ import json
 import os
 import shutil
 import signal
-import sys
 import threading
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -397,21 +397,19 @@ def test_only_matrices_lie_in_another_way() -> None:
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("blocks.1.att.value.weight", "token 3 at 2: expected finite numbers, layer 1 gave NaN"),
-        ("blocks.2.ffn.value.weight", "layer 2 gave NaN"),
+        ("blocks.1.att.value.weight", "token 1 at 0: expected finite numbers, layer 1 gave NaN"),
+        ("blocks.2.ffn.value.weight", "token 1 at 0: expected finite numbers, layer 2 gave NaN"),
+        # What decays is the state: the first token does not see it.
+        ("blocks.1.att.time_decay", "token 2 at 1: expected finite numbers, layer 1 gave NaN"),
         ("head.weight", "expected finite logits, ln_out or head gave NaN"),
     ],
 )
 def test_nan_in_the_weights_is_traced_to_its_layer(name: str, message: str) -> None:
     model = random_model()
     parameters = {key: p.array.copy() for key, p in model.parameters.items()}
-    if name == "blocks.1.att.value.weight":
-        # A token that meets it only at its third place: its embedding makes the layer overflow.
-        parameters["emb.weight"][3] = 1e30
-        parameters["blocks.0.ln0.weight"][...] = 1.0
-    parameters[name][0, 0] = np.nan
+    parameters[name].reshape(-1)[0] = np.nan
     broken = LanguageModel(model.config, parameters)
-    with pytest.raises(NumericalError, match=message if "token" not in message else "layer 1 gave NaN"):
+    with pytest.raises(NumericalError, match=message):
         broken.forward([1, 2, 3])
 
 
@@ -525,12 +523,14 @@ def test_too_little_memory_is_said_before_loading(demo_checkpoint: Path, monkeyp
 
 
 def test_a_million_tokens_take_bounded_memory() -> None:
-    resource = pytest.importorskip("resource")
     model = random_model(d_model=8, num_layers=1, vocab_size=4)
     tokens = np.zeros(1_000_000, np.int64)
-    model.forward(tokens[:1000])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    logits, _ = model.forward(tokens)
+    tracemalloc.start()
+    try:
+        logits, _ = model.forward(tokens)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
     assert np.isfinite(logits).all()
-    unit = 1 if sys.platform == "darwin" else 1024
-    assert (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * unit < 50 << 20
+    # One vector of each token would take 32 MB.
+    assert peak < 8 << 20

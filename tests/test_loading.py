@@ -12,7 +12,7 @@ import pytest
 
 from rwkv_cy import filling, loading
 from rwkv_cy.convert import convert
-from rwkv_cy.errors import ConfigError, FormatError
+from rwkv_cy.errors import ConfigError, FormatError, StorageError
 from rwkv_cy.files import FileBytes
 from rwkv_cy.language_model import LanguageModel, load
 
@@ -49,6 +49,12 @@ def test_resident_weights_lie_in_one_arena(
         assert all(at + size <= after for (at, size), (after, _) in pairwise(sorted(spans)))
         assert spans[-1][0] + spans[-1][1] - spans[0][0] < sum(size for _, size in spans) + 64 * len(spans)
         assert resident.forward([72, 101])[0].tobytes() == mapped.forward([72, 101])[0].tobytes()
+
+
+def test_a_tokenizer_that_is_not_there_is_told_first(demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "read_parameters", lambda *arguments: pytest.fail("the weights were read"))
+    with pytest.raises(StorageError, match="none: cannot be read"):
+        load(demo_checkpoint, memory="resident", tokenizer="none")
 
 
 def test_a_file_system_that_cannot_map(demo: LanguageModel, demo_checkpoint: Path, monkeypatch: Any) -> None:

@@ -248,6 +248,35 @@ def test_bytes_that_no_writer_wrote(model: Path, tmp_path: Path, place: int, val
         check_packed(opened, opened.info(KEY))
 
 
+def write_escapes(path: Path, escapes: int) -> Path:
+    """A model with a key of sixteen exponents, but for so many weights of another one."""
+    words = (0x70 + np.arange(512 * 128) % 16 << 7).astype(np.uint16)
+    words[:escapes] = 0x60 << 7
+    return write_safetensors(path, {**parameters(), KEY: words.reshape(512, 128)})
+
+
+@pytest.mark.parametrize(("escapes", "dtype"), [(32, "bf12"), (33, "bf16")])
+def test_a_matrix_with_many_escapes_is_left_alone(tmp_path: Path, escapes: int, dtype: str) -> None:
+    convert(write_escapes(tmp_path / "s", escapes), tmp_path / "m", dtype="bf12")
+    assert stored(tmp_path / "m")[KEY][0] == dtype
+    load(tmp_path / "m")
+
+
+@pytest.mark.parametrize("escapes", [33, 3000])
+def test_more_escapes_than_pay_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, escapes: int) -> None:
+    """By a writer that does not mind, and with checksums that fit."""
+    with monkeypatch.context() as patch:
+        patch.setattr("rwkv_cy.packing.max_escapes", lambda shape: 1 << 16)
+        convert(write_escapes(tmp_path / "s", escapes), tmp_path / "m", dtype="bf12")
+    message = f"{KEY}: expected at most 32 escapes, one for 2,048 weights, got {escapes}; convert the model again"
+    for memory in ("map", "resident"):
+        with pytest.raises(FormatError, match=message):
+            load(tmp_path / "m", memory=memory)
+    with pytest.raises(FormatError, match=message):
+        convert(tmp_path / "m", tmp_path / "back", dtype="bf16")
+    assert any(message in problem for problem in verify_file(tmp_path / "m").problems)
+
+
 def test_lists_are_checked_part_by_part(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rwkv_cy.unpacking._ROWS", 100)
     with open_model(model) as opened:

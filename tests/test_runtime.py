@@ -91,13 +91,22 @@ def test_a_container_with_less_cpu_than_the_machine(monkeypatch: pytest.MonkeyPa
 def test_available_memory(tmp_path: Path) -> None:
     meminfo = tmp_path / "meminfo"
     meminfo.write_text("MemTotal: 100 kB\nMemAvailable:   50 kB\n")
-    assert runtime.available_memory(tmp_path, meminfo) == 50 * 1024
-    (tmp_path / "memory.max").write_text("40000\n")
-    (tmp_path / "memory.current").write_text("10000\n")
-    assert runtime.available_memory(tmp_path, meminfo) == 30000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert runtime.available_memory(tmp_path, meminfo) == 50 * 1024
-    assert runtime.available_memory(tmp_path / "no", tmp_path / "no") is None
+    own = tmp_path / "own"
+    own.write_text("0::/a/b\n")
+    assert runtime.available_memory(tmp_path, meminfo, own) == 50 * 1024
+    for folder, limit, used, idle, expected in (
+        ("", "40000", 10_000, 0, 30_000),
+        ("a/b", "20000", 5_000, 1_000, 16_000),
+        ("a", "100", 200, 0, 0),
+        ("a", "max", 200, 0, 16_000),
+        ("a/b", "nonsense", 5_000, 0, 30_000),
+    ):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "memory.max").write_text(f"{limit}\n")
+        (tmp_path / folder / "memory.current").write_text(f"{used}\n")
+        (tmp_path / folder / "memory.stat").write_text(f"anon 7\ninactive_file {idle}\n")
+        assert runtime.available_memory(tmp_path, meminfo, own) == expected
+    assert runtime.available_memory(tmp_path / "no", tmp_path / "no", own) is None
 
 
 def test_process_memory(tmp_path: Path) -> None:

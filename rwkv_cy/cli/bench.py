@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rwkv_cy import runtime
-from rwkv_cy.cli.arguments import add_activations, add_load_dtype, add_memory_option, common_options, integer
+from rwkv_cy.cli.arguments import common_options, integer
 from rwkv_cy.cli.exit_codes import ExitCode
+from rwkv_cy.cli.model_options import add_load_options
 from rwkv_cy.cli.output import print_fields, print_json
 
 if TYPE_CHECKING:
@@ -39,9 +40,7 @@ def add_parser(commands: Subparsers) -> None:
     ):
         help_text = f"{text} (default: {default})"
         parser.add_argument(name, type=integer(1), default=default, metavar="N", help=help_text)
-    add_load_dtype(parser)
-    add_memory_option(parser)
-    add_activations(parser)
+    add_load_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_run)
 

@@ -8,19 +8,12 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_cy import runtime
-from rwkv_cy.cli.arguments import (
-    add_activations,
-    add_load_dtype,
-    add_memory_option,
-    common_options,
-    integer,
-    real,
-)
+from rwkv_cy.cli.arguments import common_options, integer, real
 from rwkv_cy.cli.exit_codes import ExitCode
+from rwkv_cy.cli.model_options import add_text_options, load_text_model
 from rwkv_cy.cli.output import printable
 from rwkv_cy.demo import DEMO_PROMPT, demo_model_path
-from rwkv_cy.errors import StorageError, TokenizerError
+from rwkv_cy.errors import StorageError
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
@@ -31,7 +24,8 @@ _DESCRIPTION = """Print a prompt and its continuation, each piece as soon as it 
 
   rwkv-cy generate                          the demo model, and a prompt of its own
   rwkv-cy generate --prompt "And he said"   the demo model, your prompt
-  rwkv-cy generate model.h5 "In the"        your model, your prompt"""
+  rwkv-cy generate model.h5 "In the"        your model, your prompt
+  rwkv-cy generate model.h5 --prompt="-x"   the same, where the prompt begins with a dash"""
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -62,13 +56,7 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument(
         "--stop-token", type=integer(0), action="append", metavar="TOKEN", help="end at this token id; repeatable"
     )
-    parser.add_argument(
-        "--threads", type=integer(1, runtime.MAX_THREADS), metavar="N", help="threads to use (default: one a core)"
-    )
-    add_load_dtype(parser)
-    add_memory_option(parser)
-    parser.add_argument("--tokenizer", metavar="bytes|world|FILE", help="in place of the model's own")
-    add_activations(parser)
+    add_text_options(parser)
     parser.set_defaults(run=_run, parser=parser)
 
 
@@ -114,20 +102,7 @@ def _bias(text: str) -> tuple[int, float]:
 
 def _run(arguments: argparse.Namespace) -> int:
     prompt = _prompt(arguments)
-    if arguments.threads is not None:
-        runtime.set_num_threads(arguments.threads)
-    path = arguments.model or demo_model_path()
-    from rwkv_cy.language_model import load
-
-    model = load(
-        path,
-        dtype=arguments.dtype,
-        memory=arguments.memory,
-        tokenizer=arguments.tokenizer,
-        activations=arguments.activations,
-    )
-    if model.tokenizer is None:
-        raise TokenizerError(f"{path}: expected a model with its tokenizer, got one without; name it with --tokenizer")
+    model = load_text_model(arguments.model or demo_model_path(), arguments)
     pieces = model.generate(
         prompt,
         max_tokens=arguments.max_tokens,

@@ -6,11 +6,10 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_cy import runtime
-from rwkv_cy.cli.arguments import add_activations, add_load_dtype, add_memory_option, common_options, integer
+from rwkv_cy.cli.arguments import common_options, integer
 from rwkv_cy.cli.exit_codes import ExitCode
+from rwkv_cy.cli.model_options import add_text_options, load_text_model
 from rwkv_cy.cli.output import print_fields, print_json
-from rwkv_cy.errors import TokenizerError
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
@@ -29,37 +28,19 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument("model", metavar="MODEL", type=Path, help="a model file or checkpoint")
     parser.add_argument("text", metavar="TEXT", type=Path, help="a file of text")
-    add_load_dtype(parser)
-    add_activations(parser)
     parser.add_argument("--window", type=integer(2), metavar="N", help="begin anew after every N tokens")
-    parser.add_argument("--tokenizer", metavar="bytes|world|FILE", help="in place of the model's own")
-    parser.add_argument(
-        "--threads", type=integer(1, runtime.MAX_THREADS), metavar="N", help="threads to use (default: one a core)"
-    )
-    add_memory_option(parser)
+    add_text_options(parser)
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from rwkv_cy.files import os_errors
-    from rwkv_cy.language_model import load
     from rwkv_cy.perplexity import perplexity
 
     with os_errors(arguments.text, "read"):
         text = arguments.text.read_bytes()
-    model = load(
-        arguments.model,
-        dtype=arguments.dtype,
-        memory=arguments.memory,
-        tokenizer=arguments.tokenizer,
-        activations=arguments.activations,
-    )
-    if model.tokenizer is None:
-        raise TokenizerError(
-            f"{arguments.model}: expected a model with its tokenizer, got one without; name it with --tokenizer"
-        )
-    report = perplexity(model, text, window=arguments.window, num_threads=arguments.threads)
+    report = perplexity(load_text_model(arguments.model, arguments), text, window=arguments.window)
     if arguments.json:
         print_json(report.to_dict())
         return ExitCode.OK

@@ -1,8 +1,9 @@
-"""Signals that ask the command to end: it clears away what it has half written first."""
+"""Signals that ask the command to end: none of them is lost, and it clears away what it has half written first."""
 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,29 +11,81 @@ from types import FrameType
 
 __all__ = ["ended_by_signals"]
 
-_NAMES = ("SIGTERM", "SIGHUP")
+_ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
+#: How often a signal that waits for the end of an import looks whether that has come.
+_LOOK_SECONDS = 0.01
 
 
 @contextmanager
 def ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the block with SystemExit, and the code that shells give them (128 and the number).
+    """Let Ctrl-C end the block with KeyboardInterrupt, and SIGTERM and SIGHUP with SystemExit.
 
-    By default they end the process at once, and a conversion would leave its temporary file behind. One that is
-    ignored (``nohup``) or handled by somebody else stays so, and outside of the main thread nothing is changed.
+    Its code is the one that shells give them (128 and the number). By default they end the process at once, and a
+    conversion would leave its temporary file behind.
+
+    What is raised in the middle of an import can be lost: a compiled module catches it, or says ImportError in its
+    place. A signal that comes there waits for the end of the import; another one after it does not.
+
+    A signal that is ignored (``nohup``) or handled by somebody else stays so, and outside of the main thread nothing
+    is changed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
-    ours = [number for number in numbers if signal.getsignal(number) is signal.SIG_DFL]
-    for number in ours:
-        signal.signal(number, _end)
+    before = {number: signal.getsignal(number) for number in (*_ENDING, signal.SIGALRM)}
+    ours = {number: handler for number, handler in before.items() if handler in _DEFAULTS}
+    ending = _Ending(can_wait=signal.SIGALRM in ours)
+    for number in reversed(ours):
+        signal.signal(number, ending.look if number == signal.SIGALRM else ending.end)
     try:
         yield
     finally:
-        for number in ours:
-            signal.signal(number, signal.SIG_DFL)
+        for number, handler in ours.items():
+            if number == signal.SIGALRM:  # the last one, when no other can set the timer any more
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(number, handler)
+    ending.raise_waiting()
 
 
-def _end(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(128 + number)
+class _Ending:
+    """What becomes of a signal: it is raised, or waits for the end of an import."""
+
+    def __init__(self, *, can_wait: bool) -> None:
+        self._can_wait = can_wait
+        self._waiting: int | None = None
+        # The command itself may have been called by a module that is being imported.
+        self._imports = _count_imports(sys._getframe())
+
+    def end(self, number: int, frame: FrameType | None) -> None:
+        """Handle a signal that asks for the end."""
+        wait = self._can_wait and self._waiting is None and self._is_importing(frame)
+        self._waiting = number
+        if wait:
+            signal.setitimer(signal.ITIMER_REAL, _LOOK_SECONDS, _LOOK_SECONDS)
+        else:
+            self.raise_waiting()
+
+    def look(self, number: int, frame: FrameType | None) -> None:
+        """Handle the timer's signal."""
+        if not self._is_importing(frame):
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            self.raise_waiting()
+
+    def raise_waiting(self) -> None:
+        """Raise what the signal that waits asks for; nothing if there is none."""
+        number, self._waiting = self._waiting, None
+        if number is not None:
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+
+    def _is_importing(self, frame: FrameType | None) -> bool:
+        return _count_imports(frame) > self._imports
+
+
+def _count_imports(frame: FrameType | None) -> int:
+    """Return how many imports a frame is part of."""
+    count = 0
+    while frame is not None:
+        count += frame.f_code.co_filename == "<frozen importlib._bootstrap>"
+        frame = frame.f_back
+    return count

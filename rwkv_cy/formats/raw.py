@@ -16,8 +16,7 @@ from rwkv_cy.formats.base import FileBytes
 from rwkv_cy.formats.metadata import own_metadata
 from rwkv_cy.parameters import TensorInfo, check_buffer
 
-__all__ = ["RawSource", "RawTensor", "check_buffer"]
-
+__all__ = ["RawSource", "RawTensor"]
 
 #: Tied matrices share their bytes. Many tensors over the same bytes would make a small file a job of days.
 _MOST_SHARED = 4

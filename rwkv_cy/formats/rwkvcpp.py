@@ -21,8 +21,8 @@ from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.base import MAX_NAME_BYTES, FileBytes, add_entry, check_shape, decode_name
 from rwkv_cy.formats.ggml_blocks import BLOCK_SIZE, BLOCK_TYPES
 from rwkv_cy.formats.names import is_rwkv4
-from rwkv_cy.formats.raw import RawSource, RawTensor, check_buffer
-from rwkv_cy.parameters import TensorInfo
+from rwkv_cy.formats.raw import RawSource, RawTensor
+from rwkv_cy.parameters import TensorInfo, check_buffer
 
 __all__ = ["MAGIC", "RwkvCppFile", "open_rwkvcpp"]
 

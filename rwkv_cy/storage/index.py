@@ -116,9 +116,7 @@ def _entry(line: object, path: Path) -> Entry:
         or not isinstance(dtype, str)
         or not _is_shape(shape)
         or not (matrix_shape is None or _is_shape(matrix_shape))
-        or not isinstance(offset, int)
         or not _is_int(offset)
-        or not isinstance(crc32, int)
         or not _is_int(crc32)
     ):
         raise FormatError(
@@ -137,7 +135,7 @@ def _is_shape(value: object) -> TypeGuard[list[int]]:
     return isinstance(value, list) and all(_is_int(size) for size in value)
 
 
-def _is_int(value: object) -> bool:
+def _is_int(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 

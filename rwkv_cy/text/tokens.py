@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from operator import index
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from rwkv_cy.errors import TokenError
 
-__all__ = ["check_tokens"]
+__all__ = ["check_token_array", "check_tokens"]
 
 
 def check_tokens(tokens: Iterable[int], vocab_size: int, what: str = "token") -> list[int]:
@@ -32,3 +34,33 @@ def check_tokens(tokens: Iterable[int], vocab_size: int, what: str = "token") ->
             raise TokenError(f"{what} {position}: expected an id from 0 to {vocab_size - 1}, got {number}")
         result.append(number)
     return result
+
+
+def check_token_array(tokens: Any, vocab_size: int) -> npt.NDArray[np.int64]:
+    """Return one token, or at least one in a flat sequence, as int64 [tokens]; many are checked at once.
+
+    Raises
+    ------
+    TokenError
+        If there is none, one is no integer, or lies outside ``0 .. vocab_size - 1``.
+    """
+    # One token, as decode gives them, needs none of the many steps below.
+    if type(tokens) is int and 0 <= tokens < vocab_size:
+        return np.array([tokens], np.int64)
+    try:
+        ids = np.atleast_1d(np.asarray(tokens))
+    except (ValueError, OverflowError) as error:
+        raise TokenError(f"tokens: expected an integer or a flat sequence of them, got {error}") from None
+    if ids.ndim != 1 or ids.size == 0:
+        raise TokenError(f"tokens: expected an integer or at least one in a flat sequence, got shape {ids.shape}")
+    if isinstance(tokens, (str, bytes)):
+        raise TokenError(
+            f"tokens: expected integers, got {type(tokens).__name__}; encode it first with model.tokenizer.encode"
+        )
+    if ids.dtype.kind not in "iu":
+        raise TokenError(f"tokens: expected integers, got {ids.dtype}")
+    wrong = (ids < 0) | (ids >= vocab_size)
+    if wrong.any():
+        at = int(wrong.argmax())
+        raise TokenError(f"tokens[{at}]: expected 0 to {vocab_size - 1}, got {ids[at]}")
+    return ids.astype(np.int64, copy=False)

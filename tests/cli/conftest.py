@@ -5,12 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
-from checkpoints import write_small
+from rwkv_cy import runtime
 from rwkv_cy.cli.main import main
 
 
@@ -56,6 +55,6 @@ def spawn() -> Run:
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Path:
-    """Return a small checkpoint of 256 tokens."""
-    return write_small(tmp_path / "small.safetensors")
+def own_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the number of threads back after a test that sets it."""
+    monkeypatch.setattr(runtime, "_num_threads", runtime.get_num_threads())

@@ -4,8 +4,8 @@ import argparse
 
 import pytest
 
-from rwkv_cy.cli.arguments import DTYPES, PACKED_DTYPE, QUANTIZED_DTYPES, integer, real
-from rwkv_cy.dtypes import PACKED, QUANTIZED_TYPES, STORAGE_TYPES
+from rwkv_cy.cli.arguments import ACTIVATIONS, DTYPES, PACKED_DTYPE, QUANTIZED_DTYPES, integer, real
+from rwkv_cy.dtypes import ACTIVATION_TYPES, PACKED, QUANTIZED_TYPES, STORAGE_TYPES
 
 
 def test_whole_numbers() -> None:
@@ -44,3 +44,4 @@ def test_the_types_are_those_of_the_package() -> None:
     assert tuple(STORAGE_TYPES) == DTYPES
     assert tuple(QUANTIZED_TYPES) == QUANTIZED_DTYPES
     assert PACKED == PACKED_DTYPE
+    assert ACTIVATION_TYPES == ACTIVATIONS

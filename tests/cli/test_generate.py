@@ -14,12 +14,6 @@ from rwkv_cy.convert import convert
 SHORT = ("--max-tokens", "12", "--temperature", "0")
 
 
-@pytest.fixture(autouse=True)
-def _own_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put the number of threads back after a test that sets it."""
-    monkeypatch.setattr(runtime, "_num_threads", runtime.get_num_threads())
-
-
 class Stdin:
     def __init__(self, data: bytes) -> None:
         self.buffer = io.BytesIO(data)
@@ -41,6 +35,12 @@ def test_a_model_and_a_prompt(run: Run, demo_checkpoint: Path, tmp_path: Path) -
     expected = run("generate", *SHORT).out
     assert run("generate", tmp_path / "m.h5", "In the beginning", *SHORT).out == expected
     assert run("generate", demo_checkpoint, "--prompt", "In the beginning", *SHORT).out == expected
+
+
+def test_a_prompt_that_begins_with_a_dash(run: Run, demo_checkpoint: Path) -> None:
+    for arguments in (["--prompt=-x"], [demo_checkpoint, "--prompt=-x"], [demo_checkpoint, "--", "-x"]):
+        result = run("generate", *SHORT, *arguments)
+        assert (result.code, result.out[:2]) == (0, "-x")
 
 
 @pytest.mark.parametrize("arguments", [["--prompt", "-"], ["MODEL", "-"]])
@@ -82,6 +82,7 @@ def test_another_type(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
     assert run("generate", *options).out != expected
 
 
+@pytest.mark.usefixtures("own_threads")
 def test_threads(run: Run) -> None:
     assert run("generate", *SHORT, "--threads", "1").out == run("generate", *SHORT, "--threads", "3").out
     assert runtime.get_num_threads() == 3

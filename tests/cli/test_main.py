@@ -4,7 +4,6 @@ import os
 import signal
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,7 @@ from rwkv_cy.__main__ import main as entry_point
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.main import main
 
-COMMANDS = ("convert", "inspect", "verify", "generate", "info")
+COMMANDS = ("convert", "quantize", "inspect", "verify", "generate", "perplexity", "bench", "info")
 
 
 def test_help_names_commands_and_exit_codes(run: Run) -> None:
@@ -214,23 +213,31 @@ def test_an_interrupt_while_the_command_is_loaded_ends_it_with_130(
     assert capsys.readouterr().err == "rwkv-cy: interrupted\n"
 
 
-def test_an_interrupt_that_a_compiled_module_takes_for_its_own_error(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    class Interrupted:
-        def __getattr__(self, name: str) -> object:
-            with suppress(KeyboardInterrupt):
+def test_an_interrupt_that_an_import_swallows_ends_the_command_with_130(tmp_path: Path) -> None:
+    """The import is that of the module that does the command's work."""
+    program = """
+import signal, sys
+class Swallowing:
+    def find_spec(self, name, path, target=None):
+        if name == "rwkv_cy.inspect":
+            try:
                 signal.raise_signal(signal.SIGINT)
-            raise ImportError("could not import module")
-
-    monkeypatch.setitem(sys.modules, "rwkv_cy.cli.main", Interrupted())
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
-    try:
-        assert entry_point() == ExitCode.INTERRUPTED
-        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, before)
-    assert capsys.readouterr().err == "rwkv-cy: interrupted\n"
+            except BaseException:
+                pass
+sys.meta_path.insert(0, Swallowing())
+from rwkv_cy.__main__ import main
+sys.exit(main())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, "inspect", tmp_path / "none"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    assert done.returncode == 130
+    assert done.stderr.endswith("rwkv-cy: interrupted\n")
 
 
 def test_a_module_that_is_not_there_is_no_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:

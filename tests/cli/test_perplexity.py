@@ -16,6 +16,7 @@ def text(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("own_threads")
 def test_a_text(run: Run, demo_checkpoint: Path, text: Path) -> None:
     result = run("perplexity", demo_checkpoint, text, "--json", "--threads", 1)
     assert result.code == 0

@@ -88,15 +88,14 @@ def transposed_tensors() -> dict[str, tuple[str, Array]]:
 
 
 #: Canonical shapes of the matrices in bf12: rows and columns that are no whole groups and chunks.
-PACKED_SHAPES = {"blocks.5.att.key.weight": (6, 130), "blocks.5.att.value.weight": (4, 128)}
+PACKED_SHAPES = {"blocks.5.att.key.weight": (18, 1030), "blocks.5.att.value.weight": (4, 128)}
 
 
 def packed_tensors() -> dict[str, tuple[str, Array]]:
     """Matrices in bf12 by name: one with weights that escape, and one without."""
     rng = np.random.default_rng(8)
     words = {name: f32_to_bf16(rng.standard_normal(shape, "<f4")) for name, shape in PACKED_SHAPES.items()}
-    words["blocks.5.att.key.weight"][::2, ::40] = 0x7F00
-    words["blocks.5.att.key.weight"][1, :20] = np.arange(20) << 7
+    words["blocks.5.att.key.weight"][[1, 17], 1027:] = np.arange(200, 206).reshape(2, 3) << 7
     words["blocks.5.att.value.weight"][...] &= 0x807F
     return {name: (PACKED, pack_matrix(array)) for name, array in words.items()}
 
