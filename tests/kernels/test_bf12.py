@@ -49,7 +49,7 @@ def test_products_are_those_of_bf16(isa: str, shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(2)
     for words in (weights(shape), f32_to_bf16(rng.standard_normal(shape).astype(np.float32))):
         plain, packed = Matrix(words, "bf16", 0.5), Matrix(pack_matrix(words), "bf12", 0.5, shape)
-        for tokens in (1, 3, 4, 9):
+        for tokens in (1, 2, 3, 4, 7, 26):
             x = rng.standard_normal((tokens, shape[1])).astype(np.float32)
             for threads in (1, 3):
                 assert packed.matmul(x, threads).tobytes() == plain.matmul(x, threads).tobytes()
@@ -58,9 +58,9 @@ def test_products_are_those_of_bf16(isa: str, shape: tuple[int, int]) -> None:
 def test_products_with_every_finite_bfloat16(isa: str) -> None:
     words = np.arange(1 << 16, dtype=np.uint16).reshape(256, 256)
     words[~np.isfinite(widen(words, "bf16"))] = 0
-    x = np.random.default_rng(3).standard_normal((5, 256)).astype(np.float32) * np.float32(1e-3)
+    x = np.random.default_rng(3).standard_normal((26, 256)).astype(np.float32) * np.float32(1e-3)
     packed = Matrix(pack_matrix(words), "bf12", 1.0, words.shape)
-    for tokens in (1, 5):
+    for tokens in (1, 5, 26):
         assert packed.matmul(x[:tokens]).tobytes() == Matrix(words, "bf16").matmul(x[:tokens]).tobytes()
 
 
@@ -80,7 +80,7 @@ def test_any_bytes_stay_within_the_matrix(isa: str, seed: int) -> None:
         noise[first:last] = rng.integers(0, 256, last - first)
         # In the midst of a larger array, so that a sanitizer, or what lies beside it, would tell.
         matrix = Matrix(noise, "bf12", 1.0, words.shape)
-        for tokens in (1, 5):
+        for tokens in (1, 5, 26):
             matrix.matmul(np.zeros((tokens, 300), np.float32), 2)
 
 

@@ -34,7 +34,7 @@ def with_rubbish(packed: np.ndarray, dtype: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("dtype", QUANTIZED_TYPES)
-@pytest.mark.parametrize("tokens", [1, 9])
+@pytest.mark.parametrize("tokens", [1, 9, 26])
 def test_what_is_not_in_the_matrix_changes_nothing(isa: str, dtype: str, tokens: int) -> None:
     rng = np.random.default_rng(0)
     packed = pack(rng.standard_normal(SHAPE, dtype=np.float32), dtype)

@@ -63,7 +63,7 @@ class Case:
             self.assert_close(state[name], twin[name])
 
 
-@pytest.mark.parametrize("tokens", [1, 2, 9])
+@pytest.mark.parametrize("tokens", [1, 2, 9, 30])
 def test_time_mix_against_the_twin(isa: str, real: str, tokens: int) -> None:
     case = Case(real)
     xs, state = case.xs(tokens), case.state()
@@ -73,7 +73,7 @@ def test_time_mix_against_the_twin(isa: str, real: str, tokens: int) -> None:
     case.assert_state_close(state, twin)
 
 
-@pytest.mark.parametrize("tokens", [1, 2, 9])
+@pytest.mark.parametrize("tokens", [1, 2, 9, 30])
 def test_channel_mix_against_the_twin(isa: str, real: str, tokens: int) -> None:
     case = Case(real)
     xs, state = case.xs(tokens), case.state()

@@ -51,14 +51,15 @@ static __attribute__((noinline)) rk_vf32 bf12_rest(const rk_matrix *m, ptrdiff_t
     return sum;
 }
 
-/* `count` rows (a constant after inlining) times one token; four rows are a group. */
+/* `count` rows times `tokens` tokens, both constants after inlining; four rows are a group. */
 static inline __attribute__((always_inline)) void bf12_block(const rk_matrix *m, rk_bf12_table table, const float *x,
-                                                             float *y, ptrdiff_t begin, const int count)
+                                                             float *y, ptrdiff_t ldy, ptrdiff_t begin, const int count,
+                                                             const int tokens)
 {
     const uint8_t *chunk = rk_bf12_chunk(m, begin, 0);
     const rk_bf12_lists lists = rk_bf12_lists_of(m);
     ptrdiff_t next = bf12_first(lists, begin, count), k = 0;
-    rk_vf32 acc[RK_BF12_ROWS] = {{0}};
+    rk_vf32 acc[RK_BF12_ROWS][RK_ROW_TOKENS] = {{{0}}};
     for (; k + RK_BF12_COLS <= m->cols; k += RK_BF12_COLS, chunk += RK_BF12_ROWS * RK_BF12_CHUNK) {
         bf12_vectors vectors;
         for (int line = 0; line < count * RK_BF12_CHUNK; line += 64) __builtin_prefetch(chunk + RK_BF12_AHEAD + line);
@@ -78,17 +79,42 @@ static inline __attribute__((always_inline)) void bf12_block(const rk_matrix *m,
         for (int half = 0; half < 8; half++) {
 #pragma GCC unroll 4
             for (int part = 0; part < BF12_PARTS; part++) {
-                rk_vf32 xv = load_f32(x + k + 16 * half + part * BF12_LANES);
+                const float *at = x + k + 16 * half + part * BF12_LANES;
+                rk_vf32 xv[RK_ROW_TOKENS];
 #pragma GCC unroll 4
-                for (int i = 0; i < count; i++) acc[i] = RK_FMA_F32(bf12_floats(vectors[i][part], half), xv, acc[i]);
+                for (int j = 0; j < tokens; j++) xv[j] = load_f32(at + j * m->cols);
+#pragma GCC unroll 4
+                for (int i = 0; i < count; i++) {
+                    rk_vf32 w = bf12_floats(vectors[i][part], half);
+#pragma GCC unroll 4
+                    for (int j = 0; j < tokens; j++) acc[i][j] = RK_FMA_F32(w, xv[j], acc[i][j]);
+                }
             }
         }
     }
-    if (k < m->cols)
 #pragma GCC unroll 4
-        for (int i = 0; i < count; i++) acc[i] = bf12_rest(m, begin + i, k, m->cols - k, x + k, acc[i]);
+    for (int i = 0; i < count; i++) {
 #pragma GCC unroll 4
-    for (int i = 0; i < count; i++) y[begin + i] = rk_sum_f32(acc[i]) * (float)m->scale;
+        for (int j = 0; j < tokens; j++) {
+            if (k < m->cols) acc[i][j] = bf12_rest(m, begin + i, k, m->cols - k, x + j * m->cols + k, acc[i][j]);
+            y[j * ldy + begin + i] = rk_sum_f32(acc[i][j]) * (float)m->scale;
+        }
+    }
+}
+
+/* `count` rows, a constant after inlining, times all tokens. */
+static inline __attribute__((always_inline)) void bf12_times(const rk_matrix *m, rk_bf12_table table, const float *x,
+                                                             ptrdiff_t tokens, float *y, ptrdiff_t ldy, ptrdiff_t begin,
+                                                             const int count)
+{
+    ptrdiff_t t = 0;
+    for (; t + RK_ROW_TOKENS <= tokens; t += RK_ROW_TOKENS)
+        bf12_block(m, table, x + t * m->cols, y + t * ldy, ldy, begin, count, RK_ROW_TOKENS);
+    if (RK_ROW_TOKENS > 2 && t + 2 <= tokens) {
+        bf12_block(m, table, x + t * m->cols, y + t * ldy, ldy, begin, count, 2);
+        t += 2;
+    }
+    if (t < tokens) bf12_block(m, table, x + t * m->cols, y + t * ldy, ldy, begin, count, 1);
 }
 
 static void bf12_rows(const rk_matrix *m, const float *x, ptrdiff_t tokens, float *y, ptrdiff_t ldy, ptrdiff_t begin,
@@ -97,12 +123,10 @@ static void bf12_rows(const rk_matrix *m, const float *x, ptrdiff_t tokens, floa
     rk_bf12_table table = rk_bf12_load_table(m->data);
     for (ptrdiff_t r = begin; r < end;) {
         int whole = r % RK_BF12_ROWS == 0 && end - r >= RK_BF12_ROWS;
-        for (ptrdiff_t t = 0; t < tokens; t++) {
-            if (whole)
-                bf12_block(m, table, x + t * m->cols, y + t * ldy, r, RK_BF12_ROWS);
-            else
-                bf12_block(m, table, x + t * m->cols, y + t * ldy, r, 1);
-        }
+        if (whole)
+            bf12_times(m, table, x, tokens, y, ldy, r, RK_BF12_ROWS);
+        else
+            bf12_times(m, table, x, tokens, y, ldy, r, 1);
         r += whole ? RK_BF12_ROWS : 1;
     }
 }

@@ -9,22 +9,24 @@ typedef struct {
     const rk_ops *ops;
     const rk_matrix *m;
     const void *x;
+    int tokens;
     void *sums;
-} one_token;
+} few_tokens;
 
 static void lanes_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
 {
-    one_token *one = context;
+    few_tokens *few = context;
     (void)thread;
-    one->ops->columns(one->m, one->x, one->sums, begin, end);
+    few->ops->columns(few->m, few->x, few->tokens, few->sums, begin, end);
 }
 
 /* Lanes of a vector of sums. */
 static ptrdiff_t sum_lanes(const rk_ops *ops) { return ops->lanes * (ptrdiff_t)ops->itemsize / (ptrdiff_t)ops->sumsize; }
 
-size_t rk_columns_scratch(const rk_ops *ops, const rk_matrix *m)
+size_t rk_columns_scratch(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens)
 {
-    return (size_t)round_up(sum_lanes(ops) * m->rows * (ptrdiff_t)ops->sumsize, 64);
+    const ptrdiff_t together = tokens < RK_COLUMN_TOKENS ? tokens : RK_COLUMN_TOKENS;
+    return (size_t)round_up(sum_lanes(ops) * together * m->rows * (ptrdiff_t)ops->sumsize, 64);
 }
 
 void rk_columns(const rk_ops *ops, const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y, void *scratch,
@@ -34,9 +36,10 @@ void rk_columns(const rk_ops *ops, const rk_matrix *m, const void *x, ptrdiff_t 
     ptrdiff_t bytes = m->rows * m->cols * (ptrdiff_t)weight_bytes(m);
     const ptrdiff_t lanes = sum_lanes(ops);
     ptrdiff_t grain = bytes < lanes * RK_LANE_BYTES ? lanes : 1;
-    for (ptrdiff_t t = 0; t < tokens; t++) {
-        one_token one = {ops, m, (const char *)x + (size_t)(t * m->cols) * ops->itemsize, scratch};
-        rk_parallel(lanes, grain, threads, lanes_piece, &one);
-        ops->add_lanes(m, scratch, (char *)y + (size_t)(t * m->rows) * ops->sumsize);
+    for (ptrdiff_t t = 0; t < tokens; t += RK_COLUMN_TOKENS) {
+        const int together = (int)(tokens - t < RK_COLUMN_TOKENS ? tokens - t : RK_COLUMN_TOKENS);
+        few_tokens few = {ops, m, (const char *)x + (size_t)(t * m->cols) * ops->itemsize, together, scratch};
+        rk_parallel(lanes, grain, threads, lanes_piece, &few);
+        ops->add_lanes(m, scratch, together, (char *)y + (size_t)(t * m->rows) * ops->sumsize);
     }
 }

@@ -1,6 +1,7 @@
-/* Products with a transposed matrix, for one type of activations and one instruction set.
+/* Products of one to RK_COLUMN_TOKENS tokens with a transposed matrix, for one type of activations and one instruction
+ * set.
  *
- * An input that is zero costs nothing: its column is not read. The sum is that of matrix_body.h, bit for bit: for
+ * An input that is zero for all of them costs nothing: its column is not read. The sum is that of matrix_body.h, bit for bit: for
  * each output, lane l accumulates the columns l, l + LANES, l + 2 LANES, ... one after the other, and the lanes are
  * added in the same tree. Here each lane has a row of sums, one for every output, and the threads share the lanes: whole
  * columns are read, in one piece each. What a zero input would have added to a sum of finite numbers is a zero, which
@@ -12,98 +13,123 @@
 
 enum { FN(together) = 4 }; /* columns that share one reading and one writing of the sums */
 
-/* Columns of nonzero inputs, and the inputs. */
+/* Columns whose inputs are not all zero, and the inputs of the tokens. */
 typedef struct {
     const char *column[FN(together)];
-    REAL x[FN(together)];
+    VEC x[FN(together)][RK_COLUMN_TOKENS];
     int count;
 } FN(inputs);
 
-/* The next nonzero inputs of a lane from column *k on, which moves behind them. */
-static inline FN(inputs) FN(next_inputs)(const rk_matrix *m, size_t stride, const REAL *x, ptrdiff_t *k)
+/* The next such columns of a lane from column *k on, which moves behind them. */
+static inline __attribute__((always_inline)) void FN(next_inputs)(const rk_matrix *m, size_t stride, const REAL *x,
+                                                                  const int tokens, ptrdiff_t *k, FN(inputs) *found)
 {
-    FN(inputs) found = {.count = 0};
-    for (; *k < m->cols && found.count < FN(together); *k += LANES) {
-        if (x[*k] == 0) continue; /* NaN is not zero */
-        found.column[found.count] = (const char *)m->data + (size_t)*k * stride;
-        found.x[found.count++] = x[*k];
+    found->count = 0;
+    for (; *k < m->cols && found->count < FN(together); *k += LANES) {
+        int wanted = 0;
+        for (int t = 0; t < tokens; t++) wanted |= x[t * m->cols + *k] != 0; /* NaN is not zero */
+        if (!wanted) continue;
+        found->column[found->count] = (const char *)m->data + (size_t)*k * stride;
+        for (int t = 0; t < tokens; t++) found->x[found->count][t] = x[t * m->cols + *k] - (VEC){0};
+        found->count++;
     }
-    return found;
 }
 
-/* sums += columns * x: `count` columns (a constant after inlining), while those of `next` are asked for. */
-static inline __attribute__((always_inline)) void FN(add_columns)(const FN(inputs) *now, const FN(inputs) *next,
-                                                                  int dtype, const int count, ptrdiff_t rows,
-                                                                  REAL *sums)
+/* sums [tokens][rows] += columns * x: `count` columns from number `from` on (`count` and `tokens` are constants after
+ * inlining), while those of `next` are asked for. */
+static inline __attribute__((always_inline)) void FN(add_columns)(const FN(inputs) *now, int from, const int count,
+                                                                  const FN(inputs) *next, int dtype, const int tokens,
+                                                                  ptrdiff_t rows, REAL *sums)
 {
     const size_t itemsize = FN(weight_bytes)(dtype);
     const ptrdiff_t line = 64 / (ptrdiff_t)itemsize;
-    VEC x[FN(together)];
-    for (int i = 0; i < count; i++) x[i] = now->x[i] - (VEC){0};
     ptrdiff_t r = 0;
     for (; r + line <= rows; r += line) {
         for (int i = 0; i < next->count; i++) __builtin_prefetch(next->column[i] + (size_t)r * itemsize);
         for (ptrdiff_t at = r; at < r + line; at += LANES) {
-            VEC sum = FN(load)(sums + at);
-            for (int i = 0; i < count; i++) sum = VEC_FMA(FN(weights)(now->column[i], dtype, at), x[i], sum);
-            memcpy(sums + at, &sum, sizeof sum);
+            NVEC w[FN(together)];
+            for (int i = 0; i < count; i++) w[i] = FN(weights)(now->column[from + i], dtype, at);
+            for (int t = 0; t < tokens; t++) {
+                VEC sum = FN(load)(sums + t * rows + at);
+                for (int i = 0; i < count; i++) sum = VEC_FMA(w[i], now->x[from + i][t], sum);
+                memcpy(sums + t * rows + at, &sum, sizeof sum);
+            }
         }
     }
     for (; r < rows; r += LANES) {
         ptrdiff_t left = rows - r < LANES ? rows - r : LANES;
-        VEC sum = FN(load_part)(sums + r, left);
-        for (int i = 0; i < count; i++) sum = VEC_FMA(FN(weights_part)(now->column[i], dtype, r, left), x[i], sum);
-        memcpy(sums + r, &sum, (size_t)left * sizeof(REAL));
-    }
-}
-
-static inline __attribute__((always_inline)) void FN(columns_of)(const rk_matrix *m, int dtype, const REAL *x,
-                                                                 REAL *sums, ptrdiff_t begin, ptrdiff_t end)
-{
-    const size_t stride = (size_t)m->rows * FN(weight_bytes)(dtype);
-    for (ptrdiff_t lane = begin; lane < end; lane++) {
-        REAL *own = sums + lane * m->rows;
-        ptrdiff_t k = lane;
-        memset(own, 0, (size_t)m->rows * sizeof(REAL));
-        FN(inputs) now = FN(next_inputs)(m, stride, x, &k);
-        while (now.count > 0) {
-            FN(inputs) next = FN(next_inputs)(m, stride, x, &k);
-            switch (now.count) {
-            case 4: FN(add_columns)(&now, &next, dtype, 4, m->rows, own); break;
-            case 3: FN(add_columns)(&now, &next, dtype, 3, m->rows, own); break;
-            case 2: FN(add_columns)(&now, &next, dtype, 2, m->rows, own); break;
-            default: FN(add_columns)(&now, &next, dtype, 1, m->rows, own); break;
-            }
-            now = next;
+        for (int t = 0; t < tokens; t++) {
+            VEC sum = FN(load_part)(sums + t * rows + r, left);
+            for (int i = 0; i < count; i++)
+                sum = VEC_FMA(FN(weights_part)(now->column[from + i], dtype, r, left), now->x[from + i][t], sum);
+            memcpy(sums + t * rows + r, &sum, (size_t)left * sizeof(REAL));
         }
     }
 }
 
-static void FN(columns)(const rk_matrix *m, const void *x, void *sums, ptrdiff_t begin, ptrdiff_t end)
+/* Lanes begin..end for one type of weights and a number of tokens that is a constant after inlining. */
+static inline __attribute__((always_inline)) void FN(lanes_of)(const rk_matrix *m, int dtype, const REAL *x,
+                                                               const int tokens, REAL *sums, ptrdiff_t begin,
+                                                               ptrdiff_t end)
+{
+    const size_t stride = (size_t)m->rows * FN(weight_bytes)(dtype);
+    for (ptrdiff_t lane = begin; lane < end; lane++) {
+        REAL *own = sums + lane * tokens * m->rows;
+        FN(inputs) inputs[2];
+        ptrdiff_t k = lane;
+        memset(own, 0, (size_t)(tokens * m->rows) * sizeof(REAL));
+        FN(next_inputs)(m, stride, x, tokens, &k, &inputs[0]);
+        for (int turn = 0; inputs[turn].count > 0; turn = !turn) {
+            const FN(inputs) *now = &inputs[turn], *next = &inputs[!turn];
+            FN(next_inputs)(m, stride, x, tokens, &k, &inputs[!turn]);
+            if (now->count == FN(together))
+                FN(add_columns)(now, 0, FN(together), next, dtype, tokens, m->rows, own);
+            else
+                for (int i = 0; i < now->count; i++)
+                    FN(add_columns)(now, i, 1, next, dtype, tokens, m->rows, own);
+        }
+    }
+}
+
+static inline __attribute__((always_inline)) void FN(columns_of)(const rk_matrix *m, int dtype, const REAL *x,
+                                                                 int tokens, REAL *sums, ptrdiff_t begin, ptrdiff_t end)
+{
+    switch (tokens) {
+    case 1: FN(lanes_of)(m, dtype, x, 1, sums, begin, end); return;
+    case 2: FN(lanes_of)(m, dtype, x, 2, sums, begin, end); return;
+    case 3: FN(lanes_of)(m, dtype, x, 3, sums, begin, end); return;
+    default: FN(lanes_of)(m, dtype, x, RK_COLUMN_TOKENS, sums, begin, end); return;
+    }
+}
+
+static void FN(columns)(const rk_matrix *m, const void *x, int tokens, void *sums, ptrdiff_t begin, ptrdiff_t end)
 {
     switch (m->dtype) {
 #if RK_IS_F32
-    case RK_F16: FN(columns_of)(m, RK_F16, x, sums, begin, end); return;
-    case RK_BF16: FN(columns_of)(m, RK_BF16, x, sums, begin, end); return;
-    default: FN(columns_of)(m, RK_F32, x, sums, begin, end); return;
+    case RK_F16: FN(columns_of)(m, RK_F16, x, tokens, sums, begin, end); return;
+    case RK_BF16: FN(columns_of)(m, RK_BF16, x, tokens, sums, begin, end); return;
+    default: FN(columns_of)(m, RK_F32, x, tokens, sums, begin, end); return;
 #else
-    default: FN(columns_of)(m, RK_F64, x, sums, begin, end); return;
+    default: FN(columns_of)(m, RK_F64, x, tokens, sums, begin, end); return;
 #endif
     }
 }
 
-static void FN(add_lanes)(const rk_matrix *m, const void *sums_, void *y_)
+static void FN(add_lanes)(const rk_matrix *m, const void *sums_, int tokens, void *y_)
 {
-    const REAL *sums = sums_;
-    REAL *y = y_;
-    for (ptrdiff_t r = 0; r < m->rows; r += LANES) {
-        ptrdiff_t left = m->rows - r < LANES ? m->rows - r : LANES;
-        VEC sum[sizeof(VEC) / sizeof(REAL)];
-        for (ptrdiff_t lane = 0; lane < LANES; lane++) sum[lane] = FN(load_part)(sums + lane * m->rows + r, left);
-        for (ptrdiff_t half = LANES / 2; half > 0; half /= 2)
-            for (ptrdiff_t lane = 0; lane < half; lane++) sum[lane] += sum[lane + half];
-        VEC result = (sum[0] + (REAL)0) * (REAL)m->scale;
-        memcpy(y + r, &result, (size_t)left * sizeof(REAL));
+    for (int t = 0; t < tokens; t++) {
+        const REAL *sums = (const REAL *)sums_ + t * m->rows;
+        REAL *y = (REAL *)y_ + t * m->rows;
+        for (ptrdiff_t r = 0; r < m->rows; r += LANES) {
+            ptrdiff_t left = m->rows - r < LANES ? m->rows - r : LANES;
+            VEC sum[sizeof(VEC) / sizeof(REAL)];
+            for (ptrdiff_t lane = 0; lane < LANES; lane++)
+                sum[lane] = FN(load_part)(sums + lane * tokens * m->rows + r, left);
+            for (ptrdiff_t half = LANES / 2; half > 0; half /= 2)
+                for (ptrdiff_t lane = 0; lane < half; lane++) sum[lane] += sum[lane + half];
+            VEC result = (sum[0] + (REAL)0) * (REAL)m->scale;
+            memcpy(y + r, &result, (size_t)left * sizeof(REAL));
+        }
     }
 }
 

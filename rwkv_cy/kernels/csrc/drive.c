@@ -159,13 +159,19 @@ static size_t rounded_bytes(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tok
     return is_rounded(m) ? (size_t)round_up(tokens * m->cols * (ptrdiff_t)ops->itemsize, 4096) : 0;
 }
 
+/* Whether so many tokens are multiplied by packed panels, and not by what reads the matrix as it lies. */
+static int is_packed(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens)
+{
+    return !is_quantized(m) && tokens >= ops->few_tokens;
+}
+
 size_t rk_matmul_scratch(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens, int threads)
 {
     if (is_quantized(m))
         return (size_t)round_up(tokens * rk_q_blocks(m->dtype, m->cols) * rk_x_bytes(m->dtype), 64);
     ops = ops_for(ops, m);
     size_t rounded = rounded_bytes(ops, m, tokens);
-    if (tokens < RK_PACK_TOKENS) return rounded + (m->transposed ? rk_columns_scratch(ops, m) : 0);
+    if (!is_packed(ops, m, tokens)) return rounded + (m->transposed ? rk_columns_scratch(ops, m, tokens) : 0);
     return rounded + packed_bytes(ops, tokens, m->cols) + (size_t)threads * thread_scratch(ops, tokens, m);
 }
 
@@ -202,7 +208,7 @@ void rk_matmul(const rk_ops *ops, const rk_product *products, int count, ptrdiff
             p.x = p.packed;
             p.packed += rounded_bytes(p.ops, m, tokens);
         }
-        if (!is_quantized(m) && tokens >= RK_PACK_TOKENS) {
+        if (is_packed(p.ops, m, tokens)) {
             packed_product(&p, threads);
             continue;
         }

@@ -59,29 +59,58 @@ static inline size_t FN(weight_bytes)(int dtype)
 #define ASKED_AHEAD 8192 /* bytes */
 #endif
 
-/* `count` rows (a constant after inlining) times one token. */
+/* `rows` rows times `tokens` tokens, both constants after inlining. */
 static inline __attribute__((always_inline)) void FN(rows_block)(const rk_matrix *m, int dtype, const NUM *x, REAL *y,
-                                                                 ptrdiff_t begin, int count)
+                                                                 ptrdiff_t ldy, ptrdiff_t begin, const int rows,
+                                                                 const int tokens)
 {
-    size_t stride = (size_t)m->cols * FN(weight_bytes)(dtype);
+    const size_t stride = (size_t)m->cols * FN(weight_bytes)(dtype);
     const char *row = (const char *)m->data + (size_t)begin * stride;
-    VEC acc[4] = {{0}};
+    VEC acc[4][RK_ROW_TOKENS];
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < tokens; j++) acc[i][j] = (VEC){0};
     ptrdiff_t k = 0;
     for (; k + LANES <= m->cols; k += LANES) {
-        NVEC xk = FN(load)(x + k);
-        for (int i = 0; i < count; i++) {
-            /* The CPU's own prefetching ends with each page, and in 16 bits leaves half of the bandwidth unused; in 32
-             * it does better. */
-            if (FN(weight_bytes)(dtype) == 2) __builtin_prefetch(row + (size_t)i * stride + (size_t)k * 2 + ASKED_AHEAD);
-            acc[i] = VEC_DOT(FN(weights)(row + (size_t)i * stride, dtype, k), xk, acc[i]);
+        NVEC w[4];
+        for (int i = 0; i < rows; i++) {
+            /* The CPU's own prefetching ends with each page. In 16 bits it leaves half of the bandwidth unused; in more
+             * it does well for one token, and for several is asked for too late. */
+            if (FN(weight_bytes)(dtype) == 2)
+                __builtin_prefetch(row + (size_t)i * stride + (size_t)k * 2 + ASKED_AHEAD);
+            else if (tokens > 1)
+                __builtin_prefetch(row + (size_t)(rows + i) * stride + (size_t)k * FN(weight_bytes)(dtype), 0, 2);
+            w[i] = FN(weights)(row + (size_t)i * stride, dtype, k);
+        }
+        for (int j = 0; j < tokens; j++) {
+            NVEC xk = FN(load)(x + j * m->cols + k);
+            for (int i = 0; i < rows; i++) acc[i][j] = VEC_DOT(w[i], xk, acc[i][j]);
         }
     }
     if (k < m->cols) {
-        NVEC xk = FN(load_part)(x + k, m->cols - k);
-        for (int i = 0; i < count; i++)
-            acc[i] = VEC_DOT(FN(weights_part)(row + (size_t)i * stride, dtype, k, m->cols - k), xk, acc[i]);
+        for (int j = 0; j < tokens; j++) {
+            NVEC xk = FN(load_part)(x + j * m->cols + k, m->cols - k);
+            for (int i = 0; i < rows; i++)
+                acc[i][j] =
+                    VEC_DOT(FN(weights_part)(row + (size_t)i * stride, dtype, k, m->cols - k), xk, acc[i][j]);
+        }
     }
-    for (int i = 0; i < count; i++) y[begin + i] = VEC_SUM(acc[i]) * (REAL)m->scale;
+    for (int j = 0; j < tokens; j++)
+        for (int i = 0; i < rows; i++) y[j * ldy + begin + i] = VEC_SUM(acc[i][j]) * (REAL)m->scale;
+}
+
+/* `rows` rows times all tokens. */
+static inline __attribute__((always_inline)) void FN(rows_times)(const rk_matrix *m, int dtype, const NUM *x,
+                                                                 ptrdiff_t tokens, REAL *y, ptrdiff_t ldy,
+                                                                 ptrdiff_t begin, const int rows)
+{
+    ptrdiff_t t = 0;
+    for (; t + RK_ROW_TOKENS <= tokens; t += RK_ROW_TOKENS)
+        FN(rows_block)(m, dtype, x + t * m->cols, y + t * ldy, ldy, begin, rows, RK_ROW_TOKENS);
+    if (RK_ROW_TOKENS > 2 && t + 2 <= tokens) {
+        FN(rows_block)(m, dtype, x + t * m->cols, y + t * ldy, ldy, begin, rows, 2);
+        t += 2;
+    }
+    if (t < tokens) FN(rows_block)(m, dtype, x + t * m->cols, y + t * ldy, ldy, begin, rows, 1);
 }
 
 static inline __attribute__((always_inline)) void FN(rows_of)(const rk_matrix *m, int dtype, const NUM *x,
@@ -89,12 +118,10 @@ static inline __attribute__((always_inline)) void FN(rows_of)(const rk_matrix *m
                                                               ptrdiff_t begin, ptrdiff_t end)
 {
     ptrdiff_t r = begin;
-    /* 16 bits come best as one stream; the sums of several rows overlap in the CPU's own queue. */
-    const int together = FN(weight_bytes)(dtype) == 2 && tokens == 1 ? 1 : 4;
-    for (; together == 4 && r + 4 <= end; r += 4)
-        for (ptrdiff_t t = 0; t < tokens; t++) FN(rows_block)(m, dtype, x + t * m->cols, y + t * ldy, r, 4);
-    for (; r < end; r++)
-        for (ptrdiff_t t = 0; t < tokens; t++) FN(rows_block)(m, dtype, x + t * m->cols, y + t * ldy, r, 1);
+    /* A token's 16 bits come best as one stream; the sums of several rows overlap in the CPU's own queue. */
+    if (FN(weight_bytes)(dtype) != 2 || tokens > 1)
+        for (; r + 4 <= end; r += 4) FN(rows_times)(m, dtype, x, tokens, y, ldy, r, 4);
+    for (; r < end; r++) FN(rows_times)(m, dtype, x, tokens, y, ldy, r, 1);
 }
 
 static void FN(rows)(const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y, ptrdiff_t ldy, ptrdiff_t begin,

@@ -24,15 +24,24 @@ static inline float Q_(integers)(const float *x, ptrdiff_t width, int8_t *q, int
     return largest / 127.0f;
 }
 
+/* How many tokens are laid out and multiplied together, where so many are left. */
+static inline int Q_(together)(ptrdiff_t left)
+{
+    if (left >= RK_Q_TOKENS) return RK_Q_TOKENS;
+    return left >= 4 ? 4 : left >= 2 ? 2 : 1;
+}
+
 /* Tokens begin..end of x [tokens, cols], quantized block by block. */
 static void quantize_tokens(const void *x, int dtype, ptrdiff_t cols, ptrdiff_t tokens, void *packed, ptrdiff_t begin,
                             ptrdiff_t end)
 {
     const ptrdiff_t width = rk_q_cols(dtype), blocks = rk_q_blocks(dtype, cols), bytes = rk_x_bytes(dtype);
     for (ptrdiff_t t = begin; t < end; t++) {
-        const ptrdiff_t together = t < tokens - tokens % RK_Q_TOKENS ? RK_Q_TOKENS : 1, place = t % together;
+        ptrdiff_t first = t / RK_Q_TOKENS * RK_Q_TOKENS, together;
+        while (together = Q_(together)(tokens - first), t >= first + together) first += together;
+        const ptrdiff_t place = t - first;
         for (ptrdiff_t b = 0; b < blocks; b++) {
-            char *out = (char *)packed + ((t - place) * blocks + b * together) * bytes;
+            char *out = (char *)packed + (first * blocks + b * together) * bytes;
             const ptrdiff_t count = cols - b * width < width ? cols - b * width : width;
             float part[RK_Q4_COLS] = {0};
             int8_t q[RK_Q4_COLS];
@@ -71,8 +80,8 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
     enum { PARTS = RK_Q_ROWS / RK_Q_LANES, MOST = RK_Q_WIDE * PARTS };
     const int dtype = q4 ? RK_Q4 : RK_Q8, parts = wide * PARTS;
     const ptrdiff_t group_bytes = blocks * rk_q_bytes(dtype);
-    /* Two sums of integers for a single token, so that one does not wait for the other. */
-    const int chains = count == 1 ? 2 : 1;
+    /* Two sums of integers for few tokens, so that one does not wait for the other. */
+    const int few = count < RK_Q_TOKENS, chains = few ? 2 : 1;
     rk_qf acc[RK_Q_TOKENS][MOST];
     for (int t = 0; t < count; t++)
         for (int p = 0; p < parts; p++) acc[t][p] = RK_QF_ZERO();
@@ -84,7 +93,7 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
                 dot[t][1][p] = RK_QI_SET(0);
             }
         }
-        if (ask)
+        if (ask && !few)
             for (int i = 0; i < wide * rk_q_bytes(dtype) / 64; i++)
                 __builtin_prefetch(w + wide * group_bytes + (i % wide) * group_bytes + i / wide * 64, 0, 2);
 #pragma GCC unroll 8
@@ -92,7 +101,7 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
             const uint8_t *values = (const uint8_t *)w + (q4 ? 4 : 2) * RK_Q_ROWS + 64 * i;
             rk_qw v[MOST];
             /* One page ahead: the CPU's own prefetching ends with each page, and is a little late everywhere. */
-            if (count == 1) __builtin_prefetch(values + 4096);
+            if (ask && few) __builtin_prefetch(values + 4096);
             for (int p = 0; p < parts; p++)
                 v[p] = RK_QW_LOAD(values + (p / PARTS) * group_bytes + 4 * RK_Q_LANES * (p % PARTS));
             for (int t = 0; t < count; t++) {
@@ -140,11 +149,15 @@ static inline __attribute__((always_inline)) void Q_(groups_at)(const rk_matrix 
     for (ptrdiff_t t = 0; t < tokens;) {
         float sums[RK_Q_TOKENS][RK_Q_WIDE * RK_Q_ROWS];
         const char *x = packed + t * token_bytes;
-        const int count = tokens - t >= RK_Q_TOKENS ? RK_Q_TOKENS : 1;
+        const int count = Q_(together)(tokens - t), ask = t == 0;
         if (count == RK_Q_TOKENS)
-            Q_(tile)(w, q4, wide, blocks, x, RK_Q_TOKENS, t == 0, sums);
+            Q_(tile)(w, q4, wide, blocks, x, RK_Q_TOKENS, ask, sums);
+        else if (RK_Q_TOKENS > 4 && count == 4)
+            Q_(tile)(w, q4, wide, blocks, x, RK_Q_TOKENS > 4 ? 4 : 1, ask, sums);
+        else if (RK_Q_TOKENS > 2 && count == 2)
+            Q_(tile)(w, q4, wide, blocks, x, RK_Q_TOKENS > 2 ? 2 : 1, ask, sums);
         else
-            Q_(tile)(w, q4, wide, blocks, x, 1, 0, sums);
+            Q_(tile)(w, q4, wide, blocks, x, 1, ask, sums);
         for (int j = 0; j < count; j++)
             for (ptrdiff_t r = 0; r < rows; r++) y[(t + j) * ldy + first + r] = sums[j][r] * (float)m->scale;
         t += count;

@@ -31,6 +31,9 @@ typedef struct rk_ops {
     ptrdiff_t lanes;
     /* Rows that one packed panel of a matrix holds, and tokens that go with it. */
     ptrdiff_t panel_rows, panel_tokens;
+    /* Fewer tokens than this are not packed, but multiplied by `rows`, or by `columns` where the matrix is transposed,
+     * which read it as it lies. */
+    ptrdiff_t few_tokens;
 
     /* y[t, r] = scale * sum_k m[r, k] * x[t, k] for rows begin..end; y has `ldy` elements a token. */
     void (*rows)(const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y, ptrdiff_t ldy,
@@ -43,10 +46,10 @@ typedef struct rk_ops {
     void (*panels)(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy,
                    ptrdiff_t begin, ptrdiff_t end, void *scratch);
 
-    /* For transposed matrices and one token, the same product as `rows` (columns_body.h): sums [lane][rows] of lanes
-     * begin..end, then the lanes' sums added into y. */
-    void (*columns)(const rk_matrix *m, const void *x, void *sums, ptrdiff_t begin, ptrdiff_t end);
-    void (*add_lanes)(const rk_matrix *m, const void *sums, void *y);
+    /* For transposed matrices and up to RK_COLUMN_TOKENS tokens, the same product as `rows` (columns_body.h): sums
+     * [lane][token][rows] of lanes begin..end, then the lanes' sums added into y. */
+    void (*columns)(const rk_matrix *m, const void *x, int tokens, void *sums, ptrdiff_t begin, ptrdiff_t end);
+    void (*add_lanes)(const rk_matrix *m, const void *sums, int tokens, void *y);
 
     /* Round elements begin..end of float x to bf16, as numbers that `rows` and `pack_tokens` take; NULL in double. */
     void (*round)(const void *x, void *out, ptrdiff_t begin, ptrdiff_t end);
@@ -200,7 +203,7 @@ static inline ptrdiff_t rk_block_panels(ptrdiff_t cols, size_t itemsize)
     return 2 * rk_panel_run(cols, itemsize) * (ptrdiff_t)itemsize <= RK_RUN_BYTES ? 16 : 8;
 }
 
-/* Fewer tokens than this are multiplied row by row, without packing. */
-#define RK_PACK_TOKENS 4
+/* Tokens that go through a transposed matrix together where they are few. */
+#define RK_COLUMN_TOKENS 4
 
 #endif

@@ -7,6 +7,8 @@
 
 #define RK_PANEL_ROWS 4
 #define RK_PANEL_TOKENS 3
+#define RK_ROW_TOKENS 2
+#define RK_FEW_TOKENS 16
 
 typedef float rk_vf32 __attribute__((vector_size(32)));
 typedef double rk_vf64 __attribute__((vector_size(32)));

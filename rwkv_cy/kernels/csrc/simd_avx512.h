@@ -7,6 +7,8 @@
 
 #define RK_PANEL_ROWS 6
 #define RK_PANEL_TOKENS 4
+#define RK_ROW_TOKENS 4
+#define RK_FEW_TOKENS 24
 
 typedef float rk_vf32 __attribute__((vector_size(64)));
 typedef double rk_vf64 __attribute__((vector_size(64)));
