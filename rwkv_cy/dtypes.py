@@ -159,6 +159,8 @@ def widen(array: npt.NDArray[Any], dtype: str, target: str = "f32") -> npt.NDArr
     wanted = storage_type(target).array_dtype
     if dtype == "bf16":
         array = bf16_to_f32(array)
+    if array.dtype == wanted:
+        return array
     # A signalling NaN becomes a quiet one, which NumPy warns of.
     with np.errstate(invalid="ignore"):
         return array.astype(wanted, copy=False)

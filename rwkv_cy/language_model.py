@@ -15,6 +15,7 @@ from rwkv_cy.architectures import check_parameters
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import widen
 from rwkv_cy.errors import ConfigError, NumericalError, StateError, TokenError
+from rwkv_cy.kernels.finite import all_finite
 from rwkv_cy.kernels.matrix import make_matrix
 from rwkv_cy.kernels.norm import layer_norm
 from rwkv_cy.loading import Loaded, load_parameters
@@ -200,16 +201,17 @@ class LanguageModel:
         threads = resolve_num_threads(num_threads)
         self._loaded.check()
         data = self.encoder.begin(state)
-        dtype = np.float64 if self.config.dtype == "f64" else np.float32
-        result = np.empty((len(ids) if logits == "all" else 1, self.vocab_size), dtype=dtype)
+        if logits == "all":
+            dtype = np.float64 if self.config.dtype == "f64" else np.float32
+            result = np.empty((len(ids), self.vocab_size), dtype=dtype)
         for start in range(0, len(ids), CHUNK_TOKENS):
             xs = self._embed(ids[start : start + CHUNK_TOKENS])
             self.encoder.run(xs, data[:, np.newaxis], [0, len(xs)], threads)
             if logits == "all":
                 result[start : start + len(xs)] = self._logits(xs, threads)
         if logits == "last":
-            result[...] = self._logits(xs[-1:], threads)
-        if not np.isfinite(result).all():
+            result = self._logits(xs[-1:], threads)
+        if not all_finite(result):
             raise NumericalError(self._where_it_began(ids, state, threads))
         return (result if logits == "all" else result[0]), self.encoder.finish(data, state, in_place=in_place)
 

@@ -154,6 +154,7 @@ class Layer:
         self.index = index
         halvings = index // config.rescale_layer if divide_weights and config.rescale_layer else 0
         self.kernel = architecture.layer_kernel(config, index, own, 0.5**halvings, activations)
+        self._stack = architecture.stack_kernel([self.kernel])
 
     @property
     def time_mix(self) -> TimeMix:
@@ -187,5 +188,5 @@ class Layer:
         x: npt.NDArray[Any] = activations(xs, self.config, 2, "Layer.forward").copy()
         if len(x):
             starts = np.array([0, len(x)], np.intp)
-            self.kernel.forward(x, state[np.newaxis], starts, Workspace(), resolve_num_threads(num_threads))
+            self._stack.forward(x, state[np.newaxis, np.newaxis], starts, Workspace(), resolve_num_threads(num_threads))
         return x

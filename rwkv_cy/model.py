@@ -90,6 +90,7 @@ class Model:
             Layer(config, i, own, divide_weights=divide_weights, activations=activations)
             for i, own in enumerate(_by_layer(parameters, config.num_layers))
         )
+        self.kernel = architecture.stack_kernel([layer.kernel for layer in self.layers])
         self._state_fields = architecture.state_fields(config)
         self._workspaces: list[Workspace] = []
 
@@ -224,8 +225,7 @@ class Model:
         bounds = np.array(starts, np.intp)
         workspace = self._take_workspace()
         try:
-            for layer, states in zip(self.layers, data, strict=True):
-                layer.kernel.forward(xs, states, bounds, workspace, num_threads)
+            self.kernel.forward(xs, data, bounds, workspace, num_threads)
         finally:
             self._workspaces.append(workspace)
 

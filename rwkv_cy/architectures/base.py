@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -13,14 +13,14 @@ from rwkv_cy.config import Config
 from rwkv_cy.parameters import Parameter, ParameterSpec
 from rwkv_cy.state import StateField
 
-__all__ = ["Architecture", "LayerKernel", "Shapes"]
+__all__ = ["Architecture", "LayerKernel", "Shapes", "StackKernel"]
 
 #: Names of a file's tensors and their shapes: all that detection looks at.
 Shapes = Mapping[str, tuple[int, ...]]
 
 
 class LayerKernel(Protocol):
-    """One layer, compiled: what :class:`rwkv_cy.layer.Layer` drives."""
+    """One layer, compiled: what :class:`rwkv_cy.layer.Layer` has."""
 
     @property
     def time_mix(self) -> Any:
@@ -32,6 +32,10 @@ class LayerKernel(Protocol):
         """The compiled channel mix, on its own."""
         ...
 
+
+class StackKernel(Protocol):
+    """Layers one after the other, compiled: what :class:`rwkv_cy.model.Model` drives."""
+
     def forward(
         self,
         x: npt.NDArray[Any],
@@ -40,7 +44,7 @@ class LayerKernel(Protocol):
         workspace: Any,
         num_threads: int,
     ) -> None:
-        """Run the layer over the sequences in `x` (tokens, d_model) in place, moving their `states` on in place."""
+        """Run over the sequences in `x` (tokens, d_model) in place, moving their `states` on in place."""
         ...
 
 
@@ -67,6 +71,8 @@ class Architecture:
     layer_kernel : callable
         Builds the compiled layer from its config, its index, its parameters, the factor of what both mixes give,
         and the type of activations that bf16 matrices are multiplied with.
+    stack_kernel : callable
+        Puts compiled layers one after the other.
     """
 
     name: str
@@ -77,3 +83,4 @@ class Architecture:
     layer_parameters: Callable[[Config, int], tuple[ParameterSpec, ...]]
     state_fields: Callable[[Config], tuple[StateField, ...]]
     layer_kernel: Callable[[Config, int, Mapping[str, Parameter], float, str], LayerKernel]
+    stack_kernel: Callable[[Sequence[LayerKernel]], StackKernel]

@@ -157,4 +157,5 @@ RWKV4 = Architecture(
     layer_parameters=_layer_parameters,
     state_fields=_state_fields,
     layer_kernel=_layer_kernel,
+    stack_kernel=kernels.Stack,
 )

@@ -1,6 +1,6 @@
 """Types of the compiled module rwkv_cy.kernels.rwkv4."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -50,6 +50,9 @@ class Layer:
     def d_model(self) -> int: ...
     @property
     def state_size(self) -> int: ...
+
+class Stack:
+    def __init__(self, layers: Sequence[Any]) -> None: ...
     def forward(
         self,
         x: npt.NDArray[Any],

@@ -279,61 +279,6 @@ cdef class Layer:
         if layer == 0:
             self.ln0_weight, self.ln0_bias = _pointer(self._norms[2][0]), _pointer(self._norms[2][1])
 
-    def forward(self, floating[:, ::1] x, floating[:, ::1] states, const Py_ssize_t[::1] starts,
-                Workspace workspace not None, int num_threads):
-        """Run over the tokens of one sequence or several, in place; the states are moved on in place.
-
-        Parameters
-        ----------
-        x : numpy.ndarray
-            Shape (tokens, d_model): the sequences one after the other.
-        states : numpy.ndarray
-            Shape (sequences, state_size): this layer's row of each state.
-        starts : numpy.ndarray
-            Shape (sequences + 1,), intp: where each sequence begins, and at last the number of tokens; none is empty.
-        workspace : Workspace
-            Scratch memory to use again.
-        num_threads : int
-            Threads to use.
-
-        Raises
-        ------
-        KernelError
-            If an array has another shape or type than the model, `starts` does not ascend from 0 to the number of
-            tokens, or there is not at least one thread.
-        """
-        cdef bint double_precision = sizeof(floating) == 8
-        if sizeof(floating) != self.itemsize:
-            raise KernelError(f"Layer: expected numbers of {self.itemsize} bytes, got {sizeof(floating)}")
-        _check_threads("Layer", num_threads)
-        if x.shape[1] != self.d_model or states.shape[1] != self.state_size:
-            raise KernelError(
-                f"Layer: expected x (tokens, {self.d_model}) and states of {self.state_size}, "
-                f"got ({x.shape[0]}, {x.shape[1]}) and {states.shape[1]}"
-            )
-        cdef Py_ssize_t tokens = x.shape[0]
-        cdef Py_ssize_t count = states.shape[0]
-        cdef Py_ssize_t i
-        if starts.shape[0] != count + 1 or starts[0] != 0 or starts[count] != tokens:
-            raise KernelError(
-                f"Layer: expected {count + 1} starts from 0 to {tokens} for {count} sequences, got {list(starts)[:10]}"
-            )
-        for i in range(count):
-            if starts[i] >= starts[i + 1]:
-                raise KernelError(f"Layer: expected at least one token in sequence {i}, got none")
-        if count == 0:
-            return
-        cdef const rk_ops *ops = active_ops(double_precision)
-        cdef size_t stream = padded(tokens * self.d_model * self.itemsize)
-        cdef size_t table = padded(2 * count * sizeof(Segment))
-        workspace.ensure(table + 2 * stream + max(self.time_mix.scratch_bytes(ops, tokens, num_threads),
-                                                  self.channel_mix.scratch_bytes(ops, tokens, num_threads)))
-        cdef Segment *segments = <Segment *>workspace.start
-        for i in range(count):
-            self.place(<char *>&states[i, 0], starts[i], starts[i + 1], &segments[i], &segments[count + i])
-        with nogil:
-            self.run(ops, <char *>&x[0, 0], tokens, segments, count, workspace.start + table, stream, num_threads)
-
     cdef void place(self, char *state, Py_ssize_t begin, Py_ssize_t end, Segment *att, Segment *ffn) noexcept nogil:
         """Say where the parts of one state lie: ffn_xx, att_xx, att_aa, att_bb, att_pp."""
         cdef size_t model = self.d_model * self.itemsize
@@ -342,9 +287,15 @@ cdef class Layer:
         att[0] = Segment(begin, end, state + model, aa, aa + width, aa + 2 * width)
         ffn[0] = Segment(begin, end, state, NULL, NULL, NULL)
 
+    cdef size_t scratch_bytes(self, const rk_ops *ops, Py_ssize_t tokens, int num_threads) noexcept nogil:
+        return (2 * padded(tokens * self.d_model * self.itemsize)
+                + max(self.time_mix.scratch_bytes(ops, tokens, num_threads),
+                      self.channel_mix.scratch_bytes(ops, tokens, num_threads)))
+
     cdef void run(self, const rk_ops *ops, char *x, Py_ssize_t tokens, const Segment *segments, Py_ssize_t count,
-                  char *scratch, size_t stream, int num_threads) noexcept nogil:
+                  char *scratch, int num_threads) noexcept nogil:
         cdef Py_ssize_t d = self.d_model
+        cdef size_t stream = padded(tokens * d * self.itemsize)
         cdef char *normed = scratch
         cdef char *mixed = normed + stream
         cdef char *rest = mixed + stream
@@ -357,3 +308,92 @@ cdef class Layer:
         self.channel_mix.run(ops, normed, tokens, segments + count, count, rest, num_threads, x)
         if self.halve:
             multiply(ops, 0.5, tokens * d, num_threads, x)
+
+
+cdef class Stack:
+    """Layers one after the other.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        At least one, all of the same widths and type.
+
+    Raises
+    ------
+    KernelError
+        If they are not.
+    """
+
+    cdef tuple _layers
+
+    def __init__(self, layers):
+        cdef Layer layer
+        self._layers = tuple(layers)
+        widths = set()
+        for layer in self._layers:
+            widths.add((layer.d_model, layer.state_size, layer.itemsize))
+        if len(widths) != 1:
+            raise KernelError(f"Stack: expected layers of one width, state and type, got {sorted(widths)}")
+
+    def forward(self, floating[:, ::1] x, floating[:, :, :] states, const Py_ssize_t[::1] starts,
+                Workspace workspace not None, int num_threads):
+        """Run over the tokens of one sequence or several, in place; the states are moved on in place.
+
+        Parameters
+        ----------
+        x : numpy.ndarray
+            Shape (tokens, d_model): the sequences one after the other.
+        states : numpy.ndarray
+            Shape (layers, sequences, state_size): each layer's row of each state. The rows are contiguous, and need
+            not lie one after the other.
+        starts : numpy.ndarray
+            Shape (sequences + 1,), intp: where each sequence begins, and at last the number of tokens; none is empty.
+        workspace : Workspace
+            Scratch memory to use again.
+        num_threads : int
+            Threads to use.
+
+        Raises
+        ------
+        KernelError
+            If an array has another shape or type than the layers, `starts` does not ascend from 0 to the number of
+            tokens, or there is not at least one thread.
+        """
+        cdef bint double_precision = sizeof(floating) == 8
+        cdef Layer layer = self._layers[0]
+        cdef Py_ssize_t tokens = x.shape[0]
+        cdef Py_ssize_t count = states.shape[1]
+        cdef Py_ssize_t layers = len(self._layers)
+        cdef Py_ssize_t i, j
+        if sizeof(floating) != layer.itemsize:
+            raise KernelError(f"Stack: expected numbers of {layer.itemsize} bytes, got {sizeof(floating)}")
+        _check_threads("Stack", num_threads)
+        if x.shape[1] != layer.d_model or states.shape[0] != layers or states.shape[2] != layer.state_size:
+            raise KernelError(
+                f"Stack: expected x (tokens, {layer.d_model}) and states ({layers}, sequences, {layer.state_size}), "
+                f"got ({tokens}, {x.shape[1]}) and ({states.shape[0]}, {count}, {states.shape[2]})"
+            )
+        if states.strides[2] != <Py_ssize_t>layer.itemsize:
+            raise KernelError(f"Stack: expected contiguous rows of states, got a stride of {states.strides[2]}")
+        if starts.shape[0] != count + 1 or starts[0] != 0 or starts[count] != tokens:
+            raise KernelError(
+                f"Stack: expected {count + 1} starts from 0 to {tokens} for {count} sequences, got {list(starts)[:10]}"
+            )
+        for i in range(count):
+            if starts[i] >= starts[i + 1]:
+                raise KernelError(f"Stack: expected at least one token in sequence {i}, got none")
+        if count == 0:
+            return
+        cdef const rk_ops *ops = active_ops(double_precision)
+        cdef size_t table = padded(2 * count * sizeof(Segment))
+        cdef size_t scratch = 0
+        for layer in self._layers:
+            scratch = max(scratch, layer.scratch_bytes(ops, tokens, num_threads))
+        workspace.ensure(table + scratch)
+        cdef Segment *segments = <Segment *>workspace.start
+        for i in range(layers):
+            layer = self._layers[i]
+            for j in range(count):
+                layer.place(<char *>&states[i, j, 0], starts[j], starts[j + 1], &segments[j], &segments[count + j])
+            with nogil:
+                layer.run(ops, <char *>&x[0, 0], tokens, segments, count, workspace.start + table, num_threads)

@@ -44,6 +44,9 @@ def check_token_array(tokens: Any, vocab_size: int) -> npt.NDArray[np.int64]:
     TokenError
         If there is none, one is no integer, or lies outside ``0 .. vocab_size - 1``.
     """
+    # One token, as decode gives them, needs none of the many steps below.
+    if type(tokens) is int and 0 <= tokens < vocab_size:
+        return np.array([tokens], np.int64)
     try:
         ids = np.atleast_1d(np.asarray(tokens))
     except (ValueError, OverflowError) as error:

@@ -17,8 +17,8 @@ FIELDS = ("ffn_xx", "att_xx", "att_aa", "att_bb", "att_pp")
 
 
 def forward(layer: rwkv4.Layer, xs: np.ndarray, state: np.ndarray, workspace: Workspace, threads: int) -> None:
-    """Run one sequence."""
-    layer.forward(xs, state[np.newaxis], np.array([0, len(xs)], np.intp), workspace, threads)
+    """Run one sequence through one layer."""
+    rwkv4.Stack([layer]).forward(xs, state[np.newaxis, np.newaxis], np.array([0, len(xs)], np.intp), workspace, threads)
 
 
 class Case:
@@ -212,10 +212,12 @@ def test_every_tensor_matters(real: str) -> None:
 def test_what_is_refused() -> None:
     case = Case("f32")
     state, workspace = case.state(), Workspace()
-    with pytest.raises(KernelError, match=r"Layer: expected x \(tokens, 20\) and states of 112, got \(1, 8\) and 112"):
+    with pytest.raises(KernelError, match=r"Stack: expected x \(tokens, 20\) and states \(1, sequences, 112\), got"):
         forward(case.layer, np.zeros((1, 8), np.float32), state.data, workspace, 1)
-    with pytest.raises(KernelError, match="Layer: expected numbers of 4 bytes, got 8"):
+    with pytest.raises(KernelError, match="Stack: expected numbers of 4 bytes, got 8"):
         forward(case.layer, np.zeros((1, 20)), state.data.astype(np.float64), workspace, 1)
+    with pytest.raises(KernelError, match="Stack: expected contiguous rows of states, got a stride of 8"):
+        forward(case.layer, case.xs(1), np.zeros(224, np.float32)[::2], workspace, 1)
     rest = [state[name] for name in FIELDS[1:]]
     with pytest.raises(KernelError, match=r"TimeMix: expected \(tokens, 20\), got \(1, 8\)"):
         case.time_mix.forward(np.zeros((1, 8), np.float32), *rest)
@@ -227,7 +229,7 @@ def test_what_is_refused() -> None:
         case.channel_mix.forward(np.zeros((1, 8), np.float32), state["ffn_xx"])
     with pytest.raises(KernelError, match="ChannelMix: expected numbers of 4 bytes, got 8"):
         case.channel_mix.forward(np.zeros((1, 20)), state["ffn_xx"].astype(np.float64))
-    with pytest.raises(KernelError, match="Layer: expected at least one thread, got 0"):
+    with pytest.raises(KernelError, match="Stack: expected at least one thread, got 0"):
         forward(case.layer, np.zeros((9, 20), np.float32), state.data, workspace, 0)
     with pytest.raises(KernelError, match="TimeMix: expected at least one thread, got -1"):
         case.time_mix.forward(np.zeros((9, 20), np.float32), *rest, -1)
@@ -241,28 +243,54 @@ def test_sequences_side_by_side_equal_each_alone(isa: str, real: str) -> None:
     case = Case(real, d_model=64, d_att=80, d_ffn=200)
     lengths = [1, 7, 30, 1, 2]
     parts, states = [case.xs(n) for n in lengths], [case.state().data for _ in lengths]
-    workspace = Workspace()
+    stack, workspace = rwkv4.Stack([case.layer]), Workspace()
     alone, alone_states = [part.copy() for part in parts], [state.copy() for state in states]
     for part, state in zip(alone, alone_states, strict=True):
         forward(case.layer, part, state, workspace, 1)
     for threads in (1, 3):
         xs, rows = np.concatenate(parts), np.array(states)
-        case.layer.forward(xs, rows, np.cumsum([0, *lengths], dtype=np.intp), workspace, threads)
+        stack.forward(xs, rows[np.newaxis], np.cumsum([0, *lengths], dtype=np.intp), workspace, threads)
         assert xs.tobytes() == np.concatenate(alone).tobytes()
         assert rows.tobytes() == np.array(alone_states).tobytes()
 
 
+def test_a_stack_equals_its_layers_one_by_one(isa: str, real: str) -> None:
+    first, second = Case(real, 0, d_model=64, d_att=80, d_ffn=200), Case(real, 1, d_model=64, d_att=80, d_ffn=200)
+    stack = rwkv4.Stack([first.layer, second.layer])
+    states = np.array([first.state().data, second.state().data])
+    for tokens in (1, 9):
+        xs, one_by_one = first.xs(tokens), states.copy()
+        expected = xs.copy()
+        for case, state in zip((first, second), one_by_one, strict=True):
+            forward(case.layer, expected, state, Workspace(), 1)
+        for threads in (1, 2, 3):
+            y, moved = xs.copy(), states.copy()
+            stack.forward(y, moved[:, np.newaxis], np.array([0, tokens], np.intp), Workspace(), threads)
+            assert y.tobytes() == expected.tobytes()
+            assert moved.tobytes() == one_by_one.tobytes()
+
+
+def test_layers_that_do_not_fit_each_other() -> None:
+    with pytest.raises(KernelError, match="Stack: expected layers of one width, state and type, got"):
+        rwkv4.Stack([Case("f32").layer, Case("f32", 1, d_att=32).layer])
+    with pytest.raises(KernelError, match=r"Stack: expected layers of one width, state and type, got \[\]"):
+        rwkv4.Stack([])
+    with pytest.raises(TypeError, match="Cannot convert"):
+        rwkv4.Stack([Case("f32").time_mix])
+
+
 def test_starts_that_are_none() -> None:
     case = Case("f32")
-    xs, states, workspace = case.xs(4), np.array([case.state().data] * 2), Workspace()
+    xs, states, workspace = case.xs(4), np.array([[case.state().data] * 2]), Workspace()
+    stack = rwkv4.Stack([case.layer])
     before = states.copy()
     for starts in ([0, 4], [0, 2, 5], [1, 2, 4], [0, 2, 3, 4]):
-        with pytest.raises(KernelError, match="Layer: expected 3 starts from 0 to 4 for 2 sequences"):
-            case.layer.forward(xs, states, np.array(starts, np.intp), workspace, 1)
+        with pytest.raises(KernelError, match="Stack: expected 3 starts from 0 to 4 for 2 sequences"):
+            stack.forward(xs, states, np.array(starts, np.intp), workspace, 1)
     for starts in ([0, 4, 4], [0, 0, 4]):
-        with pytest.raises(KernelError, match="Layer: expected at least one token in sequence [01], got none"):
-            case.layer.forward(xs, states, np.array(starts, np.intp), workspace, 1)
-    case.layer.forward(xs[:0], states[:0], np.zeros(1, np.intp), workspace, 1)
+        with pytest.raises(KernelError, match="Stack: expected at least one token in sequence [01], got none"):
+            stack.forward(xs, states, np.array(starts, np.intp), workspace, 1)
+    stack.forward(xs[:0], states[:, :0], np.zeros(1, np.intp), workspace, 1)
     assert (states == before).all()
 
 
