@@ -20,9 +20,9 @@ from rwkv_cy.state import State
 
 __all__ = ["CHUNK_TOKENS", "Model", "architecture_of"]
 
-#: Tokens that go through the layers together: enough to use each weight often, few enough that the
-#: activations stay in the cache and memory stays bounded.
-CHUNK_TOKENS = 256
+#: Tokens that go through the layers together: enough to use each weight often, few enough that
+#: memory stays bounded.
+CHUNK_TOKENS = 512
 
 
 def architecture_of(config: Config) -> Architecture:

@@ -151,7 +151,7 @@ def test_rounded_activations_against_the_twin(isa: str, shape: tuple[int, int]) 
 
 @pytest.mark.parametrize("activations", ["f32", "bf16"])
 @pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
-@pytest.mark.parametrize("shape", [(13, 2049), (7, 33), (25, 1088)], ids=str)
+@pytest.mark.parametrize("shape", [(13, 2049), (13, 6500), (7, 33), (25, 1088)], ids=str)
 def test_every_number_of_tokens_gives_the_same_bits(
     isa: str, dtype: str, activations: str, shape: tuple[int, int]
 ) -> None:
@@ -163,7 +163,7 @@ def test_every_number_of_tokens_gives_the_same_bits(
         assert matrix.matmul(x[:tokens], 2).tobytes() == one_by_one[:tokens].tobytes()
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (13, 2049), (7, 33), (129, 64), (300, 97), (513, 768)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), (13, 2049), (13, 6500), (7, 33), (129, 64), (300, 97), (513, 768)], ids=str)
 def test_rounded_activations_and_a_transposed_matrix_same_bits(isa: str, shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(7)
     weights = make(rng, shape, "bf16")

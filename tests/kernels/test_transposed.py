@@ -10,8 +10,10 @@ from rwkv_cy.errors import KernelError
 from rwkv_cy.kernels.matrix import Matrix, Workspace, make_matrix, transposed
 from rwkv_cy.parameters import Parameter
 
-#: (rows, cols): below, at and beside the lanes, the tiles of 128 outputs, the strips of 48 and the panels.
+#: (rows, cols): below, at and beside the lanes, the tiles of 128 outputs, the panels and their blocks, and more columns
+#: than go in one step or are packed at a time.
 SHAPES = [(1, 1), (3, 5), (5, 17), (16, 16), (48, 64), (97, 33), (128, 31), (130, 100), (257, 50), (300, 1000)]
+SHAPES += [(53, 2100), (20, 4100)]
 ZEROS = {"none": 0.0, "half": 0.5, "most": 0.9, "all": 1.0}
 
 

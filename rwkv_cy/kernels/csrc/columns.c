@@ -1,4 +1,4 @@
-/* Products with transposed matrices, shared among threads: a few tokens by their nonzero inputs, many by panels. */
+/* Products with transposed matrices, shared among threads: a few tokens by their nonzero inputs. */
 #include "columns.h"
 
 static ptrdiff_t round_up(ptrdiff_t n, ptrdiff_t unit) { return (n + unit - 1) / unit * unit; }
@@ -39,26 +39,4 @@ void rk_columns(const rk_ops *ops, const rk_matrix *m, const void *x, ptrdiff_t 
         rk_parallel(lanes, grain, threads, lanes_piece, &one);
         ops->add_lanes(m, scratch, (char *)y + (size_t)(t * m->rows) * ops->sumsize);
     }
-}
-
-ptrdiff_t rk_strips(const rk_matrix *m) { return (m->rows + RK_STRIP_ROWS - 1) / RK_STRIP_ROWS; }
-
-size_t rk_strip_bytes(const rk_matrix *m)
-{
-    return (size_t)round_up(RK_STRIP_ROWS * m->cols * (ptrdiff_t)weight_bytes(m), 4096);
-}
-
-void rk_strip_panels(const rk_ops *ops, const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y,
-                     ptrdiff_t strip, char *turned, void *scratch)
-{
-    ptrdiff_t first = strip * RK_STRIP_ROWS;
-    ptrdiff_t rows = m->rows - first < RK_STRIP_ROWS ? m->rows - first : RK_STRIP_ROWS;
-    rk_matrix part = *m;
-    part.data = turned;
-    part.rows = rows;
-    part.transposed = 0;
-    rk_transpose((const char *)m->data + (size_t)first * weight_bytes(m), weight_bytes(m), (size_t)m->cols,
-                 (size_t)rows, (size_t)m->rows, turned, (size_t)m->cols);
-    ops->panels(&part, packed, tokens, (char *)y + (size_t)first * ops->sumsize, m->rows, 0,
-                (rows + ops->panel_rows - 1) / ops->panel_rows, scratch);
 }

@@ -8,6 +8,7 @@
 #define LEAST_BYTES ((ptrdiff_t)16 << 10)
 #define PIECES_A_THREAD 4
 #define FINER 4 /* the last pieces are so much smaller: a thread that takes the last one is not waited for so long */
+#define WHOLE_LINES 8 /* panels, whose rows are whole cache lines of a transposed matrix */
 #define PIECE_ELEMENTS ((ptrdiff_t)16 << 10) /* of activations to pass over */
 #define PIECE_EXPS ((ptrdiff_t)2 << 10)      /* of WKV steps, five exponentials each */
 
@@ -52,15 +53,6 @@ static void panels_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thre
     product *p = context;
     p->ops->panels(p->m, p->packed, p->tokens, p->y, p->m->rows, begin, end,
                    p->scratch + (size_t)thread * p->scratch_stride);
-}
-
-static void strips_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
-{
-    product *p = context;
-    char *scratch = p->scratch + (size_t)thread * p->scratch_stride;
-    for (ptrdiff_t strip = begin; strip < end; strip++)
-        rk_strip_panels(p->ops, p->m, p->packed, p->tokens, p->y, strip, scratch,
-                        scratch + rk_strip_bytes(p->m));
 }
 
 static void quantize_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
@@ -136,14 +128,16 @@ static void quantize_activations(product *p, int threads)
 
 static ptrdiff_t padded_cols(const rk_ops *ops, ptrdiff_t cols) { return round_up(cols, ops->lanes); }
 
-/* Bytes of one thread's scratch: a block of packed panels, the accumulators of all tokens where the columns take
- * several steps, and a strip of a transposed matrix. */
+/* Bytes of one thread's scratch: a block of packed panels, and accumulators that wait: of all tokens, of one group, or
+ * none, if the columns take several runs, several steps, or one. */
 static size_t thread_scratch(const rk_ops *ops, ptrdiff_t tokens, const rk_matrix *m)
 {
-    ptrdiff_t padded = padded_cols(ops, m->cols), step = rk_panel_step(padded, ops->itemsize);
-    ptrdiff_t waiting = step < padded ? round_up(tokens, ops->panel_tokens) * ops->panel_rows * ops->lanes : 0;
-    ptrdiff_t elements = (step * ops->panel_rows + waiting) * rk_block_panels(padded, ops->itemsize);
-    return (size_t)round_up(elements * (ptrdiff_t)ops->itemsize, 4096) + (m->transposed ? rk_strip_bytes(m) : 0);
+    ptrdiff_t padded = padded_cols(ops, m->cols), run = rk_panel_run(padded, ops->itemsize);
+    ptrdiff_t waiting = run < padded                                  ? round_up(tokens, ops->panel_tokens)
+                        : rk_panel_step(padded, ops->itemsize) < run ? ops->panel_tokens
+                                                                      : 0;
+    ptrdiff_t elements = (run + waiting * ops->lanes) * ops->panel_rows * rk_block_panels(padded, ops->itemsize);
+    return (size_t)round_up(elements * (ptrdiff_t)ops->itemsize, 4096);
 }
 
 static size_t packed_bytes(const rk_ops *ops, ptrdiff_t tokens, ptrdiff_t cols)
@@ -185,15 +179,14 @@ static void packed_product(product *p, int threads)
     p->scratch_stride = thread_scratch(ops, p->tokens, m);
     rk_parallel(groups, at_least_one(PIECE_ELEMENTS / at_least_one(m->cols * ops->panel_tokens)), threads, pack_piece,
                 p);
-    if (m->transposed) {
-        rk_parallel(rk_strips(m), 1, threads, strips_piece, p);
-        return;
-    }
-    /* Runs of several blocks: a thread asks for the weights of the block that comes next, and should be who takes it. */
+    /* Runs of whole blocks, where there are enough for all: a thread asks for the weights of the block that comes next,
+     * and should be who takes it. */
     ptrdiff_t work = at_least_one(m->cols * p->tokens * ops->panel_rows);
     ptrdiff_t block = rk_block_panels(padded_cols(ops, m->cols), ops->itemsize);
     ptrdiff_t least = at_least_one((ptrdiff_t)1000000 / work), share = panels / (PIECES_A_THREAD * (ptrdiff_t)threads);
-    rk_parallel(panels, round_up(least > share ? least : share, block), threads, panels_piece, p);
+    ptrdiff_t grain = least > share ? least : share;
+    if (grain > block || m->transposed) grain = round_up(grain, grain > block ? block : WHOLE_LINES);
+    rk_parallel(panels, grain, threads, panels_piece, p);
 }
 
 void rk_matmul(const rk_ops *ops, const rk_product *products, int count, ptrdiff_t tokens, void *scratch, int threads)

@@ -140,8 +140,16 @@ static inline __attribute__((always_inline)) void FN(pack_rows_of)(const rk_matr
 {
     const size_t stride = (size_t)m->cols * FN(weight_bytes)(dtype);
     const char *row = (const char *)m->data + (size_t)first * stride;
-    const ptrdiff_t rows = m->rows - first;
-    for (ptrdiff_t v = 0; v < count; v++) {
+    const ptrdiff_t rows = m->rows - first, end = m->cols / LANES < from + count ? m->cols / LANES : from + count;
+    ptrdiff_t v = 0;
+    /* All rows and all lanes are there: nothing to ask. */
+    for (; rows >= RK_PANEL_ROWS && from + v < end; v++)
+#pragma GCC unroll 6
+        for (ptrdiff_t i = 0; i < RK_PANEL_ROWS; i++) {
+            NVEC value = FN(weights)(row + (size_t)i * stride, dtype, (from + v) * LANES);
+            memcpy(packed + (v * RK_PANEL_ROWS + i) * LANES, &value, sizeof value);
+        }
+    for (; v < count; v++) {
         const ptrdiff_t k = (from + v) * LANES;
         for (ptrdiff_t i = 0; i < RK_PANEL_ROWS; i++) {
             NVEC value = {0};
@@ -170,7 +178,30 @@ static void FN(pack_rows)(const rk_matrix *m, ptrdiff_t first, ptrdiff_t from, p
     }
 }
 
-/* Weights to come, line by line: rows `row`..`rows`, each from column `from` on for `bytes` bytes. */
+/* `panels` of them, one after the other, wherever the matrix has its rows. */
+static void FN(pack_panels)(const rk_matrix *m, ptrdiff_t first, ptrdiff_t panels, ptrdiff_t from, ptrdiff_t count,
+                            NUM *packed)
+{
+    if (!m->transposed) {
+        for (ptrdiff_t p = 0; p < panels; p++)
+            FN(pack_rows)(m, first + p * RK_PANEL_ROWS, from, count, packed + p * count * RK_PANEL_ROWS * LANES);
+        return;
+    }
+    if (sizeof(REAL) == sizeof(float)) {
+        turn_panels(m, sizeof(NUM) < sizeof(REAL), first, panels, from, count, packed);
+        return;
+    }
+    for (ptrdiff_t r = 0; r < panels * RK_PANEL_ROWS; r++) {
+        NUM *out = packed + (r / RK_PANEL_ROWS * count * RK_PANEL_ROWS + r % RK_PANEL_ROWS) * LANES;
+        for (ptrdiff_t k = 0; k < count * LANES; k++) {
+            const ptrdiff_t column = from * LANES + k;
+            out[k / LANES * RK_PANEL_ROWS * LANES + k % LANES] =
+                first + r < m->rows && column < m->cols ? ((const NUM *)m->data)[column * m->rows + first + r] : 0;
+        }
+    }
+}
+
+/* Weights to come, line by line: `rows` runs of `bytes` bytes, `stride` bytes apart. */
 typedef struct {
     const char *row;
     ptrdiff_t stride, rows, bytes, at;
@@ -185,6 +216,10 @@ static FN(ahead) FN(ahead_of)(const rk_matrix *m, ptrdiff_t first, ptrdiff_t row
         const char *group = (const char *)rk_bf12_chunk(m, first / RK_BF12_ROWS * RK_BF12_ROWS, from * LANES);
         return (FN(ahead)){group, rk_bf12_group(m->cols), (rows + RK_BF12_ROWS - 1) / RK_BF12_ROWS,
                            rk_bf12_group(count * LANES), 0};
+    }
+    if (m->transposed) {
+        const ptrdiff_t k = from * LANES, columns = m->cols - k < count * LANES ? m->cols - k : count * LANES;
+        return (FN(ahead)){(const char *)m->data + (k * m->rows + first) * size, m->rows * size, columns, rows * size, 0};
     }
     return (FN(ahead)){(const char *)m->data + (first * m->cols + from * LANES) * size, m->cols * size, rows,
                        count * LANES * size, 0};
@@ -204,18 +239,20 @@ static inline void FN(ask_for)(FN(ahead) *next, ptrdiff_t lines)
     }
 }
 
-/* acc[j][i] += panel row i * token j over `vectors` column vectors. */
+/* acc[j][i] += panel row i * token j over `vectors` column vectors, at least one: a loop that may not run at all makes gcc
+ * write all of acc to memory before it and read it behind it. */
 static inline __attribute__((always_inline)) void FN(tile)(const NUM *w, const NUM *x, ptrdiff_t vectors,
                                                            VEC acc[RK_PANEL_TOKENS][RK_PANEL_ROWS])
 {
-    for (ptrdiff_t v = 0; v < vectors; v++) {
+    ptrdiff_t v = 0;
+    do {
         NVEC xv[RK_PANEL_TOKENS];
         for (int j = 0; j < RK_PANEL_TOKENS; j++) xv[j] = FN(load)(x + (v * RK_PANEL_TOKENS + j) * LANES);
         for (int i = 0; i < RK_PANEL_ROWS; i++) {
             NVEC wv = FN(load)(w + (v * RK_PANEL_ROWS + i) * LANES);
             for (int j = 0; j < RK_PANEL_TOKENS; j++) acc[j][i] = VEC_DOT(wv, xv[j], acc[j][i]);
         }
-    }
+    } while (++v < vectors);
 }
 
 /* A tile over one step along the columns. Its accumulators begin as `from` has them: zeros, or what waited since the
@@ -245,42 +282,50 @@ static void FN(tile_step)(const NUM *w, const NUM *x, ptrdiff_t vectors, const V
         for (ptrdiff_t i = 0; i < RK_PANEL_ROWS && i < rows; i++) y[j * ldy + i] = sums[j * RK_PANEL_ROWS + i];
 }
 
-/* Blocks of panels, one after the other; of each, one step along the columns after the other is packed, and goes with
- * every group of tokens: the group stays in the first-level cache, the packed block in the second. */
+/* Blocks of panels, one after the other; of each, one run of columns after the other is packed, in steps, and goes with
+ * every group of tokens: a step of the group stays in the first-level cache, the packed run in the second. Between
+ * steps the accumulators of a group wait, between runs those of all groups. */
 static void FN(panels)(const rk_matrix *m, const void *packed_tokens, ptrdiff_t tokens, void *y_, ptrdiff_t ldy,
                        ptrdiff_t begin, ptrdiff_t end, void *scratch)
 {
     enum { TILE = RK_PANEL_ROWS * RK_PANEL_TOKENS };
     static const VEC zeros[TILE];
     const ptrdiff_t vectors = (m->cols + LANES - 1) / LANES;
+    const ptrdiff_t run = rk_panel_run(vectors * LANES, sizeof(NUM)) / LANES;
     const ptrdiff_t step = rk_panel_step(vectors * LANES, sizeof(NUM)) / LANES;
     const ptrdiff_t most = rk_block_panels(vectors * LANES, sizeof(NUM));
     const ptrdiff_t groups = (tokens + RK_PANEL_TOKENS - 1) / RK_PANEL_TOKENS;
     REAL *y = y_;
     NUM *w = scratch;
     /* Behind whole vectors: as aligned as the scratch is. */
-    VEC *waiting = (VEC *)(w + most * step * RK_PANEL_ROWS * LANES);
+    VEC *waiting = (VEC *)(w + most * run * RK_PANEL_ROWS * LANES);
 
     for (ptrdiff_t b = begin, block; b < end; b += block) {
         block = end - b < most ? end - b : most;
-        const ptrdiff_t first = b * RK_PANEL_ROWS, rows = block * RK_PANEL_ROWS;
-        for (ptrdiff_t v = 0, count; v < vectors; v += count) {
-            count = vectors - v < step ? vectors - v : step;
-            const int last = v + count == vectors;
-            for (ptrdiff_t p = 0; p < block; p++)
-                FN(pack_rows)(m, first + p * RK_PANEL_ROWS, v, count, w + p * count * RK_PANEL_ROWS * LANES);
+        const ptrdiff_t first = b * RK_PANEL_ROWS, rows = block * RK_PANEL_ROWS, wide = rows * LANES;
+        for (ptrdiff_t v = 0, stop; v < vectors; v = stop) {
+            stop = vectors - v < run ? vectors : v + run;
+            for (ptrdiff_t s = v; s < stop; s += step)
+                FN(pack_panels)(m, first, block, s, stop - s < step ? stop - s : step, w + (s - v) * wide);
             /* What is packed next: the next block, from its first column, or the same rows further on. */
-            FN(ahead) next = last ? FN(ahead_of)(m, first + rows, most * RK_PANEL_ROWS, 0, step)
-                                  : FN(ahead_of)(m, first, rows, v + count, step);
-            const ptrdiff_t lines = next.rows * (next.bytes / 64 + 1) / (groups * block) + 1;
+            FN(ahead) next = stop == vectors ? FN(ahead_of)(m, first + rows, most * RK_PANEL_ROWS, 0, run)
+                                             : FN(ahead_of)(m, first, rows, stop, run);
+            const ptrdiff_t tiles = groups * block * ((stop - v + step - 1) / step);
+            const ptrdiff_t lines = next.rows * (next.bytes / 64 + 1) / tiles + 1;
             for (ptrdiff_t g = 0; g < groups; g++) {
-                const NUM *x = (const NUM *)packed_tokens + (g * vectors + v) * RK_PANEL_TOKENS * LANES;
-                for (ptrdiff_t p = 0; p < block; p++) {
-                    const ptrdiff_t r = first + p * RK_PANEL_ROWS, t = g * RK_PANEL_TOKENS;
-                    VEC *slot = waiting + (g * most + p) * TILE;
-                    FN(ask_for)(&next, lines);
-                    FN(tile_step)(w + p * count * RK_PANEL_ROWS * LANES, x, count, v == 0 ? zeros : slot,
-                                  last ? NULL : slot, (REAL)m->scale, y + t * ldy + r, ldy, m->rows - r, tokens - t);
+                const ptrdiff_t t = g * RK_PANEL_TOKENS;
+                VEC *slots = waiting + (run < vectors ? g * most * TILE : 0);
+                for (ptrdiff_t s = v; s < stop; s += step) {
+                    const ptrdiff_t count = stop - s < step ? stop - s : step;
+                    const NUM *x = (const NUM *)packed_tokens + (g * vectors + s) * RK_PANEL_TOKENS * LANES;
+                    for (ptrdiff_t p = 0; p < block; p++) {
+                        const ptrdiff_t r = first + p * RK_PANEL_ROWS;
+                        VEC *slot = slots + p * TILE;
+                        FN(ask_for)(&next, lines);
+                        FN(tile_step)(w + (s - v) * wide + p * count * RK_PANEL_ROWS * LANES, x, count,
+                                      s == 0 ? zeros : slot, s + count == vectors ? NULL : slot, (REAL)m->scale,
+                                      y + t * ldy + r, ldy, m->rows - r, tokens - t);
+                    }
                 }
             }
         }

@@ -171,21 +171,33 @@ void rk_add(const rk_ops *ops, void *y, const void *x, ptrdiff_t n, int threads)
 void rk_multiply(const rk_ops *ops, void *x, double factor, ptrdiff_t n, int threads);
 
 /* Bytes of a row that one step of `panels` covers at most: a packed panel and a packed group of tokens fit the
- * first-level cache. */
+ * first-level cache. And those that are packed at a time: eight panels of them fit the second-level cache. */
 #define RK_STEP_BYTES 4096
+#define RK_RUN_BYTES 12288
 
-/* Columns of one step where there are `cols`: all, or a multiple of 128, which one chunk of packed bfloat16 has. */
-static inline ptrdiff_t rk_panel_step(ptrdiff_t cols, size_t itemsize)
+/* Columns of one part where there are `cols`: all, or a multiple of 128, which one chunk of packed bfloat16 has. */
+static inline ptrdiff_t rk_even_part(ptrdiff_t cols, size_t itemsize, ptrdiff_t bytes)
 {
-    const ptrdiff_t most = RK_STEP_BYTES / (ptrdiff_t)itemsize, steps = (cols + most - 1) / most;
-    return steps == 1 ? cols : ((cols + steps - 1) / steps + 127) / 128 * 128;
+    const ptrdiff_t most = bytes / (ptrdiff_t)itemsize, parts = (cols + most - 1) / most;
+    return parts <= 1 ? cols : ((cols + parts - 1) / parts + 127) / 128 * 128;
 }
 
-/* Panels that are packed together. Where columns take several steps, the packed tokens have left the second-level
- * cache before they are needed again: more panels at a time ask for them less often. */
+/* Columns that are packed at a time, and those of a step. */
+static inline ptrdiff_t rk_panel_run(ptrdiff_t cols, size_t itemsize)
+{
+    return rk_even_part(cols, itemsize, RK_RUN_BYTES);
+}
+
+static inline ptrdiff_t rk_panel_step(ptrdiff_t cols, size_t itemsize)
+{
+    return rk_even_part(rk_panel_run(cols, itemsize), itemsize, RK_STEP_BYTES);
+}
+
+/* Panels that are packed together. The packed tokens may have left the second-level cache before they are needed again:
+ * more panels at a time ask for them less often, and write longer pieces of the result. */
 static inline ptrdiff_t rk_block_panels(ptrdiff_t cols, size_t itemsize)
 {
-    return rk_panel_step(cols, itemsize) < cols ? 8 : 2;
+    return 2 * rk_panel_run(cols, itemsize) * (ptrdiff_t)itemsize <= RK_RUN_BYTES ? 16 : 8;
 }
 
 /* Fewer tokens than this are multiplied row by row, without packing. */

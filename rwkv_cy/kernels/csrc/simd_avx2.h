@@ -67,3 +67,7 @@ static inline __attribute__((always_inline)) void rk_sums_f32(const rk_vf32 *v, 
     }
     for (; i < n; i++) sums[i] = rk_sum_f32(v[i]);
 }
+
+/* The items of two vectors in turns: of their first halves, and of their second ones. */
+#define RK_ZIP_LOW(a, b) RK_PICK(rk_vu32, a, b, 0, 8, 1, 9, 2, 10, 3, 11)
+#define RK_ZIP_HIGH(a, b) RK_PICK(rk_vu32, a, b, 4, 12, 5, 13, 6, 14, 7, 15)

@@ -82,3 +82,7 @@ static inline __attribute__((always_inline)) void rk_sums_f32(const rk_vf32 *v, 
     }
     for (; i < n; i++) sums[i] = rk_sum_f32(v[i]);
 }
+
+/* The items of two vectors in turns: of their first halves, and of their second ones. */
+#define RK_ZIP_LOW(a, b) RK_PICK(rk_vu32, a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
+#define RK_ZIP_HIGH(a, b) RK_PICK(rk_vu32, a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)

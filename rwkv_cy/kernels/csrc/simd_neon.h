@@ -50,3 +50,7 @@ static inline __attribute__((always_inline)) void rk_sums_f32(const rk_vf32 *v, 
         vst1q_f32(sums + i, vpaddq_f32(rk_join_halves(v[i], v[i + 1]), rk_join_halves(v[i + 2], v[i + 3])));
     for (; i < n; i++) sums[i] = rk_sum_f32(v[i]);
 }
+
+/* The items of two vectors in turns: of their first halves, and of their second ones. */
+#define RK_ZIP_LOW(a, b) RK_PICK(rk_vu32, a, b, 0, 4, 1, 5)
+#define RK_ZIP_HIGH(a, b) RK_PICK(rk_vu32, a, b, 2, 6, 3, 7)

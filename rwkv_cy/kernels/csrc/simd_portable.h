@@ -42,3 +42,7 @@ static inline void rk_sums_f32(const rk_vf32 *v, int n, float *sums)
 {
     for (int i = 0; i < n; i++) sums[i] = rk_sum_f32(v[i]);
 }
+
+/* The items of two vectors in turns: of their first halves, and of their second ones. */
+#define RK_ZIP_LOW(a, b) RK_PICK(rk_vu32, a, b, 0, 4, 1, 5)
+#define RK_ZIP_HIGH(a, b) RK_PICK(rk_vu32, a, b, 2, 6, 3, 7)

@@ -6,6 +6,7 @@
 #define RK_STR(a) RK_STR2(a)
 
 #include "exp.h"
+#include "pick.h"
 
 /* In float64, which is for checking, each vector is summed on its own. */
 static inline void rk_sums_f64(const rk_vf64 *v, int n, double *sums)
@@ -17,6 +18,8 @@ static inline void rk_sums_f64(const rk_vf64 *v, int n, double *sums)
 static void bf12_rows(const rk_matrix *m, const float *x, ptrdiff_t tokens, float *y, ptrdiff_t ldy, ptrdiff_t begin,
                       ptrdiff_t end);
 static void bf12_pack_rows(const rk_matrix *m, ptrdiff_t first, ptrdiff_t begin, ptrdiff_t end, float *packed);
+static void turn_panels(const rk_matrix *m, int pairs, ptrdiff_t first, ptrdiff_t panels, ptrdiff_t from,
+                        ptrdiff_t count, void *packed);
 
 #define RK_IS_F32 1
 #define REAL float
@@ -110,6 +113,7 @@ static const rk_ops ops_bf16 = {
 #include "layer_body.h"
 
 #include "bf12_body.h"
+#include "turn_body.h"
 
 #define QT_f32 quantize_tokens
 #define QG_f32 groups
