@@ -13,7 +13,7 @@ __all__ = ["ended_by_signals"]
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
-#: How often a signal that waits for the end of an import looks whether that has come.
+#: How often a signal that waits looks whether it can be raised.
 _LOOK_SECONDS = 0.01
 
 
@@ -25,7 +25,8 @@ def ended_by_signals() -> Iterator[None]:
     conversion would leave its temporary file behind.
 
     What is raised in the middle of an import can be lost: a compiled module catches it, or says ImportError in its
-    place. A signal that comes there waits for the end of the import; another one after it does not.
+    place. A signal that comes there waits for the end of the import; another one after it does not. And what is raised
+    in a destructor or a weak reference's callback, which may run anywhere, goes no further: it is raised again.
 
     A signal that is ignored (``nohup``) or handled by somebody else stays so, and outside of the main thread nothing
     is changed.
@@ -38,9 +39,11 @@ def ended_by_signals() -> Iterator[None]:
     ending = _Ending(can_wait=signal.SIGALRM in ours)
     for number in reversed(ours):
         signal.signal(number, ending.look if number == signal.SIGALRM else ending.end)
+    hook, sys.unraisablehook = sys.unraisablehook, ending.hear
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         for number, handler in ours.items():
             if number == signal.SIGALRM:  # the last one, when no other can set the timer any more
                 signal.setitimer(signal.ITIMER_REAL, 0)
@@ -49,11 +52,13 @@ def ended_by_signals() -> Iterator[None]:
 
 
 class _Ending:
-    """What becomes of a signal: it is raised, or waits for the end of an import."""
+    """What becomes of a signal: it is raised, or waits until it can be."""
 
     def __init__(self, *, can_wait: bool) -> None:
         self._can_wait = can_wait
         self._waiting: int | None = None
+        self._raised: tuple[int, BaseException] | None = None
+        self._hook = sys.unraisablehook
         # The command itself may have been called by a module that is being imported.
         self._imports = _count_imports(sys._getframe())
 
@@ -62,7 +67,7 @@ class _Ending:
         wait = self._can_wait and self._waiting is None and self._is_importing(frame)
         self._waiting = number
         if wait:
-            signal.setitimer(signal.ITIMER_REAL, _LOOK_SECONDS, _LOOK_SECONDS)
+            self._look_soon()
         else:
             self.raise_waiting()
 
@@ -72,11 +77,25 @@ class _Ending:
             signal.setitimer(signal.ITIMER_REAL, 0)
             self.raise_waiting()
 
+    def hear(self, unraisable: sys.UnraisableHookArgs) -> None:
+        """Handle what Python tells of and then forgets; what a signal raised waits to be raised again."""
+        if self._raised is None or unraisable.exc_value is not self._raised[1]:
+            self._hook(unraisable)
+            return
+        self._waiting = self._raised[0]
+        self._look_soon()
+
     def raise_waiting(self) -> None:
         """Raise what the signal that waits asks for; nothing if there is none."""
         number, self._waiting = self._waiting, None
         if number is not None:
-            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
+            error = KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
+            self._raised = number, error
+            raise error
+
+    def _look_soon(self) -> None:
+        if self._can_wait:
+            signal.setitimer(signal.ITIMER_REAL, _LOOK_SECONDS, _LOOK_SECONDS)
 
     def _is_importing(self, frame: FrameType | None) -> bool:
         return _count_imports(frame) > self._imports

@@ -81,6 +81,31 @@ def test_it_is_raised_at_the_end_of_the_block_at_the_latest(number: int, import_
         import_raising(number)
 
 
+@pytest.mark.parametrize("number", ENDING)
+def test_one_that_a_destructor_swallows_is_raised_again(number: int) -> None:
+    class Swallowing:
+        def __del__(self) -> None:
+            signal.raise_signal(number)
+
+    hook = sys.unraisablehook
+    with pytest.raises(ENDING[number]) as raised, ended_by_signals():
+        Swallowing()
+    assert number == signal.SIGINT or raised.value.code == 128 + number
+    assert sys.unraisablehook is hook
+
+
+def test_what_others_cannot_raise_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Failing:
+        def __del__(self) -> None:
+            raise ValueError("of a destructor")
+
+    told: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: told.append(str(unraisable.exc_value)))
+    with ended_by_signals():
+        Failing()
+    assert told == ["of a destructor"]
+
+
 def test_the_second_one_does_not_wait(import_raising: Import) -> None:
     with ended_by_signals():
         assert import_raising(signal.SIGINT, signal.SIGINT)
