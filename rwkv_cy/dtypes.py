@@ -22,6 +22,7 @@ __all__ = [
     "StorageType",
     "array_dtype",
     "bf16_to_f32",
+    "check_activations",
     "f32_to_bf16",
     "max_escapes",
     "packed_nbytes",
@@ -120,6 +121,12 @@ def max_escapes(shape: tuple[int, ...]) -> int:
 def array_dtype(name: str) -> np.dtype[Any]:
     """Return the NumPy type of the arrays that hold the type called `name`, those of matrices included."""
     return np.dtype(np.uint8) if name in MATRIX_TYPES else storage_type(name).array_dtype
+
+
+def check_activations(name: str) -> None:
+    """Raise ConfigError unless `name` is one of ACTIVATION_TYPES."""
+    if name not in ACTIVATION_TYPES:
+        raise ConfigError(f"activations: expected {' or '.join(ACTIVATION_TYPES)}, got {name!r}")
 
 
 def storage_type(name: str) -> StorageType:

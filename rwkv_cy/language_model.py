@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from rwkv_cy.architectures import check_parameters
 from rwkv_cy.config import Config
-from rwkv_cy.dtypes import widen
+from rwkv_cy.dtypes import check_activations, widen
 from rwkv_cy.errors import ConfigError, NumericalError, StateError, TokenError
 from rwkv_cy.kernels.finite import all_finite
 from rwkv_cy.kernels.matrix import make_matrix
@@ -421,6 +421,7 @@ def load(
     ConfigError
         If `dtype`, `memory` or `activations` is none of these.
     """
+    check_activations(activations)  # before anything is read
     return LanguageModel._of(
         load_parameters(path, dtype=dtype, memory=memory, tokenizer=tokenizer, rescale_layer=rescale_layer), activations
     )

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from rwkv_cy.architectures import ARCHITECTURES, Architecture
 from rwkv_cy.config import Config
-from rwkv_cy.dtypes import ACTIVATION_TYPES
+from rwkv_cy.dtypes import check_activations
 from rwkv_cy.errors import ConfigError, StateError
 from rwkv_cy.kernels.matrix import Workspace
 from rwkv_cy.layer import Layer, activations
@@ -82,8 +82,7 @@ class Model:
         activations: str = "f32",
     ) -> None:
         architecture = architecture_of(config)
-        if activations not in ACTIVATION_TYPES:
-            raise ConfigError(f"activations: expected {' or '.join(ACTIVATION_TYPES)}, got {activations!r}")
+        check_activations(activations)
         self.config = config
         self.fingerprint = fingerprint
         self.layers = tuple(

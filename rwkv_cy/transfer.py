@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from rwkv_cy.blocks import BLOCK_SIZE, NonFinite, count_nonfinite, number_type
 from rwkv_cy.dtypes import GROUP_ROWS, MATRIX_TYPES, PACKED, QUANTIZED_TYPES, array_dtype, storage_type, to_storage
+from rwkv_cy.errors import SpecError
 from rwkv_cy.groups import group_bytes, pack_rows, read_numbers, read_rows, rows_at_once
 from rwkv_cy.jobs import run_jobs
 from rwkv_cy.orientation import TurnedReader, read_matrix_rows
@@ -120,8 +121,9 @@ class Transfer:
             self._stream = PackedStream(
                 self._source, info, self._packings[info.name], lambda block: self._count(info, block, number_type(info))
             )
-        if self._stream is not None:
-            self._stream.fill(result)
+        if self._stream is None or self._stream.info.name != info.name:
+            raise SpecError(f"{info.name}: expected its packed bytes to be asked for from the first on, got {start}")
+        self._stream.fill(result)
 
     def _count(self, info: TensorInfo, block: npt.NDArray[Any], dtype: str) -> NonFinite:
         """Count what is not a number in a block of the source."""

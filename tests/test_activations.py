@@ -33,3 +33,5 @@ def test_activations_in_bf16(tmp_path: Path, demo_checkpoint: Path) -> None:
 def test_activations_that_there_are_not(demo_checkpoint: Path) -> None:
     with pytest.raises(ConfigError, match="activations: expected f32 or bf16, got 'f16'"):
         load(demo_checkpoint, activations="f16")
+    with pytest.raises(ConfigError, match="activations: expected f32 or bf16, got 'f16'"):
+        load(demo_checkpoint.with_name("is not looked for"), activations="f16")

@@ -305,7 +305,7 @@ def test_a_batch_of_nothing(demo: LanguageModel) -> None:
 
 def test_a_batch_that_is_refused_changes_nothing(demo: LanguageModel) -> None:
     states = [demo.initial_state(), demo.initial_state()]
-    with pytest.raises(TokenError, match=r"sequence 1: tokens\[1\]: expected 0 to 255, got 300"):
+    with pytest.raises(TokenError, match=r"sequence 1: tokens\[1\]: expected an id from 0 to 255, got 300"):
         demo.forward_batch([[1], [2, 300]], states, in_place=True)
     with pytest.raises(TokenError, match="sequence 0: tokens: expected an integer or at least one"):
         demo.forward_batch([[], [1]])
@@ -329,9 +329,9 @@ def test_a_batch_that_is_refused_changes_nothing(demo: LanguageModel) -> None:
 @pytest.mark.parametrize(
     ("tokens", "message"),
     [
-        (-1, r"tokens\[0\]: expected 0 to 255, got -1"),
-        ([1, 2, 256], r"tokens\[2\]: expected 0 to 255, got 256"),
-        ([2**63], r"tokens\[0\]: expected 0 to 255, got 9223372036854775808"),
+        (-1, r"tokens\[0\]: expected an id from 0 to 255, got -1"),
+        ([1, 2, 256], r"tokens\[2\]: expected an id from 0 to 255, got 256"),
+        ([2**63], r"tokens\[0\]: expected an id from 0 to 255, got 9223372036854775808"),
         ([2**70], "tokens: expected integers, got object"),
         ([], r"expected an integer or at least one in a flat sequence, got shape \(0,\)"),
         ([[1, 2]], r"flat sequence, got shape \(1, 2\)"),

@@ -14,9 +14,10 @@ from rwkv_cy import load
 from rwkv_cy.architectures import ARCHITECTURES
 from rwkv_cy.blocks import number_type, read_blocks
 from rwkv_cy.config import Config
+from rwkv_cy.conversion_plan import planned_info
 from rwkv_cy.convert import convert, plan_conversion
 from rwkv_cy.dtypes import array_dtype, f32_to_bf16, packed_nbytes
-from rwkv_cy.errors import FormatError, StorageError
+from rwkv_cy.errors import FormatError, SpecError, StorageError
 from rwkv_cy.fingerprint import fingerprint
 from rwkv_cy.inspect import inspect_file
 from rwkv_cy.kernels.bf12 import group_nbytes
@@ -26,6 +27,7 @@ from rwkv_cy.sources import ArraySource, open_source
 from rwkv_cy.storage import open_model
 from rwkv_cy.storage.schema import MODEL_KIND
 from rwkv_cy.storage.sealed import SealedFile
+from rwkv_cy.transfer import Transfer
 from rwkv_cy.unpacking import check_packed
 from rwkv_cy.verify import verify_file
 from storage.small import forge
@@ -288,3 +290,16 @@ def test_dtypes_of_a_float32_source(tmp_path: Path) -> None:
     report = convert(write_safetensors(tmp_path / "s", small_parameters()), tmp_path / "m", dtype="bf12")
     found = {tensor.role: tensor.dtype for tensor in report.plan.tensors}
     assert found == {"matrix": "bf16", "embedding": "bf16", "vector": "f32"}
+
+
+def test_bytes_of_a_packed_matrix_come_in_their_order(source: Path, tmp_path: Path) -> None:
+    plan = plan_conversion(source, tmp_path / "m.h5", dtype="bf12")
+    tensors = {tensor.name: tensor for tensor in plan.tensors}
+    packings = {tensor.name: tensor.packing for tensor in plan.tensors if tensor.packing is not None}
+    with open_source(source) as opened:
+        transfer = Transfer(opened, plan.nbytes, None, packings)
+        name = next(iter(packings))
+        target = planned_info(opened.info(name), tensors[name])
+        with pytest.raises(SpecError, match=f"{name}: expected its packed bytes to be asked for from the first on"):
+            transfer.read(target, 64, 64)
+        assert transfer.read(target, 0, 64).any()

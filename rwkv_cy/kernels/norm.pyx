@@ -17,8 +17,10 @@ def layer_norm(const floating[:, ::1] x, const floating[::1] weight, const float
     Raises
     ------
     KernelError
-        If the widths differ or are 0.
+        If the widths differ or are 0, or `num_threads` is below 1.
     """
+    if num_threads < 1:
+        raise KernelError(f"layer_norm: expected at least one thread, got {num_threads}")
     if not x.shape[1] == weight.shape[0] == bias.shape[0] or x.shape[1] == 0:
         raise KernelError(
             f"layer_norm: expected x, weight and bias of one width, got {x.shape[1]}, {weight.shape[0]}, "

@@ -115,7 +115,8 @@ class Replacement:
         Raises
         ------
         StorageError
-            If the target exists by now and may not be replaced, or the file cannot be written out.
+            If the target exists by now and may not be replaced, or the file cannot be written out; and if the folder
+            cannot, when the file is in its place already.
         """
         try:
             os.fsync(self.descriptor)
@@ -123,9 +124,15 @@ class Replacement:
                 self.path.replace(self.target)
             else:
                 self._put_where_nothing_is()
-            self._sync_folder()
         except OSError as error:
             raise self.error(error, "finish writing") from error
+        try:
+            self._sync_folder()
+        except OSError as error:
+            raise StorageError(
+                f"{self.name}: written whole, but its folder {self.target.parent} could not be written out: "
+                f"{error.strerror}; the file may be missing after a loss of power"
+            ) from error
 
     def __enter__(self) -> Replacement:
         return self

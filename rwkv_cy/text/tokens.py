@@ -62,5 +62,5 @@ def check_token_array(tokens: Any, vocab_size: int) -> npt.NDArray[np.int64]:
     wrong = (ids < 0) | (ids >= vocab_size)
     if wrong.any():
         at = int(wrong.argmax())
-        raise TokenError(f"tokens[{at}]: expected 0 to {vocab_size - 1}, got {ids[at]}")
+        raise TokenError(f"tokens[{at}]: expected an id from 0 to {vocab_size - 1}, got {ids[at]}")
     return ids.astype(np.int64, copy=False)

@@ -40,3 +40,8 @@ def test_widths_must_agree() -> None:
         layer_norm(np.ones((2, 4)), np.ones(3), np.ones(4), 1e-5)
     with pytest.raises(KernelError, match="of one width, got 0, 0, 0"):
         layer_norm(np.ones((2, 0)), np.ones(0), np.ones(0), 1e-5)
+
+
+def test_a_thread_at_least() -> None:
+    with pytest.raises(KernelError, match="layer_norm: expected at least one thread, got 0"):
+        layer_norm(np.ones((2, 4)), np.ones(4), np.ones(4), 1e-5, 0)
