@@ -4,9 +4,10 @@
 #include "quant.h"
 
 /* A piece of work should take some microseconds, or waking a thread costs more than it brings. */
-#define MOST_BYTES ((ptrdiff_t)256 << 10)   /* of weights to read */
+#define MOST_BYTES ((ptrdiff_t)1 << 20)   /* of weights to read */
 #define LEAST_BYTES ((ptrdiff_t)16 << 10)
 #define PIECES_A_THREAD 4
+#define STREAMED_PIECES 2 /* where weights are read once: longer runs, whose ends cost the CPU's reading ahead */
 #define FINER 4 /* the last pieces are so much smaller: a thread that takes the last one is not waited for so long */
 #define WHOLE_LINES 8 /* panels, whose rows are whole cache lines of a transposed matrix */
 #define PIECE_ELEMENTS ((ptrdiff_t)16 << 10) /* of activations to pass over */
@@ -103,7 +104,7 @@ static void run_streamed(streamed *s, int count, int threads)
         unit_bytes[i] = at_least_one(unit_bytes[i] * (p->tokens < 16 ? 1 : p->tokens / 8));
         total += s->units[i] * unit_bytes[i];
     }
-    ptrdiff_t piece_bytes = total / (PIECES_A_THREAD * (ptrdiff_t)threads);
+    ptrdiff_t piece_bytes = total / (STREAMED_PIECES * (ptrdiff_t)threads);
     piece_bytes = piece_bytes < LEAST_BYTES ? LEAST_BYTES : piece_bytes > MOST_BYTES ? MOST_BYTES : piece_bytes;
     for (int i = 0; i < count; i++) {
         /* `rows` takes four rows together. */
