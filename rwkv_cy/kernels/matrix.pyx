@@ -199,9 +199,9 @@ cdef class Matrix:
     shape : tuple of int, optional
         (rows, cols) of a quantized or packed matrix.
     transposed : bool, default False
-        The array is (cols, rows). Products have the same bits, and inputs that are zero cost nothing for one token
-        to three: their weights are not read, so that a NaN or an infinity among them is not seen. Not for quantized
-        or packed matrices.
+        The array is (cols, rows). Products have the same bits, and where tokens are few, inputs that are zero for
+        all of them (four at a time) cost nothing: their weights are not read, so that a NaN or an infinity among
+        them is not seen. Not for quantized or packed matrices.
     activations : {"f32", "bf16"}, default "f32"
         ``"bf16"`` rounds what a bf16 matrix is multiplied with to bf16 first, nearest even. Others, bf12 too,
         ignore it.

@@ -6,6 +6,7 @@ from rwkv_cy.dtypes import widen
 from rwkv_cy.errors import KernelError
 from rwkv_cy.kernels.matrix import make_matrix
 
+from cpython.exc cimport PyErr_CheckSignals
 from cython cimport floating
 from libc.string cimport memcpy
 
@@ -392,6 +393,8 @@ cdef class Stack:
         workspace.ensure(table + scratch)
         cdef Segment *segments = <Segment *>workspace.start
         for i in range(layers):
+            # Many tokens take seconds: Ctrl-C does not wait for all layers.
+            PyErr_CheckSignals()
             layer = self._layers[i]
             for j in range(count):
                 layer.place(<char *>&states[i, j, 0], starts[j], starts[j + 1], &segments[j], &segments[count + j])

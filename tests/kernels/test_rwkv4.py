@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import numpy as np
 import pytest
 
@@ -301,3 +303,26 @@ def test_no_tokens() -> None:
     assert case.time_mix.forward(np.empty((0, 20), np.float32), *(state[name] for name in FIELDS[1:])).shape == (0, 20)
     assert case.channel_mix.forward(np.empty((0, 20), np.float32), state["ffn_xx"]).shape == (0, 20)
     assert (state.data == before).all()
+
+
+def test_a_signal_does_not_wait_for_all_layers() -> None:
+    class HandledError(Exception):
+        pass
+
+    def handle(number: int, frame: object) -> None:
+        raise HandledError
+
+    case = Case("f32")
+    layers, xs, starts, workspace = 10_000, case.xs(50), np.array([0, 50], np.intp), Workspace()
+    stack = rwkv4.Stack([case.layer] * layers)
+    states = np.repeat(case.state().data[np.newaxis, np.newaxis], layers, axis=0)
+    untouched = states[-1].copy()
+    before = signal.signal(signal.SIGALRM, handle)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        with pytest.raises(HandledError):
+            stack.forward(xs, states, starts, workspace, 1)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert states[-1].tobytes() == untouched.tobytes()
