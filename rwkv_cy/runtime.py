@@ -184,7 +184,7 @@ def _cgroup_memory(folder: Path) -> int:
         name, _, value = line.partition(" ")
         if name == "inactive_file":
             used -= int(value)
-    return used
+    return max(0, used)  # the two files are not of the same moment
 
 
 def process_memory(status: Path = Path("/proc/self/status")) -> tuple[int, int] | None:

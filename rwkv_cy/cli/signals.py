@@ -48,6 +48,7 @@ def ended_by_signals() -> Iterator[None]:
             if number == signal.SIGALRM:  # the last one, when no other can set the timer any more
                 signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(number, handler)
+        ending.forget()
     ending.raise_waiting()
 
 
@@ -92,6 +93,10 @@ class _Ending:
             error = KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
             self._raised = number, error
             raise error
+
+    def forget(self) -> None:
+        """Let go of what was raised: its traceback holds every frame, and with them a model."""
+        self._raised = None
 
     def _look_soon(self) -> None:
         if self._can_wait:

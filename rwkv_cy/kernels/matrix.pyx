@@ -281,7 +281,7 @@ cdef class Matrix:
         -------
         numpy.ndarray
             Shape (tokens, rows): ``scale * x @ matrix.T``. Each row is the same, to the last bit, however
-            many tokens are multiplied at once.
+            many tokens are multiplied at once, if the weights are finite.
 
         Raises
         ------

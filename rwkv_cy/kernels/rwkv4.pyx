@@ -331,7 +331,10 @@ cdef class Stack:
         cdef Layer layer
         self._layers = tuple(layers)
         widths = set()
-        for layer in self._layers:
+        for item in self._layers:
+            if not isinstance(item, Layer):
+                raise KernelError(f"Stack: expected layers, got {type(item).__name__}")
+            layer = item
             widths.add((layer.d_model, layer.state_size, layer.itemsize))
         if len(widths) != 1:
             raise KernelError(f"Stack: expected layers of one width, state and type, got {sorted(widths)}")

@@ -277,7 +277,9 @@ def test_layers_that_do_not_fit_each_other() -> None:
         rwkv4.Stack([Case("f32").layer, Case("f32", 1, d_att=32).layer])
     with pytest.raises(KernelError, match=r"Stack: expected layers of one width, state and type, got \[\]"):
         rwkv4.Stack([])
-    with pytest.raises(TypeError, match="Cannot convert"):
+    with pytest.raises(KernelError, match="Stack: expected layers, got NoneType"):
+        rwkv4.Stack([None])
+    with pytest.raises(KernelError, match="Stack: expected layers, got TimeMix"):
         rwkv4.Stack([Case("f32").time_mix])
 
 

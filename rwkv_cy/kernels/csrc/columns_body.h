@@ -1,12 +1,12 @@
 /* Products of one to RK_COLUMN_TOKENS tokens with a transposed matrix, for one type of activations and one instruction
  * set.
  *
- * An input that is zero for all of them costs nothing: its column is not read. The sum is that of matrix_body.h, bit for bit: for
- * each output, lane l accumulates the columns l, l + LANES, l + 2 LANES, ... one after the other, and the lanes are
- * added in the same tree. Here each lane has a row of sums, one for every output, and the threads share the lanes: whole
- * columns are read, in one piece each. What a zero input would have added to a sum of finite numbers is a zero, which
- * changes nothing but the sign of a zero; so that this cannot be seen either, sums that are zero are positive
- * everywhere (rk_sum_*, and below). */
+ * An input that is zero for all of them costs nothing: its column is not read. The sum is that of matrix_body.h, bit
+ * for bit: for each output, lane l accumulates the columns l, l + LANES, l + 2 LANES, ... one after the other, and the
+ * lanes are added in the same tree. Here each lane has a row of sums, one for every output, and the threads share the
+ * lanes: whole columns are read, in one piece each. What a zero input would have added to a sum of finite numbers is a
+ * zero, which changes nothing but the sign of a zero; so that this cannot be seen either, sums that are zero are
+ * positive everywhere (rk_sum_*, and below). */
 
 #define LANES ((ptrdiff_t)(sizeof(VEC) / sizeof(REAL)))
 #define FN(name) RK_CAT(name, SUFFIX)

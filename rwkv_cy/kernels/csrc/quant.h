@@ -31,7 +31,7 @@ static inline ptrdiff_t rk_q_blocks(int dtype, ptrdiff_t cols)
 }
 
 /* Activations: x = q * step, q from -127 to 127. Tokens are laid out together, as many as one step of `groups` takes,
- * and those that are left over one by one. A block of `n` tokens is n times rk_x_bytes():
+ * and those that are left over by fours, twos and ones. A block of `n` tokens is n times rk_x_bytes():
  *
  *   float step[n], float sum[n] (step * total), int32 total[n] (of the integers), four bytes of nothing [n],
  *   then for each four columns the n tokens one after the other, four integers each */
