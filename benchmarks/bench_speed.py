@@ -32,7 +32,7 @@ from rwkv_cy.runtime import MEMORY_KINDS, MemoryKind
 from rwkv_cy.sources import open_source
 
 _DECODED = 16
-#: Threads of OpenBLAS and OpenMP spin for so long after their work, and hold up who reads next.
+#: Threads of OpenBLAS and OpenMP spin for so long after their work, and hold up who comes next.
 _SETTLE_SECONDS = 0.5
 _LONGEST_PROMPT = 1 << 16
 #: All contenders get the same tokens: those that a text begins with matter to nobody's speed.
@@ -101,11 +101,13 @@ def measure(
                 one.seconds.setdefault("decode", []).append(median([taken for _, taken in pairs]))
                 one.read.append(median([read for read, _ in pairs]))
                 one.share.append(median([read / taken for read, taken in pairs]))
+                _settle(row)
             for count in prompts:
                 most_flops = max(most_flops, flops())
                 for row, worker in workers.items():
                     seconds = worker.seconds(_TOKENS[:count], keep_state=False)
                     found[row].seconds.setdefault(f"prefill {count}", []).append(seconds / count)
+                    _settle(row)
     exact = next(values for row, values in logits.items() if (row.label, row.dtype) == _YARDSTICK)
     scale = float(np.sqrt(np.mean(exact**2)))
     for row, own in logits.items():
@@ -145,6 +147,12 @@ def _pairs(row: Row, worker: Worker, stream: Stream, threads: int) -> list[tuple
     time.sleep(_SETTLE_SECONDS)
     read = median([_reading(stream, threads) for _ in range(5)])
     return [(read, worker.seconds([token], keep_state=True)) for token in _TOKENS[:_DECODED]]
+
+
+def _settle(row: Row) -> None:
+    """Wait until the threads of a contender sleep, which would hold up the next one."""
+    if row.contender not in _OURS.values():
+        time.sleep(_SETTLE_SECONDS)
 
 
 def _reading(stream: Stream, threads: int) -> float:
