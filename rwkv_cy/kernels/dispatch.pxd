@@ -27,10 +27,33 @@ cdef extern from "rk.h" nogil:
         Py_ssize_t bytes
         uint64_t sum
 
+    ctypedef struct rk_sequence:
+        Py_ssize_t begin
+        Py_ssize_t end
+        void *xx
+        void *aa
+        void *bb
+        void *pp
+
+    ctypedef struct rk_tokens:
+        Py_ssize_t count
+        const rk_sequence *sequences
+        Py_ssize_t sequence_count
+
+    enum:
+        RK_NOTHING
+        RK_RELU_SQUARED
+        RK_ADD
+        RK_ADD_GATED
+
     ctypedef struct rk_product:
         const rk_matrix *m
         const void *x
+        const void *mix
         void *y
+        int then
+        const void *gate
+        void *into
 
     ctypedef struct rk_ops:
         Py_ssize_t lanes
@@ -49,17 +72,10 @@ cdef void bf12_unpack(const unsigned char *table, const unsigned char *chunks, P
 cdef void transpose(const void *array, size_t itemsize, size_t rows, size_t cols, size_t stride, size_t out_stride,
                     void *out) noexcept nogil
 cdef size_t matmul_scratch(const rk_ops *ops, const rk_matrix *m, Py_ssize_t tokens, int num_threads) noexcept nogil
-cdef void matmul(const rk_ops *ops, const rk_product *products, int count, Py_ssize_t tokens,
+cdef void matmul(const rk_ops *ops, const rk_product *products, int count, const rk_tokens *all,
                  void *scratch, int num_threads) noexcept nogil
 cdef void layer_norm(const rk_ops *ops, const void *x, const void *weight, const void *bias, double eps,
                      Py_ssize_t tokens, Py_ssize_t width, int num_threads, void *y) noexcept nogil
-cdef void token_shift(const rk_ops *ops, const void *x, const void *last, const void *mix, Py_ssize_t tokens,
-                      Py_ssize_t width, int num_threads, void *y) noexcept nogil
 cdef void wkv4(const rk_ops *ops, const void *w, const void *u, const void *k, const void *v, const void *r,
-               Py_ssize_t tokens, Py_ssize_t width, int num_threads, void *aa, void *bb, void *pp,
-               void *y) noexcept nogil
-cdef void relu_squared(const rk_ops *ops, Py_ssize_t n, int num_threads, void *x) noexcept nogil
-cdef void add_gated(const rk_ops *ops, const void *gate, const void *x, Py_ssize_t n, int num_threads,
-                    void *y) noexcept nogil
-cdef void add(const rk_ops *ops, const void *x, Py_ssize_t n, int num_threads, void *y) noexcept nogil
+               const rk_tokens *all, Py_ssize_t width, int num_threads, void *y) noexcept nogil
 cdef void multiply(const rk_ops *ops, double factor, Py_ssize_t n, int num_threads, void *x) noexcept nogil

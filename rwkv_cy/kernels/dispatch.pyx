@@ -23,15 +23,11 @@ cdef extern from "rk.h" nogil:
     void rk_bf12_unpack(const unsigned char *, const unsigned char *, Py_ssize_t, Py_ssize_t, unsigned short *)
     void rk_transpose(const void *, size_t, size_t, size_t, size_t, void *, size_t)
     size_t rk_matmul_scratch(const rk_ops *, const rk_matrix *, Py_ssize_t, int)
-    void rk_matmul(const rk_ops *, const rk_product *, int, Py_ssize_t, void *, int)
+    void rk_matmul(const rk_ops *, const rk_product *, int, const rk_tokens *, void *, int)
     void rk_layer_norm(const rk_ops *, const void *, const void *, const void *, double, Py_ssize_t, Py_ssize_t,
                        void *, int)
-    void rk_token_shift(const rk_ops *, const void *, const void *, const void *, Py_ssize_t, Py_ssize_t, void *, int)
-    void rk_wkv4(const rk_ops *, const void *, const void *, const void *, const void *, const void *, Py_ssize_t,
-                 Py_ssize_t, void *, void *, void *, void *, int)
-    void rk_relu_squared(const rk_ops *, void *, Py_ssize_t, int)
-    void rk_add_gated(const rk_ops *, void *, const void *, const void *, Py_ssize_t, int)
-    void rk_add(const rk_ops *, void *, const void *, Py_ssize_t, int)
+    void rk_wkv4(const rk_ops *, const void *, const void *, const void *, const void *, const void *,
+                 const rk_tokens *, Py_ssize_t, void *, int)
     void rk_multiply(const rk_ops *, void *, double, Py_ssize_t, int)
 
 
@@ -143,9 +139,9 @@ cdef size_t matmul_scratch(const rk_ops *ops, const rk_matrix *m, Py_ssize_t tok
     return rk_matmul_scratch(ops, m, tokens, num_threads)
 
 
-cdef void matmul(const rk_ops *ops, const rk_product *products, int count, Py_ssize_t tokens,
+cdef void matmul(const rk_ops *ops, const rk_product *products, int count, const rk_tokens *all,
                  void *scratch, int num_threads) noexcept nogil:
-    rk_matmul(ops, products, count, tokens, scratch, num_threads)
+    rk_matmul(ops, products, count, all, scratch, num_threads)
 
 
 cdef void layer_norm(const rk_ops *ops, const void *x, const void *weight, const void *bias, double eps,
@@ -153,28 +149,9 @@ cdef void layer_norm(const rk_ops *ops, const void *x, const void *weight, const
     rk_layer_norm(ops, x, weight, bias, eps, tokens, width, y, num_threads)
 
 
-cdef void token_shift(const rk_ops *ops, const void *x, const void *last, const void *mix, Py_ssize_t tokens,
-                      Py_ssize_t width, int num_threads, void *y) noexcept nogil:
-    rk_token_shift(ops, x, last, mix, tokens, width, y, num_threads)
-
-
 cdef void wkv4(const rk_ops *ops, const void *w, const void *u, const void *k, const void *v, const void *r,
-               Py_ssize_t tokens, Py_ssize_t width, int num_threads, void *aa, void *bb, void *pp,
-               void *y) noexcept nogil:
-    rk_wkv4(ops, w, u, k, v, r, tokens, width, aa, bb, pp, y, num_threads)
-
-
-cdef void relu_squared(const rk_ops *ops, Py_ssize_t n, int num_threads, void *x) noexcept nogil:
-    rk_relu_squared(ops, x, n, num_threads)
-
-
-cdef void add_gated(const rk_ops *ops, const void *gate, const void *x, Py_ssize_t n, int num_threads,
-                    void *y) noexcept nogil:
-    rk_add_gated(ops, y, gate, x, n, num_threads)
-
-
-cdef void add(const rk_ops *ops, const void *x, Py_ssize_t n, int num_threads, void *y) noexcept nogil:
-    rk_add(ops, y, x, n, num_threads)
+               const rk_tokens *all, Py_ssize_t width, int num_threads, void *y) noexcept nogil:
+    rk_wkv4(ops, w, u, k, v, r, all, width, y, num_threads)
 
 
 cdef void multiply(const rk_ops *ops, double factor, Py_ssize_t n, int num_threads, void *x) noexcept nogil:

@@ -9,8 +9,8 @@ from rwkv_cy.kernels.packed import HEAD_BYTES, stored_escapes, unpack_matrix
 from cython cimport floating
 
 from rwkv_cy.kernels.dispatch cimport (
-    RK_BF12, RK_BF16, RK_F16, RK_F32, RK_F64, RK_Q4, RK_Q8, active_ops, dequantize, matmul, matmul_scratch, quantize,
-    rk_ops, rk_product, transpose,
+    RK_BF12, RK_BF16, RK_F16, RK_F32, RK_F64, RK_NOTHING, RK_Q4, RK_Q8, active_ops, dequantize, matmul,
+    matmul_scratch, quantize, rk_ops, rk_product, rk_tokens, transpose,
 )
 
 cdef dict _CODES = {"f32": RK_F32, "f64": RK_F64, "f16": RK_F16, "bf16": RK_BF16, "q8": RK_Q8, "q4": RK_Q4,
@@ -263,7 +263,7 @@ cdef class Matrix:
         return matmul_scratch(ops, &self.m, tokens, num_threads)
 
     cdef rk_product times(self, const void *x, void *y) noexcept nogil:
-        return rk_product(&self.m, x, y)
+        return rk_product(&self.m, x, NULL, y, RK_NOTHING, NULL, NULL)
 
     def matmul(self, const floating[:, ::1] x, int num_threads=1, Workspace workspace=None):
         """Multiply tokens by the matrix.
@@ -308,8 +308,9 @@ cdef class Matrix:
             workspace = Workspace()
         workspace.ensure(self.scratch_bytes(ops, x.shape[0], num_threads))
         cdef rk_product product = self.times(&x[0, 0], &y[0, 0])
+        cdef rk_tokens all = rk_tokens(x.shape[0], NULL, 0)
         with nogil:
-            matmul(ops, &product, 1, x.shape[0], workspace.start, num_threads)
+            matmul(ops, &product, 1, &all, workspace.start, num_threads)
         return result
 
 

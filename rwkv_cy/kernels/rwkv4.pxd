@@ -1,17 +1,7 @@
 """The layer of RWKV-4."""
 
-from rwkv_cy.kernels.dispatch cimport rk_ops
+from rwkv_cy.kernels.dispatch cimport rk_ops, rk_tokens
 from rwkv_cy.kernels.matrix cimport Matrix
-
-
-# Tokens begin .. end of a batch belong to one sequence; the pointers lead to parts of its state that a mix moves on.
-cdef struct Segment:
-    Py_ssize_t begin
-    Py_ssize_t end
-    char *xx
-    char *aa
-    char *bb
-    char *pp
 
 
 cdef class TimeMix:
@@ -26,8 +16,8 @@ cdef class TimeMix:
     cdef size_t itemsize
 
     cdef size_t scratch_bytes(self, const rk_ops *ops, Py_ssize_t tokens, int num_threads) noexcept nogil
-    cdef void run(self, const rk_ops *ops, const char *x, Py_ssize_t tokens, const Segment *segments, Py_ssize_t count,
-                  char *scratch, int num_threads, char *y) noexcept nogil
+    cdef void run(self, const rk_ops *ops, const char *x, const rk_tokens *all, char *scratch, int num_threads,
+                  char *y) noexcept nogil
 
 
 cdef class ChannelMix:
@@ -39,5 +29,5 @@ cdef class ChannelMix:
     cdef size_t itemsize
 
     cdef size_t scratch_bytes(self, const rk_ops *ops, Py_ssize_t tokens, int num_threads) noexcept nogil
-    cdef void run(self, const rk_ops *ops, const char *x, Py_ssize_t tokens, const Segment *segments, Py_ssize_t count,
-                  char *scratch, int num_threads, char *y) noexcept nogil
+    cdef void run(self, const rk_ops *ops, const char *x, const rk_tokens *all, char *scratch, int num_threads,
+                  char *y) noexcept nogil

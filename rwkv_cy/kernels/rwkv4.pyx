@@ -11,7 +11,8 @@ from cython cimport floating
 from libc.string cimport memcpy
 
 from rwkv_cy.kernels.dispatch cimport (
-    active_ops, add, add_gated, layer_norm, matmul, multiply, relu_squared, rk_ops, rk_product, token_shift, wkv4,
+    RK_ADD, RK_ADD_GATED, RK_RELU_SQUARED, active_ops, layer_norm, matmul, multiply, rk_ops, rk_product, rk_sequence,
+    rk_tokens, wkv4,
 )
 from rwkv_cy.kernels.matrix cimport Workspace, padded
 
@@ -41,23 +42,11 @@ cdef int _check_threads(str what, int num_threads) except -1:
     return 0
 
 
-cdef void shift(const rk_ops *ops, const char *x, const Segment *segments, Py_ssize_t count, const char *mix,
-                Py_ssize_t width, size_t itemsize, int num_threads, char *y) noexcept nogil:
-    """Token shift of every sequence, each from its own last token."""
-    cdef const Segment *s
-    cdef size_t skip
-    cdef Py_ssize_t i
-    for i in range(count):
-        s = &segments[i]
-        skip = s.begin * width * itemsize
-        token_shift(ops, x + skip, s.xx, mix, s.end - s.begin, width, num_threads, y + skip)
-
-
-cdef void keep_last(const char *x, const Segment *segments, Py_ssize_t count, size_t row) noexcept nogil:
+cdef void keep_last(const char *x, const rk_tokens *all, size_t row) noexcept nogil:
     """Let every state remember the last token of its sequence."""
     cdef Py_ssize_t i
-    for i in range(count):
-        memcpy(segments[i].xx, x + (segments[i].end - 1) * row, row)
+    for i in range(all.sequence_count):
+        memcpy(all.sequences[i].xx, x + (all.sequences[i].end - 1) * row, row)
 
 
 cdef class TimeMix:
@@ -97,40 +86,31 @@ cdef class TimeMix:
         cdef size_t inputs = (self.key.scratch_bytes(ops, tokens, num_threads)
                               + self.value.scratch_bytes(ops, tokens, num_threads)
                               + self.receptance.scratch_bytes(ops, tokens, num_threads))
-        return (3 * padded(tokens * self.d_model * self.itemsize) + 4 * padded(tokens * self.d_att * self.itemsize)
+        return (padded(tokens * self.d_model * self.itemsize) + 4 * padded(tokens * self.d_att * self.itemsize)
                 + max(inputs, self.output.scratch_bytes(ops, tokens, num_threads)))
 
-    cdef void run(self, const rk_ops *ops, const char *x, Py_ssize_t tokens, const Segment *segments, Py_ssize_t count,
-                  char *scratch, int num_threads, char *y) noexcept nogil:
-        cdef size_t model = padded(tokens * self.d_model * self.itemsize)
-        cdef size_t att = padded(tokens * self.d_att * self.itemsize)
-        cdef char *mixed = scratch           # (tokens, d_model), three times
-        cdef char *r = mixed + 3 * model     # (tokens, d_att) each
-        cdef char *k = r + att
+    cdef void run(self, const rk_ops *ops, const char *x, const rk_tokens *all, char *scratch, int num_threads,
+                  char *y) noexcept nogil:
+        cdef size_t att = padded(all.count * self.d_att * self.itemsize)
+        cdef char *mixed = scratch           # (tokens, d_model)
+        cdef char *r = mixed + padded(all.count * self.d_model * self.itemsize)
+        cdef char *k = r + att               # (tokens, d_att), as are r, v and rwkv
         cdef char *v = k + att
         cdef char *rwkv = v + att
         cdef char *rest = rwkv + att
         cdef rk_product[3] products
-        cdef const Segment *s
-        cdef size_t skip
-        cdef Py_ssize_t i
         # r = R (x mix_r + xx (1 - mix_r)), and likewise k and v
-        shift(ops, x, segments, count, self.mix_r, self.d_model, self.itemsize, num_threads, mixed)
-        shift(ops, x, segments, count, self.mix_k, self.d_model, self.itemsize, num_threads, mixed + model)
-        shift(ops, x, segments, count, self.mix_v, self.d_model, self.itemsize, num_threads, mixed + 2 * model)
-        products[0] = self.receptance.times(mixed, r)
-        products[1] = self.key.times(mixed + model, k)
-        products[2] = self.value.times(mixed + 2 * model, v)
-        matmul(ops, products, 3, tokens, rest, num_threads)
-        keep_last(x, segments, count, self.d_model * self.itemsize)
-        # y = O (sigmoid(r) wkv(k, v))
-        for i in range(count):
-            s = &segments[i]
-            skip = s.begin * self.d_att * self.itemsize
-            wkv4(ops, self.decay, self.first, k + skip, v + skip, r + skip, s.end - s.begin, self.d_att, num_threads,
-                 s.aa, s.bb, s.pp, rwkv + skip)
-        products[0] = self.output.times(rwkv, y)
-        matmul(ops, products, 1, tokens, rest, num_threads)
+        products[0] = self.receptance.times(x, r)
+        products[1] = self.key.times(x, k)
+        products[2] = self.value.times(x, v)
+        products[0].mix, products[1].mix, products[2].mix = self.mix_r, self.mix_k, self.mix_v
+        matmul(ops, products, 3, all, rest, num_threads)
+        keep_last(x, all, self.d_model * self.itemsize)
+        # y += O (sigmoid(r) wkv(k, v))
+        wkv4(ops, self.decay, self.first, k, v, r, all, self.d_att, num_threads, rwkv)
+        products[0] = self.output.times(rwkv, mixed)
+        products[0].then, products[0].into = RK_ADD, y
+        matmul(ops, products, 1, all, rest, num_threads)
 
     def forward(self, const floating[:, ::1] x, floating[::1] xx, floating[::1] aa, floating[::1] bb,
                 floating[::1] pp, int num_threads=1):
@@ -149,17 +129,17 @@ cdef class TimeMix:
             raise KernelError(f"TimeMix: expected (tokens, {self.d_model}), got ({x.shape[0]}, {x.shape[1]})")
         if aa.shape[0] != self.d_att or bb.shape[0] != self.d_att or pp.shape[0] != self.d_att:
             raise KernelError(f"TimeMix: expected a state of width {self.d_att}, got {aa.shape[0]}")
-        result = np.empty((x.shape[0], self.d_model), dtype=np.float64 if double_precision else np.float32)
+        result = np.zeros((x.shape[0], self.d_model), dtype=np.float64 if double_precision else np.float32)
         if x.shape[0] == 0:
             return result
         cdef floating[:, ::1] y = result
         cdef const rk_ops *ops = active_ops(double_precision)
         cdef Workspace workspace = Workspace()
         workspace.ensure(self.scratch_bytes(ops, x.shape[0], num_threads))
-        cdef Segment whole = Segment(0, x.shape[0], <char *>&xx[0], <char *>&aa[0], <char *>&bb[0], <char *>&pp[0])
+        cdef rk_sequence whole = rk_sequence(0, x.shape[0], &xx[0], &aa[0], &bb[0], &pp[0])
+        cdef rk_tokens all = rk_tokens(x.shape[0], &whole, 1)
         with nogil:
-            self.run(ops, <const char *>&x[0, 0], x.shape[0], &whole, 1, workspace.start, num_threads,
-                     <char *>&y[0, 0])
+            self.run(ops, <const char *>&x[0, 0], &all, workspace.start, num_threads, <char *>&y[0, 0])
         return result
 
 
@@ -185,29 +165,28 @@ cdef class ChannelMix:
     cdef size_t scratch_bytes(self, const rk_ops *ops, Py_ssize_t tokens, int num_threads) noexcept nogil:
         cdef size_t inputs = (self.key.scratch_bytes(ops, tokens, num_threads)
                               + self.receptance.scratch_bytes(ops, tokens, num_threads))
-        return (3 * padded(tokens * self.d_model * self.itemsize) + padded(tokens * self.d_ffn * self.itemsize)
+        return (2 * padded(tokens * self.d_model * self.itemsize) + padded(tokens * self.d_ffn * self.itemsize)
                 + max(inputs, self.value.scratch_bytes(ops, tokens, num_threads)))
 
-    cdef void run(self, const rk_ops *ops, const char *x, Py_ssize_t tokens, const Segment *segments, Py_ssize_t count,
-                  char *scratch, int num_threads, char *y) noexcept nogil:
-        cdef size_t model = padded(tokens * self.d_model * self.itemsize)
-        cdef char *mixed = scratch           # (tokens, d_model), twice; holds the values later
-        cdef char *r = mixed + 2 * model     # (tokens, d_model)
+    cdef void run(self, const rk_ops *ops, const char *x, const rk_tokens *all, char *scratch, int num_threads,
+                  char *y) noexcept nogil:
+        cdef size_t model = padded(all.count * self.d_model * self.itemsize)
+        cdef char *mixed = scratch           # (tokens, d_model)
+        cdef char *r = mixed + model         # (tokens, d_model)
         cdef char *k = r + model             # (tokens, d_ffn)
-        cdef char *rest = k + padded(tokens * self.d_ffn * self.itemsize)
+        cdef char *rest = k + padded(all.count * self.d_ffn * self.itemsize)
         cdef rk_product[2] products
-        # r = R (x mix_r + xx (1 - mix_r)), and likewise k
-        shift(ops, x, segments, count, self.mix_r, self.d_model, self.itemsize, num_threads, mixed)
-        shift(ops, x, segments, count, self.mix_k, self.d_model, self.itemsize, num_threads, mixed + model)
-        products[0] = self.receptance.times(mixed, r)
-        products[1] = self.key.times(mixed + model, k)
-        matmul(ops, products, 2, tokens, rest, num_threads)
-        keep_last(x, segments, count, self.d_model * self.itemsize)
-        # y += sigmoid(r) (V max(k, 0)^2)
-        relu_squared(ops, tokens * self.d_ffn, num_threads, k)
+        # r = R (x mix_r + xx (1 - mix_r)), and k = max(K (x mix_k + xx (1 - mix_k)), 0)^2
+        products[0] = self.receptance.times(x, r)
+        products[1] = self.key.times(x, k)
+        products[0].mix, products[1].mix = self.mix_r, self.mix_k
+        products[1].then = RK_RELU_SQUARED
+        matmul(ops, products, 2, all, rest, num_threads)
+        keep_last(x, all, self.d_model * self.itemsize)
+        # y += sigmoid(r) (V k)
         products[0] = self.value.times(k, mixed)
-        matmul(ops, products, 1, tokens, rest, num_threads)
-        add_gated(ops, r, mixed, tokens * self.d_model, num_threads, y)
+        products[0].then, products[0].gate, products[0].into = RK_ADD_GATED, r, y
+        matmul(ops, products, 1, all, rest, num_threads)
 
     def forward(self, const floating[:, ::1] x, floating[::1] xx, int num_threads=1):
         """Return the channel mix of `x` (tokens, d_model); xx is moved on in place.
@@ -230,10 +209,10 @@ cdef class ChannelMix:
         cdef const rk_ops *ops = active_ops(double_precision)
         cdef Workspace workspace = Workspace()
         workspace.ensure(self.scratch_bytes(ops, x.shape[0], num_threads))
-        cdef Segment whole = Segment(0, x.shape[0], <char *>&xx[0], NULL, NULL, NULL)
+        cdef rk_sequence whole = rk_sequence(0, x.shape[0], &xx[0], NULL, NULL, NULL)
+        cdef rk_tokens all = rk_tokens(x.shape[0], &whole, 1)
         with nogil:
-            self.run(ops, <const char *>&x[0, 0], x.shape[0], &whole, 1, workspace.start, num_threads,
-                     <char *>&y[0, 0])
+            self.run(ops, <const char *>&x[0, 0], &all, workspace.start, num_threads, <char *>&y[0, 0])
         return result
 
 
@@ -280,33 +259,32 @@ cdef class Layer:
         if layer == 0:
             self.ln0_weight, self.ln0_bias = _pointer(self._norms[2][0]), _pointer(self._norms[2][1])
 
-    cdef void place(self, char *state, Py_ssize_t begin, Py_ssize_t end, Segment *att, Segment *ffn) noexcept nogil:
+    cdef void place(self, char *state, Py_ssize_t begin, Py_ssize_t end, rk_sequence *att,
+                    rk_sequence *ffn) noexcept nogil:
         """Say where the parts of one state lie: ffn_xx, att_xx, att_aa, att_bb, att_pp."""
         cdef size_t model = self.d_model * self.itemsize
         cdef size_t width = self.time_mix.d_att * self.itemsize
         cdef char *aa = state + 2 * model
-        att[0] = Segment(begin, end, state + model, aa, aa + width, aa + 2 * width)
-        ffn[0] = Segment(begin, end, state, NULL, NULL, NULL)
+        att[0] = rk_sequence(begin, end, state + model, aa, aa + width, aa + 2 * width)
+        ffn[0] = rk_sequence(begin, end, state, NULL, NULL, NULL)
 
     cdef size_t scratch_bytes(self, const rk_ops *ops, Py_ssize_t tokens, int num_threads) noexcept nogil:
-        return (2 * padded(tokens * self.d_model * self.itemsize)
+        return (padded(tokens * self.d_model * self.itemsize)
                 + max(self.time_mix.scratch_bytes(ops, tokens, num_threads),
                       self.channel_mix.scratch_bytes(ops, tokens, num_threads)))
 
-    cdef void run(self, const rk_ops *ops, char *x, Py_ssize_t tokens, const Segment *segments, Py_ssize_t count,
-                  char *scratch, int num_threads) noexcept nogil:
+    cdef void run(self, const rk_ops *ops, char *x, const rk_tokens *att, const rk_tokens *ffn, char *scratch,
+                  int num_threads) noexcept nogil:
+        cdef Py_ssize_t tokens = att.count
         cdef Py_ssize_t d = self.d_model
-        cdef size_t stream = padded(tokens * d * self.itemsize)
         cdef char *normed = scratch
-        cdef char *mixed = normed + stream
-        cdef char *rest = mixed + stream
+        cdef char *rest = normed + padded(tokens * d * self.itemsize)
         if self.ln0_weight != NULL:
             layer_norm(ops, x, self.ln0_weight, self.ln0_bias, self.eps, tokens, d, num_threads, x)
         layer_norm(ops, x, self.ln1_weight, self.ln1_bias, self.eps, tokens, d, num_threads, normed)
-        self.time_mix.run(ops, normed, tokens, segments, count, rest, num_threads, mixed)
-        add(ops, mixed, tokens * d, num_threads, x)
+        self.time_mix.run(ops, normed, att, rest, num_threads, x)
         layer_norm(ops, x, self.ln2_weight, self.ln2_bias, self.eps, tokens, d, num_threads, normed)
-        self.channel_mix.run(ops, normed, tokens, segments + count, count, rest, num_threads, x)
+        self.channel_mix.run(ops, normed, ffn, rest, num_threads, x)
         if self.halve:
             multiply(ops, 0.5, tokens * d, num_threads, x)
 
@@ -389,17 +367,19 @@ cdef class Stack:
         if count == 0:
             return
         cdef const rk_ops *ops = active_ops(double_precision)
-        cdef size_t table = padded(2 * count * sizeof(Segment))
+        cdef size_t table = padded(2 * count * sizeof(rk_sequence))
         cdef size_t scratch = 0
         for layer in self._layers:
             scratch = max(scratch, layer.scratch_bytes(ops, tokens, num_threads))
         workspace.ensure(table + scratch)
-        cdef Segment *segments = <Segment *>workspace.start
+        cdef rk_sequence *sequences = <rk_sequence *>workspace.start
+        cdef rk_tokens att = rk_tokens(tokens, sequences, count)
+        cdef rk_tokens ffn = rk_tokens(tokens, sequences + count, count)
         for i in range(layers):
             # Many tokens take seconds: Ctrl-C does not wait for all layers.
             PyErr_CheckSignals()
             layer = self._layers[i]
             for j in range(count):
-                layer.place(<char *>&states[i, j, 0], starts[j], starts[j + 1], &segments[j], &segments[count + j])
+                layer.place(<char *>&states[i, j, 0], starts[j], starts[j + 1], &sequences[j], &sequences[count + j])
             with nogil:
-                layer.run(ops, <char *>&x[0, 0], tokens, segments, count, workspace.start + table, num_threads)
+                layer.run(ops, <char *>&x[0, 0], &att, &ffn, workspace.start + table, num_threads)

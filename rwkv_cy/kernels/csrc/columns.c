@@ -1,7 +1,6 @@
 /* Products with transposed matrices, shared among threads: a few tokens by their nonzero inputs. */
 #include "columns.h"
-
-static ptrdiff_t round_up(ptrdiff_t n, ptrdiff_t unit) { return (n + unit - 1) / unit * unit; }
+#include "pieces.h"
 
 static size_t weight_bytes(const rk_matrix *m) { return m->dtype == RK_F64 ? 8 : m->dtype == RK_F32 ? 4 : 2; }
 

@@ -1,4 +1,4 @@
-/* Transposed matrices [cols][rows]: what drive.c needs of them. */
+/* Transposed matrices [cols][rows]: what products.c needs of them. */
 #ifndef RK_COLUMNS_H
 #define RK_COLUMNS_H
 

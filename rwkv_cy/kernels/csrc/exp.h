@@ -38,10 +38,14 @@ static inline rk_vf64 rk_exp_f64(rk_vf64 x)
     return x;
 }
 
-static inline rk_vf32 rk_larger_f32(rk_vf32 a, rk_vf32 b) { return rk_select_f32((rk_vi32)(a > b), a, b); }
-
-static inline rk_vf64 rk_larger_f64(rk_vf64 a, rk_vf64 b)
+/* x in the lanes where a > b, y in the others. */
+static inline rk_vf32 rk_where_f32(rk_vf32 a, rk_vf32 b, rk_vf32 x, rk_vf32 y)
 {
-    for (size_t i = 0; i < sizeof a / sizeof a[0]; i++) a[i] = a[i] > b[i] ? a[i] : b[i];
+    return rk_select_f32((rk_vi32)(a > b), x, y);
+}
+
+static inline rk_vf64 rk_where_f64(rk_vf64 a, rk_vf64 b, rk_vf64 x, rk_vf64 y)
+{
+    for (size_t i = 0; i < sizeof a / sizeof a[0]; i++) a[i] = a[i] > b[i] ? x[i] : y[i];
     return a;
 }

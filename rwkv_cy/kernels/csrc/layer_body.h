@@ -55,17 +55,21 @@ static void FN(layer_norm)(const void *x_, const void *weight_, const void *bias
     }
 }
 
-static void FN(token_shift)(const void *x_, const void *last, const void *mix_, ptrdiff_t width, void *y_,
-                            ptrdiff_t begin, ptrdiff_t end)
+static void FN(token_shift)(const void *x_, const void *before_, const void *mix_, ptrdiff_t width, void *y_)
 {
-    const REAL *mix = mix_;
-    for (ptrdiff_t t = begin; t < end; t++) {
-        const REAL *x = (const REAL *)x_ + t * width;
-        const REAL *prev = t == 0 ? (const REAL *)last : x - width;
-        REAL *y = (REAL *)y_ + t * width;
-        /* y = x * mix + prev * (1 - mix) */
-        for (ptrdiff_t i = 0; i < width; i++) y[i] = x[i] * mix[i] + prev[i] * ((REAL)1 - mix[i]);
-    }
+    const REAL *x = x_, *before = before_, *mix = mix_;
+    REAL *y = y_;
+    for (ptrdiff_t i = 0; i < width; i++) y[i] = x[i] * mix[i] + before[i] * ((REAL)1 - mix[i]);
+}
+
+/* Returns p = max(a, b), and e^(a-p) and e^(b-p): the greater one's is 1, or NaN where p is not finite. */
+static inline VEC FN(exps)(VEC a, VEC b, VEC *ea, VEC *eb)
+{
+    const VEC p = VEC_WHERE(a, b, a, b), one = (p - p) + (REAL)1;
+    const VEC e = VEC_EXP(VEC_WHERE(a, b, b, a) - p);
+    *ea = VEC_WHERE(a, b, one, e);
+    *eb = VEC_WHERE(a, b, e, one);
+    return p;
 }
 
 static void FN(wkv4)(const void *w_, const void *u_, const void *k_, const void *v_, const void *r_, ptrdiff_t tokens,
@@ -79,17 +83,12 @@ static void FN(wkv4)(const void *w_, const void *u_, const void *k_, const void 
             VEC r = FN(get)((const REAL *)r_ + at, n);
             VEC aa = FN(get)((REAL *)aa_ + i, n), bb = FN(get)((REAL *)bb_ + i, n), pp = FN(get)((REAL *)pp_ + i, n);
             /* p = max(pp, u + k);  wkv = (e^(pp-p) aa + e^(u+k-p) v) / (e^(pp-p) bb + e^(u+k-p)) */
-            VEC uk = u + k;
-            VEC p = VEC_LARGER(pp, uk);
-            VEC e1 = VEC_EXP(pp - p);
-            VEC e2 = VEC_EXP(uk - p);
+            VEC e1, e2;
+            FN(exps)(pp, u + k, &e1, &e2);
             VEC wkv = (e1 * aa + e2 * v) / (e1 * bb + e2);
             FN(put)((REAL *)y_ + at, FN(sigmoid)(r) * wkv, n);
             /* p = max(pp + w, k);  aa = e^(pp+w-p) aa + e^(k-p) v;  bb = e^(pp+w-p) bb + e^(k-p);  pp = p */
-            VEC wp = pp + w;
-            p = VEC_LARGER(wp, k);
-            e1 = VEC_EXP(wp - p);
-            e2 = VEC_EXP(k - p);
+            const VEC p = FN(exps)(pp + w, k, &e1, &e2);
             FN(put)((REAL *)aa_ + i, e1 * aa + e2 * v, n);
             FN(put)((REAL *)bb_ + i, e1 * bb + e2, n);
             FN(put)((REAL *)pp_ + i, p, n);

@@ -138,24 +138,19 @@ static void FN(rows)(const rk_matrix *m, const void *x, ptrdiff_t tokens, void *
     }
 }
 
-/* Packed tokens: [group][column vector][token of the group][lane], padded with zeros. */
-static void FN(pack_tokens)(const void *x_, ptrdiff_t tokens, ptrdiff_t cols, void *packed, ptrdiff_t begin,
-                            ptrdiff_t end)
+/* A packed group of tokens: [column vector][token of the group][lane], padded with zeros. */
+static void FN(pack_tokens)(const void *x_, ptrdiff_t tokens, ptrdiff_t cols, void *packed)
 {
     const NUM *x = x_;
-    ptrdiff_t vectors = (cols + LANES - 1) / LANES;
-    for (ptrdiff_t g = begin; g < end; g++) {
-        NUM *out = (NUM *)packed + g * vectors * RK_PANEL_TOKENS * LANES;
-        for (ptrdiff_t j = 0; j < RK_PANEL_TOKENS; j++) {
-            ptrdiff_t t = g * RK_PANEL_TOKENS + j;
-            for (ptrdiff_t v = 0; v < vectors; v++) {
-                ptrdiff_t left = cols - v * LANES;
-                NVEC value = {0};
-                if (t < tokens)
-                    value = left >= LANES ? FN(load)(x + t * cols + v * LANES)
-                                          : FN(load_part)(x + t * cols + v * LANES, left);
-                memcpy(out + (v * RK_PANEL_TOKENS + j) * LANES, &value, sizeof value);
-            }
+    const ptrdiff_t vectors = (cols + LANES - 1) / LANES;
+    for (ptrdiff_t j = 0; j < RK_PANEL_TOKENS; j++) {
+        for (ptrdiff_t v = 0; v < vectors; v++) {
+            ptrdiff_t left = cols - v * LANES;
+            NVEC value = {0};
+            if (j < tokens)
+                value = left >= LANES ? FN(load)(x + j * cols + v * LANES)
+                                      : FN(load_part)(x + j * cols + v * LANES, left);
+            memcpy((NUM *)packed + (v * RK_PANEL_TOKENS + j) * LANES, &value, sizeof value);
         }
     }
 }

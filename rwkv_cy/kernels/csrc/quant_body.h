@@ -31,30 +31,27 @@ static inline int Q_(together)(ptrdiff_t left)
     return left >= 4 ? 4 : left >= 2 ? 2 : 1;
 }
 
-/* Tokens begin..end of x [tokens, cols], quantized block by block. */
-static void quantize_tokens(const void *x, int dtype, ptrdiff_t cols, ptrdiff_t tokens, void *packed, ptrdiff_t begin,
-                            ptrdiff_t end)
+/* Token t of `tokens`, quantized block by block. */
+static void quantize_token(const void *x, int dtype, ptrdiff_t cols, ptrdiff_t tokens, ptrdiff_t t, void *packed)
 {
     const ptrdiff_t width = rk_q_cols(dtype), blocks = rk_q_blocks(dtype, cols), bytes = rk_x_bytes(dtype);
-    for (ptrdiff_t t = begin; t < end; t++) {
-        ptrdiff_t first = t / RK_Q_TOKENS * RK_Q_TOKENS, together;
-        while (together = Q_(together)(tokens - first), t >= first + together) first += together;
-        const ptrdiff_t place = t - first;
-        for (ptrdiff_t b = 0; b < blocks; b++) {
-            char *out = (char *)packed + (first * blocks + b * together) * bytes;
-            const ptrdiff_t count = cols - b * width < width ? cols - b * width : width;
-            float part[RK_Q4_COLS] = {0};
-            int8_t q[RK_Q4_COLS];
-            int32_t total;
-            memcpy(part, (const float *)x + t * cols + b * width, (size_t)count * sizeof(float));
-            float step = Q_(integers)(part, width, q, &total);
-            float sum = step * (float)total;
-            memcpy(out + 4 * place, &step, 4);
-            memcpy(out + 4 * (together + place), &sum, 4);
-            memcpy(out + 4 * (2 * together + place), &total, 4);
-            for (ptrdiff_t i = 0; i < width / 4; i++)
-                memcpy(out + RK_X_HEAD * together + 4 * (i * together + place), q + 4 * i, 4);
-        }
+    ptrdiff_t first = t / RK_Q_TOKENS * RK_Q_TOKENS, together;
+    while (together = Q_(together)(tokens - first), t >= first + together) first += together;
+    const ptrdiff_t place = t - first;
+    for (ptrdiff_t b = 0; b < blocks; b++) {
+        char *out = (char *)packed + (first * blocks + b * together) * bytes;
+        const ptrdiff_t count = cols - b * width < width ? cols - b * width : width;
+        float part[RK_Q4_COLS] = {0};
+        int8_t q[RK_Q4_COLS];
+        int32_t total;
+        memcpy(part, (const float *)x + b * width, (size_t)count * sizeof(float));
+        float step = Q_(integers)(part, width, q, &total);
+        float sum = step * (float)total;
+        memcpy(out + 4 * place, &step, 4);
+        memcpy(out + 4 * (together + place), &sum, 4);
+        memcpy(out + 4 * (2 * together + place), &total, 4);
+        for (ptrdiff_t i = 0; i < width / 4; i++)
+            memcpy(out + RK_X_HEAD * together + 4 * (i * together + place), q + 4 * i, 4);
     }
 }
 

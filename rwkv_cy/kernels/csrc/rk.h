@@ -38,11 +38,10 @@ typedef struct rk_ops {
     /* y[t, r] = scale * sum_k m[r, k] * x[t, k] for rows begin..end; y has `ldy` elements a token. */
     void (*rows)(const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y, ptrdiff_t ldy,
                  ptrdiff_t begin, ptrdiff_t end);
-    /* Lay x [tokens, cols] out for `panels`: groups begin..end of panel_tokens tokens each. */
-    void (*pack_tokens)(const void *x, ptrdiff_t tokens, ptrdiff_t cols, void *packed,
-                        ptrdiff_t begin, ptrdiff_t end);
+    /* Lay one group out for `panels`: x [tokens, cols], panel_tokens of them at most. */
+    void (*pack_tokens)(const void *x, ptrdiff_t tokens, ptrdiff_t cols, void *packed);
     /* The same product as `rows`, bit for bit, for panels begin..end and packed tokens.
-     * scratch: of this thread alone, for packed panels and the sums of all tokens (drive.c has the size). */
+     * scratch: of this thread alone, for packed panels and sums that wait (products.c has the size). */
     void (*panels)(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy,
                    ptrdiff_t begin, ptrdiff_t end, void *scratch);
 
@@ -51,16 +50,15 @@ typedef struct rk_ops {
     void (*columns)(const rk_matrix *m, const void *x, int tokens, void *sums, ptrdiff_t begin, ptrdiff_t end);
     void (*add_lanes)(const rk_matrix *m, const void *sums, int tokens, void *y);
 
-    /* Round elements begin..end of float x to bf16, as numbers that `rows` and `pack_tokens` take; NULL in double. */
-    void (*round)(const void *x, void *out, ptrdiff_t begin, ptrdiff_t end);
+    /* Round n elements of float x to bf16, as numbers that `rows` and `pack_tokens` take; NULL in double. */
+    void (*round)(const void *x, void *out, ptrdiff_t n);
     /* Products of rounded activations with bf16 matrices by an instruction that takes both as they are: only what stands
      * above is filled in. NULL where there is none. */
     const struct rk_ops *bf16;
 
-    /* For quantized matrices, NULL where activations are double: lay tokens begin..end of x [tokens, cols] out for
-     * `groups`, and the same product for groups begin..end of sixteen rows (quant.h). */
-    void (*quantize_tokens)(const void *x, int dtype, ptrdiff_t cols, ptrdiff_t tokens, void *packed, ptrdiff_t begin,
-                            ptrdiff_t end);
+    /* For quantized matrices, NULL where activations are double: lay x [cols], token t of so many, out for `groups`, and
+     * the same product for groups begin..end of sixteen rows (quant.h). */
+    void (*quantize_token)(const void *x, int dtype, ptrdiff_t cols, ptrdiff_t tokens, ptrdiff_t t, void *packed);
     ptrdiff_t wide_groups; /* that are best taken together */
     void (*groups)(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy, ptrdiff_t begin,
                    ptrdiff_t end);
@@ -68,9 +66,8 @@ typedef struct rk_ops {
     /* LayerNorm of tokens begin..end: y = (x - mean) / sqrt(var + eps) * weight + bias. */
     void (*layer_norm)(const void *x, const void *weight, const void *bias, double eps, ptrdiff_t width,
                        void *y, ptrdiff_t begin, ptrdiff_t end);
-    /* Token shift of tokens begin..end: y = x * mix + prev * (1 - mix), prev of token 0 being `last`. */
-    void (*token_shift)(const void *x, const void *last, const void *mix, ptrdiff_t width, void *y,
-                        ptrdiff_t begin, ptrdiff_t end);
+    /* Token shift of one token: y = x * mix + before * (1 - mix). */
+    void (*token_shift)(const void *x, const void *before, const void *mix, ptrdiff_t width, void *y);
     /* WKV of RWKV-4 over all tokens, channels begin..end: y = sigmoid(r) * wkv; aa, bb, pp move on. */
     void (*wkv4)(const void *w, const void *u, const void *k, const void *v, const void *r, ptrdiff_t tokens,
                  ptrdiff_t width, void *aa, void *bb, void *pp, void *y, ptrdiff_t begin, ptrdiff_t end);
@@ -105,7 +102,7 @@ const rk_table *rk_available(int i);
 /* The name of the i-th table in this build, best first; NULL past the end. */
 const char *rk_built(int i);
 
-/* --- threads (threads_pool.c, threads_other.c) and the drivers that use them (drive.c) --- */
+/* --- threads (threads_pool.c, threads_other.c) and the drivers that use them (products.c, drive.c) --- */
 
 /* Who shares the work among threads; setup.py chooses. */
 #define RK_THREADS_NONE 0
@@ -146,11 +143,40 @@ typedef struct {
 /* Set the sum of each piece: every byte is read once, the pieces shared among threads. */
 void rk_read(const rk_table *table, rk_piece *pieces, ptrdiff_t count, int threads);
 
-/* One product of rk_matmul: y[t, r] = scale * sum_k m[r, k] * x[t, k]. */
+/* Tokens begin .. end of many belong to one sequence; the parts of its state in this layer: the last token of a mix,
+ * and what WKV carries on. */
+typedef struct {
+    ptrdiff_t begin, end;
+    void *xx, *aa, *bb, *pp;
+} rk_sequence;
+
+/* Tokens, and the sequences that they make, none of them empty; none at all for products without a shift. */
+typedef struct {
+    ptrdiff_t count;
+    const rk_sequence *sequences;
+    ptrdiff_t sequence_count;
+} rk_tokens;
+
+/* The sequence of token t. */
+const rk_sequence *rk_sequence_of(const rk_tokens *all, ptrdiff_t t);
+
+/* What follows a product. */
+enum {
+    RK_NOTHING,
+    RK_RELU_SQUARED, /* y = max(y, 0)^2 */
+    RK_ADD,          /* into += y */
+    RK_ADD_GATED     /* into += sigmoid(gate) * y */
+};
+
+/* One product of rk_matmul: y[t, r] = scale * sum_k m[r, k] * x[t, k], and what follows; y is overwritten in any case.
+ * mix: NULL, or [cols], and the token shift of x is multiplied. gate and into: like y. */
 typedef struct {
     const rk_matrix *m;
-    const void *x;
+    const void *x, *mix;
     void *y;
+    int then;
+    const void *gate;
+    void *into;
 } rk_product;
 
 #define RK_MOST_PRODUCTS 4
@@ -158,19 +184,15 @@ typedef struct {
 /* Bytes of scratch that one product of rk_matmul needs for so many tokens and threads. */
 size_t rk_matmul_scratch(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens, int threads);
 
-/* Up to RK_MOST_PRODUCTS products that do not wait for one another, over the same number of tokens. Few tokens, or
- * quantized matrices, make one shared operation of them all. scratch: the sum of what each needs. */
-void rk_matmul(const rk_ops *ops, const rk_product *products, int count, ptrdiff_t tokens, void *scratch,
+/* Up to RK_MOST_PRODUCTS products that do not wait for one another, over the same tokens. scratch: the sum of what each
+ * needs. */
+void rk_matmul(const rk_ops *ops, const rk_product *products, int count, const rk_tokens *all, void *scratch,
                int threads);
 void rk_layer_norm(const rk_ops *ops, const void *x, const void *weight, const void *bias, double eps,
                    ptrdiff_t tokens, ptrdiff_t width, void *y, int threads);
-void rk_token_shift(const rk_ops *ops, const void *x, const void *last, const void *mix, ptrdiff_t tokens,
-                    ptrdiff_t width, void *y, int threads);
+/* WKV of RWKV-4, and the receptance's sigmoid; the sequences' states move on. */
 void rk_wkv4(const rk_ops *ops, const void *w, const void *u, const void *k, const void *v, const void *r,
-             ptrdiff_t tokens, ptrdiff_t width, void *aa, void *bb, void *pp, void *y, int threads);
-void rk_relu_squared(const rk_ops *ops, void *x, ptrdiff_t n, int threads);
-void rk_add_gated(const rk_ops *ops, void *y, const void *gate, const void *x, ptrdiff_t n, int threads);
-void rk_add(const rk_ops *ops, void *y, const void *x, ptrdiff_t n, int threads);
+             const rk_tokens *all, ptrdiff_t width, void *y, int threads);
 void rk_multiply(const rk_ops *ops, void *x, double factor, ptrdiff_t n, int threads);
 
 /* Bytes of a row that one step of `panels` covers at most: a packed panel and a packed group of tokens fit the

@@ -29,7 +29,7 @@ static void turn_panels(const rk_matrix *m, int pairs, ptrdiff_t first, ptrdiff_
 #define VEC_SUM rk_sum_f32
 #define VEC_SUMS rk_sums_f32
 #define VEC_EXP rk_exp_f32
-#define VEC_LARGER rk_larger_f32
+#define VEC_WHERE rk_where_f32
 #define SQRT sqrtf
 #define NUM REAL
 #define NVEC VEC
@@ -46,11 +46,11 @@ static void turn_panels(const rk_matrix *m, int pairs, ptrdiff_t first, ptrdiff_
 #undef RK_IS_F32
 #define RK_IS_F32 0
 
-static void round_f32(const void *x_, void *out_, ptrdiff_t begin, ptrdiff_t end)
+static void round_f32(const void *x_, void *out_, ptrdiff_t n)
 {
     const float *x = x_;
     float *out = out_;
-    for (ptrdiff_t i = begin; i < end; i++) out[i] = rk_bf16_to_f32(rk_f32_to_bf16(x[i]));
+    for (ptrdiff_t i = 0; i < n; i++) out[i] = rk_bf16_to_f32(rk_f32_to_bf16(x[i]));
 }
 
 /* The same sums from an instruction that multiplies bf16, two columns to a lane. */
@@ -68,11 +68,11 @@ static void round_f32(const void *x_, void *out_, ptrdiff_t begin, ptrdiff_t end
 #undef VEC_DOT
 #undef OWN_DTYPE
 
-static void round_bf16(const void *x_, void *out_, ptrdiff_t begin, ptrdiff_t end)
+static void round_bf16(const void *x_, void *out_, ptrdiff_t n)
 {
     const float *x = x_;
     uint16_t *out = out_;
-    for (ptrdiff_t i = begin; i < end; i++) out[i] = rk_f32_to_bf16(x[i]);
+    for (ptrdiff_t i = 0; i < n; i++) out[i] = rk_f32_to_bf16(x[i]);
 }
 
 static const rk_ops ops_bf16 = {
@@ -92,7 +92,7 @@ static const rk_ops ops_bf16 = {
 #undef VEC_SUM
 #undef VEC_SUMS
 #undef VEC_EXP
-#undef VEC_LARGER
+#undef VEC_WHERE
 #undef SQRT
 
 #define REAL double
@@ -102,7 +102,7 @@ static const rk_ops ops_bf16 = {
 #define VEC_SUM rk_sum_f64
 #define VEC_SUMS rk_sums_f64
 #define VEC_EXP rk_exp_f64
-#define VEC_LARGER rk_larger_f64
+#define VEC_WHERE rk_where_f64
 #define SQRT sqrt
 #define NUM REAL
 #define NVEC VEC
@@ -115,7 +115,7 @@ static const rk_ops ops_bf16 = {
 #include "bf12_body.h"
 #include "turn_body.h"
 
-#define QT_f32 quantize_tokens
+#define QT_f32 quantize_token
 #define QG_f32 groups
 #define QT_f64 NULL
 #define QG_f64 NULL
@@ -134,7 +134,7 @@ static const rk_ops ops_bf16 = {
         .rows = rows_##suffix, .pack_tokens = pack_tokens_##suffix,                                             \
         .panels = panels_##suffix, .round = ROUND_##suffix, .bf16 = BF16_##suffix,                              \
         .columns = columns_##suffix, .add_lanes = add_lanes_##suffix,                                           \
-        .quantize_tokens = QT_##suffix, .groups = QG_##suffix, .wide_groups = RK_Q_WIDE,                        \
+        .quantize_token = QT_##suffix, .groups = QG_##suffix, .wide_groups = RK_Q_WIDE,                        \
         .layer_norm = layer_norm_##suffix, .token_shift = token_shift_##suffix, .wkv4 = wkv4_##suffix,          \
         .relu_squared = relu_squared_##suffix, .add_gated = add_gated_##suffix, .add = add_##suffix,            \
         .multiply = multiply_##suffix                                                                           \

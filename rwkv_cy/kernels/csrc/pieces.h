@@ -1,0 +1,16 @@
+/* Sizes of the pieces that threads share. A piece of work should take some microseconds, or waking a thread costs more
+ * than it brings. */
+#ifndef RK_PIECES_H
+#define RK_PIECES_H
+
+#include "rk.h"
+
+#define PIECE_ELEMENTS ((ptrdiff_t)16 << 10) /* of activations to pass over */
+
+static inline ptrdiff_t at_least_one(ptrdiff_t n) { return n > 1 ? n : 1; }
+
+static inline ptrdiff_t at_most(ptrdiff_t n, ptrdiff_t most) { return n < most ? n : most; }
+
+static inline ptrdiff_t round_up(ptrdiff_t n, ptrdiff_t unit) { return (n + unit - 1) / unit * unit; }
+
+#endif

@@ -1,0 +1,344 @@
+/* Products of a layer, shared among threads: tokens are laid out, multiplied, and what follows is done to the result while
+ * it is in the caches. */
+#include "bf12.h"
+#include "columns.h"
+#include "pieces.h"
+#include "quant.h"
+
+#define MOST_BYTES ((ptrdiff_t)1 << 20) /* of weights to read */
+#define LEAST_BYTES ((ptrdiff_t)16 << 10)
+#define LEAST_WORK ((ptrdiff_t)1000000) /* of weights times tokens */
+#define PIECES_A_THREAD 4
+#define FEW_TOKENS 24 /* whose results are better finished row by row than in one more shared operation */
+#define STREAMED_PIECES 2 /* where weights are read once: longer runs, whose ends cost the CPU's reading ahead */
+#define FINER 4 /* the last pieces are so much smaller: a thread that takes the last one is not waited for so long */
+#define WHOLE_LINES 8 /* panels, whose rows are whole cache lines: of the result, and of a transposed matrix */
+
+/* How a product is computed: by what reads the matrix as it lies, row by row or column by column; by groups of quantized
+ * rows; or by packed panels, where tokens are many. */
+typedef enum { BY_ROWS, BY_COLUMNS, BY_GROUPS, BY_PANELS } way;
+
+typedef struct {
+    const rk_product *asked;
+    const rk_ops *ops;      /* who multiplies */
+    const rk_ops *plain;    /* who does the rest */
+    const rk_tokens *all;
+    way way;
+    char *laid_out;         /* tokens as `way` wants them */
+    char *scratch;          /* of each thread, `stride` bytes */
+    size_t stride;
+} product;
+
+/* [0, units) in pieces: of `grain` units up to unit number `coarse`, of `fine` ones from there on. */
+typedef struct {
+    ptrdiff_t units, grain, fine, coarse, pieces;
+} cut;
+
+/* Several products as one shared operation. */
+typedef struct {
+    product parts[RK_MOST_PRODUCTS];
+    cut cuts[RK_MOST_PRODUCTS];
+    int count;
+    void (*body)(const product *p, ptrdiff_t begin, ptrdiff_t end, int thread);
+} shared;
+
+static cut cut_up(ptrdiff_t units, ptrdiff_t grain, ptrdiff_t fine, ptrdiff_t fine_units)
+{
+    cut c = {units, grain, fine, units > fine_units ? (units - fine_units) / grain * grain : 0, 0};
+    c.pieces = c.coarse / grain + (units - c.coarse + fine - 1) / fine;
+    return c;
+}
+
+static void shared_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+{
+    const shared *s = context;
+    for (ptrdiff_t piece = begin; piece < end; piece++) {
+        ptrdiff_t i = 0, at = piece;
+        while (at >= s->cuts[i].pieces) at -= s->cuts[i++].pieces;
+        const cut *c = &s->cuts[i];
+        const ptrdiff_t coarse = c->coarse / c->grain, length = at < coarse ? c->grain : c->fine;
+        const ptrdiff_t first = at < coarse ? at * length : c->coarse + (at - coarse) * length;
+        s->body(&s->parts[i], first, at_most(first + length, at < coarse ? c->coarse : c->units), thread);
+    }
+}
+
+static void share(shared *s, void (*body)(const product *, ptrdiff_t, ptrdiff_t, int), int threads)
+{
+    ptrdiff_t pieces = 0;
+    for (int i = 0; i < s->count; i++) pieces += s->cuts[i].pieces;
+    s->body = body;
+    rk_parallel(pieces, 1, threads, shared_piece, s);
+}
+
+static int is_quantized(const rk_matrix *m) { return m->dtype == RK_Q8 || m->dtype == RK_Q4; }
+
+static int is_rounded(const rk_matrix *m) { return m->rounded && m->dtype == RK_BF16; }
+
+/* Who computes products with m. */
+static const rk_ops *ops_for(const rk_ops *ops, const rk_matrix *m)
+{
+    return is_rounded(m) && ops->bf16 != NULL ? ops->bf16 : ops;
+}
+
+static way way_for(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens)
+{
+    if (is_quantized(m)) return BY_GROUPS;
+    if (tokens >= ops->few_tokens) return BY_PANELS;
+    return m->transposed ? BY_COLUMNS : BY_ROWS;
+}
+
+static ptrdiff_t padded_cols(const rk_ops *ops, ptrdiff_t cols) { return round_up(cols, ops->lanes); }
+
+static size_t bytes_of(ptrdiff_t elements, size_t size, ptrdiff_t unit)
+{
+    return (size_t)round_up(elements * (ptrdiff_t)size, unit);
+}
+
+/* Bytes of a group of packed tokens. */
+static size_t group_bytes(const rk_ops *ops, ptrdiff_t cols)
+{
+    return (size_t)(padded_cols(ops, cols) * ops->panel_tokens) * ops->itemsize;
+}
+
+static ptrdiff_t token_groups(const rk_ops *ops, ptrdiff_t tokens)
+{
+    return (tokens + ops->panel_tokens - 1) / ops->panel_tokens;
+}
+
+static size_t laid_out_bytes(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens)
+{
+    switch (way_for(ops, m, tokens)) {
+    case BY_GROUPS: return (size_t)round_up(tokens * rk_q_blocks(m->dtype, m->cols) * rk_x_bytes(m->dtype), 64);
+    case BY_PANELS: return bytes_of(token_groups(ops, tokens), group_bytes(ops, m->cols), 4096);
+    default: return bytes_of(tokens * m->cols, ops->itemsize, 64);
+    }
+}
+
+/* Bytes of one thread's scratch: tokens on their way to be laid out; and later, of panels, a block of packed ones, and
+ * accumulators that wait: of all tokens, of one group, or none, if the columns take several runs, several steps, or one. */
+static size_t thread_bytes(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens)
+{
+    if (way_for(ops, m, tokens) != BY_PANELS) return bytes_of(m->cols, ops->sumsize, 64);
+    const size_t group = bytes_of(ops->panel_tokens * m->cols, ops->sumsize + ops->itemsize, 4096);
+    ptrdiff_t padded = padded_cols(ops, m->cols), run = rk_panel_run(padded, ops->itemsize);
+    ptrdiff_t waiting = run < padded                                  ? round_up(tokens, ops->panel_tokens)
+                        : rk_panel_step(padded, ops->itemsize) < run ? ops->panel_tokens
+                                                                      : 0;
+    ptrdiff_t elements = (run + waiting * ops->lanes) * ops->panel_rows * rk_block_panels(padded, ops->itemsize);
+    const size_t panels = bytes_of(elements, ops->itemsize, 4096);
+    return group > panels ? group : panels;
+}
+
+size_t rk_matmul_scratch(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens, int threads)
+{
+    ops = ops_for(ops, m);
+    size_t columns = way_for(ops, m, tokens) == BY_COLUMNS ? rk_columns_scratch(ops, m, tokens) : 0;
+    return laid_out_bytes(ops, m, tokens) + columns + (size_t)threads * thread_bytes(ops, m, tokens);
+}
+
+/* Tokens t .. t + n, where the product has them: as they lie, or shifted into `buffer`. */
+static const void *tokens_of(const product *p, ptrdiff_t t, ptrdiff_t n, void *buffer)
+{
+    const ptrdiff_t width = p->asked->m->cols;
+    const size_t row = (size_t)width * p->ops->sumsize;
+    const char *x = (const char *)p->asked->x + (size_t)t * row;
+    if (p->asked->mix == NULL) return x;
+    const rk_sequence *s = rk_sequence_of(p->all, t);
+    for (ptrdiff_t i = 0; i < n; i++) {
+        if (t + i == s->end) s++;
+        p->plain->token_shift(x + (size_t)i * row, t + i == s->begin ? s->xx : x + (size_t)i * row - row,
+                              p->asked->mix, width, (char *)buffer + (size_t)i * row);
+    }
+    return buffer;
+}
+
+/* Units begin..end of what is laid out: groups of tokens, or tokens. */
+static void lay_out(const product *p, ptrdiff_t begin, ptrdiff_t end, int thread)
+{
+    const rk_matrix *m = p->asked->m;
+    const ptrdiff_t together = p->way == BY_PANELS ? p->ops->panel_tokens : 1;
+    char *buffer = p->scratch + (size_t)thread * p->stride;
+    char *rounded = buffer + (size_t)(together * m->cols) * p->ops->sumsize;
+    for (ptrdiff_t unit = begin; unit < end; unit++) {
+        const ptrdiff_t t = unit * together, n = at_most(p->all->count - t, together);
+        char *row = p->laid_out + (size_t)(t * m->cols) * p->ops->itemsize;
+        if (p->way == BY_GROUPS) {
+            p->ops->quantize_token(tokens_of(p, t, n, buffer), m->dtype, m->cols, p->all->count, t, p->laid_out);
+        } else if (p->way == BY_PANELS) {
+            const void *x = tokens_of(p, t, n, buffer);
+            if (is_rounded(m)) {
+                p->ops->round(x, rounded, n * m->cols);
+                x = rounded;
+            }
+            p->ops->pack_tokens(x, n, m->cols, p->laid_out + (size_t)unit * group_bytes(p->ops, m->cols));
+        } else if (is_rounded(m)) {
+            p->ops->round(tokens_of(p, t, n, buffer), row, n * m->cols);
+        } else {
+            tokens_of(p, t, n, row);
+        }
+    }
+}
+
+/* Whether tokens are taken as they lie. */
+static int lie_well(const product *p)
+{
+    return (p->way == BY_ROWS || p->way == BY_COLUMNS) && p->asked->mix == NULL && !is_rounded(p->asked->m);
+}
+
+static const void *tokens_as_rows(const product *p) { return lie_well(p) ? p->asked->x : p->laid_out; }
+
+static cut cut_tokens(const product *p)
+{
+    const ptrdiff_t together = p->way == BY_PANELS ? p->ops->panel_tokens : 1;
+    const ptrdiff_t grain = at_least_one(PIECE_ELEMENTS / at_least_one(p->asked->m->cols * together));
+    return cut_up(lie_well(p) ? 0 : (p->all->count + together - 1) / together, grain, grain, 0);
+}
+
+/* What follows a product, for elements begin..end of its result. */
+static void follow_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+{
+    const product *p = context;
+    const rk_product *asked = p->asked;
+    (void)thread;
+    switch (asked->then) {
+    case RK_NOTHING: break;
+    case RK_RELU_SQUARED: p->plain->relu_squared(asked->y, begin, end); break;
+    case RK_ADD: p->plain->add(asked->into, asked->y, begin, end); break;
+    case RK_ADD_GATED: p->plain->add_gated(asked->into, asked->gate, asked->y, begin, end); break;
+    }
+}
+
+static ptrdiff_t unit_rows(const product *p)
+{
+    return p->way == BY_PANELS ? p->ops->panel_rows : p->way == BY_GROUPS ? RK_Q_ROWS : 1;
+}
+
+/* Whether what follows is done to a few rows at a time, as soon as they are there. */
+static int follows_at_once(const product *p)
+{
+    return p->all->count > 1 && p->all->count < FEW_TOKENS && p->way != BY_COLUMNS;
+}
+
+/* Units begin..end of a product: rows, groups of them, or panels. */
+static void multiply(const product *p, ptrdiff_t begin, ptrdiff_t end, int thread)
+{
+    const rk_matrix *m = p->asked->m;
+    const ptrdiff_t tokens = p->all->count;
+    void *y = p->asked->y;
+    if (p->way == BY_PANELS) {
+        p->ops->panels(m, p->laid_out, tokens, y, m->rows, begin, end, p->scratch + (size_t)thread * p->stride);
+    } else if (p->way == BY_GROUPS) {
+        p->ops->groups(m, p->laid_out, tokens, y, m->rows, begin, end);
+    } else {
+        p->ops->rows(m, tokens_as_rows(p), tokens, y, m->rows, begin, end);
+    }
+    if (!follows_at_once(p)) return;
+    const ptrdiff_t first = begin * unit_rows(p), last = at_most(end * unit_rows(p), m->rows);
+    for (ptrdiff_t t = 0; t < tokens; t++) follow_piece((void *)p, t * m->rows + first, t * m->rows + last, thread);
+}
+
+static ptrdiff_t row_bytes(const rk_matrix *m)
+{
+    if (m->dtype == RK_BF12) return rk_bf12_group(m->cols) / RK_BF12_ROWS;
+    return m->cols * (m->dtype == RK_F64 ? 8 : m->dtype == RK_F32 ? 4 : 2);
+}
+
+/* Of how many rows, groups of them or panels the product is made, and what one of them costs: bytes to read for few
+ * tokens, weights times tokens for many. */
+static ptrdiff_t units_of(const product *p, ptrdiff_t *cost)
+{
+    const rk_matrix *m = p->asked->m;
+    const ptrdiff_t tokens = p->all->count;
+    const ptrdiff_t rows = unit_rows(p);
+    if (p->way == BY_PANELS) {
+        *cost = m->cols * tokens * rows;
+    } else if (p->way == BY_GROUPS) {
+        *cost = rk_q_blocks(m->dtype, m->cols) * rk_q_bytes(m->dtype) * (tokens < 16 ? 1 : tokens / 8);
+    } else {
+        *cost = row_bytes(m) * (tokens < 16 ? 1 : tokens / 8);
+    }
+    *cost = at_least_one(*cost);
+    return (m->rows + rows - 1) / rows;
+}
+
+static cut cut_streamed(const product *p, ptrdiff_t units, ptrdiff_t cost, ptrdiff_t total, int last, int threads)
+{
+    ptrdiff_t bytes = total / (STREAMED_PIECES * (ptrdiff_t)threads);
+    bytes = bytes < LEAST_BYTES ? LEAST_BYTES : at_most(bytes, MOST_BYTES);
+    const ptrdiff_t fine_bytes = bytes / FINER < LEAST_BYTES ? LEAST_BYTES : bytes / FINER;
+    /* `rows` takes four rows together. */
+    const ptrdiff_t step = p->way == BY_GROUPS ? p->ops->wide_groups : 4;
+    const ptrdiff_t grain = round_up(at_least_one(bytes / cost), step);
+    return cut_up(units, grain, round_up(at_least_one(fine_bytes / cost), step), last ? threads * grain : 0);
+}
+
+static cut cut_panels(const product *p, ptrdiff_t units, ptrdiff_t cost, ptrdiff_t total, int last, int threads)
+{
+    const ptrdiff_t block = rk_block_panels(padded_cols(p->ops, p->asked->m->cols), p->ops->itemsize);
+    const ptrdiff_t share = total / (PIECES_A_THREAD * (ptrdiff_t)threads);
+    ptrdiff_t grain = at_least_one((share > LEAST_WORK ? share : LEAST_WORK) / cost);
+    /* Whole blocks, where there are enough for all: a thread asks for the weights of the block that comes next, and
+     * should be who takes it. */
+    grain = grain > block ? grain / block * block : round_up(grain, WHOLE_LINES);
+    const ptrdiff_t fine = at_most(grain, WHOLE_LINES);
+    return cut_up(units, grain, fine, last ? threads * at_most(grain, block) : 0);
+}
+
+/* Products that are laid out and multiplied in two shared operations. */
+static void run(const rk_ops *ops, const rk_product *const *products, int count, const rk_tokens *all, char *scratch,
+                int threads)
+{
+    shared s;
+    s.count = count;
+    ptrdiff_t units[RK_MOST_PRODUCTS], costs[RK_MOST_PRODUCTS], total = 0, elements = 0;
+    char *columns[RK_MOST_PRODUCTS];
+    size_t stride = 0;
+    for (int i = 0; i < count; i++) {
+        const rk_matrix *m = products[i]->m;
+        const rk_ops *own = ops_for(ops, m);
+        product *p = &s.parts[i];
+        *p = (product){products[i], own, ops, all, way_for(own, m, all->count), scratch, NULL, 0};
+        scratch += laid_out_bytes(own, m, all->count);
+        columns[i] = scratch;
+        scratch += p->way == BY_COLUMNS ? rk_columns_scratch(own, m, all->count) : 0;
+        const size_t bytes = thread_bytes(own, m, all->count);
+        stride = stride > bytes ? stride : bytes;
+        s.cuts[i] = cut_tokens(p);
+        elements += s.cuts[i].units ? all->count * m->cols : 0;
+        units[i] = units_of(p, &costs[i]);
+        total += units[i] * costs[i];
+    }
+    for (int i = 0; i < count; i++) s.parts[i].scratch = scratch, s.parts[i].stride = stride;
+    share(&s, lay_out, elements > PIECE_ELEMENTS ? threads : 1);
+    for (int i = 0; i < count; i++) {
+        const product *p = &s.parts[i];
+        if (p->way == BY_COLUMNS) {
+            rk_columns(p->ops, p->asked->m, tokens_as_rows(p), all->count, p->asked->y, columns[i], threads);
+            s.cuts[i] = cut_up(0, 1, 1, 0);
+        } else {
+            s.cuts[i] = (p->way == BY_PANELS ? cut_panels : cut_streamed)(p, units[i], costs[i], total, i + 1 == count,
+                                                                          threads);
+        }
+    }
+    share(&s, multiply, threads);
+    for (int i = 0; i < count; i++)
+        if (!follows_at_once(&s.parts[i]))
+            rk_parallel(products[i]->then == RK_NOTHING ? 0 : all->count * products[i]->m->rows, PIECE_ELEMENTS,
+                        threads, follow_piece, &s.parts[i]);
+}
+
+void rk_matmul(const rk_ops *ops, const rk_product *products, int count, const rk_tokens *all, void *scratch,
+               int threads)
+{
+    const rk_product *together[RK_MOST_PRODUCTS];
+    int waiting = 0;
+    for (int i = 0; i < count; i++) {
+        const rk_product *one = &products[i];
+        /* Many packed tokens fill the caches: they are used before others come. */
+        if (way_for(ops_for(ops, one->m), one->m, all->count) == BY_PANELS)
+            run(ops, &one, 1, all, scratch, threads);
+        else
+            together[waiting++] = one;
+    }
+    if (waiting) run(ops, together, waiting, all, scratch, threads);
+}
