@@ -68,6 +68,9 @@ class Found:
         Seconds that reading as many bytes of weights took, in turns with the tokens of decode.
     share : list of float
         Of reading in the time of a token: the median over pairs of neighbours.
+    arithmetic : dict of str to list of float
+        For each prompt, the part of its time that the multiplications take at the most that the machine gave in
+        float32 just before it.
     error : float
         How far the logits are from the yardstick's.
     """
@@ -75,18 +78,19 @@ class Found:
     seconds: dict[str, list[float]] = field(default_factory=dict)
     read: list[float] = field(default_factory=list)
     share: list[float] = field(default_factory=list)
+    arithmetic: dict[str, list[float]] = field(default_factory=dict)
     error: float = 0.0
 
 
 def measure(
     rows: Sequence[Row], shape: str, prompts: Sequence[int], threads: int, rounds: int, flops: Callable[[], float]
-) -> tuple[dict[Row, Found], float]:
-    """Measure all rows, and the most that `flops` gave.
+) -> tuple[dict[Row, Found], list[float]]:
+    """Measure all rows, and what `flops` gave before each prompt.
 
     All contenders are up at the same time and take turns within a round; those that wait do nothing.
     """
     found = {row: Found() for row in rows}
-    most_flops = 0.0
+    limits_met: list[float] = []
     with ExitStack() as stack:
         workers = {
             row: stack.enter_context(Worker(row.contender, row.path, row.dtype, threads, row.python, row.library))
@@ -103,16 +107,19 @@ def measure(
                 one.share.append(median([read / taken for read, taken in pairs]))
                 _settle(row)
             for count in prompts:
-                most_flops = max(most_flops, flops())
+                job = f"prefill {count}"
                 for row, worker in workers.items():
-                    seconds = worker.seconds(_TOKENS[:count], keep_state=False)
-                    found[row].seconds.setdefault(f"prefill {count}", []).append(seconds / count)
+                    limits_met.append(flops())
+                    seconds = worker.seconds(_TOKENS[:count], keep_state=False) / count
+                    least = best_prefill(SHAPES[shape], limits_met[-1])
+                    found[row].seconds.setdefault(job, []).append(seconds)
+                    found[row].arithmetic.setdefault(job, []).append(least / seconds)
                     _settle(row)
     exact = next(values for row, values in logits.items() if (row.label, row.dtype) == _YARDSTICK)
     scale = float(np.sqrt(np.mean(exact**2)))
     for row, own in logits.items():
         found[row].error = float(np.sqrt(np.mean((own - exact) ** 2))) / scale
-    return found, most_flops
+    return found, limits_met
 
 
 def _streams(rows: Sequence[Row], shape: str) -> dict[Row, Stream]:
@@ -187,7 +194,7 @@ def best_prefill(config: Config, flops: float) -> float:
     return 2 * (sum(sizes.values()) - sizes["head.weight"]) / flops
 
 
-def report_of(shape: str, threads: int, rounds: int, found: dict[Row, Found], flops: float) -> Report:
+def report_of(shape: str, threads: int, rounds: int, found: dict[Row, Found], flops: Sequence[float]) -> Report:
     """Return the table for one number of threads."""
     jobs = tuple(next(iter(found.values())).seconds)
     report = Report(
@@ -197,17 +204,19 @@ def report_of(shape: str, threads: int, rounds: int, found: dict[Row, Found], fl
             *(f"{job}, times NumPy" for job in jobs),
             "decode, of the bandwidth",
             "decode, ms a token",
+            *(f"{job}, of the arithmetic" for job in jobs[1:]),
             *(f"{job}, tokens/s" for job in jobs[1:]),
             "error of the logits",
         ),
         notes=[
             f"Medians of {rounds} rounds, alternating; ratios within a round. Decode: the median of {_DECODED} tokens.",
-            f"The limit of arithmetic in this run: {flops / 1e9:.0f} GFLOP/s in float32.",
+            f"The limit of arithmetic, float32: {min(flops) / 1e9:.0f} to {max(flops) / 1e9:.0f} GFLOP/s in this run.",
+            "Of the arithmetic: the time that multiplying takes at the limit measured just before, over the time.",
             "bf16+: matrices in bf16, and activations rounded to bf16 before they meet them.",
             "Of the bandwidth: what reading as many bytes alone takes, in turns with the tokens, over a token's time.",
             "Error: relative rms of the logits after 8 tokens, beside plain NumPy on the float32 checkpoint.",
         ],
-        values={"shape": shape, "threads": threads, "flops": flops, "rows": []},
+        values={"shape": shape, "threads": threads, "flops": max(flops), "rows": []},
     )
     yardstick = next(one.seconds for row, one in found.items() if (row.label, row.dtype) == _YARDSTICK)
     for row, one in found.items():
@@ -219,6 +228,7 @@ def report_of(shape: str, threads: int, rounds: int, found: dict[Row, Found], fl
                 *(f"{multiple:.2f}" for multiple in multiples),
                 f"{median(one.share):.0%}",
                 f"{median(times['decode']) * 1e3:.1f}",
+                *(f"{median(one.arithmetic[job]):.0%}" for job in jobs[1:]),
                 *(f"{1 / median(times[job]):.0f}" for job in jobs[1:]),
                 f"{one.error:.0e}" if one.error else "0",
             )
@@ -227,8 +237,6 @@ def report_of(shape: str, threads: int, rounds: int, found: dict[Row, Found], fl
             {"label": row.label, "dtype": row.dtype, **asdict(one)}
             | {"multiples": dict(zip(jobs, multiples, strict=True))}
         )
-    prefill = 1 / best_prefill(SHAPES[shape], flops)
-    report.notes.append(f"At the limit of arithmetic, f32: prefill {prefill:.0f} tokens/s.")
     return report
 
 
