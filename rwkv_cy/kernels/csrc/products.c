@@ -161,7 +161,6 @@ static void lay_out(const product *p, ptrdiff_t begin, ptrdiff_t end, int thread
     char *buffer = p->scratch + (size_t)thread * p->stride;
     char *rounded = buffer + (size_t)m->cols * p->ops->sumsize;
     for (ptrdiff_t t = begin; t < end; t++) {
-        char *row = p->laid_out + (size_t)(t * m->cols) * p->ops->itemsize;
         if (p->way == BY_GROUPS) {
             p->ops->quantize_token(token_of(p, t, buffer), m->dtype, m->cols, p->all->count, t, p->laid_out);
         } else if (p->way == BY_PANELS) {
@@ -171,10 +170,10 @@ static void lay_out(const product *p, ptrdiff_t begin, ptrdiff_t end, int thread
                 x = rounded;
             }
             p->ops->pack_token(x, m->cols, t % group, p->laid_out + (size_t)(t / group) * group_bytes(p->ops, m->cols));
-        } else if (is_rounded(m)) {
-            p->ops->round(token_of(p, t, buffer), row, m->cols);
         } else {
-            token_of(p, t, row);
+            char *row = p->laid_out + (size_t)(t * m->cols) * p->ops->itemsize;
+            const void *x = token_of(p, t, is_rounded(m) ? buffer : row);
+            if (is_rounded(m)) p->ops->round(x, row, m->cols);
         }
     }
 }
@@ -195,16 +194,20 @@ static cut cut_tokens(const product *p)
 }
 
 /* What follows a product, for elements begin..end of its result. */
-static void follow_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+static void follow(const product *p, ptrdiff_t begin, ptrdiff_t end)
 {
-    const product *p = context;
     const rk_product *asked = p->asked;
-    (void)thread;
     switch (asked->then) {
     case RK_NOTHING: break;
     case RK_ADD: p->plain->add(asked->into, asked->y, begin, end); break;
     case RK_ADD_GATED: p->plain->add_gated(asked->into, asked->gate, asked->y, begin, end); break;
     }
+}
+
+static void follow_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+{
+    (void)thread;
+    follow(context, begin, end);
 }
 
 static ptrdiff_t unit_rows(const product *p)
@@ -233,7 +236,7 @@ static void multiply(const product *p, ptrdiff_t begin, ptrdiff_t end, int threa
     }
     if (!follows_at_once(p)) return;
     const ptrdiff_t first = begin * unit_rows(p), last = at_most(end * unit_rows(p), m->rows);
-    for (ptrdiff_t t = 0; t < tokens; t++) follow_piece((void *)p, t * m->rows + first, t * m->rows + last, thread);
+    for (ptrdiff_t t = 0; t < tokens; t++) follow(p, t * m->rows + first, t * m->rows + last);
 }
 
 static ptrdiff_t row_bytes(const rk_matrix *m)
@@ -289,7 +292,8 @@ static void run(const rk_ops *ops, const rk_product *const *products, int count,
 {
     shared s;
     s.count = count;
-    ptrdiff_t units[RK_MOST_PRODUCTS], costs[RK_MOST_PRODUCTS], total = 0, elements = 0;
+    ptrdiff_t units[RK_MOST_PRODUCTS] = {0}, costs[RK_MOST_PRODUCTS] = {0}, total = 0, elements = 0;
+    int last = 0; /* of those whose pieces are shared */
     char *columns[RK_MOST_PRODUCTS];
     size_t stride = 0;
     for (int i = 0; i < count; i++) {
@@ -304,8 +308,10 @@ static void run(const rk_ops *ops, const rk_product *const *products, int count,
         stride = stride > bytes ? stride : bytes;
         s.cuts[i] = cut_tokens(p);
         elements += s.cuts[i].units ? all->count * m->cols : 0;
+        if (p->way == BY_COLUMNS) continue;
         units[i] = units_of(p, &costs[i]);
         total += units[i] * costs[i];
+        last = i;
     }
     for (int i = 0; i < count; i++) s.parts[i].scratch = scratch, s.parts[i].stride = stride;
     share(&s, lay_out, elements > PIECE_ELEMENTS ? threads : 1);
@@ -315,8 +321,7 @@ static void run(const rk_ops *ops, const rk_product *const *products, int count,
             rk_columns(p->ops, p->asked->m, tokens_as_rows(p), all->count, p->asked->y, columns[i], threads);
             s.cuts[i] = cut_up(0, 1, 1, 0);
         } else {
-            s.cuts[i] = (p->way == BY_PANELS ? cut_panels : cut_streamed)(p, units[i], costs[i], total, i + 1 == count,
-                                                                          threads);
+            s.cuts[i] = (p->way == BY_PANELS ? cut_panels : cut_streamed)(p, units[i], costs[i], total, i == last, threads);
         }
     }
     share(&s, multiply, threads);
