@@ -206,7 +206,7 @@ class LanguageModel:
             result = np.empty((len(ids), self.vocab_size), dtype=dtype)
         for start in range(0, len(ids), CHUNK_TOKENS):
             xs = self._embed(ids[start : start + CHUNK_TOKENS])
-            self.encoder.run(xs, data[:, np.newaxis], [0, len(xs)], threads)
+            self.encoder.run(xs, data[:, np.newaxis], [0, len(xs)], threads, last_only=logits == "last")
             if logits == "all":
                 result[start : start + len(xs)] = self._logits(xs, threads)
         if logits == "last":
@@ -276,7 +276,7 @@ class LanguageModel:
             parts = [ids[i][done : done + share] for i in active]
             starts = [0, *accumulate(len(part) for part in parts)]
             xs = self._embed(np.concatenate(parts))
-            self.encoder.run(xs, data[:, : len(active)], starts, threads)
+            self.encoder.run(xs, data[:, : len(active)], starts, threads, last_only=True)
             for i, end in zip(active, starts[1:], strict=True):
                 last[i] = xs[end - 1]
             done += share

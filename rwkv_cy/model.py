@@ -207,7 +207,15 @@ class Model:
         numbers: npt.NDArray[Any] = state.data.copy()
         return numbers
 
-    def run(self, xs: npt.NDArray[Any], data: npt.NDArray[Any], starts: Sequence[int], num_threads: int) -> None:
+    def run(
+        self,
+        xs: npt.NDArray[Any],
+        data: npt.NDArray[Any],
+        starts: Sequence[int],
+        num_threads: int,
+        *,
+        last_only: bool = False,
+    ) -> None:
         """Run the tokens of one sequence or several through all layers, in place.
 
         Parameters
@@ -220,11 +228,13 @@ class Model:
             Where each sequence begins in `xs`, and at last the number of tokens; none is empty.
         num_threads : int
             Threads to use.
+        last_only : bool, default False
+            Only the last row of each sequence is wanted; the others are then not what comes out.
         """
         bounds = np.array(starts, np.intp)
         workspace = self._take_workspace()
         try:
-            self.kernel.forward(xs, data, bounds, workspace, num_threads)
+            self.kernel.forward(xs, data, bounds, workspace, num_threads, last_only)
         finally:
             self._workspaces.append(workspace)
 

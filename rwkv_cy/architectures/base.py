@@ -43,8 +43,12 @@ class StackKernel(Protocol):
         starts: npt.NDArray[np.intp],
         workspace: Any,
         num_threads: int,
+        last_only: bool = False,
     ) -> None:
-        """Run over the sequences in `x` (tokens, d_model) in place, moving their `states` on in place."""
+        """Run over the sequences in `x` (tokens, d_model) in place, moving their `states` on in place.
+
+        With `last_only`, nothing but the last row of each sequence is wanted.
+        """
         ...
 
 

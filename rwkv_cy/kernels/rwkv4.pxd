@@ -18,6 +18,8 @@ cdef class TimeMix:
     cdef size_t scratch_bytes(self, const rk_ops *ops, Py_ssize_t tokens, int num_threads) noexcept nogil
     cdef void run(self, const rk_ops *ops, const char *x, const rk_tokens *all, char *scratch, int num_threads,
                   char *y) noexcept nogil
+    cdef void advance(self, const rk_ops *ops, const char *x, const rk_tokens *all, char *scratch,
+                      int num_threads) noexcept nogil
 
 
 cdef class ChannelMix:

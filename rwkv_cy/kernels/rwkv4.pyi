@@ -60,4 +60,5 @@ class Stack:
         starts: npt.NDArray[np.intp],
         workspace: Workspace,
         num_threads: int,
+        last_only: bool = False,
     ) -> None: ...

@@ -17,6 +17,13 @@ from rwkv_cy.kernels.dispatch cimport (
 from rwkv_cy.kernels.matrix cimport Workspace, padded
 
 
+cdef enum:
+    # Of each sequence: the last token of the channel mix is shifted with the one before it.
+    TAIL = 2
+    # Fewer tokens to leave out are not worth reading weights twice.
+    LEAST_LEFT_OUT = 32
+
+
 cdef const char *_pointer(array):
     return <const char *><size_t>array.ctypes.data
 
@@ -116,6 +123,19 @@ cdef class TimeMix:
         products[0] = self.output.times(rwkv, mixed)
         products[0].then, products[0].into = RK_ADD, y
         matmul(ops, products, 1, all, rest, num_threads)
+
+    cdef void advance(self, const rk_ops *ops, const char *x, const rk_tokens *all, char *scratch,
+                      int num_threads) noexcept nogil:
+        """Move the states on as `run` does, and compute nothing else."""
+        cdef char *k = scratch
+        cdef char *v = k + padded(all.count * self.d_att * self.itemsize)
+        cdef char *rest = v + padded(all.count * self.d_att * self.itemsize)
+        cdef rk_product[2] products
+        products[0] = shifted(self.key.times(x, k), self.mix_k)
+        products[1] = shifted(self.value.times(x, v), self.mix_v)
+        matmul(ops, products, 2, all, rest, num_threads)
+        keep_last(x, all, self.d_model * self.itemsize)
+        wkv4(ops, self.decay, self.first, k, v, NULL, all, self.d_att, num_threads, NULL)
 
     def forward(self, const floating[:, ::1] x, floating[::1] xx, floating[::1] aa, floating[::1] bb,
                 floating[::1] pp, int num_threads=1):
@@ -292,6 +312,53 @@ cdef class Layer:
         if self.halve:
             multiply(ops, 0.5, tokens * d, num_threads, x)
 
+    cdef void advance(self, const rk_ops *ops, char *x, const rk_tokens *att, char *scratch,
+                      int num_threads) noexcept nogil:
+        """Move the states of the time mix on; x is lost."""
+        if self.ln0_weight != NULL:
+            layer_norm(ops, x, self.ln0_weight, self.ln0_bias, self.eps, att.count, self.d_model, num_threads, x)
+        layer_norm(ops, x, self.ln1_weight, self.ln1_bias, self.eps, att.count, self.d_model, num_threads, x)
+        self.time_mix.advance(ops, x, att, scratch, num_threads)
+
+    cdef void run_last(self, const rk_ops *ops, char *x, const Py_ssize_t *starts, Py_ssize_t count, char *states,
+                       Py_ssize_t stride, rk_sequence *table, char *scratch, int num_threads) noexcept nogil:
+        """Run for the last token of each of `count` sequences, whose states lie `stride` bytes apart.
+
+        Of the tokens before it the state needs no more than the keys and values; but the last one's channel mix is
+        shifted with the one before it. So the heads of the sequences move the states on, and the tails, two tokens
+        each, go through all of the layer. What the first token of a tail gets in its channel mix, with a stale state,
+        is used by nobody. table: room for three times `count`.
+        """
+        cdef size_t row = self.d_model * self.itemsize
+        cdef rk_sequence *att = table
+        cdef rk_sequence *ffn = att + count
+        cdef rk_sequence *heads = ffn + count
+        cdef rk_tokens head = rk_tokens(0, heads, 0)
+        cdef rk_tokens tail = rk_tokens(0, att, count)
+        cdef rk_tokens tail_ffn
+        cdef char *moved = scratch           # heads, and then tails, one after the other
+        cdef char *rest = moved + padded(starts[count] * row)
+        cdef rk_sequence unused
+        cdef Py_ssize_t i, begin, end
+        for i in range(count):
+            begin, end = starts[i], starts[i + 1] - TAIL
+            if begin >= end:
+                continue
+            self.place(states + i * stride, head.count, head.count + end - begin, &heads[head.sequence_count], &unused)
+            memcpy(moved + head.count * row, x + begin * row, (end - begin) * row)
+            head.sequence_count += 1
+            head.count += end - begin
+        self.advance(ops, moved, &head, rest, num_threads)
+        for i in range(count):
+            begin, end = max(starts[i], starts[i + 1] - TAIL), starts[i + 1]
+            self.place(states + i * stride, tail.count, tail.count + end - begin, &att[i], &ffn[i])
+            memcpy(moved + tail.count * row, x + begin * row, (end - begin) * row)
+            tail.count += end - begin
+        tail_ffn = rk_tokens(tail.count, ffn, count)
+        self.run(ops, moved, &tail, &tail_ffn, rest, num_threads)
+        for i in range(count):
+            memcpy(x + (starts[i + 1] - 1) * row, moved + (att[i].end - 1) * row, row)
+
 
 cdef class Stack:
     """Layers one after the other.
@@ -322,7 +389,7 @@ cdef class Stack:
             raise KernelError(f"Stack: expected layers of one width, state and type, got {sorted(widths)}")
 
     def forward(self, floating[:, ::1] x, floating[:, :, :] states, const Py_ssize_t[::1] starts,
-                Workspace workspace not None, int num_threads):
+                Workspace workspace not None, int num_threads, bint last_only=False):
         """Run over the tokens of one sequence or several, in place; the states are moved on in place.
 
         Parameters
@@ -338,6 +405,10 @@ cdef class Stack:
             Scratch memory to use again.
         num_threads : int
             Threads to use.
+        last_only : bool, default False
+            Only what comes out for the last token of each sequence is wanted. The states and those rows of `x` are
+            the same to the last bit, and the other rows are not what comes out: the last layer does for them no more
+            than its state asks for.
 
         Raises
         ------
@@ -371,10 +442,21 @@ cdef class Stack:
         if count == 0:
             return
         cdef const rk_ops *ops = active_ops(double_precision)
-        cdef size_t table = padded(2 * count * sizeof(rk_sequence))
+        cdef size_t table = padded(3 * count * sizeof(rk_sequence))
         cdef size_t scratch = 0
         for layer in self._layers:
             scratch = max(scratch, layer.scratch_bytes(ops, tokens, num_threads))
+        # `layer` is the last one from here on.
+        cdef Py_ssize_t left_out = 0
+        if last_only:
+            for i in range(count):
+                left_out += max(starts[i + 1] - starts[i] - TAIL, 0)
+        cdef bint shorten = left_out >= LEAST_LEFT_OUT
+        if shorten:
+            # Fewer tokens may need more: other kernels compute them.
+            for i in (left_out, tokens - left_out):
+                scratch = max(scratch, layer.scratch_bytes(ops, i, num_threads))
+            scratch += padded(tokens * layer.d_model * layer.itemsize)
         workspace.ensure(table + scratch)
         cdef rk_sequence *sequences = <rk_sequence *>workspace.start
         cdef rk_tokens att = rk_tokens(tokens, sequences, count)
@@ -383,6 +465,11 @@ cdef class Stack:
             # Many tokens take seconds: Ctrl-C does not wait for all layers.
             PyErr_CheckSignals()
             layer = self._layers[i]
+            if shorten and i + 1 == layers:
+                with nogil:
+                    layer.run_last(ops, <char *>&x[0, 0], &starts[0], count, <char *>&states[i, 0, 0],
+                                   states.strides[1], sequences, workspace.start + table, num_threads)
+                break
             for j in range(count):
                 layer.place(<char *>&states[i, j, 0], starts[j], starts[j + 1], &sequences[j], &sequences[count + j])
             with nogil:

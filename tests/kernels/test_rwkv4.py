@@ -314,6 +314,34 @@ def test_a_stack_equals_its_layers_one_by_one(isa: str, real: str) -> None:
             assert moved.tobytes() == one_by_one.tobytes()
 
 
+@pytest.mark.parametrize("layers", [1, 2])
+@pytest.mark.parametrize("lengths", [[40], [1, 70, 2, 3, 33], [33], [34], [35], [2] * 40, [512]])
+def test_the_last_tokens_alone_are_the_same(isa: str, real: str, layers: int, lengths: list[int]) -> None:
+    cases = [Case(real, i, d_model=64, d_att=80, d_ffn=200) for i in range(layers)]
+    stack = rwkv4.Stack([case.layer for case in cases])
+    starts = np.cumsum([0, *lengths], dtype=np.intp)
+    states = np.array([[case.state().data for _ in lengths] for case in cases])
+    xs = cases[0].xs(sum(lengths))
+    expected, expected_states = xs.copy(), states.copy()
+    stack.forward(expected, expected_states, starts, Workspace(), 1)
+    for threads in (1, 3):
+        y, moved = xs.copy(), states.copy()
+        stack.forward(y, moved, starts, Workspace(), threads, True)
+        assert y[starts[1:] - 1].tobytes() == expected[starts[1:] - 1].tobytes()
+        assert moved.tobytes() == expected_states.tobytes()
+
+
+def test_the_last_layer_leaves_out_what_no_result_needs() -> None:
+    case = Case("f32", 1)
+    xs = case.xs(80)
+    y, state = xs.copy(), case.state().data
+    rwkv4.Stack([case.layer]).forward(
+        y, state[np.newaxis, np.newaxis], np.array([0, 80], np.intp), Workspace(), 1, True
+    )
+    assert y[:-1].tobytes() == xs[:-1].tobytes()
+    assert y[-1].tobytes() != xs[-1].tobytes()
+
+
 def test_layers_that_do_not_fit_each_other() -> None:
     with pytest.raises(KernelError, match="Stack: expected layers of one width, state and type, got"):
         rwkv4.Stack([Case("f32").layer, Case("f32", 1, d_att=32).layer])

@@ -70,9 +70,10 @@ static void wkv4_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread
         const ptrdiff_t part = begin % work->parts, last = at_most(part + end - begin, work->parts);
         const rk_sequence *s = &work->all->sequences[begin / work->parts];
         const size_t skip = (size_t)(s->begin * work->width) * work->ops->sumsize;
-        work->ops->wkv4(work->w, work->u, work->k + skip, work->v + skip, work->r + skip, s->end - s->begin,
-                        work->width, s->aa, s->bb, s->pp, work->y + skip, part * WKV_CHANNELS,
-                        at_most(last * WKV_CHANNELS, work->width));
+        const char *r = work->r == NULL ? NULL : work->r + skip;
+        char *y = work->y == NULL ? NULL : work->y + skip;
+        work->ops->wkv4(work->w, work->u, work->k + skip, work->v + skip, r, s->end - s->begin, work->width, s->aa, s->bb,
+                        s->pp, y, part * WKV_CHANNELS, at_most(last * WKV_CHANNELS, work->width));
         begin += last - part;
     }
 }

@@ -80,13 +80,14 @@ static void FN(wkv4)(const void *w_, const void *u_, const void *k_, const void 
             const ptrdiff_t n = end - i, at = t * width + i;
             VEC w = FN(get)((const REAL *)w_ + i, n), u = FN(get)((const REAL *)u_ + i, n);
             VEC k = FN(get)((const REAL *)k_ + at, n), v = FN(get)((const REAL *)v_ + at, n);
-            VEC r = FN(get)((const REAL *)r_ + at, n);
             VEC aa = FN(get)((REAL *)aa_ + i, n), bb = FN(get)((REAL *)bb_ + i, n), pp = FN(get)((REAL *)pp_ + i, n);
-            /* p = max(pp, u + k);  wkv = (e^(pp-p) aa + e^(u+k-p) v) / (e^(pp-p) bb + e^(u+k-p)) */
             VEC e1, e2;
-            FN(exps)(pp, u + k, &e1, &e2);
-            VEC wkv = (e1 * aa + e2 * v) / (e1 * bb + e2);
-            FN(put)((REAL *)y_ + at, FN(sigmoid)(r) * wkv, n);
+            if (r_ != NULL) {
+                /* p = max(pp, u + k);  wkv = (e^(pp-p) aa + e^(u+k-p) v) / (e^(pp-p) bb + e^(u+k-p)) */
+                FN(exps)(pp, u + k, &e1, &e2);
+                VEC wkv = (e1 * aa + e2 * v) / (e1 * bb + e2);
+                FN(put)((REAL *)y_ + at, FN(sigmoid)(FN(get)((const REAL *)r_ + at, n)) * wkv, n);
+            }
             /* p = max(pp + w, k);  aa = e^(pp+w-p) aa + e^(k-p) v;  bb = e^(pp+w-p) bb + e^(k-p);  pp = p */
             const VEC p = FN(exps)(pp + w, k, &e1, &e2);
             FN(put)((REAL *)aa_ + i, e1 * aa + e2 * v, n);

@@ -68,7 +68,8 @@ typedef struct rk_ops {
                        void *y, ptrdiff_t begin, ptrdiff_t end);
     /* Token shift of one token: y = x * mix + before * (1 - mix). */
     void (*token_shift)(const void *x, const void *before, const void *mix, ptrdiff_t width, void *y);
-    /* WKV of RWKV-4 over all tokens, channels begin..end: y = sigmoid(r) * wkv; aa, bb, pp move on. */
+    /* WKV of RWKV-4 over all tokens, channels begin..end: y = sigmoid(r) * wkv; aa, bb, pp move on. Without r no y is
+     * computed. */
     void (*wkv4)(const void *w, const void *u, const void *k, const void *v, const void *r, ptrdiff_t tokens,
                  ptrdiff_t width, void *aa, void *bb, void *pp, void *y, ptrdiff_t begin, ptrdiff_t end);
     /* y = max(x, 0)^2 for n elements. */
@@ -198,7 +199,7 @@ void rk_matmul(const rk_ops *ops, const rk_product *products, int count, const r
                int threads);
 void rk_layer_norm(const rk_ops *ops, const void *x, const void *weight, const void *bias, double eps,
                    ptrdiff_t tokens, ptrdiff_t width, void *y, int threads);
-/* WKV of RWKV-4, and the receptance's sigmoid; the sequences' states move on. */
+/* WKV of RWKV-4, and the receptance's sigmoid; the sequences' states move on. r and y may both be NULL: the states alone. */
 void rk_wkv4(const rk_ops *ops, const void *w, const void *u, const void *k, const void *v, const void *r,
              const rk_tokens *all, ptrdiff_t width, void *y, int threads);
 void rk_multiply(const rk_ops *ops, void *x, double factor, ptrdiff_t n, int threads);
