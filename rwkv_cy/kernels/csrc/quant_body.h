@@ -90,6 +90,9 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
                 dot[t][1][p] = RK_QI_SET(0);
             }
         }
+        /* Two runs of vectors in turns are no stream: every line is asked for, in order, and earlier. */
+        if (ask && few && dtype == RK_Q6)
+            for (int i = 0; i < RK_Q6_BYTES / 64; i++) __builtin_prefetch(w + 6144 + 64 * i);
         if (ask && !few)
             for (int i = 0; i < wide * rk_q_bytes(dtype) / 64; i++)
                 __builtin_prefetch(w + wide * group_bytes + (i % wide) * group_bytes + i / wide * 64, 0, 2);
@@ -99,8 +102,7 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
             const uint8_t *uppers = (const uint8_t *)w + RK_Q6_UPPER + 64 * (i / 2);
             rk_qw first_values[MOST], second_values[MOST];
             /* One page ahead: the CPU's own prefetching ends with each page, and is a little late everywhere. */
-            if (ask && few) __builtin_prefetch(values + 4096);
-            if (ask && few && dtype == RK_Q6 && i % 2 == 0) __builtin_prefetch(uppers + 4096);
+            if (ask && few && dtype != RK_Q6) __builtin_prefetch(values + 4096);
             for (int p = 0; p < parts; p++) {
                 const ptrdiff_t place = (p / PARTS) * group_bytes + 4 * RK_Q_LANES * (p % PARTS);
                 rk_qw v = RK_QW_LOAD(values + place);

@@ -52,7 +52,8 @@ static void quantize_affine(const float *w, float most, uint8_t *q, uint16_t *st
     *least_bits = f32_to_f16(low);
     for (int i = 0; i < n; i++) q[i] = 0;
     for (int attempt = 0; attempt < 6; attempt++) {
-        float keep = 1.0f - 0.05f * (float)attempt;
+        /* By three quarters of a step each. */
+        float keep = 1.0f - 0.75f / most * (float)attempt;
         float step = (high - low) * keep / most, least = low * keep;
         for (int round = 0; round < 3; round++) {
             step = round_trip(step);
