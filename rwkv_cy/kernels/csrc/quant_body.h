@@ -90,7 +90,7 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
                 dot[t][1][p] = RK_QI_SET(0);
             }
         }
-        /* Two runs of vectors in turns are no stream: every line is asked for, in order, and earlier. */
+        /* Two runs of vectors in turns are no stream: every line is asked for, in order, a page and a half ahead. */
         if (ask && few && dtype == RK_Q6)
             for (int i = 0; i < RK_Q6_BYTES / 64; i++) __builtin_prefetch(w + 6144 + 64 * i);
         if (ask && !few)
