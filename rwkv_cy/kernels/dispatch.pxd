@@ -42,14 +42,19 @@ cdef extern from "rk.h" nogil:
         Py_ssize_t sequence_count
 
     enum:
-        RK_NOTHING
+        RK_AS_IT_IS
+        RK_SHIFTED
         RK_RELU_SQUARED
+
+    enum:
+        RK_NOTHING
         RK_ADD
         RK_ADD_GATED
 
     ctypedef struct rk_product:
         const rk_matrix *m
         const void *x
+        int first
         const void *mix
         void *y
         int then

@@ -9,7 +9,7 @@ from rwkv_cy.kernels.packed import HEAD_BYTES, stored_escapes, unpack_matrix
 from cython cimport floating
 
 from rwkv_cy.kernels.dispatch cimport (
-    RK_BF12, RK_BF16, RK_F16, RK_F32, RK_F64, RK_NOTHING, RK_Q4, RK_Q6, RK_Q8, active_ops, dequantize,
+    RK_AS_IT_IS, RK_BF12, RK_BF16, RK_F16, RK_F32, RK_F64, RK_NOTHING, RK_Q4, RK_Q6, RK_Q8, active_ops, dequantize,
     matmul, matmul_scratch, quantize, rk_ops, rk_product, rk_tokens, transpose,
 )
 
@@ -263,7 +263,7 @@ cdef class Matrix:
         return matmul_scratch(ops, &self.m, tokens, num_threads)
 
     cdef rk_product times(self, const void *x, void *y) noexcept nogil:
-        return rk_product(&self.m, x, NULL, y, RK_NOTHING, NULL, NULL)
+        return rk_product(&self.m, x, RK_AS_IT_IS, NULL, y, RK_NOTHING, NULL, NULL)
 
     def matmul(self, const floating[:, ::1] x, int num_threads=1, Workspace workspace=None):
         """Multiply tokens by the matrix.

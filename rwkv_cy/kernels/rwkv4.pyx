@@ -11,8 +11,8 @@ from cython cimport floating
 from libc.string cimport memcpy
 
 from rwkv_cy.kernels.dispatch cimport (
-    RK_ADD, RK_ADD_GATED, RK_RELU_SQUARED, active_ops, layer_norm, matmul, multiply, rk_ops, rk_product, rk_sequence,
-    rk_tokens, wkv4,
+    RK_ADD, RK_ADD_GATED, RK_RELU_SQUARED, RK_SHIFTED, active_ops, layer_norm, matmul, multiply, rk_ops, rk_product,
+    rk_sequence, rk_tokens, wkv4,
 )
 from rwkv_cy.kernels.matrix cimport Workspace, padded
 
@@ -47,6 +47,12 @@ cdef void keep_last(const char *x, const rk_tokens *all, size_t row) noexcept no
     cdef Py_ssize_t i
     for i in range(all.sequence_count):
         memcpy(all.sequences[i].xx, x + (all.sequences[i].end - 1) * row, row)
+
+
+cdef rk_product shifted(rk_product product, const char *mix) noexcept nogil:
+    """Return the product of the token shift of x, not of x."""
+    product.first, product.mix = RK_SHIFTED, mix
+    return product
 
 
 cdef class TimeMix:
@@ -100,10 +106,9 @@ cdef class TimeMix:
         cdef char *rest = rwkv + att
         cdef rk_product[3] products
         # r = R (x mix_r + xx (1 - mix_r)), and likewise k and v
-        products[0] = self.receptance.times(x, r)
-        products[1] = self.key.times(x, k)
-        products[2] = self.value.times(x, v)
-        products[0].mix, products[1].mix, products[2].mix = self.mix_r, self.mix_k, self.mix_v
+        products[0] = shifted(self.receptance.times(x, r), self.mix_r)
+        products[1] = shifted(self.key.times(x, k), self.mix_k)
+        products[2] = shifted(self.value.times(x, v), self.mix_v)
         matmul(ops, products, 3, all, rest, num_threads)
         keep_last(x, all, self.d_model * self.itemsize)
         # y += O (sigmoid(r) wkv(k, v))
@@ -176,15 +181,14 @@ cdef class ChannelMix:
         cdef char *k = r + model             # (tokens, d_ffn)
         cdef char *rest = k + padded(all.count * self.d_ffn * self.itemsize)
         cdef rk_product[2] products
-        # r = R (x mix_r + xx (1 - mix_r)), and k = max(K (x mix_k + xx (1 - mix_k)), 0)^2
-        products[0] = self.receptance.times(x, r)
-        products[1] = self.key.times(x, k)
-        products[0].mix, products[1].mix = self.mix_r, self.mix_k
-        products[1].then = RK_RELU_SQUARED
+        # r = R (x mix_r + xx (1 - mix_r)), and likewise k
+        products[0] = shifted(self.receptance.times(x, r), self.mix_r)
+        products[1] = shifted(self.key.times(x, k), self.mix_k)
         matmul(ops, products, 2, all, rest, num_threads)
         keep_last(x, all, self.d_model * self.itemsize)
-        # y += sigmoid(r) (V k)
+        # y += sigmoid(r) (V max(k, 0)^2)
         products[0] = self.value.times(k, mixed)
+        products[0].first = RK_RELU_SQUARED
         products[0].then, products[0].gate, products[0].into = RK_ADD_GATED, r, y
         matmul(ops, products, 1, all, rest, num_threads)
 

@@ -9,9 +9,10 @@ import pytest
 
 from rwkv_cy.architectures import ARCHITECTURES
 from rwkv_cy.config import Config
+from rwkv_cy.dtypes import QUANTIZED_TYPES, to_storage
 from rwkv_cy.errors import KernelError
 from rwkv_cy.kernels import reference, rwkv4
-from rwkv_cy.kernels.matrix import Workspace
+from rwkv_cy.kernels.matrix import Workspace, pack
 from rwkv_cy.parameters import Parameter
 from rwkv_cy.state import LayerState, State
 
@@ -254,6 +255,47 @@ def test_sequences_side_by_side_equal_each_alone(isa: str, real: str) -> None:
         stack.forward(xs, rows[np.newaxis], np.cumsum([0, *lengths], dtype=np.intp), workspace, threads)
         assert xs.tobytes() == np.concatenate(alone).tobytes()
         assert rows.tobytes() == np.array(alone_states).tobytes()
+
+
+def test_matrices_of_several_kinds_in_one_layer(isa: str) -> None:
+    # Products that share an operation go by rows, columns, groups and panels, with and without rounding.
+    lengths = [1, 30, 1, 1, 7]
+    kinds = [
+        ("f32", False),
+        ("bf16", True),
+        ("q8", False),
+        ("q4", False),
+        ("bf16", False),
+        ("f16", True),
+        ("f32", True),
+    ]
+    case = Case("f32", d_model=65, d_att=100, d_ffn=200)
+    matrices = [name for name, array in case.weights.items() if name.endswith(".weight") and array.ndim == 2]
+    assert len(matrices) == len(kinds)
+    for turn in range(len(kinds)):
+        parameters = {name: Parameter(array, "f32") for name, array in case.weights.items()}
+        for name, (kind, transposed) in zip(matrices, kinds[turn:] + kinds[:turn], strict=True):
+            array = case.weights[name]
+            if kind in QUANTIZED_TYPES:
+                parameters[name] = Parameter(pack(array, kind), kind, array.shape)
+            else:
+                stored = to_storage(np.ascontiguousarray(array.T) if transposed else array, "f32", kind)
+                parameters[name] = Parameter(stored, kind, transposed=transposed)
+        stack = rwkv4.Stack([rwkv4.Layer(case.config, 0, parameters, 0.5, "bf16")])
+        for some in (lengths[2:], lengths, [1] * 12):
+            starts, workspace = np.cumsum([0, *some], dtype=np.intp), Workspace()
+            xs, states = case.xs(sum(some)), np.array([[case.state().data for _ in some]])
+            single, single_states = xs.copy(), states.copy()
+            for i in range(len(some)):
+                for t in range(starts[i], starts[i + 1]):
+                    stack.forward(
+                        single[t : t + 1], single_states[:, i : i + 1], np.array([0, 1], np.intp), workspace, 1
+                    )
+            for threads in (1, 3):
+                many, moved = xs.copy(), states.copy()
+                stack.forward(many, moved, starts, workspace, threads)
+                assert many.tobytes() == single.tobytes()
+                assert moved.tobytes() == single_states.tobytes()
 
 
 def test_a_stack_equals_its_layers_one_by_one(isa: str, real: str) -> None:

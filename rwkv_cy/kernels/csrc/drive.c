@@ -81,6 +81,11 @@ void rk_wkv4(const rk_ops *ops, const void *w, const void *u, const void *k, con
              const rk_tokens *all, ptrdiff_t width, void *y, int threads)
 {
     wkv4_work work = {ops, all, w, u, k, v, r, y, width, (width + WKV_CHANNELS - 1) / WKV_CHANNELS};
-    const ptrdiff_t steps = at_least_one(all->count / all->sequence_count) * WKV_CHANNELS;
-    rk_parallel(all->sequence_count * work.parts, at_least_one(PIECE_EXPS / steps), threads, wkv4_piece, &work);
+    ptrdiff_t longest = 1;
+    for (ptrdiff_t i = 0; i < all->sequence_count; i++) {
+        const ptrdiff_t tokens = all->sequences[i].end - all->sequences[i].begin;
+        longest = tokens > longest ? tokens : longest;
+    }
+    rk_parallel(all->sequence_count * work.parts, at_least_one(PIECE_EXPS / (longest * WKV_CHANNELS)), threads,
+                wkv4_piece, &work);
 }

@@ -96,11 +96,12 @@ static void FN(wkv4)(const void *w_, const void *u_, const void *k_, const void 
     }
 }
 
-static void FN(relu_squared)(void *x_, ptrdiff_t begin, ptrdiff_t end)
+static void FN(relu_squared)(const void *x_, void *y_, ptrdiff_t n)
 {
-    REAL *x = x_;
+    const REAL *x = x_;
+    REAL *y = y_;
     /* Written so that NaN passes through, and is seen at the logits. */
-    for (ptrdiff_t i = begin; i < end; i++) x[i] = x[i] <= 0 ? 0 : x[i] * x[i];
+    for (ptrdiff_t i = 0; i < n; i++) y[i] = x[i] <= 0 ? 0 : x[i] * x[i];
 }
 
 static void FN(add_gated)(void *y_, const void *gate_, const void *x_, ptrdiff_t begin, ptrdiff_t end)

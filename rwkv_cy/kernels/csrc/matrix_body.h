@@ -138,20 +138,19 @@ static void FN(rows)(const rk_matrix *m, const void *x, ptrdiff_t tokens, void *
     }
 }
 
-/* A packed group of tokens: [column vector][token of the group][lane], padded with zeros. */
-static void FN(pack_tokens)(const void *x_, ptrdiff_t tokens, ptrdiff_t cols, void *packed)
+/* A token of a packed group: [column vector][token of the group][lane], padded with zeros. */
+static void FN(pack_token)(const void *x_, ptrdiff_t cols, ptrdiff_t place, void *group)
 {
     const NUM *x = x_;
-    const ptrdiff_t vectors = (cols + LANES - 1) / LANES;
-    for (ptrdiff_t j = 0; j < RK_PANEL_TOKENS; j++) {
-        for (ptrdiff_t v = 0; v < vectors; v++) {
-            ptrdiff_t left = cols - v * LANES;
-            NVEC value = {0};
-            if (j < tokens)
-                value = left >= LANES ? FN(load)(x + j * cols + v * LANES)
-                                      : FN(load_part)(x + j * cols + v * LANES, left);
-            memcpy((NUM *)packed + (v * RK_PANEL_TOKENS + j) * LANES, &value, sizeof value);
-        }
+    NUM *out = (NUM *)group + place * LANES;
+    const ptrdiff_t whole = x == NULL ? 0 : cols / LANES, vectors = (cols + LANES - 1) / LANES;
+    for (ptrdiff_t v = 0; v < vectors; v++) {
+        NVEC value = {0};
+        if (v < whole)
+            value = FN(load)(x + v * LANES);
+        else if (x != NULL)
+            value = FN(load_part)(x + v * LANES, cols - v * LANES);
+        memcpy(out + v * RK_PANEL_TOKENS * LANES, &value, sizeof value);
     }
 }
 

@@ -1,5 +1,5 @@
-/* Sizes of the pieces that threads share. A piece of work should take some microseconds, or waking a thread costs more
- * than it brings. */
+/* Pieces that threads share, and what their sizes are computed with. A piece of work should take some microseconds, or
+ * waking a thread costs more than it brings. */
 #ifndef RK_PIECES_H
 #define RK_PIECES_H
 

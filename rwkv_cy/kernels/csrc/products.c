@@ -114,19 +114,19 @@ static size_t laid_out_bytes(const rk_ops *ops, const rk_matrix *m, ptrdiff_t to
     }
 }
 
-/* Bytes of one thread's scratch: tokens on their way to be laid out; and later, of panels, a block of packed ones, and
+/* Bytes of one thread's scratch: a token on its way to be laid out; and later, of panels, a block of packed ones, and
  * accumulators that wait: of all tokens, of one group, or none, if the columns take several runs, several steps, or one. */
 static size_t thread_bytes(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens)
 {
-    if (way_for(ops, m, tokens) != BY_PANELS) return bytes_of(m->cols, ops->sumsize, 64);
-    const size_t group = bytes_of(ops->panel_tokens * m->cols, ops->sumsize + ops->itemsize, 4096);
+    const size_t token = bytes_of(m->cols, ops->sumsize + ops->itemsize, 4096);
+    if (way_for(ops, m, tokens) != BY_PANELS) return token;
     ptrdiff_t padded = padded_cols(ops, m->cols), run = rk_panel_run(padded, ops->itemsize);
     ptrdiff_t waiting = run < padded                                  ? round_up(tokens, ops->panel_tokens)
                         : rk_panel_step(padded, ops->itemsize) < run ? ops->panel_tokens
                                                                       : 0;
     ptrdiff_t elements = (run + waiting * ops->lanes) * ops->panel_rows * rk_block_panels(padded, ops->itemsize);
     const size_t panels = bytes_of(elements, ops->itemsize, 4096);
-    return group > panels ? group : panels;
+    return token > panels ? token : panels;
 }
 
 size_t rk_matmul_scratch(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens, int threads)
@@ -136,45 +136,44 @@ size_t rk_matmul_scratch(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens
     return laid_out_bytes(ops, m, tokens) + columns + (size_t)threads * thread_bytes(ops, m, tokens);
 }
 
-/* Tokens t .. t + n, where the product has them: as they lie, or shifted into `buffer`. */
-static const void *tokens_of(const product *p, ptrdiff_t t, ptrdiff_t n, void *buffer)
+/* Token t as it is multiplied, but for rounding: where it lies, or in `buffer`. */
+static const void *token_of(const product *p, ptrdiff_t t, void *buffer)
 {
-    const ptrdiff_t width = p->asked->m->cols;
+    const rk_product *asked = p->asked;
+    const ptrdiff_t width = asked->m->cols;
     const size_t row = (size_t)width * p->ops->sumsize;
-    const char *x = (const char *)p->asked->x + (size_t)t * row;
-    if (p->asked->mix == NULL) return x;
-    const rk_sequence *s = rk_sequence_of(p->all, t);
-    for (ptrdiff_t i = 0; i < n; i++) {
-        if (t + i == s->end) s++;
-        p->plain->token_shift(x + (size_t)i * row, t + i == s->begin ? s->xx : x + (size_t)i * row - row,
-                              p->asked->mix, width, (char *)buffer + (size_t)i * row);
+    const char *x = (const char *)asked->x + (size_t)t * row;
+    if (asked->first == RK_AS_IT_IS) return x;
+    if (asked->first == RK_SHIFTED) {
+        const rk_sequence *s = rk_sequence_of(p->all, t);
+        p->plain->token_shift(x, t == s->begin ? s->xx : x - row, asked->mix, width, buffer);
+    } else {
+        p->plain->relu_squared(x, buffer, width);
     }
     return buffer;
 }
 
-/* Units begin..end of what is laid out: groups of tokens, or tokens. */
+/* Tokens begin..end are laid out; and past the last one, the zeros that fill its group. */
 static void lay_out(const product *p, ptrdiff_t begin, ptrdiff_t end, int thread)
 {
     const rk_matrix *m = p->asked->m;
-    const ptrdiff_t together = p->way == BY_PANELS ? p->ops->panel_tokens : 1;
+    const ptrdiff_t group = p->ops->panel_tokens;
     char *buffer = p->scratch + (size_t)thread * p->stride;
-    char *rounded = buffer + (size_t)(together * m->cols) * p->ops->sumsize;
-    for (ptrdiff_t unit = begin; unit < end; unit++) {
-        const ptrdiff_t t = unit * together, n = at_most(p->all->count - t, together);
-        char *row = p->laid_out + (size_t)(t * m->cols) * p->ops->itemsize;
+    char *rounded = buffer + (size_t)m->cols * p->ops->sumsize;
+    for (ptrdiff_t t = begin; t < end; t++) {
         if (p->way == BY_GROUPS) {
-            p->ops->quantize_token(tokens_of(p, t, n, buffer), m->dtype, m->cols, p->all->count, t, p->laid_out);
+            p->ops->quantize_token(token_of(p, t, buffer), m->dtype, m->cols, p->all->count, t, p->laid_out);
         } else if (p->way == BY_PANELS) {
-            const void *x = tokens_of(p, t, n, buffer);
-            if (is_rounded(m)) {
-                p->ops->round(x, rounded, n * m->cols);
+            const void *x = t < p->all->count ? token_of(p, t, buffer) : NULL;
+            if (is_rounded(m) && x != NULL) {
+                p->ops->round(x, rounded, m->cols);
                 x = rounded;
             }
-            p->ops->pack_tokens(x, n, m->cols, p->laid_out + (size_t)unit * group_bytes(p->ops, m->cols));
-        } else if (is_rounded(m)) {
-            p->ops->round(tokens_of(p, t, n, buffer), row, n * m->cols);
+            p->ops->pack_token(x, m->cols, t % group, p->laid_out + (size_t)(t / group) * group_bytes(p->ops, m->cols));
         } else {
-            tokens_of(p, t, n, row);
+            char *row = p->laid_out + (size_t)(t * m->cols) * p->ops->itemsize;
+            const void *x = token_of(p, t, is_rounded(m) ? buffer : row);
+            if (is_rounded(m)) p->ops->round(x, row, m->cols);
         }
     }
 }
@@ -182,7 +181,7 @@ static void lay_out(const product *p, ptrdiff_t begin, ptrdiff_t end, int thread
 /* Whether tokens are taken as they lie. */
 static int lie_well(const product *p)
 {
-    return (p->way == BY_ROWS || p->way == BY_COLUMNS) && p->asked->mix == NULL && !is_rounded(p->asked->m);
+    return (p->way == BY_ROWS || p->way == BY_COLUMNS) && p->asked->first == RK_AS_IT_IS && !is_rounded(p->asked->m);
 }
 
 static const void *tokens_as_rows(const product *p) { return lie_well(p) ? p->asked->x : p->laid_out; }
@@ -190,22 +189,25 @@ static const void *tokens_as_rows(const product *p) { return lie_well(p) ? p->as
 static cut cut_tokens(const product *p)
 {
     const ptrdiff_t together = p->way == BY_PANELS ? p->ops->panel_tokens : 1;
-    const ptrdiff_t grain = at_least_one(PIECE_ELEMENTS / at_least_one(p->asked->m->cols * together));
-    return cut_up(lie_well(p) ? 0 : (p->all->count + together - 1) / together, grain, grain, 0);
+    const ptrdiff_t grain = round_up(at_least_one(PIECE_ELEMENTS / at_least_one(p->asked->m->cols)), together);
+    return cut_up(lie_well(p) ? 0 : round_up(p->all->count, together), grain, grain, 0);
 }
 
 /* What follows a product, for elements begin..end of its result. */
-static void follow_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+static void follow(const product *p, ptrdiff_t begin, ptrdiff_t end)
 {
-    const product *p = context;
     const rk_product *asked = p->asked;
-    (void)thread;
     switch (asked->then) {
     case RK_NOTHING: break;
-    case RK_RELU_SQUARED: p->plain->relu_squared(asked->y, begin, end); break;
     case RK_ADD: p->plain->add(asked->into, asked->y, begin, end); break;
     case RK_ADD_GATED: p->plain->add_gated(asked->into, asked->gate, asked->y, begin, end); break;
     }
+}
+
+static void follow_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+{
+    (void)thread;
+    follow(context, begin, end);
 }
 
 static ptrdiff_t unit_rows(const product *p)
@@ -234,7 +236,7 @@ static void multiply(const product *p, ptrdiff_t begin, ptrdiff_t end, int threa
     }
     if (!follows_at_once(p)) return;
     const ptrdiff_t first = begin * unit_rows(p), last = at_most(end * unit_rows(p), m->rows);
-    for (ptrdiff_t t = 0; t < tokens; t++) follow_piece((void *)p, t * m->rows + first, t * m->rows + last, thread);
+    for (ptrdiff_t t = 0; t < tokens; t++) follow(p, t * m->rows + first, t * m->rows + last);
 }
 
 static ptrdiff_t row_bytes(const rk_matrix *m)
@@ -290,7 +292,8 @@ static void run(const rk_ops *ops, const rk_product *const *products, int count,
 {
     shared s;
     s.count = count;
-    ptrdiff_t units[RK_MOST_PRODUCTS], costs[RK_MOST_PRODUCTS], total = 0, elements = 0;
+    ptrdiff_t units[RK_MOST_PRODUCTS] = {0}, costs[RK_MOST_PRODUCTS] = {0}, total = 0, elements = 0;
+    int last = 0; /* of those whose pieces are shared */
     char *columns[RK_MOST_PRODUCTS];
     size_t stride = 0;
     for (int i = 0; i < count; i++) {
@@ -305,8 +308,10 @@ static void run(const rk_ops *ops, const rk_product *const *products, int count,
         stride = stride > bytes ? stride : bytes;
         s.cuts[i] = cut_tokens(p);
         elements += s.cuts[i].units ? all->count * m->cols : 0;
+        if (p->way == BY_COLUMNS) continue;
         units[i] = units_of(p, &costs[i]);
         total += units[i] * costs[i];
+        last = i;
     }
     for (int i = 0; i < count; i++) s.parts[i].scratch = scratch, s.parts[i].stride = stride;
     share(&s, lay_out, elements > PIECE_ELEMENTS ? threads : 1);
@@ -316,8 +321,7 @@ static void run(const rk_ops *ops, const rk_product *const *products, int count,
             rk_columns(p->ops, p->asked->m, tokens_as_rows(p), all->count, p->asked->y, columns[i], threads);
             s.cuts[i] = cut_up(0, 1, 1, 0);
         } else {
-            s.cuts[i] = (p->way == BY_PANELS ? cut_panels : cut_streamed)(p, units[i], costs[i], total, i + 1 == count,
-                                                                          threads);
+            s.cuts[i] = (p->way == BY_PANELS ? cut_panels : cut_streamed)(p, units[i], costs[i], total, i == last, threads);
         }
     }
     share(&s, multiply, threads);

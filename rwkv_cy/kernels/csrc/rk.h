@@ -26,7 +26,7 @@ typedef struct {
 /* Everything that runs over `[begin, end)` of something, for one type of activations. Arrays are
  * contiguous; `void *` stands for float or double, whichever the table is of. */
 typedef struct rk_ops {
-    /* Bytes of a number as `rows` and `pack_tokens` take it, and of one of y; how many of the former a vector has. */
+    /* Bytes of a number as `rows` and `pack_token` take it, and of one of y; how many of the former a vector has. */
     size_t itemsize, sumsize;
     ptrdiff_t lanes;
     /* Rows that one packed panel of a matrix holds, and tokens that go with it. */
@@ -38,8 +38,8 @@ typedef struct rk_ops {
     /* y[t, r] = scale * sum_k m[r, k] * x[t, k] for rows begin..end; y has `ldy` elements a token. */
     void (*rows)(const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y, ptrdiff_t ldy,
                  ptrdiff_t begin, ptrdiff_t end);
-    /* Lay one group out for `panels`: x [tokens, cols], panel_tokens of them at most. */
-    void (*pack_tokens)(const void *x, ptrdiff_t tokens, ptrdiff_t cols, void *packed);
+    /* Lay x [cols] out for `panels`, as the token at `place` of a group of panel_tokens; NULL stands for zeros. */
+    void (*pack_token)(const void *x, ptrdiff_t cols, ptrdiff_t place, void *group);
     /* The same product as `rows`, bit for bit, for panels begin..end and packed tokens.
      * scratch: of this thread alone, for packed panels and sums that wait (products.c has the size). */
     void (*panels)(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy,
@@ -50,7 +50,7 @@ typedef struct rk_ops {
     void (*columns)(const rk_matrix *m, const void *x, int tokens, void *sums, ptrdiff_t begin, ptrdiff_t end);
     void (*add_lanes)(const rk_matrix *m, const void *sums, int tokens, void *y);
 
-    /* Round n elements of float x to bf16, as numbers that `rows` and `pack_tokens` take; NULL in double. */
+    /* Round n elements of float x to bf16, as numbers that `rows` and `pack_token` take; NULL in double. */
     void (*round)(const void *x, void *out, ptrdiff_t n);
     /* Products of rounded activations with bf16 matrices by an instruction that takes both as they are: only what stands
      * above is filled in. NULL where there is none. */
@@ -71,8 +71,8 @@ typedef struct rk_ops {
     /* WKV of RWKV-4 over all tokens, channels begin..end: y = sigmoid(r) * wkv; aa, bb, pp move on. */
     void (*wkv4)(const void *w, const void *u, const void *k, const void *v, const void *r, ptrdiff_t tokens,
                  ptrdiff_t width, void *aa, void *bb, void *pp, void *y, ptrdiff_t begin, ptrdiff_t end);
-    /* x = max(x, 0)^2 for elements begin..end. */
-    void (*relu_squared)(void *x, ptrdiff_t begin, ptrdiff_t end);
+    /* y = max(x, 0)^2 for n elements. */
+    void (*relu_squared)(const void *x, void *y, ptrdiff_t n);
     /* y += sigmoid(gate) * x for elements begin..end. */
     void (*add_gated)(void *y, const void *gate, const void *x, ptrdiff_t begin, ptrdiff_t end);
     /* y += x for elements begin..end. */
@@ -160,19 +160,27 @@ typedef struct {
 /* The sequence of token t. */
 const rk_sequence *rk_sequence_of(const rk_tokens *all, ptrdiff_t t);
 
+/* What is multiplied, of a product's x. */
+enum {
+    RK_AS_IT_IS,
+    RK_SHIFTED,     /* its token shift by mix [cols] */
+    RK_RELU_SQUARED /* max(x, 0)^2 */
+};
+
 /* What follows a product. */
 enum {
     RK_NOTHING,
-    RK_RELU_SQUARED, /* y = max(y, 0)^2 */
-    RK_ADD,          /* into += y */
-    RK_ADD_GATED     /* into += sigmoid(gate) * y */
+    RK_ADD,      /* into += y */
+    RK_ADD_GATED /* into += sigmoid(gate) * y */
 };
 
-/* One product of rk_matmul: y[t, r] = scale * sum_k m[r, k] * x[t, k], and what follows; y is overwritten in any case.
- * mix: NULL, or [cols], and the token shift of x is multiplied. gate and into: like y. */
+/* One product of rk_matmul: y[t, r] = scale * sum_k m[r, k] * x[t, k], x as `first` says, and what follows as `then`
+ * says; y is overwritten in any case. gate and into are of the shape of y. */
 typedef struct {
     const rk_matrix *m;
-    const void *x, *mix;
+    const void *x;
+    int first;
+    const void *mix;
     void *y;
     int then;
     const void *gate;

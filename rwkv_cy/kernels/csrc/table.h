@@ -78,7 +78,7 @@ static void round_bf16(const void *x_, void *out_, ptrdiff_t n)
 static const rk_ops ops_bf16 = {
     .itemsize = sizeof(uint16_t), .sumsize = sizeof(float), .lanes = RK_VECTOR_BYTES / sizeof(uint16_t),
     .panel_rows = RK_PANEL_ROWS, .panel_tokens = RK_PANEL_TOKENS, .few_tokens = RK_FEW_TOKENS, .rows = rows_bf16,
-    .pack_tokens = pack_tokens_bf16, .panels = panels_bf16,
+    .pack_token = pack_token_bf16, .panels = panels_bf16,
     .round = round_bf16, .columns = columns_bf16, .add_lanes = add_lanes_f32,
 };
 #define BF16_f32 &ops_bf16
@@ -131,7 +131,7 @@ static const rk_ops ops_bf16 = {
     {                                                                                                           \
         .itemsize = sizeof(type), .sumsize = sizeof(type), .lanes = RK_VECTOR_BYTES / sizeof(type),             \
         .panel_rows = RK_PANEL_ROWS, .panel_tokens = RK_PANEL_TOKENS, .few_tokens = RK_FEW_TOKENS,              \
-        .rows = rows_##suffix, .pack_tokens = pack_tokens_##suffix,                                             \
+        .rows = rows_##suffix, .pack_token = pack_token_##suffix,                                             \
         .panels = panels_##suffix, .round = ROUND_##suffix, .bf16 = BF16_##suffix,                              \
         .columns = columns_##suffix, .add_lanes = add_lanes_##suffix,                                           \
         .quantize_token = QT_##suffix, .groups = QG_##suffix, .wide_groups = RK_Q_WIDE,                        \
