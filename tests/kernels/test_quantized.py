@@ -57,7 +57,7 @@ def test_no_weight_is_off_by_much_more_than_half_a_step(dtype: str, levels: floa
     columns = QUANTIZED_TYPES[dtype].columns
     largest = np.abs(w.reshape(64, -1, columns)).max(axis=-1, keepdims=True)
     error = np.abs(unpack(packed, dtype, w.shape) - w).reshape(64, -1, columns)
-    # Those with least values may clip the ends of a range for the sake of its middle: by a quarter of the range at most.
+    # With least values the ends of a range may be clipped for the sake of its middle: by a quarter of it at most.
     assert (error <= largest / levels * (0.51 if dtype == "q8" else 4)).all()
     relative = np.sqrt((error**2).mean() / (w**2).mean())
     assert relative < rms
