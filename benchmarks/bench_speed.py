@@ -243,7 +243,7 @@ def report_of(shape: str, threads: int, rounds: int, found: dict[Row, Found], fl
 def nominal_bits(dtype: str) -> int:
     """Return the number of bits that a type is compared in: that of its name, rounded up to 8, 16 or 32, or 4.
 
-    Five bits stand with four, and twelve with the sixteen that they hold.
+    Five bits stand with four, six with eight, and twelve with the sixteen that they hold.
     """
     digits = re.search(r"\d+", dtype)
     bits = int(digits[0]) if digits else 32
@@ -258,7 +258,7 @@ def comparison_of(shape: str, threads: int, found: dict[Row, Found]) -> Report:
         ("", "beside", *(f"{job}, times as fast (beside)" for job in jobs)),
         notes=[
             "Each job beside that type of theirs, in brackets, which is the fastest in it; ratios within a round.",
-            "5 bits stand with 4, and 12 with 16.",
+            "5 bits stand with 4, 6 with 8, and 12 with 16.",
         ],
         values={"shape": shape, "threads": threads, "rows": []},
     )

@@ -93,7 +93,7 @@ def count_nonfinite(block: npt.NDArray[Any], dtype: str) -> NonFinite:
 
 
 def number_type(info: TensorInfo) -> str:
-    """Return the storage type of what :func:`read_blocks` yields, which decodes: f32 of q8 and q4, bf16 of bf12."""
+    """Return the storage type of what :func:`read_blocks` yields, which decodes: f32 of q8, q6 and q4, bf16 of bf12."""
     if info.dtype == PACKED:
         return "bf16"
     return "f32" if info.dtype in QUANTIZED_TYPES else info.dtype

@@ -110,19 +110,19 @@ def convert(
         another type.
     target : path
         The model file to write.
-    dtype : {"f64", "f32", "f16", "bf16", "bf12", "q8", "q4"}, optional
+    dtype : {"f64", "f32", "f16", "bf16", "bf12", "q8", "q6", "q4"}, optional
         Storage type of matrices and embedding. By default as the checkpoint has them, and f16 for one that another
-        program quantized. The embedding is never quantized: with ``"q8"`` and ``"q4"`` it stays f16 or bf16 if it is
-        that, and else becomes f16. ``"bf12"`` is bf16 with its matrices packed, without loss, where that pays.
-        Vectors always stay as the checkpoint has them.
+        program quantized. The embedding is never quantized: with ``"q8"``, ``"q6"`` and ``"q4"`` it stays f16 or
+        bf16 if it is that, and else becomes f16. ``"bf12"`` is bf16 with its matrices packed, without loss, where
+        that pays. Vectors always stay as the checkpoint has them.
     tokenizer : str, optional
         ``"auto"`` (the default), ``"none"``, ``"bytes"``, ``"world"``, or the path of a vocabulary, as
         :func:`rwkv_cy.tokenizer_choice.choose_tokenizer` has it.
     overwrite : bool, default False
         Replace a file at the target.
     requantize : bool, default False
-        Allow ``"q8"`` and ``"q4"`` for matrices that are quantized in another way already, which adds the error of
-        the second rounding to that of the first.
+        Allow ``"q8"``, ``"q6"`` and ``"q4"`` for matrices that are quantized in another way already, which adds
+        the error of the second rounding to that of the first.
     progress : callable, optional
         Called after each block with the bytes done and the bytes of all tensors in the target.
     source_hash : SourceHash, optional

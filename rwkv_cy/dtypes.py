@@ -77,11 +77,14 @@ class QuantizedType:
         Columns of a block; it has :data:`GROUP_ROWS` rows.
     block_bytes : int
         Bytes of a block.
+    head_bytes : int
+        Those of them that stand before the integers: steps, and least values where there are some; all float16.
     """
 
     name: str
     columns: int
     block_bytes: int
+    head_bytes: int
 
     def packed_shape(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
         """Return the shape of the uint8 array that holds a matrix (rows, columns)."""
@@ -94,7 +97,12 @@ ACTIVATION_TYPES = ("f32", "bf16")
 #: Rows of a quantized block.
 GROUP_ROWS = 16
 QUANTIZED_TYPES: dict[str, QuantizedType] = {
-    t.name: t for t in (QuantizedType("q8", 32, 32 + 512), QuantizedType("q4", 64, 64 + 512))
+    t.name: t
+    for t in (
+        QuantizedType("q8", 32, 32 + 512, 32),
+        QuantizedType("q6", 64, 64 + 512 + 256, 64),
+        QuantizedType("q4", 64, 64 + 512, 64),
+    )
 }
 
 

@@ -77,7 +77,7 @@ def pack_rows(weights: npt.NDArray[np.float32], dtype: str, where: str) -> npt.N
     ----------
     weights : numpy.ndarray
         Shape (rows, columns), float32.
-    dtype : {"q8", "q4"}
+    dtype : {"q8", "q6", "q4"}
     where : str
         File and tensor, for messages.
 
@@ -92,8 +92,8 @@ def pack_rows(weights: npt.NDArray[np.float32], dtype: str, where: str) -> npt.N
             "convert to another dtype, or get an undamaged checkpoint"
         )
     packed = pack(weights, dtype)
-    header = QUANTIZED_TYPES[dtype].block_bytes - 512
-    if not np.isfinite(packed[:, :, :header].view("<f2")).all():
+    head = QUANTIZED_TYPES[dtype].head_bytes
+    if not np.isfinite(packed[:, :, :head].view("<f2")).all():
         raise NumericalError(
             f"{where}: expected weights that {dtype} can hold, got up to {np.abs(weights).max():.3g}; "
             "convert to another dtype"

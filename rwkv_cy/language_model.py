@@ -389,7 +389,7 @@ def load(
     path : path-like
         A model file, a checkpoint (.pth, .safetensors, rwkv.cpp .bin), or a Hugging Face folder; recognised by
         content.
-    dtype : {"f32", "f16", "bf16", "f64", "bf12", "q8", "q4"}, optional
+    dtype : {"f32", "f16", "bf16", "f64", "bf12", "q8", "q6", "q4"}, optional
         Convert the matrices to this type in memory. None uses them as they are stored. ``"f64"`` computes in
         float64 throughout; ``"bf12"`` gives what ``"bf16"`` does, to the last bit, in less memory.
     memory : {"map", "resident"}, default "map"

@@ -101,7 +101,12 @@ def test_what_the_plots_show() -> None:
 
 
 def test_types_compare_in_as_many_bits() -> None:
-    bits = {4: ("q4", "Q4_0", "Q5_1"), 8: ("q8", "Q8_0"), 16: ("f16", "bf16", "bf16+", "bf12", "FP16"), 32: ("f32",)}
+    bits = {
+        4: ("q4", "Q4_0", "Q5_1"),
+        8: ("q8", "q6", "Q8_0"),
+        16: ("f16", "bf16", "bf16+", "bf12", "FP16"),
+        32: ("f32",),
+    }
     assert {dtype: nominal_bits(dtype) for dtypes in bits.values() for dtype in dtypes} == {
         dtype: size for size, dtypes in bits.items() for dtype in dtypes
     }

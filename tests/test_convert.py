@@ -318,7 +318,7 @@ def test_a_kill_leaves_the_older_target(small: Path, tmp_path: Path) -> None:
 
 
 def test_an_unknown_type_is_refused(small: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="dtype: expected one of bf12, bf16, f16, f32, f64, q4, q8, got 'q5'"):
+    with pytest.raises(ConfigError, match="dtype: expected one of bf12, bf16, f16, f32, f64, q4, q6, q8, got 'q5'"):
         convert(small, tmp_path / "t", dtype="q5")
 
 

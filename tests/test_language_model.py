@@ -192,7 +192,7 @@ def test_other_precisions_in_memory(
     assert other.fingerprint == demo.fingerprint
 
 
-@pytest.mark.parametrize(("dtype", "limit"), [("q8", 1.001), ("q4", 1.02)])
+@pytest.mark.parametrize(("dtype", "limit"), [("q8", 1.001), ("q6", 1.001), ("q4", 1.02)])
 def test_quantized_matrices_predict_nearly_as_well(
     demo: LanguageModel, demo_checkpoint: Path, heldout: bytes, tmp_path: Path, dtype: str, limit: float
 ) -> None:
@@ -368,7 +368,7 @@ def test_models_say_what_they_are(demo: LanguageModel) -> None:
 def test_impossible_options(demo: LanguageModel, demo_checkpoint: Path) -> None:
     with pytest.raises(ConfigError, match="forward: expected logits 'last' or 'all', got 'first'"):
         demo.forward(1, logits="first")  # type: ignore[call-overload]
-    with pytest.raises(ConfigError, match="dtype: expected one of bf12, bf16, f16, f32, f64, q4, q8, got 'q3'"):
+    with pytest.raises(ConfigError, match="dtype: expected one of bf12, bf16, f16, f32, f64, q4, q6, q8, got 'q3'"):
         load(demo_checkpoint, dtype="q3")
     with pytest.raises(ConfigError, match=r"Config\.rescale_layer"):
         load(demo_checkpoint, rescale_layer=-1)

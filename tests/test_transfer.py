@@ -128,7 +128,7 @@ def test_what_is_not_finite_is_refused(tmp_path: Path, dtype: str, bad: float) -
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s"]
 
 
-@pytest.mark.parametrize(("dtype", "own"), [("q8", "f32"), ("q4", "f32"), ("q8", "f64"), ("q4", "bf16")])
+@pytest.mark.parametrize(("dtype", "own"), [("q8", "f32"), ("q6", "f32"), ("q4", "f32"), ("q8", "f64"), ("q4", "bf16")])
 def test_what_is_too_large_is_refused(tmp_path: Path, dtype: str, own: str) -> None:
     large = to_storage(numbers(0, 1e7, shape=(256, 32)), "f32", own)
     source = write_small(tmp_path / "s", head__weight=large)

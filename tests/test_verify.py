@@ -62,7 +62,7 @@ def test_a_quantized_model_file(tmp_path: Path, dtype: str) -> None:
     assert (report.tensors, report.bytes_read) == (len(plan.tensors), plan.nbytes)
 
 
-@pytest.mark.parametrize(("dtype", "offset"), [("q8", 0), ("q4", 0), ("q4", 32)])
+@pytest.mark.parametrize(("dtype", "offset"), [("q8", 0), ("q6", 0), ("q6", 32), ("q4", 0), ("q4", 32)])
 def test_a_step_that_is_not_a_number_is_a_problem(tmp_path: Path, dtype: str, offset: int) -> None:
     """With checksums that fit: 32 or 64 weights of one row are lost by it."""
     path = tmp_path / "m"

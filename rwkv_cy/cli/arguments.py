@@ -15,7 +15,7 @@ __all__ = ["ACTIVATIONS", "DTYPES", "PACKED_DTYPE", "QUANTIZED_DTYPES", "common_
 #: The names in rwkv_cy.dtypes (STORAGE_TYPES, PACKED, QUANTIZED_TYPES, ACTIVATION_TYPES), which needs NumPy.
 DTYPES = ("f64", "f32", "f16", "bf16")
 PACKED_DTYPE = "bf12"
-QUANTIZED_DTYPES = ("q8", "q4")
+QUANTIZED_DTYPES = ("q8", "q6", "q4")
 ACTIVATIONS = ("f32", "bf16")
 
 

@@ -39,8 +39,8 @@ def add_parser(commands: Subparsers) -> None:
         "--dtype",
         choices=["keep", *DTYPES, PACKED_DTYPE, *QUANTIZED_DTYPES],
         default="keep",
-        help="type of matrices and embedding; vectors stay as they are, and with q8, q4 and bf12 the embedding has 16 "
-        "bits; bf12 is bf16 in 12 bits, without loss "
+        help="type of matrices and embedding; vectors stay as they are, and with q8, q6, q4 and bf12 the embedding has "
+        "16 bits; bf12 is bf16 in 12 bits, without loss "
         "(default: keep; f16 for what another program quantized)",
     )
     add_options(parser)

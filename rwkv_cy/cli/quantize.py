@@ -1,4 +1,4 @@
-"""``rwkv-cy quantize``: a model file whose matrices take 8 or 4 bits a weight."""
+"""``rwkv-cy quantize``: a model file whose matrices take 8, 6 or 4 bits a weight."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def add_parser(commands: Subparsers) -> None:
         "quantize",
         parents=[common_options()],
         help="turn a model file or checkpoint into a quantized model file",
-        description="Write a model file whose matrices are quantized. The same as convert with --dtype q8 or q4; "
+        description="Write a model file whose matrices are quantized. The same as convert with --dtype q8, q6 or q4; "
         "the source is one of our model files, or any checkpoint that convert takes.",
     )
     parser.add_argument(

@@ -11,6 +11,7 @@ cdef extern from "rk.h" nogil:
         RK_Q8
         RK_Q4
         RK_BF12
+        RK_Q6
 
     ctypedef struct rk_matrix:
         const void *data

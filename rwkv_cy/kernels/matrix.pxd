@@ -6,7 +6,7 @@ from rwkv_cy.kernels.dispatch cimport rk_matrix, rk_ops, rk_product
 cdef class Matrix:
     cdef rk_matrix m
     cdef readonly object array       # keeps the numbers alive
-    cdef readonly str dtype          # "f32", "f64", "f16", "bf16", "q8", "q4", "bf12"
+    cdef readonly str dtype          # "f32", "f64", "f16", "bf16", "q8", "q6", "q4", "bf12"
     cdef readonly bint double_precision
 
     # y[t] = scale * array @ x[t], for dispatch.matmul; its scratch is as Matrix.scratch_bytes says

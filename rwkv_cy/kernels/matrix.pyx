@@ -9,12 +9,12 @@ from rwkv_cy.kernels.packed import HEAD_BYTES, stored_escapes, unpack_matrix
 from cython cimport floating
 
 from rwkv_cy.kernels.dispatch cimport (
-    RK_AS_IT_IS, RK_BF12, RK_BF16, RK_F16, RK_F32, RK_F64, RK_NOTHING, RK_Q4, RK_Q8, active_ops, dequantize, matmul,
-    matmul_scratch, quantize, rk_ops, rk_product, rk_tokens, transpose,
+    RK_AS_IT_IS, RK_BF12, RK_BF16, RK_F16, RK_F32, RK_F64, RK_NOTHING, RK_Q4, RK_Q6, RK_Q8, active_ops, dequantize,
+    matmul, matmul_scratch, quantize, rk_ops, rk_product, rk_tokens, transpose,
 )
 
-cdef dict _CODES = {"f32": RK_F32, "f64": RK_F64, "f16": RK_F16, "bf16": RK_BF16, "q8": RK_Q8, "q4": RK_Q4,
-                    "bf12": RK_BF12}
+cdef dict _CODES = {"f32": RK_F32, "f64": RK_F64, "f16": RK_F16, "bf16": RK_BF16, "q8": RK_Q8, "q6": RK_Q6,
+                    "q4": RK_Q4, "bf12": RK_BF12}
 
 cdef enum:
     CACHE_LINE = 64
@@ -82,7 +82,7 @@ def pack(const float[:, ::1] weights, dtype):
     ----------
     weights : numpy.ndarray
         Shape (rows, cols), float32, finite.
-    dtype : {"q8", "q4"}
+    dtype : {"q8", "q6", "q4"}
 
     Returns
     -------
@@ -114,7 +114,7 @@ def unpack(const unsigned char[:, :, ::1] packed, dtype, shape):
     ----------
     packed : numpy.ndarray
         What :func:`pack` gave.
-    dtype : {"q8", "q4"}
+    dtype : {"q8", "q6", "q4"}
     shape : tuple of int
         (rows, cols).
 
@@ -192,7 +192,7 @@ cdef class Matrix:
         Shape (rows, cols), C-contiguous, of the array dtype of `dtype` (uint16 for bf16); for a quantized
         matrix what :func:`pack` gives, for bf12 what :func:`rwkv_cy.kernels.packed.pack_matrix` gives. May be
         read-only and memory-mapped.
-    dtype : {"f32", "f16", "bf16", "f64", "q8", "q4", "bf12"}
+    dtype : {"f32", "f16", "bf16", "f64", "q8", "q6", "q4", "bf12"}
         Storage type. An f64 matrix takes float64 activations, the others float32.
     scale : float, default 1.0
         Every product is multiplied by it; a power of two costs no precision.

@@ -306,10 +306,9 @@ def format_version(specs: Iterable[DatasetSpec]) -> tuple[int, int]:
     matrix itself: it must refuse the file.
     """
     found = tuple(specs)
-    packed = any(spec.dtype == PACKED for spec in found)
-    if any(spec.transposed for spec in found):
-        return 2, int(packed)
-    return 1, 2 if packed else int(any(spec.matrix_shape is not None for spec in found))
+    dtypes = {spec.dtype for spec in found}
+    newest = 3 if "q6" in dtypes else 2 if PACKED in dtypes else int(not dtypes.isdisjoint(QUANTIZED_TYPES))
+    return (2, max(0, newest - 1)) if any(spec.transposed for spec in found) else (1, newest)
 
 
 def is_path(path: str) -> bool:

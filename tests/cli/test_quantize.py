@@ -8,7 +8,7 @@ from cli.conftest import Run
 from rwkv_cy.inspect import inspect_file
 
 
-@pytest.mark.parametrize(("options", "dtype"), [((), "q8"), (("--dtype", "q4"), "q4")])
+@pytest.mark.parametrize(("options", "dtype"), [((), "q8"), (("--dtype", "q6"), "q6"), (("--dtype", "q4"), "q4")])
 def test_a_checkpoint_is_quantized(run: Run, small: Path, tmp_path: Path, options: tuple[str, ...], dtype: str) -> None:
     result = run("quantize", small, tmp_path / "m.h5", *options)
     assert (result.code, result.err) == (0, "")
@@ -55,6 +55,6 @@ def test_dry_run_says_what_stays(run: Run, small: Path, tmp_path: Path) -> None:
 
 
 def test_types_are_told_by_help(run: Run) -> None:
-    assert "{q8,q4}" in run("quantize", "--help").out
-    assert "{keep,f64,f32,f16,bf16,bf12,q8,q4}" in run("convert", "--help").out
+    assert "{q8,q6,q4}" in run("quantize", "--help").out
+    assert "{keep,f64,f32,f16,bf16,bf12,q8,q6,q4}" in run("convert", "--help").out
     assert run("quantize", "a", "b", "--dtype", "f16").code == 2

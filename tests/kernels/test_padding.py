@@ -30,6 +30,14 @@ def with_rubbish(packed: np.ndarray, dtype: str) -> np.ndarray:
         if row >= SHAPE[0]:
             for start in range(2 * lane, header, 32):
                 result[group, block, start : start + 2] = 0xFF
+    if dtype == "q6":
+        for group, block, j, lane, k in itertools.product(*map(range, (*packed.shape[:2], 4, GROUP_ROWS, 4))):
+            missing = 0
+            for i in range(4):
+                if group * GROUP_ROWS + lane >= SHAPE[0] or block * 64 + 16 * j + 4 * i + k >= SHAPE[1]:
+                    missing |= 3 << 2 * i
+            at = (group, block, 576 + 64 * j + 4 * lane + k)
+            result[at] = int(result[at]) & ~missing | int(rng.integers(256)) & missing
     return result
 
 

@@ -33,7 +33,10 @@ def by_description(packed: np.ndarray, dtype: str, shape: tuple[int, int]) -> np
             else:
                 least = np.frombuffer(block, "<f2", 1, 32 + 2 * lane)[0].astype(np.float64)
                 pair = block[64 + i // 8 * 64 + lane * 4 + i % 4]
-                result[row, column] = (pair & 15 if i % 8 < 4 else pair >> 4) * step + least
+                q = pair & 15 if i % 8 < 4 else pair >> 4
+                if dtype == "q6":
+                    q |= (block[576 + i // 16 * 64 + lane * 4 + i % 4] >> i % 16 // 4 * 2 & 3) << 4
+                result[row, column] = q * step + least
     return result
 
 
@@ -45,27 +48,30 @@ def test_bytes_are_as_described(dtype: str, shape: tuple[int, int]) -> None:
     np.testing.assert_allclose(unpack(packed, dtype, shape), by_description(packed, dtype, shape), rtol=1e-6, atol=1e-6)
 
 
-@pytest.mark.parametrize(("dtype", "levels"), [("q8", 127), ("q4", 7.5)])
-def test_no_weight_is_off_by_much_more_than_half_a_step(dtype: str, levels: float) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "levels", "rms"), [("q8", 127, 0.006), ("q6", 31.5, 0.022), ("q4", 7.5, 0.09)], ids=QUANTIZED_TYPES
+)
+def test_no_weight_is_off_by_much_more_than_half_a_step(dtype: str, levels: float, rms: float) -> None:
     w = weights((64, 256))
     packed = pack(w, dtype)
     columns = QUANTIZED_TYPES[dtype].columns
     largest = np.abs(w.reshape(64, -1, columns)).max(axis=-1, keepdims=True)
     error = np.abs(unpack(packed, dtype, w.shape) - w).reshape(64, -1, columns)
-    # q4 may clip the ends of a range for the sake of its middle: by a quarter of the range at most.
+    # With least values the ends of a range may be clipped for the sake of its middle: by a quarter of it at most.
     assert (error <= largest / levels * (0.51 if dtype == "q8" else 4)).all()
     relative = np.sqrt((error**2).mean() / (w**2).mean())
-    assert relative < (0.006 if dtype == "q8" else 0.09)
+    assert relative < rms
 
 
-def test_q4_is_better_than_the_plain_range() -> None:
+@pytest.mark.parametrize(("dtype", "most", "share"), [("q4", 15, 0.9), ("q6", 63, 0.97)])
+def test_least_squares_are_better_than_the_plain_range(dtype: str, most: int, share: float) -> None:
     w = weights((64, 256))
     blocks = w.reshape(64, -1, 64)
     low, high = blocks.min(axis=-1, keepdims=True), blocks.max(axis=-1, keepdims=True)
-    step = (high - low) / 15
+    step = (high - low) / most
     plain = np.rint((blocks - low) / step) * step + low
-    ours = unpack(pack(w, "q4"), "q4", w.shape).reshape(blocks.shape)
-    assert ((ours - blocks) ** 2).mean() < 0.9 * ((plain - blocks) ** 2).mean()
+    ours = unpack(pack(w, dtype), dtype, w.shape).reshape(blocks.shape)
+    assert ((ours - blocks) ** 2).mean() < share * ((plain - blocks) ** 2).mean()
 
 
 @pytest.mark.parametrize("dtype", QUANTIZED_TYPES)
@@ -162,20 +168,21 @@ def test_tiny_and_huge_activations(isa: str) -> None:
     assert (matrix.matmul(x * np.float32(1e-44)) == 0).all()
 
 
-def test_a_double_model_widens_them() -> None:
-    packed = pack(weights((20, 64)), "q4")
-    matrix = make_matrix(Parameter(packed, "q4", (20, 64)), "f64")
+@pytest.mark.parametrize("dtype", QUANTIZED_TYPES)
+def test_a_double_model_widens_them(dtype: str) -> None:
+    packed = pack(weights((20, 64)), dtype)
+    matrix = make_matrix(Parameter(packed, dtype, (20, 64)), "f64")
     assert matrix.dtype == "f64"
-    assert (matrix.array == unpack(packed, "q4", (20, 64))).all()
+    assert (matrix.array == unpack(packed, dtype, (20, 64))).all()
 
 
 def test_what_is_refused() -> None:
     packed = pack(weights((20, 64)), "q8")
-    with pytest.raises(KernelError, match="pack: expected a dtype of q8, q4, got 'f16'"):
+    with pytest.raises(KernelError, match="pack: expected a dtype of q8, q6, q4, got 'f16'"):
         pack(weights((2, 2)), "f16")
     with pytest.raises(KernelError, match=r"pack: expected a matrix that is not empty, got \(0, 4\)"):
         pack(np.empty((0, 4), np.float32), "q8")
-    with pytest.raises(KernelError, match="unpack: expected a dtype of q8, q4, got 'q5'"):
+    with pytest.raises(KernelError, match="unpack: expected a dtype of q8, q6, q4, got 'q5'"):
         unpack(packed, "q5", (20, 64))
     with pytest.raises(KernelError, match=r"unpack: expected blocks \(3, 2, 544\), got \(2, 2, 544\)"):
         unpack(packed, "q8", (40, 64))

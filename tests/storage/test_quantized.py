@@ -20,7 +20,16 @@ from rwkv_cy.storage import open_model, write_model
 from rwkv_cy.storage.schema import MODEL_KIND, PAGE, DatasetSpec
 from rwkv_cy.storage.sealed import SealedFile
 from rwkv_cy.storage.structure import structure_problems
-from storage.small import HEADER, MATRIX_SHAPES, forge, quantized_tensors, write_small
+from storage.small import (
+    HEADER,
+    MATRIX_SHAPES,
+    forge,
+    packed_tensors,
+    quantized_tensors,
+    tensors,
+    transposed_tensors,
+    write_small,
+)
 
 KEY = "parameters/blocks.0/att.value.weight"
 LARGE = "blocks.1.ffn.key.weight"
@@ -73,13 +82,29 @@ def test_large_matrices_are_chunked_by_groups(tmp_path: Path) -> None:
         assert dataset.chunks == (129, 33, 544)
 
 
-def test_only_a_quantized_file_is_of_the_newer_version(model: Path, tmp_path: Path) -> None:
-    write_small(tmp_path / "plain.h5")
-    for path, minor in ((model, 1), (tmp_path / "plain.h5", 0)):
-        with SealedFile(path, MODEL_KIND) as sealed:
-            assert sealed.seal.version == (1, minor)
-        with h5py.File(path) as file:
-            assert file.attrs["minor"] == minor
+SOME_QUANTIZED = quantized_tensors()
+VERSIONS = [
+    (tensors(), (1, 0)),
+    ({name: value for name, value in SOME_QUANTIZED.items() if value[0] != "q6"}, (1, 1)),
+    (packed_tensors(), (1, 2)),
+    (SOME_QUANTIZED, (1, 3)),
+    (SOME_QUANTIZED | packed_tensors(), (1, 3)),
+    (transposed_tensors(), (2, 0)),
+    (transposed_tensors() | {name: value for name, value in SOME_QUANTIZED.items() if value[0] != "q6"}, (2, 0)),
+    (transposed_tensors() | packed_tensors(), (2, 1)),
+    (transposed_tensors() | SOME_QUANTIZED, (2, 2)),
+]
+
+
+@pytest.mark.parametrize(("contents", "version"), VERSIONS, ids=lambda value: str(value) if len(value) == 2 else "")
+def test_a_file_is_of_the_lowest_version_that_describes_it(
+    tmp_path: Path, contents: dict[str, tuple[str, Any]], version: tuple[int, int]
+) -> None:
+    write_small(tmp_path / "model.h5", contents)
+    with SealedFile(tmp_path / "model.h5", MODEL_KIND) as sealed:
+        assert sealed.seal.version == version
+    with h5py.File(tmp_path / "model.h5") as file:
+        assert (file.attrs["major"], file.attrs["minor"]) == version
 
 
 def test_blocks_are_asked_for_in_whole_groups(tmp_path: Path) -> None:
@@ -120,6 +145,7 @@ def test_a_view_that_a_kernel_could_not_read_is_none(model: Path, monkeypatch: p
             "bf12",
             r"a: expected a multiple of 64 from 7936 to 19136 bytes for bf12 of shape \(40, 70\), got \(3",
         ),
+        ((40, 70), "q6", r"a: expected blocks \(3, 2, 832\) for q6 of shape \(40, 70\), got \(3, 3, 544\); convert"),
         ((40, 70), "q4", r"a: expected blocks \(3, 2, 576\) for q4 of shape \(40, 70\), got \(3, 3, 544\); convert"),
     ],
 )
@@ -169,7 +195,8 @@ FIELDS = "index: expected path, dtype, shape, offset and crc32"
         (swap(b"[3,3,544]", b"[3,3,545]"), CONTRADICTION),
         (swap(b"[3,3,544]", b"[3,1632]"), r"expected blocks \(3, 3, 544\) for q8 .* got \(3, 1632\)"),
         (swap(b'"q8"', b'"q4"'), r"expected blocks \(3, 2, 576\) for q4 of shape \(40, 70\), got \(3, 3, 544\)"),
-        (swap(b'"q8"', b'"q5"'), "expected one of u8, f64, f32, f16, bf16, q8, q4, bf12, got 'q5'"),
+        (swap(b'"q8"', b'"q6"'), r"expected blocks \(3, 2, 832\) for q6 of shape \(40, 70\), got \(3, 3, 544\)"),
+        (swap(b'"q8"', b'"q5"'), "expected one of u8, f64, f32, f16, bf16, q8, q6, q4, bf12, got 'q5'"),
         (swap(b'"q8"', b'"u8"'), r"and of no other tensor, got \(40, 70\) for u8"),
         (swap(b'"q8"', b'[8]'), FIELDS),
     ],

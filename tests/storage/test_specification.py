@@ -29,7 +29,9 @@ from storage.small import (
     write_small,
 )
 
-NUMPY = {"f64": "<f8", "f32": "<f4", "f16": "<f2", "bf16": "<u2", "u8": "<u1", "q8": "<u1", "q4": "<u1", "bf12": "<u1"}
+#: Types that only a matrix has.
+OF_MATRICES = ("q8", "q6", "q4", "bf12")
+NUMPY = {"f64": "<f8", "f32": "<f4", "f16": "<f2", "bf16": "<u2", "u8": "<u1", **dict.fromkeys(OF_MATRICES, "<u1")}
 
 
 def read_without_hdf5(path: Path) -> tuple[dict[str, Any], dict[str, tuple[str, np.ndarray]]]:
@@ -61,7 +63,7 @@ def read_without_hdf5(path: Path) -> tuple[dict[str, Any], dict[str, tuple[str, 
         assert metadata_size <= start < end <= index_offset
         assert end - start < 512 or start % 4096 == 0
         array = np.frombuffer(raw, dtype, count, start).reshape(entry["shape"])
-        if entry["dtype"] in ("q8", "q4", "bf12"):
+        if entry["dtype"] in OF_MATRICES:
             assert "matrix_shape" in entry
         elif "matrix_shape" in entry:
             assert major == 2
@@ -84,7 +86,7 @@ def read_with_hdf5(path: Path) -> tuple[dict[str, Any], dict[str, tuple[str, np.
                 assert item.chunks == chunks(item.shape, item.dtype.itemsize)
                 kind, array = item.attrs["dtype"].decode(), item[...]
                 assert item.dtype == np.dtype(NUMPY[kind])
-                if kind not in ("q8", "q4", "bf12") and "matrix_shape" in item.attrs:
+                if kind not in OF_MATRICES and "matrix_shape" in item.attrs:
                     array = turned(array, item.attrs["matrix_shape"])
                 found[name] = (kind, array)
 
@@ -113,7 +115,7 @@ def chunks(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...] | None:
 
 def decode(blocks: np.ndarray, dtype: str, shape: tuple[int, int]) -> np.ndarray:
     """The section "Quantized matrices": returns the weights, one after the other."""
-    width, size = {"q8": (32, 544), "q4": (64, 576)}[dtype]
+    width, size = {"q8": (32, 544), "q6": (64, 832), "q4": (64, 576)}[dtype]
     assert blocks.shape == (math.ceil(shape[0] / 16), math.ceil(shape[1] / width), size)
     weights = np.empty(shape, np.float32)
     for r, c in itertools.product(*map(range, shape)):
@@ -128,13 +130,16 @@ def decode(blocks: np.ndarray, dtype: str, shape: tuple[int, int]) -> np.ndarray
             least = np.float32(struct.unpack_from("<e", block, 32 + 2 * row)[0])
             pair = block[64 + 64 * (i // 8) + 4 * row + i % 4]
             q = pair & 15 if i % 8 < 4 else pair >> 4
+            if dtype == "q6":
+                upper = block[576 + 64 * (i // 16) + 4 * row + i % 4]
+                q += 16 * (upper >> 2 * (i // 4 % 4) & 3)
             weights[r, c] = np.float32(q) * step + least
     return weights
 
 
 def missing_bytes(blocks: np.ndarray, dtype: str, shape: tuple[int, int]) -> np.ndarray:
     """Return what stands in a dataset for rows and columns that the matrix has not."""
-    header, run = {"q8": (32, 4), "q4": (64, 8)}[dtype]
+    header, run = (32, 4) if dtype == "q8" else (64, 8)
     missing_row = np.arange(blocks.shape[0] * 16).reshape(-1, 16) >= shape[0]
     steps = blocks[:, :, :header].reshape(*blocks.shape[:2], -1, 16, 2)
     found = [steps.transpose(0, 3, 1, 2, 4)[missing_row].reshape(-1)]
@@ -144,6 +149,11 @@ def missing_bytes(blocks: np.ndarray, dtype: str, shape: tuple[int, int]) -> np.
         for i, q in enumerate([byte] if dtype == "q8" else [byte & 15, byte >> 4]):
             if g * 16 + row >= shape[0] or first + 4 * i >= shape[1]:
                 found.append(np.array([q], np.uint8))
+    for g, b, j, row, k in itertools.product(*map(range, (*blocks.shape[:2], 4 if dtype == "q6" else 0, 16, 4))):
+        byte = int(blocks[g, b, 576 + 64 * j + 4 * row + k])
+        for i in range(4):
+            if g * 16 + row >= shape[0] or b * 64 + 16 * j + 4 * i + k >= shape[1]:
+                found.append(np.array([byte >> 2 * i & 3], np.uint8))
     return np.concatenate(found)
 
 
@@ -194,14 +204,18 @@ def test_both_ways_agree(model: Path) -> None:
         assert with_hdf5[path][1].tobytes() == array.tobytes()
 
 
+@pytest.mark.parametrize(("dtypes", "minor"), [(("q8", "q4"), 1), (("q6",), 3)])
 @pytest.mark.parametrize("read", [read_without_hdf5, read_with_hdf5])
-def test_quantized_matrices(tmp_path: Path, read: Any) -> None:
-    contents = {name: value for name, value in quantized_tensors().items() if name != "blocks.1.ffn.key.weight"}
+def test_quantized_matrices(tmp_path: Path, read: Any, dtypes: tuple[str, ...], minor: int) -> None:
+    large = "blocks.1.ffn.key.weight"
+    contents = {
+        name: value for name, value in quantized_tensors().items() if name != large and value[0] in (*dtypes, "f32")
+    }
     write_small(tmp_path / "model.h5", contents)
     about, found = read(tmp_path / "model.h5")
-    assert about.get("minor", 1) == 1
-    assert struct.unpack_from("<II", (tmp_path / "model.h5").read_bytes()[-4096:], 8) == (1, 1)
-    matrices = {parameter_name(path): value for path, value in found.items() if value[0] in ("q8", "q4")}
+    assert about.get("minor", minor) == minor
+    assert struct.unpack_from("<II", (tmp_path / "model.h5").read_bytes()[-4096:], 8) == (1, minor)
+    matrices = {parameter_name(path): value for path, value in found.items() if value[0] in dtypes}
     assert set(matrices) == set(contents) - {"ln_out.bias"}
     for name, (dtype, blocks) in matrices.items():
         assert blocks.tobytes() == contents[name][1].tobytes()

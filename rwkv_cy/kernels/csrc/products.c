@@ -70,7 +70,7 @@ static void share(shared *s, void (*body)(const product *, ptrdiff_t, ptrdiff_t,
     rk_parallel(pieces, 1, threads, shared_piece, s);
 }
 
-static int is_quantized(const rk_matrix *m) { return m->dtype == RK_Q8 || m->dtype == RK_Q4; }
+static int is_quantized(const rk_matrix *m) { return m->dtype == RK_Q8 || rk_q_affine(m->dtype); }
 
 static int is_rounded(const rk_matrix *m) { return m->rounded && m->dtype == RK_BF16; }
 

@@ -1,7 +1,7 @@
 /* Quantized matrices: how their bytes lie, and how activations are quantized to meet them.
  *
  * Sixteen rows make a group; a group is a sequence of blocks along the columns. A block holds, for each of its
- * sixteen rows, a float16 step (and for q4 a float16 least value), then the integers: for each four columns, the
+ * sixteen rows, a float16 step (and for q4 and q6 a float16 least value), then the integers: for each four columns, the
  * sixteen rows one after the other, four columns each. So a vector of integers meets one broadcast of four
  * activations, and lanes are rows: nothing is summed across lanes. Rows and columns that are missing at the edges are
  * zeros with step 0. docs/file-format.md has the same for readers of files.
@@ -9,6 +9,9 @@
  *   q8: w = q * step, q from -127 to 127, blocks of 32 columns: 32 + 512 bytes for 512 weights
  *   q4: w = q * step + least, q from 0 to 15, blocks of 64 columns: 64 + 512 bytes for 1,024 weights;
  *       the low half of a byte is a column of the first four, the high half of the four after them
+ *   q6: w = q * step + least, q from 0 to 63, blocks of 64 columns: q4's bytes have the lower four bits, and 256 bytes
+ *       after them the upper two, for each sixteen columns a vector: from the lowest bits of a byte on, one column of
+ *       the first four, one of the second, the third and the last four
  */
 #ifndef RK_QUANT_H
 #define RK_QUANT_H
@@ -17,13 +20,26 @@
 
 #define RK_Q_ROWS 16
 #define RK_Q8_COLS 32
-#define RK_Q4_COLS 64
+#define RK_AFFINE_COLS 64
 #define RK_Q8_BYTES (2 * RK_Q_ROWS + RK_Q_ROWS * RK_Q8_COLS)
-#define RK_Q4_BYTES (4 * RK_Q_ROWS + RK_Q_ROWS * RK_Q4_COLS / 2)
+#define RK_Q4_BYTES (4 * RK_Q_ROWS + RK_Q_ROWS * RK_AFFINE_COLS / 2)
+#define RK_Q6_BYTES (RK_Q4_BYTES + RK_Q_ROWS * RK_AFFINE_COLS / 4)
 
-static inline ptrdiff_t rk_q_cols(int dtype) { return dtype == RK_Q8 ? RK_Q8_COLS : RK_Q4_COLS; }
+/* Whether rows have least values, and halves of bytes integers without a sign. */
+static inline int rk_q_affine(int dtype) { return dtype == RK_Q4 || dtype == RK_Q6; }
 
-static inline ptrdiff_t rk_q_bytes(int dtype) { return dtype == RK_Q8 ? RK_Q8_BYTES : RK_Q4_BYTES; }
+static inline ptrdiff_t rk_q_cols(int dtype) { return rk_q_affine(dtype) ? RK_AFFINE_COLS : RK_Q8_COLS; }
+
+static inline ptrdiff_t rk_q_bytes(int dtype)
+{
+    return dtype == RK_Q8 ? RK_Q8_BYTES : dtype == RK_Q4 ? RK_Q4_BYTES : RK_Q6_BYTES;
+}
+
+/* Where in a block the integers begin. */
+static inline ptrdiff_t rk_q_head(int dtype) { return (rk_q_affine(dtype) ? 4 : 2) * RK_Q_ROWS; }
+
+/* Where in a block of q6 the upper two bits begin. */
+#define RK_Q6_UPPER RK_Q4_BYTES
 
 static inline ptrdiff_t rk_q_blocks(int dtype, ptrdiff_t cols)
 {

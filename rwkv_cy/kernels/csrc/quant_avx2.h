@@ -18,12 +18,24 @@ static inline rk_qi rk_qi_dot4(rk_qi acc, rk_qw w, rk_qx x)
     return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)));
 }
 
+/* Four lower bits of each byte, and above them field number 0 to 3 of those of two bits in `upper`. */
+static inline rk_qw rk_qw_join(rk_qw low, rk_qw upper, int field)
+{
+    switch (field) {
+    case 0: upper = _mm256_slli_epi16(upper, 4); break;
+    case 1: upper = _mm256_slli_epi16(upper, 2); break;
+    case 3: upper = _mm256_srli_epi16(upper, 2); break;
+    }
+    return _mm256_or_si256(low, _mm256_and_si256(upper, _mm256_set1_epi8(0x30)));
+}
+
 #define RK_QX_SET(four) _mm256_set1_epi32(four)
 #define RK_QI_SET(n) _mm256_set1_epi32(n)
 #define RK_Q8_START(total) 0
 #define RK_QW_LOAD(p) _mm256_loadu_si256((const __m256i *)(p))
 #define RK_QW_LOW(v) _mm256_and_si256(v, _mm256_set1_epi8(15))
 #define RK_QW_HIGH(v) _mm256_and_si256(_mm256_srli_epi16(v, 4), _mm256_set1_epi8(15))
+#define RK_QW_JOIN(low, upper, field) rk_qw_join(low, upper, field)
 #define RK_QI_DOT8(acc, w, x) rk_qi_dot8(acc, w, x)
 #define RK_QI_DOT4(acc, w, x) rk_qi_dot4(acc, w, x)
 #define RK_QI_ADD(a, b) _mm256_add_epi32(a, b)

@@ -41,8 +41,8 @@ static void quantize_token(const void *x, int dtype, ptrdiff_t cols, ptrdiff_t t
     for (ptrdiff_t b = 0; b < blocks; b++) {
         char *out = (char *)packed + (first * blocks + b * together) * bytes;
         const ptrdiff_t count = cols - b * width < width ? cols - b * width : width;
-        float part[RK_Q4_COLS] = {0};
-        int8_t q[RK_Q4_COLS];
+        float part[RK_AFFINE_COLS] = {0};
+        int8_t q[RK_AFFINE_COLS];
         int32_t total;
         memcpy(part, (const float *)x + b * width, (size_t)count * sizeof(float));
         float step = Q_(integers)(part, width, q, &total);
@@ -69,13 +69,13 @@ static inline float Q_(float)(const char *p)
     return value;
 }
 
-/* `wide` groups times `count` tokens; these and q4 are constants after inlining. `ask`: for the groups that come next. */
-static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const int q4, const int wide,
+/* `wide` groups times `count` tokens; these and dtype are constants after inlining. `ask`: for the groups that come next. */
+static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const int dtype, const int wide,
                                                            ptrdiff_t blocks, const char *x, const int count, int ask,
                                                            float sums[][RK_Q_WIDE * RK_Q_ROWS])
 {
     enum { PARTS = RK_Q_ROWS / RK_Q_LANES, MOST = RK_Q_WIDE * PARTS };
-    const int dtype = q4 ? RK_Q4 : RK_Q8, parts = wide * PARTS;
+    const int affine = rk_q_affine(dtype), parts = wide * PARTS;
     const ptrdiff_t group_bytes = blocks * rk_q_bytes(dtype);
     /* Two sums of integers for few tokens, so that one does not wait for the other. */
     const int few = count < RK_Q_TOKENS, chains = few ? 2 : 1;
@@ -86,32 +86,45 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
         rk_qi dot[RK_Q_TOKENS][2][MOST];
         for (int t = 0; t < count; t++) {
             for (int p = 0; p < parts; p++) {
-                dot[t][0][p] = q4 ? RK_QI_SET(0) : RK_QI_SET(RK_Q8_START(Q_(int)(x + 4 * (2 * count + t))));
+                dot[t][0][p] = affine ? RK_QI_SET(0) : RK_QI_SET(RK_Q8_START(Q_(int)(x + 4 * (2 * count + t))));
                 dot[t][1][p] = RK_QI_SET(0);
             }
         }
+        /* Two runs of vectors in turns are no stream: every line is asked for, in order, a page and a half ahead. */
+        if (ask && few && dtype == RK_Q6)
+            for (int i = 0; i < RK_Q6_BYTES / 64; i++) __builtin_prefetch(w + 6144 + 64 * i);
         if (ask && !few)
             for (int i = 0; i < wide * rk_q_bytes(dtype) / 64; i++)
                 __builtin_prefetch(w + wide * group_bytes + (i % wide) * group_bytes + i / wide * 64, 0, 2);
 #pragma GCC unroll 8
         for (int i = 0; i < 8; i++) {
-            const uint8_t *values = (const uint8_t *)w + (q4 ? 4 : 2) * RK_Q_ROWS + 64 * i;
-            rk_qw v[MOST];
+            const uint8_t *values = (const uint8_t *)w + rk_q_head(dtype) + 64 * i;
+            const uint8_t *uppers = (const uint8_t *)w + RK_Q6_UPPER + 64 * (i / 2);
+            rk_qw first_values[MOST], second_values[MOST];
             /* One page ahead: the CPU's own prefetching ends with each page, and is a little late everywhere. */
-            if (ask && few) __builtin_prefetch(values + 4096);
-            for (int p = 0; p < parts; p++)
-                v[p] = RK_QW_LOAD(values + (p / PARTS) * group_bytes + 4 * RK_Q_LANES * (p % PARTS));
+            if (ask && few && dtype != RK_Q6) __builtin_prefetch(values + 4096);
+            for (int p = 0; p < parts; p++) {
+                const ptrdiff_t place = (p / PARTS) * group_bytes + 4 * RK_Q_LANES * (p % PARTS);
+                rk_qw v = RK_QW_LOAD(values + place);
+                first_values[p] = affine ? RK_QW_LOW(v) : v;
+                second_values[p] = affine ? RK_QW_HIGH(v) : v;
+                if (dtype == RK_Q6) {
+                    rk_qw upper = RK_QW_LOAD(uppers + place);
+                    first_values[p] = RK_QW_JOIN(first_values[p], upper, 2 * (i % 2));
+                    second_values[p] = RK_QW_JOIN(second_values[p], upper, 2 * (i % 2) + 1);
+                }
+            }
             for (int t = 0; t < count; t++) {
-                const char *q = x + RK_X_HEAD * count + 4 * ((q4 ? 2 : 1) * i * count + t);
+                const char *q = x + RK_X_HEAD * count + 4 * ((affine ? 2 : 1) * i * count + t);
                 rk_qx first = RK_QX_SET(Q_(int)(q));
-                rk_qx second = q4 ? RK_QX_SET(Q_(int)(q + 4 * count)) : first;
+                rk_qx second = affine ? RK_QX_SET(Q_(int)(q + 4 * count)) : first;
                 for (int p = 0; p < parts; p++) {
                     const int turn = i & (chains - 1), odd = chains - 1;
-                    if (q4) {
-                        dot[t][0][p] = RK_QI_DOT4(dot[t][0][p], RK_QW_LOW(v[p]), first);
-                        dot[t][odd][p] = RK_QI_DOT4(dot[t][odd][p], RK_QW_HIGH(v[p]), second);
+                    if (affine) {
+                        dot[t][0][p] = RK_QI_DOT4(dot[t][0][p], first_values[p], first);
+                        dot[t][odd][p] = RK_QI_DOT4(dot[t][odd][p], second_values[p], second);
                     } else {
-                        dot[t][turn][p] = RK_QI_DOT8(dot[t][turn][p], v[p], first);
+                        dot[t][turn][p] = RK_QI_DOT8(dot[t][turn][p], first_values[p], first);
                     }
                 }
             }
@@ -119,12 +132,12 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
         for (int p = 0; p < parts; p++) {
             const uint16_t *steps = (const uint16_t *)(w + (p / PARTS) * group_bytes) + RK_Q_LANES * (p % PARTS);
             rk_qf step = RK_QF_F16(steps);
-            rk_qf least = q4 ? RK_QF_F16(steps + RK_Q_ROWS) : RK_QF_ZERO();
+            rk_qf least = affine ? RK_QF_F16(steps + RK_Q_ROWS) : RK_QF_ZERO();
             for (int t = 0; t < count; t++) {
                 rk_qi total = chains == 2 ? RK_QI_ADD(dot[t][0][p], dot[t][1][p]) : dot[t][0][p];
-                /* acc += (step * x.step) * sum of q x.q;  and for q4: + least * x.sum */
+                /* acc += (step * x.step) * sum of q x.q;  and with least values: + least * x.sum */
                 acc[t][p] = RK_QF_FMA(RK_QF_MUL(step, RK_QF_SET(Q_(float)(x + 4 * t))), RK_QF_OF(total), acc[t][p]);
-                if (q4) acc[t][p] = RK_QF_FMA(least, RK_QF_SET(Q_(float)(x + 4 * (count + t))), acc[t][p]);
+                if (affine) acc[t][p] = RK_QF_FMA(least, RK_QF_SET(Q_(float)(x + 4 * (count + t))), acc[t][p]);
             }
         }
     }
@@ -133,11 +146,10 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
 }
 
 /* `wide` groups from g on, times all tokens. */
-static inline __attribute__((always_inline)) void Q_(groups_at)(const rk_matrix *m, const int q4, const int wide,
+static inline __attribute__((always_inline)) void Q_(groups_at)(const rk_matrix *m, const int dtype, const int wide,
                                                                 const char *packed, ptrdiff_t tokens, float *y,
                                                                 ptrdiff_t ldy, ptrdiff_t g)
 {
-    const int dtype = q4 ? RK_Q4 : RK_Q8;
     const ptrdiff_t blocks = rk_q_blocks(dtype, m->cols);
     const ptrdiff_t token_bytes = blocks * rk_x_bytes(dtype);
     const char *w = (const char *)m->data + g * blocks * rk_q_bytes(dtype);
@@ -148,36 +160,37 @@ static inline __attribute__((always_inline)) void Q_(groups_at)(const rk_matrix 
         const char *x = packed + t * token_bytes;
         const int count = Q_(together)(tokens - t), ask = t == 0;
         if (count == RK_Q_TOKENS)
-            Q_(tile)(w, q4, wide, blocks, x, RK_Q_TOKENS, ask, sums);
+            Q_(tile)(w, dtype, wide, blocks, x, RK_Q_TOKENS, ask, sums);
         else if (RK_Q_TOKENS > 4 && count == 4)
-            Q_(tile)(w, q4, wide, blocks, x, RK_Q_TOKENS > 4 ? 4 : 1, ask, sums);
+            Q_(tile)(w, dtype, wide, blocks, x, RK_Q_TOKENS > 4 ? 4 : 1, ask, sums);
         else if (RK_Q_TOKENS > 2 && count == 2)
-            Q_(tile)(w, q4, wide, blocks, x, RK_Q_TOKENS > 2 ? 2 : 1, ask, sums);
+            Q_(tile)(w, dtype, wide, blocks, x, RK_Q_TOKENS > 2 ? 2 : 1, ask, sums);
         else
-            Q_(tile)(w, q4, wide, blocks, x, 1, ask, sums);
+            Q_(tile)(w, dtype, wide, blocks, x, 1, ask, sums);
         for (int j = 0; j < count; j++)
             for (ptrdiff_t r = 0; r < rows; r++) y[(t + j) * ldy + first + r] = sums[j][r] * (float)m->scale;
         t += count;
     }
 }
 
-static inline __attribute__((always_inline)) void Q_(groups_of)(const rk_matrix *m, const int q4, const char *packed,
+static inline __attribute__((always_inline)) void Q_(groups_of)(const rk_matrix *m, const int dtype, const char *packed,
                                                                 ptrdiff_t tokens, float *y, ptrdiff_t ldy,
                                                                 ptrdiff_t begin, ptrdiff_t end)
 {
     ptrdiff_t g = begin;
     /* Several groups share the broadcasts of a token; a single token leaves the weights to stream in one run. */
     if (tokens >= RK_Q_TOKENS)
-        for (; g + RK_Q_WIDE <= end; g += RK_Q_WIDE) Q_(groups_at)(m, q4, RK_Q_WIDE, packed, tokens, y, ldy, g);
-    for (; g < end; g++) Q_(groups_at)(m, q4, 1, packed, tokens, y, ldy, g);
+        for (; g + RK_Q_WIDE <= end; g += RK_Q_WIDE) Q_(groups_at)(m, dtype, RK_Q_WIDE, packed, tokens, y, ldy, g);
+    for (; g < end; g++) Q_(groups_at)(m, dtype, 1, packed, tokens, y, ldy, g);
 }
 
 /* y[t, r] = scale * sum_k m[r, k] * x[t, k] for groups begin..end of a quantized matrix and quantized tokens. */
 static void groups(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy, ptrdiff_t begin,
                    ptrdiff_t end)
 {
-    if (m->dtype == RK_Q4)
-        Q_(groups_of)(m, 1, packed, tokens, y, ldy, begin, end);
-    else
-        Q_(groups_of)(m, 0, packed, tokens, y, ldy, begin, end);
+    switch (m->dtype) {
+    case RK_Q8: Q_(groups_of)(m, RK_Q8, packed, tokens, y, ldy, begin, end); break;
+    case RK_Q6: Q_(groups_of)(m, RK_Q6, packed, tokens, y, ldy, begin, end); break;
+    case RK_Q4: Q_(groups_of)(m, RK_Q4, packed, tokens, y, ldy, begin, end); break;
+    }
 }

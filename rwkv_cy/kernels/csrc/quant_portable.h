@@ -33,6 +33,12 @@ static inline rk_qi rk_qi_dot(rk_qi acc, rk_qx w, rk_qx x)
 #endif
 }
 
+/* Four lower bits of each byte, and above them field number 0 to 3 of those of two bits in `upper`. */
+static inline rk_qw rk_qw_join(rk_qw low, rk_qw upper, int field)
+{
+    return low | (upper >> 2 * field & 3) << 4;
+}
+
 static inline rk_qf rk_qf_store(float *p, rk_qf v)
 {
     memcpy(p, &v, sizeof v);
@@ -45,6 +51,7 @@ static inline rk_qf rk_qf_store(float *p, rk_qf v)
 #define RK_QW_LOAD(p) rk_qw_load(p)
 #define RK_QW_LOW(v) ((v) & 15)
 #define RK_QW_HIGH(v) ((v) >> 4)
+#define RK_QW_JOIN(low, upper, field) rk_qw_join(low, upper, field)
 #define RK_QI_DOT8(acc, w, x) rk_qi_dot(acc, (rk_qx)(w), x)
 #define RK_QI_DOT4(acc, w, x) rk_qi_dot(acc, (rk_qx)(w), x)
 #define RK_QI_ADD(a, b) ((a) + (b))

@@ -6,6 +6,18 @@
 typedef __m512i rk_qi, rk_qx, rk_qw;
 typedef __m512 rk_qf;
 
+/* Four lower bits of each byte, and above them field number 0 to 3 of those of two bits in `upper`. */
+static inline rk_qw rk_qw_join(rk_qw low, rk_qw upper, int field)
+{
+    switch (field) {
+    case 0: upper = _mm512_slli_epi16(upper, 4); break;
+    case 1: upper = _mm512_slli_epi16(upper, 2); break;
+    case 3: upper = _mm512_srli_epi16(upper, 2); break;
+    }
+    /* low | (upper & 0x30) */
+    return _mm512_ternarylogic_epi32(low, upper, _mm512_set1_epi8(0x30), 0xf8);
+}
+
 /* The instruction takes unsigned times signed: q8's integers are raised by 128, and 128 * the sum of the activations
  * is what the sum starts below zero. */
 #define RK_Q8_START(total) (-128 * (total))
@@ -14,6 +26,7 @@ typedef __m512 rk_qf;
 #define RK_QW_LOAD(p) _mm512_loadu_si512((const void *)(p))
 #define RK_QW_LOW(v) _mm512_and_si512(v, _mm512_set1_epi8(15))
 #define RK_QW_HIGH(v) _mm512_and_si512(_mm512_srli_epi16(v, 4), _mm512_set1_epi8(15))
+#define RK_QW_JOIN(low, upper, field) rk_qw_join(low, upper, field)
 #define RK_QI_DOT8(acc, w, x) _mm512_dpbusd_epi32(acc, _mm512_xor_si512(w, _mm512_set1_epi8(-128)), x)
 #define RK_QI_DOT4(acc, w, x) _mm512_dpbusd_epi32(acc, w, x)
 #define RK_QI_ADD(a, b) _mm512_add_epi32(a, b)

@@ -38,10 +38,10 @@ static void quantize_q8(const float *w, int8_t *q, uint16_t *step_bits)
 
 static float round_trip(float value) { return rk_f16_to_f32(f32_to_f16(value)); }
 
-/* w = q * step + least. Of several narrowed ranges, each refined by least squares, the one of the least error. */
-static void quantize_q4(const float *w, uint8_t *q, uint16_t *step_bits, uint16_t *least_bits)
+/* w = q * step + least, q from 0 to `most`. Of several narrowed ranges, each refined by least squares, the one of the least error. */
+static void quantize_affine(const float *w, float most, uint8_t *q, uint16_t *step_bits, uint16_t *least_bits)
 {
-    const int n = RK_Q4_COLS;
+    const int n = RK_AFFINE_COLS;
     float low = w[0], high = w[0], best = -1, sum_w = 0;
     for (int i = 0; i < n; i++) {
         low = w[i] < low ? w[i] : low;
@@ -52,16 +52,17 @@ static void quantize_q4(const float *w, uint8_t *q, uint16_t *step_bits, uint16_
     *least_bits = f32_to_f16(low);
     for (int i = 0; i < n; i++) q[i] = 0;
     for (int attempt = 0; attempt < 6; attempt++) {
-        float keep = 1.0f - 0.05f * (float)attempt;
-        float step = (high - low) * keep / 15.0f, least = low * keep;
+        /* By three quarters of a step each. */
+        float keep = 1.0f - 0.75f / most * (float)attempt;
+        float step = (high - low) * keep / most, least = low * keep;
         for (int round = 0; round < 3; round++) {
             step = round_trip(step);
             least = round_trip(least);
             if (!(step > 0)) break;
             float inverse = 1.0f / step, error = 0, sum_q = 0, sum_qq = 0, sum_qw = 0;
-            uint8_t tried[RK_Q4_COLS];
+            uint8_t tried[RK_AFFINE_COLS];
             for (int i = 0; i < n; i++) {
-                float level = rintf(clip((w[i] - least) * inverse, 0, 15));
+                float level = rintf(clip((w[i] - least) * inverse, 0, most));
                 float off = level * step + least - w[i];
                 tried[i] = (uint8_t)level;
                 error += off * off;
@@ -94,9 +95,10 @@ void rk_quantize(const float *w, ptrdiff_t rows, ptrdiff_t cols, int dtype, void
             char *block = (char *)out + (r / RK_Q_ROWS * blocks + b) * bytes;
             ptrdiff_t lane = r % RK_Q_ROWS;
             uint16_t *steps = (uint16_t *)block;
-            uint8_t *values = (uint8_t *)block + (dtype == RK_Q8 ? 2 : 4) * RK_Q_ROWS;
+            uint8_t *values = (uint8_t *)block + rk_q_head(dtype);
+            uint8_t *uppers = (uint8_t *)block + RK_Q6_UPPER;
             ptrdiff_t count = cols - b * width < width ? cols - b * width : width;
-            float part[RK_Q4_COLS];
+            float part[RK_AFFINE_COLS];
             /* What is missing repeats the last weight, so that it widens no range. */
             for (ptrdiff_t i = 0; i < width; i++) part[i] = w[r * cols + b * width + (i < count ? i : count - 1)];
             if (dtype == RK_Q8) {
@@ -105,11 +107,13 @@ void rk_quantize(const float *w, ptrdiff_t rows, ptrdiff_t cols, int dtype, void
                 for (ptrdiff_t i = 0; i < width; i++)
                     values[i / 4 * 64 + lane * 4 + i % 4] = i < count ? (uint8_t)q[i] : 0;
             } else {
-                uint8_t q[RK_Q4_COLS];
-                quantize_q4(part, q, &steps[lane], &steps[RK_Q_ROWS + lane]);
-                for (ptrdiff_t i = 0; i < width; i++)
-                    if (i < count)
-                        values[i / 8 * 64 + lane * 4 + i % 4] |= (uint8_t)(q[i] << (i % 8 < 4 ? 0 : 4));
+                uint8_t q[RK_AFFINE_COLS];
+                quantize_affine(part, dtype == RK_Q4 ? 15 : 63, q, &steps[lane], &steps[RK_Q_ROWS + lane]);
+                for (ptrdiff_t i = 0; i < count; i++) {
+                    values[i / 8 * 64 + lane * 4 + i % 4] |= (uint8_t)((q[i] & 15) << (i % 8 < 4 ? 0 : 4));
+                    if (dtype == RK_Q6)
+                        uppers[i / 16 * 64 + lane * 4 + i % 4] |= (uint8_t)(q[i] >> 4 << i % 16 / 4 * 2);
+                }
             }
         }
     }
@@ -123,14 +127,16 @@ void rk_dequantize(const void *packed, ptrdiff_t rows, ptrdiff_t cols, int dtype
             const char *block = (const char *)packed + (r / RK_Q_ROWS * blocks + k / width) * bytes;
             ptrdiff_t lane = r % RK_Q_ROWS, i = k % width;
             const uint16_t *steps = (const uint16_t *)block;
-            const uint8_t *values = (const uint8_t *)block + (dtype == RK_Q8 ? 2 : 4) * RK_Q_ROWS;
+            const uint8_t *values = (const uint8_t *)block + rk_q_head(dtype);
+            const uint8_t *uppers = (const uint8_t *)block + RK_Q6_UPPER;
             float step = rk_f16_to_f32(steps[lane]);
             if (dtype == RK_Q8) {
                 w[r * cols + k] = (float)(int8_t)values[i / 4 * 64 + lane * 4 + i % 4] * step;
             } else {
                 uint8_t pair = values[i / 8 * 64 + lane * 4 + i % 4];
-                w[r * cols + k] =
-                    (float)(i % 8 < 4 ? pair & 15 : pair >> 4) * step + rk_f16_to_f32(steps[RK_Q_ROWS + lane]);
+                int q = i % 8 < 4 ? pair & 15 : pair >> 4;
+                if (dtype == RK_Q6) q |= (uppers[i / 16 * 64 + lane * 4 + i % 4] >> i % 16 / 4 * 2 & 3) << 4;
+                w[r * cols + k] = (float)q * step + rk_f16_to_f32(steps[RK_Q_ROWS + lane]);
             }
         }
     }

@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* Storage types of a matrix. */
-enum { RK_F32 = 0, RK_F64 = 1, RK_F16 = 2, RK_BF16 = 3, RK_Q8 = 4, RK_Q4 = 5, RK_BF12 = 6 };
+enum { RK_F32 = 0, RK_F64 = 1, RK_F16 = 2, RK_BF16 = 3, RK_Q8 = 4, RK_Q4 = 5, RK_BF12 = 6, RK_Q6 = 7 };
 
 /* A weight matrix as it lies in memory, without gaps: `rows` rows of `cols` elements, or, transposed, `cols` columns of
  * `rows` elements. */
@@ -118,7 +118,7 @@ typedef void (*rk_body)(void *context, ptrdiff_t begin, ptrdiff_t end, int threa
 /* Call body over pieces of [0, n), each of `grain` items (the last may be shorter), on up to `threads` threads. */
 void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *context);
 
-/* Float weights [rows, cols] into quantized groups of `dtype` (RK_Q8, RK_Q4), and back (quantize.c). */
+/* Float weights [rows, cols] into quantized groups of `dtype` (RK_Q8, RK_Q6, RK_Q4), and back (quantize.c). */
 void rk_quantize(const float *w, ptrdiff_t rows, ptrdiff_t cols, int dtype, void *out);
 void rk_dequantize(const void *packed, ptrdiff_t rows, ptrdiff_t cols, int dtype, float *w);
 
