@@ -169,12 +169,6 @@ def stored_transposed(info: TensorInfo, spec: ParameterSpec, stored: str) -> boo
     return spec.sparse_input and stored in STORAGE_TYPES and info.dtype in STORAGE_TYPES
 
 
-def _is_requantized(info: TensorInfo, stored: str) -> bool:
-    """Tell whether a tensor that was quantized once would be rounded to other steps."""
-    once = info.source_dtype != info.dtype or info.dtype in QUANTIZED_TYPES
-    return once and stored in QUANTIZED_TYPES and stored != info.dtype
-
-
 def make_plan(
     source: ParameterSource, target: Path, dtype: str | None, tokenizer: str | None, *, requantize: bool = False
 ) -> ConversionPlan:
@@ -226,7 +220,7 @@ def make_plan(
             packing=packing,
         )
         tensors.append(replace(tensor, nbytes=planned_info(info, tensor).nbytes))
-        if _is_requantized(info, stored):
+        if info.rounds_twice(stored):
             twice.append(f"{spec.name} ({info.source_dtype})")
     if twice and not requantize:
         raise ConfigError(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import accumulate
+from itertools import accumulate, repeat
+from operator import setitem
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
@@ -286,7 +288,13 @@ class LanguageModel:
             i = int(finite.argmin())
             raise NumericalError(f"sequence {i}: {self._where_it_began(ids[i], given[i], threads)}")
         after = {i: np.ascontiguousarray(data[:, place]) for place, i in enumerate(order)}
-        return result, [self.encoder.finish(after[i], state, in_place=in_place) for i, state in enumerate(given)]
+        moved = [state if in_place else None for state in given]
+        finished = [
+            self.encoder.finish(after[i], None, in_place=False) if state is None else state
+            for i, state in enumerate(moved)
+        ]
+        _write_all([(state.data, after[i]) for i, state in enumerate(moved) if state is not None])
+        return result, finished
 
     @staticmethod
     def _named(sequence: int, function: Callable[[Any], _T], argument: Any) -> _T:
@@ -373,6 +381,14 @@ class LanguageModel:
         return "expected finite logits, ln_out or head gave NaN or infinity; verify the model file"
 
 
+def _write_all(pairs: Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> None:
+    """Copy the second array of each pair into the first: all of them or, where a signal comes, none."""
+    targets, sources = [target for target, _ in pairs], [source for _, source in pairs]
+    # Python looks for signals between its own instructions, of which there is none within this one.
+    write: Callable[[Any, Any, Any], None] = setitem
+    deque(map(write, targets, repeat(...), sources), maxlen=0)
+
+
 def load(
     path: str | os.PathLike[str],
     *,
@@ -419,7 +435,7 @@ def load(
     NotEnoughMemoryError
         If the numbers have to be read into memory and there is too little of it.
     ConfigError
-        If `dtype`, `memory` or `activations` is none of these.
+        If `dtype`, `memory` or `activations` is none of these, or `dtype` would quantize what is quantized already.
     """
     check_activations(activations)  # before anything is read
     return LanguageModel._of(

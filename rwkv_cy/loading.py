@@ -110,6 +110,13 @@ def _load(
     specs = ARCHITECTURES[config.architecture].parameters(config)
     packings = _plan_packings(source, specs) if dtype == PACKED else {}
     kept = {spec.name: _kept(source, spec, dtype, packings.get(spec.name)) for spec in specs}
+    twice = [name for name, info in kept.items() if source.info(name).rounds_twice(info.dtype)]
+    if twice:
+        raise ConfigError(
+            f"{source.path}: expected matrices that are not quantized yet to load as {dtype}, got {len(twice)} that "
+            f"are, first {twice[0]} ({source.info(twice[0]).source_dtype}); load them as they are (no dtype), load the "
+            "original, or write a file of them with rwkv-cy quantize --force"
+        )
     for name in kept:
         if source.info(name).dtype == PACKED:
             check_packed(source, source.info(name))

@@ -102,6 +102,11 @@ class TensorInfo:
         """Number of parameters."""
         return math.prod(self.shape)
 
+    def rounds_twice(self, dtype: str) -> bool:
+        """Tell whether numbers that were quantized once would be rounded to other steps, as `dtype`."""
+        once = self.source_dtype != self.dtype or self.dtype in QUANTIZED_TYPES
+        return once and dtype in QUANTIZED_TYPES and dtype != self.dtype
+
     @property
     def array_shape(self) -> tuple[int, ...]:
         """Shape of the array that holds the tensor: `shape`, turned round if it lies transposed, or packed blocks."""

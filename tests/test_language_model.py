@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from checkpoints import numbers, write_small
-from rwkv_cy import loading
+from rwkv_cy import language_model, loading
 from rwkv_cy.config import Config
 from rwkv_cy.convert import convert
 from rwkv_cy.dtypes import widen
@@ -216,6 +216,18 @@ def test_quantized_matrices_predict_nearly_as_well(
     assert np.abs(wide.forward(list(heldout[:50]), logits="all")[0] - expected).max() < 0.5
 
 
+def test_what_is_quantized_is_not_quantized_again(demo_checkpoint: Path, tmp_path: Path) -> None:
+    convert(demo_checkpoint, tmp_path / "m.h5", dtype="q8")
+    for dtype in ("q4", "q6"):
+        with pytest.raises(
+            ConfigError,
+            match=rf"m\.h5: expected matrices that are not quantized yet to load as {dtype}, got 43 that are",
+        ):
+            load(tmp_path / "m.h5", dtype=dtype)
+    for dtype in ("q8", "f16"):
+        assert load(tmp_path / "m.h5", dtype=dtype).parameters["head.weight"].dtype == dtype
+
+
 def test_nan_is_not_quantized(tmp_path: Path) -> None:
     bad = numbers(np.nan, shape=(32, 32))
     path = write_small(tmp_path / "s", blocks__0__att__value__weight=bad)
@@ -295,6 +307,24 @@ def test_a_batch_in_place(demo: LanguageModel) -> None:
     _, after = demo.forward_batch([1, [2, 3]], mixed, in_place=True)
     assert after[0] is states[0]
     assert after[1] == demo.forward([2, 3])[1]
+
+
+def test_states_of_a_batch_are_written_all_or_none() -> None:
+    pairs = [(np.zeros(4), np.ones(4)) for _ in range(300_000)]
+
+    def interrupted() -> None:
+        # In the midst of the writing, or before it or behind it, as fast as the machine is.
+        signal.setitimer(signal.ITIMER_REAL, 0.04)
+        language_model._write_all(pairs)
+        signal.pause()
+
+    handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+    finally:
+        signal.signal(signal.SIGALRM, handler)
+    assert len({float(target.sum()) for target, _ in pairs}) == 1
 
 
 def test_a_batch_of_nothing(demo: LanguageModel) -> None:

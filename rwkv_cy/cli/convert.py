@@ -48,7 +48,9 @@ def add_parser(commands: Subparsers) -> None:
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add what ``convert`` and ``quantize`` have in common, beside the type."""
-    parser.add_argument("source", metavar="SOURCE", type=Path, help="the checkpoint, or a folder of safetensors files")
+    parser.add_argument(
+        "source", metavar="SOURCE", type=Path, help="the checkpoint, a folder of safetensors files, or a model file"
+    )
     parser.add_argument("target", metavar="TARGET", type=Path, help="the model file to write")
     parser.add_argument(
         "--tokenizer",

@@ -20,7 +20,7 @@ from rwkv_cy.kernels.matrix cimport Workspace, padded
 cdef enum:
     # Of each sequence: the last token of the channel mix is shifted with the one before it.
     TAIL = 2
-    # Fewer tokens to leave out are not worth reading weights twice.
+    # Fewer tokens to leave out are not worth reading weights twice; nor are less than twice the tails.
     LEAST_LEFT_OUT = 32
 
 
@@ -451,7 +451,7 @@ cdef class Stack:
         if last_only:
             for i in range(count):
                 left_out += max(starts[i + 1] - starts[i] - TAIL, 0)
-        cdef bint shorten = left_out >= LEAST_LEFT_OUT
+        cdef bint shorten = left_out >= LEAST_LEFT_OUT and left_out >= 2 * (tokens - left_out)
         if shorten:
             # Fewer tokens may need more: other kernels compute them.
             for i in (left_out, tokens - left_out):

@@ -72,8 +72,8 @@ static void wkv4_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread
         const size_t skip = (size_t)(s->begin * work->width) * work->ops->sumsize;
         const char *r = work->r == NULL ? NULL : work->r + skip;
         char *y = work->y == NULL ? NULL : work->y + skip;
-        work->ops->wkv4(work->w, work->u, work->k + skip, work->v + skip, r, s->end - s->begin, work->width, s->aa, s->bb,
-                        s->pp, y, part * WKV_CHANNELS, at_most(last * WKV_CHANNELS, work->width));
+        work->ops->wkv4(work->w, work->u, work->k + skip, work->v + skip, r, s->end - s->begin, work->width, s->aa,
+                        s->bb, s->pp, y, part * WKV_CHANNELS, at_most(last * WKV_CHANNELS, work->width));
         begin += last - part;
     }
 }

@@ -1,5 +1,4 @@
-/* Products of a layer, shared among threads: tokens are laid out, multiplied, and what follows is done to the result while
- * it is in the caches. */
+/* Products of a layer, shared among threads: tokens are laid out, multiplied, and what follows is done to the result. */
 #include "bf12.h"
 #include "columns.h"
 #include "pieces.h"
@@ -14,8 +13,8 @@
 #define FINER 4 /* the last pieces are so much smaller: a thread that takes the last one is not waited for so long */
 #define WHOLE_LINES 8 /* panels, whose rows are whole cache lines: of the result, and of a transposed matrix */
 
-/* How a product is computed: by what reads the matrix as it lies, row by row or column by column; by groups of quantized
- * rows; or by packed panels, where tokens are many. */
+/* How a product is computed: by what reads the matrix as it lies, row by row or column by column; by groups of
+ * quantized rows; or by packed panels, where tokens are many. */
 typedef enum { BY_ROWS, BY_COLUMNS, BY_GROUPS, BY_PANELS } way;
 
 typedef struct {
@@ -115,7 +114,8 @@ static size_t laid_out_bytes(const rk_ops *ops, const rk_matrix *m, ptrdiff_t to
 }
 
 /* Bytes of one thread's scratch: a token on its way to be laid out; and later, of panels, a block of packed ones, and
- * accumulators that wait: of all tokens, of one group, or none, if the columns take several runs, several steps, or one. */
+ * accumulators that wait: of all tokens, of one group, or none, if the columns take several runs, several steps, or
+ * one. */
 static size_t thread_bytes(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens)
 {
     const size_t token = bytes_of(m->cols, ops->sumsize + ops->itemsize, 4096);
@@ -321,7 +321,8 @@ static void run(const rk_ops *ops, const rk_product *const *products, int count,
             rk_columns(p->ops, p->asked->m, tokens_as_rows(p), all->count, p->asked->y, columns[i], threads);
             s.cuts[i] = cut_up(0, 1, 1, 0);
         } else {
-            s.cuts[i] = (p->way == BY_PANELS ? cut_panels : cut_streamed)(p, units[i], costs[i], total, i == last, threads);
+            s.cuts[i] = p->way == BY_PANELS ? cut_panels(p, units[i], costs[i], total, i == last, threads)
+                                            : cut_streamed(p, units[i], costs[i], total, i == last, threads);
         }
     }
     share(&s, multiply, threads);

@@ -32,7 +32,7 @@ static inline ptrdiff_t rk_q_cols(int dtype) { return rk_q_affine(dtype) ? RK_AF
 
 static inline ptrdiff_t rk_q_bytes(int dtype)
 {
-    return dtype == RK_Q8 ? RK_Q8_BYTES : dtype == RK_Q4 ? RK_Q4_BYTES : RK_Q6_BYTES;
+    return dtype == RK_Q4 ? RK_Q4_BYTES : dtype == RK_Q6 ? RK_Q6_BYTES : RK_Q8_BYTES;
 }
 
 /* Where in a block the integers begin. */

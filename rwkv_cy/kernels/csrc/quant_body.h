@@ -69,7 +69,8 @@ static inline float Q_(float)(const char *p)
     return value;
 }
 
-/* `wide` groups times `count` tokens; these and dtype are constants after inlining. `ask`: for the groups that come next. */
+/* `wide` groups times `count` tokens; these and dtype are constants after inlining. `ask`: for the groups that come
+ * next. */
 static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const int dtype, const int wide,
                                                            ptrdiff_t blocks, const char *x, const int count, int ask,
                                                            float sums[][RK_Q_WIDE * RK_Q_ROWS])

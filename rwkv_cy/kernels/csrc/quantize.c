@@ -38,7 +38,8 @@ static void quantize_q8(const float *w, int8_t *q, uint16_t *step_bits)
 
 static float round_trip(float value) { return rk_f16_to_f32(f32_to_f16(value)); }
 
-/* w = q * step + least, q from 0 to `most`. Of several narrowed ranges, each refined by least squares, the one of the least error. */
+/* w = q * step + least, q from 0 to `most`. Of several narrowed ranges, each refined by least squares, the one of the
+ * least error. */
 static void quantize_affine(const float *w, float most, uint8_t *q, uint16_t *step_bits, uint16_t *least_bits)
 {
     const int n = RK_AFFINE_COLS;

@@ -199,7 +199,8 @@ void rk_matmul(const rk_ops *ops, const rk_product *products, int count, const r
                int threads);
 void rk_layer_norm(const rk_ops *ops, const void *x, const void *weight, const void *bias, double eps,
                    ptrdiff_t tokens, ptrdiff_t width, void *y, int threads);
-/* WKV of RWKV-4, and the receptance's sigmoid; the sequences' states move on. r and y may both be NULL: the states alone. */
+/* WKV of RWKV-4, and the receptance's sigmoid; the sequences' states move on. r and y may both be NULL: the states
+ * alone. */
 void rk_wkv4(const rk_ops *ops, const void *w, const void *u, const void *k, const void *v, const void *r,
              const rk_tokens *all, ptrdiff_t width, void *y, int threads);
 void rk_multiply(const rk_ops *ops, void *x, double factor, ptrdiff_t n, int threads);
