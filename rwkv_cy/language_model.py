@@ -270,7 +270,8 @@ class LanguageModel:
             return np.empty((0, self.vocab_size), dtype=dtype), []
         # The longest first: those that still have tokens stand at the front, whatever the lengths.
         order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
-        data = np.stack([self._named(i, self.encoder.begin, given[i]) for i in order], axis=1)
+        numbers = [self._named(i, self.encoder.numbers, given[i]) for i in order]
+        data = np.stack(numbers, axis=1)
         last = np.empty((len(ids), self.config.d_model), dtype=dtype)
         done = 0
         while active := [i for i in order if len(ids[i]) > done]:
@@ -283,9 +284,8 @@ class LanguageModel:
                 last[i] = xs[end - 1]
             done += share
         result = self._logits(last, threads)
-        finite = np.isfinite(result).all(axis=1)
-        if not finite.all():
-            i = int(finite.argmin())
+        if not all_finite(result):
+            i = int(np.isfinite(result).all(axis=1).argmin())
             raise NumericalError(f"sequence {i}: {self._where_it_began(ids[i], given[i], threads)}")
         after = {i: np.ascontiguousarray(data[:, place]) for place, i in enumerate(order)}
         moved = [state if in_place else None for state in given]

@@ -201,11 +201,21 @@ class Model:
         StateError
             If `state` belongs to another model.
         """
+        numbers = self.numbers(state)
+        return numbers if state is None else numbers.copy()
+
+    def numbers(self, state: State | None) -> npt.NDArray[Any]:
+        """Return the state's own numbers, not to be changed; None gives those of the initial state.
+
+        Raises
+        ------
+        StateError
+            If `state` belongs to another model.
+        """
         if state is None:
             return self.initial_state().data
         self._check_state(state)
-        numbers: npt.NDArray[Any] = state.data.copy()
-        return numbers
+        return state.data
 
     def run(
         self,
