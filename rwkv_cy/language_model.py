@@ -15,11 +15,11 @@ import numpy.typing as npt
 
 from rwkv_cy.architectures import check_parameters
 from rwkv_cy.config import Config
-from rwkv_cy.dtypes import check_activations, widen
+from rwkv_cy.dtypes import check_activations
 from rwkv_cy.errors import ConfigError, NumericalError, StateError, TokenError
-from rwkv_cy.kernels.finite import all_finite
-from rwkv_cy.kernels.matrix import make_matrix
-from rwkv_cy.kernels.norm import layer_norm
+from rwkv_cy.kernels.dispatch import wake
+from rwkv_cy.kernels.embedding import Embedding
+from rwkv_cy.kernels.head import Head
 from rwkv_cy.loading import Loaded, load_parameters
 from rwkv_cy.model import CHUNK_TOKENS, Model, architecture_of
 from rwkv_cy.parameters import Parameter, as_parameter
@@ -101,11 +101,8 @@ class LanguageModel:
         self.encoder = Model(
             config, loaded.parameters, loaded.fingerprint, divide_weights=True, activations=activations
         )
-        self._embedding = loaded.parameters["emb.weight"]
-        self._head = make_matrix(loaded.parameters["head.weight"], config.dtype, activations=activations)
-        weight, bias = loaded.parameters["ln_out.weight"], loaded.parameters["ln_out.bias"]
-        self._ln_out_weight = widen(weight.array, weight.dtype, config.dtype)
-        self._ln_out_bias = widen(bias.array, bias.dtype, config.dtype)
+        self._embedding = Embedding(loaded.parameters["emb.weight"], config.dtype)
+        self._head = Head(loaded.parameters, config.dtype, config.layer_norm_eps, activations)
 
     @classmethod
     def new(cls, config: Config, rng: np.random.Generator | int, tokenizer: Tokenizer | None = None) -> LanguageModel:
@@ -199,23 +196,24 @@ class LanguageModel:
         """
         if logits not in ("last", "all"):
             raise ConfigError(f"forward: expected logits 'last' or 'all', got {logits!r}")
-        ids = check_token_array(tokens, self.vocab_size)
         threads = resolve_num_threads(num_threads)
+        wake(threads)
+        ids = check_token_array(tokens, self.vocab_size)
         self._loaded.check()
         data = self.encoder.begin(state)
-        if logits == "all":
-            dtype = np.float64 if self.config.dtype == "f64" else np.float32
-            result = np.empty((len(ids), self.vocab_size), dtype=dtype)
+        every = logits == "all"
+        result = np.empty((len(ids) if every else 1, self.vocab_size), data.dtype)
+        finite = True
         for start in range(0, len(ids), CHUNK_TOKENS):
-            xs = self._embed(ids[start : start + CHUNK_TOKENS])
-            self.encoder.run(xs, data[:, np.newaxis], [0, len(xs)], threads, last_only=logits == "last")
-            if logits == "all":
-                result[start : start + len(xs)] = self._logits(xs, threads)
-        if logits == "last":
-            result = self._logits(xs[-1:], threads)
-        if not all_finite(result):
+            xs = self._embedding.rows(ids[start : start + CHUNK_TOKENS])
+            self.encoder.run(xs, data[:, np.newaxis], [0, len(xs)], threads, last_only=not every)
+            if every:
+                finite &= self._logits(xs, result[start : start + len(xs)], threads)
+        if not every:
+            finite = self._logits(xs[-1:], result, threads)
+        if not finite:
             raise NumericalError(self._where_it_began(ids, state, threads))
-        return (result if logits == "all" else result[0]), self.encoder.finish(data, state, in_place=in_place)
+        return (result if every else result[0]), self.encoder.finish(data, state, in_place=in_place)
 
     def forward_batch(
         self,
@@ -278,13 +276,13 @@ class LanguageModel:
             share = max(1, CHUNK_TOKENS // len(active))
             parts = [ids[i][done : done + share] for i in active]
             starts = [0, *accumulate(len(part) for part in parts)]
-            xs = self._embed(np.concatenate(parts))
+            xs = self._embedding.rows(np.concatenate(parts))
             self.encoder.run(xs, data[:, : len(active)], starts, threads, last_only=True)
             for i, end in zip(active, starts[1:], strict=True):
                 last[i] = xs[end - 1]
             done += share
-        result = self._logits(last, threads)
-        if not all_finite(result):
+        result = np.empty((len(ids), self.vocab_size), dtype)
+        if not self._logits(last, result, threads):
             i = int(np.isfinite(result).all(axis=1).argmin())
             raise NumericalError(f"sequence {i}: {self._where_it_began(ids[i], given[i], threads)}")
         after = {i: np.ascontiguousarray(data[:, place]) for place, i in enumerate(order)}
@@ -354,13 +352,13 @@ class LanguageModel:
             **sampling,
         )
 
-    def _embed(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[Any]:
-        return np.ascontiguousarray(widen(self._embedding.array[ids], self._embedding.dtype, self.config.dtype))
-
-    def _logits(self, xs: npt.NDArray[Any], num_threads: int) -> npt.NDArray[Any]:
-        normed = layer_norm(xs, self._ln_out_weight, self._ln_out_bias, self.config.layer_norm_eps, num_threads)
-        result: npt.NDArray[Any] = self._head.matmul(normed, num_threads)
-        return result
+    def _logits(self, xs: npt.NDArray[Any], result: npt.NDArray[Any], num_threads: int) -> bool:
+        """Compute the logits after each token into `result`; return whether all are finite."""
+        workspace = self.encoder.take_workspace()
+        try:
+            return self._head.logits(xs, result, workspace, num_threads)
+        finally:
+            self.encoder.return_workspace(workspace)
 
     def _where_it_began(self, ids: npt.NDArray[np.int64], state: State | None, num_threads: int) -> str:
         """Run the tokens again one by one, looking at every layer, and say where a number first was not finite."""
@@ -368,7 +366,7 @@ class LanguageModel:
         if not np.isfinite(data).all():
             return "the state given holds numbers that are not finite; start from another state"
         for position, token in enumerate(ids):
-            x = self._embed(ids[position : position + 1])
+            x = self._embedding.rows(ids[position : position + 1])
             if not np.isfinite(x).all():
                 return f"token {token} at {position}: its row of emb.weight is not finite; the model file is damaged"
             for layer, row in zip(self.encoder.layers, data, strict=True):

@@ -242,11 +242,11 @@ class Model:
             Only the last row of each sequence is wanted; the others are then not what comes out.
         """
         bounds = np.array(starts, np.intp)
-        workspace = self._take_workspace()
+        workspace = self.take_workspace()
         try:
             self.kernel.forward(xs, data, bounds, workspace, num_threads, last_only)
         finally:
-            self._workspaces.append(workspace)
+            self.return_workspace(workspace)
 
     def finish(self, data: npt.NDArray[Any], state: State | None, *, in_place: bool) -> State:
         """Return `data` as a state: a new one, or `state` itself with `data` written into it."""
@@ -255,12 +255,17 @@ class Model:
             return state
         return State(self.config.architecture, self._state_fields, data, self.fingerprint)
 
-    def _take_workspace(self) -> Workspace:
+    def take_workspace(self) -> Workspace:
+        """Return scratch memory that no other call has, to be returned when it has served."""
         # A list's pop is atomic, so each thread gets a workspace of its own.
         try:
             return self._workspaces.pop()
         except IndexError:
             return Workspace()
+
+    def return_workspace(self, workspace: Workspace) -> None:
+        """Take back what :meth:`take_workspace` gave, for later calls."""
+        self._workspaces.append(workspace)
 
     def _check_state(self, state: State) -> None:
         if not isinstance(state, State):

@@ -63,6 +63,7 @@ cdef extern from "rk.h" nogil:
 
     ctypedef struct rk_ops:
         Py_ssize_t lanes
+        int (*all_finite)(const void *x, Py_ssize_t n) noexcept nogil
 
 cdef const rk_ops *active_ops(bint double_precision) except NULL
 
@@ -85,3 +86,4 @@ cdef void layer_norm(const rk_ops *ops, const void *x, const void *weight, const
 cdef void wkv4(const rk_ops *ops, const void *w, const void *u, const void *k, const void *v, const void *r,
                const rk_tokens *all, Py_ssize_t width, int num_threads, void *y) noexcept nogil
 cdef void multiply(const rk_ops *ops, double factor, Py_ssize_t n, int num_threads, void *x) noexcept nogil
+cdef bint all_finite(const rk_ops *ops, const void *x, Py_ssize_t n) noexcept nogil

@@ -29,6 +29,7 @@ cdef extern from "rk.h" nogil:
     void rk_wkv4(const rk_ops *, const void *, const void *, const void *, const void *, const void *,
                  const rk_tokens *, Py_ssize_t, void *, int)
     void rk_multiply(const rk_ops *, void *, double, Py_ssize_t, int)
+    void rk_wake(int)
 
 
 cdef const rk_table *_active = NULL
@@ -91,6 +92,11 @@ def active_instruction_set():
 def thread_backend():
     """Who shares the work among threads in this build: "pool" (our own), "openmp", or "none" (one thread)."""
     return ("none", "pool", "openmp")[RK_THREADS]
+
+
+def wake(int num_threads):
+    """Wake so many threads that sleep, since work for them is about to come: that takes as long as some products."""
+    rk_wake(num_threads)
 
 
 cdef const rk_ops *active_ops(bint double_precision) except NULL:
@@ -156,3 +162,7 @@ cdef void wkv4(const rk_ops *ops, const void *w, const void *u, const void *k, c
 
 cdef void multiply(const rk_ops *ops, double factor, Py_ssize_t n, int num_threads, void *x) noexcept nogil:
     rk_multiply(ops, x, factor, n, num_threads)
+
+
+cdef bint all_finite(const rk_ops *ops, const void *x, Py_ssize_t n) noexcept nogil:
+    return ops.all_finite(x, n)

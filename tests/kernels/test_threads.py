@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,61 @@ def test_callers_side_by_side(product: tuple[Matrix, np.ndarray, bytes]) -> None
 def test_more_threads_than_pieces_and_cores(product: tuple[Matrix, np.ndarray, bytes]) -> None:
     matrix, x, expected = product
     assert matrix.matmul(x, 200).tobytes() == expected
+
+
+def test_woken_with_work_and_without(product: tuple[Matrix, np.ndarray, bytes]) -> None:
+    matrix, x, expected = product
+    matrix.matmul(x, 3)
+    for i in range(60):
+        # Long enough, now and then, for threads to fall asleep.
+        time.sleep(0.001 * (i % 3))
+        dispatch.wake(i % 4)
+        if i % 2:
+            assert matrix.matmul(x, 3).tobytes() == expected
+
+
+@pytest.mark.skipif(dispatch.thread_backend() != "pool", reason="this build has no pool of threads")
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the system does not show what a thread does")
+def test_woken_without_work_they_sleep_again() -> None:
+    program = """
+import os
+import time
+import numpy as np
+from rwkv_cy.kernels import dispatch
+from rwkv_cy.kernels.matrix import Matrix
+matrix, x = Matrix(np.ones((1500, 300), np.float32), "f32"), np.ones((1, 300), np.float32)
+before = set(os.listdir("/proc/self/task"))
+matrix.matmul(x, 3)
+workers = set(os.listdir("/proc/self/task")) - before
+
+def awake():
+    return any(open(f"/proc/self/task/{task}/stat").read().rpartition(")")[2].split()[0] != "S" for task in workers)
+
+def spent():
+    # Times that a thread went to sleep of itself.
+    for task in workers:
+        lines = open(f"/proc/self/task/{task}/status").read().splitlines()
+        yield next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
+
+def settle():
+    for _ in range(500):
+        if not awake():
+            return
+        time.sleep(0.01)
+    raise SystemExit("a thread does not sleep")
+
+settle()
+slept = sum(spent())
+dispatch.wake(3)
+for _ in range(500):
+    if sum(spent()) > slept:
+        break
+    time.sleep(0.01)
+settle()
+print(len(workers), sum(spent()) > slept)
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stdout == "2 True\n", done.stderr
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")

@@ -128,5 +128,14 @@ static void FN(multiply)(void *x_, double factor, ptrdiff_t begin, ptrdiff_t end
     for (ptrdiff_t i = begin; i < end; i++) x[i] *= (REAL)factor;
 }
 
+static int FN(all_finite)(const void *x_, ptrdiff_t n)
+{
+    const REAL *x = x_;
+    int found = 0;
+    /* x - x is 0, or NaN where x is not finite. No early end, so that the loop becomes vectors. */
+    for (ptrdiff_t i = 0; i < n; i++) found |= !(x[i] - x[i] == 0);
+    return !found;
+}
+
 #undef LANES
 #undef FN

@@ -2,8 +2,9 @@
  *
  * The order of the float sums is that of the blocks, in every path and for every number of tokens and threads. */
 
-/* The integers of `width` activations, their step and their sum. */
-static inline float Q_(integers)(const float *x, ptrdiff_t width, int8_t *q, int32_t *total)
+/* The integers of `width` activations, which is a constant after inlining, their step and their sum. */
+static inline __attribute__((always_inline)) float Q_(integers)(const float *x, const ptrdiff_t width, int8_t *q,
+                                                                int32_t *total)
 {
     int32_t bits = 0, sum = 0;
     /* Without their signs, floats are in the order of their bits, NaN above infinity: it is not lost. */
@@ -18,8 +19,8 @@ static inline float Q_(integers)(const float *x, ptrdiff_t width, int8_t *q, int
         /* Adding 1.5 * 2^23 leaves the nearest integer in the low bits. */
         float shifted = x[i] * inverse + 0x1.8p23f;
         q[i] = (int8_t)rk_f32_to_bits(shifted);
-        sum += q[i];
     }
+    for (ptrdiff_t i = 0; i < width; i++) sum += q[i];
     *total = sum;
     return largest / 127.0f;
 }
@@ -31,28 +32,41 @@ static inline int Q_(together)(ptrdiff_t left)
     return left >= 4 ? 4 : left >= 2 ? 2 : 1;
 }
 
-/* Token t of `tokens`, quantized block by block. */
-static void quantize_token(const void *x, int dtype, ptrdiff_t cols, ptrdiff_t tokens, ptrdiff_t t, void *packed)
+/* Token t of `tokens`, quantized block by block; dtype is a constant after inlining. */
+static inline __attribute__((always_inline)) void Q_(blocks_of)(const float *x, const int dtype, ptrdiff_t cols,
+                                                                ptrdiff_t tokens, ptrdiff_t t, char *packed)
 {
     const ptrdiff_t width = rk_q_cols(dtype), blocks = rk_q_blocks(dtype, cols), bytes = rk_x_bytes(dtype);
     ptrdiff_t first = t / RK_Q_TOKENS * RK_Q_TOKENS, together;
     while (together = Q_(together)(tokens - first), t >= first + together) first += together;
     const ptrdiff_t place = t - first;
-    for (ptrdiff_t b = 0; b < blocks; b++) {
-        char *out = (char *)packed + (first * blocks + b * together) * bytes;
-        const ptrdiff_t count = cols - b * width < width ? cols - b * width : width;
+    char *out = packed + first * blocks * bytes;
+    for (ptrdiff_t b = 0; b < blocks; b++, out += together * bytes) {
+        const ptrdiff_t count = cols - b * width;
+        const float *from = x + b * width;
         float part[RK_AFFINE_COLS] = {0};
         int8_t q[RK_AFFINE_COLS];
         int32_t total;
-        memcpy(part, (const float *)x + b * width, (size_t)count * sizeof(float));
-        float step = Q_(integers)(part, width, q, &total);
+        if (count < width) from = memcpy(part, from, (size_t)count * sizeof(float));
+        float step = Q_(integers)(from, width, q, &total);
         float sum = step * (float)total;
         memcpy(out + 4 * place, &step, 4);
         memcpy(out + 4 * (together + place), &sum, 4);
         memcpy(out + 4 * (2 * together + place), &total, 4);
-        for (ptrdiff_t i = 0; i < width / 4; i++)
-            memcpy(out + RK_X_HEAD * together + 4 * (i * together + place), q + 4 * i, 4);
+        char *to = out + RK_X_HEAD * together + 4 * place;
+        if (together == 1)
+            memcpy(to, q, (size_t)width);
+        else
+            for (ptrdiff_t i = 0; i < width / 4; i++) memcpy(to + 4 * i * together, q + 4 * i, 4);
     }
+}
+
+static void quantize_token(const void *x, int dtype, ptrdiff_t cols, ptrdiff_t tokens, ptrdiff_t t, void *packed)
+{
+    if (rk_q_affine(dtype))
+        Q_(blocks_of)(x, RK_Q4, cols, tokens, t, packed);
+    else
+        Q_(blocks_of)(x, RK_Q8, cols, tokens, t, packed);
 }
 
 static inline int32_t Q_(int)(const char *p)

@@ -80,6 +80,8 @@ typedef struct rk_ops {
     void (*add)(void *y, const void *x, ptrdiff_t begin, ptrdiff_t end);
     /* x *= factor for elements begin..end. */
     void (*multiply)(void *x, double factor, ptrdiff_t begin, ptrdiff_t end);
+    /* Whether none of n elements is NaN or infinite. */
+    int (*all_finite)(const void *x, ptrdiff_t n);
 } rk_ops;
 
 typedef struct {
@@ -117,6 +119,9 @@ typedef void (*rk_body)(void *context, ptrdiff_t begin, ptrdiff_t end, int threa
 
 /* Call body over pieces of [0, n), each of `grain` items (the last may be shorter), on up to `threads` threads. */
 void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *context);
+
+/* Work for so many threads is about to come: those that sleep wake up meanwhile. */
+void rk_wake(int threads);
 
 /* Float weights [rows, cols] into quantized groups of `dtype` (RK_Q8, RK_Q6, RK_Q4), and back (quantize.c). */
 void rk_quantize(const float *w, ptrdiff_t rows, ptrdiff_t cols, int dtype, void *out);

@@ -137,7 +137,7 @@ static const rk_ops ops_bf16 = {
         .quantize_token = QT_##suffix, .groups = QG_##suffix, .wide_groups = RK_Q_WIDE,                        \
         .layer_norm = layer_norm_##suffix, .token_shift = token_shift_##suffix, .wkv4 = wkv4_##suffix,          \
         .relu_squared = relu_squared_##suffix, .add_gated = add_gated_##suffix, .add = add_##suffix,            \
-        .multiply = multiply_##suffix                                                                           \
+        .multiply = multiply_##suffix, .all_finite = all_finite_##suffix                                        \
     }
 
 const rk_table RK_CAT(rk_table, RK_NAME) = {

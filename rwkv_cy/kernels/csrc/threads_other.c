@@ -1,6 +1,10 @@
 /* Work shared among threads where the pool is not: by OpenMP, or not at all. */
 #include "rk.h"
 
+#if RK_THREADS != RK_THREADS_POOL
+void rk_wake(int threads) { (void)threads; }
+#endif
+
 #if RK_THREADS == RK_THREADS_OPENMP
 
 #include <omp.h>

@@ -35,6 +35,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;   /* for sleeping and w
 static pthread_cond_t new_job = PTHREAD_COND_INITIALIZER;
 static pthread_cond_t job_done = PTHREAD_COND_INITIALIZER;
 static _Atomic(int) sleepers, owner_sleeps;
+static uint64_t calls; /* of rk_wake; guarded by lock */
 static int workers; /* started; guarded by owner */
 
 static inline void relax(void)
@@ -86,9 +87,11 @@ static void *worker(void *argument)
             if (i % 64 || nanoseconds() - start < SPIN_NANOSECONDS) continue;
             pthread_mutex_lock(&lock);
             atomic_fetch_add(&sleepers, 1);
-            while (atomic_load(&ticket) >> PIECE_BITS == last) pthread_cond_wait(&new_job, &lock);
+            const uint64_t heard = calls;
+            while (atomic_load(&ticket) >> PIECE_BITS == last && calls == heard) pthread_cond_wait(&new_job, &lock);
             atomic_fetch_sub(&sleepers, 1);
             pthread_mutex_unlock(&lock);
+            start = nanoseconds();
         }
         last = atomic_load(&ticket) >> PIECE_BITS;
         work(thread);
@@ -190,6 +193,15 @@ void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *
     work(0);
     wait_for((uint64_t)pieces);
     pthread_mutex_unlock(&owner);
+}
+
+void rk_wake(int threads)
+{
+    if (threads <= 1 || !atomic_load(&sleepers)) return;
+    pthread_mutex_lock(&lock);
+    calls++;
+    pthread_cond_broadcast(&new_job);
+    pthread_mutex_unlock(&lock);
 }
 
 #else

@@ -1,0 +1,10 @@
+"""Types of the compiled module rwkv_cy.kernels.embedding."""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+class Embedding:
+    def __init__(self, parameter: Any, real: str) -> None: ...
+    def rows(self, ids: npt.NDArray[np.int64]) -> npt.NDArray[Any]: ...

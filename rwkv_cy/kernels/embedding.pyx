@@ -1,0 +1,101 @@
+"""The embedding: a row of numbers for each token."""
+
+import numpy as np
+
+from rwkv_cy.dtypes import STORAGE_TYPES
+from rwkv_cy.errors import KernelError
+
+from cython cimport floating
+
+cdef extern from "scalar.h" nogil:
+    float rk_bf16_to_f32(unsigned short)
+    float rk_f16_to_f32(unsigned short)
+
+
+cdef enum:
+    F32
+    F64
+    F16
+    BF16
+
+
+cdef dict _CODES = {"f32": F32, "f64": F64, "f16": F16, "bf16": BF16}
+
+
+cdef void _widen(const char *row, int code, Py_ssize_t width, floating *out) noexcept nogil:
+    cdef Py_ssize_t i
+    if code == F32:
+        for i in range(width):
+            out[i] = (<const float *>row)[i]
+    elif code == F64:
+        for i in range(width):
+            out[i] = <floating>(<const double *>row)[i]
+    elif code == F16:
+        for i in range(width):
+            out[i] = rk_f16_to_f32((<const unsigned short *>row)[i])
+    else:
+        for i in range(width):
+            out[i] = rk_bf16_to_f32((<const unsigned short *>row)[i])
+
+
+cdef class Embedding:
+    """Rows by number, as activations.
+
+    Parameters
+    ----------
+    parameter : Parameter
+        Shape (vocab_size, d_model), of one of STORAGE_TYPES; used as it lies where it is contiguous.
+    real : {"f32", "f64"}
+        Type of the activations.
+
+    Raises
+    ------
+    KernelError
+        If the parameter is of another type, has not two dimensions, or lies transposed.
+    """
+
+    cdef object _array               # keeps the numbers alive
+    cdef const char *_data
+    cdef Py_ssize_t _rows, _width, _row_bytes
+    cdef int _code
+    cdef object _dtype
+
+    def __init__(self, parameter, real):
+        if parameter.dtype not in _CODES or len(parameter.shape) != 2 or parameter.transposed:
+            raise KernelError(
+                f"Embedding: expected rows and columns of {', '.join(_CODES)}, not transposed, got {parameter.dtype} "
+                f"of shape {parameter.shape}"
+            )
+        self._array = np.require(parameter.array, requirements="CA")
+        self._data = <const char *><size_t>self._array.ctypes.data
+        self._rows, self._width = self._array.shape
+        self._row_bytes = self._width * self._array.itemsize
+        self._code = _CODES[parameter.dtype]
+        self._dtype = STORAGE_TYPES[real].array_dtype
+
+    def rows(self, const long long[::1] ids):
+        """Return the rows of tokens, shape (tokens, d_model).
+
+        Raises
+        ------
+        KernelError
+            If there is no such row.
+        """
+        cdef Py_ssize_t i
+        for i in range(ids.shape[0]):
+            if not 0 <= ids[i] < self._rows:
+                raise KernelError(f"Embedding: expected a row from 0 to {self._rows - 1}, got {ids[i]}")
+        result = np.empty((ids.shape[0], self._width), self._dtype)
+        if ids.shape[0]:
+            if result.itemsize == sizeof(double):
+                self._widen_all[double](ids, result)
+            else:
+                self._widen_all[float](ids, result)
+        return result
+
+    cdef int _widen_all(self, const long long[::1] ids, floating[:, ::1] out) except -1:
+        cdef Py_ssize_t i
+        with nogil:
+            for i in range(ids.shape[0]):
+                _widen(self._data + ids[i] * self._row_bytes, self._code, self._width, &out[i, 0])
+        return 0

@@ -1,0 +1,104 @@
+"""The end of a language model: LayerNorm, and a matrix that gives the logits."""
+
+import numpy as np
+
+from rwkv_cy.dtypes import STORAGE_TYPES, widen
+from rwkv_cy.errors import KernelError
+from rwkv_cy.kernels.matrix import make_matrix
+
+from cython cimport floating
+
+from rwkv_cy.kernels.dispatch cimport active_ops, all_finite, layer_norm, matmul, rk_ops, rk_product, rk_tokens
+from rwkv_cy.kernels.matrix cimport Matrix, Workspace, padded
+
+
+cdef class Head:
+    """Logits of tokens: matrix @ LayerNorm(x).
+
+    Parameters
+    ----------
+    parameters : mapping of str to Parameter
+        ``ln_out.weight`` and ``ln_out.bias``, (d_model,), and ``head.weight``, (vocab_size, d_model).
+    real : {"f32", "f64"}
+        Type of the activations.
+    eps : float
+        What LayerNorm adds to the variance.
+    activations : {"f32", "bf16"}, default "f32"
+        What a bf16 matrix is multiplied with; see :class:`rwkv_cy.kernels.matrix.Matrix`.
+
+    Raises
+    ------
+    KernelError
+        If the widths differ.
+    """
+
+    cdef readonly Matrix matrix
+    cdef object _weight
+    cdef object _bias
+    cdef double _eps
+    cdef size_t _itemsize
+
+    def __init__(self, parameters, real, eps, activations="f32"):
+        self.matrix = make_matrix(parameters["head.weight"], real, activations=activations)
+        self._weight, self._bias = (
+            np.ascontiguousarray(widen(parameters[name].array, parameters[name].dtype, real))
+            for name in ("ln_out.weight", "ln_out.bias")
+        )
+        if not self._weight.shape == self._bias.shape == (self.matrix.m.cols,):
+            raise KernelError(
+                f"Head: expected weight and bias of LayerNorm ({self.matrix.m.cols},) as the matrix has columns, got "
+                f"{self._weight.shape} and {self._bias.shape}"
+            )
+        self._eps = eps
+        self._itemsize = STORAGE_TYPES[real].array_dtype.itemsize
+
+    def logits(self, const floating[:, ::1] x, floating[:, ::1] out, Workspace workspace not None, int num_threads=1):
+        """Compute the logits after each token.
+
+        Parameters
+        ----------
+        x : numpy.ndarray
+            Shape (tokens, d_model), what comes out of the layers.
+        out : numpy.ndarray
+            Shape (tokens, vocab_size): the logits, when this returns.
+        workspace : Workspace
+            Scratch memory to use again.
+        num_threads : int, default 1
+            Threads to use; the result is the same for every number.
+
+        Returns
+        -------
+        bool
+            Whether all of them are finite.
+
+        Raises
+        ------
+        KernelError
+            If an array has another shape or type than the head, or there is not at least one thread.
+        """
+        cdef Py_ssize_t tokens = x.shape[0]
+        cdef Py_ssize_t width = self.matrix.m.cols
+        cdef bint finite
+        if sizeof(floating) != self._itemsize:
+            raise KernelError(f"Head: expected numbers of {self._itemsize} bytes, got {sizeof(floating)}")
+        if x.shape[1] != width or out.shape[0] != tokens or out.shape[1] != self.matrix.m.rows:
+            raise KernelError(
+                f"Head: expected x (tokens, {width}) and out (tokens, {self.matrix.m.rows}), got "
+                f"({tokens}, {x.shape[1]}) and ({out.shape[0]}, {out.shape[1]})"
+            )
+        if num_threads < 1:
+            raise KernelError(f"Head: expected at least one thread, got {num_threads}")
+        if tokens == 0:
+            return True
+        cdef const floating[::1] weight = self._weight
+        cdef const floating[::1] bias = self._bias
+        cdef const rk_ops *ops = active_ops(sizeof(floating) == 8)
+        cdef size_t bytes_normed = padded(tokens * width * sizeof(floating))
+        workspace.ensure(bytes_normed + self.matrix.scratch_bytes(ops, tokens, num_threads))
+        cdef rk_product product = self.matrix.times(workspace.start, &out[0, 0])
+        cdef rk_tokens all = rk_tokens(tokens, NULL, 0)
+        with nogil:
+            layer_norm(ops, &x[0, 0], &weight[0], &bias[0], self._eps, tokens, width, num_threads, workspace.start)
+            matmul(ops, &product, 1, &all, workspace.start + bytes_normed, num_threads)
+            finite = all_finite(ops, &out[0, 0], tokens * self.matrix.m.rows)
+        return finite
