@@ -4,13 +4,11 @@
 #include "pieces.h"
 #include "quant.h"
 
-#define MOST_BYTES ((ptrdiff_t)1 << 20) /* of weights to read */
+#define MOST_BYTES ((ptrdiff_t)64 << 10) /* of weights to read: others wait for who has the last piece */
 #define LEAST_BYTES ((ptrdiff_t)16 << 10)
 #define LEAST_WORK ((ptrdiff_t)1000000) /* of weights times tokens */
-#define PIECES_A_THREAD 4
+#define PIECES_A_THREAD 32
 #define FEW_TOKENS 24 /* whose results are better finished row by row than in one more shared operation */
-#define STREAMED_PIECES 2 /* where weights are read once: longer runs, whose ends cost the CPU's reading ahead */
-#define FINER 4 /* the last pieces are so much smaller: a thread that takes the last one is not waited for so long */
 #define WHOLE_LINES 8 /* panels, whose rows are whole cache lines: of the result, and of a transposed matrix */
 
 /* How a product is computed: by what reads the matrix as it lies, row by row or column by column; by groups of
@@ -28,9 +26,9 @@ typedef struct {
     size_t stride;
 } product;
 
-/* [0, units) in pieces: of `grain` units up to unit number `coarse`, of `fine` ones from there on. */
+/* [0, units) in pieces of `grain`, the last of which may be shorter. */
 typedef struct {
-    ptrdiff_t units, grain, fine, coarse, pieces;
+    ptrdiff_t units, grain, pieces;
 } cut;
 
 /* Several products as one shared operation. */
@@ -41,23 +39,18 @@ typedef struct {
     void (*body)(const product *p, ptrdiff_t begin, ptrdiff_t end, int thread);
 } shared;
 
-static cut cut_up(ptrdiff_t units, ptrdiff_t grain, ptrdiff_t fine, ptrdiff_t fine_units)
-{
-    cut c = {units, grain, fine, units > fine_units ? (units - fine_units) / grain * grain : 0, 0};
-    c.pieces = c.coarse / grain + (units - c.coarse + fine - 1) / fine;
-    return c;
-}
+static cut cut_up(ptrdiff_t units, ptrdiff_t grain) { return (cut){units, grain, (units + grain - 1) / grain}; }
 
-static void shared_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+/* Pieces begin..end: those of one product after the other. */
+static void shared_pieces(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
 {
     const shared *s = context;
-    for (ptrdiff_t piece = begin; piece < end; piece++) {
-        ptrdiff_t i = 0, at = piece;
-        while (at >= s->cuts[i].pieces) at -= s->cuts[i++].pieces;
+    for (int i = 0; i < s->count && begin < end; i++) {
         const cut *c = &s->cuts[i];
-        const ptrdiff_t coarse = c->coarse / c->grain, length = at < coarse ? c->grain : c->fine;
-        const ptrdiff_t first = at < coarse ? at * length : c->coarse + (at - coarse) * length;
-        s->body(&s->parts[i], first, at_most(first + length, at < coarse ? c->coarse : c->units), thread);
+        const ptrdiff_t last = at_most(end, c->pieces);
+        if (begin < last) s->body(&s->parts[i], begin * c->grain, at_most(last * c->grain, c->units), thread);
+        begin = begin > c->pieces ? begin - c->pieces : 0;
+        end -= c->pieces;
     }
 }
 
@@ -66,7 +59,7 @@ static void share(shared *s, void (*body)(const product *, ptrdiff_t, ptrdiff_t,
     ptrdiff_t pieces = 0;
     for (int i = 0; i < s->count; i++) pieces += s->cuts[i].pieces;
     s->body = body;
-    rk_parallel(pieces, 1, threads, shared_piece, s);
+    rk_parallel(pieces, 1, threads, shared_pieces, s);
 }
 
 static int is_quantized(const rk_matrix *m) { return m->dtype == RK_Q8 || rk_q_affine(m->dtype); }
@@ -190,7 +183,7 @@ static cut cut_tokens(const product *p)
 {
     const ptrdiff_t together = p->way == BY_PANELS ? p->ops->panel_tokens : 1;
     const ptrdiff_t grain = round_up(at_least_one(PIECE_ELEMENTS / at_least_one(p->asked->m->cols)), together);
-    return cut_up(lie_well(p) ? 0 : round_up(p->all->count, together), grain, grain, 0);
+    return cut_up(lie_well(p) ? 0 : round_up(p->all->count, together), grain);
 }
 
 /* What follows a product, for elements begin..end of its result. */
@@ -263,27 +256,14 @@ static ptrdiff_t units_of(const product *p, ptrdiff_t *cost)
     return (m->rows + rows - 1) / rows;
 }
 
-static cut cut_streamed(const product *p, ptrdiff_t units, ptrdiff_t cost, ptrdiff_t total, int last, int threads)
+/* Pieces of `cost` a unit, of `total` in all products: a thread takes many that lie together, and at the end few. */
+static cut cut_product(const product *p, ptrdiff_t units, ptrdiff_t cost, ptrdiff_t total, int threads)
 {
-    ptrdiff_t bytes = total / (STREAMED_PIECES * (ptrdiff_t)threads);
-    bytes = bytes < LEAST_BYTES ? LEAST_BYTES : at_most(bytes, MOST_BYTES);
-    const ptrdiff_t fine_bytes = bytes / FINER < LEAST_BYTES ? LEAST_BYTES : bytes / FINER;
-    /* `rows` takes four rows together. */
-    const ptrdiff_t step = p->way == BY_GROUPS ? p->ops->wide_groups : 4;
-    const ptrdiff_t grain = round_up(at_least_one(bytes / cost), step);
-    return cut_up(units, grain, round_up(at_least_one(fine_bytes / cost), step), last ? threads * grain : 0);
-}
-
-static cut cut_panels(const product *p, ptrdiff_t units, ptrdiff_t cost, ptrdiff_t total, int last, int threads)
-{
-    const ptrdiff_t block = rk_block_panels(padded_cols(p->ops, p->asked->m->cols), p->ops->itemsize);
+    if (p->way == BY_PANELS) return cut_up(units, round_up(at_least_one(LEAST_WORK / cost), WHOLE_LINES));
     const ptrdiff_t share = total / (PIECES_A_THREAD * (ptrdiff_t)threads);
-    ptrdiff_t grain = at_least_one((share > LEAST_WORK ? share : LEAST_WORK) / cost);
-    /* Whole blocks, where there are enough for all: a thread asks for the weights of the block that comes next, and
-     * should be who takes it. */
-    grain = grain > block ? grain / block * block : round_up(grain, WHOLE_LINES);
-    const ptrdiff_t fine = at_most(grain, WHOLE_LINES);
-    return cut_up(units, grain, fine, last ? threads * at_most(grain, block) : 0);
+    const ptrdiff_t bytes = share < LEAST_BYTES ? LEAST_BYTES : at_most(share, MOST_BYTES);
+    /* `rows` takes four rows together. */
+    return cut_up(units, round_up(at_least_one(bytes / cost), p->way == BY_GROUPS ? p->ops->wide_groups : 4));
 }
 
 /* Products that are laid out and multiplied in two shared operations. */
@@ -293,7 +273,6 @@ static void run(const rk_ops *ops, const rk_product *const *products, int count,
     shared s;
     s.count = count;
     ptrdiff_t units[RK_MOST_PRODUCTS] = {0}, costs[RK_MOST_PRODUCTS] = {0}, total = 0, elements = 0;
-    int last = 0; /* of those whose pieces are shared */
     char *columns[RK_MOST_PRODUCTS];
     size_t stride = 0;
     for (int i = 0; i < count; i++) {
@@ -311,7 +290,6 @@ static void run(const rk_ops *ops, const rk_product *const *products, int count,
         if (p->way == BY_COLUMNS) continue;
         units[i] = units_of(p, &costs[i]);
         total += units[i] * costs[i];
-        last = i;
     }
     for (int i = 0; i < count; i++) s.parts[i].scratch = scratch, s.parts[i].stride = stride;
     share(&s, lay_out, elements > PIECE_ELEMENTS ? threads : 1);
@@ -319,10 +297,9 @@ static void run(const rk_ops *ops, const rk_product *const *products, int count,
         const product *p = &s.parts[i];
         if (p->way == BY_COLUMNS) {
             rk_columns(p->ops, p->asked->m, tokens_as_rows(p), all->count, p->asked->y, columns[i], threads);
-            s.cuts[i] = cut_up(0, 1, 1, 0);
+            s.cuts[i] = cut_up(0, 1);
         } else {
-            s.cuts[i] = p->way == BY_PANELS ? cut_panels(p, units[i], costs[i], total, i == last, threads)
-                                            : cut_streamed(p, units[i], costs[i], total, i == last, threads);
+            s.cuts[i] = cut_product(p, units[i], costs[i], total, threads);
         }
     }
     share(&s, multiply, threads);

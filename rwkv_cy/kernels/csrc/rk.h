@@ -117,7 +117,8 @@ const char *rk_built(int i);
 
 typedef void (*rk_body)(void *context, ptrdiff_t begin, ptrdiff_t end, int thread);
 
-/* Call body over pieces of [0, n), each of `grain` items (the last may be shorter), on up to `threads` threads. */
+/* Call body over all of [0, n), on up to `threads` threads, each time over pieces of `grain` items that lie together
+ * (the last may be shorter). */
 void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *context);
 
 /* Work for so many threads is about to come: those that sleep wake up meanwhile. */

@@ -29,7 +29,7 @@ void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *
         return;
     }
     pthread_once(&once, register_fork_handler);
-#pragma omp parallel for num_threads(threads) schedule(dynamic, 1)
+#pragma omp parallel for num_threads(threads) schedule(guided)
     for (ptrdiff_t i = 0; i < pieces; i++) {
         ptrdiff_t begin = i * grain;
         body(context, begin, begin + grain < n ? begin + grain : n, omp_get_thread_num());

@@ -1,4 +1,5 @@
-/* Work shared among threads by a pool of our own: pieces that any free thread takes, a short spin, then sleep.
+/* Work shared among threads by a pool of our own: a share of pieces for each, which any free thread takes over, a short
+ * spin, then sleep.
  *
  * Nobody ever waits for a thread that has no piece in hand: where another process has taken a core, the caller
  * does the work alone. One call has the pool at a time; a call that finds it taken runs on its own thread, so
@@ -17,12 +18,20 @@ enum { MAX_WORKERS = 1023 };
 /* Longer than the stretches between two shared operations of one token, shorter than anyone notices. */
 #define SPIN_NANOSECONDS 50000
 
-/* The ticket is the job's number and, below it, the next piece. A piece is taken by compare-and-swap, which fails
- * if the job has changed: what was read of the job before it is then known to belong together. */
-#define PIECE_BITS 32
-#define PIECE_MASK ((UINT64_C(1) << PIECE_BITS) - 1)
+/* What a thread has yet to do of a job, pieces first..end, in one word: the job's number, and below it both. A thread
+ * takes from the front of its own share and, when that is empty, the second half of what another has left: so memory is
+ * read in long runs, which its prefetching wants, and a thread that does not come is not waited for. All is taken by
+ * compare-and-swap, which fails if the share has changed. Where it succeeds, the job is not done, and what was read of
+ * it since the share was read belongs together. */
+#define PIECE_BITS 16
+#define MOST_PIECES ((UINT64_C(1) << PIECE_BITS) - 1)
 
-static _Atomic(uint64_t) ticket = PIECE_MASK; /* no piece to be had */
+typedef struct {
+    _Alignas(128) _Atomic(uint64_t) range; /* a thread's own pair of cache lines */
+} share;
+
+static share shares[MAX_WORKERS + 1];
+static _Atomic(uint32_t) job; /* the number of the last one */
 static _Atomic(rk_body) job_body;
 static _Atomic(void *) job_context;
 static _Atomic(ptrdiff_t) job_n, job_grain;
@@ -54,21 +63,61 @@ static int64_t nanoseconds(void)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+static uint64_t range_of(uint32_t number, uint64_t first, uint64_t end)
+{
+    return (uint64_t)number << 2 * PIECE_BITS | first << PIECE_BITS | end;
+}
+
+static uint32_t number_of(uint64_t range) { return (uint32_t)(range >> 2 * PIECE_BITS); }
+
+static uint64_t first_of(uint64_t range) { return range >> PIECE_BITS & MOST_PIECES; }
+
+static uint64_t end_of(uint64_t range) { return range & MOST_PIECES; }
+
+static uint64_t left_in(uint64_t range) { return end_of(range) - first_of(range); }
+
+/* Move half of what another thread has left of the same job into the share of `thread`. It was seen as `own`, empty:
+ * while pieces of that job are left, nobody else writes there. */
+static int take_over(int thread, uint64_t own)
+{
+    for (;;) {
+        const int threads = atomic_load(&job_threads);
+        uint64_t most = 0;
+        int from = -1;
+        for (int i = 0; i < threads; i++) {
+            const uint64_t range = atomic_load(&shares[i].range);
+            if (number_of(range) != number_of(own) || left_in(range) <= left_in(most)) continue;
+            most = range;
+            from = i;
+        }
+        if (from < 0) return 0;
+        const uint64_t middle = end_of(most) - (left_in(most) + 1) / 2;
+        const uint64_t rest = range_of(number_of(most), first_of(most), middle);
+        if (!atomic_compare_exchange_strong(&shares[from].range, &most, rest)) continue;
+        atomic_store(&shares[thread].range, range_of(number_of(most), middle, end_of(most)));
+        return 1;
+    }
+}
+
 /* Take pieces of the current job until none is left. */
 static void work(int thread)
 {
     for (;;) {
-        uint64_t seen = atomic_load(&ticket);
-        uint64_t piece = seen & PIECE_MASK;
-        rk_body body = atomic_load(&job_body);
+        uint64_t range = atomic_load(&shares[thread].range);
+        const rk_body body = atomic_load(&job_body);
         void *context = atomic_load(&job_context);
-        ptrdiff_t n = atomic_load(&job_n), grain = atomic_load(&job_grain);
-        uint64_t pieces = atomic_load(&job_pieces);
-        if (piece >= pieces || thread >= atomic_load(&job_threads)) return;
-        if (!atomic_compare_exchange_weak(&ticket, &seen, seen + 1)) continue;
-        ptrdiff_t begin = (ptrdiff_t)piece * grain;
-        body(context, begin, begin + grain < n ? begin + grain : n, thread);
-        if (atomic_fetch_add(&finished, 1) + 1 == pieces && atomic_load(&owner_sleeps)) {
+        const ptrdiff_t n = atomic_load(&job_n), grain = atomic_load(&job_grain);
+        const uint64_t pieces = atomic_load(&job_pieces), first = first_of(range);
+        /* Half of what is left: long runs first, and a short one at last, since others wait for it. */
+        const uint64_t count = (left_in(range) + 1) / 2;
+        if (count == 0) {
+            if (take_over(thread, range)) continue;
+            return;
+        }
+        if (!atomic_compare_exchange_strong(&shares[thread].range, &range, range + (count << PIECE_BITS))) continue;
+        const ptrdiff_t begin = (ptrdiff_t)first * grain, end = begin + (ptrdiff_t)count * grain;
+        body(context, begin, end < n ? end : n, thread);
+        if (atomic_fetch_add(&finished, count) + count == pieces && atomic_load(&owner_sleeps)) {
             pthread_mutex_lock(&lock);
             pthread_cond_signal(&job_done);
             pthread_mutex_unlock(&lock);
@@ -79,21 +128,21 @@ static void work(int thread)
 static void *worker(void *argument)
 {
     int thread = (int)(intptr_t)argument;
-    uint64_t last = 0;
+    uint32_t last = 0;
     for (;;) {
         int64_t start = nanoseconds();
-        for (int i = 1; atomic_load(&ticket) >> PIECE_BITS == last; i++) {
+        for (int i = 1; atomic_load(&job) == last; i++) {
             relax();
             if (i % 64 || nanoseconds() - start < SPIN_NANOSECONDS) continue;
             pthread_mutex_lock(&lock);
             atomic_fetch_add(&sleepers, 1);
             const uint64_t heard = calls;
-            while (atomic_load(&ticket) >> PIECE_BITS == last && calls == heard) pthread_cond_wait(&new_job, &lock);
+            while (atomic_load(&job) == last && calls == heard) pthread_cond_wait(&new_job, &lock);
             atomic_fetch_sub(&sleepers, 1);
             pthread_mutex_unlock(&lock);
             start = nanoseconds();
         }
-        last = atomic_load(&ticket) >> PIECE_BITS;
+        last = atomic_load(&job);
         work(thread);
     }
     return NULL;
@@ -169,14 +218,16 @@ void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *
 {
     ptrdiff_t pieces = (n + grain - 1) / grain;
     if (n <= 0) return;
-    if (threads <= 1 || pieces <= 1 || (uint64_t)pieces >= PIECE_MASK / 2 || pthread_mutex_trylock(&owner)) {
+    if (threads <= 1 || pieces <= 1 || pthread_mutex_trylock(&owner)) {
         body(context, 0, n, 0);
         return;
     }
+    if (threads > MAX_WORKERS + 1) threads = MAX_WORKERS + 1;
+    if ((uint64_t)pieces > MOST_PIECES) {
+        grain *= pieces / (ptrdiff_t)MOST_PIECES + 1;
+        pieces = (n + grain - 1) / grain;
+    }
     start_workers((threads < pieces ? threads : (int)pieces) - 1);
-    /* Close the old job before its fields change: a late thread's compare-and-swap must not succeed on them. */
-    uint64_t number = atomic_load(&ticket) >> PIECE_BITS;
-    atomic_store(&ticket, ((number + 1) << PIECE_BITS) | PIECE_MASK);
     atomic_store(&job_body, body);
     atomic_store(&job_context, context);
     atomic_store(&job_n, n);
@@ -184,7 +235,11 @@ void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *
     atomic_store(&job_threads, threads);
     atomic_store(&job_pieces, (uint64_t)pieces);
     atomic_store(&finished, 0);
-    atomic_store(&ticket, (number + 2) << PIECE_BITS);
+    const uint32_t number = atomic_load(&job) + 1;
+    for (int i = 0; i < threads; i++)
+        atomic_store(&shares[i].range, range_of(number, (uint64_t)(pieces * i / threads),
+                                                (uint64_t)(pieces * (i + 1) / threads)));
+    atomic_store(&job, number);
     if (atomic_load(&sleepers)) {
         pthread_mutex_lock(&lock);
         pthread_cond_broadcast(&new_job);
