@@ -121,7 +121,7 @@ typedef void (*rk_body)(void *context, ptrdiff_t begin, ptrdiff_t end, int threa
  * (the last may be shorter). */
 void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *context);
 
-/* Work for so many threads is about to come: those that sleep wake up meanwhile. */
+/* Work for so many threads is about to come: those that sleep wake up meanwhile, and those that spin go on. */
 void rk_wake(int threads);
 
 /* Float weights [rows, cols] into quantized groups of `dtype` (RK_Q8, RK_Q6, RK_Q4), and back (quantize.c). */

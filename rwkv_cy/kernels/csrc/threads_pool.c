@@ -44,7 +44,7 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;   /* for sleeping and w
 static pthread_cond_t new_job = PTHREAD_COND_INITIALIZER;
 static pthread_cond_t job_done = PTHREAD_COND_INITIALIZER;
 static _Atomic(int) sleepers, owner_sleeps;
-static uint64_t calls; /* of rk_wake; guarded by lock */
+static _Atomic(uint32_t) calls; /* of rk_wake */
 static int workers; /* started; guarded by owner */
 
 static inline void relax(void)
@@ -127,20 +127,24 @@ static void work(int thread)
 
 static void *worker(void *argument)
 {
-    int thread = (int)(intptr_t)argument;
+    const int thread = (int)(intptr_t)argument;
     uint32_t last = 0;
     for (;;) {
         int64_t start = nanoseconds();
+        uint32_t heard = atomic_load(&calls);
         for (int i = 1; atomic_load(&job) == last; i++) {
             relax();
-            if (i % 64 || nanoseconds() - start < SPIN_NANOSECONDS) continue;
+            if (i % 64) continue;
+            const int64_t now = nanoseconds();
+            const uint32_t called = atomic_load(&calls);
+            if (called != heard) start = now;
+            heard = called;
+            if (now - start < SPIN_NANOSECONDS) continue;
             pthread_mutex_lock(&lock);
             atomic_fetch_add(&sleepers, 1);
-            const uint64_t heard = calls;
-            while (atomic_load(&job) == last && calls == heard) pthread_cond_wait(&new_job, &lock);
+            while (atomic_load(&job) == last && atomic_load(&calls) == heard) pthread_cond_wait(&new_job, &lock);
             atomic_fetch_sub(&sleepers, 1);
             pthread_mutex_unlock(&lock);
-            start = nanoseconds();
         }
         last = atomic_load(&job);
         work(thread);
@@ -252,9 +256,10 @@ void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *
 
 void rk_wake(int threads)
 {
-    if (threads <= 1 || !atomic_load(&sleepers)) return;
+    if (threads <= 1) return;
+    atomic_fetch_add(&calls, 1);
+    if (!atomic_load(&sleepers)) return;
     pthread_mutex_lock(&lock);
-    calls++;
     pthread_cond_broadcast(&new_job);
     pthread_mutex_unlock(&lock);
 }
