@@ -129,7 +129,7 @@ test-sanitizers: $(BUILT) $(VENV)/.extra-test ## the thread pool under ThreadSan
 	@mkdir -p build/sanitizers
 	@$(or $(CC),cc) -O2 -g -std=gnu11 -fsanitize=thread -DRK_THREADS=1 -Irwkv_cy/kernels/csrc \
 		tests/c/stress_threads.c rwkv_cy/kernels/csrc/threads_pool.c -pthread -o build/sanitizers/stress_threads
-	@build/sanitizers/stress_threads 300000
+	@build/sanitizers/stress_threads 100000
 	@CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined -g" LDFLAGS="-fsanitize=address,undefined" \
 		ASAN_OPTIONS=detect_leaks=0 $(BIN)/python setup.py --quiet build \
 		--build-base build/sanitizers --build-lib build/sanitizers/lib
