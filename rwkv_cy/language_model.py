@@ -196,9 +196,9 @@ class LanguageModel:
         """
         if logits not in ("last", "all"):
             raise ConfigError(f"forward: expected logits 'last' or 'all', got {logits!r}")
+        ids = check_token_array(tokens, self.vocab_size)
         threads = resolve_num_threads(num_threads)
         wake(threads)
-        ids = check_token_array(tokens, self.vocab_size)
         self._loaded.check()
         data = self.encoder.begin(state)
         every = logits == "all"
@@ -262,6 +262,7 @@ class LanguageModel:
         checked = partial(check_token_array, vocab_size=self.vocab_size)
         ids = [self._named(i, checked, tokens) for i, tokens in enumerate(sequences)]
         threads = resolve_num_threads(num_threads)
+        wake(threads)
         self._loaded.check()
         dtype = np.float64 if self.config.dtype == "f64" else np.float32
         if not ids:

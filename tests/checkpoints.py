@@ -1,4 +1,4 @@
-"""Small checkpoints for the tests of whole-file jobs, written by hand."""
+"""Small checkpoints and models for tests: written by hand, or random."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from formats.foreign import rwkv4_parameters, safetensors_bytes
+from rwkv_cy.config import Config
+from rwkv_cy.language_model import LanguageModel
 
 Array = npt.NDArray[Any]
 
@@ -36,3 +38,17 @@ def numbers(*values: float, shape: tuple[int, ...], fill: float = 0.25) -> Array
     array = np.full(shape, fill, np.float32)
     array.reshape(-1)[: len(values)] = values
     return array
+
+
+def random_model(dtype: str = "f32", seed: int = 0, **dimensions: int) -> LanguageModel:
+    """Return a small model with random weights everywhere, the ones that start at zero too."""
+    config = Config(**{"d_model": 24, "num_layers": 3, "vocab_size": 50, **dimensions}, dtype=dtype)
+    rng = np.random.default_rng(seed)
+    model = LanguageModel.new(config, rng)
+    return LanguageModel(
+        config,
+        {
+            name: (rng.standard_normal(p.array.shape) * 0.4).astype(p.array.dtype)
+            for name, p in model.parameters.items()
+        },
+    )

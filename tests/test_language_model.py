@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from checkpoints import numbers, write_small
+from checkpoints import numbers, random_model, write_small
 from rwkv_cy import language_model, loading
 from rwkv_cy.config import Config
 from rwkv_cy.convert import convert
@@ -52,20 +52,6 @@ def demo(demo_checkpoint: Path) -> LanguageModel:
 @pytest.fixture(scope="module")
 def heldout() -> bytes:
     return (DATA / "kjv-heldout.txt").read_bytes()
-
-
-def random_model(dtype: str = "f32", seed: int = 0, **dimensions: int) -> LanguageModel:
-    """Return a small model with random weights everywhere, the ones that start at zero too."""
-    config = Config(**{"d_model": 24, "num_layers": 3, "vocab_size": 50, **dimensions}, dtype=dtype)
-    rng = np.random.default_rng(seed)
-    model = LanguageModel.new(config, rng)
-    return LanguageModel(
-        config,
-        {
-            name: (rng.standard_normal(p.array.shape) * 0.4).astype(p.array.dtype)
-            for name, p in model.parameters.items()
-        },
-    )
 
 
 # --- against others ---
@@ -281,78 +267,6 @@ def test_a_forked_child_computes_on() -> None:
     assert again.tobytes() == expected.tobytes()
 
 
-def test_a_batch_equals_each_alone_to_the_last_bit(demo: LanguageModel, heldout: bytes) -> None:
-    sequences = [list(heldout[i * 700 : i * 700 + n]) for i, n in enumerate((3, 400, 1, 129, 128, 2))]
-    _, middle = demo.forward(list(b"And God said"))
-    states = [None, middle, middle.copy(), None, middle, None]
-    before = middle.copy()
-    expected = [demo.forward(tokens, state) for tokens, state in zip(sequences, states, strict=True)]
-    for threads in (1, 2):
-        logits, after = demo.forward_batch(sequences, states, num_threads=threads)
-        assert logits.shape == (6, 256)
-        for row, state, (wanted, wanted_state) in zip(logits, after, expected, strict=True):
-            assert row.tobytes() == wanted.tobytes()
-            assert state == wanted_state
-    assert middle == before
-
-
-def test_a_batch_in_place(demo: LanguageModel) -> None:
-    states = [demo.initial_state() for _ in range(20)]
-    logits, same = demo.forward_batch(list(range(65, 85)), states, in_place=True)
-    assert all(a is b for a, b in zip(same, states, strict=True))
-    expected, state = demo.forward(70)
-    assert (logits[5] == expected).all()
-    assert states[5] == state
-    mixed = [states[0], None]
-    _, after = demo.forward_batch([1, [2, 3]], mixed, in_place=True)
-    assert after[0] is states[0]
-    assert after[1] == demo.forward([2, 3])[1]
-
-
-def test_states_of_a_batch_are_written_all_or_none() -> None:
-    pairs = [(np.zeros(4), np.ones(4)) for _ in range(300_000)]
-
-    def interrupted() -> None:
-        # In the midst of the writing, or before it or behind it, as fast as the machine is.
-        signal.setitimer(signal.ITIMER_REAL, 0.04)
-        language_model._write_all(pairs)
-        signal.pause()
-
-    handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            interrupted()
-    finally:
-        signal.signal(signal.SIGALRM, handler)
-    assert len({float(target.sum()) for target, _ in pairs}) == 1
-
-
-def test_a_batch_of_nothing(demo: LanguageModel) -> None:
-    logits, states = demo.forward_batch([])
-    assert logits.shape == (0, 256)
-    assert states == []
-
-
-def test_a_batch_that_is_refused_changes_nothing(demo: LanguageModel) -> None:
-    states = [demo.initial_state(), demo.initial_state()]
-    with pytest.raises(TokenError, match=r"sequence 1: tokens\[1\]: expected an id from 0 to 255, got 300"):
-        demo.forward_batch([[1], [2, 300]], states, in_place=True)
-    with pytest.raises(TokenError, match="sequence 0: tokens: expected an integer or at least one"):
-        demo.forward_batch([[], [1]])
-    with pytest.raises(ConfigError, match="forward_batch: expected 2 states, one a sequence, got 1"):
-        demo.forward_batch([1, 2], states[:1])
-    with pytest.raises(ConfigError, match="expected a state of its own for each sequence in place, got one twice"):
-        demo.forward_batch([1, 2], [states[0]] * 2, in_place=True)
-    with pytest.raises(StateError, match="sequence 1: state: expected a State or None, got dict"):
-        demo.forward_batch([1, 2], [None, {}])  # type: ignore[list-item]
-    assert states[0] == states[1] == demo.initial_state()
-    model = random_model()
-    broken = {key: p.array.copy() for key, p in model.parameters.items()}
-    broken["emb.weight"][7, 5] = np.nan
-    with pytest.raises(NumericalError, match=r"sequence 1: token 7 at 1: its row of emb\.weight is not finite"):
-        LanguageModel(model.config, broken).forward_batch([[1, 2], [3, 7], [4]])
-
-
 # --- bad input ---
 
 
@@ -456,6 +370,28 @@ def test_logits_are_the_head_of_the_normed_encoder(eps: float) -> None:
     assert state == after
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        np.array([4, 0, 7, 0, 1, 0])[::2],
+        np.array([1, 7, 4])[::-1],
+        np.array([[4, 0], [7, 0], [1, 0]])[:, 0],
+        np.array([4, 7, 1], ">i8"),
+        np.array([4, 7, 1], np.uint8),
+        np.frombuffer(bytes(1) + np.array([4, 7, 1]).tobytes(), np.int64, offset=1),
+    ],
+    ids=["strided", "reversed", "a column", "big-endian", "bytes", "misaligned"],
+)
+def test_tokens_in_an_array_of_any_kind(given: np.ndarray) -> None:
+    model = random_model()
+    given.flags.writeable = False
+    for logits in ("last", "all"):
+        expected, state = model.forward([4, 7, 1], logits=logits)
+        found, after = model.forward(given, logits=logits)
+        np.testing.assert_array_equal(found, expected)
+        assert after == state
+
+
 def test_scratch_is_used_again() -> None:
     model = random_model()
     model.forward([1, 2, 3])
@@ -477,6 +413,27 @@ def test_infinite_logits_are_an_error_and_huge_ones_are_not() -> None:
     logits, _ = LanguageModel(model.config, parameters).forward([1])
     assert np.isfinite(logits).all()
     assert abs(logits.sum(dtype=np.float64)) > np.finfo(np.float32).max
+
+
+def test_the_logits_of_every_chunk_are_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, chunks = random_model(), []
+
+    def first_is_not_finite(xs: np.ndarray, result: np.ndarray, num_threads: int) -> bool:
+        chunks.append(len(xs))
+        return len(chunks) > 1
+
+    monkeypatch.setattr(model, "_logits", first_is_not_finite)
+    with pytest.raises(NumericalError, match="expected finite logits"):
+        model.forward([1] * (CHUNK_TOKENS + 3), logits="all")
+    assert chunks == [CHUNK_TOKENS, 3]
+
+
+def test_threads_are_woken_before_they_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, woken = random_model(), []
+    monkeypatch.setattr(language_model, "wake", woken.append)
+    model.forward(1, num_threads=3)
+    model.forward_batch([1, [2, 3]], num_threads=2)
+    assert woken == [3, 2]
 
 
 def test_nan_in_the_embedding_and_in_the_state() -> None:

@@ -95,7 +95,7 @@ def thread_backend():
 
 
 def wake(int num_threads):
-    """Wake so many threads that sleep, since work for them is about to come: that takes as long as some products."""
+    """Work for so many threads is about to come: if more than one, wake those that sleep, which takes them a while."""
     rk_wake(num_threads)
 
 

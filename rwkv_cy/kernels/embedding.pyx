@@ -44,7 +44,7 @@ cdef class Embedding:
     Parameters
     ----------
     parameter : Parameter
-        Shape (vocab_size, d_model), of one of STORAGE_TYPES; used as it lies where it is contiguous.
+        Shape (vocab_size, d_model), of one of STORAGE_TYPES; used as it lies where it is contiguous and of that type.
     real : {"f32", "f64"}
         Type of the activations.
 
@@ -66,14 +66,14 @@ cdef class Embedding:
                 f"Embedding: expected rows and columns of {', '.join(_CODES)}, not transposed, got {parameter.dtype} "
                 f"of shape {parameter.shape}"
             )
-        self._array = np.require(parameter.array, requirements="CA")
+        self._array = np.require(parameter.array, STORAGE_TYPES[parameter.dtype].array_dtype, "CA")
         self._data = <const char *><size_t>self._array.ctypes.data
         self._rows, self._width = self._array.shape
         self._row_bytes = self._width * self._array.itemsize
         self._code = _CODES[parameter.dtype]
         self._dtype = STORAGE_TYPES[real].array_dtype
 
-    def rows(self, const long long[::1] ids):
+    def rows(self, const long long[::1] ids not None):
         """Return the rows of tokens, shape (tokens, d_model).
 
         Raises
@@ -81,21 +81,23 @@ cdef class Embedding:
         KernelError
             If there is no such row.
         """
-        cdef Py_ssize_t i
-        for i in range(ids.shape[0]):
-            if not 0 <= ids[i] < self._rows:
-                raise KernelError(f"Embedding: expected a row from 0 to {self._rows - 1}, got {ids[i]}")
         result = np.empty((ids.shape[0], self._width), self._dtype)
-        if ids.shape[0]:
-            if result.itemsize == sizeof(double):
-                self._widen_all[double](ids, result)
-            else:
-                self._widen_all[float](ids, result)
+        if ids.shape[0] and result.itemsize == sizeof(double):
+            self._widen_all[double](ids, result)
+        elif ids.shape[0]:
+            self._widen_all[float](ids, result)
         return result
 
     cdef int _widen_all(self, const long long[::1] ids, floating[:, ::1] out) except -1:
         cdef Py_ssize_t i
+        cdef long long row = 0
         with nogil:
             for i in range(ids.shape[0]):
-                _widen(self._data + ids[i] * self._row_bytes, self._code, self._width, &out[i, 0])
+                # Read once: another thread may write to the caller's array.
+                row = ids[i]
+                if not 0 <= row < self._rows:
+                    break
+                _widen(self._data + row * self._row_bytes, self._code, self._width, &out[i, 0])
+        if not 0 <= row < self._rows:
+            raise KernelError(f"Embedding: expected the number of one of {self._rows} rows, got {row}")
         return 0

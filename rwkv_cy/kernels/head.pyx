@@ -29,7 +29,7 @@ cdef class Head:
     Raises
     ------
     KernelError
-        If the widths differ.
+        If the widths differ, or there is nothing to multiply.
     """
 
     cdef readonly Matrix matrix
@@ -40,6 +40,11 @@ cdef class Head:
 
     def __init__(self, parameters, real, eps, activations="f32"):
         self.matrix = make_matrix(parameters["head.weight"], real, activations=activations)
+        if self.matrix.m.rows < 1 or self.matrix.m.cols < 1:
+            raise KernelError(
+                f"Head: expected a matrix of at least one row and column, got ({self.matrix.m.rows}, "
+                f"{self.matrix.m.cols})"
+            )
         self._weight, self._bias = (
             np.ascontiguousarray(widen(parameters[name].array, parameters[name].dtype, real))
             for name in ("ln_out.weight", "ln_out.bias")
@@ -74,7 +79,7 @@ cdef class Head:
         Raises
         ------
         KernelError
-            If an array has another shape or type than the head, or there is not at least one thread.
+            If an array has another shape, or `x` another type than the head, or there is not at least one thread.
         """
         cdef Py_ssize_t tokens = x.shape[0]
         cdef Py_ssize_t width = self.matrix.m.cols

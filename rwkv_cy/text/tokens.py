@@ -63,4 +63,4 @@ def check_token_array(tokens: Any, vocab_size: int) -> npt.NDArray[np.int64]:
     if wrong.any():
         at = int(wrong.argmax())
         raise TokenError(f"tokens[{at}]: expected an id from 0 to {vocab_size - 1}, got {ids[at]}")
-    return ids.astype(np.int64, copy=False)
+    return np.require(ids, np.int64, ["C", "A"])

@@ -1,65 +1,88 @@
 /* Many short jobs, one close behind the other, and then from four callers that share the pool: every item must be done
- * once. For ThreadSanitizer, and by itself. The argument: how many jobs of the first kind. */
+ * once, by a thread of the job, while the job lives. For ThreadSanitizer, and by itself. The argument: how many jobs of
+ * the first kind. */
 #include "rk.h"
 
 #include <pthread.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
 #include <unistd.h>
 
-enum { ITEMS = 1000, JOBS = 20000, CALLERS = 3, SECONDS = 20 };
+/* Now and then there are more items than a share has room for pieces. */
+enum { MOST_ITEMS = 100000, MOST_THREADS = 8, CALLERS = 3, CALLERS_JOBS = 20000, SECONDS = 20, STUCK_SECONDS = 240 };
+
+/* One job: `items` is NULL once it is over. */
+typedef struct {
+    ptrdiff_t n, grain;
+    int threads;
+    _Atomic(unsigned char *) items;
+    _Atomic(int) busy[MOST_THREADS];
+} work;
+
+static void expect(int holds, const char *what, ptrdiff_t found)
+{
+    if (holds) return;
+    printf("expected %s, got %td\n", what, found);
+    exit(1);
+}
 
 static void count(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
 {
-    long *done = context;
-    (void)thread;
-    for (ptrdiff_t i = begin; i < end; i++) done[i]++;
+    work *w = context;
+    unsigned char *items = atomic_load(&w->items);
+    expect(items != NULL, "a job that is not over", -1);
+    expect(thread >= 0 && thread < w->threads, "a thread of the job", thread);
+    expect(begin < end && end <= w->n && begin % w->grain == 0, "whole pieces of the job", begin);
+    expect(atomic_fetch_add(&w->busy[thread], 1) == 0, "one call at a time with a thread's number", thread);
+    for (ptrdiff_t i = begin; i < end; i++) items[i]++;
+    atomic_fetch_sub(&w->busy[thread], 1);
+}
+
+static void run(work *w, unsigned char *items, ptrdiff_t n, ptrdiff_t grain, int threads)
+{
+    w->n = n;
+    w->grain = grain;
+    w->threads = threads;
+    for (ptrdiff_t i = 0; i < n; i++) items[i] = 0;
+    atomic_store(&w->items, items);
+    rk_parallel(n, grain, threads, count, w);
+    atomic_store(&w->items, NULL);
+    for (ptrdiff_t i = 0; i < n; i++) expect(items[i] == 1, "every item done once", items[i]);
+}
+
+/* A thread that is late for one job meets the next, which has other pieces for other threads, and a context of its own.
+ * Who waits for a piece that was lost waits forever: the alarm ends that. Where other programs have the cores, there are
+ * fewer jobs. */
+static void close_jobs(long jobs)
+{
+    static unsigned char items[2][MOST_ITEMS];
+    static work works[2];
+    const time_t end = time(NULL) + SECONDS;
+    uint64_t random = 1;
+    for (long job = 0; job < jobs && time(NULL) < end; job++) {
+        random = random * 6364136223846793005u + 1442695040888963407u;
+        const unsigned bits = (unsigned)(random >> 32);
+        const int large = bits % 8192 == 0;
+        if (bits >> 13 & 1 && bits >> 14 & 1) rk_wake((int)(bits >> 15 & 3));
+        run(&works[job % 2], items[job % 2], large ? MOST_ITEMS - bits % 1000 : 1 + (bits >> 17) % 40,
+            large ? 1 : 1 + (bits >> 23) % 3, 2 + (bits >> 25) % (bits >> 30 ? 3 : MOST_THREADS - 1));
+    }
 }
 
 static void *call(void *argument)
 {
-    long *done = calloc(ITEMS, sizeof *done);
-    if (!done) exit(2);
-    for (int job = 0; job < JOBS; job++) {
-        rk_parallel(ITEMS, 1 + job % 97, 2 + job % 7, count, done);
-        for (int i = 0; i < ITEMS; i++) {
-            if (done[i] == job + 1) continue;
-            printf("job %d: expected item %d done %d times, got %ld\n", job, i, job + 1, done[i]);
-            exit(1);
-        }
-    }
-    free(done);
+    unsigned char items[1000];
+    work w = {0};
+    for (int job = 0; job < CALLERS_JOBS; job++) run(&w, items, sizeof items, 1 + job % 97, 2 + job % 7);
     return argument;
-}
-
-/* A thread that is late for one job meets the next, which has other pieces for other threads. Who waits for a piece that
- * was lost waits forever: the alarm ends that. Where other programs have the cores, there are fewer jobs. */
-static void close_jobs(long jobs)
-{
-    static long done[ITEMS];
-    long expected[ITEMS] = {0};
-    uint32_t random = 1;
-    const time_t end = time(NULL) + SECONDS;
-    for (long job = 0; job < jobs && time(NULL) < end; job++) {
-        random = random * 1664525u + 1013904223u;
-        const ptrdiff_t n = 1 + (random >> 8) % 40, grain = 1 + (random >> 16) % 3;
-        const int threads = 2 + (random >> 20) % 3;
-        if (random >> 28 == 0) rk_wake(threads);
-        rk_parallel(n, grain, threads, count, done);
-        for (ptrdiff_t i = 0; i < n; i++) expected[i]++;
-    }
-    for (int i = 0; i < ITEMS; i++) {
-        if (done[i] == expected[i]) continue;
-        printf("expected item %d done %ld times, got %ld\n", i, expected[i], done[i]);
-        exit(1);
-    }
 }
 
 int main(int count_of_arguments, char **arguments)
 {
     pthread_t callers[CALLERS];
-    alarm(600);
+    alarm(STUCK_SECONDS);
     close_jobs(count_of_arguments > 1 ? atol(arguments[1]) : 2000000);
     call(NULL);
     for (int i = 0; i < CALLERS; i++)

@@ -35,6 +35,12 @@ def test_rows_need_not_lie_one_after_the_other(real: str) -> None:
     np.testing.assert_array_equal(Embedding(Parameter(array, "f32"), real).rows(IDS[:3]), array[IDS[:3]])
 
 
+@pytest.mark.parametrize("given", [">f4", "f8", "f2", "i4"])
+def test_numbers_of_another_type_than_they_should_be_of(given: str, real: str) -> None:
+    array = np.arange(35).reshape(7, 5).astype(given)
+    np.testing.assert_array_equal(Embedding(Parameter(array, "f32"), real).rows(IDS), array[IDS])
+
+
 def test_no_tokens() -> None:
     assert Embedding(Parameter(np.ones((2, 3), np.float32), "f32"), "f32").rows(IDS[:0]).shape == (0, 3)
 
@@ -42,7 +48,7 @@ def test_no_tokens() -> None:
 @pytest.mark.parametrize("wrong", [-1, 7, 2**62])
 def test_rows_that_are_not_there(wrong: int) -> None:
     embedding = Embedding(Parameter(_numbers("f32"), "f32"), "f32")
-    with pytest.raises(KernelError, match=f"expected a row from 0 to 6, got {wrong}"):
+    with pytest.raises(KernelError, match=f"expected the number of one of 7 rows, got {wrong}"):
         embedding.rows(np.array([0, wrong], np.int64))
 
 

@@ -88,6 +88,12 @@ def test_no_tokens() -> None:
     assert _norm(np.empty((0, 4)), np.ones(4), np.ones(4)).shape == (0, 4)
 
 
+@pytest.mark.parametrize("shape", [(3, 0), (0, 3)])
+def test_a_matrix_of_nothing(shape: tuple[int, int]) -> None:
+    with pytest.raises(KernelError, match=rf"at least one row and column, got \({shape[0]}, {shape[1]}\)"):
+        _head(np.ones(shape[1]), np.ones(shape[1]), np.ones(shape))
+
+
 def test_widths_must_agree() -> None:
     for weight, bias in ((3, 4), (4, 5), (1, 1)):
         with pytest.raises(KernelError, match=r"expected weight and bias of LayerNorm \(4,\)"):

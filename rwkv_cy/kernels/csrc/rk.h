@@ -117,11 +117,11 @@ const char *rk_built(int i);
 
 typedef void (*rk_body)(void *context, ptrdiff_t begin, ptrdiff_t end, int thread);
 
-/* Call body over all of [0, n), on up to `threads` threads, each time over pieces of `grain` items that lie together
- * (the last may be shorter). */
+/* Call body over all of [0, n), on up to `threads` threads. It is cut into pieces of `grain` items, the last of which may
+ * be shorter; one call gets one piece or many, up to all of them, that lie together. */
 void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *context);
 
-/* Work for so many threads is about to come: those that sleep wake up meanwhile, and those that spin go on. */
+/* Work for so many threads is about to come: if more than one, all that sleep wake up, and those that spin go on. */
 void rk_wake(int threads);
 
 /* Float weights [rows, cols] into quantized groups of `dtype` (RK_Q8, RK_Q6, RK_Q4), and back (quantize.c). */

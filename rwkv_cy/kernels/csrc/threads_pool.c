@@ -82,6 +82,8 @@ static int take_over(int thread, uint64_t own)
 {
     for (;;) {
         const int threads = atomic_load(&job_threads);
+        /* Numbers come again after 2^32 jobs: this thread's may be from then, of a job that had more threads. */
+        if (thread >= threads) return 0;
         uint64_t most = 0;
         int from = -1;
         for (int i = 0; i < threads; i++) {
@@ -132,7 +134,7 @@ static void *worker(void *argument)
     for (;;) {
         int64_t start = nanoseconds();
         uint32_t heard = atomic_load(&calls);
-        for (int i = 1; atomic_load(&job) == last; i++) {
+        for (unsigned i = 1; atomic_load(&job) == last; i++) {
             relax();
             if (i % 64) continue;
             const int64_t now = nanoseconds();
@@ -207,7 +209,7 @@ static void start_workers(int wanted)
 static void wait_for(uint64_t pieces)
 {
     int64_t start = nanoseconds();
-    for (int i = 1; atomic_load(&finished) < pieces; i++) {
+    for (unsigned i = 1; atomic_load(&finished) < pieces; i++) {
         relax();
         if (i % 64 || nanoseconds() - start < SPIN_NANOSECONDS) continue;
         pthread_mutex_lock(&lock);
@@ -227,11 +229,12 @@ void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *
         return;
     }
     if (threads > MAX_WORKERS + 1) threads = MAX_WORKERS + 1;
+    if (threads > pieces) threads = (int)pieces;
     if ((uint64_t)pieces > MOST_PIECES) {
         grain *= pieces / (ptrdiff_t)MOST_PIECES + 1;
         pieces = (n + grain - 1) / grain;
     }
-    start_workers((threads < pieces ? threads : (int)pieces) - 1);
+    start_workers(threads - 1);
     atomic_store(&job_body, body);
     atomic_store(&job_context, context);
     atomic_store(&job_n, n);
