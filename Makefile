@@ -118,8 +118,8 @@ test-threads: $(BUILT) $(VENV)/.extra-test ## the kernels' tests with each way o
 		echo "threads: $$backend"; \
 		RWKV_CY_THREADS=$$backend $(BIN)/python setup.py --quiet build --build-base build/threads-$$backend \
 			--build-lib build/threads-$$backend/lib; \
-		PYTHONPATH=build/threads-$$backend/lib $(BIN)/python -c "import rwkv_cy.kernels.dispatch as d; \
-			assert d.thread_backend() == '$$backend', d.__file__" 2>/dev/null \
+		(cd build && PYTHONPATH=threads-$$backend/lib $(abspath $(BIN))/python -c "import rwkv_cy.kernels.dispatch as d; \
+			assert d.thread_backend() == '$$backend', d.__file__") 2>/dev/null \
 			|| { echo "the build for $$backend is not what runs" >&2; exit 1; }; \
 		PYTHONPATH=build/threads-$$backend/lib $(BIN)/pytest -q tests/kernels tests/test_model.py; \
 	done
