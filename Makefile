@@ -121,7 +121,7 @@ test-threads: $(BUILT) $(VENV)/.extra-test ## the kernels' tests with each way o
 		(cd build && PYTHONPATH=threads-$$backend/lib $(abspath $(BIN))/python -c "import rwkv_cy.kernels.dispatch as d; \
 			assert d.thread_backend() == '$$backend', d.__file__") 2>/dev/null \
 			|| { echo "the build for $$backend is not what runs" >&2; exit 1; }; \
-		PYTHONPATH=build/threads-$$backend/lib $(BIN)/pytest -q tests/kernels tests/test_model.py; \
+		PYTHONPATH=build/threads-$$backend/lib $(BIN)/pytest -q tests/kernels tests/test_model.py || exit 1; \
 	done
 
 .PHONY: test-sanitizers
