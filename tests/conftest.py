@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from checkpoints import write_small
+from rwkv_cy.language_model import LanguageModel, load
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"
@@ -36,6 +37,18 @@ def shared() -> Path:
 def demo_checkpoint() -> Path:
     """Return the demo model that the checkout ships, as an official-layout checkpoint."""
     return ROOT / "data" / "kjv.pth"
+
+
+@pytest.fixture(scope="session")
+def demo(demo_checkpoint: Path) -> LanguageModel:
+    """Return the demo model, mapped; it has no state of its own that a test could change."""
+    return load(demo_checkpoint)
+
+
+@pytest.fixture(scope="session")
+def heldout() -> bytes:
+    """Return a text that the demo model has not seen."""
+    return (ROOT / "data" / "kjv-heldout.txt").read_bytes()
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,19 +11,7 @@ import pytest
 from checkpoints import random_model
 from rwkv_cy import language_model
 from rwkv_cy.errors import ConfigError, NumericalError, StateError, TokenError
-from rwkv_cy.language_model import LanguageModel, load
-
-DATA = Path(__file__).resolve().parent.parent / "data"
-
-
-@pytest.fixture(scope="module")
-def demo(demo_checkpoint: Path) -> LanguageModel:
-    return load(demo_checkpoint)
-
-
-@pytest.fixture(scope="module")
-def heldout() -> bytes:
-    return (DATA / "kjv-heldout.txt").read_bytes()
+from rwkv_cy.language_model import LanguageModel
 
 
 def test_a_batch_equals_each_alone_to_the_last_bit(demo: LanguageModel, heldout: bytes) -> None:

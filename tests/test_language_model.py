@@ -44,16 +44,6 @@ from rwkv_cy.text import generate
 DATA = Path(__file__).resolve().parent.parent / "data"
 
 
-@pytest.fixture(scope="module")
-def demo(demo_checkpoint: Path) -> LanguageModel:
-    return load(demo_checkpoint)
-
-
-@pytest.fixture(scope="module")
-def heldout() -> bytes:
-    return (DATA / "kjv-heldout.txt").read_bytes()
-
-
 # --- against others ---
 
 

@@ -17,11 +17,6 @@ from rwkv_cy.files import FileBytes
 from rwkv_cy.language_model import LanguageModel, load
 
 
-@pytest.fixture(scope="module")
-def demo(demo_checkpoint: Path) -> LanguageModel:
-    return load(demo_checkpoint)
-
-
 def test_resident_the_same(demo: LanguageModel, demo_checkpoint: Path) -> None:
     read = load(demo_checkpoint, memory="resident")
     assert (read.forward([72, 101])[0] == demo.forward([72, 101])[0]).all()

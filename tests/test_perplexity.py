@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rwkv_cy.errors import ConfigError, TokenError
-from rwkv_cy.language_model import LanguageModel, load
+from rwkv_cy.language_model import LanguageModel
 from rwkv_cy.perplexity import PerplexityReport, perplexity
-
-
-@pytest.fixture(scope="module")
-def demo(demo_checkpoint: Path) -> LanguageModel:
-    return load(demo_checkpoint)
-
 
 TEXT = b"And God said, Let there be light: and there was light. " * 12
 

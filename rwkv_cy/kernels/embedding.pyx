@@ -7,30 +7,25 @@ from rwkv_cy.errors import KernelError
 
 from cython cimport floating
 
+from rwkv_cy.kernels.dispatch cimport RK_BF16, RK_F16, RK_F32, RK_F64
+
 cdef extern from "scalar.h" nogil:
     float rk_bf16_to_f32(unsigned short)
     float rk_f16_to_f32(unsigned short)
 
 
-cdef enum:
-    F32
-    F64
-    F16
-    BF16
-
-
-cdef dict _CODES = {"f32": F32, "f64": F64, "f16": F16, "bf16": BF16}
+cdef dict _CODES = {"f32": RK_F32, "f64": RK_F64, "f16": RK_F16, "bf16": RK_BF16}
 
 
 cdef void _widen(const char *row, int code, Py_ssize_t width, floating *out) noexcept nogil:
     cdef Py_ssize_t i
-    if code == F32:
+    if code == RK_F32:
         for i in range(width):
             out[i] = (<const float *>row)[i]
-    elif code == F64:
+    elif code == RK_F64:
         for i in range(width):
             out[i] = <floating>(<const double *>row)[i]
-    elif code == F16:
+    elif code == RK_F16:
         for i in range(width):
             out[i] = rk_f16_to_f32((<const unsigned short *>row)[i])
     else:

@@ -18,6 +18,10 @@ import pytest
 from rwkv_cy.kernels import dispatch
 from rwkv_cy.kernels.matrix import Matrix, Workspace
 
+NEEDS_POOL = pytest.mark.skipif(dispatch.thread_backend() != "pool", reason="this build has no pool of threads")
+NEEDS_TASKS = pytest.mark.skipif(
+    not Path("/proc/self/task").is_dir(), reason="the system does not show what its threads do"
+)
 COMPILER = os.environ.get("CC") or next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
 
 
@@ -88,8 +92,8 @@ def test_woken_with_work_and_without(product: tuple[Matrix, np.ndarray, bytes]) 
             assert matrix.matmul(x, 3).tobytes() == expected
 
 
-@pytest.mark.skipif(dispatch.thread_backend() != "pool", reason="this build has no pool of threads")
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the system does not show what a thread does")
+@NEEDS_POOL
+@NEEDS_TASKS
 def test_woken_without_work_they_sleep_again() -> None:
     program = """
 import os
@@ -157,8 +161,8 @@ def test_forks_while_another_thread_computes(product: tuple[Matrix, np.ndarray, 
         thread.join()
 
 
-@pytest.mark.skipif(dispatch.thread_backend() != "pool", reason="this build has no pool of threads")
-@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="the system does not show a thread's signals")
+@NEEDS_POOL
+@NEEDS_TASKS
 def test_signals_are_for_the_program_and_faults_for_the_thread() -> None:
     program = """
 import os
