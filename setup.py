@@ -22,7 +22,10 @@ DEBUG = os.environ.get("RWKV_CY_DEBUG", "") not in ("", "0")
 #: Where Cython writes its C: outside the package, and apart for the debug build.
 GENERATED = Path("build") / ("cython-debug" if DEBUG else "cython")
 
-C_FLAGS = ["-O3", "-std=gnu11", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
+C_FLAGS = ["-std=gnu11", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
+#: The kernels are optimised fully; what Cython writes around them only calls them, and -O1 compiles it in a third of
+#: the time.
+KERNEL_LEVEL, GLUE_LEVEL = "-O3", "-O1"
 #: Who shares the work among threads: our own pool, OpenMP, or nobody; ``RWKV_CY_THREADS`` in the environment says
 #: otherwise. docs/adr has why the pool comes first.
 THREADS = os.environ.get("RWKV_CY_THREADS", "") or "pool"
@@ -89,6 +92,15 @@ class BuildExt(build_ext):
                 ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
                 ("RK_THREADS", THREAD_BACKENDS[backend]),
             ]
+        compile_one = self.compiler._compile
+
+        def compile_at_its_level(
+            obj: str, src: str, ext: str, cc_args: list[str], extra: list[str], pp: list[str]
+        ) -> None:
+            level = KERNEL_LEVEL if Path(src).parent.name == "csrc" else GLUE_LEVEL
+            compile_one(obj, src, ext, cc_args, [*extra, level], pp)
+
+        self.compiler._compile = compile_at_its_level
         super().build_extensions()
 
     def cythonized(self) -> list[Extension]:

@@ -17,11 +17,11 @@ import numpy as np
 
 from benchmarks.checkpoints import DTYPES, FOLDER, SHAPES, cached_model
 from benchmarks.report import Report, median, ratio
-from rwkv_cy.arena import Arena
-from rwkv_cy.bench import Measurement, Round
 from rwkv_cy.dtypes import QUANTIZED_TYPES
-from rwkv_cy.language_model import LanguageModel, load
-from rwkv_cy.parameters import Parameter
+from rwkv_cy.model.language_model import LanguageModel, load
+from rwkv_cy.tensors.arena import Arena
+from rwkv_cy.tensors.tensor import Parameter
+from rwkv_cy.toolkit.bench import Measurement, Round
 
 _DECODED = 8
 #: Linux's number for it; Python has no name.

@@ -21,11 +21,11 @@ from benchmarks.report import Report
 from benchmarks.rwkvcpp import Library, Model, library_argument
 from rwkv_cy import LanguageModel, load
 from rwkv_cy.architectures import ARCHITECTURES
+from rwkv_cy.checkpoint.sources import open_source, source_config
 from rwkv_cy.demo import demo_model_path
 from rwkv_cy.dtypes import MATRIX_TYPES, STORAGE_TYPES
-from rwkv_cy.perplexity import PerplexityReport, perplexity
 from rwkv_cy.runtime import get_num_threads
-from rwkv_cy.sources import open_source, source_config
+from rwkv_cy.toolkit.perplexity import PerplexityReport, perplexity
 
 #: Every type that a model can be stored in, except the one that errors are measured beside.
 _STORED = tuple(name for name in (*STORAGE_TYPES, *MATRIX_TYPES) if name != "f64")

@@ -23,13 +23,13 @@ from benchmarks.rwkvcpp import Library, library_argument
 from benchmarks.worker import Worker
 from rwkv_cy import Config
 from rwkv_cy.architectures import ARCHITECTURES
-from rwkv_cy.arena import Arena
-from rwkv_cy.bench import Measurement
+from rwkv_cy.checkpoint.sources import open_source
 from rwkv_cy.dtypes import GROUP_ROWS, MATRIX_TYPES, PACKED, QUANTIZED_TYPES, storage_type
 from rwkv_cy.kernels.stream import Stream
-from rwkv_cy.language_model import load
+from rwkv_cy.model.language_model import load
 from rwkv_cy.runtime import MEMORY_KINDS, MemoryKind
-from rwkv_cy.sources import open_source
+from rwkv_cy.tensors.arena import Arena
+from rwkv_cy.toolkit.bench import Measurement
 
 _DECODED = 16
 #: Threads of OpenBLAS and OpenMP spin for so long after their work, and hold up who comes next.

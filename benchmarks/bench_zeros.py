@@ -22,11 +22,11 @@ from benchmarks.plain_numpy import PlainNumpy, read_float32
 from benchmarks.report import Report, median, ratio
 from rwkv_cy import Config, LanguageModel
 from rwkv_cy.architectures import ARCHITECTURES
+from rwkv_cy.checkpoint.sources import open_source
 from rwkv_cy.demo import demo_model_path
 from rwkv_cy.dtypes import array_dtype, to_storage
 from rwkv_cy.kernels.matrix import Matrix, Workspace, transposed
-from rwkv_cy.parameters import Parameter
-from rwkv_cy.sources import open_source
+from rwkv_cy.tensors.tensor import Parameter
 
 _SHARES = (0.0, 0.5, 0.7)
 _DECODED = 8

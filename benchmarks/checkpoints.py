@@ -13,9 +13,9 @@ import numpy.typing as npt
 from benchmarks.torch_archive import ArchiveTensor, write_archive
 from rwkv_cy import Config
 from rwkv_cy.architectures import ARCHITECTURES
-from rwkv_cy.convert import convert
+from rwkv_cy.architectures.base import ParameterSpec
 from rwkv_cy.dtypes import PACKED, QUANTIZED_TYPES, to_storage
-from rwkv_cy.parameters import ParameterSpec
+from rwkv_cy.toolkit.convert import convert
 
 __all__ = ["DTYPES", "FOLDER", "SHAPES", "cached_checkpoint", "cached_model", "write_checkpoint"]
 

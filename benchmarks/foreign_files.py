@@ -13,8 +13,8 @@ import numpy as np
 
 from benchmarks.plain_numpy import read_float32
 from benchmarks.rwkvcpp import quantize
+from rwkv_cy.checkpoint.sources import open_source, source_config
 from rwkv_cy.dtypes import to_storage
-from rwkv_cy.sources import open_source, source_config
 
 __all__ = ["RWKVCPP_TYPES", "cached_huggingface", "cached_rwkvcpp", "write_huggingface", "write_rwkvcpp"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.dtypes import storage_type, widen
-from rwkv_cy.parameters import ParameterSource
+from rwkv_cy.tensors.tensor import ParameterSource
 
 __all__ = ["PlainNumpy", "read_float32"]
 

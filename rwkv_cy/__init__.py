@@ -7,100 +7,125 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rwkv_cy.config import Config
-    from rwkv_cy.convert import convert as convert_file
     from rwkv_cy.demo import demo_model_path
-    from rwkv_cy.errors import RWKVError
-    from rwkv_cy.inspect import inspect_file
-    from rwkv_cy.language_model import LanguageModel, load
-    from rwkv_cy.layer import ChannelMix, Layer, TimeMix
-    from rwkv_cy.model import Model
-    from rwkv_cy.parameters import Parameter
+    from rwkv_cy.errors import (
+        ConfigError,
+        FormatError,
+        GenerationError,
+        KernelError,
+        MissingDependencyError,
+        NotEnoughMemoryError,
+        NumericalError,
+        RWKVError,
+        SpecError,
+        StateError,
+        StorageError,
+        TokenError,
+        TokenizerError,
+        UnsupportedError,
+    )
+    from rwkv_cy.model.encoder import Model
+    from rwkv_cy.model.language_model import LanguageModel, load
+    from rwkv_cy.model.layer import ChannelMix, Layer, TimeMix
+    from rwkv_cy.model.state import LayerState, State
     from rwkv_cy.runtime import get_num_threads, set_num_threads
-    from rwkv_cy.state import LayerState, State
-    from rwkv_cy.verify import verify_file
+    from rwkv_cy.tensors.tensor import Parameter
+    from rwkv_cy.text import Generation, SamplingOptions, Tokenizer
+    from rwkv_cy.toolkit.bench import benchmark
+    from rwkv_cy.toolkit.convert import convert
+    from rwkv_cy.toolkit.inspect import inspect
+    from rwkv_cy.toolkit.perplexity import perplexity
+    from rwkv_cy.toolkit.verify import verify
 
 __version__ = "0.1.0"
+
+# Each name is imported when it is first used: "import rwkv_cy" loads neither HDF5 nor the compiled kernels.
+_MODULES = {
+    "config": ("Config",),
+    "demo": ("demo_model_path",),
+    "errors": (
+        "ConfigError",
+        "FormatError",
+        "GenerationError",
+        "KernelError",
+        "MissingDependencyError",
+        "NotEnoughMemoryError",
+        "NumericalError",
+        "RWKVError",
+        "SpecError",
+        "StateError",
+        "StorageError",
+        "TokenError",
+        "TokenizerError",
+        "UnsupportedError",
+    ),
+    "model.encoder": ("Model",),
+    "model.language_model": ("LanguageModel", "load"),
+    "model.layer": ("ChannelMix", "Layer", "TimeMix"),
+    "model.state": ("LayerState", "State"),
+    "runtime": ("get_num_threads", "set_num_threads"),
+    "tensors.tensor": ("Parameter",),
+    "text": ("Generation", "SamplingOptions", "Tokenizer"),
+    "toolkit.bench": ("benchmark",),
+    "toolkit.convert": ("convert",),
+    "toolkit.inspect": ("inspect",),
+    "toolkit.perplexity": ("perplexity",),
+    "toolkit.verify": ("verify",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
     "ChannelMix",
     "Config",
+    "ConfigError",
+    "FormatError",
+    "Generation",
+    "GenerationError",
+    "KernelError",
     "LanguageModel",
     "Layer",
     "LayerState",
+    "MissingDependencyError",
     "Model",
+    "NotEnoughMemoryError",
+    "NumericalError",
     "Parameter",
     "RWKVError",
+    "SamplingOptions",
+    "SpecError",
     "State",
+    "StateError",
+    "StorageError",
     "TimeMix",
+    "TokenError",
+    "Tokenizer",
+    "TokenizerError",
+    "UnsupportedError",
     "__version__",
-    "convert_file",
+    "benchmark",
+    "convert",
     "demo_model_path",
     "get_num_threads",
-    "inspect_file",
+    "inspect",
     "load",
+    "perplexity",
     "set_num_threads",
-    "verify_file",
+    "verify",
 ]
 
-# Each name is imported when it is first used: "import rwkv_cy" costs no HDF5 and no compiled kernel. A name stands
-# for the same one in its module, unless that is given after a colon.
-_HOMES = {
-    "ChannelMix": "layer",
-    "Config": "config",
-    "LanguageModel": "language_model",
-    "Layer": "layer",
-    "LayerState": "state",
-    "Model": "model",
-    "Parameter": "parameters",
-    "RWKVError": "errors",
-    "State": "state",
-    "TimeMix": "layer",
-    "convert_file": "convert:convert",
-    "demo_model_path": "demo",
-    "get_num_threads": "runtime",
-    "inspect_file": "inspect",
-    "load": "language_model",
-    "set_num_threads": "runtime",
-    "verify_file": "verify",
-}
-
-# Rooms that the API reference names, which "import rwkv_cy" is enough for.
-_ROOMS = frozenset(
-    {
-        "architectures",
-        "bench",
-        "config",
-        "convert",
-        "dtypes",
-        "errors",
-        "formats",
-        "inspect",
-        "language_model",
-        "layer",
-        "model",
-        "parameters",
-        "perplexity",
-        "runtime",
-        "sources",
-        "state",
-        "storage",
-        "text",
-        "verify",
-    }
-)
+# Packages of the API reference, which "import rwkv_cy" is enough for.
+_PACKAGES = ("architectures", "dtypes", "errors", "formats", "model", "storage", "tensors", "text", "toolkit")
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
+    if name in _MODULE_OF:
+        value = getattr(import_module(f"rwkv_cy.{_MODULE_OF[name]}"), name)
+        globals()[name] = value
+        return value
+    if name in _PACKAGES:
         return import_module(f"rwkv_cy.{name}")
-    home = _HOMES.get(name)
-    if home is None:
-        raise AttributeError(f"module 'rwkv_cy' has no attribute {name!r}")
-    module, _, own_name = home.partition(":")
-    value = getattr(import_module(f"rwkv_cy.{module}"), own_name or name)
-    globals()[name] = value
-    return value
+    raise AttributeError(f"module 'rwkv_cy' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *_ROOMS})
+    return sorted({*__all__, *_PACKAGES})

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from formats.foreign import rwkv4_parameters, safetensors_bytes
 from rwkv_cy.config import Config
-from rwkv_cy.language_model import LanguageModel
+from rwkv_cy.model.language_model import LanguageModel
 
 Array = npt.NDArray[Any]
 

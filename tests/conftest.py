@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from checkpoints import write_small
-from rwkv_cy.language_model import LanguageModel, load
+from rwkv_cy.model.language_model import LanguageModel, load
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"

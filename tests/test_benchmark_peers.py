@@ -20,8 +20,8 @@ from benchmarks.foreign_files import cached_huggingface, cached_rwkvcpp, write_h
 from benchmarks.plain_numpy import read_float32
 from benchmarks.rwkvcpp import Library, Model, longest_part, quantize
 from benchmarks.worker import Worker
+from rwkv_cy.checkpoint.sources import open_source, source_config
 from rwkv_cy.kernels import dispatch
-from rwkv_cy.sources import open_source, source_config
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = rwkv_cy.Config(d_model=16, num_layers=2, vocab_size=40)

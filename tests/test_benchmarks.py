@@ -17,9 +17,9 @@ from benchmarks.checkpoints import write_checkpoint
 from benchmarks.plain_numpy import PlainNumpy, read_float32
 from benchmarks.plots import by_precision, by_prompt
 from benchmarks.processes import anonymous_bytes, run
+from rwkv_cy.checkpoint.sources import open_source, source_config
 from rwkv_cy.dtypes import MATRIX_TYPES, STORAGE_TYPES
-from rwkv_cy.perplexity import perplexity
-from rwkv_cy.sources import open_source, source_config
+from rwkv_cy.toolkit.perplexity import perplexity
 
 CONFIG = rwkv_cy.Config(d_model=16, num_layers=3, vocab_size=40)
 TOKENS = [3, 1, 39, 0, 7, 7, 20]

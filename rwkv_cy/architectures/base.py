@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -10,17 +11,68 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.config import Config
-from rwkv_cy.parameters import Parameter, ParameterSpec
-from rwkv_cy.state import StateField
+from rwkv_cy.tensors.tensor import Parameter
 
-__all__ = ["Architecture", "LayerKernel", "Shapes", "StackKernel"]
+__all__ = ["Architecture", "Initialiser", "LayerKernel", "ParameterSpec", "Shapes", "StackKernel", "StateField"]
+
+Initialiser = Callable[[np.random.Generator], npt.NDArray[np.float64]]
 
 #: Names of a file's tensors and their shapes: all that detection looks at.
 Shapes = Mapping[str, tuple[int, ...]]
 
 
+@dataclass(frozen=True)
+class StateField:
+    """One array of a layer's state.
+
+    Attributes
+    ----------
+    name : str
+        Name, and attribute of :class:`LayerState`: ``"att_aa"``.
+    shape : tuple of int
+        Its shape.
+    initial : float
+        What every element is before the first token.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    initial: float
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class ParameterSpec:
+    """What an architecture needs: one parameter.
+
+    Attributes
+    ----------
+    name : str
+        Canonical name.
+    shape : tuple of int
+        Expected shape, matrices (out, in).
+    role : str
+        ``"matrix"`` (stored in the chosen precision), ``"embedding"`` (the same, read row by row)
+        or ``"vector"`` (small: stored as the checkpoint has it).
+    initialise : callable
+        Gives the initial value from a random generator, float64, of that shape.
+    sparse_input : bool, default False
+        A matrix whose inputs are mostly zeros: model files store it transposed, so that those cost nothing.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    role: str
+    initialise: Initialiser
+    sparse_input: bool = False
+
+
 class LayerKernel(Protocol):
-    """One layer, compiled: what :class:`rwkv_cy.layer.Layer` has."""
+    """One layer, compiled: what :class:`rwkv_cy.model.layer.Layer` has."""
 
     @property
     def time_mix(self) -> Any:
@@ -34,7 +86,7 @@ class LayerKernel(Protocol):
 
 
 class StackKernel(Protocol):
-    """Layers one after the other, compiled: what :class:`rwkv_cy.model.Model` drives."""
+    """Layers one after the other, compiled: what :class:`rwkv_cy.model.encoder.Model` drives."""
 
     def forward(
         self,

@@ -8,12 +8,11 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from rwkv_cy.architectures.base import Architecture, LayerKernel, Shapes
+from rwkv_cy.architectures.base import Architecture, Initialiser, LayerKernel, ParameterSpec, Shapes, StateField
 from rwkv_cy.architectures.shapes import count_layers, dimension
 from rwkv_cy.config import Config
 from rwkv_cy.kernels import rwkv4 as kernels
-from rwkv_cy.parameters import Initialiser, Parameter, ParameterSpec
-from rwkv_cy.state import StateField
+from rwkv_cy.tensors.tensor import Parameter
 
 __all__ = ["RWKV4"]
 

@@ -13,8 +13,8 @@ from rwkv_cy.cli.model_options import add_load_options
 from rwkv_cy.cli.output import print_fields, print_json
 
 if TYPE_CHECKING:
-    from rwkv_cy.bench import BenchReport, Spread
     from rwkv_cy.cli.arguments import Subparsers
+    from rwkv_cy.toolkit.bench import BenchReport, Spread
 
 __all__ = ["add_parser"]
 
@@ -54,9 +54,9 @@ def _thread_counts(text: str) -> list[int]:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from rwkv_cy.bench import bench
+    from rwkv_cy.toolkit.bench import benchmark
 
-    report = bench(
+    report = benchmark(
         arguments.model,
         threads=arguments.threads,
         prefill=arguments.prefill,

@@ -14,12 +14,12 @@ from rwkv_cy.cli.arguments import DTYPES, PACKED_DTYPE, QUANTIZED_DTYPES, common
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import byte_size, config_fields, print_fields, print_table, print_warning, printable
 from rwkv_cy.cli.progress import progress_bar
-from rwkv_cy.source_file import SourceHash
+from rwkv_cy.files.source_hash import SourceHash
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
-    from rwkv_cy.conversion_plan import ConversionPlan, TensorPlan
-    from rwkv_cy.convert import ConversionReport
+    from rwkv_cy.toolkit.convert import ConversionReport
+    from rwkv_cy.toolkit.plan import ConversionPlan, TensorPlan
 
 __all__ = ["add_options", "add_parser"]
 
@@ -72,7 +72,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     dtype = None if arguments.dtype == "keep" else arguments.dtype
     if arguments.dry_run:
-        from rwkv_cy.convert import plan_conversion
+        from rwkv_cy.toolkit.convert import plan_conversion
 
         plan = plan_conversion(
             arguments.source, arguments.target, dtype, arguments.tokenizer, requantize=arguments.force
@@ -82,7 +82,7 @@ def _run(arguments: argparse.Namespace) -> int:
     bar = progress_bar(printable(arguments.target.name), not (arguments.quiet or arguments.no_progress))
     # Nothing takes longer than the hash, and it needs neither NumPy nor HDF5: it runs while they are imported.
     with _taking_turns(), SourceHash.ahead(arguments.source) as source_hash, bar as progress:
-        from rwkv_cy.convert import convert
+        from rwkv_cy.toolkit.convert import convert
 
         report = convert(
             arguments.source,
@@ -119,7 +119,7 @@ def _taking_turns() -> Iterator[None]:
 def _outline(plan: ConversionPlan) -> dict[str, str]:
     """Return what plan and report have in common."""
     from rwkv_cy.architectures import ARCHITECTURES
-    from rwkv_cy.tokenizer_choice import describe_tokenizer
+    from rwkv_cy.checkpoint.tokenizer_choice import describe_tokenizer
 
     return {
         "source": f"{plan.source} ({plan.source_format})",

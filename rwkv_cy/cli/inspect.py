@@ -11,9 +11,9 @@ from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import byte_size, config_fields, print_fields, print_json, print_table, print_warning
 
 if TYPE_CHECKING:
-    from rwkv_cy.blocks import TensorStatistics
     from rwkv_cy.cli.arguments import Subparsers
-    from rwkv_cy.inspect import FileReport, TensorReport
+    from rwkv_cy.tensors.blocks import TensorStatistics
+    from rwkv_cy.toolkit.inspect import FileReport, TensorReport
 
 __all__ = ["add_parser"]
 
@@ -37,9 +37,9 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from rwkv_cy.inspect import inspect_file
+    from rwkv_cy.toolkit.inspect import inspect
 
-    report = inspect_file(arguments.file, arguments.stats)
+    report = inspect(arguments.file, arguments.stats)
     if arguments.json:
         print_json(report.to_dict())
     else:

@@ -11,7 +11,7 @@ from rwkv_cy.cli.arguments import ACTIVATIONS, DTYPES, PACKED_DTYPE, QUANTIZED_D
 from rwkv_cy.errors import TokenizerError
 
 if TYPE_CHECKING:
-    from rwkv_cy.language_model import LanguageModel
+    from rwkv_cy.model.language_model import LanguageModel
 
 __all__ = ["add_load_options", "add_text_options", "load_text_model"]
 
@@ -54,7 +54,7 @@ def load_text_model(path: Path, arguments: argparse.Namespace) -> LanguageModel:
     TokenizerError
         If it has no tokenizer, and none is named.
     """
-    from rwkv_cy.language_model import load
+    from rwkv_cy.model.language_model import load
 
     if arguments.threads is not None:
         runtime.set_num_threads(arguments.threads)

@@ -35,8 +35,8 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from rwkv_cy.files import os_errors
-    from rwkv_cy.perplexity import perplexity
+    from rwkv_cy.files.reading import os_errors
+    from rwkv_cy.toolkit.perplexity import perplexity
 
     with os_errors(arguments.text, "read"):
         text = arguments.text.read_bytes()

@@ -31,9 +31,9 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from rwkv_cy.verify import verify_file
+    from rwkv_cy.toolkit.verify import verify
 
-    report = verify_file(arguments.file)
+    report = verify(arguments.file)
     if arguments.json:
         print_json(report.to_dict())
     else:

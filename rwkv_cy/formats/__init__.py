@@ -1,4 +1,4 @@
-"""Foreign checkpoints: one file a format, all behind :class:`rwkv_cy.parameters.ParameterSource`."""
+"""Foreign checkpoints: one file a format, all behind :class:`rwkv_cy.tensors.tensor.ParameterSource`."""
 
 from rwkv_cy.formats.huggingface import companions
 from rwkv_cy.formats.recognise import open_checkpoint

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from rwkv_cy.errors import FormatError
-from rwkv_cy.files import FileBytes, os_errors
+from rwkv_cy.files.reading import FileBytes, os_errors
 
 __all__ = [
     "MAX_DIMENSIONS",

@@ -9,9 +9,9 @@ from typing import Any
 import numpy.typing as npt
 
 from rwkv_cy.errors import FormatError
-from rwkv_cy.file_identity import FileIdentity
+from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.formats.names import canonical_shape, from_huggingface, is_huggingface, is_rwkv4
-from rwkv_cy.parameters import ParameterSource, TensorInfo
+from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 
 __all__ = ["CanonicalNames", "Renamed", "canonical", "canonical_table"]
 
@@ -27,7 +27,7 @@ class Renamed:
 
 
 class CanonicalNames:
-    """A :class:`~rwkv_cy.parameters.ParameterSource` that renames and reshapes the tensors of another one.
+    """A :class:`~rwkv_cy.tensors.tensor.ParameterSource` that renames and reshapes the tensors of another one.
 
     The elements and their order stay as they are, so that views stay views.
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rwkv_cy.errors import FormatError
+from rwkv_cy.files.strict_json import parse_object
 from rwkv_cy.formats.base import os_errors
 from rwkv_cy.formats.canonical import CanonicalNames, canonical_table
 from rwkv_cy.formats.metadata import TOKENIZER_PATH, own_metadata
 from rwkv_cy.formats.shards import open_shards, read_small
-from rwkv_cy.parameters import ParameterSource
-from rwkv_cy.strict_json import parse_object
+from rwkv_cy.tensors.tensor import ParameterSource
 
 __all__ = ["WEIGHTS", "companions", "open_folder"]
 

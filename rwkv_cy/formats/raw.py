@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from rwkv_cy.dtypes import storage_type
 from rwkv_cy.errors import FormatError
-from rwkv_cy.file_identity import FileIdentity
+from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.formats.base import FileBytes
 from rwkv_cy.formats.metadata import own_metadata
-from rwkv_cy.parameters import TensorInfo, check_buffer
+from rwkv_cy.tensors.tensor import TensorInfo, check_buffer
 
 __all__ = ["RawSource", "RawTensor"]
 
@@ -31,7 +31,7 @@ class RawTensor:
 
 
 class RawSource:
-    """A :class:`~rwkv_cy.parameters.ParameterSource` over tensors whose bytes need no decoding.
+    """A :class:`~rwkv_cy.tensors.tensor.ParameterSource` over tensors whose bytes need no decoding.
 
     Parameters
     ----------

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rwkv_cy.errors import FormatError, UnsupportedError
-from rwkv_cy.files import is_folder
+from rwkv_cy.files.reading import is_folder
 from rwkv_cy.formats.base import FileBytes
 from rwkv_cy.formats.canonical import canonical
 from rwkv_cy.formats.huggingface import open_folder
@@ -18,7 +18,7 @@ from rwkv_cy.formats.rwkvcpp import MAGIC as RWKVCPP_MAGIC
 from rwkv_cy.formats.rwkvcpp import open_rwkvcpp
 from rwkv_cy.formats.safetensors import open_safetensors
 from rwkv_cy.formats.shards import open_shards
-from rwkv_cy.parameters import ParameterSource
+from rwkv_cy.tensors.tensor import ParameterSource
 
 __all__ = ["open_checkpoint"]
 

@@ -22,7 +22,7 @@ from rwkv_cy.formats.base import MAX_NAME_BYTES, FileBytes, add_entry, check_sha
 from rwkv_cy.formats.ggml_blocks import BLOCK_SIZE, BLOCK_TYPES
 from rwkv_cy.formats.names import is_rwkv4
 from rwkv_cy.formats.raw import RawSource, RawTensor
-from rwkv_cy.parameters import TensorInfo, check_buffer
+from rwkv_cy.tensors.tensor import TensorInfo, check_buffer
 
 __all__ = ["MAGIC", "RwkvCppFile", "open_rwkvcpp"]
 

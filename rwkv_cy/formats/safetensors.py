@@ -12,10 +12,10 @@ from typing import Any
 
 from rwkv_cy.dtypes import STORAGE_TYPES
 from rwkv_cy.errors import FormatError, UnsupportedError
+from rwkv_cy.files.strict_json import parse_object
 from rwkv_cy.formats.base import MAX_HEADER_BYTES, FileBytes, add_entry, check_name, check_shape
 from rwkv_cy.formats.raw import RawSource, RawTensor
-from rwkv_cy.parameters import TensorInfo
-from rwkv_cy.strict_json import parse_object
+from rwkv_cy.tensors.tensor import TensorInfo
 
 __all__ = ["open_safetensors"]
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy.typing as npt
 
 from rwkv_cy.errors import FormatError
-from rwkv_cy.file_identity import FileIdentity
+from rwkv_cy.files.identity import FileIdentity
+from rwkv_cy.files.strict_json import parse_object
 from rwkv_cy.formats.base import MAX_HEADER_BYTES, MAX_TENSORS, FileBytes
-from rwkv_cy.parameters import ParameterSource, TensorInfo
-from rwkv_cy.strict_json import parse_object
+from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 
 __all__ = ["Shards", "open_shards", "read_small"]
 
@@ -22,7 +22,7 @@ MAX_SHARDS = 256
 
 
 class Shards:
-    """A :class:`~rwkv_cy.parameters.ParameterSource` over the tensors of several others.
+    """A :class:`~rwkv_cy.tensors.tensor.ParameterSource` over the tensors of several others.
 
     Parameters
     ----------

@@ -16,7 +16,7 @@ from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.base import MAX_TENSORS, add_entry, check_name, check_shape
 from rwkv_cy.formats.pickle_vm import Global
 from rwkv_cy.formats.raw import RawTensor
-from rwkv_cy.parameters import TensorInfo
+from rwkv_cy.tensors.tensor import TensorInfo
 
 __all__ = ["Element", "Storage", "Tensor", "TorchObjects", "place_tensors", "state_dict"]
 

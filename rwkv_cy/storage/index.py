@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from rwkv_cy.errors import FormatError, SpecError
+from rwkv_cy.files.strict_json import parse_object
 from rwkv_cy.storage.jsontext import pack_json
 from rwkv_cy.storage.schema import FORMAT_NAME, MAX_DATASETS, DatasetSpec
-from rwkv_cy.strict_json import parse_object
 
 __all__ = ["MAX_INDEX_BYTES", "Entry", "index_room", "pack_index", "unpack_index"]
 

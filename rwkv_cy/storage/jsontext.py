@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rwkv_cy.errors import SpecError
+from rwkv_cy.files.strict_json import parse_object
 from rwkv_cy.storage.schema import PAGE
-from rwkv_cy.strict_json import parse_object
 
 __all__ = ["pack_json"]
 

@@ -11,9 +11,8 @@ import numpy.typing as npt
 
 from rwkv_cy.dtypes import PACKED, QUANTIZED_TYPES, array_dtype
 from rwkv_cy.errors import FormatError
-from rwkv_cy.file_identity import FileIdentity
-from rwkv_cy.files import FileBytes
-from rwkv_cy.parameters import TensorInfo, check_buffer
+from rwkv_cy.files.identity import FileIdentity
+from rwkv_cy.files.reading import FileBytes
 from rwkv_cy.storage.index import Entry
 from rwkv_cy.storage.schema import (
     HEADER_PATH,
@@ -27,6 +26,7 @@ from rwkv_cy.storage.schema import (
 )
 from rwkv_cy.storage.sealed import SealedFile
 from rwkv_cy.storage.verification import VerifyReport, verify_sealed
+from rwkv_cy.tensors.tensor import TensorInfo, check_buffer
 
 __all__ = ["ModelFile", "is_model_file", "open_model"]
 
@@ -70,7 +70,7 @@ def open_model(path: str | os.PathLike[str]) -> ModelFile:
 
 
 class ModelFile:
-    """An open model file: a :class:`~rwkv_cy.parameters.ParameterSource`.
+    """An open model file: a :class:`~rwkv_cy.tensors.tensor.ParameterSource`.
 
     Attributes
     ----------

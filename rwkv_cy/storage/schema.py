@@ -11,7 +11,7 @@ from typing import Any
 
 from rwkv_cy.dtypes import MATRIX_TYPES, PACKED, QUANTIZED_TYPES, STORAGE_TYPES, packed_nbytes
 from rwkv_cy.errors import FormatError, SpecError
-from rwkv_cy.parameters import TensorInfo
+from rwkv_cy.tensors.tensor import TensorInfo
 
 __all__ = [
     "ARRAYS",

@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 from rwkv_cy.dtypes import STORAGE_TYPES
 from rwkv_cy.errors import FormatError, UnsupportedError
-from rwkv_cy.files import FileBytes
+from rwkv_cy.files.reading import FileBytes
+from rwkv_cy.files.strict_json import parse_object
 from rwkv_cy.kernels.crc32 import crc32
 from rwkv_cy.storage.index import MAX_INDEX_BYTES, Entry, unpack_index
 from rwkv_cy.storage.schema import (
@@ -33,7 +34,6 @@ from rwkv_cy.storage.schema import (
     Progress,
 )
 from rwkv_cy.storage.seal import Seal
-from rwkv_cy.strict_json import parse_object
 
 __all__ = ["SealedFile"]
 

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.errors import SpecError
+from rwkv_cy.files.replacement import Replacement
 from rwkv_cy.kernels.crc32 import crc32
 from rwkv_cy.storage.index import Entry, index_room, pack_index
-from rwkv_cy.storage.replacement import Replacement
 from rwkv_cy.storage.schema import BLOCK_BYTES, INDEX_PATH, PAGE, SEAL_PATH, DatasetSpec, Progress, format_version
 from rwkv_cy.storage.seal import Seal
 

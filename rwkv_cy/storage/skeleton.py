@@ -16,8 +16,8 @@ import numpy as np
 from h5py import h5a, h5d, h5f, h5g, h5p, h5s, h5t
 
 from rwkv_cy.errors import StorageError
+from rwkv_cy.files.replacement import Replacement
 from rwkv_cy.storage.layout import FILE_TYPES, AttributeValue, dataset_attributes, dataset_offset, root_attributes
-from rwkv_cy.storage.replacement import Replacement
 from rwkv_cy.storage.schema import PAGE, DatasetSpec, format_version
 
 __all__ = ["Skeleton", "build_skeleton"]

@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from rwkv_cy.dtypes import QUANTIZED_TYPES, array_dtype
 from rwkv_cy.errors import FormatError, SpecError
-from rwkv_cy.parameters import TensorInfo
 from rwkv_cy.storage.jsontext import pack_json
 from rwkv_cy.storage.schema import (
     BLOCK_BYTES,
@@ -26,6 +25,7 @@ from rwkv_cy.storage.schema import (
     Progress,
 )
 from rwkv_cy.storage.sealing import Content, array_blocks, bytes_content, write_sealed
+from rwkv_cy.tensors.tensor import TensorInfo
 
 __all__ = ["ReadBlock", "write_model"]
 

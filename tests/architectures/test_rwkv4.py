@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from rwkv_cy.architectures import ARCHITECTURES
+from rwkv_cy.architectures.base import ParameterSpec
 from rwkv_cy.config import Config
-from rwkv_cy.parameters import ParameterSpec
 
 RWKV4 = ARCHITECTURES["rwkv4"]
 

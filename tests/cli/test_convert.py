@@ -14,9 +14,9 @@ from checkpoints import numbers, small_parameters, write_small
 from cli.conftest import Run
 from rwkv_cy.cli import progress
 from rwkv_cy.errors import ConfigError
-from rwkv_cy.file_identity import FileIdentity
-from rwkv_cy.inspect import inspect_file
-from rwkv_cy.source_file import SourceHash
+from rwkv_cy.files.identity import FileIdentity
+from rwkv_cy.files.source_hash import SourceHash
+from rwkv_cy.toolkit.inspect import inspect
 
 
 def test_convert_says_what_it_did(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
@@ -28,7 +28,7 @@ def test_convert_says_what_it_did(run: Run, demo_checkpoint: Path, tmp_path: Pat
     assert lines["tokenizer"] == "bytes"
     assert lines["tensors"] == "70 bf16, 44 f32"
     assert lines["source sha256"] == hashlib.sha256(demo_checkpoint.read_bytes()).hexdigest()
-    assert inspect_file(tmp_path / "m.h5").dtypes == {"f32": 44, "bf16": 70}
+    assert inspect(tmp_path / "m.h5").dtypes == {"f32": 44, "bf16": 70}
 
 
 def test_dry_run_writes_nothing(run: Run, small: Path, tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_an_existing_file_needs_force(run: Run, small: Path, tmp_path: Path) -> 
     assert "expected no file of this name, got one" in result.err
     assert target.read_bytes() == b"precious"
     assert run("convert", small, target, "--force").code == 0
-    assert inspect_file(target).problems == ()
+    assert inspect(target).problems == ()
 
 
 def test_quiet_prints_warnings_alone(run: Run, tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_quiet_prints_warnings_alone(run: Run, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("tokenizer", "stored"), [("none", "none"), ("bytes", "bytes"), ("auto", "bytes")])
 def test_the_tokenizer_is_stored(run: Run, small: Path, tmp_path: Path, tokenizer: str, stored: str) -> None:
     assert run("convert", small, tmp_path / "t", "--tokenizer", tokenizer).code == 0
-    assert inspect_file(tmp_path / "t").tokenizer == stored
+    assert inspect(tmp_path / "t").tokenizer == stored
 
 
 def test_a_tokenizer_that_is_missing_is_an_error(run: Run, small: Path, tmp_path: Path) -> None:
@@ -134,7 +134,7 @@ def test_the_hash_runs_while_modules_are_imported_and_then_turns_are_as_before(
         seen.append((sys.getswitchinterval(), source_hash.files == (FileIdentity.of(small),)))
         raise ConfigError("stop here")
 
-    monkeypatch.setattr("rwkv_cy.convert.convert", refuse)
+    monkeypatch.setattr("rwkv_cy.toolkit.convert.convert", refuse)
     before = sys.getswitchinterval()
     assert run("convert", small, tmp_path / "m.h5").code == 1
     assert seen == [(pytest.approx(0.0002), True)]

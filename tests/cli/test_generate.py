@@ -9,7 +9,7 @@ import pytest
 from checkpoints import write_small
 from cli.conftest import Run
 from rwkv_cy import runtime
-from rwkv_cy.convert import convert
+from rwkv_cy.toolkit.convert import convert
 
 SHORT = ("--max-tokens", "12", "--temperature", "0")
 

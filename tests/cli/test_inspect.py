@@ -7,7 +7,7 @@ from pathlib import Path
 from checkpoints import numbers, small_parameters, write_safetensors
 from cli.conftest import Run
 from formats.foreign import safetensors_bytes
-from rwkv_cy.convert import convert
+from rwkv_cy.toolkit.convert import convert
 
 FIELDS = {
     "path": str,

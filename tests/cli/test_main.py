@@ -98,7 +98,7 @@ def test_other_errors(run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseExce
     def fail(*arguments: object) -> None:
         raise error
 
-    monkeypatch.setattr("rwkv_cy.inspect.inspect_file", fail)
+    monkeypatch.setattr("rwkv_cy.toolkit.inspect.inspect", fail)
     result = run("inspect", "x")
     assert result.code == code
     assert message in result.err
@@ -112,7 +112,7 @@ def test_debug_goes_before_the_subcommand_too(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_mistake_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rwkv_cy.inspect.inspect_file", lambda *arguments: 1 / 0)
+    monkeypatch.setattr("rwkv_cy.toolkit.inspect.inspect", lambda *arguments: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["inspect", "x"])
 
@@ -219,7 +219,7 @@ def test_an_interrupt_that_an_import_swallows_ends_the_command_with_130(tmp_path
 import signal, sys
 class Swallowing:
     def find_spec(self, name, path, target=None):
-        if name == "rwkv_cy.inspect":
+        if name == "rwkv_cy.toolkit.inspect":
             try:
                 signal.raise_signal(signal.SIGINT)
             except BaseException:
@@ -253,12 +253,12 @@ def test_a_signal_leaves_nothing_half_written(number: int, code: int, small: Pat
     target.write_bytes(b"older")
     program = """
 import os, sys
-import rwkv_cy.convert
+import rwkv_cy.toolkit.convert
 from rwkv_cy.cli.main import main
 def stop(self, target, start, count):
     os.kill(os.getpid(), int(sys.argv[1]))
     raise AssertionError("the signal did not arrive")
-rwkv_cy.convert.Transfer.read = stop
+rwkv_cy.toolkit.convert.Transfer.read = stop
 sys.exit(main(["convert", *sys.argv[2:], "--force"]))
 """
     done = subprocess.run(
@@ -274,7 +274,9 @@ sys.exit(main(["convert", *sys.argv[2:], "--force"]))
 
 def test_signals_that_are_ignored_stay_so(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr("rwkv_cy.inspect.inspect_file", lambda *arguments: seen.append(signal.getsignal(signal.SIGHUP)))
+    monkeypatch.setattr(
+        "rwkv_cy.toolkit.inspect.inspect", lambda *arguments: seen.append(signal.getsignal(signal.SIGHUP))
+    )
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with pytest.raises(AttributeError):

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Run
-from rwkv_cy.convert import convert
+from rwkv_cy.toolkit.convert import convert
 
 
 @pytest.fixture

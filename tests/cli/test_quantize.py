@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from cli.conftest import Run
-from rwkv_cy.inspect import inspect_file
+from rwkv_cy.toolkit.inspect import inspect
 
 
 @pytest.mark.parametrize(("options", "dtype"), [((), "q8"), (("--dtype", "q6"), "q6"), (("--dtype", "q4"), "q4")])
@@ -13,7 +13,7 @@ def test_a_checkpoint_is_quantized(run: Run, small: Path, tmp_path: Path, option
     result = run("quantize", small, tmp_path / "m.h5", *options)
     assert (result.code, result.err) == (0, "")
     assert dtype in result.out
-    report = inspect_file(tmp_path / "m.h5")
+    report = inspect(tmp_path / "m.h5")
     assert set(report.dtypes) == {dtype, "f16", "f32"}
     assert report.problems == ()
 
@@ -27,8 +27,8 @@ def test_it_is_convert_with_a_type(run: Run, small: Path, tmp_path: Path) -> Non
 def test_a_model_file_is_quantized_and_keeps_its_fingerprint(run: Run, small: Path, tmp_path: Path) -> None:
     assert run("convert", small, tmp_path / "m.h5").code == 0
     assert run("quantize", tmp_path / "m.h5", tmp_path / "q.h5").code == 0
-    assert inspect_file(tmp_path / "q.h5").fingerprint == inspect_file(tmp_path / "m.h5").fingerprint
-    assert inspect_file(tmp_path / "q.h5").tokenizer == "bytes"
+    assert inspect(tmp_path / "q.h5").fingerprint == inspect(tmp_path / "m.h5").fingerprint
+    assert inspect(tmp_path / "q.h5").tokenizer == "bytes"
 
 
 def test_lossy_from_lossy_needs_force(run: Run, small: Path, tmp_path: Path) -> None:

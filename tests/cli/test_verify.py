@@ -7,7 +7,7 @@ import numpy as np
 
 from checkpoints import numbers, write_small
 from cli.conftest import Run
-from rwkv_cy.convert import convert
+from rwkv_cy.toolkit.convert import convert
 
 
 def test_a_sound_file(run: Run, small: Path, tmp_path: Path) -> None:

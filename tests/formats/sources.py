@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.dtypes import storage_type
-from rwkv_cy.parameters import ParameterSource
+from rwkv_cy.tensors.tensor import ParameterSource
 
 Array = npt.NDArray[Any]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rwkv_cy import files
 from rwkv_cy.errors import FormatError, KernelError, StorageError
+from rwkv_cy.files import reading as files
 from rwkv_cy.formats import base
 from rwkv_cy.formats.base import FileBytes, add_entry, check_name, check_shape, decode_name, os_errors
 

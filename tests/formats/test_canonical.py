@@ -11,7 +11,7 @@ from formats.foreign import Array, huggingface_name, rwkv4_parameters, safetenso
 from rwkv_cy.errors import FormatError
 from rwkv_cy.formats.canonical import CanonicalNames, canonical, canonical_table
 from rwkv_cy.formats.safetensors import open_safetensors
-from rwkv_cy.parameters import ParameterSource
+from rwkv_cy.tensors.tensor import ParameterSource
 
 
 def source_of(path: Path, tensors: dict[str, Array]) -> ParameterSource:

@@ -20,7 +20,7 @@ from formats.foreign import (
 from rwkv_cy.errors import FormatError, StorageError
 from rwkv_cy.formats.huggingface import open_folder
 from rwkv_cy.formats.safetensors import open_safetensors
-from rwkv_cy.parameters import ParameterSource
+from rwkv_cy.tensors.tensor import ParameterSource
 
 CONFIG = {
     "model_type": "rwkv",

@@ -32,7 +32,7 @@ from formats.sources import assert_same, read_all
 from rwkv_cy.errors import FormatError, RWKVError, StorageError, UnsupportedError
 from rwkv_cy.formats import pth
 from rwkv_cy.formats.pth import open_pth
-from rwkv_cy.parameters import ParameterSource
+from rwkv_cy.tensors.tensor import ParameterSource
 
 GIB = 1 << 30
 FLOATS = np.arange(12, dtype="<f4")

@@ -28,7 +28,7 @@ from formats.sources import assert_same, read_all
 from rwkv_cy.errors import FormatError, RWKVError, StorageError, UnsupportedError
 from rwkv_cy.formats import pth_legacy
 from rwkv_cy.formats.pth_legacy import LEGACY_MAGIC, open_pth_legacy
-from rwkv_cy.parameters import ParameterSource
+from rwkv_cy.tensors.tensor import ParameterSource
 
 FLOATS = np.arange(12, dtype="<f4")
 ONE = {"0": (12, FLOATS.tobytes())}

@@ -11,7 +11,7 @@ import pytest
 from rwkv_cy.errors import FormatError, KernelError
 from rwkv_cy.formats.base import FileBytes
 from rwkv_cy.formats.raw import RawSource, RawTensor
-from rwkv_cy.parameters import ParameterSource, TensorInfo
+from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 
 
 def tensor(name: str, offset: int, shape: tuple[int, ...]) -> RawTensor:

@@ -25,7 +25,7 @@ from rwkv_cy.formats import rwkvcpp
 from rwkv_cy.formats.canonical import canonical
 from rwkv_cy.formats.ggml_blocks import BLOCK_TYPES
 from rwkv_cy.formats.rwkvcpp import open_rwkvcpp
-from rwkv_cy.parameters import ParameterSource
+from rwkv_cy.tensors.tensor import ParameterSource
 
 QUANTIZED = [kind for kind in RWKVCPP_TYPES if kind.startswith("q")]
 #: Half a step of the type, relative to the largest number of a block.

@@ -24,7 +24,7 @@ from formats.foreign import (
 from rwkv_cy.dtypes import STORAGE_TYPES
 from rwkv_cy.errors import FormatError, KernelError, RWKVError, StorageError, UnsupportedError
 from rwkv_cy.formats.safetensors import open_safetensors
-from rwkv_cy.parameters import ParameterSource, TensorInfo
+from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 
 F32 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 

@@ -12,7 +12,7 @@ from rwkv_cy.errors import FormatError, RWKVError, StorageError
 from rwkv_cy.formats import shards
 from rwkv_cy.formats.safetensors import open_safetensors
 from rwkv_cy.formats.shards import open_shards
-from rwkv_cy.parameters import ParameterSource
+from rwkv_cy.tensors.tensor import ParameterSource
 
 
 def test_the_index_alone(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from formats.foreign import RWKVCPP_TYPES, encode, rwkv4_parameters, rwkvcpp_byt
 from fuzz.reading import read_file
 from rwkv_cy.formats.canonical import canonical
 from rwkv_cy.formats.rwkvcpp import open_rwkvcpp
-from rwkv_cy.parameters import ParameterSource
+from rwkv_cy.tensors.tensor import ParameterSource
 
 _NUMBERS = np.linspace(-1, 1, 64)
 

@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from rwkv_cy.dtypes import PACKED, array_dtype
-from rwkv_cy.parameters import ParameterSource
-from rwkv_cy.unpacking import check_packed, read_packed_rows
+from rwkv_cy.tensors.tensor import ParameterSource
+from rwkv_cy.tensors.unpacking import check_packed, read_packed_rows
 
 
 @contextmanager

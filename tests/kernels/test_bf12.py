@@ -10,7 +10,7 @@ from rwkv_cy.errors import KernelError
 from rwkv_cy.kernels.bf12 import count_exponents, pack_rows, unpack_rows
 from rwkv_cy.kernels.matrix import Matrix, make_matrix
 from rwkv_cy.kernels.packed import HEAD_BYTES, pack_matrix, stored_escapes, unpack_matrix
-from rwkv_cy.parameters import Parameter
+from rwkv_cy.tensors.tensor import Parameter
 
 #: Rows and columns below, at and beside four and 128, and beside the lanes of every vector.
 SHAPES = [(1, 1), (3, 5), (4, 128), (5, 129), (6, 127), (9, 300), (4, 143), (17, 256), (33, 391), (7, 2500)]

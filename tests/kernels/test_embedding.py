@@ -8,7 +8,7 @@ import pytest
 from rwkv_cy.dtypes import STORAGE_TYPES, to_storage, widen
 from rwkv_cy.errors import KernelError
 from rwkv_cy.kernels.embedding import Embedding
-from rwkv_cy.parameters import Parameter
+from rwkv_cy.tensors.tensor import Parameter
 
 IDS = np.array([3, 0, 3, 6], np.int64)
 

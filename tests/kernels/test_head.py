@@ -10,7 +10,7 @@ from rwkv_cy.errors import KernelError
 from rwkv_cy.kernels import reference
 from rwkv_cy.kernels.head import Head
 from rwkv_cy.kernels.matrix import Workspace
-from rwkv_cy.parameters import Parameter
+from rwkv_cy.tensors.tensor import Parameter
 
 EPS = 1e-5
 

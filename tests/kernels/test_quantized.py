@@ -9,7 +9,7 @@ from rwkv_cy.dtypes import GROUP_ROWS, QUANTIZED_TYPES
 from rwkv_cy.errors import KernelError
 from rwkv_cy.kernels import dispatch, reference
 from rwkv_cy.kernels.matrix import Matrix, Workspace, make_matrix, pack, unpack
-from rwkv_cy.parameters import Parameter
+from rwkv_cy.tensors.tensor import Parameter
 
 SHAPES = [(1, 1), (3, 40), (16, 32), (17, 33), (16, 64), (40, 130), (50, 100), (33, 768)]
 

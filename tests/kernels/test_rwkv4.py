@@ -13,8 +13,8 @@ from rwkv_cy.dtypes import QUANTIZED_TYPES, to_storage
 from rwkv_cy.errors import KernelError
 from rwkv_cy.kernels import reference, rwkv4
 from rwkv_cy.kernels.matrix import Workspace, pack
-from rwkv_cy.parameters import Parameter
-from rwkv_cy.state import LayerState, State
+from rwkv_cy.model.state import LayerState, State
+from rwkv_cy.tensors.tensor import Parameter
 
 FIELDS = ("ffn_xx", "att_xx", "att_aa", "att_bb", "att_pp")
 

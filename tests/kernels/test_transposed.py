@@ -8,7 +8,7 @@ import pytest
 from rwkv_cy.dtypes import STORAGE_TYPES, to_storage
 from rwkv_cy.errors import KernelError
 from rwkv_cy.kernels.matrix import Matrix, Workspace, make_matrix, transposed
-from rwkv_cy.parameters import Parameter
+from rwkv_cy.tensors.tensor import Parameter
 
 #: (rows, cols): below, at and beside the lanes, the tiles of 128 outputs, the panels and their blocks, and more columns
 #: than go in one step or are packed at a time.

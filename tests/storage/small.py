@@ -15,11 +15,11 @@ import numpy.typing as npt
 from rwkv_cy.dtypes import PACKED, QUANTIZED_TYPES, array_dtype, f32_to_bf16
 from rwkv_cy.kernels.matrix import pack
 from rwkv_cy.kernels.packed import pack_matrix
-from rwkv_cy.parameters import TensorInfo
 from rwkv_cy.storage import ModelHeader, StoredTokenizer, write_model
 from rwkv_cy.storage.schema import MODEL_KIND, PAGE
 from rwkv_cy.storage.seal import Seal
 from rwkv_cy.storage.sealed import SealedFile
+from rwkv_cy.tensors.tensor import TensorInfo
 
 Array = npt.NDArray[Any]
 

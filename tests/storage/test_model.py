@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rwkv_cy import files
 from rwkv_cy.errors import ConfigError, FormatError, KernelError, SpecError, StorageError
-from rwkv_cy.parameters import ParameterSource, TensorInfo
+from rwkv_cy.files import reading as files
 from rwkv_cy.storage import StoredTokenizer, is_model_file, open_model, write_model
 from rwkv_cy.storage.schema import DatasetSpec
 from rwkv_cy.storage.sealed import SealedFile
 from rwkv_cy.storage.sealing import Content, write_sealed
 from rwkv_cy.storage.structure import structure_problems
+from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 from storage.small import BARE_HEADER, HEADER, few_tensors, infos, python, reader, tensors, write_small
 
 

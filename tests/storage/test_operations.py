@@ -16,8 +16,9 @@ import numpy as np
 import pytest
 
 from rwkv_cy.errors import FormatError, StorageError
-from rwkv_cy.parameters import TensorInfo
-from rwkv_cy.storage import open_model, replacement, skeleton, write_model
+from rwkv_cy.files import replacement
+from rwkv_cy.storage import open_model, skeleton, write_model
+from rwkv_cy.tensors.tensor import TensorInfo
 from storage.small import HEADER, Array, few_tensors, infos, python, reader, tensors, write_small
 
 #: Writes a model to sys.argv[1] and stops for ever, after saying so, at the moment sys.argv[2].

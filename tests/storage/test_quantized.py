@@ -15,11 +15,11 @@ import pytest
 from rwkv_cy.dtypes import QUANTIZED_TYPES
 from rwkv_cy.errors import FormatError, KernelError, SpecError
 from rwkv_cy.kernels.matrix import Matrix
-from rwkv_cy.parameters import TensorInfo
 from rwkv_cy.storage import open_model, write_model
 from rwkv_cy.storage.schema import MODEL_KIND, PAGE, DatasetSpec
 from rwkv_cy.storage.sealed import SealedFile
 from rwkv_cy.storage.structure import structure_problems
+from rwkv_cy.tensors.tensor import TensorInfo
 from storage.small import (
     HEADER,
     MATRIX_SHAPES,

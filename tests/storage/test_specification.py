@@ -16,8 +16,8 @@ import pytest
 
 from rwkv_cy.kernels.matrix import unpack
 from rwkv_cy.kernels.packed import pack_matrix
-from rwkv_cy.parameters import TensorInfo
 from rwkv_cy.storage import write_arrays, write_model
+from rwkv_cy.tensors.tensor import TensorInfo
 from storage.small import (
     BARE_HEADER,
     HEADER,

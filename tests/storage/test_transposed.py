@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 
 from rwkv_cy.errors import FormatError, SpecError, UnsupportedError
-from rwkv_cy.parameters import TensorInfo
 from rwkv_cy.storage import open_model, write_model
 from rwkv_cy.storage import seal as seal_module
 from rwkv_cy.storage.schema import MODEL_KIND, PAGE
 from rwkv_cy.storage.sealed import SealedFile
+from rwkv_cy.tensors.tensor import TensorInfo
 from storage.small import HEADER, TRANSPOSED, forge, tensors, transposed_tensors, write_small
 
 NAME = "blocks.2.ffn.value.weight"

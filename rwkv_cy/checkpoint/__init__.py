@@ -1,0 +1,1 @@
+"""An open model of any format: its config, fingerprint and tokenizer."""

@@ -1,0 +1,51 @@
+"""Fingerprint of a model: which parameters a state belongs to, told without reading all of them."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+
+import numpy as np
+
+from rwkv_cy.dtypes import array_dtype
+from rwkv_cy.tensors.orientation import read_canonical
+from rwkv_cy.tensors.tensor import ParameterSource
+
+__all__ = ["fingerprint"]
+
+#: A tensor of no more elements than this is read whole; of a larger one, so many at its start, middle and end.
+_WHOLE = 16384
+_SAMPLE = 2048
+
+
+def fingerprint(source: ParameterSource) -> str:
+    """Return a digest of the model's parameters: hexadecimal, 32 digits.
+
+    It covers every name, shape and storage type, the numbers of small tensors, and samples of the large
+    ones, so that it takes milliseconds for any model. Training moves all weights, so two checkpoints differ
+    in the samples. Files of different formats with the same parameters give the same fingerprint; a model
+    file keeps that of the checkpoint it was converted from, whatever precision it was converted to.
+
+    Parameters
+    ----------
+    source : ParameterSource
+        The model.
+    """
+    digest = hashlib.blake2b(digest_size=16, person=b"rwkv-cy-model")
+    for name in sorted(source.names()):
+        info = source.info(name)
+        digest.update(f"{name}\0{info.shape}\0{info.dtype}\0".encode())
+        for start, count in _samples(math.prod(info.array_shape)):
+            if info.transposed:
+                buffer = read_canonical(source, info, start, count)
+            else:
+                buffer = np.empty(count, dtype=array_dtype(info.dtype))
+                source.read_into(name, buffer, start)
+            digest.update(buffer.tobytes())
+    return digest.hexdigest()
+
+
+def _samples(size: int) -> list[tuple[int, int]]:
+    if size <= _WHOLE:
+        return [(0, size)]
+    return [(start, _SAMPLE) for start in (0, size // 2, size - _SAMPLE)]

@@ -1,0 +1,1 @@
+"""Files as bytes: reading within bounds, identity, atomic replacement, digests, strict JSON."""

@@ -1,0 +1,203 @@
+"""Bytes of a file from a stranger: opened with care, read within bounds, mapped on request."""
+
+from __future__ import annotations
+
+import errno
+import math
+import mmap
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rwkv_cy.errors import FormatError, KernelError, StorageError
+from rwkv_cy.files.identity import FileIdentity
+
+__all__ = ["FileBytes", "is_folder", "os_errors"]
+
+_REMEDIES = {
+    errno.ENOENT: "check the path",
+    errno.ENOTDIR: "check the path",
+    errno.ELOOP: "check where its symbolic links lead",
+    errno.ENAMETOOLONG: "check the path",
+    errno.EACCES: "make it readable for this user",
+    errno.EPERM: "make it readable for this user",
+    errno.EMFILE: "close other files first",
+    errno.ENOMEM: "free memory or read without a memory map",
+    errno.EIO: "check the disk, then copy the file again",
+    errno.ESTALE: "mount the network file system again",
+}
+
+
+@contextmanager
+def os_errors(path: Path, doing: str) -> Iterator[None]:
+    """Turn any OSError of the block into a StorageError that names `path` and what was being done (``"open"``)."""
+    try:
+        yield
+    except StorageError:
+        raise
+    except OSError as error:
+        remedy = _REMEDIES.get(error.errno or 0, "check the file and its disk")
+        raise StorageError(f"{path}: cannot {doing} it: {error.strerror or error}; {remedy}") from error
+
+
+def is_folder(path: Path) -> bool:
+    """Tell whether `path` leads to a folder; StorageError if the operating system does not let us look."""
+    with os_errors(path, "open"):
+        return path.is_dir()
+
+
+def _open_regular(path: Path) -> int:
+    """Open `path` for reading without ever waiting for it, and return the descriptor of a regular file."""
+    try:
+        with os_errors(path, "open"):
+            _require_regular(path, path.stat().st_mode)
+            # O_NONBLOCK: the path may have become a FIFO since, whose opening would wait for a writer.
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    except ValueError as error:
+        raise StorageError(f"{str(path)!r}: expected a path, got a name that no file can have ({error})") from error
+    try:
+        _require_regular(path, os.fstat(descriptor).st_mode)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def _require_regular(path: Path, mode: int) -> None:
+    if stat.S_ISREG(mode):
+        return
+    kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
+    kind = kinds.get(stat.S_IFMT(mode), "a device")
+    raise StorageError(f"{path}: expected a regular file, got {kind}; name the file that holds the model")
+
+
+class FileBytes:
+    """A regular file, opened for reading at any position.
+
+    Parameters
+    ----------
+    path : Path
+        The file.
+
+    Attributes
+    ----------
+    path : Path
+    size : int
+        Bytes in the file when it was opened. Nothing outside of them is ever read.
+    identity : FileIdentity
+        Which file it is, and in which state it was opened.
+
+    Raises
+    ------
+    StorageError
+        If the path leads to no regular file, or the operating system refuses it.
+    FormatError
+        If the file is empty.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._descriptor = _open_regular(path)
+        self._map: mmap.mmap | None = None
+        self.identity = FileIdentity.from_status(path, os.fstat(self._descriptor))
+        self.size = self.identity.size
+        if self.size == 0:
+            self.close()
+            raise FormatError(f"{path}: expected a model, got an empty file; download or copy it again")
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes from `offset`; FormatError if they leave the file."""
+        self._check_span(offset, size)
+        buffer = np.empty(size, np.uint8)
+        self.read_into_at(offset, buffer)
+        return buffer.tobytes()
+
+    def read_into_at(self, offset: int, buffer: npt.NDArray[Any]) -> None:
+        """Fill the whole of `buffer` (C-contiguous, any dtype) from `offset`.
+
+        Raises
+        ------
+        FormatError
+            If that leaves the file.
+        KernelError
+            If the buffer is not contiguous.
+        """
+        if not buffer.flags.c_contiguous:
+            raise KernelError(f"buffer: expected a contiguous array to read into, got strides {buffer.strides}")
+        self._check_span(offset, buffer.nbytes)
+        descriptor = self._open_descriptor()
+        view = buffer.reshape(-1).view(np.uint8)
+        done = 0
+        while done < view.size:
+            with os_errors(self.path, "read"):
+                count = os.preadv(descriptor, [view[done:].data], offset + done)
+            if count == 0:
+                self.check()  # which knows where the file ends now: before this offset, perhaps
+                raise self._truncated(offset + done)
+            done += count
+
+    def view(self, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any] | None:
+        """Return a read-only array of `shape` over the file's memory map.
+
+        None if `offset` is misaligned for `dtype`, or if the file's system cannot map; FormatError if the array
+        leaves the file. The array stays valid after :meth:`close`.
+        """
+        count = math.prod(shape)
+        self._check_span(offset, count * dtype.itemsize)
+        if offset % dtype.alignment:
+            return None
+        if self._map is None:
+            self.check()
+            try:
+                self._map = mmap.mmap(self._open_descriptor(), self.size, access=mmap.ACCESS_READ)
+            except OSError:
+                return None
+        return np.frombuffer(self._map, dtype, count, offset).reshape(shape)
+
+    def check(self) -> None:
+        """Raise FormatError if the file is shorter than when it was opened: its map must no longer be touched."""
+        with os_errors(self.path, "look at"):
+            size = os.fstat(self._open_descriptor()).st_size
+        if size < self.size:
+            raise self._truncated(size)
+
+    def close(self) -> None:
+        """Close the file; arrays from :meth:`view` keep its map alive."""
+        self._map = None
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> FileBytes:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_descriptor", -1) >= 0:
+            self.close()
+
+    def _open_descriptor(self) -> int:
+        if self._descriptor < 0:
+            raise StorageError(f"{self.path}: expected an open file, got a closed one; open it again")
+        return self._descriptor
+
+    def _check_span(self, offset: int, size: int) -> None:
+        if offset < 0 or size < 0 or offset + size > self.size:
+            raise FormatError(
+                f"{self.path}: expected bytes within the {self.size} of the file, got {size} at {offset}; "
+                "the file is cut short or damaged: download or copy it again"
+            )
+
+    def _truncated(self, size: int) -> FormatError:
+        return FormatError(
+            f"{self.path}: expected {self.size} bytes, got {size}: the file was cut while it was open; "
+            "copy it again and open it anew"
+        )

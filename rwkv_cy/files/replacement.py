@@ -1,0 +1,210 @@
+"""A file written beside its target, which takes the target's place whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import secrets
+import stat
+import time
+from pathlib import Path
+from types import TracebackType
+
+from rwkv_cy.errors import StorageError
+from rwkv_cy.files.write_behind import WriteBehind
+
+__all__ = ["Replacement"]
+
+#: A temporary file that nobody has written to for so long belongs to a writer that died.
+_ABANDONED_SECONDS = 24 * 3600
+#: Bytes in one write. From 1 MiB on, Linux backs a write with pages of 2 MiB, and under a hypervisor that takes free
+#: memory back, getting those costs ten times as much as the write.
+_WRITE_BYTES = 256 << 10
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
+
+
+class Replacement:
+    """A context manager: a new file that :meth:`commit` puts in the place of `target`; without it, nothing changes.
+
+    The new file is called ``.NAME.XXXXXXXX.tmp`` and lies in the target's folder. It is removed at the end of the
+    block unless it was committed; only a kill leaves it behind, and a later writer of the same target removes it.
+
+    Parameters
+    ----------
+    target : Path
+        Where the file shall be. A symbolic link is followed.
+    overwrite : bool
+        Whether it may take the place of an older file.
+
+    Raises
+    ------
+    StorageError
+        If the target exists and may not be replaced, is no regular file, or its folder cannot be written to.
+    """
+
+    def __init__(self, target: Path, *, overwrite: bool) -> None:
+        self.name = target
+        self.overwrite = overwrite
+        self.size = 0
+        try:
+            self._check_target()
+            self.target = Path(os.path.realpath(target))
+            self._remove_abandoned()
+            self.path = self._name_beside()
+            self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            self._behind = WriteBehind(self.descriptor)
+        except OSError as error:
+            raise self.error(error, "create") from error
+        except ValueError as error:
+            raise StorageError(
+                f"{str(target)!r}: expected a path, got a name that no file can have ({error})"
+            ) from error
+
+    def error(self, error: OSError, doing: str) -> StorageError:
+        """Return the StorageError for an OSError."""
+        if isinstance(error, StorageError):
+            return error
+        reason = error.strerror or str(error)
+        if error.errno in _NO_SPACE and self.size:
+            return StorageError(
+                f"{self.name}: expected room for {self.size} bytes, got {self._free()} and the error {reason!r}; "
+                "free some space or choose another place"
+            )
+        return StorageError(f"{self.name}: cannot {doing} it: {reason}; check the folder {self.name.parent}")
+
+    def reserve(self, size: int) -> None:
+        """Make the file `size` zeros long, with room on the disk for all of them.
+
+        Raises
+        ------
+        StorageError
+            If there is no such room.
+        """
+        self.size = size
+        try:
+            os.ftruncate(self.descriptor, 0)
+            try:
+                os.posix_fallocate(self.descriptor, 0, size)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENODEV, errno.ENOSYS):
+                    raise
+                if self._free() < size:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+                os.ftruncate(self.descriptor, size)
+        except OSError as error:
+            raise self.error(error, "reserve room for") from error
+
+    def write_at(self, offset: int, data: bytes | memoryview) -> None:
+        """Write all of `data` at `offset`; StorageError if the operating system refuses."""
+        view = memoryview(data).cast("B")
+        while view:
+            try:
+                written = os.pwrite(self.descriptor, view[:_WRITE_BYTES], offset)
+            except OSError as error:
+                raise self.error(error, "write") from error
+            self._behind.wrote(written)
+            offset += written
+            view = view[written:]
+
+    def commit(self) -> None:
+        """Put the file in the target's place, after it has reached the disk.
+
+        Raises
+        ------
+        StorageError
+            If the target exists by now and may not be replaced, or the file cannot be written out; and if the folder
+            cannot, when the file is in its place already.
+        """
+        try:
+            os.fsync(self.descriptor)
+            if self.overwrite:
+                self.path.replace(self.target)
+            else:
+                self._put_where_nothing_is()
+        except OSError as error:
+            raise self.error(error, "finish writing") from error
+        try:
+            self._sync_folder()
+        except OSError as error:
+            raise StorageError(
+                f"{self.name}: written whole, but its folder {self.target.parent} could not be written out: "
+                f"{error.strerror}; the file may be missing after a loss of power"
+            ) from error
+
+    def __enter__(self) -> Replacement:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        os.close(self.descriptor)
+        # What cannot be removed now is removed by a later writer; the error that led here matters more.
+        with contextlib.suppress(OSError):
+            self.path.unlink()
+
+    def _check_target(self) -> None:
+        try:
+            mode = self.name.stat().st_mode
+        except FileNotFoundError:
+            if self.name.is_symlink() and not self.overwrite:
+                raise self._exists() from None
+            return
+        if not stat.S_ISREG(mode):
+            kind = "a directory" if stat.S_ISDIR(mode) else "a special file"
+            raise StorageError(f"{self.name}: expected a regular file to replace, got {kind}; choose another name")
+        if not self.overwrite:
+            raise self._exists()
+
+    def _exists(self) -> StorageError:
+        return StorageError(
+            f"{self.name}: expected no file of this name, got one; "
+            "choose another name, or replace it with overwrite=True (on the command line --force)"
+        )
+
+    def _put_where_nothing_is(self) -> None:
+        """Link the file to its name, which fails if the name is taken, whoever took it and whenever."""
+        try:
+            os.link(self.path, self.target)
+        except FileExistsError:
+            raise self._exists() from None
+        except OSError as error:
+            if error.errno not in _NO_HARD_LINKS:
+                raise
+            # A file system without hard links: between these two lines another writer can still slip in.
+            if os.path.lexists(self.target):
+                raise self._exists() from None
+            self.path.replace(self.target)
+
+    def _sync_folder(self) -> None:
+        folder = os.open(self.target.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        except OSError as error:
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot, and need not
+                raise
+        finally:
+            os.close(folder)
+
+    def _free(self) -> int:
+        status = os.statvfs(self.target.parent)
+        return status.f_bavail * status.f_frsize
+
+    def _stem(self) -> str:
+        """Return the target's name, short enough for the rest of the temporary name to fit into 255 bytes."""
+        return os.fsencode(self.target.name)[:200].decode("utf-8", "ignore")
+
+    def _name_beside(self) -> Path:
+        return self.target.with_name(f".{self._stem()}.{secrets.token_hex(4)}.tmp")
+
+    def _remove_abandoned(self) -> None:
+        pattern = re.compile(rf"\.{re.escape(self._stem())}\.[0-9a-f]{{8}}\.tmp")
+        oldest = time.time() - _ABANDONED_SECONDS
+        with os.scandir(self.target.parent) as entries:
+            for entry in entries:
+                # A courtesy: a file that is gone by now, or belongs to somebody else, is left to others.
+                with contextlib.suppress(OSError):
+                    if pattern.fullmatch(entry.name) and entry.stat(follow_symlinks=False).st_mtime < oldest:
+                        Path(entry.path).unlink()

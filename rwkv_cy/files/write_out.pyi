@@ -1,0 +1,3 @@
+"""Types of the compiled module rwkv_cy.files.write_out."""
+
+def begin_write_out(descriptor: int) -> None: ...

@@ -1,0 +1,1 @@
+"""Models: state, layers, the encoder, the language model, and loading."""

@@ -1,0 +1,302 @@
+"""Model: the stack of layers, vectors in and vectors out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rwkv_cy.architectures import ARCHITECTURES, Architecture
+from rwkv_cy.config import Config
+from rwkv_cy.dtypes import check_activations
+from rwkv_cy.errors import ConfigError, StateError
+from rwkv_cy.kernels.matrix import Workspace
+from rwkv_cy.model.layer import Layer, activations
+from rwkv_cy.model.state import State
+from rwkv_cy.runtime import resolve_num_threads
+from rwkv_cy.tensors.tensor import Parameter
+
+__all__ = ["CHUNK_TOKENS", "Model", "architecture_of"]
+
+#: Tokens that go through the layers together: enough to use each weight often, few enough that
+#: memory stays bounded.
+CHUNK_TOKENS = 512
+
+
+def architecture_of(config: Config) -> Architecture:
+    """Return the table row of the config's architecture.
+
+    Raises
+    ------
+    ConfigError
+        If there is none of that name.
+    """
+    try:
+        return ARCHITECTURES[config.architecture]
+    except KeyError:
+        known = ", ".join(ARCHITECTURES)
+        raise ConfigError(f"Config.architecture: expected one of {known}, got {config.architecture!r}") from None
+
+
+class Model:
+    """The encoder: `num_layers` layers over vectors of width `d_model`, without vocabulary.
+
+    Parameters
+    ----------
+    config : Config
+        Dimensions and arithmetic.
+    parameters : mapping of str to Parameter or numpy.ndarray
+        By canonical name, ``"blocks.0.att.key.weight"``; those of other parts of a model are ignored.
+        The arrays are used as they are where their type and layout allow it, and must not change later.
+    fingerprint : str, default ""
+        Goes into every state, so that states of other models are refused.
+    divide_weights : bool, default False
+        With `config.rescale_layer` n > 0, also divide the output and value matrices of layer i by
+        2^(i // n), as the halved residual stream needs. False, as in the seed, leaves that to whoever
+        made the parameters.
+    activations : {"f32", "bf16"}, default "f32"
+        What matrices in bf16 are multiplied with, as for :func:`rwkv_cy.load`.
+
+    Raises
+    ------
+    ConfigError
+        If `activations` is another.
+    SpecError
+        If parameters are missing or of the wrong shape.
+
+    Notes
+    -----
+    A port of nlpodyssey/rwkv (Go), `rwkv.go`, whose names it keeps. One model may be used by several
+    threads at once, each with a state of its own.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        parameters: Mapping[str, Parameter | npt.NDArray[Any]],
+        fingerprint: str = "",
+        *,
+        divide_weights: bool = False,
+        activations: str = "f32",
+    ) -> None:
+        architecture = architecture_of(config)
+        check_activations(activations)
+        self.config = config
+        self.fingerprint = fingerprint
+        self.layers = tuple(
+            Layer(config, i, own, divide_weights=divide_weights, activations=activations)
+            for i, own in enumerate(_by_layer(parameters, config.num_layers))
+        )
+        self.kernel = architecture.stack_kernel([layer.kernel for layer in self.layers])
+        self._state_fields = architecture.state_fields(config)
+        self._workspaces: list[Workspace] = []
+
+    @classmethod
+    def new(cls, config: Config, rng: np.random.Generator | int) -> Model:
+        """Return a model with initial values, as the RWKV authors initialise before training.
+
+        Parameters
+        ----------
+        config : Config
+            Dimensions; `vocab_size` is not looked at.
+        rng : numpy.random.Generator or int
+            Source of randomness, or a seed for one.
+        """
+        generator = np.random.default_rng(rng)
+        architecture = architecture_of(config)
+        dtype = np.float64 if config.dtype == "f64" else np.float32
+        return cls(
+            config,
+            {
+                f"blocks.{i}.{spec.name}": spec.initialise(generator).astype(dtype)
+                for i in range(config.num_layers)
+                for spec in architecture.layer_parameters(config, i)
+            },
+        )
+
+    def __repr__(self) -> str:
+        return f"Model({self.config})"
+
+    def initial_state(self) -> State:
+        """Return the state before the first vector."""
+        config = self.config
+        return State.initial(config.architecture, self._state_fields, config.num_layers, config.dtype, self.fingerprint)
+
+    def forward_single(
+        self, x: npt.ArrayLike, state: State | None = None, *, in_place: bool = False, num_threads: int | None = None
+    ) -> tuple[npt.NDArray[Any], State]:
+        """Run one vector through all layers.
+
+        Parameters
+        ----------
+        x : array_like
+            Shape (d_model,).
+        state : State, optional
+            What earlier calls gave; None at the beginning.
+        in_place : bool, default False
+            False leaves `state` as it is and returns a new one; True moves `state` on and returns it.
+        num_threads : int, optional
+            Threads to use; the result is the same for every number.
+
+        Returns
+        -------
+        y : numpy.ndarray
+            Shape (d_model,), float32 or float64 as the model.
+        state : State
+            After this vector.
+
+        Raises
+        ------
+        ConfigError
+            If `x` has another shape.
+        StateError
+            If `state` belongs to another model.
+        """
+        row = activations(x, self.config, 1, "forward_single")
+        ys, state = self.forward_sequence(row[np.newaxis], state, in_place=in_place, num_threads=num_threads)
+        return ys[0], state
+
+    def forward_sequence(
+        self, xs: npt.ArrayLike, state: State | None = None, *, in_place: bool = False, num_threads: int | None = None
+    ) -> tuple[npt.NDArray[Any], State]:
+        """Run a sequence of vectors through all layers: the same, to the last bit, as one by one.
+
+        Parameters
+        ----------
+        xs : array_like
+            Shape (time, d_model); time may be 0.
+        state, in_place, num_threads
+            As for :meth:`forward_single`. If the call does not come to its end, `state` is as it was.
+
+        Returns
+        -------
+        ys : numpy.ndarray
+            Shape (time, d_model).
+        state : State
+            After the last vector.
+
+        Raises
+        ------
+        ConfigError
+            If `xs` has another shape.
+        StateError
+            If `state` belongs to another model.
+        """
+        ys = activations(xs, self.config, 2, "forward_sequence")
+        if np.may_share_memory(ys, xs):
+            ys = ys.copy()
+        data = self.begin(state)
+        for start in range(0, len(ys), CHUNK_TOKENS):
+            chunk = ys[start : start + CHUNK_TOKENS]
+            self.run(chunk, data[:, np.newaxis], [0, len(chunk)], resolve_num_threads(num_threads))
+        return ys, self.finish(data, state, in_place=in_place)
+
+    def begin(self, state: State | None) -> npt.NDArray[Any]:
+        """Return a copy of the state's numbers to work on; None gives those of the initial state.
+
+        Raises
+        ------
+        StateError
+            If `state` belongs to another model.
+        """
+        numbers = self.numbers(state)
+        return numbers if state is None else numbers.copy()
+
+    def numbers(self, state: State | None) -> npt.NDArray[Any]:
+        """Return the state's own numbers, not to be changed; None gives those of the initial state.
+
+        Raises
+        ------
+        StateError
+            If `state` belongs to another model.
+        """
+        if state is None:
+            return self.initial_state().data
+        self._check_state(state)
+        return state.data
+
+    def run(
+        self,
+        xs: npt.NDArray[Any],
+        data: npt.NDArray[Any],
+        starts: Sequence[int],
+        num_threads: int,
+        *,
+        last_only: bool = False,
+    ) -> None:
+        """Run the tokens of one sequence or several through all layers, in place.
+
+        Parameters
+        ----------
+        xs : numpy.ndarray
+            Shape (tokens, d_model): the sequences one after the other; replaced by what comes out.
+        data : numpy.ndarray
+            Shape (num_layers, sequences, numbers of a layer's state); moved on in place.
+        starts : sequence of int
+            Where each sequence begins in `xs`, and at last the number of tokens; none is empty.
+        num_threads : int
+            Threads to use.
+        last_only : bool, default False
+            Only the last row of each sequence is wanted; the others are then not what comes out.
+        """
+        bounds = np.array(starts, np.intp)
+        workspace = self.take_workspace()
+        try:
+            self.kernel.forward(xs, data, bounds, workspace, num_threads, last_only)
+        finally:
+            self.return_workspace(workspace)
+
+    def finish(self, data: npt.NDArray[Any], state: State | None, *, in_place: bool) -> State:
+        """Return `data` as a state: a new one, or `state` itself with `data` written into it."""
+        if in_place and state is not None:
+            state.data[...] = data
+            return state
+        return State(self.config.architecture, self._state_fields, data, self.fingerprint)
+
+    def take_workspace(self) -> Workspace:
+        """Return scratch memory that no other call has, to be returned when it has served."""
+        # A list's pop is atomic, so each thread gets a workspace of its own.
+        try:
+            return self._workspaces.pop()
+        except IndexError:
+            return Workspace()
+
+    def return_workspace(self, workspace: Workspace) -> None:
+        """Take back what :meth:`take_workspace` gave, for later calls."""
+        self._workspaces.append(workspace)
+
+    def _check_state(self, state: State) -> None:
+        if not isinstance(state, State):
+            raise StateError(f"state: expected a State or None, got {type(state).__name__}")
+        config = self.config
+        wanted = np.dtype(np.float64 if config.dtype == "f64" else np.float32)
+        if (
+            state.architecture != config.architecture
+            or state.fields != self._state_fields
+            or state.num_layers != config.num_layers
+            or state.data.dtype != wanted
+        ):
+            raise StateError(
+                f"state: expected one of a {config.architecture} model with {config.num_layers} layers of width "
+                f"{config.d_model} in {wanted}, got {state!r}; start from None"
+            )
+        if state.fingerprint and self.fingerprint and state.fingerprint != self.fingerprint:
+            raise StateError(
+                f"state: expected one of this model (fingerprint {self.fingerprint[:12]}), got one of another model "
+                f"({state.fingerprint[:12]}); start from None, or load the model that made it"
+            )
+
+
+def _by_layer(
+    parameters: Mapping[str, Parameter | npt.NDArray[Any]], num_layers: int
+) -> list[dict[str, Parameter | npt.NDArray[Any]]]:
+    """Sort the parameters by layer, names without the ``blocks.i.`` in front."""
+    layers: list[dict[str, Parameter | npt.NDArray[Any]]] = [{} for _ in range(num_layers)]
+    for name, value in parameters.items():
+        block, _, rest = name.partition(".")
+        index, _, short = rest.partition(".")
+        if block == "blocks" and index.isdecimal() and int(index) < num_layers:
+            layers[int(index)][short] = value
+    return layers

@@ -1,0 +1,442 @@
+"""LanguageModel: embedding, encoder, ln_out and head; tokens in and logits out."""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import accumulate, repeat
+from operator import setitem
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from rwkv_cy.architectures import check_parameters
+from rwkv_cy.checkpoint.sources import check_layouts
+from rwkv_cy.config import Config
+from rwkv_cy.dtypes import check_activations
+from rwkv_cy.errors import ConfigError, NumericalError, StateError, TokenError
+from rwkv_cy.kernels.dispatch import wake
+from rwkv_cy.kernels.embedding import Embedding
+from rwkv_cy.kernels.head import Head
+from rwkv_cy.model.encoder import CHUNK_TOKENS, Model, architecture_of
+from rwkv_cy.model.loading import Loaded, load_parameters
+from rwkv_cy.model.state import State
+from rwkv_cy.runtime import MemoryKind, resolve_num_threads
+from rwkv_cy.tensors.tensor import Parameter, as_parameter
+from rwkv_cy.text import Generation, SamplingOptions, Tokenizer, generate
+from rwkv_cy.text.tokens import check_token_array
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from rwkv_cy.text.options import SamplingKeywords
+
+__all__ = ["LanguageModel", "load"]
+
+_T = TypeVar("_T")
+
+
+class LanguageModel:
+    """A language model: logits of the next token from the tokens so far, held in a state.
+
+    Made by :func:`load`, or by :meth:`new`.
+
+    Parameters
+    ----------
+    config : Config
+        With a `vocab_size`.
+    parameters : mapping of str to Parameter or numpy.ndarray
+        Every parameter of the architecture, by canonical name. The arrays are used as they are where their
+        type and layout allow it, and must not change later.
+    tokenizer : Tokenizer, optional
+        For text.
+    fingerprint : str, optional
+        Of the parameters; computed where it is not given.
+    activations : {"f32", "bf16"}, default "f32"
+        What matrices in bf16 are multiplied with, as for :func:`load`.
+
+    Raises
+    ------
+    ConfigError
+        If the config has no vocabulary, or `activations` is another.
+    SpecError
+        If parameters are missing, unexpected or of the wrong shape: all are named at once; or if others than
+        matrices are quantized, packed, or lie transposed.
+
+    Notes
+    -----
+    One model may be used by several threads at once, each with a state of its own.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        parameters: Mapping[str, Parameter | npt.NDArray[Any]],
+        tokenizer: Tokenizer | None = None,
+        fingerprint: str | None = None,
+        *,
+        activations: str = "f32",
+    ) -> None:
+        if config.vocab_size < 1:
+            raise ConfigError("LanguageModel: expected a Config with a vocab_size, got 0; give the number of tokens")
+        architecture_of(config)
+        own = {name: as_parameter(value) for name, value in parameters.items()}
+        check_parameters(config, {name: value.shape for name, value in own.items()}, "LanguageModel")
+        check_layouts(config, own, "LanguageModel")
+        self._setup(Loaded.of_arrays(config, own, tokenizer, fingerprint), activations)
+
+    @classmethod
+    def _of(cls, loaded: Loaded, activations: str) -> LanguageModel:
+        model = cls.__new__(cls)
+        model._setup(loaded, activations)
+        return model
+
+    def _setup(self, loaded: Loaded, activations: str) -> None:
+        config = loaded.config
+        self.config = config
+        self._loaded = loaded
+        self.encoder = Model(
+            config, loaded.parameters, loaded.fingerprint, divide_weights=True, activations=activations
+        )
+        self._embedding = Embedding(loaded.parameters["emb.weight"], config.dtype)
+        self._head = Head(loaded.parameters, config.dtype, config.layer_norm_eps, activations)
+
+    @classmethod
+    def new(cls, config: Config, rng: np.random.Generator | int, tokenizer: Tokenizer | None = None) -> LanguageModel:
+        """Return a model with initial values, as the RWKV authors initialise before training.
+
+        Parameters
+        ----------
+        config : Config
+            With a `vocab_size`.
+        rng : numpy.random.Generator or int
+            Source of randomness, or a seed for one.
+        tokenizer : Tokenizer, optional
+            For text.
+        """
+        generator = np.random.default_rng(rng)
+        dtype = np.float64 if config.dtype == "f64" else np.float32
+        specs = architecture_of(config).parameters(config)
+        return cls(config, {spec.name: spec.initialise(generator).astype(dtype) for spec in specs}, tokenizer)
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of tokens in the vocabulary."""
+        return self.config.vocab_size
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of the parameters; states carry it."""
+        return self._loaded.fingerprint
+
+    @property
+    def tokenizer(self) -> Tokenizer | None:
+        """The tokenizer; None where the file has none and none was given."""
+        return self._loaded.tokenizer
+
+    @property
+    def parameters(self) -> Mapping[str, Parameter]:
+        """Every parameter by canonical name; read-only where it lies in a mapped file."""
+        return self._loaded.parameters
+
+    def __repr__(self) -> str:
+        return f"LanguageModel({self.config})"
+
+    def initial_state(self) -> State:
+        """Return the state before the first token."""
+        return self.encoder.initial_state()
+
+    def forward(
+        self,
+        tokens: int | Sequence[int] | npt.NDArray[np.integer[Any]],
+        state: State | None = None,
+        *,
+        logits: Literal["last", "all"] = "last",
+        in_place: bool = False,
+        num_threads: int | None = None,
+    ) -> tuple[npt.NDArray[Any], State]:
+        """Feed one token or many, and return the logits of what comes next.
+
+        Parameters
+        ----------
+        tokens : int or sequence of int
+            One token, or at least one in a sequence. All at once or one by one gives the same bits.
+        state : State, optional
+            What earlier calls gave; None at the beginning.
+        logits : {"last", "all"}, default "last"
+            Whether to return the logits after the last token, or after every one.
+        in_place : bool, default False
+            False leaves `state` as it is and returns a new one; True moves `state` on and returns it. If the
+            call does not come to its end, `state` is as it was.
+        num_threads : int, optional
+            Threads to use; the result is the same for every number.
+
+        Returns
+        -------
+        logits : numpy.ndarray
+            Shape (vocab_size,), or (len(tokens), vocab_size) for ``"all"``; float32, float64 in an f64 model.
+        state : State
+            After the last token.
+
+        Raises
+        ------
+        TokenError
+            If there is no token, or one is outside the vocabulary.
+        StateError
+            If `state` belongs to another model.
+        NumericalError
+            If the logits are not finite; the message says where that began.
+        FormatError
+            If the model file has been cut short since it was loaded.
+        ConfigError
+            If `logits` or `num_threads` is none of these.
+        """
+        if logits not in ("last", "all"):
+            raise ConfigError(f"forward: expected logits 'last' or 'all', got {logits!r}")
+        ids = check_token_array(tokens, self.vocab_size)
+        threads = resolve_num_threads(num_threads)
+        wake(threads)
+        self._loaded.check()
+        data = self.encoder.begin(state)
+        every = logits == "all"
+        result = np.empty((len(ids) if every else 1, self.vocab_size), data.dtype)
+        finite = True
+        for start in range(0, len(ids), CHUNK_TOKENS):
+            xs = self._embedding.rows(ids[start : start + CHUNK_TOKENS])
+            self.encoder.run(xs, data[:, np.newaxis], [0, len(xs)], threads, last_only=not every)
+            if every:
+                finite &= self._logits(xs, result[start : start + len(xs)], threads)
+        if not every:
+            finite = self._logits(xs[-1:], result, threads)
+        if not finite:
+            raise NumericalError(self._where_it_began(ids, state, threads))
+        return (result if every else result[0]), self.encoder.finish(data, state, in_place=in_place)
+
+    def forward_batch(
+        self,
+        sequences: Sequence[int | Sequence[int] | npt.NDArray[np.integer[Any]]],
+        states: Sequence[State | None] | None = None,
+        *,
+        in_place: bool = False,
+        num_threads: int | None = None,
+    ) -> tuple[npt.NDArray[Any], list[State]]:
+        """Feed several sequences at once, each with a state of its own; every weight is read once for all of them.
+
+        Parameters
+        ----------
+        sequences : sequence of (int or sequence of int)
+            The tokens of each sequence, at least one; lengths may differ.
+        states : sequence of State or None, optional
+            One for each sequence; None at the beginning.
+        in_place : bool, default False
+            False leaves the states as they are and returns new ones; True moves them on. If the call does not come
+            to its end, they are as they were.
+        num_threads : int, optional
+            Threads to use; the result is the same for every number.
+
+        Returns
+        -------
+        logits : numpy.ndarray
+            Shape (sequences, vocab_size): after the last token of each, the same to the last bit as from
+            :meth:`forward` alone.
+        states : list of State
+            After the last token of each.
+
+        Raises
+        ------
+        ConfigError
+            If there are not as many states as sequences, one state stands for two of them in place, or `num_threads`
+            is out of its range.
+        TokenError, StateError, NumericalError, FormatError
+            As for :meth:`forward`; the message says which sequence.
+        """
+        given = [None] * len(sequences) if states is None else list(states)
+        if len(given) != len(sequences):
+            raise ConfigError(f"forward_batch: expected {len(sequences)} states, one a sequence, got {len(given)}")
+        present = [id(state) for state in given if state is not None]
+        if in_place and len(set(present)) != len(present):
+            raise ConfigError("forward_batch: expected a state of its own for each sequence in place, got one twice")
+        checked = partial(check_token_array, vocab_size=self.vocab_size)
+        ids = [self._named(i, checked, tokens) for i, tokens in enumerate(sequences)]
+        threads = resolve_num_threads(num_threads)
+        wake(threads)
+        self._loaded.check()
+        dtype = np.float64 if self.config.dtype == "f64" else np.float32
+        if not ids:
+            return np.empty((0, self.vocab_size), dtype=dtype), []
+        # The longest first: those that still have tokens stand at the front, whatever the lengths.
+        order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
+        numbers = [self._named(i, self.encoder.numbers, given[i]) for i in order]
+        data = np.stack(numbers, axis=1)
+        last = np.empty((len(ids), self.config.d_model), dtype=dtype)
+        done = 0
+        while active := [i for i in order if len(ids[i]) > done]:
+            share = max(1, CHUNK_TOKENS // len(active))
+            parts = [ids[i][done : done + share] for i in active]
+            starts = [0, *accumulate(len(part) for part in parts)]
+            xs = self._embedding.rows(np.concatenate(parts))
+            self.encoder.run(xs, data[:, : len(active)], starts, threads, last_only=True)
+            for i, end in zip(active, starts[1:], strict=True):
+                last[i] = xs[end - 1]
+            done += share
+        result = np.empty((len(ids), self.vocab_size), dtype)
+        if not self._logits(last, result, threads):
+            i = int(np.isfinite(result).all(axis=1).argmin())
+            raise NumericalError(f"sequence {i}: {self._where_it_began(ids[i], given[i], threads)}")
+        after = {i: np.ascontiguousarray(data[:, place]) for place, i in enumerate(order)}
+        moved = [state if in_place else None for state in given]
+        finished = [
+            self.encoder.finish(after[i], None, in_place=False) if state is None else state
+            for i, state in enumerate(moved)
+        ]
+        _write_all([(state.data, after[i]) for i, state in enumerate(moved) if state is not None])
+        return result, finished
+
+    @staticmethod
+    def _named(sequence: int, function: Callable[[Any], _T], argument: Any) -> _T:
+        """Call `function`, and name the sequence in what it refuses."""
+        try:
+            return function(argument)
+        except (TokenError, StateError) as error:
+            raise type(error)(f"sequence {sequence}: {error}") from None
+
+    def generate(
+        self,
+        prompt: str | bytes | Iterable[int] = "",
+        *,
+        state: State | None = None,
+        logits: npt.NDArray[np.float32] | None = None,
+        max_tokens: int | None = 256,
+        options: SamplingOptions | None = None,
+        seed: np.random.Generator | int | None = None,
+        stop: str | Iterable[str] = (),
+        stop_tokens: Iterable[int] | None = None,
+        tokenizer: Tokenizer | None = None,
+        **sampling: Unpack[SamplingKeywords],
+    ) -> Generation[State]:
+        """Continue `prompt`, yielding pieces of text as they come.
+
+        Parameters
+        ----------
+        prompt, state, logits, max_tokens, options, seed, stop, stop_tokens, tokenizer
+            As for :func:`rwkv_cy.text.generate`.
+        **sampling
+            ``temperature``, ``top_p`` and every other field of :class:`rwkv_cy.text.SamplingOptions`.
+
+        Returns
+        -------
+        Generation
+            An iterator over pieces of text, with `tokens`, `state` and `finish_reason`.
+
+        Raises
+        ------
+        GenerationError, TokenizerError, TokenError
+            At once, if an argument is out of its range, there is no tokenizer, or the prompt is empty and nothing
+            can follow it.
+        NumericalError
+            While iterating, if the logits are not finite.
+        """
+        return generate(
+            self,
+            prompt,
+            state=state,
+            logits=logits,
+            max_tokens=max_tokens,
+            options=options,
+            seed=seed,
+            stop=stop,
+            stop_tokens=stop_tokens,
+            tokenizer=tokenizer,
+            **sampling,
+        )
+
+    def _logits(self, xs: npt.NDArray[Any], result: npt.NDArray[Any], num_threads: int) -> bool:
+        """Compute the logits after each token into `result`; return whether all are finite."""
+        workspace = self.encoder.take_workspace()
+        try:
+            return self._head.logits(xs, result, workspace, num_threads)
+        finally:
+            self.encoder.return_workspace(workspace)
+
+    def _where_it_began(self, ids: npt.NDArray[np.int64], state: State | None, num_threads: int) -> str:
+        """Run the tokens again one by one, looking at every layer, and say where a number first was not finite."""
+        data = self.encoder.begin(state)
+        if not np.isfinite(data).all():
+            return "the state given holds numbers that are not finite; start from another state"
+        for position, token in enumerate(ids):
+            x = self._embedding.rows(ids[position : position + 1])
+            if not np.isfinite(x).all():
+                return f"token {token} at {position}: its row of emb.weight is not finite; the model file is damaged"
+            for layer, row in zip(self.encoder.layers, data, strict=True):
+                x = layer.forward(x, row, num_threads=num_threads)
+                if not np.isfinite(x).all():
+                    return (
+                        f"token {token} at {position}: expected finite numbers, layer {layer.index} gave NaN or "
+                        "infinity; verify the model file"
+                    )
+        return "expected finite logits, ln_out or head gave NaN or infinity; verify the model file"
+
+
+def _write_all(pairs: Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> None:
+    """Copy the second array of each pair into the first: all of them or, where a signal comes, none."""
+    targets, sources = [target for target, _ in pairs], [source for _, source in pairs]
+    # Python looks for signals between its own instructions, of which there is none within this one.
+    write: Callable[[Any, Any, Any], None] = setitem
+    deque(map(write, targets, repeat(...), sources), maxlen=0)
+
+
+def load(
+    path: str | os.PathLike[str],
+    *,
+    dtype: str | None = None,
+    memory: MemoryKind = "map",
+    tokenizer: str | os.PathLike[str] | Tokenizer | None = None,
+    rescale_layer: int | None = None,
+    activations: str = "f32",
+) -> LanguageModel:
+    """Load a model: one of our files, or a foreign checkpoint directly.
+
+    Parameters
+    ----------
+    path : path-like
+        A model file, a checkpoint (.pth, .safetensors, rwkv.cpp .bin), or a Hugging Face folder; recognised by
+        content.
+    dtype : {"f32", "f16", "bf16", "f64", "bf12", "q8", "q6", "q4"}, optional
+        Convert the matrices to this type in memory. None uses them as they are stored. ``"f64"`` computes in
+        float64 throughout; ``"bf12"`` gives what ``"bf16"`` does, to the last bit, in less memory.
+    memory : {"map", "resident"}, default "map"
+        ``"map"`` uses the matrices where they lie in the file: loading takes milliseconds, and processes share
+        the pages. What is converted, and all on a file system that cannot map, is read into memory.
+        ``"resident"`` reads everything into memory of the process, by several threads and in pages of 2 MiB where
+        the system has them. The file may then be cut, removed or unplugged; under a map it must stay whole.
+    tokenizer : str, path-like or Tokenizer, optional
+        Instead of the file's own: ``"bytes"``, ``"world"``, or a vocabulary file.
+    rescale_layer : int, optional
+        Halve the residual stream after every so many layers. Not needed in float32; None does as the file says.
+    activations : {"f32", "bf16"}, default "f32"
+        ``"bf16"`` rounds activations to bf16, nearest even, before they are multiplied with a matrix in bf16: CPUs
+        with AVX512-BF16 then run prompts about 1.7 times as fast, others as before. Matrices in other types, sums,
+        state and everything else stay as they are.
+
+    Returns
+    -------
+    LanguageModel
+
+    Raises
+    ------
+    StorageError
+        If the operating system refuses the file.
+    FormatError
+        If it is damaged or of no supported format; UnsupportedError and SpecError say more.
+    NotEnoughMemoryError
+        If the numbers have to be read into memory and there is too little of it.
+    ConfigError
+        If `dtype`, `memory` or `activations` is none of these, or `dtype` would quantize what is quantized already.
+    """
+    check_activations(activations)  # before anything is read
+    return LanguageModel._of(
+        load_parameters(path, dtype=dtype, memory=memory, tokenizer=tokenizer, rescale_layer=rescale_layer), activations
+    )

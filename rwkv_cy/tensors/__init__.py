@@ -1,0 +1,1 @@
+"""Named tensors, wherever they are stored: storage types, reading, conversion, statistics."""

@@ -1,0 +1,188 @@
+"""Parameters by name: what a model needs, what a file offers, and the interface between the two."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from rwkv_cy.dtypes import PACKED, QUANTIZED_TYPES, STORAGE_TYPES, array_dtype
+from rwkv_cy.errors import KernelError, SpecError
+from rwkv_cy.files.identity import FileIdentity
+
+__all__ = ["Parameter", "ParameterSource", "TensorInfo", "as_parameter", "check_buffer"]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A tensor in memory: its numbers, and the storage type that they are of.
+
+    Attributes
+    ----------
+    array : numpy.ndarray
+        The numbers, in canonical shape; bfloat16 as uint16, quantized matrices as packed blocks of uint8, bf12 as
+        the bytes of the packed matrix.
+    dtype : str
+        Storage type, ``"bf16"``.
+    packed_from : tuple of int, optional
+        Canonical shape of a quantized or packed matrix; None for all others.
+    transposed : bool, default False
+        The array is (in, out) instead: a matrix whose inputs are often zero is multiplied faster so.
+    """
+
+    array: npt.NDArray[Any]
+    dtype: str
+    packed_from: tuple[int, ...] | None = None
+    transposed: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Canonical shape."""
+        return self.packed_from or (self.array.shape[::-1] if self.transposed else self.array.shape)
+
+
+def as_parameter(value: Parameter | npt.NDArray[Any]) -> Parameter:
+    """Return a plain float64, float32 or float16 array as a Parameter; contiguous and aligned in both cases.
+
+    Raises
+    ------
+    SpecError
+        If the array is of another type.
+    """
+    if isinstance(value, Parameter):
+        return replace(value, array=np.require(value.array, requirements=["C", "A"]))
+    for name, storage in STORAGE_TYPES.items():
+        if value.dtype == storage.array_dtype and storage.array_dtype.kind == "f":
+            return as_parameter(Parameter(value, name))
+    raise SpecError(f"parameter: expected an array of float64, float32 or float16, got {value.dtype}")
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What a file says of one tensor, without its numbers.
+
+    Attributes
+    ----------
+    name : str
+        Canonical name, as in the original checkpoints (``"blocks.0.att.key.weight"``).
+    shape : tuple of int
+        Canonical shape: as in the original checkpoints, matrices (out, in).
+    dtype : str
+        Storage type that :meth:`ParameterSource.read_into` delivers (``"bf16"``).
+    source_name : str
+        The name that the file itself uses.
+    source_dtype : str
+        The type that the file itself uses (``"q5_1"``); equals `dtype` where nothing is decoded.
+    source_nbytes : int
+        Bytes that the tensor takes in the file.
+    transposed : bool, default False
+        The matrix lies as (in, out): `array_shape` is `shape` turned round, and elements come in that order.
+    packed_nbytes : int, default 0
+        Of a bf12 matrix, its bytes: they depend on the numbers. Without a meaning for all others.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    source_name: str
+    source_dtype: str
+    source_nbytes: int
+    transposed: bool = False
+    packed_nbytes: int = 0
+
+    @property
+    def size(self) -> int:
+        """Number of parameters."""
+        return math.prod(self.shape)
+
+    def rounds_twice(self, dtype: str) -> bool:
+        """Tell whether numbers that were quantized once would be rounded to other steps, as `dtype`."""
+        once = self.source_dtype != self.dtype or self.dtype in QUANTIZED_TYPES
+        return once and dtype in QUANTIZED_TYPES and dtype != self.dtype
+
+    @property
+    def array_shape(self) -> tuple[int, ...]:
+        """Shape of the array that holds the tensor: `shape`, turned round if it lies transposed, or packed blocks."""
+        if self.dtype == PACKED:
+            return (self.packed_nbytes,)
+        quantized = QUANTIZED_TYPES.get(self.dtype)
+        if quantized is not None:
+            return quantized.packed_shape(self.shape)
+        return self.shape[::-1] if self.transposed else self.shape
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of that array."""
+        return math.prod(self.array_shape) * array_dtype(self.dtype).itemsize
+
+
+@runtime_checkable
+class ParameterSource(Protocol):
+    """An open model file of any format; a context manager that closes the file at its end."""
+
+    path: Path
+    #: Name of the format: "hdf5", "pth", "pth-legacy", "safetensors", "huggingface", "rwkvcpp"; "memory" of no file.
+    format: str
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """What else the file says, for display and for the tokenizer: plain str to str."""
+        ...
+
+    @property
+    def files(self) -> tuple[FileIdentity, ...]:
+        """The files that hold the weights, as they were opened; several, in the order of their names, for shards."""
+        ...
+
+    def names(self) -> tuple[str, ...]:
+        """Canonical names, in the file's order."""
+        ...
+
+    def info(self, name: str) -> TensorInfo:
+        """Describe the tensor `name`; KeyError if there is none."""
+        ...
+
+    def read_into(self, name: str, buffer: npt.NDArray[Any], start: int = 0) -> None:
+        """Fill `buffer` with elements ``start .. start + buffer.size`` of the array, in C order.
+
+        The array is the tensor, or its transpose if ``info(name).transposed``. `buffer` is 1-D, contiguous, and of
+        the array dtype of ``info(name).dtype`` (uint16 for bf16; uint8 for a quantized matrix, whose elements are the
+        bytes of its packed blocks, and for bf12). Reads no more of the file than that; needs memory for no more than
+        that.
+        """
+        ...
+
+    def view(self, name: str) -> npt.NDArray[Any] | None:
+        """Return the array as a read-only one over a memory map, or None where bytes must be decoded."""
+        ...
+
+    def check(self) -> None:
+        """Raise FormatError if a mapped file has been truncated since it was opened."""
+        ...
+
+    def close(self) -> None:
+        """Close the file. Arrays from :meth:`view` stay valid."""
+        ...
+
+    def __enter__(self) -> ParameterSource: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+
+def check_buffer(info: TensorInfo, buffer: npt.NDArray[Any], start: int) -> None:
+    """Raise KernelError unless `buffer` can take elements ``start .. start + buffer.size`` of the tensor."""
+    expected = array_dtype(info.dtype)
+    if buffer.ndim != 1 or buffer.dtype != expected or not buffer.flags.c_contiguous or not buffer.flags.writeable:
+        raise KernelError(
+            f"{info.name}: expected a writable contiguous 1-D buffer of {expected}, "
+            f"got {buffer.ndim}-D of {buffer.dtype} with strides {buffer.strides}"
+        )
+    if start < 0 or start + buffer.size > math.prod(info.array_shape):
+        raise KernelError(
+            f"{info.name}: expected elements within its {math.prod(info.array_shape)}, got {buffer.size} from {start}"
+        )

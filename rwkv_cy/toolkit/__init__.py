@@ -1,0 +1,1 @@
+"""Whole-file operations: convert, inspect, verify, measure. They return reports and never print."""

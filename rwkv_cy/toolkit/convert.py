@@ -1,0 +1,194 @@
+"""Conversion: any checkpoint into one HDF5 model file, block by block, with the hash of what it came from."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from rwkv_cy import __version__
+from rwkv_cy.checkpoint.sources import open_source, source_fingerprint
+from rwkv_cy.files.identity import FileIdentity
+from rwkv_cy.files.source_hash import SourceHash
+from rwkv_cy.storage import ModelHeader, write_model
+from rwkv_cy.tensors.blocks import NonFinite
+from rwkv_cy.tensors.transfer import Progress, Transfer
+from rwkv_cy.toolkit.plan import ConversionPlan, make_plan, planned_info
+
+__all__ = ["ConversionReport", "convert", "plan_conversion"]
+
+
+@dataclass(frozen=True)
+class ConversionReport:
+    """What a conversion did.
+
+    Attributes
+    ----------
+    plan : ConversionPlan
+        What it set out to do.
+    size : int
+        Bytes of the file that it wrote.
+    source_sha256 : str
+        SHA-256 of all bytes of the source's files, one after the other, in hexadecimal.
+    fingerprint : str
+        Of the model in the target; states carry it.
+    nonfinite : dict of str to NonFinite
+        NaN and infinities of the source, for each tensor that has any.
+    overflowed : dict of str to int
+        Finite numbers of the source that became infinite in a narrower type, for each tensor that has any.
+    """
+
+    plan: ConversionPlan
+    size: int
+    source_sha256: str
+    fingerprint: str
+    nonfinite: dict[str, NonFinite]
+    overflowed: dict[str, int]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What the user should know, a sentence each: the plan's warnings, then those of the numbers."""
+        dtypes = {tensor.name: tensor.dtype for tensor in self.plan.tensors}
+        bad = (
+            f"{name}: {found.nan} NaN and {found.inf} infinite numbers in the source, which stay so"
+            for name, found in self.nonfinite.items()
+        )
+        lost = (
+            f"{name}: {count} too large for {dtypes[name]}, now infinite; convert to a type with more range"
+            for name, count in self.overflowed.items()
+        )
+        return (*self.plan.warnings, *bad, *lost)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain values, ready for JSON."""
+        return {**asdict(self), "plan": self.plan.to_dict(), "warnings": list(self.warnings)}
+
+
+def plan_conversion(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    dtype: str | None = None,
+    tokenizer: str | None = None,
+    *,
+    requantize: bool = False,
+) -> ConversionPlan:
+    """Say what :func:`convert` would do with the same arguments; writes nothing.
+
+    Reads headers only, except for ``"bf12"``, where every matrix is read once.
+
+    Raises
+    ------
+    RWKVError
+        As :func:`convert` does, except for a target that exists: that is told by ``ConversionPlan.replaces``.
+    """
+    with open_source(Path(source)) as opened:
+        return make_plan(opened, Path(target), dtype, tokenizer, requantize=requantize)
+
+
+def convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    dtype: str | None = None,
+    tokenizer: str | None = None,
+    overwrite: bool = False,
+    requantize: bool = False,
+    progress: Progress | None = None,
+    source_hash: SourceHash | None = None,
+) -> ConversionReport:
+    """Convert a checkpoint of any supported format into a model file.
+
+    Memory is bounded by a block of a tensor, by sixteen rows of it, or by 32 MiB for a matrix that is stored
+    transposed, whatever the size of the model. The target appears complete or not at all; the source is only read.
+
+    Parameters
+    ----------
+    source : path
+        A checkpoint, recognised by its content; or a folder of safetensors shards; or a model file, to store it in
+        another type.
+    target : path
+        The model file to write.
+    dtype : {"f64", "f32", "f16", "bf16", "bf12", "q8", "q6", "q4"}, optional
+        Storage type of matrices and embedding. By default as the checkpoint has them, and f16 for one that another
+        program quantized. The embedding is never quantized: with ``"q8"``, ``"q6"`` and ``"q4"`` it stays f16 or
+        bf16 if it is that, and else becomes f16. ``"bf12"`` is bf16 with its matrices packed, without loss, where
+        that pays. Vectors always stay as the checkpoint has them.
+    tokenizer : str, optional
+        ``"auto"`` (the default), ``"none"``, ``"bytes"``, ``"world"``, or the path of a vocabulary, as
+        :func:`rwkv_cy.checkpoint.tokenizer_choice.choose_tokenizer` has it.
+    overwrite : bool, default False
+        Replace a file at the target.
+    requantize : bool, default False
+        Allow ``"q8"``, ``"q6"`` and ``"q4"`` for matrices that are quantized in another way already, which adds
+        the error of the second rounding to that of the first.
+    progress : callable, optional
+        Called after each block with the bytes done and the bytes of all tensors in the target.
+    source_hash : SourceHash, optional
+        One that runs already (``SourceHash.ahead``). It is used if it is of the very files that the source turns out
+        to have, in the state in which they are found, and else stopped.
+
+    Returns
+    -------
+    ConversionReport
+
+    Raises
+    ------
+    FormatError, UnsupportedError, SpecError
+        If the source is damaged, of an unknown version, or its parameters are not a model's.
+    StorageError
+        If the target exists and `overwrite` is false, if it is the source, if the source changed while it was read,
+        or if the operating system refuses (no space, no permission).
+    ConfigError
+        If `dtype` is no storage type, or a quantized matrix would be quantized again without `requantize`.
+    NumericalError
+        If a matrix to be quantized has weights that are NaN, infinite, or too large for the type.
+    TokenizerError, MissingDependencyError
+        If the tokenizer asked for cannot be had.
+    """
+    source, target = Path(source), Path(target)
+    # Hashing takes longest: it begins before the plan is made, and is given up if that fails.
+    with open_source(source) as opened, _hash_of(opened.files, source_hash) as running:
+        plan = make_plan(opened, target, dtype, tokenizer, requantize=requantize)
+        packings = {tensor.name: tensor.packing for tensor in plan.tensors if tensor.packing is not None}
+        transfer = Transfer(opened, plan.nbytes, progress, packings)
+        wanted = [planned_info(opened.info(tensor.name), tensor) for tensor in plan.tensors]
+        header = _header(plan, source_fingerprint(opened))
+
+        digest: list[str] = []
+
+        def finish() -> dict[str, str]:
+            digest.append(running.hexdigest())
+            return {"sha256": digest[0], "size": str(running.size)}
+
+        write_model(target, header, wanted, transfer.read, overwrite=overwrite, finish=finish)
+    return ConversionReport(
+        plan=plan,
+        size=FileIdentity.of(target).size,
+        source_sha256=digest[0],
+        fingerprint=header.fingerprint,
+        nonfinite=transfer.nonfinite,
+        overflowed=transfer.overflowed,
+    )
+
+
+def _hash_of(files: Sequence[FileIdentity], ahead: SourceHash | None) -> SourceHash:
+    """Return the hash that is ahead, if it is of `files` as they are now; else stop it and return a new one."""
+    if ahead is None:
+        return SourceHash(files)
+    if ahead.files == tuple(files):
+        return ahead
+    ahead.stop()
+    return SourceHash(files)
+
+
+def _header(plan: ConversionPlan, mark: str) -> ModelHeader:
+    return ModelHeader(
+        architecture=plan.config.architecture,
+        config=plan.config.to_dict(),
+        fingerprint=mark,
+        tokenizer=plan.tokenizer,
+        source={"name": plan.source.name, "format": plan.source_format},
+        created_by=f"rwkv-cy {__version__}",
+    )

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from checkpoints import write_small
+from rwkv_cy.checkpoint import tokenizer_choice
+from rwkv_cy.checkpoint.sources import open_source
+from rwkv_cy.checkpoint.tokenizer_choice import choose_tokenizer, describe_tokenizer
+from rwkv_cy.errors import StorageError, TokenizerError
+from rwkv_cy.model.language_model import load
+from rwkv_cy.storage import StoredTokenizer
+from rwkv_cy.text import find_tokenizer
+from rwkv_cy.text import tokenizers as text_tokenizers
+from rwkv_cy.toolkit.convert import convert
+
+
+def choose(path: Path, vocab: int, wanted: str | None = None) -> tuple[StoredTokenizer | None, tuple[str, ...]]:
+    with open_source(path) as source:
+        return choose_tokenizer(source, vocab, wanted)
+
+
+def write_world(path: Path) -> Path:
+    """Write a World vocabulary of single bytes."""
+    lines = (f"{i + 1} {bytes([i])!r} 1\n" for i in range(256))
+    path.write_text("".join(lines))
+    return path
+
+
+def write_json(path: Path, size: int = 5) -> Path:
+    """Write a tokenizer.json of some words."""
+    model = {"type": "WordLevel", "vocab": {f"w{i}": i for i in range(size)}, "unk_token": "w0"}
+    path.write_text(json.dumps({"version": "1.0", "added_tokens": [], "model": model}))
+    return path
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    return write_small(tmp_path / "s", vocab=8)
+
+
+@pytest.mark.parametrize("wanted", [None, "auto"])
+def test_256_tokens_are_bytes(small: Path, wanted: str | None) -> None:
+    assert choose(small, 256, wanted) == (StoredTokenizer("bytes", b""), ())
+
+
+def test_none_is_none(small: Path) -> None:
+    assert choose(small, 256, "none") == (None, ())
+
+
+@pytest.mark.parametrize("vocab", [65_529, 65_536])
+def test_world_beside_the_checkpoint(small: Path, vocab: int) -> None:
+    path = write_world(small.with_name("rwkv_vocab_v20230424.txt"))
+    stored, warnings = choose(small, vocab)
+    assert stored == StoredTokenizer("world", find_tokenizer(path).to_bytes())
+    assert warnings == ()
+
+
+def test_world_from_the_package(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_world(tmp_path / "elsewhere.txt")
+    monkeypatch.setattr(text_tokenizers, "packaged_vocabulary", lambda: path)
+    stored, _ = choose(small, 65_536)
+    assert stored is not None
+    assert stored.kind == "world"
+
+
+def test_world_that_is_not_installed_is_a_warning(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> Path:
+        raise tokenizer_choice.RWKVError("the World vocabulary is not here")
+
+    monkeypatch.setattr(text_tokenizers, "packaged_vocabulary", missing)
+    warning = "no tokenizer is known for this model: the World vocabulary is not here"
+    assert choose(small, 65_536) == (None, (warning,))
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "20B_tokenizer.json"])
+def test_tokenizer_json_beside_the_checkpoint(small: Path, name: str) -> None:
+    pytest.importorskip("tokenizers")
+    path = write_json(small.with_name(name))
+    assert choose(small, 8) == (StoredTokenizer("huggingface", path.read_bytes()), ())
+
+
+def test_tokenizer_json_in_the_folder(tmp_path: Path) -> None:
+    pytest.importorskip("tokenizers")
+    write_small(tmp_path / "model.safetensors", vocab=8)
+    (tmp_path / "config.json").write_text("{}")
+    path = write_json(tmp_path / "tokenizer.json")
+    assert choose(tmp_path, 8) == (StoredTokenizer("huggingface", path.read_bytes()), ())
+
+
+def test_a_file_that_the_user_names(small: Path, tmp_path: Path) -> None:
+    path = write_world(tmp_path / "mine.txt")
+    stored, _ = choose(small, 65_536, str(path))
+    assert stored is not None
+    assert stored.kind == "world"
+
+
+def test_no_tokenizer_is_a_warning(small: Path) -> None:
+    warning = f"{small}: no tokenizer is known for a vocabulary of 8 tokens; name its tokenizer.json or vocabulary file"
+    assert choose(small, 8) == (None, (warning,))
+
+
+def test_one_beside_it_that_does_not_fit_is_a_warning(small: Path) -> None:
+    pytest.importorskip("tokenizers")
+    write_json(small.with_name("tokenizer.json"), size=9)
+    stored, warnings = choose(small, 8)
+    assert stored is None
+    assert "expected a tokenizer of at most 8 tokens, as the model has, got huggingface with 9" in warnings[0]
+
+
+def test_a_named_one_that_does_not_fit_is_an_error(small: Path, tmp_path: Path) -> None:
+    with pytest.raises(
+        TokenizerError, match="at most 8 tokens, as the model has, got bytes with 256; name the model's"
+    ):
+        choose(small, 8, "bytes")
+    path = write_world(tmp_path / "w.txt")
+    with pytest.raises(TokenizerError, match="at most 50277 tokens, as the model has, got world with 65536"):
+        choose(small, 50_277, str(path))
+
+
+def test_a_named_one_that_is_missing_is_an_error(small: Path) -> None:
+    with pytest.raises(StorageError, match="none.json"):
+        choose(small, 8, "none.json")
+
+
+def test_a_model_file_keeps_its_own(tmp_path: Path) -> None:
+    source = write_small(tmp_path / "s")
+    for wanted in ("bytes", "none"):
+        convert(source, tmp_path / wanted, tokenizer=wanted)
+    assert choose(tmp_path / "bytes", 256) == (StoredTokenizer("bytes", b""), ())
+    assert choose(tmp_path / "none", 256) == (None, ())
+
+
+def test_tokenizers_in_words() -> None:
+    assert describe_tokenizer(None) == "none"
+    assert describe_tokenizer(StoredTokenizer("bytes", b"")) == "bytes"
+    assert describe_tokenizer(StoredTokenizer("world", b"x" * 1234)) == "world (1,234 bytes)"
+
+
+def test_a_checkpoint_that_is_loaded_directly_gets_the_same(small: Path) -> None:
+    pytest.importorskip("tokenizers")
+    write_json(small.with_name("tokenizer.json"))
+    tokenizer = load(small).tokenizer
+    assert tokenizer is not None
+    assert tokenizer.kind == "huggingface"
+    small.with_name("tokenizer.json").unlink()
+    assert load(small).tokenizer is None

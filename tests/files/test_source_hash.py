@@ -1,0 +1,126 @@
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from rwkv_cy.errors import StorageError
+from rwkv_cy.files import source_hash as source_file
+from rwkv_cy.files.identity import FileIdentity
+from rwkv_cy.files.source_hash import SourceHash
+
+
+def test_the_hash_is_that_of_all_files_in_order(tmp_path: Path) -> None:
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.write_bytes(b"x" * 3_000_000)
+    second.write_bytes(b"y")
+    with SourceHash([FileIdentity.of(first), FileIdentity.of(second)]) as source_hash:
+        assert source_hash.hexdigest() == hashlib.sha256(b"x" * 3_000_000 + b"y").hexdigest()
+    assert source_hash.size == 3_000_001
+
+
+def test_leaving_early_stops_the_thread(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)  # a hole, of hours of hashing
+    with pytest.raises(KeyboardInterrupt), SourceHash([FileIdentity.of(path)]):
+        raise KeyboardInterrupt
+    assert "rwkv_cy-sha256" not in {thread.name for thread in threading.enumerate()}
+
+
+@pytest.mark.parametrize("change", ["grow", "touch", "replace"])
+def test_a_file_that_changes_is_an_error(tmp_path: Path, change: str) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"before")
+    with SourceHash([FileIdentity.of(path)]) as source_hash:
+        if change == "grow":
+            path.write_bytes(b"longer than before")
+        elif change == "touch":
+            os.utime(path, ns=(1, 1))
+        else:
+            (tmp_path / "new").write_bytes(b"before")
+            (tmp_path / "new").replace(path)
+        with pytest.raises(StorageError, match="one that changed while it was read; wait until"):
+            source_hash.hexdigest()
+
+
+def test_a_file_that_vanishes_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"x")
+    source_hash = SourceHash([FileIdentity.of(path)])
+    path.unlink()
+    with source_hash, pytest.raises(StorageError, match="a: No such file or directory; the source could not be read"):
+        source_hash.hexdigest()
+
+
+def test_a_file_that_becomes_a_fifo_does_not_hang(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"x")
+    source_hash = SourceHash([FileIdentity.of(path)])
+    path.unlink()
+    os.mkfifo(path)
+    with source_hash, pytest.raises(StorageError, match="one that changed while it was read"):
+        source_hash.hexdigest()
+
+
+def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(StorageError, match="No such file or directory; give the path of a file that can be read"):
+        FileIdentity.of(tmp_path / "none")
+
+
+def no_thread(thread: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+def test_without_a_thread_the_end_hashes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"x" * 1_000_000)
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    with SourceHash([FileIdentity.of(path)]) as source_hash:
+        assert source_hash.hexdigest() == hashlib.sha256(b"x" * 1_000_000).hexdigest()
+        assert source_hash.hexdigest() == hashlib.sha256(b"x" * 1_000_000).hexdigest()
+
+
+def test_too_little_memory_is_no_wrong_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"x")
+    monkeypatch.setattr(source_file, "_CHUNK", 1 << 60)
+    with SourceHash([FileIdentity.of(path)]) as source_hash, pytest.raises(MemoryError):
+        source_hash.hexdigest()
+
+
+def test_a_hash_can_run_ahead_of_the_reader(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"x" * 3_000_000)
+    with SourceHash.ahead(path) as source_hash:
+        assert source_hash.files == (FileIdentity.of(path),)
+        with source_hash as again:
+            assert again is source_hash
+            assert again.hexdigest() == hashlib.sha256(b"x" * 3_000_000).hexdigest()
+
+
+@pytest.mark.parametrize("kind", ["folder", "missing", "fifo", "loop", "no name"])
+def test_ahead_of_what_is_no_file_nothing_is_hashed(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "a"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "loop":
+        path.symlink_to(path)
+    elif kind == "no name":
+        path = Path("a\0b")
+    with SourceHash.ahead(path) as source_hash:
+        assert source_hash.files == ()
+
+
+def test_stopping_ends_the_thread(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    with SourceHash.ahead(path) as source_hash:
+        source_hash.stop()
+        assert "rwkv_cy-sha256" not in {thread.name for thread in threading.enumerate()}

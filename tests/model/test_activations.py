@@ -1,0 +1,37 @@
+"""Activations in bf16: one token as many, near to float32, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rwkv_cy.errors import ConfigError
+from rwkv_cy.model.language_model import load
+from rwkv_cy.toolkit.convert import convert
+
+
+def test_activations_in_bf16(tmp_path: Path, demo_checkpoint: Path) -> None:
+    convert(demo_checkpoint, tmp_path / "model.h5", dtype="bf16")
+    exact, rounded = (load(tmp_path / "model.h5", activations=kind) for kind in ("f32", "bf16"))
+    tokens = list(b"In the beginning God created the heaven")
+    at_once, state = rounded.forward(tokens, logits="all")
+    one_by_one, stepped = [], None
+    for token in tokens:
+        logits, stepped = rounded.forward(token, stepped)
+        one_by_one.append(logits)
+    assert np.array(one_by_one).tobytes() == at_once.tobytes()
+    assert stepped is not None
+    assert stepped.data.tobytes() == state.data.tobytes()
+    expected = exact.forward(tokens, logits="all")[0]
+    error = np.sqrt(np.mean((at_once - expected) ** 2) / np.mean(expected**2))
+    # bf16 has 8 bits: a rounding is off by 2^-9 at most, and many of them add up at random.
+    assert 0 < error < 0.02
+
+
+def test_activations_that_there_are_not(demo_checkpoint: Path) -> None:
+    with pytest.raises(ConfigError, match="activations: expected f32 or bf16, got 'f16'"):
+        load(demo_checkpoint, activations="f16")
+    with pytest.raises(ConfigError, match="activations: expected f32 or bf16, got 'f16'"):
+        load(demo_checkpoint.with_name("is not looked for"), activations="f16")

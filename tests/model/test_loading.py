@@ -1,0 +1,94 @@
+"""Where the weights of a loaded model lie: mapped in the file, or read into memory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rwkv_cy.errors import ConfigError, FormatError, StorageError
+from rwkv_cy.files.reading import FileBytes
+from rwkv_cy.model import loading
+from rwkv_cy.model.language_model import LanguageModel, load
+from rwkv_cy.tensors import filling
+from rwkv_cy.toolkit.convert import convert
+
+
+def test_resident_the_same(demo: LanguageModel, demo_checkpoint: Path) -> None:
+    read = load(demo_checkpoint, memory="resident")
+    assert (read.forward([72, 101])[0] == demo.forward([72, 101])[0]).all()
+    assert read.parameters["head.weight"].array.flags.writeable
+
+
+@pytest.mark.parametrize("dtype", [None, "f32", "f64", "q8"])
+def test_resident_weights_lie_in_one_arena(
+    demo_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str | None
+) -> None:
+    """Aligned to cache lines, without overlap, and the same for each number of threads and size of pieces."""
+    convert(demo_checkpoint, tmp_path / "m.h5")
+    mapped = load(demo_checkpoint, dtype=dtype)
+    monkeypatch.setattr(filling, "_PIECE_BYTES", 1 << 12)
+    monkeypatch.setattr(filling, "_PIECE_ELEMENTS", 1 << 12)
+    for path, threads in ((demo_checkpoint, 1), (demo_checkpoint, 3), (tmp_path / "m.h5", 3)):
+        monkeypatch.setattr(loading, "get_num_threads", lambda threads=threads: threads)
+        resident = load(path, dtype=dtype, memory="resident")
+        spans = []
+        for name, parameter in resident.parameters.items():
+            canonical = parameter.array.T if parameter.transposed else parameter.array
+            assert canonical.tobytes() == mapped.parameters[name].array.tobytes()
+            assert parameter.array.ctypes.data % 64 == 0
+            spans.append((parameter.array.ctypes.data, parameter.array.nbytes))
+        assert all(at + size <= after for (at, size), (after, _) in pairwise(sorted(spans)))
+        assert spans[-1][0] + spans[-1][1] - spans[0][0] < sum(size for _, size in spans) + 64 * len(spans)
+        assert resident.forward([72, 101])[0].tobytes() == mapped.forward([72, 101])[0].tobytes()
+
+
+def test_a_tokenizer_that_is_not_there_is_told_first(demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "read_parameters", lambda *arguments: pytest.fail("the weights were read"))
+    with pytest.raises(StorageError, match="none: cannot be read"):
+        load(demo_checkpoint, memory="resident", tokenizer="none")
+
+
+def test_a_file_system_that_cannot_map(demo: LanguageModel, demo_checkpoint: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(FileBytes, "view", lambda *span: None)
+    assert (load(demo_checkpoint).forward([72, 101])[0] == demo.forward([72, 101])[0]).all()
+
+
+def test_a_file_cut_while_it_is_read(demo_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error of a thread is the error of the call, whatever the others do meanwhile."""
+    path = tmp_path / "m.pth"
+    shutil.copy(demo_checkpoint, path)
+    monkeypatch.setattr(filling, "_PIECE_BYTES", 1 << 12)
+    monkeypatch.setattr(loading, "get_num_threads", lambda: 3)
+    check_memory = loading._check_memory
+
+    def cut(*arguments: Any) -> None:
+        check_memory(*arguments)
+        os.truncate(path, 1_000_000)
+
+    monkeypatch.setattr(loading, "_check_memory", cut)
+    with pytest.raises(FormatError, match=r"m\.pth: expected 2731579 bytes, got 1000000: the file was cut"):
+        load(path, memory="resident")
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_no_error_of_a_job_is_lost(demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    """An IndexError, too, which is what an empty queue raises: weights that nobody wrote would be zeros."""
+
+    def fail(*arguments: Any) -> None:
+        raise IndexError("of a job")
+
+    monkeypatch.setattr(filling, "to_storage", fail)
+    monkeypatch.setattr(filling, "_PIECE_BYTES", 1 << 12)
+    monkeypatch.setattr(loading, "get_num_threads", lambda: threads)
+    with pytest.raises(IndexError, match="of a job"):
+        load(demo_checkpoint, dtype="f64")
+
+
+def test_memory_of_no_kind(demo_checkpoint: Path) -> None:
+    with pytest.raises(ConfigError, match=r"load: expected memory 'map' or 'resident', got 'disk'"):
+        load(demo_checkpoint, memory="disk")  # type: ignore[arg-type]

@@ -1,0 +1,83 @@
+"""Matrices read in the other order, from sources that lie either way."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rwkv_cy.architectures import ARCHITECTURES
+from rwkv_cy.checkpoint.sources import ArraySource
+from rwkv_cy.config import Config
+from rwkv_cy.dtypes import STORAGE_TYPES
+from rwkv_cy.kernels.matrix import transposed
+from rwkv_cy.tensors import orientation
+from rwkv_cy.tensors.orientation import TurnedReader, read_canonical, read_matrix_rows, read_turned, strip_rows
+from rwkv_cy.tensors.tensor import Parameter
+
+NAME = "blocks.0.ffn.value.weight"
+CONFIG = Config(d_model=8, num_layers=1, vocab_size=5, d_ffn=24)
+
+
+def matrix(dtype: str = "f32") -> np.ndarray:
+    storage = STORAGE_TYPES[dtype]
+    return np.arange(8 * 24, dtype=np.uint8).repeat(storage.itemsize).view(storage.array_dtype).reshape(8, 24)
+
+
+def source(dtype: str = "f32", *, turned: bool) -> ArraySource:
+    parameters = {
+        spec.name: Parameter(np.zeros(spec.shape, np.float32), "f32")
+        for spec in ARCHITECTURES["rwkv4"].parameters(CONFIG)
+    }
+    array = matrix(dtype)
+    own = Parameter(transposed(array), dtype, transposed=True) if turned else Parameter(array, dtype)
+    return ArraySource(CONFIG, {**parameters, NAME: own})
+
+
+@pytest.mark.parametrize("dtype", STORAGE_TYPES)
+@pytest.mark.parametrize("turned", [False, True])
+def test_columns_of_the_array(dtype: str, turned: bool) -> None:
+    opened = source(dtype, turned=turned)
+    info = opened.info(NAME)
+    expected = matrix(dtype) if turned else matrix(dtype).T
+    assert (info.shape, info.transposed, info.array_shape) == ((8, 24), turned, expected.T.shape)
+    for first, count in ((0, len(expected)), (0, 3), (2, 5), (len(expected) - 1, 1)):
+        found = read_turned(opened, info, first, count)
+        assert found.dtype == expected.dtype
+        assert found.tobytes() == expected[first : first + count].tobytes()
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_rows_of_the_matrix(turned: bool) -> None:
+    opened = source(turned=turned)
+    assert read_matrix_rows(opened, opened.info(NAME), 3, 4).tobytes() == matrix()[3:7].tobytes()
+
+
+def test_elements_in_canonical_order() -> None:
+    opened = source(turned=True)
+    for start, count in ((0, 192), (0, 1), (23, 2), (30, 90), (191, 1)):
+        expected = matrix().reshape(-1)[start : start + count]
+        assert read_canonical(opened, opened.info(NAME), start, count).tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("columns_in_strip", [1, 5, 24])
+def test_a_reader_goes_on_from_strip_to_strip(columns_in_strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orientation, "STRIP_BYTES", columns_in_strip * 8 * 4 + 3)
+    opened = source(turned=False)
+    assert strip_rows(opened.info(NAME)) == columns_in_strip
+    expected = matrix().T.reshape(-1)
+    for step in (1, 7, 50, 192):
+        reader = TurnedReader(opened)
+        for start in range(0, 192, step):
+            buffer = np.empty(min(step, 192 - start), np.float32)
+            reader.read_into(opened.info(NAME), buffer, start)
+            assert buffer.tobytes() == expected[start : start + step].tobytes()
+        # And back again.
+        buffer = np.empty(20, np.float32)
+        reader.read_into(opened.info(NAME), buffer, 3)
+        assert buffer.tobytes() == expected[3:23].tobytes()
+
+
+def test_a_strip_is_one_row_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orientation, "STRIP_BYTES", 1)
+    opened = source(turned=False)
+    assert strip_rows(opened.info(NAME)) == 1

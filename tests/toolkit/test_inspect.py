@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from checkpoints import numbers, small_parameters, write_safetensors, write_small
+from formats import foreign
+from rwkv_cy.dtypes import QUANTIZED_TYPES
+from rwkv_cy.errors import FormatError, StorageError
+from rwkv_cy.formats.raw import RawSource
+from rwkv_cy.toolkit.convert import convert
+from rwkv_cy.toolkit.inspect import inspect
+
+COUNT = sum(array.size for array in small_parameters().values())
+
+
+@pytest.fixture
+def no_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make it an error to read a tensor's numbers."""
+
+    def refuse(*arguments: object) -> None:
+        pytest.fail("weights were read")
+
+    monkeypatch.setattr(RawSource, "read_into", refuse)
+
+
+@pytest.mark.usefixtures("no_weights")
+def test_a_checkpoint_from_its_headers(tmp_path: Path) -> None:
+    path = write_small(tmp_path / "s")
+    report = inspect(str(path))
+    assert (report.path, report.format, report.architecture) == (path, "safetensors", "RWKV-4")
+    assert report.config is not None
+    assert (report.config.d_model, report.config.num_layers, report.config.vocab_size) == (32, 2, 256)
+    assert report.num_parameters == COUNT
+    assert report.dtypes == {"f32": len(small_parameters())}
+    assert report.bytes_on_disk == path.stat().st_size
+    assert report.bytes_in_memory == 4 * COUNT
+    assert (report.fingerprint, report.created_by, report.source) == (None, None, {})
+    assert report.problems == ()
+    assert [tensor.name for tensor in report.tensors] == list(small_parameters())
+    assert report.tensors[0].shape == (256, 32)
+    assert report.tensors[0].nbytes == 4 * 256 * 32
+    assert all(tensor.statistics is None for tensor in report.tensors)
+
+
+@pytest.mark.parametrize(
+    ("vocab_size", "beside", "tokenizer"),
+    [
+        (256, (), "bytes (not in the file)"),
+        (300, (), None),
+        (300, ("tokenizer.json",), "tokenizer.json (beside the file)"),
+    ],
+)
+def test_the_tokenizer_that_loading_a_checkpoint_takes(
+    tmp_path: Path, vocab_size: int, beside: tuple[str, ...], tokenizer: str | None
+) -> None:
+    for name in beside:
+        (tmp_path / name).write_text("not opened")
+    assert inspect(write_small(tmp_path / "s", vocab=vocab_size)).tokenizer == tokenizer
+
+
+def test_a_model_file(demo_checkpoint: Path, tmp_path: Path) -> None:
+    converted = convert(demo_checkpoint, tmp_path / "m")
+    report = inspect(tmp_path / "m")
+    assert (report.format, report.tokenizer) == ("hdf5", "bytes")
+    assert report.fingerprint == converted.fingerprint
+    assert report.source["sha256"] == converted.source_sha256
+    assert report.created_by is not None
+    assert report.metadata == {}
+    assert report.num_parameters == 1_352_448
+    assert report.bytes_in_memory == 2 * 1_352_448
+
+
+def test_a_quantized_file_is_larger_in_memory(tmp_path: Path) -> None:
+    path = tmp_path / "q"
+    path.write_bytes(foreign.rwkvcpp_bytes(small_parameters(), "q8_0"))
+    report = inspect(path)
+    assert set(report.dtypes) == {"f32", "f16", "q8_0"}
+    assert report.bytes_in_memory == 4 * COUNT - 2 * (2 * 256 * 32)  # embedding and head are f16
+    assert report.bytes_on_disk < report.bytes_in_memory
+    assert report.metadata["data_type"] == "q8_0"
+
+
+@pytest.mark.parametrize("dtype", QUANTIZED_TYPES)
+def test_a_quantized_model_file(tmp_path: Path, dtype: str) -> None:
+    path = tmp_path / "m"
+    plan = convert(write_small(tmp_path / "s"), path, dtype=dtype).plan
+    report = inspect(path, stats=True)
+    matrices = [tensor for tensor in plan.tensors if tensor.role == "matrix"]
+    assert report.dtypes == {dtype: len(matrices), "f16": 1, "f32": len(plan.tensors) - len(matrices) - 1}
+    assert report.num_parameters == COUNT
+    assert report.bytes_in_memory == plan.nbytes == sum(tensor.nbytes for tensor in report.tensors)
+    head = {tensor.name: tensor for tensor in report.tensors}["head.weight"]
+    original = small_parameters()["head.weight"]
+    assert (head.shape, head.dtype) == (original.shape, dtype)
+    assert head.statistics is not None
+    assert head.statistics.maximum == pytest.approx(original.max(), rel=0.1)
+    assert head.statistics.std == pytest.approx(original.std(), rel=0.02)
+
+
+def test_a_folder_counts_all_its_shards(tmp_path: Path) -> None:
+    shard = write_small(tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{}")
+    report = inspect(tmp_path)
+    assert report.format == "huggingface"
+    assert report.bytes_on_disk == shard.stat().st_size
+
+
+def test_statistics(tmp_path: Path) -> None:
+    head = numbers(np.nan, np.inf, -3.0, 5.0, 0.0, shape=(256, 32))
+    report = inspect(write_small(tmp_path / "s", head__weight=head), stats=True)
+    found = {tensor.name: tensor.statistics for tensor in report.tensors}["head.weight"]
+    assert found is not None
+    finite = head[np.isfinite(head)].astype(np.float64)
+    assert (found.minimum, found.maximum, found.zeros, found.nan, found.inf) == (-3.0, 5.0, 1, 1, 1)
+    assert (found.mean, found.std) == (pytest.approx(finite.mean()), pytest.approx(finite.std()))
+    assert all(tensor.statistics is not None for tensor in report.tensors)
+
+
+def test_a_version_that_does_not_run_is_named(tmp_path: Path) -> None:
+    parameters = small_parameters() | {"blocks.0.att.r_k": numbers(shape=(1, 32))}
+    report = inspect(write_safetensors(tmp_path / "s", parameters))
+    assert report.architecture == "RWKV-7"
+    assert report.config is None
+    assert "found RWKV-7, which is not supported yet" in report.problems[0]
+    assert report.num_parameters == COUNT + 32
+
+
+def test_a_file_that_is_no_rwkv_is_described(tmp_path: Path) -> None:
+    report = inspect(write_safetensors(tmp_path / "s", {"conv1": numbers(shape=(3, 3))}))
+    assert (report.architecture, report.config, report.num_parameters) == (None, None, 9)
+    assert "expected the parameters of an RWKV model" in report.problems[0]
+
+
+def test_missing_and_misshapen_parameters_are_all_told(tmp_path: Path) -> None:
+    parameters = small_parameters()
+    del parameters["ln_out.bias"]
+    parameters["head.weight"] = numbers(shape=(256, 31))
+    report = inspect(write_safetensors(tmp_path / "s", parameters))
+    assert report.config is not None
+    assert "missing ln_out.bias (32,)" in report.problems[0]
+    assert "head.weight: expected shape (256, 32), got (256, 31)" in report.problems[0]
+
+
+@pytest.mark.parametrize("stats", [False, True])
+def test_the_report_is_json(demo_checkpoint: Path, tmp_path: Path, stats: bool) -> None:
+    convert(demo_checkpoint, tmp_path / "m")
+    written = json.loads(json.dumps(inspect(tmp_path / "m", stats).to_dict(), allow_nan=False))
+    assert written["config"]["architecture"] == "rwkv4"
+    assert written["path"] == str(tmp_path / "m")
+    assert written["tensors"][0]["shape"] == [256, 128]
+    assert (written["tensors"][0]["statistics"] is not None) == stats
+
+
+def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    with pytest.raises(FormatError, match="got an empty file"):
+        inspect(tmp_path / "empty")
+    with pytest.raises(StorageError, match="No such file or directory"):
+        inspect(tmp_path / "none")

@@ -1,0 +1,66 @@
+"""Perplexity against its formula, over chunks and windows."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from rwkv_cy.errors import ConfigError, TokenError
+from rwkv_cy.model.language_model import LanguageModel
+from rwkv_cy.toolkit.perplexity import PerplexityReport, perplexity
+
+TEXT = b"And God said, Let there be light: and there was light. " * 12
+
+
+def by_formula(model: LanguageModel, tokens: list[int]) -> float:
+    """Return the sum of -ln p, one token at a time."""
+    state, nats = None, 0.0
+    for token, following in itertools.pairwise(tokens):
+        logits, state = model.forward(token, state)
+        nats -= float(logits[following]) - float(np.logaddexp.reduce(logits.astype(np.float64)))
+    return nats
+
+
+def test_against_the_formula(demo: LanguageModel) -> None:
+    report = perplexity(demo, TEXT)
+    assert report.tokens == report.text_bytes == len(TEXT) - 1
+    assert report.nats == pytest.approx(by_formula(demo, list(TEXT)), rel=1e-9)
+    assert report.perplexity == pytest.approx(math.exp(report.nats / report.tokens))
+    assert report.bits_per_byte == pytest.approx(math.log2(report.perplexity))
+    assert perplexity(demo, TEXT.decode()) == perplexity(demo, list(TEXT)) == report
+
+
+def test_windows_begin_anew(demo: LanguageModel) -> None:
+    parts = [list(TEXT[start : start + 300]) for start in range(0, len(TEXT), 300)]
+    report = perplexity(demo, TEXT, window=300)
+    assert report.nats == pytest.approx(sum(by_formula(demo, part) for part in parts), rel=1e-9)
+    assert report.tokens == len(TEXT) - len(parts)
+    assert report.perplexity > perplexity(demo, TEXT).perplexity
+
+
+def test_progress_reaches_the_end(demo: LanguageModel) -> None:
+    seen: list[tuple[int, int]] = []
+    perplexity(demo, TEXT, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (len(TEXT), len(TEXT))
+    assert seen == sorted(seen)
+
+
+def test_as_json() -> None:
+    values = PerplexityReport(2, 2 * math.log(8), 3).to_dict()
+    assert values["perplexity"] == pytest.approx(8)
+    assert values["bits_per_byte"] == pytest.approx(2)
+    assert PerplexityReport(2, 1.0, None).bits_per_byte is None
+
+
+def test_what_is_refused(demo: LanguageModel) -> None:
+    with pytest.raises(ConfigError, match="window: expected at least 2 tokens, got 1"):
+        perplexity(demo, TEXT, window=1)
+    with pytest.raises(TokenError, match="text: expected at least two tokens, got 1"):
+        perplexity(demo, b"a")
+    bare = LanguageModel(demo.config, demo.parameters)
+    with pytest.raises(ConfigError, match="expected a model with a tokenizer for a text"):
+        perplexity(bare, TEXT)
+    assert perplexity(bare, [1, 2, 3]).text_bytes is None
