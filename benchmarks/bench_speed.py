@@ -22,7 +22,7 @@ from benchmarks.report import Report, median, ratio
 from benchmarks.rwkvcpp import Library, library_argument
 from benchmarks.worker import Worker
 from rwkv_cy import Config
-from rwkv_cy.architectures import ARCHITECTURES
+from rwkv_cy.architectures import architecture_of
 from rwkv_cy.checkpoint.sources import open_source
 from rwkv_cy.dtypes import GROUP_ROWS, MATRIX_TYPES, PACKED, QUANTIZED_TYPES, storage_type
 from rwkv_cy.kernels.stream import Stream
@@ -183,8 +183,8 @@ def bytes_per_weight(dtype: str) -> float:
 
 def weights(config: Config) -> dict[str, float]:
     """Return the weights of each matrix, which a token reads once; of the embedding it reads a row."""
-    specs = ARCHITECTURES[config.architecture].parameters(config)
-    return {spec.name: float(np.prod(spec.shape)) for spec in specs if spec.role == "matrix"}
+    specs = architecture_of(config).parameters(config)
+    return {spec.name: float(np.prod(spec.shape)) for spec in specs if spec.quantizable}
 
 
 def best_prefill(config: Config, flops: float) -> float:

@@ -21,7 +21,7 @@ from benchmarks.checkpoints import DTYPES, SHAPES
 from benchmarks.plain_numpy import PlainNumpy, read_float32
 from benchmarks.report import Report, median, ratio
 from rwkv_cy import Config, LanguageModel
-from rwkv_cy.architectures import ARCHITECTURES
+from rwkv_cy.architectures import architecture_of
 from rwkv_cy.checkpoint.sources import open_source
 from rwkv_cy.demo import demo_model_path
 from rwkv_cy.dtypes import array_dtype, to_storage
@@ -74,9 +74,9 @@ class Pair:
         rng = np.random.default_rng(0)
         draw = rng.standard_normal(1 << 20, np.float32) * np.float32(0.02)
         parameters = {}
-        for spec in ARCHITECTURES[config.architecture].parameters(config):
+        for spec in architecture_of(config).parameters(config):
             size = int(np.prod(spec.shape))
-            numbers = np.resize(np.roll(draw, len(parameters)), size) if spec.role != "vector" else np.zeros(size)
+            numbers = np.resize(np.roll(draw, len(parameters)), size) if spec.kind != "vector" else np.zeros(size)
             if spec.name.endswith((".ln2.bias", "ln1.weight", "ln0.weight", "ln_out.weight")):
                 numbers[:] = 1
             array = to_storage(numbers.astype(np.float32), "f32", dtype).reshape(spec.shape)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from benchmarks.torch_archive import ArchiveTensor, write_archive
 from rwkv_cy import Config
-from rwkv_cy.architectures import ARCHITECTURES
+from rwkv_cy.architectures import architecture_of
 from rwkv_cy.architectures.base import ParameterSpec
 from rwkv_cy.dtypes import PACKED, QUANTIZED_TYPES, to_storage
 from rwkv_cy.toolkit.convert import convert
@@ -54,7 +54,7 @@ def write_checkpoint(path: Path, config: Config, dtype: str = "f32", seed: int =
     """
     tensors = [
         ArchiveTensor(spec.name, dtype, spec.shape, _blocks(spec, dtype, np.random.default_rng((seed, index))))
-        for index, spec in enumerate(ARCHITECTURES[config.architecture].parameters(config))
+        for index, spec in enumerate(architecture_of(config).parameters(config))
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     # The archive names its folder after the file: the unfinished one is called alike, in a folder of its own.
@@ -69,7 +69,7 @@ def write_checkpoint(path: Path, config: Config, dtype: str = "f32", seed: int =
 
 
 def _blocks(spec: ParameterSpec, dtype: str, rng: np.random.Generator) -> Iterator[npt.NDArray[Any]]:
-    if spec.role == "vector":
+    if spec.kind == "vector":
         yield to_storage(spec.initialise(rng).astype("<f4").reshape(-1), "f32", dtype)
         return
     size = int(np.prod(spec.shape))
@@ -79,7 +79,7 @@ def _blocks(spec: ParameterSpec, dtype: str, rng: np.random.Generator) -> Iterat
 
 
 def _draw(spec: ParameterSpec, rng: np.random.Generator, count: int) -> npt.NDArray[np.float32]:
-    if spec.role == "embedding":
+    if spec.kind == "embedding":
         return (rng.random(count, np.float32) - np.float32(0.5)) * np.float32(2e-4)
     name = ".".join(spec.name.split(".")[-3:-1])
     scale = _SCALES.get(name, _OTHER_SCALE) / np.sqrt(spec.shape[1])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from rwkv_cy.errors import ConfigError
@@ -38,6 +38,12 @@ class Config:
         Key of :data:`rwkv_cy.architectures.ARCHITECTURES`.
     layer_norm_eps : float, default 1e-5
         Added to the variance by every LayerNorm.
+    head_size : int, default 0
+        Channels of a head of the time mix; 0 for a version without heads, or to let the architecture choose.
+    ranks : mapping of str to int
+        Widths of the low-rank products, by the architecture's names for them (``{"w": 64, "a": 64}``).
+    group_norm_eps : float, default 64e-5
+        Added to the variance by the GroupNorm over the heads, in versions that have one.
     dtype : {"f32", "f64"}, default "f32"
         Type of activations and state.
 
@@ -56,26 +62,40 @@ class Config:
     architecture: str = "rwkv4"
     layer_norm_eps: float = 1e-5
     dtype: str = "f32"
+    head_size: int = 0
+    ranks: Mapping[str, int] = field(default_factory=dict, hash=False)
+    group_norm_eps: float = 64e-5
 
     def __post_init__(self) -> None:
-        smallest = {"d_model": 1, "num_layers": 1, "rescale_layer": 0, "vocab_size": 0, "d_att": 0, "d_ffn": 0}
-        for name, low in smallest.items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= _LARGEST:
-                raise ConfigError(f"Config.{name}: expected an integer from {low} to {_LARGEST}, got {value!r}")
+        for name in ("d_model", "num_layers"):
+            _check_integer(f"Config.{name}", getattr(self, name), 1)
+        for name in ("rescale_layer", "vocab_size", "d_att", "d_ffn", "head_size"):
+            _check_integer(f"Config.{name}", getattr(self, name), 0)
+        if not isinstance(self.ranks, Mapping) or not all(isinstance(name, str) for name in self.ranks):
+            raise ConfigError(f"Config.ranks: expected integers by name, got {self.ranks!r}")
+        for name, rank in self.ranks.items():
+            _check_integer(f"Config.ranks[{name!r}]", rank, 1)
+        object.__setattr__(self, "ranks", dict(self.ranks))
         object.__setattr__(self, "d_att", self.d_att or self.d_model)
         object.__setattr__(self, "d_ffn", self.d_ffn or 4 * self.d_model)
-        eps = self.layer_norm_eps
-        if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not math.isfinite(eps) or eps <= 0:
-            raise ConfigError(f"Config.layer_norm_eps: expected a positive number, got {eps!r}")
+        for name in ("layer_norm_eps", "group_norm_eps"):
+            eps = getattr(self, name)
+            if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not math.isfinite(eps) or eps <= 0:
+                raise ConfigError(f"Config.{name}: expected a positive number, got {eps!r}")
         if self.dtype not in ("f32", "f64"):
             raise ConfigError(f"Config.dtype: expected 'f32' or 'f64', got {self.dtype!r}")
         if not isinstance(self.architecture, str) or not self.architecture:
             raise ConfigError(f"Config.architecture: expected a name such as 'rwkv4', got {self.architecture!r}")
 
-    def to_dict(self) -> dict[str, int | float | str]:
+    def to_dict(self) -> dict[str, Any]:
         """Return the fields by name, ready for JSON."""
-        return asdict(self)
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        # Versions without heads write what they always wrote.
+        if not self.head_size:
+            del values["head_size"], values["ranks"], values["group_norm_eps"]
+        else:
+            values["ranks"] = dict(self.ranks)
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Config:
@@ -95,3 +115,8 @@ class Config:
                 f"missing: {', '.join(missing) or 'none'}; unknown: {', '.join(map(str, unknown)) or 'none'}"
             )
         return cls(**values)
+
+
+def _check_integer(what: str, value: object, low: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= _LARGEST:
+        raise ConfigError(f"{what}: expected an integer from {low} to {_LARGEST}, got {value!r}")

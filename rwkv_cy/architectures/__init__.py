@@ -1,6 +1,23 @@
-"""The versions of RWKV, one file each, and the table of them."""
+"""The versions of RWKV, one file each, and their registry."""
 
-from rwkv_cy.architectures.base import Architecture
-from rwkv_cy.architectures.registry import ARCHITECTURES, check_parameters, detect, version_label
+from rwkv_cy.architectures.base import Architecture, ParameterSpec, StateField
+from rwkv_cy.architectures.registry import (
+    ARCHITECTURES,
+    architecture_of,
+    check_parameters,
+    detect,
+    register,
+    version_label,
+)
 
-__all__ = ["ARCHITECTURES", "Architecture", "check_parameters", "detect", "version_label"]
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "ParameterSpec",
+    "StateField",
+    "architecture_of",
+    "check_parameters",
+    "detect",
+    "register",
+    "version_label",
+]

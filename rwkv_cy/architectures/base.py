@@ -1,11 +1,12 @@
-"""What every version of RWKV is made of: a signature, a parameter table, a state layout, two mixes."""
+"""What every version of RWKV is made of: a signature, dimensions, a parameter table, a state layout, two mixes."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,12 +14,12 @@ import numpy.typing as npt
 from rwkv_cy.config import Config
 from rwkv_cy.tensors.tensor import Parameter
 
-__all__ = ["Architecture", "Initialiser", "LayerKernel", "ParameterSpec", "Shapes", "StackKernel", "StateField"]
-
-Initialiser = Callable[[np.random.Generator], npt.NDArray[np.float64]]
+__all__ = ["Architecture", "Initialiser", "Kind", "ParameterSpec", "Shapes", "StateField"]
 
 #: Names of a file's tensors and their shapes: all that detection looks at.
 Shapes = Mapping[str, tuple[int, ...]]
+Initialiser = Callable[[np.random.Generator], npt.NDArray[np.float64]]
+Kind = Literal["matrix", "low_rank", "vector", "embedding", "head", "state"]
 
 
 @dataclass(frozen=True)
@@ -28,11 +29,11 @@ class StateField:
     Attributes
     ----------
     name : str
-        Name, and attribute of :class:`LayerState`: ``"att_aa"``.
+        Name, and attribute of :class:`rwkv_cy.LayerState`: ``"att_aa"``.
     shape : tuple of int
         Its shape.
     initial : float
-        What every element is before the first token.
+        The value of every element before the first token.
     """
 
     name: str
@@ -47,96 +48,166 @@ class StateField:
 
 @dataclass(frozen=True)
 class ParameterSpec:
-    """What an architecture needs: one parameter.
+    """One parameter that an architecture has.
 
     Attributes
     ----------
     name : str
-        Canonical name.
+        Canonical name, as in the original checkpoints.
     shape : tuple of int
-        Expected shape, matrices (out, in).
-    role : str
-        ``"matrix"`` (stored in the chosen precision), ``"embedding"`` (the same, read row by row)
-        or ``"vector"`` (small: stored as the checkpoint has it).
+        Its shape there.
+    kind : {"matrix", "low_rank", "vector", "embedding", "head", "state"}
+        ``"matrix"`` and ``"head"`` are stored in the chosen precision, which may be quantized; ``"embedding"`` too, but
+        not quantized, since it is read row by row; ``"low_rank"`` factors, ``"vector"`` and ``"state"`` (the initial
+        state of a tuned model) keep the checkpoint's type.
     initialise : callable
-        Gives the initial value from a random generator, float64, of that shape.
+        Gives the initial value from a random generator: float64, of that shape.
+    optional : bool, default False
+        A checkpoint may leave it out.
+    orientation : {"out_in", "in_out"}, default "out_in"
+        Which axis of a two-dimensional parameter is the output.
     sparse_input : bool, default False
-        A matrix whose inputs are mostly zeros: model files store it transposed, so that those cost nothing.
+        The inputs of the matrix are mostly zeros.
     """
 
     name: str
     shape: tuple[int, ...]
-    role: str
+    kind: Kind
     initialise: Initialiser
+    optional: bool = False
+    orientation: Literal["out_in", "in_out"] = "out_in"
     sparse_input: bool = False
 
-
-class LayerKernel(Protocol):
-    """One layer, compiled: what :class:`rwkv_cy.model.layer.Layer` has."""
+    @property
+    def quantizable(self) -> bool:
+        """Whether it may be stored in blocks of few bits."""
+        return self.kind in ("matrix", "head")
 
     @property
-    def time_mix(self) -> Any:
-        """The compiled time mix, on its own."""
-        ...
+    def converted(self) -> bool:
+        """Whether it is stored in the chosen precision, rather than as the checkpoint has it."""
+        return self.kind in ("matrix", "head", "embedding")
 
     @property
-    def channel_mix(self) -> Any:
-        """The compiled channel mix, on its own."""
-        ...
+    def stored_transposed(self) -> bool:
+        """Whether model files store the array transposed.
 
-
-class StackKernel(Protocol):
-    """Layers one after the other, compiled: what :class:`rwkv_cy.model.encoder.Model` drives."""
-
-    def forward(
-        self,
-        x: npt.NDArray[Any],
-        states: npt.NDArray[Any],
-        starts: npt.NDArray[np.intp],
-        workspace: Any,
-        num_threads: int,
-        last_only: bool = False,
-    ) -> None:
-        """Run over the sequences in `x` (tokens, d_model) in place, moving their `states` on in place.
-
-        With `last_only`, nothing but the last row of each sequence is wanted.
+        Transposed, a matrix with a sparse input is read only where its input is not zero, and a low-rank factor that
+        checkpoints hold as (in, out) is read row by row.
         """
-        ...
+        return self.sparse_input or self.orientation == "in_out"
 
 
-@dataclass(frozen=True)
-class Architecture:
-    """One version of RWKV, as data.
+class Architecture(ABC):
+    """One version of RWKV. Subclasses are the rows of the registry.
 
     Attributes
     ----------
     name : str
-        Key in the table, and in model files.
+        Key in the registry, and in model files.
     label : str
         Name for people.
-    matches : callable
-        Whether tensors of these names and shapes are of this version.
-    config : callable
-        Reads the dimensions off the shapes; the second argument says where they come from, for errors.
-    parameters : callable
-        The table of all parameters of a language model of this config.
-    layer_parameters : callable
-        The parameters of layer i, names without the ``blocks.i.`` in front.
-    state_fields : callable
-        The fields of one layer's state.
-    layer_kernel : callable
-        Builds the compiled layer from its config, its index, its parameters, the factor of what both mixes give,
-        and the type of activations that bf16 matrices are multiplied with.
-    stack_kernel : callable
-        Puts compiled layers one after the other.
     """
 
     name: str
     label: str
-    matches: Callable[[Shapes], bool]
-    config: Callable[[Shapes, str], Config]
-    parameters: Callable[[Config], tuple[ParameterSpec, ...]]
-    layer_parameters: Callable[[Config, int], tuple[ParameterSpec, ...]]
-    state_fields: Callable[[Config], tuple[StateField, ...]]
-    layer_kernel: Callable[[Config, int, Mapping[str, Parameter], float, str], LayerKernel]
-    stack_kernel: Callable[[Sequence[LayerKernel]], StackKernel]
+
+    @abstractmethod
+    def matches(self, shapes: Shapes) -> bool:
+        """Tell whether tensors of these names and shapes are of this version or of a relative of it."""
+
+    @abstractmethod
+    def config(self, shapes: Shapes, where: str) -> Config:
+        """Read the dimensions off the shapes; `where` says where they come from, for errors.
+
+        Raises
+        ------
+        SpecError
+            If a tensor that gives a dimension is missing or of the wrong shape.
+        """
+
+    def complete(self, config: Config) -> Config:
+        """Return `config` with the dimensions that it leaves open filled in.
+
+        Raises
+        ------
+        ConfigError
+            If its dimensions contradict each other.
+        """
+        return config
+
+    @abstractmethod
+    def layer_parameters(self, config: Config, layer: int) -> tuple[ParameterSpec, ...]:
+        """Return the parameters of one layer, names without the ``blocks.i.`` in front."""
+
+    @abstractmethod
+    def outer_parameters(self, config: Config) -> tuple[ParameterSpec, ...]:
+        """Return the parameters outside the layers: embedding, final LayerNorm, head."""
+
+    def parameters(self, config: Config) -> tuple[ParameterSpec, ...]:
+        """Return the table of all parameters of a language model: embedding, layers, final LayerNorm, head."""
+        embedding, *rest = self.outer_parameters(config)
+        layers = (
+            replace(spec, name=f"blocks.{i}.{spec.name}")
+            for i in range(config.num_layers)
+            for spec in self.layer_parameters(config, i)
+        )
+        return (embedding, *layers, *rest)
+
+    @abstractmethod
+    def state_fields(self, config: Config) -> tuple[StateField, ...]:
+        """Return the arrays of one layer's state, in the order in which they are stored."""
+
+    def state_offsets(self, config: Config) -> dict[str, int]:
+        """Return where each array begins in a layer's row of the state, in elements."""
+        offsets, start = {}, 0
+        for field in self.state_fields(config):
+            offsets[field.name] = start
+            start += field.size
+        return offsets
+
+    def initial_state(self, config: Config, parameters: Mapping[str, Parameter]) -> npt.NDArray[np.float64]:
+        """Return the state before the first token.
+
+        Parameters
+        ----------
+        config : Config
+        parameters : mapping of str to Parameter
+            Those of the model, by canonical name; a tuned initial state is taken from them.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (num_layers, numbers of a layer's state), float64.
+        """
+        row = np.concatenate([np.full(field.size, field.initial) for field in self.state_fields(config)])
+        return np.tile(row, (config.num_layers, 1))
+
+    #: Compiled layers; until the stack is generic.
+    layer_kernel: Any = None
+    stack_kernel: Any = None
+
+    @abstractmethod
+    def time_mix(
+        self, config: Config, layer: int, parameters: Mapping[str, Parameter], output_scale: float, activations: str
+    ) -> Any:
+        """Return the compiled time mix of a layer: a ``rwkv_cy.kernels.stack.Mix``.
+
+        Parameters
+        ----------
+        config : Config
+        layer : int
+            Its index.
+        parameters : mapping of str to Parameter
+            Those of the layer, by their names within it.
+        output_scale : float
+            Factor of the result: a power of two.
+        activations : {"f32", "bf16"}
+            What bf16 matrices are multiplied with.
+        """
+
+    @abstractmethod
+    def channel_mix(
+        self, config: Config, layer: int, parameters: Mapping[str, Parameter], output_scale: float, activations: str
+    ) -> Any:
+        """Return the compiled channel mix of a layer; arguments as for :meth:`time_mix`."""

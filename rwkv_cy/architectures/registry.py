@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from rwkv_cy.architectures.base import Architecture, Shapes
+from rwkv_cy.architectures.relatives import RELATIVES
 from rwkv_cy.architectures.rwkv4 import RWKV4
 from rwkv_cy.config import Config
-from rwkv_cy.errors import SpecError, UnsupportedError
+from rwkv_cy.errors import ConfigError, SpecError, UnsupportedError
 
-__all__ = ["ARCHITECTURES", "check_parameters", "detect", "version_label"]
+__all__ = ["ARCHITECTURES", "architecture_of", "check_parameters", "detect", "register", "version_label"]
 
-#: Every version that this package runs.
-ARCHITECTURES: dict[str, Architecture] = {architecture.name: architecture for architecture in (RWKV4,)}
+#: Every version that this package runs, by name. The last that matches wins.
+ARCHITECTURES: dict[str, Architecture] = {}
 
 #: A SpecError names so many tensors of a kind, and counts the rest.
 _NAMED = 20
@@ -22,38 +22,41 @@ _NAMED = 20
 _RICH, _POOR = 4, 10_000
 
 
-def _any(part: str) -> Callable[[Shapes], bool]:
-    return lambda shapes: any(part in name for name in shapes)
+def register(architecture: Architecture) -> None:
+    """Add a version, or replace the one of its name: from then on its models are detected, loaded and converted."""
+    ARCHITECTURES[architecture.name] = architecture
 
 
-def _is_52(shapes: Shapes) -> bool:
-    shape = shapes.get("blocks.0.att.time_decay", ())
-    return _any(".att.ln_x.")(shapes) and len(shape) >= 2 and shape[1] > 1
+for _architecture in (RWKV4(),):
+    register(_architecture)
 
 
-#: What is recognised, the first that fits: label, and the test. Ahead of the versions stand their variants.
-_KNOWN: tuple[tuple[str, Callable[[Shapes], bool]], ...] = (
-    ("a LoRA adapter", lambda shapes: _any("lora_A")(shapes) or _any(".lora_a")(shapes) or _any("lora_M")(shapes)),
-    (
-        "a state file (time_state only)",
-        lambda shapes: bool(shapes) and all(name.endswith("time_state") for name in shapes),
-    ),
-    ("RWKV-7a", _any("ffn.s_emb")),
-    ("RWKV-7b", _any(".qkv.")),
-    ("RWKV-6a, 6b or 6c", lambda shapes: _any("att.gate_w1")(shapes) or _any("att.time_maa_rkvw_")(shapes)),
-    ("RWKV-8", _any(".rosa")),
-    ("RWKV-7", _any(".att.r_k")),
-    ("RWKV-6", _any(".att.time_maa_x")),
-    ("RWKV-5.2", _is_52),
-    ("RWKV-5.1", lambda shapes: _any(".att.ln_x.")(shapes) and _any(".att.gate.")(shapes)),
-    ("RWKV-5.0", _any(".att.ln_x.")),
-    *((architecture.label, architecture.matches) for architecture in ARCHITECTURES.values()),
-)
+def architecture_of(config: Config) -> Architecture:
+    """Return the architecture that the config names.
+
+    Raises
+    ------
+    ConfigError
+        If none of that name is registered.
+    """
+    try:
+        return ARCHITECTURES[config.architecture]
+    except KeyError:
+        known = ", ".join(ARCHITECTURES)
+        raise ConfigError(f"Config.architecture: expected one of {known}, got {config.architecture!r}") from None
+
+
+def _match(shapes: Shapes) -> Architecture | None:
+    return next((a for a in reversed(ARCHITECTURES.values()) if a.matches(shapes)), None)
 
 
 def version_label(shapes: Shapes) -> str | None:
     """Return the name of what the tensors are, supported or not; None where nothing is recognised."""
-    return next((label for label, matches in _KNOWN if matches(shapes)), None)
+    relative = next((relative for relative in RELATIVES if relative.matches(shapes)), None)
+    if relative is not None:
+        return relative.label
+    architecture = _match(shapes)
+    return None if architecture is None else architecture.label
 
 
 def detect(shapes: Shapes, where: str) -> Config:
@@ -64,26 +67,26 @@ def detect(shapes: Shapes, where: str) -> Config:
     shapes : mapping of str to tuple of int
         Canonical names and shapes.
     where : str
-        What the tensors are from, for messages.
+        The file, for messages.
 
     Raises
     ------
     UnsupportedError
-        If this is a kind of model that the package knows but does not run, or none it knows.
+        If this is a kind of model that the package recognises but does not run, or does not recognise.
     SpecError
         If a tensor that gives a dimension is missing or of the wrong shape.
     """
-    label = version_label(shapes)
-    for architecture in ARCHITECTURES.values():
-        if architecture.label == label:
-            return architecture.config(shapes, where)
     supported = ", ".join(architecture.label for architecture in ARCHITECTURES.values())
-    if label is None:
+    relative = next((relative for relative in RELATIVES if relative.matches(shapes)), None)
+    if relative is not None:
+        raise UnsupportedError(f"{where}: expected a model of {supported}, found {relative.label}, {relative.reason}")
+    architecture = _match(shapes)
+    if architecture is None:
         some = ", ".join(sorted(shapes)[:3]) or "none"
         raise UnsupportedError(
             f"{where}: expected the parameters of an RWKV model ({supported}), found tensors such as {some}"
         )
-    raise UnsupportedError(f"{where}: expected a model of {supported}, found {label}, which is not supported yet")
+    return architecture.config(shapes, where)
 
 
 def check_parameters(config: Config, shapes: Shapes, where: str) -> None:
@@ -94,15 +97,18 @@ def check_parameters(config: Config, shapes: Shapes, where: str) -> None:
     SpecError
         Naming everything that is missing, unexpected or of the wrong shape, at once.
     """
-    table = config.num_layers * len(ARCHITECTURES[config.architecture].parameters(replace(config, num_layers=1)))
+    architecture = architecture_of(config)
+    table = config.num_layers * len(architecture.parameters(replace(config, num_layers=1)))
     if table > _RICH * len(shapes) + _POOR:
         raise SpecError(
             f"{where}: expected about {table} parameters for {config.num_layers} layers, got {len(shapes)}; "
-            "the file is no whole, unchanged model"
+            "the file is not a whole, unchanged model"
         )
-    expected = {spec.name: spec.shape for spec in ARCHITECTURES[config.architecture].parameters(config)}
+    specs = architecture.parameters(config)
+    expected = {spec.name: spec.shape for spec in specs}
+    optional = {spec.name for spec in specs if spec.optional}
     problems = [
-        *(f"missing {name} {shape}" for name, shape in expected.items() if name not in shapes),
+        *(f"missing {name} {shape}" for name, shape in expected.items() if name not in shapes and name not in optional),
         *(f"unexpected {name} {shape}" for name, shape in shapes.items() if name not in expected),
         *(
             f"{name}: expected shape {shape}, got {tuple(shapes[name])}"
@@ -112,4 +118,4 @@ def check_parameters(config: Config, shapes: Shapes, where: str) -> None:
     ]
     if problems:
         more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
-        raise SpecError(f"{where}: {'; '.join(problems[:_NAMED])}{more}; the file is no whole, unchanged model")
+        raise SpecError(f"{where}: {'; '.join(problems[:_NAMED])}{more}; the file is not a whole, unchanged model")

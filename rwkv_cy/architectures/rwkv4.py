@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rwkv_cy.architectures.base import Architecture, Initialiser, LayerKernel, ParameterSpec, Shapes, StateField
+from rwkv_cy.architectures.base import Architecture, ParameterSpec, Shapes, StateField
+from rwkv_cy.architectures.builders import embedding_and_head, matrix, norm, vector
 from rwkv_cy.architectures.shapes import count_layers, dimension
 from rwkv_cy.config import Config
 from rwkv_cy.kernels import rwkv4 as kernels
@@ -19,56 +20,93 @@ __all__ = ["RWKV4"]
 Array = npt.NDArray[np.float64]
 
 
-def _matches(shapes: Shapes) -> bool:
-    return "blocks.0.att.time_mix_k" in shapes and not any(name.endswith(".att.ln_x.weight") for name in shapes)
+class RWKV4(Architecture):
+    """RWKV-4 ("Dove"): a vector state with a running maximum, receptance gates in both mixes."""
 
+    name = "rwkv4"
+    label = "RWKV-4"
 
-def _config(shapes: Shapes, where: str) -> Config:
-    return Config(
-        architecture="rwkv4",
-        d_model=dimension(shapes, "emb.weight", 1, where),
-        num_layers=count_layers(shapes, where),
-        vocab_size=dimension(shapes, "emb.weight", 0, where),
-        d_att=dimension(shapes, "blocks.0.att.key.weight", 0, where),
-        d_ffn=dimension(shapes, "blocks.0.ffn.key.weight", 0, where),
-    )
+    def matches(self, shapes: Shapes) -> bool:
+        """Tell whether these are tensors of RWKV-4: a time_mix_k, and no normalisation after the WKV."""
+        return "blocks.0.att.time_mix_k" in shapes and not any(name.endswith(".att.ln_x.weight") for name in shapes)
 
+    def config(self, shapes: Shapes, where: str) -> Config:
+        """Read the dimensions off the shapes."""
+        return Config(
+            architecture=self.name,
+            d_model=dimension(shapes, "emb.weight", 1, where),
+            num_layers=count_layers(shapes, where),
+            vocab_size=dimension(shapes, "emb.weight", 0, where),
+            d_att=dimension(shapes, "blocks.0.att.key.weight", 0, where),
+            d_ffn=dimension(shapes, "blocks.0.ffn.key.weight", 0, where),
+        )
 
-def _state_fields(config: Config) -> tuple[StateField, ...]:
-    # The seed's order. pp is the running maximum of the keys: e^(pp - p) is 0 before the first token.
-    return (
-        StateField("ffn_xx", (config.d_model,), 0.0),
-        StateField("att_xx", (config.d_model,), 0.0),
-        StateField("att_aa", (config.d_att,), 0.0),
-        StateField("att_bb", (config.d_att,), 0.0),
-        StateField("att_pp", (config.d_att,), -1e30),
-    )
+    def state_fields(self, config: Config) -> tuple[StateField, ...]:
+        """Return the arrays of a layer's state, in upstream's order."""
+        # pp is the running maximum of the keys: e^(pp - p) is 0 before the first token.
+        return (
+            StateField("ffn_xx", (config.d_model,), 0.0),
+            StateField("att_xx", (config.d_model,), 0.0),
+            StateField("att_aa", (config.d_att,), 0.0),
+            StateField("att_bb", (config.d_att,), 0.0),
+            StateField("att_pp", (config.d_att,), -1e30),
+        )
+
+    def layer_parameters(self, config: Config, layer: int) -> tuple[ParameterSpec, ...]:
+        """Return the parameters of one layer."""
+        c, a, f = config.d_model, config.d_att, config.d_ffn
+
+        def curve(name: str, *shape: int) -> ParameterSpec:
+            return vector(name, shape, lambda: _time_curves(config, layer)[name])
+
+        return (
+            *(norm("ln0", c) if layer == 0 else ()),
+            *norm("ln1", c),
+            *norm("ln2", c),
+            curve("att.time_decay", a),
+            curve("att.time_first", a),
+            # Checkpoints hold the mixes as they were broadcast over (batch, time, channel).
+            *(curve(f"att.time_mix_{part}", 1, 1, c) for part in "kvr"),
+            matrix("att.key.weight", a, c, 0.0),
+            matrix("att.value.weight", a, c, _gain(a, c)),
+            matrix("att.receptance.weight", a, c, 0.0),
+            matrix("att.output.weight", c, a, 0.0),
+            *(curve(f"ffn.time_mix_{part}", 1, 1, c) for part in "kr"),
+            matrix("ffn.key.weight", f, c, _gain(f, c)),
+            matrix("ffn.receptance.weight", c, c, 0.0),
+            matrix("ffn.value.weight", c, f, 0.0, sparse_input=True),
+        )
+
+    def outer_parameters(self, config: Config) -> tuple[ParameterSpec, ...]:
+        """Return embedding, final LayerNorm and head."""
+        return embedding_and_head(config, 0.5 * _gain(config.vocab_size, config.d_model))
+
+    def time_mix(
+        self, config: Config, layer: int, parameters: Mapping[str, Parameter], output_scale: float, activations: str
+    ) -> Any:
+        """Return the compiled time mix of a layer."""
+        return kernels.TimeMix(config, parameters, output_scale, activations)
+
+    def channel_mix(
+        self, config: Config, layer: int, parameters: Mapping[str, Parameter], output_scale: float, activations: str
+    ) -> Any:
+        """Return the compiled channel mix of a layer."""
+        return kernels.ChannelMix(config, parameters, output_scale, activations)
+
+    def layer_kernel(
+        self, config: Config, layer: int, parameters: Mapping[str, Parameter], output_scale: float, activations: str
+    ) -> Any:
+        """Return the compiled layer."""
+        return kernels.Layer(config, layer, parameters, output_scale, activations)
+
+    stack_kernel = kernels.Stack
 
 
 # --- initial values (RWKV-LM, RWKV-v4/src/model.py: RWKV_TimeMix, RWKV_ChannelMix, RWKV_Init) ---
 
 
-def _constant(value: float, *shape: int) -> Initialiser:
-    return lambda rng: np.full(shape, value)
-
-
-def _embedding(*shape: int) -> Initialiser:
-    return lambda rng: rng.uniform(-1e-4, 1e-4, shape)
-
-
-def orthogonal(rows: int, cols: int, scale: float) -> Initialiser:
-    """Orthogonal rows or columns, times √(rows/cols) where rows > cols, times `scale`; zeros where `scale` is 0."""
-    if scale == 0:
-        return _constant(0.0, rows, cols)
-    gain = scale * (np.sqrt(rows / cols) if rows > cols else 1.0)
-
-    def draw(rng: np.random.Generator) -> Array:
-        q, r = np.linalg.qr(rng.standard_normal((max(rows, cols), min(rows, cols))))
-        # The signs of r's diagonal make the draw uniform over orthogonal matrices.
-        q *= np.where(np.diagonal(r) < 0, -1.0, 1.0)
-        return np.asarray(gain * (q if rows >= cols else q.T))
-
-    return draw
+def _gain(rows: int, cols: int) -> float:
+    return float(np.sqrt(rows / cols)) if rows > cols else 1.0
 
 
 def _time_curves(config: Config, layer: int) -> dict[str, Array]:
@@ -89,72 +127,3 @@ def _time_curves(config: Config, layer: int) -> dict[str, Array]:
         "ffn.time_mix_k": falling,
         "ffn.time_mix_r": falling,
     }
-
-
-def _layer_parameters(config: Config, layer: int) -> tuple[ParameterSpec, ...]:
-    c, a, f = config.d_model, config.d_att, config.d_ffn
-
-    def vector(name: str) -> ParameterSpec:
-        # The mixes stand in checkpoints as they were broadcast over (batch, time, channel).
-        shape = (1, 1, c) if "time_mix" in name else (a,)
-        return ParameterSpec(name, shape, "vector", lambda rng: _time_curves(config, layer)[name].reshape(shape))
-
-    def norm(name: str) -> tuple[ParameterSpec, ParameterSpec]:
-        return (
-            ParameterSpec(f"{name}.weight", (c,), "vector", _constant(1.0, c)),
-            ParameterSpec(f"{name}.bias", (c,), "vector", _constant(0.0, c)),
-        )
-
-    def matrix(name: str, rows: int, cols: int, scale: float) -> ParameterSpec:
-        return ParameterSpec(name, (rows, cols), "matrix", orthogonal(rows, cols, scale))
-
-    return (
-        *(norm("ln0") if layer == 0 else ()),
-        *norm("ln1"),
-        *norm("ln2"),
-        *(vector(f"att.{name}") for name in ("time_decay", "time_first", "time_mix_k", "time_mix_v", "time_mix_r")),
-        matrix("att.key.weight", a, c, 0.0),
-        matrix("att.value.weight", a, c, 1.0),
-        matrix("att.receptance.weight", a, c, 0.0),
-        matrix("att.output.weight", c, a, 0.0),
-        *(vector(f"ffn.{name}") for name in ("time_mix_k", "time_mix_r")),
-        matrix("ffn.key.weight", f, c, 1.0),
-        matrix("ffn.receptance.weight", c, c, 0.0),
-        # Its inputs come out of a squared relu.
-        replace(matrix("ffn.value.weight", c, f, 0.0), sparse_input=True),
-    )
-
-
-def _parameters(config: Config) -> tuple[ParameterSpec, ...]:
-    c, v = config.d_model, config.vocab_size
-    layers = [
-        replace(spec, name=f"blocks.{i}.{spec.name}")
-        for i in range(config.num_layers)
-        for spec in _layer_parameters(config, i)
-    ]
-    return (
-        ParameterSpec("emb.weight", (v, c), "embedding", _embedding(v, c)),
-        *layers,
-        ParameterSpec("ln_out.weight", (c,), "vector", _constant(1.0, c)),
-        ParameterSpec("ln_out.bias", (c,), "vector", _constant(0.0, c)),
-        ParameterSpec("head.weight", (v, c), "matrix", orthogonal(v, c, 0.5)),
-    )
-
-
-def _layer_kernel(
-    config: Config, layer: int, parameters: Mapping[str, Parameter], output_scale: float, activations: str
-) -> LayerKernel:
-    return kernels.Layer(config, layer, parameters, output_scale, activations)
-
-
-RWKV4 = Architecture(
-    name="rwkv4",
-    label="RWKV-4",
-    matches=_matches,
-    config=_config,
-    parameters=_parameters,
-    layer_parameters=_layer_parameters,
-    state_fields=_state_fields,
-    layer_kernel=_layer_kernel,
-    stack_kernel=kernels.Stack,
-)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy.typing as npt
 
-from rwkv_cy.architectures import ARCHITECTURES, check_parameters, detect
+from rwkv_cy.architectures import architecture_of, check_parameters, detect
 from rwkv_cy.checkpoint.fingerprint import fingerprint
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import MATRIX_TYPES, PACKED
@@ -85,14 +85,16 @@ def source_config(source: ParameterSource) -> Config:
 
 def check_layouts(config: Config, tensors: Mapping[str, TensorInfo | Parameter], where: str) -> None:
     """Raise SpecError if others than matrices are quantized, packed, or lie transposed; `where` is named in it."""
-    for spec in ARCHITECTURES[config.architecture].parameters(config):
-        tensor = tensors[spec.name]
-        if spec.role != "matrix" and tensor.dtype in MATRIX_TYPES:
+    for spec in architecture_of(config).parameters(config):
+        tensor = tensors.get(spec.name)
+        if tensor is None:
+            continue  # optional
+        if not spec.quantizable and tensor.dtype in MATRIX_TYPES:
             raise SpecError(
                 f"{where}: {spec.name}: expected numbers that are in no blocks, got {tensor.dtype}; "
                 "convert the original"
             )
-        if spec.role != "matrix" and tensor.transposed:
+        if not spec.quantizable and tensor.transposed:
             raise SpecError(f"{where}: {spec.name}: expected it as it is, got its transpose; convert the original")
 
 
@@ -125,7 +127,7 @@ class ArraySource:
         self.path = Path("a model in memory")
         self.format = "memory"
         self.metadata: Mapping[str, str] = {}
-        order = [spec.name for spec in ARCHITECTURES[config.architecture].parameters(config)]
+        order = [spec.name for spec in architecture_of(config).parameters(config)]
         self._parameters = {name: parameters[name] for name in order}
 
     @property

@@ -118,13 +118,13 @@ def _taking_turns() -> Iterator[None]:
 
 def _outline(plan: ConversionPlan) -> dict[str, str]:
     """Return what plan and report have in common."""
-    from rwkv_cy.architectures import ARCHITECTURES
+    from rwkv_cy.architectures import architecture_of
     from rwkv_cy.checkpoint.tokenizer_choice import describe_tokenizer
 
     return {
         "source": f"{plan.source} ({plan.source_format})",
         "target": str(plan.target),
-        "architecture": ARCHITECTURES[plan.config.architecture].label,
+        "architecture": architecture_of(plan.config).label,
         **config_fields(plan.config),
         "parameters": f"{plan.num_parameters:,}",
         "tokenizer": describe_tokenizer(plan.tokenizer),
@@ -149,19 +149,19 @@ def _print_plan(plan: ConversionPlan, force: bool) -> None:
     print()
     kinds: dict[tuple[str, str, str], list[TensorPlan]] = {}
     for tensor in plan.tensors:
-        kinds.setdefault((tensor.role, tensor.source_dtype, tensor.dtype), []).append(tensor)
+        kinds.setdefault((tensor.kind, tensor.source_dtype, tensor.dtype), []).append(tensor)
     print_table(
-        ("tensors", "role", "from", "to", "bytes in", "bytes out"),
+        ("tensors", "kind", "from", "to", "bytes in", "bytes out"),
         [
             (
                 str(len(group)),
-                role,
+                kind,
                 source_dtype,
                 dtype,
                 byte_size(sum(tensor.source_nbytes for tensor in group)),
                 byte_size(sum(tensor.nbytes for tensor in group)),
             )
-            for (role, source_dtype, dtype), group in kinds.items()
+            for (kind, source_dtype, dtype), group in kinds.items()
         ],
         right=("tensors", "bytes in", "bytes out"),
     )

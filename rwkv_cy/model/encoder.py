@@ -8,36 +8,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rwkv_cy.architectures import ARCHITECTURES, Architecture
+from rwkv_cy.architectures import architecture_of
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import check_activations
-from rwkv_cy.errors import ConfigError, StateError
+from rwkv_cy.errors import StateError
 from rwkv_cy.kernels.matrix import Workspace
 from rwkv_cy.model.layer import Layer, activations
 from rwkv_cy.model.state import State
 from rwkv_cy.runtime import resolve_num_threads
 from rwkv_cy.tensors.tensor import Parameter
 
-__all__ = ["CHUNK_TOKENS", "Model", "architecture_of"]
+__all__ = ["CHUNK_TOKENS", "Model"]
 
 #: Tokens that go through the layers together: enough to use each weight often, few enough that
 #: memory stays bounded.
 CHUNK_TOKENS = 512
-
-
-def architecture_of(config: Config) -> Architecture:
-    """Return the table row of the config's architecture.
-
-    Raises
-    ------
-    ConfigError
-        If there is none of that name.
-    """
-    try:
-        return ARCHITECTURES[config.architecture]
-    except KeyError:
-        known = ", ".join(ARCHITECTURES)
-        raise ConfigError(f"Config.architecture: expected one of {known}, got {config.architecture!r}") from None
 
 
 class Model:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from rwkv_cy.architectures import check_parameters
+from rwkv_cy.architectures import architecture_of, check_parameters
 from rwkv_cy.checkpoint.sources import check_layouts
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import check_activations
@@ -21,7 +21,7 @@ from rwkv_cy.errors import ConfigError, NumericalError, StateError, TokenError
 from rwkv_cy.kernels.dispatch import wake
 from rwkv_cy.kernels.embedding import Embedding
 from rwkv_cy.kernels.head import Head
-from rwkv_cy.model.encoder import CHUNK_TOKENS, Model, architecture_of
+from rwkv_cy.model.encoder import CHUNK_TOKENS, Model
 from rwkv_cy.model.loading import Loaded, load_parameters
 from rwkv_cy.model.state import State
 from rwkv_cy.runtime import MemoryKind, resolve_num_threads

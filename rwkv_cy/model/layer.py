@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rwkv_cy.architectures import ARCHITECTURES
+from rwkv_cy.architectures import architecture_of
 from rwkv_cy.config import Config
 from rwkv_cy.errors import ConfigError, SpecError, StateError
 from rwkv_cy.kernels.matrix import Workspace
@@ -138,7 +138,7 @@ class Layer:
         divide_weights: bool = False,
         activations: str = "f32",
     ) -> None:
-        architecture = ARCHITECTURES[config.architecture]
+        architecture = architecture_of(config)
         specs = architecture.layer_parameters(config, index)
         own = {spec.name: as_parameter(parameters[spec.name]) for spec in specs if spec.name in parameters}
         problems = [

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 
-from rwkv_cy.architectures import ARCHITECTURES
+from rwkv_cy.architectures import architecture_of
 from rwkv_cy.architectures.base import ParameterSpec
 from rwkv_cy.checkpoint.fingerprint import fingerprint as compute_fingerprint
 from rwkv_cy.checkpoint.sources import ArraySource, open_source, source_config, source_fingerprint
@@ -108,7 +108,7 @@ def _load(
     if dtype is not None:
         config = replace(config, dtype="f64" if dtype == "f64" else "f32")
     make_tokenizer = _tokenizer_maker(source, tokenizer, config)  # one that cannot be had is told before all is read
-    specs = ARCHITECTURES[config.architecture].parameters(config)
+    specs = architecture_of(config).parameters(config)
     packings = _plan_packings(source, specs) if dtype == PACKED else {}
     kept = {spec.name: _kept(source, spec, dtype, packings.get(spec.name)) for spec in specs}
     twice = [name for name, info in kept.items() if source.info(name).rounds_twice(info.dtype)]
@@ -144,7 +144,7 @@ def _plan_packings(source: ParameterSource, specs: tuple[ParameterSpec, ...]) ->
     found = {}
     for spec in specs:
         info = source.info(spec.name)
-        if spec.role == "matrix" and info.dtype != PACKED and not info.transposed:
+        if spec.quantizable and info.dtype != PACKED and not info.transposed:
             packing = plan_packing(source, info)
             if packing is not None:
                 found[spec.name] = packing
@@ -154,7 +154,7 @@ def _plan_packings(source: ParameterSource, specs: tuple[ParameterSpec, ...]) ->
 def _kept(source: ParameterSource, spec: ParameterSpec, dtype: str | None, packing: Packing | None) -> TensorInfo:
     """Return the parameter as it is kept: vectors as they are, and the embedding never in blocks."""
     info = source.info(spec.name)
-    if dtype in (None, info.dtype) or spec.role == "vector" or (spec.role == "embedding" and dtype in QUANTIZED_TYPES):
+    if dtype in (None, info.dtype) or not spec.converted or (spec.kind == "embedding" and dtype in QUANTIZED_TYPES):
         return info
     if packing is not None:
         return replace(info, dtype=PACKED, packed_nbytes=packing.nbytes)
@@ -169,7 +169,7 @@ def _map(
     found = {}
     for spec in specs:
         kept = infos[spec.name]
-        if spec.role == "vector" or kept != source.info(spec.name):
+        if not spec.converted or kept != source.info(spec.name):
             continue
         view = source.view(spec.name)
         if view is not None:

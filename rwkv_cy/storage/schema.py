@@ -101,6 +101,13 @@ class StoredTokenizer:
     data: bytes
 
 
+def _is_plain(item: object) -> bool:
+    """Tell whether an item of a config is a number, text, or a table of integers."""
+    if isinstance(item, dict):
+        return all(isinstance(value, int) for value in item.values())
+    return isinstance(item, (int, float, str))
+
+
 @dataclass(frozen=True)
 class ModelHeader:
     """What a model file says of its model beside the parameters.
@@ -109,7 +116,7 @@ class ModelHeader:
     ----------
     architecture : str
         ``"rwkv4"``.
-    config : mapping of str to int, float or str
+    config : mapping of str to int, float, str, or a table of int
         The model's dimensions and settings.
     fingerprint : str
         Hexadecimal digest of the model's parameters, carried by its states.
@@ -121,7 +128,7 @@ class ModelHeader:
     """
 
     architecture: str
-    config: Mapping[str, int | float | str]
+    config: Mapping[str, int | float | str | Mapping[str, int]]
     fingerprint: str
     tokenizer: StoredTokenizer | None
     source: Mapping[str, str]
@@ -152,7 +159,7 @@ class ModelHeader:
         if (
             not all(isinstance(value.get(field), str) for field in ("architecture", "fingerprint", "created_by"))
             or not isinstance(config, dict)
-            or not all(isinstance(item, (int, float, str)) for item in config.values())
+            or not all(_is_plain(item) for item in config.values())
             or not isinstance(source, dict)
             or not all(isinstance(item, str) for item in source.values())
             or (tokenizer is not None and kind not in TOKENIZER_KINDS)

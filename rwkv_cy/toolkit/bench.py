@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rwkv_cy.architectures import ARCHITECTURES
+from rwkv_cy.architectures import architecture_of
 from rwkv_cy.errors import ConfigError
 from rwkv_cy.kernels.dispatch import active_instruction_set
 from rwkv_cy.kernels.stream import Stream
@@ -183,7 +183,7 @@ def benchmark(
     anonymous_bytes, file_bytes = process_memory() or (None, None)
     return BenchReport(
         path=os.fspath(path),
-        architecture=ARCHITECTURES[model.config.architecture].label,
+        architecture=architecture_of(model.config).label,
         parameters=sum(math.prod(parameter.shape) for parameter in model.parameters.values()),
         dtypes=run.dtypes,
         memory=memory,
@@ -238,8 +238,8 @@ class Measurement:
     """
 
     def __init__(self, model: LanguageModel, prefill: int, decode: int) -> None:
-        specs = ARCHITECTURES[model.config.architecture].parameters(model.config)
-        matrices = [model.parameters[spec.name] for spec in specs if spec.role == "matrix"]
+        specs = architecture_of(model.config).parameters(model.config)
+        matrices = [model.parameters[spec.name] for spec in specs if spec.quantizable]
         self.dtypes = tuple(sorted({matrix.dtype for matrix in matrices}))
         self.stream = Stream(matrix.array for matrix in matrices)
         self.weight_bytes = self.stream.nbytes

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rwkv_cy.architectures import ARCHITECTURES
+from rwkv_cy.architectures import architecture_of
 from rwkv_cy.architectures.base import ParameterSpec
 from rwkv_cy.checkpoint.sources import source_config
 from rwkv_cy.checkpoint.tokenizer_choice import choose_tokenizer, describe_tokenizer
@@ -45,7 +45,7 @@ class TensorPlan:
     name : str
         Canonical name.
     shape : tuple of int
-    role : str
+    kind : str
         ``"matrix"``, ``"embedding"`` or ``"vector"``.
     source_dtype : str
         Type in the source file (``"q5_1"``).
@@ -61,7 +61,7 @@ class TensorPlan:
 
     name: str
     shape: tuple[int, ...]
-    role: str
+    kind: str
     source_dtype: str
     dtype: str
     source_nbytes: int
@@ -139,19 +139,19 @@ class ConversionPlan:
         }
 
 
-def stored_dtype(info: TensorInfo, role: str, dtype: str | None) -> str:
+def stored_dtype(info: TensorInfo, kind: str, dtype: str | None) -> str:
     """Return the storage type that a tensor gets in the target.
 
     Vectors stay as the checkpoint has them: they are small, and time_decay and its like lose their meaning in few
     bits. Matrices and the embedding get `dtype`, or keep their own type. An embedding is read row by row, and a
     group of rows is no row: it is not quantized, but stored in 16 bits.
     """
-    if role == "vector":
+    if kind not in ("matrix", "head", "embedding"):
         return info.dtype
     decoded = info.source_dtype != info.dtype
-    if role == "embedding" and dtype == PACKED:
+    if kind == "embedding" and dtype == PACKED:
         return "bf16"
-    if role == "embedding" and dtype in QUANTIZED_TYPES:
+    if kind == "embedding" and dtype in QUANTIZED_TYPES:
         return info.dtype if info.dtype in ("f16", "bf16") and not decoded else _FOR_QUANTIZED
     return dtype or (_FOR_QUANTIZED if decoded else info.dtype)
 
@@ -201,9 +201,9 @@ def make_plan(
     infos = {name: source.info(name) for name in source.names()}
     tensors = []
     twice = []
-    for spec in ARCHITECTURES[config.architecture].parameters(config):
+    for spec in architecture_of(config).parameters(config):
         info = infos[spec.name]
-        stored = stored_dtype(info, spec.role, dtype)
+        stored = stored_dtype(info, spec.kind, dtype)
         packing = None
         if stored == PACKED and info.dtype != PACKED:
             # What lies transposed is read in part: that saves more than packing, which reads all of it.
@@ -212,7 +212,7 @@ def make_plan(
         tensor = TensorPlan(
             name=spec.name,
             shape=info.shape,
-            role=spec.role,
+            kind=spec.kind,
             source_dtype=info.source_dtype,
             dtype=stored,
             source_nbytes=info.source_nbytes,

@@ -65,7 +65,7 @@ def test_matrices_are_orthogonal_times_their_scale(num_layers: int) -> None:
     scales = {f"blocks.{i}.{name}": scale for i in range(num_layers) for name, scale in SCALES.items()}
     scales["head.weight"] = 0.5
     for spec in RWKV4.parameters(config):
-        if spec.role != "matrix":
+        if not spec.quantizable:
             continue
         matrix, scale = values[spec.name], scales.pop(spec.name)
         rows, cols = matrix.shape
@@ -115,7 +115,7 @@ def test_shapes_of_a_whole_model() -> None:
     assert specs["blocks.0.att.time_decay"].shape == (12,)
     assert "blocks.1.ln0.weight" not in specs
     assert all(spec.initialise(np.random.default_rng(0)).shape == spec.shape for spec in specs.values())
-    assert {spec.role for spec in specs.values()} == {"matrix", "vector", "embedding"}
+    assert {spec.kind for spec in specs.values()} == {"matrix", "vector", "embedding", "head"}
 
 
 def test_state_fields_in_the_seeds_order() -> None:

@@ -37,7 +37,7 @@ def test_dry_run_writes_nothing(run: Run, small: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == [small.name]
     matrices = sum(array.size for name, array in small_parameters().items() if array.ndim == 2)
     rows = [line.split() for line in result.out.splitlines()]
-    assert ["tensors", "role", "from", "to", "bytes", "in", "bytes", "out"] in rows
+    assert ["tensors", "kind", "from", "to", "bytes", "in", "bytes", "out"] in rows
     assert ["1", "embedding", "f32", "bf16", "32.8", "kB", "16.4", "kB"] in rows
     assert any(row[1:4] == ["vector", "f32", "f32"] for row in rows)
     assert any(row[1:4] == ["matrix", "f32", "bf16"] for row in rows)

@@ -18,14 +18,14 @@ from rwkv_cy.tensors.tensor import Parameter
 
 def random_parameters(config: Config, seed: int = 0, dtype: str = "f32") -> dict[str, np.ndarray]:
     """Random weights everywhere, the ones that start at zero too."""
-    from rwkv_cy.architectures import ARCHITECTURES
+    from rwkv_cy.architectures import architecture_of
 
     rng = np.random.default_rng(seed)
     real = np.float64 if dtype == "f64" else np.float32
     return {
         f"blocks.{i}.{spec.name}": (rng.standard_normal(spec.shape) * 0.4).astype(real)
         for i in range(config.num_layers)
-        for spec in ARCHITECTURES[config.architecture].layer_parameters(config, i)
+        for spec in architecture_of(config).layer_parameters(config, i)
     }
 
 

@@ -77,7 +77,7 @@ def model(source: Path, tmp_path: Path) -> Path:
 
 def test_there_and_back(model: Path, tmp_path: Path) -> None:
     packed = {name for name, (dtype, _) in stored(model).items() if dtype == "bf12"}
-    matrices = {spec.name for spec in ARCHITECTURES["rwkv4"].parameters(CONFIG) if spec.role == "matrix"}
+    matrices = {spec.name for spec in ARCHITECTURES["rwkv4"].parameters(CONFIG) if spec.quantizable}
     assert packed == matrices - {HEAD, "blocks.0.ffn.value.weight"}
     with open_model(model) as opened:
         assert opened.info("blocks.0.ffn.value.weight").transposed
@@ -154,7 +154,7 @@ def test_in_memory_what_does_not_pay_stays_bf16(source: Path) -> None:
 
 def test_small_matrices_are_left_alone(tmp_path: Path) -> None:
     report = convert(write_small(tmp_path / "s"), tmp_path / "m", dtype="bf12")
-    assert {tensor.dtype for tensor in report.plan.tensors if tensor.role != "vector"} == {"bf16"}
+    assert {tensor.dtype for tensor in report.plan.tensors if tensor.kind != "vector"} == {"bf16"}
 
 
 def test_a_plan_knows_the_size(source: Path, model: Path, tmp_path: Path) -> None:
@@ -288,8 +288,8 @@ def test_lists_are_checked_part_by_part(model: Path, monkeypatch: pytest.MonkeyP
 def test_dtypes_of_a_float32_source(tmp_path: Path) -> None:
     """The embedding is what bf16 makes of it; vectors stay."""
     report = convert(write_safetensors(tmp_path / "s", small_parameters()), tmp_path / "m", dtype="bf12")
-    found = {tensor.role: tensor.dtype for tensor in report.plan.tensors}
-    assert found == {"matrix": "bf16", "embedding": "bf16", "vector": "f32"}
+    found = {tensor.kind: tensor.dtype for tensor in report.plan.tensors}
+    assert found == {"matrix": "bf16", "embedding": "bf16", "head": "bf16", "vector": "f32"}
 
 
 def test_bytes_of_a_packed_matrix_come_in_their_order(source: Path, tmp_path: Path) -> None:

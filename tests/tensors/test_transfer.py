@@ -50,11 +50,11 @@ def test_matrices_are_quantized_and_nothing_else(own: str, dtype: str, tmp_path:
     for tensor in report.plan.tensors:
         name, source = tensor.name, parameters[tensor.name]
         found_dtype, found = stored(tmp_path / "t", name)
-        if tensor.role == "matrix":
+        if tensor.kind in ("matrix", "head"):
             assert found_dtype == dtype
             np.testing.assert_array_equal(found, pack(to_storage(source, own, "f32"), dtype))
         else:
-            wide = tensor.role == "embedding" and own in ("f32", "f64")
+            wide = tensor.kind == "embedding" and own in ("f32", "f64")
             assert found_dtype == ("f16" if wide else own)
             np.testing.assert_array_equal(found, to_storage(source, own, found_dtype))
         assert (tensor.dtype, tensor.nbytes) == (found_dtype, found.nbytes)
@@ -95,7 +95,7 @@ def test_our_blocks_are_quantized_again_only_if_asked(q8: Path, tmp_path: Path) 
         plan_conversion(q8, tmp_path / "t", "q4")
     assert not (tmp_path / "t").exists()
     report = convert(q8, tmp_path / "t", dtype="q4", requantize=True)
-    count = sum(tensor.role == "matrix" for tensor in report.plan.tensors)
+    count = sum(tensor.kind in ("matrix", "head") for tensor in report.plan.tensors)
     assert report.warnings == (f"{q8}: {count} quantized matrices are rounded a second time, to q4",)
     weights = unpack(stored(q8, KEY)[1], "q8", small_parameters()[KEY].shape)
     np.testing.assert_array_equal(stored(tmp_path / "t", KEY)[1], pack(weights, "q4"))
@@ -113,8 +113,13 @@ def test_blocks_of_others_are_quantized_again_only_if_asked(tmp_path: Path) -> N
 
 def test_a_plan_says_what_is_quantized_again(q8: Path, tmp_path: Path) -> None:
     plan = plan_conversion(q8, tmp_path / "t", "q4", requantize=True)
-    types = {(tensor.role, tensor.source_dtype, tensor.dtype) for tensor in plan.tensors}
-    assert types == {("matrix", "q8", "q4"), ("embedding", "f16", "f16"), ("vector", "f32", "f32")}
+    types = {(tensor.kind, tensor.source_dtype, tensor.dtype) for tensor in plan.tensors}
+    assert types == {
+        ("matrix", "q8", "q4"),
+        ("head", "q8", "q4"),
+        ("embedding", "f16", "f16"),
+        ("vector", "f32", "f32"),
+    }
     assert "rounded a second time" in json.loads(json.dumps(plan.to_dict()))["warnings"][0]
 
 

@@ -239,7 +239,7 @@ def test_a_plan_writes_nothing(small: Path, tmp_path: Path) -> None:
     assert plan.nbytes == plan.source_nbytes - 2 * matrices
     assert plan.nbytes < plan.disk_needed < plan.disk_free
     assert not plan.replaces
-    assert {tensor.role for tensor in plan.tensors} == {"matrix", "embedding", "vector"}
+    assert {tensor.kind for tensor in plan.tensors} == {"matrix", "embedding", "head", "vector"}
     written = json.loads(json.dumps(plan.to_dict(), allow_nan=False))
     assert written["tokenizer"] == "bytes"
     assert written["config"]["d_model"] == 32

@@ -89,7 +89,7 @@ def test_a_quantized_model_file(tmp_path: Path, dtype: str) -> None:
     path = tmp_path / "m"
     plan = convert(write_small(tmp_path / "s"), path, dtype=dtype).plan
     report = inspect(path, stats=True)
-    matrices = [tensor for tensor in plan.tensors if tensor.role == "matrix"]
+    matrices = [tensor for tensor in plan.tensors if tensor.kind in ("matrix", "head")]
     assert report.dtypes == {dtype: len(matrices), "f16": 1, "f32": len(plan.tensors) - len(matrices) - 1}
     assert report.num_parameters == COUNT
     assert report.bytes_in_memory == plan.nbytes == sum(tensor.nbytes for tensor in report.tensors)
