@@ -40,9 +40,15 @@ class GivesLogits(Protocol):
     """What this benchmark asks of a model, and what ours has."""
 
     def forward(
-        self, tokens: Any, state: Any = None, *, logits: Any = "last", in_place: bool = False, num_threads: Any = None
+        self,
+        tokens: Any,
+        state: Any = None,
+        *,
+        all_logits: bool = False,
+        in_place: bool = False,
+        num_threads: Any = None,
     ) -> tuple[npt.NDArray[Any], Any]:
-        """Return the logits of each token for ``logits="all"``, and the state."""
+        """Return the logits of each token for ``all_logits=True``, and the state."""
 
 
 class RwkvCppModel:
@@ -54,7 +60,13 @@ class RwkvCppModel:
         self._model = model
 
     def forward(
-        self, tokens: Any, state: Any = None, *, logits: Any = "last", in_place: bool = False, num_threads: Any = None
+        self,
+        tokens: Any,
+        state: Any = None,
+        *,
+        all_logits: bool = False,
+        in_place: bool = False,
+        num_threads: Any = None,
     ) -> tuple[npt.NDArray[Any], Any]:
         """Return the logits of each token, whatever is asked for, and the state, which is moved on in place."""
         rows = []
@@ -108,7 +120,7 @@ def logits_of(model: GivesLogits, tokens: Sequence[int], threads: int) -> Iterat
     state = None
     for start in range(0, len(tokens), _CHUNK):
         some = tokens[start : start + _CHUNK]
-        logits, state = model.forward(some, state, logits="all", in_place=True, num_threads=threads)
+        logits, state = model.forward(some, state, all_logits=True, in_place=True, num_threads=threads)
         yield logits
 
 

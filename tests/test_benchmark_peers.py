@@ -98,8 +98,8 @@ def test_a_folder_of_huggingface_holds_the_checkpoint(tmp_path: Path, checkpoint
     with open_source(folder) as source:
         assert source.format == "huggingface"
         assert source_config(source) == CONFIG
-    expected, _ = rwkv_cy.load(checkpoint).forward(TOKENS, logits="all")
-    found, _ = rwkv_cy.load(folder).forward(TOKENS, logits="all")
+    expected, _ = rwkv_cy.load(checkpoint).forward(TOKENS, all_logits=True)
+    found, _ = rwkv_cy.load(folder).forward(TOKENS, all_logits=True)
     np.testing.assert_array_equal(found, expected)
     assert sorted(path.name for path in folder.iterdir()) == ["config.json", "model.safetensors"]
 

@@ -159,12 +159,12 @@ class Architecture(ABC):
         """Return the arrays of one layer's state, in the order in which they are stored."""
 
     def state_offsets(self, config: Config) -> dict[str, int]:
-        """Return where each array begins in a layer's row of the state, in elements."""
+        """Return where each array begins in a layer's row of the state, in elements; ``"end"`` is the row's length."""
         offsets, start = {}, 0
         for field in self.state_fields(config):
             offsets[field.name] = start
             start += field.size
-        return offsets
+        return {**offsets, "end": start}
 
     def initial_state(self, config: Config, parameters: Mapping[str, Parameter]) -> npt.NDArray[np.float64]:
         """Return the state before the first token.
@@ -182,10 +182,6 @@ class Architecture(ABC):
         """
         row = np.concatenate([np.full(field.size, field.initial) for field in self.state_fields(config)])
         return np.tile(row, (config.num_layers, 1))
-
-    #: Compiled layers; until the stack is generic.
-    layer_kernel: Any = None
-    stack_kernel: Any = None
 
     @abstractmethod
     def time_mix(

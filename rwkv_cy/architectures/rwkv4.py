@@ -85,21 +85,13 @@ class RWKV4(Architecture):
         self, config: Config, layer: int, parameters: Mapping[str, Parameter], output_scale: float, activations: str
     ) -> Any:
         """Return the compiled time mix of a layer."""
-        return kernels.TimeMix(config, parameters, output_scale, activations)
+        return kernels.TimeMix(config, self.state_offsets(config), parameters, output_scale, activations)
 
     def channel_mix(
         self, config: Config, layer: int, parameters: Mapping[str, Parameter], output_scale: float, activations: str
     ) -> Any:
         """Return the compiled channel mix of a layer."""
-        return kernels.ChannelMix(config, parameters, output_scale, activations)
-
-    def layer_kernel(
-        self, config: Config, layer: int, parameters: Mapping[str, Parameter], output_scale: float, activations: str
-    ) -> Any:
-        """Return the compiled layer."""
-        return kernels.Layer(config, layer, parameters, output_scale, activations)
-
-    stack_kernel = kernels.Stack
+        return kernels.ChannelMix(config, self.state_offsets(config), parameters, output_scale, activations)
 
 
 # --- initial values (RWKV-LM, RWKV-v4/src/model.py: RWKV_TimeMix, RWKV_ChannelMix, RWKV_Init) ---

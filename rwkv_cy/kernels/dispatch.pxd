@@ -31,10 +31,45 @@ cdef extern from "rk.h" nogil:
     ctypedef struct rk_sequence:
         Py_ssize_t begin
         Py_ssize_t end
-        void *xx
-        void *aa
-        void *bb
-        void *pp
+        const char *read
+        char *write
+
+    ctypedef struct rk_wkv4:
+        const void *w
+        const void *u
+        const void *k
+        const void *v
+        const void *r
+        void *y
+        Py_ssize_t width
+        size_t aa
+        size_t bb
+        size_t pp
+
+    ctypedef struct rk_wkv7:
+        const void *w0
+        const void *a0
+        const void *v0
+        const void *k_k
+        const void *k_a
+        const void *r_k
+        const void *norm_weight
+        const void *norm_bias
+        const void *r
+        const void *w
+        const void *k
+        const void *a
+        const void *g
+        const void *v_mix
+        void *v
+        void *v_first
+        void *bonus
+        void *y
+        double eps
+        Py_ssize_t width
+        Py_ssize_t heads
+        Py_ssize_t size
+        size_t kv
 
     ctypedef struct rk_tokens:
         Py_ssize_t count
@@ -44,7 +79,10 @@ cdef extern from "rk.h" nogil:
     enum:
         RK_AS_IT_IS
         RK_SHIFTED
+        RK_LERPED
         RK_RELU_SQUARED
+        RK_TANH
+        RK_SIGMOID
 
     enum:
         RK_NOTHING
@@ -56,6 +94,7 @@ cdef extern from "rk.h" nogil:
         const void *x
         int first
         const void *mix
+        size_t before
         void *y
         int then
         const void *gate
@@ -83,7 +122,9 @@ cdef void matmul(const rk_ops *ops, const rk_product *products, int count, const
                  void *scratch, int num_threads) noexcept nogil
 cdef void layer_norm(const rk_ops *ops, const void *x, const void *weight, const void *bias, double eps,
                      Py_ssize_t tokens, Py_ssize_t width, int num_threads, void *y) noexcept nogil
-cdef void wkv4(const rk_ops *ops, const void *w, const void *u, const void *k, const void *v, const void *r,
-               const rk_tokens *all, Py_ssize_t width, int num_threads, void *y) noexcept nogil
+cdef void wkv4(const rk_ops *ops, const rk_wkv4 *p, const rk_tokens *all, int num_threads) noexcept nogil
+cdef size_t wkv7_scratch(const rk_ops *ops, Py_ssize_t size, int num_threads) noexcept nogil
+cdef void wkv7(const rk_ops *ops, const rk_wkv7 *p, const rk_tokens *all, void *scratch,
+               int num_threads) noexcept nogil
 cdef void multiply(const rk_ops *ops, double factor, Py_ssize_t n, int num_threads, void *x) noexcept nogil
 cdef bint all_finite(const rk_ops *ops, const void *x, Py_ssize_t n) noexcept nogil

@@ -26,8 +26,9 @@ cdef extern from "rk.h" nogil:
     void rk_matmul(const rk_ops *, const rk_product *, int, const rk_tokens *, void *, int)
     void rk_layer_norm(const rk_ops *, const void *, const void *, const void *, double, Py_ssize_t, Py_ssize_t,
                        void *, int)
-    void rk_wkv4(const rk_ops *, const void *, const void *, const void *, const void *, const void *,
-                 const rk_tokens *, Py_ssize_t, void *, int)
+    void rk_run_wkv4(const rk_ops *, const rk_wkv4 *, const rk_tokens *, int)
+    size_t rk_wkv7_scratch(const rk_ops *, Py_ssize_t)
+    void rk_run_wkv7(const rk_ops *, const rk_wkv7 *, const rk_tokens *, void *, int)
     void rk_multiply(const rk_ops *, void *, double, Py_ssize_t, int)
     void rk_wake(int)
 
@@ -155,9 +156,17 @@ cdef void layer_norm(const rk_ops *ops, const void *x, const void *weight, const
     rk_layer_norm(ops, x, weight, bias, eps, tokens, width, y, num_threads)
 
 
-cdef void wkv4(const rk_ops *ops, const void *w, const void *u, const void *k, const void *v, const void *r,
-               const rk_tokens *all, Py_ssize_t width, int num_threads, void *y) noexcept nogil:
-    rk_wkv4(ops, w, u, k, v, r, all, width, y, num_threads)
+cdef void wkv4(const rk_ops *ops, const rk_wkv4 *p, const rk_tokens *all, int num_threads) noexcept nogil:
+    rk_run_wkv4(ops, p, all, num_threads)
+
+
+cdef size_t wkv7_scratch(const rk_ops *ops, Py_ssize_t size, int num_threads) noexcept nogil:
+    return <size_t>num_threads * rk_wkv7_scratch(ops, size)
+
+
+cdef void wkv7(const rk_ops *ops, const rk_wkv7 *p, const rk_tokens *all, void *scratch,
+               int num_threads) noexcept nogil:
+    rk_run_wkv7(ops, p, all, scratch, num_threads)
 
 
 cdef void multiply(const rk_ops *ops, double factor, Py_ssize_t n, int num_threads, void *x) noexcept nogil:

@@ -263,7 +263,7 @@ cdef class Matrix:
         return matmul_scratch(ops, &self.m, tokens, num_threads)
 
     cdef rk_product times(self, const void *x, void *y) noexcept nogil:
-        return rk_product(&self.m, x, RK_AS_IT_IS, NULL, y, RK_NOTHING, NULL, NULL)
+        return rk_product(&self.m, x, RK_AS_IT_IS, NULL, 0, y, RK_NOTHING, NULL, NULL)
 
     def matmul(self, const floating[:, ::1] x, int num_threads=1, Workspace workspace=None):
         """Multiply tokens by the matrix.
@@ -331,3 +331,17 @@ def make_matrix(parameter, real, scale=1.0, activations="f32"):
     if (real == "f64") != (dtype == "f64"):
         array, dtype = widen(array, dtype, real), real
     return Matrix(array, dtype, scale, transposed=parameter.transposed, activations=activations)
+
+
+def make_low_rank(parameter, real):
+    """Return a low-rank factor, which checkpoints hold as (in, out), as a Matrix (out, in).
+
+    A copy is made unless the parameter is stored transposed: the factors are small, and read row by row they cost
+    what their bytes cost.
+    """
+    array, dtype = parameter.array, parameter.dtype
+    if not parameter.transposed:
+        array = np.ascontiguousarray(array.T)
+    if (real == "f64") != (dtype == "f64"):
+        array, dtype = widen(array, dtype, real), real
+    return Matrix(array, dtype)

@@ -1,35 +1,43 @@
-"""The layer of RWKV-4."""
+"""The two mixes of RWKV-4."""
 
-from rwkv_cy.kernels.dispatch cimport rk_ops, rk_tokens
 from rwkv_cy.kernels.matrix cimport Matrix
+from rwkv_cy.kernels.stack cimport Arena, Mix, Pass
 
 
-cdef class TimeMix:
-    cdef Matrix key, value, receptance, output
-    cdef const char *decay           # (d_att,), -exp(time_decay)
-    cdef const char *first           # (d_att,)
-    cdef const char *mix_k           # (d_model,)
+cdef struct TimeMixBuffers:
+    char *mixed      # (tokens, d_model)
+    char *r          # (tokens, d_att), as are k, v and rwkv
+    char *k
+    char *v
+    char *rwkv
+    char *rest       # of the products
+
+
+cdef class TimeMix(Mix):
+    cdef readonly Matrix key, value, receptance, output
+    cdef readonly Py_ssize_t d_att
+    cdef size_t xx, aa, bb, pp             # where the fields of the state begin, in bytes
+    cdef const char *decay
+    cdef const char *first
+    cdef const char *mix_k
     cdef const char *mix_v
     cdef const char *mix_r
-    cdef list _arrays                # keeps what the pointers point to
-    cdef readonly Py_ssize_t d_model, d_att
-    cdef size_t itemsize
 
-    cdef size_t scratch_bytes(self, const rk_ops *ops, Py_ssize_t tokens, int num_threads) noexcept nogil
-    cdef void run(self, const rk_ops *ops, const char *x, const rk_tokens *all, char *scratch, int num_threads,
-                  char *y) noexcept nogil
-    cdef void advance(self, const rk_ops *ops, const char *x, const rk_tokens *all, char *scratch,
-                      int num_threads) noexcept nogil
+    cdef TimeMixBuffers carve(self, Arena *arena, const Pass *p) noexcept nogil
 
 
-cdef class ChannelMix:
-    cdef Matrix key, value, receptance
-    cdef const char *mix_k           # (d_model,)
+cdef struct ChannelMixBuffers:
+    char *mixed      # (tokens, d_model), as is r
+    char *r
+    char *k          # (tokens, d_ffn)
+    char *rest
+
+
+cdef class ChannelMix(Mix):
+    cdef readonly Matrix key, value, receptance
+    cdef readonly Py_ssize_t d_ffn
+    cdef size_t xx
+    cdef const char *mix_k
     cdef const char *mix_r
-    cdef list _arrays
-    cdef readonly Py_ssize_t d_model, d_ffn
-    cdef size_t itemsize
 
-    cdef size_t scratch_bytes(self, const rk_ops *ops, Py_ssize_t tokens, int num_threads) noexcept nogil
-    cdef void run(self, const rk_ops *ops, const char *x, const rk_tokens *all, char *scratch, int num_threads,
-                  char *y) noexcept nogil
+    cdef ChannelMixBuffers carve(self, Arena *arena, const Pass *p) noexcept nogil

@@ -13,10 +13,11 @@ from rwkv_cy.config import Config
 from rwkv_cy.dtypes import check_activations
 from rwkv_cy.errors import StateError
 from rwkv_cy.kernels.matrix import Workspace
+from rwkv_cy.kernels.stack import Stack
 from rwkv_cy.model.layer import Layer, activations
 from rwkv_cy.model.state import State
 from rwkv_cy.runtime import resolve_num_threads
-from rwkv_cy.tensors.tensor import Parameter
+from rwkv_cy.tensors.tensor import Parameter, as_parameter
 
 __all__ = ["CHUNK_TOKENS", "Model"]
 
@@ -68,14 +69,24 @@ class Model:
     ) -> None:
         architecture = architecture_of(config)
         check_activations(activations)
+        config = architecture.complete(config)
         self.config = config
         self.fingerprint = fingerprint
         self.layers = tuple(
             Layer(config, i, own, divide_weights=divide_weights, activations=activations)
             for i, own in enumerate(_by_layer(parameters, config.num_layers))
         )
-        self.kernel = architecture.stack_kernel([layer.kernel for layer in self.layers])
-        self._state_fields = architecture.state_fields(config)
+        self._kernel = Stack([layer.kernel for layer in self.layers])
+        self.state_fields = architecture.state_fields(config)
+        dtype = np.float64 if config.dtype == "f64" else np.float32
+        tuned = {
+            name: as_parameter(parameters[name])
+            for i in range(config.num_layers)
+            for spec in architecture.layer_parameters(config, i)
+            if spec.kind == "state" and (name := f"blocks.{i}.{spec.name}") in parameters
+        }
+        self._initial = architecture.initial_state(config, tuned).astype(dtype)
+        self._initial.flags.writeable = False
         self._workspaces: list[Workspace] = []
 
     @classmethod
@@ -91,6 +102,7 @@ class Model:
         """
         generator = np.random.default_rng(rng)
         architecture = architecture_of(config)
+        config = architecture.complete(config)
         dtype = np.float64 if config.dtype == "f64" else np.float32
         return cls(
             config,
@@ -106,8 +118,7 @@ class Model:
 
     def initial_state(self) -> State:
         """Return the state before the first vector."""
-        config = self.config
-        return State.initial(config.architecture, self._state_fields, config.num_layers, config.dtype, self.fingerprint)
+        return self._state(self._initial.copy())
 
     def forward_single(
         self, x: npt.ArrayLike, state: State | None = None, *, in_place: bool = False, num_threads: int | None = None
@@ -121,7 +132,8 @@ class Model:
         state : State, optional
             What earlier calls gave; None at the beginning.
         in_place : bool, default False
-            False leaves `state` as it is and returns a new one; True moves `state` on and returns it.
+            False leaves `state` unchanged and returns a new one; True updates `state` in place, which copies and
+            allocates nothing, and returns it.
         num_threads : int, optional
             Threads to use; the result is the same for every number.
 
@@ -153,7 +165,7 @@ class Model:
         xs : array_like
             Shape (time, d_model); time may be 0.
         state, in_place, num_threads
-            As for :meth:`forward_single`. If the call does not come to its end, `state` is as it was.
+            As for :meth:`forward_single`. If a call in place fails, `state` is invalid: using it again is an error.
 
         Returns
         -------
@@ -172,40 +184,44 @@ class Model:
         ys = activations(xs, self.config, 2, "forward_sequence")
         if np.may_share_memory(ys, xs):
             ys = ys.copy()
-        data = self.begin(state)
-        for start in range(0, len(ys), CHUNK_TOKENS):
-            chunk = ys[start : start + CHUNK_TOKENS]
-            self.run(chunk, data[:, np.newaxis], [0, len(chunk)], resolve_num_threads(num_threads))
-        return ys, self.finish(data, state, in_place=in_place)
-
-    def begin(self, state: State | None) -> npt.NDArray[Any]:
-        """Return a copy of the state's numbers to work on; None gives those of the initial state.
-
-        Raises
-        ------
-        StateError
-            If `state` belongs to another model.
-        """
-        numbers = self.numbers(state)
-        return numbers if state is None else numbers.copy()
+        after = self.state_after(state, in_place=in_place)
+        before = self.numbers(state)
+        try:
+            for start in range(0, len(ys), CHUNK_TOKENS):
+                chunk = ys[start : start + CHUNK_TOKENS]
+                self.run(chunk, [before], [after.data], [0, len(chunk)], resolve_num_threads(num_threads))
+                before = after.data
+        except BaseException:
+            after.invalidate()
+            raise
+        if not len(ys) and after is not state:
+            after.data[...] = before
+        return ys, after
 
     def numbers(self, state: State | None) -> npt.NDArray[Any]:
-        """Return the state's own numbers, not to be changed; None gives those of the initial state.
+        """Return the state's own numbers, to be read only; None gives those of the initial state.
 
         Raises
         ------
         StateError
-            If `state` belongs to another model.
+            If `state` belongs to another model, or a call that failed left it half updated.
         """
         if state is None:
-            return self.initial_state().data
+            return self._initial
         self._check_state(state)
         return state.data
+
+    def state_after(self, state: State | None, *, in_place: bool) -> State:
+        """Return the state that a call writes to: a new one with undefined numbers, or `state` itself."""
+        if in_place and state is not None:
+            return state
+        return self._state(np.empty_like(self._initial))
 
     def run(
         self,
         xs: npt.NDArray[Any],
-        data: npt.NDArray[Any],
+        reads: Sequence[npt.NDArray[Any]],
+        writes: Sequence[npt.NDArray[Any]],
         starts: Sequence[int],
         num_threads: int,
         *,
@@ -216,29 +232,26 @@ class Model:
         Parameters
         ----------
         xs : numpy.ndarray
-            Shape (tokens, d_model): the sequences one after the other; replaced by what comes out.
-        data : numpy.ndarray
-            Shape (num_layers, sequences, numbers of a layer's state); moved on in place.
+            Shape (tokens, d_model): the sequences one after the other; replaced by the outputs.
+        reads, writes : sequence of numpy.ndarray
+            For each sequence its state before and after, shape (num_layers, numbers of a layer's state); they may be
+            the same array.
         starts : sequence of int
             Where each sequence begins in `xs`, and at last the number of tokens; none is empty.
         num_threads : int
             Threads to use.
         last_only : bool, default False
-            Only the last row of each sequence is wanted; the others are then not what comes out.
+            Compute only the last row of each sequence; the others are then undefined.
         """
         bounds = np.array(starts, np.intp)
         workspace = self.take_workspace()
         try:
-            self.kernel.forward(xs, data, bounds, workspace, num_threads, last_only)
+            self._kernel.forward(xs, reads, writes, bounds, workspace, num_threads, last_only)
         finally:
             self.return_workspace(workspace)
 
-    def finish(self, data: npt.NDArray[Any], state: State | None, *, in_place: bool) -> State:
-        """Return `data` as a state: a new one, or `state` itself with `data` written into it."""
-        if in_place and state is not None:
-            state.data[...] = data
-            return state
-        return State(self.config.architecture, self._state_fields, data, self.fingerprint)
+    def _state(self, data: npt.NDArray[Any]) -> State:
+        return State(self.config.architecture, self.state_fields, data, self.fingerprint)
 
     def take_workspace(self) -> Workspace:
         """Return scratch memory that no other call has, to be returned when it has served."""
@@ -255,11 +268,12 @@ class Model:
     def _check_state(self, state: State) -> None:
         if not isinstance(state, State):
             raise StateError(f"state: expected a State or None, got {type(state).__name__}")
+        state.check_valid()
         config = self.config
-        wanted = np.dtype(np.float64 if config.dtype == "f64" else np.float32)
+        wanted = self._initial.dtype
         if (
             state.architecture != config.architecture
-            or state.fields != self._state_fields
+            or state.fields != self.state_fields
             or state.num_layers != config.num_layers
             or state.data.dtype != wanted
         ):

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import accumulate, repeat
-from operator import setitem
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from itertools import accumulate
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +21,7 @@ from rwkv_cy.kernels.embedding import Embedding
 from rwkv_cy.kernels.head import Head
 from rwkv_cy.model.encoder import CHUNK_TOKENS, Model
 from rwkv_cy.model.loading import Loaded, load_parameters
-from rwkv_cy.model.state import State
+from rwkv_cy.model.state import LayerState, State
 from rwkv_cy.runtime import MemoryKind, resolve_num_threads
 from rwkv_cy.tensors.tensor import Parameter, as_parameter
 from rwkv_cy.text import Generation, SamplingOptions, Tokenizer, generate
@@ -82,7 +80,7 @@ class LanguageModel:
     ) -> None:
         if config.vocab_size < 1:
             raise ConfigError("LanguageModel: expected a Config with a vocab_size, got 0; give the number of tokens")
-        architecture_of(config)
+        config = architecture_of(config).complete(config)
         own = {name: as_parameter(value) for name, value in parameters.items()}
         check_parameters(config, {name: value.shape for name, value in own.items()}, "LanguageModel")
         check_layouts(config, own, "LanguageModel")
@@ -119,7 +117,8 @@ class LanguageModel:
         """
         generator = np.random.default_rng(rng)
         dtype = np.float64 if config.dtype == "f64" else np.float32
-        specs = architecture_of(config).parameters(config)
+        config = architecture_of(config).complete(config)
+        specs = [spec for spec in architecture_of(config).parameters(config) if not spec.optional]
         return cls(config, {spec.name: spec.initialise(generator).astype(dtype) for spec in specs}, tokenizer)
 
     @property
@@ -154,7 +153,7 @@ class LanguageModel:
         tokens: int | Sequence[int] | npt.NDArray[np.integer[Any]],
         state: State | None = None,
         *,
-        logits: Literal["last", "all"] = "last",
+        all_logits: bool = False,
         in_place: bool = False,
         num_threads: int | None = None,
     ) -> tuple[npt.NDArray[Any], State]:
@@ -166,18 +165,18 @@ class LanguageModel:
             One token, or at least one in a sequence. All at once or one by one gives the same bits.
         state : State, optional
             What earlier calls gave; None at the beginning.
-        logits : {"last", "all"}, default "last"
-            Whether to return the logits after the last token, or after every one.
+        all_logits : bool, default False
+            Return the logits after every token, not only after the last.
         in_place : bool, default False
-            False leaves `state` as it is and returns a new one; True moves `state` on and returns it. If the
-            call does not come to its end, `state` is as it was.
+            False leaves `state` unchanged and returns a new one; True updates `state` in place, which copies and
+            allocates nothing of its size, and returns it. If such a call fails, `state` is invalid.
         num_threads : int, optional
             Threads to use; the result is the same for every number.
 
         Returns
         -------
         logits : numpy.ndarray
-            Shape (vocab_size,), or (len(tokens), vocab_size) for ``"all"``; float32, float64 in an f64 model.
+            Shape (vocab_size,), or (len(tokens), vocab_size) with `all_logits`; float32, float64 in an f64 model.
         state : State
             After the last token.
 
@@ -192,28 +191,31 @@ class LanguageModel:
         FormatError
             If the model file has been cut short since it was loaded.
         ConfigError
-            If `logits` or `num_threads` is none of these.
+            If `num_threads` is out of its range, or the model is closed.
         """
-        if logits not in ("last", "all"):
-            raise ConfigError(f"forward: expected logits 'last' or 'all', got {logits!r}")
         ids = check_token_array(tokens, self.vocab_size)
         threads = resolve_num_threads(num_threads)
         wake(threads)
         self._loaded.check()
-        data = self.encoder.begin(state)
-        every = logits == "all"
-        result = np.empty((len(ids) if every else 1, self.vocab_size), data.dtype)
-        finite = True
-        for start in range(0, len(ids), CHUNK_TOKENS):
-            xs = self._embedding.rows(ids[start : start + CHUNK_TOKENS])
-            self.encoder.run(xs, data[:, np.newaxis], [0, len(xs)], threads, last_only=not every)
-            if every:
-                finite &= self._logits(xs, result[start : start + len(xs)], threads)
-        if not every:
-            finite = self._logits(xs[-1:], result, threads)
-        if not finite:
-            raise NumericalError(self._where_it_began(ids, state, threads))
-        return (result if every else result[0]), self.encoder.finish(data, state, in_place=in_place)
+        before = self.encoder.numbers(state)
+        after = self.encoder.state_after(state, in_place=in_place)
+        result = np.empty((len(ids) if all_logits else 1, self.vocab_size), before.dtype)
+        finite, read = True, before
+        try:
+            for start in range(0, len(ids), CHUNK_TOKENS):
+                xs = self._embedding.rows(ids[start : start + CHUNK_TOKENS])
+                self.encoder.run(xs, [read], [after.data], [0, len(xs)], threads, last_only=not all_logits)
+                read = after.data
+                if all_logits:
+                    finite &= self._logits(xs, result[start : start + len(xs)], threads)
+            if not all_logits:
+                finite = self._logits(xs[-1:], result, threads)
+            if not finite:
+                raise NumericalError(self._where_it_began(ids, before, after.data, threads))
+        except BaseException:
+            after.invalidate()
+            raise
+        return (result if all_logits else result[0]), after
 
     def forward_batch(
         self,
@@ -232,8 +234,8 @@ class LanguageModel:
         states : sequence of State or None, optional
             One for each sequence; None at the beginning.
         in_place : bool, default False
-            False leaves the states as they are and returns new ones; True moves them on. If the call does not come
-            to its end, they are as they were.
+            False leaves the states unchanged and returns new ones; True updates them in place. If such a call fails,
+            they are invalid.
         num_threads : int, optional
             Threads to use; the result is the same for every number.
 
@@ -267,33 +269,41 @@ class LanguageModel:
         dtype = np.float64 if self.config.dtype == "f64" else np.float32
         if not ids:
             return np.empty((0, self.vocab_size), dtype=dtype), []
-        # The longest first: those that still have tokens stand at the front, whatever the lengths.
-        order = sorted(range(len(ids)), key=lambda i: -len(ids[i]))
-        numbers = [self._named(i, self.encoder.numbers, given[i]) for i in order]
-        data = np.stack(numbers, axis=1)
-        last = np.empty((len(ids), self.config.d_model), dtype=dtype)
+        before = [self._named(i, self.encoder.numbers, state) for i, state in enumerate(given)]
+        after = [self.encoder.state_after(state, in_place=in_place) for state in given]
+        result = np.empty((len(ids), self.vocab_size), dtype)
+        try:
+            last = self._run_batch(ids, before, [state.data for state in after], threads)
+            if not self._logits(last, result, threads):
+                i = int(np.isfinite(result).all(axis=1).argmin())
+                raise NumericalError(f"sequence {i}: {self._where_it_began(ids[i], before[i], after[i].data, threads)}")
+        except BaseException:
+            for state in after:
+                state.invalidate()
+            raise
+        return result, after
+
+    def _run_batch(
+        self,
+        ids: Sequence[npt.NDArray[np.int64]],
+        before: Sequence[npt.NDArray[Any]],
+        after: Sequence[npt.NDArray[Any]],
+        num_threads: int,
+    ) -> npt.NDArray[Any]:
+        """Run the sequences through the layers, a share of each at a time; return the last output of each."""
+        last = np.empty((len(ids), self.config.d_model), after[0].dtype)
         done = 0
-        while active := [i for i in order if len(ids[i]) > done]:
+        while active := [i for i in range(len(ids)) if len(ids[i]) > done]:
             share = max(1, CHUNK_TOKENS // len(active))
             parts = [ids[i][done : done + share] for i in active]
             starts = [0, *accumulate(len(part) for part in parts)]
             xs = self._embedding.rows(np.concatenate(parts))
-            self.encoder.run(xs, data[:, : len(active)], starts, threads, last_only=True)
+            reads = [after[i] if done else before[i] for i in active]
+            self.encoder.run(xs, reads, [after[i] for i in active], starts, num_threads, last_only=True)
             for i, end in zip(active, starts[1:], strict=True):
                 last[i] = xs[end - 1]
             done += share
-        result = np.empty((len(ids), self.vocab_size), dtype)
-        if not self._logits(last, result, threads):
-            i = int(np.isfinite(result).all(axis=1).argmin())
-            raise NumericalError(f"sequence {i}: {self._where_it_began(ids[i], given[i], threads)}")
-        after = {i: np.ascontiguousarray(data[:, place]) for place, i in enumerate(order)}
-        moved = [state if in_place else None for state in given]
-        finished = [
-            self.encoder.finish(after[i], None, in_place=False) if state is None else state
-            for i, state in enumerate(moved)
-        ]
-        _write_all([(state.data, after[i]) for i, state in enumerate(moved) if state is not None])
-        return result, finished
+        return last
 
     @staticmethod
     def _named(sequence: int, function: Callable[[Any], _T], argument: Any) -> _T:
@@ -361,31 +371,45 @@ class LanguageModel:
         finally:
             self.encoder.return_workspace(workspace)
 
-    def _where_it_began(self, ids: npt.NDArray[np.int64], state: State | None, num_threads: int) -> str:
-        """Run the tokens again one by one, looking at every layer, and say where a number first was not finite."""
-        data = self.encoder.begin(state)
-        if not np.isfinite(data).all():
+    def _where_it_began(
+        self, ids: npt.NDArray[np.int64], before: npt.NDArray[Any], after: npt.NDArray[Any], num_threads: int
+    ) -> str:
+        """Say where a number first was not finite: in which layer, and after which token where that can be told.
+
+        The tokens are run again one by one. After a call in place the state before them is gone, so that the state
+        after them has to tell: the previous input of a time mix shows what the layer before it gave.
+        """
+        if before is after:
+            return self._spoiled_layer(after, None) or _AFTER_THE_LAYERS
+        if not np.isfinite(before).all():
             return "the state given holds numbers that are not finite; start from another state"
+        read, state = before, np.empty_like(before)
         for position, token in enumerate(ids):
             x = self._embedding.rows(ids[position : position + 1])
             if not np.isfinite(x).all():
                 return f"token {token} at {position}: its row of emb.weight is not finite; the model file is damaged"
-            for layer, row in zip(self.encoder.layers, data, strict=True):
-                x = layer.forward(x, row, num_threads=num_threads)
-                if not np.isfinite(x).all():
-                    return (
-                        f"token {token} at {position}: expected finite numbers, layer {layer.index} gave NaN or "
-                        "infinity; verify the model file"
-                    )
-        return "expected finite logits, ln_out or head gave NaN or infinity; verify the model file"
+            self.encoder.run(x, [read], [state], [0, 1], num_threads)
+            read = state
+            found = self._spoiled_layer(state, x)
+            if found is not None:
+                return f"token {token} at {position}: {found}"
+        return _AFTER_THE_LAYERS
+
+    def _spoiled_layer(self, state: npt.NDArray[Any], x: npt.NDArray[Any] | None) -> str | None:
+        """Say which layer first gave NaN or infinity, as its state shows, or `x`, the output of the last one."""
+        for index, row in enumerate(state):
+            if np.isfinite(row).all():
+                continue
+            if np.isfinite(LayerState(self.encoder.state_fields, row)["att_xx"]).all():
+                return f"expected finite numbers, layer {index} gave NaN or infinity; verify the model file"
+            where = f"layer {index - 1}" if index else "emb.weight or the LayerNorms of layer 0"
+            return f"expected finite numbers, {where} gave NaN or infinity; verify the model file"
+        if x is not None and not np.isfinite(x).all():
+            return f"expected finite numbers, layer {len(state) - 1} gave NaN or infinity; verify the model file"
+        return None
 
 
-def _write_all(pairs: Sequence[tuple[npt.NDArray[Any], npt.NDArray[Any]]]) -> None:
-    """Copy the second array of each pair into the first: all of them or, where a signal comes, none."""
-    targets, sources = [target for target, _ in pairs], [source for _, source in pairs]
-    # Python looks for signals between its own instructions, of which there is none within this one.
-    write: Callable[[Any, Any, Any], None] = setitem
-    deque(map(write, targets, repeat(...), sources), maxlen=0)
+_AFTER_THE_LAYERS = "expected finite logits, ln_out or head gave NaN or infinity; verify the model file"
 
 
 def load(

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from rwkv_cy.architectures import architecture_of
 from rwkv_cy.config import Config
 from rwkv_cy.errors import ConfigError, SpecError, StateError
-from rwkv_cy.kernels.matrix import Workspace
+from rwkv_cy.kernels import stack as kernels
 from rwkv_cy.model.state import LayerState
 from rwkv_cy.runtime import resolve_num_threads
 from rwkv_cy.tensors.tensor import Parameter, as_parameter
@@ -41,24 +41,36 @@ def activations(xs: npt.ArrayLike, config: Config, ndim: int, what: str) -> npt.
 class _Mix:
     """What both mixes of a layer share: input and state are checked, the compiled mix does the rest."""
 
-    #: Fields of the layer's state that the mix moves on.
-    fields: tuple[str, ...]
-
     def __init__(self, config: Config, kernel: Any) -> None:
         self._config = config
         self._kernel = kernel
 
-    def forward(self, xs: npt.ArrayLike, state: LayerState, *, num_threads: int | None = None) -> npt.NDArray[Any]:
-        """Return the mix of `xs`; `state` is moved on in place.
+    @property
+    def shared_width(self) -> int:
+        """Numbers a token that the layers share through this mix; 0 where they share nothing."""
+        return int(self._kernel.shared_width)
+
+    def forward(
+        self,
+        xs: npt.ArrayLike,
+        state: LayerState,
+        *,
+        num_threads: int | None = None,
+        shared: npt.NDArray[Any] | None = None,
+    ) -> npt.NDArray[Any]:
+        """Return the mix of `xs`; the fields of `state` that belong to the mix are updated in place.
 
         Parameters
         ----------
         xs : array_like
             Normed input, shape (time, d_model).
         state : LayerState
-            Of this layer; its fields of the mix's own are changed in place.
+            Of this layer.
         num_threads : int, optional
             Threads to use.
+        shared : numpy.ndarray, optional
+            What the first layer's time mix makes for the others, shape (time, shared_width), of the model's type: the
+            first layer writes it, the others read it. Zeros where it is not given.
 
         Returns
         -------
@@ -73,38 +85,28 @@ class _Mix:
             If `state` is of another model.
         """
         x = activations(xs, self._config, 2, f"{type(self).__name__}.forward")
-        own = _fields(state, self._config, *self.fields)
-        result: npt.NDArray[Any] = self._kernel.forward(x, *own, resolve_num_threads(num_threads))
+        wanted = np.dtype(np.float64 if self._config.dtype == "f64" else np.float32)
+        if state.data.dtype != wanted or state.data.shape != (self._kernel.state_size,):
+            raise StateError(
+                f"LayerState: expected {self._kernel.state_size} numbers of {wanted}, got {state.data.size} of "
+                f"{state.data.dtype} ({', '.join(state)}); use a state of this model"
+            )
+        result: npt.NDArray[Any] = self._kernel.forward(x, state.data, resolve_num_threads(num_threads), shared)
         return result
 
 
 class TimeMix(_Mix):
     """Time mix of one layer: from normed vectors to what is added to the residual stream.
 
-    Obtained as ``layer.time_mix``; it moves the ``att_`` fields of a state on.
+    Obtained as ``layer.time_mix``; it updates the ``att_`` fields of a state.
     """
-
-    fields = ("att_xx", "att_aa", "att_bb", "att_pp")
 
 
 class ChannelMix(_Mix):
     """Channel mix of one layer: from normed vectors to what is added to the residual stream.
 
-    Obtained as ``layer.channel_mix``; it moves ``ffn_xx`` of a state on.
+    Obtained as ``layer.channel_mix``; it updates ``ffn_xx`` of a state.
     """
-
-    fields = ("ffn_xx",)
-
-
-def _fields(state: LayerState, config: Config, *names: str) -> list[npt.NDArray[Any]]:
-    wanted = np.dtype(np.float64 if config.dtype == "f64" else np.float32)
-    missing = [name for name in names if name not in state]
-    if missing or state.data.dtype != wanted:
-        raise StateError(
-            f"LayerState: expected {wanted} with the fields {', '.join(names)}, "
-            f"got {state.data.dtype} with {', '.join(state)}; use a state of this model"
-        )
-    return [state[name] for name in names]
 
 
 class Layer:
@@ -139,6 +141,7 @@ class Layer:
         activations: str = "f32",
     ) -> None:
         architecture = architecture_of(config)
+        config = architecture.complete(config)
         specs = architecture.layer_parameters(config, index)
         own = {spec.name: as_parameter(parameters[spec.name]) for spec in specs if spec.name in parameters}
         problems = [
@@ -146,15 +149,18 @@ class Layer:
             if spec.name not in own
             else f"{spec.name}: expected {spec.shape}, got {own[spec.name].shape}"
             for spec in specs
-            if spec.name not in own or own[spec.name].shape != spec.shape
+            if (not spec.optional if spec.name not in own else own[spec.name].shape != spec.shape)
         ]
         if problems:
             raise SpecError(f"layer {index}: {'; '.join(problems)}")
         self.config = config
         self.index = index
         halvings = index // config.rescale_layer if divide_weights and config.rescale_layer else 0
-        self.kernel = architecture.layer_kernel(config, index, own, 0.5**halvings, activations)
-        self._stack = architecture.stack_kernel([self.kernel])
+        mixes = [
+            make(config, index, own, 0.5**halvings, activations)
+            for make in (architecture.time_mix, architecture.channel_mix)
+        ]
+        self.kernel = kernels.Layer(config, index, own, *mixes)
 
     @property
     def time_mix(self) -> TimeMix:
@@ -165,28 +171,3 @@ class Layer:
     def channel_mix(self) -> ChannelMix:
         """The channel mix of this layer, on its own."""
         return ChannelMix(self.config, self.kernel.channel_mix)
-
-    def forward(
-        self, xs: npt.ArrayLike, state: npt.NDArray[Any], *, num_threads: int | None = None
-    ) -> npt.NDArray[Any]:
-        """Return the residual stream after this layer.
-
-        Parameters
-        ----------
-        xs : array_like
-            Residual stream before it, shape (time, d_model); not changed.
-        state : numpy.ndarray
-            This layer's row of :attr:`State.data`; moved on in place.
-        num_threads : int, optional
-            Threads to use.
-
-        Returns
-        -------
-        numpy.ndarray
-            Shape (time, d_model), float32 or float64 as the model.
-        """
-        x: npt.NDArray[Any] = activations(xs, self.config, 2, "Layer.forward").copy()
-        if len(x):
-            starts = np.array([0, len(x)], np.intp)
-            self._stack.forward(x, state[np.newaxis, np.newaxis], starts, Workspace(), resolve_num_threads(num_threads))
-        return x

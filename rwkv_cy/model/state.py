@@ -88,6 +88,19 @@ class State:
         self.fields = tuple(fields)
         self.data = data
         self.fingerprint = fingerprint
+        self._valid = True
+
+    def invalidate(self) -> None:
+        """Mark the state as half updated: a call that updated it in place has failed."""
+        self._valid = False
+
+    def check_valid(self) -> None:
+        """Raise StateError if a call that updated the state in place has failed."""
+        if not self._valid:
+            raise StateError(
+                "state: expected a whole state, got one that a call was updating in place when it failed; "
+                "go on from a copy, or start from None"
+            )
 
     @classmethod
     def initial(
@@ -115,7 +128,13 @@ class State:
 
     def copy(self) -> State:
         """Return an independent copy."""
+        self.check_valid()
         return State(self.architecture, self.fields, self.data.copy(), self.fingerprint)
+
+    __copy__ = copy
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> State:
+        return self.copy()
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the state to a small, checksummed HDF5 file; `path` is whole afterwards, or as it was.
@@ -132,6 +151,7 @@ class State:
         StorageError
             If the file exists, or the operating system refuses something.
         """
+        self.check_valid()
         arrays = {field.name: np.stack([layer[field.name] for layer in self.layers]) for field in self.fields}
         attributes: dict[str, int | float | str] = {
             "architecture": self.architecture,

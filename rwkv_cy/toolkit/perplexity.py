@@ -108,7 +108,7 @@ def perplexity(
         for first in range(start, end - 1, _CHUNK):
             last = min(first + _CHUNK, end - 1)
             logits, state = model.forward(
-                tokens[first:last], state, logits="all", in_place=True, num_threads=num_threads
+                tokens[first:last], state, all_logits=True, in_place=True, num_threads=num_threads
             )
             following = tokens[first + 1 : last + 1]
             rows = logits.astype(np.float64)

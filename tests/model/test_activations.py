@@ -16,7 +16,7 @@ def test_activations_in_bf16(tmp_path: Path, demo_checkpoint: Path) -> None:
     convert(demo_checkpoint, tmp_path / "model.h5", dtype="bf16")
     exact, rounded = (load(tmp_path / "model.h5", activations=kind) for kind in ("f32", "bf16"))
     tokens = list(b"In the beginning God created the heaven")
-    at_once, state = rounded.forward(tokens, logits="all")
+    at_once, state = rounded.forward(tokens, all_logits=True)
     one_by_one, stepped = [], None
     for token in tokens:
         logits, stepped = rounded.forward(token, stepped)
@@ -24,7 +24,7 @@ def test_activations_in_bf16(tmp_path: Path, demo_checkpoint: Path) -> None:
     assert np.array(one_by_one).tobytes() == at_once.tobytes()
     assert stepped is not None
     assert stepped.data.tobytes() == state.data.tobytes()
-    expected = exact.forward(tokens, logits="all")[0]
+    expected = exact.forward(tokens, all_logits=True)[0]
     error = np.sqrt(np.mean((at_once - expected) ** 2) / np.mean(expected**2))
     # bf16 has 8 bits: a rounding is off by 2^-9 at most, and many of them add up at random.
     assert 0 < error < 0.02

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import signal
-import time
-
 import numpy as np
 import pytest
 
 from checkpoints import random_model
 from rwkv_cy.errors import ConfigError, NumericalError, StateError, TokenError
-from rwkv_cy.model import language_model
 from rwkv_cy.model.language_model import LanguageModel
 
 
@@ -40,25 +36,6 @@ def test_a_batch_in_place(demo: LanguageModel) -> None:
     _, after = demo.forward_batch([1, [2, 3]], mixed, in_place=True)
     assert after[0] is states[0]
     assert after[1] == demo.forward([2, 3])[1]
-
-
-def test_states_of_a_batch_are_written_all_or_none() -> None:
-    pairs = [(np.zeros(4), np.ones(4)) for _ in range(300_000)]
-
-    def interrupted() -> None:
-        # In the midst of the writing, or before it or behind it, as fast as the machine is.
-        signal.setitimer(signal.ITIMER_REAL, 0.04)
-        language_model._write_all(pairs)
-        while True:
-            time.sleep(0.01)
-
-    handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    try:
-        with pytest.raises(KeyboardInterrupt):
-            interrupted()
-    finally:
-        signal.signal(signal.SIGALRM, handler)
-    assert len({float(target.sum()) for target, _ in pairs}) == 1
 
 
 def test_a_batch_of_nothing(demo: LanguageModel) -> None:

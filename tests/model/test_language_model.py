@@ -49,7 +49,7 @@ DATA = Path(__file__).resolve().parents[2] / "data"
 
 def test_logits_of_the_authors_package(demo: LanguageModel, heldout: bytes) -> None:
     golden = np.load(DATA / "golden" / "kjv-logits.npy")
-    logits, _ = demo.forward(list(heldout[:500]), logits="all")
+    logits, _ = demo.forward(list(heldout[:500]), all_logits=True)
     assert np.abs(logits - golden).max() <= 1e-4
 
 
@@ -88,7 +88,7 @@ def test_a_prompt_is_its_tokens_one_by_one_to_the_last_bit(dtype: str) -> None:
         logits, state = model.forward(int(token), state)
         rows.append(logits)
     for threads in (1, 2, 5):
-        every, after = model.forward(tokens, logits="all", num_threads=threads)
+        every, after = model.forward(tokens, all_logits=True, num_threads=threads)
         last, same = model.forward(tokens, num_threads=threads)
         assert every.tobytes() == np.array(rows).tobytes()
         assert last.tobytes() == rows[-1].tobytes()
@@ -97,13 +97,13 @@ def test_a_prompt_is_its_tokens_one_by_one_to_the_last_bit(dtype: str) -> None:
 
 def test_every_tensor_moves_the_logits(demo: LanguageModel, heldout: bytes) -> None:
     tokens = list(heldout[:20])
-    usual, _ = demo.forward(tokens, logits="all")
+    usual, _ = demo.forward(tokens, all_logits=True)
     wide = {name: Parameter(widen(p.array, p.dtype), "f32") for name, p in demo.parameters.items()}
     rng = np.random.default_rng(0)
     for name, parameter in wide.items():
         noise = rng.standard_normal(parameter.array.shape).astype(np.float32)
         moved = Parameter(parameter.array + 0.1 * noise * np.abs(parameter.array).mean() + 1e-3 * noise, "f32")
-        logits, _ = LanguageModel(demo.config, {**wide, name: moved}).forward(tokens, logits="all")
+        logits, _ = LanguageModel(demo.config, {**wide, name: moved}).forward(tokens, all_logits=True)
         # 1e-4 is the tolerance of the comparison with the authors' package: it would see each of these.
         assert np.abs(logits - usual).max() > 1e-4, name
 
@@ -149,9 +149,9 @@ def test_fingerprints_see_every_tensor() -> None:
 
 def test_double_precision(demo: LanguageModel, demo_checkpoint: Path, heldout: bytes) -> None:
     double = load(demo_checkpoint, dtype="f64")
-    logits, state = double.forward(list(heldout[:300]), logits="all")
+    logits, state = double.forward(list(heldout[:300]), all_logits=True)
     assert logits.dtype == state.data.dtype == np.float64
-    single, _ = demo.forward(list(heldout[:300]), logits="all")
+    single, _ = demo.forward(list(heldout[:300]), all_logits=True)
     assert 0 < np.abs(single - logits).max() < 1e-4
 
 
@@ -163,8 +163,8 @@ def test_other_precisions_in_memory(
     other = load(demo_checkpoint, dtype=dtype)
     assert other.parameters["head.weight"].dtype == dtype
     assert other.parameters["ln_out.weight"].dtype == "bf16"
-    expected, _ = demo.forward(list(heldout[:100]), logits="all")
-    assert np.abs(other.forward(list(heldout[:100]), logits="all")[0] - expected).max() <= tolerance
+    expected, _ = demo.forward(list(heldout[:100]), all_logits=True)
+    assert np.abs(other.forward(list(heldout[:100]), all_logits=True)[0] - expected).max() <= tolerance
     assert other.fingerprint == demo.fingerprint
 
 
@@ -178,10 +178,10 @@ def test_quantized_matrices_predict_nearly_as_well(
     usual = perplexity(demo, heldout[:20_000]).perplexity
     assert usual != perplexity(quantized, heldout[:20_000]).perplexity < usual * limit
     convert(demo_checkpoint, tmp_path / "m.h5", dtype=dtype)
-    expected, state = quantized.forward(list(heldout[:50]), logits="all")
+    expected, state = quantized.forward(list(heldout[:50]), all_logits=True)
     for memory in MEMORY_KINDS:
         stored = load(tmp_path / "m.h5", memory=memory)
-        logits, after = stored.forward(list(heldout[:50]), logits="all")
+        logits, after = stored.forward(list(heldout[:50]), all_logits=True)
         assert logits.tobytes() == expected.tobytes()
         assert after == state
     one_by_one = None
@@ -189,7 +189,7 @@ def test_quantized_matrices_predict_nearly_as_well(
         _, one_by_one = quantized.forward(token, one_by_one)
     assert one_by_one == state
     wide = load(tmp_path / "m.h5", dtype="f32")
-    assert np.abs(wide.forward(list(heldout[:50]), logits="all")[0] - expected).max() < 0.5
+    assert np.abs(wide.forward(list(heldout[:50]), all_logits=True)[0] - expected).max() < 0.5
 
 
 def test_what_is_quantized_is_not_quantized_again(demo_checkpoint: Path, tmp_path: Path) -> None:
@@ -215,8 +215,8 @@ def test_nan_is_not_quantized(tmp_path: Path) -> None:
 
 def test_rescaling_changes_little(demo: LanguageModel, demo_checkpoint: Path, heldout: bytes) -> None:
     rescaled = load(demo_checkpoint, rescale_layer=2)
-    expected, _ = demo.forward(list(heldout[:100]), logits="all")
-    logits, _ = rescaled.forward(list(heldout[:100]), logits="all")
+    expected, _ = demo.forward(list(heldout[:100]), all_logits=True)
+    logits, _ = rescaled.forward(list(heldout[:100]), all_logits=True)
     # LayerNorm's eps does not scale along, so the results are near and not the same.
     assert 0 < np.abs(logits - expected).max() < 1e-2
 
@@ -300,8 +300,6 @@ def test_models_say_what_they_are(demo: LanguageModel) -> None:
 
 
 def test_impossible_options(demo: LanguageModel, demo_checkpoint: Path) -> None:
-    with pytest.raises(ConfigError, match="forward: expected logits 'last' or 'all', got 'first'"):
-        demo.forward(1, logits="first")  # type: ignore[call-overload]
     with pytest.raises(ConfigError, match="dtype: expected one of bf12, bf16, f16, f32, f64, q4, q6, q8, got 'q3'"):
         load(demo_checkpoint, dtype="q3")
     with pytest.raises(ConfigError, match=r"Config\.rescale_layer"):
@@ -334,7 +332,7 @@ def test_only_matrices_lie_in_another_way() -> None:
         ("blocks.1.att.value.weight", "token 1 at 0: expected finite numbers, layer 1 gave NaN"),
         ("blocks.2.ffn.value.weight", "token 1 at 0: expected finite numbers, layer 2 gave NaN"),
         # What decays is the state: the first token does not see it.
-        ("blocks.1.att.time_decay", "token 2 at 1: expected finite numbers, layer 1 gave NaN"),
+        ("blocks.1.att.time_decay", "token 1 at 0: expected finite numbers, layer 1 gave NaN"),
         ("head.weight", "expected finite logits, ln_out or head gave NaN"),
     ],
 )
@@ -355,7 +353,7 @@ def test_logits_are_the_head_of_the_normed_encoder(eps: float) -> None:
     ys, after = model.encoder.forward_sequence(own["emb.weight"][[4, 7, 1]])
     normed = reference.layer_norm(ys.astype(np.float64), own["ln_out.weight"], own["ln_out.bias"], eps)
     expected = reference.matmul(own["head.weight"], normed)
-    logits, state = model.forward([4, 7, 1], logits="all")
+    logits, state = model.forward([4, 7, 1], all_logits=True)
     assert np.abs(logits - expected).max() <= 1e-5 * np.abs(expected).max()
     assert state == after
 
@@ -375,9 +373,9 @@ def test_logits_are_the_head_of_the_normed_encoder(eps: float) -> None:
 def test_tokens_in_an_array_of_any_kind(given: np.ndarray) -> None:
     model = random_model()
     given.flags.writeable = False
-    for logits in ("last", "all"):
-        expected, state = model.forward([4, 7, 1], logits=logits)
-        found, after = model.forward(given, logits=logits)
+    for all_logits in (False, True):
+        expected, state = model.forward([4, 7, 1], all_logits=all_logits)
+        found, after = model.forward(given, all_logits=all_logits)
         np.testing.assert_array_equal(found, expected)
         assert after == state
 
@@ -414,7 +412,7 @@ def test_the_logits_of_every_chunk_are_looked_at(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(model, "_logits", first_is_not_finite)
     with pytest.raises(NumericalError, match="expected finite logits"):
-        model.forward([1] * (CHUNK_TOKENS + 3), logits="all")
+        model.forward([1] * (CHUNK_TOKENS + 3), all_logits=True)
     assert chunks == [CHUNK_TOKENS, 3]
 
 
@@ -438,8 +436,13 @@ def test_nan_in_the_embedding_and_in_the_state() -> None:
     state.data[0, 0] = np.nan
     before = state.copy()
     with pytest.raises(NumericalError, match="the state given holds numbers that are not finite"):
-        model.forward(1, state, in_place=True)
+        model.forward(1, state)
     assert state == before
+    state = broken.initial_state()
+    with pytest.raises(NumericalError, match=r"^expected finite numbers, emb\.weight or the LayerNorms of layer 0"):
+        broken.forward(7, state, in_place=True)
+    with pytest.raises(StateError, match="expected a whole state"):
+        broken.forward(1, state)
 
 
 def test_a_file_cut_under_its_map(demo_checkpoint: Path, tmp_path: Path) -> None:

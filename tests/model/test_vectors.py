@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from rwkv_cy.config import Config
+from rwkv_cy.kernels.matrix import Workspace
+from rwkv_cy.kernels.stack import Stack
 from rwkv_cy.model.encoder import Model
 from rwkv_cy.model.state import State
 from rwkv_cy.tensors.tensor import Parameter
@@ -151,10 +153,11 @@ def test_from_a_given_state(vectors: Vectors) -> None:
 
 
 def test_every_layer(vectors: Vectors) -> None:
-    x = vectors["inputs"].astype(np.float64 if vectors.prefix == "f64" else np.float32)
-    data = vectors.model.begin(None)
+    xs = vectors["inputs"].astype(np.float64 if vectors.prefix == "f64" else np.float32)
+    kernels = [layer.kernel for layer in vectors.model.layers]
     outputs = []
-    for layer, row in zip(vectors.model.layers, data, strict=True):
-        x = layer.forward(x, row)
+    for count in range(1, len(kernels) + 1):
+        x, state = xs.copy(), vectors.model.initial_state().data[:count]
+        Stack(kernels[:count]).forward(x, [state], [state], np.array([0, len(x)], np.intp), Workspace(), 1)
         outputs.append(x)
     vectors.assert_close(np.array(outputs), "layer_out")

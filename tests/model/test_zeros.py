@@ -52,7 +52,7 @@ def test_a_converted_model_gives_the_bits_of_its_checkpoint(
 def test_one_token_is_as_many(demo_checkpoint: Path, tmp_path: Path) -> None:
     convert(demo_checkpoint, tmp_path / "model.h5")
     model = load(tmp_path / "model.h5")
-    at_once, state = model.forward(TOKENS, logits="all")
+    at_once, state = model.forward(TOKENS, all_logits=True)
     one_by_one, own = [], None
     for token in TOKENS:
         logits, own = model.forward([token], own)

@@ -124,7 +124,7 @@ def test_logits_are_those_of_bf16(demo_checkpoint: Path, tmp_path: Path) -> None
     report = convert(demo_checkpoint, tmp_path / "m.h5", dtype="bf12")
     assert report.size < convert(demo_checkpoint, tmp_path / "plain.h5", dtype="bf16").size
     plain, text = load(demo_checkpoint, dtype="bf16"), list(b"In the beginning God created the heaven and the earth.")
-    expected, state = plain.forward(text, logits="all")
+    expected, state = plain.forward(text, all_logits=True)
     for packed in (
         load(tmp_path / "m.h5"),
         load(tmp_path / "m.h5", memory="resident"),
@@ -133,7 +133,7 @@ def test_logits_are_those_of_bf16(demo_checkpoint: Path, tmp_path: Path) -> None
         assert packed.parameters[HEAD].dtype == "bf12"
         assert packed.parameters["emb.weight"].dtype == packed.parameters["ln_out.weight"].dtype == "bf16"
         assert packed.fingerprint == plain.fingerprint
-        logits, after = packed.forward(text, logits="all")
+        logits, after = packed.forward(text, all_logits=True)
         assert logits.tobytes() == expected.tobytes()
         assert after == state
         one_by_one = None

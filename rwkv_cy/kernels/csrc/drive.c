@@ -3,6 +3,8 @@
 
 #define PIECE_EXPS ((ptrdiff_t)2 << 10) /* of WKV steps, three exponentials each */
 #define WKV_CHANNELS ((ptrdiff_t)64)    /* whole cache lines, so that no two threads write into one */
+#define PIECE_STATE ((ptrdiff_t)8 << 10) /* elements of a matrix state to update */
+#define WKV7_ROWS ((ptrdiff_t)16)        /* of a head, at least: whole cache lines of the result */
 
 const rk_sequence *rk_sequence_of(const rk_tokens *all, ptrdiff_t t)
 {
@@ -52,13 +54,21 @@ void rk_multiply(const rk_ops *ops, void *x, double factor, ptrdiff_t n, int thr
     rk_parallel(n, PIECE_ELEMENTS, threads, multiply_piece, &s);
 }
 
+static ptrdiff_t longest_sequence(const rk_tokens *all)
+{
+    ptrdiff_t longest = 1;
+    for (ptrdiff_t i = 0; i < all->sequence_count; i++) {
+        const ptrdiff_t tokens = all->sequences[i].end - all->sequences[i].begin;
+        longest = tokens > longest ? tokens : longest;
+    }
+    return longest;
+}
+
 typedef struct {
     const rk_ops *ops;
+    const rk_wkv4 *p;
     const rk_tokens *all;
-    const void *w, *u;
-    const char *k, *v, *r;
-    char *y;
-    ptrdiff_t width, parts; /* channels of a token, and into how many parts they are cut */
+    ptrdiff_t parts; /* into which the channels of a token are cut */
 } wkv4_work;
 
 /* Units begin..end: parts of the channels, of one sequence after the other. */
@@ -69,24 +79,61 @@ static void wkv4_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread
     while (begin < end) {
         const ptrdiff_t part = begin % work->parts, last = at_most(part + end - begin, work->parts);
         const rk_sequence *s = &work->all->sequences[begin / work->parts];
-        const size_t skip = (size_t)(s->begin * work->width) * work->ops->sumsize;
-        const char *r = work->r == NULL ? NULL : work->r + skip;
-        char *y = work->y == NULL ? NULL : work->y + skip;
-        work->ops->wkv4(work->w, work->u, work->k + skip, work->v + skip, r, s->end - s->begin, work->width, s->aa,
-                        s->bb, s->pp, y, part * WKV_CHANNELS, at_most(last * WKV_CHANNELS, work->width));
+        work->ops->wkv4(work->p, s->begin, s->end - s->begin, s->read, s->write, part * WKV_CHANNELS,
+                        at_most(last * WKV_CHANNELS, work->p->width));
         begin += last - part;
     }
 }
 
-void rk_wkv4(const rk_ops *ops, const void *w, const void *u, const void *k, const void *v, const void *r,
-             const rk_tokens *all, ptrdiff_t width, void *y, int threads)
+void rk_run_wkv4(const rk_ops *ops, const rk_wkv4 *p, const rk_tokens *all, int threads)
 {
-    wkv4_work work = {ops, all, w, u, k, v, r, y, width, (width + WKV_CHANNELS - 1) / WKV_CHANNELS};
-    ptrdiff_t longest = 1;
-    for (ptrdiff_t i = 0; i < all->sequence_count; i++) {
-        const ptrdiff_t tokens = all->sequences[i].end - all->sequences[i].begin;
-        longest = tokens > longest ? tokens : longest;
+    wkv4_work work = {ops, p, all, (p->width + WKV_CHANNELS - 1) / WKV_CHANNELS};
+    rk_parallel(all->sequence_count * work.parts,
+                at_least_one(PIECE_EXPS / (longest_sequence(all) * WKV_CHANNELS)), threads, wkv4_piece, &work);
+}
+
+typedef struct {
+    const rk_ops *ops;
+    const rk_wkv7 *p;
+    const rk_tokens *all;
+    ptrdiff_t parts; /* into which the value rows of a head are cut */
+    char *scratch;   /* of each thread, `stride` bytes */
+    size_t stride;
+} wkv7_work;
+
+/* Units begin..end: parts of the rows, of one head of one sequence after the other. */
+static void wkv7_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+{
+    const wkv7_work *work = context;
+    const rk_wkv7 *p = work->p;
+    for (; begin < end; begin++) {
+        const ptrdiff_t part = begin % work->parts, head = begin / work->parts % p->heads;
+        const rk_sequence *s = &work->all->sequences[begin / work->parts / p->heads];
+        work->ops->wkv7(p, s->begin, s->end - s->begin, head, s->read, s->write, part * p->size / work->parts,
+                        (part + 1) * p->size / work->parts, work->scratch + (size_t)thread * work->stride);
+        if (work->parts == 1 && p->y != NULL) work->ops->wkv7_finish(p, s->begin, s->end - s->begin, head);
     }
-    rk_parallel(all->sequence_count * work.parts, at_least_one(PIECE_EXPS / (longest * WKV_CHANNELS)), threads,
-                wkv4_piece, &work);
+}
+
+/* Units begin..end: heads of one sequence after the other. */
+static void wkv7_finish_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+{
+    const wkv7_work *work = context;
+    (void)thread;
+    for (; begin < end; begin++) {
+        const rk_sequence *s = &work->all->sequences[begin / work->p->heads];
+        work->ops->wkv7_finish(work->p, s->begin, s->end - s->begin, begin % work->p->heads);
+    }
+}
+
+void rk_run_wkv7(const rk_ops *ops, const rk_wkv7 *p, const rk_tokens *all, void *scratch, int threads)
+{
+    const ptrdiff_t heads = all->sequence_count * p->heads, tokens = longest_sequence(all);
+    /* Where there are fewer heads than threads, several threads share a head. */
+    ptrdiff_t parts = (threads + heads - 1) / at_least_one(heads);
+    if (parts > p->size / WKV7_ROWS) parts = at_least_one(p->size / WKV7_ROWS);
+    wkv7_work work = {ops, p, all, parts, scratch, rk_wkv7_scratch(ops, p->size)};
+    rk_parallel(heads * parts, at_least_one(PIECE_STATE * parts / at_least_one(tokens * p->size * p->size)), threads,
+                wkv7_piece, &work);
+    if (parts > 1 && p->y != NULL) rk_parallel(heads, 1, threads, wkv7_finish_piece, &work);
 }

@@ -49,3 +49,25 @@ static inline rk_vf64 rk_where_f64(rk_vf64 a, rk_vf64 b, rk_vf64 x, rk_vf64 y)
     for (size_t i = 0; i < sizeof a / sizeof a[0]; i++) a[i] = a[i] > b[i] ? x[i] : y[i];
     return a;
 }
+
+/* tanh(x) to a few ulp. Small arguments take an odd polynomial (Cephes' tanhf), which keeps their relative precision; the
+ * others 1 - 2 / (e^(2x) + 1). */
+static inline rk_vf32 rk_tanh_f32(rk_vf32 x)
+{
+    const rk_vf32 zero = {0};
+    const rk_vf32 z = x * x;
+    rk_vf32 p = zero - 5.70498872745e-3f;
+    p = p * z + 2.06390887954e-2f;
+    p = p * z - 5.37397155531e-2f;
+    p = p * z + 1.33314422036e-1f;
+    p = p * z - 3.33332819422e-1f;
+    p = p * z * x + x;
+    const rk_vf32 large = 1.0f - 2.0f / (rk_exp_f32(x + x) + 1.0f);
+    return rk_select_f32((rk_vi32)(z < 0.390625f), p, large);
+}
+
+static inline rk_vf64 rk_tanh_f64(rk_vf64 x)
+{
+    for (size_t i = 0; i < sizeof x / sizeof x[0]; i++) x[i] = tanh(x[i]);
+    return x;
+}

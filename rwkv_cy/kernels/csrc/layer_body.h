@@ -62,40 +62,27 @@ static void FN(token_shift)(const void *x_, const void *before_, const void *mix
     for (ptrdiff_t i = 0; i < width; i++) y[i] = x[i] * mix[i] + before[i] * ((REAL)1 - mix[i]);
 }
 
-/* Returns p = max(a, b), and e^(a-p) and e^(b-p): the greater one's is 1, or NaN where p is not finite. */
-static inline VEC FN(exps)(VEC a, VEC b, VEC *ea, VEC *eb)
+static void FN(token_lerp)(const void *x_, const void *before_, const void *mix_, ptrdiff_t width, void *y_)
 {
-    const VEC p = VEC_WHERE(a, b, a, b), one = (p - p) + (REAL)1;
-    const VEC e = VEC_EXP(VEC_WHERE(a, b, b, a) - p);
-    *ea = VEC_WHERE(a, b, one, e);
-    *eb = VEC_WHERE(a, b, e, one);
-    return p;
+    const REAL *x = x_, *before = before_, *mix = mix_;
+    REAL *y = y_;
+    for (ptrdiff_t i = 0; i < width; i++) y[i] = x[i] + (before[i] - x[i]) * mix[i];
 }
 
-static void FN(wkv4)(const void *w_, const void *u_, const void *k_, const void *v_, const void *r_, ptrdiff_t tokens,
-                     ptrdiff_t width, void *aa_, void *bb_, void *pp_, void *y_, ptrdiff_t begin, ptrdiff_t end)
+static void FN(sigmoid_all)(const void *x_, void *y_, ptrdiff_t n)
 {
-    for (ptrdiff_t t = 0; t < tokens; t++) {
-        for (ptrdiff_t i = begin; i < end; i += LANES) {
-            const ptrdiff_t n = end - i, at = t * width + i;
-            VEC w = FN(get)((const REAL *)w_ + i, n), u = FN(get)((const REAL *)u_ + i, n);
-            VEC k = FN(get)((const REAL *)k_ + at, n), v = FN(get)((const REAL *)v_ + at, n);
-            VEC aa = FN(get)((REAL *)aa_ + i, n), bb = FN(get)((REAL *)bb_ + i, n), pp = FN(get)((REAL *)pp_ + i, n);
-            VEC e1, e2;
-            if (r_ != NULL) {
-                /* p = max(pp, u + k);  wkv = (e^(pp-p) aa + e^(u+k-p) v) / (e^(pp-p) bb + e^(u+k-p)) */
-                FN(exps)(pp, u + k, &e1, &e2);
-                VEC wkv = (e1 * aa + e2 * v) / (e1 * bb + e2);
-                FN(put)((REAL *)y_ + at, FN(sigmoid)(FN(get)((const REAL *)r_ + at, n)) * wkv, n);
-            }
-            /* p = max(pp + w, k);  aa = e^(pp+w-p) aa + e^(k-p) v;  bb = e^(pp+w-p) bb + e^(k-p);  pp = p */
-            const VEC p = FN(exps)(pp + w, k, &e1, &e2);
-            FN(put)((REAL *)aa_ + i, e1 * aa + e2 * v, n);
-            FN(put)((REAL *)bb_ + i, e1 * bb + e2, n);
-            FN(put)((REAL *)pp_ + i, p, n);
-        }
-    }
+    for (ptrdiff_t i = 0; i < n; i += LANES)
+        FN(put)((REAL *)y_ + i, FN(sigmoid)(FN(get)((const REAL *)x_ + i, n - i)), n - i);
 }
+
+static void FN(tanh_all)(const void *x_, void *y_, ptrdiff_t n)
+{
+    for (ptrdiff_t i = 0; i < n; i += LANES)
+        FN(put)((REAL *)y_ + i, VEC_TANH(FN(get)((const REAL *)x_ + i, n - i)), n - i);
+}
+
+#include "wkv4_body.h"
+#include "wkv7_body.h"
 
 static void FN(relu_squared)(const void *x_, void *y_, ptrdiff_t n)
 {

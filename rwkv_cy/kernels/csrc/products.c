@@ -137,11 +137,19 @@ static const void *token_of(const product *p, ptrdiff_t t, void *buffer)
     const size_t row = (size_t)width * p->ops->sumsize;
     const char *x = (const char *)asked->x + (size_t)t * row;
     if (asked->first == RK_AS_IT_IS) return x;
-    if (asked->first == RK_SHIFTED) {
+    if (asked->first == RK_SHIFTED || asked->first == RK_LERPED) {
         const rk_sequence *s = rk_sequence_of(p->all, t);
-        p->plain->token_shift(x, t == s->begin ? s->xx : x - row, asked->mix, width, buffer);
-    } else {
+        const char *before = t == s->begin ? s->read + asked->before : x - row;
+        if (asked->first == RK_SHIFTED)
+            p->plain->token_shift(x, before, asked->mix, width, buffer);
+        else
+            p->plain->token_lerp(x, before, asked->mix, width, buffer);
+    } else if (asked->first == RK_RELU_SQUARED) {
         p->plain->relu_squared(x, buffer, width);
+    } else if (asked->first == RK_TANH) {
+        p->plain->tanh(x, buffer, width);
+    } else {
+        p->plain->sigmoid(x, buffer, width);
     }
     return buffer;
 }

@@ -23,6 +23,28 @@ typedef struct {
     ptrdiff_t escapes; /* of packed bfloat16 (bf12.h): what its lists have room for; else 0 */
 } rk_matrix;
 
+/* One call of WKV of RWKV-4. Vectors are [width]; k, v, r and y are (tokens, width), of all tokens. Without r no y is
+ * computed. aa, bb and pp begin at these bytes of a layer's row of the state. */
+typedef struct {
+    const void *w, *u, *k, *v, *r;
+    void *y;
+    ptrdiff_t width;
+    size_t aa, bb, pp;
+} rk_wkv4;
+
+/* One call of WKV of RWKV-7. Vectors are [width = heads * size]; the rest are (tokens, width), of all tokens: r, k, v
+ * as products give them; w, a, g and v_mix the results of the low-rank products. In the first layer v_mix is NULL and v
+ * is written to v_first; in the others v_first is read. Without r no y is computed. bonus
+ * is (tokens, heads). The state [heads, size (value), size (key)] begins at byte kv of a layer's row of the state. */
+typedef struct {
+    const void *w0, *a0, *v0, *k_k, *k_a, *r_k, *norm_weight, *norm_bias;
+    const void *r, *w, *k, *a, *g, *v_mix;
+    void *v, *v_first, *bonus, *y;
+    double eps;
+    ptrdiff_t width, heads, size;
+    size_t kv;
+} rk_wkv7;
+
 /* Everything that runs over `[begin, end)` of something, for one type of activations. Arrays are
  * contiguous; `void *` stands for float or double, whichever the table is of. */
 typedef struct rk_ops {
@@ -68,10 +90,20 @@ typedef struct rk_ops {
                        void *y, ptrdiff_t begin, ptrdiff_t end);
     /* Token shift of one token: y = x * mix + before * (1 - mix). */
     void (*token_shift)(const void *x, const void *before, const void *mix, ptrdiff_t width, void *y);
-    /* WKV of RWKV-4 over all tokens, channels begin..end: y = sigmoid(r) * wkv; aa, bb, pp move on. Without r no y is
-     * computed. */
-    void (*wkv4)(const void *w, const void *u, const void *k, const void *v, const void *r, ptrdiff_t tokens,
-                 ptrdiff_t width, void *aa, void *bb, void *pp, void *y, ptrdiff_t begin, ptrdiff_t end);
+    /* The same with one weight: y = x + (before - x) * mix. */
+    void (*token_lerp)(const void *x, const void *before, const void *mix, ptrdiff_t width, void *y);
+    /* WKV of RWKV-4 over `tokens` tokens from p->k, p->v, p->r on, channels begin..end: y = sigmoid(r) * wkv. The state
+     * is read from `read` and written to `write`: rows of a layer's state, which may be the same. */
+    void (*wkv4)(const rk_wkv4 *p, ptrdiff_t first, ptrdiff_t tokens, const char *read, char *write, ptrdiff_t begin,
+                 ptrdiff_t end);
+    /* WKV of RWKV-7 over `tokens` tokens from `first` on, value rows begin..end of one head; then GroupNorm, bonus and
+     * gate of one head, once all of its rows are there. scratch: rk_wkv7_scratch bytes. */
+    void (*wkv7)(const rk_wkv7 *p, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head, const char *read, char *write,
+                 ptrdiff_t begin, ptrdiff_t end, void *scratch);
+    void (*wkv7_finish)(const rk_wkv7 *p, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head);
+    /* y = tanh(x), and y = 1 / (1 + e^-x), for n elements. */
+    void (*tanh)(const void *x, void *y, ptrdiff_t n);
+    void (*sigmoid)(const void *x, void *y, ptrdiff_t n);
     /* y = max(x, 0)^2 for n elements. */
     void (*relu_squared)(const void *x, void *y, ptrdiff_t n);
     /* y += sigmoid(gate) * x for elements begin..end. */
@@ -150,11 +182,12 @@ typedef struct {
 /* Set the sum of each piece: every byte is read once, the pieces shared among threads. */
 void rk_read(const rk_table *table, rk_piece *pieces, ptrdiff_t count, int threads);
 
-/* Tokens begin .. end of many belong to one sequence; the parts of its state in this layer: the last token of a mix,
- * and what WKV carries on. */
+/* Tokens begin .. end of many belong to one sequence. Its row of the state in the layer that runs is read from `read`
+ * and written to `write`, which may be the same. */
 typedef struct {
     ptrdiff_t begin, end;
-    void *xx, *aa, *bb, *pp;
+    const char *read;
+    char *write;
 } rk_sequence;
 
 /* Tokens, and the sequences that they make, none of them empty; none at all for products without a shift. */
@@ -170,8 +203,11 @@ const rk_sequence *rk_sequence_of(const rk_tokens *all, ptrdiff_t t);
 /* What is multiplied, of a product's x. */
 enum {
     RK_AS_IT_IS,
-    RK_SHIFTED,     /* its token shift by mix [cols] */
-    RK_RELU_SQUARED /* max(x, 0)^2 */
+    RK_SHIFTED,      /* its token shift by mix [cols]: x * mix + before * (1 - mix) */
+    RK_LERPED,       /* x + (before - x) * mix */
+    RK_RELU_SQUARED, /* max(x, 0)^2 */
+    RK_TANH,
+    RK_SIGMOID
 };
 
 /* What follows a product. */
@@ -182,19 +218,21 @@ enum {
 };
 
 /* One product of rk_matmul: y[t, r] = scale * sum_k m[r, k] * x[t, k], x as `first` says, and what follows as `then`
- * says; y is overwritten in any case. gate and into are of the shape of y. */
+ * says; y is overwritten in any case. gate and into are of the shape of y. The token before the first of a sequence
+ * begins at byte `before` of its state. */
 typedef struct {
     const rk_matrix *m;
     const void *x;
     int first;
     const void *mix;
+    size_t before;
     void *y;
     int then;
     const void *gate;
     void *into;
 } rk_product;
 
-#define RK_MOST_PRODUCTS 4
+#define RK_MOST_PRODUCTS 8
 
 /* Bytes of scratch that one product of rk_matmul needs for so many tokens and threads. */
 size_t rk_matmul_scratch(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens, int threads);
@@ -205,10 +243,15 @@ void rk_matmul(const rk_ops *ops, const rk_product *products, int count, const r
                int threads);
 void rk_layer_norm(const rk_ops *ops, const void *x, const void *weight, const void *bias, double eps,
                    ptrdiff_t tokens, ptrdiff_t width, void *y, int threads);
-/* WKV of RWKV-4, and the receptance's sigmoid; the sequences' states move on. r and y may both be NULL: the states
- * alone. */
-void rk_wkv4(const rk_ops *ops, const void *w, const void *u, const void *k, const void *v, const void *r,
-             const rk_tokens *all, ptrdiff_t width, void *y, int threads);
+/* WKV of each version over all sequences, whose states are updated. */
+void rk_run_wkv4(const rk_ops *ops, const rk_wkv4 *p, const rk_tokens *all, int threads);
+void rk_run_wkv7(const rk_ops *ops, const rk_wkv7 *p, const rk_tokens *all, void *scratch, int threads);
+
+/* Bytes of one thread's scratch for WKV of RWKV-7: five vectors of a head, padded to whole vectors of numbers. */
+static inline size_t rk_wkv7_scratch(const rk_ops *ops, ptrdiff_t size)
+{
+    return (size_t)((size + 15) / 16 * 16) * 5 * ops->sumsize;
+}
 void rk_multiply(const rk_ops *ops, void *x, double factor, ptrdiff_t n, int threads);
 
 /* Bytes of a row that one step of `panels` covers at most: a packed panel and a packed group of tokens fit the

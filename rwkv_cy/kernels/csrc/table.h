@@ -29,6 +29,7 @@ static void turn_panels(const rk_matrix *m, int pairs, ptrdiff_t first, ptrdiff_
 #define VEC_SUM rk_sum_f32
 #define VEC_SUMS rk_sums_f32
 #define VEC_EXP rk_exp_f32
+#define VEC_TANH rk_tanh_f32
 #define VEC_WHERE rk_where_f32
 #define SQRT sqrtf
 #define NUM REAL
@@ -92,6 +93,7 @@ static const rk_ops ops_bf16 = {
 #undef VEC_SUM
 #undef VEC_SUMS
 #undef VEC_EXP
+#undef VEC_TANH
 #undef VEC_WHERE
 #undef SQRT
 
@@ -102,6 +104,7 @@ static const rk_ops ops_bf16 = {
 #define VEC_SUM rk_sum_f64
 #define VEC_SUMS rk_sums_f64
 #define VEC_EXP rk_exp_f64
+#define VEC_TANH rk_tanh_f64
 #define VEC_WHERE rk_where_f64
 #define SQRT sqrt
 #define NUM REAL
@@ -135,7 +138,9 @@ static const rk_ops ops_bf16 = {
         .panels = panels_##suffix, .round = ROUND_##suffix, .bf16 = BF16_##suffix,                              \
         .columns = columns_##suffix, .add_lanes = add_lanes_##suffix,                                           \
         .quantize_token = QT_##suffix, .groups = QG_##suffix, .wide_groups = RK_Q_WIDE,                        \
-        .layer_norm = layer_norm_##suffix, .token_shift = token_shift_##suffix, .wkv4 = wkv4_##suffix,          \
+        .layer_norm = layer_norm_##suffix, .token_shift = token_shift_##suffix,                                   \
+        .token_lerp = token_lerp_##suffix, .tanh = tanh_all_##suffix, .sigmoid = sigmoid_all_##suffix,          \
+        .wkv4 = wkv4_##suffix, .wkv7 = wkv7_##suffix, .wkv7_finish = wkv7_finish_##suffix,                      \
         .relu_squared = relu_squared_##suffix, .add_gated = add_gated_##suffix, .add = add_##suffix,            \
         .multiply = multiply_##suffix, .all_finite = all_finite_##suffix                                        \
     }

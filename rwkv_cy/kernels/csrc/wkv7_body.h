@@ -1,0 +1,154 @@
+/* WKV of RWKV-7, for one type of activations and one instruction set: rows of one head's state, token by token. */
+
+#define ROW_BLOCK 8 /* rows whose sums are computed together */
+
+/* What the rows of a head share in one token, each [size], padded with zeros to whole vectors. */
+typedef struct {
+    REAL *decay, *removal, *replacement, *key, *receptance;
+} FN(wkv7_shared);
+
+/* The sum over a head of x * y, which may be the same. */
+static inline REAL FN(dot)(const REAL *x, const REAL *y, ptrdiff_t size)
+{
+    VEC acc = {0};
+    for (ptrdiff_t i = 0; i < size; i += LANES) acc = VEC_FMA(FN(get)(x + i, size - i), FN(get)(y + i, size - i), acc);
+    return VEC_SUM(acc);
+}
+
+/* Compute what the rows share, for the token and the head that begin at element `at`; `c` is the head's first channel.
+ *   decay = exp(-e^(-1/2) sigmoid(w0 + w));  a = sigmoid(a0 + a)
+ *   kk = L2(k * k_k);  removal = -kk;  replacement = kk * a;  key = k * (1 + (a - 1) * k_a) */
+static void FN(wkv7_share)(const rk_wkv7 *p, ptrdiff_t at, ptrdiff_t c, const FN(wkv7_shared) *s)
+{
+    const REAL *k = (const REAL *)p->k + at, *w = (const REAL *)p->w + at, *a = (const REAL *)p->a + at;
+    const REAL *w0 = (const REAL *)p->w0 + c, *a0 = (const REAL *)p->a0 + c;
+    const REAL *k_k = (const REAL *)p->k_k + c, *k_a = (const REAL *)p->k_a + c;
+    const ptrdiff_t size = p->size;
+    const VEC zero = {0}, one = zero + (REAL)1;
+    for (ptrdiff_t i = 0; i < size; i += LANES) {
+        const ptrdiff_t n = size - i;
+        const VEC key = FN(get)(k + i, n), kk = key * FN(get)(k_k + i, n);
+        const VEC rate = FN(sigmoid)(FN(get)(a0 + i, n) + FN(get)(a + i, n));
+        const VEC decay = VEC_EXP((REAL)-0.60653065971263342 * FN(sigmoid)(FN(get)(w0 + i, n) + FN(get)(w + i, n)));
+        FN(put)(s->decay + i, decay, n);
+        FN(put)(s->removal + i, kk, n);
+        FN(put)(s->replacement + i, rate, n);
+        FN(put)(s->key + i, key * (one + (rate - one) * FN(get)(k_a + i, n)), n);
+        if (p->r != NULL) FN(put)(s->receptance + i, FN(get)((const REAL *)p->r + at + i, n), n);
+    }
+    const REAL norm = SQRT(FN(dot)(s->removal, s->removal, size));
+    const REAL scale = (REAL)1 / (norm > (REAL)1e-12 || norm != norm ? norm : (REAL)1e-12);
+    for (ptrdiff_t i = 0; i < size; i += LANES) {
+        const VEC kk = FN(load)(s->removal + i) * scale;
+        const VEC replacement = kk * FN(load)(s->replacement + i), removal = -kk;
+        memcpy(s->replacement + i, &replacement, sizeof replacement);
+        memcpy(s->removal + i, &removal, sizeof removal);
+    }
+}
+
+/* n rows of the state, which end where a row of `size` elements does:
+ *   S = S diag(decay) + (S removal) replacement^T + v key^T;  y = S r */
+static inline __attribute__((always_inline)) void FN(wkv7_rows)(const FN(wkv7_shared) *s, const REAL *v,
+                                                                const REAL *read, REAL *write, REAL *y,
+                                                                ptrdiff_t size, int n)
+{
+    VEC acc[ROW_BLOCK];
+    REAL removed[ROW_BLOCK];
+    for (int r = 0; r < n; r++) acc[r] = (VEC){0};
+    for (ptrdiff_t i = 0; i < size; i += LANES) {
+        const VEC removal = FN(load)(s->removal + i);
+        for (int r = 0; r < n; r++) acc[r] = VEC_FMA(FN(get)(read + r * size + i, size - i), removal, acc[r]);
+    }
+    VEC_SUMS(acc, n, removed);
+    for (int first = 0; first < n; first += 4) {
+        const int last = first + 4 < n ? first + 4 : n;
+        for (int r = first; r < last; r++) acc[r] = (VEC){0};
+        for (ptrdiff_t i = 0; i < size; i += LANES) {
+            const VEC decay = FN(load)(s->decay + i), key = FN(load)(s->key + i);
+            const VEC replacement = FN(load)(s->replacement + i), receptance = FN(load)(s->receptance + i);
+            for (int r = first; r < last; r++) {
+                const VEC zero = {0};
+                VEC row = FN(get)(read + r * size + i, size - i) * decay;
+                row = VEC_FMA(zero + removed[r], replacement, row);
+                row = VEC_FMA(zero + v[r], key, row);
+                FN(put)(write + r * size + i, row, size - i);
+                acc[r] = VEC_FMA(row, receptance, acc[r]);
+            }
+        }
+    }
+    if (y != NULL) VEC_SUMS(acc, n, y);
+}
+
+static inline __attribute__((always_inline)) void FN(wkv7_token)(const FN(wkv7_shared) *s, const REAL *v,
+                                                                 const REAL *read, REAL *write, REAL *y,
+                                                                 ptrdiff_t size, ptrdiff_t begin, ptrdiff_t end)
+{
+    ptrdiff_t row = begin;
+    for (; row + ROW_BLOCK <= end; row += ROW_BLOCK)
+        FN(wkv7_rows)(s, v + row, read + row * size, write + row * size, y == NULL ? NULL : y + row, size, ROW_BLOCK);
+    if (row < end)
+        FN(wkv7_rows)(s, v + row, read + row * size, write + row * size, y == NULL ? NULL : y + row, size,
+                      (int)(end - row));
+}
+
+static void FN(wkv7)(const rk_wkv7 *p, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head, const char *read_,
+                     char *write_, ptrdiff_t begin, ptrdiff_t end, void *scratch)
+{
+    const ptrdiff_t size = p->size, c = head * size, padded = (size + 15) / 16 * 16;
+    REAL *buffers = scratch;
+    const FN(wkv7_shared) shared = {buffers, buffers + padded, buffers + 2 * padded, buffers + 3 * padded,
+                                    buffers + 4 * padded};
+    REAL *write = (REAL *)(write_ + p->kv) + c * size;
+    const REAL *read = (const REAL *)(read_ + p->kv) + c * size;
+    memset(scratch, 0, (size_t)padded * 5 * sizeof(REAL));
+    for (ptrdiff_t t = first; t < first + tokens; t++, read = write) {
+        const ptrdiff_t at = t * p->width + c;
+        REAL *v = (REAL *)p->v + at, *v_first = (REAL *)p->v_first + at;
+        REAL *y = p->r == NULL ? NULL : (REAL *)p->y + at;
+        FN(wkv7_share)(p, at, c, &shared);
+        /* v += (v_first - v) * sigmoid(v0 + v_mix), in layers above the first */
+        for (ptrdiff_t i = begin; i < end; i += LANES) {
+            const ptrdiff_t n = end - i;
+            VEC own = FN(get)(v + i, n);
+            if (p->v_mix == NULL) {
+                FN(put)(v_first + i, own, n);
+            } else {
+                const VEC v0 = FN(get)((const REAL *)p->v0 + c + i, n);
+                own += (FN(get)(v_first + i, n) - own) * FN(sigmoid)(v0 + FN(get)((const REAL *)p->v_mix + at + i, n));
+                FN(put)(v + i, own, n);
+            }
+        }
+        if (size == 64)
+            FN(wkv7_token)(&shared, v, read, write, y, 64, begin, end);
+        else
+            FN(wkv7_token)(&shared, v, read, write, y, size, begin, end);
+        /* bonus = sum r * key * r_k, of the whole head */
+        if (p->r != NULL && begin == 0) {
+            const REAL *r_k = (const REAL *)p->r_k + c;
+            VEC acc = {0};
+            for (ptrdiff_t i = 0; i < size; i += LANES)
+                acc = VEC_FMA(FN(load)(shared.receptance + i) * FN(load)(shared.key + i), FN(get)(r_k + i, size - i), acc);
+            ((REAL *)p->bonus)[t * p->heads + head] = VEC_SUM(acc);
+        }
+    }
+}
+
+/* y = (GroupNorm(y) + bonus * v) * g, of one head. */
+static void FN(wkv7_finish)(const rk_wkv7 *p, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head)
+{
+    const ptrdiff_t size = p->size, c = head * size;
+    const REAL *weight = (const REAL *)p->norm_weight + c, *bias = (const REAL *)p->norm_bias + c;
+    for (ptrdiff_t t = first; t < first + tokens; t++) {
+        const ptrdiff_t at = t * p->width + c;
+        const REAL *v = (const REAL *)p->v + at, *g = (const REAL *)p->g + at;
+        const REAL bonus = ((const REAL *)p->bonus)[t * p->heads + head];
+        REAL *y = (REAL *)p->y + at;
+        const REAL mean = FN(total)(y, size, 0, 0) / (REAL)size;
+        const REAL variance = FN(total)(y, size, mean, 1) / (REAL)size;
+        const REAL scale = (REAL)1 / SQRT(variance + (REAL)p->eps);
+        for (ptrdiff_t i = 0; i < size; i++)
+            y[i] = ((y[i] - mean) * scale * weight[i] + bias[i] + bonus * v[i]) * g[i];
+    }
+}
+
+#undef ROW_BLOCK

@@ -1,0 +1,57 @@
+"""The two mixes of RWKV-7."""
+
+from rwkv_cy.kernels.dispatch cimport rk_wkv7
+from rwkv_cy.kernels.matrix cimport Matrix
+from rwkv_cy.kernels.stack cimport Arena, Mix, Pass
+
+
+cdef struct TimeMixBuffers:
+    char *r          # (tokens, d_att), as are k, v and the results of the low-rank products
+    char *k
+    char *v
+    char *w
+    char *a
+    char *g
+    char *v_mix
+    char *y
+    char *hidden_w   # (tokens, rank) of each
+    char *hidden_a
+    char *hidden_g
+    char *hidden_v
+    char *mixed      # (tokens, d_model)
+    char *bonus      # (tokens, heads)
+    char *wkv        # of each thread
+    char *rest       # of the products
+
+
+cdef class TimeMix(Mix):
+    cdef readonly Matrix receptance, key, value, output
+    cdef readonly Matrix w1, w2, a1, a2, g1, g2, v1, v2   # v1 and v2 are None in the first layer
+    cdef readonly Py_ssize_t d_att, heads, head_size
+    cdef readonly bint first                               # the layer that makes v_first
+    cdef size_t xx
+    cdef rk_wkv7 call                                      # without the activations
+    cdef const char *x_r
+    cdef const char *x_w
+    cdef const char *x_k
+    cdef const char *x_v
+    cdef const char *x_a
+    cdef const char *x_g
+
+    cdef TimeMixBuffers carve(self, Arena *arena, const Pass *p) noexcept nogil
+    cdef void wkv(self, const Pass *p, const char *x, const TimeMixBuffers *b, bint outputs) noexcept nogil
+
+
+cdef struct ChannelMixBuffers:
+    char *k          # (tokens, d_ffn)
+    char *mixed      # (tokens, d_model)
+    char *rest
+
+
+cdef class ChannelMix(Mix):
+    cdef readonly Matrix key, value
+    cdef readonly Py_ssize_t d_ffn
+    cdef size_t xx
+    cdef const char *x_k
+
+    cdef ChannelMixBuffers carve(self, Arena *arena, const Pass *p) noexcept nogil

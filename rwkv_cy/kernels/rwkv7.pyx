@@ -1,0 +1,193 @@
+"""The mixes of RWKV-7."""
+
+from rwkv_cy.errors import KernelError
+from rwkv_cy.kernels.matrix import make_low_rank, make_matrix
+
+from rwkv_cy.kernels.dispatch cimport (
+    RK_ADD, RK_LERPED, RK_RELU_SQUARED, RK_SIGMOID, RK_TANH, matmul, rk_product, rk_wkv7, wkv7, wkv7_scratch,
+)
+from rwkv_cy.kernels.matrix cimport Matrix
+from rwkv_cy.kernels.stack cimport Arena, Mix, Pass, keep_last, product_scratch, shifted, take
+
+
+cdef class TimeMix(Mix):
+    """Time mix: token shift, low-rank decay, learning rate, value residual and gate, WKV, GroupNorm, output matrix.
+
+    Parameters
+    ----------
+    config : Config
+        Dimensions and type.
+    offsets : mapping of str to int
+        Where each field begins in a layer's row of the state, in numbers; and ``"end"``, the row's length.
+    parameters : mapping of str to Parameter
+        Of the layer, by short name.
+    output_scale : float
+        Factor of the result: a power of two.
+    activations : {"f32", "bf16"}
+        What bf16 matrices are multiplied with; see :class:`rwkv_cy.kernels.matrix.Matrix`.
+    layer : int
+        Its index: layer 0 makes the values that the others mix theirs with.
+    """
+
+    def __init__(self, config, offsets, parameters, output_scale, activations, layer):
+        super().__init__(config, offsets["end"])
+        real = config.dtype
+        self.d_att, self.head_size = config.d_att, config.head_size
+        if self.head_size < 1 or self.d_att % self.head_size:
+            raise KernelError(f"TimeMix: expected whole heads in d_att {self.d_att}, got heads of {self.head_size}")
+        self.heads = self.d_att // self.head_size
+        self.first = layer == 0
+        self.shared_row = self.d_att * self.itemsize
+        self.receptance = make_matrix(parameters["att.receptance.weight"], real, 1.0, activations)
+        self.key = make_matrix(parameters["att.key.weight"], real, 1.0, activations)
+        self.value = make_matrix(parameters["att.value.weight"], real, 1.0, activations)
+        self.output = make_matrix(parameters["att.output.weight"], real, output_scale, activations)
+        self.w1, self.w2 = make_low_rank(parameters["att.w1"], real), make_low_rank(parameters["att.w2"], real)
+        self.a1, self.a2 = make_low_rank(parameters["att.a1"], real), make_low_rank(parameters["att.a2"], real)
+        self.g1, self.g2 = make_low_rank(parameters["att.g1"], real), make_low_rank(parameters["att.g2"], real)
+        if not self.first:
+            self.v1, self.v2 = make_low_rank(parameters["att.v1"], real), make_low_rank(parameters["att.v2"], real)
+            self.call.v0 = self.vector(parameters, "att.v0", real)
+        self.x_r = self.vector(parameters, "att.x_r", real)
+        self.x_w = self.vector(parameters, "att.x_w", real)
+        self.x_k = self.vector(parameters, "att.x_k", real)
+        self.x_v = self.vector(parameters, "att.x_v", real)
+        self.x_a = self.vector(parameters, "att.x_a", real)
+        self.x_g = self.vector(parameters, "att.x_g", real)
+        self.call.w0 = self.vector(parameters, "att.w0", real)
+        self.call.a0 = self.vector(parameters, "att.a0", real)
+        self.call.k_k = self.vector(parameters, "att.k_k", real)
+        self.call.k_a = self.vector(parameters, "att.k_a", real)
+        self.call.r_k = self.vector(parameters, "att.r_k", real)
+        self.call.norm_weight = self.vector(parameters, "att.ln_x.weight", real)
+        self.call.norm_bias = self.vector(parameters, "att.ln_x.bias", real)
+        self.call.eps = config.group_norm_eps
+        self.call.width, self.call.heads, self.call.size = self.d_att, self.heads, self.head_size
+        self.call.kv = offsets["att_kv"] * self.itemsize
+        self.xx = offsets["att_xx"] * self.itemsize
+
+    cdef TimeMixBuffers carve(self, Arena *arena, const Pass *p) noexcept nogil:
+        cdef TimeMixBuffers b
+        cdef Py_ssize_t tokens = p.tokens.count
+        cdef size_t att = tokens * self.d_att * self.itemsize
+        cdef size_t number = tokens * self.itemsize
+        cdef size_t first = (product_scratch(p, self.receptance) + product_scratch(p, self.key)
+                             + product_scratch(p, self.value) + product_scratch(p, self.w1)
+                             + product_scratch(p, self.a1) + product_scratch(p, self.g1))
+        cdef size_t second = product_scratch(p, self.w2) + product_scratch(p, self.a2) + product_scratch(p, self.g2)
+        b.r, b.k, b.v, b.w = take(arena, att), take(arena, att), take(arena, att), take(arena, att)
+        b.a, b.g, b.y = take(arena, att), take(arena, att), take(arena, att)
+        b.hidden_w = take(arena, number * self.w1.m.rows)
+        b.hidden_a = take(arena, number * self.a1.m.rows)
+        b.hidden_g = take(arena, number * self.g1.m.rows)
+        b.v_mix = b.hidden_v = NULL
+        if not self.first:
+            b.v_mix = take(arena, att)
+            b.hidden_v = take(arena, number * self.v1.m.rows)
+            first += product_scratch(p, self.v1)
+            second += product_scratch(p, self.v2)
+        b.mixed = take(arena, number * self.d_model)
+        b.bonus = take(arena, number * self.heads)
+        b.wkv = take(arena, wkv7_scratch(p.ops, self.head_size, p.num_threads))
+        b.rest = take(arena, max(first, max(second, product_scratch(p, self.output))))
+        return b
+
+    cdef size_t scratch(self, const Pass *p) noexcept nogil:
+        cdef Arena arena = Arena(NULL, 0)
+        self.carve(&arena, p)
+        return arena.used
+
+    cdef void wkv(self, const Pass *p, const char *x, const TimeMixBuffers *b, bint outputs) noexcept nogil:
+        """From normed activations to the gated output of WKV; without `outputs` the states alone are updated."""
+        cdef rk_product[7] products
+        cdef int count = 0
+        # k = K lerp(x, xx, x_k), and likewise the others
+        products[0] = shifted(self.key.times(x, b.k), RK_LERPED, self.x_k, self.xx)
+        products[1] = shifted(self.value.times(x, b.v), RK_LERPED, self.x_v, self.xx)
+        products[2] = shifted(self.w1.times(x, b.hidden_w), RK_LERPED, self.x_w, self.xx)
+        products[3] = shifted(self.a1.times(x, b.hidden_a), RK_LERPED, self.x_a, self.xx)
+        count = 4
+        if not self.first:
+            products[count] = shifted(self.v1.times(x, b.hidden_v), RK_LERPED, self.x_v, self.xx)
+            count += 1
+        if outputs:
+            products[count] = shifted(self.receptance.times(x, b.r), RK_LERPED, self.x_r, self.xx)
+            products[count + 1] = shifted(self.g1.times(x, b.hidden_g), RK_LERPED, self.x_g, self.xx)
+            count += 2
+        matmul(p.ops, products, count, &p.tokens, b.rest, p.num_threads)
+        keep_last(p, x, self.d_model * self.itemsize, self.xx)
+        # w = tanh(hidden_w) w2;  a = hidden_a a2;  v_mix = hidden_v v2;  g = sigmoid(hidden_g) g2
+        products[0] = self.w2.times(b.hidden_w, b.w)
+        products[0].first = RK_TANH
+        products[1] = self.a2.times(b.hidden_a, b.a)
+        count = 2
+        if not self.first:
+            products[count] = self.v2.times(b.hidden_v, b.v_mix)
+            count += 1
+        if outputs:
+            products[count] = self.g2.times(b.hidden_g, b.g)
+            products[count].first = RK_SIGMOID
+            count += 1
+        matmul(p.ops, products, count, &p.tokens, b.rest, p.num_threads)
+        cdef rk_wkv7 call = self.call
+        call.k, call.v, call.w, call.a, call.v_mix = b.k, b.v, b.w, b.a, b.v_mix
+        call.v_first = p.shared
+        if outputs:
+            call.r, call.g, call.bonus, call.y = b.r, b.g, b.bonus, b.y
+        wkv7(p.ops, &call, &p.tokens, b.wkv, p.num_threads)
+
+    cdef void run(self, const Pass *p, const char *x, char *scratch, char *y) noexcept nogil:
+        cdef Arena arena = Arena(scratch, 0)
+        cdef TimeMixBuffers b = self.carve(&arena, p)
+        self.wkv(p, x, &b, True)
+        # y += O (wkv * g)
+        cdef rk_product product = self.output.times(b.y, b.mixed)
+        product.then, product.into = RK_ADD, y
+        matmul(p.ops, &product, 1, &p.tokens, b.rest, p.num_threads)
+
+    cdef void update_state(self, const Pass *p, const char *x, char *scratch) noexcept nogil:
+        cdef Arena arena = Arena(scratch, 0)
+        cdef TimeMixBuffers b = self.carve(&arena, p)
+        self.wkv(p, x, &b, False)
+
+
+cdef class ChannelMix(Mix):
+    """Channel mix: token shift and squared relu.
+
+    Parameters
+    ----------
+    config, offsets, parameters, output_scale, activations
+        As for :class:`TimeMix`.
+    """
+
+    def __init__(self, config, offsets, parameters, output_scale, activations="f32"):
+        super().__init__(config, offsets["end"])
+        self.key = make_matrix(parameters["ffn.key.weight"], config.dtype, 1.0, activations)
+        self.value = make_matrix(parameters["ffn.value.weight"], config.dtype, output_scale, activations)
+        self.x_k = self.vector(parameters, "ffn.x_k", config.dtype)
+        self.d_ffn = config.d_ffn
+        self.xx = offsets["ffn_xx"] * self.itemsize
+
+    cdef ChannelMixBuffers carve(self, Arena *arena, const Pass *p) noexcept nogil:
+        cdef ChannelMixBuffers b
+        b.k = take(arena, p.tokens.count * self.d_ffn * self.itemsize)
+        b.mixed = take(arena, p.tokens.count * self.d_model * self.itemsize)
+        b.rest = take(arena, max(product_scratch(p, self.key), product_scratch(p, self.value)))
+        return b
+
+    cdef size_t scratch(self, const Pass *p) noexcept nogil:
+        cdef Arena arena = Arena(NULL, 0)
+        self.carve(&arena, p)
+        return arena.used
+
+    cdef void run(self, const Pass *p, const char *x, char *scratch, char *y) noexcept nogil:
+        cdef Arena arena = Arena(scratch, 0)
+        cdef ChannelMixBuffers b = self.carve(&arena, p)
+        # y += V max(K lerp(x, xx, x_k), 0)^2
+        cdef rk_product product = shifted(self.key.times(x, b.k), RK_LERPED, self.x_k, self.xx)
+        matmul(p.ops, &product, 1, &p.tokens, b.rest, p.num_threads)
+        keep_last(p, x, self.d_model * self.itemsize, self.xx)
+        product = self.value.times(b.k, b.mixed)
+        product.first = RK_RELU_SQUARED
+        product.then, product.into = RK_ADD, y
+        matmul(p.ops, &product, 1, &p.tokens, b.rest, p.num_threads)

@@ -1,0 +1,63 @@
+"""What every layer is made of: mixes over tokens of several sequences, states by address, scratch from one arena."""
+
+from rwkv_cy.kernels.dispatch cimport rk_ops, rk_product, rk_tokens
+from rwkv_cy.kernels.matrix cimport Matrix
+
+
+# One run of tokens through a layer.
+cdef struct Pass:
+    const rk_ops *ops
+    rk_tokens tokens      # with the rows of the layer's state of each sequence
+    int num_threads
+    char *shared          # what the layers share: Mix.shared_row bytes a token
+
+
+# Carves a workspace. Without a start it only counts, so that the code that carves also says how much it needs.
+cdef struct Arena:
+    char *start
+    size_t used
+
+cdef char *take(Arena *arena, size_t size) noexcept nogil
+cdef size_t product_scratch(const Pass *p, Matrix matrix) noexcept nogil
+cdef rk_product shifted(rk_product product, int kind, const char *mix, size_t before) noexcept nogil
+cdef void keep_last(const Pass *p, const char *x, size_t row, size_t field) noexcept nogil
+cdef const char *pointer(array)
+
+
+cdef class Mix:
+    cdef readonly Py_ssize_t d_model
+    cdef readonly Py_ssize_t state_size    # numbers of a layer's row of the state
+    cdef readonly size_t itemsize
+    cdef readonly size_t shared_row
+    cdef list _arrays                      # keeps the vectors alive
+
+    # Bytes of scratch for `run` and `update_state` over so many tokens.
+    cdef size_t scratch(self, const Pass *p) noexcept nogil
+    # y += mix(x); the state of each sequence is updated.
+    cdef void run(self, const Pass *p, const char *x, char *scratch, char *y) noexcept nogil
+    # Update the states as `run` does, and compute nothing else.
+    cdef void update_state(self, const Pass *p, const char *x, char *scratch) noexcept nogil
+    cdef const char *vector(self, parameters, name, real) except NULL
+    cdef const char *keep(self, array) except NULL
+
+
+cdef class Layer:
+    cdef readonly Mix time_mix
+    cdef readonly Mix channel_mix
+    cdef readonly Py_ssize_t d_model, state_size
+    cdef list _norms                       # (weight, bias) of ln1, ln2, and of ln0 in layer 0
+    cdef const char *ln0_weight
+    cdef const char *ln0_bias
+    cdef const char *ln1_weight
+    cdef const char *ln1_bias
+    cdef const char *ln2_weight
+    cdef const char *ln2_bias
+    cdef double eps
+    cdef bint halve                        # the residual stream is halved after this layer
+    cdef size_t itemsize
+
+    cdef size_t scratch(self, const Pass *p) noexcept nogil
+    cdef void run(self, const Pass *p, char *x, char *scratch) noexcept nogil
+    cdef void update_state(self, const Pass *p, char *x, char *scratch) noexcept nogil
+    cdef void run_last(self, const Pass *p, char *x, char *scratch) noexcept nogil
+    cdef size_t scratch_last(self, const Pass *p, Py_ssize_t left_out) noexcept nogil

@@ -1,0 +1,416 @@
+"""Layers of any version: x += TimeMix(ln1(x)); x += ChannelMix(ln2(x)), over sequences whose states have addresses."""
+
+import numpy as np
+
+from rwkv_cy.dtypes import widen
+from rwkv_cy.errors import KernelError
+
+from cpython.exc cimport PyErr_CheckSignals
+from cython cimport floating
+from libc.string cimport memcpy
+
+from rwkv_cy.kernels.dispatch cimport active_ops, layer_norm, matmul_scratch, multiply, rk_ops, rk_product, rk_sequence, rk_tokens
+from rwkv_cy.kernels.matrix cimport Matrix, Workspace, padded
+
+
+cdef enum:
+    # Tokens of each sequence that the last layer runs in full: the last one's channel mix is shifted with the one
+    # before it.
+    TAIL = 2
+    # Fewer tokens to leave out are not worth reading the weights twice; nor are less than twice the tails.
+    LEAST_LEFT_OUT = 32
+
+
+cdef char *take(Arena *arena, size_t size) noexcept nogil:
+    """Return the next `size` bytes; in a dry run an address that must not be followed."""
+    cdef size_t before = arena.used
+    arena.used += padded(size)
+    if arena.start == NULL:
+        return NULL
+    return arena.start + before
+
+
+cdef size_t product_scratch(const Pass *p, Matrix matrix) noexcept nogil:
+    """Return the bytes that a product with the matrix needs."""
+    return matmul_scratch(p.ops, &matrix.m, p.tokens.count, p.num_threads)
+
+
+cdef rk_product shifted(rk_product product, int kind, const char *mix, size_t before) noexcept nogil:
+    """Return the product of the token shift of x; the previous token is the field `before` of the state."""
+    product.first, product.mix, product.before = kind, mix, before
+    return product
+
+
+cdef void keep_last(const Pass *p, const char *x, size_t row, size_t field) noexcept nogil:
+    """Write the last token of each sequence to that field of its state."""
+    cdef Py_ssize_t i
+    cdef const rk_sequence *s
+    for i in range(p.tokens.sequence_count):
+        s = &p.tokens.sequences[i]
+        memcpy(s.write + field, x + (s.end - 1) * row, row)
+
+
+cdef const char *pointer(array):
+    return <const char *><size_t>array.ctypes.data
+
+
+def real_dtype(config):
+    """NumPy type of the activations and the state of a model of this config."""
+    return np.dtype(np.float64 if config.dtype == "f64" else np.float32)
+
+
+def _vector(parameters, name, real):
+    parameter = parameters[name]
+    return np.ascontiguousarray(widen(parameter.array, parameter.dtype, real).reshape(-1))
+
+
+cdef class Mix:
+    """Half of a layer, from normed activations to what is added to the residual stream; a version has two of them.
+
+    Parameters
+    ----------
+    config : Config
+        Dimensions and type.
+    state_size : int
+        Numbers of a layer's row of the state.
+    """
+
+    def __init__(self, config, state_size):
+        self.d_model = config.d_model
+        self.state_size = state_size
+        self.itemsize = real_dtype(config).itemsize
+        self.shared_row = 0
+        self._arrays = []
+
+    cdef const char *vector(self, parameters, name, real) except NULL:
+        """Return the parameter `name` as activations, flat."""
+        return self.keep(_vector(parameters, name, real))
+
+    cdef const char *keep(self, array) except NULL:
+        """Return the address of an array, which lives as long as the mix."""
+        self._arrays.append(array)
+        return pointer(array)
+
+    cdef size_t scratch(self, const Pass *p) noexcept nogil:
+        return 0
+
+    cdef void run(self, const Pass *p, const char *x, char *scratch, char *y) noexcept nogil:
+        pass
+
+    cdef void update_state(self, const Pass *p, const char *x, char *scratch) noexcept nogil:
+        pass
+
+    def forward(self, const floating[:, ::1] x, floating[::1] state, int num_threads=1, shared=None):
+        """Return the mix of the tokens of one sequence.
+
+        Parameters
+        ----------
+        x : numpy.ndarray
+            Normed activations, shape (tokens, d_model).
+        state : numpy.ndarray
+            The layer's row of the state; the fields of this mix are updated in place.
+        num_threads : int, default 1
+            Threads to use.
+        shared : numpy.ndarray, optional
+            What the layers share (version 7: the first layer's values), shape (tokens, shared_width), updated in place
+            by the layer that makes it. Zeros where it is not given.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (tokens, d_model).
+
+        Raises
+        ------
+        KernelError
+            If an array has another shape or type than the mix, or there is not at least one thread.
+        """
+        cdef str name = type(self).__name__
+        cdef Py_ssize_t tokens = x.shape[0]
+        if sizeof(floating) != self.itemsize:
+            raise KernelError(f"{name}: expected numbers of {self.itemsize} bytes, got {sizeof(floating)}")
+        _check_threads(name, num_threads)
+        if x.shape[1] != self.d_model:
+            raise KernelError(f"{name}: expected (tokens, {self.d_model}), got ({tokens}, {x.shape[1]})")
+        if state.shape[0] != self.state_size:
+            raise KernelError(f"{name}: expected a row of {self.state_size} numbers of state, got {state.shape[0]}")
+        result = np.zeros((tokens, self.d_model), dtype=np.float64 if sizeof(floating) == 8 else np.float32)
+        cdef Py_ssize_t width = self.shared_row // self.itemsize
+        if shared is None:
+            shared = np.zeros((tokens, width), result.dtype)
+        if shared.shape != (tokens, width) or shared.dtype != result.dtype or not shared.flags.c_contiguous:
+            raise KernelError(
+                f"{name}: expected shared activations ({tokens}, {width}) of {result.dtype}, got {shared.dtype} "
+                f"{shared.shape}"
+            )
+        if tokens == 0:
+            return result
+        cdef floating[:, ::1] y = result
+        cdef rk_sequence whole = rk_sequence(0, tokens, <const char *>&state[0], <char *>&state[0])
+        cdef Pass p = Pass(active_ops(sizeof(floating) == 8), rk_tokens(tokens, &whole, 1), num_threads,
+                           <char *>pointer(shared))
+        cdef Workspace workspace = Workspace()
+        workspace.ensure(self.scratch(&p))
+        with nogil:
+            self.run(&p, <const char *>&x[0, 0], workspace.start, <char *>&y[0, 0])
+        return result
+
+    @property
+    def shared_width(self):
+        """Numbers a token that the layers share through this mix."""
+        return self.shared_row // self.itemsize
+
+
+cdef int _check_threads(str what, int num_threads) except -1:
+    # Scratch is measured by it: with 0, the one thread that runs would write beyond its end.
+    if num_threads < 1:
+        raise KernelError(f"{what}: expected at least one thread, got {num_threads}")
+    return 0
+
+
+cdef class Layer:
+    """One layer; layer 0 norms its input with ln0 first.
+
+    Parameters
+    ----------
+    config : Config
+        Dimensions and type.
+    index : int
+        Which layer this is, from 0.
+    parameters : mapping of str to Parameter
+        Of the layer, by short name: the LayerNorms are taken from it.
+    time_mix, channel_mix : Mix
+        Its two halves.
+    """
+
+    def __init__(self, config, index, parameters, Mix time_mix not None, Mix channel_mix not None):
+        self.time_mix, self.channel_mix = time_mix, channel_mix
+        self.d_model = config.d_model
+        self.state_size = time_mix.state_size
+        self.eps = config.layer_norm_eps
+        self.halve = config.rescale_layer > 0 and (index + 1) % config.rescale_layer == 0
+        self.itemsize = real_dtype(config).itemsize
+        for mix in (time_mix, channel_mix):
+            if mix.d_model != self.d_model or mix.state_size != self.state_size or mix.itemsize != self.itemsize:
+                raise KernelError(f"Layer: expected mixes of width {self.d_model}, state and type alike")
+        self._norms = [
+            tuple(_vector(parameters, f"{name}.{part}", config.dtype) for part in ("weight", "bias"))
+            for name in (("ln1", "ln2", "ln0") if index == 0 else ("ln1", "ln2"))
+        ]
+        self.ln1_weight, self.ln1_bias = pointer(self._norms[0][0]), pointer(self._norms[0][1])
+        self.ln2_weight, self.ln2_bias = pointer(self._norms[1][0]), pointer(self._norms[1][1])
+        self.ln0_weight = self.ln0_bias = NULL
+        if index == 0:
+            self.ln0_weight, self.ln0_bias = pointer(self._norms[2][0]), pointer(self._norms[2][1])
+
+    cdef size_t scratch(self, const Pass *p) noexcept nogil:
+        return (padded(p.tokens.count * self.d_model * self.itemsize)
+                + max(self.time_mix.scratch(p), self.channel_mix.scratch(p)))
+
+    cdef void run(self, const Pass *p, char *x, char *scratch) noexcept nogil:
+        cdef Py_ssize_t tokens = p.tokens.count
+        cdef Py_ssize_t d = self.d_model
+        cdef Arena arena = Arena(scratch, 0)
+        cdef char *normed = take(&arena, tokens * d * self.itemsize)
+        cdef char *rest = take(&arena, 0)
+        if self.ln0_weight != NULL:
+            layer_norm(p.ops, x, self.ln0_weight, self.ln0_bias, self.eps, tokens, d, p.num_threads, x)
+        layer_norm(p.ops, x, self.ln1_weight, self.ln1_bias, self.eps, tokens, d, p.num_threads, normed)
+        self.time_mix.run(p, normed, rest, x)
+        layer_norm(p.ops, x, self.ln2_weight, self.ln2_bias, self.eps, tokens, d, p.num_threads, normed)
+        self.channel_mix.run(p, normed, rest, x)
+        if self.halve:
+            multiply(p.ops, 0.5, tokens * d, p.num_threads, x)
+
+    cdef void update_state(self, const Pass *p, char *x, char *scratch) noexcept nogil:
+        """Update the states of the time mix; x is overwritten."""
+        cdef Py_ssize_t tokens = p.tokens.count
+        if self.ln0_weight != NULL:
+            layer_norm(p.ops, x, self.ln0_weight, self.ln0_bias, self.eps, tokens, self.d_model, p.num_threads, x)
+        layer_norm(p.ops, x, self.ln1_weight, self.ln1_bias, self.eps, tokens, self.d_model, p.num_threads, x)
+        self.time_mix.update_state(p, x, scratch)
+
+    cdef size_t scratch_last(self, const Pass *p, Py_ssize_t left_out) noexcept nogil:
+        """Return the bytes that `run_last` needs where it leaves out so many tokens."""
+        cdef Pass head = p[0]
+        cdef Pass tail = p[0]
+        head.tokens.count, tail.tokens.count = left_out, p.tokens.count - left_out
+        # How many tokens there are decides which kernels run, so that fewer may need more.
+        return (padded(p.tokens.count * self.d_model * self.itemsize)
+                + padded(p.tokens.count * self.time_mix.shared_row)
+                + padded(2 * p.tokens.sequence_count * sizeof(rk_sequence))
+                + max(self.scratch(&head), self.scratch(&tail)))
+
+    cdef void run_last(self, const Pass *p, char *x, char *scratch) noexcept nogil:
+        """Run for the last token of each sequence.
+
+        Of the tokens before it the state needs no more than the time mix's part; but the last one's channel mix is
+        shifted with the one before it. So the heads of the sequences only update their states, and the tails, two
+        tokens each, go through all of the layer. What the first token of a tail gets in its channel mix, from a state
+        that is not there yet, is not used.
+        """
+        cdef size_t row = self.d_model * self.itemsize
+        cdef size_t shared_row = self.time_mix.shared_row
+        cdef Py_ssize_t count = p.tokens.sequence_count
+        cdef const rk_sequence *given = p.tokens.sequences
+        cdef Arena arena = Arena(scratch, 0)
+        cdef char *moved = take(&arena, p.tokens.count * row)            # heads, and then tails, one after the other
+        cdef char *shared = take(&arena, p.tokens.count * shared_row)
+        cdef rk_sequence *heads = <rk_sequence *>take(&arena, 2 * count * sizeof(rk_sequence))
+        cdef rk_sequence *tails = heads + count
+        cdef char *rest = take(&arena, 0)
+        cdef Pass head = p[0]
+        cdef Pass tail = p[0]
+        cdef Py_ssize_t i, begin, end
+        head.tokens, tail.tokens = rk_tokens(0, heads, 0), rk_tokens(0, tails, count)
+        head.shared = tail.shared = shared
+        for i in range(count):
+            begin, end = given[i].begin, given[i].end - TAIL
+            if begin >= end:
+                continue
+            heads[head.tokens.sequence_count] = rk_sequence(
+                head.tokens.count, head.tokens.count + end - begin, given[i].read, given[i].write)
+            memcpy(moved + head.tokens.count * row, x + begin * row, (end - begin) * row)
+            memcpy(shared + head.tokens.count * shared_row, p.shared + begin * shared_row, (end - begin) * shared_row)
+            head.tokens.sequence_count += 1
+            head.tokens.count += end - begin
+        self.update_state(&head, moved, rest)
+        for i in range(count):
+            begin, end = max(given[i].begin, given[i].end - TAIL), given[i].end
+            # What a head has written is what its tail reads.
+            tails[i] = rk_sequence(tail.tokens.count, tail.tokens.count + end - begin, given[i].write, given[i].write)
+            if begin == given[i].begin:
+                tails[i].read = given[i].read
+            memcpy(moved + tail.tokens.count * row, x + begin * row, (end - begin) * row)
+            memcpy(shared + tail.tokens.count * shared_row, p.shared + begin * shared_row, (end - begin) * shared_row)
+            tail.tokens.count += end - begin
+        self.run(&tail, moved, rest)
+        for i in range(count):
+            memcpy(x + (given[i].end - 1) * row, moved + (tails[i].end - 1) * row, row)
+
+
+cdef class Stack:
+    """Layers one after the other.
+
+    Parameters
+    ----------
+    layers : sequence of Layer
+        At least one, all of the same widths and type.
+
+    Raises
+    ------
+    KernelError
+        If they are not.
+    """
+
+    cdef tuple _layers
+    cdef size_t _shared_row
+
+    def __init__(self, layers):
+        cdef Layer layer
+        self._layers = tuple(layers)
+        self._shared_row = 0
+        widths = set()
+        for item in self._layers:
+            if not isinstance(item, Layer):
+                raise KernelError(f"Stack: expected layers, got {type(item).__name__}")
+            layer = item
+            widths.add((layer.d_model, layer.state_size, layer.itemsize))
+            self._shared_row = max(self._shared_row, layer.time_mix.shared_row)
+        if len(widths) != 1:
+            raise KernelError(f"Stack: expected layers of one width, state and type, got {sorted(widths)}")
+
+    def forward(self, floating[:, ::1] x, reads, writes, const Py_ssize_t[::1] starts, Workspace workspace not None,
+                int num_threads, bint last_only=False):
+        """Run over the tokens of one sequence or several, in place.
+
+        Parameters
+        ----------
+        x : numpy.ndarray
+            Shape (tokens, d_model): the sequences one after the other.
+        reads, writes : sequence of numpy.ndarray
+            For each sequence its state before and after: shape (layers, state_size), contiguous, of x's type. The two
+            may be the same array, which is then updated in place; two sequences must not share one that is written.
+        starts : numpy.ndarray
+            Shape (sequences + 1,), intp: where each sequence begins, and at last the number of tokens; none is empty.
+        workspace : Workspace
+            Scratch memory to use again.
+        num_threads : int
+            Threads to use.
+        last_only : bool, default False
+            Compute only the outputs for the last token of each sequence. The states and those rows of `x` are the same
+            to the last bit; the other rows are then undefined: the last layer does for them only what its state needs.
+
+        Raises
+        ------
+        KernelError
+            If an array has another shape or type than the layers, `starts` does not ascend from 0 to the number of
+            tokens, or there is not at least one thread. The states are then unchanged.
+        KeyboardInterrupt, or what another signal handler raises
+            Between two layers; the states are then partly written.
+        """
+        cdef Layer layer = self._layers[0]
+        cdef Py_ssize_t tokens = x.shape[0]
+        cdef Py_ssize_t count = len(reads)
+        cdef Py_ssize_t layers = len(self._layers)
+        cdef Py_ssize_t i, j
+        cdef size_t row = layer.state_size * layer.itemsize
+        cdef const floating[:, ::1] read
+        cdef floating[:, ::1] write
+        if sizeof(floating) != layer.itemsize:
+            raise KernelError(f"Stack: expected numbers of {layer.itemsize} bytes, got {sizeof(floating)}")
+        _check_threads("Stack", num_threads)
+        if x.shape[1] != layer.d_model:
+            raise KernelError(f"Stack: expected x (tokens, {layer.d_model}), got ({tokens}, {x.shape[1]})")
+        if len(writes) != count or starts.shape[0] != count + 1 or starts[0] != 0 or starts[count] != tokens:
+            raise KernelError(
+                f"Stack: expected states to read and to write, and starts from 0 to {tokens}, of as many sequences; got "
+                f"{count}, {len(writes)}, {list(starts)[:10]}"
+            )
+        for i in range(count):
+            if starts[i] >= starts[i + 1]:
+                raise KernelError(f"Stack: expected at least one token in sequence {i}, got none")
+        if count == 0:
+            return
+        cdef Pass p = Pass(active_ops(sizeof(floating) == 8), rk_tokens(tokens, NULL, count), num_threads, NULL)
+        cdef size_t scratch = 0
+        for layer in self._layers:
+            scratch = max(scratch, layer.scratch(&p))
+        # `layer` is the last one from here on.
+        cdef Py_ssize_t left_out = 0
+        if last_only:
+            for i in range(count):
+                left_out += max(starts[i + 1] - starts[i] - TAIL, 0)
+        cdef bint shorten = left_out >= LEAST_LEFT_OUT and left_out >= 2 * (tokens - left_out)
+        if shorten:
+            scratch = max(scratch, layer.scratch_last(&p, left_out))
+        cdef Arena arena = Arena(NULL, 0)
+        take(&arena, count * sizeof(rk_sequence))
+        take(&arena, tokens * self._shared_row)
+        workspace.ensure(arena.used + scratch)
+        arena = Arena(workspace.start, 0)
+        cdef rk_sequence *sequences = <rk_sequence *>take(&arena, count * sizeof(rk_sequence))
+        p.tokens.sequences = sequences
+        p.shared = take(&arena, tokens * self._shared_row)
+        cdef char *rest = take(&arena, 0)
+        for j in range(count):
+            read, write = reads[j], writes[j]
+            if (read.shape[0] != layers or write.shape[0] != layers or read.shape[1] != layer.state_size
+                    or write.shape[1] != layer.state_size):
+                raise KernelError(
+                    f"Stack: expected states ({layers}, {layer.state_size}), got ({read.shape[0]}, {read.shape[1]}) and "
+                    f"({write.shape[0]}, {write.shape[1]}) for sequence {j}"
+                )
+            sequences[j] = rk_sequence(starts[j], starts[j + 1], <const char *>&read[0, 0], <char *>&write[0, 0])
+        for i in range(layers):
+            # Many tokens take seconds: Ctrl-C does not wait for all layers.
+            PyErr_CheckSignals()
+            layer = self._layers[i]
+            with nogil:
+                if shorten and i + 1 == layers:
+                    layer.run_last(&p, <char *>&x[0, 0], rest)
+                else:
+                    layer.run(&p, <char *>&x[0, 0], rest)
+            for j in range(count):
+                sequences[j].read += row
+                sequences[j].write += row
