@@ -94,9 +94,7 @@ def test_layer_against_the_twin(isa: str, real: str, layer: int, tokens: int) ->
     case = Case(real, layer)
     xs, state = case.xs(tokens), case.state()
     twin = case.twin_state(state)
-    expected = common.block(
-        xs.astype(np.float64), twin, case.twin_weights, {}, reference.MIXES, 1e-5, output_scale=0.5
-    )
+    expected = common.block(xs.astype(np.float64), twin, case.twin_weights, {}, reference.MIXES, 1e-5, output_scale=0.5)
     forward(case.layer, xs, state.data, Workspace(), 2)
     case.assert_close(xs, expected)
     case.assert_state_close(state, twin)

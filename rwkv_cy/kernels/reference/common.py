@@ -44,7 +44,7 @@ def matmul(weight: Array, x: Array) -> Array:
 
 
 def previous(x: Array, last: Array) -> Array:
-    """The row before each row of x; `last` before the first."""
+    """Return the row before each row of x; `last` before the first."""
     return np.concatenate([last[np.newaxis], x[:-1]])
 
 
@@ -57,7 +57,10 @@ def block(
     eps: float,
     output_scale: float = 1.0,
 ) -> Array:
-    """x += TimeMix(ln1(x)); x += ChannelMix(ln2(x)); ln0 first where the layer has one. `state` is replaced."""
+    """One layer, ln0 before it where it has one: x += TimeMix(ln1(x)); x += ChannelMix(ln2(x)).
+
+    The arrays of `state` are replaced.
+    """
     if "ln0.weight" in weights:
         x = layer_norm(x, weights["ln0.weight"], weights["ln0.bias"], eps)
     for norm, mix in zip(("ln1", "ln2"), mixes, strict=True):

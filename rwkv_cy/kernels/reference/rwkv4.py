@@ -28,7 +28,7 @@ def initial_state(parameters: Weights, config: Any) -> list[LayerState]:
 
 
 def token_shift(x: Array, last: Array, mix: Array) -> Array:
-    """X * mix + prev * (1 - mix), prev being the token before."""
+    """Return x * mix + prev * (1 - mix), prev being the token before."""
     mix = mix.reshape(-1)
     return x * mix + previous(x, last) * (1 - mix)
 

@@ -39,7 +39,7 @@ def initial_state(parameters: Weights, config: Any) -> list[LayerState]:
 
 
 def token_shift(x: Array, last: Array, mix: Array) -> Array:
-    """X + (prev - x) * mix, prev being the token before."""
+    """Return x + (prev - x) * mix, prev being the token before."""
     return x + (previous(x, last) - x) * mix.reshape(-1)
 
 
