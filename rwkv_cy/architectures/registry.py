@@ -7,6 +7,7 @@ from dataclasses import replace
 from rwkv_cy.architectures.base import Architecture, Shapes
 from rwkv_cy.architectures.relatives import RELATIVES
 from rwkv_cy.architectures.rwkv4 import RWKV4
+from rwkv_cy.architectures.rwkv7 import RWKV7
 from rwkv_cy.config import Config
 from rwkv_cy.errors import ConfigError, SpecError, UnsupportedError
 
@@ -27,7 +28,7 @@ def register(architecture: Architecture) -> None:
     ARCHITECTURES[architecture.name] = architecture
 
 
-for _architecture in (RWKV4(),):
+for _architecture in (RWKV4(), RWKV7()):
     register(_architecture)
 
 

@@ -64,7 +64,6 @@ RELATIVES: tuple[Relative, ...] = (
         _any("ffnPre", "head_q.", ".att.qq", ".att.oo", ".ffn.aa"),
         "for which no weights were published",
     ),
-    Relative("RWKV-7", _any(".att.r_k")),
     Relative("RWKV-6", _any(".att.time_maa_x")),
     Relative("RWKV-5.2", _is_52),
     Relative("RWKV-5.1", _both(".att.ln_x.", ".att.gate.")),

@@ -128,7 +128,7 @@ class ArraySource:
         self.format = "memory"
         self.metadata: Mapping[str, str] = {}
         order = [spec.name for spec in architecture_of(config).parameters(config)]
-        self._parameters = {name: parameters[name] for name in order}
+        self._parameters = {name: parameters[name] for name in order if name in parameters}
 
     @property
     def files(self) -> tuple[FileIdentity, ...]:

@@ -33,7 +33,6 @@ def test_order_of_names_does_not_matter() -> None:
         ("RWKV-5.1", {"blocks.0.att.ln_x.weight": (8,), "blocks.0.att.gate.weight": (8, 8)}),
         ("RWKV-5.2", {"blocks.0.att.ln_x.weight": (8,), "blocks.0.att.time_decay": (2, 4)}),
         ("RWKV-6", {"blocks.0.att.time_maa_x": (1, 1, 8)}),
-        ("RWKV-7", {"blocks.0.att.r_k": (2, 4)}),
         ("RWKV-7a", {"blocks.0.att.r_k": (2, 4), "blocks.0.ffn.s_emb.weight": (8, 8)}),
         ("RWKV-7b", {"blocks.0.att.r_k": (2, 4), "blocks.0.qkv.x": (8,)}),
         ("RWKV-6a, 6b or 6c", {"blocks.0.att.gate_w1": (8, 8)}),
@@ -44,7 +43,9 @@ def test_order_of_names_does_not_matter() -> None:
 def test_what_is_known_and_not_supported(label: str, extra: dict[str, tuple[int, ...]]) -> None:
     tensors = {**shapes(), **extra}
     assert version_label(tensors) == label
-    with pytest.raises(UnsupportedError, match=re.escape(f"model.pth: expected a model of RWKV-4, found {label}")):
+    with pytest.raises(
+        UnsupportedError, match=re.escape(f"model.pth: expected a model of RWKV-4, RWKV-7, found {label}")
+    ):
         detect(tensors, "model.pth")
 
 
