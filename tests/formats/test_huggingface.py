@@ -181,7 +181,7 @@ def test_settings_of_absurd_size(tmp_path: Path) -> None:
 
 
 def test_refused_weights_are_closed(tmp_path: Path) -> None:
-    twice = huggingface_parameters() | {"emb.weight": np.zeros(2, "<f4")}
+    twice = huggingface_parameters() | {"rwkv.emb.weight": np.zeros(2, "<f4")}
     (tmp_path / "model.safetensors").write_bytes(safetensors_bytes(twice))
     before = open_files()
     with pytest.raises(FormatError, match=r"emb.weight: expected one tensor of that name"):
