@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rwkv_cy.dtypes import array_dtype, to_storage, widen
+from rwkv_cy.dtypes import storage_type, to_storage, widen
 from rwkv_cy.errors import FormatError
 from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.formats.layouts.layout import Part, Recipe
@@ -48,7 +49,6 @@ class TranslatedSource:
 
     def _describe(self, name: str, recipe: Recipe) -> TensorInfo:
         inner = [self._source.info(part.name) for part in recipe.parts]
-        first = inner[0]
         dtypes = {
             "f32" if part.computes and info.dtype != "f64" else info.dtype
             for part, info in zip(recipe.parts, inner, strict=True)
@@ -59,19 +59,11 @@ class TranslatedSource:
                     f"{self.path}: {name}: expected a low-rank factor of at most {MAX_REORDERED} elements, "
                     f"got {part.size}; this is not an RWKV model"
                 )
-        return TensorInfo(
-            name,
-            recipe.shape,
-            dtypes.pop() if len(dtypes) == 1 else "f64" if "f64" in dtypes else "f32",
-            first.source_name,
-            first.source_dtype,
-            sum(
-                info.source_nbytes * part.size // max(info.size, 1)
-                for part, info in zip(recipe.parts, inner, strict=True)
-            ),
-            first.transposed,
-            first.packed_nbytes,
+        nbytes = (
+            info.source_nbytes * part.size // max(info.size, 1) for part, info in zip(recipe.parts, inner, strict=True)
         )
+        dtype = dtypes.pop() if len(dtypes) == 1 else "f64" if "f64" in dtypes else "f32"
+        return replace(inner[0], name=name, shape=recipe.shape, dtype=dtype, source_nbytes=sum(nbytes))
 
     @property
     def files(self) -> tuple[FileIdentity, ...]:
@@ -121,7 +113,7 @@ class TranslatedSource:
             block = self._reordered(part)
             block = block.reshape(-1) if block.size == buffer.size else block.flat[start : start + buffer.size]
         else:
-            block = buffer if own == info.dtype else np.empty(buffer.size, array_dtype(own))
+            block = buffer if own == info.dtype else np.empty(buffer.size, storage_type(own).array_dtype)
             self._source.read_into(part.name, block, part.start + start)
         if part.computes:
             numbers = widen(block, own, "f64")
@@ -137,7 +129,7 @@ class TranslatedSource:
         array = self._source.view(part.name)
         if array is None:
             info = self._source.info(part.name)
-            array = np.empty(info.size, array_dtype(info.dtype))
+            array = np.empty(info.size, storage_type(info.dtype).array_dtype)
             self._source.read_into(part.name, array)
         array = array.reshape(-1)[part.start : part.start + part.size].reshape(part.shape)
         for operation in part.operations:
