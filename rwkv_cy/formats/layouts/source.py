@@ -13,6 +13,7 @@ from rwkv_cy.dtypes import storage_type, to_storage, widen
 from rwkv_cy.errors import FormatError
 from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.formats.layouts.layout import Part, Recipe
+from rwkv_cy.formats.strided import read_strided
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo, check_buffer
 
 __all__ = ["TranslatedSource"]
@@ -59,9 +60,7 @@ class TranslatedSource:
                     f"{self.path}: {name}: expected a low-rank factor of at most {MAX_REORDERED} elements, "
                     f"got {part.size}; this is not an RWKV model"
                 )
-        nbytes = (
-            info.source_nbytes * part.size // max(info.size, 1) for part, info in zip(recipe.parts, inner, strict=True)
-        )
+        nbytes = (info.source_nbytes * part.size // info.size for part, info in zip(recipe.parts, inner, strict=True))
         dtype = dtypes.pop() if len(dtypes) == 1 else "f64" if "f64" in dtypes else "f32"
         return replace(inner[0], name=name, shape=recipe.shape, dtype=dtype, source_nbytes=sum(nbytes))
 
@@ -109,11 +108,12 @@ class TranslatedSource:
     def _read_part(self, info: TensorInfo, part: Part, buffer: npt.NDArray[Any], start: int) -> None:
         """Fill `buffer` with elements of the result of a part, from its element `start` on."""
         own = self._source.info(part.name).dtype
+        block = (
+            buffer if own == info.dtype and not part.computes else np.empty(buffer.size, storage_type(own).array_dtype)
+        )
         if part.reorders:
-            block = self._reordered(part)
-            block = block.reshape(-1) if block.size == buffer.size else block.flat[start : start + buffer.size]
+            read_strided(self._reordered(part), block, start)
         else:
-            block = buffer if own == info.dtype else np.empty(buffer.size, storage_type(own).array_dtype)
             self._source.read_into(part.name, block, part.start + start)
         if part.computes:
             numbers = widen(block, own, "f64")
