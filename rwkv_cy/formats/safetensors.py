@@ -125,8 +125,14 @@ def _check_spans(file: FileBytes, tensors: Mapping[str, RawTensor], data_start: 
                 f"{tensor.offset - data_start}: {fault}; the file is damaged"
             )
         position += tensor.info.source_nbytes
-    if position != file.size:
+    if position < file.size:
+        raise FormatError(
+            f"{file.path}: expected {position} bytes as its header says, got {file.size}: {file.size - position} bytes "
+            f"follow the last tensor, which the format does not allow; cut them off (truncate -s {position}), or "
+            "download it again"
+        )
+    if position > file.size:
         raise FormatError(
             f"{file.path}: expected {position} bytes as its header says, got {file.size}; "
-            "the file is cut short or damaged: download or copy it again"
+            "the file is cut short: download or copy it again"
         )
