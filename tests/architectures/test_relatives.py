@@ -116,7 +116,7 @@ def test_no_supported_version_is_in_the_lists() -> None:
 
 def test_supported_versions_are_no_relatives() -> None:
     for architecture in ARCHITECTURES.values():
-        config = Config(d_model=64, num_layers=2, vocab_size=10, architecture=architecture.name)
+        config = architecture.complete(Config(d_model=64, num_layers=2, vocab_size=10, architecture=architecture.name))
         shapes = {spec.name: spec.shape for spec in architecture.parameters(config)}
         assert version_label(shapes) == architecture.label
 

@@ -330,8 +330,8 @@ def test_an_incomplete_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_version_is_refused(tmp_path: Path) -> None:
-    parameters = small_parameters() | {"blocks.0.att.time_maa_x": numbers(shape=(1, 1, 32))}
-    with pytest.raises(UnsupportedError, match="found RWKV-6, which is not supported yet"):
+    parameters = small_parameters() | {"blocks.0.ffn.s_emb.weight": numbers(shape=(1, 32))}
+    with pytest.raises(UnsupportedError, match="found RWKV-7a, which is not supported yet"):
         convert(write_safetensors(tmp_path / "s", parameters), tmp_path / "t")
 
 

@@ -121,11 +121,11 @@ def test_statistics(tmp_path: Path) -> None:
 
 
 def test_a_version_that_does_not_run_is_named(tmp_path: Path) -> None:
-    parameters = small_parameters() | {"blocks.0.att.time_maa_x": numbers(shape=(1, 1, 32))}
+    parameters = small_parameters() | {"blocks.0.ffn.s_emb.weight": numbers(shape=(1, 32))}
     report = inspect(write_safetensors(tmp_path / "s", parameters))
-    assert report.architecture == "RWKV-6"
+    assert report.architecture == "RWKV-7a"
     assert report.config is None
-    assert "found RWKV-6, which is not supported yet" in report.problems[0]
+    assert "found RWKV-7a, which is not supported yet" in report.problems[0]
     assert report.num_parameters == COUNT + 32
 
 
