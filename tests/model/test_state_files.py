@@ -79,7 +79,7 @@ def write(path: Path, arrays: dict[str, Array]) -> Path:
 
 def test_a_saved_state(tmp_path: Path) -> None:
     model = random_model()
-    logits, state = model.forward([1, 2, 3])
+    _, state = model.forward([1, 2, 3])
     state.save(tmp_path / "s.h5")
     again = load_state(model, str(tmp_path / "s.h5"))
     assert again == state
