@@ -7,30 +7,30 @@ from collections.abc import Iterable
 from typing import Any
 
 from rwkv_cy.errors import MissingDependencyError, TokenizerError
-from rwkv_cy.text.expansion import MAX_EXPANSION, expansion
+from rwkv_cy.text.tokenizers.expansion import MAX_EXPANSION, expansion
+from rwkv_cy.text.tokenizers.utf8 import TextStream, Utf8Stream, decode_text, encode_text
 from rwkv_cy.text.tokens import check_tokens
-from rwkv_cy.text.utf8 import TextStream, Utf8Stream, decode_text, encode_text
 
 __all__ = ["MAX_JSON_BYTES", "HuggingFaceTokenizer"]
 
-#: Longest ``tokenizer.json`` that is read; that of the Pile models has 2.1 MB.
+#: Largest ``tokenizer.json`` that is read; that of the Pile models has 2.1 MB.
 MAX_JSON_BYTES = 64 << 20
-#: Ids above this are taken for damage.
+#: A file with larger ids is damaged.
 MAX_ID = 1 << 24
 END_OF_TEXT = "<|endoftext|>"
 
 
 def _byte_of_character() -> dict[str, int]:
-    """GPT-2's way to write bytes as printable characters: itself where printable, else 256 and on, in order."""
+    """Return GPT-2's mapping of characters to bytes: a printable character is its own byte, others start at 256."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in set(printable)]
     return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
 class HuggingFaceTokenizer:
-    """A ``tokenizer.json``, run by the ``tokenizers`` library; of RWKV models, the Pile ones use one (20B).
+    """A ``tokenizer.json``, run by the ``tokenizers`` library; among RWKV models, the Pile models use one (20B).
 
-    Nothing is added to a text: no token before or after it, no padding, no cut. Special tokens decode to nothing.
+    Texts are encoded as they are, without special tokens, padding or truncation. Special tokens decode to nothing.
     With a byte-level decoder (GPT-2, 20B) `decode_bytes` is exact, token by token; with any other, the library
     decodes whole texts.
 
@@ -87,21 +87,21 @@ class HuggingFaceTokenizer:
         Raises
         ------
         TokenizerError
-            If `text` is no str, has half of a surrogate pair, or the vocabulary has no token for a part of it.
+            If `text` is not a str, has a lone surrogate, or the vocabulary has no token for a part of it.
         """
         encode_text(text)
         try:
             return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
         except BaseException as error:
-            _raise_unless_the_librarys(error)
-            raise TokenizerError(f"text: expected what this tokenizer.json can encode, got: {error}") from None
+            _reraise_foreign(error)
+            raise TokenizerError(f"text: this tokenizer.json cannot encode it: {error}") from None
 
     def encode_bytes(self, data: bytes) -> list[int]:
-        """Return the ids of bytes that are UTF-8; TokenizerError for others, which these tokenizers cannot take."""
+        """Return the ids of bytes that are valid UTF-8; TokenizerError for others, which cannot be encoded."""
         return self.encode(decode_text(bytes(data), "strict"))
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
-        """Return the bytes of `tokens`; TokenError if one is no integer or lies outside ``0 .. vocab_size - 1``."""
+        """Return the bytes of `tokens`; TokenError if one is not an integer in ``0 .. vocab_size - 1``."""
         ids = check_tokens(tokens, self.vocab_size)
         if self._bytes is None:
             return self._decode(ids).encode("utf-8")
@@ -109,7 +109,7 @@ class HuggingFaceTokenizer:
         return b"".join(table.get(token, b"") for token in ids)
 
     def decode(self, tokens: Iterable[int], errors: str = "replace") -> str:
-        """Return the text of `tokens`; bytes that are no UTF-8 become U+FFFD, or as `errors` says."""
+        """Return the text of `tokens`; invalid UTF-8 becomes U+FFFD, or is treated as `errors` says."""
         return decode_text(self.decode_bytes(tokens), errors)
 
     def stream(self) -> TextStream:
@@ -120,18 +120,18 @@ class HuggingFaceTokenizer:
         try:
             text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
         except BaseException as error:
-            _raise_unless_the_librarys(error)
-            raise TokenizerError(f"tokens: expected what this tokenizer.json can decode, got: {error}") from None
+            _reraise_foreign(error)
+            raise TokenizerError(f"tokens: this tokenizer.json cannot decode them: {error}") from None
         return text
 
 
 class _WindowStream:
-    """A stream for decoders that look at neighbours: the new text is what one more token adds to a short window."""
+    """Decodes tokens whose text depends on neighbours: the new text is what one more token adds to a short window."""
 
     def __init__(self, tokenizer: HuggingFaceTokenizer) -> None:
         self._tokenizer = tokenizer
         self._window: list[int] = []
-        self._said = 0  # tokens of the window whose text is out
+        self._returned = 0  # tokens of the window whose text was returned
 
     def push(self, token: int) -> str:
         self._window += check_tokens([token], self._tokenizer.vocab_size)
@@ -139,15 +139,15 @@ class _WindowStream:
 
     def finish(self) -> str:
         text = self._new_text(final=True)
-        self._window, self._said = [], 0
+        self._window, self._returned = [], 0
         return text
 
     def _new_text(self, *, final: bool) -> str:
-        before = self._tokenizer.decode(self._window[: self._said])
+        before = self._tokenizer.decode(self._window[: self._returned])
         text = self._tokenizer.decode(self._window)
         if len(text) <= len(before) or (text.endswith("\ufffd") and not final):
             return ""
-        self._window, self._said = self._window[self._said :], len(self._window) - self._said
+        self._window, self._returned = self._window[self._returned :], len(self._window) - self._returned
         return text[len(before) :]
 
 
@@ -155,28 +155,28 @@ def _read(tokenizer_class: Any, data: bytes, name: str) -> Any:
     try:
         return tokenizer_class.from_str(data.decode("utf-8"))
     except BaseException as error:
-        _raise_unless_the_librarys(error)
-        raise TokenizerError(f"{name}: expected a tokenizer.json, got: {error}") from None
+        _reraise_foreign(error)
+        raise TokenizerError(f"{name}: not a tokenizer.json: {error}") from None
 
 
-def _raise_unless_the_librarys(error: BaseException) -> None:
-    """Raise `error` again unless it is the library's: plain Exception, or Rust's PanicException (a BaseException).
+def _reraise_foreign(error: BaseException) -> None:
+    """Raise `error` again unless it comes from the library: an Exception, or Rust's PanicException (a BaseException).
 
-    A panic comes where a file asks for what nobody foresaw, or a regular expression for too much time.
+    The library panics on some malformed files, and on regular expressions that take too long.
     """
     if isinstance(error, MemoryError) or not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
         raise error
 
 
 def _check_expansion(tokenizer: Any, name: str) -> None:
-    """Refuse a file whose steps together make a text far longer."""
+    """Raise TokenizerError if a step of the file can make a text far longer."""
     steps = (tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder)
     for step in steps:
         found = 1.0 if step is None else expansion(json.loads(step.__getstate__()))
         if found > MAX_EXPANSION:
             raise TokenizerError(
-                f"{name}: expected a tokenizer.json that makes a text at most {MAX_EXPANSION} times as long, "
-                f"got one that makes it {found:.3g} times as long; get it anew from the model's authors"
+                f"{name}: expected a tokenizer.json that lengthens a text at most {MAX_EXPANSION} times, got one that "
+                f"lengthens it {found:.3g} times; download it again from the model's authors"
             )
 
 

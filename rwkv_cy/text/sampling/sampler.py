@@ -1,18 +1,20 @@
-"""The sampler: logits in, the next token out, and a memory of what was chosen."""
+"""The sampler: takes logits, returns the next token, and remembers what it chose."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.errors import GenerationError
-from rwkv_cy.text.candidates import Candidates, choose_candidates
-from rwkv_cy.text.options import SamplingOptions, check_natural
-from rwkv_cy.text.repetition import Repetition
+from rwkv_cy.text.sampling.constraints import LogitsProcessor, apply_processors
+from rwkv_cy.text.sampling.nucleus import Candidates, choose_candidates
+from rwkv_cy.text.sampling.options import SamplingOptions, check_natural
+from rwkv_cy.text.sampling.penalties import Penalties
 
-__all__ = ["Sampler", "SamplingOptions", "make_rng"]
+__all__ = ["Sampler", "make_rng"]
 
 
 class Sampler:
@@ -23,38 +25,49 @@ class Sampler:
     options : SamplingOptions
         How to choose.
     vocab_size : int
-        Length of the logits. Ids among the options must be below.
+        Length of the logits. Token ids in the options must be below it.
     rng : numpy.random.Generator, int or None
-        Where chance comes from: one uniform number for each token that is not certain; an int is a seed,
-        None takes the system's entropy.
+        Source of randomness: one uniform number for each token that is not certain. An int is a seed; None takes
+        entropy from the system.
+    processors : iterable of LogitsProcessor
+        Applied in order to the logits after biases and penalties.
 
     Raises
     ------
     GenerationError
-        If an id among the options lies outside the vocabulary, or `rng` is no seed.
+        If a token id in the options is outside the vocabulary, `rng` is not a seed, or a processor is not callable.
     """
 
-    def __init__(self, options: SamplingOptions, vocab_size: int, rng: np.random.Generator | int | None = None) -> None:
+    def __init__(
+        self,
+        options: SamplingOptions,
+        vocab_size: int,
+        rng: np.random.Generator | int | None = None,
+        processors: Iterable[LogitsProcessor] = (),
+    ) -> None:
         for name in ("logit_bias", "banned_tokens", "penalty_free_tokens"):
             too_big = [token for token in getattr(options, name) or () if token >= vocab_size]
             if too_big:
-                raise GenerationError(f"{name}: expected ids below {vocab_size}, got {min(too_big)}")
+                raise GenerationError(f"{name}: expected token ids below {vocab_size}, got {min(too_big)}")
         self.options = options
         self.vocab_size = vocab_size
+        self._processors = _checked_processors(processors)
         self._rng = make_rng(rng)
-        self._repetition = Repetition(options)
+        self._penalties = Penalties(options)
         self._work = np.empty(4 * vocab_size, dtype=np.float32)
         self._bias_ids = np.fromiter(options.logit_bias, dtype=np.int64)
         self._bias = np.fromiter(options.logit_bias.values(), dtype=np.float64)
         self._banned = np.array(sorted(options.banned_tokens), dtype=np.int64)
 
-    def sample(self, logits: npt.NDArray[np.floating[Any]]) -> int:
+    def sample(self, logits: npt.NDArray[np.floating[Any]], tokens: Sequence[int] = ()) -> int:
         """Choose a token and remember it.
 
         Parameters
         ----------
         logits : float [vocab_size]
-            Left as they are.
+            Not modified.
+        tokens : sequence of int
+            The tokens generated so far, for the processors.
 
         Returns
         -------
@@ -63,9 +76,9 @@ class Sampler:
         Raises
         ------
         GenerationError
-            If the logits have another length, one of them is NaN or infinite, or no token is left to choose.
+            If the logits have another length, contain NaN or Inf, or no token is left to choose.
         """
-        found = self.candidates(logits)
+        found = self.candidates(logits, tokens)
         token = int(found.tokens[0])
         if found.tokens.size > 1:
             cumulative = np.cumsum(found.probabilities)
@@ -74,13 +87,13 @@ class Sampler:
         self.observe(token)
         return token
 
-    def candidates(self, logits: npt.NDArray[np.floating[Any]]) -> Candidates:
-        """Return the tokens that :meth:`sample` would choose among, and their probabilities; nothing is remembered."""
+    def candidates(self, logits: npt.NDArray[np.floating[Any]], tokens: Sequence[int] = ()) -> Candidates:
+        """Return the tokens that :meth:`sample` would choose among, with their probabilities; remember nothing."""
         options = self.options
         if np.shape(logits) != (self.vocab_size,):
             raise GenerationError(f"logits: expected shape ({self.vocab_size},), got {np.shape(logits)}")
         adjusted, scratch = self._work[: self.vocab_size], self._work[self.vocab_size :]
-        with np.errstate(over="ignore"):  # float64 beyond float32: found below
+        with np.errstate(over="ignore"):  # a float64 value beyond float32 is caught below
             adjusted[:] = logits
         if not np.isfinite(adjusted).all():
             bad = int(np.flatnonzero(~np.isfinite(adjusted))[0])
@@ -88,8 +101,11 @@ class Sampler:
                 f"logits: expected finite numbers, got {adjusted[bad]} for token {bad}; check the model with verify"
             )
         adjusted[self._bias_ids] += self._bias
-        self._repetition.apply(adjusted)
+        self._penalties.apply(adjusted)
         adjusted[self._banned] = -np.inf
+        if self._processors:
+            apply_processors(self._processors, tokens, adjusted)
+            adjusted[self._banned] = -np.inf
         return choose_candidates(
             adjusted,
             options.temperature,
@@ -101,16 +117,26 @@ class Sampler:
 
     def observe(self, token: int) -> None:
         """Remember a token as if it had been chosen here."""
-        self._repetition.observe(token)
+        self._penalties.observe(token)
+
+
+def _checked_processors(processors: Iterable[LogitsProcessor]) -> tuple[LogitsProcessor, ...]:
+    if callable(processors) or not isinstance(processors, Iterable):
+        raise GenerationError(f"logits_processors: expected a sequence of callables, got {processors!r}")
+    checked = tuple(processors)
+    for position, processor in enumerate(checked):
+        if not callable(processor):
+            raise GenerationError(f"logits_processors[{position}]: expected a callable, got {processor!r}")
+    return checked
 
 
 def make_rng(seed: np.random.Generator | int | None) -> np.random.Generator:
-    """Return a generator as it is, or a new one from a seed.
+    """Return a generator unchanged, or a new one made from a seed.
 
     Raises
     ------
     GenerationError
-        If `seed` is negative or no integer.
+        If `seed` is negative or not an integer.
     """
     if isinstance(seed, np.random.Generator):
         return seed

@@ -6,16 +6,16 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from rwkv_cy.text.options import SamplingOptions
-from rwkv_cy.text.repetition import Repetition
+from rwkv_cy.text.sampling.options import SamplingOptions
+from rwkv_cy.text.sampling.penalties import Penalties
 
 
 def applied(options: SamplingOptions, history: list[int], logits: list[float]) -> npt.NDArray[np.float32]:
-    repetition = Repetition(options)
+    penalties = Penalties(options)
     for token in history:
-        repetition.observe(token)
+        penalties.observe(token)
     result = np.array(logits, dtype=np.float32)
-    repetition.apply(result)
+    penalties.apply(result)
     return result
 
 
@@ -33,19 +33,19 @@ def test_as_the_loop_of_the_rwkv_package() -> None:
     options = SamplingOptions(
         presence_penalty=0.3, frequency_penalty=0.2, penalty_decay=0.95, penalty_free_tokens=[3, 4], order="rwkv"
     )
-    repetition = Repetition(options)
+    penalties = Penalties(options)
     occurrence: dict[int, float] = {}
     for token in rng.integers(0, 200, 400).tolist():
         logits = rng.standard_normal(200).astype(np.float32)
         expected = logits.astype(np.float64)
         for n in occurrence:
             expected[n] -= 0.3 + occurrence[n] * 0.2
-        repetition.apply(logits)
+        penalties.apply(logits)
         np.testing.assert_allclose(logits, expected, atol=1e-6)
         for n in occurrence:
             occurrence[n] *= 0.95
         occurrence[token] = occurrence.get(token, 0) + (0 if token in (3, 4) else 1)
-        repetition.observe(token)
+        penalties.observe(token)
 
 
 def test_free_tokens() -> None:

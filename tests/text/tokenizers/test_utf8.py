@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rwkv_cy.errors import TokenizerError
-from rwkv_cy.text.utf8 import Utf8Stream, decode_text, encode_text
+from rwkv_cy.text.tokenizers.utf8 import Utf8Stream, decode_text, encode_text
 
 
 def stream() -> Utf8Stream:
@@ -46,7 +46,7 @@ def test_half_a_character_in_the_middle() -> None:
 
 
 def test_lone_surrogates() -> None:
-    with pytest.raises(TokenizerError, match=r"expected characters, got the lone surrogate '\\ud83d' at place 2"):
+    with pytest.raises(TokenizerError, match=r"expected characters, got the lone surrogate '\\ud83d' at index 2"):
         encode_text("ab\ud83d")
 
 
@@ -58,7 +58,7 @@ def test_no_text() -> None:
 def test_ways_to_treat_bad_bytes() -> None:
     assert decode_text(b"a\xff", "replace") == "a\ufffd"
     assert decode_text(b"a\xff", "ignore") == "a"
-    with pytest.raises(TokenizerError, match="expected UTF-8, got a bad byte at place 1"):
+    with pytest.raises(TokenizerError, match="expected UTF-8, invalid byte at offset 1"):
         decode_text(b"a\xff", "strict")
     with pytest.raises(TokenizerError, match=r"errors: expected .* got 'surrogateescape'"):
         decode_text(b"a", "surrogateescape")

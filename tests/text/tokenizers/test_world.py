@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rwkv_cy.errors import MissingDependencyError, TokenError, TokenizerError
-from rwkv_cy.text import world as world_module
-from rwkv_cy.text.vocabulary import WORLD_SIZE
-from rwkv_cy.text.world import MAX_TOKEN_BYTES, VOCABULARY_FILE, WorldTokenizer, packaged_vocabulary
+from rwkv_cy.text.tokenizers import world as world_module
+from rwkv_cy.text.tokenizers.vocabulary import WORLD_SIZE
+from rwkv_cy.text.tokenizers.world import MAX_TOKEN_BYTES, VOCABULARY_FILE, WorldTokenizer, packaged_vocabulary
 from text.samples import world_tokens
 
 WORLD = WorldTokenizer(world_tokens())
@@ -46,16 +46,53 @@ def test_the_longest_token_wins() -> None:
     assert WORLD.encode("In the he") == [ids[b"In"], ids[b" the"], ids[b" "], ids[b"he"]]
 
 
+# Few different bytes, so that tokens share prefixes, and the ends of the range of bytes.
+letters = st.sampled_from([0x00, 0x01, 0x61, 0x62, 0x7F, 0x80, 0xFE, 0xFF])
+words = st.lists(letters, min_size=2, max_size=6).map(bytes)
+
+
+def naive_encode(tokens: list[bytes], text: bytes) -> list[int]:
+    """Return the ids of the longest matches, by trying every token."""
+    ids, place = [], 0
+    while place < len(text):
+        longest = max((token for token in tokens if token and text.startswith(token, place)), key=len)
+        ids.append(tokens.index(longest))
+        place += len(longest)
+    return ids
+
+
+@given(st.sets(words, max_size=40), st.lists(letters, max_size=60).map(bytes), st.lists(st.integers(0, 999)))
+@settings(max_examples=60, deadline=None)
+def test_longest_match_as_trying_every_token(more: set[bytes], letters: bytes, chosen: list[int]) -> None:
+    used = [b"", *(bytes([b]) for b in range(256)), *sorted(more)]
+    tokenizer = WorldTokenizer(used + [b""] * (WORLD_SIZE - len(used)))
+    for text in (letters, b"".join(used[i % len(used)] for i in chosen)):
+        ids = tokenizer.encode_bytes(text)
+        assert ids == naive_encode(used, text)
+        assert tokenizer.decode_bytes(ids) == text
+
+
+def test_one_long_token_and_its_prefix() -> None:
+    tokens = world_tokens()
+    number = len(tokens) - 1
+    long = tokens[number] = b"ab" * 64
+    tokenizer = WorldTokenizer(tokens)
+    a, b = tokenizer.encode("ab")
+    assert tokenizer.encode_bytes(long) == [number]
+    assert tokenizer.encode_bytes(long[:-1]) == [a, b] * 63 + [a]
+    assert tokenizer.encode_bytes(long + b"a") == [number, a]
+
+
 def test_tokens_far_longer_than_any_in_use() -> None:
-    """Each would be tried at each byte of a text, and take 70 bytes of memory for each of its own."""
+    """Each prefix of a token is tried at each place of a text, and is kept in memory."""
     tokens = world_tokens()
     tokens[-1] = b"a" * MAX_TOKEN_BYTES
     WorldTokenizer(tokens)
     tokens[-1] += b"a"
-    with pytest.raises(TokenizerError, match=r"v: expected tokens of at most 1024 bytes, 4194304 in all, got 1025 and"):
+    with pytest.raises(TokenizerError, match=r"v: expected tokens of at most 256 bytes, 1048576 in all, got 257 and"):
         WorldTokenizer(tokens, "v")
     many = [b"", *(bytes([b]) for b in range(256)), *(b"%065d" % i for i in range(257, WORLD_SIZE))]
-    with pytest.raises(TokenizerError, match=r"expected tokens of at most .* got 65 and 4243391; the vocabulary is"):
+    with pytest.raises(TokenizerError, match=r"expected tokens of at most .* got 65 and 4243391; this is not a World"):
         WorldTokenizer(many)
 
 
@@ -77,28 +114,28 @@ def test_ids_without_bytes_decode_to_nothing() -> None:
 
 @pytest.mark.parametrize("token", [-1, 65_536, 1 << 64])
 def test_ids_outside(token: int) -> None:
-    with pytest.raises(TokenError, match=f"token 0: expected an id from 0 to 65535, got {token}"):
+    with pytest.raises(TokenError, match=rf"tokens\[0\]: expected an id from 0 to 65535, got {token}"):
         WORLD.decode_bytes([token])
 
 
 @pytest.mark.parametrize("token", [True, np.bool_(True), 98.0, None, "a"])
 def test_ids_that_are_no_integers(token: Any) -> None:
-    with pytest.raises(TokenError, match="token 1: expected an integer, got"):
+    with pytest.raises(TokenError, match=r"tokens\[1\]: expected an integer, got"):
         WORLD.decode([98, token])
-    with pytest.raises(TokenError, match="token 0: expected an integer, got"):
+    with pytest.raises(TokenError, match=r"tokens\[0\]: expected an integer, got"):
         WORLD.stream().push(token)
 
 
 def test_bad_bytes_as_asked() -> None:
     assert WORLD.decode([256]) == "\ufffd"
-    with pytest.raises(TokenizerError, match="expected UTF-8, got a bad byte at place 0"):
+    with pytest.raises(TokenizerError, match="expected UTF-8, invalid byte at offset 0"):
         WORLD.decode([256], errors="strict")
 
 
 def test_what_is_no_text() -> None:
     with pytest.raises(TokenizerError, match="text: expected str, got bytes; encode_bytes takes bytes"):
         WORLD.encode(b"a")  # type: ignore[arg-type]
-    with pytest.raises(TokenizerError, match=r"expected characters, got the lone surrogate '\\udfff' at place 0"):
+    with pytest.raises(TokenizerError, match=r"expected characters, got the lone surrogate '\\udfff' at index 0"):
         WORLD.encode("\udfff")
     assert WORLD.encode_bytes(bytearray(b"a")) == WORLD.encode_bytes(memoryview(b"a")) == [98]
 
@@ -130,7 +167,7 @@ def test_a_vocabulary_with_bytes_for_id_0() -> None:
 def test_a_vocabulary_with_a_token_twice() -> None:
     tokens = world_tokens()
     tokens[1_000] = tokens[300] = b"twice"
-    with pytest.raises(TokenizerError, match=r"vocabulary: data: expected different tokens, got .* 300 and 1000"):
+    with pytest.raises(TokenizerError, match="vocabulary: expected different tokens, got .* for ids 300 and 1000"):
         WorldTokenizer(tokens)
 
 

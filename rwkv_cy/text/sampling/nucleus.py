@@ -1,4 +1,4 @@
-"""From logits to the tokens that may come next, with their probabilities: temperature, top-k, top-p."""
+"""Candidates for the next token, with their probabilities: temperature, top-k, top-p."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rwkv_cy.kernels.sample import nucleus_boundary
 
 __all__ = ["Candidates", "choose_candidates"]
 
-#: Temperatures below this act like it: the likeliest tokens only, without overflow.
+#: Lower temperatures are raised to this: only the likeliest tokens remain, and nothing overflows.
 _COLDEST = 1e-30
 
 
@@ -23,7 +23,7 @@ class Candidates:
     Attributes
     ----------
     tokens : int64 [n]
-        Ids, rising.
+        Token ids, in ascending order.
     probabilities : float64 [n]
         They sum to 1.
     """
@@ -44,26 +44,26 @@ def choose_candidates(
     """Choose the candidates.
 
     With `temperature_last` false: p = softmax(logits / temperature); the `top_k` likeliest; of these, renormalised,
-    the likeliest that reach `top_p` together. With it true, as the ``rwkv`` package: p = softmax(logits); all tokens
-    not less likely than the one at which the sum reaches `top_p`; of these the `top_k` likeliest; p ** (1/temperature).
-    Of equals the lowest id comes first.
+    the likeliest that reach `top_p` together. With it true, as in the ``rwkv`` package: p = softmax(logits); all
+    tokens at least as likely as the one at which the sum reaches `top_p`; of these the `top_k` likeliest;
+    p ** (1/temperature). Of equals the lowest id comes first.
 
     Parameters
     ----------
     logits : float32 [vocab_size]
-        Minus infinity for tokens that cannot come.
+        -inf for forbidden tokens.
     scratch : float32 [3 * vocab_size]
-        Overwritten. A vocabulary of 65,536 makes arrays of the size at which allocation costs more than the work.
+        Overwritten. At 65,536 tokens, allocating these arrays would cost more than the arithmetic.
 
     Raises
     ------
     GenerationError
-        If no token can come.
+        If every token is forbidden.
     """
     likeliest = int(np.argmax(logits))
     highest = logits[likeliest]
     if highest == -np.inf:
-        raise GenerationError("logits: expected a token that is not banned, got none; ban fewer")
+        raise GenerationError("logits: expected at least one token that is not banned, got none; ban fewer")
     if temperature == 0 and not temperature_last:
         return Candidates(np.array([likeliest]), np.ones(1))
     if temperature == 0:
@@ -84,7 +84,7 @@ def choose_candidates(
     return Candidates(tokens, weights / weights.sum())
 
 
-# Below, tokens are rising ids, and None stands for all of them, so that a whole vocabulary is not copied.
+# Below, `tokens` are ascending ids, and None stands for the whole vocabulary, which is then not copied.
 
 
 def _take(values: npt.NDArray[np.float32], tokens: npt.NDArray[np.int64] | None) -> npt.NDArray[np.float32]:

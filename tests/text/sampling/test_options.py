@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from rwkv_cy.errors import GenerationError
-from rwkv_cy.text.options import MAX_COUNT, SamplingOptions, check_natural
 from rwkv_cy.text.sampling import Sampler
+from rwkv_cy.text.sampling.options import MAX_COUNT, SamplingOptions, check_natural
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""How much longer a ``tokenizer.json`` can make a text: a few lines of it could ask for more memory than there is."""
+"""Limits how much longer a ``tokenizer.json`` can make a text: a few lines of it could exhaust the memory."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from typing import Any
 
 __all__ = ["MAX_EXPANSION", "expansion"]
 
-#: Those in use stay below 20.
+#: Published tokenizers stay below 20.
 MAX_EXPANSION = 1000
 
 _PARTS = ("normalizers", "pretokenizers", "decoders")
-#: A character becomes up to four, or gets others around it.
+#: Most characters that one character can become.
 _FIXED = {"ByteLevel": 4.0, "Metaspace": 2.0, "BertNormalizer": 3.0}
 
 
 def expansion(step: Mapping[str, Any]) -> float:
-    """Return a bound of how many times as long a step of a tokenizer makes a text.
+    """Return an upper bound of the factor by which a step of a tokenizer lengthens a text.
 
     Parameters
     ----------
@@ -41,6 +41,6 @@ def expansion(step: Mapping[str, Any]) -> float:
 
 
 def _longest_replacement(charsmap: bytes) -> float:
-    """Return the length of the longest text behind sentencepiece's trie: they end in zeros."""
+    """Return the length of the longest of the zero-terminated texts after sentencepiece's trie."""
     size = int.from_bytes(charsmap[:4], "little")
     return float(max(1, *map(len, charsmap[4 + size :].split(b"\0"))))

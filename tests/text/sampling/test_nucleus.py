@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rwkv_cy.errors import GenerationError
-from rwkv_cy.text.candidates import Candidates, choose_candidates
+from rwkv_cy.text.sampling.nucleus import Candidates, choose_candidates
 
 Logits = npt.NDArray[np.float32]
 
@@ -24,7 +24,7 @@ def softmax(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return np.asarray(e / e.sum())
 
 
-def rwkv_twin(logits: Logits, temperature: float, top_p: float, top_k: int) -> npt.NDArray[np.float64]:
+def rwkv_reference(logits: Logits, temperature: float, top_p: float, top_k: int) -> npt.NDArray[np.float64]:
     """Probabilities by the semantics of the rwkv package's ``sample_logits``, in float64."""
     if temperature == 0:
         temperature, top_p = 1.0, 0.0
@@ -39,7 +39,7 @@ def rwkv_twin(logits: Logits, temperature: float, top_p: float, top_k: int) -> n
     return np.asarray(p / p.sum())
 
 
-def temperature_first_twin(logits: Logits, temperature: float, top_p: float, top_k: int) -> npt.NDArray[np.float64]:
+def cooled_first_reference(logits: Logits, temperature: float, top_p: float, top_k: int) -> npt.NDArray[np.float64]:
     """Temperature, top-k, top-p."""
     x = logits.astype(np.float64)
     ids = np.argsort(-x, kind="stable")
@@ -54,17 +54,17 @@ def temperature_first_twin(logits: Logits, temperature: float, top_p: float, top
     return result
 
 
-TWINS = {"rwkv": rwkv_twin, "temperature-first": temperature_first_twin}
+REFERENCES = {"rwkv": rwkv_reference, "temperature-first": cooled_first_reference}
 
 
-@pytest.mark.parametrize("order", TWINS)
+@pytest.mark.parametrize("order", REFERENCES)
 @pytest.mark.parametrize("spread", [0.5, 3.0, 8.0])
 @pytest.mark.parametrize("temperature", [0.0, 0.3, 1.0, 2.5])
 @pytest.mark.parametrize(("top_p", "top_k"), [(0.0, 0), (0.5, 0), (0.85, 0), (1.0, 0), (0.9, 7), (1.0, 7), (0.3, 400)])
-def test_as_the_twin(order: str, spread: float, temperature: float, top_p: float, top_k: int) -> None:
+def test_as_the_reference(order: str, spread: float, temperature: float, top_p: float, top_k: int) -> None:
     logits = (np.random.default_rng(3).standard_normal(900) * spread).astype(np.float32)
     found = choose(logits.copy(), temperature, top_p, top_k, order)
-    expected = TWINS[order](logits, temperature, top_p, top_k)
+    expected = REFERENCES[order](logits, temperature, top_p, top_k)
     assert found.tokens.tolist() == np.flatnonzero(expected).tolist()
     np.testing.assert_allclose(found.probabilities, expected[found.tokens], rtol=1e-12)
 
@@ -77,9 +77,9 @@ def test_as_the_twin(order: str, spread: float, temperature: float, top_p: float
 @settings(max_examples=200, deadline=None)
 def test_small_vocabularies(numbers: list[int], top_p: float, top_k: int) -> None:
     logits = np.array(numbers, dtype=np.float32) / 10
-    for order, twin in TWINS.items():
+    for order, reference in REFERENCES.items():
         found = choose(logits, 0.7, top_p, top_k, order)
-        expected = twin(logits, 0.7, top_p, top_k)
+        expected = reference(logits, 0.7, top_p, top_k)
         assert found.tokens.tolist() == np.flatnonzero(expected).tolist()
         np.testing.assert_allclose(found.probabilities, expected[found.tokens], rtol=1e-12)
 
@@ -104,7 +104,7 @@ def test_equals() -> None:
     assert choose(logits, 1.0, 0.5, 2, "rwkv").tokens.tolist() == [1, 2]
 
 
-@pytest.mark.parametrize("order", TWINS)
+@pytest.mark.parametrize("order", REFERENCES)
 @pytest.mark.parametrize("temperature", [1e-300, 5e-324, 1e-20, 1e300])
 def test_extreme_temperatures(order: str, temperature: float) -> None:
     logits = np.array([1, 3, 2, -np.inf, 3e38, -3e38], dtype=np.float32)
@@ -114,7 +114,7 @@ def test_extreme_temperatures(order: str, temperature: float) -> None:
         assert found.tokens.tolist() == [4]
 
 
-@pytest.mark.parametrize("order", TWINS)
+@pytest.mark.parametrize("order", REFERENCES)
 @pytest.mark.parametrize(("top_p", "top_k"), [(1.0, 0), (0.9, 0), (1.0, 3), (0.9, 3)])
 def test_banned_tokens_are_never_candidates(order: str, top_p: float, top_k: int) -> None:
     logits = np.array([-np.inf, 1, -np.inf, 1.5], dtype=np.float32)
@@ -122,5 +122,5 @@ def test_banned_tokens_are_never_candidates(order: str, top_p: float, top_k: int
 
 
 def test_all_banned() -> None:
-    with pytest.raises(GenerationError, match="expected a token that is not banned, got none; ban fewer"):
+    with pytest.raises(GenerationError, match="expected at least one token that is not banned, got none; ban fewer"):
         choose(np.full(4, -np.inf, dtype=np.float32), 1.0, 0.5, 0, "rwkv")

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from rwkv_cy.errors import GenerationError
-from rwkv_cy.text.options import SamplingOptions
 from rwkv_cy.text.sampling import Sampler, make_rng
+from rwkv_cy.text.sampling.options import SamplingOptions
 
 
 def drawn(options: SamplingOptions, seed: int | np.random.Generator, count: int = 60) -> list[int]:
@@ -112,13 +112,13 @@ def test_float64_logits() -> None:
 
 
 def test_everything_banned() -> None:
-    with pytest.raises(GenerationError, match="expected a token that is not banned"):
+    with pytest.raises(GenerationError, match="expected at least one token that is not banned"):
         Sampler(SamplingOptions(banned_tokens=range(3)), 3).sample(np.zeros(3, dtype=np.float32))
 
 
 @pytest.mark.parametrize("option", [{"banned_tokens": [7, 5]}, {"logit_bias": {5: 1.0}}, {"penalty_free_tokens": [5]}])
 def test_ids_beyond_the_vocabulary(option: dict[str, Any]) -> None:
-    with pytest.raises(GenerationError, match=f"{next(iter(option))}: expected ids below 5, got 5"):
+    with pytest.raises(GenerationError, match=f"{next(iter(option))}: expected token ids below 5, got 5"):
         Sampler(SamplingOptions(**option), 5)
 
 

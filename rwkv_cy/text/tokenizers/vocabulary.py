@@ -1,4 +1,4 @@
-"""The RWKV World vocabulary as data: the published text format, and the compact form that model files hold."""
+"""The RWKV World vocabulary as data: the published text format, and the packed form stored in model files."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from rwkv_cy.errors import TokenizerError
 
 __all__ = ["MAX_VOCABULARY_BYTES", "WORLD_SIZE", "is_packed", "pack", "parse_text", "unpack"]
 
-#: Ids of the World vocabulary; 0 ends a text, and those that no line names stand for nothing.
+#: Ids of the World vocabulary; 0 ends a text, and ids without a line have no bytes.
 WORLD_SIZE = 65_536
-#: Longest vocabulary that is read; the published one has 1.2 MB.
+#: Largest vocabulary file that is read; the published one has 1.2 MB.
 MAX_VOCABULARY_BYTES = 16 << 20
 MAX_LINE = 8_192
 
@@ -24,7 +24,7 @@ MAGIC = b"RWKVTOK1"
 _HEADER = struct.Struct("<8sI")
 _LENGTH = np.dtype("<u2")
 
-# What repr() writes, and no more: so that reading a literal back can neither warn nor recurse.
+# What repr() writes and nothing else, so that evaluating a literal can neither warn nor recurse.
 _STR_BODY = r"(?:[^{q}\\\x00-\x1f\x7f]|\\(?:[\\'\"nrt]|x[0-9a-fA-F]{{2}}|u[0-9a-fA-F]{{4}}|U[0-9a-fA-F]{{8}}))*"
 _BYTES_BODY = r"(?:(?![{q}\\])[\x20-\x7e]|\\(?:[\\'\"nrt]|x[0-9a-fA-F]{{2}}))*"
 _LITERAL = "|".join(
@@ -38,8 +38,8 @@ _LINE = re.compile(rf"(0|[1-9][0-9]{{0,8}}) ({_LITERAL}) (0|[1-9][0-9]{{0,8}})")
 def parse_text(data: bytes, name: str = "vocabulary") -> list[bytes]:
     r"""Read the text format: one token a line, ``id literal length``.
 
-    The literal is a Python str (which stands for its UTF-8) or bytes, as ``repr`` writes it; the length is that
-    of its bytes. Lines end in ``\n`` or ``\r\n``.
+    The literal is a Python str (which stands for its UTF-8) or bytes, as ``repr`` writes it; the length is in
+    bytes. Lines end in ``\n`` or ``\r\n``.
 
     Parameters
     ----------
@@ -56,7 +56,7 @@ def parse_text(data: bytes, name: str = "vocabulary") -> list[bytes]:
     Raises
     ------
     TokenizerError
-        Naming the line that is malformed, gives an id or a token twice, or whose length is wrong.
+        If a line is malformed, repeats an id or a token, or has a wrong length; the message names the line.
     """
     if len(data) > MAX_VOCABULARY_BYTES:
         raise TokenizerError(f"{name}: expected at most {MAX_VOCABULARY_BYTES} bytes, got {len(data)}")
@@ -74,9 +74,9 @@ def parse_text(data: bytes, name: str = "vocabulary") -> list[bytes]:
         where = f"{name}: line {number}"
         token_id, token = _parse_line(line.removesuffix("\r"), where)
         if tokens[token_id]:
-            raise TokenizerError(f"{where}: expected each id once, got {token_id} again")
+            raise TokenizerError(f"{where}: duplicate id {token_id}")
         if line_of.setdefault(token, number) != number:
-            raise TokenizerError(f"{where}: expected each token once, got that of line {line_of[token]} again")
+            raise TokenizerError(f"{where}: duplicate of the token in line {line_of[token]}")
         tokens[token_id] = token
     return tokens
 
@@ -93,27 +93,27 @@ def _parse_line(line: str, where: str) -> tuple[int, bytes]:
         value = literal[1:-1] if "\\" not in literal and literal[0] != "b" else ast.literal_eval(literal)
         token = value if isinstance(value, bytes) else value.encode("utf-8")
     except (SyntaxError, ValueError):
-        raise TokenizerError(f"{where}: expected characters of Unicode, got {literal!a}") from None
+        raise TokenizerError(f"{where}: invalid Unicode in {literal!a}") from None
     if not token:
-        raise TokenizerError(f"{where}: expected a token of at least one byte, got an empty one")
+        raise TokenizerError(f"{where}: empty token")
     if len(token) != length:
         raise TokenizerError(f"{where}: expected {length} bytes, as the line says, got {len(token)}")
     return token_id, token
 
 
 def is_packed(data: bytes) -> bool:
-    """Say whether `data` begins like the compact form."""
+    """Return whether `data` begins as the packed form does."""
     return data.startswith(MAGIC)
 
 
 def pack(tokens: Sequence[bytes]) -> bytes:
-    """Write the compact form, as docs/tokenizers.md specifies it."""
+    """Return the packed form, as docs/tokenizers.md specifies it."""
     lengths = np.fromiter(map(len, tokens), dtype=_LENGTH, count=len(tokens))
     return _HEADER.pack(MAGIC, len(tokens)) + lengths.tobytes() + b"".join(tokens)
 
 
 def unpack(data: bytes, name: str = "vocabulary") -> list[bytes]:
-    """Read the compact form back.
+    """Read the packed form.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""How the next token is chosen: the options, checked."""
+"""Sampling options, checked when they are made."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from rwkv_cy.errors import GenerationError
 
 __all__ = ["MAX_COUNT", "ORDERS", "SamplingKeywords", "SamplingOptions", "check_natural"]
 
-#: When the temperature acts: before the candidates are chosen, or, as in the ``rwkv`` package, after.
+#: When the temperature is applied: before the candidates are chosen, or after, as in the ``rwkv`` package.
 ORDERS = ("temperature-first", "rwkv")
-#: Bound of what is added to a logit: beyond any use, and far from the end of float32.
+#: Limit of what is added to a logit: larger than any use needs, and far from the largest float32.
 MAX_SHIFT = 1e6
-#: Bound of what counts tokens: no text is as long.
+#: Limit of options that count tokens.
 MAX_COUNT = (1 << 63) - 1
 
 
@@ -47,26 +47,26 @@ class SamplingOptions:
     Attributes
     ----------
     temperature : float
-        0 takes the likeliest token (of equals, the lowest id); above 1 flattens the distribution.
+        0 is greedy: the likeliest token, and of equals the lowest id. Above 1 flattens the distribution.
     top_p : float
-        Keep the likeliest tokens whose probabilities sum to this, 0 to 1. 1 keeps all; 0 only the likeliest one
-        (with ``order="rwkv"``, the likeliest ones, if several are equal).
+        Nucleus threshold: keep the likeliest tokens whose probabilities sum to this, 0 to 1. 1 keeps all; 0 keeps
+        the likeliest one (with ``order="rwkv"``, all that are equally likely).
     top_k : int
         Keep this many of the likeliest tokens; 0 keeps all.
     presence_penalty, frequency_penalty : float
-        Taken off the logit of a token that was generated before: presence + frequency x its count.
+        Subtracted from the logit of a token that was generated before: presence + frequency x its count.
     penalty_decay : float
-        Every count is multiplied by this with each token, 0 to 1.
+        Every count is multiplied by this at each token, 0 to 1.
     penalty_free_tokens : collection of int, optional
-        Tokens whose count stays 0, and which get no penalty. With ``order="rwkv"`` they do get the
-        presence penalty, as there.
+        Tokens whose count stays 0 and which get no penalty. With ``order="rwkv"`` they get the presence penalty, as
+        in the ``rwkv`` package.
     repetition_penalty : float
         Divides positive logits, and multiplies negative ones, of the tokens of the last `repetition_window`;
         1 is off (N. S. Keskar et al., "CTRL", 2019, equation in section 4.1).
     repetition_window : int
-        How many of the last tokens `repetition_penalty` looks at; 0 for all.
+        How many of the last tokens `repetition_penalty` applies to; 0 for all.
     no_repeat_ngram : int
-        No sequence of this many tokens comes twice; 0 is off.
+        No sequence of this many tokens is generated twice; 0 is off.
     logit_bias : mapping of int to float
         Added to the logits of these tokens, before anything else.
     banned_tokens : collection of int

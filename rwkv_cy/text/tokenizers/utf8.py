@@ -1,4 +1,4 @@
-"""Bytes and text: encoding with clear errors, and decoding piece by piece without breaking a character."""
+"""UTF-8: encoding with clear errors, and decoding piece by piece without splitting a character."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ __all__ = ["TextStream", "Utf8Stream", "decode_text", "encode_text", "surrogate_
 
 
 class TextStream(Protocol):
-    """Turns tokens into text as they come."""
+    """Decodes tokens as they come."""
 
     def push(self, token: int) -> str:
-        """Take one token; return the text that is certain by now, possibly none."""
+        """Take one token; return the text that is now certain, which may be empty."""
         ...
 
     def finish(self) -> str:
-        """End the text: return what was held back, half characters as U+FFFD. The stream can be used again."""
+        """End the text: return what was held back, incomplete characters as U+FFFD. The stream can be used again."""
         ...
 
 
 class Utf8Stream:
-    """A stream of tokens that stand for bytes of UTF-8.
+    """Decodes tokens that stand for bytes of UTF-8.
 
-    A character comes out with the token that completes it. Bytes that cannot be part of any character
-    become U+FFFD, as ``bytes.decode(errors="replace")`` has it; none are dropped.
+    A character is returned with the token that completes it. Bytes that cannot be part of any character
+    become U+FFFD, as with ``bytes.decode(errors="replace")``; none are dropped.
 
     Parameters
     ----------
     decode_bytes : callable
-        Gives the bytes of a list of tokens.
+        Returns the bytes of a list of tokens.
     """
 
     def __init__(self, decode_bytes: Callable[[list[int]], bytes]) -> None:
@@ -45,12 +45,12 @@ class Utf8Stream:
         Raises
         ------
         TokenError
-            If the token is not in the vocabulary; the stream is as before then.
+            If the token is not in the vocabulary; the stream is then unchanged.
         """
         return self._decoder.decode(self._decode_bytes([token]))
 
     def finish(self) -> str:
-        """Return what is left of a half character as U+FFFD, and begin anew."""
+        """Return an incomplete character as U+FFFD, and reset."""
         rest = self._decoder.decode(b"", final=True)
         self._decoder.reset()
         return rest
@@ -62,7 +62,7 @@ def encode_text(text: str) -> bytes:
     Raises
     ------
     TokenizerError
-        If `text` is no str, or holds half of a surrogate pair, which no UTF-8 can say.
+        If `text` is not a str, or has a lone surrogate, which UTF-8 cannot represent.
     """
     if not isinstance(text, str):
         raise TokenizerError(f"text: expected str, got {type(text).__name__}; encode_bytes takes bytes")
@@ -73,9 +73,9 @@ def encode_text(text: str) -> bytes:
 
 
 def surrogate_error(error: UnicodeEncodeError) -> TokenizerError:
-    """Say where a text has half of a surrogate pair."""
+    """Return the error that says where a text has a lone surrogate."""
     return TokenizerError(
-        f"text: expected characters, got the lone surrogate {error.object[error.start]!a} at place {error.start}; "
+        f"text: expected characters, got the lone surrogate {error.object[error.start]!a} at index {error.start}; "
         'remove it, or read the text with errors="replace"'
     )
 
@@ -86,7 +86,7 @@ def decode_text(data: bytes, errors: str) -> str:
     Raises
     ------
     TokenizerError
-        If `errors` is something else, or is ``"strict"`` and the bytes are no UTF-8.
+        If `errors` is something else, or is ``"strict"`` and the bytes are not valid UTF-8.
     """
     if errors not in ("replace", "ignore", "strict"):
         raise TokenizerError(f'errors: expected "replace", "ignore" or "strict", got {errors!r}')
@@ -94,5 +94,5 @@ def decode_text(data: bytes, errors: str) -> str:
         return data.decode("utf-8", errors)
     except UnicodeDecodeError as error:
         raise TokenizerError(
-            f'tokens: expected UTF-8, got a bad byte at place {error.start} ({error.reason}); use errors="replace"'
+            f'tokens: expected UTF-8, invalid byte at offset {error.start} ({error.reason}); use errors="replace"'
         ) from None

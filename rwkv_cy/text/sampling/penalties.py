@@ -1,4 +1,4 @@
-"""What was said before, and how the logits pay for it: counts that fade, and n-grams that may not come again."""
+"""Penalties on tokens that were generated before: decaying counts, and n-grams that must not repeat."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections import deque
 import numpy as np
 import numpy.typing as npt
 
-from rwkv_cy.text.options import SamplingOptions
+from rwkv_cy.text.sampling.options import SamplingOptions
 
-__all__ = ["Repetition"]
+__all__ = ["Penalties"]
 
 _LARGEST = np.finfo(np.float32).max
 
 
-class Repetition:
-    """The memory of a sampler.
+class Penalties:
+    """Counts of the generated tokens, and what they change in the logits.
 
     Parameters
     ----------
     options : SamplingOptions
-        Which rules are on.
+        Which penalties apply.
     """
 
     def __init__(self, options: SamplingOptions) -> None:
         self._options = options
-        # distinct tokens in the order of their first appearance; the arrays grow by doubling
+        # Distinct tokens in order of first appearance; the arrays grow by doubling.
         self._place: dict[int, int] = {}
         self._tokens = np.zeros(64, dtype=np.int64)
         self._counts = np.zeros(64, dtype=np.float64)
@@ -34,7 +34,7 @@ class Repetition:
         self._followers: dict[tuple[int, ...], set[int]] = {}
 
     def observe(self, token: int) -> None:
-        """Take note of a token: older counts fade, its own rises by one."""
+        """Count a token: all counts decay, then its own rises by one."""
         options = self._options
         if options.presence_penalty or options.frequency_penalty:
             self._count(token)
@@ -60,8 +60,8 @@ class Repetition:
     def apply(self, logits: npt.NDArray[np.float32]) -> None:
         """Change `logits` in place.
 
-        First ``l / penalty`` where l > 0, else ``l * penalty`` (repetition);
-        then ``l - (presence + frequency * count)``; then minus infinity for what would repeat an n-gram.
+        First ``l / penalty`` where l > 0, else ``l * penalty`` (repetition); then
+        ``l - (presence + frequency * count)``; then -inf for a token that would repeat an n-gram.
         """
         options = self._options
         if self._recent:
