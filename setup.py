@@ -41,7 +41,7 @@ LOOP_LEVEL = ["-O2"]
 GLUE_LEVEL = ["-O1"]
 LOOPING = {"double_array", "sample", "trie"}
 #: How the names of the C files begin that hold kernels for one instruction set.
-VECTOR_KERNELS = ("isa_",)
+VECTOR_KERNELS = ("floats_", "quantized_")
 
 #: What distributes work among threads: a pool of our own, OpenMP, or nothing (one thread); ``RWKV_CY_THREADS`` in the
 #: environment chooses another one. docs/adr/0003-threads.md has the reasons.
