@@ -1,6 +1,11 @@
 /* Products with a quantized matrix, for one instruction set: integers times integers, one float step a block.
  *
  * The order of the float sums is that of the blocks, in every path and for every number of tokens and threads. */
+#include "names.h"
+#include "quant.h"
+#include "scalar.h"
+
+#define Q_(name) quant_##name
 
 /* The integers of `width` activations, which is a constant after inlining, their step and their sum. */
 static inline __attribute__((always_inline)) float Q_(integers)(const float *x, const ptrdiff_t width, int8_t *q,
@@ -208,4 +213,11 @@ static void groups(const rk_matrix *m, const void *packed, ptrdiff_t tokens, voi
     case RK_Q6: Q_(groups_of)(m, RK_Q6, packed, tokens, y, ldy, begin, end); break;
     case RK_Q4: Q_(groups_of)(m, RK_Q4, packed, tokens, y, ldy, begin, end); break;
     }
+}
+
+void RK_CAT(rk_quantized, RK_NAME)(rk_table *table)
+{
+    table->f32.quantize_token = quantize_token;
+    table->f32.groups = groups;
+    table->f32.wide_groups = RK_Q_WIDE;
 }

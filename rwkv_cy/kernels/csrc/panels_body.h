@@ -1,142 +1,8 @@
-/* Products with a weight matrix, for one type of numbers and one instruction set.
- *
- * NUM is the type of the numbers that are multiplied, NVEC a vector of them; REAL is that of the sums, VEC a vector of
- * those; VEC_DOT(w, x, acc) adds the products of two NVEC to a VEC. NUM is REAL, but where the CPU multiplies bf16.
- *
- * Every product is summed in one order, whichever path computes it: lane l of a vector accumulates the columns of
- * vector 0, 1, 2, ... that belong to it one after the other, and the lanes are added in a tree at the end. So one token
- * or many, any number of threads, any split of a prompt: the same bits. */
+/* Products of many tokens with a matrix of floats, by packed panels, for one type of numbers and one instruction set: in
+ * the order of rows_body.h. */
 
 #define LANES ((ptrdiff_t)(sizeof(NVEC) / sizeof(NUM)))
 #define FN(name) RK_CAT(name, SUFFIX)
-
-static inline NVEC FN(load)(const NUM *p)
-{
-    NVEC v;
-    memcpy(&v, p, sizeof v);
-    return v;
-}
-
-/* The first n lanes; the others are zeros. */
-static inline NVEC FN(load_part)(const NUM *p, ptrdiff_t n)
-{
-    NVEC v = {0};
-    if (n == LANES) return FN(load)(p);
-    memcpy(&v, p, (size_t)n * sizeof(NUM));
-    return v;
-}
-
-/* LANES weights from column k of a row, as they are multiplied. */
-static inline NVEC FN(weights)(const char *row, int dtype, ptrdiff_t k)
-{
-#if RK_IS_F32
-    if (dtype == RK_F16) return rk_load_f16((const uint16_t *)row + k);
-    if (dtype == RK_BF16) return rk_load_bf16((const uint16_t *)row + k);
-#endif
-    (void)dtype;
-    return FN(load)((const NUM *)row + k);
-}
-
-static inline NVEC FN(weights_part)(const char *row, int dtype, ptrdiff_t k, ptrdiff_t n)
-{
-#if RK_IS_F32
-    if (dtype != RK_F32) {
-        uint16_t part[sizeof(NVEC) / sizeof(NUM)] = {0};
-        memcpy(part, (const uint16_t *)row + k, (size_t)n * 2);
-        return FN(weights)((const char *)part, dtype, 0);
-    }
-#endif
-    (void)dtype;
-    return FN(load_part)((const NUM *)row + k, n);
-}
-
-static inline size_t FN(weight_bytes)(int dtype)
-{
-    return dtype == RK_F64 ? 8 : dtype == RK_F32 ? 4 : 2;
-}
-
-#ifndef ASKED_AHEAD
-#define ASKED_AHEAD 8192 /* bytes */
-#endif
-
-/* `rows` rows times `tokens` tokens, both constants after inlining. */
-static inline __attribute__((always_inline)) void FN(rows_block)(const rk_matrix *m, int dtype, const NUM *x, REAL *y,
-                                                                 ptrdiff_t ldy, ptrdiff_t begin, const int rows,
-                                                                 const int tokens)
-{
-    const size_t stride = (size_t)m->cols * FN(weight_bytes)(dtype);
-    const char *row = (const char *)m->data + (size_t)begin * stride;
-    VEC acc[4][RK_ROW_TOKENS];
-    for (int i = 0; i < rows; i++)
-        for (int j = 0; j < tokens; j++) acc[i][j] = (VEC){0};
-    ptrdiff_t k = 0;
-    for (; k + LANES <= m->cols; k += LANES) {
-        NVEC w[4];
-        for (int i = 0; i < rows; i++) {
-            /* The CPU's own prefetching ends with each page. In 16 bits it leaves half of the bandwidth unused; in more
-             * it does well for one token, and for several is asked for too late. */
-            if (FN(weight_bytes)(dtype) == 2)
-                __builtin_prefetch(row + (size_t)i * stride + (size_t)k * 2 + ASKED_AHEAD);
-            else if (tokens > 1)
-                __builtin_prefetch(row + (size_t)(rows + i) * stride + (size_t)k * FN(weight_bytes)(dtype), 0, 2);
-            w[i] = FN(weights)(row + (size_t)i * stride, dtype, k);
-        }
-        for (int j = 0; j < tokens; j++) {
-            NVEC xk = FN(load)(x + j * m->cols + k);
-            for (int i = 0; i < rows; i++) acc[i][j] = VEC_DOT(w[i], xk, acc[i][j]);
-        }
-    }
-    if (k < m->cols) {
-        for (int j = 0; j < tokens; j++) {
-            NVEC xk = FN(load_part)(x + j * m->cols + k, m->cols - k);
-            for (int i = 0; i < rows; i++)
-                acc[i][j] =
-                    VEC_DOT(FN(weights_part)(row + (size_t)i * stride, dtype, k, m->cols - k), xk, acc[i][j]);
-        }
-    }
-    for (int j = 0; j < tokens; j++)
-        for (int i = 0; i < rows; i++) y[j * ldy + begin + i] = VEC_SUM(acc[i][j]) * (REAL)m->scale;
-}
-
-/* `rows` rows times all tokens. */
-static inline __attribute__((always_inline)) void FN(rows_times)(const rk_matrix *m, int dtype, const NUM *x,
-                                                                 ptrdiff_t tokens, REAL *y, ptrdiff_t ldy,
-                                                                 ptrdiff_t begin, const int rows)
-{
-    ptrdiff_t t = 0;
-    for (; t + RK_ROW_TOKENS <= tokens; t += RK_ROW_TOKENS)
-        FN(rows_block)(m, dtype, x + t * m->cols, y + t * ldy, ldy, begin, rows, RK_ROW_TOKENS);
-    if (RK_ROW_TOKENS > 2 && t + 2 <= tokens) {
-        FN(rows_block)(m, dtype, x + t * m->cols, y + t * ldy, ldy, begin, rows, 2);
-        t += 2;
-    }
-    if (t < tokens) FN(rows_block)(m, dtype, x + t * m->cols, y + t * ldy, ldy, begin, rows, 1);
-}
-
-static inline __attribute__((always_inline)) void FN(rows_of)(const rk_matrix *m, int dtype, const NUM *x,
-                                                              ptrdiff_t tokens, REAL *y, ptrdiff_t ldy,
-                                                              ptrdiff_t begin, ptrdiff_t end)
-{
-    ptrdiff_t r = begin;
-    /* A token's 16 bits come best as one stream; the sums of several rows overlap in the CPU's own queue. */
-    if (FN(weight_bytes)(dtype) != 2 || tokens > 1)
-        for (; r + 4 <= end; r += 4) FN(rows_times)(m, dtype, x, tokens, y, ldy, r, 4);
-    for (; r < end; r++) FN(rows_times)(m, dtype, x, tokens, y, ldy, r, 1);
-}
-
-static void FN(rows)(const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y, ptrdiff_t ldy, ptrdiff_t begin,
-                     ptrdiff_t end)
-{
-    /* One copy of the loop for each storage type, so that none asks inside. */
-    switch (m->dtype) {
-#if RK_IS_F32
-    case RK_F16: FN(rows_of)(m, RK_F16, x, tokens, y, ldy, begin, end); return;
-    case RK_BF16: FN(rows_of)(m, RK_BF16, x, tokens, y, ldy, begin, end); return;
-    case RK_BF12: bf12_rows(m, x, tokens, y, ldy, begin, end); return;
-#endif
-    default: FN(rows_of)(m, OWN_DTYPE, x, tokens, y, ldy, begin, end); return;
-    }
-}
 
 /* A token of a packed group: [column vector][token of the group][lane], padded with zeros. */
 static void FN(pack_token)(const void *x_, ptrdiff_t cols, ptrdiff_t place, void *group)
@@ -208,18 +74,7 @@ static void FN(pack_panels)(const rk_matrix *m, ptrdiff_t first, ptrdiff_t panel
             FN(pack_rows)(m, first + p * RK_PANEL_ROWS, from, count, packed + p * count * RK_PANEL_ROWS * LANES);
         return;
     }
-    if (sizeof(REAL) == sizeof(float)) {
-        turn_panels(m, sizeof(NUM) < sizeof(REAL), first, panels, from, count, packed);
-        return;
-    }
-    for (ptrdiff_t r = 0; r < panels * RK_PANEL_ROWS; r++) {
-        NUM *out = packed + (r / RK_PANEL_ROWS * count * RK_PANEL_ROWS + r % RK_PANEL_ROWS) * LANES;
-        for (ptrdiff_t k = 0; k < count * LANES; k++) {
-            const ptrdiff_t column = from * LANES + k;
-            out[k / LANES * RK_PANEL_ROWS * LANES + k % LANES] =
-                first + r < m->rows && column < m->cols ? ((const NUM *)m->data)[column * m->rows + first + r] : 0;
-        }
-    }
+    PACK_TRANSPOSED(m, first, panels, from, count, packed);
 }
 
 /* Weights to come, line by line: `rows` runs of `bytes` bytes, `stride` bytes apart. */
