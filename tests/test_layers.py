@@ -112,7 +112,7 @@ def test_the_page_lists_every_module_with_what_it_owns() -> None:
 
 def test_a_module_without_a_docstring_is_an_error(tmp_path: Path) -> None:
     module = tmp_path / "module.py"
-    module.write_text("# cython: language_level=3\n\n\"\"\"What it owns.\n\nMore.\n\"\"\"\n", "utf-8")
+    module.write_text('# cython: language_level=3\n\n"""What it owns.\n\nMore.\n"""\n', "utf-8")
     assert tool.first_line(module) == "What it owns."
     module.write_text("import os\n", "utf-8")
     with pytest.raises(ValueError, match="expected a docstring at its beginning"):

@@ -9,7 +9,7 @@ import pytest
 
 from rwkv_cy.errors import FormatError, SpecError, StorageError, UnsupportedError
 from rwkv_cy.storage import open_model, read_arrays, write_arrays
-from rwkv_cy.storage.sealed import SealedFile
+from rwkv_cy.storage.checked_file import CheckedFile
 from storage.small import change_index, overwrite_at, write_small
 
 ATTRIBUTES = {"fingerprint": "0123abcd", "tokens": 3, "scale": 0.5}
@@ -61,10 +61,10 @@ def test_overwriting(path: Path) -> None:
 
 
 def test_damaged_numbers(path: Path) -> None:
-    with SealedFile(path, "state") as sealed:
-        offset = sealed.entries["arrays/aa"].offset
+    with CheckedFile(path, "state") as checked:
+        offset = checked.entries["arrays/aa"].offset
     overwrite_at(path, offset + 17, b"\xff")
-    with pytest.raises(FormatError, match="arrays/aa: expected the checksum that was written with it, got another"):
+    with pytest.raises(FormatError, match="arrays/aa: the checksum does not match"):
         read_arrays(path, "state")
 
 

@@ -15,9 +15,9 @@ import pytest
 from rwkv_cy.errors import ConfigError, FormatError, KernelError, SpecError, StorageError
 from rwkv_cy.files import reading as files
 from rwkv_cy.storage import StoredTokenizer, is_model_file, open_model, write_model
+from rwkv_cy.storage.checked_file import CheckedFile
+from rwkv_cy.storage.file_writer import Content, write_file
 from rwkv_cy.storage.schema import DatasetSpec
-from rwkv_cy.storage.sealed import SealedFile
-from rwkv_cy.storage.sealing import Content, write_sealed
 from rwkv_cy.storage.structure import structure_problems
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 from storage.small import BARE_HEADER, HEADER, few_tensors, infos, python, reader, tensors, write_small
@@ -110,8 +110,8 @@ def test_every_layout(tmp_path: Path, shape: tuple[int, ...]) -> None:
         view = file.view("a")
         assert view is not None
         np.testing.assert_array_equal(view, array)
-    with SealedFile(tmp_path / "model.h5", "model") as sealed:
-        assert structure_problems(sealed) == []
+    with CheckedFile(tmp_path / "model.h5", "model") as checked:
+        assert structure_problems(checked) == []
 
 
 def test_large_tensors_begin_at_a_page(model: Path) -> None:
@@ -248,7 +248,7 @@ def test_what_cannot_be_stored(
 def test_another_number_of_bytes_than_the_shape_says(tmp_path: Path, blocks: list[bytes]) -> None:
     content = Content(DatasetSpec("a", "f32", (2,)), lambda: map(memoryview, blocks))
     with pytest.raises(SpecError, match="a: expected 8 bytes, got another number; give as many as the shape says"):
-        write_sealed(tmp_path / "a.h5", "state", [content], overwrite=False)
+        write_file(tmp_path / "a.h5", "state", [content], overwrite=False)
     assert list(tmp_path.iterdir()) == []
 
 

@@ -153,7 +153,7 @@ def test_disk_full_in_the_middle(target: Path, older: bytes, good: int, monkeypa
     monkeypatch.setattr(os, "pwrite", full)
     if (
         good == 13
-    ):  # the structure, the seal, six tensors, the vocabulary, the header, the index, the structure, the seal
+    ):  # the structure, the footer, six tensors, the vocabulary, the header, the index, the structure, the footer
         write_small(target, overwrite=True)
         assert len(calls) == good
         return
