@@ -75,7 +75,7 @@ class Footer:
         magic, major, minor, complete, *rest = _FIELDS.unpack_from(page)
         if magic != _MAGIC:
             raise FormatError(
-                f"{path}: expected a file of rwkv-cy, got another HDF5 file (its last page is not a checksum footer); "
+                f"{path}: expected a file of rwkv-cy, got an HDF5 file of another kind (without a checksum footer); "
                 "name a file that rwkv-cy wrote"
             )
         if _CRC.unpack_from(page, PAGE - _CRC.size)[0] != zlib.crc32(page[: -_CRC.size]):

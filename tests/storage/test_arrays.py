@@ -96,7 +96,7 @@ def test_too_large(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rwkv_cy.storage.arrays._MAX_BYTES", 1000)
     with pytest.raises(FormatError, match=r"expected at most 1000 bytes of arrays, got [0-9]+; name another file"):
         read_arrays(path, "state")
-    with pytest.raises(SpecError, match="arrays: expected at most 500 bytes in all, got more"):
+    with pytest.raises(SpecError, match="arrays: expected at most 500 bytes in total, got more"):
         write_arrays(path, "state", {}, arrays(), overwrite=True)
 
 

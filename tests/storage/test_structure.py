@@ -278,14 +278,14 @@ def test_no_process_can_be_started(model: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     with (
         open_model(model) as file,
-        pytest.raises(StorageError, match="cannot start a process to look"),
+        pytest.raises(StorageError, match="cannot start a process to check"),
     ):
         file.verify()
 
 
 def test_replaced_while_it_is_open(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(str(model), MODEL_KIND, "another footer")
-    assert "expected the file that was opened, got another one of that name; verify again" in capsys.readouterr().out
+    assert "expected the file that was opened, got a different file of that name; verify again" in capsys.readouterr().out
     with CheckedFile(model, MODEL_KIND) as checked:
         main(str(model), MODEL_KIND, repr(checked.footer))
     assert capsys.readouterr().out == "[]\n"
