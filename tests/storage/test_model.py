@@ -182,9 +182,9 @@ def test_truncated_under_the_map(model: Path) -> None:
     with open_model(model) as file:
         file.check()
         os.truncate(model, model.stat().st_size - 1)
-        with pytest.raises(FormatError, match="the file was cut while it was open"):
+        with pytest.raises(FormatError, match="the file was truncated while it was open"):
             file.check()
-        with pytest.raises(FormatError, match="the file was cut while it was open"):
+        with pytest.raises(FormatError, match="the file was truncated while it was open"):
             file.verify()
 
 

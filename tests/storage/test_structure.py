@@ -285,7 +285,9 @@ def test_no_process_can_be_started(model: Path, monkeypatch: pytest.MonkeyPatch)
 
 def test_replaced_while_it_is_open(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(str(model), MODEL_KIND, "another footer")
-    assert "expected the file that was opened, got a different file of that name; verify again" in capsys.readouterr().out
+    assert (
+        "expected the file that was opened, got a different file of that name; verify again" in capsys.readouterr().out
+    )
     with CheckedFile(model, MODEL_KIND) as checked:
         main(str(model), MODEL_KIND, repr(checked.footer))
     assert capsys.readouterr().out == "[]\n"
