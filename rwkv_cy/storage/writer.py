@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from rwkv_cy.dtypes import QUANTIZED_TYPES, array_dtype
 from rwkv_cy.errors import FormatError, SpecError
+from rwkv_cy.storage.file_writer import Content, array_blocks, bytes_content, write_file
 from rwkv_cy.storage.jsontext import pack_json
 from rwkv_cy.storage.schema import (
     BLOCK_BYTES,
@@ -24,7 +25,6 @@ from rwkv_cy.storage.schema import (
     ModelHeader,
     Progress,
 )
-from rwkv_cy.storage.sealing import Content, array_blocks, bytes_content, write_sealed
 from rwkv_cy.tensors.tensor import TensorInfo
 
 __all__ = ["ReadBlock", "write_model"]
@@ -93,7 +93,7 @@ def write_model(
         yield memoryview(_pack_header(header if finish is None else header.with_source(finish()), room))
 
     contents.append(Content(DatasetSpec(HEADER_PATH, "u8", (room,)), last))
-    write_sealed(Path(path), MODEL_KIND, contents, overwrite=overwrite, progress=progress)
+    write_file(Path(path), MODEL_KIND, contents, overwrite=overwrite, progress=progress)
 
 
 def _pack_header(header: ModelHeader, room: int | None = None) -> bytes:

@@ -76,7 +76,7 @@ def test_shards(tmp_path: Path) -> None:
         assert_is_the_model(source)
         source.check()
         os.truncate(tmp_path / "model-00002-of-00003.safetensors", 100)
-        with pytest.raises(FormatError, match=r"model-00002-of-00003.safetensors: .*cut while it was open"):
+        with pytest.raises(FormatError, match=r"model-00002-of-00003.safetensors: .*truncated while it was open"):
             source.check()
 
 

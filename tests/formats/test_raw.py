@@ -99,7 +99,7 @@ def test_truncation(source: RawSource, path: Path) -> None:
     with source:
         source.check()
         os.truncate(path, 40)
-        with pytest.raises(FormatError, match="the file was cut while it was open"):
+        with pytest.raises(FormatError, match="the file was truncated while it was open"):
             source.check()
 
 

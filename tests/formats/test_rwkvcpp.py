@@ -278,7 +278,7 @@ def test_truncated_while_open(model: Path) -> None:
     model.write_bytes(small())
     with open_rwkvcpp(model) as source:
         os.truncate(model, 60)
-        with pytest.raises(FormatError, match="the file was cut while it was open"):
+        with pytest.raises(FormatError, match="the file was truncated while it was open"):
             read(source, "emb.weight")
 
 

@@ -120,7 +120,7 @@ DAMAGED: list[tuple[object, bytes, str]] = [
     (b"", b"", r"expected a header that begins with '\{', got b''"),
     (b"[]", b"", r"expected a header that begins with"),
     (b"{", b"", r"header: expected a plain JSON object"),
-    (b'{"a": "\xff"}', b"", r"got bytes that are no UTF-8"),
+    (b'{"a": "\xff"}', b"", r"got bytes that are not valid UTF-8"),
     ('{"a":' * 4 + "1" + "}" * 4, b"", r"more than 3 levels of nesting"),
     ('{"a":' * 100_000, b"", r"more than 3 levels of nesting"),
     (f'{{"a": {json.dumps(F32)}, "a": {json.dumps(F32)}}}', bytes(8), r"the key 'a' twice"),
@@ -277,9 +277,9 @@ def test_truncated_while_open(model: Path) -> None:
     model.write_bytes(safetensors_bytes({"a": np.arange(3, dtype="<f4")}))
     with open_safetensors(model) as source:
         os.truncate(model, 20)
-        with pytest.raises(FormatError, match="the file was cut while it was open"):
+        with pytest.raises(FormatError, match="the file was truncated while it was open"):
             source.check()
-        with pytest.raises(FormatError, match="the file was cut while it was open"):
+        with pytest.raises(FormatError, match="the file was truncated while it was open"):
             source.read_into("a", np.empty(3, "<f4"))
 
 

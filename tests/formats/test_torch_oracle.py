@@ -72,7 +72,7 @@ def test_every_pickle_protocol(tmp_path: Path, way: str, protocol: int) -> None:
     if way == OLD and protocol > 2:
         # The first bytes of such a stream differ, and nobody has such files.
         save(tensors, path, way, pickle_protocol=protocol)
-        with pytest.raises(UnsupportedError, match="got a pickle that is no PyTorch checkpoint"):
+        with pytest.raises(UnsupportedError, match="got a pickle that is not a PyTorch checkpoint"):
             open_checkpoint(path)
     else:
         assert_reads(save(tensors, path, way, pickle_protocol=protocol), tensors)

@@ -132,7 +132,7 @@ def test_lies(tmp_path: Path, archive: Zip, message: str) -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        (two(method=8, stored_size=3), r"stored as it is, got it compressed \(method 8, 3 bytes for 5\)"),
+        (two(method=8, stored_size=3), r"stored without compression, got it compressed \(method 8, 3 bytes for 5\)"),
         (two(method=8), r"got it compressed \(method 8, 5 bytes for 5\)"),
         (two(size=1 << 30, stored_size=5), r"got it compressed \(method 0, 5 bytes for 1073741824\)"),
         (two(flags=0x809), "expected a plain zip entry 'a/one', got an encrypted one"),

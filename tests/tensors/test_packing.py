@@ -19,8 +19,8 @@ from rwkv_cy.dtypes import array_dtype, f32_to_bf16, packed_nbytes
 from rwkv_cy.errors import FormatError, SpecError, StorageError
 from rwkv_cy.kernels.bf12 import group_nbytes
 from rwkv_cy.storage import open_model
+from rwkv_cy.storage.checked_file import CheckedFile
 from rwkv_cy.storage.schema import MODEL_KIND
-from rwkv_cy.storage.sealed import SealedFile
 from rwkv_cy.tensors.blocks import number_type, read_blocks
 from rwkv_cy.tensors.packing import PackedStream, plan_packing
 from rwkv_cy.tensors.tensor import Parameter
@@ -230,8 +230,8 @@ LISTS = 64 + 512 // 4 * group_nbytes(128)
 )
 def test_bytes_that_no_writer_wrote(model: Path, tmp_path: Path, place: int, value: int, message: str) -> None:
     """With checksums that fit."""
-    with SealedFile(model, MODEL_KIND) as sealed:
-        entry = sealed.entries["parameters/blocks.0/ffn.key.weight"]
+    with CheckedFile(model, MODEL_KIND) as checked:
+        entry = checked.entries["parameters/blocks.0/ffn.key.weight"]
     assert entry.spec.nbytes > packed_nbytes((512, 128), 0)
     content = bytearray(model.read_bytes())
     content[entry.offset + place] = value

@@ -12,8 +12,8 @@ from formats import foreign
 from formats.make_pth import Zip, zip_checkpoint
 from rwkv_cy.dtypes import QUANTIZED_TYPES
 from rwkv_cy.errors import FormatError
+from rwkv_cy.storage.checked_file import CheckedFile
 from rwkv_cy.storage.schema import MODEL_KIND
-from rwkv_cy.storage.sealed import SealedFile
 from rwkv_cy.toolkit.convert import convert
 from rwkv_cy.toolkit.verify import verify
 from storage.small import forge
@@ -68,8 +68,8 @@ def test_a_step_that_is_not_a_number_is_a_problem(tmp_path: Path, dtype: str, of
     """With checksums that fit: 32 or 64 weights of one row are lost by it."""
     path = tmp_path / "m"
     convert(write_small(tmp_path / "s"), path, dtype=dtype)
-    with SealedFile(path, MODEL_KIND) as sealed:
-        entry = sealed.entries["parameters/head.weight"]
+    with CheckedFile(path, MODEL_KIND) as checked:
+        entry = checked.entries["parameters/head.weight"]
     content = bytearray(path.read_bytes())
     content[entry.offset + offset : entry.offset + offset + 2] = b"\x01\x7e"
     path.write_bytes(content)

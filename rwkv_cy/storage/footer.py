@@ -1,4 +1,4 @@
-"""The seal: the last page of a file, which says that the file is whole and holds the checksums of its structure."""
+"""The checksum footer: the last page of a file, with checksums of its structure and the mark that it is complete."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.storage.schema import MAJOR, PAGE
 
-__all__ = ["Seal"]
+__all__ = ["Footer"]
 
 #: magic, major, minor, complete, CRC of the metadata, file size, metadata size, index offset, index size, index CRC
 _FIELDS = struct.Struct("<8sIIIIQQQQI")
@@ -19,8 +19,8 @@ _CRC = struct.Struct("<I")
 
 
 @dataclass(frozen=True)
-class Seal:
-    """What the last page of a file says.
+class Footer:
+    """The last page of a file.
 
     Attributes
     ----------
@@ -29,11 +29,11 @@ class Seal:
     complete : bool
         False until everything else has been written.
     file_size : int
-        Bytes in the file, the seal included.
+        Bytes in the file, including the footer.
     metadata_size, metadata_crc : int
-        HDF5's own metadata is the first so many bytes of the file; their CRC-32.
+        Length of HDF5's own metadata, which is at the beginning of the file; its CRC-32.
     index_offset, index_size, index_crc : int
-        Where the index lies; its CRC-32.
+        Span of the index; its CRC-32.
     """
 
     version: tuple[int, int]
@@ -62,24 +62,24 @@ class Seal:
         return page + _CRC.pack(zlib.crc32(page))
 
     @staticmethod
-    def unpack(page: bytes, path: Path) -> Seal:
-        """Return the seal that is `page`, the last of the file `path`.
+    def unpack(page: bytes, path: Path) -> Footer:
+        """Return the footer in `page`, the last page of the file `path`.
 
         Raises
         ------
         FormatError
-            If it is none, is damaged, or says that the file was never finished.
+            If it is not a footer, is damaged, or the file was never finished.
         UnsupportedError
-            If the file's major version is above ours.
+            If the file has a newer major version.
         """
         magic, major, minor, complete, *rest = _FIELDS.unpack_from(page)
         if magic != _MAGIC:
             raise FormatError(
-                f"{path}: expected a file of rwkv-cy, got an HDF5 file of another kind (its last page is no seal); "
+                f"{path}: expected a file of rwkv-cy, got an HDF5 file of another kind (without a checksum footer); "
                 "name a file that rwkv-cy wrote"
             )
         if _CRC.unpack_from(page, PAGE - _CRC.size)[0] != zlib.crc32(page[: -_CRC.size]):
-            raise FormatError(f"{path}: expected a whole seal, got a damaged one; copy the file or convert it again")
+            raise FormatError(f"{path}: the checksum footer is damaged; copy the file again or convert it again")
         if major > MAJOR:
             raise UnsupportedError(
                 f"{path}: expected version {MAJOR} of the format or below, got {major}; update rwkv-cy to read it"
@@ -91,4 +91,4 @@ class Seal:
         if complete != 1:
             raise FormatError(f"{path}: expected a finished file, got one whose writer died; convert or save it again")
         crc, size, metadata_size, offset, index_size, index_crc = rest
-        return Seal((major, minor), True, size, metadata_size, crc, offset, index_size, index_crc)
+        return Footer((major, minor), True, size, metadata_size, crc, offset, index_size, index_crc)

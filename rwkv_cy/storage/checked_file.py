@@ -1,7 +1,7 @@
-"""Reading of sealed files: the bytes that the seal and the index vouch for. HDF5's library takes no part in it.
+"""Files with a checksum footer, read without the HDF5 library.
 
-A file from a stranger is opened by this code alone: 48 bytes of superblock, the seal, the index, and the checksum of
-what HDF5 would read.
+Untrusted files are opened by this code alone: it reads 48 bytes of the superblock, the footer and the index, and
+verifies the checksum of the structure that HDF5 would read.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.files.reading import FileBytes
 from rwkv_cy.files.strict_json import parse_object
 from rwkv_cy.kernels.crc32 import crc32
+from rwkv_cy.storage.footer import Footer
 from rwkv_cy.storage.index import MAX_INDEX_BYTES, Entry, unpack_index
 from rwkv_cy.storage.schema import (
     BLOCK_BYTES,
+    FOOTER_PATH,
     HEADER_PATH,
     INDEX_PATH,
     MAX_DATASETS,
     MAX_HEADER_BYTES,
     PAGE,
-    SEAL_PATH,
     SIGNATURE,
     DatasetSpec,
     Progress,
 )
-from rwkv_cy.storage.seal import Seal
 
-__all__ = ["SealedFile"]
+__all__ = ["CheckedFile"]
 
 #: signature, version, size of offsets, size of lengths, consistency flags, base, extension, end of file, root group
 _SUPERBLOCK = struct.Struct("<8sBBBBQQQQ")
@@ -43,33 +43,33 @@ _SUPERBLOCK = struct.Struct("<8sBBBBQQQQ")
 _MAX_METADATA_BYTES = 4096 * MAX_DATASETS
 
 
-class SealedFile:
-    """An open file, checked as far as can be without reading its data.
+class CheckedFile:
+    """An open file, checked as far as possible without reading its data.
 
     Parameters
     ----------
     path : Path
         The file.
     kind : str
-        The kind that it must be of.
+        The kind that is expected.
 
     Attributes
     ----------
     path, absolute : Path
     kind : str
     file : FileBytes
-    seal : Seal
+    footer : Footer
     entries : mapping of str to Entry
-        The datasets by path, in the file's order; the index and the seal are not among them.
+        The datasets by path, in the file's order, without the index and the footer.
     header : dict
-        What the header dataset says.
+        Content of the header dataset.
 
     Raises
     ------
     FormatError
         If the file is damaged, unfinished, of another kind, or not written by rwkv-cy.
     UnsupportedError
-        If it is of a newer major version.
+        If it has a newer major version.
     StorageError
         If the operating system refuses it.
     """
@@ -83,12 +83,12 @@ class SealedFile:
         self.file = FileBytes(path)
         try:
             self._check_superblock()
-            self.seal = self._read_seal()
+            self.footer = self._read_footer()
             self.check_metadata()
-            index = self.file.read_at(self.seal.index_offset, self.seal.index_size)
-            if zlib.crc32(index) != self.seal.index_crc:
+            index = self.file.read_at(self.footer.index_offset, self.footer.index_size)
+            if zlib.crc32(index) != self.footer.index_crc:
                 raise self._damaged("the index")
-            found, self.entries = unpack_index(index, path, self.seal.metadata_size, self.seal.index_offset)
+            found, self.entries = unpack_index(index, path, self.footer.metadata_size, self.footer.index_offset)
             if found != kind:
                 raise UnsupportedError(
                     f"{path}: expected a file of kind {kind!r}, got {found[:40]!r}; name a file of that kind"
@@ -99,12 +99,12 @@ class SealedFile:
             raise
 
     def read_small(self, path: str, limit: int) -> bytes:
-        """Return the whole of a dataset of bytes, after checking its checksum.
+        """Return a dataset of bytes, after comparing its checksum.
 
         Raises
         ------
         FormatError
-            If there is none of that path, it holds other than bytes, is larger than `limit`, or damaged.
+            If it does not exist, does not contain bytes, is larger than `limit`, or is damaged.
         """
         entry = self.entries.get(path)
         if entry is None or entry.spec.dtype != "u8" or entry.spec.nbytes > limit:
@@ -119,15 +119,15 @@ class SealedFile:
         return raw
 
     def datasets(self) -> list[tuple[DatasetSpec, int]]:
-        """Return every dataset of the file and its offset, the index and the seal included."""
+        """Return every dataset of the file and its offset, including the index and the footer."""
         return [
             *((entry.spec, entry.offset) for entry in self.entries.values()),
-            (DatasetSpec(INDEX_PATH, "u8", (self.seal.index_size,)), self.seal.index_offset),
-            (DatasetSpec(SEAL_PATH, "u8", (PAGE,)), self.seal.file_size - PAGE),
+            (DatasetSpec(INDEX_PATH, "u8", (self.footer.index_size,)), self.footer.index_offset),
+            (DatasetSpec(FOOTER_PATH, "u8", (PAGE,)), self.footer.file_size - PAGE),
         ]
 
     def read_array(self, entry: Entry) -> npt.NDArray[Any]:
-        """Return a dataset of numbers as a new array; FormatError if its bytes are not those that were written."""
+        """Return a dataset as a new array; raise FormatError if its checksum differs."""
         array = np.empty(entry.spec.shape, STORAGE_TYPES[entry.spec.dtype].array_dtype)
         self.file.read_into_at(entry.offset, array)
         if zlib.crc32(array.data) != entry.crc32:
@@ -135,8 +135,8 @@ class SealedFile:
         return array
 
     def check_metadata(self) -> None:
-        """Raise FormatError if HDF5's metadata is not what the seal vouches for."""
-        if self.checksum(0, self.seal.metadata_size) != self.seal.metadata_crc:
+        """Raise FormatError if the checksum of HDF5's metadata differs from the footer."""
+        if self.checksum(0, self.footer.metadata_size) != self.footer.metadata_crc:
             raise self._damaged("the HDF5 structure")
 
     def checksum(self, offset: int, size: int, progress: Progress | None = None) -> int:
@@ -155,7 +155,7 @@ class SealedFile:
         """Close the file; arrays over its map stay valid."""
         self.file.close()
 
-    def __enter__(self) -> SealedFile:
+    def __enter__(self) -> CheckedFile:
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -163,8 +163,7 @@ class SealedFile:
 
     def _damaged(self, what: str) -> FormatError:
         return FormatError(
-            f"{self.path}: {what}: expected the checksum that was written with it, got another: the file is damaged; "
-            "copy it or convert it again"
+            f"{self.path}: {what}: the checksum does not match: the file is damaged; copy it again or convert it again"
         )
 
     def _check_superblock(self) -> None:
@@ -175,7 +174,7 @@ class SealedFile:
         if size < _SUPERBLOCK.size:
             raise self._cut(2 * PAGE)
         _, version, offsets, lengths, flags, base, _, end, _ = _SUPERBLOCK.unpack(start)
-        # What other programs write is often shorter than the shortest of ours: it is of another kind, and not cut.
+        # Files of other programs can be shorter than the shortest model file: they are of another kind, not truncated.
         if (version, offsets, lengths, base) != (3, 8, 8, 0) or end == size < 2 * PAGE:
             raise FormatError(
                 f"{self.path}: expected a file of rwkv-cy, got an HDF5 file of another kind "
@@ -189,26 +188,26 @@ class SealedFile:
             raise self._cut(max(end, 2 * PAGE))
         if end < size:
             raise FormatError(
-                f"{self.path}: expected {end} bytes, got {size}: something was added behind the end; copy it again"
+                f"{self.path}: expected {end} bytes, got {size}: data were appended after the end; copy it again"
             )
 
     def _cut(self, expected: int) -> FormatError:
         return FormatError(
-            f"{self.path}: expected {expected} bytes or more, got {self.file.size}: it was cut short; copy it again"
+            f"{self.path}: expected {expected} bytes or more, got {self.file.size}: it is truncated; copy it again"
         )
 
-    def _read_seal(self) -> Seal:
+    def _read_footer(self) -> Footer:
         size = self.file.size
-        seal = Seal.unpack(self.file.read_at(size - PAGE, PAGE), self.path)
-        index_end = seal.index_offset + seal.index_size
+        footer = Footer.unpack(self.file.read_at(size - PAGE, PAGE), self.path)
+        index_end = footer.index_offset + footer.index_size
         if (
-            seal.file_size != size
-            or not _SUPERBLOCK.size <= seal.metadata_size <= min(seal.index_offset, _MAX_METADATA_BYTES)
-            or seal.index_size > MAX_INDEX_BYTES
+            footer.file_size != size
+            or not _SUPERBLOCK.size <= footer.metadata_size <= min(footer.index_offset, _MAX_METADATA_BYTES)
+            or footer.index_size > MAX_INDEX_BYTES
             or index_end > size - PAGE
         ):
             raise FormatError(
-                f"{self.path}: expected a seal that fits the file of {size} bytes, got one that does not; "
+                f"{self.path}: expected a footer that fits the file of {size} bytes, got one that does not; "
                 "convert or save it again"
             )
-        return seal
+        return footer

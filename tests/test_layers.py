@@ -1,30 +1,20 @@
-"""Modules keep to the floors: import-linter reads .py files alone and knows no compiled module, so this reads all."""
+"""Every module imports from lower layers only: import-linter reads .py files alone, so this reads Cython's as well."""
 
 from __future__ import annotations
 
 import re
-import tomllib
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = "rwkv_cy"
+from tools import layers as tool
+
+ROOT, PACKAGE = tool.ROOT, tool.PACKAGE
 #: "cimport a.b", "from a.b cimport c", and the same two with "import"; names in parentheses may span lines.
 IMPORT = re.compile(
     r"^[ \t]*(?:from\s+(?P<origin>[\w.]+)\s+c?import\s+(?P<names>\([^)]*\)|[^\n(]+)|c?import\s+(?P<modules>[\w., ]+))",
     re.MULTILINE,
 )
-
-
-def floor_table() -> list[list[str]]:
-    """Return the rooms of each floor, the highest first, from the contract that import-linter checks."""
-    with (ROOT / "pyproject.toml").open("rb") as file:
-        settings: dict[str, Any] = tomllib.load(file)
-    contracts = settings["tool"]["importlinter"]["contracts"]
-    (layers,) = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
-    return [[room.strip() for room in re.split("[|:]", line)] for line in layers]
 
 
 def imported(source: str, module: str) -> set[str]:
@@ -44,28 +34,28 @@ def imported(source: str, module: str) -> set[str]:
     return {name for name in found if name.split(".")[0] == PACKAGE}
 
 
-def breaches(floors: list[list[str]], module: str, source: str) -> list[str]:
-    """Return what the module imports from its own floor's other rooms, from above, or through the front door."""
-    height = {room: -depth for depth, rooms in enumerate(floors) for room in rooms}
+def breaches(layers: list[list[str]], module: str, source: str) -> list[str]:
+    """Return what the module imports from its neighbours, from above, or through the package itself."""
+    height = {name: -depth for depth, names in enumerate(layers) for name in names}
     own = module.split(".")[1]
     others = {name.split(".")[1]: name for name in imported(source, module) if "." in name}
     others.pop("__version__", None)
-    return [name for room, name in sorted(others.items()) if room != own and height.get(room, 1) >= height[own]]
+    return [name for other, name in sorted(others.items()) if other != own and height.get(other, 1) >= height[own]]
 
 
 def sources() -> list[Path]:
-    """Return every module of the package but its front door, and what Cython modules include."""
+    """Return every module of the package but its own __init__, and what Cython modules include."""
     suffixes = (".py", ".pyx", ".pxd", ".pxi")
     found = (path for path in (ROOT / PACKAGE).rglob("*") if path.suffix in suffixes)
     return sorted(set(found) - {ROOT / PACKAGE / "__init__.py"})
 
 
 def test_modules_import_downwards() -> None:
-    floors = floor_table()
+    layers = tool.layers()
     wrong = {
         path.relative_to(ROOT).as_posix(): found
         for path in sources()
-        if (found := breaches(floors, ".".join(path.relative_to(ROOT).with_suffix("").parts), path.read_text("utf-8")))
+        if (found := breaches(layers, ".".join(path.relative_to(ROOT).with_suffix("").parts), path.read_text("utf-8")))
     }
     assert wrong == {}
 
@@ -77,7 +67,7 @@ def test_modules_import_downwards() -> None:
         "from rwkv_cy.architectures cimport rwkv4",
         "from ..architectures.rwkv4 cimport TimeMix",
         "from rwkv_cy cimport architectures",
-        "from rwkv_cy cimport (  # the one above\n    architectures,\n)",
+        "from rwkv_cy cimport (  # a higher layer\n    architectures,\n)",
         "from rwkv_cy.architectures.rwkv4 cimport (\n    TimeMix,\n    ChannelMix,\n)",
         "from .. import architectures",
         "cimport rwkv_cy.architectures.rwkv4 as r4",
@@ -88,8 +78,8 @@ def test_modules_import_downwards() -> None:
     ],
 )
 def test_a_breach_is_seen(line: str) -> None:
-    floors = [["architectures"], ["kernels"], ["errors"]]
-    assert len(breaches(floors, "rwkv_cy.kernels.wkv4", f"import numpy\n{line}\n")) == 1
+    layers = [["architectures"], ["kernels"], ["errors"]]
+    assert len(breaches(layers, "rwkv_cy.kernels.wkv4", f"import numpy\n{line}\n")) == 1
 
 
 @pytest.mark.parametrize(
@@ -106,5 +96,24 @@ def test_a_breach_is_seen(line: str) -> None:
     ],
 )
 def test_what_is_allowed_passes(line: str) -> None:
-    floors = [["architectures"], ["kernels"], ["errors"]]
-    assert breaches(floors, "rwkv_cy.kernels.wkv4", line) == []
+    layers = [["architectures"], ["kernels"], ["errors"]]
+    assert breaches(layers, "rwkv_cy.kernels.wkv4", line) == []
+
+
+def test_the_page_lists_every_module_with_what_it_owns() -> None:
+    listed = re.findall(r"^ *- `([\w.]+)`: (.+)$", tool.markdown(), re.MULTILINE)
+    assert all(sentence.strip() for _, sentence in listed)
+    assert sorted(name for name, _ in listed) == sorted(
+        ".".join(part for part in path.relative_to(ROOT / PACKAGE).with_suffix("").parts if part != "__init__")
+        for path in sources()
+        if path.suffix in (".py", ".pyx")
+    )
+
+
+def test_a_module_without_a_docstring_is_an_error(tmp_path: Path) -> None:
+    module = tmp_path / "module.py"
+    module.write_text('# cython: language_level=3\n\n"""What it owns.\n\nMore.\n"""\n', "utf-8")
+    assert tool.first_line(module) == "What it owns."
+    module.write_text("import os\n", "utf-8")
+    with pytest.raises(ValueError, match="expected a docstring at its beginning"):
+        tool.first_line(module)

@@ -1,4 +1,4 @@
-"""Writing of sealed files: structure first, then the data block by block, then the checksums, then the name."""
+"""Writing files with a checksum footer: structure, data block by block, checksums, and at the end the file's name."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ import numpy.typing as npt
 from rwkv_cy.errors import SpecError
 from rwkv_cy.files.replacement import Replacement
 from rwkv_cy.kernels.crc32 import crc32
-from rwkv_cy.storage.index import Entry, index_room, pack_index
-from rwkv_cy.storage.schema import BLOCK_BYTES, INDEX_PATH, PAGE, SEAL_PATH, DatasetSpec, Progress, format_version
-from rwkv_cy.storage.seal import Seal
+from rwkv_cy.storage.footer import Footer
+from rwkv_cy.storage.index import Entry, index_capacity, pack_index
+from rwkv_cy.storage.schema import BLOCK_BYTES, FOOTER_PATH, INDEX_PATH, PAGE, DatasetSpec, Progress, format_version
 
-__all__ = ["Content", "array_blocks", "array_content", "bytes_content", "write_sealed"]
+__all__ = ["Content", "array_blocks", "array_content", "bytes_content", "write_file"]
 
 
 @dataclass(frozen=True)
 class Content:
-    """A dataset and what is to stand in it.
+    """A dataset and its content.
 
     Attributes
     ----------
     spec : DatasetSpec
     blocks : callable
-        Gives the bytes from the first to the last; called once, after all contents before this one were written.
+        Gives the bytes in order; called once, after all contents before this one were written.
     """
 
     spec: DatasetSpec
@@ -37,12 +37,12 @@ class Content:
 
 
 def bytes_content(path: str, data: bytes) -> Content:
-    """Return a dataset of bytes that are known already."""
+    """Return a dataset of bytes in memory."""
     return Content(DatasetSpec(path, "u8", (len(data),)), lambda: iter((memoryview(data),)))
 
 
 def array_content(spec: DatasetSpec, array: npt.NDArray[Any]) -> Content:
-    """Return a dataset of an array that is in memory."""
+    """Return a dataset of an array in memory."""
     return Content(spec, lambda: array_blocks(array))
 
 
@@ -53,34 +53,34 @@ def array_blocks(array: npt.NDArray[Any]) -> Iterator[memoryview]:
         yield flat[start : start + BLOCK_BYTES].data
 
 
-def write_sealed(
+def write_file(
     path: Path, kind: str, contents: Sequence[Content], *, overwrite: bool, progress: Progress | None = None
 ) -> None:
-    """Write a file of `kind` with `contents`, which keep their order in the file.
+    """Write a file of `kind` with `contents`, in this order.
 
     Raises
     ------
     StorageError
-        If the target exists and may not be replaced, or the operating system refuses something. The target is then
-        as it was.
+        If the target exists and may not be replaced, or the operating system reports an error. The target is then
+        unchanged.
     SpecError
         If a dataset cannot be stored.
     """
-    # Here, not above: importing h5py costs more than loading a model, and only writing needs it.
+    # Imported here, because importing h5py takes longer than loading a model, and only writing needs it.
     from rwkv_cy.storage.skeleton import build_skeleton
 
     specs = [content.spec for content in contents]
     _check_paths(specs)
-    specs.append(DatasetSpec(INDEX_PATH, "u8", (index_room(kind, specs),)))
-    specs.append(DatasetSpec(SEAL_PATH, "u8", (PAGE,)))
+    specs.append(DatasetSpec(INDEX_PATH, "u8", (index_capacity(kind, specs),)))
+    specs.append(DatasetSpec(FOOTER_PATH, "u8", (PAGE,)))
     with Replacement(path, overwrite=overwrite) as file:
         skeleton = build_skeleton(file, kind, specs)
         file.size = skeleton.file_size
-        *offsets, index_offset, seal_offset = skeleton.offsets
+        *offsets, index_offset, footer_offset = skeleton.offsets
         index_size = specs[-2].nbytes
 
-        def seal(complete: bool, index: bytes) -> bytes:
-            return Seal(
+        def footer(complete: bool, index: bytes) -> bytes:
+            return Footer(
                 version=format_version(specs),
                 complete=complete,
                 file_size=skeleton.file_size,
@@ -91,7 +91,7 @@ def write_sealed(
                 index_crc=zlib.crc32(index),
             ).pack()
 
-        file.write_at(seal_offset, seal(complete=False, index=b""))
+        file.write_at(footer_offset, footer(complete=False, index=b""))
         entries = [
             Entry(content.spec, offset, _write_content(file, content, offset, progress))
             for content, offset in zip(contents, offsets, strict=True)
@@ -99,12 +99,12 @@ def write_sealed(
         index = pack_index(kind, entries, index_size)
         file.write_at(index_offset, index)
         file.write_at(0, skeleton.metadata)
-        file.write_at(seal_offset, seal(complete=True, index=index))
+        file.write_at(footer_offset, footer(complete=True, index=index))
         file.commit()
 
 
 def _check_paths(specs: Sequence[DatasetSpec]) -> None:
-    """Raise SpecError if a dataset cannot be stored, or two would get one path, or one would be a group as well."""
+    """Raise SpecError if a dataset cannot be stored, has the path of another, or would also be a group."""
     groups = {spec.path.rpartition("/")[0] for spec in specs}
     seen: set[str] = set()
     for spec in specs:
@@ -129,5 +129,5 @@ def _write_content(file: Replacement, content: Content, offset: int, progress: P
         if done == content.spec.nbytes:
             return crc
     raise SpecError(
-        f"{content.spec.path}: expected {content.spec.nbytes} bytes, got another number; give as many as the shape says"
+        f"{content.spec.path}: expected {content.spec.nbytes} bytes, got a different number; match its shape"
     )
