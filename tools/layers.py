@@ -6,11 +6,10 @@
 from __future__ import annotations
 
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-
-import tomllib
 
 __all__ = ["PACKAGE", "ROOT", "first_line", "layers", "markdown", "modules"]
 

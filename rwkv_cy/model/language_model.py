@@ -22,15 +22,17 @@ from rwkv_cy.kernels.head import Head
 from rwkv_cy.model.encoder import CHUNK_TOKENS, Model
 from rwkv_cy.model.loading import Loaded, load_parameters
 from rwkv_cy.model.state import LayerState, State
+from rwkv_cy.model.state_files import load_state
 from rwkv_cy.runtime import MemoryKind, resolve_num_threads
 from rwkv_cy.tensors.tensor import Parameter, as_parameter
 from rwkv_cy.text import Generation, SamplingOptions, Tokenizer, generate
+from rwkv_cy.text.score import score
 from rwkv_cy.text.tokens import check_token_array
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from rwkv_cy.text.options import SamplingKeywords
+    from rwkv_cy.text import LogitsProcessor, SamplingKeywords
 
 __all__ = ["LanguageModel", "load"]
 
@@ -96,6 +98,7 @@ class LanguageModel:
         config = loaded.config
         self.config = config
         self._loaded = loaded
+        self._closed = False
         self.encoder = Model(
             config, loaded.parameters, loaded.fingerprint, divide_weights=True, activations=activations
         )
@@ -196,7 +199,7 @@ class LanguageModel:
         ids = check_token_array(tokens, self.vocab_size)
         threads = resolve_num_threads(num_threads)
         wake(threads)
-        self._loaded.check()
+        self._check_open()
         before = self.encoder.numbers(state)
         after = self.encoder.state_after(state, in_place=in_place)
         result = np.empty((len(ids) if all_logits else 1, self.vocab_size), before.dtype)
@@ -265,7 +268,7 @@ class LanguageModel:
         ids = [self._named(i, checked, tokens) for i, tokens in enumerate(sequences)]
         threads = resolve_num_threads(num_threads)
         wake(threads)
-        self._loaded.check()
+        self._check_open()
         dtype = np.float64 if self.config.dtype == "f64" else np.float32
         if not ids:
             return np.empty((0, self.vocab_size), dtype=dtype), []
@@ -325,13 +328,14 @@ class LanguageModel:
         stop: str | Iterable[str] = (),
         stop_tokens: Iterable[int] | None = None,
         tokenizer: Tokenizer | None = None,
+        logits_processors: Sequence[LogitsProcessor] = (),
         **sampling: Unpack[SamplingKeywords],
     ) -> Generation[State]:
         """Continue `prompt`, yielding pieces of text as they come.
 
         Parameters
         ----------
-        prompt, state, logits, max_tokens, options, seed, stop, stop_tokens, tokenizer
+        prompt, state, logits, max_tokens, options, seed, stop, stop_tokens, tokenizer, logits_processors
             As for :func:`rwkv_cy.text.generate`.
         **sampling
             ``temperature``, ``top_p`` and every other field of :class:`rwkv_cy.text.SamplingOptions`.
@@ -360,8 +364,65 @@ class LanguageModel:
             stop=stop,
             stop_tokens=stop_tokens,
             tokenizer=tokenizer,
+            logits_processors=logits_processors,
             **sampling,
         )
+
+    def score(
+        self,
+        text: str | bytes | Sequence[int] | npt.NDArray[np.integer[Any]],
+        *,
+        state: State | None = None,
+        num_threads: int | None = None,
+    ) -> npt.NDArray[np.float64]:
+        """Return the natural logarithm of the probability of each token, given the tokens before it.
+
+        Parameters
+        ----------
+        text, state, num_threads
+            As for :func:`rwkv_cy.text.score.score`.
+
+        Returns
+        -------
+        numpy.ndarray
+            float64, one number a token; NaN for the first token where no state is given.
+        """
+        return score(self, text, state=state, num_threads=num_threads)
+
+    def load_state(self, path: str | os.PathLike[str]) -> State:
+        """Read a state of this model from a file.
+
+        Parameters
+        ----------
+        path : path-like
+            A file that :meth:`State.save` wrote, or a state-tuned file that holds ``blocks.i.att.time_state`` alone.
+
+        Raises
+        ------
+        StateError
+            If the state does not fit the model.
+        FormatError, StorageError
+            If the file is damaged, or cannot be read.
+        """
+        return load_state(self, path)
+
+    def close(self) -> None:
+        """Close the model file. The parameters stay valid, but further calls of the model raise ConfigError."""
+        if not self._closed:
+            self._closed = True
+            self._loaded.close()
+
+    def __enter__(self) -> LanguageModel:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def _check_open(self) -> None:
+        """Raise an error if the model is closed, or its mapped file has been truncated."""
+        if self._closed:
+            raise ConfigError("LanguageModel: expected an open model, got one that was closed; load it again")
+        self._loaded.check()
 
     def _logits(self, xs: npt.NDArray[Any], result: npt.NDArray[Any], num_threads: int) -> bool:
         """Compute the logits after each token into `result`; return whether all are finite."""

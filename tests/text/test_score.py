@@ -25,7 +25,13 @@ class Bigrams:
     table = np.random.default_rng(0).standard_normal((256, 256)).astype(np.float32) * 5
 
     def forward(
-        self, tokens: Any, state: list[int] | None = None, *, all_logits: bool = False, in_place: bool = False, **rest: Any
+        self,
+        tokens: Any,
+        state: list[int] | None = None,
+        *,
+        all_logits: bool = False,
+        in_place: bool = False,
+        **rest: Any,
     ) -> tuple[npt.NDArray[np.float32], list[int]]:
         state = state if in_place and state is not None else list(state or ())
         rows = self.table[np.asarray(tokens)]
