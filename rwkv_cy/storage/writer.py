@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy.typing as npt
 
-from rwkv_cy.dtypes import QUANTIZED_TYPES, array_dtype
 from rwkv_cy.errors import FormatError, SpecError
 from rwkv_cy.storage.jsontext import pack_json
 from rwkv_cy.storage.schema import (
@@ -61,8 +60,8 @@ def write_model(
         What to store, in this order: name, shape and dtype are used.
     read : callable
         ``read(info, start, count)`` returns `count` elements of a tensor from element `start` on, as a 1-D array of
-        the array dtype of ``info.dtype`` (uint16 for bf16). Called in file order. The elements of a quantized matrix
-        are the bytes of its blocks, and are asked for in whole groups of rows.
+        the array dtype of its codec (uint16 for bf16). Called in file order. The elements of a quantized matrix are the
+        bytes of its blocks, and are requested in whole groups of rows.
     overwrite : bool
         Whether an older file may be replaced. Without it, a file that appears while this one is being written is
         kept as well.
@@ -79,7 +78,7 @@ def write_model(
     ConfigError
         If the dtype of a tensor is no storage type.
     SpecError
-        If a tensor or the header cannot be stored, or `read` returns other than was asked for.
+        If a tensor or the header cannot be stored, or `read` does not return what was requested.
     """
     contents = [Content(DatasetSpec.of_parameter(info), _reader(info, read)) for info in tensors]
     data = b"" if header.tokenizer is None else header.tokenizer.data
@@ -106,11 +105,12 @@ def _pack_header(header: ModelHeader, room: int | None = None) -> bytes:
 
 
 def _reader(info: TensorInfo, read: ReadBlock) -> Callable[[], Iterator[memoryview]]:
-    dtype = array_dtype(info.dtype)
+    codec = info.codec
+    dtype = codec.array_dtype
 
     def blocks() -> Iterator[memoryview]:
         size = math.prod(info.array_shape)
-        unit = math.prod(info.array_shape[1:]) if info.dtype in QUANTIZED_TYPES else 1
+        unit = codec.group_size(info.shape)
         step = max(BLOCK_BYTES // (unit * dtype.itemsize), 1) * unit
         for start in range(0, size, step):
             count = min(step, size - start)
@@ -118,7 +118,7 @@ def _reader(info: TensorInfo, read: ReadBlock) -> Callable[[], Iterator[memoryvi
             if block.shape != (count,) or block.dtype != dtype:
                 raise SpecError(
                     f"{info.name}: expected {count} elements of {dtype} to write, "
-                    f"got {block.dtype} of shape {block.shape}; return what was asked for"
+                    f"got {block.dtype} of shape {block.shape}; return what was requested"
                 )
             yield from array_blocks(block)
 

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from rwkv_cy.architectures import detect, version_label
-from rwkv_cy.checkpoint.sources import open_source, source_config
+from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.checkpoint.tokenizer_choice import describe_tokenizer, guess_tokenizer
 from rwkv_cy.config import Config
 from rwkv_cy.errors import RWKVError
-from rwkv_cy.storage import ModelFile
-from rwkv_cy.tensors.blocks import TensorStatistics, measure_tensor
+from rwkv_cy.tensors.statistics import TensorStatistics, measure_tensor
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 
 __all__ = ["FileReport", "TensorReport", "inspect"]
@@ -129,18 +128,17 @@ def inspect(path: str | os.PathLike[str], stats: bool = False) -> FileReport:
     StorageError
         If the operating system refuses it.
     """
-    with open_source(Path(path)) as source:
+    with Checkpoint.open(path) as checkpoint:
+        source, header = checkpoint.source, checkpoint.header
         infos = [source.info(name) for name in source.names()]
-        shapes = {info.name: info.shape for info in infos}
-        config, problems = _identify(source, shapes)
-        header = source.header if isinstance(source, ModelFile) else None
+        config, problems = _identify(checkpoint)
         dtypes: dict[str, int] = {}
         for info in infos:
             dtypes[info.source_dtype] = dtypes.get(info.source_dtype, 0) + 1
         return FileReport(
             path=source.path,
             format=source.format,
-            architecture=version_label(shapes),
+            architecture=version_label(checkpoint.shapes),
             config=config,
             num_parameters=sum(info.size for info in infos),
             dtypes=dtypes,
@@ -156,14 +154,14 @@ def inspect(path: str | os.PathLike[str], stats: bool = False) -> FileReport:
         )
 
 
-def _identify(source: ParameterSource, shapes: dict[str, tuple[int, ...]]) -> tuple[Config | None, tuple[str, ...]]:
-    """Return the config that the tensors speak of, and what is wrong with them."""
+def _identify(checkpoint: Checkpoint) -> tuple[Config | None, tuple[str, ...]]:
+    """Return the config that the tensors imply, and what is wrong with them."""
     try:
-        return source_config(source), ()
+        return checkpoint.config, ()
     except RWKVError as error:
         problem = str(error)
     try:
-        return detect(shapes, str(source.path)), (problem,)
+        return detect(checkpoint.shapes, str(checkpoint.path)), (problem,)
     except RWKVError:
         return None, (problem,)
 

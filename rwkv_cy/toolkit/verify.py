@@ -7,10 +7,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rwkv_cy.checkpoint.sources import open_source, source_config
+from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.errors import FormatError
 from rwkv_cy.storage import ModelFile
-from rwkv_cy.tensors.blocks import NonFinite, count_nonfinite, number_type, read_blocks
+from rwkv_cy.tensors.reading import number_type, read_blocks
+from rwkv_cy.tensors.statistics import NonFinite, count_nonfinite
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 
 __all__ = ["FileCheck", "verify"]
@@ -74,9 +75,10 @@ def verify(path: str | os.PathLike[str]) -> FileCheck:
     StorageError
         If the operating system refuses it.
     """
-    with open_source(Path(path)) as source:
+    with Checkpoint.open(path) as checkpoint:
+        source = checkpoint.source
         infos = [source.info(name) for name in source.names()]
-        problems = [*_model_problems(source)]
+        problems = [*_model_problems(checkpoint)]
         checksums = 0
         if isinstance(source, ModelFile):
             found = source.verify()
@@ -98,9 +100,9 @@ def verify(path: str | os.PathLike[str]) -> FileCheck:
         )
 
 
-def _model_problems(source: ParameterSource) -> tuple[str, ...]:
+def _model_problems(checkpoint: Checkpoint) -> tuple[str, ...]:
     try:
-        source_config(source)
+        _ = checkpoint.config
     except FormatError as error:
         return (str(error),)
     return ()

@@ -16,7 +16,7 @@ import pytest
 
 from checkpoints import numbers, small_parameters, write_safetensors, write_small
 from formats import foreign
-from rwkv_cy.checkpoint.sources import open_source, source_fingerprint
+from rwkv_cy.checkpoint.checkpoint import Checkpoint, open_source
 from rwkv_cy.dtypes import STORAGE_TYPES, storage_type, to_storage
 from rwkv_cy.errors import (
     ConfigError,
@@ -28,7 +28,7 @@ from rwkv_cy.errors import (
 )
 from rwkv_cy.files.source_hash import SourceHash
 from rwkv_cy.storage import open_model
-from rwkv_cy.tensors.blocks import NonFinite
+from rwkv_cy.tensors.statistics import NonFinite
 from rwkv_cy.tensors.tensor import ParameterSource
 from rwkv_cy.toolkit.convert import convert, plan_conversion
 
@@ -73,7 +73,7 @@ def test_the_header_says_where_it_came_from(demo_checkpoint: Path, tmp_path: Pat
         assert model.header.architecture == "rwkv4"
         assert model.header.config["num_layers"] == 6
         assert model.header.created_by.startswith("rwkv-cy ")
-        assert model.header.fingerprint == source_fingerprint(source) == report.fingerprint
+        assert model.header.fingerprint == Checkpoint(source).fingerprint == report.fingerprint
         assert model.header.tokenizer is not None
         assert model.header.tokenizer.kind == "bytes"
     assert report.source_sha256 == hashlib.sha256(content).hexdigest()
@@ -216,14 +216,14 @@ def test_a_folder_is_no_target(small: Path, tmp_path: Path) -> None:
         convert(small, tmp_path)
 
 
-def test_free_space_that_cannot_be_asked_for_is_an_error(
+def test_free_space_that_cannot_be_determined_is_an_error(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "statvfs", refuse)
-    with pytest.raises(StorageError, match="cannot ask for its free space: Permission denied; check the path"):
+    with pytest.raises(StorageError, match="cannot determine its free space: Permission denied; check the path"):
         plan_conversion(small, tmp_path / "t")
 
 
