@@ -43,8 +43,8 @@ def test_load_and_convert_give_the_same_model(tmp_path: Path, own: str, dtype: s
     converted, loaded = load(tmp_path / "m.h5"), load(source, dtype=dtype)
     assert loaded.config == converted.config
     assert {n: p.dtype for n, p in loaded.parameters.items()} == {n: p.dtype for n, p in converted.parameters.items()}
-    logits, state = loaded.forward(TOKENS, logits="all")
-    expected, expected_state = converted.forward(TOKENS, logits="all")
+    logits, state = loaded.forward(TOKENS, all_logits=True)
+    expected, expected_state = converted.forward(TOKENS, all_logits=True)
     assert logits.tobytes() == expected.tobytes()
     assert state == expected_state
 
