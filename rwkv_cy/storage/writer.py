@@ -23,10 +23,11 @@ from rwkv_cy.storage.schema import (
     ModelHeader,
     Progress,
 )
-from rwkv_cy.storage.sealing import Content, array_blocks, bytes_content, write_sealed
+from rwkv_cy.storage.sealing import Content, all_datasets, array_blocks, bytes_content, write_sealed
+from rwkv_cy.storage.space import reserved_bytes
 from rwkv_cy.tensors.tensor import TensorInfo
 
-__all__ = ["ReadBlock", "write_model"]
+__all__ = ["ReadBlock", "needed_bytes", "write_model"]
 
 #: ``read(info, start, count)`` returns elements ``start .. start + count`` of a tensor, in C order, 1-D.
 ReadBlock = Callable[[TensorInfo, int, int], npt.NDArray[Any]]
@@ -80,6 +81,27 @@ def write_model(
     SpecError
         If a tensor or the header cannot be stored, or `read` does not return what was requested.
     """
+    contents = _contents(header, tensors, read, finish)
+    write_sealed(Path(path), MODEL_KIND, contents, overwrite=overwrite, progress=progress)
+
+
+def needed_bytes(header: ModelHeader, tensors: Sequence[TensorInfo]) -> int:
+    """Return the disk space that :func:`write_model` reserves for a file, with a `finish`; it may become smaller."""
+
+    def nothing(info: TensorInfo, start: int, count: int) -> npt.NDArray[Any]:
+        raise AssertionError("nothing is written")
+
+    contents = _contents(header, tensors, nothing, dict)
+    return reserved_bytes(all_datasets(MODEL_KIND, [content.spec for content in contents]))
+
+
+def _contents(
+    header: ModelHeader,
+    tensors: Sequence[TensorInfo],
+    read: ReadBlock,
+    finish: Callable[[], Mapping[str, str]] | None,
+) -> list[Content]:
+    """Return the parameters, the tokenizer and the header, in the order in which they are stored."""
     contents = [Content(DatasetSpec.of_parameter(info), _reader(info, read)) for info in tensors]
     data = b"" if header.tokenizer is None else header.tokenizer.data
     if len(data) > MAX_TOKENIZER_BYTES:
@@ -91,8 +113,7 @@ def write_model(
     def last() -> Iterator[memoryview]:
         yield memoryview(_pack_header(header if finish is None else header.with_source(finish()), room))
 
-    contents.append(Content(DatasetSpec(HEADER_PATH, "u8", (room,)), last))
-    write_sealed(Path(path), MODEL_KIND, contents, overwrite=overwrite, progress=progress)
+    return [*contents, Content(DatasetSpec(HEADER_PATH, "u8", (room,)), last)]
 
 
 def _pack_header(header: ModelHeader, room: int | None = None) -> bytes:

@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rwkv_cy import __version__
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.files.source_hash import SourceHash
-from rwkv_cy.storage import ModelHeader, write_model
+from rwkv_cy.storage import write_model
 from rwkv_cy.tensors.converter import Converter, FileSink, Progress, describe_overflow
 from rwkv_cy.tensors.statistics import NonFinite
 from rwkv_cy.toolkit.plan import ConversionPlan, make_plan
@@ -73,7 +72,7 @@ def plan_conversion(
 ) -> ConversionPlan:
     """Say what :func:`convert` would do with the same arguments; writes nothing.
 
-    Reads headers only, except for ``"bf12"``, where every matrix is read once.
+    Reads headers and samples of the weights only, except for ``"bf12"``, where every matrix is read once.
 
     Raises
     ------
@@ -150,7 +149,6 @@ def convert(
         plan = make_plan(checkpoint, target, dtype, tokenizer, requantize=requantize)
         converter = Converter(checkpoint.source)
         sink = FileSink(converter, {chosen.info.name: chosen for chosen in plan.targets}, progress)
-        header = _header(plan, checkpoint.fingerprint)
 
         digest: list[str] = []
 
@@ -159,12 +157,12 @@ def convert(
             return {"sha256": digest[0], "size": str(running.size)}
 
         infos = [chosen.info for chosen in plan.targets]
-        write_model(target, header, infos, sink.read, overwrite=overwrite, finish=finish)
+        write_model(target, plan.header, infos, sink.read, overwrite=overwrite, finish=finish)
     return ConversionReport(
         plan=plan,
         size=FileIdentity.of(target).size,
         source_sha256=digest[0],
-        fingerprint=header.fingerprint,
+        fingerprint=plan.header.fingerprint,
         nonfinite=converter.nonfinite,
         overflowed=converter.overflowed,
     )
@@ -178,14 +176,3 @@ def _hash_of(files: Sequence[FileIdentity], ahead: SourceHash | None) -> SourceH
         return ahead
     ahead.stop()
     return SourceHash(files)
-
-
-def _header(plan: ConversionPlan, mark: str) -> ModelHeader:
-    return ModelHeader(
-        architecture=plan.config.architecture,
-        config=plan.config.to_dict(),
-        fingerprint=mark,
-        tokenizer=plan.tokenizer,
-        source={"name": plan.source.name, "format": plan.source_format},
-        created_by=f"rwkv-cy {__version__}",
-    )

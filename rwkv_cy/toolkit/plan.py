@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Set
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from rwkv_cy import __version__
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.checkpoint.tokenizer_choice import describe_tokenizer
 from rwkv_cy.config import Config
@@ -16,7 +17,7 @@ from rwkv_cy.dtypes import check_dtype
 from rwkv_cy.errors import ConfigError, StorageError
 from rwkv_cy.files.reading import is_folder, os_errors
 from rwkv_cy.formats import companions
-from rwkv_cy.storage import StoredTokenizer
+from rwkv_cy.storage import ModelHeader, StoredTokenizer, needed_bytes
 from rwkv_cy.tensors.codecs import BLOCK_SIZE
 from rwkv_cy.tensors.policy import Target, choose
 from rwkv_cy.tensors.tensor import TensorInfo
@@ -24,9 +25,6 @@ from rwkv_cy.tensors.transposing import STRIP_BYTES
 
 __all__ = ["ConversionPlan", "TensorPlan", "make_plan"]
 
-#: Most that one tensor's alignment and its entry among the file's metadata take.
-_OVERHEAD_PER_TENSOR = 8192
-_OVERHEAD = 1 << 20
 #: The writer's block of 1 MiB, the hash's, and HDF5's own structures; measured at 13 MB for a model of 24 layers.
 _FIXED_MEMORY = 16 << 20
 
@@ -79,12 +77,12 @@ class ConversionPlan:
         In the order in which they are written.
     targets : tuple of Target
         How the converter stores them, in the same order.
-    tokenizer : StoredTokenizer or None
+    header : ModelHeader
         What is stored beside the parameters.
     memory : int
         Bytes of working memory that the conversion takes at most.
     disk_needed, disk_free : int
-        Bytes that the target takes at most, and bytes free in its folder.
+        Bytes that are reserved for the target, which may become smaller, and bytes free in its folder.
     replaces : bool
         Whether there is a file at the target.
     warnings : tuple of str
@@ -97,12 +95,17 @@ class ConversionPlan:
     config: Config
     tensors: tuple[TensorPlan, ...]
     targets: tuple[Target, ...]
-    tokenizer: StoredTokenizer | None
+    header: ModelHeader
     memory: int
     disk_needed: int
     disk_free: int
     replaces: bool
     warnings: tuple[str, ...]
+
+    @property
+    def tokenizer(self) -> StoredTokenizer | None:
+        """The tokenizer that is stored beside the parameters."""
+        return self.header.tokenizer
 
     @property
     def num_parameters(self) -> int:
@@ -121,10 +124,12 @@ class ConversionPlan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain values, ready for JSON."""
-        plain = asdict(replace(self, tokenizer=None, targets=()))
-        del plain["targets"]
+        plain = {
+            field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("targets", "header")
+        }
         return {
             **plain,
+            "tensors": [asdict(tensor) for tensor in self.tensors],
             "source": str(self.source),
             "target": str(self.target),
             "source_files": [str(path) for path in self.source_files],
@@ -141,7 +146,8 @@ def make_plan(
 ) -> ConversionPlan:
     """Plan the conversion of an open checkpoint into the file `target`.
 
-    Writes nothing, and reads no weights, except where a codec has to plan (bf12). The options are those of
+    Writes nothing, and reads no more of the weights than their fingerprint needs, except where a codec has to plan
+    (bf12). The options are those of
     :func:`rwkv_cy.toolkit.convert.convert`.
 
     Raises
@@ -193,9 +199,15 @@ def make_plan(
     stored_tokenizer, warnings = checkpoint.choose_tokenizer(tokenizer)
     if twice:
         warnings += (f"{source.path}: {len(twice)} quantized matrices are rounded a second time, to {dtype}",)
-    needed = sum(tensor.nbytes for tensor in tensors) + _OVERHEAD_PER_TENSOR * len(tensors) + _OVERHEAD
-    if stored_tokenizer is not None:
-        needed += len(stored_tokenizer.data)
+    header = ModelHeader(
+        architecture=config.architecture,
+        config=config.to_dict(),
+        fingerprint=checkpoint.fingerprint,
+        tokenizer=stored_tokenizer,
+        source={"name": source.path.name, "format": source.format},
+        created_by=f"rwkv-cy {__version__}",
+    )
+    needed = needed_bytes(header, [chosen.info for chosen in targets])
     free = _free_space(target.parent)
     if needed > free:
         warnings += (f"{target}: needs {needed} bytes, and {free} are free there",)
@@ -207,7 +219,7 @@ def make_plan(
         config=config,
         tensors=tuple(tensors),
         targets=tuple(targets),
-        tokenizer=stored_tokenizer,
+        header=header,
         memory=_FIXED_MEMORY + memory,
         disk_needed=needed,
         disk_free=free,

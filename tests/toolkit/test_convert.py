@@ -26,6 +26,7 @@ from rwkv_cy.errors import (
     TokenizerError,
     UnsupportedError,
 )
+from rwkv_cy.files.replacement import Replacement
 from rwkv_cy.files.source_hash import SourceHash
 from rwkv_cy.storage import open_model
 from rwkv_cy.tensors.statistics import NonFinite
@@ -244,6 +245,24 @@ def test_a_plan_writes_nothing(small: Path, tmp_path: Path) -> None:
     assert written["tokenizer"] == "bytes"
     assert written["config"]["d_model"] == 32
     assert len(written["tensors"]) == len(plan.tensors)
+
+
+@pytest.mark.parametrize("dtype", [None, "bf16", "q4"])
+def test_what_a_plan_needs_is_what_is_reserved(
+    demo_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str | None
+) -> None:
+    """One figure: a conversion that needs more fails, and one that needs less is not warned of."""
+    reserved: list[int] = []
+    reserve = Replacement.reserve
+
+    def watch(self: Replacement, size: int) -> None:
+        reserved.append(size)
+        reserve(self, size)
+
+    monkeypatch.setattr(Replacement, "reserve", watch)
+    report = convert(demo_checkpoint, tmp_path / "t", dtype=dtype)
+    assert reserved == [report.plan.disk_needed]
+    assert report.plan.nbytes < report.size <= report.plan.disk_needed < 1.3 * report.size
 
 
 def test_a_plan_warns_of_a_full_disk(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
