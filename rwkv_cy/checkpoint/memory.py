@@ -59,6 +59,10 @@ class MemorySource:
         """Return the array itself."""
         return self._parameters[name].array
 
+    def check_bytes(self, name: str) -> bool:
+        """Return False: memory has no checksums."""
+        return False
+
     def check(self) -> None:
         """Do nothing: memory cannot be truncated."""
 

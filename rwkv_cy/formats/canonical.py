@@ -69,6 +69,10 @@ class CanonicalNames:
         array = self._source.view(renamed.inner)
         return None if array is None else array.reshape(renamed.info.shape)
 
+    def check_bytes(self, name: str) -> bool:
+        """Compare the checksum of a tensor's bytes, where the source has one."""
+        return self._source.check_bytes(self._table[name].inner)
+
     def check(self) -> None:
         """Raise FormatError if a file has been truncated since it was opened."""
         self._source.check()

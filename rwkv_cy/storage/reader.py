@@ -142,6 +142,12 @@ class ModelFile:
             return None
         return self._sealed.file.view(entry.offset, codec.array_dtype, entry.spec.shape)
 
+    def check_bytes(self, name: str) -> bool:
+        """Read the bytes of a parameter and compare their checksum; FormatError if it differs."""
+        entry = self._entries[name]
+        self._sealed.check_bytes(entry)
+        return True
+
     def check(self) -> None:
         """Raise FormatError if the file has been truncated since it was opened: its map must not be touched."""
         self._sealed.file.check()

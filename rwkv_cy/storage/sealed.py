@@ -32,6 +32,7 @@ from rwkv_cy.storage.schema import (
     SIGNATURE,
     DatasetSpec,
     Progress,
+    parameter_name,
 )
 from rwkv_cy.storage.seal import Seal
 
@@ -133,6 +134,11 @@ class SealedFile:
         if zlib.crc32(array.data) != entry.crc32:
             raise self._damaged(entry.spec.path)
         return array
+
+    def check_bytes(self, entry: Entry) -> None:
+        """Read the bytes of a dataset; FormatError if they are not those that were written."""
+        if self.checksum(entry.offset, entry.spec.nbytes) != entry.crc32:
+            raise self._damaged(parameter_name(entry.spec.path) or entry.spec.path)
 
     def check_metadata(self) -> None:
         """Raise FormatError if HDF5's metadata is not what the seal vouches for."""

@@ -230,7 +230,7 @@ class FileSink:
 def read_parameters(
     converter: Converter, source: ParameterSource, targets: Mapping[str, Target], num_threads: int
 ) -> dict[str, Parameter]:
-    """Read tensors into memory: the converter for a model that is loaded.
+    """Read tensors into memory, and compare their checksums: the converter for a model that is loaded.
 
     Parameters
     ----------
@@ -260,6 +260,7 @@ def read_parameters(
     jobs: list[Callable[[], object]] = []
     for name, target in targets.items():
         info = target.info
+        jobs.append(partial(source.check_bytes, name))
         array = arena.take(info.array_shape, info.codec.array_dtype)
         flat = array.reshape(-1)
         for start, count in _pieces(source.info(name), info):

@@ -176,6 +176,21 @@ class ParameterSource(Protocol):
         """Return the array as a read-only one over a memory map, or None where bytes must be decoded."""
         ...
 
+    def check_bytes(self, name: str) -> bool:
+        """Read the stored bytes of a tensor and compare their checksum.
+
+        Returns
+        -------
+        bool
+            False, and nothing was read, where the file has no checksum for them.
+
+        Raises
+        ------
+        FormatError
+            If it differs: the file is damaged.
+        """
+        ...
+
     def check(self) -> None:
         """Raise FormatError if a mapped file has been truncated since it was opened."""
         ...

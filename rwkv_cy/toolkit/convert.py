@@ -12,6 +12,7 @@ from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.files.source_hash import SourceHash
 from rwkv_cy.storage import write_model
+from rwkv_cy.tensors.checksums import ChecksumPass
 from rwkv_cy.tensors.converter import Converter, FileSink, Progress, describe_overflow
 from rwkv_cy.tensors.statistics import NonFinite
 from rwkv_cy.toolkit.plan import ConversionPlan, make_plan
@@ -132,7 +133,8 @@ def convert(
     Raises
     ------
     FormatError, UnsupportedError, SpecError
-        If the source is damaged, of an unknown version, or its parameters are not a model's.
+        If the source is damaged (its checksums are compared, where it has any), of an unknown version, or its
+        parameters are not a model's.
     StorageError
         If the target exists and `overwrite` is false, if it is the source, if the source changed while it was read,
         or if the operating system refuses (no space, no permission).
@@ -153,11 +155,13 @@ def convert(
         digest: list[str] = []
 
         def finish() -> dict[str, str]:
+            checksums.finish()
             digest.append(running.hexdigest())
             return {"sha256": digest[0], "size": str(running.size)}
 
         infos = [chosen.info for chosen in plan.targets]
-        write_model(target, plan.header, infos, sink.read, overwrite=overwrite, finish=finish)
+        with ChecksumPass(checkpoint.source) as checksums:
+            write_model(target, plan.header, infos, sink.read, overwrite=overwrite, finish=finish)
     return ConversionReport(
         plan=plan,
         size=FileIdentity.of(target).size,

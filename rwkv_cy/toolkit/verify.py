@@ -31,7 +31,7 @@ class FileCheck:
     bytes_read : int
         Bytes of numbers that were looked at.
     checksums : int
-        Checksums that were held against the bytes; 0 for formats that carry none.
+        Checksums that were compared; 0 for formats that have none.
     problems : tuple of str
         What is wrong, a sentence each; empty for a sound file.
     """
@@ -56,8 +56,9 @@ class FileCheck:
 def verify(path: str | os.PathLike[str]) -> FileCheck:
     """Read every number of the model file `path`, and say what is wrong with it.
 
-    For a model file of ours, every byte is held against its checksum. For every format, the tensors are held
-    against the parameter table of their architecture, and NaN and infinite numbers are looked for.
+    For a model file of this package, every byte is compared with its checksum; for a .pth archive, the bytes of
+    tensors are, unless it was written without checksums. For every format, the tensors are compared with the parameter
+    table of their architecture, and NaN and Inf are counted.
 
     Parameters
     ----------
@@ -88,6 +89,12 @@ def verify(path: str | os.PathLike[str]) -> FileCheck:
                 for name in found.damaged
             ]
             problems += found.problems
+        else:
+            for info in infos:
+                try:
+                    checksums += source.check_bytes(info.name)
+                except FormatError as error:
+                    problems.append(str(error))
         for info in infos:
             problems += _number_problems(source, info)
         return FileCheck(
