@@ -11,9 +11,10 @@ SHELL := /bin/bash
 
 PYTHON ?= python3
 #: Interpreters of "make test-pythons".
-PYTHONS ?= python3.10 python3.11 python3.12 python3.13
+PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 VENV ?= .venv
 ORACLE_VENV ?= .venv-oracle
+MINIMUM_VENV ?= .venv-minimum
 PYTEST_ARGS ?=
 #: Damaged files that each fuzz test of "make fuzz" tries.
 FUZZ_EXAMPLES ?= 20000
@@ -22,7 +23,9 @@ BENCHMARKS ?= $(basename $(notdir $(wildcard benchmarks/bench_*.py)))
 
 BIN := $(VENV)/bin
 ORACLE_BIN := $(ORACLE_VENV)/bin
-PIP_INSTALL := pip --disable-pip-version-check install --quiet
+MINIMUM_BIN := $(MINIMUM_VENV)/bin
+#: Prints errors only.
+PIP_INSTALL := pip --disable-pip-version-check install --quiet --quiet
 DEMO_MODEL := build/demo-model.h5
 DEMO_PROMPT := In the beginning
 
@@ -32,6 +35,7 @@ MADE := $(VENV)/.made-$(PYTHON_ID)
 BUILT := $(VENV)/.built
 ORACLE_MADE := $(ORACLE_VENV)/.made-$(PYTHON_ID)
 ORACLE_BUILT := $(ORACLE_VENV)/.built
+MINIMUM_MADE := $(MINIMUM_VENV)/.made-$(PYTHON_ID)
 COMPILED_FROM := $(shell find rwkv_cy -name '*.pyx' -o -name '*.pxd' -o -path '*/csrc/*.[ch]')
 
 .PHONY: help
@@ -44,7 +48,7 @@ help: ## list the targets
 define make-environment
 @command -v $(PYTHON) > /dev/null || { echo "rwkv_cy: there is no '$(PYTHON)' here; name a Python: make PYTHON=... $(MAKECMDGOALS)" >&2; exit 1; }
 @$(PYTHON) tools/preflight.py
-@echo "setting up $(1) with $$($(PYTHON) --version) ..."
+@echo "creating the environment $(1) with $$($(PYTHON) --version)"
 @$(PYTHON) -m venv --clear $(1)
 @sed -n 's/^requires = \[\(.*\)\]$$/\1/p' pyproject.toml | tr ',' ' ' | xargs $(1)/bin/$(PIP_INSTALL)
 @touch $@
@@ -54,19 +58,19 @@ $(MADE): tools/preflight.py
 	$(call make-environment,$(VENV))
 
 $(BUILT): $(MADE) setup.py $(COMPILED_FROM)
-	@echo "building ..."
 	@$(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 
-# The package itself, installed so that the checkout is what runs. The extensions must stand before that.
+# The package and its dependencies. It is installed editable, which compiles nothing: setup.py has it use what the rule
+# above has built.
 $(VENV)/.package: $(MADE) pyproject.toml | $(BUILT)
-	@echo "installing rwkv_cy and what it needs ..."
+	@echo "installing rwkv_cy and its dependencies"
 	@$(BIN)/$(PIP_INSTALL) --no-build-isolation --editable .
 	@touch $@
 
-# The same with an extra of pyproject.toml: "make test" needs no linter, nor "make demo" pytest.
+# The same with an extra of pyproject.toml: "make test" needs no linter, "make demo" no pytest.
 $(VENV)/.extra-%: $(MADE) pyproject.toml | $(BUILT)
-	@echo "installing rwkv_cy and what it needs [$*] ..."
+	@echo "installing rwkv_cy and its dependencies [$*]"
 	@$(BIN)/$(PIP_INSTALL) --no-build-isolation --editable ".[$*]"
 	@touch $@
 
@@ -76,12 +80,16 @@ setup: $(BUILT) $(VENV)/.extra-dev ## the environment with all developers' tools
 # The two commands
 
 .PHONY: demo
-demo: $(BUILT) $(VENV)/.package ## set up, then convert, inspect, verify and run the demo model
+demo: $(BUILT) $(VENV)/.package ## set up, convert the demo model, and let it write
 	@mkdir -p $(dir $(DEMO_MODEL))
+	@echo
 	$(BIN)/rwkv-cy convert data/kjv.pth $(DEMO_MODEL) --force
-	$(BIN)/rwkv-cy inspect $(DEMO_MODEL)
-	$(BIN)/rwkv-cy verify $(DEMO_MODEL)
+	@echo
 	$(BIN)/rwkv-cy generate $(DEMO_MODEL) "$(DEMO_PROMPT)" --max-tokens 256 --temperature 0.8 --seed 1
+	@echo
+	@echo "Next:  $(BIN)/rwkv-cy inspect $(DEMO_MODEL)      what is in a file"
+	@echo "       $(BIN)/rwkv-cy bench $(DEMO_MODEL)        tokens a second on this machine"
+	@echo "       $(BIN)/rwkv-cy convert YOURS.pth model.h5 --dtype q8, then generate: your own model, quantized"
 
 .PHONY: test
 test: $(BUILT) $(VENV)/.extra-test ## set up, then run the tests
@@ -99,10 +107,9 @@ test-pythons: ## the tests with each interpreter of PYTHONS
 $(ORACLE_MADE): tools/preflight.py
 	$(call make-environment,$(ORACLE_VENV))
 
-$(ORACLE_BUILT): $(ORACLE_MADE) pyproject.toml setup.py $(COMPILED_FROM)
-	@echo "installing torch and the other oracles ..."
+$(ORACLE_BUILT): $(ORACLE_MADE) pyproject.toml $(BUILT)
+	@echo "installing torch and the other oracles"
 	@$(ORACLE_BIN)/$(PIP_INSTALL) --no-build-isolation --editable ".[oracle]"
-	@$(ORACLE_BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 
 .PHONY: oracle-setup
@@ -111,6 +118,18 @@ oracle-setup: $(ORACLE_BUILT)
 .PHONY: test-oracles
 test-oracles: $(ORACLE_BUILT) ## the comparisons with torch and the packages on it
 	@$(ORACLE_BIN)/python -m pytest -m oracle $(PYTEST_ARGS)
+
+$(MINIMUM_MADE): tools/preflight.py tools/minimum.py pyproject.toml
+	@$(PYTHON) tools/preflight.py
+	@echo "creating the environment $(MINIMUM_VENV) with the oldest versions that pyproject.toml allows"
+	@$(PYTHON) -m venv --clear $(MINIMUM_VENV)
+	@$(MINIMUM_BIN)/python tools/minimum.py test | xargs $(MINIMUM_BIN)/$(PIP_INSTALL)
+	@touch $@
+
+.PHONY: test-minimum
+test-minimum: $(MINIMUM_MADE) ## the tests with the oldest allowed version of every dependency, built apart
+	@$(MINIMUM_BIN)/python setup.py --quiet build --build-base build/minimum --build-lib build/minimum/lib
+	@PYTHONPATH=build/minimum/lib $(MINIMUM_BIN)/python -P -m pytest $(PYTEST_ARGS)
 
 .PHONY: test-threads
 test-threads: $(BUILT) $(VENV)/.extra-test ## the kernels' tests with each way of sharing work, built apart

@@ -1,154 +1,179 @@
-"""Build of the compiled parts: every .pyx of the package, and the C kernels behind them."""
+"""Build of the compiled modules: every .pyx of the package, and the C kernels behind them."""
 
 from __future__ import annotations
 
 import os
-import shlex
-import subprocess
 import sys
-import tempfile
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
 from pathlib import Path
 
+from Cython import __version__ as cython_version
 from Cython.Build import cythonize
-from setuptools import Extension, find_packages, setup
+from setuptools import Distribution, Extension, find_packages, setup
+from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
+from setuptools.modified import newer_group
 
 PACKAGE = Path("rwkv_cy")
 C_KERNELS = PACKAGE / "kernels" / "csrc"
-#: The one extension that holds the C kernels; the others reach them through its table of functions.
+#: The one extension that holds the C kernels; the others call them through its declarations.
 C_KERNELS_OWNER = "rwkv_cy.kernels.dispatch"
-#: ``RWKV_CY_DEBUG=1`` in the environment turns every bounds check of Cython on.
+#: Cython's code for memoryviews, compiled once instead of in every extension.
+SHARED_UTILITY = "rwkv_cy.kernels._cyutility"
+#: ``RWKV_CY_DEBUG=1`` in the environment turns on all of Cython's bounds checks.
 DEBUG = os.environ.get("RWKV_CY_DEBUG", "") not in ("", "0")
-#: Where Cython writes its C: outside the package, and apart for the debug build.
-GENERATED = Path("build") / ("cython-debug" if DEBUG else "cython")
+DIRECTIVES = {
+    "language_level": 3,
+    "boundscheck": DEBUG,
+    "wraparound": DEBUG,
+    "initializedcheck": DEBUG,
+    "cdivision": True,
+    "freethreading_compatible": False,
+}
+MACROS = [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")]
 
 C_FLAGS = ["-std=gnu11", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
-#: The kernels are optimised fully; what Cython writes around them only calls them, and -O1 compiles it in a third of
-#: the time.
-KERNEL_LEVEL, GLUE_LEVEL = "-O3", "-O1"
-#: Who shares the work among threads: our own pool, OpenMP, or nobody; ``RWKV_CY_THREADS`` in the environment says
-#: otherwise. docs/adr has why the pool comes first.
+#: Optimisation of the C kernels; of Cython modules that loop themselves; and of all others, which only call kernels.
+KERNEL_LEVEL = ["-O3"]
+LOOP_LEVEL = ["-O2"]
+GLUE_LEVEL = ["-O1"]
+LOOPING = {"double_array", "sample", "trie"}
+#: How the names of the C files begin that hold kernels for one instruction set.
+VECTOR_KERNELS = ("floats_", "quantized_")
+
+#: What distributes work among threads: a pool of our own, OpenMP, or nothing (one thread); ``RWKV_CY_THREADS`` in the
+#: environment chooses another one. docs/adr/0003-threads.md has the reasons.
 THREADS = os.environ.get("RWKV_CY_THREADS", "") or "pool"
-THREAD_BACKENDS = {"none": "RK_THREADS_NONE", "pool": "RK_THREADS_POOL", "openmp": "RK_THREADS_OPENMP"}
-#: A program that shows whether a backend builds and runs, and ways to ask for it (compiler's flags, linker's flags).
-POOL_PROBE = """
-#include <pthread.h>
-#include <stdatomic.h>
-static _Atomic(int) n;
-static void *f(void *p) { atomic_fetch_add(&n, 1); return p; }
-int main(void) { pthread_t id; return pthread_create(&id, 0, f, 0) || pthread_join(id, 0) || atomic_load(&n) != 1; }
-"""
-POOL_WAYS = ((["-pthread"], ["-pthread"]),)
-OPENMP_PROBE = """
-#include <omp.h>
-int main(void) { int n = 0;
-#pragma omp parallel reduction(+:n)
-n += 1;
-return n < 1 || omp_get_max_threads() < 1; }
-"""
-#: gcc and clang; Apple's clang with libomp beside it.
-OPENMP_WAYS = ((["-fopenmp"], ["-fopenmp"]), (["-Xpreprocessor", "-fopenmp"], ["-lomp"]))
-PROBES = {"pool": (POOL_PROBE, POOL_WAYS), "openmp": (OPENMP_PROBE, OPENMP_WAYS)}
-ONE_THREAD = (
-    "rwkv_cy: the C compiler cannot build programs with {}, so the kernels will run on one thread; for more, build "
-    "again with gcc, or with clang (for OpenMP with its libomp: Debian, Ubuntu: libomp-dev; macOS: "
-    "'brew install libomp', and its folders in CPPFLAGS=-I... and LDFLAGS=-L...)."
-)
+#: The value of the C macro, and the flags of the compiler and the linker.
+THREAD_BACKENDS = {
+    "none": ("RK_THREADS_NONE", []),
+    "pool": ("RK_THREADS_POOL", ["-pthread"]),
+    "openmp": ("RK_THREADS_OPENMP", ["-fopenmp"]),
+}
 
 
 def extensions() -> list[Extension]:
-    """One extension per .pyx; the one that owns the C kernels is compiled with them."""
+    """Return one extension per .pyx, and the one that they share."""
     found = []
     for path in sorted(PACKAGE.rglob("*.pyx")):
         name = ".".join(path.with_suffix("").parts)
-        sources = [path.as_posix()]
-        if name == C_KERNELS_OWNER:
-            sources += [p.as_posix() for p in sorted(C_KERNELS.glob("*.c"))]
-        found.append(Extension(name, sources, include_dirs=[C_KERNELS.as_posix()]))
-    return found
+        found.append(Extension(name, [path.as_posix()]))
+    shared = Path(*SHARED_UTILITY.split(".")).with_suffix(".c")
+    return [Extension(SHARED_UTILITY, [shared.as_posix()]), *found]
+
+
+class Progress:
+    """A line that says how much of the build is done; on a terminal it is rewritten in place."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._done = 0
+
+    def count(self, compiled: bool) -> None:
+        """Count one file; one that was up to date prints nothing."""
+        self._done += 1
+        last = self._done == self._total
+        terminal = sys.stderr.isatty()
+        if compiled and (terminal or last or self._done % 8 == 0):
+            line = f"building: {self._done} of {self._total} files"
+            print("\r" * terminal + line, end="" if terminal and not last else "\n", file=sys.stderr, flush=True)
 
 
 class BuildExt(build_ext):
-    """Runs Cython, then the compiler with its flags, those of the threads among them."""
+    """Runs Cython and, beside it, the C compiler on all cores; compiles only what is out of date."""
 
     def finalize_options(self) -> None:
-        """Compile extensions side by side unless ``--parallel`` says otherwise."""
+        """Let an editable install use what ``build_ext --inplace`` has built."""
+        if self.editable_mode:
+            usual = build(Distribution({"ext_modules": self.distribution.ext_modules}))
+            usual.ensure_finalized()
+            self.build_lib, self.build_temp = usual.build_lib, usual.build_temp
         super().finalize_options()
-        if self.parallel is None:
-            self.parallel = os.cpu_count() or 1
 
     def build_extensions(self) -> None:
-        """Build all extensions."""
+        """Build all extensions: setuptools only links what is compiled here."""
         if self.compiler.compiler_type != "unix":
-            sys.exit("rwkv_cy: the kernels are written for gcc and clang; on Windows, build within WSL.")
-        backend, compile_threads, link_threads = self.thread_backend()
-        generated = {extension.name: extension.sources for extension in self.cythonized()}
-        for extension in self.extensions:
-            extension.sources = generated[extension.name]
-            extension.depends = ["setup.py", *(path.as_posix() for path in sorted(C_KERNELS.glob("*.h")))]
-            extension.extra_compile_args = C_FLAGS + compile_threads
-            extension.extra_link_args = link_threads
-            extension.define_macros = [
-                ("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION"),
-                ("RK_THREADS", THREAD_BACKENDS[backend]),
-            ]
-        compile_one = self.compiler._compile
-
-        def compile_at_its_level(
-            obj: str, src: str, ext: str, cc_args: list[str], extra: list[str], pp: list[str]
-        ) -> None:
-            level = KERNEL_LEVEL if Path(src).parent.name == "csrc" else GLUE_LEVEL
-            compile_one(obj, src, ext, cc_args, [*extra, level], pp)
-
-        self.compiler._compile = compile_at_its_level
-        super().build_extensions()
-
-    def cythonized(self) -> list[Extension]:
-        """Turn every .pyx into C; done here, not at the top, so that asking for metadata compiles nothing."""
-        result: list[Extension] = cythonize(
-            self.extensions,
-            build_dir=GENERATED.as_posix(),
-            compiler_directives={
-                "language_level": 3,
-                "boundscheck": DEBUG,
-                "wraparound": DEBUG,
-                "initializedcheck": DEBUG,
-                "cdivision": True,
-                "freethreading_compatible": False,
-            },
-        )
-        return result
-
-    def thread_backend(self) -> tuple[str, list[str], list[str]]:
-        """Return the backend that was asked for, with its flags; where the compiler has none, "none", and say so."""
+            sys.exit("rwkv_cy: the kernels need gcc or clang; on Windows, build in WSL.")
         if THREADS not in THREAD_BACKENDS:
             sys.exit(f"rwkv_cy: RWKV_CY_THREADS: expected one of {', '.join(THREAD_BACKENDS)}, got {THREADS!r}.")
-        if THREADS == "none":
-            return "none", [], []
-        program, ways = PROBES[THREADS]
-        # The linker's command has them for extensions, and not for programs.
-        link_with = shlex.split(os.environ.get("LDFLAGS", ""))
-        with tempfile.TemporaryDirectory() as folder:
-            source = Path(folder, "probe.c")
-            source.write_text(program)
-            for compile_flags, link_flags in ways:
-                steps = (
-                    [*self.compiler.compiler_so, *compile_flags, "-c", source, "-o", f"{folder}/probe.o"],
-                    [*self.compiler.linker_exe, f"{folder}/probe.o", *link_with, *link_flags, "-o", f"{folder}/probe"],
-                    [f"{folder}/probe"],
-                )
-                try:
-                    for step in steps:
-                        subprocess.run(step, check=True, capture_output=True)
-                except (OSError, subprocess.CalledProcessError):
-                    continue
-                return THREADS, compile_flags, link_flags
-        print(ONE_THREAD.format({"pool": "POSIX threads", "openmp": "OpenMP"}[THREADS]), file=sys.stderr)
-        return "none", [], []
+        backend, thread_flags = THREAD_BACKENDS[THREADS]
+        self._macros = [*MACROS, ("RK_THREADS", backend)]
+        self._flags = [*C_FLAGS, *thread_flags]
+        with self._same_options():
+            objects = self._compile_all()
+            for extension in self.extensions:
+                extension.sources = []
+                extension.extra_objects = extension.depends = objects[extension.name]
+                extension.extra_link_args = thread_flags
+            super().build_extensions()
+
+    @contextmanager
+    def _same_options(self) -> Iterator[None]:
+        """Rebuild everything if the last build had another compiler, another Cython or other flags."""
+        levels = [KERNEL_LEVEL, LOOP_LEVEL, GLUE_LEVEL]
+        tools = [self.compiler.compiler_so, self.compiler.linker_so, cython_version]
+        options = repr([tools, DIRECTIVES, self._flags, self._macros, levels])
+        record = Path(self.build_temp, "options.txt")
+        if not record.exists() or record.read_text("utf-8") != options:
+            record.unlink(missing_ok=True)
+            self.force = True
+        yield
+        record.write_text(options, "utf-8")
+
+    def _compile_all(self) -> dict[str, list[str]]:
+        """Compile what is out of date and return the object files of each extension."""
+        headers = sorted(path.as_posix() for path in C_KERNELS.rglob("*.h"))
+        # The vector kernels, which take longest, come first.
+        kernels = sorted(C_KERNELS.rglob("*.c"), key=lambda path: (not path.stem.startswith(VECTOR_KERNELS), path))
+        progress = Progress(len(kernels) + len(self.extensions))
+        objects: dict[str, list[str]] = {extension.name: [] for extension in self.extensions}
+        futures: list[Future[None]] = []
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+
+            def submit(name: str, source: str, level: list[str]) -> None:
+                (target,) = self.compiler.object_filenames([source], output_dir=self.build_temp)
+                objects[name].append(target)
+                if not self.force and not newer_group([source, *headers], target):
+                    progress.count(compiled=False)
+                    return
+                future = pool.submit(self._compile, source, level)
+                future.add_done_callback(lambda _: progress.count(compiled=True))
+                futures.append(future)
+
+            try:
+                for path in kernels:
+                    submit(C_KERNELS_OWNER, path.as_posix(), KERNEL_LEVEL)
+                for extension in self.extensions:
+                    level = LOOP_LEVEL if extension.name.rpartition(".")[2] in LOOPING else GLUE_LEVEL
+                    submit(extension.name, self._translate(extension), level)
+                for future in as_completed(futures):
+                    future.result()
+            finally:
+                pool.shutdown(cancel_futures=True)
+        return objects
+
+    def _translate(self, extension: Extension) -> str:
+        """Return the C file that Cython makes of an extension's .pyx."""
+        (result,) = cythonize(
+            [extension],
+            build_dir=Path(self.build_temp, "cython").as_posix(),
+            compiler_directives=DIRECTIVES,
+            shared_utility_qualified_name=SHARED_UTILITY,
+            force=self.force,
+            quiet=True,
+        )
+        source: str = result.sources[0]
+        return source
+
+    def _compile(self, source: str, level: list[str]) -> None:
+        include = [C_KERNELS.as_posix()]
+        self.compiler.compile([source], self.build_temp, self._macros, include, extra_postargs=[*self._flags, *level])
 
 
 setup(
-    # The demo model lies in the checkout's data/, and beside the modules of an installed package.
+    # The demo model is in the checkout's data/, and beside the modules of an installed package.
     packages=[*find_packages(include=["rwkv_cy", "rwkv_cy.*"]), "rwkv_cy.data"],
     package_dir={"rwkv_cy.data": "data"},
     package_data={"rwkv_cy": ["py.typed", "*.pyi", "**/*.pyi"], "rwkv_cy.data": ["kjv.pth", "MANIFEST*"]},

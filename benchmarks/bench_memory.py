@@ -148,7 +148,7 @@ def measure(source: Path, folder: Path, threads: Sequence[int], rounds: int) -> 
         measurements[kind.label] = run = Measurement(model, 1, _DECODED)
         run.warm_up(max(threads))
         empty: dict[int, list[Round]] = {count: [] for count in threads}
-        found[kind.label] = Found(middle - start, end - middle, _large_pages(model), run.weight_bytes, empty)
+        found[kind.label] = Found(middle - start, end - middle, _large_pages(model), run.token_bytes, empty)
     for _ in range(rounds):
         for count in threads:
             for label, run in measurements.items():

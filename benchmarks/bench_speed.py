@@ -202,9 +202,9 @@ def report_of(shape: str, threads: int, rounds: int, found: dict[Row, Found], fl
         (
             "",
             *(f"{job}, times NumPy" for job in jobs),
-            "decode, of the bandwidth",
+            "decode, % of bandwidth",
             "decode, ms a token",
-            *(f"{job}, of the arithmetic" for job in jobs[1:]),
+            *(f"{job}, % of peak" for job in jobs[1:]),
             *(f"{job}, tokens/s" for job in jobs[1:]),
             "error of the logits",
         ),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import statistics
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,8 @@ __all__ = ["Report", "median", "ratio"]
 
 #: Flags of /proc/cpuinfo that say which kernels a processor can run.
 _FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16")
+#: A cell that is a number, or nothing: columns of them are aligned to the right.
+_FIGURE = re.compile(r"[+-]?\d|$")
 
 
 @dataclass
@@ -61,7 +64,8 @@ class Report:
             print()
             return
         print(f"{self.title}\n")
-        rows = [self.columns, ["---"] * len(self.columns), *self.rows]
+        figures = [all(_FIGURE.match(row[column]) for row in self.rows) for column in range(len(self.columns))]
+        rows = [self.columns, ["---:" if right else "---" for right in figures], *self.rows]
         widths = [max(len(row[column]) for row in rows) for column in range(len(self.columns))]
         for row in rows:
             print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + " |")

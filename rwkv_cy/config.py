@@ -1,4 +1,4 @@
-"""Config: the numbers that fix a model's shape and arithmetic."""
+"""Config: the dimensions of a model and the type of its arithmetic."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from rwkv_cy.errors import ConfigError
 
 __all__ = ["Config"]
 
-#: No model of this field comes near it; a larger number is a damaged file.
+#: Far above any model; a larger number means a damaged file.
 _LARGEST = 1 << 24
 
 
@@ -27,7 +27,7 @@ class Config:
         Number of layers.
     rescale_layer : int, default 0
         Halve the residual stream after every so many layers, as half-precision runtimes do against
-        overflow; 0 turns it off.
+        overflow; 0 disables it.
     vocab_size : int, default 0
         Tokens of the vocabulary; 0 for a model of vectors without embedding and head.
     d_att : int, default d_model
@@ -99,7 +99,7 @@ class Config:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Config:
-        """Make a Config of what :meth:`to_dict` gave.
+        """Return the Config of a result of :meth:`to_dict`.
 
         Raises
         ------

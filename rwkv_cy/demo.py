@@ -1,4 +1,4 @@
-"""The demo model that comes with the package: where it lies, and how to begin with it."""
+"""The demo model that comes with the package: its path and a prompt for it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The exceptions of the package: every error that a user can cause is one of these.
 
-Each message says where, what was expected, what was found and what to do, in one sentence.
+Each message is one sentence: where, what was expected, what was found, and what to do.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ __all__ = [
 
 
 class RWKVError(Exception):
-    """Base of every exception that this package raises on purpose."""
+    """Base class of the exceptions of this package."""
 
 
 class ConfigError(RWKVError, ValueError):
-    """A setting is out of its range or contradicts another one."""
+    """A setting is out of range or contradicts another."""
 
 
 class KernelError(RWKVError, ValueError):
@@ -36,11 +36,11 @@ class KernelError(RWKVError, ValueError):
 
 
 class FormatError(RWKVError, ValueError):
-    """The bytes of a file are not what its format says they must be."""
+    """A file violates its format."""
 
 
 class UnsupportedError(FormatError):
-    """A file is well formed, but of a kind or version that this package does not run."""
+    """A file is valid, but of a kind or version that this package does not run."""
 
 
 class SpecError(FormatError):
@@ -48,11 +48,11 @@ class SpecError(FormatError):
 
 
 class StateError(RWKVError, ValueError):
-    """A state does not fit the model that it was given to, or its file is damaged."""
+    """A state does not fit the model, was left invalid by a failed call in place, or its file is damaged."""
 
 
 class TokenError(RWKVError, ValueError):
-    """A token id lies outside the vocabulary, or is no integer."""
+    """A token id is outside the vocabulary, or not an integer."""
 
 
 class TokenizerError(RWKVError, ValueError):
@@ -60,20 +60,20 @@ class TokenizerError(RWKVError, ValueError):
 
 
 class GenerationError(RWKVError, ValueError):
-    """Text cannot be generated: a sampling option is out of range, or the logits are not numbers."""
+    """Text cannot be generated: a sampling option is out of range, or the logits are NaN."""
 
 
 class StorageError(RWKVError, OSError):
-    """The operating system refused a read or a write, or a file is in the way, or changed while it was read."""
+    """A read or write failed, a file already exists, or a file changed while it was read."""
 
 
 class MissingDependencyError(RWKVError, ImportError):
-    """An optional package is needed; the message names the ``pip install`` line that brings it."""
+    """An optional package is needed; the message gives the ``pip install`` command."""
 
 
 class NumericalError(RWKVError, ArithmeticError):
-    """Logits, or weights to be quantized, are not finite, or the latter too large; the message says where."""
+    """Logits or weights are NaN or infinite, or weights are too large to quantize; the message says where."""
 
 
 class NotEnoughMemoryError(RWKVError, MemoryError):
-    """A model needs more memory than there is; the message says how much of each."""
+    """A model needs more memory than is available; the message gives both."""

@@ -1,4 +1,4 @@
-"""The machine and the environment: instruction set, processors, threads. Nothing is read before it is asked for."""
+"""The machine and the environment: instruction set, processors, threads, read on first use."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = [
     "set_num_threads",
 ]
 
-#: Where the matrices of a loaded model lie: in the mapped file, or in memory of the process.
+#: Where the matrices of a loaded model are: in the mapped file, or in memory of the process.
 MemoryKind = Literal["map", "resident"]
 MEMORY_KINDS: tuple[MemoryKind, ...] = ("map", "resident")
 
@@ -33,7 +33,7 @@ _num_threads: int | None = None
 
 
 def instruction_set_override() -> str | None:
-    """Return the instruction set that ``RWKV_CY_ISA`` asks for, or None."""
+    """Return the instruction set named by ``RWKV_CY_ISA``, or None."""
     return os.environ.get("RWKV_CY_ISA", "").strip().lower() or None
 
 

@@ -10,6 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from formats.foreign import rwkv4_parameters, safetensors_bytes
+from rwkv_cy.architectures import architecture_of
+from rwkv_cy.architectures.base import ParameterSpec
 from rwkv_cy.config import Config
 from rwkv_cy.model.language_model import LanguageModel
 
@@ -49,3 +51,25 @@ def random_model(dtype: str = "f32", seed: int = 0, **dimensions: int) -> Langua
         config,
         {name: (rng.standard_normal(p.shape) * 0.4).astype(p.array.dtype) for name, p in model.parameters.items()},
     )
+
+
+def random_checkpoint(config: Config, seed: int = 0, *, optional: bool = True) -> dict[str, Array]:
+    """Return every parameter of the config's architecture, none at its neutral value, in the config's type.
+
+    Vectors are drawn around their initial values, which differ by channel and layer, and matrices so that the sums
+    of a row have the size of its inputs. `optional` says whether parameters that a checkpoint may leave out are there.
+    """
+    rng = np.random.default_rng(seed)
+    dtype = np.float64 if config.dtype == "f64" else np.float32
+    specs = [spec for spec in architecture_of(config).parameters(config) if optional or not spec.optional]
+    return {spec.name: _draw(spec, rng).astype(dtype) for spec in specs}
+
+
+def _draw(spec: ParameterSpec, rng: np.random.Generator) -> Array:
+    if spec.kind == "vector":
+        return spec.initialise(rng) + 0.2 * rng.standard_normal(spec.shape)
+    scale = {"embedding": 1.0, "state": 0.3}.get(spec.kind)
+    if scale is None:
+        inputs = spec.shape[0 if spec.orientation == "in_out" else 1]
+        scale = inputs**-0.5
+    return scale * rng.standard_normal(spec.shape)

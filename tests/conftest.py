@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from checkpoints import write_small
+from rwkv_cy.kernels import dispatch
 from rwkv_cy.model.language_model import LanguageModel, load
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -17,6 +19,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--fuzz-examples", type=int, default=200, metavar="N", help="damaged files that each fuzz test tries"
     )
+
+
+@pytest.fixture(params=dispatch.available_instruction_sets())
+def isa(request: pytest.FixtureRequest) -> Iterator[str]:
+    """Run the test with every instruction set that this CPU has."""
+    before = dispatch.active_instruction_set()
+    yield dispatch.select_instruction_set(request.param)
+    dispatch.select_instruction_set(before)
 
 
 @pytest.fixture(scope="session")

@@ -27,8 +27,8 @@ def test_this_machine_lacks_nothing() -> None:
 
 
 def test_an_old_python_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "version_info", (3, 9, 18))
-    assert f"needs Python 3.10 or later, got 3.9 ({sys.executable}); name another one: make PYTHON=" in str(missing())
+    monkeypatch.setattr(sys, "version_info", (3, 10, 12))
+    assert f"needs Python 3.11 or later, got 3.10 ({sys.executable}); name another one: make PYTHON=" in str(missing())
 
 
 def test_a_python_without_venv_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""The README tells the truth: its commands run, its Python runs, and its links lead somewhere."""
+"""The README and the pages of docs/ hold: commands and Python run, and links resolve."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from rwkv_cy.cli.main import main
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-BLOCK = re.compile(r"^(?P<mark><!-- .* -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(r"^(?P<mark><!-- [^\n]* -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\((?!https?://|#)([^)#\s]+)(?:#([^)\s]+))?\)")
 NEEDS_A_FILE = "<!-- needs a file of yours -->"
 #: Compares what a page shows with what was printed; "..." stands for anything.
@@ -48,40 +48,65 @@ def blocks(page: Path) -> list[Block]:
 
 @pytest.fixture
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return an empty folder to work in, with the checkout's data in reach."""
+    """Return an empty folder to work in, with a link to the checkout's data."""
     (tmp_path / "data").symlink_to(ROOT / "data")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-@pytest.mark.usefixtures("workplace")
-def test_examples_run_in_their_order(capsys: pytest.CaptureFixture[str]) -> None:
+def run_python(page: Path) -> dict[str, Any]:
+    """Run the Python blocks of a page from top to bottom, and return the names that they leave."""
     names: dict[str, Any] = {}
+    for block in blocks(page):
+        if block.runs and block.language == "python":
+            exec(compile(block.text, page.name, "exec"), names)
+    return names
+
+
+def run_commands(page: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
+    """Run the commands of a page, compare what they print with what the page shows, and return their names."""
     ran = []
-    for block in blocks(ROOT / "README.md"):
-        if not block.runs:
-            continue
-        if block.language == "python":
-            exec(compile(block.text, "README.md", "exec"), names)
-            ran.append("python")
-        for command, shown in block.commands():
+    for block in blocks(page):
+        for command, shown in block.commands() if block.runs else ():
             if command[0] == "rwkv-cy":
                 assert main(command[1:]) == 0, command
                 printed = capsys.readouterr().out
                 assert printed.strip(), command
                 assert SHOWN.check_output(shown or "...\n", printed, ELLIPSIS), printed
                 ran.append(command[1])
-    assert {"python", "convert", "inspect", "verify", "generate"} <= set(ran)
-    assert names["ys"].shape == (9, 64)
-    assert names["again"].fingerprint == names["model"].fingerprint
+    return ran
 
 
 @pytest.mark.usefixtures("workplace")
-def test_the_guides_python_runs_from_top_to_bottom(capsys: pytest.CaptureFixture[str]) -> None:
-    names: dict[str, Any] = {}
-    for block in blocks(ROOT / "docs" / "guide.md"):
-        if block.language == "python":
-            exec(compile(block.text, "guide.md", "exec"), names)
+def test_the_readmes_commands_run_twice(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        ran = run_commands(ROOT / "README.md", capsys)
+        assert {"convert", "inspect", "verify", "generate"} <= set(ran)
+
+
+@pytest.mark.usefixtures("workplace")
+def test_the_readmes_python_runs_twice_and_without_its_commands() -> None:
+    for _ in range(2):
+        names = run_python(ROOT / "README.md")
+        assert names["ys"].shape == (10, 64)
+        assert names["again"].fingerprint == names["model"].fingerprint
+
+
+@pytest.mark.usefixtures("workplace")
+def test_the_start_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "generate" in run_commands(ROOT / "docs" / "index.md", capsys)
+    assert "model" in run_python(ROOT / "docs" / "index.md")
+    assert capsys.readouterr().out.strip()
+
+
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text("utf-8").splitlines()) < 150
+
+
+@pytest.mark.usefixtures("workplace")
+def test_the_guides_python_runs_twice_from_top_to_bottom(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        names = run_python(ROOT / "docs" / "guide.md")
     printed = capsys.readouterr().out
     assert "missing.h5: cannot open it" in printed
     assert names["y"].shape == (32,)
@@ -108,7 +133,7 @@ def test_make_targets_exist() -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_resolve(page: Path) -> None:
     for target, anchor in LINK.findall(page.read_text("utf-8")):
         path = (page.parent / target).resolve()
         assert path.exists() or path.with_suffix(".md").exists(), f"{page.name}: {target}"

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import sysconfig
 
-OLDEST = (3, 10)
+OLDEST = (3, 11)
 
 
 def missing():

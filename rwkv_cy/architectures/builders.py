@@ -10,7 +10,7 @@ import numpy.typing as npt
 from rwkv_cy.architectures.base import Initialiser, Kind, ParameterSpec
 from rwkv_cy.config import Config
 
-__all__ = ["constant", "embedding_and_head", "matrix", "norm", "orthogonal", "uniform", "vector"]
+__all__ = ["constant", "embedding_and_head", "low_rank", "matrix", "norm", "orthogonal", "uniform", "vector"]
 
 Array = npt.NDArray[np.float64]
 
@@ -57,6 +57,18 @@ def matrix(
 ) -> ParameterSpec:
     """Return a matrix (out, in) that begins orthogonal, with that gain."""
     return ParameterSpec(name, (rows, cols), kind, orthogonal(rows, cols, gain), sparse_input=sparse_input)
+
+
+def low_rank(name: str, inputs: int, rank: int, outputs: int, gain: float) -> tuple[ParameterSpec, ParameterSpec]:
+    """Return the two factors (in, out) of a low-rank product: it begins at 0, since the first factor does.
+
+    The second begins orthogonal, with that gain, times the root of its rows over its columns where it has more rows.
+    """
+    grown = gain * max(1.0, float(np.sqrt(rank / outputs)))
+    return (
+        ParameterSpec(f"{name}1", (inputs, rank), "low_rank", constant(0.0, inputs, rank), orientation="in_out"),
+        ParameterSpec(f"{name}2", (rank, outputs), "low_rank", orthogonal(rank, outputs, grown), orientation="in_out"),
+    )
 
 
 def embedding_and_head(config: Config, head_gain: float) -> tuple[ParameterSpec, ...]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rwkv_cy.architectures.base import Architecture, Shapes
-from rwkv_cy.architectures.relatives import RELATIVES
+from rwkv_cy.architectures.relatives import RELATIVES, VERSIONS, Relative
 from rwkv_cy.architectures.rwkv4 import RWKV4
+from rwkv_cy.architectures.rwkv7 import RWKV7
 from rwkv_cy.config import Config
 from rwkv_cy.errors import ConfigError, SpecError, UnsupportedError
 
@@ -27,7 +28,7 @@ def register(architecture: Architecture) -> None:
     ARCHITECTURES[architecture.name] = architecture
 
 
-for _architecture in (RWKV4(),):
+for _architecture in (RWKV4(), RWKV7()):
     register(_architecture)
 
 
@@ -46,17 +47,16 @@ def architecture_of(config: Config) -> Architecture:
         raise ConfigError(f"Config.architecture: expected one of {known}, got {config.architecture!r}") from None
 
 
-def _match(shapes: Shapes) -> Architecture | None:
-    return next((a for a in reversed(ARCHITECTURES.values()) if a.matches(shapes)), None)
+def _find(shapes: Shapes) -> Architecture | Relative | None:
+    """Return what the tensors are: a relative, which may vary a supported version, before that version."""
+    candidates: tuple[Architecture | Relative, ...] = (*RELATIVES, *reversed(ARCHITECTURES.values()), *VERSIONS)
+    return next((candidate for candidate in candidates if candidate.matches(shapes)), None)
 
 
 def version_label(shapes: Shapes) -> str | None:
     """Return the name of what the tensors are, supported or not; None where nothing is recognised."""
-    relative = next((relative for relative in RELATIVES if relative.matches(shapes)), None)
-    if relative is not None:
-        return relative.label
-    architecture = _match(shapes)
-    return None if architecture is None else architecture.label
+    found = _find(shapes)
+    return None if found is None else found.label
 
 
 def detect(shapes: Shapes, where: str) -> Config:
@@ -77,16 +77,15 @@ def detect(shapes: Shapes, where: str) -> Config:
         If a tensor that gives a dimension is missing or of the wrong shape.
     """
     supported = ", ".join(architecture.label for architecture in ARCHITECTURES.values())
-    relative = next((relative for relative in RELATIVES if relative.matches(shapes)), None)
-    if relative is not None:
-        raise UnsupportedError(f"{where}: expected a model of {supported}, found {relative.label}, {relative.reason}")
-    architecture = _match(shapes)
-    if architecture is None:
+    found = _find(shapes)
+    if found is None:
         some = ", ".join(sorted(shapes)[:3]) or "none"
         raise UnsupportedError(
             f"{where}: expected the parameters of an RWKV model ({supported}), found tensors such as {some}"
         )
-    return architecture.config(shapes, where)
+    if isinstance(found, Relative):
+        raise UnsupportedError(f"{where}: expected a model of {supported}, found {found.label}, {found.reason}")
+    return found.config(shapes, where)
 
 
 def check_parameters(config: Config, shapes: Shapes, where: str) -> None:

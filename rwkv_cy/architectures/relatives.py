@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from rwkv_cy.architectures.base import Shapes
 
-__all__ = ["RELATIVES", "Relative"]
+__all__ = ["RELATIVES", "VERSIONS", "Relative"]
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Relative:
     matches : callable
         Whether tensors of these names and shapes are of this kind.
     reason : str
-        Why it is refused.
+        Why it is refused, or what to do.
     """
 
     label: str
@@ -30,6 +31,7 @@ class Relative:
 
 
 def _any(*parts: str) -> Callable[[Shapes], bool]:
+    """Return a test for a name that has one of these parts."""
     return lambda shapes: any(part in name for name in shapes for part in parts)
 
 
@@ -37,36 +39,110 @@ def _both(one: str, other: str) -> Callable[[Shapes], bool]:
     return lambda shapes: _any(one)(shapes) and _any(other)(shapes)
 
 
-def _is_52(shapes: Shapes) -> bool:
-    shape = shapes.get("blocks.0.att.time_decay", ())
-    return _any(".att.ln_x.")(shapes) and len(shape) >= 2 and shape[1] > 1
+def _adapters(label: str, suffix: str) -> tuple[Relative, Relative]:
+    """Return a model with adapters that are not merged, and adapters alone; `suffix` is a pattern of their names."""
+    pattern = re.compile(rf"(.*)\.{suffix}")
+
+    def beside_their_matrices(shapes: Shapes) -> bool:
+        modules = (match[1] for name in shapes if (match := pattern.fullmatch(name)))
+        return any(
+            f"{module}{weight}" in shapes for module in modules for weight in ("", ".weight", ".base_layer.weight")
+        )
+
+    return (
+        Relative(
+            f"a model with unmerged {label} adapters",
+            beside_their_matrices,
+            "which have to be merged into its matrices first",
+        ),
+        Relative(
+            f"a {label} adapter",
+            lambda shapes: any(pattern.fullmatch(name) for name in shapes),
+            "which has to be merged into its model first",
+        ),
+    )
 
 
 def _only_states(shapes: Shapes) -> bool:
     return bool(shapes) and all(name.endswith("time_state") for name in shapes)
 
 
-#: The first that fits names the file. Adapters and state files come first, then variants before what they vary.
+_ROSA = re.compile(r"(?:.*\.)?rosa\d*\.")
+_ONE_MIX = re.compile(r"blocks\.\d+\.(?:att|ffn)\.time_mix")
+
+
+def _is_3(shapes: Shapes) -> bool:
+    decay = shapes.get("blocks.0.att.time_decay", ())
+    return len(decay) == 2 and decay[1] == 1 < decay[0] and not _any(".att.ln_x.")(shapes)
+
+
+def _is_52(shapes: Shapes) -> bool:
+    decay = shapes.get("blocks.0.att.time_decay", ())
+    return _any(".att.ln_x.")(shapes) and len(decay) >= 2 and decay[1] > 1
+
+
+_KEEPS_TOKENS = "whose attention keeps every past token"
+_TRANSFORMER = "which needs a transformer's layers beside those of RWKV"
+
+#: What varies a version that may be supported, or is not a model. The first that fits names the file.
 RELATIVES: tuple[Relative, ...] = (
-    Relative("a LoRA adapter", _any("lora_A", ".lora_a", "lora_M"), "which has to be merged into its model first"),
+    # Files that are not a model of their own.
+    *_adapters("PiSSA", r"init_lora_[AB]"),
+    *_adapters("LoRA", r"(?:lora_[ABMab](?:\..*)?|lora\.[01])"),
+    *_adapters("DiSHA", r"disha"),
+    *_adapters("Bone", r"bone"),
     Relative(
         "a state file (time_state only)", _only_states, "which is loaded beside its model: load_state, or --state"
     ),
-    Relative("RWKV-8 with ROSA", _any(".rosa", "rosa1."), "which is not a recurrent model of constant state"),
-    Relative("RWKV-8 rc00-hybrid", _both("ffn.enn", ".qkv."), "whose attention keeps every past token"),
-    Relative("RWKV-7b", _both(".att.r_k", ".qkv."), "whose attention keeps every past token"),
-    Relative("RWKV-7a", _any("ffn.s_emb")),
-    Relative("RWKV-8 rc00", _any("ffn.enn")),
-    Relative("RWKV-6a, 6b or 6c", _any("att.gate_w1", "att.time_maa_rkvw_")),
-    Relative("RWKV-4a or 4b", _any(".tiny_"), "whose attention keeps every past token"),
+    # Models with layers of a transformer.
+    Relative(
+        "RWKV-X", lambda shapes: any(name.startswith("moba.") or ".moba." in name for name in shapes), _KEEPS_TOKENS
+    ),
+    Relative("QRWKV6 (rwkv6qwen2)", _any(".self_attn.time_maa_"), _TRANSFORMER),
+    Relative("ARWKV7", _any(".time_mixer."), _TRANSFORMER),
+    Relative(
+        "HRWKV7",
+        _any(".self_attn.receptance.", ".att.r_norm.", ".att.ln_r."),
+        "some of whose layers are a transformer's",
+    ),
+    Relative("RWKV-7 with attention layers", _both(".att.r_k", ".att.q_proj."), _KEEPS_TOKENS),
+    Relative("a transformer", _any(".self_attn.q_proj.", ".self_attn.qkv_proj."), "which is not an RWKV model"),
+    # Variants of RWKV-7 and what is called RWKV-8.
+    Relative(
+        "RWKV-8 with ROSA", lambda shapes: any(_ROSA.match(name) for name in shapes), "whose state grows with the text"
+    ),
+    Relative("RWKV-7b", _both(".ffn.s_emb", ".qkv."), _KEEPS_TOKENS),
+    Relative("RWKV-7a", _any(".ffn.s_emb")),
+    Relative("RWKV-8 rc00-hybrid", _both(".ffn.enn.", ".qkv."), _KEEPS_TOKENS),
+    Relative("RWKV-8 rc00", _any(".ffn.enn.")),
+    Relative("a variant of RWKV-7 with attention (qkv)", _both(".att.r_k", ".qkv."), _KEEPS_TOKENS),
+    # Variants of RWKV-6.
+    Relative("RWKV-6b or 6c", _any(".att.time_maa_rkvw_"), "two versions whose files cannot be told apart"),
+    Relative("RWKV-6a", _any(".att.gate_w1")),
+    # What came before RWKV-4, and its variants.
+    Relative(
+        "RWKV-2",
+        lambda shapes: any(_ONE_MIX.fullmatch(name) for name in shapes),
+        "which mixes keys, values and receptance with the same weights, unlike RWKV-4",
+    ),
+    Relative("RWKV-3", _is_3, "which limits its keys before it exponentiates them, unlike RWKV-4"),
+    Relative(
+        "a model trained with pre_ffn",
+        _any(".ffnPre.", ".pre_ffn."),
+        "whose first layer has a channel mix in place of the time mix",
+    ),
+    Relative("RWKV-4a or 4b", _any(".tiny_"), _KEEPS_TOKENS),
     Relative(
         "a training-only variant of RWKV-4",
-        _any("ffnPre", "head_q.", ".att.qq", ".att.oo", ".ffn.aa"),
+        _any("head_q.", ".att.qq", ".att.oo", ".ffn.aa", "pos_emb_"),
         "for which no weights were published",
     ),
-    Relative("RWKV-7", _any(".att.r_k")),
-    Relative("RWKV-6", _any(".att.time_maa_x")),
+)
+
+#: Whole versions that no registered architecture runs. The first that fits names the file.
+VERSIONS: tuple[Relative, ...] = (
+    Relative("RWKV-6", _any(".att.time_maa_x", ".att.time_mix_x", ".attn.x_proj.0.mu")),
     Relative("RWKV-5.2", _is_52),
     Relative("RWKV-5.1", _both(".att.ln_x.", ".att.gate.")),
-    Relative("RWKV-5.0", lambda shapes: _any(".att.ln_x.")(shapes) and not _any(".att.r_k")(shapes)),
+    Relative("RWKV-5.0", _any(".att.ln_x.")),
 )

@@ -1,4 +1,4 @@
-"""Dimensions read off the names and shapes of a file's tensors, with errors that say which tensor."""
+"""Dimensions from the names and shapes of a file's tensors; errors name the tensor."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def dimension(shapes: Shapes, name: str, axis: int, where: str) -> int:
     Raises
     ------
     SpecError
-        If there is no such tensor, it is no matrix, or the axis is empty.
+        If the tensor is missing, is not a matrix, or the axis is empty.
     """
     shape = shapes.get(name)
     if shape is None:

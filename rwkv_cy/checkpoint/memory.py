@@ -31,10 +31,8 @@ class MemorySource:
         self.path = Path("a model in memory")
         self.format = "memory"
         self.metadata: Mapping[str, str] = {}
-        specs = architecture_of(config).parameters(config)
-        self._parameters = {
-            spec.name: parameters[spec.name] for spec in specs if spec.name in parameters or not spec.optional
-        }
+        order = [spec.name for spec in architecture_of(config).parameters(config)]
+        self._parameters = {name: parameters[name] for name in order if name in parameters}
 
     @property
     def files(self) -> tuple[FileIdentity, ...]:

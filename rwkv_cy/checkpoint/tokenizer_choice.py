@@ -35,7 +35,7 @@ def choose_tokenizer(
         ``"auto"`` (the default): the one that a model file holds; else plain bytes for a vocabulary of 256; the World
         vocabulary for one of its size, from ``rwkv_vocab_v20230424.txt`` beside the checkpoint or from the ``rwkv``
         package; else ``tokenizer.json`` (or ``20B_tokenizer.json``) beside the checkpoint or in its folder.
-        ``"none"``; or what :func:`rwkv_cy.text.tokenizers.find_tokenizer` takes: ``"bytes"``, ``"world"``, a path.
+        ``"none"``; or what :func:`rwkv_cy.text.find_tokenizer` takes: ``"bytes"``, ``"world"``, a path.
 
     Returns
     -------

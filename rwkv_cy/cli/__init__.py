@@ -1,5 +1,5 @@
 """The command ``rwkv-cy``.
 
-Its modules import what a command works with where it runs, so that the command line is read, help is shown and a
-mistake is told without NumPy, HDF5 and the kernels.
+Its modules import what a command needs inside the functions that run it, so that parsing, help and usage errors need
+neither NumPy nor HDF5 nor the kernels.
 """

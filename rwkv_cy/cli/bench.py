@@ -1,4 +1,4 @@
-"""``rwkv-cy bench``: how fast a model runs on this machine."""
+"""``rwkv-cy bench``: measures how fast a model runs on this machine."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 from rwkv_cy import runtime
 from rwkv_cy.cli.arguments import common_options, integer
 from rwkv_cy.cli.exit_codes import ExitCode
-from rwkv_cy.cli.model_options import add_load_options
-from rwkv_cy.cli.output import print_fields, print_json
+from rwkv_cy.cli.model_options import add_load_options, warn_of_threads
+from rwkv_cy.cli.output import byte_size, print_fields, print_json, print_table, printable
+from rwkv_cy.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
@@ -25,22 +26,23 @@ def add_parser(commands: Subparsers) -> None:
         "bench",
         parents=[common_options()],
         help="measure how fast a model runs here",
-        description="Measure decode (one token at a time) and prefill (a prompt at once) in tokens a second, and what "
-        "part of the machine's own speed of reading decode reaches: the same threads read the same weights, in turns "
-        "with the tokens. Medians of several rounds, with the lowest and the highest.",
+        description="Measure decode (one token at a time) and prefill (a prompt at once) in tokens per second, and "
+        "which part of the memory bandwidth decode reaches: the same threads read the same bytes, alternating with the "
+        "tokens. Medians of several rounds, with the lowest and the highest.",
     )
     parser.add_argument("model", metavar="MODEL", type=Path, help="a model file or checkpoint")
     parser.add_argument(
-        "--threads", type=_thread_counts, metavar="N,N,...", help="numbers of threads (default: one a core)"
+        "--threads", type=_thread_counts, metavar="N,N,...", help="numbers of threads (default: one per core)"
     )
     for name, default, text in (
         ("--prefill", 512, "tokens of the prompt"),
-        ("--decode", 16, "tokens after it, in each round"),
-        ("--rounds", 5, "how often each is measured"),
+        ("--decode", 16, "tokens after it in each round"),
+        ("--rounds", 5, "number of measurements"),
     ):
         help_text = f"{text} (default: {default})"
         parser.add_argument(name, type=integer(1), default=default, metavar="N", help=help_text)
     add_load_options(parser)
+    parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_run)
 
@@ -56,16 +58,21 @@ def _thread_counts(text: str) -> list[int]:
 def _run(arguments: argparse.Namespace) -> int:
     from rwkv_cy.toolkit.bench import benchmark
 
-    report = benchmark(
-        arguments.model,
-        threads=arguments.threads,
-        prefill=arguments.prefill,
-        decode=arguments.decode,
-        rounds=arguments.rounds,
-        dtype=arguments.dtype,
-        memory=arguments.memory,
-        activations=arguments.activations,
-    )
+    for threads in arguments.threads or ():
+        warn_of_threads(threads)
+    bar = progress_bar(printable(arguments.model.name), not arguments.no_progress, unit="round")
+    with bar as progress:
+        report = benchmark(
+            arguments.model,
+            threads=arguments.threads,
+            prefill=arguments.prefill,
+            decode=arguments.decode,
+            rounds=arguments.rounds,
+            dtype=arguments.dtype,
+            memory=arguments.memory,
+            activations=arguments.activations,
+            progress=progress,
+        )
     if arguments.json:
         print_json(report.to_dict())
     else:
@@ -74,29 +81,47 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _print(report: BenchReport) -> None:
+    traffic = {"matrices": report.matrix_bytes, "low-rank factors": report.low_rank_bytes, "state": report.state_bytes}
+    parts = ", ".join(f"{name} {byte_size(count)}" for name, count in traffic.items() if count)
     fields = {
         "model": f"{report.path} ({report.architecture}, {report.parameters:,} parameters)",
-        "matrices": f"{', '.join(report.dtypes)}, {report.memory}, {report.weight_bytes / 1e6:,.1f} MB read a token",
+        "weights": f"{', '.join(report.dtypes)}, {report.memory}",
+        "bytes per token": f"{byte_size(report.token_bytes)} ({parts}; the state is read and written)",
         "kernels": report.instruction_set,
         "loaded in": f"{report.load_seconds:.3g} s",
     }
     if report.anonymous_bytes is not None and report.file_bytes is not None:
-        own, mapped = report.anonymous_bytes / 1e6, report.file_bytes / 1e6
-        fields["memory"] = f"{own:,.0f} MB of its own, {mapped:,.0f} MB of mapped files"
-    for result in report.results:
-        threads = f"{result.threads} thread{'s' if result.threads > 1 else ''}"
-        fields[f"{threads}: decode"] = _spread(result.decode, " tokens/s")
-        fields[f"{threads}: prefill {report.prefill_tokens}"] = _spread(result.prefill, " tokens/s")
-        fields[f"{threads}: reading alone"] = _spread(result.read, " GB/s", 1e-9)
-        fields[f"{threads}: decode reaches"] = _spread(result.share, " % of it", 100)
+        fields["memory"] = f"{byte_size(report.anonymous_bytes)} own, {byte_size(report.file_bytes)} mapped files"
     print_fields(fields)
+    print()
+    header = (
+        "threads",
+        "decode tokens/s",
+        f"prefill {report.prefill_tokens} tokens/s",
+        "read GB/s",
+        "decode % of read",
+    )
+    print_table(
+        header,
+        [
+            (
+                str(result.threads),
+                _spread(result.decode),
+                _spread(result.prefill),
+                _spread(result.read, 1e-9),
+                _spread(result.share, 100),
+            )
+            for result in report.results
+        ],
+        right=header,
+    )
 
 
-def _spread(spread: Spread, unit: str, factor: float = 1) -> str:
+def _spread(spread: Spread, factor: float = 1) -> str:
     median, lowest, highest = (_figure(value * factor) for value in (spread.median, spread.lowest, spread.highest))
-    return f"{median}{unit} ({lowest} to {highest})"
+    return f"{median} ({lowest} to {highest})"
 
 
 def _figure(value: float) -> str:
-    """Return a number in four digits, or all digits of a whole number that has more."""
+    """Return a number with four significant digits, or all digits of a larger integer."""
     return f"{value:,.0f}" if value >= 999.95 else f"{value:.4g}"

@@ -1,4 +1,4 @@
-"""``rwkv-cy convert``: a checkpoint of any supported format into one model file."""
+"""``rwkv-cy convert``: converts a checkpoint of any supported format to a model file."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_cy.cli.arguments import DTYPES, PACKED_DTYPE, QUANTIZED_DTYPES, common_options
+from rwkv_cy.cli.arguments import DTYPES, PACKED_DTYPE, QUANTIZED_DTYPES, common_options, dtype_name
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import byte_size, config_fields, print_fields, print_table, print_warning, printable
 from rwkv_cy.cli.progress import progress_bar
+from rwkv_cy.errors import StorageError
 from rwkv_cy.files.source_hash import SourceHash
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 __all__ = ["add_options", "add_parser"]
 
-_TURN_SECONDS = 0.0002
+_SWITCH_SECONDS = 0.0002
+#: Names of checkpoints and of other programs' model files; ours are HDF5 whatever they are called.
+_FOREIGN_SUFFIXES = (".pth", ".pt", ".safetensors", ".st", ".bin", ".gguf")
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -31,23 +34,24 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "convert",
         parents=[common_options()],
-        help="turn a checkpoint into a model file",
+        help="convert a checkpoint to a model file",
         description="Convert a checkpoint (.pth, .safetensors, Hugging Face folder, rwkv.cpp .bin, or a model file) "
-        "into one HDF5 model file that holds its tokenizer as well. The source is recognised by its content.",
+        "to one HDF5 model file, which also holds the tokenizer. The source format is recognised by content.",
     )
     parser.add_argument(
         "--dtype",
+        type=dtype_name,
         choices=["keep", *DTYPES, PACKED_DTYPE, *QUANTIZED_DTYPES],
         default="keep",
-        help="type of matrices and embedding; vectors stay as they are, and with q8, q6, q4 and bf12 the embedding has "
-        "16 bits; bf12 is bf16 in 12 bits, without loss "
-        "(default: keep; f16 for what another program quantized)",
+        help="type of matrices and embedding; vectors keep their type, and with q8, q6, q4 and bf12 the embedding gets "
+        "16 bits; bf12 is bf16 compressed without loss to 12 bits "
+        "(default: keep; f16 if another program quantized the source)",
     )
     add_options(parser)
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
-    """Add what ``convert`` and ``quantize`` have in common, beside the type."""
+    """Add the options that ``convert`` and ``quantize`` share, except the type."""
     parser.add_argument(
         "source", metavar="SOURCE", type=Path, help="the checkpoint, a folder of safetensors files, or a model file"
     )
@@ -56,21 +60,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--tokenizer",
         default="auto",
         metavar="auto|none|bytes|world|FILE",
-        help="what to store as the model's tokenizer; FILE is a tokenizer.json or a World vocabulary (default: auto)",
+        help="the tokenizer to store; FILE is a tokenizer.json or a World vocabulary (default: auto)",
     )
-    parser.add_argument("--dry-run", action="store_true", help="say what would be done, with sizes; write nothing")
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done, with sizes; write nothing")
     parser.add_argument(
         "--force",
         action="store_true",
-        help="replace a file at the target; quantize again what is quantized",
+        help="replace an existing TARGET; requantize a quantized SOURCE",
     )
-    parser.add_argument("--quiet", action="store_true", help="print warnings and errors only, and no progress bar")
+    parser.add_argument("--quiet", action="store_true", help="print warnings and errors only, without a progress bar")
     parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     dtype = None if arguments.dtype == "keep" else arguments.dtype
+    _check_target_name(arguments.target, arguments.force)
     if arguments.dry_run:
         from rwkv_cy.toolkit.convert import plan_conversion
 
@@ -80,8 +85,8 @@ def _run(arguments: argparse.Namespace) -> int:
         _print_plan(plan, arguments.force)
         return ExitCode.OK
     bar = progress_bar(printable(arguments.target.name), not (arguments.quiet or arguments.no_progress))
-    # Nothing takes longer than the hash, and it needs neither NumPy nor HDF5: it runs while they are imported.
-    with _taking_turns(), SourceHash.ahead(arguments.source) as source_hash, bar as progress:
+    # The hash takes longest and needs neither NumPy nor HDF5: it runs while they are imported.
+    with _short_switch_interval(), SourceHash.ahead(arguments.source) as source_hash, bar as progress:
         from rwkv_cy.toolkit.convert import convert
 
         report = convert(
@@ -102,22 +107,33 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _taking_turns() -> Iterator[None]:
-    """Let threads hand the interpreter's lock on after 0.2 ms.
+def _short_switch_interval() -> Iterator[None]:
+    """Let threads pass on the interpreter's lock after 0.2 ms.
 
-    The hash needs it for a moment after each part of the file. By default it would wait up to 5 ms for one, as long
-    as eight parts take, while modules are being imported.
+    The hash needs the lock for a moment after each part of the file. With the default interval it would wait up to
+    5 ms, eight times as long as a part takes, while modules are being imported.
     """
     before = sys.getswitchinterval()
-    sys.setswitchinterval(_TURN_SECONDS)
+    sys.setswitchinterval(_SWITCH_SECONDS)
     try:
         yield
     finally:
         sys.setswitchinterval(before)
 
 
+def _check_target_name(target: Path, force: bool) -> None:
+    """Raise StorageError for a TARGET that is probably the source; warn of a name that promises another format."""
+    if target.suffix.lower() not in _FOREIGN_SUFFIXES:
+        return
+    if target.is_file() and not force:
+        raise StorageError(
+            f"{target} already exists, and its name is that of a checkpoint: are SOURCE and TARGET swapped?"
+        )
+    print_warning(f"{target}: will be an HDF5 model file in spite of its name; .h5 is the usual suffix")
+
+
 def _outline(plan: ConversionPlan) -> dict[str, str]:
-    """Return what plan and report have in common."""
+    """Return the fields that plan and report share."""
     from rwkv_cy.architectures import architecture_of
     from rwkv_cy.checkpoint.tokenizer_choice import describe_tokenizer
 
@@ -134,7 +150,7 @@ def _outline(plan: ConversionPlan) -> dict[str, str]:
 def _print_plan(plan: ConversionPlan, force: bool) -> None:
     warnings = list(plan.warnings)
     if plan.replaces and not force:
-        warnings.append(f"{plan.target}: exists, and would only be replaced with --force")
+        warnings.append(f"{plan.target}: already exists; only --force would replace it")
     for warning in warnings:
         print_warning(warning)
     print_fields(
@@ -142,7 +158,7 @@ def _print_plan(plan: ConversionPlan, force: bool) -> None:
             **_outline(plan),
             "bytes in": byte_size(plan.source_nbytes),
             "bytes out": byte_size(plan.nbytes),
-            "memory needed": f"{byte_size(plan.memory)} beside the program itself",
+            "memory needed": f"{byte_size(plan.memory)} besides the program itself",
             "disk needed": f"{byte_size(plan.disk_needed)} ({byte_size(plan.disk_free)} free)",
         }
     )

@@ -10,7 +10,7 @@ __all__ = ["HELP", "ExitCode", "exit_code"]
 
 
 class ExitCode(IntEnum):
-    """What the command tells the shell at its end."""
+    """Exit codes of the command."""
 
     OK = 0
     REFUSED = 1
@@ -22,11 +22,11 @@ class ExitCode(IntEnum):
 
 HELP = """exit codes:
   0    done
-  1    the file is damaged or not supported, or what was asked for does not fit the model
-  2    the command line is wrong
-  3    a file cannot be read or written (missing, there already, no permission, no space), or memory is short
-  130  interrupted (Ctrl-C); 143 and 129 where SIGTERM or SIGHUP asked for the end
-  141  whoever read the output stopped reading"""
+  1    the file is damaged or not supported, or the request does not fit the model
+  2    wrong command line
+  3    a file cannot be read or written, or there is too little memory
+  130  interrupted (Ctrl-C); 143 and 129 after SIGTERM and SIGHUP
+  141  output pipe closed (SIGPIPE)"""
 
 
 def exit_code(error: BaseException) -> ExitCode:

@@ -1,10 +1,11 @@
-"""``rwkv-cy generate``: a prompt, and the text with which a model continues it."""
+"""``rwkv-cy generate``: continues a prompt."""
 
 from __future__ import annotations
 
 import argparse
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,20 +13,23 @@ from rwkv_cy.cli.arguments import common_options, integer, real
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.model_options import add_text_options, load_text_model
 from rwkv_cy.cli.output import printable
+from rwkv_cy.cli.standard_input import read_standard_input
 from rwkv_cy.demo import DEMO_PROMPT, demo_model_path
 from rwkv_cy.errors import StorageError
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
+    from rwkv_cy.model.state import State
+    from rwkv_cy.text import Generation
 
 __all__ = ["add_parser"]
 
-_DESCRIPTION = """Print a prompt and its continuation, each piece as soon as it is known.
+_DESCRIPTION = """Print a prompt and its continuation, piece by piece.
 
-  rwkv-cy generate                          the demo model, and a prompt of its own
+  rwkv-cy generate                          the demo model and its prompt
   rwkv-cy generate --prompt "And he said"   the demo model, your prompt
   rwkv-cy generate model.h5 "In the"        your model, your prompt
-  rwkv-cy generate model.h5 --prompt="-x"   the same, where the prompt begins with a dash"""
+  rwkv-cy generate model.h5 --prompt="-x"   a prompt that begins with a dash"""
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -39,54 +43,76 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument("model", metavar="MODEL", type=Path, nargs="?", help="a model file or checkpoint")
     parser.add_argument("prompt", metavar="PROMPT", nargs="?", help="the text to continue; - reads standard input")
-    parser.add_argument("--prompt", dest="prompt_option", metavar="PROMPT", help="the same, with or without MODEL")
-    parser.add_argument("--max-tokens", type=integer(0), default=256, metavar="N", help="stop after N (default: 256)")
+    parser.add_argument("-p", "--prompt", dest="prompt_option", metavar="PROMPT", help="the same; works without MODEL")
     parser.add_argument(
-        "--temperature", type=real(0), default=1.0, metavar="T", help="0 takes the likeliest token (default: 1)"
+        "-n", "--max-tokens", type=integer(0), default=256, metavar="N", help="generate at most N (default: 256)"
+    )
+    parser.add_argument("--temperature", type=real(0), default=1.0, metavar="T", help="0 is greedy (default: 1)")
+    parser.add_argument(
+        "--top-p", type=real(0, 1), default=0.85, metavar="P", help="nucleus (top-p) threshold (default: 0.85)"
     )
     parser.add_argument(
-        "--top-p", type=real(0, 1), default=0.85, metavar="P", help="choose among this much probability (default: 0.85)"
-    )
-    parser.add_argument(
-        "--top-k", type=integer(0), default=0, metavar="K", help="choose among the K likeliest (default: 0, all)"
+        "--top-k", type=integer(0), default=0, metavar="K", help="choose among the K likeliest tokens (default: 0, all)"
     )
     _add_rules(parser)
     parser.add_argument("--seed", type=integer(0), metavar="N", help="the same seed gives the same text")
-    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="end before TEXT; may be repeated")
+    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="stop before TEXT; repeatable")
     parser.add_argument(
-        "--stop-token", type=integer(0), action="append", metavar="TOKEN", help="end at this token id; repeatable"
+        "--stop-token", type=integer(0), action="append", metavar="TOKEN", help="stop at this token id; repeatable"
     )
+    parser.add_argument(
+        "--state",
+        type=Path,
+        metavar="FILE",
+        help="continue from a state: one that --save-state wrote, or a state-tuned .pth or safetensors file",
+    )
+    parser.add_argument("--save-state", type=Path, metavar="FILE", help="write the state after the text to FILE")
+    parser.add_argument("--force", action="store_true", help="let --save-state replace a file")
+    parser.add_argument("--stats", action="store_true", help="print speed and finish reason on standard error")
     add_text_options(parser)
     parser.set_defaults(run=_run, parser=parser)
 
 
 def _add_rules(parser: argparse.ArgumentParser) -> None:
-    """Add the options against repetition and for or against single tokens."""
-    rules = parser.add_argument_group("rules", "docs/sampling.md has what each does")
+    """Add the options against repetition, and for or against single tokens."""
+    rules = parser.add_argument_group("rules", "explained in docs/sampling.md")
     for name, kind, default, text in (
-        ("--presence-penalty", real(-1e6, 1e6), 0.0, "off the logit of what came before"),
-        ("--frequency-penalty", real(-1e6, 1e6), 0.0, "the same, times how often"),
-        ("--penalty-decay", real(0, 1), 0.996, "how much of a count is left after each token"),
-        ("--repetition-penalty", real(0.01, 100), 1.0, "divides the likelihood of what came before"),
+        ("--presence-penalty", real(-1e6, 1e6), 0.0, "subtracted from logits of earlier tokens"),
+        ("--frequency-penalty", real(-1e6, 1e6), 0.0, "the same, times their count"),
+        ("--penalty-decay", real(0, 1), 0.996, "factor of each count at every token"),
+        ("--repetition-penalty", real(0.01, 100), 1.0, "divides logits of earlier tokens"),
     ):
         rules.add_argument(name, type=kind, default=default, metavar="X", help=f"{text} (default: {default:g})")
     rules.add_argument(
-        "--repetition-window", type=integer(0), default=0, metavar="N", help="tokens it looks back on (default: 0, all)"
+        "--repetition-window",
+        type=integer(0),
+        default=0,
+        metavar="N",
+        help="tokens it looks back (default: 0, all)",
     )
     rules.add_argument(
-        "--no-repeat-ngram", type=integer(0), default=0, metavar="N", help="no N tokens come twice (default: 0, off)"
+        "--no-repeat-ngram",
+        type=integer(0),
+        default=0,
+        metavar="N",
+        help="no N tokens twice (default: 0, off)",
     )
     rules.add_argument(
-        "--ban", type=integer(0), action="append", default=[], metavar="TOKEN", help="never this token id; repeatable"
+        "--ban",
+        type=integer(0),
+        action="append",
+        default=[],
+        metavar="TOKEN",
+        help="never this token id; repeatable",
     )
     rules.add_argument(
-        "--logit-bias", type=_bias, action="append", default=[], metavar="TOKEN=X", help="added to a logit; repeatable"
+        "--logit-bias", type=_bias, action="append", default=[], metavar="TOKEN=X", help="add X to a logit; repeatable"
     )
     rules.add_argument(
         "--order",
         choices=("temperature-first", "rwkv"),
         default="temperature-first",
-        help="whether temperature acts before top-p, or after it as in the rwkv package",
+        help="apply temperature before top-p, or after it as the rwkv package does",
     )
 
 
@@ -102,9 +128,16 @@ def _bias(text: str) -> tuple[int, float]:
 
 def _run(arguments: argparse.Namespace) -> int:
     prompt = _prompt(arguments)
+    _check_save(arguments.save_state, arguments.force)
     model = load_text_model(arguments.model or demo_model_path(), arguments)
-    pieces = model.generate(
+    state = None
+    if arguments.state is not None:
+        from rwkv_cy.model.state_files import load_state
+
+        state = load_state(model, arguments.state)
+    generation = model.generate(
         prompt,
+        state=state,
         max_tokens=arguments.max_tokens,
         temperature=arguments.temperature,
         top_p=arguments.top_p,
@@ -122,34 +155,60 @@ def _run(arguments: argparse.Namespace) -> int:
         stop=arguments.stop,
         stop_tokens=arguments.stop_token,
     )
-    # A model's text is a stranger's: what a terminal would obey is shown, not sent. A file or a pipe gets it as it is.
+    # The model's text is untrusted: control characters are escaped on a terminal. A file or a pipe gets it unchanged.
     terminal = sys.stdout.isatty()
     _write(prompt.decode("utf-8", "replace"), terminal)
+    start = time.perf_counter()
     try:
-        for piece in pieces:
+        if arguments.stats:
+            _ = generation.logits  # reads the prompt
+        middle = time.perf_counter()
+        for piece in generation:
             _write(piece, terminal)
     finally:
         _write("\n", terminal)
+    if arguments.stats:
+        _print_stats(generation, middle - start, time.perf_counter() - middle)
+    if arguments.save_state is not None and generation.state is not None:
+        generation.state.save(arguments.save_state, overwrite=arguments.force)
     return ExitCode.OK
 
 
 def _prompt(arguments: argparse.Namespace) -> bytes:
-    """Return the prompt's bytes, as the command line or standard input has them."""
+    """Return the prompt's bytes, from the command line or standard input."""
     if arguments.prompt is not None and arguments.prompt_option is not None:
-        arguments.parser.error("expected one prompt, got PROMPT and --prompt; leave one out")
+        arguments.parser.error("two prompts, PROMPT and --prompt; leave one out")
     text = arguments.prompt if arguments.prompt is not None else arguments.prompt_option
     if text is None:
         if arguments.model is not None:
             arguments.parser.error(
-                "expected a prompt after MODEL, or - to read it from standard input; "
-                "a prompt for the demo model goes behind --prompt"
+                f"{str(arguments.model)!r} was taken as MODEL, and PROMPT is missing (- reads standard input); "
+                "for the demo model, write --prompt before a prompt"
             )
         text = DEMO_PROMPT
     if text != "-":
         return os.fsencode(text)
-    if sys.stdin is None:  # closed by whoever started the command
-        raise StorageError("standard input: expected a prompt, got a closed stream; give the prompt as an argument")
-    return sys.stdin.buffer.read()
+    return read_standard_input("a prompt", "give the prompt as an argument")
+
+
+def _check_save(path: Path | None, force: bool) -> None:
+    """Raise StorageError, before anything is generated, if a state cannot be saved at `path`."""
+    if path is None:
+        return
+    if path.exists() and not force:
+        raise StorageError(f"{path} already exists; choose another name or pass --force")
+    if not path.parent.is_dir():
+        raise StorageError(f"{path.parent}: not a folder; create it before a state is saved there")
+
+
+def _print_stats(generation: Generation[State], prefill: float, decode: float) -> None:
+    read, generated = len(generation.prompt), len(generation.tokens)
+    print(
+        f"prompt: {read} tokens in {prefill:.3f} s, {read / prefill:.1f} tokens/s; "
+        f"generated: {generated} tokens in {decode:.3f} s, {generated / decode:.1f} tokens/s; "
+        f"finish reason: {generation.finish_reason}",
+        file=sys.stderr,
+    )
 
 
 def _write(text: str, terminal: bool) -> None:

@@ -1,4 +1,4 @@
-"""``rwkv-cy info``: the package, the machine, and the libraries in use."""
+"""``rwkv-cy info``: describes the package, the machine, and the libraries in use."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def add_parser(commands: Subparsers) -> None:
         "info",
         parents=[common_options()],
         help="show version, threads, instruction set and libraries",
-        description="Show what this installation is and how it will run here.",
+        description="Show the version of this installation and what it uses on this machine.",
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_run)
@@ -49,9 +49,9 @@ def _run(arguments: argparse.Namespace) -> int:
             "threads": str(facts["threads"]),
             "cores": str(facts["cores"]),
             "instruction set": facts["instruction_set"],
-            "this CPU runs": ", ".join(facts["instruction_sets_available"]),
-            "this build has": ", ".join(facts["instruction_sets_built"]),
-            "threads by": facts["thread_backend"],
+            "CPU supports": ", ".join(facts["instruction_sets_available"]),
+            "build contains": ", ".join(facts["instruction_sets_built"]),
+            "thread backend": facts["thread_backend"],
             "libraries": ", ".join(libraries),
             "demo model": facts["demo_model"] or "not installed",
         }

@@ -1,14 +1,17 @@
-"""``rwkv-cy inspect``: what a model file is."""
+"""``rwkv-cy inspect``: describes a model file."""
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rwkv_cy.cli.arguments import common_options
 from rwkv_cy.cli.exit_codes import ExitCode
-from rwkv_cy.cli.output import byte_size, config_fields, print_fields, print_json, print_table, print_warning
+from rwkv_cy.cli.output import byte_size, config_fields, print_fields, print_json, print_table, print_warning, printable
+from rwkv_cy.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
@@ -18,7 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["add_parser"]
 
 _STATISTICS = ("min", "max", "mean", "std", "zeros", "NaN", "Inf")
-#: Longer values of a file's metadata are cut in the table; JSON has them whole.
+#: Longer metadata values are shortened in the table; JSON has them in full.
 _LONGEST = 200
 
 
@@ -27,11 +30,16 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "inspect",
         parents=[common_options()],
-        help="say what a file is: dimensions, types, sizes, tensors",
-        description="Say what a model file or checkpoint is. Reads headers only, unless --stats is given.",
+        help="describe a file: dimensions, types, sizes, tensors",
+        description="Describe a model file or checkpoint. Reads headers only, unless --stats is given.",
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="a model file, a checkpoint, or a folder of shards")
     parser.add_argument("--stats", action="store_true", help="read the numbers too, and describe those of each tensor")
+    parser.add_argument("--no-tensors", action="store_true", help="print the summary only, without the tensors")
+    parser.add_argument(
+        "--tensors", metavar="PATTERN", help="list only tensors whose names match, as 'blocks.0.*' or '*.key.weight'"
+    )
+    parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_run)
 
@@ -39,7 +47,12 @@ def add_parser(commands: Subparsers) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from rwkv_cy.toolkit.inspect import inspect
 
-    report = inspect(arguments.file, arguments.stats)
+    bar = progress_bar(printable(arguments.file.name), arguments.stats and not arguments.no_progress)
+    with bar as progress:
+        report = inspect(arguments.file, arguments.stats, progress=progress)
+    pattern = "*" if arguments.tensors is None else arguments.tensors
+    tensors = tuple(tensor for tensor in report.tensors if fnmatchcase(tensor.name, pattern))
+    report = replace(report, tensors=() if arguments.no_tensors else tensors)
     if arguments.json:
         print_json(report.to_dict())
     else:
@@ -60,17 +73,26 @@ def _print_report(report: FileReport) -> None:
         "size on disk": byte_size(report.bytes_on_disk),
         "size in memory": byte_size(report.bytes_in_memory),
     }
+    if report.memory:
+        needed = (f"{dtype} {byte_size(count)}" for dtype, count in report.memory.items())
+        fields["memory as"] = ", ".join(needed)
+    if report.state_bytes is not None:
+        fields["state"] = f"{byte_size(report.state_bytes)} per sequence"
     optional = {"tokenizer": report.tokenizer, "fingerprint": report.fingerprint, "created by": report.created_by}
     fields.update({name: value for name, value in optional.items() if value is not None})
-    fields.update({f"source {name}": value for name, value in report.source.items()})
+    fields.update({f"source {name}": _source_value(name, value) for name, value in report.source.items()})
     fields.update({f"metadata {name}": _cut(value) for name, value in report.metadata.items()})
     print_fields(fields)
     if report.tensors:
         print()
-        described = report.tensors[0].statistics is not None
+        has_statistics = report.tensors[0].statistics is not None
         numbers = ("bytes", *_STATISTICS)
-        header = ("tensor", "shape", "type", "bytes", *(_STATISTICS if described else ()))
+        header = ("tensor", "shape", "type", "bytes", *(_STATISTICS if has_statistics else ()))
         print_table(header, map(_row, report.tensors), right=numbers)
+
+
+def _source_value(name: str, value: str) -> str:
+    return byte_size(int(value)) if name == "size" and value.isdigit() else value
 
 
 def _cut(value: str) -> str:

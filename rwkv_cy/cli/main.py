@@ -1,4 +1,4 @@
-"""The command ``rwkv-cy``: its subcommands, and how an error becomes one sentence and an exit code."""
+"""The command ``rwkv-cy``: its subcommands, and how errors become one line and an exit code."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import rwkv_cy
 from rwkv_cy.cli import bench, convert, exit_codes, generate, info, inspect, output, perplexity, quantize, verify
 from rwkv_cy.cli.arguments import common_options
 from rwkv_cy.cli.exit_codes import ExitCode
+from rwkv_cy.cli.parser import CommandParser
 from rwkv_cy.cli.signals import ended_by_signals
 from rwkv_cy.errors import RWKVError, StorageError
 
@@ -22,34 +23,34 @@ _COMMANDS = (convert, quantize, inspect, verify, generate, perplexity, bench, in
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="rwkv-cy",
         parents=[common_options()],
         description="Convert, inspect, verify and run RWKV language models on the CPU.",
         epilog=exit_codes.HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(debug=False)
+    parser.set_defaults(debug=False, run=None)
     parser.add_argument("--version", action="version", version=f"rwkv-cy {rwkv_cy.__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for command in _COMMANDS:
         command.add_parser(commands)
     return parser
 
 
 def _message(error: BaseException) -> str:
-    """Return the sentence that says what went wrong."""
+    """Return the message of an error."""
     if isinstance(error, RWKVError):
         return str(error)
     if isinstance(error, OSError):
-        # Errors of the files that a user names are StorageErrors, and say more.
+        # Files that a user names raise StorageErrors, which say more.
         where = os.fsdecode(error.filename) if error.filename else "standard input or output"
         return f"{where}: {error.strerror or error}"
     return f"out of memory: {error}".rstrip(": ")
 
 
 def _report(error: BaseException, debug: bool) -> ExitCode:
-    """Tell the user of an error, and return the exit code for it."""
+    """Print an error, and return its exit code."""
     code = exit_codes.exit_code(error)
     if debug:
         import traceback
@@ -63,10 +64,10 @@ def _report(error: BaseException, debug: bool) -> ExitCode:
 
 
 def _discard_output() -> None:
-    """Point standard output at nothing: what is left in its buffer cannot be written, and is tried again at exit."""
+    """Redirect standard output to the null device: its buffer cannot be written, and Python would retry at exit."""
     try:
         descriptor = sys.stdout.fileno()
-    except (OSError, ValueError):  # a test's or an embedder's stream, without a descriptor
+    except (OSError, ValueError):  # a stream without a descriptor, as in tests
         return
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, descriptor)
@@ -74,10 +75,10 @@ def _discard_output() -> None:
 
 
 def _fill_closed_streams() -> None:
-    """Open the null device in the places of standard streams that are closed (``>&-``).
+    """Open the null device in place of standard streams that are closed (``>&-``).
 
-    The next file to be opened would get their number, and what a library prints would be written into it. Python has
-    None for such a stream; it stays so for input and output, whose use is an error, while messages go nowhere.
+    Otherwise the next file that is opened would get their descriptor, and messages would be written into it. Python
+    has None for such a stream; it stays None for input and output, whose use is an error.
     """
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:
@@ -97,15 +98,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     Raises
     ------
     SystemExit
-        If the arguments are wrong (code 2), or ask for help or the version (code 0); or a signal asks for the end
-        (143 for SIGTERM, 129 for SIGHUP).
+        If the arguments are wrong (code 2), or request help or the version (code 0); or after a signal (143 for
+        SIGTERM, 129 for SIGHUP).
     """
     _fill_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    arguments = _parser().parse_args(argv)
-    if sys.stdout is None:  # closed by whoever started the command: what it is asked for would be lost
+    parser = _parser()
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["help"]:
+        words = [*words[1:2], "--help"]
+    arguments = parser.parse_args(words)
+    if arguments.run is None:
+        parser.print_help(sys.stderr)
+        return ExitCode.USAGE
+    if sys.stdout is None:  # closed by the caller: the results would be lost
         return _report(StorageError("standard output: expected an open stream, got a closed one"), arguments.debug)
     try:
         with ended_by_signals():

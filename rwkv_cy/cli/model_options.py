@@ -1,4 +1,4 @@
-"""Options of the commands that run a model, and the model that they ask for."""
+"""Options of the commands that run a model, and the model that they load."""
 
 from __future__ import annotations
 
@@ -7,42 +7,45 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rwkv_cy import runtime
-from rwkv_cy.cli.arguments import ACTIVATIONS, DTYPES, PACKED_DTYPE, QUANTIZED_DTYPES, integer
+from rwkv_cy.cli.arguments import ACTIVATIONS, DTYPES, PACKED_DTYPE, QUANTIZED_DTYPES, dtype_name, integer
+from rwkv_cy.cli.output import print_warning
 from rwkv_cy.errors import TokenizerError
 
 if TYPE_CHECKING:
     from rwkv_cy.model.language_model import LanguageModel
 
-__all__ = ["add_load_options", "add_text_options", "load_text_model"]
+__all__ = ["add_load_options", "add_text_options", "load_text_model", "warn_of_threads"]
 
 
 def add_load_options(parser: argparse.ArgumentParser) -> None:
     """Add ``--dtype``, ``--memory`` and ``--activations``, as :func:`rwkv_cy.load` has them."""
     parser.add_argument(
         "--dtype",
+        type=dtype_name,
         choices=[*DTYPES, PACKED_DTYPE, *QUANTIZED_DTYPES],
-        help="load the matrices in this type (default: as they are stored)",
+        help="convert the matrices to this type in memory (default: keep the stored type)",
     )
     parser.add_argument(
         "--memory",
         choices=runtime.MEMORY_KINDS,
         default="map",
-        help="use the weights where they lie in the file, or read them into memory first (default: map)",
+        help="map the weights from the file, or read them into memory first (default: map)",
     )
     parser.add_argument(
         "--activations",
         choices=ACTIVATIONS,
         default="f32",
-        help="bf16 rounds what matrices in bf16 are multiplied with: faster on CPUs with AVX512-BF16 (default: f32)",
+        help="bf16 rounds activations to bf16 before multiplying bf16 matrices: faster on CPUs with AVX512-BF16 "
+        "(default: f32)",
     )
 
 
 def add_text_options(parser: argparse.ArgumentParser) -> None:
-    """Add what :func:`load_text_model` asks for beside the model."""
+    """Add the options that :func:`load_text_model` reads."""
     parser.add_argument(
-        "--threads", type=integer(1, runtime.MAX_THREADS), metavar="N", help="threads to use (default: one a core)"
+        "--threads", type=integer(1, runtime.MAX_THREADS), metavar="N", help="threads to use (default: one per core)"
     )
-    parser.add_argument("--tokenizer", metavar="bytes|world|FILE", help="in place of the model's own")
+    parser.add_argument("--tokenizer", metavar="bytes|world|FILE", help="replaces the model's own")
     add_load_options(parser)
 
 
@@ -52,11 +55,12 @@ def load_text_model(path: Path, arguments: argparse.Namespace) -> LanguageModel:
     Raises
     ------
     TokenizerError
-        If it has no tokenizer, and none is named.
+        If it has no tokenizer and none is given.
     """
     from rwkv_cy.model.language_model import load
 
     if arguments.threads is not None:
+        warn_of_threads(arguments.threads)
         runtime.set_num_threads(arguments.threads)
     model = load(
         path,
@@ -66,5 +70,14 @@ def load_text_model(path: Path, arguments: argparse.Namespace) -> LanguageModel:
         activations=arguments.activations,
     )
     if model.tokenizer is None:
-        raise TokenizerError(f"{path}: expected a model with its tokenizer, got one without; name it with --tokenizer")
+        raise TokenizerError(f"{path}: the model has no tokenizer; pass one with --tokenizer bytes, world or FILE")
     return model
+
+
+def warn_of_threads(threads: int) -> None:
+    """Print a warning if there are more threads than cores."""
+    cores = runtime.available_cpus()
+    if threads > cores:
+        print_warning(
+            f"{threads} threads on {cores} core{'s' if cores > 1 else ''}: more threads than cores are usually slower"
+        )

@@ -1,4 +1,4 @@
-"""What the command prints: sizes, tables, JSON, warnings and errors, all safe to show in a terminal."""
+"""What the command prints: sizes, tables, JSON, warnings and errors, all safe for a terminal."""
 
 from __future__ import annotations
 
@@ -26,10 +26,9 @@ _UNITS = ("kB", "MB", "GB", "TB", "PB")
 
 
 def printable(text: str, keep: str = "") -> str:
-    r"""Return `text` with everything a terminal could obey written as an escape, as ``\x1b``.
+    r"""Return `text` with control characters escaped, as ``\x1b``; those in `keep` are not changed.
 
-    Names and settings in a file are its author's: a control sequence among them must not reach the terminal.
-    Characters in `keep` stay as they are.
+    Names and settings in a file are untrusted: their control sequences must not reach the terminal.
     """
     if text.isprintable():
         return text
@@ -37,7 +36,7 @@ def printable(text: str, keep: str = "") -> str:
 
 
 def byte_size(count: int) -> str:
-    """Return a number of bytes as people write it: three digits and a decimal unit (``"2.73 MB"``)."""
+    """Return a number of bytes with three digits and a decimal unit (``"2.73 MB"``)."""
     if count < 1000:
         return f"{count} B"
     value = float(count)
@@ -59,13 +58,18 @@ def config_fields(config: Config) -> dict[str, str]:
         "vocabulary": f"{config.vocab_size:,}",
         "layer norm eps": f"{config.layer_norm_eps:g}",
     }
+    if config.head_size:
+        fields["heads"] = f"{config.d_att // config.head_size} of size {config.head_size}"
+        fields["group norm eps"] = f"{config.group_norm_eps:g}"
+    if config.ranks:
+        fields["ranks"] = ", ".join(f"{name} {rank}" for name, rank in config.ranks.items())
     if config.rescale_layer:
         fields["rescale layer"] = str(config.rescale_layer)
     return fields
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> list[str]:
-    """Return the lines of a table with aligned columns; those named in `right` are set flush right."""
+    """Return the lines of a table with aligned columns; those named in `right` are right-aligned."""
     cells = [list(header), *([printable(cell) for cell in row] for row in rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     lines = []

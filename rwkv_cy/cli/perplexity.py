@@ -1,4 +1,4 @@
-"""``rwkv-cy perplexity``: how well a model predicts a text."""
+"""``rwkv-cy perplexity``: measures how well a model predicts a text."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING
 from rwkv_cy.cli.arguments import common_options, integer
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.model_options import add_text_options, load_text_model
-from rwkv_cy.cli.output import print_fields, print_json
+from rwkv_cy.cli.output import print_fields, print_json, printable
+from rwkv_cy.cli.progress import progress_bar
+from rwkv_cy.cli.standard_input import read_standard_input
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
@@ -23,24 +25,25 @@ def add_parser(commands: Subparsers) -> None:
         "perplexity",
         parents=[common_options()],
         help="measure how well a model predicts a text",
-        description="Feed a text to a model and print the perplexity per token, and the bits per byte, which compare "
-        "models of different vocabularies. The state is carried from the first token to the last.",
+        description="Print the perplexity of a text per token, and the bits per byte, which are comparable between "
+        "vocabularies. The state is carried from the first token to the last.",
     )
     parser.add_argument("model", metavar="MODEL", type=Path, help="a model file or checkpoint")
-    parser.add_argument("text", metavar="TEXT", type=Path, help="a file of text")
-    parser.add_argument("--window", type=integer(2), metavar="N", help="begin anew after every N tokens")
+    parser.add_argument("text", metavar="TEXT", type=Path, help="a text file; - reads standard input")
+    parser.add_argument("--window", type=integer(2), metavar="N", help="restart from the initial state every N tokens")
     add_text_options(parser)
+    parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from rwkv_cy.files.reading import os_errors
     from rwkv_cy.toolkit.perplexity import perplexity
 
-    with os_errors(arguments.text, "read"):
-        text = arguments.text.read_bytes()
-    report = perplexity(load_text_model(arguments.model, arguments), text, window=arguments.window)
+    name, text = _read_text(arguments.text)
+    model = load_text_model(arguments.model, arguments)
+    with progress_bar(printable(name), not arguments.no_progress, unit="token") as progress:
+        report = perplexity(model, text, window=arguments.window, progress=progress, name=name)
     if arguments.json:
         print_json(report.to_dict())
         return ExitCode.OK
@@ -52,3 +55,13 @@ def _run(arguments: argparse.Namespace) -> int:
         }
     )
     return ExitCode.OK
+
+
+def _read_text(path: Path) -> tuple[str, bytes]:
+    """Return what messages call the text, and its bytes."""
+    from rwkv_cy.files.reading import os_errors
+
+    if str(path) == "-":
+        return "standard input", read_standard_input("a text", "name a file")
+    with os_errors(path, "read"):
+        return str(path), path.read_bytes()

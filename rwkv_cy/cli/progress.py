@@ -1,4 +1,4 @@
-"""A progress bar on standard error, where there is somebody to see it."""
+"""A progress bar on standard error, if that is a terminal."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ __all__ = ["progress_bar"]
 
 
 @contextmanager
-def progress_bar(label: str, wanted: bool) -> Iterator[Callable[[int, int], None] | None]:
-    """Give a function of the bytes done and the bytes of all; None if no bar is `wanted` or stderr is a file."""
-    if not (wanted and sys.stderr.isatty()):
+def progress_bar(label: str, enabled: bool = True, *, unit: str = "B") -> Iterator[Callable[[int, int], None] | None]:
+    """Yield a function of the units done and of all units; None unless `enabled` and standard error is a terminal."""
+    if not (enabled and sys.stderr.isatty()):
         yield None
         return
-    from tqdm import tqdm  # not above: most runs draw no bar
+    from tqdm import tqdm  # imported here: most runs show no bar
 
-    with tqdm(desc=label, unit="B", unit_scale=True, file=sys.stderr, leave=False) as bar:
+    with tqdm(desc=label, unit=unit, unit_scale=True, file=sys.stderr, leave=False) as bar:
 
         def advance(done: int, total: int) -> None:
             bar.total = total

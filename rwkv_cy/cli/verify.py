@@ -1,4 +1,4 @@
-"""``rwkv-cy verify``: whether a model file is whole."""
+"""``rwkv-cy verify``: checks a model file completely."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from rwkv_cy.cli.arguments import common_options
 from rwkv_cy.cli.exit_codes import ExitCode
-from rwkv_cy.cli.output import byte_size, print_error, print_fields, print_json
+from rwkv_cy.cli.output import byte_size, print_error, print_fields, print_json, printable
+from rwkv_cy.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
@@ -21,11 +22,12 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "verify",
         parents=[common_options()],
-        help="read a whole file and say whether it is sound",
-        description="Read every number of a model file or checkpoint: checksums where the format has them, the "
-        "parameter table of the architecture, and NaN or infinite numbers.",
+        help="check a file completely",
+        description="Read every number of a model file or checkpoint: compare checksums where the format has them, "
+        "check the parameters against the architecture, and count NaN and Inf.",
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="a model file, a checkpoint, or a folder of shards")
+    parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_run)
 
@@ -33,7 +35,8 @@ def add_parser(commands: Subparsers) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from rwkv_cy.toolkit.verify import verify
 
-    report = verify(arguments.file)
+    with progress_bar(printable(arguments.file.name), not arguments.no_progress) as progress:
+        report = verify(arguments.file, progress=progress)
     if arguments.json:
         print_json(report.to_dict())
     else:
@@ -43,7 +46,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 "file": str(report.path),
                 "format": report.format,
                 "tensors read": f"{report.tensors} ({byte_size(report.bytes_read)})",
-                "checksums": f"{report.checksums} compared" if report.checksums else "none in this format",
+                "checksums": f"{report.checksums} compared" if report.checksums else "none in this file",
                 "result": "ok" if report.ok else f"{count} problem{'s' if count > 1 else ''}",
             }
         )

@@ -1,1 +1,1 @@
-"""Files as bytes: reading within bounds, identity, atomic replacement, digests, strict JSON."""
+"""Files as bytes: bounded reading, identity, atomic replacement, digests, strict JSON."""

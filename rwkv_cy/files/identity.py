@@ -1,4 +1,4 @@
-"""Which file it is, and in which state: what is compared to notice that a file changed while it was read."""
+"""Identity of a file and its last change, to detect that it changed while it was read."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ __all__ = ["FileIdentity"]
 
 @dataclass(frozen=True)
 class FileIdentity:
-    """What tells one state of a file from another without reading it.
+    """Identity of a file and its last change, without its content.
 
     Attributes
     ----------
     path : Path
     device, inode : int
-        Which file it is.
+        As the operating system identifies the file.
     size : int
         In bytes.
     modified_ns : int
@@ -34,12 +34,12 @@ class FileIdentity:
 
     @classmethod
     def of(cls, path: Path) -> FileIdentity:
-        """Look at the file `path`.
+        """Return the identity of the file `path`.
 
         Raises
         ------
         StorageError
-            If the operating system does not let us.
+            If the operating system reports an error.
         """
         try:
             status = path.stat()
@@ -49,13 +49,13 @@ class FileIdentity:
 
     @classmethod
     def from_status(cls, path: Path, status: os.stat_result) -> FileIdentity:
-        """Return the identity of the file `path`, of which the operating system says `status`."""
+        """Return the identity of the file `path` from its stat result."""
         return cls(path, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns)
 
     def check_unchanged(self) -> None:
-        """Raise StorageError if the file is no longer the one that was looked at."""
+        """Raise StorageError if the file has changed or was replaced."""
         if FileIdentity.of(self.path) != self:
             raise StorageError(
-                f"{self.path}: expected a file that stays as it is, got one that changed while it was read; "
-                "wait until whatever writes it is done, then try again"
+                f"{self.path}: expected an unchanged file, got one that changed while it was read; "
+                "wait until it is complete, then try again"
             )

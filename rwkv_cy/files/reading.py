@@ -1,4 +1,4 @@
-"""Bytes of a file from a stranger: opened with care, read within bounds, mapped on request."""
+"""Bytes of an untrusted file: opened without blocking, read within bounds, mapped on request."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _REMEDIES = {
 
 @contextmanager
 def os_errors(path: Path, doing: str) -> Iterator[None]:
-    """Turn any OSError of the block into a StorageError that names `path` and what was being done (``"open"``)."""
+    """Convert an OSError of the block into a StorageError with `path` and the operation (``"open"``)."""
     try:
         yield
     except StorageError:
@@ -49,20 +49,20 @@ def os_errors(path: Path, doing: str) -> Iterator[None]:
 
 
 def is_folder(path: Path) -> bool:
-    """Tell whether `path` leads to a folder; StorageError if the operating system does not let us look."""
+    """Return whether `path` is a folder; raise StorageError if the operating system reports an error."""
     with os_errors(path, "open"):
         return path.is_dir()
 
 
 def _open_regular(path: Path) -> int:
-    """Open `path` for reading without ever waiting for it, and return the descriptor of a regular file."""
+    """Open a regular file for reading without blocking, and return its descriptor."""
     try:
         with os_errors(path, "open"):
             _require_regular(path, path.stat().st_mode)
-            # O_NONBLOCK: the path may have become a FIFO since, whose opening would wait for a writer.
+            # O_NONBLOCK: the path may have become a FIFO meanwhile, and opening one waits for a writer.
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except ValueError as error:
-        raise StorageError(f"{str(path)!r}: expected a path, got a name that no file can have ({error})") from error
+        raise StorageError(f"{str(path)!r}: expected a path, got an invalid file name ({error})") from error
     try:
         _require_regular(path, os.fstat(descriptor).st_mode)
     except BaseException:
@@ -91,14 +91,14 @@ class FileBytes:
     ----------
     path : Path
     size : int
-        Bytes in the file when it was opened. Nothing outside of them is ever read.
+        Bytes in the file when it was opened. Nothing beyond is read.
     identity : FileIdentity
-        Which file it is, and in which state it was opened.
+        Identity of the file when it was opened.
 
     Raises
     ------
     StorageError
-        If the path leads to no regular file, or the operating system refuses it.
+        If the path is not a regular file, or the operating system reports an error.
     FormatError
         If the file is empty.
     """
@@ -114,7 +114,7 @@ class FileBytes:
             raise FormatError(f"{path}: expected a model, got an empty file; download or copy it again")
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Return `size` bytes from `offset`; FormatError if they leave the file."""
+        """Return `size` bytes from `offset`; raise FormatError if they are outside the file."""
         self._check_span(offset, size)
         buffer = np.empty(size, np.uint8)
         self.read_into_at(offset, buffer)
@@ -126,7 +126,7 @@ class FileBytes:
         Raises
         ------
         FormatError
-            If that leaves the file.
+            If the bytes are outside the file.
         KernelError
             If the buffer is not contiguous.
         """
@@ -140,7 +140,7 @@ class FileBytes:
             with os_errors(self.path, "read"):
                 count = os.preadv(descriptor, [view[done:].data], offset + done)
             if count == 0:
-                self.check()  # which knows where the file ends now: before this offset, perhaps
+                self.check()  # reports the current size if the file is shorter now
                 raise self._truncated(offset + done)
             done += count
 
@@ -158,8 +158,8 @@ class FileBytes:
     def view(self, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any] | None:
         """Return a read-only array of `shape` over the file's memory map.
 
-        None if `offset` is misaligned for `dtype`, or if the file's system cannot map; FormatError if the array
-        leaves the file. The array stays valid after :meth:`close`.
+        None if `offset` is misaligned for `dtype`, or if the file system cannot map. Raises FormatError if the array
+        is outside the file. The array stays valid after :meth:`close`.
         """
         count = math.prod(shape)
         self._check_span(offset, count * dtype.itemsize)
@@ -174,7 +174,7 @@ class FileBytes:
         return np.frombuffer(self._map, dtype, count, offset).reshape(shape)
 
     def check(self) -> None:
-        """Raise FormatError if the file is shorter than when it was opened: its map must no longer be touched."""
+        """Raise FormatError if the file is shorter than when it was opened, so that its map must not be used."""
         with os_errors(self.path, "look at"):
             size = os.fstat(self._open_descriptor()).st_size
         if size < self.size:
@@ -211,6 +211,6 @@ class FileBytes:
 
     def _truncated(self, size: int) -> FormatError:
         return FormatError(
-            f"{self.path}: expected {self.size} bytes, got {size}: the file was cut while it was open; "
-            "copy it again and open it anew"
+            f"{self.path}: expected {self.size} bytes, got {size}: the file was truncated while it was open; "
+            "copy it again and reopen it"
         )

@@ -1,4 +1,4 @@
-"""A file written beside its target, which takes the target's place whole or not at all."""
+"""Atomic replacement: a file written under a temporary name, then renamed to its target."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rwkv_cy.files.write_behind import WriteBehind
 
 __all__ = ["Replacement"]
 
-#: A temporary file that nobody has written to for so long belongs to a writer that died.
+#: A temporary file that has not been modified for so long belongs to a writer that died.
 _ABANDONED_SECONDS = 24 * 3600
 #: Bytes in one write. From 1 MiB on, Linux backs a write with pages of 2 MiB, and under a hypervisor that takes free
 #: memory back, getting those costs ten times as much as the write.
@@ -27,22 +27,22 @@ _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, er
 
 
 class Replacement:
-    """A context manager: a new file that :meth:`commit` puts in the place of `target`; without it, nothing changes.
+    """Context manager: a new file that :meth:`commit` renames to `target`; without it, nothing changes.
 
-    The new file is called ``.NAME.XXXXXXXX.tmp`` and lies in the target's folder. It is removed at the end of the
-    block unless it was committed; only a kill leaves it behind, and a later writer of the same target removes it.
+    The new file is called ``.NAME.XXXXXXXX.tmp`` in the target's folder. It is removed at the end of the
+    block unless it was committed. Only SIGKILL leaves it behind; a later writer of the same target removes it.
 
     Parameters
     ----------
     target : Path
-        Where the file shall be. A symbolic link is followed.
+        Path of the new file. A symbolic link is followed.
     overwrite : bool
-        Whether it may take the place of an older file.
+        Whether it may replace an existing file.
 
     Raises
     ------
     StorageError
-        If the target exists and may not be replaced, is no regular file, or its folder cannot be written to.
+        If the target exists and may not be replaced, is not a regular file, or its folder is not writable.
     """
 
     def __init__(self, target: Path, *, overwrite: bool) -> None:
@@ -59,9 +59,7 @@ class Replacement:
         except OSError as error:
             raise self.error(error, "create") from error
         except ValueError as error:
-            raise StorageError(
-                f"{str(target)!r}: expected a path, got a name that no file can have ({error})"
-            ) from error
+            raise StorageError(f"{str(target)!r}: expected a path, got an invalid file name ({error})") from error
 
     def error(self, error: OSError, doing: str) -> StorageError:
         """Return the StorageError for an OSError."""
@@ -70,18 +68,18 @@ class Replacement:
         reason = error.strerror or str(error)
         if error.errno in _NO_SPACE and self.size:
             return StorageError(
-                f"{self.name}: expected room for {self.size} bytes, got {self._free()} and the error {reason!r}; "
-                "free some space or choose another place"
+                f"{self.name}: not enough disk space: {self.size} bytes needed, {self._free()} free ({reason}); "
+                "free some space or choose another folder"
             )
         return StorageError(f"{self.name}: cannot {doing} it: {reason}; check the folder {self.name.parent}")
 
     def reserve(self, size: int) -> None:
-        """Make the file `size` zeros long, with room on the disk for all of them.
+        """Make the file `size` zero bytes long, with disk space allocated for all of them.
 
         Raises
         ------
         StorageError
-            If there is no such room.
+            If there is not enough disk space.
         """
         self.size = size
         try:
@@ -95,7 +93,7 @@ class Replacement:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
                 os.ftruncate(self.descriptor, size)
         except OSError as error:
-            raise self.error(error, "reserve room for") from error
+            raise self.error(error, "reserve space for") from error
 
     def write_at(self, offset: int, data: bytes | memoryview) -> None:
         """Write all of `data` at `offset`; StorageError if the operating system refuses."""
@@ -110,13 +108,13 @@ class Replacement:
             view = view[written:]
 
     def commit(self) -> None:
-        """Put the file in the target's place, after it has reached the disk.
+        """Rename the file to its target, after it is durable.
 
         Raises
         ------
         StorageError
-            If the target exists by now and may not be replaced, or the file cannot be written out; and if the folder
-            cannot, when the file is in its place already.
+            If the target exists and may not be replaced, if the file cannot be synchronised, or, after the rename, if
+            its folder cannot.
         """
         try:
             os.fsync(self.descriptor)
@@ -130,8 +128,8 @@ class Replacement:
             self._sync_folder()
         except OSError as error:
             raise StorageError(
-                f"{self.name}: written whole, but its folder {self.target.parent} could not be written out: "
-                f"{error.strerror}; the file may be missing after a loss of power"
+                f"{self.name}: complete, but its folder {self.target.parent} could not be synchronised: "
+                f"{error.strerror}; the file may be missing after a power failure"
             ) from error
 
     def __enter__(self) -> Replacement:
@@ -141,7 +139,7 @@ class Replacement:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         os.close(self.descriptor)
-        # What cannot be removed now is removed by a later writer; the error that led here matters more.
+        # A later writer removes what cannot be removed now; the original error matters more.
         with contextlib.suppress(OSError):
             self.path.unlink()
 
@@ -160,12 +158,12 @@ class Replacement:
 
     def _exists(self) -> StorageError:
         return StorageError(
-            f"{self.name}: expected no file of this name, got one; "
-            "choose another name, or replace it with overwrite=True (on the command line --force)"
+            f"{self.name}: it already exists; "
+            "choose another name, or replace it with overwrite=True (--force on the command line)"
         )
 
     def _put_where_nothing_is(self) -> None:
-        """Link the file to its name, which fails if the name is taken, whoever took it and whenever."""
+        """Link the file to its target, which fails atomically if the target exists."""
         try:
             os.link(self.path, self.target)
         except FileExistsError:
@@ -173,7 +171,7 @@ class Replacement:
         except OSError as error:
             if error.errno not in _NO_HARD_LINKS:
                 raise
-            # A file system without hard links: between these two lines another writer can still slip in.
+            # Without hard links there is a race with other writers between these two lines.
             if os.path.lexists(self.target):
                 raise self._exists() from None
             self.path.replace(self.target)
@@ -183,7 +181,7 @@ class Replacement:
         try:
             os.fsync(folder)
         except OSError as error:
-            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems cannot, and need not
+            if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems do not support it
                 raise
         finally:
             os.close(folder)
@@ -193,7 +191,7 @@ class Replacement:
         return status.f_bavail * status.f_frsize
 
     def _stem(self) -> str:
-        """Return the target's name, short enough for the rest of the temporary name to fit into 255 bytes."""
+        """Return the target's name, shortened so that the temporary name fits into 255 bytes."""
         return os.fsencode(self.target.name)[:200].decode("utf-8", "ignore")
 
     def _name_beside(self) -> Path:
@@ -204,7 +202,7 @@ class Replacement:
         oldest = time.time() - _ABANDONED_SECONDS
         with os.scandir(self.target.parent) as entries:
             for entry in entries:
-                # A courtesy: a file that is gone by now, or belongs to somebody else, is left to others.
+                # Best effort: files that are gone or not ours are skipped.
                 with contextlib.suppress(OSError):
                     if pattern.fullmatch(entry.name) and entry.stat(follow_symlinks=False).st_mtime < oldest:
                         Path(entry.path).unlink()

@@ -1,4 +1,4 @@
-"""The file that a conversion reads, as bytes: its hash, its size, and whether it changed meanwhile."""
+"""SHA-256 of the source of a conversion, computed in a thread, with a check that the source did not change."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from rwkv_cy.files.identity import FileIdentity
 
 __all__ = ["SourceHash"]
 
-#: Read and hashed at once. The lock of the interpreter is taken twice for each; more would leave the caches.
+#: Bytes per read. Each takes the GIL twice; larger reads exceed the caches.
 _CHUNK = 2 << 20
 
 
 class SourceHash:
-    """SHA-256 of some files, one after the other, computed in a thread of its own.
+    """SHA-256 of the concatenated files, computed in a separate thread.
 
-    ``hashlib`` lets go of the interpreter's lock, so that a second core hashes while the first converts. A context
-    manager: leaving it stops the thread, whether or not it was done.
+    ``hashlib`` releases the GIL, so that a second core hashes while the first converts. Leaving the context stops
+    the thread, even if it is not finished.
 
     Parameters
     ----------
     files : sequence of FileIdentity
-        The files as they were looked at, in the order in which their bytes are hashed.
+        The files, in the order in which they are hashed.
 
     Attributes
     ----------
@@ -45,10 +45,10 @@ class SourceHash:
 
     @classmethod
     def ahead(cls, path: Path) -> SourceHash:
-        """Return the hash of a source that nobody has opened yet, and so may be anything.
+        """Return the hash of a source that has not been opened yet.
 
-        Of a regular file it is that of the file. For all else it is of no files at all: a folder has to be read to
-        know which of its files are the source, and what there is to complain of is for the reader to say.
+        For anything but a regular file it covers no files: a folder has to be read to know which of its files are
+        the source, and errors are reported by the reader.
         """
         try:
             status = path.stat()
@@ -58,7 +58,7 @@ class SourceHash:
 
     @property
     def size(self) -> int:
-        """Bytes of all the files together."""
+        """Total size of the files in bytes."""
         return sum(file.size for file in self.files)
 
     def _run(self) -> None:
@@ -76,12 +76,12 @@ class SourceHash:
             self._error = error
 
     def hexdigest(self) -> str:
-        """Wait for the end and return the hash, in hexadecimal.
+        """Wait for the thread and return the hash in hexadecimal.
 
         Raises
         ------
         StorageError
-            If a file could not be read, or changed while it was.
+            If a file could not be read, or changed meanwhile.
         """
         self._finish()
         if isinstance(self._error, MemoryError):
@@ -101,15 +101,15 @@ class SourceHash:
             self._run()
 
     def stop(self) -> None:
-        """Stop the thread, whether or not it was done, and wait for its end."""
+        """Stop the thread, even if it is not finished, and wait for it."""
         self._stop.set()
         if self._started:
             self._thread.join()
 
     def __enter__(self) -> SourceHash:
         if self._started:
-            return self  # it ran ahead
-        # Where no thread can be had (the limits of a container), the end hashes.
+            return self  # already running
+        # If no thread can be started (limits of a container), hexdigest does the work.
         with suppress(RuntimeError):
             self._thread.start()
             self._started = True
@@ -120,5 +120,5 @@ class SourceHash:
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
-    """Open a file that may have become a FIFO since it was looked at, whose opening would wait for a writer."""
+    """Open without blocking: the path may have become a FIFO, and opening one waits for a writer."""
     return os.open(path, flags | os.O_NONBLOCK)

@@ -1,4 +1,4 @@
-"""JSON from a stranger: one object, counted before it is parsed, no duplicate keys, no deep nesting."""
+"""Untrusted JSON: one object, with limits on its tokens and nesting, and no duplicate keys."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ def parse_object(path: Path, what: str, raw: bytes, max_depth: int = MAX_DEPTH) 
     raw : bytes
         The text, in UTF-8.
     max_depth : int
-        Deepest nesting of objects and arrays that is let through.
+        Deepest allowed nesting of objects and arrays.
 
     Raises
     ------
     FormatError
-        If it is no UTF-8, no JSON, no object, nested too deeply, too rich, has a key twice, an integer of more than
-        20 digits, or NaN or an infinity.
+        If it is not valid UTF-8, JSON or an object, is nested too deeply, has too many tokens, a duplicate key, an
+        integer of more than 20 digits, NaN or Infinity.
     """
 
     def refuse(problem: str) -> NoReturn:
@@ -66,7 +66,7 @@ def parse_object(path: Path, what: str, raw: bytes, max_depth: int = MAX_DEPTH) 
     except FormatError:
         raise
     except UnicodeDecodeError:
-        refuse("bytes that are no UTF-8")
+        refuse("bytes that are not valid UTF-8")
     except ValueError as error:
         refuse(f"something else ({error})")
     if not isinstance(result, dict):
@@ -75,9 +75,9 @@ def parse_object(path: Path, what: str, raw: bytes, max_depth: int = MAX_DEPTH) 
 
 
 def _depth(raw: bytes) -> int:
-    """Return the deepest nesting of brackets outside of strings, without recursion.
+    """Return the deepest nesting of brackets outside strings, without recursion.
 
-    The parser itself recurses, and how deep it may is a setting of the process.
+    The parser itself recurses, up to a limit of the process.
     """
     without_escapes = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
     brackets = b"".join(without_escapes.split(b'"')[::2]).translate(_BRACKETS, _OTHERS)

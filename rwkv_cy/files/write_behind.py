@@ -1,4 +1,4 @@
-"""Writing out while more is being written, so that the fsync at the end of a large file has little left to do."""
+"""Write-behind: data are flushed while a file is written, so that the fsync at the end is short."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from rwkv_cy.files.write_out import begin_write_out
 
 __all__ = ["WriteBehind"]
 
-#: Bytes after which the disk is given what was written. It takes them in requests of about 1 MiB anyway.
+#: Bytes between two flushes.
 _STEP = 8 << 20
 
 
 class WriteBehind:
-    """Keeps the disk at work while a file is being written.
+    """Flushes a file while it is being written.
 
-    Only a hint to the system: what makes a file durable, and tells of writes that failed, is the fsync at its end.
+    It is only a hint: the fsync at the end makes the file durable and reports errors.
 
     Parameters
     ----------
@@ -28,10 +28,10 @@ class WriteBehind:
         self._pending = 0
 
     def wrote(self, size: int) -> None:
-        """Take note of `size` bytes more, and begin to write out if there is enough."""
+        """Count `size` more bytes, and start a flush if there are enough."""
         self._pending += size
         if self._pending >= _STEP:
             self._pending = 0
-            # Where the system cannot, the fsync does it all; what fails here, fails there as well.
+            # If it is not supported, the fsync does all the work; errors show up there too.
             with suppress(OSError):
                 begin_write_out(self._descriptor)

@@ -1,4 +1,4 @@
-"""What every reader of foreign files shares: caps, and checks of names and shapes."""
+"""Limits, and checks of names and shapes, that all readers share."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = [
 
 #: The largest RWKV checkpoints have about 2,000 tensors.
 MAX_TENSORS = 100_000
-#: Longest description of tensors (a pickle, a JSON header) that is read into memory.
+#: Largest description of tensors (a pickle, a JSON header) that is read into memory.
 MAX_HEADER_BYTES = 64 << 20
 #: Longest name of a tensor, in UTF-8.
 MAX_NAME_BYTES = 512
@@ -38,12 +38,12 @@ Entry = TypeVar("Entry")
 
 
 def check_name(path: Path, name: object) -> str:
-    """Return the name of a tensor, if it is one that can be shown, stored and looked up.
+    """Return the name of a tensor after checking that it can be displayed, stored and looked up.
 
     Raises
     ------
     FormatError
-        If it is no string, empty, longer than MAX_NAME_BYTES, unprintable (NUL, controls, lone surrogates), or like
+        If it is not a string, empty, longer than MAX_NAME_BYTES, unprintable (NUL, controls, lone surrogates), or like
         a path that leads elsewhere.
     """
     if not isinstance(name, str):
@@ -63,7 +63,7 @@ def check_name(path: Path, name: object) -> str:
 
 
 def decode_name(path: Path, raw: bytes) -> str:
-    """Return the name that `raw` spells in UTF-8; FormatError if it spells none or :func:`check_name` refuses it."""
+    """Return the UTF-8 name `raw` as text; raise FormatError if it is invalid or :func:`check_name` refuses it."""
     if len(raw) > MAX_NAME_BYTES:
         raise FormatError(
             f"{path}: expected the name of a tensor, got {raw[:40]!r}, which is longer than {MAX_NAME_BYTES} bytes"
@@ -75,12 +75,12 @@ def decode_name(path: Path, raw: bytes) -> str:
 
 
 def check_shape(path: Path, name: str, shape: Sequence[object]) -> tuple[int, ...]:
-    """Return the shape of tensor `name`, if its dimensions are sane.
+    """Return the shape of tensor `name` after checking its dimensions.
 
     Raises
     ------
     FormatError
-        If there are more than MAX_DIMENSIONS, one is no integer or below 1, or their product is above MAX_ELEMENTS.
+        If there are more than MAX_DIMENSIONS, one is not an integer from 1 up, or their product is above MAX_ELEMENTS.
     """
     if len(shape) > MAX_DIMENSIONS:
         raise FormatError(f"{path}: {name}: expected at most {MAX_DIMENSIONS} dimensions, got {len(shape)}")
@@ -101,11 +101,11 @@ def add_entry(path: Path, table: dict[str, Entry], name: object, entry: Entry) -
     Raises
     ------
     FormatError
-        If the name is bad or there already, or the table is full (MAX_TENSORS).
+        If the name is invalid or a duplicate, or the table is full (MAX_TENSORS).
     """
     checked = check_name(path, name)
     if checked in table:
         raise FormatError(f"{path}: {checked}: expected one tensor of that name, got two; the file is damaged")
     if len(table) >= MAX_TENSORS:
-        raise FormatError(f"{path}: expected at most {MAX_TENSORS} tensors, got more; this is no RWKV model")
+        raise FormatError(f"{path}: expected at most {MAX_TENSORS} tensors, got more; this is not an RWKV model")
     table[checked] = entry

@@ -1,4 +1,4 @@
-"""Quantized blocks of ggml: 32 numbers a block, decoded to float32 with NumPy."""
+"""Quantized blocks of ggml: 32 weights in a block, decoded to float32 with NumPy."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 __all__ = ["BLOCK_SIZE", "BLOCK_TYPES", "BlockType"]
 
-#: Numbers in one block.
+#: Weights in one block.
 BLOCK_SIZE = 32
 
 Floats = npt.NDArray[np.float32]
@@ -20,7 +20,7 @@ Blocks = npt.NDArray[Any]
 
 @dataclass(frozen=True)
 class BlockType:
-    """One way of ggml to store 32 numbers.
+    """One block format of ggml, of 32 weights.
 
     Attributes
     ----------
@@ -45,7 +45,7 @@ def _nibbles(blocks: Blocks) -> npt.NDArray[np.uint8]:
 
 def _five_bits(blocks: Blocks) -> npt.NDArray[np.uint8]:
     """Bit i of the word `h` is the fifth bit of element i."""
-    # The bytes of a little-endian word, each from its lowest bit, are the word's bits in order.
+    # The bytes of a little-endian word, each from its lowest bit up, are the bits of the word in order.
     high = np.unpackbits(np.ascontiguousarray(blocks["h"]).view(np.uint8).reshape(-1, 4), axis=1, bitorder="little")
     numbers: npt.NDArray[np.uint8] = _nibbles(blocks) | (high << np.uint8(4))
     return numbers
@@ -56,7 +56,7 @@ def _numbers(integers: npt.NDArray[Any]) -> Floats:
 
 
 def _scale(blocks: Blocks, field: str) -> Floats:
-    """One number a block, as a column."""
+    """One value for each block, as a column."""
     return _numbers(blocks[field])[:, None]
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 from rwkv_cy.errors import FormatError
 from rwkv_cy.files.strict_json import parse_object
 from rwkv_cy.formats.base import os_errors
-from rwkv_cy.formats.canonical import CanonicalNames, canonical_table
+from rwkv_cy.formats.canonical import canonical_recipes
+from rwkv_cy.formats.layouts.source import TranslatedSource
 from rwkv_cy.formats.metadata import TOKENIZER_PATH, own_metadata
 from rwkv_cy.formats.shards import open_shards, read_small
 from rwkv_cy.tensors.tensor import ParameterSource
@@ -71,7 +72,7 @@ def open_folder(path: Path, open_file: Callable[[Path], ParameterSource]) -> Par
         raise
 
 
-class HuggingFaceFolder(CanonicalNames):
+class HuggingFaceFolder(TranslatedSource):
     """A folder with a model in it.
 
     Parameters
@@ -87,7 +88,7 @@ class HuggingFaceFolder(CanonicalNames):
     """
 
     def __init__(self, path: Path, weights: ParameterSource, tied: bool, metadata: Mapping[str, str]) -> None:
-        super().__init__(weights, canonical_table(weights, tied))
+        super().__init__(weights, canonical_recipes(weights, tied))
         self.path = path
         self.format = "huggingface"
         self.metadata = metadata

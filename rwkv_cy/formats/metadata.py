@@ -1,4 +1,4 @@
-"""What a file may say of itself, and what only a reader may say."""
+"""Metadata of a file: keys that a file may set, and keys that only a reader may set."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 __all__ = ["TOKENIZER_PATH", "own_metadata"]
 
-#: A path that others open: a file that could set it could have any file of the user's read.
+#: A path that other modules open: a file that could set it could make them read any file of the user.
 TOKENIZER_PATH = "tokenizer_path"
 
 
 def own_metadata(said: Mapping[str, str]) -> dict[str, str]:
-    """Return what a file says of itself, without the keys that a reader sets."""
+    """Return the metadata of a file, without the keys that only a reader may set."""
     return {key: value for key, value in said.items() if key != TOKENIZER_PATH}

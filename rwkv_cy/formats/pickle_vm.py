@@ -1,4 +1,4 @@
-"""A pickle machine that cannot run code: a short list of opcodes, a list of allowed globals, and limits on all else.
+"""A pickle interpreter that cannot run code: a few opcodes, an allow-list of globals, and limits on everything else.
 
 Python's own unpickler imports and calls whatever a file names. This one never imports, never calls anything but the
 functions it was given, never hashes anything but text and integers, and never copies what it holds, so that its time
@@ -42,9 +42,9 @@ _CHUNK = 1 << 16
 
 @dataclass(frozen=True)
 class Global:
-    """A name that a pickle may use, and what calling it does: `function` gets the tuple of arguments.
+    """A global that a pickle may use; calling it calls `function` with the tuple of arguments.
 
-    Without a function it may be named, but not called.
+    Without a function it may be referenced, but not called.
     """
 
     name: str
@@ -59,7 +59,7 @@ class ByteStream:
     where : object
         The file's name, for messages.
     read_at : callable
-        Gives the bytes at (offset, size).
+        Returns the bytes at (offset, size).
     start, end : int
         The part of the file that may be read.
     """
@@ -73,7 +73,7 @@ class ByteStream:
         self._chunk_start = start
 
     def take(self, size: int) -> bytes:
-        """Return the next `size` bytes; FormatError if fewer are left."""
+        """Return the next `size` bytes; raise FormatError if fewer are left."""
         begin = self.position - self._chunk_start
         if begin + size > len(self._chunk):
             left = self.end - self.position
@@ -89,7 +89,7 @@ class ByteStream:
         return self._chunk[begin : begin + size]
 
     def line(self, limit: int) -> bytes:
-        """Return the bytes before the next newline, and step over it; FormatError if there is none within `limit`."""
+        """Return the bytes before the next newline and skip it; raise FormatError if it is not within `limit`."""
         found = bytearray()
         while (byte := self.take(1)) != b"\n":
             found += byte
@@ -105,14 +105,14 @@ def unpickle(
     allowed: Mapping[str, Global],
     persistent: Callable[[object], object] | None = None,
 ) -> object:
-    """Return the object that the pickle at the stream's position describes, and leave the stream behind it.
+    """Return the object of the pickle at the stream's position, and advance the stream to its end.
 
     Parameters
     ----------
     stream : ByteStream
-        Where the pickle stands: protocols 2 to 5.
+        Position of the pickle; protocols 2 to 5.
     allowed : mapping of str to Global
-        What the pickle may name, by ``"module.name"``.
+        Allowed globals, by ``"module.name"``.
     persistent : callable, optional
         Resolves persistent ids.
 
@@ -126,9 +126,9 @@ def unpickle(
     Raises
     ------
     UnsupportedError
-        If the pickle names something that is not allowed.
+        If the pickle names a global that is not allowed.
     FormatError
-        If it is damaged, uses an opcode that no tensor needs, or exceeds a limit of this module.
+        If it is damaged, uses an opcode that tensors do not need, or exceeds a limit of this module.
     """
     return _Machine(stream, allowed, persistent).run()
 
@@ -173,10 +173,10 @@ class _Machine:
     def refuse(self, problem: str) -> NoReturn:
         raise FormatError(
             f"{self.stream.where}: pickle at byte {self.operation_start}: {problem}; "
-            "the file is damaged or no checkpoint of tensors"
+            "the file is damaged or not a checkpoint of tensors"
         )
 
-    # The stack. What stands below the last mark is out of reach.
+    # The stack. Objects below the last mark are not accessible.
 
     def pop(self) -> Any:
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
@@ -250,7 +250,7 @@ class _Machine:
         if type(target) is not dict or len(items) % 2:
             self.refuse(f"expected pairs for a dictionary, got {len(items)} objects for {type(target).__name__}")
         for key, value in zip(items[::2], items[1::2], strict=True):
-            # Hashing a tuple hashes all that it holds: with shared parts, in exponential time.
+            # Hashing a tuple hashes all its items: with shared items, in exponential time.
             if type(key) is not str and type(key) is not int:
                 self.refuse(f"expected text or integers as keys, got {type(key).__name__}")
             if key in target:
@@ -304,7 +304,7 @@ class _Machine:
     def build(self) -> None:
         state = self.pop()
         target = self.top()
-        # torch gives a module's OrderedDict one attribute, which says nothing of the tensors.
+        # torch gives a module's OrderedDict one attribute, which does not affect the tensors.
         if type(target) is not dict or type(state) is not dict or len(state) != 1 or "_metadata" not in state:
             self.refuse(
                 "expected no state but the _metadata of a dictionary, "

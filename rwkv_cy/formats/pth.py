@@ -1,4 +1,4 @@
-"""PyTorch checkpoints, as torch.save writes them since 1.6: a zip archive of a pickle and the bytes of each storage."""
+"""PyTorch checkpoints of torch.save since 1.6: a zip archive of a pickle and the bytes of each storage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAX_NOTE_BYTES = 64
 
 
 def open_pth(path: Path) -> RawSource:
-    """Open a zip archive that torch.save wrote; no code in it is run and no torch is needed.
+    """Open a zip archive of torch.save, without running code from it and without torch.
 
     Parameters
     ----------
@@ -29,14 +29,14 @@ def open_pth(path: Path) -> RawSource:
     Returns
     -------
     RawSource
-        With format ``"pth"``, and what stands beside the tensors as metadata.
+        With format ``"pth"``, and the other values of the checkpoint as metadata.
 
     Raises
     ------
     StorageError
-        If the operating system refuses the file.
+        If the operating system reports an error.
     UnsupportedError
-        If the archive is none of torch's, or one of TorchScript, compressed, big-endian, or of more than tensors.
+        If the archive is not from torch.save, is TorchScript, compressed or big-endian, or holds more than tensors.
     FormatError
         If it is damaged.
     """
@@ -74,7 +74,7 @@ def _open(file: FileBytes) -> RawSource:
 
 
 def _archive_prefix(file: FileBytes, entries: Mapping[str, ZipEntry]) -> str:
-    """Return the folder that holds everything, with its slash: ``"archive/"``."""
+    """Return the top folder of the archive with its slash: ``"archive/"``."""
     if any(name.split("/")[-1] == "constants.pkl" or "code" in name.split("/")[:-1] for name in entries):
         raise UnsupportedError(
             f"{file.path}: expected the weights of a model, got a TorchScript program; "
@@ -89,20 +89,20 @@ def _archive_prefix(file: FileBytes, entries: Mapping[str, ZipEntry]) -> str:
         )
     if len(pickles) > 1:
         raise FormatError(
-            f"{file.path}: expected one {_PICKLE} in the archive, got {len(pickles)}; it is no checkpoint"
+            f"{file.path}: expected one {_PICKLE} in the archive, got {len(pickles)}; it is not a checkpoint"
         )
     return pickles[0][: -len(_PICKLE)]
 
 
 def _check_byte_order(file: FileBytes, entry: ZipEntry | None) -> None:
-    """Refuse numbers in another byte order; torch before 2.1 wrote no such note, and only little-endian files."""
+    """Refuse other byte orders; torch before 2.1 wrote little-endian files only, without this entry."""
     if entry is None:
         return
     note = read_entry(file, entry, _MAX_NOTE_BYTES)
     if note.strip() != b"little":
         raise UnsupportedError(
             f"{file.path}: expected numbers in little-endian byte order, got {note!r}; "
-            "load it with torch on this machine and save it anew"
+            "load it with torch on this machine and save it again"
         )
 
 

@@ -1,4 +1,4 @@
-"""PyTorch checkpoints, as torch.save wrote them before 1.6: a stream of five pickles, then the bytes of each storage.
+"""PyTorch checkpoints of torch.save before 1.6: a stream of five pickles, then the bytes of each storage.
 
 The pickles are a magic number, the protocol version, facts of the system, the object, and the list of storage keys.
 Then, for each key: int64 count of elements, and the elements. All is little-endian. Source: torch/serialization.py
@@ -24,7 +24,7 @@ LEGACY_MAGIC = b"\x80\x02\x8a\x0a" + _MAGIC.to_bytes(10, "little") + b"."
 
 
 def open_pth_legacy(path: Path) -> RawSource:
-    """Open a legacy stream of torch.save; no code in it is run and no torch is needed.
+    """Open a legacy stream of torch.save, without running code from it and without torch.
 
     Parameters
     ----------
@@ -34,12 +34,12 @@ def open_pth_legacy(path: Path) -> RawSource:
     Returns
     -------
     RawSource
-        With format ``"pth-legacy"``, and what stands beside the tensors as metadata.
+        With format ``"pth-legacy"``, and the other values of the checkpoint as metadata.
 
     Raises
     ------
     StorageError
-        If the operating system refuses the file.
+        If the operating system reports an error.
     UnsupportedError
         If it holds more than tensors, or comes from a big-endian machine.
     FormatError
@@ -66,8 +66,8 @@ def _open(file: FileBytes) -> RawSource:
     system = unpickle(stream, {})
     if type(system) is not dict or system.get("little_endian") is not True:
         raise UnsupportedError(
-            f"{file.path}: expected numbers in little-endian byte order, got a stream that does not say so; "
-            "load it with torch on its own machine and save it anew"
+            f"{file.path}: expected numbers in little-endian byte order, got another; "
+            "load it with torch on the machine that wrote it and save it again"
         )
     root = unpickle(stream, objects.allowed, objects.storage)
     keys = unpickle(stream, {})

@@ -1,4 +1,4 @@
-"""Tensors that lie in one file as they are wanted: the part of a ParameterSource that needs no decoding."""
+"""Tensors that one file stores as they are: the part of a ParameterSource that needs no decoding."""
 
 from __future__ import annotations
 
@@ -14,20 +14,38 @@ from rwkv_cy.errors import FormatError
 from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.formats.base import FileBytes
 from rwkv_cy.formats.metadata import own_metadata
+from rwkv_cy.formats.strided import read_strided, span
 from rwkv_cy.tensors.tensor import TensorInfo, check_buffer
 
 __all__ = ["Checksum", "RawSource", "RawTensor"]
 
-#: Tied matrices share their bytes. Many tensors over the same bytes would make a small file a job of days.
+#: Tied matrices share their bytes. Many tensors over the same bytes would make a small file take days to read.
 _MOST_SHARED = 4
 
 
 @dataclass(frozen=True)
 class RawTensor:
-    """A tensor, and where its first byte stands in the file; its elements follow in C order."""
+    """A tensor, and where its first element is in the file.
+
+    Attributes
+    ----------
+    info : TensorInfo
+    offset : int
+        The first byte.
+    strides : tuple of int, optional
+        Elements from one to the next along each axis, not negative; None where they follow in C order.
+    """
 
     info: TensorInfo
     offset: int
+    strides: tuple[int, ...] | None = None
+
+    @property
+    def end(self) -> int:
+        """The byte after the last element."""
+        if self.strides is None:
+            return self.offset + self.info.source_nbytes
+        return self.offset + span(self.info.shape, self.strides) * storage_type(self.info.dtype).itemsize
 
 
 @dataclass(frozen=True)
@@ -70,13 +88,14 @@ class RawSource:
         checksums: Mapping[str, Checksum] | None = None,
     ) -> None:
         for name, tensor in tensors.items():
-            end = tensor.offset + tensor.info.source_nbytes
-            if tensor.offset < 0 or end > file.size:
+            if tensor.offset < 0 or tensor.end > file.size:
                 raise FormatError(
                     f"{file.path}: {name}: expected its bytes within the {file.size} of the file, got "
-                    f"{tensor.offset} to {end}; the file is cut short or damaged: download or copy it again"
+                    f"{tensor.offset} to {tensor.end}; the file is cut short or damaged: download or copy it again"
                 )
-        total = sum(tensor.info.source_nbytes for tensor in tensors.values())
+        total = sum(
+            tensor.info.source_nbytes if tensor.strides is None else tensor.info.nbytes for tensor in tensors.values()
+        )
         if total > _MOST_SHARED * file.size:
             raise FormatError(
                 f"{file.path}: expected tensors with bytes of their own, got {total} bytes of them in a file of "
@@ -107,11 +126,27 @@ class RawSource:
         """Fill `buffer` (1-D, of the tensor's array dtype) with elements from `start`, by positioned reads."""
         tensor = self._tensors[name]
         check_buffer(tensor.info, buffer, start)
-        self._file.read_into_at(tensor.offset + start * buffer.itemsize, buffer)
+        if tensor.strides is None:
+            self._file.read_into_at(tensor.offset + start * buffer.itemsize, buffer)
+        else:
+            read_strided(self._strided(tensor, tensor.strides), buffer, start)
+
+    def _strided(self, tensor: RawTensor, strides: tuple[int, ...]) -> npt.NDArray[Any]:
+        """Return a tensor that is not in C order as an array, over the memory map where there is one."""
+        dtype: np.dtype[Any] = storage_type(tensor.info.dtype).array_dtype
+        nbytes = tensor.end - tensor.offset
+        mapped = self._file.view(tensor.offset, np.dtype(np.uint8), (nbytes,))
+        memory = self._file.read_at(tensor.offset, nbytes) if mapped is None else mapped.data
+        array: npt.NDArray[Any] = np.ndarray(
+            tensor.info.shape, dtype, memory, strides=tuple(dtype.itemsize * stride for stride in strides)
+        )
+        return array
 
     def view(self, name: str) -> npt.NDArray[Any] | None:
-        """Return the tensor as a read-only array over a memory map, or None where it is misaligned."""
+        """Return the tensor as a read-only array over a memory map; None where it is misaligned or not in C order."""
         tensor = self._tensors[name]
+        if tensor.strides is not None:
+            return None
         dtype: np.dtype[Any] = storage_type(tensor.info.dtype).array_dtype
         return self._file.view(tensor.offset, dtype, tensor.info.shape)
 

@@ -1,4 +1,4 @@
-"""Which format a file has, told by its first bytes and never by its name: two tables, of readers and of refusals."""
+"""Recognition of formats by their first bytes, never by name: a table of readers and one of refusals."""
 
 from __future__ import annotations
 
@@ -73,22 +73,22 @@ _REFUSALS = (
     _Refusal(_begins(b"lmgg", b"tjgg"), "an old GGML file of llama.cpp", "name the checkpoint that it was made from"),
     _Refusal(
         _begins(b"version https://git-lfs"),
-        "a Git LFS pointer, which only says where the weights are",
+        "a Git LFS pointer, which has no weights in it",
         "run git lfs pull in its folder",
     ),
     _Refusal(
         _begins_with_text(b"<!doctype html", b"<html", b"<?xml", b"<head", b"<body"),
-        "an HTML page, as a website sends in place of a file",
+        "an HTML page, which a website sent instead of a file",
         "download the file itself",
     ),
     _Refusal(
         lambda head: head[257:262] == b"ustar",
-        "a tar archive, as torch 0.1 wrote its checkpoints",
-        "load it with torch and save it anew, or unpack it and name the file inside",
+        "a tar archive, the checkpoint format of torch 0.1",
+        "load it with torch and save it again, or unpack it and name the file inside",
     ),
     _Refusal(
         lambda head: head[:1] == b"\x80" and head[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05"),
-        "a pickle that is no PyTorch checkpoint, or the first bytes of one",
+        "a pickle that is not a PyTorch checkpoint, or a truncated one",
         "save the weights with torch.save, or copy the file again",
     ),
     _Refusal(_begins(b"\x93NUMPY"), "a NumPy array", "name the checkpoint that holds the whole model"),
@@ -121,11 +121,11 @@ def open_checkpoint(path: str | os.PathLike[str]) -> ParameterSource:
     Raises
     ------
     StorageError
-        If the operating system refuses it: there is none, it is a FIFO, it may not be read.
+        If it does not exist, is not a regular file, or may not be read.
     UnsupportedError
-        If it is of a kind that is not read here; the message says which and what to do.
+        If it is of a kind that is recognised and not supported; the message says which, and what to do.
     FormatError
-        If it is empty, damaged, or of no known kind.
+        If it is empty, damaged, or not recognised.
     """
     place = Path(path)
     if is_folder(place):
@@ -149,7 +149,7 @@ def _read_head(path: Path) -> bytes:
 
 
 def _open_file(path: Path) -> ParameterSource:
-    """Open one file of weights: no index, so that an index that names itself ends here."""
+    """Open one file of weights, not an index, so that an index cannot name itself."""
     return _open_by(path, _read_head(path))
 
 
@@ -162,5 +162,5 @@ def _open_by(path: Path, head: bytes) -> ParameterSource:
             raise UnsupportedError(f"{path}: expected a checkpoint, got {refusal.what}; {refusal.remedy}")
     raise FormatError(
         f"{path}: expected a model file, or a checkpoint of PyTorch, safetensors or rwkv.cpp, got a file "
-        f"that begins with {head[:16]!r}; check that it is the right file, and whole"
+        f"that begins with {head[:16]!r}; check that it is the right file and complete"
     )

@@ -20,7 +20,6 @@ from rwkv_cy.dtypes import STORAGE_TYPES
 from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.base import MAX_NAME_BYTES, FileBytes, add_entry, check_shape, decode_name
 from rwkv_cy.formats.ggml_blocks import BLOCK_SIZE, BLOCK_TYPES
-from rwkv_cy.formats.names import is_rwkv4
 from rwkv_cy.formats.raw import RawSource, RawTensor
 from rwkv_cy.tensors.tensor import TensorInfo, check_buffer
 
@@ -51,8 +50,7 @@ class _Header:
 def open_rwkvcpp(path: Path) -> RwkvCppFile:
     """Open a model file of rwkv.cpp, under the names and shapes that it uses itself.
 
-    RWKV-4's time_decay, which the format keeps as -exp(time_decay), reads as in the original checkpoints. Tensors of
-    other versions read as they are in the file.
+    What rwkv.cpp computes or fuses is undone by its layouts: :mod:`rwkv_cy.formats.layouts.rwkvcpp`.
 
     Raises
     ------
@@ -87,17 +85,10 @@ class RwkvCppFile(RawSource):
             "n_layer": str(header.n_layer),
             "data_type": header.data_type,
         }
-        self._negated_exp = is_rwkv4(tensors)
         super().__init__(file, "rwkvcpp", tensors, metadata)
 
     def read_into(self, name: str, buffer: npt.NDArray[Any], start: int = 0) -> None:
-        """Fill `buffer` (1-D, of the tensor's array dtype) with elements from `start`, decoded.
-
-        Raises
-        ------
-        FormatError
-            If a time_decay of RWKV-4 is not negative, as -exp(x) must be.
-        """
+        """Fill `buffer` (1-D, of the tensor's array dtype) with elements from `start`, decoded."""
         tensor = self._tensors[name]
         if tensor.info.source_dtype in BLOCK_TYPES:
             check_buffer(tensor.info, buffer, start)
@@ -105,17 +96,12 @@ class RwkvCppFile(RawSource):
                 self._decode(tensor, buffer[done : done + _DECODED_AT_ONCE], start + done)
         else:
             super().read_into(name, buffer, start)
-        if self._is_decay(name):
-            _undo_decay(self.path, name, buffer)
 
     def view(self, name: str) -> npt.NDArray[Any] | None:
         """Return the tensor as a read-only array over a memory map, or None where it is misaligned or decoded."""
-        if self._is_decay(name) or self._tensors[name].info.source_dtype in BLOCK_TYPES:
+        if self._tensors[name].info.source_dtype in BLOCK_TYPES:
             return None
         return super().view(name)
-
-    def _is_decay(self, name: str) -> bool:
-        return self._negated_exp and name.endswith(".att.time_decay")
 
     def _decode(self, tensor: RawTensor, buffer: npt.NDArray[Any], start: int) -> None:
         """Read the blocks that hold elements ``start .. start + buffer.size``, and decode them into `buffer`."""
@@ -129,16 +115,6 @@ class RwkvCppFile(RawSource):
             numbers = block_type.decode(blocks).reshape(-1)
         skipped = start - first * BLOCK_SIZE
         buffer[:] = numbers[skipped : skipped + buffer.size]
-
-
-def _undo_decay(path: Path, name: str, buffer: npt.NDArray[Any]) -> None:
-    """Turn -exp(x) into x, in place."""
-    if (buffer >= 0).any():
-        raise FormatError(
-            f"{path}: {name}: expected -exp(time_decay), which is below 0, got {buffer.max()}; the file is damaged"
-        )
-    with np.errstate(invalid="ignore"):
-        buffer[:] = np.log(-buffer.astype(np.float64))
 
 
 def _read_header(file: FileBytes) -> _Header:

@@ -1,4 +1,4 @@
-"""Safetensors files: a length, a JSON header, and the tensors' bytes one after another.
+"""Safetensors files: a length, a JSON header, and the bytes of the tensors.
 
 Source: github.com/huggingface/safetensors, README.md, "Format". Every rule of that page is checked.
 """
@@ -28,18 +28,18 @@ _TAKEN = {"F64": "f64", "F32": "f32", "F16": "f16", "BF16": "bf16"}
 
 
 def open_safetensors(path: Path) -> RawSource:
-    """Open a safetensors file, under the names and shapes that it uses itself.
+    """Open a safetensors file, with its own names and shapes.
 
     The source's metadata is the header's ``__metadata__``.
 
     Raises
     ------
     FormatError
-        If the file breaks a rule of the format.
+        If the file violates the format.
     UnsupportedError
-        If a tensor is of a type that no RWKV checkpoint has.
+        If a tensor has a type that is not supported.
     StorageError
-        If the operating system refuses the file.
+        If the operating system reports an error.
     """
     file = FileBytes(path)
     try:
@@ -56,7 +56,7 @@ def open_safetensors(path: Path) -> RawSource:
 
 
 def _read_header(file: FileBytes) -> tuple[dict[str, Any], int]:
-    """Return the parsed header, and where the data begins."""
+    """Return the parsed header and the offset of the data."""
     if file.size < _LENGTH_BYTES:
         raise FormatError(
             f"{file.path}: expected the {_LENGTH_BYTES} bytes of a header's length, got {file.size}; "
@@ -115,7 +115,7 @@ def _offsets(where: str, offsets: object) -> tuple[int, int]:
 
 
 def _check_spans(file: FileBytes, tensors: Mapping[str, RawTensor], data_start: int) -> None:
-    """Check that the tensors cover the data, each byte once: no overlap, no hole, nothing after the last."""
+    """Check that the tensors cover the data exactly: no overlap, no gap, nothing after the last."""
     position = data_start
     for name, tensor in sorted(tensors.items(), key=lambda item: item[1].offset):
         if tensor.offset != position:
@@ -125,8 +125,14 @@ def _check_spans(file: FileBytes, tensors: Mapping[str, RawTensor], data_start: 
                 f"{tensor.offset - data_start}: {fault}; the file is damaged"
             )
         position += tensor.info.source_nbytes
-    if position != file.size:
+    if position < file.size:
+        raise FormatError(
+            f"{file.path}: expected {position} bytes as its header says, got {file.size}: {file.size - position} bytes "
+            f"follow the last tensor, which the format does not allow; cut them off (truncate -s {position}), or "
+            "download it again"
+        )
+    if position > file.size:
         raise FormatError(
             f"{file.path}: expected {position} bytes as its header says, got {file.size}; "
-            "the file is cut short or damaged: download or copy it again"
+            "the file is cut short: download or copy it again"
         )

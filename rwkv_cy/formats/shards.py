@@ -1,4 +1,4 @@
-"""A model in several files, held together by an index that says which tensor is in which file."""
+"""A model in several files, with an index that maps tensors to files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 
 __all__ = ["Shards", "open_shards", "read_small"]
 
-#: Each shard keeps a file open.
+#: Each shard is an open file.
 MAX_SHARDS = 256
 
 
@@ -42,7 +42,7 @@ class Shards:
 
     @property
     def files(self) -> tuple[FileIdentity, ...]:
-        """The shards in the order of their names, which number them, as they were opened."""
+        """Identities of the shards, ordered by name."""
         return tuple(sorted((file for shard in self._shards for file in shard.files), key=lambda file: file.path))
 
     def names(self) -> tuple[str, ...]:
@@ -58,7 +58,7 @@ class Shards:
         self._homes[name].read_into(name, buffer, start)
 
     def view(self, name: str) -> npt.NDArray[Any] | None:
-        """Return the tensor as a read-only array over a memory map, or None where its shard has no view."""
+        """Return the tensor as a read-only array over a memory map, or None if its shard has no view of it."""
         return self._homes[name].view(name)
 
     def check_bytes(self, name: str) -> bool:
@@ -83,11 +83,11 @@ class Shards:
 
 
 def read_small(path: Path) -> bytes:
-    """Return all bytes of a file that describes others; FormatError if there are more than MAX_HEADER_BYTES."""
+    """Return the bytes of an index; raise FormatError if there are more than MAX_HEADER_BYTES."""
     with FileBytes(path) as file:
         if file.size > MAX_HEADER_BYTES:
             raise FormatError(
-                f"{path}: expected at most {MAX_HEADER_BYTES} bytes, got {file.size}; it describes no model"
+                f"{path}: expected at most {MAX_HEADER_BYTES} bytes, got {file.size}; it is not an index of a model"
             )
         return file.read_at(0, file.size)
 
@@ -98,14 +98,14 @@ def open_shards(path: Path, open_file: Callable[[Path], ParameterSource]) -> Sha
     Parameters
     ----------
     path : Path
-        The index. Shards lie beside it; its ``weight_map`` names the file of each tensor.
+        The index. Its ``weight_map`` names the file of each tensor, in the same folder.
     open_file : callable
-        Opens one shard, whatever its format.
+        Opens one shard of any format.
 
     Raises
     ------
     FormatError
-        If the index is damaged, names a file outside its folder, or differs from what the shards hold.
+        If the index is damaged, names a file outside its folder, or differs from the content of the shards.
     """
     files = _weight_map(path)
     with ExitStack() as stack:
@@ -126,7 +126,7 @@ def _weight_map(path: Path) -> dict[str, str]:
         if not isinstance(file, str) or not _is_plain(file):
             raise FormatError(
                 f"{path}: expected names of files in the same folder, got {str(file)[:80]!r}; "
-                "the index is damaged, or wants to read other files"
+                "the index is damaged, or tries to read other files"
             )
     count = len(set(weight_map.values()))
     if count > MAX_SHARDS:
@@ -139,7 +139,7 @@ def _is_plain(name: str) -> bool:
 
 
 def _compare(path: Path, files: Mapping[str, str], shards: Mapping[str, ParameterSource]) -> None:
-    """Hold the index against the shards: every tensor where the index says, and nowhere else."""
+    """Check that each shard holds exactly the tensors that the index lists for it."""
     for file, shard in shards.items():
         held = set(shard.names())
         listed = {name for name, home in files.items() if home == file}

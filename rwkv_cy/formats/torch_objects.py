@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from rwkv_cy.errors import FormatError, UnsupportedError
-from rwkv_cy.formats.base import MAX_TENSORS, add_entry, check_name, check_shape
+from rwkv_cy.formats.base import MAX_ELEMENTS, MAX_TENSORS, add_entry, check_name, check_shape
 from rwkv_cy.formats.pickle_vm import Global
 from rwkv_cy.formats.raw import RawTensor
+from rwkv_cy.formats.strided import is_contiguous, span
 from rwkv_cy.tensors.tensor import TensorInfo
 
 __all__ = ["Element", "Storage", "Tensor", "TorchObjects", "place_tensors", "state_dict"]
@@ -229,14 +230,14 @@ def _shown(value: object) -> str:
 
 
 def place_tensors(path: Path, tensors: Mapping[str, Tensor], offsets: Mapping[str, int]) -> dict[str, RawTensor]:
-    """Return where each tensor stands in the file, given where each storage (by key) begins.
+    """Return where each tensor is in the file, given where each storage (by key) begins.
 
     Raises
     ------
     UnsupportedError
         If a tensor holds no floating-point numbers.
     FormatError
-        If a tensor is not contiguous, or leaves its storage.
+        If a tensor has impossible strides, or leaves its storage.
     """
     placed: dict[str, RawTensor] = {}
     for name, tensor in tensors.items():
@@ -247,28 +248,28 @@ def place_tensors(path: Path, tensors: Mapping[str, Tensor], offsets: Mapping[st
                 "save it as one of those or leave it out"
             )
         shape = check_shape(path, name, tensor.shape)
-        _check_strides(path, name, shape, tensor.strides)
-        size = math.prod(shape)
-        end = tensor.offset + size
+        strides = _check_strides(path, name, shape, tensor.strides)
+        reach = span(shape, strides)
+        end = tensor.offset + reach
         if tensor.offset < 0 or end > tensor.storage.count:
             raise FormatError(
                 f"{path}: {name}: expected elements within the {tensor.storage.count} of its storage, "
                 f"got {tensor.offset} to {end}; the file is damaged: download it again"
             )
-        info = TensorInfo(name, shape, element.dtype, name, element.dtype, size * element.itemsize)
-        placed[name] = RawTensor(info, offsets[tensor.storage.key] + tensor.offset * element.itemsize)
+        nbytes = min(reach, math.prod(shape)) * element.itemsize  # fewer where elements share their bytes
+        info = TensorInfo(name, shape, element.dtype, name, element.dtype, nbytes)
+        begin = offsets[tensor.storage.key] + tensor.offset * element.itemsize
+        placed[name] = RawTensor(info, begin, None if is_contiguous(shape, strides) else strides)
     return placed
 
 
-def _check_strides(path: Path, name: str, shape: tuple[int, ...], strides: tuple[object, ...]) -> None:
-    expected = 1
-    contiguous = len(strides) == len(shape)
-    for size, stride in zip(reversed(shape), reversed(strides), strict=False):
-        contiguous = contiguous and type(stride) is int and (size == 1 or stride == expected)
-        expected *= size
-    if not contiguous:
+def _check_strides(path: Path, name: str, shape: tuple[int, ...], strides: tuple[object, ...]) -> tuple[int, ...]:
+    """Return the strides; FormatError unless there is one for each dimension, not negative and of a sane size."""
+    checked = tuple(s for s in strides if isinstance(s, int) and not isinstance(s, bool) and 0 <= s <= MAX_ELEMENTS)
+    if len(checked) != len(strides) or len(strides) != len(shape):
         shown = strides if len(strides) <= len(shape) and all(type(s) is int for s in strides) else "others"
         raise FormatError(
-            f"{path}: {name}: expected the strides of a contiguous tensor of shape {shape}, got {shown}; "
-            "save tensor.contiguous() in its place"
+            f"{path}: {name}: expected a stride from 0 to 2**48 for each dimension of shape {shape}, got {shown}; "
+            "the file is damaged: download it again"
         )
+    return checked

@@ -1,7 +1,8 @@
-"""The table of contents of a zip archive whose entries are stored, not compressed: where the bytes of each stand.
+"""The directory of a zip archive whose entries are stored, not compressed: where the bytes of each are.
 
-Only what torch writes is read: one disk, no encryption, no comment, the directory at the end; zip64 where it is
-needed. Format: PKWARE's APPNOTE.TXT 6.3.10, sections 4.3.7 (local header) to 4.3.16 (end of the directory).
+Only what torch writes is read: one disk, no encryption, the directory at the end; zip64 where it is needed. A comment
+after the directory is skipped. Format: PKWARE's APPNOTE.TXT 6.3.10, sections 4.3.7 (local header) to 4.3.16 (end of
+the directory).
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ _CENTRAL = struct.Struct("<4s6H3L5H2L")
 _LOCAL = struct.Struct("<4s5H3L2H")
 _DESCRIPTOR = struct.Struct("<4s3L")
 _DESCRIPTOR64 = struct.Struct("<4sL2Q")
+_END_SIGNATURE = b"PK\x05\x06"
+_MAX_COMMENT = 0xFFFF
 _ALL_ONES_16 = 0xFFFF
 _ALL_ONES_32 = 0xFFFFFFFF
 _ZIP64_EXTRA = 1
@@ -107,7 +110,7 @@ def locate(file: FileBytes, entry: ZipEntry) -> int:
     if entry.method or entry.stored_size != entry.size:
         raise UnsupportedError(
             f"{file.path}: expected zip entry {entry.name!r} stored as it is, got it compressed (method "
-            f"{entry.method}, {entry.stored_size} bytes for {entry.size}); unpack it and save it with torch.save"
+            f"{entry.method}, {entry.stored_size} bytes for {entry.size}); load it with torch and save it anew"
         )
     header = file.read_at(entry.header_offset, _LOCAL.size + len(entry.raw_name))
     signature, _, flags, method, _, _, _, stored_size, size, name_length, extra_length = _LOCAL.unpack_from(header)
@@ -153,12 +156,8 @@ def _damaged(file: FileBytes, expected: str, got: str) -> FormatError:
 
 
 def _find_directory(file: FileBytes) -> _Directory:
-    end = file.size - _END.size
-    if end < 0:
-        raise _damaged(file, "a zip archive", f"{file.size} bytes")
-    signature, disk, first_disk, count_here, count, size, offset, comment = _END.unpack(file.read_at(end, _END.size))
-    if signature != b"PK\x05\x06" or comment:
-        raise _damaged(file, "the end of a zip directory at the end of the file", "other bytes")
+    end = _find_end(file)
+    _, disk, first_disk, count_here, count, size, offset, _ = _END.unpack(file.read_at(end, _END.size))
     if (disk, first_disk, count_here) != (0, 0, count):
         raise _damaged(file, "all entries on one disk", f"{count_here} of {count} on disk {disk}")
     limit = end
@@ -174,6 +173,19 @@ def _find_directory(file: FileBytes) -> _Directory:
     if directory.offset + directory.size != limit:
         raise _damaged(file, f"a zip directory that ends at {limit}", f"{directory.size} bytes from {directory.offset}")
     return directory
+
+
+def _find_end(file: FileBytes) -> int:
+    """Return where the end record of the directory begins: after it there is a comment of the length that it gives."""
+    if file.size < _END.size:
+        raise _damaged(file, "a zip archive", f"{file.size} bytes")
+    start = max(0, file.size - _END.size - _MAX_COMMENT)
+    tail = file.read_at(start, file.size - start)
+    without_comment = len(tail) - _END.size
+    for at in (without_comment, tail.rfind(_END_SIGNATURE, 0, without_comment + len(_END_SIGNATURE))):
+        if at >= 0 and tail.startswith(_END_SIGNATURE, at) and _END.unpack_from(tail, at)[-1] == without_comment - at:
+            return start + at
+    raise _damaged(file, "the end of a zip directory at the end of the file", "other bytes")
 
 
 def _find_directory64(file: FileBytes, locator: int) -> tuple[_Directory, int]:

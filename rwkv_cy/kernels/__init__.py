@@ -1,1 +1,1 @@
-"""Layer kernels: the rooms that know pointers."""
+"""Compiled kernels: the only modules that use pointers."""

@@ -203,8 +203,8 @@ cdef class Matrix:
         all of them (four at a time) cost nothing: their weights are not read, so that a NaN or an infinity among
         them is not seen. Not for quantized or packed matrices.
     activations : {"f32", "bf16"}, default "f32"
-        ``"bf16"`` rounds what a bf16 matrix is multiplied with to bf16 first, nearest even. Others, bf12 too,
-        ignore it.
+        ``"bf16"`` rounds what a bf16 matrix is multiplied with to bf16 first, nearest even, where tokens are many (8
+        to 24, by instruction set), so one token and many may differ. Other matrices, bf12 too, ignore it.
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Small files of arrays and attributes, as sealed as model files: states."""
+"""Small files of arrays and attributes, such as states, with the checksums of model files."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy.typing as npt
 
 from rwkv_cy.dtypes import STORAGE_TYPES
 from rwkv_cy.errors import FormatError, SpecError
+from rwkv_cy.storage.checked_file import CheckedFile
+from rwkv_cy.storage.file_writer import Content, array_content, bytes_content, write_file
 from rwkv_cy.storage.jsontext import pack_json
 from rwkv_cy.storage.schema import ARRAYS, HEADER_PATH, MAX_HEADER_BYTES, DatasetSpec
-from rwkv_cy.storage.sealed import SealedFile
-from rwkv_cy.storage.sealing import Content, array_content, bytes_content, write_sealed
 
 __all__ = ["Attributes", "read_arrays", "write_arrays"]
 
@@ -34,30 +34,30 @@ def write_arrays(
     *,
     overwrite: bool = False,
 ) -> None:
-    """Write arrays of float16, float32 or float64; `path` holds them whole afterwards, or is as it was.
+    """Write arrays of float16, float32 or float64. Afterwards `path` is complete, or unchanged after an error.
 
     Parameters
     ----------
     path : path-like
     kind : str
-        What the file is (``"state"``); :func:`read_arrays` asks for it.
+        Kind of file (``"state"``); :func:`read_arrays` checks it.
     attributes : mapping of str to int, float or str
     arrays : mapping of str to ndarray
-        At least one dimension, none of them 0.
+        With at least one dimension, none of them 0.
     overwrite : bool
         Whether an older file may be replaced.
 
     Raises
     ------
     StorageError
-        If the target exists, or the operating system refuses something.
+        If the target exists, or the operating system reports an error.
     SpecError
         If an array or an attribute cannot be stored.
     """
     if not _are_attributes(dict(attributes)):
         raise SpecError(f"attributes: expected names with numbers or text, got {str(attributes)[:80]}; convert them")
     if sum(array.nbytes for array in arrays.values()) > _MAX_BYTES // 2:
-        raise SpecError(f"arrays: expected at most {_MAX_BYTES // 2} bytes in all, got more; this is no file for them")
+        raise SpecError(f"arrays: expected at most {_MAX_BYTES // 2} bytes in total, got more; save them elsewhere")
     contents: list[Content] = []
     for name, array in arrays.items():
         dtype = _NAMES.get(array.dtype)
@@ -67,13 +67,13 @@ def write_arrays(
     contents.append(
         bytes_content(HEADER_PATH, pack_json({"attributes": dict(attributes)}, "attributes", limit=MAX_HEADER_BYTES))
     )
-    write_sealed(Path(path), kind, contents, overwrite=overwrite)
+    write_file(Path(path), kind, contents, overwrite=overwrite)
 
 
 def read_arrays(
     path: str | os.PathLike[str], kind: str
 ) -> tuple[dict[str, int | float | str], dict[str, npt.NDArray[Any]]]:
-    """Read what :func:`write_arrays` wrote, every byte of it checked.
+    """Read a file of :func:`write_arrays`, and check every byte of it.
 
     Returns
     -------
@@ -84,28 +84,28 @@ def read_arrays(
     Raises
     ------
     FormatError
-        If the file is damaged, cut short, unfinished, or of another kind.
+        If the file is damaged, truncated, unfinished, or of another kind.
     UnsupportedError
-        If it is of a newer major version.
+        If it has a newer major version.
     StorageError
         If the operating system refuses it.
     """
-    with SealedFile(Path(path), kind) as sealed:
-        if sealed.file.size > _MAX_BYTES:
+    with CheckedFile(Path(path), kind) as checked:
+        if checked.file.size > _MAX_BYTES:
             raise FormatError(
-                f"{path}: expected at most {_MAX_BYTES} bytes of arrays, got {sealed.file.size}; name another file"
+                f"{path}: expected at most {_MAX_BYTES} bytes of arrays, got {checked.file.size}; name another file"
             )
-        attributes = sealed.header.get("attributes")
+        attributes = checked.header.get("attributes")
         if not _are_attributes(attributes):
             raise FormatError(f"{path}: header: expected attributes, got another header; save the file again")
         arrays = {}
-        for dataset, entry in sealed.entries.items():
+        for dataset, entry in checked.entries.items():
             if dataset == HEADER_PATH:
                 continue
             group, _, name = dataset.partition("/")
             if group != ARRAYS or entry.spec.dtype not in STORAGE_TYPES:
                 raise FormatError(f"{path}: {dataset}: expected an array, got another dataset; save the file again")
-            arrays[name] = sealed.read_array(entry)
+            arrays[name] = checked.read_array(entry)
     return attributes, arrays
 
 

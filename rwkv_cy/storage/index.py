@@ -1,4 +1,4 @@
-"""The index: where each dataset of a file lies, and its checksum."""
+"""The index: offset and checksum of each dataset of a file."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rwkv_cy.files.strict_json import parse_object
 from rwkv_cy.storage.jsontext import pack_json
 from rwkv_cy.storage.schema import FORMAT_NAME, MAX_DATASETS, DatasetSpec
 
-__all__ = ["MAX_INDEX_BYTES", "Entry", "index_room", "pack_index", "unpack_index"]
+__all__ = ["MAX_INDEX_BYTES", "Entry", "index_capacity", "pack_index", "unpack_index"]
 
 #: An entry takes about 150 bytes, and up to 400 with a long name and many dimensions.
 MAX_INDEX_BYTES = 16 << 20
@@ -20,14 +20,14 @@ MAX_INDEX_BYTES = 16 << 20
 
 @dataclass(frozen=True)
 class Entry:
-    """One line of the index.
+    """One dataset in the index.
 
     Attributes
     ----------
     spec : DatasetSpec
         Path, type and shape.
     offset : int
-        Where its bytes begin in the file. They are contiguous and in C order.
+        Offset of its bytes in the file. They are contiguous and in C order.
     crc32 : int
         CRC-32 (zlib's) of its ``spec.nbytes`` bytes.
     """
@@ -37,15 +37,15 @@ class Entry:
     crc32: int
 
 
-def pack_index(kind: str, entries: Iterable[Entry], room: int) -> bytes:
-    """Return the index as JSON of `room` bytes."""
-    return pack_json(_index(kind, entries), "index", room)
+def pack_index(kind: str, entries: Iterable[Entry], capacity: int) -> bytes:
+    """Return the index as JSON, padded to `capacity` bytes."""
+    return pack_json(_index(kind, entries), "index", capacity)
 
 
-def index_room(kind: str, specs: Sequence[DatasetSpec]) -> int:
+def index_capacity(kind: str, specs: Sequence[DatasetSpec]) -> int:
     """Return the bytes to reserve for an index of `specs`, whatever their offsets and checksums will be."""
     if len(specs) > MAX_DATASETS:
-        raise SpecError(f"tensors: expected at most {MAX_DATASETS}, got {len(specs)}; this is no RWKV model")
+        raise SpecError(f"tensors: expected at most {MAX_DATASETS}, got {len(specs)}; this is not an RWKV model")
     longest = _index(kind, (Entry(spec, (1 << 63) - 1, (1 << 32) - 1) for spec in specs))
     return len(pack_json(longest, "index", limit=MAX_INDEX_BYTES))
 
@@ -78,13 +78,13 @@ def unpack_index(raw: bytes, path: Path, first: int, last: int) -> tuple[str, di
     path : Path
         The file, for messages.
     first, last : int
-        Data may lie between these offsets only.
+        Offsets between which all data must be.
 
     Raises
     ------
     FormatError
-        If the index is not what a writer can have written: a field missing or of another type, a path given twice,
-        a size that cannot be, a dataset that leaves the data or overlaps another.
+        If the index is invalid: a field that is missing or of the wrong type, a duplicate path, an impossible size, a
+        dataset that is outside the data or overlaps another.
     """
     index = parse_object(path, "index", raw)
     kind = index.get("kind")
@@ -140,7 +140,7 @@ def _is_int(value: object) -> TypeGuard[int]:
 
 
 def _check_spans(entries: Mapping[str, Entry], path: Path, first: int, last: int) -> None:
-    """Check that the datasets lie between `first` and `last` and that no two of them share a byte."""
+    """Check that the datasets are between `first` and `last` and do not overlap."""
     end, before = first, "the metadata"
     for entry in sorted(entries.values(), key=lambda e: e.offset):
         if entry.offset < end:

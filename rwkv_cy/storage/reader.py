@@ -12,6 +12,7 @@ import numpy.typing as npt
 from rwkv_cy.errors import FormatError
 from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.files.reading import FileBytes
+from rwkv_cy.storage.checked_file import CheckedFile
 from rwkv_cy.storage.index import Entry
 from rwkv_cy.storage.schema import (
     HEADER_PATH,
@@ -23,8 +24,7 @@ from rwkv_cy.storage.schema import (
     Progress,
     parameter_name,
 )
-from rwkv_cy.storage.sealed import SealedFile
-from rwkv_cy.storage.verification import VerifyReport, verify_sealed
+from rwkv_cy.storage.verification import VerifyReport, verify_file
 from rwkv_cy.tensors.codecs import CODECS
 from rwkv_cy.tensors.tensor import TensorInfo, check_buffer
 
@@ -80,15 +80,15 @@ class ModelFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.format = "hdf5"
-        self._sealed = SealedFile(path, MODEL_KIND)
+        self._checked = CheckedFile(path, MODEL_KIND)
         try:
             data = b""
-            if TOKENIZER_PATH in self._sealed.entries:
-                data = self._sealed.read_small(TOKENIZER_PATH, MAX_TOKENIZER_BYTES)
-            self.header = ModelHeader.from_json(self._sealed.header, data, path)
-            self._entries = _parameters(self._sealed)
+            if TOKENIZER_PATH in self._checked.entries:
+                data = self._checked.read_small(TOKENIZER_PATH, MAX_TOKENIZER_BYTES)
+            self.header = ModelHeader.from_json(self._checked.header, data, path)
+            self._entries = _parameters(self._checked)
         except BaseException:
-            self._sealed.close()
+            self._checked.close()
             raise
 
     @property
@@ -112,7 +112,7 @@ class ModelFile:
     @property
     def files(self) -> tuple[FileIdentity, ...]:
         """The file, as it was opened."""
-        return (self._sealed.file.identity,)
+        return (self._checked.file.identity,)
 
     def names(self) -> tuple[str, ...]:
         """Canonical names, in the file's order."""
@@ -128,7 +128,7 @@ class ModelFile:
     def read_into(self, name: str, buffer: npt.NDArray[Any], start: int = 0) -> None:
         """Fill `buffer` (1-D, of the parameter's array dtype) with elements from `start`, by positioned reads."""
         check_buffer(self.info(name), buffer, start)
-        self._sealed.file.read_into_at(self._entries[name].offset + start * buffer.itemsize, buffer)
+        self._checked.file.read_into_at(self._entries[name].offset + start * buffer.itemsize, buffer)
 
     def view(self, name: str) -> npt.NDArray[Any] | None:
         """Return the parameter as a read-only array over the file's memory map.
@@ -140,17 +140,17 @@ class ModelFile:
         codec = CODECS[entry.spec.dtype]
         if entry.offset % codec.alignment:
             return None
-        return self._sealed.file.view(entry.offset, codec.array_dtype, entry.spec.shape)
+        return self._checked.file.view(entry.offset, codec.array_dtype, entry.spec.shape)
 
     def check_bytes(self, name: str) -> bool:
         """Read the bytes of a parameter and compare their checksum; FormatError if it differs."""
         entry = self._entries[name]
-        self._sealed.check_bytes(entry)
+        self._checked.check_bytes(entry)
         return True
 
     def check(self) -> None:
         """Raise FormatError if the file has been truncated since it was opened: its map must not be touched."""
-        self._sealed.file.check()
+        self._checked.file.check()
 
     def verify(self, progress: Progress | None = None) -> VerifyReport:
         """Read every byte of the file and hold it against the checksums, and the index against the HDF5 objects.
@@ -167,11 +167,11 @@ class ModelFile:
         StorageError
             If the operating system refuses a read.
         """
-        return verify_sealed(self._sealed, progress)
+        return verify_file(self._checked, progress)
 
     def close(self) -> None:
         """Close the file. Arrays from :meth:`view` stay valid."""
-        self._sealed.close()
+        self._checked.close()
 
     def __enter__(self) -> ModelFile:
         return self
@@ -180,16 +180,16 @@ class ModelFile:
         self.close()
 
 
-def _parameters(sealed: SealedFile) -> dict[str, Entry]:
+def _parameters(checked: CheckedFile) -> dict[str, Entry]:
     """Return the entries of parameters by name."""
     found = {}
-    for path, entry in sealed.entries.items():
+    for path, entry in checked.entries.items():
         if path in (HEADER_PATH, TOKENIZER_PATH):
             continue
         name = parameter_name(path)
         if name is None or entry.spec.dtype == "u8":
             raise FormatError(
-                f"{sealed.path}: {path}: expected a parameter, got a dataset of another kind ({entry.spec.dtype}); "
+                f"{checked.path}: {path}: expected a parameter, got a dataset of another kind ({entry.spec.dtype}); "
                 "convert the model again"
             )
         found[name] = entry

@@ -20,6 +20,7 @@ __all__ = [
     "BLOCK_BYTES",
     "CHUNKED_FROM",
     "CHUNK_BYTES",
+    "FOOTER_PATH",
     "FORMAT_NAME",
     "HEADER_PATH",
     "INDEX_PATH",
@@ -27,7 +28,6 @@ __all__ = [
     "MODEL_KIND",
     "PAGE",
     "PARAMETERS",
-    "SEAL_PATH",
     "SIGNATURE",
     "TOKENIZER_KINDS",
     "TOKENIZER_PATH",
@@ -46,7 +46,7 @@ FORMAT_NAME = "rwkv-cy"
 #: The highest major version that this package reads and writes.
 MAJOR = 2
 
-#: Size of the seal, granularity of the metadata datasets, and alignment of what is not tiny.
+#: Size of the footer, granularity of the metadata datasets, and alignment of what is not tiny.
 PAGE = 4096
 #: Datasets of this many bytes or more are chunked.
 CHUNKED_FROM = 64 << 10
@@ -67,7 +67,7 @@ ARRAYS = "arrays"
 HEADER_PATH = "metadata/header"
 TOKENIZER_PATH = "metadata/tokenizer"
 INDEX_PATH = "metadata/index"
-SEAL_PATH = "metadata/seal"
+FOOTER_PATH = "metadata/seal"
 
 TOKENIZER_KINDS = ("bytes", "world", "huggingface")
 

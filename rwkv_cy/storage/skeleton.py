@@ -5,7 +5,7 @@ HDF5 writes nothing but its own metadata, and only into space that has been rese
 
 from __future__ import annotations
 
-import itertools
+import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from h5py import h5a, h5d, h5f, h5g, h5p, h5s, h5t
+from h5py import h5a, h5d, h5f, h5fd, h5g, h5p, h5s, h5t
 
 from rwkv_cy.errors import StorageError
 from rwkv_cy.files.replacement import Replacement
@@ -27,7 +27,6 @@ __all__ = ["Skeleton", "build_skeleton"]
 #: From this size on a dataset begins at a whole page. HDF5's own objects are smaller, and so lie close.
 _ALIGN_FROM = 512
 _TRIES = 4
-_numbers = itertools.count()
 
 
 @dataclass(frozen=True)
@@ -89,17 +88,18 @@ def _file_access(metadata_block: int) -> h5p.PropFAID:
 
 
 def _empty_file() -> bytes:
-    """Return an HDF5 file without objects, made in memory. Opening it, unlike creating one, keeps reserved space."""
+    """Return an HDF5 file without objects, made in memory. Opening it, unlike creating one, keeps reserved space.
+
+    The bytes are those that HDF5 writes when it closes the file: an image of the open file (``get_file_image``) has a
+    wrong checksum in its superblock before HDF5 2.0.
+    """
+    image = io.BytesIO()
     access = _file_access(PAGE)
-    access.set_fapl_core(PAGE, False)
+    access.set_fileobj_driver(h5fd.fileobj_driver, image)
     creation = h5p.create(h5p.FILE_CREATE)
     creation.set_obj_track_times(False)
-    # HDF5 tells files in memory apart by name alone, and two threads may be here at once.
-    file = h5f.create(b"in memory %d" % next(_numbers), h5f.ACC_TRUNC, fcpl=creation, fapl=access)
-    h5f.flush(file)
-    image: bytes = file.get_file_image()
-    file.close()
-    return image
+    h5f.create(b"in memory", h5f.ACC_TRUNC, fcpl=creation, fapl=access).close()
+    return image.getvalue()
 
 
 def _create(path: Path, kind: str, specs: Sequence[DatasetSpec], block: int) -> list[int | None]:

@@ -1,4 +1,4 @@
-"""The HDF5 objects of a sealed file held against its index, each looked at before it is followed or read.
+"""The HDF5 objects of a file, compared with its index: each is checked before it is followed or read.
 
 Run by :mod:`rwkv_cy.storage.verification` in a process of its own.
 """
@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from h5py import h5a, h5d, h5f, h5g, h5l, h5o, h5p, h5s, h5t
 
+from rwkv_cy.storage.checked_file import CheckedFile
 from rwkv_cy.storage.layout import FILE_TYPES, AttributeValue, dataset_attributes, dataset_offset, root_attributes
 from rwkv_cy.storage.schema import DatasetSpec
-from rwkv_cy.storage.sealed import SealedFile
 
 __all__ = ["main", "structure_problems"]
 
@@ -28,30 +28,30 @@ _LAYOUTS = {h5d.COMPACT: "compact", h5d.CONTIGUOUS: "contiguous", h5d.CHUNKED: "
 _Tree = dict[str, Any]
 
 
-def main(path: str, kind: str, seal: str) -> None:
-    """Print the problems of a file as a JSON list; `seal` tells the file apart from one that has taken its name."""
-    with SealedFile(Path(path), kind) as sealed:
-        if repr(sealed.seal) == seal:
-            problems = structure_problems(sealed)
+def main(path: str, kind: str, footer: str) -> None:
+    """Print the problems of a file as a JSON list; `footer` tells whether it is still the file that was opened."""
+    with CheckedFile(Path(path), kind) as checked:
+        if repr(checked.footer) == footer:
+            problems = structure_problems(checked)
         else:
-            problems = ["expected the file that was opened, got another one of that name; verify again"]
+            problems = ["expected the file that was opened, got a different file of that name; verify again"]
     print(json.dumps(problems))
 
 
-def structure_problems(sealed: SealedFile) -> list[str]:
-    """Return how HDF5's objects differ from what the index says; an empty list if they do not."""
+def structure_problems(checked: CheckedFile) -> list[str]:
+    """Return how HDF5's objects differ from the index; an empty list if they do not."""
     problems: list[str] = []
     try:
         access = h5p.create(h5p.FILE_ACCESS)
         access.set_fclose_degree(h5f.CLOSE_STRONG)
         access.set_file_locking(False, True)
-        file = h5f.open(os.fsencode(sealed.path), h5f.ACC_RDONLY, fapl=access)
+        file = h5f.open(os.fsencode(checked.path), h5f.ACC_RDONLY, fapl=access)
         try:
-            for problem in _walk(h5g.open(file, b"/"), _tree(sealed), ""):
+            for problem in _walk(h5g.open(file, b"/"), _tree(checked), ""):
                 problems.append(problem)
                 if len(problems) == _MAX_PROBLEMS:
                     break
-            problems += _root_problems(h5g.open(file, b"/"), root_attributes(sealed.kind, sealed.seal.version))
+            problems += _root_problems(h5g.open(file, b"/"), root_attributes(checked.kind, checked.footer.version))
         finally:
             file.close()
     except (OSError, RuntimeError, KeyError, ValueError, TypeError) as error:
@@ -59,9 +59,9 @@ def structure_problems(sealed: SealedFile) -> list[str]:
     return problems
 
 
-def _tree(sealed: SealedFile) -> _Tree:
+def _tree(checked: CheckedFile) -> _Tree:
     root: _Tree = {}
-    for spec, offset in sealed.datasets():
+    for spec, offset in checked.datasets():
         *groups, leaf = spec.path.split("/")
         place = root
         for group in groups:
@@ -71,7 +71,7 @@ def _tree(sealed: SealedFile) -> _Tree:
 
 
 def _walk(group: h5g.GroupID, tree: _Tree, prefix: str) -> Iterator[str]:
-    """Yield what is wrong below a group. Names come from the index, so that no link can lead round in a circle."""
+    """Yield the problems below a group. Names come from the index, so that links cannot form a cycle."""
     if group.get_num_objs() != len(tree):
         yield f"{prefix or '/'}: expected {len(tree)} links, got {group.get_num_objs()}"
     for name, expected in tree.items():
@@ -102,9 +102,9 @@ def _walk(group: h5g.GroupID, tree: _Tree, prefix: str) -> Iterator[str]:
 
 
 def _dataset_problem(dataset: h5d.DatasetID, spec: DatasetSpec, offset: int) -> str | None:
-    """Return how a dataset differs from its line in the index, as the rest of a sentence that says what was expected.
+    """Return how a dataset differs from the index, as the rest of a sentence that begins with "expected".
 
-    The layout comes first: to ask a virtual dataset for its extent would open other files.
+    The layout is checked first: querying the extent of a virtual dataset would open other files.
     """
     creation = dataset.get_create_plist()
     layout, expected = creation.get_layout(), h5d.CONTIGUOUS if spec.chunk is None else h5d.CHUNKED
@@ -153,7 +153,7 @@ def _attribute_problem(owner: h5g.GroupID | h5d.DatasetID, expected: Mapping[str
 
 
 def _attribute_value(attribute: h5a.AttrID) -> AttributeValue | None:
-    """Return what :data:`AttributeValue` says; None for all else, which is not read."""
+    """Return the value as :data:`AttributeValue`; None for all other types, which are not read."""
     kind, space = attribute.get_type(), attribute.get_space()
     if kind.equal(h5t.STD_U64LE) and space.get_simple_extent_type() == h5s.SIMPLE:
         if space.get_simple_extent_dims() != (2,):

@@ -11,6 +11,7 @@ from typing import Any
 import numpy.typing as npt
 
 from rwkv_cy.errors import FormatError, SpecError
+from rwkv_cy.storage.file_writer import Content, all_datasets, array_blocks, bytes_content, write_file
 from rwkv_cy.storage.jsontext import pack_json
 from rwkv_cy.storage.schema import (
     BLOCK_BYTES,
@@ -23,7 +24,6 @@ from rwkv_cy.storage.schema import (
     ModelHeader,
     Progress,
 )
-from rwkv_cy.storage.sealing import Content, all_datasets, array_blocks, bytes_content, write_sealed
 from rwkv_cy.storage.space import reserved_bytes
 from rwkv_cy.tensors.tensor import TensorInfo
 
@@ -82,7 +82,7 @@ def write_model(
         If a tensor or the header cannot be stored, or `read` does not return what was requested.
     """
     contents = _contents(header, tensors, read, finish)
-    write_sealed(Path(path), MODEL_KIND, contents, overwrite=overwrite, progress=progress)
+    write_file(Path(path), MODEL_KIND, contents, overwrite=overwrite, progress=progress)
 
 
 def needed_bytes(header: ModelHeader, tensors: Sequence[TensorInfo]) -> int:

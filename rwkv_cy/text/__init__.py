@@ -1,22 +1,27 @@
-"""Text in and out: tokenizers, sampling, generation."""
+"""Text in and out: tokenizers, sampling, one text in progress, generation, scores."""
 
 from __future__ import annotations
 
 from rwkv_cy.text.generate import Generation, TextModel, generate
-from rwkv_cy.text.options import SamplingOptions
-from rwkv_cy.text.sampling import Sampler
-from rwkv_cy.text.tokenizers import ByteTokenizer, Tokenizer, find_tokenizer, load_tokenizer
-from rwkv_cy.text.world import WorldTokenizer
+from rwkv_cy.text.sampling import LogitsProcessor, Sampler, SamplingKeywords, SamplingOptions
+from rwkv_cy.text.score import ScoringModel, score
+from rwkv_cy.text.sequence import Sequence
+from rwkv_cy.text.tokenizers import ByteTokenizer, Tokenizer, WorldTokenizer, find_tokenizer, load_tokenizer
 
 __all__ = [
     "ByteTokenizer",
     "Generation",
+    "LogitsProcessor",
     "Sampler",
+    "SamplingKeywords",
     "SamplingOptions",
+    "ScoringModel",
+    "Sequence",
     "TextModel",
     "Tokenizer",
     "WorldTokenizer",
     "find_tokenizer",
     "generate",
     "load_tokenizer",
+    "score",
 ]

@@ -1,8 +1,9 @@
-"""Generation: a prompt in, pieces of text out, token by token."""
+"""Generation: drives one sequence with one model, from a prompt to pieces of text."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from collections.abc import Sequence as AbstractSequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
@@ -10,9 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.errors import GenerationError, TokenizerError
-from rwkv_cy.text.options import SamplingKeywords, SamplingOptions, check_natural
-from rwkv_cy.text.sampling import Sampler
-from rwkv_cy.text.stopping import StopStrings
+from rwkv_cy.text.sampling import LogitsProcessor, Sampler, SamplingKeywords, SamplingOptions
+from rwkv_cy.text.sampling.options import check_natural
+from rwkv_cy.text.sequence import Sequence
 from rwkv_cy.text.tokenizers import Tokenizer
 from rwkv_cy.text.tokens import check_tokens
 
@@ -23,12 +24,12 @@ __all__ = ["Generation", "TextModel", "generate", "unpenalised_tokens"]
 
 S = TypeVar("S")
 
-#: The ``rwkv`` package does not count a token whose text is a part of this.
+#: The ``rwkv`` package does not count a token whose text is a substring of this.
 UNPENALISED = " \t0123456789"
 
 
 class TextModel(Protocol[S]):
-    """What generation needs of a model; `S` is its state."""
+    """What generation needs of a model; `S` is the type of its state."""
 
     @property
     def vocab_size(self) -> int:
@@ -37,105 +38,106 @@ class TextModel(Protocol[S]):
 
     @property
     def tokenizer(self) -> Tokenizer | None:
-        """The tokenizer that came with the model."""
+        """The model's own tokenizer, if it has one."""
         ...
 
     def forward(
-        self, tokens: Sequence[int], state: S | None = None, *, in_place: bool = False
+        self, tokens: AbstractSequence[int], state: S | None = None, *, in_place: bool = False
     ) -> tuple[npt.NDArray[np.float32], S]:
-        """Read `tokens`; return the logits of the last, float32 [vocab_size], and the state after it.
+        """Read `tokens`; return the logits after the last, float32 [vocab_size], and the state after it.
 
-        `state` is left as it is unless `in_place`.
+        `state` is modified only with `in_place`.
         """
         ...
 
 
 class Generation(Iterator[str], Generic[S]):
-    """Text that is being generated: iterate over it for the pieces; none of them is empty.
+    """Text that is being generated: iterate over it for the pieces, none of which is empty.
+
+    Parameters
+    ----------
+    model : TextModel
+    sequence : Sequence
+        The text; with an empty prompt, `state` and `logits` are needed.
+    state : optional
+        What the model has read before the prompt; not modified.
+    logits : float32 [vocab_size], optional
+        Those after `state`; only for an empty prompt.
 
     Attributes
     ----------
-    prompt : list of int
-        The tokens that the model reads first.
-    tokens : list of int
-        The tokens generated so far, those of a stop string included; a stop token is not.
-    finish_reason : str or None
-        ``"length"``, ``"stop_token"`` or ``"stop_string"`` at the end; None before.
+    sequence : Sequence
+        The text in progress.
     """
 
     def __init__(
         self,
         model: TextModel[S],
-        tokenizer: Tokenizer,
-        prompt: list[int],
-        state: S | None,
-        logits: npt.NDArray[np.float32] | None,
-        sampler: Sampler,
-        stop: StopStrings,
-        stop_tokens: frozenset[int],
-        max_tokens: int | None,
+        sequence: Sequence,
+        state: S | None = None,
+        logits: npt.NDArray[np.float32] | None = None,
     ) -> None:
-        self.prompt = prompt
-        self.tokens: list[int] = []
-        self.finish_reason: str | None = None
+        self.sequence = sequence
         self._model = model
         self._state = state
         self._logits = logits
-        self._sampler = sampler
-        self._stream = tokenizer.stream()
-        self._stop = stop
-        self._stop_tokens = stop_tokens
-        self._max_tokens = max_tokens
-        self._unread = prompt
-        # A state that somebody else holds must not change under them.
-        self._state_is_ours = False
+        # A state that the caller holds must not change.
+        self._owns_state = False
 
     def __iter__(self) -> Generation[S]:
         return self
 
     def __next__(self) -> str:
         while self.finish_reason is None:
-            piece = self._step()
+            self.sequence.accept(self._read())
+            piece = self.sequence.take_text()
             if piece:
                 return piece
         raise StopIteration
 
+    def __repr__(self) -> str:
+        return f"Generation({self.sequence!r})"
+
+    @property
+    def prompt(self) -> list[int]:
+        """The tokens that the model reads first."""
+        return self.sequence.prompt
+
+    @property
+    def tokens(self) -> list[int]:
+        """The tokens generated so far, including those of a stop string; a stop token is not included."""
+        return self.sequence.tokens
+
+    @property
+    def finish_reason(self) -> str | None:
+        """``"length"``, ``"stop_token"`` or ``"stop_string"`` once the text is complete, None before."""
+        return self.sequence.finish_reason
+
+    @property
+    def text(self) -> str:
+        """All text generated so far, whether it was iterated over or not."""
+        return self.sequence.text
+
     @property
     def state(self) -> S | None:
-        """The state after the prompt and all `tokens`; it does not change when the generation goes on."""
+        """The state after the prompt and all `tokens`; generating further does not change it."""
         self._read()
-        self._state_is_ours = False
+        self._owns_state = False
         return self._state
 
     @property
     def logits(self) -> npt.NDArray[np.float32]:
-        """The logits that follow the prompt and all `tokens`, float32 [vocab_size]."""
+        """The logits after the prompt and all `tokens`, float32 [vocab_size]."""
         return self._read()
 
     def _read(self) -> npt.NDArray[np.float32]:
-        """Let the model read what it has not yet; return the logits."""
-        if self._unread or self._logits is None:
-            self._logits, self._state = self._model.forward(self._unread, self._state, in_place=self._state_is_ours)
-            self._state_is_ours = True
-            self._unread = []
+        """Let the model read what is pending; return the logits."""
+        pending = self.sequence.pending
+        if pending or self._logits is None:
+            self._logits, self._state = self._model.forward(pending, self._state, in_place=self._owns_state)
+            self._owns_state = True
+            self.sequence.mark_read()
         return self._logits
-
-    def _step(self) -> str:
-        if self._max_tokens is not None and len(self.tokens) >= self._max_tokens:
-            return self._finish("length")
-        token = self._sampler.sample(self._read()[: self._sampler.vocab_size])
-        if token in self._stop_tokens:
-            return self._finish("stop_token")
-        self.tokens.append(token)
-        self._unread = [token]
-        piece = self._stop.push(self._stream.push(token))
-        if self._stop.stopped:
-            self.finish_reason = "stop_string"
-        return piece
-
-    def _finish(self, reason: str) -> str:
-        self.finish_reason = reason
-        return self._stop.push(self._stream.finish()) + self._stop.finish()
 
 
 def generate(
@@ -146,6 +148,7 @@ def generate(
     logits: npt.NDArray[np.float32] | None = None,
     max_tokens: int | None = 256,
     options: SamplingOptions | None = None,
+    logits_processors: Iterable[LogitsProcessor] = (),
     seed: np.random.Generator | int | None = None,
     stop: str | Iterable[str] = (),
     stop_tokens: Iterable[int] | None = None,
@@ -154,8 +157,8 @@ def generate(
 ) -> Generation[S]:
     """Continue a prompt.
 
-    Everything is checked here; the model begins to read when the first piece is asked for. It reads the whole
-    prompt in one call. Half characters, and text that could become a stop string, are held back until they are
+    All arguments are checked here; the model starts reading when the first piece is requested. It reads the whole
+    prompt in one call. Incomplete characters, and text that may become a stop string, are held back until they are
     certain.
 
     Parameters
@@ -163,49 +166,50 @@ def generate(
     model : TextModel
         For example a LanguageModel.
     prompt : str, bytes or iterable of int
-        Text, bytes or token ids. If it is empty: with a tokenizer that has an end-of-text token and no `state`,
-        that token is read, as at the start of a text in training; with `state` and `logits`, the text goes on
-        from there; otherwise it is an error.
+        Text, bytes or token ids. If it is empty: with a tokenizer that has an end-of-text token and without `state`,
+        that token is read, as at the start of a text in training; with `state` and `logits`, the text continues from
+        there; otherwise it is an error.
     state : optional
-        What the model has read before; it is not changed. None is the beginning.
+        State to continue from; not modified. None starts from the initial state.
     logits : float32 [vocab_size], optional
-        Those that came with `state`; only for an empty prompt.
+        The logits that came with `state`; only for an empty prompt.
     max_tokens : int or None
-        At most so many tokens; None for no end.
+        Upper limit of generated tokens; None for no limit.
     options : SamplingOptions, optional
         How tokens are chosen.
+    logits_processors : iterable of LogitsProcessor
+        Called in order before each token is chosen, with the tokens generated so far and the logits; each changes
+        the logits in place or returns others. -inf forbids a token.
     seed : int or numpy.random.Generator, optional
-        The same seed gives the same text. None is a different text each time.
+        The same seed gives the same text. None gives a different text each time.
     stop : str or iterable of str
-        The text ends before the first of these to be complete.
+        The text ends before the first complete one of these.
     stop_tokens : iterable of int, optional
-        The text ends before the first of these. None is the tokenizer's end-of-text token, if it has one.
+        The text ends before the first of these. None stands for the tokenizer's end-of-text token, if it has one.
     tokenizer : Tokenizer, optional
-        In place of the model's.
+        Replaces the model's.
     **sampling
-        Fields of SamplingOptions; they go before those of `options`. Where ``order="rwkv"`` and
-        `penalty_free_tokens` is None, the tokens that the ``rwkv`` package does not count are free.
+        Fields of SamplingOptions; they take precedence over `options`. With ``order="rwkv"`` and
+        `penalty_free_tokens` None, the tokens that the ``rwkv`` package does not count are free of penalties.
 
     Returns
     -------
     Generation
-        An iterator over pieces of text, with `tokens`, `state` and `finish_reason`.
+        An iterator over pieces of text, with `tokens`, `text`, `state` and `finish_reason`.
 
     Raises
     ------
     GenerationError
-        If an option is out of its range, there is no tokenizer, or the prompt is empty and nothing can follow it.
-        While iterating: if the logits are not numbers.
+        If an option is out of range, there is no tokenizer, or the prompt is empty and nothing can follow it. While
+        iterating: if logits are NaN or Inf, or every token is forbidden.
     TokenizerError
         If the prompt cannot be encoded.
     TokenError
-        If a token id lies outside the vocabulary.
+        If a token id is outside the vocabulary.
     """
     tokenizer = tokenizer if tokenizer is not None else model.tokenizer
     if tokenizer is None:
-        raise GenerationError(
-            'tokenizer: expected one, got a model without; give tokenizer=rwkv_cy.text.find_tokenizer("...")'
-        )
+        raise GenerationError('tokenizer: the model has none; pass tokenizer=rwkv_cy.text.find_tokenizer("...")')
     if not isinstance(tokenizer, Tokenizer):
         raise GenerationError(
             f"tokenizer: expected a Tokenizer, got {type(tokenizer).__name__}; rwkv_cy.text.find_tokenizer makes one"
@@ -217,34 +221,32 @@ def generate(
         options = replace(options, penalty_free_tokens=unpenalised_tokens(tokenizer))
     if stop_tokens is None:
         stop_tokens = () if tokenizer.end_of_text is None else (tokenizer.end_of_text,)
-    # ids that the model has and the tokenizer has not stand for no text, so they are never chosen
-    sampler = Sampler(options, min(model.vocab_size, tokenizer.vocab_size), seed)
+    # Ids that the model has and the tokenizer lacks stand for no text, so they are never chosen.
+    sampler = Sampler(options, min(model.vocab_size, tokenizer.vocab_size), seed, logits_processors)
     tokens = _prompt_tokens(prompt, tokenizer, model.vocab_size)
     if not tokens and logits is None:
         tokens = _first_tokens(tokenizer, state is not None)
     elif logits is not None and (tokens or state is None):
-        raise GenerationError("logits: expected them with a state and an empty prompt only; leave them out")
-    return Generation(
-        model,
-        tokenizer,
+        raise GenerationError("logits: expected them only with a state and an empty prompt; leave them out")
+    sequence = Sequence(
         tokens,
-        state,
-        logits,
+        tokenizer,
         sampler,
-        StopStrings(stop),
-        frozenset(check_tokens(stop_tokens, max(model.vocab_size, tokenizer.vocab_size), "stop token")),
-        max_tokens,
+        stop=stop,
+        stop_tokens=check_tokens(stop_tokens, max(model.vocab_size, tokenizer.vocab_size), "stop_tokens"),
+        max_tokens=max_tokens,
     )
+    return Generation(model, sequence, state, logits)
 
 
 def unpenalised_tokens(tokenizer: Tokenizer) -> frozenset[int]:
-    """Return the tokens that the ``rwkv`` package leaves out of its counts: spaces, tabs, digits and runs of them."""
+    """Return the tokens that the ``rwkv`` package does not count: spaces, tabs, digits and runs of them."""
     ends = range(len(UNPENALISED) + 1)
     found = set()
     for text in {UNPENALISED[i:j] for i in ends for j in ends if i < j}:
         try:
             tokens = tokenizer.encode(text)
-        except TokenizerError:  # a vocabulary of something else than text
+        except TokenizerError:  # a vocabulary of something other than text
             continue
         if len(tokens) == 1 and tokenizer.decode(tokens) == text:
             found.add(tokens[0])
@@ -267,10 +269,11 @@ def _first_tokens(tokenizer: Tokenizer, has_state: bool) -> list[int]:
     if has_state:
         raise GenerationError(
             "prompt: expected at least one token, got none, and a state alone does not say what comes next; "
-            "give the logits that came with it"
+            "pass the logits that came with it"
         )
     if tokenizer.end_of_text is None:
         raise GenerationError(
-            f"prompt: expected at least one token, got none, and the {tokenizer.kind} tokenizer has none to start with"
+            f"prompt: expected at least one token, got none, and the {tokenizer.kind} tokenizer "
+            "has no end-of-text token to start with"
         )
     return [tokenizer.end_of_text]

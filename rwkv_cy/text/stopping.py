@@ -1,4 +1,4 @@
-"""Strings that end a text: what could be their beginning is held back until it is certain."""
+"""Stop strings: text that may be the beginning of one is held back until it is certain."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["StopStrings"]
 
 
 class StopStrings:
-    """A filter between pieces of text and their reader: what stands before the first complete stop string comes out.
+    """Filters pieces of text: passes on what comes before the first complete stop string.
 
     Parameters
     ----------
@@ -20,12 +20,12 @@ class StopStrings:
     Raises
     ------
     GenerationError
-        If one is empty or no str.
+        If one is empty or not a str.
 
     Attributes
     ----------
     stopped : bool
-        A stop string came; nothing is let through any more.
+        Whether a stop string was found; nothing is passed on after it.
     """
 
     def __init__(self, stops: str | Iterable[str]) -> None:
@@ -40,11 +40,11 @@ class StopStrings:
         self.stopped = False
 
     def push(self, text: str) -> str:
-        """Take a piece; return what is certain to stand before any stop string."""
+        """Take a piece; return the text that is certain to come before any stop string."""
         if self.stopped:
             return ""
         held = self._held + text
-        # The stop that is complete first, of those the one that began first: so it does not matter how a text is cut.
+        # The stop that is complete first, and of those the one that began first, however the text is cut into pieces.
         found = [(held.index(stop) + len(stop), held.index(stop)) for stop in self._stops if stop in held]
         self.stopped = bool(found)
         end = min(found)[1] if found else len(held) - self._open_end(held)
@@ -52,12 +52,12 @@ class StopStrings:
         return held[:end]
 
     def finish(self) -> str:
-        """Return what was held back, since nothing more comes."""
+        """Return the text that was held back, at the end of the input."""
         held, self._held = self._held, ""
         return held
 
     def _open_end(self, held: str) -> int:
-        """Return how many characters at the end could be the beginning of a stop string."""
+        """Return how many characters at the end may be the beginning of a stop string."""
         longest = max(map(len, self._stops), default=1) - 1
         for size in range(min(longest, len(held)), 0, -1):
             if any(stop.startswith(held[-size:]) for stop in self._stops):

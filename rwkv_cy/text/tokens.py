@@ -1,4 +1,4 @@
-"""Token ids from callers: integers inside the vocabulary, or an error that names the culprit."""
+"""Checks of token ids from callers: integers inside the vocabulary, or an error that names the wrong one."""
 
 from __future__ import annotations
 
@@ -14,37 +14,37 @@ from rwkv_cy.errors import TokenError
 __all__ = ["check_token_array", "check_tokens"]
 
 
-def check_tokens(tokens: Iterable[int], vocab_size: int, what: str = "token") -> list[int]:
+def check_tokens(tokens: Iterable[int], vocab_size: int, what: str = "tokens") -> list[int]:
     """Return `tokens` as a list of plain ints; an error calls them `what`.
 
     Raises
     ------
     TokenError
-        If one is no integer (True and 1.0 are none), or lies outside ``0 .. vocab_size - 1``.
+        If one is not an integer (True and 1.0 are not), or is outside ``0 .. vocab_size - 1``.
     """
     result = []
     for position, token in enumerate(tokens):
-        if isinstance(token, (bool, np.bool_)):  # before NumPy 2.3, index() takes the latter with a warning
-            raise TokenError(f"{what} {position}: expected an integer, got {token!r}")
+        if isinstance(token, (bool, np.bool_)):  # before NumPy 2.3, index() accepts the latter with a warning
+            raise TokenError(f"{what}[{position}]: expected an integer, got {token!r}")
         try:
             number = index(token)
         except TypeError:
-            raise TokenError(f"{what} {position}: expected an integer, got {token!r}") from None
+            raise TokenError(f"{what}[{position}]: expected an integer, got {token!r}") from None
         if not 0 <= number < vocab_size:
-            raise TokenError(f"{what} {position}: expected an id from 0 to {vocab_size - 1}, got {number}")
+            raise TokenError(f"{what}[{position}]: expected an id from 0 to {vocab_size - 1}, got {number}")
         result.append(number)
     return result
 
 
 def check_token_array(tokens: Any, vocab_size: int) -> npt.NDArray[np.int64]:
-    """Return one token, or at least one in a flat sequence, as int64 [tokens]; many are checked at once.
+    """Return one token, or a flat sequence of at least one, as int64 [tokens].
 
     Raises
     ------
     TokenError
-        If there is none, one is no integer, or lies outside ``0 .. vocab_size - 1``.
+        If there is none, one is not an integer, or is outside ``0 .. vocab_size - 1``.
     """
-    # One token, as decode gives them, needs none of the many steps below.
+    # One token, as in decode, needs none of the steps below.
     if type(tokens) is int and 0 <= tokens < vocab_size:
         return np.array([tokens], np.int64)
     try:

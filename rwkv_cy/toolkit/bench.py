@@ -1,4 +1,4 @@
-"""Speed of a model on this machine: decode and prefill, beside how fast its weights can be read at all."""
+"""Speed of a model on this machine: decode and prefill, beside how fast the same bytes can be read."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import os
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,13 +21,13 @@ from rwkv_cy.runtime import MemoryKind, get_num_threads, process_memory, resolve
 
 __all__ = ["BenchReport", "Measurement", "Round", "Spread", "ThreadsReport", "benchmark"]
 
-#: More than this is a mistake in every case: hours of computing.
+#: Larger numbers are mistakes: they would take hours.
 _MOST_TOKENS, _MOST_ROUNDS = 1 << 20, 1000
 
 
 @dataclass(frozen=True)
 class Spread:
-    """Several measurements of one thing.
+    """Median and range of several measurements.
 
     Attributes
     ----------
@@ -46,19 +46,20 @@ class Spread:
 
 @dataclass(frozen=True)
 class ThreadsReport:
-    """What was measured with one number of threads; every spread is over the rounds.
+    """Results for one number of threads; every spread is over the rounds.
 
     Attributes
     ----------
     threads : int
     decode : Spread
-        Tokens a second, one at a time.
+        Tokens per second, one at a time.
     prefill : Spread
-        Tokens of a prompt a second.
+        Tokens of a prompt per second.
     read : Spread
-        Bytes a second that the same threads read of the same weights when they do nothing else.
+        Bytes per second when the same threads only read the bytes that one token needs.
     share : Spread
-        What part of that decode reaches: reading all weights once takes this part of a token's time.
+        The part of a token's time that reading these bytes takes: decode reaches this part of the read bandwidth. It
+        can exceed 1, since a sparse input lets decode leave rows of a matrix unread.
     """
 
     threads: int
@@ -70,31 +71,35 @@ class ThreadsReport:
 
 @dataclass(frozen=True)
 class BenchReport:
-    """What :func:`bench` measured.
+    """What :func:`benchmark` measured.
 
     Attributes
     ----------
     path, architecture : str
     parameters : int
-        Of the whole model, the embedding included.
+        Of the whole model, including the embedding.
     dtypes : tuple of str
-        Storage types that the matrices have in memory.
+        Storage types of the matrices in memory.
     memory : str
         ``"map"`` or ``"resident"``.
     activations : str
-        What matrices in bf16 are multiplied with: as they are, "f32", or rounded, "bf16".
+        Type to which activations are rounded before they are multiplied with bf16 matrices.
     instruction_set : str
-    weight_bytes : int
-        Bytes of weights that one token reads: every matrix once. The embedding, of which it reads a row, and the
-        vectors are left out.
+    matrix_bytes, low_rank_bytes : int
+        Bytes of all matrices, the head included, and of all low-rank factors. A token reads each of them once.
+    state_bytes : int
+        Bytes of the state, which a token reads and writes once.
+    token_bytes : int
+        Memory traffic of one token: matrices and low-rank factors once, the state twice. Vectors and the row of the
+        embedding are left out.
     load_seconds : float
     anonymous_bytes, file_bytes : int or None
         Memory of this process after the measurements: its own, and pages of mapped files, which processes share.
-        None where the system does not tell.
+        None if the system does not report it.
     prefill_tokens, decode_tokens, rounds : int
         What a round measured, and how many rounds there were.
     results : tuple of ThreadsReport
-        In the order in which they were asked for.
+        In the requested order.
     """
 
     path: str
@@ -104,7 +109,10 @@ class BenchReport:
     memory: str
     activations: str
     instruction_set: str
-    weight_bytes: int
+    matrix_bytes: int
+    low_rank_bytes: int
+    state_bytes: int
+    token_bytes: int
     load_seconds: float
     anonymous_bytes: int | None
     file_bytes: int | None
@@ -128,18 +136,19 @@ def benchmark(
     dtype: str | None = None,
     memory: MemoryKind = "map",
     activations: str = "f32",
+    progress: Callable[[int, int], None] | None = None,
 ) -> BenchReport:
     """Measure how fast a model runs.
 
-    A round measures every number of threads. For decode, reading the weights and a token take turns, so that what
-    disturbs the one disturbs the other; a round's speed is that of the median token.
+    A round measures every number of threads. For decode, tokens alternate with plain reads of the bytes that a token
+    needs, so that other load on the machine affects both; the speed of a round is that of the median token.
 
     Parameters
     ----------
     path : path-like
         A model file or checkpoint.
     threads : int or sequence of int, optional
-        Numbers of threads to measure; None is the default number alone.
+        Numbers of threads to measure; None measures the default number only.
     prefill : int, default 512
         Tokens of the prompt.
     decode : int, default 16
@@ -148,6 +157,8 @@ def benchmark(
         How often each is measured.
     dtype, memory, activations
         As for :func:`rwkv_cy.load`.
+    progress : callable, optional
+        Called with the rounds done and all rounds.
 
     Returns
     -------
@@ -156,12 +167,12 @@ def benchmark(
     Raises
     ------
     ConfigError
-        If a number is out of its range, or a number of threads is given twice.
+        If a number is out of range, or a number of threads is given twice.
     RWKVError
-        Whatever loading and running the model raise.
+        As raised by loading and running the model.
     """
-    wanted = (get_num_threads(),) if threads is None else (threads,) if isinstance(threads, int) else threads
-    counts = [resolve_num_threads(count) for count in wanted]
+    requested = (get_num_threads(),) if threads is None else (threads,) if isinstance(threads, int) else threads
+    counts = [resolve_num_threads(count) for count in requested]
     if not counts or len(set(counts)) != len(counts):
         raise ConfigError(f"threads: expected at least one number of threads, each once, got {counts}")
     for name, value, most in (
@@ -175,11 +186,13 @@ def benchmark(
     model = load(path, dtype=dtype, memory=memory, activations=activations)
     load_seconds = time.perf_counter() - start
     run = Measurement(model, prefill, decode)
-    found: dict[int, list[Round]] = {count: [] for count in counts}
+    measurements: dict[int, list[Round]] = {count: [] for count in counts}
     run.warm_up(max(counts))
-    for _ in range(rounds):
-        for count, measured in found.items():
+    for done in range(rounds):
+        for count, measured in measurements.items():
             measured.append(run.round(count))
+        if progress is not None:
+            progress(done + 1, rounds)
     anonymous_bytes, file_bytes = process_memory() or (None, None)
     return BenchReport(
         path=os.fspath(path),
@@ -189,27 +202,30 @@ def benchmark(
         memory=memory,
         activations=activations,
         instruction_set=active_instruction_set(),
-        weight_bytes=run.weight_bytes,
+        matrix_bytes=run.matrix_bytes,
+        low_rank_bytes=run.low_rank_bytes,
+        state_bytes=run.state_bytes,
+        token_bytes=run.token_bytes,
         load_seconds=load_seconds,
         anonymous_bytes=anonymous_bytes,
         file_bytes=file_bytes,
         prefill_tokens=prefill,
         decode_tokens=decode,
         rounds=rounds,
-        results=tuple(_summary(count, measured, run.weight_bytes) for count, measured in found.items()),
+        results=tuple(_summary(count, measured, run.token_bytes) for count, measured in measurements.items()),
     )
 
 
 @dataclass(frozen=True)
 class Round:
-    """What one round took.
+    """Times of one round.
 
     Attributes
     ----------
     decode, read, prefill : float
-        Seconds of a token, of reading the weights, and of a token of the prompt.
+        Seconds of a token, of reading the bytes that it needs, and of a token of the prompt.
     share : float
-        Of reading the weights in a token's time: the median over pairs of neighbours.
+        Part of a token's time that the reading takes: the median over pairs of neighbours.
     """
 
     decode: float
@@ -231,31 +247,38 @@ class Measurement:
     ----------
     dtypes : tuple of str
         Storage types of the matrices.
-    weight_bytes : int
-        Bytes of all matrices.
+    matrix_bytes, low_rank_bytes, state_bytes, token_bytes : int
+        As in :class:`BenchReport`.
     stream : Stream
-        All matrices, to be read.
+        Everything that a token reads or writes, to be read.
     """
 
     def __init__(self, model: LanguageModel, prefill: int, decode: int) -> None:
         specs = architecture_of(model.config).parameters(model.config)
-        matrices = [model.parameters[spec.name] for spec in specs if spec.quantizable]
+        kinds = {spec.name: spec.kind for spec in specs if spec.name in model.parameters}
+        matrices = [model.parameters[name] for name, kind in kinds.items() if kind in ("matrix", "head")]
+        low_rank = [model.parameters[name].array for name, kind in kinds.items() if kind == "low_rank"]
+        state = model.initial_state()
         self.dtypes = tuple(sorted({matrix.dtype for matrix in matrices}))
-        self.stream = Stream(matrix.array for matrix in matrices)
-        self.weight_bytes = self.stream.nbytes
+        self.matrix_bytes = sum(matrix.array.nbytes for matrix in matrices)
+        self.low_rank_bytes = sum(array.nbytes for array in low_rank)
+        self.state_bytes = state.nbytes
+        # Reading the state twice stands for reading and writing it.
+        self.stream = Stream([*(matrix.array for matrix in matrices), *low_rank, state.data, state.data])
+        self.token_bytes = self.stream.nbytes
         self._model = model
-        # Which tokens they are matters to nobody's speed.
+        # The speed does not depend on which tokens they are.
         rng = np.random.default_rng(0)
         self._prompt = rng.integers(0, model.vocab_size, prefill)
         self._tokens = rng.integers(0, model.vocab_size, decode)
 
     def warm_up(self, threads: int) -> None:
-        """Bring the pages in, and start the threads."""
+        """Load all pages, and start the threads."""
         self.stream.read(threads)
         self._model.forward(int(self._tokens[0]), num_threads=threads)
 
     def round(self, threads: int) -> Round:
-        """Measure once with so many threads."""
+        """Measure once with that number of threads."""
         start = time.perf_counter()
         _, state = self._model.forward(self._prompt, num_threads=threads)
         prefill = time.perf_counter() - start

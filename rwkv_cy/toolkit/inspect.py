@@ -1,21 +1,26 @@
-"""Inspection: what a model file of any format is, from its headers; its numbers only when asked for."""
+"""Inspection: describes a model file of any format from its headers, and on request its numbers."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rwkv_cy.architectures import detect, version_label
+from rwkv_cy.architectures import architecture_of, detect, version_label
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.checkpoint.tokenizer_choice import describe_tokenizer, guess_tokenizer
 from rwkv_cy.config import Config
 from rwkv_cy.errors import RWKVError
+from rwkv_cy.tensors.policy import choose
 from rwkv_cy.tensors.statistics import TensorStatistics, measure_tensor
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 
 __all__ = ["FileReport", "TensorReport", "inspect"]
+
+#: Types for which the memory needed is estimated.
+_PRECISIONS = ("f32", "bf16", "q8", "q6", "q4")
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class TensorReport:
     source_name : str
         The name that the file itself uses.
     statistics : TensorStatistics or None
-        What its numbers are like, where asked for.
+        Statistics of its numbers, if requested.
     """
 
     name: str
@@ -48,7 +53,7 @@ class TensorReport:
 
 @dataclass(frozen=True)
 class FileReport:
-    """What a model file is.
+    """Description of a model file.
 
     Attributes
     ----------
@@ -56,9 +61,9 @@ class FileReport:
     format : str
         ``"hdf5"``, ``"pth"``, ``"safetensors"``, ...
     architecture : str or None
-        Name for people of the version of RWKV, whether this package runs it or not; None where it is unknown.
+        Label of the version of RWKV, whether it is supported or not; None if unknown.
     config : Config or None
-        Dimensions; None where they cannot be told, or the version does not run here.
+        Dimensions; None if they cannot be determined, or the version is not supported.
     num_parameters : int
         Numbers in all tensors.
     dtypes : dict of str to int
@@ -66,21 +71,25 @@ class FileReport:
     bytes_on_disk : int
         Size of the file, or of all shards.
     bytes_in_memory : int
-        Of the parameters when loaded, in the types in which they are used.
+        Of the parameters when loaded without another type.
+    memory : dict of str to int
+        Bytes of the parameters when loaded as f32, bf16, q8, q6 and q4; empty if it cannot be loaded.
+    state_bytes : int or None
+        Of the state of one sequence; None if `config` is None.
     tokenizer : str or None
-        In words: what a model file stores; for a foreign one, what loading takes, which is not in the file.
+        What a model file stores; for other formats, what loading uses, which is not in the file.
     fingerprint : str or None
-        Of a model file; states carry it.
+        Of a model file; states hold it too.
     created_by : str or None
-        What wrote a model file.
+        The program that wrote a model file.
     source : dict of str to str
-        What a model file was converted from: name, format, sha256, size.
+        The checkpoint that a model file was converted from: name, format, sha256, size.
     metadata : dict of str to str
-        What else a foreign file says of itself.
+        Other metadata of a foreign file.
     tensors : tuple of TensorReport
         In the file's order.
     problems : tuple of str
-        Why it cannot be loaded, a sentence each; empty for a sound model.
+        Why it cannot be loaded, a sentence each; empty for a valid model.
     """
 
     path: Path
@@ -91,6 +100,8 @@ class FileReport:
     dtypes: dict[str, int]
     bytes_on_disk: int
     bytes_in_memory: int
+    memory: dict[str, int]
+    state_bytes: int | None
     tokenizer: str | None
     fingerprint: str | None
     created_by: str | None
@@ -104,11 +115,13 @@ class FileReport:
         return {**asdict(self), "path": str(self.path)}
 
 
-def inspect(path: str | os.PathLike[str], stats: bool = False) -> FileReport:
-    """Say what the model file `path` is.
+def inspect(
+    path: str | os.PathLike[str], stats: bool = False, *, progress: Callable[[int, int], None] | None = None
+) -> FileReport:
+    """Describe the model file `path`.
 
-    Reads headers only, unless `stats` asks for the numbers too; then each tensor is read once, in blocks. A file of
-    a version that this package does not run, or whose parameters are not complete, is described all the same.
+    Reads headers only, unless `stats` requests the numbers too; then each tensor is read once, in blocks. A file of
+    a version that is not supported, or whose parameters are incomplete, is described too.
 
     Parameters
     ----------
@@ -116,6 +129,8 @@ def inspect(path: str | os.PathLike[str], stats: bool = False) -> FileReport:
         A model file, or a checkpoint of any supported format.
     stats : bool, default False
         Whether to describe the numbers of each tensor.
+    progress : callable, optional
+        With `stats`, called with the bytes done and the bytes of all tensors.
 
     Returns
     -------
@@ -124,7 +139,7 @@ def inspect(path: str | os.PathLike[str], stats: bool = False) -> FileReport:
     Raises
     ------
     FormatError
-        If the file is damaged, or of no format that this package reads.
+        If the file is damaged, or its format is not supported.
     StorageError
         If the operating system refuses it.
     """
@@ -144,12 +159,14 @@ def inspect(path: str | os.PathLike[str], stats: bool = False) -> FileReport:
             dtypes=dtypes,
             bytes_on_disk=sum(file.size for file in source.files),
             bytes_in_memory=sum(info.nbytes for info in infos),
+            memory={dtype: _memory(checkpoint, dtype) for dtype in _PRECISIONS} if config and not problems else {},
+            state_bytes=_state_bytes(config) if config else None,
             tokenizer=describe_tokenizer(header.tokenizer) if header else _implied_tokenizer(source.path, config),
             fingerprint=header.fingerprint if header else None,
             created_by=header.created_by if header else None,
             source=dict(header.source) if header else {},
             metadata={} if header else dict(source.metadata),
-            tensors=tuple(_describe(source, info, stats) for info in infos),
+            tensors=_describe_all(source, infos, stats, progress),
             problems=problems,
         )
 
@@ -167,11 +184,34 @@ def _identify(checkpoint: Checkpoint) -> tuple[Config | None, tuple[str, ...]]:
 
 
 def _implied_tokenizer(path: Path, config: Config | None) -> str | None:
-    """Say which tokenizer loading a foreign checkpoint takes, without opening it."""
+    """Describe the tokenizer that loading a foreign checkpoint uses, without opening it."""
     guess = None if config is None else guess_tokenizer(path, config.vocab_size)
     if guess is None:
         return None
     return f"{guess.name} (beside the file)" if isinstance(guess, Path) else f"{guess} (not in the file)"
+
+
+def _memory(checkpoint: Checkpoint, dtype: str) -> int:
+    """Return the bytes of all parameters when loaded as `dtype`, whose codec must not need to plan."""
+    return sum(choose(checkpoint.source, spec, dtype).info.nbytes for spec in checkpoint.specs)
+
+
+def _state_bytes(config: Config) -> int:
+    """Return the bytes of the state of one sequence, in the model's type."""
+    numbers = sum(field.size for field in architecture_of(config).state_fields(config))
+    return config.num_layers * numbers * (8 if config.dtype == "f64" else 4)
+
+
+def _describe_all(
+    source: ParameterSource, infos: Sequence[TensorInfo], stats: bool, progress: Callable[[int, int], None] | None
+) -> tuple[TensorReport, ...]:
+    reports, done, total = [], 0, sum(info.source_nbytes for info in infos)
+    for info in infos:
+        reports.append(_describe(source, info, stats))
+        done += info.source_nbytes
+        if stats and progress is not None:
+            progress(done, total)
+    return tuple(reports)
 
 
 def _describe(source: ParameterSource, info: TensorInfo, stats: bool) -> TensorReport:

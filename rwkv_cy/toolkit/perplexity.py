@@ -1,24 +1,19 @@
-"""Perplexity: how well a model predicts a text, in one pass with the state carried through."""
+"""Perplexity: how well a model predicts a text, in one pass that carries the state through."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.errors import ConfigError, TokenError
-
-if TYPE_CHECKING:
-    from rwkv_cy.model.language_model import LanguageModel
+from rwkv_cy.text.score import ScoringModel, as_tokens, score_chunks
 
 __all__ = ["PerplexityReport", "perplexity"]
-
-#: Tokens whose logits are in memory at a time: 64 MB of them at the largest vocabulary.
-_CHUNK = 256
 
 
 @dataclass(frozen=True)
@@ -28,11 +23,11 @@ class PerplexityReport:
     Attributes
     ----------
     tokens : int
-        Tokens that were predicted: all but the first of each window.
+        Predicted tokens: all but the first of each window.
     nats : float
         Sum of -ln p over them.
     text_bytes : int or None
-        Bytes of the tokens predicted; None without a tokenizer.
+        Bytes of the predicted tokens; None without a tokenizer.
     """
 
     tokens: int
@@ -41,42 +36,49 @@ class PerplexityReport:
 
     @property
     def perplexity(self) -> float:
-        """The exponential of the mean of -ln p, per token."""
-        return math.exp(self.nats / self.tokens)
+        """The exponential of the mean of -ln p, per token; inf where it is too large for a float."""
+        try:
+            return math.exp(self.nats / self.tokens)
+        except OverflowError:
+            return math.inf
 
     @property
     def bits_per_byte(self) -> float | None:
-        """Mean of -log2 p per byte of text: comparable between vocabularies."""
+        """Mean of -log2 p per byte of text, comparable between vocabularies; None without a tokenizer."""
         return None if not self.text_bytes else self.nats / math.log(2) / self.text_bytes
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the report as plain values, ready for JSON."""
-        return {**asdict(self), "perplexity": self.perplexity, "bits_per_byte": self.bits_per_byte}
+        """Return the report as plain values, ready for JSON; a perplexity that is inf becomes None."""
+        value = self.perplexity
+        perplexity = value if math.isfinite(value) else None
+        return {**asdict(self), "perplexity": perplexity, "bits_per_byte": self.bits_per_byte}
 
 
 def perplexity(
-    model: LanguageModel,
+    model: ScoringModel[Any],
     text: str | bytes | Sequence[int] | npt.NDArray[np.integer[Any]],
     *,
     window: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     num_threads: int | None = None,
+    name: str = "text",
 ) -> PerplexityReport:
-    """Measure how well `model` predicts `text`.
-
-    Memory is bounded, whatever the length of the text.
+    """Measure how well `model` predicts `text`, in bounded memory.
 
     Parameters
     ----------
-    model : LanguageModel
+    model : ScoringModel
+        A LanguageModel of any version, or anything with its `forward`, `tokenizer` and `vocab_size`.
     text : str, bytes or sequence of int
         The text, or its tokens; at least two of them.
     window : int, optional
-        Begin anew, from the initial state, after every so many tokens; None carries the state through.
+        Start again from the initial state after every so many tokens; None carries the state through.
     progress : callable, optional
         Called with the tokens done and the tokens of the text.
     num_threads : int, optional
         Threads to use.
+    name : str, default "text"
+        What messages call the text, such as the name of its file.
 
     Returns
     -------
@@ -91,33 +93,20 @@ def perplexity(
     """
     if window is not None and window < 2:
         raise ConfigError(f"window: expected at least 2 tokens, got {window}")
-    tokenizer = model.tokenizer
-    if isinstance(text, (str, bytes)):
-        if tokenizer is None:
-            raise ConfigError("perplexity: expected a model with a tokenizer for a text, got one without; give tokens")
-        tokens = np.asarray(tokenizer.encode(text) if isinstance(text, str) else tokenizer.encode_bytes(text))
-    else:
-        tokens = np.asarray(text)
+    tokens = as_tokens(model, text) if len(text) else np.empty(0, np.int64)
     if len(tokens) < 2:
-        raise TokenError(f"text: expected at least two tokens, got {len(tokens)}")
-    window = window or len(tokens)
+        raise TokenError(f"{name}: expected at least two tokens, got {len(tokens)}")
+    tokenizer = model.tokenizer
     nats, count, length = 0.0, 0, 0
-    for start in range(0, len(tokens), window):
-        state = None
-        end = min(start + window, len(tokens))
-        for first in range(start, end - 1, _CHUNK):
-            last = min(first + _CHUNK, end - 1)
-            logits, state = model.forward(
-                tokens[first:last], state, all_logits=True, in_place=True, num_threads=num_threads
-            )
-            following = tokens[first + 1 : last + 1]
-            rows = logits.astype(np.float64)
-            largest = rows.max(axis=1)
-            log_sum = largest + np.log(np.exp(rows - largest[:, np.newaxis]).sum(axis=1))
-            nats += float((log_sum - rows[np.arange(len(following)), following]).sum())
-            count += len(following)
+    for start in range(0, len(tokens), window or len(tokens)):
+        part = tokens[start : start + window] if window else tokens
+        done = 1
+        for scores in score_chunks(model, part, num_threads=num_threads):
+            nats -= float(scores.sum())
+            count += len(scores)
             if tokenizer is not None:
-                length += len(tokenizer.decode_bytes(following.tolist()))
+                length += len(tokenizer.decode_bytes(part[done : done + len(scores)].tolist()))
+            done += len(scores)
             if progress is not None:
-                progress(last + 1, len(tokens))
+                progress(start + done, len(tokens))
     return PerplexityReport(count, nats, length if tokenizer is not None else None)

@@ -1,14 +1,16 @@
-"""Verification: every byte of a model file read, and held against its checksums and its architecture."""
+"""Verification: reads every byte of a model file, and checks checksums, parameters and numbers."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.errors import FormatError
+from rwkv_cy.formats.zip_checksums import compare_zip_checksums
 from rwkv_cy.storage import ModelFile
 from rwkv_cy.tensors.reading import number_type, read_blocks
 from rwkv_cy.tensors.statistics import NonFinite, count_nonfinite
@@ -19,7 +21,7 @@ __all__ = ["FileCheck", "verify"]
 
 @dataclass(frozen=True)
 class FileCheck:
-    """What was looked at in a file, and what is wrong with it.
+    """What was checked in a file, and what is wrong with it.
 
     Attributes
     ----------
@@ -27,13 +29,13 @@ class FileCheck:
     format : str
         ``"hdf5"``, ``"pth"``, ...
     tensors : int
-        Tensors read, each to its last number.
+        Tensors read completely.
     bytes_read : int
-        Bytes of numbers that were looked at.
+        Bytes of their numbers.
     checksums : int
-        Checksums that were compared; 0 for formats that have none.
+        Checksums compared; 0 for files that have none.
     problems : tuple of str
-        What is wrong, a sentence each; empty for a sound file.
+        What is wrong, a sentence each; empty for a valid file.
     """
 
     path: Path
@@ -45,7 +47,7 @@ class FileCheck:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether there are no problems."""
         return not self.problems
 
     def to_dict(self) -> dict[str, Any]:
@@ -53,17 +55,19 @@ class FileCheck:
         return {**asdict(self), "path": str(self.path), "ok": self.ok}
 
 
-def verify(path: str | os.PathLike[str]) -> FileCheck:
-    """Read every number of the model file `path`, and say what is wrong with it.
+def verify(path: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None) -> FileCheck:
+    """Read every number of the model file `path`, and report what is wrong with it.
 
-    For a model file of this package, every byte is compared with its checksum; for a .pth archive, the bytes of
-    tensors are, unless it was written without checksums. For every format, the tensors are compared with the parameter
-    table of their architecture, and NaN and Inf are counted.
+    Checksums are compared where the format has them: those of our model files cover every byte; zip archives, as
+    torch.save writes them, have a CRC-32 for each entry. For every format, names and shapes of the tensors are checked
+    against the parameter table of their architecture, and NaN and Inf are counted.
 
     Parameters
     ----------
     path : path
         A model file, or a checkpoint of any supported format.
+    progress : callable, optional
+        Called with the bytes done and the bytes to read in all.
 
     Returns
     -------
@@ -72,7 +76,7 @@ def verify(path: str | os.PathLike[str]) -> FileCheck:
     Raises
     ------
     FormatError
-        If the file cannot be opened at all: damaged in its headers, or of no format that this package reads.
+        If the file cannot be opened: its headers are damaged, or its format is not supported.
     StorageError
         If the operating system refuses it.
     """
@@ -80,31 +84,58 @@ def verify(path: str | os.PathLike[str]) -> FileCheck:
         source = checkpoint.source
         infos = [source.info(name) for name in source.names()]
         problems = [*_model_problems(checkpoint)]
-        checksums = 0
-        if isinstance(source, ModelFile):
-            found = source.verify()
-            checksums = found.tensors
-            problems += [
-                f"{source.path}: {name}: its bytes do not fit their checksum; copy the file or convert it again"
-                for name in found.damaged
-            ]
-            problems += found.problems
-        else:
-            for info in infos:
-                try:
-                    checksums += source.check_bytes(info.name)
-                except FormatError as error:
-                    problems.append(str(error))
+        bytes_read = sum(info.source_nbytes for info in infos)
+        # Checksums and numbers are two passes.
+        counter = _Counter(progress, bytes_read + sum(file.size for file in source.files))
+        checksums, damaged = _compare_checksums(source, counter)
+        problems += damaged
         for info in infos:
             problems += _number_problems(source, info)
+            counter.add(info.source_nbytes)
+        counter.finish()
         return FileCheck(
             path=source.path,
             format=source.format,
             tensors=len(infos),
-            bytes_read=sum(info.source_nbytes for info in infos),
+            bytes_read=bytes_read,
             checksums=checksums,
             problems=tuple(problems),
         )
+
+
+class _Counter:
+    """Adds up bytes for a progress function."""
+
+    def __init__(self, progress: Callable[[int, int], None] | None, total: int) -> None:
+        self._progress, self._done, self._total = progress, 0, total
+
+    def add(self, count: int) -> None:
+        self._done = min(self._done + count, self._total)
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+
+    def finish(self) -> None:
+        self.add(self._total)
+
+
+def _compare_checksums(source: ParameterSource, counter: _Counter) -> tuple[int, list[str]]:
+    """Return how many checksums were compared, and what is wrong."""
+    if isinstance(source, ModelFile):
+        found = source.verify(counter.add)
+        problems = [
+            f"{source.path}: {name}: wrong checksum; copy the file again or convert it again" for name in found.damaged
+        ]
+        return found.tensors, [*problems, *found.problems]
+    compared, problems = 0, []
+    for file in source.files:
+        archive = compare_zip_checksums(file.path, counter.add)
+        if archive is not None:
+            compared += archive.compared
+            problems += [
+                f"{file.path}: {name}: wrong CRC-32 of the zip entry; the file is damaged, download it again"
+                for name in archive.damaged
+            ]
+    return compared, problems
 
 
 def _model_problems(checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -123,5 +154,5 @@ def _number_problems(source: ParameterSource, info: TensorInfo) -> tuple[str, ..
     except FormatError as error:
         return (str(error),)
     if found:
-        return (f"{source.path}: {info.name}: {found.nan} NaN and {found.inf} infinite numbers",)
+        return (f"{source.path}: {info.name}: {found.nan} NaN and {found.inf} Inf",)
     return ()

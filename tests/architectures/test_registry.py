@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import re
-
 import pytest
 
-from rwkv_cy.architectures import ARCHITECTURES, check_parameters, detect, version_label
+from rwkv_cy.architectures import ARCHITECTURES, check_parameters, detect
 from rwkv_cy.config import Config
 from rwkv_cy.errors import SpecError, UnsupportedError
 
@@ -24,33 +22,6 @@ def test_dimensions_are_read_off_the_shapes() -> None:
 
 def test_order_of_names_does_not_matter() -> None:
     assert detect(dict(reversed(shapes().items())), "x") == CONFIG
-
-
-@pytest.mark.parametrize(
-    ("label", "extra"),
-    [
-        ("RWKV-5.0", {"blocks.0.att.ln_x.weight": (8,)}),
-        ("RWKV-5.1", {"blocks.0.att.ln_x.weight": (8,), "blocks.0.att.gate.weight": (8, 8)}),
-        ("RWKV-5.2", {"blocks.0.att.ln_x.weight": (8,), "blocks.0.att.time_decay": (2, 4)}),
-        ("RWKV-6", {"blocks.0.att.time_maa_x": (1, 1, 8)}),
-        ("RWKV-7", {"blocks.0.att.r_k": (2, 4)}),
-        ("RWKV-7a", {"blocks.0.att.r_k": (2, 4), "blocks.0.ffn.s_emb.weight": (8, 8)}),
-        ("RWKV-7b", {"blocks.0.att.r_k": (2, 4), "blocks.0.qkv.x": (8,)}),
-        ("RWKV-6a, 6b or 6c", {"blocks.0.att.gate_w1": (8, 8)}),
-        ("RWKV-6a, 6b or 6c", {"blocks.0.att.time_maa_rkvw_w1": (8, 8)}),
-        ("a LoRA adapter", {"blocks.0.att.key.lora_A": (8, 8)}),
-    ],
-)
-def test_what_is_known_and_not_supported(label: str, extra: dict[str, tuple[int, ...]]) -> None:
-    tensors = {**shapes(), **extra}
-    assert version_label(tensors) == label
-    with pytest.raises(UnsupportedError, match=re.escape(f"model.pth: expected a model of RWKV-4, found {label}")):
-        detect(tensors, "model.pth")
-
-
-def test_a_state_file() -> None:
-    with pytest.raises(UnsupportedError, match="found a state file"):
-        detect({"blocks.0.att.time_state": (2, 4, 4)}, "state.pth")
 
 
 def test_something_else_altogether() -> None:
@@ -132,10 +103,3 @@ def test_a_layer_of_one_tensor_each_is_not_compared_with_whole_ones() -> None:
         SpecError, match=r"f: expected about \d+ parameters for 90000 layers, got 90003; the file is no"
     ):
         check_parameters(config, shapes, "f")
-
-
-def test_a_decay_of_one_column_is_not_5_2() -> None:
-    names = ("blocks.0.att.ln_x.weight", "blocks.0.att.gate.weight")
-    shapes = {**dict.fromkeys(names, (4,)), "blocks.0.att.time_decay": (2, 1)}
-    assert version_label(shapes) == "RWKV-5.1"
-    assert version_label({**shapes, "blocks.0.att.time_decay": (2, 2)}) == "RWKV-5.2"

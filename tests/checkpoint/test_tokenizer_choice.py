@@ -13,7 +13,7 @@ from rwkv_cy.errors import StorageError, TokenizerError
 from rwkv_cy.model.language_model import load
 from rwkv_cy.storage import StoredTokenizer
 from rwkv_cy.text import find_tokenizer
-from rwkv_cy.text import tokenizers as text_tokenizers
+from rwkv_cy.text.tokenizers import find as text_tokenizers
 from rwkv_cy.toolkit.convert import convert
 
 

@@ -4,7 +4,7 @@ import argparse
 
 import pytest
 
-from rwkv_cy.cli.arguments import ACTIVATIONS, DTYPES, PACKED_DTYPE, QUANTIZED_DTYPES, integer, real
+from rwkv_cy.cli.arguments import ACTIVATIONS, DTYPES, PACKED_DTYPE, QUANTIZED_DTYPES, dtype_name, integer, real
 from rwkv_cy.dtypes import ACTIVATION_TYPES, PACKED, QUANTIZED_TYPES, STORAGE_TYPES
 
 
@@ -15,12 +15,12 @@ def test_whole_numbers() -> None:
 
 @pytest.mark.parametrize("text", ["-1", "x", "1.5", "", "9"])
 def test_bad_whole_numbers(text: str) -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match=f"expected a whole number from 0 to 8, got {text!r}"):
+    with pytest.raises(argparse.ArgumentTypeError, match=f"expected an integer from 0 to 8, got {text!r}"):
         integer(0, 8)(text)
 
 
 def test_whole_numbers_without_an_end() -> None:
-    with pytest.raises(argparse.ArgumentTypeError, match="expected a whole number from 1, got '0'"):
+    with pytest.raises(argparse.ArgumentTypeError, match="expected an integer from 1, got '0'"):
         integer(1)("0")
 
 
@@ -45,3 +45,29 @@ def test_the_types_are_those_of_the_package() -> None:
     assert tuple(QUANTIZED_TYPES) == QUANTIZED_DTYPES
     assert PACKED == PACKED_DTYPE
     assert ACTIVATION_TYPES == ACTIVATIONS
+
+
+@pytest.mark.parametrize("name", [*DTYPES, PACKED_DTYPE, *QUANTIZED_DTYPES])
+def test_names_of_types(name: str) -> None:
+    assert dtype_name(name) == dtype_name(name.upper()) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [("fp16", "f16"), ("float16", "f16"), ("half", "f16"), ("FP32", "f32"), ("float64", "f64"), ("bfloat16", "bf16")],
+)
+def test_other_names_of_the_same_types(name: str, ours: str) -> None:
+    assert dtype_name(name) == ours
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [("Q8_0", "q8"), ("int8", "q8"), ("Q5_1", "q6"), ("Q6_K", "q6"), ("Q4_K_M", "q4"), ("nf4", "q4"), ("fp8", "q8")],
+)
+def test_types_of_other_programs_get_a_hint(name: str, ours: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match=f"'{name}' is a type of other programs; the .* is {ours}$"):
+        dtype_name(name)
+
+
+def test_unknown_types_are_left_to_the_choices() -> None:
+    assert dtype_name("paint") == "paint"

@@ -1,17 +1,20 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from cli.conftest import Run
+from rwkv_cy import runtime
 from rwkv_cy.cli.bench import _figure
 
 SHORT = ("--prefill", 3, "--decode", 2, "--rounds", 2)
 
 
-def test_json(run: Run, demo_checkpoint: Path) -> None:
+def test_json(run: Run, demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "available_cpus", lambda: 2)
     result = run(
         "bench", demo_checkpoint, "--threads", "1,2", "--memory", "resident", "--dtype", "q8", "--json", *SHORT
     )
@@ -25,7 +28,10 @@ def test_json(run: Run, demo_checkpoint: Path) -> None:
         "memory",
         "activations",
         "instruction_set",
-        "weight_bytes",
+        "matrix_bytes",
+        "low_rank_bytes",
+        "state_bytes",
+        "token_bytes",
         "load_seconds",
         "anonymous_bytes",
         "file_bytes",
@@ -49,28 +55,34 @@ def test_activations(run: Run, demo_checkpoint: Path) -> None:
 def test_lines(run: Run, demo_checkpoint: Path) -> None:
     result = run("bench", demo_checkpoint, "--threads", "2", *SHORT)
     assert result.code == 0
-    names = [line[:27].strip() for line in result.out.splitlines()]
-    assert names[:4] == ["model", "matrices", "kernels", "loaded in"]
-    assert names[-4:] == [
-        "2 threads: decode",
-        "2 threads: prefill 3",
-        "2 threads: reading alone",
-        "2 threads: decode reaches",
-    ]
+    lines = [re.split(r"  +", line.strip()) for line in result.out.splitlines()]
+    assert [line[0] for line in lines[:5]] == ["model", "weights", "bytes per token", "kernels", "loaded in"]
+    assert lines[-3] == ["threads", "decode tokens/s", "prefill 3 tokens/s", "read GB/s", "decode % of read"]
+    assert lines[-1][0] == "2"
+    assert all(re.fullmatch(r"[\d.,]+ \([\d.,]+ to [\d.,]+\)", cell) for cell in lines[-1][1:])
     assert "RWKV-4, 1,352,448 parameters" in result.out
-    assert "bf16, map, 2.6 MB read a token" in result.out
+    assert "2.65 MB (matrices 2.62 MB, state 15.4 kB; the state is read and written)" in result.out
+
+
+def test_more_threads_than_cores_are_warned_of(
+    run: Run, demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "available_cpus", lambda: 2)
+    result = run("bench", demo_checkpoint, "--threads", "2,3", *SHORT)
+    assert result.err == "rwkv-cy: warning: 3 threads on 2 cores: more threads than cores are usually slower\n"
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--threads", "0"), "argument --threads: expected a whole number from 1 to 1024, got '0'"),
-        (("--threads", "1,x"), "argument --threads: expected a whole number from 1 to 1024, got 'x'"),
+        (("--threads", "0"), "argument --threads: expected an integer from 1 to 1024, got '0'"),
+        (("--threads", "1,x"), "argument --threads: expected an integer from 1 to 1024, got 'x'"),
         (("--threads", "2,2"), "argument --threads: expected each number of threads once, got '2,2'"),
-        (("--prefill", "0"), "argument --prefill: expected a whole number from 1, got '0'"),
-        (("--rounds", "-1"), "argument --rounds: expected a whole number from 1, got '-1'"),
+        (("--prefill", "0"), "argument --prefill: expected an integer from 1, got '0'"),
+        (("--rounds", "-1"), "argument --rounds: expected an integer from 1, got '-1'"),
         (("--memory", "disk"), "argument --memory: invalid choice: 'disk'"),
-        (("--dtype", "q5"), "argument --dtype: invalid choice: 'q5'"),
+        (("--dtype", "q5"), "argument --dtype: 'q5' is a type of other programs; the nearest one here is q6"),
+        (("--dtype", "x"), "argument --dtype: invalid choice: 'x'"),
     ],
 )
 def test_nonsense_is_an_error_of_usage(

@@ -52,7 +52,7 @@ def test_dry_run_warns_of_what_is_there(run: Run, small: Path, tmp_path: Path) -
     target.write_bytes(b"precious")
     result = run("convert", small, target, "--dry-run")
     assert result.code == 0
-    assert f"warning: {target}: exists, and would only be replaced with --force" in result.err
+    assert f"warning: {target}: already exists; only --force would replace it" in result.err
     assert run("convert", small, target, "--dry-run", "--force").err == ""
     assert target.read_bytes() == b"precious"
 
@@ -67,10 +67,25 @@ def test_an_existing_file_needs_force(run: Run, small: Path, tmp_path: Path) -> 
     target.write_bytes(b"precious")
     result = run("convert", small, target)
     assert result.code == 3
-    assert "expected no file of this name, got one" in result.err
+    assert "it already exists" in result.err
     assert target.read_bytes() == b"precious"
     assert run("convert", small, target, "--force").code == 0
     assert inspect(target).problems == ()
+
+
+def test_a_target_named_as_a_checkpoint(run: Run, small: Path, tmp_path: Path) -> None:
+    model = tmp_path / "m.h5"
+    assert run("convert", small, model).code == 0
+    before = small.read_bytes()
+    result = run("convert", model, small)
+    assert result.code == 3
+    assert result.err.endswith(
+        f"{small} already exists, and its name is that of a checkpoint: are SOURCE and TARGET swapped?\n"
+    )
+    assert small.read_bytes() == before
+    result = run("convert", model, tmp_path / "new.GGUF")
+    assert result.code == 0
+    assert "new.GGUF: will be an HDF5 model file in spite of its name" in result.err
 
 
 def test_quiet_prints_warnings_alone(run: Run, tmp_path: Path) -> None:
@@ -112,7 +127,7 @@ def test_a_bar_is_drawn_on_a_terminal(run: Run, small: Path, tmp_path: Path, mon
 def test_a_bar_counts_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(progress.sys, "stderr", terminal)
-    with progress.progress_bar("label", wanted=True) as advance:
+    with progress.progress_bar("label", enabled=True) as advance:
         assert advance is not None
         advance(500, 1000)
         advance(1000, 1000)
@@ -121,7 +136,7 @@ def test_a_bar_counts_to_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_bar_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress.sys, "stderr", io.StringIO())
-    with progress.progress_bar("label", wanted=True) as advance:
+    with progress.progress_bar("label", enabled=True) as advance:
         assert advance is None
 
 

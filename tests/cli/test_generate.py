@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 from pathlib import Path
 
 import pytest
 
-from checkpoints import write_small
+from checkpoints import random_model, write_small
 from cli.conftest import Run
 from rwkv_cy import runtime
+from rwkv_cy.model.language_model import load
+from rwkv_cy.model.state import State
 from rwkv_cy.toolkit.convert import convert
 
 SHORT = ("--max-tokens", "12", "--temperature", "0")
@@ -91,16 +94,18 @@ def test_threads(run: Run) -> None:
 def test_one_argument_is_the_model_and_needs_a_prompt(run: Run, demo_checkpoint: Path) -> None:
     result = run("generate", demo_checkpoint)
     assert result.code == 2
-    assert "expected a prompt after MODEL, or - to read it from standard input" in result.err
+    assert f"'{demo_checkpoint}' was taken as MODEL, and PROMPT is missing (- reads standard input)" in result.err
     result = run("generate", "And he said")
     assert result.code == 2
-    assert "a prompt for the demo model goes behind --prompt" in result.err
+    assert "'And he said' was taken as MODEL" in result.err
+    assert "for the demo model, write --prompt before a prompt" in result.err
+    assert result.err.endswith("try 'rwkv-cy generate --help'\n")
 
 
 def test_two_prompts_are_one_too_many(run: Run, demo_checkpoint: Path) -> None:
     result = run("generate", demo_checkpoint, "a", "--prompt", "b")
     assert result.code == 2
-    assert "expected one prompt, got PROMPT and --prompt; leave one out" in result.err
+    assert "two prompts, PROMPT and --prompt; leave one out" in result.err
 
 
 def test_an_empty_prompt_is_refused(run: Run, demo_checkpoint: Path) -> None:
@@ -113,7 +118,7 @@ def test_a_model_without_tokenizer_is_refused(run: Run, tmp_path: Path) -> None:
     path = write_small(tmp_path / "s", vocab=300)
     result = run("generate", path, "hello", *SHORT)
     assert result.code == 1
-    assert f"{path}: expected a model with its tokenizer, got one without; name it with --tokenizer" in result.err
+    assert f"{path}: the model has no tokenizer; pass one with --tokenizer bytes, world or FILE" in result.err
     assert run("generate", path, "hello", *SHORT, "--tokenizer", "bytes").code == 0
 
 
@@ -163,3 +168,67 @@ def test_a_bias_that_is_none(run: Run) -> None:
     result = run("generate", "--logit-bias", "90")
     assert result.code == 2
     assert "--logit-bias: expected TOKEN=X such as 10=-2.5, got '90'" in result.err
+
+
+def test_short_options(run: Run) -> None:
+    long = run("generate", "--prompt", "And he", "--max-tokens", "5", "--seed", "1").out
+    assert run("generate", "-p", "And he", "-n", "5", "--seed", "1").out == long
+
+
+def test_a_state_is_saved_and_continued(run: Run, tmp_path: Path) -> None:
+    """Greedily: the state after the first part of a prompt, then the rest of it."""
+    greedy = ("--temperature", "0")
+    whole = run("generate", "-p", "In the beginning", "-n", "20", *greedy).out.rstrip("\n")
+    state = tmp_path / "s.h5"
+    first = run("generate", "-p", "In the beginnin", "-n", "0", *greedy, "--save-state", state)
+    assert (first.code, first.err) == (0, "")
+    second = run("generate", "-p", "g", "-n", "20", *greedy, "--state", state)
+    assert "In the beginnin" + second.out.rstrip("\n") == whole
+    assert run("generate", "-p", "g", "-n", "20", *greedy).out != second.out
+
+
+def test_a_saved_state_is_that_after_the_text(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
+    state = tmp_path / "s.h5"
+    text = run("generate", "-p", "In the", "-n", "9", "--temperature", "0", "--save-state", state).out[:-1]
+    assert State.load(state) == load(demo_checkpoint).forward(list(text.encode()))[1]
+
+
+def test_where_a_state_cannot_be_saved(run: Run, tmp_path: Path) -> None:
+    there = tmp_path / "there"
+    there.write_text("precious")
+    result = run("generate", *SHORT, "--save-state", there)
+    assert (result.code, result.out) == (3, "")
+    assert f"{there} already exists; choose another name or pass --force" in result.err
+    assert there.read_text() == "precious"
+    assert run("generate", *SHORT, "--save-state", there, "--force").code == 0
+    assert State.load(there).num_layers == 6
+    result = run("generate", *SHORT, "--save-state", tmp_path / "none" / "s")
+    assert (result.code, result.out) == (3, "")
+    assert "none: not a folder; create it before a state is saved there" in result.err
+
+
+def test_a_state_of_another_model(run: Run, tmp_path: Path) -> None:
+    random_model().forward(1)[1].save(tmp_path / "s.h5")
+    result = run("generate", *SHORT, "--state", tmp_path / "s.h5")
+    assert result.code == 1
+    assert "expected a state with the model's number of layers, 6, got 3" in result.err
+
+
+def test_stats(run: Run) -> None:
+    plain = run("generate", *SHORT)
+    result = run("generate", *SHORT, "--stats")
+    assert result.out == plain.out
+    assert plain.err == ""
+    assert re.fullmatch(
+        r"prompt: 16 tokens in [\d.]+ s, [\d.]+ tokens/s; generated: 12 tokens in [\d.]+ s, [\d.]+ tokens/s; "
+        r"finish reason: length\n",
+        result.err,
+    )
+
+
+@pytest.mark.usefixtures("own_threads")
+def test_more_threads_than_cores_are_warned_of(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "available_cpus", lambda: 1)
+    result = run("generate", *SHORT, "--threads", "2")
+    assert result.code == 0
+    assert result.err == "rwkv-cy: warning: 2 threads on 1 core: more threads than cores are usually slower\n"

@@ -13,7 +13,7 @@ from rwkv_cy.errors import StorageError
 def test_info(run: Run) -> None:
     result = run("info")
     assert (result.code, result.err) == (0, "")
-    for word in (rwkv_cy.__version__, "threads", "instruction set", "threads by", "numpy", "demo model", "kjv.pth"):
+    for word in (rwkv_cy.__version__, "threads", "instruction set", "thread backend", "numpy", "demo model", "kjv.pth"):
         assert word in result.out
 
 

@@ -7,6 +7,8 @@ from pathlib import Path
 from checkpoints import numbers, small_parameters, write_safetensors
 from cli.conftest import Run
 from formats.foreign import safetensors_bytes
+from rwkv_cy.cli.output import config_fields
+from rwkv_cy.config import Config
 from rwkv_cy.toolkit.convert import convert
 
 FIELDS = {
@@ -18,6 +20,8 @@ FIELDS = {
     "dtypes": dict,
     "bytes_on_disk": int,
     "bytes_in_memory": int,
+    "memory": dict,
+    "state_bytes": int,
     "tokenizer": str,
     "fingerprint": str,
     "created_by": str,
@@ -41,6 +45,7 @@ def test_the_table(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
         ["parameters", "1,352,448"],
         ["tensors", "114 bf16"],
         ["size in memory", "2.70 MB"],
+        ["state", "15.4 kB per sequence"],
         ["tokenizer", "bytes"],
         ["source name", "kjv.pth"],
         ["tensor", "shape", "type", "bytes"],
@@ -48,11 +53,32 @@ def test_the_table(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
         ["blocks.0.att.time_mix_k", "1 x 1 x 128", "bf16", "256"],
     ):
         assert expected in lines
+    (memory,) = (line[1] for line in lines if line[0] == "memory as")
+    assert re.fullmatch(r"f32 5.3\d MB, bf16 2.70 MB, q8 1.4\d MB, q6 1.1\d MB, q4 8\d\d kB", memory)
 
 
 def test_statistics_are_columns(run: Run, small: Path) -> None:
     result = run("inspect", small, "--stats")
     assert re.search(r"^tensor +shape +type +bytes +min +max +mean +std +zeros +NaN +Inf$", result.out, re.MULTILINE)
+
+
+def test_tensors_are_chosen(run: Run, small: Path) -> None:
+    whole = run("inspect", small).out
+    summary = run("inspect", small, "--no-tensors").out
+    assert whole.startswith(summary)
+    assert "emb.weight" not in summary
+    chosen = run("inspect", small, "--tensors", "blocks.*.att.key.weight").out.splitlines()
+    assert [line.split()[0] for line in chosen[-2:]] == ["blocks.0.att.key.weight", "blocks.1.att.key.weight"]
+    assert chosen[-4].startswith("tensor ")
+    assert json.loads(run("inspect", small, "--no-tensors", "--json").out)["tensors"] == []
+
+
+def test_heads_and_ranks() -> None:
+    config = Config(d_model=128, num_layers=2, vocab_size=9, head_size=64, ranks={"w": 32, "g": 96}, architecture="x")
+    fields = config_fields(config)
+    assert fields["heads"] == "2 of size 64"
+    assert fields["ranks"] == "w 32, g 96"
+    assert "heads" not in config_fields(Config(d_model=128, num_layers=2))
 
 
 def test_nothing_finite_has_dashes(run: Run, tmp_path: Path) -> None:
@@ -72,10 +98,10 @@ def test_json_has_the_documented_fields(run: Run, demo_checkpoint: Path, tmp_pat
 
 
 def test_problems_are_warnings(run: Run, tmp_path: Path) -> None:
-    parameters = small_parameters() | {"blocks.0.att.r_k": numbers(shape=(1, 32))}
+    parameters = small_parameters() | {"blocks.0.ffn.s_emb.weight": numbers(shape=(1, 32))}
     result = run("inspect", write_safetensors(tmp_path / "s", parameters))
     assert result.code == 0
-    assert "RWKV-7" in result.out
+    assert "RWKV-7a" in result.out
     assert result.err.startswith("rwkv-cy: warning: ")
     assert result.err.count("\n") == 1
 

@@ -40,20 +40,42 @@ def test_version(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "the following arguments are required: COMMAND"),
-        (["paint"], "invalid choice: 'paint'"),
+        (["paint"], "argument COMMAND: invalid choice: 'paint'; choose from convert, quantize, inspect"),
+        (["convrt"], "argument COMMAND: invalid choice: 'convrt'; did you mean convert; choose from"),
+        (["--verison"], "unknown option --verison; did you mean --version"),
         (["inspect"], "the following arguments are required: FILE"),
         (["convert", "a"], "the following arguments are required: TARGET"),
-        (["convert", "a", "b", "--dtype", "f8"], "argument --dtype: invalid choice: 'f8'"),
-        (["generate", "--max-tokens", "-1"], "argument --max-tokens: expected a whole number from 0, got '-1'"),
+        (["convert", "a", "b", "--dtype", "f9"], "argument --dtype: invalid choice: 'f9'; choose from keep, f64"),
+        (["generate", "--max-tokens", "-1"], "argument -n/--max-tokens: expected an integer from 0, got '-1'"),
         (["generate", "--top-p", "2"], "argument --top-p: expected a number from 0 to 1, got '2'"),
-        (["verify", "a", "--loud"], "unrecognized arguments: --loud"),
+        (["verify", "a", "--loud"], "unknown option --loud"),
+        (["convert", "a", "b", "--dtpye", "q8"], "unknown option --dtpye; did you mean --dtype"),
+        (["convert", "a", "b", "--dtpye=q8"], "unknown option --dtpye; did you mean --dtype"),
+        (["convert", "a", "b", "--dtype", "Q8_0"], "'Q8_0' is a type of other programs; the nearest one here is q8"),
+        (["inspect", "a", "b"], "unexpected argument 'b'; put quotes around text with spaces"),
+        (["generate", "a", "In", "the", "beginning"], "unexpected argument 'the'; put quotes around text"),
+        (["inspect", "a", "--\x1b[2J"], "unknown option --\\x1b[2J"),
     ],
 )
 def test_a_wrong_command_line_is_code_2(run: Run, arguments: list[str], message: str) -> None:
     result = run(*arguments)
     assert result.code == 2
+    assert result.err.startswith("rwkv-cy: error: ")
     assert message in result.err
+    command = arguments[0] if arguments[0] in COMMANDS else ""
+    assert result.err.endswith(f"\ntry 'rwkv-cy {command}{' ' if command else ''}--help'\n")
+    assert result.err.count("\n") == 2
+
+
+def test_without_arguments_help_is_shown(run: Run) -> None:
+    result = run()
+    assert (result.code, result.out) == (2, "")
+    assert result.err == run("--help").out
+
+
+def test_help_as_a_command(run: Run) -> None:
+    assert run("help").out == run("--help").out
+    assert run("help", "verify").out == run("verify", "--help").out
 
 
 @pytest.mark.parametrize("command", [["inspect"], ["verify"], ["convert"], ["generate", "--max-tokens", "1"]])
@@ -95,7 +117,7 @@ def test_debug_shows_the_traceback(run: Run, tmp_path: Path) -> None:
     ],
 )
 def test_other_errors(run: Run, monkeypatch: pytest.MonkeyPatch, error: BaseException, code: int, message: str) -> None:
-    def fail(*arguments: object) -> None:
+    def fail(*arguments: object, **options: object) -> None:
         raise error
 
     monkeypatch.setattr("rwkv_cy.toolkit.inspect.inspect", fail)
@@ -112,7 +134,7 @@ def test_debug_goes_before_the_subcommand_too(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_mistake_of_ours_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rwkv_cy.toolkit.inspect.inspect", lambda *arguments: 1 / 0)
+    monkeypatch.setattr("rwkv_cy.toolkit.inspect.inspect", lambda *arguments, **options: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["inspect", "x"])
 
@@ -275,7 +297,8 @@ sys.exit(main(["convert", *sys.argv[2:], "--force"]))
 def test_signals_that_are_ignored_stay_so(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     monkeypatch.setattr(
-        "rwkv_cy.toolkit.inspect.inspect", lambda *arguments: seen.append(signal.getsignal(signal.SIGHUP))
+        "rwkv_cy.toolkit.inspect.inspect",
+        lambda *arguments, **options: seen.append(signal.getsignal(signal.SIGHUP)),
     )
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

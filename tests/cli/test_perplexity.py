@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,4 +52,32 @@ def test_a_model_without_a_tokenizer(run: Run, small: Path, text: Path, tmp_path
     convert(small, tmp_path / "m.h5", tokenizer="none")
     result = run("perplexity", tmp_path / "m.h5", text)
     assert result.code == 1
-    assert "name it with --tokenizer" in result.err
+    assert "the model has no tokenizer; pass one with --tokenizer" in result.err
+
+
+class Stdin:
+    def __init__(self, data: bytes) -> None:
+        self.buffer = io.BytesIO(data)
+
+
+def test_a_text_from_standard_input(
+    run: Run, demo_checkpoint: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Stdin(text.read_bytes()))
+    assert run("perplexity", demo_checkpoint, "-").out == run("perplexity", demo_checkpoint, text).out
+
+
+def test_a_text_that_is_too_short_is_named(
+    run: Run, demo_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    empty = tmp_path / "empty.txt"
+    empty.touch()
+    result = run("perplexity", demo_checkpoint, empty)
+    assert result.code == 1
+    assert f"{empty}: expected at least two tokens, got 0" in result.err
+    monkeypatch.setattr(sys, "stdin", Stdin(b"a"))
+    assert "standard input: expected at least two tokens, got 1" in run("perplexity", demo_checkpoint, "-").err
+    monkeypatch.setattr(sys, "stdin", None)
+    result = run("perplexity", demo_checkpoint, "-")
+    assert result.code == 3
+    assert "standard input: expected a text, got a closed stream; name a file" in result.err

@@ -16,7 +16,7 @@ def test_a_sound_file(run: Run, small: Path, tmp_path: Path) -> None:
     assert (result.code, result.err) == (0, "")
     assert result.out.endswith("result        ok\n")
     assert "compared" in result.out
-    assert "none in this format" in run("verify", small).out
+    assert "none in this file" in run("verify", small).out
 
 
 def test_a_damaged_file(run: Run, small: Path, tmp_path: Path) -> None:

@@ -43,7 +43,7 @@ def test_brackets_in_strings_are_no_nesting() -> None:
         (b"[1]", "got a JSON list"),
         (b'"text"', "got a JSON str"),
         (b"null", "got a JSON NoneType"),
-        (b'{"a": "\xff"}', "got bytes that are no UTF-8"),
+        (b'{"a": "\xff"}', "got bytes that are not valid UTF-8"),
         (b"\xef\xbb\xbf{}", "got something else"),
         (b'{"a": 1, "b": 2, "a": 3}', "got the key 'a' twice"),
         (b'{"b": {"a": 1, "\\u0061": 2}}', "got the key 'a' twice"),

@@ -44,6 +44,38 @@ def rwkv4_parameters(vocab: int = 6, width: int = 32, layers: int = 2, ffn: int 
     }
 
 
+def rwkv7_parameters(vocab: int = 6, heads: tuple[int, int] = (2, 16), layers: int = 2) -> dict[str, Array]:
+    """A small RWKV-7 with canonical names and shapes, float32, every tensor different; ranks 3, 4, 5 and 6."""
+    rng = np.random.default_rng(7)
+    width = heads[0] * heads[1]
+
+    def normal(*shape: int) -> Array:
+        return rng.standard_normal(shape).astype(np.float32)
+
+    def norm(name: str) -> dict[str, Array]:
+        return {f"{name}.weight": normal(width), f"{name}.bias": normal(width)}
+
+    parameters = {"emb.weight": normal(vocab, width), **norm("blocks.0.ln0")}
+    for layer in range(layers):
+        block = f"blocks.{layer}."
+        parameters |= norm(f"{block}ln1") | norm(f"{block}ln2")
+        parameters |= {f"{block}att.x_{which}": normal(1, 1, width) for which in "rwkvag"}
+        for which, rank in zip("wavg", (3, 4, 5, 6), strict=True):
+            if which != "g":
+                parameters[f"{block}att.{which}0"] = normal(1, 1, width)
+            parameters |= {f"{block}att.{which}1": normal(width, rank), f"{block}att.{which}2": normal(rank, width)}
+        parameters |= {f"{block}att.{name}": normal(1, 1, width) for name in ("k_k", "k_a")}
+        parameters[f"{block}att.r_k"] = normal(*heads)
+        parameters |= {f"{block}att.{m}.weight": normal(width, width) for m in ("receptance", "key", "value", "output")}
+        parameters |= norm(f"{block}att.ln_x")
+        parameters |= {
+            f"{block}ffn.x_k": normal(1, 1, width),
+            f"{block}ffn.key.weight": normal(4 * width, width),
+            f"{block}ffn.value.weight": normal(width, 4 * width),
+        }
+    return {**parameters, **norm("ln_out"), "head.weight": normal(vocab, width)}
+
+
 def huggingface_name(name: str) -> str:
     """The name that transformers gives to a parameter of RWKV-4."""
     if name == "head.weight":
@@ -102,6 +134,15 @@ def rwkvcpp_tensor(name: str | bytes, shape: tuple[int, ...], data: bytes, data_
     key = name.encode() if isinstance(name, str) else name
     dimensions = struct.pack(f"<{len(shape)}I", *shape[::-1])
     return struct.pack("<3I", len(shape), len(key), data_type) + dimensions + key + data
+
+
+def rwkvcpp_file(tensors: Mapping[str, Array]) -> bytes:
+    """A file of float32 tensors as they are, whatever their names."""
+    vocab, width = tensors["emb.weight"].shape
+    layers = sum(name.endswith(".ln1.weight") for name in tensors)
+    return rwkvcpp_header(vocab, width, layers) + b"".join(
+        rwkvcpp_tensor(name, array.shape, array.astype("<f4").tobytes()) for name, array in tensors.items()
+    )
 
 
 def rwkvcpp_bytes(parameters: Mapping[str, Array], matrices: str = "fp32", version: int = 101) -> bytes:

@@ -77,7 +77,7 @@ def test_truncation_while_open(sixteen: Path) -> None:
         file.check()
         os.truncate(sixteen, 8)
         for touch in (file.check, lambda: file.read_at(4, 8), lambda: file.view(0, np.dtype("u1"), (16,))):
-            with pytest.raises(FormatError, match="expected 16 bytes, got 8: the file was cut while it was open"):
+            with pytest.raises(FormatError, match="expected 16 bytes, got 8: the file was truncated while it was open"):
                 touch()
 
 
@@ -163,7 +163,7 @@ def test_no_permission(sixteen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_path_that_cannot_be() -> None:
-    with pytest.raises(StorageError, match="expected a path, got a name that no file can have"):
+    with pytest.raises(StorageError, match="expected a path, got an invalid file name"):
         FileBytes(Path("a\0b"))
 
 

@@ -76,7 +76,7 @@ def test_shards(tmp_path: Path) -> None:
         assert_is_the_model(source)
         source.check()
         os.truncate(tmp_path / "model-00002-of-00003.safetensors", 100)
-        with pytest.raises(FormatError, match=r"model-00002-of-00003.safetensors: .*cut while it was open"):
+        with pytest.raises(FormatError, match=r"model-00002-of-00003.safetensors: .*truncated while it was open"):
             source.check()
 
 
@@ -181,7 +181,7 @@ def test_settings_of_absurd_size(tmp_path: Path) -> None:
 
 
 def test_refused_weights_are_closed(tmp_path: Path) -> None:
-    twice = huggingface_parameters() | {"emb.weight": np.zeros(2, "<f4")}
+    twice = huggingface_parameters() | {"rwkv.emb.weight": np.zeros(2, "<f4")}
     (tmp_path / "model.safetensors").write_bytes(safetensors_bytes(twice))
     before = open_files()
     with pytest.raises(FormatError, match=r"emb.weight: expected one tensor of that name"):

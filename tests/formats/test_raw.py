@@ -99,5 +99,60 @@ def test_truncation(source: RawSource, path: Path) -> None:
     with source:
         source.check()
         os.truncate(path, 40)
-        with pytest.raises(FormatError, match="the file was cut while it was open"):
+        with pytest.raises(FormatError, match="the file was truncated while it was open"):
             source.check()
+
+
+# Other strides than those of C order. -----------------------------------------------------------------------------
+
+NUMBERS = np.arange(24, dtype="<f4")
+
+
+@pytest.mark.parametrize("offset", [0, 1], ids=["aligned", "misaligned"])
+@pytest.mark.parametrize(
+    ("shape", "strides"),
+    [
+        ((4, 6), (1, 4)),
+        ((6, 4), (4, 1)),
+        ((3, 4), (0, 1)),
+        ((2, 3, 4), (1, 8, 2)),
+        ((12,), (2,)),
+        ((5,), (0,)),
+        ((), ()),
+    ],
+)
+def test_strides_from_anywhere(
+    tmp_path: Path, shape: tuple[int, ...], strides: tuple[int, ...], offset: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "raw").write_bytes(b"x" * offset + NUMBERS.tobytes())
+    info = TensorInfo("a", shape, "f32", "a", "f32", 4)
+    expected = np.lib.stride_tricks.as_strided(NUMBERS, shape, [4 * s for s in strides]).reshape(-1)
+    with RawSource(FileBytes(tmp_path / "raw"), "raw", {"a": RawTensor(info, offset, strides)}, {}) as source:
+        assert source.view("a") is None
+        for mapped in (True, False):
+            if not mapped:
+                monkeypatch.setattr(FileBytes, "view", lambda *_: None)
+            for start in range(info.size):
+                for count in (0, 1, 3, info.size - start):
+                    if start + count <= info.size:
+                        buffer = np.full(count, np.nan, "<f4")
+                        source.read_into("a", buffer, start)
+                        np.testing.assert_array_equal(buffer, expected[start : start + count])
+
+
+def test_strides_that_leave_the_file(path: Path) -> None:
+    info = TensorInfo("a", (4, 3), "f32", "a", "f32", 48)
+    with (
+        FileBytes(path) as file,
+        pytest.raises(FormatError, match="a: expected its bytes within the 43 of the file, got 0"),
+    ):
+        RawSource(file, "raw", {"a": RawTensor(info, 0, (1, 4))}, {})
+
+
+def test_few_bytes_for_very_many_elements(path: Path) -> None:
+    info = TensorInfo("a", (1 << 20, 1 << 20), "f32", "a", "f32", 4)
+    with (
+        FileBytes(path) as file,
+        pytest.raises(FormatError, match="expected tensors with bytes of their own, got 4398"),
+    ):
+        RawSource(file, "raw", {"a": RawTensor(info, 0, (0, 0))}, {})

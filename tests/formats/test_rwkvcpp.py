@@ -21,7 +21,7 @@ from formats.foreign import (
 )
 from rwkv_cy.dtypes import STORAGE_TYPES
 from rwkv_cy.errors import FormatError, KernelError, RWKVError, StorageError, UnsupportedError
-from rwkv_cy.formats import rwkvcpp
+from rwkv_cy.formats import open_checkpoint, rwkvcpp
 from rwkv_cy.formats.canonical import canonical
 from rwkv_cy.formats.ggml_blocks import BLOCK_TYPES
 from rwkv_cy.formats.rwkvcpp import open_rwkvcpp
@@ -105,7 +105,7 @@ def test_time_decay_is_undone_in_parts_and_never_viewed(model: Path) -> None:
     parameters = rwkv4_parameters()
     model.write_bytes(rwkvcpp_bytes(parameters))
     name = "blocks.1.att.time_decay"
-    with open_rwkvcpp(model) as source:
+    with canonical(open_rwkvcpp(model)) as source:
         buffer = np.empty(5, "<f4")
         source.read_into(name, buffer, 3)
         assert source.view(name) is None
@@ -122,11 +122,12 @@ def decay(values: list[float]) -> bytes:
 @pytest.mark.parametrize("value", [0.0, -0.0, 1e-30, 1.0, float("inf")])
 def test_a_time_decay_that_is_no_exponential(model: Path, value: float) -> None:
     model.write_bytes(decay([-1.0, value]))
-    with open_rwkvcpp(model) as source:
+    with canonical(open_rwkvcpp(model)) as source:
         with pytest.raises(
             FormatError, match=r"blocks.0.att.time_decay: expected -exp\(time_decay\), which is below 0"
-        ):
+        ) as error:
             read(source, "blocks.0.att.time_decay")
+        assert str(error.value).startswith(f"{model}: ")
         first = np.empty(1, "<f4")
         source.read_into("blocks.0.att.time_decay", first)
         assert first[0] == 0
@@ -134,7 +135,7 @@ def test_a_time_decay_that_is_no_exponential(model: Path, value: float) -> None:
 
 def test_time_decay_out_of_range_stays_visible(model: Path) -> None:
     model.write_bytes(decay([float("nan"), float("-inf")]))
-    with open_rwkvcpp(model) as source:
+    with canonical(open_rwkvcpp(model)) as source:
         nan, infinite = read(source, "blocks.0.att.time_decay")
     assert np.isnan(nan)
     assert infinite == np.inf
@@ -277,7 +278,7 @@ def test_truncated_while_open(model: Path) -> None:
     model.write_bytes(small())
     with open_rwkvcpp(model) as source:
         os.truncate(model, 60)
-        with pytest.raises(FormatError, match="the file was cut while it was open"):
+        with pytest.raises(FormatError, match="the file was truncated while it was open"):
             read(source, "emb.weight")
 
 
@@ -323,7 +324,48 @@ def test_published_files(shared: Path, kind: str, version: int) -> None:
 
 
 def test_published_time_decay_is_raw_again(shared: Path) -> None:
-    with open_rwkvcpp(shared / "models" / "tiny-rwkv-4v0-660K-FP32.bin") as source:
+    with canonical(open_rwkvcpp(shared / "models" / "tiny-rwkv-4v0-660K-FP32.bin")) as source:
         numbers = read(source, "blocks.0.att.time_decay")
     # It was trained from 0, which is -exp(0) = -1 in the file.
     assert 0 < np.abs(numbers).max() < 0.3
+
+
+@pytest.mark.parametrize("kind", ["FP32", "FP16"])
+def test_published_rwkv7(shared: Path, kind: str) -> None:
+    path = shared / "models" / f"tiny-rwkv-7v0-834K-{kind}.bin"
+    with open_rwkvcpp(path) as raw, canonical(open_rwkvcpp(path)) as source:
+        assert source.metadata["version"] == "101"
+        expected = {
+            "emb.weight": (256, 64),
+            "blocks.0.ln0.bias": (64,),
+            "blocks.0.att.x_r": (1, 1, 64),
+            "blocks.11.att.x_g": (1, 1, 64),
+            "blocks.11.att.w0": (1, 1, 64),
+            "blocks.11.att.w1": (64, 32),
+            "blocks.11.att.v2": (32, 64),
+            "blocks.0.att.r_k": (1, 64),
+            "blocks.0.ffn.x_k": (1, 1, 64),
+            "blocks.0.ffn.key.weight": (256, 64),
+            "head.weight": (256, 64),
+        }
+        assert {name: source.info(name).shape for name in expected} == expected
+        assert len(source.names()) == 12 * 33 + 6 - 3 == len(raw.names()) + 12 * 5
+        for name in raw.names():
+            theirs = read(raw, name)
+            if name.endswith(".x_rwkvag"):
+                for which, row in zip("rwkvag", theirs, strict=True):
+                    np.testing.assert_array_equal(read(source, name.replace("rwkvag", which))[0], row)
+            elif name[-2:] in {m + n for m in "wavg" for n in "12"}:
+                np.testing.assert_array_equal(read(source, name), theirs.T)
+            else:
+                np.testing.assert_array_equal(read(source, name), theirs)
+
+
+def test_published_toy_lists_its_tensors(shared: Path) -> None:
+    """A trained model under names of its own is a plain dictionary of tensors."""
+    with open_checkpoint(shared / "models" / "reverse-L2-rwkv7.pth") as source:
+        assert len(source.names()) == 99
+        assert source.info("e.weight").shape == (12, 32)
+        assert source.info("rwkv2.w1").shape == (32, 8)
+        assert np.isfinite(read(source, "o.weight")).all()
+        assert not read(source, "rosa1.rosa_qkv.emb").any()

@@ -19,7 +19,7 @@ from formats.foreign import (
     squeezed,
     write_shards,
 )
-from formats.make_pth import legacy_checkpoint, zip_checkpoint
+from formats.make_pth import STORAGES, archive, dictionary, legacy_checkpoint, storage, tensor, zip_checkpoint
 from rwkv_cy.dtypes import STORAGE_TYPES, widen
 from rwkv_cy.errors import UnsupportedError
 from rwkv_cy.formats import open_checkpoint
@@ -40,6 +40,19 @@ def theirs(parameters: Parameters) -> Parameters:
 
 def storages(parameters: Parameters) -> dict[str, tuple[str, Array]]:
     return {name: ("f32", array) for name, array in parameters.items()}
+
+
+def column_major(parameters: Parameters) -> bytes:
+    """A checkpoint whose tensors were saved as transposes: each storage holds them column by column."""
+    body = {
+        name: tensor(
+            storage(STORAGES["f32"], str(key), array.size),
+            array.shape,
+            [s // 4 for s in np.asfortranarray(array).strides],
+        )
+        for key, (name, array) in enumerate(parameters.items())
+    }
+    return archive(dictionary(body), [array.tobytes("F") for array in parameters.values()]).to_bytes()
 
 
 def huggingface_folder(folder: Path, parameters: Parameters) -> Path:
@@ -72,6 +85,7 @@ WRITERS: dict[str, tuple[str, Writer]] = {
     ),
     "safetensors of transformers": ("safetensors", lambda folder, p: plain(folder, safetensors_bytes(theirs(p)))),
     "pth": ("pth", lambda folder, p: plain(folder, zip_checkpoint(storages(p)).to_bytes())),
+    "pth, column-major": ("pth", lambda folder, p: plain(folder, column_major(p))),
     "pth of transformers": ("pth", lambda folder, p: plain(folder, zip_checkpoint(storages(theirs(p))).to_bytes())),
     "legacy pth": ("pth-legacy", lambda folder, p: plain(folder, legacy_checkpoint(storages(p)))),
     "rwkv.cpp": ("rwkvcpp", lambda folder, p: plain(folder, rwkvcpp_bytes(p))),

@@ -67,29 +67,43 @@ def test_a_scalar() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "strides"),
+    ("shape", "strides", "nbytes"),
     [
-        ((3, 4), (1, 3)),  # transposed
-        ((3, 4), (0, 1)),  # the same row again
-        ((3, 4), (0, 0)),
-        ((3, 4), (2, 1)),  # overlapping
-        ((3, 4), (5, 1)),  # with gaps
-        ((3, 4), (4, -1)),
-        ((3, 4), (-4, 1)),
-        ((12,), (1 << 62,)),
-        ((12,), ()),
-        ((12,), (1, 1)),
-        ((), (1,)),
+        ((3, 4), (1, 3), 48),  # transposed
+        ((3, 4), (0, 1), 16),  # the same row again
+        ((3, 4), (0, 0), 4),
+        ((3, 4), (2, 1), 32),  # overlapping
+        ((2, 4), (6, 1), 32),  # with gaps
+        ((6,), (2,), 24),
     ],
 )
-def test_strides(shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
-    with pytest.raises(FormatError, match=r"model: w: expected the strides of a contiguous tensor.*contiguous\(\)"):
+def test_strides(shape: tuple[int, ...], strides: tuple[int, ...], nbytes: int) -> None:
+    placed = place(tensor(FLOATS, shape, strides))
+    assert (placed.info.shape, placed.strides, placed.info.source_nbytes) == (shape, strides, nbytes)
+
+
+def test_contiguous_tensors_have_no_strides() -> None:
+    assert place(tensor(FLOATS, (3, 4), (4, 1))).strides is None
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides"),
+    [((3, 4), (4, -1)), ((3, 4), (-4, 1)), ((12,), (1 << 62,)), ((12,), ()), ((12,), (1, 1)), ((), (1,))],
+)
+def test_strides_that_are_refused(shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
+    with pytest.raises(FormatError, match=r"model: w: expected a stride from 0 to 2\*\*48 for each dimension of shape"):
+        place(tensor(FLOATS, shape, strides))
+
+
+@pytest.mark.parametrize(("shape", "strides"), [((3, 4), (5, 1)), ((3, 4), (1, 4)), ((12,), (2,)), ((2,), (1 << 48,))])
+def test_strides_that_leave_the_storage(shape: tuple[int, ...], strides: tuple[int, ...]) -> None:
+    with pytest.raises(FormatError, match="w: expected elements within the 12 of its storage, got 0 to"):
         place(tensor(FLOATS, shape, strides))
 
 
 def test_strides_that_are_no_integers() -> None:
     body = call(REBUILD, FLOATS, integer(0), integers([12]), sequence(text("1")), FALSE, ORDERED_DICT)
-    with pytest.raises(FormatError, match=r"contiguous tensor of shape .*, got others"):
+    with pytest.raises(FormatError, match=r"a stride .* for each dimension of shape .*, got others"):
         place(body)
 
 

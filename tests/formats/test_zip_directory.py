@@ -47,6 +47,14 @@ def test_reads_what_python_writes(tmp_path: Path) -> None:
     assert contents(tmp_path / "zip") == {"a/one": b"first", "a/ключ": b""}
 
 
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("comment", [b"x", b"a comment of some length", b"\0" * 0xFFFF])
+def test_a_comment_is_passed_over(tmp_path: Path, wide: bool, comment: bytes) -> None:
+    path = Zip(two(), wide=wide, comment=comment).write(tmp_path / "zip")
+    assert zipfile.ZipFile(path).comment == comment
+    assert contents(path) == {"a/one": b"first", "a/two": b"second"}
+
+
 def test_python_reads_what_the_maker_writes() -> None:
     for wide in (False, True):
         archive = zipfile.ZipFile(io.BytesIO(Zip(two(), wide=wide).to_bytes()))
@@ -68,7 +76,8 @@ def test_more_than_4_gib(tmp_path: Path) -> None:
     ("archive", "message"),
     [
         (Zip(two(), trailing=b"x"), "expected the end of a zip directory at the end of the file, got other bytes"),
-        (Zip(two(), comment=b"PK"), "expected the end of a zip directory at the end of the file"),
+        (Zip(two(), comment=b"PK", trailing=b"x"), "expected the end of a zip directory at the end of the file"),
+        (Zip(two(), comment=b"PK\x05\x06" + bytes(30)), "expected the end of a zip directory at the end of the file"),
         (Zip(two(), disk=1), "expected all entries on one disk, got 2 of 2 on disk 1"),
         (Zip(two(disk=2)), "expected one disk, got disk 2"),
         (Zip(two(), count=1), "expected 1 entries in the zip directory, got 51 more bytes"),
@@ -123,7 +132,7 @@ def test_lies(tmp_path: Path, archive: Zip, message: str) -> None:
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        (two(method=8, stored_size=3), r"stored as it is, got it compressed \(method 8, 3 bytes for 5\)"),
+        (two(method=8, stored_size=3), r"stored without compression, got it compressed \(method 8, 3 bytes for 5\)"),
         (two(method=8), r"got it compressed \(method 8, 5 bytes for 5\)"),
         (two(size=1 << 30, stored_size=5), r"got it compressed \(method 0, 5 bytes for 1073741824\)"),
         (two(flags=0x809), "expected a plain zip entry 'a/one', got an encrypted one"),

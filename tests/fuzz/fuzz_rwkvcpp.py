@@ -6,7 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from formats.foreign import RWKVCPP_TYPES, encode, rwkv4_parameters, rwkvcpp_bytes, rwkvcpp_header, rwkvcpp_tensor
+from formats.foreign import (
+    RWKVCPP_TYPES,
+    encode,
+    rwkv4_parameters,
+    rwkvcpp_bytes,
+    rwkvcpp_file,
+    rwkvcpp_header,
+    rwkvcpp_tensor,
+)
 from fuzz.reading import read_file
 from rwkv_cy.formats.canonical import canonical
 from rwkv_cy.formats.rwkvcpp import open_rwkvcpp
@@ -17,6 +25,15 @@ _NUMBERS = np.linspace(-1, 1, 64)
 SEEDS = (
     rwkvcpp_header(),
     rwkvcpp_bytes(rwkv4_parameters(2, 32, 1, 32), "fp16"),
+    rwkvcpp_file(
+        {
+            "emb.weight": np.ones((2, 4)),
+            "blocks.0.att.x_rwkvag": np.ones((6, 1, 4)),
+            "blocks.0.att.w1": np.ones((3, 4)),
+            "blocks.0.att.w0": np.ones((1, 1, 4)),
+            "blocks.0.ln1.weight": np.ones(4),
+        }
+    ),
     rwkvcpp_header(1, 64, 0, RWKVCPP_TYPES["q5_1"])
     + b"".join(rwkvcpp_tensor(kind, (2, 32), encode(kind, _NUMBERS), number) for kind, number in RWKVCPP_TYPES.items()),
 )

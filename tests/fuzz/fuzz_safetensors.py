@@ -16,6 +16,15 @@ SEEDS = (
     safetensors_bytes(
         {huggingface_name(name): array for name, array in rwkv4_parameters(2, 1, 1, 1).items()}, {"a": '\\"é'}
     ),
+    safetensors_bytes(
+        {
+            "model.layers.0.attn.x_x": np.ones((6, 2), "<f4"),
+            "model.layers.0.attn.w_lora.lora.0.weight": np.ones((3, 2), "<f4"),
+            "model.layers.0.attn.w_lora.lora.2.bias": np.ones(2, "<f4"),
+            "model.embeddings.weight": np.ones((1, 2), "<f4"),
+            "lm_head.weight": np.ones((1, 2), "<f4"),
+        }
+    ),
 )
 
 

@@ -32,7 +32,7 @@ from storage.small import (
 )
 
 _PAGE = 4096
-_SEAL = struct.Struct("<8sIIIIQQQQI")
+_FOOTER = struct.Struct("<8sIIIIQQQQI")
 _ENTRY = re.compile(
     rb'"dtype":"(\w+)","shape":\[([0-9,]{1,40})\](?:,"matrix_shape":\[[0-9,]+\])?'
     rb',"offset":([0-9]{1,18}),"crc32":([0-9]+)'
@@ -43,12 +43,12 @@ _HDF5 = """
 import json
 from pathlib import Path
 from rwkv_cy.errors import RWKVError
-from rwkv_cy.storage.sealed import SealedFile
+from rwkv_cy.storage.checked_file import CheckedFile
 from rwkv_cy.storage.structure import structure_problems
 for line in sys.stdin:
     try:
-        with SealedFile(Path(json.loads(line)), "model") as sealed:
-            structure_problems(sealed)
+        with CheckedFile(Path(json.loads(line)), "model") as checked:
+            structure_problems(checked)
     except RWKVError:
         pass
     except Exception as error:
@@ -83,12 +83,12 @@ def _few_transposed() -> dict[str, tuple[str, Array]]:
 
 
 def with_checksums(data: bytes) -> bytes:
-    """Return the file with checksums that fit what it holds by now, as far as the seal and the index can be read."""
+    """Return the file with checksums that fit what it holds by now, as far as the footer and the index can be read."""
     raw = bytearray(data)
     if len(raw) < 2 * _PAGE:
         return data
     start = len(raw) - _PAGE
-    magic, major, minor, complete, _, size, metadata, offset, length, _ = _SEAL.unpack_from(raw, start)
+    magic, major, minor, complete, _, size, metadata, offset, length, _ = _FOOTER.unpack_from(raw, start)
     if offset + length <= len(raw):
         index = bytes(raw[offset : offset + length])
         for entry in reversed(list(_ENTRY.finditer(index))):
@@ -98,7 +98,7 @@ def with_checksums(data: bytes) -> bytes:
         if len(index) == length:
             raw[offset : offset + length] = index
     sums = zlib.crc32(raw[:metadata]), zlib.crc32(raw[offset : offset + length])
-    _SEAL.pack_into(raw, start, magic, major, minor, complete, sums[0], size, metadata, offset, length, sums[1])
+    _FOOTER.pack_into(raw, start, magic, major, minor, complete, sums[0], size, metadata, offset, length, sums[1])
     struct.pack_into("<I", raw, len(raw) - 4, zlib.crc32(raw[start:-4]))
     return bytes(raw)
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from rwkv_cy.errors import MissingDependencyError
-from rwkv_cy.text.huggingface import HuggingFaceTokenizer
-from rwkv_cy.text.vocabulary import is_packed
-from rwkv_cy.text.world import WorldTokenizer
+from rwkv_cy.text.tokenizers.huggingface import HuggingFaceTokenizer
+from rwkv_cy.text.tokenizers.vocabulary import is_packed
+from rwkv_cy.text.tokenizers.world import WorldTokenizer
 
 SAMPLES = (b"In the beginning\n\n", "人é🙂".encode(), bytes(range(256)))
 

@@ -6,7 +6,7 @@ import pytest
 
 from fuzz.fuzz_vocabulary import fuzz_one
 from fuzz.mutate import fuzz
-from rwkv_cy.text.vocabulary import pack
+from rwkv_cy.text.tokenizers.vocabulary import pack
 from text.samples import byte_level_json, line, world_tokens
 
 

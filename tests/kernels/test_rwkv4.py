@@ -7,8 +7,10 @@ import pytest
 
 from rwkv_cy.architectures import ARCHITECTURES
 from rwkv_cy.config import Config
-from rwkv_cy.kernels import reference, rwkv4, stack
+from rwkv_cy.kernels import rwkv4, stack
 from rwkv_cy.kernels.matrix import Workspace
+from rwkv_cy.kernels.reference import common, sigmoid
+from rwkv_cy.kernels.reference import rwkv4 as reference
 from rwkv_cy.model.state import LayerState, State
 from rwkv_cy.tensors.tensor import Parameter
 
@@ -84,7 +86,7 @@ def test_time_mix_against_the_twin(isa: str, real: str, tokens: int) -> None:
     xs, state = case.xs(tokens), case.state()
     twin = case.twin_state(state)
     y = case.time_mix.forward(xs, state.data)
-    case.assert_close(y, 0.5 * reference.time_mix4(xs.astype(np.float64), twin, case.twin_weights))
+    case.assert_close(y, 0.5 * reference.time_mix(xs.astype(np.float64), twin, case.twin_weights, {}))
     case.assert_state_close(state, twin)
 
 
@@ -94,7 +96,7 @@ def test_channel_mix_against_the_twin(isa: str, real: str, tokens: int) -> None:
     xs, state = case.xs(tokens), case.state()
     twin = case.twin_state(state)
     y = case.channel_mix.forward(xs, state.data)
-    case.assert_close(y, 0.5 * reference.channel_mix4(xs.astype(np.float64), twin, case.twin_weights))
+    case.assert_close(y, 0.5 * reference.channel_mix(xs.astype(np.float64), twin, case.twin_weights, {}))
     case.assert_state_close(state, twin)
 
 
@@ -104,7 +106,7 @@ def test_layer_against_the_twin(isa: str, real: str, layer: int, tokens: int) ->
     case = Case(real, layer)
     xs, state = case.xs(tokens), case.state()
     twin = case.twin_state(state)
-    expected = reference.layer4(xs.astype(np.float64), twin, case.twin_weights, 1e-5, output_scale=0.5)
+    expected = common.block(xs.astype(np.float64), twin, case.twin_weights, {}, reference.MIXES, 1e-5, output_scale=0.5)
     forward(case.layer, xs, state.data, Workspace(), 2)
     case.assert_close(xs, expected)
     case.assert_state_close(state, twin)
@@ -170,7 +172,7 @@ def test_sigmoid_at_both_ends(isa: str) -> None:
     x[0, 0] = 1.0
     y = case.make(rwkv4.ChannelMix, parameters, 1.0).forward(x, np.zeros(case.time_mix.state_size, np.float32))[0]
     finite = values[:-1]
-    expected = reference.sigmoid(finite.astype(np.float64))
+    expected = sigmoid(finite.astype(np.float64))
     tiny = np.finfo(np.float32).tiny  # e^88 and more count as infinite
     assert (np.abs(y[:-1] - expected) <= 4 * np.spacing(expected.astype(np.float32)) + tiny).all()
     assert np.isnan(y[-1])
@@ -184,7 +186,7 @@ def test_extreme_keys_do_not_overflow(isa: str, real: str) -> None:
     xs, state = case.xs(30), case.state()
     twin = case.twin_state(state)
     y = case.make(rwkv4.TimeMix, parameters, 1.0).forward(xs, state.data)
-    expected = reference.time_mix4(xs.astype(np.float64), twin, case.twin_weights)
+    expected = reference.time_mix(xs.astype(np.float64), twin, case.twin_weights, {})
     assert np.isfinite(y).all()
     # Keys of about 1,000 have an absolute error of 1e-4 in float32, and e^k has it as its relative error.
     assert np.abs(y - expected).max() <= (1e-9 if real == "f64" else 1e-2) * np.abs(expected).max()

@@ -75,7 +75,7 @@ def test_a_file_cut_while_it_is_read(demo_checkpoint: Path, tmp_path: Path, monk
         os.truncate(path, 1_000_000)
 
     monkeypatch.setattr(loading, "_check_memory", cut)
-    with pytest.raises(FormatError, match=r"m\.pth: expected 2731579 bytes, got 1000000: the file was cut"):
+    with pytest.raises(FormatError, match=r"m\.pth: expected 2731579 bytes, got 1000000: the file was truncated"):
         load(path, memory="resident")
 
 

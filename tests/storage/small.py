@@ -16,9 +16,9 @@ from rwkv_cy.dtypes import PACKED, QUANTIZED_TYPES, array_dtype, f32_to_bf16
 from rwkv_cy.kernels.matrix import pack
 from rwkv_cy.kernels.packed import pack_matrix
 from rwkv_cy.storage import ModelHeader, StoredTokenizer, write_model
+from rwkv_cy.storage.checked_file import CheckedFile
+from rwkv_cy.storage.footer import Footer
 from rwkv_cy.storage.schema import MODEL_KIND, PAGE
-from rwkv_cy.storage.seal import Seal
-from rwkv_cy.storage.sealed import SealedFile
 from rwkv_cy.tensors.tensor import TensorInfo
 
 Array = npt.NDArray[Any]
@@ -145,34 +145,34 @@ def overwrite_at(path: Path, offset: int, data: bytes) -> None:
         file.write(data)
 
 
-def change_seal(path: Path, **changes: Any) -> None:
-    """Forge the seal: some fields changed, its checksum made to fit."""
-    seal = Seal.unpack(path.read_bytes()[-PAGE:], path)
-    overwrite_at(path, -PAGE, replace(seal, **changes).pack())
+def change_footer(path: Path, **changes: Any) -> None:
+    """Forge the footer: some fields changed, its checksum made to fit."""
+    footer = Footer.unpack(path.read_bytes()[-PAGE:], path)
+    overwrite_at(path, -PAGE, replace(footer, **changes).pack())
 
 
 def forge(path: Path, change: Callable[[bytes], bytes], dataset: str | None = None) -> None:
     """Change the index, or another dataset of bytes, its length staying as it is, and make every checksum fit."""
-    with SealedFile(path, MODEL_KIND) as sealed:
-        seal = sealed.seal
-        entry = None if dataset is None else sealed.entries[dataset]
+    with CheckedFile(path, MODEL_KIND) as checked:
+        footer = checked.footer
+        entry = None if dataset is None else checked.entries[dataset]
     if entry is not None:
         new = _change_span(path, entry.offset, entry.spec.nbytes, change)
         old_sum, new_sum = (b'"crc32":%d}' % value for value in (entry.crc32, zlib.crc32(new)))
         change = lambda text: text.replace(old_sum, new_sum)  # noqa: E731
-    _change_index(path, seal, change)
+    _change_index(path, footer, change)
 
 
 def change_index(path: Path, kind: str, change: Callable[[bytes], bytes]) -> None:
-    """Forge the index of a file of any kind, its length staying as it is, and the seal with it."""
-    with SealedFile(path, kind) as sealed:
-        seal = sealed.seal
-    _change_index(path, seal, change)
+    """Forge the index of a file of any kind, its length staying as it is, and the footer with it."""
+    with CheckedFile(path, kind) as checked:
+        footer = checked.footer
+    _change_index(path, footer, change)
 
 
-def _change_index(path: Path, seal: Seal, change: Callable[[bytes], bytes]) -> None:
-    index = _change_span(path, seal.index_offset, seal.index_size, change)
-    overwrite_at(path, -PAGE, replace(seal, index_crc=zlib.crc32(index)).pack())
+def _change_index(path: Path, footer: Footer, change: Callable[[bytes], bytes]) -> None:
+    index = _change_span(path, footer.index_offset, footer.index_size, change)
+    overwrite_at(path, -PAGE, replace(footer, index_crc=zlib.crc32(index)).pack())
 
 
 def _change_span(path: Path, offset: int, size: int, change: Callable[[bytes], bytes]) -> bytes:

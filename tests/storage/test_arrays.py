@@ -9,7 +9,7 @@ import pytest
 
 from rwkv_cy.errors import FormatError, SpecError, StorageError, UnsupportedError
 from rwkv_cy.storage import open_model, read_arrays, write_arrays
-from rwkv_cy.storage.sealed import SealedFile
+from rwkv_cy.storage.checked_file import CheckedFile
 from storage.small import change_index, overwrite_at, write_small
 
 ATTRIBUTES = {"fingerprint": "0123abcd", "tokens": 3, "scale": 0.5}
@@ -54,17 +54,17 @@ def test_no_arrays(tmp_path: Path) -> None:
 
 
 def test_overwriting(path: Path) -> None:
-    with pytest.raises(StorageError, match="expected no file of this name, got one"):
+    with pytest.raises(StorageError, match="it already exists"):
         write_arrays(path, "state", {}, {})
     write_arrays(path, "state", {}, {}, overwrite=True)
     assert read_arrays(path, "state") == ({}, {})
 
 
 def test_damaged_numbers(path: Path) -> None:
-    with SealedFile(path, "state") as sealed:
-        offset = sealed.entries["arrays/aa"].offset
+    with CheckedFile(path, "state") as checked:
+        offset = checked.entries["arrays/aa"].offset
     overwrite_at(path, offset + 17, b"\xff")
-    with pytest.raises(FormatError, match="arrays/aa: expected the checksum that was written with it, got another"):
+    with pytest.raises(FormatError, match="arrays/aa: the checksum does not match"):
         read_arrays(path, "state")
 
 
@@ -96,7 +96,7 @@ def test_too_large(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rwkv_cy.storage.arrays._MAX_BYTES", 1000)
     with pytest.raises(FormatError, match=r"expected at most 1000 bytes of arrays, got [0-9]+; name another file"):
         read_arrays(path, "state")
-    with pytest.raises(SpecError, match="arrays: expected at most 500 bytes in all, got more"):
+    with pytest.raises(SpecError, match="arrays: expected at most 500 bytes in total, got more"):
         write_arrays(path, "state", {}, arrays(), overwrite=True)
 
 

@@ -18,7 +18,7 @@ import pytest
 from rwkv_cy.errors import FormatError, RWKVError, UnsupportedError
 from rwkv_cy.storage import open_model
 from rwkv_cy.storage.schema import HEADER_PATH, PAGE, TOKENIZER_PATH
-from storage.small import BARE_HEADER, change_seal, few_tensors, forge, overwrite_at, python, tensors, write_small
+from storage.small import BARE_HEADER, change_footer, few_tensors, forge, overwrite_at, python, tensors, write_small
 
 #: Changes one bit after the other of the bytes that open_model() vouches for, and prints those that went unnoticed.
 #: A process of its own: a crash is a failure of one test, not of all.
@@ -62,7 +62,7 @@ def tiny(tmp_path: Path) -> Path:
 def test_cut_at_every_length(tiny: Path) -> None:
     for size in range(tiny.stat().st_size - 1, -1, -1):
         os.truncate(tiny, size)
-        expected = "got an empty file" if size == 0 else "it was cut short|expected bytes within"
+        expected = "got an empty file" if size == 0 else "it is truncated|expected bytes within"
         with pytest.raises(FormatError, match=expected):
             open_model(tiny)
 
@@ -70,14 +70,14 @@ def test_cut_at_every_length(tiny: Path) -> None:
 def test_every_bit_of_the_structure_flipped(tiny: Path) -> None:
     raw = tiny.read_bytes()
     with open_model(tiny) as file:
-        seal = file._sealed.seal
-        header = file._sealed.entries[HEADER_PATH].offset
-    used = len(raw[: seal.metadata_size].rstrip(b"\0"))
+        footer = file._checked.footer
+        header = file._checked.entries[HEADER_PATH].offset
+    used = len(raw[: footer.metadata_size].rstrip(b"\0"))
     spans = [
         (0, used, 8),
-        (used, seal.metadata_size, 1),
+        (used, footer.metadata_size, 1),
         (header, header + PAGE, 1),
-        (seal.index_offset, seal.index_offset + seal.index_size, 1),
+        (footer.index_offset, footer.index_offset + footer.index_size, 1),
         (len(raw) - PAGE, len(raw) - PAGE + 72, 8),
         (len(raw) - PAGE + 72, len(raw) - 4, 1),
         (len(raw) - 4, len(raw), 8),
@@ -90,13 +90,13 @@ def test_every_bit_of_the_structure_flipped(tiny: Path) -> None:
 def test_random_bits_of_the_data(model: Path) -> None:
     rng = np.random.default_rng(3)
     with open_model(model) as file:
-        entries = file._sealed.entries
+        entries = file._checked.entries
         for name in file.names():
             entry = entries[file.info(name).source_name]
             offset = entry.offset + int(rng.integers(entry.spec.nbytes))
             old = model.read_bytes()[offset]
             overwrite_at(model, offset, bytes([old ^ 1 << int(rng.integers(8))]))
-            assert file._sealed.checksum(entry.offset, entry.spec.nbytes) != entry.crc32
+            assert file._checked.checksum(entry.offset, entry.spec.nbytes) != entry.crc32
         report = file.verify()
     assert report.damaged == tuple(tensors())
     assert not report.ok
@@ -104,7 +104,7 @@ def test_random_bits_of_the_data(model: Path) -> None:
 
 def test_bytes_between_the_datasets(model: Path) -> None:
     with open_model(model) as file:
-        datasets = sorted((offset, offset + spec.nbytes) for spec, offset in file._sealed.datasets())
+        datasets = sorted((offset, offset + spec.nbytes) for spec, offset in file._checked.datasets())
         end = next(end for (_, end), (start, _) in itertools.pairwise(datasets) if end < start)
         overwrite_at(model, end, b"x")
         report = file.verify()
@@ -118,13 +118,13 @@ def test_structure_damaged_after_opening(model: Path) -> None:
         overwrite_at(model, 100, b"x" * 30)
         report = file.verify()
     assert len(report.problems) == 1
-    assert "the HDF5 structure: expected the checksum that was written with it" in report.problems[0]
+    assert "the HDF5 structure: the checksum does not match" in report.problems[0]
 
 
 def test_trailing_bytes(model: Path) -> None:
     size = model.stat().st_size
     overwrite_at(model, size, b"x")
-    with pytest.raises(FormatError, match=f"expected {size} bytes, got {size + 1}: something was added behind the end"):
+    with pytest.raises(FormatError, match=f"expected {size} bytes, got {size + 1}: data were appended after the end"):
         open_model(model)
 
 
@@ -163,7 +163,7 @@ def test_left_open_by_a_writer_that_died(model: Path) -> None:
 
 
 def test_unfinished(model: Path) -> None:
-    change_seal(model, complete=False)
+    change_footer(model, complete=False)
     with pytest.raises(FormatError, match="expected a finished file, got one whose writer died; convert"):
         open_model(model)
 
@@ -196,9 +196,9 @@ def test_versions(model: Path) -> None:
         {"index_size": 1 << 50},
     ],
 )
-def test_a_seal_that_lies(model: Path, changes: dict[str, int]) -> None:
-    change_seal(model, **changes)
-    with pytest.raises(FormatError, match=r"expected a seal that fits the file of .* bytes, got one that does not"):
+def test_a_footer_that_lies(model: Path, changes: dict[str, int]) -> None:
+    change_footer(model, **changes)
+    with pytest.raises(FormatError, match=r"expected a footer that fits the file of .* bytes, got one that does not"):
         open_model(model)
 
 
@@ -276,7 +276,7 @@ def test_more_datasets_than_a_model_has(model: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_a_header_larger_than_any(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rwkv_cy.storage.sealed.MAX_HEADER_BYTES", 100)
+    monkeypatch.setattr("rwkv_cy.storage.checked_file.MAX_HEADER_BYTES", 100)
     with pytest.raises(FormatError, match="expected at most 100 bytes in metadata/header, got 4096 of type u8"):
         open_model(model)
 
@@ -302,17 +302,17 @@ def test_a_header_of_another_kind(model: Path, old: bytes, new: bytes) -> None:
 @pytest.mark.parametrize("path", [TOKENIZER_PATH, HEADER_PATH])
 def test_small_datasets_damaged(model: Path, path: str) -> None:
     with open_model(model) as file:
-        offset = file._sealed.entries[path].offset
+        offset = file._checked.entries[path].offset
     overwrite_at(model, offset, b"\0")
-    with pytest.raises(FormatError, match=f"{path}: expected the checksum that was written with it, got another"):
+    with pytest.raises(FormatError, match=f"{path}: the checksum does not match"):
         open_model(model)
 
 
 def test_index_damaged(model: Path) -> None:
     with open_model(model) as file:
-        offset = file._sealed.seal.index_offset
+        offset = file._checked.footer.index_offset
     overwrite_at(model, offset, b"\0")
-    with pytest.raises(FormatError, match="the index: expected the checksum that was written with it, got another"):
+    with pytest.raises(FormatError, match="the index: the checksum does not match"):
         open_model(model)
 
 

@@ -15,9 +15,9 @@ import pytest
 from rwkv_cy.errors import ConfigError, FormatError, KernelError, SpecError, StorageError
 from rwkv_cy.files import reading as files
 from rwkv_cy.storage import StoredTokenizer, is_model_file, open_model, write_model
+from rwkv_cy.storage.checked_file import CheckedFile
+from rwkv_cy.storage.file_writer import Content, write_file
 from rwkv_cy.storage.schema import DatasetSpec
-from rwkv_cy.storage.sealed import SealedFile
-from rwkv_cy.storage.sealing import Content, write_sealed
 from rwkv_cy.storage.structure import structure_problems
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 from storage.small import BARE_HEADER, HEADER, few_tensors, infos, python, reader, tensors, write_small
@@ -110,8 +110,8 @@ def test_every_layout(tmp_path: Path, shape: tuple[int, ...]) -> None:
         view = file.view("a")
         assert view is not None
         np.testing.assert_array_equal(view, array)
-    with SealedFile(tmp_path / "model.h5", "model") as sealed:
-        assert structure_problems(sealed) == []
+    with CheckedFile(tmp_path / "model.h5", "model") as checked:
+        assert structure_problems(checked) == []
 
 
 def test_large_tensors_begin_at_a_page(model: Path) -> None:
@@ -182,9 +182,9 @@ def test_truncated_under_the_map(model: Path) -> None:
     with open_model(model) as file:
         file.check()
         os.truncate(model, model.stat().st_size - 1)
-        with pytest.raises(FormatError, match="the file was cut while it was open"):
+        with pytest.raises(FormatError, match="the file was truncated while it was open"):
             file.check()
-        with pytest.raises(FormatError, match="the file was cut while it was open"):
+        with pytest.raises(FormatError, match="the file was truncated while it was open"):
             file.verify()
 
 
@@ -247,8 +247,8 @@ def test_what_cannot_be_stored(
 @pytest.mark.parametrize("blocks", [[], [b"1234567"], [b"1234", b"56789"]])
 def test_another_number_of_bytes_than_the_shape_says(tmp_path: Path, blocks: list[bytes]) -> None:
     content = Content(DatasetSpec("a", "f32", (2,)), lambda: map(memoryview, blocks))
-    with pytest.raises(SpecError, match="a: expected 8 bytes, got another number; give as many as the shape says"):
-        write_sealed(tmp_path / "a.h5", "state", [content], overwrite=False)
+    with pytest.raises(SpecError, match="a: expected 8 bytes, got a different number; match its shape"):
+        write_file(tmp_path / "a.h5", "state", [content], overwrite=False)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -261,7 +261,7 @@ def test_two_tensors_of_one_name(tmp_path: Path, names: tuple[str, str]) -> None
 
 def test_more_tensors_than_a_model_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rwkv_cy.storage.index.MAX_DATASETS", 3)
-    with pytest.raises(SpecError, match="tensors: expected at most 3, got 8; this is no RWKV model"):
+    with pytest.raises(SpecError, match="tensors: expected at most 3, got 8; this is not an RWKV model"):
         write_small(tmp_path / "model.h5")
 
 
@@ -270,7 +270,7 @@ def test_more_tensors_than_a_model_has(tmp_path: Path, monkeypatch: pytest.Monke
     [
         ({"config": {"eps": float("nan")}}, "header: expected text, finite numbers"),
         ({"config": {"big": 10**30}}, "header: expected text, finite numbers"),
-        ({"config": {1: 2}}, r"header: .* \(it would be read back as something else"),
+        ({"config": {1: 2}}, r"header: .* \(it would not be the same when read back"),
         ({"config": {"list": [1]}}, "header: expected architecture, config"),
         ({"source": {"size": 3}}, "header: expected architecture, config"),
         ({"architecture": None}, "header: expected architecture, config"),

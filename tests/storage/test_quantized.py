@@ -16,8 +16,8 @@ from rwkv_cy.dtypes import QUANTIZED_TYPES
 from rwkv_cy.errors import FormatError, KernelError, SpecError
 from rwkv_cy.kernels.matrix import Matrix
 from rwkv_cy.storage import open_model, write_model
+from rwkv_cy.storage.checked_file import CheckedFile
 from rwkv_cy.storage.schema import MODEL_KIND, PAGE, DatasetSpec
-from rwkv_cy.storage.sealed import SealedFile
 from rwkv_cy.storage.structure import structure_problems
 from rwkv_cy.tensors.codecs import CODECS
 from rwkv_cy.tensors.tensor import TensorInfo
@@ -102,8 +102,8 @@ def test_a_file_is_of_the_lowest_version_that_describes_it(
     tmp_path: Path, contents: dict[str, tuple[str, Any]], version: tuple[int, int]
 ) -> None:
     write_small(tmp_path / "model.h5", contents)
-    with SealedFile(tmp_path / "model.h5", MODEL_KIND) as sealed:
-        assert sealed.seal.version == version
+    with CheckedFile(tmp_path / "model.h5", MODEL_KIND) as checked:
+        assert checked.footer.version == version
     with h5py.File(tmp_path / "model.h5") as file:
         assert (file.attrs["major"], file.attrs["minor"]) == version
 
@@ -227,10 +227,10 @@ def test_an_attribute_that_lies(model: Path, value: Any, expected: str) -> None:
         del file[KEY].attrs["matrix_shape"]
         if value is not None:
             file[KEY].attrs["matrix_shape"] = value
-    with SealedFile(model, MODEL_KIND) as sealed:
-        stand_in = SimpleNamespace(path=forged, kind=MODEL_KIND, seal=sealed.seal, datasets=sealed.datasets)
-        assert structure_problems(cast("SealedFile", stand_in)) == [f"/{KEY}: {expected}"]
-        assert structure_problems(sealed) == []
+    with CheckedFile(model, MODEL_KIND) as checked:
+        stand_in = SimpleNamespace(path=forged, kind=MODEL_KIND, footer=checked.footer, datasets=checked.datasets)
+        assert structure_problems(cast("CheckedFile", stand_in)) == [f"/{KEY}: {expected}"]
+        assert structure_problems(checked) == []
 
 
 @pytest.mark.parametrize("dtype", QUANTIZED_TYPES)

@@ -18,10 +18,10 @@ import pytest
 
 from rwkv_cy.errors import FormatError, StorageError
 from rwkv_cy.storage import open_model, verification
+from rwkv_cy.storage.checked_file import CheckedFile
 from rwkv_cy.storage.schema import MODEL_KIND
-from rwkv_cy.storage.sealed import SealedFile
 from rwkv_cy.storage.structure import main, structure_problems
-from storage.small import change_seal, python, write_small
+from storage.small import change_footer, python, write_small
 
 EMB = "parameters/emb.weight"
 KEY = "parameters/blocks.0/att.key.weight"
@@ -50,9 +50,9 @@ def problems_after(model: Path, edit: Callable[[h5py.File], object]) -> list[str
         edit(file)
     with pytest.raises(FormatError):
         open_model(forged)
-    with SealedFile(model, MODEL_KIND) as sealed:
-        stand_in = SimpleNamespace(path=forged, kind=MODEL_KIND, seal=sealed.seal, datasets=sealed.datasets)
-        return structure_problems(cast("SealedFile", stand_in))
+    with CheckedFile(model, MODEL_KIND) as checked:
+        stand_in = SimpleNamespace(path=forged, kind=MODEL_KIND, footer=checked.footer, datasets=checked.datasets)
+        return structure_problems(cast("CheckedFile", stand_in))
 
 
 def replace(path: str, **options: Any) -> Callable[[h5py.File], None]:
@@ -203,8 +203,8 @@ def test_hostile_objects(model: Path, edit: Callable[[h5py.File], object], expec
 
 
 def test_unharmed(model: Path) -> None:
-    with SealedFile(model, MODEL_KIND) as sealed:
-        assert structure_problems(sealed) == []
+    with CheckedFile(model, MODEL_KIND) as checked:
+        assert structure_problems(checked) == []
 
 
 def test_a_file_that_hdf5_refuses(model: Path) -> None:
@@ -214,9 +214,9 @@ def test_a_file_that_hdf5_refuses(model: Path) -> None:
     assert problems_after(model, edit)
     forged = model.with_name("forged.h5")
     forged.write_bytes(forged.read_bytes()[:200] + bytes(4000) + forged.read_bytes()[4200:])
-    with SealedFile(model, MODEL_KIND) as sealed:
-        stand_in = SimpleNamespace(path=forged, kind=MODEL_KIND, seal=sealed.seal, datasets=sealed.datasets)
-        problems = structure_problems(cast("SealedFile", stand_in))
+    with CheckedFile(model, MODEL_KIND) as checked:
+        stand_in = SimpleNamespace(path=forged, kind=MODEL_KIND, footer=checked.footer, datasets=checked.datasets)
+        problems = structure_problems(cast("CheckedFile", stand_in))
     assert any("HDF5 cannot read the structure" in problem for problem in problems)
 
 
@@ -232,13 +232,13 @@ def test_problems_are_counted_out(model: Path, monkeypatch: pytest.MonkeyPatch) 
 
 def test_forged_with_a_checksum_that_fits(model: Path) -> None:
     """The loader takes what the index says, from this file; verification says that HDF5 would find something else."""
-    with SealedFile(model, MODEL_KIND) as sealed:
-        size = sealed.seal.metadata_size
+    with CheckedFile(model, MODEL_KIND) as checked:
+        size = checked.footer.metadata_size
     with h5py.File(model, "r+", locking=False) as file:
         h5py.h5a.open(file[KEY].id, b"dtype").write(np.array(b"f16", "S4"))
-    with pytest.raises(FormatError, match="the HDF5 structure: expected the checksum"):
+    with pytest.raises(FormatError, match="the HDF5 structure: the checksum does not match"):
         open_model(model)
-    change_seal(model, metadata_crc=zlib.crc32(model.read_bytes()[:size]))
+    change_footer(model, metadata_crc=zlib.crc32(model.read_bytes()[:size]))
     with open_model(model) as opened:
         report = opened.verify()
     assert report.damaged == ()
@@ -257,7 +257,7 @@ def test_hdf5_may_not_come_to_an_end(model: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(verification, "_TIMEOUT_SECONDS", 0.05)
     with open_model(model) as file:
         report = file.verify()
-    assert report.problems == (f"{model}: HDF5 did not come to an end with the structure; convert or save it again",)
+    assert report.problems == (f"{model}: HDF5 did not finish reading the structure; convert or save it again",)
 
 
 def test_no_module_of_the_current_folder_is_imported(
@@ -278,16 +278,18 @@ def test_no_process_can_be_started(model: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(sys, "executable", "/no/such/python")
     with (
         open_model(model) as file,
-        pytest.raises(StorageError, match="cannot start a process to look"),
+        pytest.raises(StorageError, match="cannot start a process to check"),
     ):
         file.verify()
 
 
 def test_replaced_while_it_is_open(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(str(model), MODEL_KIND, "another seal")
-    assert "expected the file that was opened, got another one of that name; verify again" in capsys.readouterr().out
-    with SealedFile(model, MODEL_KIND) as sealed:
-        main(str(model), MODEL_KIND, repr(sealed.seal))
+    main(str(model), MODEL_KIND, "another footer")
+    assert (
+        "expected the file that was opened, got a different file of that name; verify again" in capsys.readouterr().out
+    )
+    with CheckedFile(model, MODEL_KIND) as checked:
+        main(str(model), MODEL_KIND, repr(checked.footer))
     assert capsys.readouterr().out == "[]\n"
 
 
@@ -312,10 +314,10 @@ def test_no_plugin_is_loaded(model: Path, tmp_path: Path) -> None:
 import sys, h5py
 from types import SimpleNamespace
 from pathlib import Path
-from rwkv_cy.storage.sealed import SealedFile
+from rwkv_cy.storage.checked_file import CheckedFile
 from rwkv_cy.storage.structure import structure_problems
-with SealedFile(Path(sys.argv[1]), "model") as sealed:
-    forged = SimpleNamespace(path=Path(sys.argv[2]), kind="model", seal=sealed.seal, datasets=sealed.datasets)
+with CheckedFile(Path(sys.argv[1]), "model") as checked:
+    forged = SimpleNamespace(path=Path(sys.argv[2]), kind="model", footer=checked.footer, datasets=checked.datasets)
     print(structure_problems(forged))
 """
     command = python(program, model, model.with_name("forged.h5"))

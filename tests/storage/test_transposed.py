@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from rwkv_cy.errors import FormatError, SpecError, UnsupportedError
+from rwkv_cy.storage import footer as footer_module
 from rwkv_cy.storage import open_model, write_model
-from rwkv_cy.storage import seal as seal_module
+from rwkv_cy.storage.checked_file import CheckedFile
 from rwkv_cy.storage.schema import MODEL_KIND, PAGE
-from rwkv_cy.storage.sealed import SealedFile
 from rwkv_cy.tensors.tensor import TensorInfo
 from storage.small import HEADER, TRANSPOSED, forge, tensors, transposed_tensors, write_small
 
@@ -57,14 +57,14 @@ def test_large_matrices_are_chunked_by_columns(model: Path) -> None:
 def test_only_such_a_file_is_of_version_2(model: Path, tmp_path: Path) -> None:
     write_small(tmp_path / "plain.h5", tensors())
     for path, version in ((model, (2, 0)), (tmp_path / "plain.h5", (1, 0))):
-        with SealedFile(path, MODEL_KIND) as sealed:
-            assert sealed.seal.version == version
+        with CheckedFile(path, MODEL_KIND) as checked:
+            assert checked.footer.version == version
         with h5py.File(path) as file:
             assert (file.attrs["major"], file.attrs["minor"]) == version
 
 
 def test_a_reader_of_version_1_says_so(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(seal_module, "MAJOR", 1)
+    monkeypatch.setattr(footer_module, "MAJOR", 1)
     with pytest.raises(UnsupportedError, match=r"model.h5: expected version 1 .*got 2; update rwkv-cy to read it"):
         open_model(model)
 

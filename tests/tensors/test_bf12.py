@@ -21,8 +21,8 @@ from rwkv_cy.errors import FormatError, SpecError, StorageError
 from rwkv_cy.kernels.bf12 import group_nbytes
 from rwkv_cy.kernels.packed import packed_nbytes
 from rwkv_cy.storage import open_model
+from rwkv_cy.storage.checked_file import CheckedFile
 from rwkv_cy.storage.schema import MODEL_KIND
-from rwkv_cy.storage.sealed import SealedFile
 from rwkv_cy.tensors.codecs.bf12 import BF12Plan
 from rwkv_cy.tensors.converter import Converter
 from rwkv_cy.tensors.policy import Target, choose
@@ -233,8 +233,8 @@ LISTS = 64 + 512 // 4 * group_nbytes(128)
 )
 def test_bytes_that_no_writer_wrote(model: Path, tmp_path: Path, place: int, value: int, message: str) -> None:
     """With checksums that fit."""
-    with SealedFile(model, MODEL_KIND) as sealed:
-        entry = sealed.entries["parameters/blocks.0/ffn.key.weight"]
+    with CheckedFile(model, MODEL_KIND) as checked:
+        entry = checked.entries["parameters/blocks.0/ffn.key.weight"]
     assert entry.spec.nbytes > packed_nbytes((512, 128), 0)
     content = bytearray(model.read_bytes())
     content[entry.offset + place] = value

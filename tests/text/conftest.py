@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rwkv_cy.text.world import WorldTokenizer
+from rwkv_cy.text.tokenizers.world import WorldTokenizer
 from text.samples import line, world_tokens
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.text.tokenizers import Tokenizer
-from rwkv_cy.text.vocabulary import WORLD_SIZE
+from rwkv_cy.text.tokenizers.vocabulary import WORLD_SIZE
 
 #: Tokens of more than one byte: words, halves of characters, quotes and escapes of each kind.
 MORE = (

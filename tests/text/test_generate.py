@@ -9,9 +9,9 @@ import pytest
 
 from rwkv_cy.errors import GenerationError, TokenError, TokenizerError
 from rwkv_cy.text.generate import Generation, generate, unpenalised_tokens
-from rwkv_cy.text.options import SamplingOptions
+from rwkv_cy.text.sampling.options import SamplingOptions
 from rwkv_cy.text.tokenizers import ByteTokenizer
-from rwkv_cy.text.world import WorldTokenizer
+from rwkv_cy.text.tokenizers.world import WorldTokenizer
 from text.samples import CountingModel
 
 GREEDY = SamplingOptions(temperature=0)
@@ -190,21 +190,19 @@ def test_an_empty_prompt_starts_from_the_end_of_text(world: WorldTokenizer) -> N
 
 
 def test_an_empty_prompt_with_nothing_to_start_from() -> None:
-    with pytest.raises(
-        GenerationError, match="expected at least one token, got none, and the bytes tokenizer has none"
-    ):
+    with pytest.raises(GenerationError, match="expected at least one token, got none, and the bytes tokenizer has no"):
         generate(bytes_model(), "")
 
 
 def test_an_empty_prompt_with_a_state_alone(world: WorldTokenizer) -> None:
     for model in (bytes_model(), CountingModel(65_536, world)):
-        with pytest.raises(GenerationError, match="a state alone does not say what comes next; give the logits"):
+        with pytest.raises(GenerationError, match="a state alone does not say what comes next; pass the logits"):
             generate(model, [], state=[1])
 
 
 @pytest.mark.parametrize(("prompt", "state"), [("x", [1]), ("x", None), ("", None)])
 def test_logits_where_they_make_no_sense(prompt: str, state: list[int] | None) -> None:
-    with pytest.raises(GenerationError, match="logits: expected them with a state and an empty prompt only"):
+    with pytest.raises(GenerationError, match="logits: expected them only with a state and an empty prompt"):
         generate(bytes_model(), prompt, state=state, logits=np.zeros(256, dtype=np.float32))
 
 
@@ -228,7 +226,7 @@ def test_options_and_keywords() -> None:
 def test_a_tokenizer_in_place_of_the_models() -> None:
     model = CountingModel(256, None, b"ab")
     assert "".join(generate(model, "x", tokenizer=ByteTokenizer(), options=GREEDY, max_tokens=2)) == "ab"
-    with pytest.raises(GenerationError, match="tokenizer: expected one, got a model without; give tokenizer="):
+    with pytest.raises(GenerationError, match="tokenizer: the model has none; pass tokenizer="):
         generate(model, "x")
 
 
@@ -239,18 +237,18 @@ def test_a_tokenizer_in_place_of_the_models() -> None:
         ({"max_tokens": 1.5}, GenerationError, "max_tokens: expected an integer from 0, got 1.5"),
         ({"seed": -1}, GenerationError, "seed: expected an integer from 0, got -1"),
         ({"stop": [""]}, GenerationError, "stop: expected strings of at least one character"),
-        ({"stop_tokens": [256]}, TokenError, "stop token 0: expected an id from 0 to 255, got 256"),
+        ({"stop_tokens": [256]}, TokenError, r"stop_tokens\[0\]: expected an id from 0 to 255, got 256"),
         (
             {"tokenizer": "bytes"},
             GenerationError,
             "tokenizer: expected a Tokenizer, got str; rwkv_cy.text",
         ),
         ({"top_p": 2}, GenerationError, "top_p: expected a number from 0 to 1, got 2"),
-        ({"banned_tokens": [256]}, GenerationError, "banned_tokens: expected ids below 256, got 256"),
+        ({"banned_tokens": [256]}, GenerationError, "banned_tokens: expected token ids below 256, got 256"),
         ({"prompt": 3}, GenerationError, "prompt: expected str, bytes or token ids, got int"),
         ({"prompt": None}, GenerationError, "prompt: expected str, bytes or token ids, got NoneType"),
-        ({"prompt": [1, 256]}, TokenError, "token 1: expected an id from 0 to 255, got 256"),
-        ({"prompt": [True]}, TokenError, "token 0: expected an integer, got True"),
+        ({"prompt": [1, 256]}, TokenError, r"tokens\[1\]: expected an id from 0 to 255, got 256"),
+        ({"prompt": [True]}, TokenError, r"tokens\[0\]: expected an integer, got True"),
         ({"prompt": "\ud800"}, TokenizerError, "lone surrogate"),
     ],
 )

@@ -20,11 +20,11 @@ def test_integers_of_any_kind() -> None:
 
 @pytest.mark.parametrize("token", [-1, 3, 1 << 64])
 def test_outside(token: int) -> None:
-    with pytest.raises(TokenError, match=f"token 1: expected an id from 0 to 2, got {token}"):
+    with pytest.raises(TokenError, match=rf"tokens\[1\]: expected an id from 0 to 2, got {token}"):
         check_tokens([0, token], 3)
 
 
 @pytest.mark.parametrize("token", [True, 1.0, "1", None, np.float32(1), np.bool_(True)])
 def test_no_integers(token: Any) -> None:
-    with pytest.raises(TokenError, match="token 0: expected an integer, got"):
+    with pytest.raises(TokenError, match=r"tokens\[0\]: expected an integer, got"):
         check_tokens([token], 3)

@@ -1,16 +1,19 @@
-"""bench: what the report says and what it refuses. How fast anything is, no test asks."""
+"""The report of a benchmark, and what is refused. Nothing here depends on how fast anything is."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from rwkv_cy.architectures.rwkv4 import RWKV4
+from rwkv_cy.config import Config
 from rwkv_cy.errors import ConfigError, StorageError
 from rwkv_cy.kernels.dispatch import active_instruction_set
-from rwkv_cy.model.language_model import load
+from rwkv_cy.model.language_model import LanguageModel, load
 from rwkv_cy.toolkit import bench as bench_module
 from rwkv_cy.toolkit.bench import Measurement, Spread, benchmark
 
@@ -24,7 +27,10 @@ def test_a_report(demo_checkpoint: Path, memory: Any, dtype: str | None) -> None
     model = load(demo_checkpoint, dtype=dtype)
     matrices = [value for name, value in model.parameters.items() if value.array.nbytes > 1000 and name != "emb.weight"]
     matrices = [value for value in matrices if len(value.shape) == 2]
-    assert report.weight_bytes == sum(value.array.nbytes for value in matrices)
+    assert report.matrix_bytes == sum(value.array.nbytes for value in matrices)
+    assert report.low_rank_bytes == 0
+    assert report.state_bytes == 6 * 5 * 128 * 4
+    assert report.token_bytes == report.matrix_bytes + 2 * report.state_bytes
     assert report.dtypes == (dtype or "bf16",)
     assert (report.path, report.architecture, report.parameters) == (str(demo_checkpoint), "RWKV-4", 1_352_448)
     assert (report.memory, report.instruction_set) == (memory, active_instruction_set())
@@ -40,6 +46,27 @@ def test_a_report(demo_checkpoint: Path, memory: Any, dtype: str | None) -> None
 def test_one_number_of_threads_by_default(demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_module, "get_num_threads", lambda: 3)
     assert [result.threads for result in benchmark(demo_checkpoint, **SHORT).results] == [3]
+
+
+def test_low_rank_factors_count(demo: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if the receptance of each ChannelMix were one."""
+
+    def parameters(self: RWKV4, config: Config, original: Any = RWKV4.parameters) -> Any:
+        specs = original(self, config)
+        return tuple(replace(s, kind="low_rank") if s.name.endswith("ffn.receptance.weight") else s for s in specs)
+
+    before = Measurement(demo, 1, 1)
+    monkeypatch.setattr(RWKV4, "parameters", parameters)
+    run = Measurement(demo, 1, 1)
+    assert run.low_rank_bytes == 6 * 128 * 128 * 2
+    assert run.matrix_bytes == before.matrix_bytes - run.low_rank_bytes
+    assert run.token_bytes == before.token_bytes == run.stream.nbytes
+
+
+def test_progress_counts_rounds(demo_checkpoint: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    benchmark(demo_checkpoint, threads=[1], progress=lambda done, total: seen.append((done, total)), **SHORT)
+    assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
 def test_a_single_number_of_threads(demo_checkpoint: Path) -> None:

@@ -11,8 +11,8 @@ import pytest
 from checkpoints import write_small
 from rwkv_cy import load
 from rwkv_cy.errors import FormatError
+from rwkv_cy.storage.checked_file import CheckedFile
 from rwkv_cy.storage.schema import MODEL_KIND
-from rwkv_cy.storage.sealed import SealedFile
 from rwkv_cy.toolkit.convert import convert
 from rwkv_cy.toolkit.verify import verify
 
@@ -30,24 +30,30 @@ def damaged(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """A model file with a flipped bit in one matrix: the lowest one of a number."""
     path = tmp_path / "m.h5"
     convert(write_small(tmp_path / "s"), path, dtype=request.param)
-    with SealedFile(path, MODEL_KIND) as sealed:
-        offset = sealed.entries["parameters/blocks.0/att.key.weight"].offset
+    with CheckedFile(path, MODEL_KIND) as file:
+        offset = file.entries["parameters/blocks.0/att.key.weight"].offset
     flip(path, offset + 64)
     return path
 
 
 @pytest.mark.parametrize("dtype", [None, "f32", "f16"])
 def test_a_damaged_model_file_is_not_converted(damaged: Path, tmp_path: Path, dtype: str | None) -> None:
-    with pytest.raises(FormatError, match=rf"m\.h5: {NAME}: expected the checksum that was written with it, got anot"):
+    with pytest.raises(FormatError, match=rf"m\.h5: {NAME}: the checksum does not match: the file is damaged; copy"):
         convert(damaged, tmp_path / "t", dtype=dtype)
     assert not (tmp_path / "t").exists()
 
 
 def test_a_damaged_model_file_is_not_read_into_memory(damaged: Path) -> None:
-    with pytest.raises(FormatError, match=rf"m\.h5: {NAME}: expected the checksum"):
+    with pytest.raises(FormatError, match=rf"m\.h5: {NAME}: the checksum does not match"):
         load(damaged, memory="resident")
-    with pytest.raises(FormatError, match=rf"m\.h5: {NAME}: expected the checksum"):
+    with pytest.raises(FormatError, match=rf"m\.h5: {NAME}: the checksum does not match"):
         load(damaged, dtype="f64")
+
+
+def data_offset(content: bytes | bytearray, entry: zipfile.ZipInfo) -> int:
+    """Where the bytes of an entry begin: after its local header."""
+    name_length, extra_length = struct.unpack_from("<2H", content, entry.header_offset + 26)
+    return entry.header_offset + 30 + int(name_length) + int(extra_length)
 
 
 @pytest.fixture
@@ -59,8 +65,7 @@ def archive(demo_checkpoint: Path, tmp_path: Path) -> Path:
         entry = max((e for e in opened.infolist() if "/data/" in e.filename), key=lambda e: e.header_offset)
         assert entry.CRC
     content = path.read_bytes()
-    name_length, extra_length = struct.unpack_from("<2H", content, entry.header_offset + 26)
-    flip(path, entry.header_offset + 30 + name_length + extra_length + 4)
+    flip(path, data_offset(content, entry) + 4)
     return path
 
 
@@ -68,14 +73,14 @@ def without_checksums(path: Path) -> None:
     """Write 0 for the checksum of each tensor, as torch does with checksums off."""
     content = bytearray(path.read_bytes())
     with zipfile.ZipFile(path) as opened:
-        entries = [entry for entry in opened.infolist() if "/data/" in entry.filename]
+        entries, central = opened.infolist(), opened.start_dir
     for entry in entries:
-        name = entry.filename.encode()
-        central = content.rindex(b"PK\x01\x02", 0, content.rindex(name))
-        assert content[central + 46 : central + 46 + len(name)] == name
-        content[central + 16 : central + 20] = bytes(4)
-        descriptor = content.index(b"PK\x07\x08" + struct.pack("<I", entry.CRC))
-        content[descriptor + 4 : descriptor + 8] = bytes(4)
+        if "/data/" in entry.filename:
+            descriptor = data_offset(content, entry) + entry.file_size
+            for checksum in (central + 16, descriptor + 4):
+                assert content[checksum : checksum + 4] == struct.pack("<I", entry.CRC)
+                content[checksum : checksum + 4] = bytes(4)
+        central += 46 + sum(struct.unpack_from("<3H", content, central + 28))
     path.write_bytes(content)
 
 
@@ -88,19 +93,12 @@ def test_a_damaged_archive_is_noticed(archive: Path, tmp_path: Path) -> None:
         load(archive, memory="resident")
     report = verify(archive)
     assert len(report.problems) == 1
-    assert "expected bytes with the checksum" in report.problems[0]
-    assert report.checksums == report.tensors - 1
+    assert "wrong CRC-32 of the zip entry" in report.problems[0]
 
 
 def test_an_archive_without_checksums_is_not_damaged(archive: Path, tmp_path: Path) -> None:
     without_checksums(archive)
     report = verify(archive)
-    assert (report.problems, report.checksums) == ((), 0)
+    assert report.ok
     convert(archive, tmp_path / "t")
     load(archive, memory="resident")
-
-
-def test_a_sound_archive(demo_checkpoint: Path) -> None:
-    report = verify(demo_checkpoint)
-    assert report.ok
-    assert report.checksums == report.tensors

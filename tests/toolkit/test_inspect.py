@@ -38,6 +38,8 @@ def test_a_checkpoint_from_its_headers(tmp_path: Path) -> None:
     assert report.dtypes == {"f32": len(small_parameters())}
     assert report.bytes_on_disk == path.stat().st_size
     assert report.bytes_in_memory == 4 * COUNT
+    assert report.memory["f32"] == 4 * COUNT
+    assert report.state_bytes == 2 * 5 * 32 * 4
     assert (report.fingerprint, report.created_by, report.source) == (None, None, {})
     assert report.problems == ()
     assert [tensor.name for tensor in report.tensors] == list(small_parameters())
@@ -101,6 +103,29 @@ def test_a_quantized_model_file(tmp_path: Path, dtype: str) -> None:
     assert head.statistics.std == pytest.approx(original.std(), rel=0.02)
 
 
+@pytest.mark.parametrize("dtype", ["f32", "bf16", *QUANTIZED_TYPES])
+def test_the_estimated_memory_is_that_of_the_converted_model(tmp_path: Path, dtype: str) -> None:
+    path = write_small(tmp_path / "s")
+    convert(path, tmp_path / "m", dtype=dtype)
+    report = inspect(tmp_path / "m")
+    assert inspect(path).memory[dtype] == report.memory[dtype] == report.bytes_in_memory
+
+
+def test_what_cannot_be_loaded_has_no_estimate(tmp_path: Path) -> None:
+    parameters = small_parameters()
+    del parameters["ln_out.bias"]
+    report = inspect(write_safetensors(tmp_path / "s", parameters))
+    assert report.memory == {}
+    assert report.state_bytes == 2 * 5 * 32 * 4
+
+
+def test_progress_of_statistics(tmp_path: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    inspect(write_small(tmp_path / "s"), True, progress=lambda done, total: seen.append((done, total)))
+    assert len(seen) == len(small_parameters())
+    assert seen[-1] == (4 * COUNT, 4 * COUNT)
+
+
 def test_a_folder_counts_all_its_shards(tmp_path: Path) -> None:
     shard = write_small(tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text("{}")
@@ -121,11 +146,11 @@ def test_statistics(tmp_path: Path) -> None:
 
 
 def test_a_version_that_does_not_run_is_named(tmp_path: Path) -> None:
-    parameters = small_parameters() | {"blocks.0.att.r_k": numbers(shape=(1, 32))}
+    parameters = small_parameters() | {"blocks.0.ffn.s_emb.weight": numbers(shape=(1, 32))}
     report = inspect(write_safetensors(tmp_path / "s", parameters))
-    assert report.architecture == "RWKV-7"
+    assert report.architecture == "RWKV-7a"
     assert report.config is None
-    assert "found RWKV-7, which is not supported yet" in report.problems[0]
+    assert "found RWKV-7a, which is not supported yet" in report.problems[0]
     assert report.num_parameters == COUNT + 32
 
 

@@ -53,6 +53,9 @@ def test_as_json() -> None:
     assert values["perplexity"] == pytest.approx(8)
     assert values["bits_per_byte"] == pytest.approx(2)
     assert PerplexityReport(2, 1.0, None).bits_per_byte is None
+    hopeless = PerplexityReport(1, 1e4, 1)
+    assert hopeless.perplexity == math.inf
+    assert hopeless.to_dict()["perplexity"] is None
 
 
 def test_what_is_refused(demo: LanguageModel) -> None:
@@ -60,7 +63,11 @@ def test_what_is_refused(demo: LanguageModel) -> None:
         perplexity(demo, TEXT, window=1)
     with pytest.raises(TokenError, match="text: expected at least two tokens, got 1"):
         perplexity(demo, b"a")
+    with pytest.raises(TokenError, match=r"some.txt: expected at least two tokens, got 0"):
+        perplexity(demo, b"", name="some.txt")
+    with pytest.raises(TokenError, match=r"tokens\[1\]: expected an id from 0 to 255, got 256"):
+        perplexity(demo, [1, 256])
     bare = LanguageModel(demo.config, demo.parameters)
-    with pytest.raises(ConfigError, match="expected a model with a tokenizer for a text"):
+    with pytest.raises(ConfigError, match="text: the model has no tokenizer; give it one, or pass token ids"):
         perplexity(bare, TEXT)
     assert perplexity(bare, [1, 2, 3]).text_bytes is None

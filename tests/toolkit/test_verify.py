@@ -9,10 +9,11 @@ import pytest
 
 from checkpoints import numbers, small_parameters, write_safetensors, write_small
 from formats import foreign
+from formats.make_pth import Zip, zip_checkpoint
 from rwkv_cy.dtypes import QUANTIZED_TYPES
 from rwkv_cy.errors import FormatError
+from rwkv_cy.storage.checked_file import CheckedFile
 from rwkv_cy.storage.schema import MODEL_KIND
-from rwkv_cy.storage.sealed import SealedFile
 from rwkv_cy.toolkit.convert import convert
 from rwkv_cy.toolkit.verify import verify
 from storage.small import forge
@@ -45,13 +46,13 @@ def test_a_flipped_bit_is_found_and_named(tmp_path: Path) -> None:
     target.write_bytes(content)
     report = verify(target)
     assert not report.ok
-    damaged = "blocks.1.ffn.key.weight: its bytes do not fit their checksum; copy the file or convert it again"
+    damaged = "blocks.1.ffn.key.weight: wrong checksum; copy the file again or convert it again"
     assert report.problems == (f"{target}: {damaged}",)
 
 
 def test_what_is_not_a_number_is_a_problem(tmp_path: Path) -> None:
     path = write_small(tmp_path / "s", ln_out__bias=numbers(np.nan, np.inf, np.inf, shape=(32,)))
-    assert verify(path).problems == (f"{path}: ln_out.bias: 1 NaN and 2 infinite numbers",)
+    assert verify(path).problems == (f"{path}: ln_out.bias: 1 NaN and 2 Inf",)
 
 
 @pytest.mark.parametrize("dtype", QUANTIZED_TYPES)
@@ -67,15 +68,15 @@ def test_a_step_that_is_not_a_number_is_a_problem(tmp_path: Path, dtype: str, of
     """With checksums that fit: 32 or 64 weights of one row are lost by it."""
     path = tmp_path / "m"
     convert(write_small(tmp_path / "s"), path, dtype=dtype)
-    with SealedFile(path, MODEL_KIND) as sealed:
-        entry = sealed.entries["parameters/head.weight"]
+    with CheckedFile(path, MODEL_KIND) as checked:
+        entry = checked.entries["parameters/head.weight"]
     content = bytearray(path.read_bytes())
     content[entry.offset + offset : entry.offset + offset + 2] = b"\x01\x7e"
     path.write_bytes(content)
     raw = bytes(content[entry.offset : entry.offset + entry.spec.nbytes])
     old, new = (b'"crc32":%d}' % value for value in (entry.crc32, zlib.crc32(raw)))
     forge(path, lambda index: index.replace(old, new))
-    assert verify(path).problems == (f"{path}: head.weight: 32 NaN and 0 infinite numbers",)
+    assert verify(path).problems == (f"{path}: head.weight: 32 NaN and 0 Inf",)
 
 
 def test_missing_parameters_are_a_problem(tmp_path: Path) -> None:
@@ -107,3 +108,52 @@ def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(FormatError, match="cut short"):
         verify(path)
+
+
+def archive() -> Zip:
+    return zip_checkpoint({name: ("f32", array.astype("<f4")) for name, array in small_parameters().items()})
+
+
+def test_checksums_of_a_zip_archive(tmp_path: Path) -> None:
+    path = archive().write(tmp_path / "s.pth")
+    report = verify(path)
+    assert report.ok
+    assert report.checksums == len(small_parameters()) + 3  # data.pkl, byteorder, version
+    content = bytearray(path.read_bytes())
+    content[content.index(small_parameters()["blocks.1.ffn.key.weight"].tobytes()) + 5] ^= 1
+    path.write_bytes(content)
+    (problem,) = verify(path).problems
+    number = list(small_parameters()).index("blocks.1.ffn.key.weight")
+    assert problem == (
+        f"{path}: small/data/{number}: wrong CRC-32 of the zip entry; the file is damaged, download it again"
+    )
+
+
+def test_checksums_that_torch_left_out(tmp_path: Path) -> None:
+    written = archive()
+    for entry in written.entries[2:]:
+        entry.crc = 0
+    report = verify(written.write(tmp_path / "s.pth"))
+    assert report.ok
+    assert report.checksums == 2
+
+
+def test_a_folder_with_an_archive(tmp_path: Path) -> None:
+    archive().write(tmp_path / "pytorch_model.bin")
+    (tmp_path / "config.json").write_text("{}")
+    report = verify(tmp_path)
+    assert report.ok
+    assert report.checksums == len(small_parameters()) + 3
+
+
+@pytest.mark.parametrize("kind", ["model file", "checkpoint", "archive"])
+def test_progress_reaches_the_end(tmp_path: Path, kind: str) -> None:
+    path = archive().write(tmp_path / "s.pth") if kind == "archive" else write_small(tmp_path / "s")
+    if kind == "model file":
+        convert(path, tmp_path / "m")
+        path = tmp_path / "m"
+    seen: list[tuple[int, int]] = []
+    verify(path, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1][0] == seen[-1][1]
+    assert seen == sorted(seen)
+    assert len(seen) > len(small_parameters())

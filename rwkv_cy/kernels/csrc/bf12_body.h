@@ -1,4 +1,4 @@
-/* Products with packed bfloat16, for one instruction set: in the order of matrix_body.h, so that results are those of
+/* Products with packed bfloat16, for one instruction set: in the order of rows_body.h, so that results are those of
  * the same weights in bf16, to the last bit. Included behind the float32 copy of it. */
 
 #ifndef RK_BF12_AHEAD
@@ -131,7 +131,7 @@ static void bf12_rows(const rk_matrix *m, const float *x, ptrdiff_t tokens, floa
     }
 }
 
-/* A packed panel as matrix_body.h has it, of columns begin..end: [column vector][row of the panel][lane], padded with
+/* A packed panel as rows_body.h has it, of columns begin..end: [column vector][row of the panel][lane], padded with
  * zeros. Both are multiples of RK_BF12_COLS, but for the end of the row. */
 static void bf12_pack_rows(const rk_matrix *m, ptrdiff_t first, ptrdiff_t begin, ptrdiff_t end, float *packed)
 {

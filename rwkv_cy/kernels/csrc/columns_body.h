@@ -1,7 +1,7 @@
 /* Products of one to RK_COLUMN_TOKENS tokens with a transposed matrix, for one type of activations and one instruction
  * set.
  *
- * An input that is zero for all of them costs nothing: its column is not read. The sum is that of matrix_body.h, bit
+ * An input that is zero for all of them costs nothing: its column is not read. The sum is that of rows_body.h, bit
  * for bit: for each output, lane l accumulates the columns l, l + LANES, l + 2 LANES, ... one after the other, and the
  * lanes are added in the same tree. Here each lane has a row of sums, one for every output, and the threads share the
  * lanes: whole columns are read, in one piece each. What a zero input would have added to a sum of finite numbers is a

@@ -1,41 +1,88 @@
-/* Which instruction sets this build has, and which of them this CPU can run. */
+/* Which kernels this CPU runs: levels of instruction sets, and the families of kernels that each of them brings. */
 #include "rk.h"
 
-const char *rk_built(int i)
-{
-    static const char *const names[] = {
 #if defined(__x86_64__)
-        "avx512bf16", "avx512vnni", "avx512", "avx2",
+#include <cpuid.h>
+#endif
+
+enum { FLOATS, QUANTIZED, BF16, FAMILIES };
+
+/* A level, whether this CPU has it, and its kernels; a family that it does not bring comes from the next level below
+ * that this CPU has. */
+typedef struct {
+    const char *name;
+    int (*runs)(void);
+    void (*families[FAMILIES])(rk_table *table);
+} level;
+
+static int any_cpu(void) { return 1; }
+
+#if defined(__x86_64__)
+/* What the compiler's runtime says includes that the system saves the registers. */
+static int has_avx2(void)
+{
+    unsigned int a, b, c = 0, d;
+    /* Not every compiler can ask for F16C by name. */
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __get_cpuid(1, &a, &b, &c, &d) &&
+           (c & bit_F16C);
+}
+
+static int has_avx512(void)
+{
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+}
+
+static int has_avx512vnni(void) { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+
+static int has_avx512bf16(void) { return has_avx512vnni() && __builtin_cpu_supports("avx512bf16"); }
+#endif
+
+/* Best first. */
+static const level levels[] = {
+#if defined(__x86_64__)
+    {"avx512bf16", has_avx512bf16, {[BF16] = rk_bf16_avx512}},
+    {"avx512vnni", has_avx512vnni, {[QUANTIZED] = rk_quantized_avx512vnni}},
+    {"avx512", has_avx512, {[FLOATS] = rk_floats_avx512}},
+    {"avx2", has_avx2, {[FLOATS] = rk_floats_avx2, [QUANTIZED] = rk_quantized_avx2}},
 #endif
 #if defined(__aarch64__)
-        "neon",
+    {"neon", any_cpu, {[FLOATS] = rk_floats_neon, [QUANTIZED] = rk_quantized_neon}},
 #endif
-        "portable",
-    };
-    return i < (int)(sizeof names / sizeof *names) ? names[i] : NULL;
+    {"portable", any_cpu, {[FLOATS] = rk_floats_portable, [QUANTIZED] = rk_quantized_portable}},
+};
+
+enum { LEVELS = sizeof levels / sizeof *levels };
+
+const char *rk_built(int i) { return i < LEVELS ? levels[i].name : NULL; }
+
+/* Fill in the table of one of the levels that this CPU has, the best `count` of which are `ours`. */
+static void compose(rk_table *table, const level *const *ours, int first, int count)
+{
+    table->name = ours[first]->name;
+    rk_doubles(table);
+    for (int family = 0; family < FAMILIES; family++) {
+        int i = first;
+        while (i < count && ours[i]->families[family] == NULL) i++;
+        if (i < count) ours[i]->families[family](table);
+    }
 }
 
 const rk_table *rk_available(int i)
 {
-    const rk_table *tables[6];
-    int n = 0;
+    /* Filled in by the first call, and not changed after that. */
+    static rk_table tables[LEVELS];
+    static int count = 0;
+    if (count == 0) {
+        const level *ours[LEVELS];
+        int found = 0;
 #if defined(__x86_64__)
-    __builtin_cpu_init();
-    /* The compiler's runtime asks XGETBV too: the system must save the registers. */
-    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&
-        __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
-        if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16"))
-            tables[n++] = &rk_table_avx512bf16;
-        if (__builtin_cpu_supports("avx512vnni")) tables[n++] = &rk_table_avx512vnni;
-        tables[n++] = &rk_table_avx512;
+        __builtin_cpu_init();
+#endif
+        for (int l = 0; l < LEVELS; l++)
+            if (levels[l].runs()) ours[found++] = &levels[l];
+        for (int l = 0; l < found; l++) compose(&tables[l], ours, l, found);
+        count = found;
     }
-    /* F16C came before AVX2 on every CPU that has AVX2; older compilers cannot ask for it by name. */
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) tables[n++] = &rk_table_avx2;
-#endif
-#if defined(__aarch64__)
-    tables[n++] = &rk_table_neon;
-#endif
-    tables[n++] = &rk_table_portable;
-    return i < n ? tables[i] : NULL;
+    return i < count ? &tables[i] : NULL;
 }

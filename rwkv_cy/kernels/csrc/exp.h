@@ -32,22 +32,10 @@ static inline rk_vf32 rk_exp_f32(rk_vf32 x)
     return rk_select_f32((rk_vi32)(x > most), zero + INFINITY, result);
 }
 
-static inline rk_vf64 rk_exp_f64(rk_vf64 x)
-{
-    for (size_t i = 0; i < sizeof x / sizeof x[0]; i++) x[i] = exp(x[i]);
-    return x;
-}
-
 /* x in the lanes where a > b, y in the others. */
 static inline rk_vf32 rk_where_f32(rk_vf32 a, rk_vf32 b, rk_vf32 x, rk_vf32 y)
 {
     return rk_select_f32((rk_vi32)(a > b), x, y);
-}
-
-static inline rk_vf64 rk_where_f64(rk_vf64 a, rk_vf64 b, rk_vf64 x, rk_vf64 y)
-{
-    for (size_t i = 0; i < sizeof a / sizeof a[0]; i++) a[i] = a[i] > b[i] ? x[i] : y[i];
-    return a;
 }
 
 /* tanh(x) to a few ulp. Small arguments take an odd polynomial (Cephes' tanhf), which keeps their relative precision; the
@@ -64,10 +52,4 @@ static inline rk_vf32 rk_tanh_f32(rk_vf32 x)
     p = p * z * x + x;
     const rk_vf32 large = 1.0f - 2.0f / (rk_exp_f32(x + x) + 1.0f);
     return rk_select_f32((rk_vi32)(z < 0.390625f), p, large);
-}
-
-static inline rk_vf64 rk_tanh_f64(rk_vf64 x)
-{
-    for (size_t i = 0; i < sizeof x / sizeof x[0]; i++) x[i] = tanh(x[i]);
-    return x;
 }

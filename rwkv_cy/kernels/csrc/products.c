@@ -64,12 +64,16 @@ static void share(shared *s, void (*body)(const product *, ptrdiff_t, ptrdiff_t,
 
 static int is_quantized(const rk_matrix *m) { return m->dtype == RK_Q8 || rk_q_affine(m->dtype); }
 
-static int is_rounded(const rk_matrix *m) { return m->rounded && m->dtype == RK_BF16; }
-
-/* Who computes products with m. */
-static const rk_ops *ops_for(const rk_ops *ops, const rk_matrix *m)
+/* Whether activations are rounded to bf16: where so many tokens are packed for `panels`. */
+static int is_rounded(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens)
 {
-    return is_rounded(m) && ops->bf16 != NULL ? ops->bf16 : ops;
+    return m->rounded && m->dtype == RK_BF16 && tokens >= ops->few_tokens;
+}
+
+/* Who computes products of so many tokens with m. */
+static const rk_ops *ops_for(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens)
+{
+    return is_rounded(ops, m, tokens) && ops->bf16 != NULL ? ops->bf16 : ops;
 }
 
 static way way_for(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens)
@@ -124,7 +128,7 @@ static size_t thread_bytes(const rk_ops *ops, const rk_matrix *m, ptrdiff_t toke
 
 size_t rk_matmul_scratch(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens, int threads)
 {
-    ops = ops_for(ops, m);
+    ops = ops_for(ops, m, tokens);
     size_t columns = way_for(ops, m, tokens) == BY_COLUMNS ? rk_columns_scratch(ops, m, tokens) : 0;
     return laid_out_bytes(ops, m, tokens) + columns + (size_t)threads * thread_bytes(ops, m, tokens);
 }
@@ -166,15 +170,13 @@ static void lay_out(const product *p, ptrdiff_t begin, ptrdiff_t end, int thread
             p->ops->quantize_token(token_of(p, t, buffer), m->dtype, m->cols, p->all->count, t, p->laid_out);
         } else if (p->way == BY_PANELS) {
             const void *x = t < p->all->count ? token_of(p, t, buffer) : NULL;
-            if (is_rounded(m) && x != NULL) {
+            if (is_rounded(p->ops, m, p->all->count) && x != NULL) {
                 p->ops->round(x, rounded, m->cols);
                 x = rounded;
             }
             p->ops->pack_token(x, m->cols, t % group, p->laid_out + (size_t)(t / group) * group_bytes(p->ops, m->cols));
         } else {
-            char *row = p->laid_out + (size_t)(t * m->cols) * p->ops->itemsize;
-            const void *x = token_of(p, t, is_rounded(m) ? buffer : row);
-            if (is_rounded(m)) p->ops->round(x, row, m->cols);
+            token_of(p, t, p->laid_out + (size_t)(t * m->cols) * p->ops->itemsize);
         }
     }
 }
@@ -182,7 +184,7 @@ static void lay_out(const product *p, ptrdiff_t begin, ptrdiff_t end, int thread
 /* Whether tokens are taken as they lie. */
 static int lie_well(const product *p)
 {
-    return (p->way == BY_ROWS || p->way == BY_COLUMNS) && p->asked->first == RK_AS_IT_IS && !is_rounded(p->asked->m);
+    return (p->way == BY_ROWS || p->way == BY_COLUMNS) && p->asked->first == RK_AS_IT_IS;
 }
 
 static const void *tokens_as_rows(const product *p) { return lie_well(p) ? p->asked->x : p->laid_out; }
@@ -285,7 +287,7 @@ static void run(const rk_ops *ops, const rk_product *const *products, int count,
     size_t stride = 0;
     for (int i = 0; i < count; i++) {
         const rk_matrix *m = products[i]->m;
-        const rk_ops *own = ops_for(ops, m);
+        const rk_ops *own = ops_for(ops, m, all->count);
         product *p = &s.parts[i];
         *p = (product){products[i], own, ops, all, way_for(own, m, all->count), scratch, NULL, 0};
         scratch += laid_out_bytes(own, m, all->count);
@@ -325,7 +327,7 @@ void rk_matmul(const rk_ops *ops, const rk_product *products, int count, const r
     for (int i = 0; i < count; i++) {
         const rk_product *one = &products[i];
         /* Many packed tokens fill the caches: they are used before others come. */
-        if (way_for(ops_for(ops, one->m), one->m, all->count) == BY_PANELS)
+        if (way_for(ops, one->m, all->count) == BY_PANELS)
             run(ops, &one, 1, all, scratch, threads);
         else
             together[waiting++] = one;

@@ -1,4 +1,4 @@
-/* The C kernels' interface: one table of functions per instruction set, one struct per matrix. */
+/* The C kernels' interface: tables of functions, one struct per matrix. */
 #ifndef RK_H
 #define RK_H
 
@@ -48,7 +48,7 @@ typedef struct {
 /* Everything that runs over `[begin, end)` of something, for one type of activations. Arrays are
  * contiguous; `void *` stands for float or double, whichever the table is of. */
 typedef struct rk_ops {
-    /* Bytes of a number as `rows` and `pack_token` take it, and of one of y; how many of the former a vector has. */
+    /* Bytes of a number as `pack_token` takes it, and of one of y; how many of the former a vector has. */
     size_t itemsize, sumsize;
     ptrdiff_t lanes;
     /* Rows that one packed panel of a matrix holds, and tokens that go with it. */
@@ -72,10 +72,10 @@ typedef struct rk_ops {
     void (*columns)(const rk_matrix *m, const void *x, int tokens, void *sums, ptrdiff_t begin, ptrdiff_t end);
     void (*add_lanes)(const rk_matrix *m, const void *sums, int tokens, void *y);
 
-    /* Round n elements of float x to bf16, as numbers that `rows` and `pack_token` take; NULL in double. */
+    /* Round n elements of float x to bf16, as numbers that `pack_token` takes; NULL in double. */
     void (*round)(const void *x, void *out, ptrdiff_t n);
-    /* Products of rounded activations with bf16 matrices by an instruction that takes both as they are: only what stands
-     * above is filled in. NULL where there is none. */
+    /* Products of many rounded activations with bf16 matrices, by an instruction that multiplies bf16: only sizes,
+     * pack_token, panels and round are set. NULL where the CPU has none. */
     const struct rk_ops *bf16;
 
     /* For quantized matrices, NULL where activations are double: lay x [cols], token t of so many, out for `groups`, and
@@ -119,16 +119,22 @@ typedef struct rk_ops {
 typedef struct {
     const char *name;
     rk_ops f32, f64;
+    rk_ops bf16; /* what f32.bf16 points to */
     /* The sum of so many bytes as 64-bit words: what reading alone takes. */
     uint64_t (*sum_words)(const void *data, ptrdiff_t bytes);
 } rk_table;
 
-extern const rk_table rk_table_portable;
+/* Families of kernels, one member an instruction set: each sets its own part of a table (cpu.c puts them together). Those
+ * of `floats` come first. */
+void rk_doubles(rk_table *table);
+void rk_floats_portable(rk_table *table), rk_quantized_portable(rk_table *table);
 #if defined(__x86_64__)
-extern const rk_table rk_table_avx2, rk_table_avx512, rk_table_avx512vnni, rk_table_avx512bf16;
+void rk_floats_avx2(rk_table *table), rk_floats_avx512(rk_table *table);
+void rk_quantized_avx2(rk_table *table), rk_quantized_avx512vnni(rk_table *table);
+void rk_bf16_avx512(rk_table *table);
 #endif
 #if defined(__aarch64__)
-extern const rk_table rk_table_neon;
+void rk_floats_neon(rk_table *table), rk_quantized_neon(rk_table *table);
 #endif
 
 /* The i-th table that this build has and this CPU can run, best first; NULL past the end. */

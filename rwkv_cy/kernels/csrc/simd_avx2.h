@@ -1,9 +1,7 @@
 /* Vectors of AVX2 with FMA and F16C: 32 bytes. */
-#define RK_NAME avx2
 #define RK_VECTOR_BYTES 32
 
 #define RK_FMA_F32(a, b, c) ((rk_vf32)_mm256_fmadd_ps((__m256)(a), (__m256)(b), (__m256)(c)))
-#define RK_FMA_F64(a, b, c) ((rk_vf64)_mm256_fmadd_pd((__m256d)(a), (__m256d)(b), (__m256d)(c)))
 
 #define RK_PANEL_ROWS 4
 #define RK_PANEL_TOKENS 3
@@ -11,7 +9,6 @@
 #define RK_FEW_TOKENS 16
 
 typedef float rk_vf32 __attribute__((vector_size(32)));
-typedef double rk_vf64 __attribute__((vector_size(32)));
 typedef uint32_t rk_vu32 __attribute__((vector_size(32)));
 typedef uint16_t rk_vu16 __attribute__((vector_size(32)));
 
@@ -31,12 +28,6 @@ static inline float rk_sum_f32(rk_vf32 v)
     __m128 s = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
     s = _mm_add_ps(s, _mm_movehl_ps(s, s));
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s))) + 0.0f;
-}
-
-static inline double rk_sum_f64(rk_vf64 v)
-{
-    __m128d s = _mm_add_pd(_mm256_castpd256_pd128((__m256d)v), _mm256_extractf128_pd((__m256d)v, 1));
-    return _mm_cvtsd_f64(_mm_add_sd(s, _mm_unpackhi_pd(s, s))) + 0.0;
 }
 
 /* The sums of four vectors and of eight at once, each in the order of rk_sum_f32: lanes of two vectors, of four and of

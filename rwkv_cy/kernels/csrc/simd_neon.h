@@ -1,9 +1,7 @@
 /* Vectors of NEON (every 64-bit ARM): 16 bytes. */
-#define RK_NAME neon
 #define RK_VECTOR_BYTES 16
 
 #define RK_FMA_F32(a, b, c) ((rk_vf32)vfmaq_f32((float32x4_t)(c), (float32x4_t)(a), (float32x4_t)(b)))
-#define RK_FMA_F64(a, b, c) ((rk_vf64)vfmaq_f64((float64x2_t)(c), (float64x2_t)(a), (float64x2_t)(b)))
 
 #define RK_PANEL_ROWS 6
 #define RK_PANEL_TOKENS 4
@@ -11,7 +9,6 @@
 #define RK_FEW_TOKENS 16
 
 typedef float rk_vf32 __attribute__((vector_size(16)));
-typedef double rk_vf64 __attribute__((vector_size(16)));
 typedef uint32_t rk_vu32 __attribute__((vector_size(16)));
 typedef uint16_t rk_vu16 __attribute__((vector_size(16)));
 
@@ -30,11 +27,6 @@ static inline float rk_sum_f32(rk_vf32 v)
 {
     float32x2_t s = vadd_f32(vget_low_f32((float32x4_t)v), vget_high_f32((float32x4_t)v));
     return vget_lane_f32(s, 0) + vget_lane_f32(s, 1) + 0.0f;
-}
-
-static inline double rk_sum_f64(rk_vf64 v)
-{
-    return vaddvq_f64((float64x2_t)v) + 0.0;
 }
 
 /* The sums of four vectors at once, each in the order of rk_sum_f32. */

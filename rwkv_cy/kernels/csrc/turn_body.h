@@ -1,5 +1,5 @@
 /* Packed panels of a matrix that lies transposed, for one instruction set: vectors of rows become vectors of columns in
- * registers, and go straight to where matrix_body.h wants them. */
+ * registers, and go straight to where panels_body.h wants them. */
 
 enum { TURN = RK_VECTOR_BYTES / 4 }; /* items of 32 bits in a vector */
 
@@ -65,15 +65,17 @@ static inline __attribute__((always_inline)) void turn_panels_of(const rk_matrix
     }
 }
 
-static void turn_panels(const rk_matrix *m, int pairs, ptrdiff_t first, ptrdiff_t panels, ptrdiff_t from,
-                        ptrdiff_t count, void *packed)
+static void turn_panels(const rk_matrix *m, ptrdiff_t first, ptrdiff_t panels, ptrdiff_t from, ptrdiff_t count,
+                        void *packed)
 {
-    if (pairs)
-        turn_panels_of(m, RK_BF16, 1, first, panels, from, count, packed);
-    else if (m->dtype == RK_F16)
+#if RK_IS_F32
+    if (m->dtype == RK_F16)
         turn_panels_of(m, RK_F16, 0, first, panels, from, count, packed);
     else if (m->dtype == RK_BF16)
         turn_panels_of(m, RK_BF16, 0, first, panels, from, count, packed);
     else
         turn_panels_of(m, RK_F32, 0, first, panels, from, count, packed);
+#else
+    turn_panels_of(m, RK_BF16, 1, first, panels, from, count, packed);
+#endif
 }

@@ -1,0 +1,31 @@
+"""Layouts: other people's names and forms of RWKV's parameters, one table for reading and for writing."""
+
+from rwkv_cy.formats.layouts.fla import FLA, FLA_FUSED, LINEAR_ATTENTION
+from rwkv_cy.formats.layouts.huggingface import HUGGINGFACE, HUGGINGFACE_4, HUGGINGFACE_7
+from rwkv_cy.formats.layouts.layout import Layout
+from rwkv_cy.formats.layouts.original import ORIGINAL, ORIGINAL_4
+from rwkv_cy.formats.layouts.rwkvcpp import RWKVCPP_4, RWKVCPP_7
+from rwkv_cy.formats.layouts.web_rwkv import WEB_RWKV_7
+
+__all__ = ["LAYOUTS", "layouts_of"]
+
+#: The first that matches holds. A variant comes before what it varies.
+LAYOUTS: tuple[Layout, ...] = (
+    FLA_FUSED,
+    FLA,
+    LINEAR_ATTENTION,
+    HUGGINGFACE_4,
+    HUGGINGFACE,
+    WEB_RWKV_7,
+    ORIGINAL_4,
+    ORIGINAL,
+    HUGGINGFACE_7,
+)
+
+#: Formats whose files have layouts of their own.
+_OWN: dict[str, tuple[Layout, ...]] = {"rwkvcpp": (RWKVCPP_4, RWKVCPP_7, ORIGINAL)}
+
+
+def layouts_of(format: str) -> tuple[Layout, ...]:  # noqa: A002 (the attribute of ParameterSource)
+    """Return the layouts that files of a format may have; the first that matches holds."""
+    return _OWN.get(format, LAYOUTS)

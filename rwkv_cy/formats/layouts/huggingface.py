@@ -1,0 +1,45 @@
+"""The names of transformers' RWKV (``RwkvForCausalLM``), versions 4 to 6; those of version 7 are the original ones.
+
+Source: transformers, convert_rwkv_checkpoint_to_hf.py.
+"""
+
+from __future__ import annotations
+
+from rwkv_cy.formats.layouts.layout import Layout, Rule, any_name
+from rwkv_cy.formats.layouts.original import ORIGINAL, has_vector_state
+from rwkv_cy.formats.layouts.steps import vector
+
+__all__ = ["HUGGINGFACE", "HUGGINGFACE_4", "HUGGINGFACE_7"]
+
+_LONG = {"k": "key", "v": "value", "r": "receptance", "g": "gate"}
+_NAMES = any_name("blocks.{i}.attention.{rest}", "blocks.{i}.feed_forward.{rest}", "blocks.{i}.pre_ln.{rest}")
+
+_RENAMED = (
+    Rule("emb.weight", "embeddings.weight"),
+    Rule("blocks.{i}.ln0.{rest}", "blocks.{i}.pre_ln.{rest}"),
+    *(
+        Rule(f"blocks.{{i}}.{ours}.time_mix_{short}", f"blocks.{{i}}.{theirs}.time_mix_{long}", (vector(3, 3),))
+        for ours, theirs in (("att", "attention"), ("ffn", "feed_forward"))
+        for short, long in _LONG.items()
+    ),
+    Rule("blocks.{i}.att.{rest}", "blocks.{i}.attention.{rest}"),
+    Rule("blocks.{i}.ffn.{rest}", "blocks.{i}.feed_forward.{rest}"),
+)
+
+HUGGINGFACE_4 = Layout(
+    "transformers, RWKV-4",
+    lambda shapes: _NAMES(shapes) and has_vector_state(shapes),
+    (
+        *(
+            Rule(f"blocks.{{i}}.att.{name}", f"blocks.{{i}}.attention.{name}", (vector(1, 1),))
+            for name in ("time_decay", "time_first")
+        ),
+        *_RENAMED,
+    ),
+    prefix="rwkv.",
+)
+
+HUGGINGFACE = Layout("transformers, RWKV-5 and RWKV-6", _NAMES, _RENAMED, prefix="rwkv.")
+
+#: The official checkpoints of RWKV-7 for transformers: original names behind a prefix.
+HUGGINGFACE_7 = Layout("transformers, RWKV-7", ORIGINAL.matches, ORIGINAL.rules, prefix="rwkv7.")

@@ -1,0 +1,266 @@
+"""A layout: the names and forms that one project gives to RWKV's parameters, as a table that is read both ways."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from rwkv_cy.errors import FormatError
+from rwkv_cy.formats.layouts.steps import Operation, Shape, Step
+
+__all__ = ["Layout", "Matcher", "Part", "Recipe", "Rule", "Shapes", "any_name"]
+
+#: Names of tensors and their shapes: all that a layout is recognised by.
+Shapes = Mapping[str, Shape]
+Matcher = Callable[[Shapes], bool]
+
+
+class Template:
+    """The names of a kind of tensor: ``{i}`` stands for the number of a layer, any other field for any text."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        pieces = re.split(r"\{(\w+)\}", text)
+        self._pattern = re.compile(
+            "".join(
+                re.escape(piece) if at % 2 == 0 else f"(?P<{piece}>{'0|[1-9][0-9]*' if piece == 'i' else '.+'})"
+                for at, piece in enumerate(pieces)
+            )
+        )
+
+    def fields(self, name: str) -> dict[str, str] | None:
+        """Return what stands for the fields in `name`, or None if it is another name."""
+        match = self._pattern.fullmatch(name)
+        return None if match is None else match.groupdict()
+
+    def name(self, fields: Mapping[str, str]) -> str:
+        """Return the name with these fields."""
+        return self._text.format_map(fields)
+
+
+def any_name(*templates: str) -> Matcher:
+    """Return a matcher: one of the tensors has a name of one of these templates."""
+    compiled = [Template(text) for text in templates]
+    return lambda shapes: any(template.fields(name) is not None for name in shapes for template in compiled)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One line of a layout.
+
+    Attributes
+    ----------
+    canonical : str or tuple of str
+        Template of the name in the original checkpoints; several where the other project stores several tensors as
+        one, one after the other along the first axis.
+    foreign : str
+        Template of the other project's name, with the same fields.
+    steps : tuple of Step
+        From the original tensor to the other project's (for one of several: before they are put together).
+    """
+
+    canonical: str | tuple[str, ...]
+    foreign: str
+    steps: tuple[Step, ...] = ()
+
+    @cached_property
+    def canonical_templates(self) -> tuple[Template, ...]:
+        """The canonical names, in their order."""
+        names = (self.canonical,) if isinstance(self.canonical, str) else self.canonical
+        return tuple(Template(name) for name in names)
+
+    @cached_property
+    def foreign_template(self) -> Template:
+        """The foreign name."""
+        return Template(self.foreign)
+
+    @cached_property
+    def applied(self) -> tuple[Operation, ...]:
+        """What is done to an original tensor."""
+        return tuple(step.apply for step in self.steps)
+
+    @cached_property
+    def undone(self) -> tuple[Operation, ...]:
+        """What is done to a foreign tensor, or to one of those that it holds."""
+        return tuple(step.undo for step in reversed(self.steps))
+
+
+@dataclass(frozen=True)
+class Part:
+    """A run of elements of one tensor, and what is done to them.
+
+    Attributes
+    ----------
+    name : str
+        The tensor.
+    start : int
+        The first element.
+    shape : tuple of int
+        Shape of the run.
+    operations : tuple of Operation
+        In their order.
+    """
+
+    name: str
+    start: int
+    shape: Shape
+    operations: tuple[Operation, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def result_shape(self) -> Shape:
+        """Shape after the operations."""
+        shape = self.shape
+        for operation in self.operations:
+            shape = operation.shape(shape)
+        return shape
+
+    @property
+    def reorders(self) -> bool:
+        """Whether the elements change their order."""
+        return any(operation.reorders for operation in self.operations)
+
+    @property
+    def computes(self) -> bool:
+        """Whether the elements change their values."""
+        return any(operation.computes for operation in self.operations)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a tensor comes out of others: its parts, one after the other, in C order."""
+
+    parts: tuple[Part, ...]
+    shape: Shape
+
+    @classmethod
+    def whole(cls, name: str, shape: Shape, operations: tuple[Operation, ...] = ()) -> Recipe:
+        """Return the recipe of one tensor and what is done to it."""
+        part = Part(name, 0, shape, operations)
+        return cls((part,), part.result_shape)
+
+    def keeps(self, name: str) -> bool:
+        """Tell whether the result is the tensor `name` as it is."""
+        first, *others = self.parts
+        changed = first.reorders or first.computes or first.shape != self.shape
+        return first.name == name and not others and not changed
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one project names and stores the parameters.
+
+    A tensor without a rule keeps its name and form.
+
+    Attributes
+    ----------
+    name : str
+        Of the project and its version, for people.
+    matches : callable
+        Whether tensors of these names and shapes, without the prefix, are in this layout.
+    rules : tuple of Rule
+        The first that fits a tensor holds, in either direction.
+    prefix : str
+        What all foreign names begin with, other than that of the head; without it in the rules.
+    head : str
+        Foreign name of the head, which has no prefix.
+    """
+
+    name: str
+    matches: Matcher
+    rules: tuple[Rule, ...]
+    prefix: str = ""
+    head: str = "head.weight"
+
+    def undo(self, shapes: Shapes, path: Path) -> dict[str, Recipe]:
+        """Return how the canonical tensors come out of foreign ones.
+
+        Parameters
+        ----------
+        shapes : mapping of str to tuple of int
+            Foreign names without the prefix, and shapes.
+        path : Path
+            The file, for messages.
+
+        Returns
+        -------
+        dict of str to Recipe
+            By canonical name, in the order of `shapes`.
+
+        Raises
+        ------
+        FormatError
+            If two tensors stand for the same parameter, or one that should hold several holds another number.
+        """
+        recipes: dict[str, Recipe] = {}
+        for foreign, shape in shapes.items():
+            for name, recipe in self._undo_one(foreign, shape, path):
+                other = recipes.setdefault(name, recipe)
+                if other is not recipe:
+                    raise FormatError(
+                        f"{path}: {name}: expected one tensor of that name, got {other.parts[0].name} and {foreign}; "
+                        "the file is damaged"
+                    )
+        return recipes
+
+    def _undo_one(self, foreign: str, shape: Shape, path: Path) -> Iterator[tuple[str, Recipe]]:
+        for rule in self.rules:
+            fields = rule.foreign_template.fields(foreign)
+            if fields is None:
+                continue
+            names = [template.name(fields) for template in rule.canonical_templates]
+            if len(names) == 1:
+                yield names[0], Recipe.whole(foreign, shape, rule.undone)
+                return
+            if not shape or shape[0] != len(names):
+                raise FormatError(
+                    f"{path}: {foreign}: expected {len(names)} rows, which are {', '.join(names)}, "
+                    f"got shape {shape}; the file is damaged"
+                )
+            for at, name in enumerate(names):
+                size = math.prod(shape[1:])
+                part = Part(foreign, at * size, (1, *shape[1:]), rule.undone)
+                yield name, Recipe((part,), part.result_shape)
+            return
+        yield foreign, Recipe.whole(foreign, shape)
+
+    def apply(self, shapes: Shapes) -> dict[str, Recipe]:
+        """Return how the foreign tensors come out of canonical ones.
+
+        Parameters
+        ----------
+        shapes : mapping of str to tuple of int
+            Canonical names and shapes.
+
+        Returns
+        -------
+        dict of str to Recipe
+            By foreign name, in the order of `shapes`.
+        """
+        recipes = {}
+        for name in shapes:
+            foreign, recipe = self._apply_one(name, shapes)
+            recipes[foreign if foreign == self.head else self.prefix + foreign] = recipe
+        return recipes
+
+    def _apply_one(self, name: str, shapes: Shapes) -> tuple[str, Recipe]:
+        for rule in self.rules:
+            fields = next((f for t in rule.canonical_templates if (f := t.fields(name)) is not None), None)
+            if fields is None:
+                continue
+            names = [template.name(fields) for template in rule.canonical_templates]
+            if not all(other in shapes for other in names):
+                continue
+            parts = tuple(Part(other, 0, shapes[other], rule.applied) for other in names)
+            first, *rest = parts[0].result_shape
+            shape = (first, *rest) if len(parts) == 1 else (len(parts) * first, *rest)
+            return rule.foreign_template.name(fields), Recipe(parts, shape)
+        return name, Recipe.whole(name, shapes[name])

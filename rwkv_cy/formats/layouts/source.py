@@ -1,0 +1,171 @@
+"""A source seen through a layout: tensors under other names, in other forms, read and computed as they are needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rwkv_cy.dtypes import storage_type, to_storage, widen
+from rwkv_cy.errors import FormatError
+from rwkv_cy.files.identity import FileIdentity
+from rwkv_cy.formats.layouts.layout import Part, Recipe
+from rwkv_cy.formats.strided import read_strided
+from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo, check_buffer
+
+__all__ = ["TranslatedSource"]
+
+#: Elements of a tensor whose elements change their order, which is held in memory. Low-rank factors have 2**21.
+MAX_REORDERED = 1 << 26
+
+
+class TranslatedSource:
+    """A :class:`~rwkv_cy.tensors.tensor.ParameterSource` of tensors that come out of those of another one.
+
+    Tensors that are renamed, reshaped or cut out of another along its first axis stay views of the memory map.
+
+    Parameters
+    ----------
+    source : ParameterSource
+        Closed with this one. Its tensors are neither quantized nor transposed, other than those that keep their form.
+    recipes : mapping of str to Recipe
+        By the name that the tensor gets.
+
+    Raises
+    ------
+    FormatError
+        If a tensor whose elements change their order has more than MAX_REORDERED.
+    """
+
+    def __init__(self, source: ParameterSource, recipes: Mapping[str, Recipe]) -> None:
+        self.path = source.path
+        self.format = source.format
+        self.metadata: Mapping[str, str] = source.metadata
+        self._source = source
+        self._recipes = dict(recipes)
+        self._infos = {name: self._describe(name, recipe) for name, recipe in recipes.items()}
+
+    def _describe(self, name: str, recipe: Recipe) -> TensorInfo:
+        inner = [self._source.info(part.name) for part in recipe.parts]
+        dtypes = {
+            "f32" if part.computes and info.dtype != "f64" else info.dtype
+            for part, info in zip(recipe.parts, inner, strict=True)
+        }
+        for part in recipe.parts:
+            if part.reorders and part.size > MAX_REORDERED:
+                raise FormatError(
+                    f"{self.path}: {name}: expected a low-rank factor of at most {MAX_REORDERED} elements, "
+                    f"got {part.size}; this is not an RWKV model"
+                )
+        nbytes = (info.source_nbytes * part.size // info.size for part, info in zip(recipe.parts, inner, strict=True))
+        dtype = dtypes.pop() if len(dtypes) == 1 else "f64" if "f64" in dtypes else "f32"
+        return replace(inner[0], name=name, shape=recipe.shape, dtype=dtype, source_nbytes=sum(nbytes))
+
+    @property
+    def files(self) -> tuple[FileIdentity, ...]:
+        """The files that hold the weights, as they were opened."""
+        return self._source.files
+
+    def names(self) -> tuple[str, ...]:
+        """Names of the tensors, in the file's order."""
+        return tuple(self._infos)
+
+    def info(self, name: str) -> TensorInfo:
+        """Describe the tensor `name`; KeyError if there is none."""
+        return self._infos[name]
+
+    def read_into(self, name: str, buffer: npt.NDArray[Any], start: int = 0) -> None:
+        """Fill `buffer` with elements from `start`, in C order.
+
+        Raises
+        ------
+        FormatError
+            If a number is none that the layout can hold.
+        """
+        info = self._infos[name]
+        parts = self._recipes[name].parts
+        check_buffer(info, buffer, start)
+        if self._keeps_form(parts):
+            self._source.read_into(parts[0].name, buffer, start)
+            return
+        position = 0  # of the part's first element in the tensor
+        for part in parts:
+            begin, end = max(start, position), min(start + buffer.size, position + part.size)
+            if begin < end:
+                self._read_part(info, part, buffer[begin - start : end - start], begin - position)
+            position += part.size
+
+    def _keeps_form(self, parts: tuple[Part, ...]) -> bool:
+        """Tell whether the tensor is one of the source's as it is, but for its name and shape."""
+        if len(parts) > 1:
+            return False
+        (part,) = parts
+        return not part.reorders and not part.computes and part.size == self._source.info(part.name).size
+
+    def _read_part(self, info: TensorInfo, part: Part, buffer: npt.NDArray[Any], start: int) -> None:
+        """Fill `buffer` with elements of the result of a part, from its element `start` on."""
+        own = self._source.info(part.name).dtype
+        block = (
+            buffer if own == info.dtype and not part.computes else np.empty(buffer.size, storage_type(own).array_dtype)
+        )
+        if part.reorders:
+            read_strided(self._reordered(part), block, start)
+        else:
+            self._source.read_into(part.name, block, part.start + start)
+        if part.computes:
+            numbers = widen(block, own, "f64")
+            for operation in part.operations:
+                if operation.computes:
+                    numbers = operation.run(numbers, f"{self.path}: {info.source_name}")
+            block, own = numbers, "f64"
+        if block is not buffer:
+            buffer[:] = to_storage(block, own, info.dtype)
+
+    def _reordered(self, part: Part) -> npt.NDArray[Any]:
+        """Return the whole part with its elements in their new order, before anything is computed."""
+        array = self._source.view(part.name)
+        if array is None:
+            info = self._source.info(part.name)
+            array = np.empty(info.size, storage_type(info.dtype).array_dtype)
+            self._source.read_into(part.name, array)
+        array = array.reshape(-1)[part.start : part.start + part.size].reshape(part.shape)
+        for operation in part.operations:
+            if not operation.computes:
+                array = operation.run(array, "")
+        return array
+
+    def view(self, name: str) -> npt.NDArray[Any] | None:
+        """Return the tensor as a read-only array over the memory map, or None where it is computed or reordered."""
+        info = self._infos[name]
+        parts = self._recipes[name].parts
+        if len(parts) > 1 or parts[0].reorders or parts[0].computes:
+            return None
+        (part,) = parts
+        array = self._source.view(part.name)
+        if array is None:
+            return None
+        if self._keeps_form(parts) and array.shape == info.array_shape:
+            return array
+        return array.reshape(-1)[part.start : part.start + part.size].reshape(info.shape)
+
+    def check_bytes(self, name: str) -> bool:
+        """Compare the checksums of the bytes that a tensor comes from; False where the source has none."""
+        checked = [self._source.check_bytes(part.name) for part in self._recipes[name].parts]
+        return all(checked)
+
+    def check(self) -> None:
+        """Raise FormatError if a file has been truncated since it was opened."""
+        self._source.check()
+
+    def close(self) -> None:
+        """Close the source. Arrays from :meth:`view` stay valid."""
+        self._source.close()
+
+    def __enter__(self) -> TranslatedSource:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()

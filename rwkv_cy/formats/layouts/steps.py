@@ -1,0 +1,138 @@
+"""Reversible steps between a tensor as the original checkpoints have it and as another project stores it."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from rwkv_cy.errors import FormatError
+
+__all__ = ["NEGATED_EXPONENTIAL", "TRANSPOSED", "Operation", "Step", "vector"]
+
+Array = npt.NDArray[Any]
+Floats = npt.NDArray[np.float64]
+Shape = tuple[int, ...]
+
+
+class Operation(ABC):
+    """One direction of a step.
+
+    Attributes
+    ----------
+    reorders : bool
+        The elements change their order, so that a part of the result needs the whole tensor.
+    computes : bool
+        The elements change their values: they are given as float64, and are stored as float32 at least.
+    """
+
+    reorders: ClassVar[bool] = False
+    computes: ClassVar[bool] = False
+
+    def shape(self, shape: Shape) -> Shape:
+        """Return the shape of the result for a tensor of this shape: the same, if it is not overridden."""
+        return shape
+
+    @abstractmethod
+    def run(self, array: Array, where: str) -> Array:
+        """Return the result for an array; `where` names file and tensor in errors."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One change of a tensor, and its inverse.
+
+    Attributes
+    ----------
+    apply : Operation
+        From the original checkpoint to the other project's tensor.
+    undo : Operation
+        Back.
+    """
+
+    apply: Operation
+    undo: Operation
+
+
+@dataclass(frozen=True)
+class Axes(Operation):
+    """Gives a vector so many axes, all but the last of length 1; any other tensor stays as it is."""
+
+    count: int
+
+    def shape(self, shape: Shape) -> Shape:
+        """Return the shape of the result."""
+        size = math.prod(shape)
+        return (1,) * (self.count - 1) + (size,) if shape and shape[-1] == size else shape
+
+    def run(self, array: Array, where: str) -> Array:
+        """Return the array in its new shape."""
+        return array.reshape(self.shape(array.shape))
+
+
+@dataclass(frozen=True)
+class SwapAxes(Operation):
+    """Swaps the last two axes; a tensor of fewer stays as it is."""
+
+    reorders = True
+
+    def shape(self, shape: Shape) -> Shape:
+        """Return the shape of the result."""
+        return (*shape[:-2], shape[-1], shape[-2]) if len(shape) > 1 else shape
+
+    def run(self, array: Array, where: str) -> Array:
+        """Return a view of the array."""
+        return array.swapaxes(-1, -2) if array.ndim > 1 else array
+
+
+@dataclass(frozen=True)
+class Formula(Operation):
+    """Replaces each number x by ``function(x)``.
+
+    Attributes
+    ----------
+    function : callable
+        Of an array of float64.
+    domain : str
+        What the numbers must be, for errors.
+    outside : callable
+        Tells which numbers are outside of the domain; NaN is never.
+    """
+
+    function: Callable[[Floats], Floats]
+    domain: str = ""
+    outside: Callable[[Floats], npt.NDArray[np.bool_]] | None = None
+    computes = True
+
+    def run(self, array: Array, where: str) -> Array:
+        """Return the results as float64; infinities and NaN are results too.
+
+        Raises
+        ------
+        FormatError
+            If a number is outside of the domain.
+        """
+        if self.outside is not None and (outside := self.outside(array)).any():
+            raise FormatError(f"{where}: expected {self.domain}, got {array[outside].max()}; the file is damaged")
+        with np.errstate(all="ignore"):
+            return self.function(array)
+
+
+def vector(original: int, other: int) -> Step:
+    """Return the step of a vector that has `original` axes in the original checkpoints and `other` elsewhere."""
+    return Step(Axes(other), Axes(original))
+
+
+#: A matrix stored the other way round.
+TRANSPOSED = Step(SwapAxes(), SwapAxes())
+
+#: A decay w = -exp(x) stored in place of its parameter x.
+NEGATED_EXPONENTIAL = Step(
+    Formula(lambda x: -np.exp(x)),
+    Formula(lambda w: np.log(-w), "-exp(time_decay), which is below 0", lambda w: w >= 0),
+)

@@ -1,0 +1,49 @@
+/* The family of float kernels for one instruction set: products, and what a layer does besides them. simd_*.h and
+ * bf12_*.h, which have its vectors, are included before. */
+#include "bf12.h"
+#include "columns.h"
+#include "exp.h"
+#include "names.h"
+#include "ops.h"
+#include "pick.h"
+#include "scalar.h"
+
+#define RK_IS_F32 1
+#define REAL float
+#define SUFFIX f32
+#define VEC rk_vf32
+#define VEC_FMA RK_FMA_F32
+#define VEC_SUM rk_sum_f32
+#define VEC_SUMS rk_sums_f32
+#define VEC_EXP rk_exp_f32
+#define VEC_TANH rk_tanh_f32
+#define VEC_WHERE rk_where_f32
+#define SQRT sqrtf
+#define NUM REAL
+#define NVEC VEC
+#define VEC_DOT VEC_FMA
+#define OWN_DTYPE RK_F32
+#define PACK_TRANSPOSED turn_panels
+#include "load_body.h"
+#include "bf12_words.h"
+#include "bf12_body.h"
+#include "turn_body.h"
+#include "rows_body.h"
+#include "panels_body.h"
+#include "columns_body.h"
+#include "layer_body.h"
+#include "stream_body.h"
+
+/* For CPUs that do not multiply bf16: n floats as they are after rounding. */
+static void round_f32(const void *x_, void *out_, ptrdiff_t n)
+{
+    const float *x = x_;
+    float *out = out_;
+    for (ptrdiff_t i = 0; i < n; i++) out[i] = rk_bf16_to_f32(rk_f32_to_bf16(x[i]));
+}
+
+void RK_CAT(rk_floats, RK_NAME)(rk_table *table)
+{
+    table->f32 = (rk_ops){RK_OPS(f32, float), .round = round_f32};
+    table->sum_words = sum_words;
+}

@@ -1,0 +1,223 @@
+/* Products with a quantized matrix, for one instruction set: integers times integers, one float step a block.
+ *
+ * The order of the float sums is that of the blocks, in every path and for every number of tokens and threads. */
+#include "names.h"
+#include "quant.h"
+#include "scalar.h"
+
+#define Q_(name) quant_##name
+
+/* The integers of `width` activations, which is a constant after inlining, their step and their sum. */
+static inline __attribute__((always_inline)) float Q_(integers)(const float *x, const ptrdiff_t width, int8_t *q,
+                                                                int32_t *total)
+{
+    int32_t bits = 0, sum = 0;
+    /* Without their signs, floats are in the order of their bits, NaN above infinity: it is not lost. */
+    for (ptrdiff_t i = 0; i < width; i++) {
+        int32_t magnitude = (int32_t)(rk_f32_to_bits(x[i]) & 0x7fffffffu);
+        bits = magnitude > bits ? magnitude : bits;
+    }
+    float largest = rk_bits_to_f32((uint32_t)bits);
+    float inverse = largest > 0 ? 127.0f / largest : 0;
+    inverse = inverse > 0x1p+120f ? 0 : inverse;
+    for (ptrdiff_t i = 0; i < width; i++) {
+        /* Adding 1.5 * 2^23 leaves the nearest integer in the low bits. */
+        float shifted = x[i] * inverse + 0x1.8p23f;
+        q[i] = (int8_t)rk_f32_to_bits(shifted);
+    }
+    for (ptrdiff_t i = 0; i < width; i++) sum += q[i];
+    *total = sum;
+    return largest / 127.0f;
+}
+
+/* How many tokens are laid out and multiplied together, where so many are left. */
+static inline int Q_(together)(ptrdiff_t left)
+{
+    if (left >= RK_Q_TOKENS) return RK_Q_TOKENS;
+    return left >= 4 ? 4 : left >= 2 ? 2 : 1;
+}
+
+/* Token t of `tokens`, quantized block by block; dtype is a constant after inlining. */
+static inline __attribute__((always_inline)) void Q_(blocks_of)(const float *x, const int dtype, ptrdiff_t cols,
+                                                                ptrdiff_t tokens, ptrdiff_t t, char *packed)
+{
+    const ptrdiff_t width = rk_q_cols(dtype), blocks = rk_q_blocks(dtype, cols), bytes = rk_x_bytes(dtype);
+    ptrdiff_t first = t / RK_Q_TOKENS * RK_Q_TOKENS, together;
+    while (together = Q_(together)(tokens - first), t >= first + together) first += together;
+    const ptrdiff_t place = t - first;
+    char *out = packed + first * blocks * bytes;
+    for (ptrdiff_t b = 0; b < blocks; b++, out += together * bytes) {
+        const ptrdiff_t count = cols - b * width;
+        const float *from = x + b * width;
+        float part[RK_AFFINE_COLS] = {0};
+        int8_t q[RK_AFFINE_COLS];
+        int32_t total;
+        if (count < width) from = memcpy(part, from, (size_t)count * sizeof(float));
+        float step = Q_(integers)(from, width, q, &total);
+        float sum = step * (float)total;
+        memcpy(out + 4 * place, &step, 4);
+        memcpy(out + 4 * (together + place), &sum, 4);
+        memcpy(out + 4 * (2 * together + place), &total, 4);
+        char *to = out + RK_X_HEAD * together + 4 * place;
+        if (together == 1)
+            memcpy(to, q, (size_t)width);
+        else
+            for (ptrdiff_t i = 0; i < width / 4; i++) memcpy(to + 4 * i * together, q + 4 * i, 4);
+    }
+}
+
+static void quantize_token(const void *x, int dtype, ptrdiff_t cols, ptrdiff_t tokens, ptrdiff_t t, void *packed)
+{
+    if (rk_q_affine(dtype))
+        Q_(blocks_of)(x, RK_Q4, cols, tokens, t, packed);
+    else
+        Q_(blocks_of)(x, RK_Q8, cols, tokens, t, packed);
+}
+
+static inline int32_t Q_(int)(const char *p)
+{
+    int32_t value;
+    memcpy(&value, p, sizeof value);
+    return value;
+}
+
+static inline float Q_(float)(const char *p)
+{
+    float value;
+    memcpy(&value, p, sizeof value);
+    return value;
+}
+
+/* `wide` groups times `count` tokens; these and dtype are constants after inlining. `ask`: for the groups that come
+ * next. */
+static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const int dtype, const int wide,
+                                                           ptrdiff_t blocks, const char *x, const int count, int ask,
+                                                           float sums[][RK_Q_WIDE * RK_Q_ROWS])
+{
+    enum { PARTS = RK_Q_ROWS / RK_Q_LANES, MOST = RK_Q_WIDE * PARTS };
+    const int affine = rk_q_affine(dtype), parts = wide * PARTS;
+    const ptrdiff_t group_bytes = blocks * rk_q_bytes(dtype);
+    /* Two sums of integers for few tokens, so that one does not wait for the other. */
+    const int few = count < RK_Q_TOKENS, chains = few ? 2 : 1;
+    rk_qf acc[RK_Q_TOKENS][MOST];
+    for (int t = 0; t < count; t++)
+        for (int p = 0; p < parts; p++) acc[t][p] = RK_QF_ZERO();
+    for (ptrdiff_t b = 0; b < blocks; b++, w += rk_q_bytes(dtype), x += count * rk_x_bytes(dtype)) {
+        rk_qi dot[RK_Q_TOKENS][2][MOST];
+        for (int t = 0; t < count; t++) {
+            for (int p = 0; p < parts; p++) {
+                dot[t][0][p] = affine ? RK_QI_SET(0) : RK_QI_SET(RK_Q8_START(Q_(int)(x + 4 * (2 * count + t))));
+                dot[t][1][p] = RK_QI_SET(0);
+            }
+        }
+        /* Two runs of vectors in turns are no stream: every line is asked for, in order, a page and a half ahead. */
+        if (ask && few && dtype == RK_Q6)
+            for (int i = 0; i < RK_Q6_BYTES / 64; i++) __builtin_prefetch(w + 6144 + 64 * i);
+        if (ask && !few)
+            for (int i = 0; i < wide * rk_q_bytes(dtype) / 64; i++)
+                __builtin_prefetch(w + wide * group_bytes + (i % wide) * group_bytes + i / wide * 64, 0, 2);
+#pragma GCC unroll 8
+        for (int i = 0; i < 8; i++) {
+            const uint8_t *values = (const uint8_t *)w + rk_q_head(dtype) + 64 * i;
+            const uint8_t *uppers = (const uint8_t *)w + RK_Q6_UPPER + 64 * (i / 2);
+            rk_qw first_values[MOST], second_values[MOST];
+            /* One page ahead: the CPU's own prefetching ends with each page, and is a little late everywhere. */
+            if (ask && few && dtype != RK_Q6) __builtin_prefetch(values + 4096);
+            for (int p = 0; p < parts; p++) {
+                const ptrdiff_t place = (p / PARTS) * group_bytes + 4 * RK_Q_LANES * (p % PARTS);
+                rk_qw v = RK_QW_LOAD(values + place);
+                first_values[p] = affine ? RK_QW_LOW(v) : v;
+                second_values[p] = affine ? RK_QW_HIGH(v) : v;
+                if (dtype == RK_Q6) {
+                    rk_qw upper = RK_QW_LOAD(uppers + place);
+                    first_values[p] = RK_QW_JOIN(first_values[p], upper, 2 * (i % 2));
+                    second_values[p] = RK_QW_JOIN(second_values[p], upper, 2 * (i % 2) + 1);
+                }
+            }
+            for (int t = 0; t < count; t++) {
+                const char *q = x + RK_X_HEAD * count + 4 * ((affine ? 2 : 1) * i * count + t);
+                rk_qx first = RK_QX_SET(Q_(int)(q));
+                rk_qx second = affine ? RK_QX_SET(Q_(int)(q + 4 * count)) : first;
+                for (int p = 0; p < parts; p++) {
+                    const int turn = i & (chains - 1), odd = chains - 1;
+                    if (affine) {
+                        dot[t][0][p] = RK_QI_DOT4(dot[t][0][p], first_values[p], first);
+                        dot[t][odd][p] = RK_QI_DOT4(dot[t][odd][p], second_values[p], second);
+                    } else {
+                        dot[t][turn][p] = RK_QI_DOT8(dot[t][turn][p], first_values[p], first);
+                    }
+                }
+            }
+        }
+        for (int p = 0; p < parts; p++) {
+            const uint16_t *steps = (const uint16_t *)(w + (p / PARTS) * group_bytes) + RK_Q_LANES * (p % PARTS);
+            rk_qf step = RK_QF_F16(steps);
+            rk_qf least = affine ? RK_QF_F16(steps + RK_Q_ROWS) : RK_QF_ZERO();
+            for (int t = 0; t < count; t++) {
+                rk_qi total = chains == 2 ? RK_QI_ADD(dot[t][0][p], dot[t][1][p]) : dot[t][0][p];
+                /* acc += (step * x.step) * sum of q x.q;  and with least values: + least * x.sum */
+                acc[t][p] = RK_QF_FMA(RK_QF_MUL(step, RK_QF_SET(Q_(float)(x + 4 * t))), RK_QF_OF(total), acc[t][p]);
+                if (affine) acc[t][p] = RK_QF_FMA(least, RK_QF_SET(Q_(float)(x + 4 * (count + t))), acc[t][p]);
+            }
+        }
+    }
+    for (int t = 0; t < count; t++)
+        for (int p = 0; p < parts; p++) RK_QF_STORE(&sums[t][RK_Q_LANES * p], acc[t][p]);
+}
+
+/* `wide` groups from g on, times all tokens. */
+static inline __attribute__((always_inline)) void Q_(groups_at)(const rk_matrix *m, const int dtype, const int wide,
+                                                                const char *packed, ptrdiff_t tokens, float *y,
+                                                                ptrdiff_t ldy, ptrdiff_t g)
+{
+    const ptrdiff_t blocks = rk_q_blocks(dtype, m->cols);
+    const ptrdiff_t token_bytes = blocks * rk_x_bytes(dtype);
+    const char *w = (const char *)m->data + g * blocks * rk_q_bytes(dtype);
+    const ptrdiff_t first = g * RK_Q_ROWS;
+    const ptrdiff_t rows = m->rows - first < wide * RK_Q_ROWS ? m->rows - first : wide * RK_Q_ROWS;
+    for (ptrdiff_t t = 0; t < tokens;) {
+        float sums[RK_Q_TOKENS][RK_Q_WIDE * RK_Q_ROWS];
+        const char *x = packed + t * token_bytes;
+        const int count = Q_(together)(tokens - t), ask = t == 0;
+        if (count == RK_Q_TOKENS)
+            Q_(tile)(w, dtype, wide, blocks, x, RK_Q_TOKENS, ask, sums);
+        else if (RK_Q_TOKENS > 4 && count == 4)
+            Q_(tile)(w, dtype, wide, blocks, x, RK_Q_TOKENS > 4 ? 4 : 1, ask, sums);
+        else if (RK_Q_TOKENS > 2 && count == 2)
+            Q_(tile)(w, dtype, wide, blocks, x, RK_Q_TOKENS > 2 ? 2 : 1, ask, sums);
+        else
+            Q_(tile)(w, dtype, wide, blocks, x, 1, ask, sums);
+        for (int j = 0; j < count; j++)
+            for (ptrdiff_t r = 0; r < rows; r++) y[(t + j) * ldy + first + r] = sums[j][r] * (float)m->scale;
+        t += count;
+    }
+}
+
+static inline __attribute__((always_inline)) void Q_(groups_of)(const rk_matrix *m, const int dtype, const char *packed,
+                                                                ptrdiff_t tokens, float *y, ptrdiff_t ldy,
+                                                                ptrdiff_t begin, ptrdiff_t end)
+{
+    ptrdiff_t g = begin;
+    /* Several groups share the broadcasts of a token; a single token leaves the weights to stream in one run. */
+    if (tokens >= RK_Q_TOKENS)
+        for (; g + RK_Q_WIDE <= end; g += RK_Q_WIDE) Q_(groups_at)(m, dtype, RK_Q_WIDE, packed, tokens, y, ldy, g);
+    for (; g < end; g++) Q_(groups_at)(m, dtype, 1, packed, tokens, y, ldy, g);
+}
+
+/* y[t, r] = scale * sum_k m[r, k] * x[t, k] for groups begin..end of a quantized matrix and quantized tokens. */
+static void groups(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy, ptrdiff_t begin,
+                   ptrdiff_t end)
+{
+    switch (m->dtype) {
+    case RK_Q8: Q_(groups_of)(m, RK_Q8, packed, tokens, y, ldy, begin, end); break;
+    case RK_Q6: Q_(groups_of)(m, RK_Q6, packed, tokens, y, ldy, begin, end); break;
+    case RK_Q4: Q_(groups_of)(m, RK_Q4, packed, tokens, y, ldy, begin, end); break;
+    }
+}
+
+void RK_CAT(rk_quantized, RK_NAME)(rk_table *table)
+{
+    table->f32.quantize_token = quantize_token;
+    table->f32.groups = groups;
+    table->f32.wide_groups = RK_Q_WIDE;
+}

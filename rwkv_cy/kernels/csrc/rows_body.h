@@ -1,0 +1,94 @@
+/* Products of few tokens with a matrix of floats, row by row, for one type of numbers and one instruction set.
+ *
+ * Every product is summed in one order, whichever path computes it: lane l of a vector accumulates the columns of
+ * vector 0, 1, 2, ... that belong to it one after the other, and the lanes are added in a tree at the end. So one token
+ * or many, any number of threads, any split of a prompt: the same bits. */
+
+#define LANES ((ptrdiff_t)(sizeof(NVEC) / sizeof(NUM)))
+#define FN(name) RK_CAT(name, SUFFIX)
+
+#ifndef ASKED_AHEAD
+#define ASKED_AHEAD 8192 /* bytes */
+#endif
+
+/* `rows` rows times `tokens` tokens, both constants after inlining. */
+static inline __attribute__((always_inline)) void FN(rows_block)(const rk_matrix *m, int dtype, const NUM *x, REAL *y,
+                                                                 ptrdiff_t ldy, ptrdiff_t begin, const int rows,
+                                                                 const int tokens)
+{
+    const size_t stride = (size_t)m->cols * FN(weight_bytes)(dtype);
+    const char *row = (const char *)m->data + (size_t)begin * stride;
+    VEC acc[4][RK_ROW_TOKENS];
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < tokens; j++) acc[i][j] = (VEC){0};
+    ptrdiff_t k = 0;
+    for (; k + LANES <= m->cols; k += LANES) {
+        NVEC w[4];
+        for (int i = 0; i < rows; i++) {
+            /* The CPU's own prefetching ends with each page. In 16 bits it leaves half of the bandwidth unused; in more
+             * it does well for one token, and for several is asked for too late. */
+            if (FN(weight_bytes)(dtype) == 2)
+                __builtin_prefetch(row + (size_t)i * stride + (size_t)k * 2 + ASKED_AHEAD);
+            else if (tokens > 1)
+                __builtin_prefetch(row + (size_t)(rows + i) * stride + (size_t)k * FN(weight_bytes)(dtype), 0, 2);
+            w[i] = FN(weights)(row + (size_t)i * stride, dtype, k);
+        }
+        for (int j = 0; j < tokens; j++) {
+            NVEC xk = FN(load)(x + j * m->cols + k);
+            for (int i = 0; i < rows; i++) acc[i][j] = VEC_DOT(w[i], xk, acc[i][j]);
+        }
+    }
+    if (k < m->cols) {
+        for (int j = 0; j < tokens; j++) {
+            NVEC xk = FN(load_part)(x + j * m->cols + k, m->cols - k);
+            for (int i = 0; i < rows; i++)
+                acc[i][j] =
+                    VEC_DOT(FN(weights_part)(row + (size_t)i * stride, dtype, k, m->cols - k), xk, acc[i][j]);
+        }
+    }
+    for (int j = 0; j < tokens; j++)
+        for (int i = 0; i < rows; i++) y[j * ldy + begin + i] = VEC_SUM(acc[i][j]) * (REAL)m->scale;
+}
+
+/* `rows` rows times all tokens. */
+static inline __attribute__((always_inline)) void FN(rows_times)(const rk_matrix *m, int dtype, const NUM *x,
+                                                                 ptrdiff_t tokens, REAL *y, ptrdiff_t ldy,
+                                                                 ptrdiff_t begin, const int rows)
+{
+    ptrdiff_t t = 0;
+    for (; t + RK_ROW_TOKENS <= tokens; t += RK_ROW_TOKENS)
+        FN(rows_block)(m, dtype, x + t * m->cols, y + t * ldy, ldy, begin, rows, RK_ROW_TOKENS);
+    if (RK_ROW_TOKENS > 2 && t + 2 <= tokens) {
+        FN(rows_block)(m, dtype, x + t * m->cols, y + t * ldy, ldy, begin, rows, 2);
+        t += 2;
+    }
+    if (t < tokens) FN(rows_block)(m, dtype, x + t * m->cols, y + t * ldy, ldy, begin, rows, 1);
+}
+
+static inline __attribute__((always_inline)) void FN(rows_of)(const rk_matrix *m, int dtype, const NUM *x,
+                                                              ptrdiff_t tokens, REAL *y, ptrdiff_t ldy,
+                                                              ptrdiff_t begin, ptrdiff_t end)
+{
+    ptrdiff_t r = begin;
+    /* A token's 16 bits come best as one stream; the sums of several rows overlap in the CPU's own queue. */
+    if (FN(weight_bytes)(dtype) != 2 || tokens > 1)
+        for (; r + 4 <= end; r += 4) FN(rows_times)(m, dtype, x, tokens, y, ldy, r, 4);
+    for (; r < end; r++) FN(rows_times)(m, dtype, x, tokens, y, ldy, r, 1);
+}
+
+static void FN(rows)(const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y, ptrdiff_t ldy, ptrdiff_t begin,
+                     ptrdiff_t end)
+{
+    /* One copy of the loop for each storage type, so that none asks inside. */
+    switch (m->dtype) {
+#if RK_IS_F32
+    case RK_F16: FN(rows_of)(m, RK_F16, x, tokens, y, ldy, begin, end); return;
+    case RK_BF16: FN(rows_of)(m, RK_BF16, x, tokens, y, ldy, begin, end); return;
+    case RK_BF12: bf12_rows(m, x, tokens, y, ldy, begin, end); return;
+#endif
+    default: FN(rows_of)(m, OWN_DTYPE, x, tokens, y, ldy, begin, end); return;
+    }
+}
+
+#undef LANES
+#undef FN

@@ -1,1 +1,0 @@
-"""The building of a double array: for Cython only."""

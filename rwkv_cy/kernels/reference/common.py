@@ -1,0 +1,86 @@
+"""What the references of all versions share: products, normalisation, the residual block and the whole model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Array", "LayerState", "Shared", "Weights", "block", "layer_norm", "matmul", "previous", "run", "sigmoid"]
+
+Array = npt.NDArray[np.float64]
+Weights = Mapping[str, npt.NDArray[Any]]
+#: A layer's state: arrays by field name, replaced as tokens go through.
+LayerState = dict[str, Array]
+#: What later layers use of earlier ones within the same tokens.
+Shared = dict[str, Array]
+
+
+class Mix(Protocol):
+    """A time mix or channel mix over normed x (time, d_model)."""
+
+    def __call__(self, x: Array, state: LayerState, weights: Weights, shared: Shared) -> Array: ...
+
+
+def sigmoid(x: Array) -> Array:
+    """1 / (1 + e^-x), without overflow."""
+    result: Array = np.exp(-np.logaddexp(0, -x))
+    return result
+
+
+def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
+    """(x - E[x]) / sqrt(Var[x] + eps) * weight + bias, over the last axis."""
+    centered = x - x.mean(axis=-1, keepdims=True)
+    result: Array = centered / np.sqrt((centered**2).mean(axis=-1, keepdims=True) + eps) * weight + bias
+    return result
+
+
+def matmul(weight: Array, x: Array) -> Array:
+    """Tokens (time, in) times a matrix (out, in): (time, out)."""
+    result: Array = x @ weight.T
+    return result
+
+
+def previous(x: Array, last: Array) -> Array:
+    """Return the row before each row of x; `last` before the first."""
+    return np.concatenate([last[np.newaxis], x[:-1]])
+
+
+def block(
+    x: Array,
+    state: LayerState,
+    weights: Weights,
+    shared: Shared,
+    mixes: tuple[Mix, Mix],
+    eps: float,
+    output_scale: float = 1.0,
+) -> Array:
+    """One layer, ln0 before it where it has one: x += TimeMix(ln1(x)); x += ChannelMix(ln2(x)).
+
+    The arrays of `state` are replaced.
+    """
+    if "ln0.weight" in weights:
+        x = layer_norm(x, weights["ln0.weight"], weights["ln0.bias"], eps)
+    for norm, mix in zip(("ln1", "ln2"), mixes, strict=True):
+        normed = layer_norm(x, weights[f"{norm}.weight"], weights[f"{norm}.bias"], eps)
+        x = x + output_scale * mix(normed, state, weights, shared)
+    return x
+
+
+def run(
+    parameters: Weights, config: Any, tokens: Sequence[int], state: Sequence[LayerState], mixes: tuple[Mix, Mix]
+) -> Array:
+    """Return the logits (time, vocab_size) after each token; the layers' states are replaced."""
+    eps, halve_after = config.layer_norm_eps, config.rescale_layer
+    wide = {name: np.asarray(array, np.float64) for name, array in parameters.items()}
+    x, shared = wide["emb.weight"][list(tokens)], Shared()
+    for i, own in enumerate(state):
+        prefix = f"blocks.{i}."
+        weights = {name.removeprefix(prefix): array for name, array in wide.items() if name.startswith(prefix)}
+        scale = 0.5 ** (i // halve_after) if halve_after else 1.0
+        x = block(x, own, weights, shared, mixes, eps, scale)
+        if halve_after and (i + 1) % halve_after == 0:
+            x = x / 2
+    return matmul(wide["head.weight"], layer_norm(x, wide["ln_out.weight"], wide["ln_out.bias"], eps))

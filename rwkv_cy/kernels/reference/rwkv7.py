@@ -1,0 +1,118 @@
+"""RWKV-7 in float64 NumPy: H heads of size N, both read off r_k's shape."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from rwkv_cy.kernels.reference.common import (
+    Array,
+    LayerState,
+    Shared,
+    Weights,
+    layer_norm,
+    matmul,
+    previous,
+    run,
+    sigmoid,
+)
+
+__all__ = ["channel_mix", "forward", "group_norm", "initial_state", "low_rank", "time_mix", "token_shift", "wkv"]
+
+
+def initial_state(parameters: Weights, config: Any) -> list[LayerState]:
+    """Return the layers' states before the first token; att_kv [head, value, key] is time_state where there is one."""
+    heads, size = parameters["blocks.0.att.r_k"].shape
+    c = parameters["emb.weight"].shape[1]
+    empty = np.zeros((heads, size, size))
+    return [
+        {
+            "ffn_xx": np.zeros(c),
+            "att_xx": np.zeros(c),
+            "att_kv": np.array(parameters.get(f"blocks.{i}.att.time_state", empty), np.float64),
+        }
+        for i in range(config.num_layers)
+    ]
+
+
+def token_shift(x: Array, last: Array, mix: Array) -> Array:
+    """Return x + (prev - x) * mix, prev being the token before."""
+    return x + (previous(x, last) - x) * mix.reshape(-1)
+
+
+def low_rank(x: Array, first: Array, second: Array) -> Array:
+    """(x * first) * second, both factors (in, out)."""
+    result: Array = (x @ first) @ second
+    return result
+
+
+def group_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
+    """Normalise each head of x (time, heads, size) on its own; weight and bias go by channel."""
+    heads = x.shape[1:]
+    return layer_norm(x, weight.reshape(heads), bias.reshape(heads), eps)
+
+
+def wkv(r: Array, w: Array, k: Array, v: Array, kk: Array, a: Array, s: Array) -> tuple[Array, Array]:
+    """S = S diag(w) - (S kk) (kk a)^T + v k^T; y = S r.
+
+    All (time, heads, size), the state s (heads, size, size) indexed [head, value, key]; w is the decay in (0, 1).
+    Returns y and the state after it.
+    """
+    y = np.empty_like(v)
+    for t in range(len(r)):
+        removed = s @ kk[t][:, :, np.newaxis]
+        s = s * w[t][:, np.newaxis] - removed * (kk[t] * a[t])[:, np.newaxis]
+        s = s + v[t][:, :, np.newaxis] * k[t][:, np.newaxis]
+        y[t] = (s @ r[t][:, :, np.newaxis])[:, :, 0]
+    return y, s
+
+
+def time_mix(x: Array, state: LayerState, weights: Weights, shared: Shared, eps: float = 64e-5) -> Array:
+    """Time mix over normed x (time, d_model); the att_ fields of `state` are replaced.
+
+    Layer 0 is the one that finds no v_first in `shared`, and puts it there.
+    """
+    own = {name.removeprefix("att."): array for name, array in weights.items() if name.startswith("att.")}
+    by_head = (len(x), *own["r_k"].shape)
+    xr, xw, xk, xv, xa, xg = (token_shift(x, state["att_xx"], own[f"x_{name}"]) for name in "rwkvag")
+    r, k, v = (
+        matmul(own[f"{name}.weight"], shifted) for name, shifted in (("receptance", xr), ("key", xk), ("value", xv))
+    )
+    w0, a0, k_k, k_a = (own[name].reshape(-1) for name in ("w0", "a0", "k_k", "k_a"))
+    # w = exp(-e^(-1/2) sigmoid(w0 + tanh(xw w1) w2))
+    w = np.exp(-np.exp(-0.5) * sigmoid(w0 + np.tanh(xw @ own["w1"]) @ own["w2"]))
+    a = sigmoid(a0 + low_rank(xa, own["a1"], own["a2"]))
+    g = sigmoid(xg @ own["g1"]) @ own["g2"]
+    # kk = L2(k k_k) by head, before k = k (1 + (a - 1) k_a)
+    kk = (k * k_k).reshape(by_head)
+    kk = kk / np.maximum(np.sqrt((kk**2).sum(axis=-1, keepdims=True)), 1e-12)
+    k = k * (1 + (a - 1) * k_a)
+    if "v_first" in shared:
+        v = v + (shared["v_first"] - v) * sigmoid(own["v0"].reshape(-1) + low_rank(xv, own["v1"], own["v2"]))
+    else:
+        shared["v_first"] = v
+    r, w, k, v, a = (part.reshape(by_head) for part in (r, w, k, v, a))
+    y, state["att_kv"] = wkv(r, w, k, v, kk, a, state["att_kv"])
+    state["att_xx"] = x[-1]
+    # out = output ((GroupNorm(y) + (sum r k r_k) v) g)
+    y = group_norm(y, own["ln_x.weight"], own["ln_x.bias"], eps) + (r * k * own["r_k"]).sum(axis=-1, keepdims=True) * v
+    return matmul(own["output.weight"], y.reshape(len(x), -1) * g)
+
+
+def channel_mix(x: Array, state: LayerState, weights: Weights, shared: Shared) -> Array:
+    """Channel mix over normed x (time, d_model); ffn_xx of `state` is replaced."""
+    k = matmul(weights["ffn.key.weight"], token_shift(x, state["ffn_xx"], weights["ffn.x_k"]))
+    state["ffn_xx"] = x[-1]
+    return matmul(weights["ffn.value.weight"], np.maximum(k, 0) ** 2)
+
+
+def forward(
+    parameters: Weights, config: Any, tokens: Sequence[int], state: list[LayerState] | None = None
+) -> tuple[Array, list[LayerState]]:
+    """Return the logits (time, vocab_size) after each token, and the state, which is replaced where it is given."""
+    state = initial_state(parameters, config) if state is None else state
+    mixes = (partial(time_mix, eps=config.group_norm_eps), channel_mix)
+    return run(parameters, config, tokens, state, mixes), state

@@ -1,0 +1,145 @@
+"""The sampler: takes logits, returns the next token, and remembers what it chose."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rwkv_cy.errors import GenerationError
+from rwkv_cy.text.sampling.constraints import LogitsProcessor, apply_processors
+from rwkv_cy.text.sampling.nucleus import Candidates, choose_candidates
+from rwkv_cy.text.sampling.options import SamplingOptions, check_natural
+from rwkv_cy.text.sampling.penalties import Penalties
+
+__all__ = ["Sampler", "make_rng"]
+
+
+class Sampler:
+    """Chooses tokens, and remembers those it chose.
+
+    Parameters
+    ----------
+    options : SamplingOptions
+        How to choose.
+    vocab_size : int
+        Length of the logits. Token ids in the options must be below it.
+    rng : numpy.random.Generator, int or None
+        Source of randomness: one uniform number for each token that is not certain. An int is a seed; None takes
+        entropy from the system.
+    processors : iterable of LogitsProcessor
+        Applied in order to the logits after biases and penalties.
+
+    Raises
+    ------
+    GenerationError
+        If a token id in the options is outside the vocabulary, `rng` is not a seed, or a processor is not callable.
+    """
+
+    def __init__(
+        self,
+        options: SamplingOptions,
+        vocab_size: int,
+        rng: np.random.Generator | int | None = None,
+        processors: Iterable[LogitsProcessor] = (),
+    ) -> None:
+        for name in ("logit_bias", "banned_tokens", "penalty_free_tokens"):
+            too_big = [token for token in getattr(options, name) or () if token >= vocab_size]
+            if too_big:
+                raise GenerationError(f"{name}: expected token ids below {vocab_size}, got {min(too_big)}")
+        self.options = options
+        self.vocab_size = vocab_size
+        self._processors = _checked_processors(processors)
+        self._rng = make_rng(rng)
+        self._penalties = Penalties(options)
+        self._work = np.empty(4 * vocab_size, dtype=np.float32)
+        self._bias_ids = np.fromiter(options.logit_bias, dtype=np.int64)
+        self._bias = np.fromiter(options.logit_bias.values(), dtype=np.float64)
+        self._banned = np.array(sorted(options.banned_tokens), dtype=np.int64)
+
+    def sample(self, logits: npt.NDArray[np.floating[Any]], tokens: Sequence[int] = ()) -> int:
+        """Choose a token and remember it.
+
+        Parameters
+        ----------
+        logits : float [vocab_size]
+            Not modified.
+        tokens : sequence of int
+            The tokens generated so far, for the processors.
+
+        Returns
+        -------
+        int
+
+        Raises
+        ------
+        GenerationError
+            If the logits have another length, contain NaN or Inf, or no token is left to choose.
+        """
+        found = self.candidates(logits, tokens)
+        token = int(found.tokens[0])
+        if found.tokens.size > 1:
+            cumulative = np.cumsum(found.probabilities)
+            place = np.searchsorted(cumulative, self._rng.random() * cumulative[-1], side="right")
+            token = int(found.tokens[min(int(place), found.tokens.size - 1)])
+        self.observe(token)
+        return token
+
+    def candidates(self, logits: npt.NDArray[np.floating[Any]], tokens: Sequence[int] = ()) -> Candidates:
+        """Return the tokens that :meth:`sample` would choose among, with their probabilities; remember nothing."""
+        options = self.options
+        if np.shape(logits) != (self.vocab_size,):
+            raise GenerationError(f"logits: expected shape ({self.vocab_size},), got {np.shape(logits)}")
+        adjusted, scratch = self._work[: self.vocab_size], self._work[self.vocab_size :]
+        with np.errstate(over="ignore"):  # a float64 value beyond float32 is caught below
+            adjusted[:] = logits
+        if not np.isfinite(adjusted).all():
+            bad = int(np.flatnonzero(~np.isfinite(adjusted))[0])
+            raise GenerationError(
+                f"logits: expected finite numbers, got {adjusted[bad]} for token {bad}; check the model with verify"
+            )
+        adjusted[self._bias_ids] += self._bias
+        self._penalties.apply(adjusted)
+        adjusted[self._banned] = -np.inf
+        if self._processors:
+            apply_processors(self._processors, tokens, adjusted)
+            adjusted[self._banned] = -np.inf
+        return choose_candidates(
+            adjusted,
+            options.temperature,
+            options.top_p,
+            options.top_k,
+            temperature_last=options.order == "rwkv",
+            scratch=scratch,
+        )
+
+    def observe(self, token: int) -> None:
+        """Remember a token as if it had been chosen here."""
+        self._penalties.observe(token)
+
+
+def _checked_processors(processors: Iterable[LogitsProcessor]) -> tuple[LogitsProcessor, ...]:
+    if callable(processors) or not isinstance(processors, Iterable):
+        raise GenerationError(f"logits_processors: expected a sequence of callables, got {processors!r}")
+    checked = tuple(processors)
+    for position, processor in enumerate(checked):
+        if not callable(processor):
+            raise GenerationError(f"logits_processors[{position}]: expected a callable, got {processor!r}")
+    return checked
+
+
+def make_rng(seed: np.random.Generator | int | None) -> np.random.Generator:
+    """Return a generator unchanged, or a new one made from a seed.
+
+    Raises
+    ------
+    GenerationError
+        If `seed` is negative or not an integer.
+    """
+    if isinstance(seed, np.random.Generator):
+        return seed
+    if seed is not None:
+        check_natural("seed", seed)
+    return np.random.default_rng(seed)

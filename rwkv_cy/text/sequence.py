@@ -1,0 +1,150 @@
+"""Sequence: one text in progress, as data: what the model still has to read, what was chosen, and when to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rwkv_cy.errors import GenerationError
+from rwkv_cy.text.sampling import Sampler
+from rwkv_cy.text.stopping import StopStrings
+from rwkv_cy.text.tokenizers import Tokenizer
+
+__all__ = ["Sequence"]
+
+
+class Sequence:
+    """One text in progress. It has neither a model nor a state: whoever drives it calls the model.
+
+    A driver repeats three steps until `finish_reason` is set: let the model read `pending`, call :meth:`mark_read`,
+    pass the logits after the last of them to :meth:`accept`. One driver may have many sequences.
+
+    Parameters
+    ----------
+    prompt : iterable of int
+        Tokens that come before the generated ones; may be empty for a text that continues from known logits.
+    tokenizer : Tokenizer
+        Decodes the generated tokens.
+    sampler : Sampler
+        Chooses tokens; the sequence's own.
+    stop : str or iterable of str
+        The text ends before the first complete one of these.
+    stop_tokens : iterable of int
+        The text ends before the first of these.
+    max_tokens : int or None
+        Upper limit of generated tokens; None for no limit.
+
+    Attributes
+    ----------
+    prompt : list of int
+    tokens : list of int
+        Tokens generated so far, including those of a stop string; a stop token is not included.
+    finish_reason : str or None
+        ``"length"``, ``"stop_token"`` or ``"stop_string"`` once the text is complete, None before.
+    """
+
+    def __init__(
+        self,
+        prompt: Iterable[int],
+        tokenizer: Tokenizer,
+        sampler: Sampler,
+        *,
+        stop: str | Iterable[str] = (),
+        stop_tokens: Iterable[int] = (),
+        max_tokens: int | None = None,
+    ) -> None:
+        self.prompt = list(prompt)
+        self.tokens: list[int] = []
+        self.finish_reason: str | None = "length" if max_tokens == 0 else None
+        self._sampler = sampler
+        self._stream = tokenizer.stream()
+        self._stop = StopStrings(stop)
+        self._stop_tokens = frozenset(stop_tokens)
+        self._max_tokens = max_tokens
+        self._pending = list(self.prompt)
+        self._pieces: list[str] = []
+        self._taken = 0
+
+    def __repr__(self) -> str:
+        return (
+            f"Sequence({len(self.prompt)} prompt tokens, {len(self.tokens)} generated, {len(self._pending)} pending, "
+            f"finish_reason={self.finish_reason!r})"
+        )
+
+    @property
+    def pending(self) -> list[int]:
+        """Tokens that the model has not read yet, a copy: of the prompt, or the last one chosen."""
+        return list(self._pending)
+
+    def mark_read(self, count: int | None = None) -> None:
+        """Remove the first `count` tokens from `pending`; all of them by default.
+
+        Raises
+        ------
+        GenerationError
+            If there are fewer.
+        """
+        count = len(self._pending) if count is None else count
+        if not 0 <= count <= len(self._pending):
+            raise GenerationError(f"count: expected 0 to {len(self._pending)} pending tokens, got {count}")
+        del self._pending[:count]
+
+    def accept(self, logits: npt.NDArray[np.floating[Any]]) -> int:
+        """Choose the next token from the logits after the last one.
+
+        Parameters
+        ----------
+        logits : float [at least the sampler's vocab_size]
+            Not modified. Ids beyond the sampler's vocabulary stand for no text and are never chosen.
+
+        Returns
+        -------
+        int
+            The token. It is now in `tokens` and `pending`, unless it is a stop token.
+
+        Raises
+        ------
+        GenerationError
+            If the text is complete, tokens are pending, or no token can be chosen (see :meth:`Sampler.sample`).
+        """
+        if self.finish_reason is not None:
+            raise GenerationError(f"accept: expected a text in progress, got one that ended by {self.finish_reason}")
+        if self._pending:
+            raise GenerationError(
+                f"accept: expected logits after every pending token, got {len(self._pending)} still unread; "
+                "call mark_read"
+            )
+        token = self._sampler.sample(logits[: self._sampler.vocab_size], self.tokens)
+        if token in self._stop_tokens:
+            self._finish("stop_token")
+            return token
+        self.tokens.append(token)
+        self._pending.append(token)
+        self._add(self._stop.push(self._stream.push(token)))
+        if self._stop.stopped:
+            self.finish_reason = "stop_string"
+        elif len(self.tokens) == self._max_tokens:
+            self._finish("length")
+        return token
+
+    @property
+    def text(self) -> str:
+        """The generated text so far, without incomplete characters and without what may become a stop string."""
+        return "".join(self._pieces)
+
+    def take_text(self) -> str:
+        """Return the part of `text` that is new since the last call."""
+        new = "".join(self._pieces[self._taken :])
+        self._taken = len(self._pieces)
+        return new
+
+    def _finish(self, reason: str) -> None:
+        self.finish_reason = reason
+        self._add(self._stop.push(self._stream.finish()) + self._stop.finish())
+
+    def _add(self, piece: str) -> None:
+        if piece:
+            self._pieces.append(piece)

@@ -1,0 +1,195 @@
+"""Tokenizers of the Hugging Face library (``tokenizer.json``), with exact bytes for byte-level vocabularies."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from typing import Any
+
+from rwkv_cy.errors import MissingDependencyError, TokenizerError
+from rwkv_cy.text.tokenizers.expansion import MAX_EXPANSION, expansion
+from rwkv_cy.text.tokenizers.utf8 import TextStream, Utf8Stream, decode_text, encode_text
+from rwkv_cy.text.tokens import check_tokens
+
+__all__ = ["MAX_JSON_BYTES", "HuggingFaceTokenizer"]
+
+#: Largest ``tokenizer.json`` that is read; that of the Pile models has 2.1 MB.
+MAX_JSON_BYTES = 64 << 20
+#: A file with larger ids is damaged.
+MAX_ID = 1 << 24
+END_OF_TEXT = "<|endoftext|>"
+
+
+def _byte_of_character() -> dict[str, int]:
+    """Return GPT-2's mapping of characters to bytes: a printable character is its own byte, others start at 256."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in set(printable)]
+    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
+
+
+class HuggingFaceTokenizer:
+    """A ``tokenizer.json``, run by the ``tokenizers`` library; among RWKV models, the Pile models use one (20B).
+
+    Texts are encoded as they are, without special tokens, padding or truncation. Special tokens decode to nothing.
+    With a byte-level decoder (GPT-2, 20B) `decode_bytes` is exact, token by token; with any other, the library
+    decodes whole texts.
+
+    Parameters
+    ----------
+    data : bytes
+        The file's contents.
+    name : str
+        The file's name, for messages.
+
+    Raises
+    ------
+    MissingDependencyError
+        If the ``tokenizers`` library is not installed.
+    TokenizerError
+        If the library cannot read the file.
+    """
+
+    kind: str = "huggingface"
+
+    def __init__(self, data: bytes, name: str = "tokenizer.json") -> None:
+        if len(data) > MAX_JSON_BYTES:
+            raise TokenizerError(f"{name}: expected at most {MAX_JSON_BYTES} bytes, got {len(data)}")
+        try:
+            import tokenizers
+        except ImportError:
+            raise MissingDependencyError(f"{name}: needs the tokenizers library: pip install tokenizers") from None
+        self._data = data
+        self._tokenizer = _read(tokenizers.Tokenizer, data, name)
+        _check_expansion(self._tokenizer, name)
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
+        if not vocabulary:
+            raise TokenizerError(f"{name}: expected a vocabulary, got an empty one")
+        self.vocab_size: int = max(vocabulary.values()) + 1
+        if self.vocab_size > MAX_ID:
+            raise TokenizerError(f"{name}: expected ids below {MAX_ID}, got {self.vocab_size - 1}")
+        self.end_of_text: int | None = vocabulary.get(END_OF_TEXT)
+        self._bytes: dict[int, bytes] | None = None
+        if isinstance(self._tokenizer.decoder, tokenizers.decoders.ByteLevel):
+            self._bytes = _bytes_of_ids(vocabulary, self._tokenizer.get_added_tokens_decoder())
+
+    def __repr__(self) -> str:
+        return f"HuggingFaceTokenizer({self.vocab_size} ids)"
+
+    def to_bytes(self) -> bytes:
+        """Return what a model file stores: the file itself."""
+        return self._data
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of `text`.
+
+        Raises
+        ------
+        TokenizerError
+            If `text` is not a str, has a lone surrogate, or the vocabulary has no token for a part of it.
+        """
+        encode_text(text)
+        try:
+            return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        except BaseException as error:
+            _reraise_foreign(error)
+            raise TokenizerError(f"text: this tokenizer.json cannot encode it: {error}") from None
+
+    def encode_bytes(self, data: bytes) -> list[int]:
+        """Return the ids of bytes that are valid UTF-8; TokenizerError for others, which cannot be encoded."""
+        return self.encode(decode_text(bytes(data), "strict"))
+
+    def decode_bytes(self, tokens: Iterable[int]) -> bytes:
+        """Return the bytes of `tokens`; TokenError if one is not an integer in ``0 .. vocab_size - 1``."""
+        ids = check_tokens(tokens, self.vocab_size)
+        if self._bytes is None:
+            return self._decode(ids).encode("utf-8")
+        table = self._bytes
+        return b"".join(table.get(token, b"") for token in ids)
+
+    def decode(self, tokens: Iterable[int], errors: str = "replace") -> str:
+        """Return the text of `tokens`; invalid UTF-8 becomes U+FFFD, or is treated as `errors` says."""
+        return decode_text(self.decode_bytes(tokens), errors)
+
+    def stream(self) -> TextStream:
+        """Return a decoder for tokens that come one by one."""
+        return _WindowStream(self) if self._bytes is None else Utf8Stream(self.decode_bytes)
+
+    def _decode(self, ids: list[int]) -> str:
+        try:
+            text: str = self._tokenizer.decode(ids, skip_special_tokens=True)
+        except BaseException as error:
+            _reraise_foreign(error)
+            raise TokenizerError(f"tokens: this tokenizer.json cannot decode them: {error}") from None
+        return text
+
+
+class _WindowStream:
+    """Decodes tokens whose text depends on neighbours: the new text is what one more token adds to a short window."""
+
+    def __init__(self, tokenizer: HuggingFaceTokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._window: list[int] = []
+        self._returned = 0  # tokens of the window whose text was returned
+
+    def push(self, token: int) -> str:
+        self._window += check_tokens([token], self._tokenizer.vocab_size)
+        return self._new_text(final=False)
+
+    def finish(self) -> str:
+        text = self._new_text(final=True)
+        self._window, self._returned = [], 0
+        return text
+
+    def _new_text(self, *, final: bool) -> str:
+        before = self._tokenizer.decode(self._window[: self._returned])
+        text = self._tokenizer.decode(self._window)
+        if len(text) <= len(before) or (text.endswith("\ufffd") and not final):
+            return ""
+        self._window, self._returned = self._window[self._returned :], len(self._window) - self._returned
+        return text[len(before) :]
+
+
+def _read(tokenizer_class: Any, data: bytes, name: str) -> Any:
+    try:
+        return tokenizer_class.from_str(data.decode("utf-8"))
+    except BaseException as error:
+        _reraise_foreign(error)
+        raise TokenizerError(f"{name}: not a tokenizer.json: {error}") from None
+
+
+def _reraise_foreign(error: BaseException) -> None:
+    """Raise `error` again unless it comes from the library: an Exception, or Rust's PanicException (a BaseException).
+
+    The library panics on some malformed files, and on regular expressions that take too long.
+    """
+    if isinstance(error, MemoryError) or not (isinstance(error, Exception) or type(error).__name__ == "PanicException"):
+        raise error
+
+
+def _check_expansion(tokenizer: Any, name: str) -> None:
+    """Raise TokenizerError if a step of the file can make a text far longer."""
+    steps = (tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder)
+    for step in steps:
+        found = 1.0 if step is None else expansion(json.loads(step.__getstate__()))
+        if found > MAX_EXPANSION:
+            raise TokenizerError(
+                f"{name}: expected a tokenizer.json that lengthens a text at most {MAX_EXPANSION} times, got one that "
+                f"lengthens it {found:.3g} times; download it again from the model's authors"
+            )
+
+
+def _bytes_of_ids(vocabulary: dict[str, int], added: dict[int, Any]) -> dict[int, bytes]:
+    byte_of = _byte_of_character()
+    table = {}
+    for token, number in vocabulary.items():
+        if number in added:
+            continue
+        try:
+            table[number] = bytes(byte_of[character] for character in token)
+        except KeyError:
+            table[number] = token.encode("utf-8")
+    for number, token in added.items():
+        table[number] = b"" if token.special else token.content.encode("utf-8")
+    return table

@@ -1,0 +1,136 @@
+"""The RWKV World vocabulary as data: the published text format, and the packed form stored in model files."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import re
+import struct
+from collections.abc import Sequence
+
+import numpy as np
+
+from rwkv_cy.errors import TokenizerError
+
+__all__ = ["MAX_VOCABULARY_BYTES", "WORLD_SIZE", "is_packed", "pack", "parse_text", "unpack"]
+
+#: Ids of the World vocabulary; 0 ends a text, and ids without a line have no bytes.
+WORLD_SIZE = 65_536
+#: Largest vocabulary file that is read; the published one has 1.2 MB.
+MAX_VOCABULARY_BYTES = 16 << 20
+MAX_LINE = 8_192
+
+MAGIC = b"RWKVTOK1"
+_HEADER = struct.Struct("<8sI")
+_LENGTH = np.dtype("<u2")
+
+# What repr() writes and nothing else, so that evaluating a literal can neither warn nor recurse.
+_STR_BODY = r"(?:[^{q}\\\x00-\x1f\x7f]|\\(?:[\\'\"nrt]|x[0-9a-fA-F]{{2}}|u[0-9a-fA-F]{{4}}|U[0-9a-fA-F]{{8}}))*"
+_BYTES_BODY = r"(?:(?![{q}\\])[\x20-\x7e]|\\(?:[\\'\"nrt]|x[0-9a-fA-F]{{2}}))*"
+_LITERAL = "|".join(
+    f"{prefix}{quote}{body.format(q=quote)}{quote}"
+    for prefix, body in (("", _STR_BODY), ("b", _BYTES_BODY))
+    for quote in "'\""
+)
+_LINE = re.compile(rf"(0|[1-9][0-9]{{0,8}}) ({_LITERAL}) (0|[1-9][0-9]{{0,8}})")
+
+
+def parse_text(data: bytes, name: str = "vocabulary") -> list[bytes]:
+    r"""Read the text format: one token a line, ``id literal length``.
+
+    The literal is a Python str (which stands for its UTF-8) or bytes, as ``repr`` writes it; the length is in
+    bytes. Lines end in ``\n`` or ``\r\n``.
+
+    Parameters
+    ----------
+    data : bytes
+        The file's contents.
+    name : str
+        The file's name, for messages.
+
+    Returns
+    -------
+    list of bytes
+        The bytes of each id, ``WORLD_SIZE`` of them; empty where an id has no token.
+
+    Raises
+    ------
+    TokenizerError
+        If a line is malformed, repeats an id or a token, or has a wrong length; the message names the line.
+    """
+    if len(data) > MAX_VOCABULARY_BYTES:
+        raise TokenizerError(f"{name}: expected at most {MAX_VOCABULARY_BYTES} bytes, got {len(data)}")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        bad = data.count(b"\n", 0, error.start) + 1
+        raise TokenizerError(f"{name}: line {bad}: expected UTF-8, got the byte {data[error.start]:#04x}") from None
+    tokens = [b""] * WORLD_SIZE
+    line_of: dict[bytes, int] = {}
+    lines = text.split("\n")
+    if lines[-1] == "":
+        lines.pop()
+    for number, line in enumerate(lines, 1):
+        where = f"{name}: line {number}"
+        token_id, token = _parse_line(line.removesuffix("\r"), where)
+        if tokens[token_id]:
+            raise TokenizerError(f"{where}: duplicate id {token_id}")
+        if line_of.setdefault(token, number) != number:
+            raise TokenizerError(f"{where}: duplicate of the token in line {line_of[token]}")
+        tokens[token_id] = token
+    return tokens
+
+
+def _parse_line(line: str, where: str) -> tuple[int, bytes]:
+    match = _LINE.fullmatch(line) if len(line) <= MAX_LINE else None
+    if match is None:
+        shown = ascii(line if len(line) <= 60 else line[:60] + "...")
+        raise TokenizerError(f"{where}: expected an id, a quoted str or bytes, and a length, got {shown}")
+    token_id, literal, length = int(match[1]), match[2], int(match[3])
+    if not 1 <= token_id < WORLD_SIZE:
+        raise TokenizerError(f"{where}: expected an id from 1 to {WORLD_SIZE - 1}, got {token_id}")
+    try:
+        value = literal[1:-1] if "\\" not in literal and literal[0] != "b" else ast.literal_eval(literal)
+        token = value if isinstance(value, bytes) else value.encode("utf-8")
+    except (SyntaxError, ValueError):
+        raise TokenizerError(f"{where}: invalid Unicode in {literal!a}") from None
+    if not token:
+        raise TokenizerError(f"{where}: empty token")
+    if len(token) != length:
+        raise TokenizerError(f"{where}: expected {length} bytes, as the line says, got {len(token)}")
+    return token_id, token
+
+
+def is_packed(data: bytes) -> bool:
+    """Return whether `data` begins as the packed form does."""
+    return data.startswith(MAGIC)
+
+
+def pack(tokens: Sequence[bytes]) -> bytes:
+    """Return the packed form, as docs/tokenizers.md specifies it."""
+    lengths = np.fromiter(map(len, tokens), dtype=_LENGTH, count=len(tokens))
+    return _HEADER.pack(MAGIC, len(tokens)) + lengths.tobytes() + b"".join(tokens)
+
+
+def unpack(data: bytes, name: str = "vocabulary") -> list[bytes]:
+    """Read the packed form.
+
+    Raises
+    ------
+    TokenizerError
+        If it is damaged.
+    """
+    if len(data) < _HEADER.size or not is_packed(data):
+        raise TokenizerError(f"{name}: expected a packed vocabulary, got {data[:8]!r}; convert the model again")
+    count = _HEADER.unpack_from(data)[1]
+    if count != WORLD_SIZE:
+        raise TokenizerError(f"{name}: expected {WORLD_SIZE} ids, got {count}; convert the model again")
+    begin = _HEADER.size + count * _LENGTH.itemsize
+    if len(data) < begin:
+        raise TokenizerError(f"{name}: expected at least {begin} bytes, got {len(data)}; convert the model again")
+    lengths = np.frombuffer(data, dtype=_LENGTH, count=count, offset=_HEADER.size)
+    size = begin + int(lengths.sum(dtype=np.int64))
+    if len(data) != size:
+        raise TokenizerError(f"{name}: expected {size} bytes, got {len(data)}; convert the model again")
+    ends = list(itertools.accumulate(lengths.tolist(), initial=begin))
+    return [data[a:b] for a, b in itertools.pairwise(ends)]

@@ -1,0 +1,159 @@
+"""The RWKV World tokenizer: greedy longest match over 65,536 ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from functools import cached_property
+from importlib.util import find_spec
+from pathlib import Path
+
+from rwkv_cy.errors import MissingDependencyError, TokenizerError
+from rwkv_cy.text.tokenizers.utf8 import Utf8Stream, decode_text, encode_text
+from rwkv_cy.text.tokenizers.vocabulary import WORLD_SIZE, pack, parse_text, unpack
+from rwkv_cy.text.tokens import check_tokens
+
+__all__ = ["WorldTokenizer", "packaged_vocabulary"]
+
+VOCABULARY_FILE = "rwkv_vocab_v20230424.txt"
+
+#: The published vocabulary has tokens of at most 128 bytes, 373,358 in all. Encoding tries each prefix of a token at
+#: each place of a text, and keeps all prefixes in memory: at these limits, about 250 MB.
+MAX_TOKEN_BYTES = 256
+MAX_TOTAL_BYTES = 1 << 20
+
+#: What the table of prefixes holds for a prefix of tokens that is not a token itself.
+_NOT_A_TOKEN = -1
+
+
+class WorldTokenizer:
+    """The tokenizer of the RWKV World models. It works on bytes: any bytes can be encoded, and decode to the same.
+
+    Id 0 ends a text. It, and the few ids that the vocabulary leaves out, decode to nothing.
+
+    Parameters
+    ----------
+    tokens : sequence of bytes
+        The bytes of each id, ``WORLD_SIZE`` of them, the first empty.
+    name : str
+        Where they come from, for messages.
+
+    Raises
+    ------
+    TokenizerError
+        If there are more or fewer, they are longer than the limits, id 0 has bytes, two ids have the same bytes, or
+        one of the 256 bytes has no token of its own (then some texts could not be encoded).
+    """
+
+    kind: str = "world"
+    vocab_size: int = WORLD_SIZE
+    end_of_text: int | None = 0
+
+    def __init__(self, tokens: Sequence[bytes], name: str = "vocabulary") -> None:
+        if len(tokens) != WORLD_SIZE:
+            raise TokenizerError(f"{name}: expected {WORLD_SIZE} ids, got {len(tokens)}")
+        if tokens[0]:
+            raise TokenizerError(f"{name}: expected no bytes for id 0, which ends a text, got {tokens[0][:20]!r}")
+        longest, total = max(map(len, tokens)), sum(map(len, tokens))
+        if longest > MAX_TOKEN_BYTES or total > MAX_TOTAL_BYTES:
+            raise TokenizerError(
+                f"{name}: expected tokens of at most {MAX_TOKEN_BYTES} bytes, {MAX_TOTAL_BYTES} in all, got {longest} "
+                f"and {total}; this is not a World vocabulary, download {VOCABULARY_FILE} again"
+            )
+        ids = {token: number for number, token in enumerate(tokens) if token}
+        if len(ids) != len(tokens) - tokens.count(b""):
+            twice = next(number for number, token in enumerate(tokens) if token and ids[token] != number)
+            raise TokenizerError(
+                f"{name}: expected different tokens, got the same bytes for ids {twice} and {ids[tokens[twice]]}"
+            )
+        missing = [byte for byte in range(256) if bytes([byte]) not in ids]
+        if missing:
+            raise TokenizerError(
+                f"{name}: expected a token for each of the 256 bytes, got {256 - len(missing)} (the first missing is "
+                f"{missing[0]:#04x}); the vocabulary is incomplete, download {VOCABULARY_FILE} again"
+            )
+        self._tokens = tokens
+        self._ids = ids
+
+    @cached_property
+    def _prefixes(self) -> dict[bytes, int]:
+        """Every prefix of every token, with its id where it is a token; made when a text is first encoded."""
+        table = {token[:length]: _NOT_A_TOKEN for token in self._ids for length in range(1, len(token))}
+        return table | self._ids
+
+    @classmethod
+    def from_text(cls, data: bytes, name: str = "vocabulary") -> WorldTokenizer:
+        """Read the published text format; TokenizerError names a malformed line."""
+        return cls(parse_text(data, name), name)
+
+    @classmethod
+    def from_bytes(cls, data: bytes, name: str = "vocabulary") -> WorldTokenizer:
+        """Read the result of :meth:`to_bytes`; TokenizerError if it is damaged."""
+        return cls(unpack(data, name), name)
+
+    def __repr__(self) -> str:
+        return f"WorldTokenizer({self.vocab_size} ids)"
+
+    def to_bytes(self) -> bytes:
+        """Return what a model file stores."""
+        return pack(self._tokens)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of `text`.
+
+        Raises
+        ------
+        TokenizerError
+            If `text` is not a str, or has a lone surrogate.
+        """
+        return self.encode_bytes(encode_text(text))
+
+    def encode_bytes(self, data: bytes) -> list[int]:
+        """Return the ids of any bytes."""
+        data = bytes(data)
+        lookup = self._prefixes.get
+        ids, start, size = [], 0, len(data)
+        while start < size:
+            end = start + 1
+            found = lookup(data[start:end])
+            while found is not None:  # some token begins with data[start:end]
+                if found != _NOT_A_TOKEN:
+                    best, after = found, end
+                end += 1
+                found = lookup(data[start:end]) if end <= size else None
+            ids.append(best)
+            start = after
+        return ids
+
+    def decode_bytes(self, tokens: Iterable[int]) -> bytes:
+        """Return the bytes of `tokens`; TokenError if one is not an integer in ``0 .. vocab_size - 1``."""
+        return b"".join([self._tokens[token] for token in check_tokens(tokens, self.vocab_size)])
+
+    def decode(self, tokens: Iterable[int], errors: str = "replace") -> str:
+        """Return the text of `tokens`; invalid UTF-8 becomes U+FFFD, or is treated as `errors` says."""
+        return decode_text(self.decode_bytes(tokens), errors)
+
+    def stream(self) -> Utf8Stream:
+        """Return a decoder for tokens that come one by one."""
+        return Utf8Stream(self.decode_bytes)
+
+
+def packaged_vocabulary() -> Path:
+    """Return the path of the vocabulary file in the ``rwkv`` package, without importing the package.
+
+    Raises
+    ------
+    MissingDependencyError
+        If the package is not installed, or has no such file.
+    """
+    try:
+        spec = find_spec("rwkv")
+    except ValueError:  # a loaded module of that name has no spec
+        spec = None
+    for folder in (spec.submodule_search_locations or ()) if spec else ():
+        path = Path(folder) / VOCABULARY_FILE
+        if path.is_file():
+            return path
+    raise MissingDependencyError(
+        "the World vocabulary comes with the rwkv package, which is not installed: pip install rwkv, "
+        f"or name the file {VOCABULARY_FILE}"
+    )

@@ -1,0 +1,96 @@
+"""The models that every contract is checked with, and their reference implementations: rows of tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rwkv7_shapes import SMALL
+from rwkv_cy.config import Config
+from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES, widen
+from rwkv_cy.kernels.matrix import unpack
+from rwkv_cy.kernels.reference import rwkv4, rwkv7
+from rwkv_cy.model.language_model import LanguageModel
+from rwkv_cy.model.state import State
+from rwkv_cy.tensors.tensor import Parameter
+
+Array = npt.NDArray[Any]
+
+#: float64 implementation by architecture: (parameters, config, tokens, state=None) to (logits, layers' states).
+REFERENCES: dict[str, Callable[..., tuple[Array, list[dict[str, Array]]]]] = {
+    "rwkv4": rwkv4.forward,
+    "rwkv7": rwkv7.forward,
+}
+
+#: Small models by name: of every architecture one of usual widths, and one whose widths fit no vector register, with
+#: the residual stream halved after the second layer.
+CONFIGS = {
+    "rwkv4": Config(d_model=128, num_layers=3, vocab_size=90, d_att=96, d_ffn=192),
+    "rwkv4-odd": Config(d_model=35, num_layers=3, vocab_size=61, d_att=41, d_ffn=101, rescale_layer=2),
+    "rwkv7": replace(SMALL["heads of 64"], vocab_size=90),
+    "rwkv7-odd": replace(SMALL["odd heads, odd widths"], num_layers=3, rescale_layer=2),
+}
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What a storage type promises.
+
+    Attributes
+    ----------
+    dtype : str
+        As for :func:`rwkv_cy.load`.
+    tolerance : float
+        Largest difference to the reference with the same weights, relative to the largest number. Products with
+        quantized weights round their inputs to eight bits.
+    """
+
+    dtype: str
+    tolerance: float
+
+
+#: bf12 is not here: what it promises is bf16 to the last bit.
+PRECISIONS = {
+    precision.dtype: precision
+    for precision in (
+        Precision("f64", 1e-12),
+        Precision("f32", 2e-5),
+        Precision("f16", 2e-5),
+        Precision("bf16", 2e-5),
+        Precision("q8", 0.04),
+        Precision("q6", 0.04),
+        Precision("q4", 0.04),
+    )
+}
+
+
+def dense(parameter: Parameter) -> Array:
+    """Return the numbers of a parameter in its canonical shape, float64."""
+    if parameter.dtype in QUANTIZED_TYPES:
+        return unpack(parameter.array, parameter.dtype, parameter.shape).astype(np.float64)
+    assert parameter.dtype in STORAGE_TYPES
+    array = widen(parameter.array, parameter.dtype, "f64")
+    return array.T if parameter.transposed else array
+
+
+def reference_forward(model: LanguageModel, tokens: list[int]) -> tuple[Array, list[dict[str, Array]]]:
+    """Run the reference implementation with the model's own weights."""
+    parameters = {name: dense(parameter) for name, parameter in model.parameters.items()}
+    return REFERENCES[model.config.architecture](parameters, model.config, tokens)
+
+
+def every_logits(
+    model: LanguageModel, tokens: list[int], state: State | None = None, *, num_threads: int = 1
+) -> tuple[Array, State]:
+    """Return the logits after every token, and the state after the last."""
+    return model.forward(tokens, state, all_logits=True, num_threads=num_threads)
+
+
+def tokens_for(model: LanguageModel, count: int, seed: int = 1) -> list[int]:
+    """Return random tokens."""
+    tokens: list[int] = np.random.default_rng(seed).integers(model.vocab_size, size=count).tolist()
+    return tokens

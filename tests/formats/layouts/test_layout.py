@@ -1,0 +1,94 @@
+"""A layout as a table: which rule holds, what becomes of names and shapes, and what cannot be one parameter."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rwkv_cy.errors import FormatError
+from rwkv_cy.formats.layouts.layout import Layout, Rule, any_name
+from rwkv_cy.formats.layouts.steps import TRANSPOSED, vector
+
+PATH = Path("model.st")
+LAYOUT = Layout(
+    "test",
+    any_name("b.{i}.fused", "b.{i}.t"),
+    (
+        Rule(("blocks.{i}.x", "blocks.{i}.y"), "b.{i}.fused", (vector(3, 2),)),
+        Rule("blocks.{i}.w", "b.{i}.t", (TRANSPOSED,)),
+        Rule("blocks.{i}.{rest}", "b.{i}.{rest}"),
+        Rule("head.weight", "out"),
+    ),
+    prefix="p.",
+    head="out",
+)
+CANONICAL = {
+    "blocks.0.x": (1, 1, 4),
+    "blocks.0.y": (1, 1, 4),
+    "blocks.0.w": (4, 3),
+    "blocks.10.other.weight": (4, 4),
+    "odd": (2,),
+    "head.weight": (6, 4),
+}
+FOREIGN = {"p.b.0.fused": (2, 4), "p.b.0.t": (3, 4), "p.b.10.other.weight": (4, 4), "p.odd": (2,), "out": (6, 4)}
+
+
+def test_apply_names_and_shapes() -> None:
+    recipes = LAYOUT.apply(CANONICAL)
+    assert {name: recipe.shape for name, recipe in recipes.items()} == FOREIGN
+    assert [(part.name, part.start) for part in recipes["p.b.0.fused"].parts] == [("blocks.0.x", 0), ("blocks.0.y", 0)]
+
+
+def test_undo_names_and_shapes() -> None:
+    recipes = LAYOUT.undo({name.removeprefix("p."): shape for name, shape in FOREIGN.items()}, PATH)
+    assert {name: recipe.shape for name, recipe in recipes.items()} == CANONICAL
+    assert [(part.name, part.start) for name in "xy" for part in recipes[f"blocks.0.{name}"].parts] == [
+        ("b.0.fused", 0),
+        ("b.0.fused", 4),
+    ]
+
+
+def test_only_what_changes_is_changed() -> None:
+    recipes = LAYOUT.undo({"odd": (2,), "b.0.other": (2,), "b.0.t": (2, 2), "b.1.fused": (2, 4)}, PATH)
+    assert recipes["odd"].keeps("odd")
+    assert not recipes["blocks.0.other"].keeps("blocks.0.other")  # it has another name
+    assert recipes["blocks.0.other"].keeps("b.0.other")
+    assert not recipes["blocks.0.w"].keeps("b.0.t")
+    assert not recipes["blocks.1.x"].keeps("b.1.fused")
+
+
+def test_what_should_be_fused_and_is_not_whole_keeps_its_parts() -> None:
+    assert LAYOUT.apply({"blocks.0.x": (1, 1, 4)})["p.b.0.x"].shape == (1, 1, 4)
+
+
+@pytest.mark.parametrize("number", ["-1", "01", "x", "", "1.2"])
+def test_only_numbers_are_layers(number: str) -> None:
+    assert not LAYOUT.matches({f"b.{number}.t": (1, 1)})
+    assert LAYOUT.matches({"b.12.t": (1, 1)})
+
+
+def test_names_with_characters_of_patterns() -> None:
+    assert not LAYOUT.matches({"bx0.t": (1, 1)})
+    recipes = LAYOUT.undo({"b.0.{i}.(x)": (1,)}, PATH)
+    assert list(recipes) == ["blocks.0.{i}.(x)"]
+
+
+def test_two_tensors_for_one_parameter() -> None:
+    with pytest.raises(
+        FormatError,
+        match=r"^model\.st: blocks\.0\.w: expected one tensor of that name, got b\.0\.t and blocks\.0\.w; the file is",
+    ):
+        LAYOUT.undo({"b.0.t": (1, 1), "blocks.0.w": (1, 1)}, PATH)
+    with pytest.raises(
+        FormatError, match=r"blocks\.0\.x: expected one tensor of that name, got b\.0\.fused and b\.0\.x"
+    ):
+        LAYOUT.undo({"b.0.fused": (2, 4), "b.0.x": (1, 1, 4)}, PATH)
+
+
+@pytest.mark.parametrize("shape", [(), (3, 4), (1, 4), (4,)])
+def test_a_fused_tensor_of_another_number(shape: tuple[int, ...]) -> None:
+    with pytest.raises(
+        FormatError, match=r"^model\.st: b\.0\.fused: expected 2 rows, which are blocks\.0\.x, blocks\.0\.y, got shape"
+    ):
+        LAYOUT.undo({"b.0.fused": shape}, PATH)

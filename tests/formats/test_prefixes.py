@@ -1,0 +1,50 @@
+"""Prefixes: what all names share in front, with a lone head apart."""
+
+from __future__ import annotations
+
+import pytest
+
+from rwkv_cy.formats.prefixes import without_prefixes
+
+
+def candidates(*names: str) -> list[list[str]]:
+    return [list(shorter) for shorter in without_prefixes(names)]
+
+
+def test_from_the_longest_prefix_to_none() -> None:
+    assert candidates("a.b.c.x", "a.b.c.y.z") == [
+        ["x", "y.z"],
+        ["c.x", "c.y.z"],
+        ["b.c.x", "b.c.y.z"],
+        ["a.b.c.x", "a.b.c.y.z"],
+    ]
+
+
+def test_full_names_are_kept() -> None:
+    assert list(without_prefixes(["m.a", "m.b"])) == [{"a": "m.a", "b": "m.b"}, {"m.a": "m.a", "m.b": "m.b"}]
+
+
+@pytest.mark.parametrize("names", [("a.x", "b.x"), ("ax", "ay"), ("a", "a.b"), ("m.x", "x"), ("x",), ()])
+def test_nothing_is_shared(names: tuple[str, ...]) -> None:
+    assert candidates(*names) == [list(names)]
+
+
+@pytest.mark.parametrize("head", ["head.weight", "lm_head.weight"])
+def test_a_lone_head_is_apart(head: str) -> None:
+    assert candidates("rwkv.a.x", "rwkv.b.x", head)[0] == ["a.x", "b.x", head]
+    assert candidates("m.rwkv.a.x", "m.rwkv.b.x", f"m.{head}") == [
+        ["a.x", "b.x", head],
+        ["rwkv.a.x", "rwkv.b.x", head],
+        ["m.rwkv.a.x", "m.rwkv.b.x", f"m.{head}"],
+    ]
+    assert candidates("m.a", "m.b", f"n.{head}")[0] == ["a", "b", f"n.{head}"]
+
+
+def test_two_heads_are_not() -> None:
+    names = ("m.a", "m.head.weight", "head.weight")
+    assert candidates(*names) == [list(names)]
+
+
+def test_no_two_names_become_one() -> None:
+    for shorter in without_prefixes(["m.n.a", "m.n.head", "m.n.x.head.weight"]):
+        assert len(shorter) == 3

@@ -1,0 +1,92 @@
+"""The reference of RWKV-7 against models that others trained and published."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+
+import numpy as np
+
+from rwkv_cy.config import Config
+from rwkv_cy.formats import open_checkpoint
+from rwkv_cy.kernels.reference import layer_norm, matmul, rwkv7
+
+Array = np.ndarray
+
+
+def read_rwkvcpp(path: Path) -> dict[str, Array]:
+    """Read a float32 file of rwkv.cpp under the original names: factors transposed back, the mixes apart."""
+    raw = path.read_bytes()
+    found, position = {}, 24
+    while position < len(raw):
+        dimensions, length, kind = struct.unpack_from("<3I", raw, position)
+        assert kind == 0
+        shape = struct.unpack_from(f"<{dimensions}I", raw, position + 12)[::-1]
+        position += 12 + 4 * dimensions
+        name = raw[position : position + length].decode()
+        array = np.frombuffer(raw, "<f4", int(np.prod(shape)), position + length).reshape(shape)
+        position += length + array.nbytes
+        if name.endswith("x_rwkvag"):
+            found |= {name.replace("rwkvag", part): row for part, row in zip("rwkvag", array, strict=True)}
+        else:
+            found[name] = (
+                array.T if name[-2:] in {f"{which}{factor}" for which in "wavg" for factor in (1, 2)} else array
+            )
+    return found
+
+
+def test_published_logits(shared: Path) -> None:
+    parameters = read_rwkvcpp(shared / "models" / "tiny-rwkv-7v0-834K-FP32.bin")
+    expected = np.fromfile(shared / "models" / "expected-logits-7v0-834K.bin", "<f4")
+    config = Config(d_model=64, num_layers=12, vocab_size=256, architecture="rwkv7", head_size=64)
+    logits, _ = rwkv7.forward(parameters, config, b'"in')
+    assert np.abs(logits[-1] - expected).max() <= 2e-5 * np.abs(expected).max()
+
+
+class ReversingModel:
+    """The authors' toy that reverses digits: x += rwkv(ln a) + rosa(ln c); x += ffn(ln b), no ln0.
+
+    The embedding of its rosa layers is all zero, so that of them only the bias of the output remains.
+    """
+
+    TOKENS = "0123456789,#"
+
+    def __init__(self, path: Path) -> None:
+        self.weights = {}
+        with open_checkpoint(path) as source:
+            for name in source.names():
+                info = source.info(name)
+                buffer = np.empty(info.size, np.float32)
+                source.read_into(name, buffer)
+                self.weights[name] = buffer.astype(np.float64).reshape(info.shape)
+        assert not any(self.weights[f"rosa{i}.rosa_qkv.emb"].any() for i in (1, 2))
+
+    def norm(self, name: str, x: Array) -> Array:
+        return layer_norm(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], 1e-5)
+
+    def predictions(self, text: str) -> str:
+        """Return the most likely character after each one of `text`."""
+        x = self.weights["e.weight"][[self.TOKENS.index(character) for character in text]]
+        shared: dict[str, Array] = {}
+        for i in (1, 2):
+            own = {
+                f"{ours}.{name.removeprefix(f'{theirs}{i}.')}": array
+                for name, array in self.weights.items()
+                for ours, theirs in (("att", "rwkv"), ("ffn", "ffn"))
+                if name.startswith(f"{theirs}{i}.")
+            }
+            heads, size = own["att.r_k"].shape
+            state = {"att_xx": np.zeros(32), "ffn_xx": np.zeros(32), "att_kv": np.zeros((heads, size, size))}
+            x = x + rwkv7.time_mix(self.norm(f"ln{i}a", x), state, own, shared) + self.weights[f"rosa{i}.o.bias"]
+            x = x + rwkv7.channel_mix(self.norm(f"ln{i}b", x), state, own, shared)
+        logits = matmul(self.weights["o.weight"], self.norm("lno", x)) + self.weights["o.bias"]
+        return "".join(self.TOKENS[token] for token in logits.argmax(axis=-1))
+
+
+def test_a_trained_model_reverses_digits(shared: Path) -> None:
+    model = ReversingModel(shared / "models" / "reverse-L2-rwkv7.pth")
+    rng = np.random.default_rng(0)
+    for count in (1, 2, 7, 20, 52):
+        digits = "".join(rng.choice(list("0123456789"), count))
+        text = f"{digits},{digits[::-1]}#"
+        assert model.predictions(text)[count:-1] == text[count + 1 :]

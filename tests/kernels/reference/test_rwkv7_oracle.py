@@ -1,0 +1,29 @@
+"""The reference of RWKV-7 against the authors' package, every parameter away from its neutral value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from checkpoints import random_checkpoint
+from rwkv7_shapes import SMALL
+from rwkv_cy.kernels.reference import rwkv7
+from rwkv_package import PackageModel, assert_close
+
+pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("default")]
+
+
+@pytest.mark.parametrize("optional", [True, False])
+@pytest.mark.parametrize("name", SMALL)
+def test_logits_and_states(tmp_path: Path, name: str, optional: bool) -> None:
+    config = SMALL[name]
+    parameters = random_checkpoint(config, seed=3, optional=optional)
+    tokens = np.random.default_rng(1).integers(config.vocab_size, size=200).tolist()
+    expected, expected_states = PackageModel(tmp_path, parameters).forward(tokens)
+    logits, states = rwkv7.forward(parameters, config, tokens)
+    assert_close(logits, expected)
+    for state, expected_state in zip(states, expected_states, strict=True):
+        for field, array in state.items():
+            assert_close(array, expected_state[field])

@@ -1,0 +1,72 @@
+"""RWKV-7 against the authors' package: every parameter away from its neutral value, in usual shapes and odd ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from checkpoints import random_checkpoint
+from contracts.cases import every_logits, tokens_for
+from rwkv7_shapes import RELEASED_01B, SMALL
+from rwkv_cy.model.language_model import LanguageModel
+from rwkv_cy.model.state import State
+from rwkv_package import LayerState, PackageModel, assert_close
+
+pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("default")]
+
+CONFIGS = {**SMALL, "0.1B": RELEASED_01B}
+TOKENS = 200
+
+
+class Case:
+    """A model, tokens, and what the package makes of them."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        parameters = random_checkpoint(CONFIGS[name], seed=3)
+        self.model = LanguageModel(CONFIGS[name], parameters)
+        self.tokens = tokens_for(self.model, TOKENS)
+        self.logits, self.states = PackageModel(folder, parameters).forward(self.tokens)
+
+    def check(self, logits: np.ndarray, state: State) -> None:
+        assert_close(logits, self.logits)
+        self.check_state(state, self.states)
+
+    @staticmethod
+    def check_state(state: State, expected: list[LayerState]) -> None:
+        for layer, expected_layer in zip(state.layers, expected, strict=True):
+            for field, array in layer.items():
+                assert_close(array, expected_layer[field])
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
+    return Case(tmp_path_factory.mktemp("package"), request.param)
+
+
+def test_single_tokens(case: Case) -> None:
+    rows, state = [], None
+    for token in case.tokens:
+        logits, state = case.model.forward(token, state, in_place=True)
+        rows.append(logits)
+    assert state is not None
+    case.check(np.array(rows), state)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_sequence(case: Case, threads: int) -> None:
+    case.check(*every_logits(case.model, case.tokens, num_threads=threads))
+
+
+@pytest.mark.parametrize("at", [1, 77, TOKENS - 1])
+def test_a_sequence_in_two_parts(case: Case, at: int) -> None:
+    first, state = every_logits(case.model, case.tokens[:at])
+    second, state = every_logits(case.model, case.tokens[at:], state)
+    case.check(np.concatenate([first, second]), state)
+
+
+def test_a_batch(case: Case) -> None:
+    logits, states = case.model.forward_batch([case.tokens, case.tokens[:50], case.tokens[:51]])
+    assert_close(logits, case.logits[[TOKENS - 1, 49, 50]])
+    case.check_state(states[0], case.states)

@@ -1,0 +1,80 @@
+"""The authors' `rwkv` package as an oracle for RWKV-7, on torch in float32."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+
+Array = npt.NDArray[Any]
+#: A layer's state: arrays by our names for them.
+LayerState = Mapping[str, Array]
+
+
+def _module() -> ModuleType:
+    """Return a copy of rwkv.model of its own that runs version 7, which it chooses as it is imported."""
+    pytest.importorskip("torch", reason="needs torch==2.13.0")
+    pytest.importorskip("rwkv", reason="needs the rwkv package")
+    spec = importlib.util.find_spec("rwkv.model")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with mock.patch.dict(os.environ, {"RWKV_V7_ON": "1", "RWKV_JIT_ON": "0", "RWKV_CUDA_ON": "0"}):
+        spec.loader.exec_module(module)
+    return module
+
+
+class PackageModel:
+    """RWKV-7 of these float32 parameters, run by the package.
+
+    Parameters
+    ----------
+    folder : Path
+        For the checkpoint that the package reads.
+    parameters : mapping of str to numpy.ndarray
+        By canonical name, float32.
+    """
+
+    def __init__(self, folder: Path, parameters: Mapping[str, Array]) -> None:
+        module = _module()
+        self._torch = module.torch
+        tensors = {name: self._torch.from_numpy(array) for name, array in parameters.items()}
+        self._torch.save(tensors, folder / "model.pth")
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._model = module.RWKV(model=str(folder / "model"), strategy="cpu fp32")
+        self._parameters = parameters
+
+    def initial_state(self) -> list[Any]:
+        """Return the package's state before the first token, with the time_state that it does not read by itself."""
+        state: list[Any] = self._model.generate_zero_state()
+        for i in range(len(state) // 3):
+            tuned = self._parameters.get(f"blocks.{i}.att.time_state")
+            if tuned is not None:
+                state[3 * i + 1] = self._torch.from_numpy(tuned.copy())
+        return state
+
+    def forward(self, tokens: Sequence[int]) -> tuple[Array, list[LayerState]]:
+        """Return the logits (time, vocab_size) after each token from the beginning, and the layers' states."""
+        logits, state = self._model.forward(list(tokens), self.initial_state(), full_output=True)
+        names = ("att_xx", "att_kv", "ffn_xx")
+        layers = [
+            {name: array.numpy() for name, array in zip(names, state[i : i + 3], strict=True)}
+            for i in range(0, len(state), 3)
+        ]
+        return logits.numpy(), layers
+
+
+def assert_close(actual: Array, expected: Array, tolerance: float = 2e-5) -> None:
+    """Hold the largest difference against the largest expected number."""
+    assert actual.shape == expected.shape
+    assert np.abs(actual - expected).max() <= tolerance * np.abs(expected).max()

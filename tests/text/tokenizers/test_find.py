@@ -1,0 +1,131 @@
+"""Finding the tokenizer for a kind, a name or a file; and the tokenizer of bytes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rwkv_cy.errors import MissingDependencyError, StorageError, TokenError, TokenizerError
+from rwkv_cy.text.tokenizers import ByteTokenizer, find_tokenizer, load_tokenizer
+from rwkv_cy.text.tokenizers import find as module
+from rwkv_cy.text.tokenizers import world as world_module
+from rwkv_cy.text.tokenizers.huggingface import MAX_JSON_BYTES
+from rwkv_cy.text.tokenizers.world import VOCABULARY_FILE, WorldTokenizer
+from text.samples import byte_level_json
+
+BYTES = ByteTokenizer()
+
+
+@given(st.binary(max_size=30))
+def test_bytes_there_and_back(data: bytes) -> None:
+    assert BYTES.decode_bytes(BYTES.encode_bytes(data)) == data
+    assert BYTES.encode_bytes(data) == list(data)
+
+
+def test_tokenizers_say_what_they_are() -> None:
+    assert repr(BYTES) == "ByteTokenizer()"
+    assert repr(find_tokenizer("bytes")) == repr(BYTES)
+
+
+def test_text_of_bytes() -> None:
+    assert BYTES.encode("é") == [0xC3, 0xA9]
+    assert BYTES.decode([0xC3, 0xA9, 0xFF]) == "é\ufffd"
+    stream = BYTES.stream()
+    assert [stream.push(0xC3), stream.push(0xA9), stream.finish()] == ["", "é", ""]
+    assert (BYTES.kind, BYTES.vocab_size, BYTES.end_of_text) == ("bytes", 256, None)
+
+
+@pytest.mark.parametrize("token", [-1, 256, True, 1.0])
+def test_bytes_that_are_none(token: Any) -> None:
+    with pytest.raises(TokenError, match=r"tokens\[0\]: expected an"):
+        BYTES.decode_bytes([token])
+
+
+def test_loading_each_kind(world: WorldTokenizer) -> None:
+    for tokenizer in (BYTES, world):
+        again = load_tokenizer(tokenizer.kind, tokenizer.to_bytes())
+        assert again.kind == tokenizer.kind
+        assert again.encode("In the 人") == tokenizer.encode("In the 人")
+
+
+def test_loading_a_tokenizer_json() -> None:
+    pytest.importorskip("tokenizers")
+    assert load_tokenizer("huggingface", byte_level_json()).kind == "huggingface"
+
+
+def test_loading_what_is_none() -> None:
+    with pytest.raises(TokenizerError, match=r"model.h5: expected no data for the bytes tokenizer, got 2 bytes"):
+        load_tokenizer("bytes", b"xx", "model.h5")
+    with pytest.raises(TokenizerError, match=r"model.h5: expected a packed vocabulary, got b''"):
+        load_tokenizer("world", b"", "model.h5")
+    with pytest.raises(
+        TokenizerError, match='tokenizer: expected the kind "bytes", "world" or "huggingface", got \'bpe\''
+    ):
+        load_tokenizer("bpe", b"")
+
+
+def test_found_by_content_not_by_name(tmp_path: Path, world: WorldTokenizer, world_text: bytes) -> None:
+    path = tmp_path / "tokenizer.json"
+    for data in (world_text, world.to_bytes()):
+        path.write_bytes(data)
+        assert find_tokenizer(str(path)).to_bytes() == world.to_bytes()
+    assert isinstance(find_tokenizer("bytes"), ByteTokenizer)
+
+
+@pytest.mark.parametrize("before", [b"", b"\n  ", b"\xef\xbb\xbf"])
+def test_a_tokenizer_json_by_its_content(tmp_path: Path, before: bytes) -> None:
+    pytest.importorskip("tokenizers")
+    path = tmp_path / VOCABULARY_FILE
+    path.write_bytes(before + byte_level_json())
+    assert find_tokenizer(path).kind == "huggingface"
+
+
+def test_world_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, world_text: bytes) -> None:
+    path = tmp_path / VOCABULARY_FILE
+    path.write_bytes(world_text)
+    monkeypatch.setattr(module, "packaged_vocabulary", lambda: path)
+    assert find_tokenizer("world").kind == "world"
+
+
+def test_world_by_name_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(world_module, "find_spec", lambda name: None)
+    with pytest.raises(MissingDependencyError, match=r"pip install rwkv"):
+        find_tokenizer("world")
+
+
+@pytest.mark.parametrize("data", [b"", b"<!DOCTYPE html>\n", b"\x89HDF\r\n\x1a\n", b"version https://git-lfs\n", b"[]"])
+def test_files_of_something_else(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / VOCABULARY_FILE
+    path.write_bytes(data)
+    with pytest.raises(TokenizerError, match=f"{VOCABULARY_FILE}: (line 1: )?expected"):
+        find_tokenizer(path)
+
+
+@pytest.mark.parametrize("spec", ["no/such/file", "a\0b", "x" * 5_000])
+def test_files_that_are_not_there(spec: str) -> None:
+    with pytest.raises(StorageError, match=r'cannot be read .*; expected "bytes", "world" or the path of a vocabulary'):
+        find_tokenizer(spec)
+
+
+def test_folders_fifos_and_loops(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(StorageError, match="fifo: expected a regular file; name a vocabulary file"):
+        find_tokenizer(tmp_path / "fifo")
+    with pytest.raises(StorageError, match="loop: cannot be read"):
+        find_tokenizer(tmp_path / "loop")
+    with pytest.raises(StorageError, match=r"cannot be read \(Is a directory\)|expected a regular file"):
+        find_tokenizer(tmp_path)
+
+
+def test_a_file_that_is_too_long(tmp_path: Path) -> None:
+    path = tmp_path / "long"
+    with path.open("wb") as file:
+        file.truncate(MAX_JSON_BYTES + 1)
+    with pytest.raises(TokenizerError, match=f"long: expected a vocabulary of at most {MAX_JSON_BYTES} bytes"):
+        find_tokenizer(path)
