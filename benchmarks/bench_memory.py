@@ -60,7 +60,7 @@ def _in_small_pages(path: Path) -> LanguageModel:
         array = parameter.array
         copy = np.frombuffer(memory, array.dtype, array.size, at).reshape(array.shape)
         copy[...] = array
-        copies[name] = Parameter(copy, parameter.dtype, parameter.packed_from)
+        copies[name] = Parameter(copy, parameter.dtype, parameter.matrix_shape)
         at += Arena.room(array.nbytes)
     return LanguageModel(model.config, copies, None, model.fingerprint)
 

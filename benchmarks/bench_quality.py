@@ -21,7 +21,7 @@ from benchmarks.report import Report
 from benchmarks.rwkvcpp import Library, Model, library_argument
 from rwkv_cy import LanguageModel, load
 from rwkv_cy.architectures import architecture_of
-from rwkv_cy.checkpoint.sources import open_source, source_config
+from rwkv_cy.checkpoint.checkpoint import Checkpoint, open_source
 from rwkv_cy.demo import demo_model_path
 from rwkv_cy.dtypes import MATRIX_TYPES, STORAGE_TYPES
 from rwkv_cy.runtime import get_num_threads
@@ -141,7 +141,7 @@ def errors_of(chunks: Iterator[npt.NDArray[Any]], exact: Sequence[npt.NDArray[An
 def matrix_bits(path: Path) -> float:
     """Return the bits of a weight, on the average of a file's matrices."""
     with open_source(path) as source:
-        config = source_config(source)
+        config = Checkpoint(source).config
         specs = architecture_of(config).parameters(config)
         infos = [source.info(spec.name) for spec in specs if spec.quantizable]
     return 8 * sum(info.source_nbytes for info in infos) / sum(info.size for info in infos)

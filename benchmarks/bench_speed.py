@@ -23,7 +23,7 @@ from benchmarks.rwkvcpp import Library, library_argument
 from benchmarks.worker import Worker
 from rwkv_cy import Config
 from rwkv_cy.architectures import architecture_of
-from rwkv_cy.checkpoint.sources import open_source
+from rwkv_cy.checkpoint.checkpoint import open_source
 from rwkv_cy.dtypes import GROUP_ROWS, MATRIX_TYPES, PACKED, QUANTIZED_TYPES, storage_type
 from rwkv_cy.kernels.stream import Stream
 from rwkv_cy.model.language_model import load

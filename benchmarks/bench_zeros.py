@@ -22,7 +22,7 @@ from benchmarks.plain_numpy import PlainNumpy, read_float32
 from benchmarks.report import Report, median, ratio
 from rwkv_cy import Config, LanguageModel
 from rwkv_cy.architectures import architecture_of
-from rwkv_cy.checkpoint.sources import open_source
+from rwkv_cy.checkpoint.checkpoint import open_source
 from rwkv_cy.demo import demo_model_path
 from rwkv_cy.dtypes import array_dtype, to_storage
 from rwkv_cy.kernels.matrix import Matrix, Workspace, transposed

@@ -65,7 +65,7 @@ def _open_rwkv_cy(task: Task, memory: Literal["map", "resident"] = "map") -> For
 
 def _open_numpy(task: Task) -> Forward:
     from benchmarks.plain_numpy import PlainNumpy, read_float32
-    from rwkv_cy.checkpoint.sources import open_source
+    from rwkv_cy.checkpoint.checkpoint import open_source
 
     with open_source(task.path) as source:
         model = PlainNumpy(read_float32(source))
@@ -124,7 +124,7 @@ _RWKV_CY = ("numpy", "rwkv_cy", "rwkv_cy.model.language_model")
 CONTENDERS = {
     "rwkv_cy": Contender(_RWKV_CY, _open_rwkv_cy),
     "rwkv_cy, resident": Contender(_RWKV_CY, partial(_open_rwkv_cy, memory="resident")),
-    "numpy": Contender(("numpy", "rwkv_cy", "rwkv_cy.checkpoint.sources", "benchmarks.plain_numpy"), _open_numpy),
+    "numpy": Contender(("numpy", "rwkv_cy", "rwkv_cy.checkpoint.checkpoint", "benchmarks.plain_numpy"), _open_numpy),
     "rwkv": Contender(("torch", "rwkv.model"), _open_rwkv),
     "transformers": Contender(("torch", "transformers"), _open_transformers),
     "rwkv.cpp": Contender(("numpy", "benchmarks.rwkvcpp"), _open_rwkvcpp),

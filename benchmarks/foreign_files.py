@@ -13,7 +13,7 @@ import numpy as np
 
 from benchmarks.plain_numpy import read_float32
 from benchmarks.rwkvcpp import quantize
-from rwkv_cy.checkpoint.sources import open_source, source_config
+from rwkv_cy.checkpoint.checkpoint import Checkpoint, open_source
 from rwkv_cy.dtypes import to_storage
 
 __all__ = ["RWKVCPP_TYPES", "cached_huggingface", "cached_rwkvcpp", "write_huggingface", "write_rwkvcpp"]
@@ -39,7 +39,7 @@ def write_rwkvcpp(checkpoint: Path, path: Path, dtype: str) -> None:
         Of the matrices and the embedding.
     """
     with open_source(checkpoint) as source:
-        config, parameters = source_config(source), read_float32(source)
+        config, parameters = Checkpoint(source).config, read_float32(source)
     number, storage = _WRITTEN[dtype]
     with _finished(path) as unfinished, unfinished.open("wb") as file:
         file.write(struct.pack("<6I", _MAGIC, _VERSION, config.vocab_size, config.d_model, config.num_layers, number))
@@ -63,7 +63,7 @@ def write_huggingface(checkpoint: Path, folder: Path) -> None:
     result with it.
     """
     with open_source(checkpoint) as source:
-        config, parameters = source_config(source), read_float32(source)
+        config, parameters = Checkpoint(source).config, read_float32(source)
     settings = {
         "architectures": ["RwkvForCausalLM"],
         "model_type": "rwkv",

@@ -1,8 +1,7 @@
-"""Storage types: how the numbers of a parameter are laid out in memory and in files."""
+"""Storage types: their names, the sizes of their numbers and blocks, and conversion between floating point types."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,9 +22,8 @@ __all__ = [
     "array_dtype",
     "bf16_to_f32",
     "check_activations",
+    "check_dtype",
     "f32_to_bf16",
-    "max_escapes",
-    "packed_nbytes",
     "storage_type",
     "to_storage",
     "widen",
@@ -41,11 +39,11 @@ class StorageType:
     name : str
         Short name, as users write it (``"bf16"``).
     array_dtype : numpy.dtype
-        Type of the arrays that hold it. bfloat16 has no NumPy type: its bits stand in uint16.
+        Type of the arrays that store it. NumPy has no bfloat16: its bits are stored as uint16.
     itemsize : int
         Bytes of one number.
     lossless_in : tuple of str
-        The types that hold every value of this one exactly, itself included.
+        The types that represent every value of this one exactly, itself included.
     """
 
     name: str
@@ -67,18 +65,18 @@ STORAGE_TYPES: dict[str, StorageType] = {
 
 @dataclass(frozen=True)
 class QuantizedType:
-    """One way to store a matrix in few bits: blocks of integers, each with a step (docs/file-format.md).
+    """One way to store a matrix in few bits: blocks of integers, each row with a scale (docs/file-format.md).
 
     Attributes
     ----------
     name : str
         Short name, as users write it (``"q8"``).
     columns : int
-        Columns of a block; it has :data:`GROUP_ROWS` rows.
+        Columns of a block, which has :data:`GROUP_ROWS` rows.
     block_bytes : int
         Bytes of a block.
     head_bytes : int
-        Those of them that stand before the integers: steps, and least values where there are some; all float16.
+        Bytes before the integers: scales, and minimums where the type has them; all float16.
     """
 
     name: str
@@ -87,12 +85,12 @@ class QuantizedType:
     head_bytes: int
 
     def packed_shape(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
-        """Return the shape of the uint8 array that holds a matrix (rows, columns)."""
+        """Return the shape of the uint8 array that stores a matrix (rows, columns)."""
         rows, columns = shape
         return -(-rows // GROUP_ROWS), -(-columns // self.columns), self.block_bytes
 
 
-#: What matrices of bf16 can be multiplied with: numbers as they are, or rounded.
+#: Precision of the activations that bf16 matrices are multiplied with: float32, or rounded to bfloat16.
 ACTIVATION_TYPES = ("f32", "bf16")
 #: Rows of a quantized block.
 GROUP_ROWS = 16
@@ -105,29 +103,14 @@ QUANTIZED_TYPES: dict[str, QuantizedType] = {
     )
 }
 
-
-#: bfloat16 in 12 bits a weight, without loss (docs/file-format.md).
+#: bfloat16 compressed to 12 bits a weight, without loss (docs/file-format.md).
 PACKED = "bf12"
-#: Where more than one weight of so many escapes, unpacking takes longer than reading bf16 does.
-WEIGHTS_PER_ESCAPE = 2048
-#: Types that only a matrix can have; its array holds bytes.
+#: Types that store matrices only; their arrays are of bytes.
 MATRIX_TYPES = (*QUANTIZED_TYPES, PACKED)
 
 
-def packed_nbytes(shape: tuple[int, ...], escapes: int) -> int:
-    """Return the bytes of a packed matrix (rows, columns) of which so many weights escape."""
-    rows, columns = shape
-    chunks = -(-rows // 4) * -(-columns // 128) * 4 * 192
-    return -(-(64 + chunks + 4 * (rows + 1) + 4 * escapes) // 64) * 64
-
-
-def max_escapes(shape: tuple[int, ...]) -> int:
-    """Return how many weights of a packed matrix (rows, columns) in a file may escape."""
-    return math.prod(shape) // WEIGHTS_PER_ESCAPE
-
-
 def array_dtype(name: str) -> np.dtype[Any]:
-    """Return the NumPy type of the arrays that hold the type called `name`, those of matrices included."""
+    """Return the NumPy type of the arrays that store the type `name`."""
     return np.dtype(np.uint8) if name in MATRIX_TYPES else storage_type(name).array_dtype
 
 
@@ -137,13 +120,20 @@ def check_activations(name: str) -> None:
         raise ConfigError(f"activations: expected {' or '.join(ACTIVATION_TYPES)}, got {name!r}")
 
 
+def check_dtype(name: str | None) -> None:
+    """Raise ConfigError unless `name` is a storage type, or None."""
+    known = (*STORAGE_TYPES, *MATRIX_TYPES)
+    if name is not None and name not in known:
+        raise ConfigError(f"dtype: expected one of {', '.join(sorted(known))}, got {name!r}")
+
+
 def storage_type(name: str) -> StorageType:
-    """Return the storage type called `name`.
+    """Return the floating point type `name`.
 
     Raises
     ------
     ConfigError
-        If there is none of that name.
+        If it is not one.
     """
     try:
         return STORAGE_TYPES[name]
@@ -184,7 +174,7 @@ def widen(array: npt.NDArray[Any], dtype: str, target: str = "f32") -> npt.NDArr
 def to_storage(array: npt.NDArray[Any], dtype: str, target: str) -> npt.NDArray[Any]:
     """Convert an array stored as `dtype` to the storage type `target`, rounding to nearest even.
 
-    Values beyond the range of float16 become infinite, as IEEE 754 has it.
+    Values beyond the range of `target` become infinite.
     """
     if dtype == target:
         return array

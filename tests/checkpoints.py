@@ -49,10 +49,7 @@ def random_model(dtype: str = "f32", seed: int = 0, **dimensions: int) -> Langua
     model = LanguageModel.new(config, rng)
     return LanguageModel(
         config,
-        {
-            name: (rng.standard_normal(p.array.shape) * 0.4).astype(p.array.dtype)
-            for name, p in model.parameters.items()
-        },
+        {name: (rng.standard_normal(p.shape) * 0.4).astype(p.array.dtype) for name, p in model.parameters.items()},
     )
 
 

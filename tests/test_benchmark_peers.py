@@ -20,7 +20,7 @@ from benchmarks.foreign_files import cached_huggingface, cached_rwkvcpp, write_h
 from benchmarks.plain_numpy import read_float32
 from benchmarks.rwkvcpp import Library, Model, longest_part, quantize
 from benchmarks.worker import Worker
-from rwkv_cy.checkpoint.sources import open_source, source_config
+from rwkv_cy.checkpoint.checkpoint import Checkpoint, open_source
 from rwkv_cy.kernels import dispatch
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -82,7 +82,7 @@ def test_a_file_of_rwkvcpp_holds_the_checkpoint(tmp_path: Path, checkpoint: Path
     write_rwkvcpp(checkpoint, path, dtype)
     with open_source(checkpoint) as original, open_source(path) as source:
         assert source.format == "rwkvcpp"
-        assert source_config(source) == CONFIG
+        assert Checkpoint(source).config == CONFIG
         expected, found = read_float32(original), read_float32(source)
         for name, array in expected.items():
             is_matrix = array.ndim == 2
@@ -97,7 +97,7 @@ def test_a_folder_of_huggingface_holds_the_checkpoint(tmp_path: Path, checkpoint
     write_huggingface(checkpoint, folder)
     with open_source(folder) as source:
         assert source.format == "huggingface"
-        assert source_config(source) == CONFIG
+        assert Checkpoint(source).config == CONFIG
     expected, _ = rwkv_cy.load(checkpoint).forward(TOKENS, all_logits=True)
     found, _ = rwkv_cy.load(folder).forward(TOKENS, all_logits=True)
     np.testing.assert_array_equal(found, expected)

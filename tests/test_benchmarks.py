@@ -17,7 +17,7 @@ from benchmarks.checkpoints import write_checkpoint
 from benchmarks.plain_numpy import PlainNumpy, read_float32
 from benchmarks.plots import by_precision, by_prompt
 from benchmarks.processes import anonymous_bytes, run
-from rwkv_cy.checkpoint.sources import open_source, source_config
+from rwkv_cy.checkpoint.checkpoint import Checkpoint, open_source
 from rwkv_cy.dtypes import MATRIX_TYPES, STORAGE_TYPES
 from rwkv_cy.toolkit.perplexity import perplexity
 
@@ -31,7 +31,7 @@ def test_a_checkpoint_opens_as_the_model_that_was_asked_for(tmp_path: Path, dtyp
     write_checkpoint(path, CONFIG, dtype)
     with open_source(path) as source:
         assert source.format == "pth"
-        assert source_config(source) == CONFIG
+        assert Checkpoint(source).config == CONFIG
         assert {source.info(name).dtype for name in source.names()} == {dtype}
         parameters = read_float32(source)
     matrices = [value for name, value in parameters.items() if value.ndim == 2 and name != "emb.weight"]

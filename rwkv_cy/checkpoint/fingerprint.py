@@ -1,4 +1,4 @@
-"""Fingerprint of a model: which parameters a state belongs to, told without reading all of them."""
+"""Fingerprint of a model: a digest that tells which parameters a state belongs to, without reading all of them."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import math
 
 import numpy as np
 
-from rwkv_cy.dtypes import array_dtype
-from rwkv_cy.tensors.orientation import read_canonical
+from rwkv_cy.tensors.reading import read_numbers
 from rwkv_cy.tensors.tensor import ParameterSource
 
 __all__ = ["fingerprint"]
@@ -37,9 +36,9 @@ def fingerprint(source: ParameterSource) -> str:
         digest.update(f"{name}\0{info.shape}\0{info.dtype}\0".encode())
         for start, count in _samples(math.prod(info.array_shape)):
             if info.transposed:
-                buffer = read_canonical(source, info, start, count)
+                buffer = read_numbers(source, info, start, count)
             else:
-                buffer = np.empty(count, dtype=array_dtype(info.dtype))
+                buffer = np.empty(count, dtype=info.codec.array_dtype)
                 source.read_into(name, buffer, start)
             digest.update(buffer.tobytes())
     return digest.hexdigest()

@@ -15,7 +15,7 @@ from rwkv_cy.cli.progress import progress_bar
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
-    from rwkv_cy.tensors.blocks import TensorStatistics
+    from rwkv_cy.tensors.statistics import TensorStatistics
     from rwkv_cy.toolkit.inspect import FileReport, TensorReport
 
 __all__ = ["add_parser"]

@@ -7,6 +7,7 @@ import math
 import mmap
 import os
 import stat
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +21,7 @@ from rwkv_cy.files.identity import FileIdentity
 
 __all__ = ["FileBytes", "is_folder", "os_errors"]
 
+_CRC_BLOCK = 1 << 20
 _REMEDIES = {
     errno.ENOENT: "check the path",
     errno.ENOTDIR: "check the path",
@@ -141,6 +143,17 @@ class FileBytes:
                 self.check()  # reports the current size if the file is shorter now
                 raise self._truncated(offset + done)
             done += count
+
+    def crc32(self, offset: int, size: int) -> int:
+        """Return the CRC-32 of a span of the file, read in blocks; FormatError if it leaves the file."""
+        self._check_span(offset, size)
+        buffer = np.empty(min(size, _CRC_BLOCK), np.uint8)
+        crc = 0
+        for start in range(0, size, _CRC_BLOCK):
+            block = buffer[: min(_CRC_BLOCK, size - start)]
+            self.read_into_at(offset + start, block)
+            crc = zlib.crc32(block.data, crc)
+        return crc
 
     def view(self, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any] | None:
         """Return a read-only array of `shape` over the file's memory map.

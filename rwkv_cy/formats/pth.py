@@ -8,7 +8,7 @@ from pathlib import Path
 from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.base import FileBytes
 from rwkv_cy.formats.pickle_vm import MAX_PICKLE_BYTES, ByteStream, unpickle
-from rwkv_cy.formats.raw import RawSource
+from rwkv_cy.formats.raw import Checksum, RawSource
 from rwkv_cy.formats.torch_objects import Storage, TorchObjects, place_tensors, state_dict
 from rwkv_cy.formats.zip_directory import ZipEntry, locate, read_directory, read_entry
 
@@ -64,7 +64,13 @@ def _open(file: FileBytes) -> RawSource:
     tensors, others = state_dict(file.path, root)
     used = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
     offsets = _storage_offsets(file, entries, prefix, used)
-    return RawSource(file, "pth", place_tensors(file.path, tensors, offsets), others)
+    checksums = {
+        name: Checksum(offsets[tensor.storage.key], entry.size, entry.crc)
+        for name, tensor in tensors.items()
+        # torch writes 0 where it was told to save the time (torch.serialization.set_crc32_options).
+        if (entry := entries[f"{prefix}data/{tensor.storage.key}"]).crc
+    }
+    return RawSource(file, "pth", place_tensors(file.path, tensors, offsets), others, checksums)
 
 
 def _archive_prefix(file: FileBytes, entries: Mapping[str, ZipEntry]) -> str:

@@ -17,7 +17,7 @@ from rwkv_cy.formats.metadata import own_metadata
 from rwkv_cy.formats.strided import read_strided, span
 from rwkv_cy.tensors.tensor import TensorInfo, check_buffer
 
-__all__ = ["RawSource", "RawTensor"]
+__all__ = ["Checksum", "RawSource", "RawTensor"]
 
 #: Tied matrices share their bytes. Many tensors over the same bytes would make a small file take days to read.
 _MOST_SHARED = 4
@@ -48,6 +48,15 @@ class RawTensor:
         return self.offset + span(self.info.shape, self.strides) * storage_type(self.info.dtype).itemsize
 
 
+@dataclass(frozen=True)
+class Checksum:
+    """The CRC-32 of a span of the file."""
+
+    offset: int
+    size: int
+    crc32: int
+
+
 class RawSource:
     """A :class:`~rwkv_cy.tensors.tensor.ParameterSource` over tensors whose bytes need no decoding.
 
@@ -61,6 +70,8 @@ class RawSource:
         By canonical name, in the file's order.
     metadata : mapping of str to str
         What else the file says; keys that only a reader may set are dropped.
+    checksums : mapping of str to Checksum, optional
+        Of the bytes that hold a tensor, by its name; tensors that share their bytes have the same one.
 
     Raises
     ------
@@ -74,6 +85,7 @@ class RawSource:
         format: str,  # noqa: A002 (the attribute of ParameterSource)
         tensors: Mapping[str, RawTensor],
         metadata: Mapping[str, str],
+        checksums: Mapping[str, Checksum] | None = None,
     ) -> None:
         for name, tensor in tensors.items():
             if tensor.offset < 0 or tensor.end > file.size:
@@ -94,6 +106,8 @@ class RawSource:
         self.metadata: Mapping[str, str] = own_metadata(metadata)
         self._file = file
         self._tensors = dict(tensors)
+        self._checksums = dict(checksums or {})
+        self._checked: set[Checksum] = set()
 
     @property
     def files(self) -> tuple[FileIdentity, ...]:
@@ -135,6 +149,27 @@ class RawSource:
             return None
         dtype: np.dtype[Any] = storage_type(tensor.info.dtype).array_dtype
         return self._file.view(tensor.offset, dtype, tensor.info.shape)
+
+    def check_bytes(self, name: str) -> bool:
+        """Read the bytes that the checksum of a tensor covers, and compare it; False where there is none.
+
+        Raises
+        ------
+        FormatError
+            If the checksum differs.
+        """
+        span = self._checksums.get(name)
+        if span is None:
+            return False
+        if span not in self._checked:
+            crc = self._file.crc32(span.offset, span.size)
+            if crc != span.crc32:
+                raise FormatError(
+                    f"{self.path}: {name}: expected bytes with the checksum {span.crc32:08x}, got {crc:08x}; "
+                    "the file is damaged: download or copy it again"
+                )
+            self._checked.add(span)
+        return True
 
     def check(self) -> None:
         """Raise FormatError if the file has been truncated since it was opened."""

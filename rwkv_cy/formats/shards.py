@@ -61,6 +61,10 @@ class Shards:
         """Return the tensor as a read-only array over a memory map, or None if its shard has no view of it."""
         return self._homes[name].view(name)
 
+    def check_bytes(self, name: str) -> bool:
+        """Compare the checksum of a tensor's bytes, where its shard has one."""
+        return self._homes[name].check_bytes(name)
+
     def check(self) -> None:
         """Raise FormatError if a shard has been truncated since it was opened."""
         for shard in self._shards:

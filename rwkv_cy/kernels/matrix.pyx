@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from rwkv_cy.dtypes import ACTIVATION_TYPES, PACKED, QUANTIZED_TYPES, STORAGE_TYPES, packed_nbytes, widen
+from rwkv_cy.dtypes import ACTIVATION_TYPES, PACKED, QUANTIZED_TYPES, STORAGE_TYPES, widen
 from rwkv_cy.errors import KernelError
-from rwkv_cy.kernels.packed import HEAD_BYTES, stored_escapes, unpack_matrix
+from rwkv_cy.kernels.packed import HEAD_BYTES, packed_nbytes, stored_escapes, unpack_matrix
 
 from cython cimport floating
 

@@ -1,23 +1,27 @@
-"""A packed bfloat16 matrix as a whole: its head, its chunks, its lists of escapes."""
+"""A bf12 matrix as a whole: its size, head, chunks and lists of escapes."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rwkv_cy.dtypes import PACKED, packed_nbytes
+from rwkv_cy.dtypes import PACKED
 from rwkv_cy.errors import KernelError
 from rwkv_cy.kernels.bf12 import PACKED_ROWS, TABLE_SIZE, count_exponents, group_nbytes, pack_rows, unpack_rows
 
 __all__ = [
     "HEAD_BYTES",
+    "WEIGHTS_PER_ESCAPE",
     "choose_table",
     "escape_places",
+    "max_escapes",
     "pack_head",
     "pack_matrix",
     "pack_tail",
+    "packed_nbytes",
     "put_escapes",
     "stored_escapes",
     "unpack_matrix",
@@ -29,6 +33,20 @@ Counts = npt.NDArray[np.int64]
 
 #: Bytes before the chunks.
 HEAD_BYTES = 64
+#: With more escapes than one in so many weights, unpacking takes longer than reading bf16 does.
+WEIGHTS_PER_ESCAPE = 2048
+
+
+def packed_nbytes(shape: tuple[int, ...], escapes: int) -> int:
+    """Return the bytes of a matrix (rows, columns) with so many escapes."""
+    rows, columns = shape
+    lists = 4 * (rows + 1) + 4 * escapes
+    return -(-(HEAD_BYTES + -(-rows // PACKED_ROWS) * group_nbytes(columns) + lists) // 64) * 64
+
+
+def max_escapes(shape: tuple[int, ...]) -> int:
+    """Return how many weights of a matrix (rows, columns) in a file may escape."""
+    return math.prod(shape) // WEIGHTS_PER_ESCAPE
 
 
 def stored_escapes(packed: Bytes) -> int:
@@ -59,7 +77,7 @@ def choose_table(counts: Counts) -> Bytes:
 
 
 def pack_matrix(words: Words) -> Bytes:
-    """Pack a matrix that lies in memory, whether that makes it smaller or not.
+    """Pack a matrix that is in memory, whether that makes it smaller or not.
 
     Parameters
     ----------
@@ -69,7 +87,7 @@ def pack_matrix(words: Words) -> Bytes:
     Returns
     -------
     numpy.ndarray
-        1-D, uint8, as many bytes as :func:`rwkv_cy.dtypes.packed_nbytes` says.
+        1-D, uint8, as many bytes as :func:`packed_nbytes` says.
     """
     counts = np.zeros(256, np.int64)
     count_exponents(words.reshape(-1), counts)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.architectures import architecture_of, check_parameters
-from rwkv_cy.checkpoint.sources import check_layouts
+from rwkv_cy.checkpoint.checkpoint import check_layouts
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import check_activations
 from rwkv_cy.errors import ConfigError, NumericalError, StateError, TokenError

@@ -1,27 +1,25 @@
-"""Loading: from a model file to parameters, mapped where they lie in the file or read into memory."""
+"""Loading: from a model file to parameters, mapped where they are stored or read into memory."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 
-from rwkv_cy.architectures import architecture_of
-from rwkv_cy.architectures.base import ParameterSpec
+from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.checkpoint.fingerprint import fingerprint as compute_fingerprint
-from rwkv_cy.checkpoint.sources import ArraySource, open_source, source_config, source_fingerprint
-from rwkv_cy.checkpoint.tokenizer_choice import guess_tokenizer
+from rwkv_cy.checkpoint.memory import MemorySource
 from rwkv_cy.config import Config
-from rwkv_cy.dtypes import MATRIX_TYPES, PACKED, QUANTIZED_TYPES, STORAGE_TYPES
+from rwkv_cy.dtypes import check_dtype
 from rwkv_cy.errors import ConfigError, NotEnoughMemoryError, TokenizerError
 from rwkv_cy.runtime import MEMORY_KINDS, MemoryKind, available_memory, get_num_threads
-from rwkv_cy.storage import ModelFile
-from rwkv_cy.tensors.filling import read_parameters
-from rwkv_cy.tensors.packing import Packing, plan_packing
-from rwkv_cy.tensors.tensor import Parameter, ParameterSource, TensorInfo
-from rwkv_cy.tensors.unpacking import check_packed
-from rwkv_cy.text import Tokenizer, find_tokenizer, load_tokenizer
+from rwkv_cy.tensors.converter import Converter, describe_overflow, read_parameters
+from rwkv_cy.tensors.policy import Target, choose_all
+from rwkv_cy.tensors.reading import check_stored
+from rwkv_cy.tensors.tensor import Parameter, ParameterSource
+from rwkv_cy.text import Tokenizer, find_tokenizer
 
 __all__ = ["Loaded", "load_parameters"]
 
@@ -32,11 +30,10 @@ class Loaded:
     Parameters
     ----------
     config : Config
-        Of the model.
     parameters : mapping of str to Parameter
         By canonical name.
     tokenizer : callable
-        Makes the tokenizer, when it is first asked for.
+        Makes the tokenizer, when it is first used.
     fingerprint : str
         Of the parameters.
     check : callable
@@ -59,15 +56,15 @@ class Loaded:
 
     @cached_property
     def tokenizer(self) -> Tokenizer | None:
-        """The tokenizer; made when it is first asked for."""
+        """The tokenizer; made when it is first used."""
         return self._make_tokenizer()
 
     @classmethod
     def of_arrays(
         cls, config: Config, parameters: Mapping[str, Parameter], tokenizer: Tokenizer | None, fingerprint: str | None
     ) -> Loaded:
-        """Return a model that lies in memory already."""
-        source = ArraySource(config, parameters)
+        """Return a model whose parameters are in memory already."""
+        source = MemorySource(config, parameters)
         return cls(config, parameters, lambda: tokenizer, fingerprint or compute_fingerprint(source), source.check)
 
 
@@ -82,104 +79,78 @@ def load_parameters(
     """Open the model file at `path` and return its parameters; see :func:`rwkv_cy.load`."""
     if memory not in MEMORY_KINDS:
         raise ConfigError(f"load: expected memory 'map' or 'resident', got {memory!r}")
-    known = (*STORAGE_TYPES, *MATRIX_TYPES)
-    if dtype is not None and dtype not in known:
-        raise ConfigError(f"dtype: expected one of {', '.join(sorted(known))}, got {dtype!r}")
-    source = open_source(path)
+    check_dtype(dtype)
+    checkpoint = Checkpoint.open(path)
     try:
-        loaded = _load(source, dtype=dtype, memory=memory, tokenizer=tokenizer, rescale_layer=rescale_layer)
+        return _load(checkpoint, dtype=dtype, memory=memory, tokenizer=tokenizer, rescale_layer=rescale_layer)
     except BaseException:
-        source.close()
+        checkpoint.close()
         raise
-    return loaded
 
 
 def _load(
-    source: ParameterSource,
+    checkpoint: Checkpoint,
     *,
     dtype: str | None,
     memory: MemoryKind,
     tokenizer: str | os.PathLike[str] | Tokenizer | None,
     rescale_layer: int | None,
 ) -> Loaded:
-    config = source_config(source)
+    source, config = checkpoint.source, checkpoint.config
     if rescale_layer is not None:
         config = replace(config, rescale_layer=rescale_layer)
     if dtype is not None:
         config = replace(config, dtype="f64" if dtype == "f64" else "f32")
-    make_tokenizer = _tokenizer_maker(source, tokenizer, config)  # one that cannot be had is told before all is read
-    specs = architecture_of(config).parameters(config)
-    packings = _plan_packings(source, specs) if dtype == PACKED else {}
-    kept = {spec.name: _kept(source, spec, dtype, packings.get(spec.name)) for spec in specs}
-    twice = [name for name, info in kept.items() if source.info(name).rounds_twice(info.dtype)]
+    make_tokenizer = _tokenizer_maker(checkpoint, tokenizer)  # before the parameters are read: it may fail
+    targets = choose_all(source, checkpoint.specs, dtype, keep_orientation=True)
+    _refuse_requantization(source, targets.values(), dtype)
+    for name in targets:
+        check_stored(source, source.info(name))
+    mapped = _map(checkpoint, targets) if memory == "map" else {}
+    missing = {name: target for name, target in targets.items() if name not in mapped}
+    _check_memory(source, missing.values())
+    converter = Converter(source, count_copied=False)
+    parameters = mapped | read_parameters(converter, source, missing, get_num_threads())
+    for name, count in converter.overflowed.items():
+        warnings.warn(describe_overflow(name, count, targets[name].info.dtype), RuntimeWarning, stacklevel=4)
+    loaded = Loaded(
+        config,
+        {name: parameters[name] for name in targets},
+        make_tokenizer,
+        checkpoint.fingerprint,
+        source.check,
+    )
+    # A mapped file stays open: it is checked before every forward, and closed when the model is released.
+    if not mapped:
+        loaded.check = lambda: None
+        checkpoint.close()
+    return loaded
+
+
+def _refuse_requantization(source: ParameterSource, targets: Iterable[Target], dtype: str | None) -> None:
+    twice = [target.info.name for target in targets if source.info(target.info.name).rounds_twice(target.info.dtype)]
     if twice:
         raise ConfigError(
             f"{source.path}: expected matrices that are not quantized yet to load as {dtype}, got {len(twice)} that "
             f"are, first {twice[0]} ({source.info(twice[0]).source_dtype}); load them as they are (no dtype), load the "
             "original, or write a file of them with rwkv-cy quantize --force"
         )
-    for name in kept:
-        if source.info(name).dtype == PACKED:
-            check_packed(source, source.info(name))
-    mapped = _map(source, specs, kept) if memory == "map" else {}
-    missing = [info for name, info in kept.items() if name not in mapped]
-    _check_memory(source, missing)
-    found = mapped | read_parameters(source, missing, get_num_threads(), packings)
-    loaded = Loaded(
-        config,
-        {spec.name: found[spec.name] for spec in specs},
-        make_tokenizer,
-        source_fingerprint(source),
-        source.check,
-    )
-    # A mapped file stays open: it is looked at before every forward, and closed when the model is let go.
-    if not mapped:
-        loaded.check = lambda: None
-        source.close()
-    return loaded
 
 
-def _plan_packings(source: ParameterSource, specs: tuple[ParameterSpec, ...]) -> dict[str, Packing]:
-    """Say how matrices are packed, where that pays; what lies transposed is read in part, which saves more."""
-    found = {}
-    for spec in specs:
-        info = source.info(spec.name)
-        if spec.quantizable and info.dtype != PACKED and not info.transposed:
-            packing = plan_packing(source, info)
-            if packing is not None:
-                found[spec.name] = packing
-    return found
+def _map(checkpoint: Checkpoint, targets: Mapping[str, Target]) -> dict[str, Parameter]:
+    """Return the matrices that can be used where they are stored in the file."""
+    mapped = {}
+    for spec in checkpoint.specs:
+        info = checkpoint.source.info(spec.name)
+        if (spec.converted or spec.kind == "low_rank") and targets[spec.name].info == info:
+            view = checkpoint.source.view(spec.name)
+            if view is not None:
+                mapped[spec.name] = info.parameter(view)
+    return mapped
 
 
-def _kept(source: ParameterSource, spec: ParameterSpec, dtype: str | None, packing: Packing | None) -> TensorInfo:
-    """Return the parameter as it is kept: vectors as they are, and the embedding never in blocks."""
-    info = source.info(spec.name)
-    if dtype in (None, info.dtype) or not spec.converted or (spec.kind == "embedding" and dtype in QUANTIZED_TYPES):
-        return info
-    if packing is not None:
-        return replace(info, dtype=PACKED, packed_nbytes=packing.nbytes)
-    dtype = "bf16" if dtype == PACKED else dtype
-    return replace(info, dtype=dtype, transposed=info.transposed and dtype not in QUANTIZED_TYPES)
-
-
-def _map(
-    source: ParameterSource, specs: tuple[ParameterSpec, ...], infos: Mapping[str, TensorInfo]
-) -> dict[str, Parameter]:
-    """Return the matrices that can be used where they lie in the file."""
-    found = {}
-    for spec in specs:
-        kept = infos[spec.name]
-        if not spec.converted or kept != source.info(spec.name):
-            continue
-        view = source.view(spec.name)
-        if view is not None:
-            packed_from = kept.shape if kept.dtype in MATRIX_TYPES else None
-            found[spec.name] = Parameter(view, kept.dtype, packed_from, kept.transposed)
-    return found
-
-
-def _check_memory(source: ParameterSource, missing: list[TensorInfo]) -> None:
-    needed, available = sum(info.nbytes for info in missing), available_memory()
+def _check_memory(source: ParameterSource, targets: Iterable[Target]) -> None:
+    needed, available = sum(target.info.nbytes for target in targets), available_memory()
     if available is not None and needed > available:
         raise NotEnoughMemoryError(
             f"{source.path}: expected {needed / 2**20:,.0f} MiB of memory for the parameters, "
@@ -188,19 +159,15 @@ def _check_memory(source: ParameterSource, missing: list[TensorInfo]) -> None:
 
 
 def _tokenizer_maker(
-    source: ParameterSource, asked: str | os.PathLike[str] | Tokenizer | None, config: Config
+    checkpoint: Checkpoint, requested: str | os.PathLike[str] | Tokenizer | None
 ) -> Callable[[], Tokenizer | None]:
-    if isinstance(asked, (str, os.PathLike)):
-        found = find_tokenizer(os.fspath(asked))
-        return lambda: found
-    if asked is not None:
-        if not isinstance(asked, Tokenizer):
-            raise TokenizerError(
-                f'tokenizer: expected "bytes", "world", a vocabulary file or a Tokenizer, got {type(asked).__name__}'
-            )
-        return lambda: asked
-    if isinstance(source, ModelFile):
-        stored = source.header.tokenizer
-        return lambda: None if stored is None else load_tokenizer(stored.kind, stored.data)
-    guess = guess_tokenizer(source.path, config.vocab_size)
-    return lambda: None if guess is None else find_tokenizer(guess)
+    if requested is None:
+        return checkpoint.tokenizer_maker()
+    if isinstance(requested, (str, os.PathLike)):
+        tokenizer = find_tokenizer(os.fspath(requested))
+        return lambda: tokenizer
+    if not isinstance(requested, Tokenizer):
+        raise TokenizerError(
+            f'tokenizer: expected "bytes", "world", a vocabulary file or a Tokenizer, got {type(requested).__name__}'
+        )
+    return lambda: requested

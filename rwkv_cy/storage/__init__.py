@@ -4,7 +4,7 @@ from rwkv_cy.storage.arrays import read_arrays, write_arrays
 from rwkv_cy.storage.reader import ModelFile, is_model_file, open_model
 from rwkv_cy.storage.schema import ModelHeader, StoredTokenizer
 from rwkv_cy.storage.verification import VerifyReport
-from rwkv_cy.storage.writer import write_model
+from rwkv_cy.storage.writer import needed_bytes, write_model
 
 __all__ = [
     "ModelFile",
@@ -12,6 +12,7 @@ __all__ = [
     "StoredTokenizer",
     "VerifyReport",
     "is_model_file",
+    "needed_bytes",
     "open_model",
     "read_arrays",
     "write_arrays",

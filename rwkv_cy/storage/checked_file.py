@@ -33,6 +33,7 @@ from rwkv_cy.storage.schema import (
     SIGNATURE,
     DatasetSpec,
     Progress,
+    parameter_name,
 )
 
 __all__ = ["CheckedFile"]
@@ -133,6 +134,11 @@ class CheckedFile:
         if zlib.crc32(array.data) != entry.crc32:
             raise self._damaged(entry.spec.path)
         return array
+
+    def check_bytes(self, entry: Entry) -> None:
+        """Read the bytes of a dataset; FormatError if they are not those that were written."""
+        if self.checksum(entry.offset, entry.spec.nbytes) != entry.crc32:
+            raise self._damaged(parameter_name(entry.spec.path) or entry.spec.path)
 
     def check_metadata(self) -> None:
         """Raise FormatError if the checksum of HDF5's metadata differs from the footer."""

@@ -18,7 +18,7 @@ from rwkv_cy.storage.footer import Footer
 from rwkv_cy.storage.index import Entry, index_capacity, pack_index
 from rwkv_cy.storage.schema import BLOCK_BYTES, FOOTER_PATH, INDEX_PATH, PAGE, DatasetSpec, Progress, format_version
 
-__all__ = ["Content", "array_blocks", "array_content", "bytes_content", "write_file"]
+__all__ = ["Content", "all_datasets", "array_blocks", "array_content", "bytes_content", "write_file"]
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,7 @@ def write_file(
     # Imported here, because importing h5py takes longer than loading a model, and only writing needs it.
     from rwkv_cy.storage.skeleton import build_skeleton
 
-    specs = [content.spec for content in contents]
-    _check_paths(specs)
-    specs.append(DatasetSpec(INDEX_PATH, "u8", (index_capacity(kind, specs),)))
-    specs.append(DatasetSpec(FOOTER_PATH, "u8", (PAGE,)))
+    specs = all_datasets(kind, [content.spec for content in contents])
     with Replacement(path, overwrite=overwrite) as file:
         skeleton = build_skeleton(file, kind, specs)
         file.size = skeleton.file_size
@@ -101,6 +98,19 @@ def write_file(
         file.write_at(0, skeleton.metadata)
         file.write_at(footer_offset, footer(complete=True, index=index))
         file.commit()
+
+
+def all_datasets(kind: str, specs: Sequence[DatasetSpec]) -> list[DatasetSpec]:
+    """Return the datasets of a file in their order: `specs`, the index and the footer.
+
+    Raises
+    ------
+    SpecError
+        If a dataset cannot be stored.
+    """
+    _check_paths(specs)
+    index = DatasetSpec(INDEX_PATH, "u8", (index_capacity(kind, specs),))
+    return [*specs, index, DatasetSpec(FOOTER_PATH, "u8", (PAGE,))]
 
 
 def _check_paths(specs: Sequence[DatasetSpec]) -> None:

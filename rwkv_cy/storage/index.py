@@ -14,8 +14,8 @@ from rwkv_cy.storage.schema import FORMAT_NAME, MAX_DATASETS, DatasetSpec
 
 __all__ = ["MAX_INDEX_BYTES", "Entry", "index_capacity", "pack_index", "unpack_index"]
 
-#: JSON of this size stays bounded in memory, whatever its content.
-MAX_INDEX_BYTES = 4 << 20
+#: An entry takes about 150 bytes, and up to 400 with a long name and many dimensions.
+MAX_INDEX_BYTES = 16 << 20
 
 
 @dataclass(frozen=True)

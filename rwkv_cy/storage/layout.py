@@ -1,4 +1,4 @@
-"""How a dataset lies in the file, asked of HDF5 itself: its types by our names, and its bytes as one span."""
+"""HDF5's types and attributes of a dataset, and where HDF5 stores its bytes."""
 
 from __future__ import annotations
 
@@ -6,21 +6,19 @@ from typing import Any
 
 from h5py import h5d, h5t
 
-from rwkv_cy.dtypes import MATRIX_TYPES
-from rwkv_cy.storage.schema import FORMAT_NAME, DatasetSpec
+from rwkv_cy.storage.schema import ARRAY_DTYPES, FORMAT_NAME, DatasetSpec
 
 __all__ = ["FILE_TYPES", "AttributeValue", "dataset_attributes", "dataset_offset", "root_attributes"]
 
-#: HDF5's types, by our names of them; the bits of bf16 stand in uint16, and matrices in blocks are bytes.
-FILE_TYPES = {
-    "u8": h5t.STD_U8LE,
-    "f64": h5t.IEEE_F64LE,
-    "f32": h5t.IEEE_F32LE,
-    "f16": h5t.IEEE_F16LE,
-    "bf16": h5t.STD_U16LE,
-    **dict.fromkeys(MATRIX_TYPES, h5t.STD_U8LE),
+_HDF5_TYPES = {
+    "u1": h5t.STD_U8LE,
+    "u2": h5t.STD_U16LE,
+    "f2": h5t.IEEE_F16LE,
+    "f4": h5t.IEEE_F32LE,
+    "f8": h5t.IEEE_F64LE,
 }
-
+#: HDF5's types, by the names of storage types.
+FILE_TYPES = {name: _HDF5_TYPES[f"{dtype.kind}{dtype.itemsize}"] for name, dtype in ARRAY_DTYPES.items()}
 
 #: What an attribute holds: a fixed-length string, a 32-bit unsigned integer, or several of 64 bits.
 AttributeValue = str | int | tuple[int, ...]

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy.typing as npt
 
-from rwkv_cy.dtypes import PACKED, QUANTIZED_TYPES, array_dtype
 from rwkv_cy.errors import FormatError
 from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.files.reading import FileBytes
@@ -26,12 +25,10 @@ from rwkv_cy.storage.schema import (
     parameter_name,
 )
 from rwkv_cy.storage.verification import VerifyReport, verify_file
+from rwkv_cy.tensors.codecs import CODECS
 from rwkv_cy.tensors.tensor import TensorInfo, check_buffer
 
 __all__ = ["ModelFile", "is_model_file", "open_model"]
-
-#: The steps of a block are float16, and kernels read them where they lie.
-_STEP_ALIGNMENT = 2
 
 
 def is_model_file(path: str | os.PathLike[str]) -> bool:
@@ -124,9 +121,8 @@ class ModelFile:
     def info(self, name: str) -> TensorInfo:
         """Describe the parameter `name`; KeyError if there is none."""
         spec = self._entries[name].spec
-        packed = spec.nbytes if spec.dtype == PACKED else 0
         return TensorInfo(
-            name, spec.canonical_shape, spec.dtype, spec.path, spec.dtype, spec.nbytes, spec.transposed, packed
+            name, spec.canonical_shape, spec.dtype, spec.path, spec.dtype, spec.nbytes, spec.transposed, spec.nbytes
         )
 
     def read_into(self, name: str, buffer: npt.NDArray[Any], start: int = 0) -> None:
@@ -137,13 +133,20 @@ class ModelFile:
     def view(self, name: str) -> npt.NDArray[Any] | None:
         """Return the parameter as a read-only array over the file's memory map.
 
-        A quantized matrix as its packed blocks, bf12 as its bytes, a transposed one as (columns, rows). None on a file
-        system that cannot map, and for a parameter that is misaligned for its type: one of less than 512 bytes may be.
+        The array is that of its codec, or the transpose. None on a file system that cannot map, and for a parameter
+        that is misaligned for its type: one of less than 512 bytes may be.
         """
         entry = self._entries[name]
-        if entry.spec.dtype in QUANTIZED_TYPES and entry.offset % _STEP_ALIGNMENT:
+        codec = CODECS[entry.spec.dtype]
+        if entry.offset % codec.alignment:
             return None
-        return self._checked.file.view(entry.offset, array_dtype(entry.spec.dtype), entry.spec.shape)
+        return self._checked.file.view(entry.offset, codec.array_dtype, entry.spec.shape)
+
+    def check_bytes(self, name: str) -> bool:
+        """Read the bytes of a parameter and compare their checksum; FormatError if it differs."""
+        entry = self._entries[name]
+        self._checked.check_bytes(entry)
+        return True
 
     def check(self) -> None:
         """Raise FormatError if the file has been truncated since it was opened: its map must not be touched."""

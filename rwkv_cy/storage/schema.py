@@ -9,8 +9,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from rwkv_cy.dtypes import MATRIX_TYPES, PACKED, QUANTIZED_TYPES, STORAGE_TYPES, packed_nbytes
+import numpy as np
+
 from rwkv_cy.errors import FormatError, SpecError
+from rwkv_cy.tensors.codecs import CODECS
 from rwkv_cy.tensors.tensor import TensorInfo
 
 __all__ = [
@@ -69,8 +71,8 @@ FOOTER_PATH = "metadata/seal"
 
 TOKENIZER_KINDS = ("bytes", "world", "huggingface")
 
-#: The largest RWKV checkpoints have about 2,000 tensors.
-MAX_DATASETS = 20_000
+#: 1,000 layers of version 7 have 33,006 tensors.
+MAX_DATASETS = 65_536
 MAX_HEADER_BYTES = 1 << 20
 #: The largest tokenizer.json in use has 20 MB.
 MAX_TOKENIZER_BYTES = 64 << 20
@@ -81,8 +83,8 @@ MAX_ELEMENTS = 1 << 48
 _LAYER = re.compile(r"(blocks\.[0-9]+)\.(.+)", re.ASCII)
 _PATH = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", re.ASCII)
 
-#: Bytes of an element, by the name of its type; u8 serves the metadata alone, and matrices in blocks are bytes too.
-ITEMSIZES = {"u8": 1, **{name: t.itemsize for name, t in STORAGE_TYPES.items()}, **dict.fromkeys(MATRIX_TYPES, 1)}
+#: Types of the stored arrays, by the names of storage types; u8 is for metadata only.
+ARRAY_DTYPES = {"u8": np.dtype(np.uint8), **{name: codec.array_dtype for name, codec in CODECS.items()}}
 
 
 @dataclass(frozen=True)
@@ -214,10 +216,11 @@ class DatasetSpec:
             If it is of a type of matrices or transposed, and no matrix.
         """
         path = parameter_path(info.name)
-        if info.dtype not in MATRIX_TYPES and not info.transposed:
+        matrices_only = info.codec.matrices_only
+        if not matrices_only and not info.transposed:
             return DatasetSpec(path, info.dtype, info.shape)
         if len(info.shape) != 2:
-            wanted = f"as {info.dtype}" if info.dtype in MATRIX_TYPES else "transposed"
+            wanted = f"as {info.dtype}" if matrices_only else "transposed"
             raise SpecError(
                 f"{path[:80]}: expected a matrix to store {wanted}, got shape {str(info.shape)[:80]}; "
                 "store it in another way"
@@ -232,12 +235,12 @@ class DatasetSpec:
     @property
     def transposed(self) -> bool:
         """Whether it is a matrix of plain numbers that lies as (columns, rows)."""
-        return self.matrix_shape is not None and self.dtype in STORAGE_TYPES
+        return self.matrix_shape is not None and not CODECS[self.dtype].matrices_only
 
     @property
     def nbytes(self) -> int:
         """Bytes of the numbers."""
-        return math.prod(self.shape) * ITEMSIZES[self.dtype]
+        return math.prod(self.shape) * ARRAY_DTYPES[self.dtype].itemsize
 
     @property
     def chunk(self) -> tuple[int, ...] | None:
@@ -260,7 +263,7 @@ class DatasetSpec:
         if self.chunk is None:
             return self.nbytes
         rounded = (-(-size // part) * part for size, part in zip(self.shape, self.chunk, strict=True))
-        return math.prod(rounded) * ITEMSIZES[self.dtype]
+        return math.prod(rounded) * ARRAY_DTYPES[self.dtype].itemsize
 
     def check(self) -> None:
         """Raise SpecError if no dataset of a model file can be like this."""
@@ -269,8 +272,10 @@ class DatasetSpec:
                 f"{self.path[:80]!r}: expected a name of letters, digits, '_', '-' and '.', at most {MAX_PATH} long, "
                 "got another; rename the tensor"
             )
-        if self.dtype not in ITEMSIZES:
-            raise SpecError(f"{self.path}: expected one of {', '.join(ITEMSIZES)}, got {self.dtype[:80]!r}; convert it")
+        if self.dtype not in ARRAY_DTYPES:
+            raise SpecError(
+                f"{self.path}: expected one of {', '.join(ARRAY_DTYPES)}, got {self.dtype[:80]!r}; convert it"
+            )
         sizes = self.shape
         if not 1 <= len(sizes) <= MAX_DIMENSIONS or min(sizes) < 1 or math.prod(sizes) > MAX_ELEMENTS:
             raise SpecError(
@@ -280,30 +285,22 @@ class DatasetSpec:
         self._check_matrix()
 
     def _check_matrix(self) -> None:
-        """Raise SpecError unless a matrix in blocks or transposed is of the shape that its rows and columns ask for."""
-        quantized, matrix = QUANTIZED_TYPES.get(self.dtype), self.matrix_shape
-        if self.dtype not in MATRIX_TYPES and matrix is None:
+        """Raise SpecError unless the shape of the dataset follows from the rows and columns of its matrix."""
+        codec, matrix = CODECS.get(self.dtype), self.matrix_shape
+        if matrix is None and (codec is None or not codec.matrices_only):
             return
-        if matrix is None or self.dtype == "u8" or len(matrix) != 2 or min(matrix) < 1:
+        if codec is None or matrix is None or len(matrix) != 2 or min(matrix) < 1:
             raise SpecError(
                 f"{self.path}: expected the rows and columns of a quantized, packed or transposed matrix, and of no "
                 f"other tensor, got {str(matrix)[:80]} for {self.dtype}; convert it again"
             )
-        if self.dtype == PACKED:
-            # How many escapes there are, the numbers say.
-            least, most = packed_nbytes(matrix, 0), packed_nbytes(matrix, math.prod(matrix))
-            if len(self.shape) != 1 or not least <= self.shape[0] <= most or self.shape[0] % 64:
-                raise SpecError(
-                    f"{self.path}: expected a multiple of 64 from {least} to {most} bytes for {self.dtype} of shape "
-                    f"{str(matrix)[:80]}, got {self.shape}; convert it again"
-                )
-            return
-        expected = matrix[::-1] if quantized is None else quantized.packed_shape(matrix)
-        if self.shape != expected:
-            raise SpecError(
-                f"{self.path}: expected {'columns and rows' if quantized is None else 'blocks'} {expected} for "
-                f"{self.dtype} of shape {str(matrix)[:80]}, got {self.shape}; convert it again"
-            )
+        problem = None
+        if codec.matrices_only:
+            problem = codec.shape_problem(self.shape, matrix)
+        elif self.shape != matrix[::-1]:
+            problem = f"columns and rows {matrix[::-1]} for {self.dtype} of shape {matrix}, got {self.shape}"
+        if problem is not None:
+            raise SpecError(f"{self.path}: expected {problem}; convert it again")
 
 
 def format_version(specs: Iterable[DatasetSpec]) -> tuple[int, int]:
@@ -312,10 +309,9 @@ def format_version(specs: Iterable[DatasetSpec]) -> tuple[int, int]:
     A program that knows 1.x alone would take a transposed matrix for another tensor, or, if it is square, for the
     matrix itself: it must refuse the file.
     """
-    found = tuple(specs)
-    dtypes = {spec.dtype for spec in found}
-    newest = 3 if "q6" in dtypes else 2 if PACKED in dtypes else int(not dtypes.isdisjoint(QUANTIZED_TYPES))
-    return (2, max(0, newest - 1)) if any(spec.transposed for spec in found) else (1, newest)
+    datasets = tuple(specs)
+    newest = max(CODECS[spec.dtype].since if spec.dtype in CODECS else 0 for spec in datasets)
+    return (2, max(0, newest - 1)) if any(spec.transposed for spec in datasets) else (1, newest)
 
 
 def is_path(path: str) -> bool:

@@ -9,6 +9,7 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import h5py
@@ -19,6 +20,7 @@ from rwkv_cy.errors import StorageError
 from rwkv_cy.files.replacement import Replacement
 from rwkv_cy.storage.layout import FILE_TYPES, AttributeValue, dataset_attributes, dataset_offset, root_attributes
 from rwkv_cy.storage.schema import PAGE, DatasetSpec, format_version
+from rwkv_cy.storage.space import metadata_bytes, reserved_bytes
 
 __all__ = ["Skeleton", "build_skeleton"]
 
@@ -46,11 +48,6 @@ class Skeleton:
     metadata: bytes
 
 
-def _metadata_estimate(specs: Sequence[DatasetSpec]) -> int:
-    """Bytes that HDF5's metadata takes, and somewhat more: measured at 460 a dataset, its share of groups included."""
-    return -(-(4096 + sum(640 + 2 * len(spec.path) for spec in specs)) // PAGE) * PAGE
-
-
 def build_skeleton(file: Replacement, kind: str, specs: Sequence[DatasetSpec]) -> Skeleton:
     """Reserve the space of a file and make its objects; the last of `specs` ends the file.
 
@@ -61,9 +58,9 @@ def build_skeleton(file: Replacement, kind: str, specs: Sequence[DatasetSpec]) -
     StorageError
         If there is no room, HDF5 fails, or it lays the file out otherwise than this version of the format has it.
     """
-    block = _metadata_estimate(specs)
+    block = metadata_bytes(specs)
     for _ in range(_TRIES):
-        file.reserve(2 * PAGE + block + sum(spec.span + PAGE for spec in specs))
+        file.reserve(reserved_bytes(specs, block))
         file.write_at(0, _empty_file())
         try:
             offsets = _create(file.path, kind, specs, block)
@@ -115,7 +112,8 @@ def _create(path: Path, kind: str, specs: Sequence[DatasetSpec], block: int) -> 
         creation.set_obj_track_times(False)
         for group in sorted({parent for spec in specs for parent in _parents(spec.path)}):
             h5g.create(file, group.encode("ascii"), gcpl=creation)
-        return [_dataset(file, spec) for spec in specs]
+        contiguous = _dataset_creation()
+        return [_dataset(file, spec, contiguous) for spec in specs]
     finally:
         file.close()
 
@@ -133,19 +131,32 @@ def _set_attributes(owner: h5g.GroupID | h5d.DatasetID, attributes: Mapping[str,
         elif isinstance(value, tuple):
             kind, array, space = h5t.STD_U64LE, np.array(value, "<u8"), h5s.create_simple((len(value),))
         else:
-            kind, array = h5t.C_S1.copy(), np.array(value.encode("ascii"))
-            kind.set_size(array.itemsize)
-            kind.set_strpad(h5t.STR_NULLPAD)
+            array = np.array(value.encode("ascii"))
+            kind = _string_type(array.itemsize)
         h5a.create(owner, name.encode("ascii"), kind, space).write(array, kind)
 
 
-def _dataset(file: h5f.FileID, spec: DatasetSpec) -> int | None:
-    """Create one dataset, allocated and not filled, and return its offset, or None if it is scattered."""
+@cache
+def _string_type(size: int) -> h5t.TypeStringID:
+    kind = h5t.C_S1.copy()
+    kind.set_size(size)
+    kind.set_strpad(h5t.STR_NULLPAD)
+    return kind
+
+
+def _dataset_creation() -> h5p.PropDCID:
     creation = h5p.create(h5p.DATASET_CREATE)
     creation.set_alloc_time(h5d.ALLOC_TIME_EARLY)
     creation.set_fill_time(h5d.FILL_TIME_NEVER)
     creation.set_obj_track_times(False)
+    return creation
+
+
+def _dataset(file: h5f.FileID, spec: DatasetSpec, contiguous: h5p.PropDCID) -> int | None:
+    """Create one dataset, allocated and not filled, and return its offset, or None if it is scattered."""
+    creation = contiguous
     if spec.chunk is not None:
+        creation = _dataset_creation()
         creation.set_chunk(spec.chunk)
     dataset = h5d.create(
         file, spec.path.encode("ascii"), FILE_TYPES[spec.dtype], h5s.create_simple(spec.shape), dcpl=creation

@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy.typing as npt
 
-from rwkv_cy.dtypes import QUANTIZED_TYPES, array_dtype
 from rwkv_cy.errors import FormatError, SpecError
-from rwkv_cy.storage.file_writer import Content, array_blocks, bytes_content, write_file
+from rwkv_cy.storage.file_writer import Content, all_datasets, array_blocks, bytes_content, write_file
 from rwkv_cy.storage.jsontext import pack_json
 from rwkv_cy.storage.schema import (
     BLOCK_BYTES,
@@ -25,9 +24,10 @@ from rwkv_cy.storage.schema import (
     ModelHeader,
     Progress,
 )
+from rwkv_cy.storage.space import reserved_bytes
 from rwkv_cy.tensors.tensor import TensorInfo
 
-__all__ = ["ReadBlock", "write_model"]
+__all__ = ["ReadBlock", "needed_bytes", "write_model"]
 
 #: ``read(info, start, count)`` returns elements ``start .. start + count`` of a tensor, in C order, 1-D.
 ReadBlock = Callable[[TensorInfo, int, int], npt.NDArray[Any]]
@@ -61,8 +61,8 @@ def write_model(
         What to store, in this order: name, shape and dtype are used.
     read : callable
         ``read(info, start, count)`` returns `count` elements of a tensor from element `start` on, as a 1-D array of
-        the array dtype of ``info.dtype`` (uint16 for bf16). Called in file order. The elements of a quantized matrix
-        are the bytes of its blocks, and are asked for in whole groups of rows.
+        the array dtype of its codec (uint16 for bf16). Called in file order. The elements of a quantized matrix are the
+        bytes of its blocks, and are requested in whole groups of rows.
     overwrite : bool
         Whether an older file may be replaced. Without it, a file that appears while this one is being written is
         kept as well.
@@ -79,8 +79,29 @@ def write_model(
     ConfigError
         If the dtype of a tensor is no storage type.
     SpecError
-        If a tensor or the header cannot be stored, or `read` returns other than was asked for.
+        If a tensor or the header cannot be stored, or `read` does not return what was requested.
     """
+    contents = _contents(header, tensors, read, finish)
+    write_file(Path(path), MODEL_KIND, contents, overwrite=overwrite, progress=progress)
+
+
+def needed_bytes(header: ModelHeader, tensors: Sequence[TensorInfo]) -> int:
+    """Return the disk space that :func:`write_model` reserves for a file, with a `finish`; it may become smaller."""
+
+    def nothing(info: TensorInfo, start: int, count: int) -> npt.NDArray[Any]:
+        raise AssertionError("nothing is written")
+
+    contents = _contents(header, tensors, nothing, dict)
+    return reserved_bytes(all_datasets(MODEL_KIND, [content.spec for content in contents]))
+
+
+def _contents(
+    header: ModelHeader,
+    tensors: Sequence[TensorInfo],
+    read: ReadBlock,
+    finish: Callable[[], Mapping[str, str]] | None,
+) -> list[Content]:
+    """Return the parameters, the tokenizer and the header, in the order in which they are stored."""
     contents = [Content(DatasetSpec.of_parameter(info), _reader(info, read)) for info in tensors]
     data = b"" if header.tokenizer is None else header.tokenizer.data
     if len(data) > MAX_TOKENIZER_BYTES:
@@ -92,8 +113,7 @@ def write_model(
     def last() -> Iterator[memoryview]:
         yield memoryview(_pack_header(header if finish is None else header.with_source(finish()), room))
 
-    contents.append(Content(DatasetSpec(HEADER_PATH, "u8", (room,)), last))
-    write_file(Path(path), MODEL_KIND, contents, overwrite=overwrite, progress=progress)
+    return [*contents, Content(DatasetSpec(HEADER_PATH, "u8", (room,)), last)]
 
 
 def _pack_header(header: ModelHeader, room: int | None = None) -> bytes:
@@ -106,11 +126,12 @@ def _pack_header(header: ModelHeader, room: int | None = None) -> bytes:
 
 
 def _reader(info: TensorInfo, read: ReadBlock) -> Callable[[], Iterator[memoryview]]:
-    dtype = array_dtype(info.dtype)
+    codec = info.codec
+    dtype = codec.array_dtype
 
     def blocks() -> Iterator[memoryview]:
         size = math.prod(info.array_shape)
-        unit = math.prod(info.array_shape[1:]) if info.dtype in QUANTIZED_TYPES else 1
+        unit = codec.group_size(info.shape)
         step = max(BLOCK_BYTES // (unit * dtype.itemsize), 1) * unit
         for start in range(0, size, step):
             count = min(step, size - start)
@@ -118,7 +139,7 @@ def _reader(info: TensorInfo, read: ReadBlock) -> Callable[[], Iterator[memoryvi
             if block.shape != (count,) or block.dtype != dtype:
                 raise SpecError(
                     f"{info.name}: expected {count} elements of {dtype} to write, "
-                    f"got {block.dtype} of shape {block.shape}; return what was asked for"
+                    f"got {block.dtype} of shape {block.shape}; return what was requested"
                 )
             yield from array_blocks(block)
 

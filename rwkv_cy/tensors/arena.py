@@ -1,4 +1,4 @@
-"""An arena: anonymous memory in pages of 2 MiB, where the system has them, from which arrays are cut."""
+"""An arena: one allocation of anonymous memory, in pages of 2 MiB where possible, from which arrays are taken."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from rwkv_cy.errors import KernelError, NotEnoughMemoryError
 __all__ = ["Arena"]
 
 _LARGE_PAGE = 2 << 20
-#: Arrays begin on a cache line, which is a vector of AVX-512 too.
+#: Arrays begin on a cache line, which is also the size of an AVX-512 vector.
 _ALIGNMENT = 64
 
 
 class Arena:
     """One stretch of anonymous memory, zero until it is written to.
 
-    It begins on a boundary of 2 MiB, and the system is asked for pages of that size as far as whole ones go; where it
-    has none (``MADV_HUGEPAGE`` is Linux's, and an administrator may turn it off), its pages are the usual ones. It
-    lives as long as any of its arrays.
+    It begins on a boundary of 2 MiB and requests pages of that size; where the system does not provide them
+    (``MADV_HUGEPAGE`` exists on Linux, and an administrator may disable it), the pages have the usual size. It lives as
+    long as any of its arrays.
 
     Parameters
     ----------
     size : int
-        Bytes: the sum of :meth:`room` over the arrays that will be taken.
+        Bytes: the sum of :meth:`padded` over the arrays that will be taken.
 
     Raises
     ------
@@ -56,8 +56,8 @@ class Arena:
                 memory.madvise(mmap.MADV_HUGEPAGE, start, large)
 
     @staticmethod
-    def room(nbytes: int) -> int:
-        """Return the bytes that an array of `nbytes` takes, the gap to the next one included."""
+    def padded(nbytes: int) -> int:
+        """Return `nbytes` rounded up to whole cache lines: what an array takes of the arena."""
         return -(-nbytes // _ALIGNMENT) * _ALIGNMENT
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
@@ -72,9 +72,9 @@ class Arena:
         end = self._taken + nbytes
         if end > self._bytes.size:
             raise KernelError(
-                f"Arena: expected arrays within the {self._bytes.size} bytes that were asked for, got {end}; "
-                "ask for the room of every array"
+                f"Arena: expected arrays within its {self._bytes.size} bytes, got {end}; "
+                "make it for the padded size of every array"
             )
         array = self._bytes[self._taken : end].view(dtype).reshape(shape)
-        self._taken += self.room(nbytes)
+        self._taken += self.padded(nbytes)
         return array

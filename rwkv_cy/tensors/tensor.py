@@ -1,4 +1,4 @@
-"""Parameters by name: what a model needs, what a file offers, and the interface between the two."""
+"""Tensors by name: in memory, described by a file, and the interface of everything that they can be read from."""
 
 from __future__ import annotations
 
@@ -11,39 +11,45 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-from rwkv_cy.dtypes import PACKED, QUANTIZED_TYPES, STORAGE_TYPES, array_dtype
+from rwkv_cy.dtypes import STORAGE_TYPES
 from rwkv_cy.errors import KernelError, SpecError
 from rwkv_cy.files.identity import FileIdentity
+from rwkv_cy.tensors.codecs import CODECS, Codec, codec_of
 
 __all__ = ["Parameter", "ParameterSource", "TensorInfo", "as_parameter", "check_buffer"]
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """A tensor in memory: its numbers, and the storage type that they are of.
+    """A tensor in memory.
 
     Attributes
     ----------
     array : numpy.ndarray
-        The numbers, in canonical shape; bfloat16 as uint16, quantized matrices as packed blocks of uint8, bf12 as
-        the bytes of the packed matrix.
+        The array that stores it. Of a floating point type: the numbers, in canonical shape, bfloat16 as uint16. Of a
+        quantized or bf12 matrix: its bytes, uint8.
     dtype : str
-        Storage type, ``"bf16"``.
-    packed_from : tuple of int, optional
-        Canonical shape of a quantized or packed matrix; None for all others.
+        Storage type (``"bf16"``).
+    matrix_shape : tuple of int, optional
+        Canonical shape of a quantized or bf12 matrix; None for all others.
     transposed : bool, default False
-        The array is (in, out) instead: a matrix whose inputs are often zero is multiplied faster so.
+        The array is the transpose of the matrix.
     """
 
     array: npt.NDArray[Any]
     dtype: str
-    packed_from: tuple[int, ...] | None = None
+    matrix_shape: tuple[int, ...] | None = None
     transposed: bool = False
+
+    @property
+    def codec(self) -> Codec:
+        """The codec of `dtype`."""
+        return codec_of(self.dtype)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Canonical shape."""
-        return self.packed_from or (self.array.shape[::-1] if self.transposed else self.array.shape)
+        return self.matrix_shape or (self.array.shape[::-1] if self.transposed else self.array.shape)
 
 
 def as_parameter(value: Parameter | npt.NDArray[Any]) -> Parameter:
@@ -71,19 +77,19 @@ class TensorInfo:
     name : str
         Canonical name, as in the original checkpoints (``"blocks.0.att.key.weight"``).
     shape : tuple of int
-        Canonical shape: as in the original checkpoints, matrices (out, in).
+        Canonical shape, as in the original checkpoints: matrices are (out, in).
     dtype : str
         Storage type that :meth:`ParameterSource.read_into` delivers (``"bf16"``).
     source_name : str
         The name that the file itself uses.
     source_dtype : str
-        The type that the file itself uses (``"q5_1"``); equals `dtype` where nothing is decoded.
+        The type that the file itself uses (``"q5_1"``); equals `dtype` where the reader decodes nothing.
     source_nbytes : int
-        Bytes that the tensor takes in the file.
+        Bytes of the tensor in the file.
     transposed : bool, default False
-        The matrix lies as (in, out): `array_shape` is `shape` turned round, and elements come in that order.
-    packed_nbytes : int, default 0
-        Of a bf12 matrix, its bytes: they depend on the numbers. Without a meaning for all others.
+        The array is the transpose of the matrix: `array_shape` is `shape` reversed.
+    encoded_nbytes : int, default 0
+        Bytes of the array, for storage types where they depend on the numbers (bf12); ignored for all others.
     """
 
     name: str
@@ -93,32 +99,42 @@ class TensorInfo:
     source_dtype: str
     source_nbytes: int
     transposed: bool = False
-    packed_nbytes: int = 0
+    encoded_nbytes: int = 0
+
+    @property
+    def codec(self) -> Codec:
+        """The codec of `dtype`."""
+        return codec_of(self.dtype)
 
     @property
     def size(self) -> int:
         """Number of parameters."""
         return math.prod(self.shape)
 
+    @property
+    def decoded(self) -> bool:
+        """Whether the reader decodes it from a type that only the file's own program uses."""
+        return self.source_dtype != self.dtype
+
     def rounds_twice(self, dtype: str) -> bool:
-        """Tell whether numbers that were quantized once would be rounded to other steps, as `dtype`."""
-        once = self.source_dtype != self.dtype or self.dtype in QUANTIZED_TYPES
-        return once and dtype in QUANTIZED_TYPES and dtype != self.dtype
+        """Tell whether numbers that were quantized once would be quantized again, as `dtype`."""
+        once = self.decoded or self.codec.requantizes
+        return once and CODECS[dtype].requantizes and dtype != self.dtype
 
     @property
     def array_shape(self) -> tuple[int, ...]:
-        """Shape of the array that holds the tensor: `shape`, turned round if it lies transposed, or packed blocks."""
-        if self.dtype == PACKED:
-            return (self.packed_nbytes,)
-        quantized = QUANTIZED_TYPES.get(self.dtype)
-        if quantized is not None:
-            return quantized.packed_shape(self.shape)
-        return self.shape[::-1] if self.transposed else self.shape
+        """Shape of the array that stores the tensor."""
+        shape = self.codec.array_shape(self.shape, self.encoded_nbytes)
+        return shape[::-1] if self.transposed else shape
 
     @property
     def nbytes(self) -> int:
         """Bytes of that array."""
-        return math.prod(self.array_shape) * array_dtype(self.dtype).itemsize
+        return math.prod(self.array_shape) * self.codec.array_dtype.itemsize
+
+    def parameter(self, array: npt.NDArray[Any]) -> Parameter:
+        """Return the tensor in memory, whose numbers are in `array`."""
+        return Parameter(array, self.dtype, self.shape if self.codec.matrices_only else None, self.transposed)
 
 
 @runtime_checkable
@@ -126,7 +142,7 @@ class ParameterSource(Protocol):
     """An open model file of any format; a context manager that closes the file at its end."""
 
     path: Path
-    #: Name of the format: "hdf5", "pth", "pth-legacy", "safetensors", "huggingface", "rwkvcpp"; "memory" of no file.
+    #: Name of the format: "hdf5", "pth", "pth-legacy", "safetensors", "huggingface", "rwkvcpp", or "memory".
     format: str
 
     @property
@@ -150,15 +166,29 @@ class ParameterSource(Protocol):
     def read_into(self, name: str, buffer: npt.NDArray[Any], start: int = 0) -> None:
         """Fill `buffer` with elements ``start .. start + buffer.size`` of the array, in C order.
 
-        The array is the tensor, or its transpose if ``info(name).transposed``. `buffer` is 1-D, contiguous, and of
-        the array dtype of ``info(name).dtype`` (uint16 for bf16; uint8 for a quantized matrix, whose elements are the
-        bytes of its packed blocks, and for bf12). Reads no more of the file than that; needs memory for no more than
-        that.
+        The array is that of the tensor's codec, or the transpose if ``info(name).transposed``. `buffer` is 1-D,
+        contiguous, and of the codec's array dtype (uint16 for bf16; uint8 for quantized matrices and bf12, whose
+        elements are bytes). Reads no more of the file than that; needs memory for no more than that.
         """
         ...
 
     def view(self, name: str) -> npt.NDArray[Any] | None:
         """Return the array as a read-only one over a memory map, or None where bytes must be decoded."""
+        ...
+
+    def check_bytes(self, name: str) -> bool:
+        """Read the stored bytes of a tensor and compare their checksum.
+
+        Returns
+        -------
+        bool
+            False, and nothing was read, where the file has no checksum for them.
+
+        Raises
+        ------
+        FormatError
+            If it differs: the file is damaged.
+        """
         ...
 
     def check(self) -> None:
@@ -176,7 +206,7 @@ class ParameterSource(Protocol):
 
 def check_buffer(info: TensorInfo, buffer: npt.NDArray[Any], start: int) -> None:
     """Raise KernelError unless `buffer` can take elements ``start .. start + buffer.size`` of the tensor."""
-    expected = array_dtype(info.dtype)
+    expected = info.codec.array_dtype
     if buffer.ndim != 1 or buffer.dtype != expected or not buffer.flags.c_contiguous or not buffer.flags.writeable:
         raise KernelError(
             f"{info.name}: expected a writable contiguous 1-D buffer of {expected}, "

@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rwkv_cy import __version__
-from rwkv_cy.checkpoint.sources import open_source, source_fingerprint
+from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.files.source_hash import SourceHash
-from rwkv_cy.storage import ModelHeader, write_model
-from rwkv_cy.tensors.blocks import NonFinite
-from rwkv_cy.tensors.transfer import Progress, Transfer
-from rwkv_cy.toolkit.plan import ConversionPlan, make_plan, planned_info
+from rwkv_cy.storage import write_model
+from rwkv_cy.tensors.checksums import ChecksumPass
+from rwkv_cy.tensors.converter import Converter, FileSink, Progress, describe_overflow
+from rwkv_cy.tensors.statistics import NonFinite
+from rwkv_cy.toolkit.plan import ConversionPlan, make_plan
 
 __all__ = ["ConversionReport", "convert", "plan_conversion"]
 
@@ -49,16 +49,13 @@ class ConversionReport:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What the user should know, a sentence each: the plan's warnings, then those of the numbers."""
+        """A sentence each: the plan's warnings, then those about NaN and Inf."""
         dtypes = {tensor.name: tensor.dtype for tensor in self.plan.tensors}
         bad = (
-            f"{name}: {found.nan} NaN and {found.inf} infinite numbers in the source, which stay so"
-            for name, found in self.nonfinite.items()
+            f"{name}: {counts.nan} NaN and {counts.inf} infinite numbers in the source, which stay so"
+            for name, counts in self.nonfinite.items()
         )
-        lost = (
-            f"{name}: {count} too large for {dtypes[name]}, now infinite; convert to a type with more range"
-            for name, count in self.overflowed.items()
-        )
+        lost = (describe_overflow(name, count, dtypes[name]) for name, count in self.overflowed.items())
         return (*self.plan.warnings, *bad, *lost)
 
     def to_dict(self) -> dict[str, Any]:
@@ -76,15 +73,15 @@ def plan_conversion(
 ) -> ConversionPlan:
     """Say what :func:`convert` would do with the same arguments; writes nothing.
 
-    Reads headers only, except for ``"bf12"``, where every matrix is read once.
+    Reads headers and samples of the weights only, except for ``"bf12"``, where every matrix is read once.
 
     Raises
     ------
     RWKVError
         As :func:`convert` does, except for a target that exists: that is told by ``ConversionPlan.replaces``.
     """
-    with open_source(Path(source)) as opened:
-        return make_plan(opened, Path(target), dtype, tokenizer, requantize=requantize)
+    with Checkpoint.open(source) as checkpoint:
+        return make_plan(checkpoint, Path(target), dtype, tokenizer, requantize=requantize)
 
 
 def convert(
@@ -136,7 +133,8 @@ def convert(
     Raises
     ------
     FormatError, UnsupportedError, SpecError
-        If the source is damaged, of an unknown version, or its parameters are not a model's.
+        If the source is damaged (its checksums are compared, where it has any), of an unknown version, or its
+        parameters are not a model's.
     StorageError
         If the target exists and `overwrite` is false, if it is the source, if the source changed while it was read,
         or if the operating system refuses (no space, no permission).
@@ -148,28 +146,29 @@ def convert(
         If the tokenizer asked for cannot be had.
     """
     source, target = Path(source), Path(target)
-    # Hashing takes longest: it begins before the plan is made, and is given up if that fails.
-    with open_source(source) as opened, _hash_of(opened.files, source_hash) as running:
-        plan = make_plan(opened, target, dtype, tokenizer, requantize=requantize)
-        packings = {tensor.name: tensor.packing for tensor in plan.tensors if tensor.packing is not None}
-        transfer = Transfer(opened, plan.nbytes, progress, packings)
-        wanted = [planned_info(opened.info(tensor.name), tensor) for tensor in plan.tensors]
-        header = _header(plan, source_fingerprint(opened))
+    # Hashing takes longest: it begins before the plan is made, and is stopped if that fails.
+    with Checkpoint.open(source) as checkpoint, _hash_of(checkpoint.source.files, source_hash) as running:
+        plan = make_plan(checkpoint, target, dtype, tokenizer, requantize=requantize)
+        converter = Converter(checkpoint.source)
+        sink = FileSink(converter, {chosen.info.name: chosen for chosen in plan.targets}, progress)
 
         digest: list[str] = []
 
         def finish() -> dict[str, str]:
+            checksums.finish()
             digest.append(running.hexdigest())
             return {"sha256": digest[0], "size": str(running.size)}
 
-        write_model(target, header, wanted, transfer.read, overwrite=overwrite, finish=finish)
+        infos = [chosen.info for chosen in plan.targets]
+        with ChecksumPass(checkpoint.source) as checksums:
+            write_model(target, plan.header, infos, sink.read, overwrite=overwrite, finish=finish)
     return ConversionReport(
         plan=plan,
         size=FileIdentity.of(target).size,
         source_sha256=digest[0],
-        fingerprint=header.fingerprint,
-        nonfinite=transfer.nonfinite,
-        overflowed=transfer.overflowed,
+        fingerprint=plan.header.fingerprint,
+        nonfinite=converter.nonfinite,
+        overflowed=converter.overflowed,
     )
 
 
@@ -181,14 +180,3 @@ def _hash_of(files: Sequence[FileIdentity], ahead: SourceHash | None) -> SourceH
         return ahead
     ahead.stop()
     return SourceHash(files)
-
-
-def _header(plan: ConversionPlan, mark: str) -> ModelHeader:
-    return ModelHeader(
-        architecture=plan.config.architecture,
-        config=plan.config.to_dict(),
-        fingerprint=mark,
-        tokenizer=plan.tokenizer,
-        source={"name": plan.source.name, "format": plan.source_format},
-        created_by=f"rwkv-cy {__version__}",
-    )

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from rwkv_cy.architectures import architecture_of, detect, version_label
-from rwkv_cy.checkpoint.sources import open_source, source_config
+from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.checkpoint.tokenizer_choice import describe_tokenizer, guess_tokenizer
 from rwkv_cy.config import Config
-from rwkv_cy.dtypes import QUANTIZED_TYPES
 from rwkv_cy.errors import RWKVError
-from rwkv_cy.storage import ModelFile
-from rwkv_cy.tensors.blocks import TensorStatistics, measure_tensor
+from rwkv_cy.tensors.policy import choose
+from rwkv_cy.tensors.statistics import TensorStatistics, measure_tensor
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 
 __all__ = ["FileReport", "TensorReport", "inspect"]
@@ -144,24 +143,23 @@ def inspect(
     StorageError
         If the operating system refuses it.
     """
-    with open_source(Path(path)) as source:
+    with Checkpoint.open(path) as checkpoint:
+        source, header = checkpoint.source, checkpoint.header
         infos = [source.info(name) for name in source.names()]
-        shapes = {info.name: info.shape for info in infos}
-        config, problems = _identify(source, shapes)
-        header = source.header if isinstance(source, ModelFile) else None
+        config, problems = _identify(checkpoint)
         dtypes: dict[str, int] = {}
         for info in infos:
             dtypes[info.source_dtype] = dtypes.get(info.source_dtype, 0) + 1
         return FileReport(
             path=source.path,
             format=source.format,
-            architecture=version_label(shapes),
+            architecture=version_label(checkpoint.shapes),
             config=config,
             num_parameters=sum(info.size for info in infos),
             dtypes=dtypes,
             bytes_on_disk=sum(file.size for file in source.files),
             bytes_in_memory=sum(info.nbytes for info in infos),
-            memory={dtype: _memory(infos, config, dtype) for dtype in _PRECISIONS} if config and not problems else {},
+            memory={dtype: _memory(checkpoint, dtype) for dtype in _PRECISIONS} if config and not problems else {},
             state_bytes=_state_bytes(config) if config else None,
             tokenizer=describe_tokenizer(header.tokenizer) if header else _implied_tokenizer(source.path, config),
             fingerprint=header.fingerprint if header else None,
@@ -173,14 +171,14 @@ def inspect(
         )
 
 
-def _identify(source: ParameterSource, shapes: dict[str, tuple[int, ...]]) -> tuple[Config | None, tuple[str, ...]]:
+def _identify(checkpoint: Checkpoint) -> tuple[Config | None, tuple[str, ...]]:
     """Return the config that the tensors imply, and what is wrong with them."""
     try:
-        return source_config(source), ()
+        return checkpoint.config, ()
     except RWKVError as error:
         problem = str(error)
     try:
-        return detect(shapes, str(source.path)), (problem,)
+        return detect(checkpoint.shapes, str(checkpoint.path)), (problem,)
     except RWKVError:
         return None, (problem,)
 
@@ -193,19 +191,9 @@ def _implied_tokenizer(path: Path, config: Config | None) -> str | None:
     return f"{guess.name} (beside the file)" if isinstance(guess, Path) else f"{guess} (not in the file)"
 
 
-def _memory(infos: Sequence[TensorInfo], config: Config, dtype: str) -> int:
-    """Return the bytes of all parameters when loaded as `dtype`."""
-    specs = {spec.name: spec for spec in architecture_of(config).parameters(config)}
-    total = 0
-    for info in infos:
-        spec = specs.get(info.name)
-        if spec is None or not spec.converted:
-            total += info.nbytes
-        elif dtype in QUANTIZED_TYPES and not spec.quantizable:
-            total += info.size * 2  # an embedding is read row by row: it keeps 16 bits
-        else:
-            total += replace(info, dtype=dtype, transposed=False).nbytes
-    return total
+def _memory(checkpoint: Checkpoint, dtype: str) -> int:
+    """Return the bytes of all parameters when loaded as `dtype`, whose codec must not need to plan."""
+    return sum(choose(checkpoint.source, spec, dtype).info.nbytes for spec in checkpoint.specs)
 
 
 def _state_bytes(config: Config) -> int:

@@ -1,44 +1,37 @@
-"""What a conversion is going to do, found out from headers alone: types, sizes, memory, space, tokenizer."""
+"""The plan of a conversion, made from headers: types, sizes, memory, disk space, tokenizer."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections.abc import Set
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from rwkv_cy.architectures import architecture_of
-from rwkv_cy.architectures.base import ParameterSpec
-from rwkv_cy.checkpoint.sources import source_config
-from rwkv_cy.checkpoint.tokenizer_choice import choose_tokenizer, describe_tokenizer
+from rwkv_cy import __version__
+from rwkv_cy.checkpoint.checkpoint import Checkpoint
+from rwkv_cy.checkpoint.tokenizer_choice import describe_tokenizer
 from rwkv_cy.config import Config
-from rwkv_cy.dtypes import GROUP_ROWS, MATRIX_TYPES, PACKED, QUANTIZED_TYPES, STORAGE_TYPES, array_dtype
+from rwkv_cy.dtypes import check_dtype
 from rwkv_cy.errors import ConfigError, StorageError
 from rwkv_cy.files.reading import is_folder, os_errors
 from rwkv_cy.formats import companions
-from rwkv_cy.storage import StoredTokenizer
-from rwkv_cy.tensors.blocks import BLOCK_SIZE
-from rwkv_cy.tensors.orientation import STRIP_BYTES
-from rwkv_cy.tensors.packing import Packing, plan_packing
-from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
+from rwkv_cy.storage import ModelHeader, StoredTokenizer, needed_bytes
+from rwkv_cy.tensors.codecs import BLOCK_SIZE
+from rwkv_cy.tensors.policy import Target, choose
+from rwkv_cy.tensors.tensor import TensorInfo
+from rwkv_cy.tensors.transposing import STRIP_BYTES
 
-__all__ = ["ConversionPlan", "TensorPlan", "make_plan", "planned_info"]
+__all__ = ["ConversionPlan", "TensorPlan", "make_plan"]
 
-#: Stored instead of another program's quantized blocks, where no other type is asked for; and what an embedding that
-#: is wider gets in a quantized model.
-_FOR_QUANTIZED = "f16"
-#: Most that one tensor's alignment and its entry among the file's metadata take.
-_OVERHEAD_PER_TENSOR = 8192
-_OVERHEAD = 1 << 20
 #: The writer's block of 1 MiB, the hash's, and HDF5's own structures; measured at 13 MB for a model of 24 layers.
 _FIXED_MEMORY = 16 << 20
 
 
 @dataclass(frozen=True)
 class TensorPlan:
-    """What becomes of one tensor.
+    """One tensor of a conversion.
 
     Attributes
     ----------
@@ -46,7 +39,7 @@ class TensorPlan:
         Canonical name.
     shape : tuple of int
     kind : str
-        ``"matrix"``, ``"embedding"`` or ``"vector"``.
+        ``"matrix"``, ``"low_rank"``, ``"vector"``, ``"embedding"``, ``"head"`` or ``"state"``.
     source_dtype : str
         Type in the source file (``"q5_1"``).
     dtype : str
@@ -54,9 +47,7 @@ class TensorPlan:
     source_nbytes, nbytes : int
         Bytes in the source and in the target.
     transposed : bool
-        Whether it lies as (in, out) in the target.
-    packing : Packing or None
-        How a matrix is packed that becomes bf12.
+        Whether the target stores the transposed matrix.
     """
 
     name: str
@@ -67,12 +58,11 @@ class TensorPlan:
     source_nbytes: int
     nbytes: int
     transposed: bool
-    packing: Packing | None = None
 
 
 @dataclass(frozen=True)
 class ConversionPlan:
-    """What a conversion is going to do.
+    """A conversion that can be carried out.
 
     Attributes
     ----------
@@ -85,12 +75,14 @@ class ConversionPlan:
         Architecture and dimensions.
     tensors : tuple of TensorPlan
         In the order in which they are written.
-    tokenizer : StoredTokenizer or None
+    targets : tuple of Target
+        How the converter stores them, in the same order.
+    header : ModelHeader
         What is stored beside the parameters.
     memory : int
-        Bytes of working memory that the conversion takes at most, whatever the model's size.
+        Bytes of working memory that the conversion takes at most.
     disk_needed, disk_free : int
-        Bytes that the target takes at most, and bytes free where it will lie.
+        Bytes that are reserved for the target, which may become smaller, and bytes free in its folder.
     replaces : bool
         Whether there is a file at the target.
     warnings : tuple of str
@@ -102,12 +94,18 @@ class ConversionPlan:
     source_files: tuple[Path, ...]
     config: Config
     tensors: tuple[TensorPlan, ...]
-    tokenizer: StoredTokenizer | None
+    targets: tuple[Target, ...]
+    header: ModelHeader
     memory: int
     disk_needed: int
     disk_free: int
     replaces: bool
     warnings: tuple[str, ...]
+
+    @property
+    def tokenizer(self) -> StoredTokenizer | None:
+        """The tokenizer that is stored beside the parameters."""
+        return self.header.tokenizer
 
     @property
     def num_parameters(self) -> int:
@@ -126,8 +124,12 @@ class ConversionPlan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain values, ready for JSON."""
+        plain = {
+            field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("targets", "header")
+        }
         return {
-            **asdict(replace(self, tokenizer=None)),
+            **plain,
+            "tensors": [asdict(tensor) for tensor in self.tensors],
             "source": str(self.source),
             "target": str(self.target),
             "source_files": [str(path) for path in self.source_files],
@@ -139,101 +141,73 @@ class ConversionPlan:
         }
 
 
-def stored_dtype(info: TensorInfo, kind: str, dtype: str | None) -> str:
-    """Return the storage type that a tensor gets in the target.
-
-    Vectors stay as the checkpoint has them: they are small, and time_decay and its like lose their meaning in few
-    bits. Matrices and the embedding get `dtype`, or keep their own type. An embedding is read row by row, and a
-    group of rows is no row: it is not quantized, but stored in 16 bits.
-    """
-    if kind not in ("matrix", "head", "embedding"):
-        return info.dtype
-    decoded = info.source_dtype != info.dtype
-    if kind == "embedding" and dtype == PACKED:
-        return "bf16"
-    if kind == "embedding" and dtype in QUANTIZED_TYPES:
-        return info.dtype if info.dtype in ("f16", "bf16") and not decoded else _FOR_QUANTIZED
-    return dtype or (_FOR_QUANTIZED if decoded else info.dtype)
-
-
-def planned_info(info: TensorInfo, target: TensorPlan) -> TensorInfo:
-    """Return the tensor of the source as it will be in the target."""
-    packed_nbytes = info.packed_nbytes if target.packing is None else target.packing.nbytes
-    return replace(info, dtype=target.dtype, packed_nbytes=packed_nbytes, transposed=target.transposed)
-
-
-def stored_transposed(info: TensorInfo, spec: ParameterSpec, stored: str) -> bool:
-    """Tell whether a matrix lies transposed in the target: one with many zeros in its input.
-
-    Not in blocks, which have an order of their own; and not out of them, since they are decoded by rows.
-    """
-    return spec.sparse_input and stored in STORAGE_TYPES and info.dtype in STORAGE_TYPES
-
-
 def make_plan(
-    source: ParameterSource, target: Path, dtype: str | None, tokenizer: str | None, *, requantize: bool = False
+    checkpoint: Checkpoint, target: Path, dtype: str | None, tokenizer: str | None, *, requantize: bool = False
 ) -> ConversionPlan:
-    """Say what a conversion of the open `source` into the file `target` is going to do.
+    """Plan the conversion of an open checkpoint into the file `target`.
 
-    Writes nothing, and reads no weights, except to find out how they are packed for bf12. The options are those of
+    Writes nothing, and reads no more of the weights than their fingerprint needs, except where a codec has to plan
+    (bf12). The options are those of
     :func:`rwkv_cy.toolkit.convert.convert`.
 
     Raises
     ------
     UnsupportedError, SpecError
-        If the source is no model of a version that this package runs, or its parameters are not that model's.
+        If the source is not a model of a version that this package runs, or its parameters are not that model's.
     ConfigError
-        If `dtype` is no storage type, or a quantized matrix would be quantized again without `requantize`.
+        If `dtype` is not a storage type, or a quantized matrix would be quantized again without `requantize`.
     TokenizerError, MissingDependencyError
-        If the tokenizer asked for cannot be had.
+        If the requested tokenizer is not available.
     StorageError
-        If the target is the source itself, a folder, or in a folder that is not there.
+        If the target is the source itself, a folder, or in a folder that does not exist.
     """
-    known = (*STORAGE_TYPES, *MATRIX_TYPES)
-    if dtype is not None and dtype not in known:
-        raise ConfigError(f"dtype: expected one of {', '.join(sorted(known))}, got {dtype!r}")
+    check_dtype(dtype)
+    source = checkpoint.source
     files = tuple(file.path for file in source.files)
     with os_errors(target, "look at"):
         replaces = _check_target(target, {*files, source.path, *companions(source.path)})
-    config = source_config(source)
+    config = checkpoint.config
     if dtype is not None:
         config = replace(config, dtype="f64" if dtype == "f64" else "f32")
-    infos = {name: source.info(name) for name in source.names()}
-    tensors = []
-    twice = []
-    for spec in architecture_of(config).parameters(config):
-        info = infos[spec.name]
-        stored = stored_dtype(info, spec.kind, dtype)
-        packing = None
-        if stored == PACKED and info.dtype != PACKED:
-            # What lies transposed is read in part: that saves more than packing, which reads all of it.
-            packing = None if stored_transposed(info, spec, "bf16") else plan_packing(source, info)
-            stored = "bf16" if packing is None else PACKED
-        tensor = TensorPlan(
-            name=spec.name,
-            shape=info.shape,
-            kind=spec.kind,
-            source_dtype=info.source_dtype,
-            dtype=stored,
-            source_nbytes=info.source_nbytes,
-            nbytes=0,
-            transposed=stored_transposed(info, spec, stored),
-            packing=packing,
+    tensors, targets, twice = [], [], []
+    memory = 0
+    for spec in checkpoint.specs:
+        info = source.info(spec.name)
+        chosen = choose(source, spec, dtype)
+        stored = chosen.info
+        tensors.append(
+            TensorPlan(
+                name=spec.name,
+                shape=info.shape,
+                kind=spec.kind,
+                source_dtype=info.source_dtype,
+                dtype=stored.dtype,
+                source_nbytes=info.source_nbytes,
+                nbytes=stored.nbytes,
+                transposed=stored.transposed,
+            )
         )
-        tensors.append(replace(tensor, nbytes=planned_info(info, tensor).nbytes))
-        if info.rounds_twice(stored):
+        targets.append(chosen)
+        memory = max(memory, _block_memory(info, chosen))
+        if info.rounds_twice(stored.dtype):
             twice.append(f"{spec.name} ({info.source_dtype})")
     if twice and not requantize:
         raise ConfigError(
             f"{source.path}: expected matrices that are not quantized yet to quantize to {dtype}, got {len(twice)} "
             f"that are, first {twice[0]}; convert the original, or force it (--force, requantize=True)"
         )
-    chosen, warnings = choose_tokenizer(source, config.vocab_size, tokenizer)
+    stored_tokenizer, warnings = checkpoint.choose_tokenizer(tokenizer)
     if twice:
         warnings += (f"{source.path}: {len(twice)} quantized matrices are rounded a second time, to {dtype}",)
-    needed = sum(tensor.nbytes for tensor in tensors) + _OVERHEAD_PER_TENSOR * len(tensors) + _OVERHEAD
-    if chosen is not None:
-        needed += len(chosen.data)
+    header = ModelHeader(
+        architecture=config.architecture,
+        config=config.to_dict(),
+        fingerprint=checkpoint.fingerprint,
+        tokenizer=stored_tokenizer,
+        source={"name": source.path.name, "format": source.format},
+        created_by=f"rwkv-cy {__version__}",
+    )
+    needed = needed_bytes(header, [chosen.info for chosen in targets])
     free = _free_space(target.parent)
     if needed > free:
         warnings += (f"{target}: needs {needed} bytes, and {free} are free there",)
@@ -244,8 +218,9 @@ def make_plan(
         source_files=files,
         config=config,
         tensors=tuple(tensors),
-        tokenizer=chosen,
-        memory=_FIXED_MEMORY + max(_block_memory(infos[tensor.name], tensor) for tensor in tensors),
+        targets=tuple(targets),
+        header=header,
+        memory=_FIXED_MEMORY + memory,
         disk_needed=needed,
         disk_free=free,
         replaces=replaces,
@@ -271,23 +246,21 @@ def _free_space(folder: Path) -> int:
     try:
         status = os.statvfs(folder)
     except OSError as error:
-        raise StorageError(f"{folder}: cannot ask for its free space: {error.strerror}; check the path") from error
+        raise StorageError(f"{folder}: cannot determine its free space: {error.strerror}; check the path") from error
     return status.f_bavail * status.f_frsize
 
 
-def _block_memory(info: TensorInfo, target: TensorPlan) -> int:
-    """Return the bytes that one block takes on its way: read, looked through, widened, rounded.
+def _block_memory(info: TensorInfo, target: Target) -> int:
+    """Return the bytes of one block on its way: read, counted, widened, rounded.
 
-    What is quantized goes by whole groups of rows, of which two may be needed in part. What is transposed goes by
-    strips, which are there twice for a moment. The lists of escapes of a packed matrix are kept until its rows are
-    written.
+    What is encoded by groups of rows needs two of them in part, and what is transposed needs two strips for a moment.
     """
-    dtype = target.dtype
-    row = info.array_shape[0] * array_dtype(info.dtype).itemsize
-    strips = 2 * min(max(STRIP_BYTES, row), info.nbytes) if info.transposed != target.transposed else 0
-    lists = 0 if target.packing is None else 3 * 4 * target.packing.escapes + 3 * 8 * info.shape[0]
-    quantized = info.dtype in MATRIX_TYPES or dtype in MATRIX_TYPES
-    group = GROUP_ROWS * info.shape[-1] if quantized else 0
-    wide = 0 if info.dtype == dtype else 16
-    itemsizes = 2 * array_dtype(info.dtype).itemsize + wide + array_dtype(dtype).itemsize
-    return min(BLOCK_SIZE + 2 * group, info.size + group) * itemsizes + 2 * group + strips + lists
+    source, stored = info.codec, target.info.codec
+    row = info.array_shape[0] * source.array_dtype.itemsize
+    strips = 2 * min(max(STRIP_BYTES, row), info.nbytes) if info.transposed != target.info.transposed else 0
+    planned = 0 if target.plan is None else target.plan.working_bytes
+    grouped = source.matrices_only or stored.matrices_only
+    group = max(source.row_group, stored.row_group) * info.shape[-1] if grouped else 0
+    wide = 0 if info.dtype == target.info.dtype else 16
+    itemsizes = 2 * source.array_dtype.itemsize + wide + stored.array_dtype.itemsize
+    return min(BLOCK_SIZE + 2 * group, info.size + group) * itemsizes + 2 * group + strips + planned

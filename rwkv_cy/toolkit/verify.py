@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from rwkv_cy.checkpoint.sources import open_source, source_config
+from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.errors import FormatError
 from rwkv_cy.formats.zip_checksums import compare_zip_checksums
 from rwkv_cy.storage import ModelFile
-from rwkv_cy.tensors.blocks import NonFinite, count_nonfinite, number_type, read_blocks
+from rwkv_cy.tensors.reading import number_type, read_blocks
+from rwkv_cy.tensors.statistics import NonFinite, count_nonfinite
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 
 __all__ = ["FileCheck", "verify"]
@@ -79,9 +80,10 @@ def verify(path: str | os.PathLike[str], *, progress: Callable[[int, int], None]
     StorageError
         If the operating system refuses it.
     """
-    with open_source(Path(path)) as source:
+    with Checkpoint.open(path) as checkpoint:
+        source = checkpoint.source
         infos = [source.info(name) for name in source.names()]
-        problems = [*_model_problems(source)]
+        problems = [*_model_problems(checkpoint)]
         bytes_read = sum(info.source_nbytes for info in infos)
         # Checksums and numbers are two passes.
         counter = _Counter(progress, bytes_read + sum(file.size for file in source.files))
@@ -136,9 +138,9 @@ def _compare_checksums(source: ParameterSource, counter: _Counter) -> tuple[int,
     return compared, problems
 
 
-def _model_problems(source: ParameterSource) -> tuple[str, ...]:
+def _model_problems(checkpoint: Checkpoint) -> tuple[str, ...]:
     try:
-        source_config(source)
+        _ = checkpoint.config
     except FormatError as error:
         return (str(error),)
     return ()

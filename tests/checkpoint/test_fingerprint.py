@@ -6,7 +6,7 @@ import numpy as np
 
 from rwkv_cy.architectures import ARCHITECTURES
 from rwkv_cy.checkpoint.fingerprint import fingerprint
-from rwkv_cy.checkpoint.sources import ArraySource
+from rwkv_cy.checkpoint.memory import MemorySource
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import f32_to_bf16, widen
 from rwkv_cy.kernels.matrix import transposed
@@ -25,7 +25,7 @@ def parameters() -> dict[str, Parameter]:
 
 
 def of(own: dict[str, Parameter]) -> str:
-    return fingerprint(ArraySource(CONFIG, own))
+    return fingerprint(MemorySource(CONFIG, own))
 
 
 def test_every_tensor_moves_it() -> None:

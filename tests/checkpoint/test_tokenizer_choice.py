@@ -7,7 +7,7 @@ import pytest
 
 from checkpoints import write_small
 from rwkv_cy.checkpoint import tokenizer_choice
-from rwkv_cy.checkpoint.sources import open_source
+from rwkv_cy.checkpoint.checkpoint import open_source
 from rwkv_cy.checkpoint.tokenizer_choice import choose_tokenizer, describe_tokenizer
 from rwkv_cy.errors import StorageError, TokenizerError
 from rwkv_cy.model.language_model import load

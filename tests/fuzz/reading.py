@@ -10,9 +10,8 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from rwkv_cy.dtypes import PACKED, array_dtype
+from rwkv_cy.tensors.reading import check_stored, read_rows
 from rwkv_cy.tensors.tensor import ParameterSource
-from rwkv_cy.tensors.unpacking import check_packed, read_packed_rows
 
 
 @contextmanager
@@ -33,7 +32,7 @@ def read_file(data: bytes, opener: Callable[[Path], ParameterSource]) -> None:
 def read_everything(source: ParameterSource, file_bytes: int) -> None:
     """Read all tensors whole, in two parts and as views, which must agree, and hold sizes against the file's.
 
-    What is in bf12 is unpacked as well.
+    Matrices that are encoded are decoded as well.
     """
     source.check()
     for name in source.names():
@@ -41,7 +40,7 @@ def read_everything(source: ParameterSource, file_bytes: int) -> None:
         if not (info.name == name and 0 < info.source_nbytes <= file_bytes):
             raise AssertionError(f"{name}: described as {info} in a file of {file_bytes} bytes")
         size = math.prod(info.array_shape)
-        whole = np.empty(size, array_dtype(info.dtype))
+        whole = np.empty(size, info.codec.array_dtype)
         source.read_into(name, whole)
         half = np.empty(size - size // 2, whole.dtype)
         source.read_into(name, half, size // 2)
@@ -50,8 +49,8 @@ def read_everything(source: ParameterSource, file_bytes: int) -> None:
             raise AssertionError(f"{name}: a part differs from the whole")
         if view is not None and (view.shape != info.array_shape or view.tobytes() != whole.tobytes()):
             raise AssertionError(f"{name}: the view differs from what was read")
-        if info.dtype == PACKED:
-            check_packed(source, info)
-            words = read_packed_rows(source, info, 0, info.shape[0])
-            if words.shape != info.shape:
-                raise AssertionError(f"{name}: {words.shape} was unpacked for {info.shape}")
+        if info.codec.matrices_only:
+            check_stored(source, info)
+            rows = read_rows(source, info, 0, info.shape[0])
+            if rows.shape != info.shape:
+                raise AssertionError(f"{name}: {rows.shape} was decoded for {info.shape}")

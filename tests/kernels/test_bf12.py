@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rwkv_cy.dtypes import f32_to_bf16, packed_nbytes, widen
+from rwkv_cy.dtypes import f32_to_bf16, widen
 from rwkv_cy.errors import KernelError
 from rwkv_cy.kernels.bf12 import count_exponents, pack_rows, unpack_rows
 from rwkv_cy.kernels.matrix import Matrix, make_matrix
-from rwkv_cy.kernels.packed import HEAD_BYTES, pack_matrix, stored_escapes, unpack_matrix
+from rwkv_cy.kernels.packed import HEAD_BYTES, pack_matrix, packed_nbytes, stored_escapes, unpack_matrix
 from rwkv_cy.tensors.tensor import Parameter
 
 #: Rows and columns below, at and beside four and 128, and beside the lanes of every vector.

@@ -14,8 +14,13 @@ from rwkv_cy.errors import ConfigError, FormatError, StorageError
 from rwkv_cy.files.reading import FileBytes
 from rwkv_cy.model import loading
 from rwkv_cy.model.language_model import LanguageModel, load
-from rwkv_cy.tensors import filling
+from rwkv_cy.tensors import converter
+from rwkv_cy.tensors.tensor import Parameter
 from rwkv_cy.toolkit.convert import convert
+
+
+def _canonical(parameter: Parameter) -> Any:
+    return parameter.array.T if parameter.transposed else parameter.array
 
 
 def test_resident_the_same(demo: LanguageModel, demo_checkpoint: Path) -> None:
@@ -31,15 +36,14 @@ def test_resident_weights_lie_in_one_arena(
     """Aligned to cache lines, without overlap, and the same for each number of threads and size of pieces."""
     convert(demo_checkpoint, tmp_path / "m.h5")
     mapped = load(demo_checkpoint, dtype=dtype)
-    monkeypatch.setattr(filling, "_PIECE_BYTES", 1 << 12)
-    monkeypatch.setattr(filling, "_PIECE_ELEMENTS", 1 << 12)
+    monkeypatch.setattr(converter, "_PIECE_BYTES", 1 << 12)
+    monkeypatch.setattr(converter, "_PIECE_NUMBERS", 1 << 12)
     for path, threads in ((demo_checkpoint, 1), (demo_checkpoint, 3), (tmp_path / "m.h5", 3)):
         monkeypatch.setattr(loading, "get_num_threads", lambda threads=threads: threads)
         resident = load(path, dtype=dtype, memory="resident")
         spans = []
         for name, parameter in resident.parameters.items():
-            canonical = parameter.array.T if parameter.transposed else parameter.array
-            assert canonical.tobytes() == mapped.parameters[name].array.tobytes()
+            assert _canonical(parameter).tobytes() == _canonical(mapped.parameters[name]).tobytes()
             assert parameter.array.ctypes.data % 64 == 0
             spans.append((parameter.array.ctypes.data, parameter.array.nbytes))
         assert all(at + size <= after for (at, size), (after, _) in pairwise(sorted(spans)))
@@ -62,7 +66,7 @@ def test_a_file_cut_while_it_is_read(demo_checkpoint: Path, tmp_path: Path, monk
     """The error of a thread is the error of the call, whatever the others do meanwhile."""
     path = tmp_path / "m.pth"
     shutil.copy(demo_checkpoint, path)
-    monkeypatch.setattr(filling, "_PIECE_BYTES", 1 << 12)
+    monkeypatch.setattr(converter, "_PIECE_BYTES", 1 << 12)
     monkeypatch.setattr(loading, "get_num_threads", lambda: 3)
     check_memory = loading._check_memory
 
@@ -71,7 +75,7 @@ def test_a_file_cut_while_it_is_read(demo_checkpoint: Path, tmp_path: Path, monk
         os.truncate(path, 1_000_000)
 
     monkeypatch.setattr(loading, "_check_memory", cut)
-    with pytest.raises(FormatError, match=r"m\.pth: expected 2731579 bytes, got 1000000: the file was cut"):
+    with pytest.raises(FormatError, match=r"m\.pth: expected 2731579 bytes, got 1000000: the file was truncated"):
         load(path, memory="resident")
 
 
@@ -82,8 +86,8 @@ def test_no_error_of_a_job_is_lost(demo_checkpoint: Path, monkeypatch: pytest.Mo
     def fail(*arguments: Any) -> None:
         raise IndexError("of a job")
 
-    monkeypatch.setattr(filling, "to_storage", fail)
-    monkeypatch.setattr(filling, "_PIECE_BYTES", 1 << 12)
+    monkeypatch.setattr(converter, "to_storage", fail)
+    monkeypatch.setattr(converter, "_PIECE_BYTES", 1 << 12)
     monkeypatch.setattr(loading, "get_num_threads", lambda: threads)
     with pytest.raises(IndexError, match="of a job"):
         load(demo_checkpoint, dtype="f64")

@@ -10,7 +10,7 @@ import pytest
 from checkpoints import small_parameters, write_safetensors, write_small
 from rwkv_cy import Config, LanguageModel, load
 from rwkv_cy.architectures import ARCHITECTURES
-from rwkv_cy.checkpoint.sources import open_source, source_config
+from rwkv_cy.checkpoint.checkpoint import Checkpoint, open_source
 from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES
 from rwkv_cy.errors import SpecError
 from rwkv_cy.kernels.matrix import transposed
@@ -168,6 +168,6 @@ def test_only_what_is_multiplied_may_lie_transposed(tmp_path: Path) -> None:
     write_model(
         tmp_path / "bad.h5", header, infos, lambda info, start, n: parameters[info.name].reshape(-1)[start : start + n]
     )
-    message = r"emb\.weight: expected it as it is, got its transpose; convert the original"
+    message = r"emb\.weight: expected an array that is not transposed, got its transpose; convert the original"
     with open_model(tmp_path / "bad.h5") as bad, pytest.raises(SpecError, match=message):
-        source_config(bad)
+        _ = Checkpoint(bad).config

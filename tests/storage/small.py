@@ -113,7 +113,7 @@ def infos(contents: Mapping[str, tuple[str, Array]]) -> list[TensorInfo]:
         if name not in TRANSPOSED and dtype != PACKED
         else TensorInfo(name, a.shape[::-1], dtype, name, dtype, a.nbytes, transposed=True)
         if dtype != PACKED
-        else TensorInfo(name, PACKED_SHAPES[name], dtype, name, dtype, a.nbytes, packed_nbytes=a.nbytes)
+        else TensorInfo(name, PACKED_SHAPES[name], dtype, name, dtype, a.nbytes, encoded_nbytes=a.nbytes)
         for name, (dtype, a) in contents.items()
     ]
 

@@ -55,7 +55,7 @@ def test_refused(model: Path, tmp_path: Path, old: bytes, new: bytes, message: s
 @pytest.mark.parametrize("kind", [b"world", b"huggingface"])
 def test_a_tokenizer_that_is_not_there(model: Path, tmp_path: Path, kind: bytes) -> None:
     loaded = rwkv_cy.load(forged(model, tmp_path, b'"kind":"bytes"', b'"kind":"' + kind + b'"'))
-    with pytest.raises(TokenizerError, match="tokenizer: expected a"):
+    with pytest.raises(TokenizerError, match="tokenizer: (expected a|not a tokenizer.json)"):
         loaded.generate("And")
 
 

@@ -385,7 +385,7 @@ def test_hdf5_lays_the_file_out_otherwise(target: Path, monkeypatch: pytest.Monk
 
 
 def test_metadata_larger_than_estimated(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(skeleton, "_metadata_estimate", lambda specs: 4096)
+    monkeypatch.setattr(skeleton, "metadata_bytes", lambda specs: 4096)
     contents = {f"blocks.{i}.ln1.weight": ("f32", np.full(200, i, "<f4")) for i in range(30)}
     write_small(target, contents)
     with open_model(target) as file:

@@ -19,6 +19,7 @@ from rwkv_cy.storage import open_model, write_model
 from rwkv_cy.storage.checked_file import CheckedFile
 from rwkv_cy.storage.schema import MODEL_KIND, PAGE, DatasetSpec
 from rwkv_cy.storage.structure import structure_problems
+from rwkv_cy.tensors.codecs import CODECS
 from rwkv_cy.tensors.tensor import TensorInfo
 from storage.small import (
     HEADER,
@@ -128,7 +129,7 @@ def test_blocks_are_asked_for_in_whole_groups(tmp_path: Path) -> None:
 def test_a_view_that_a_kernel_could_not_read_is_none(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_model(model) as file:
         assert file.view("blocks.0.att.key.weight") is not None
-        monkeypatch.setattr("rwkv_cy.storage.reader._STEP_ALIGNMENT", 1 << 40)
+        monkeypatch.setattr(CODECS[file.info("blocks.0.att.key.weight").dtype], "alignment", 1 << 40)
         assert file.view("blocks.0.att.key.weight") is None
         assert file.view("ln_out.bias") is not None
 
@@ -145,8 +146,8 @@ def test_a_view_that_a_kernel_could_not_read_is_none(model: Path, monkeypatch: p
             "bf12",
             r"a: expected a multiple of 64 from 7936 to 19136 bytes for bf12 of shape \(40, 70\), got \(3",
         ),
-        ((40, 70), "q6", r"a: expected blocks \(3, 2, 832\) for q6 of shape \(40, 70\), got \(3, 3, 544\); convert"),
-        ((40, 70), "q4", r"a: expected blocks \(3, 2, 576\) for q4 of shape \(40, 70\), got \(3, 3, 544\); convert"),
+        ((40, 70), "q6", r"a: expected an array \(3, 2, 832\) for q6 of shape \(40, 70\), got \(3, 3, 544\); convert"),
+        ((40, 70), "q4", r"a: expected an array \(3, 2, 576\) for q4 of shape \(40, 70\), got \(3, 3, 544\); convert"),
     ],
 )
 def test_a_dataset_and_its_matrix_must_agree(matrix_shape: Any, dtype: str, message: str) -> None:
@@ -173,7 +174,7 @@ def swap(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
 
 
 MATRIX = b'"matrix_shape":[40,70]'
-CONTRADICTION = r"expected blocks \(.*\) for q8 of shape \(.*\), got \(3, 3, 54.\)"
+CONTRADICTION = r"expected an array \(.*\) for q8 of shape \(.*\), got \(3, 3, 54.\)"
 FIELDS = "index: expected path, dtype, shape, offset and crc32"
 
 
@@ -193,9 +194,9 @@ FIELDS = "index: expected path, dtype, shape, offset and crc32"
         (swap(MATRIX, b'"matrix_shape":{}'), FIELDS),
         (swap(MATRIX, b'"matrix_shape":[40,99999999999999]'), CONTRADICTION),
         (swap(b"[3,3,544]", b"[3,3,545]"), CONTRADICTION),
-        (swap(b"[3,3,544]", b"[3,1632]"), r"expected blocks \(3, 3, 544\) for q8 .* got \(3, 1632\)"),
-        (swap(b'"q8"', b'"q4"'), r"expected blocks \(3, 2, 576\) for q4 of shape \(40, 70\), got \(3, 3, 544\)"),
-        (swap(b'"q8"', b'"q6"'), r"expected blocks \(3, 2, 832\) for q6 of shape \(40, 70\), got \(3, 3, 544\)"),
+        (swap(b"[3,3,544]", b"[3,1632]"), r"expected an array \(3, 3, 544\) for q8 .* got \(3, 1632\)"),
+        (swap(b'"q8"', b'"q4"'), r"expected an array \(3, 2, 576\) for q4 of shape \(40, 70\), got \(3, 3, 544\)"),
+        (swap(b'"q8"', b'"q6"'), r"expected an array \(3, 2, 832\) for q6 of shape \(40, 70\), got \(3, 3, 544\)"),
         (swap(b'"q8"', b'"q5"'), "expected one of u8, f64, f32, f16, bf16, q8, q6, q4, bf12, got 'q5'"),
         (swap(b'"q8"', b'"u8"'), r"and of no other tensor, got \(40, 70\) for u8"),
         (swap(b'"q8"', b'[8]'), FIELDS),

@@ -259,7 +259,7 @@ def test_packed_matrices(tmp_path: Path, read: Any) -> None:
     words = (np.random.default_rng(7).standard_normal((6, 300)).astype("<f4").view("<u4") >> 16).astype(np.uint16)
     words[1, 5] = words[1, 290] = words[4, 131] = 0
     packed = pack_matrix(words)
-    info = TensorInfo("head.weight", words.shape, "bf12", "", "bf12", packed.size, packed_nbytes=packed.size)
+    info = TensorInfo("head.weight", words.shape, "bf12", "", "bf12", packed.size, encoded_nbytes=packed.size)
     write_model(tmp_path / "m.h5", BARE_HEADER, [info], lambda _, start, count: packed[start : start + count])
     about, found = read(tmp_path / "m.h5")
     assert about.get("minor", 2) == 2

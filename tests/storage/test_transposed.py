@@ -93,7 +93,7 @@ def swap(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
         (swap(b"[10,30]", b"[10,31]"), r"expected columns and rows \(31, 10\) for bf16 of shape \(10, 31\), got"),
         (swap(b"[10,30]", b"[300]"), r"expected the rows and columns of a quantized, packed or transposed .* \(300,\)"),
         (swap(b"[30,10]", b"[3,100]"), r"expected columns and rows \(30, 10\) for bf16 .* got \(3, 100\)"),
-        (swap(b'"bf16"', b'"q8"'), r"expected blocks \(1, 1, 544\) for q8 of shape \(10, 30\), got \(30, 10\)"),
+        (swap(b'"bf16"', b'"q8"'), r"expected an array \(1, 1, 544\) for q8 of shape \(10, 30\), got \(30, 10\)"),
     ],
 )  # fmt: skip
 def test_an_index_that_lies(model: Path, change: Callable[[bytes], bytes], message: str) -> None:

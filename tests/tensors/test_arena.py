@@ -19,7 +19,7 @@ _LARGE = 2 << 20
 
 def test_arrays_are_aligned_zero_and_apart() -> None:
     shapes = [((3, 5), np.dtype("<f4")), ((7,), np.dtype("<u2")), ((2, 2, 2), np.dtype(np.uint8))]
-    whole = Arena(sum(Arena.room(int(np.prod(shape)) * dtype.itemsize) for shape, dtype in shapes))
+    whole = Arena(sum(Arena.padded(int(np.prod(shape)) * dtype.itemsize) for shape, dtype in shapes))
     arrays = [whole.take(shape, dtype) for shape, dtype in shapes]
     assert arrays[0].ctypes.data % _LARGE == 0
     for number, (array, (shape, dtype)) in enumerate(zip(arrays, shapes, strict=True), start=1):
@@ -38,9 +38,9 @@ def test_arrays_outlive_the_arena() -> None:
     assert int(array.sum()) == 320
 
 
-def test_no_more_than_was_asked_for() -> None:
+def test_no_more_than_it_was_made_for() -> None:
     whole = Arena(64)
-    with pytest.raises(KernelError, match="Arena: expected arrays within the 64 bytes that were asked for, got 65"):
+    with pytest.raises(KernelError, match="Arena: expected arrays within its 64 bytes, got 65"):
         whole.take((65,), np.dtype(np.uint8))
 
 
@@ -65,7 +65,7 @@ def test_without_large_pages(monkeypatch: pytest.MonkeyPatch, missing: str) -> N
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc and transparent huge pages are Linux's")
-def test_large_pages_are_asked_for() -> None:
+def test_large_pages_are_requested() -> None:
     array = Arena(3 * _LARGE + 5000).take((3 * _LARGE,), np.dtype(np.uint8))
     areas = Path("/proc/self/smaps").read_text().split("VmFlags:")
     begins = f"{array.ctypes.data:x}-{array.ctypes.data + 3 * _LARGE:x}"

@@ -16,7 +16,7 @@ import pytest
 
 from checkpoints import numbers, small_parameters, write_safetensors, write_small
 from formats import foreign
-from rwkv_cy.checkpoint.sources import open_source, source_fingerprint
+from rwkv_cy.checkpoint.checkpoint import Checkpoint, open_source
 from rwkv_cy.dtypes import STORAGE_TYPES, storage_type, to_storage
 from rwkv_cy.errors import (
     ConfigError,
@@ -26,9 +26,10 @@ from rwkv_cy.errors import (
     TokenizerError,
     UnsupportedError,
 )
+from rwkv_cy.files.replacement import Replacement
 from rwkv_cy.files.source_hash import SourceHash
 from rwkv_cy.storage import open_model
-from rwkv_cy.tensors.blocks import NonFinite
+from rwkv_cy.tensors.statistics import NonFinite
 from rwkv_cy.tensors.tensor import ParameterSource
 from rwkv_cy.toolkit.convert import convert, plan_conversion
 
@@ -73,7 +74,7 @@ def test_the_header_says_where_it_came_from(demo_checkpoint: Path, tmp_path: Pat
         assert model.header.architecture == "rwkv4"
         assert model.header.config["num_layers"] == 6
         assert model.header.created_by.startswith("rwkv-cy ")
-        assert model.header.fingerprint == source_fingerprint(source) == report.fingerprint
+        assert model.header.fingerprint == Checkpoint(source).fingerprint == report.fingerprint
         assert model.header.tokenizer is not None
         assert model.header.tokenizer.kind == "bytes"
     assert report.source_sha256 == hashlib.sha256(content).hexdigest()
@@ -216,14 +217,14 @@ def test_a_folder_is_no_target(small: Path, tmp_path: Path) -> None:
         convert(small, tmp_path)
 
 
-def test_free_space_that_cannot_be_asked_for_is_an_error(
+def test_free_space_that_cannot_be_determined_is_an_error(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(path: object) -> None:
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(os, "statvfs", refuse)
-    with pytest.raises(StorageError, match="cannot ask for its free space: Permission denied; check the path"):
+    with pytest.raises(StorageError, match="cannot determine its free space: Permission denied; check the path"):
         plan_conversion(small, tmp_path / "t")
 
 
@@ -244,6 +245,24 @@ def test_a_plan_writes_nothing(small: Path, tmp_path: Path) -> None:
     assert written["tokenizer"] == "bytes"
     assert written["config"]["d_model"] == 32
     assert len(written["tensors"]) == len(plan.tensors)
+
+
+@pytest.mark.parametrize("dtype", [None, "bf16", "q4"])
+def test_what_a_plan_needs_is_what_is_reserved(
+    demo_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str | None
+) -> None:
+    """One figure: a conversion that needs more fails, and one that needs less is not warned of."""
+    reserved: list[int] = []
+    reserve = Replacement.reserve
+
+    def watch(self: Replacement, size: int) -> None:
+        reserved.append(size)
+        reserve(self, size)
+
+    monkeypatch.setattr(Replacement, "reserve", watch)
+    report = convert(demo_checkpoint, tmp_path / "t", dtype=dtype)
+    assert reserved == [report.plan.disk_needed]
+    assert report.plan.nbytes < report.size <= report.plan.disk_needed < report.size + (1 << 19)
 
 
 def test_a_plan_warns_of_a_full_disk(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

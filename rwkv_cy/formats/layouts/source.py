@@ -151,6 +151,11 @@ class TranslatedSource:
             return array
         return array.reshape(-1)[part.start : part.start + part.size].reshape(info.shape)
 
+    def check_bytes(self, name: str) -> bool:
+        """Compare the checksums of the bytes that a tensor comes from; False where the source has none."""
+        checked = [self._source.check_bytes(part.name) for part in self._recipes[name].parts]
+        return all(checked)
+
     def check(self) -> None:
         """Raise FormatError if a file has been truncated since it was opened."""
         self._source.check()

@@ -1,40 +1,29 @@
-"""Tensors read block by block: bounded memory whatever their size, and a count of what is not a number."""
+"""Statistics of a tensor: NaN and Inf counts, range, mean and deviation, in one pass with bounded memory."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rwkv_cy.dtypes import MATRIX_TYPES, PACKED, QUANTIZED_TYPES, array_dtype, widen
-from rwkv_cy.tensors.groups import read_rows, rows_at_once
+from rwkv_cy.dtypes import widen
+from rwkv_cy.tensors.codecs import BLOCK_SIZE
+from rwkv_cy.tensors.reading import number_type, read_blocks
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 
-__all__ = [
-    "BLOCK_SIZE",
-    "NonFinite",
-    "TensorStatistics",
-    "count_nonfinite",
-    "measure_tensor",
-    "number_type",
-    "read_blocks",
-]
-
-#: Elements in a block: 1 MiB of float32, which stays in the processor's caches from one pass to the next.
-BLOCK_SIZE = 1 << 18
+__all__ = ["NonFinite", "TensorStatistics", "count_nonfinite", "measure_tensor"]
 
 
 @dataclass(frozen=True)
 class _Bits:
-    """Where the exponent of a floating point type stands in its bits."""
+    """The bits of a floating point type."""
 
     unsigned: np.dtype[Any]
-    magnitude: int  # every bit but the sign
-    infinity: int  # a magnitude above it is NaN
+    magnitude: int  # all bits but the sign
+    infinity: int  # magnitudes above it are NaN
 
 
 _BITS = {
@@ -47,12 +36,12 @@ _BITS = {
 
 @dataclass(frozen=True)
 class NonFinite:
-    """How many elements are NaN and how many are infinite.
+    """NaN and Inf counts.
 
     Attributes
     ----------
     nan : int
-        Elements that are not a number.
+        NaN elements.
     inf : int
         Elements that are plus or minus infinity.
     """
@@ -68,7 +57,7 @@ class NonFinite:
 
 
 def count_nonfinite(block: npt.NDArray[Any], dtype: str) -> NonFinite:
-    """Count the NaN and the infinities of an array stored as `dtype`.
+    """Count NaN and Inf in an array stored as `dtype`.
 
     Works on the bits: one pass without branches over an array of finite numbers, at the speed of memory for every
     type, where ``numpy.isfinite`` is 25 times slower in float16 and does not know bfloat16.
@@ -92,48 +81,16 @@ def count_nonfinite(block: npt.NDArray[Any], dtype: str) -> NonFinite:
     return NonFinite(nan=int(np.count_nonzero(magnitude >= bits.infinity)) - infinite, inf=infinite)
 
 
-def number_type(info: TensorInfo) -> str:
-    """Return the storage type of what :func:`read_blocks` yields, which decodes: f32 of q8, q6 and q4, bf16 of bf12."""
-    if info.dtype == PACKED:
-        return "bf16"
-    return "f32" if info.dtype in QUANTIZED_TYPES else info.dtype
-
-
-def read_blocks(source: ParameterSource, info: TensorInfo, block_size: int = BLOCK_SIZE) -> Iterator[npt.NDArray[Any]]:
-    """Yield the elements of a tensor in the order in which they lie, at most `block_size` at a time.
-
-    Each array is 1-D, of the array dtype of ``number_type(info)``, and valid until the next one is asked for: all of
-    them may be the same memory. Quantized and packed matrices are decoded by groups of sixteen rows, which may be more.
-
-    Raises
-    ------
-    FormatError, StorageError
-        As the source's ``read_into`` does.
-    """
-    if info.dtype in MATRIX_TYPES:
-        rows, columns = info.shape
-        step = rows_at_once(columns, block_size)
-        for first in range(0, rows, step):
-            yield read_rows(source, info, first, min(step, rows - first)).reshape(-1)
-        return
-    buffer = np.empty(min(block_size, info.size), array_dtype(info.dtype))
-    for start in range(0, info.size, block_size):
-        block = buffer[: min(block_size, info.size - start)]
-        source.read_into(info.name, block, start)
-        yield block
-
-
 @dataclass(frozen=True)
 class TensorStatistics:
-    """What the numbers of a tensor are like; those that are not finite are counted and left out of the rest.
+    """Statistics of the numbers of a tensor; NaN and Inf are counted, and left out of the rest.
 
     Attributes
     ----------
     minimum, maximum, mean, std : float or None
-        Of the finite elements; None where there is none, and where a result is beyond float64. `std` is the
-        population's.
+        Of the finite elements; None where there are none, or the result is beyond float64. `std` is the population's.
     zeros, nan, inf : int
-        Elements that are exactly zero, not a number, infinite.
+        Elements that are exactly zero, NaN, infinite.
     """
 
     minimum: float | None
@@ -146,7 +103,7 @@ class TensorStatistics:
 
 
 def measure_tensor(source: ParameterSource, info: TensorInfo, block_size: int = BLOCK_SIZE) -> TensorStatistics:
-    """Read a tensor once and describe its numbers, in float64 and with memory for a block.
+    """Read a tensor once and compute its statistics, in float64, with memory for one block.
 
     Mean and variance are merged block by block (Chan, Golub and LeVeque 1979, equations 2.1), which loses no
     digits to a mean that is large beside the spread.

@@ -1,4 +1,4 @@
-"""Transfer into the types of the target, as convert makes it: to and from quantized matrices."""
+"""The converter, as convert uses it: to and from quantized matrices."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES, array_dtype, to_stora
 from rwkv_cy.errors import ConfigError, NumericalError
 from rwkv_cy.kernels.matrix import pack, unpack
 from rwkv_cy.storage import open_model
-from rwkv_cy.tensors import transfer
+from rwkv_cy.tensors import converter
 from rwkv_cy.toolkit.convert import convert, plan_conversion
 
 KEY = "blocks.0.ffn.key.weight"
@@ -158,7 +158,7 @@ def test_an_embedding_may_overflow_and_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("threads", [1, 2, 7])
 def test_matrices_of_many_blocks_are_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
     """More than the writer's block of 1 MiB in both directions, and no whole number of groups."""
-    monkeypatch.setattr(transfer, "get_num_threads", lambda: threads)
+    monkeypatch.setattr(converter, "get_num_threads", lambda: threads)
     parameters = foreign.rwkv4_parameters(vocab=50_277, width=32, layers=1)
     source = write_safetensors(tmp_path / "s", parameters)
     done: list[tuple[int, int]] = []

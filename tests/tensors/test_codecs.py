@@ -1,15 +1,19 @@
+"""Codecs: rows and numbers of block-quantized matrices, and what they refuse."""
+
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from rwkv_cy.dtypes import QUANTIZED_TYPES
+from rwkv_cy.dtypes import MATRIX_TYPES, QUANTIZED_TYPES, STORAGE_TYPES, to_storage, widen
 from rwkv_cy.errors import NumericalError
 from rwkv_cy.kernels.matrix import pack, unpack
 from rwkv_cy.storage import ModelFile, open_model, write_model
-from rwkv_cy.tensors.groups import group_bytes, pack_rows, read_numbers, read_rows, rows_at_once
+from rwkv_cy.tensors.codecs import CODECS, StoredArray, rows_at_once
+from rwkv_cy.tensors.reading import read_numbers, read_rows
 from rwkv_cy.tensors.tensor import TensorInfo
 from storage.small import BARE_HEADER
 
@@ -46,7 +50,7 @@ def test_numbers_need_no_more_than_their_groups(tmp_path: Path, dtype: str, monk
         original = ModelFile.read_into
 
         def watch(self: ModelFile, name: str, buffer: np.ndarray, start: int = 0) -> None:
-            read.append((start // group_bytes(info), buffer.size // group_bytes(info)))
+            read.append((start // info.codec.group_size(info.shape), buffer.size // info.codec.group_size(info.shape)))
             original(self, name, buffer, start)
 
         monkeypatch.setattr(ModelFile, "read_into", watch)
@@ -57,12 +61,12 @@ def test_numbers_need_no_more_than_their_groups(tmp_path: Path, dtype: str, monk
 
 @pytest.mark.parametrize(("columns", "size", "rows"), [(32, 1 << 18, 8192), (65_600, 1 << 18, 16), (100, 1600, 16)])
 def test_rows_at_once_are_whole_groups(columns: int, size: int, rows: int) -> None:
-    assert rows_at_once(columns, size) == rows
+    assert rows_at_once(columns, 16, size) == rows
 
 
 @pytest.mark.parametrize("dtype", QUANTIZED_TYPES)
 def test_packing_is_the_kernels(dtype: str) -> None:
-    np.testing.assert_array_equal(pack_rows(weights(), dtype, "m"), pack(weights(), dtype))
+    np.testing.assert_array_equal(CODECS[dtype].encode_rows(weights(), "m"), pack(weights(), dtype))
 
 
 @pytest.mark.parametrize("dtype", QUANTIZED_TYPES)
@@ -79,9 +83,43 @@ def test_weights_that_no_step_fits_are_refused(dtype: str, value: float, message
     bad = weights()
     bad[49, 69] = value
     with pytest.raises(NumericalError, match=message.format(dtype)):
-        pack_rows(bad, dtype, "m")
+        CODECS[dtype].encode_rows(bad, "m")
 
 
 def test_the_largest_weights_that_a_step_fits() -> None:
     large = np.full((1, 32), 8e6, np.float32)
-    np.testing.assert_allclose(unpack(pack_rows(large, "q8", "m"), "q8", (1, 32)), large, rtol=1e-3)
+    np.testing.assert_allclose(unpack(CODECS["q8"].encode_rows(large, "m"), "q8", (1, 32)), large, rtol=1e-3)
+
+
+def test_every_storage_type_has_a_codec() -> None:
+    assert set(CODECS) == {*STORAGE_TYPES, *MATRIX_TYPES}
+    for name, codec in CODECS.items():
+        assert codec.name == name
+        assert codec.numbers in STORAGE_TYPES
+        assert CODECS[codec.numbers].numbers == codec.numbers
+        assert codec.matrices_only == (name in MATRIX_TYPES) == bool(codec.plain_types)
+
+
+@pytest.mark.parametrize("dtype", CODECS)
+def test_rows_come_back_as_they_were_encoded(dtype: str) -> None:
+    """Decoded by groups, from a stream and from a whole; encoding what was decoded gives the same array."""
+    codec, shape = CODECS[dtype], (50, 256)
+    weights = np.random.default_rng(3).standard_normal(shape, dtype=np.float32)
+    numbers = to_storage(weights, "f32", codec.numbers)
+    plan = codec.plan([numbers.reshape(-1)], shape) if codec.plans else None
+    if codec.plans:
+        assert plan is not None
+    parts = codec.encode(lambda first, count: numbers[first : first + count], shape, plan, "m")
+    array = np.concatenate([part.reshape(-1) for part in parts])
+    assert array.tobytes() == codec.encode_rows(numbers, "m").tobytes()
+    nbytes = array.nbytes
+    assert array.size == math.prod(codec.array_shape(shape, nbytes))
+    assert codec.shape_problem(codec.array_shape(shape, nbytes), shape) is None
+    assert codec.shape_problem((3, 5), shape) is not None
+    stored = StoredArray("m", shape, nbytes, lambda start, count: array[start : start + count])
+    codec.check(stored)
+    decoded = codec.decode_rows(stored, 0, shape[0])
+    for first, count in ((0, 16), (16, 32), (48, 2)):
+        np.testing.assert_array_equal(codec.decode_rows(stored, first, count), decoded[first : first + count])
+    np.testing.assert_allclose(widen(decoded, codec.numbers), weights, atol=0.5)
+    assert (decoded == numbers).all() or codec.requantizes

@@ -9,7 +9,8 @@ import pytest
 
 from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES, to_storage, widen
 from rwkv_cy.kernels.matrix import pack, unpack
-from rwkv_cy.tensors.blocks import NonFinite, count_nonfinite, measure_tensor, number_type, read_blocks
+from rwkv_cy.tensors.reading import number_type, read_blocks
+from rwkv_cy.tensors.statistics import NonFinite, count_nonfinite, measure_tensor
 from rwkv_cy.tensors.tensor import TensorInfo
 
 

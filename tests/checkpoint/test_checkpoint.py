@@ -1,4 +1,4 @@
-"""Sources: what the Config of a model takes from the file beside the shapes, and what no kernel could run."""
+"""Checkpoint: what the Config takes from the file beside the shapes, and layouts that no kernel could use."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 
 from checkpoints import write_small
 from formats import foreign
-from rwkv_cy.checkpoint.sources import open_source, source_config
+from rwkv_cy.checkpoint.checkpoint import Checkpoint, open_source
 from rwkv_cy.errors import FormatError, SpecError
 from rwkv_cy.model.language_model import load
 from rwkv_cy.storage import open_model, write_model
@@ -51,7 +51,7 @@ def test_an_impossible_eps_is_refused(tmp_path: Path, epsilon: object, message: 
         pytest.raises(FormatError, match=message),
         open_source(folder(tmp_path / "hf", epsilon)) as source,
     ):
-        source_config(source)
+        _ = Checkpoint(source).config
 
 
 def test_an_embedding_in_blocks_is_refused(tmp_path: Path) -> None:
@@ -71,6 +71,6 @@ def test_an_embedding_in_blocks_is_refused(tmp_path: Path) -> None:
         write_model(tmp_path / "forged", model.header, changed, read)
     with (
         open_source(tmp_path / "forged") as source,
-        pytest.raises(SpecError, match="emb.weight: expected numbers that are in no blocks, got q8; convert the orig"),
+        pytest.raises(SpecError, match="emb.weight: expected a floating point type, got q8; convert the orig"),
     ):
-        source_config(source)
+        _ = Checkpoint(source).config

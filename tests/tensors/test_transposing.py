@@ -1,4 +1,4 @@
-"""Matrices read in the other order, from sources that lie either way."""
+"""Matrices read in the other orientation, from sources of either one."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import numpy as np
 import pytest
 
 from rwkv_cy.architectures import ARCHITECTURES
-from rwkv_cy.checkpoint.sources import ArraySource
+from rwkv_cy.checkpoint.memory import MemorySource
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import STORAGE_TYPES
 from rwkv_cy.kernels.matrix import transposed
-from rwkv_cy.tensors import orientation
-from rwkv_cy.tensors.orientation import TurnedReader, read_canonical, read_matrix_rows, read_turned, strip_rows
+from rwkv_cy.tensors import transposing
+from rwkv_cy.tensors.reading import read_numbers, read_rows
 from rwkv_cy.tensors.tensor import Parameter
+from rwkv_cy.tensors.transposing import TransposedReader, read_columns, strip_columns
 
 NAME = "blocks.0.ffn.value.weight"
 CONFIG = Config(d_model=8, num_layers=1, vocab_size=5, d_ffn=24)
@@ -23,50 +24,50 @@ def matrix(dtype: str = "f32") -> np.ndarray:
     return np.arange(8 * 24, dtype=np.uint8).repeat(storage.itemsize).view(storage.array_dtype).reshape(8, 24)
 
 
-def source(dtype: str = "f32", *, turned: bool) -> ArraySource:
+def source(dtype: str = "f32", *, stored_transposed: bool) -> MemorySource:
     parameters = {
         spec.name: Parameter(np.zeros(spec.shape, np.float32), "f32")
         for spec in ARCHITECTURES["rwkv4"].parameters(CONFIG)
     }
     array = matrix(dtype)
-    own = Parameter(transposed(array), dtype, transposed=True) if turned else Parameter(array, dtype)
-    return ArraySource(CONFIG, {**parameters, NAME: own})
+    own = Parameter(transposed(array), dtype, transposed=True) if stored_transposed else Parameter(array, dtype)
+    return MemorySource(CONFIG, {**parameters, NAME: own})
 
 
 @pytest.mark.parametrize("dtype", STORAGE_TYPES)
-@pytest.mark.parametrize("turned", [False, True])
-def test_columns_of_the_array(dtype: str, turned: bool) -> None:
-    opened = source(dtype, turned=turned)
+@pytest.mark.parametrize("stored_transposed", [False, True])
+def test_columns_of_the_array(dtype: str, stored_transposed: bool) -> None:
+    opened = source(dtype, stored_transposed=stored_transposed)
     info = opened.info(NAME)
-    expected = matrix(dtype) if turned else matrix(dtype).T
-    assert (info.shape, info.transposed, info.array_shape) == ((8, 24), turned, expected.T.shape)
+    expected = matrix(dtype) if stored_transposed else matrix(dtype).T
+    assert (info.shape, info.transposed, info.array_shape) == ((8, 24), stored_transposed, expected.T.shape)
     for first, count in ((0, len(expected)), (0, 3), (2, 5), (len(expected) - 1, 1)):
-        found = read_turned(opened, info, first, count)
+        found = read_columns(opened, info, first, count)
         assert found.dtype == expected.dtype
         assert found.tobytes() == expected[first : first + count].tobytes()
 
 
-@pytest.mark.parametrize("turned", [False, True])
-def test_rows_of_the_matrix(turned: bool) -> None:
-    opened = source(turned=turned)
-    assert read_matrix_rows(opened, opened.info(NAME), 3, 4).tobytes() == matrix()[3:7].tobytes()
+@pytest.mark.parametrize("stored_transposed", [False, True])
+def test_rows_of_the_matrix(stored_transposed: bool) -> None:
+    opened = source(stored_transposed=stored_transposed)
+    assert read_rows(opened, opened.info(NAME), 3, 4).tobytes() == matrix()[3:7].tobytes()
 
 
 def test_elements_in_canonical_order() -> None:
-    opened = source(turned=True)
+    opened = source(stored_transposed=True)
     for start, count in ((0, 192), (0, 1), (23, 2), (30, 90), (191, 1)):
         expected = matrix().reshape(-1)[start : start + count]
-        assert read_canonical(opened, opened.info(NAME), start, count).tobytes() == expected.tobytes()
+        assert read_numbers(opened, opened.info(NAME), start, count).tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("columns_in_strip", [1, 5, 24])
 def test_a_reader_goes_on_from_strip_to_strip(columns_in_strip: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orientation, "STRIP_BYTES", columns_in_strip * 8 * 4 + 3)
-    opened = source(turned=False)
-    assert strip_rows(opened.info(NAME)) == columns_in_strip
+    monkeypatch.setattr(transposing, "STRIP_BYTES", columns_in_strip * 8 * 4 + 3)
+    opened = source(stored_transposed=False)
+    assert strip_columns(opened.info(NAME)) == columns_in_strip
     expected = matrix().T.reshape(-1)
     for step in (1, 7, 50, 192):
-        reader = TurnedReader(opened)
+        reader = TransposedReader(opened)
         for start in range(0, 192, step):
             buffer = np.empty(min(step, 192 - start), np.float32)
             reader.read_into(opened.info(NAME), buffer, start)
@@ -77,7 +78,7 @@ def test_a_reader_goes_on_from_strip_to_strip(columns_in_strip: int, monkeypatch
         assert buffer.tobytes() == expected[3:23].tobytes()
 
 
-def test_a_strip_is_one_row_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orientation, "STRIP_BYTES", 1)
-    opened = source(turned=False)
-    assert strip_rows(opened.info(NAME)) == 1
+def test_a_strip_is_one_column_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(transposing, "STRIP_BYTES", 1)
+    opened = source(stored_transposed=False)
+    assert strip_columns(opened.info(NAME)) == 1

@@ -12,23 +12,24 @@ import pytest
 from checkpoints import small_parameters, write_safetensors, write_small
 from rwkv_cy import load
 from rwkv_cy.architectures import ARCHITECTURES
+from rwkv_cy.checkpoint.checkpoint import open_source
 from rwkv_cy.checkpoint.fingerprint import fingerprint
-from rwkv_cy.checkpoint.sources import ArraySource, open_source
+from rwkv_cy.checkpoint.memory import MemorySource
 from rwkv_cy.config import Config
-from rwkv_cy.dtypes import array_dtype, f32_to_bf16, packed_nbytes
+from rwkv_cy.dtypes import array_dtype, f32_to_bf16
 from rwkv_cy.errors import FormatError, SpecError, StorageError
 from rwkv_cy.kernels.bf12 import group_nbytes
+from rwkv_cy.kernels.packed import packed_nbytes
 from rwkv_cy.storage import open_model
 from rwkv_cy.storage.checked_file import CheckedFile
 from rwkv_cy.storage.schema import MODEL_KIND
-from rwkv_cy.tensors.blocks import number_type, read_blocks
-from rwkv_cy.tensors.packing import PackedStream, plan_packing
-from rwkv_cy.tensors.tensor import Parameter
-from rwkv_cy.tensors.transfer import Transfer
-from rwkv_cy.tensors.unpacking import check_packed
+from rwkv_cy.tensors.codecs.bf12 import BF12Plan
+from rwkv_cy.tensors.converter import Converter
+from rwkv_cy.tensors.policy import Target, choose
+from rwkv_cy.tensors.reading import check_stored, number_type, read_blocks
+from rwkv_cy.tensors.tensor import Parameter, ParameterSource
 from rwkv_cy.toolkit.convert import convert, plan_conversion
 from rwkv_cy.toolkit.inspect import inspect
-from rwkv_cy.toolkit.plan import planned_info
 from rwkv_cy.toolkit.verify import verify
 from storage.small import forge
 
@@ -170,42 +171,44 @@ def test_a_plan_knows_the_size(source: Path, model: Path, tmp_path: Path) -> Non
     assert (key.statistics.nan, key.statistics.inf, key.statistics.zeros) == (2, 2, 2)
 
 
-def test_the_bytes_do_not_depend_on_how_they_are_asked_for(source: Path, model: Path) -> None:
+def target_of(source: ParameterSource, name: str) -> Target:
+    (spec,) = (spec for spec in ARCHITECTURES["rwkv4"].parameters(CONFIG) if spec.name == name)
+    return choose(source, spec, "bf12")
+
+
+def test_the_bytes_do_not_depend_on_how_they_are_requested(source: Path, model: Path) -> None:
     with open_source(source) as opened:
-        info = opened.info(KEY)
-        packing = plan_packing(opened, info)
-        assert packing is not None
-        assert packing.escapes >= len(ODD)
+        target = target_of(opened, KEY)
+        assert isinstance(target.plan, BF12Plan)
+        assert target.plan.escapes >= len(ODD)
+        nbytes = target.info.nbytes
         for step in (1 << 30, 4096, 777):
-            stream = PackedStream(opened, info, packing)
-            parts = [np.empty(min(step, packing.nbytes - start), np.uint8) for start in range(0, packing.nbytes, step)]
-            for part in parts:
-                stream.fill(part)
-            assert np.concatenate(parts).tobytes() == stored(model)[KEY][1]
+            converter, result = Converter(opened), np.empty(nbytes, np.uint8)
+            for start in range(0, nbytes, step):
+                converter.fill(target, result[start : start + step], start)
+            assert result.tobytes() == stored(model)[KEY][1]
 
 
 def test_a_source_that_changes_is_an_error(source: Path) -> None:
     own = {name: Parameter(array, "bf16") for name, array in parameters().items()}
-    changing = ArraySource(CONFIG, own)
-    info = changing.info(KEY)
-    packing = plan_packing(changing, info)
-    assert packing is not None
+    changing = MemorySource(CONFIG, own)
+    target = target_of(changing, KEY)
     own[KEY].array[0] = 0
     with pytest.raises(StorageError, match=r"expected \d+ escapes, got \d+; it changed while it was read: convert"):
-        PackedStream(changing, info, packing).fill(np.empty(packing.nbytes, np.uint8))
+        Converter(changing).fill(target, np.empty(target.info.nbytes, np.uint8), 0)
 
 
 def test_a_matrix_too_wide_is_left_alone() -> None:
     wide = np.zeros((2, (1 << 16) + 1), np.uint16)
-    source = ArraySource(
+    source = MemorySource(
         CONFIG, {**{n: Parameter(a, "bf16") for n, a in parameters().items()}, HEAD: Parameter(wide, "bf16")}
     )
-    assert plan_packing(source, source.info(HEAD)) is None
+    assert target_of(source, HEAD) == Target(source.info(HEAD))
 
 
 def test_a_model_in_memory_has_a_fingerprint(model: Path) -> None:
     loaded = load(model)
-    source = ArraySource(loaded.config, loaded.parameters)
+    source = MemorySource(loaded.config, loaded.parameters)
     assert len(fingerprint(source)) == 32
     info = source.info(KEY)
     assert number_type(info) == "bf16"
@@ -219,7 +222,7 @@ LISTS = 64 + 512 // 4 * group_nbytes(128)
 @pytest.mark.parametrize(
     ("place", "value", "message"),
     [
-        (1, 0, "expected sixteen exponents in their order, got"),
+        (1, 0, "expected sixteen exponents in ascending order, got"),
         (18, 1, r"expected \d+ bytes for \d+ escapes, got \d+"),
         (LISTS, 1, r"expected lists of \d+ escapes one after the other"),
         (LISTS + 3, 0xFF, r"expected lists of \d+ escapes one after the other"),
@@ -247,7 +250,7 @@ def test_bytes_that_no_writer_wrote(model: Path, tmp_path: Path, place: int, val
         convert(model, tmp_path / "back.h5", dtype="bf16")
     assert any(message.split(",")[0].split("\\")[0] in problem for problem in verify(model).problems)
     with open_model(model) as opened, pytest.raises(FormatError, match=where):
-        check_packed(opened, opened.info(KEY))
+        check_stored(opened, opened.info(KEY))
 
 
 def write_escapes(path: Path, escapes: int) -> Path:
@@ -268,7 +271,7 @@ def test_a_matrix_with_many_escapes_is_left_alone(tmp_path: Path, escapes: int, 
 def test_more_escapes_than_pay_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, escapes: int) -> None:
     """By a writer that does not mind, and with checksums that fit."""
     with monkeypatch.context() as patch:
-        patch.setattr("rwkv_cy.tensors.packing.max_escapes", lambda shape: 1 << 16)
+        patch.setattr("rwkv_cy.tensors.codecs.bf12.max_escapes", lambda shape: 1 << 16)
         convert(write_escapes(tmp_path / "s", escapes), tmp_path / "m", dtype="bf12")
     message = f"{KEY}: expected at most 32 escapes, one for 2,048 weights, got {escapes}; convert the model again"
     for memory in ("map", "resident"):
@@ -280,9 +283,9 @@ def test_more_escapes_than_pay_are_refused(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_lists_are_checked_part_by_part(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rwkv_cy.tensors.unpacking._ROWS", 100)
+    monkeypatch.setattr("rwkv_cy.tensors.codecs.bf12._CHECKED_ROWS", 100)
     with open_model(model) as opened:
-        check_packed(opened, opened.info(KEY))
+        check_stored(opened, opened.info(KEY))
 
 
 def test_dtypes_of_a_float32_source(tmp_path: Path) -> None:
@@ -292,14 +295,14 @@ def test_dtypes_of_a_float32_source(tmp_path: Path) -> None:
     assert found == {"matrix": "bf16", "embedding": "bf16", "head": "bf16", "vector": "f32"}
 
 
-def test_bytes_of_a_packed_matrix_come_in_their_order(source: Path, tmp_path: Path) -> None:
-    plan = plan_conversion(source, tmp_path / "m.h5", dtype="bf12")
-    tensors = {tensor.name: tensor for tensor in plan.tensors}
-    packings = {tensor.name: tensor.packing for tensor in plan.tensors if tensor.packing is not None}
+def test_bytes_of_a_packed_matrix_come_in_their_order(source: Path) -> None:
     with open_source(source) as opened:
-        transfer = Transfer(opened, plan.nbytes, None, packings)
-        name = next(iter(packings))
-        target = planned_info(opened.info(name), tensors[name])
-        with pytest.raises(SpecError, match=f"{name}: expected its packed bytes to be asked for from the first on"):
-            transfer.read(target, 64, 64)
-        assert transfer.read(target, 0, 64).any()
+        target, converter = target_of(opened, KEY), Converter(opened)
+        part = np.zeros(64, np.uint8)
+        message = f"{KEY}: expected requests for its bytes in their order, got one from {{}}"
+        with pytest.raises(SpecError, match=message.format(64)):
+            converter.fill(target, part, 64)
+        converter.fill(target, part, 0)
+        assert part.any()
+        with pytest.raises(SpecError, match=message.format(128)):
+            converter.fill(target, part, 128)

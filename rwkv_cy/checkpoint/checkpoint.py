@@ -1,0 +1,187 @@
+"""An open model of any format: its config, parameters, fingerprint and tokenizer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+from rwkv_cy.architectures import architecture_of, check_parameters, detect
+from rwkv_cy.architectures.base import ParameterSpec
+from rwkv_cy.checkpoint.fingerprint import fingerprint
+from rwkv_cy.checkpoint.tokenizer_choice import choose_tokenizer, guess_tokenizer
+from rwkv_cy.config import Config
+from rwkv_cy.errors import ConfigError, FormatError, SpecError
+from rwkv_cy.files.reading import is_folder
+from rwkv_cy.formats import open_checkpoint
+from rwkv_cy.storage import ModelFile, ModelHeader, StoredTokenizer, is_model_file, open_model
+from rwkv_cy.tensors.policy import may_be_transposed, present
+from rwkv_cy.tensors.tensor import Parameter, ParameterSource, TensorInfo
+from rwkv_cy.text import Tokenizer, find_tokenizer, load_tokenizer
+
+__all__ = ["Checkpoint", "check_layouts", "open_source"]
+
+
+class Checkpoint:
+    """An open model; a context manager that closes its files.
+
+    Parameters
+    ----------
+    source : ParameterSource
+        Where its tensors are read from; closed with the checkpoint.
+
+    Attributes
+    ----------
+    source : ParameterSource
+    path : Path
+    """
+
+    def __init__(self, source: ParameterSource) -> None:
+        self.source = source
+        self.path = source.path
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Checkpoint:
+        """Open a model file of any supported format; see :func:`open_source`."""
+        return cls(open_source(path))
+
+    @property
+    def header(self) -> ModelHeader | None:
+        """The header of a model file of this package; None for other formats."""
+        return self.source.header if isinstance(self.source, ModelFile) else None
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Canonical names and shapes of all tensors."""
+        return {name: self.source.info(name).shape for name in self.source.names()}
+
+    @cached_property
+    def config(self) -> Config:
+        """The Config of the model, with its tensors checked against the architecture's parameter table.
+
+        Raises
+        ------
+        UnsupportedError
+            If it is of a version that is not supported.
+        SpecError
+            If parameters are missing, unexpected or of the wrong shape, or stored in a way that kernels cannot use.
+        FormatError
+            If the file contradicts itself.
+        """
+        where = str(self.path)
+        detected = detect(self.shapes, where)
+        try:
+            config = self._foreign_config(detected) if self.header is None else self._own_config(self.header, detected)
+        except ConfigError as error:
+            raise FormatError(f"{where}: {error}; the file is damaged") from error
+        check_parameters(config, self.shapes, where)
+        check_layouts(config, {name: self.source.info(name) for name in self.source.names()}, where)
+        return config
+
+    def _own_config(self, header: ModelHeader, detected: Config) -> Config:
+        stored = Config.from_dict(header.config)
+        comparable = replace(stored, rescale_layer=0, layer_norm_eps=detected.layer_norm_eps, dtype=detected.dtype)
+        if comparable != detected:
+            raise FormatError(
+                f"{self.path}: expected a header that fits the parameters ({detected}), got {stored}; "
+                "the file is damaged: convert it again"
+            )
+        return stored
+
+    def _foreign_config(self, detected: Config) -> Config:
+        epsilon = self.source.metadata.get("layer_norm_epsilon")
+        config = detected if epsilon is None else replace(detected, layer_norm_eps=_number(epsilon))
+        if all(self.source.info(name).dtype == "f64" for name in self.source.names()):
+            config = replace(config, dtype="f64")
+        return config
+
+    @property
+    def specs(self) -> tuple[ParameterSpec, ...]:
+        """The architecture's parameters that this model has, in the architecture's order."""
+        return tuple(present(self.source, architecture_of(self.config).parameters(self.config)))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of the parameters that states carry: stored in a model file, computed for other formats."""
+        return fingerprint(self.source) if self.header is None else self.header.fingerprint
+
+    def choose_tokenizer(self, name: str | None = None) -> tuple[StoredTokenizer | None, tuple[str, ...]]:
+        """Return the tokenizer to store beside the parameters, and warnings.
+
+        See :func:`rwkv_cy.checkpoint.tokenizer_choice.choose_tokenizer`.
+        """
+        return choose_tokenizer(self.source, self.config.vocab_size, name)
+
+    def tokenizer_maker(self) -> Callable[[], Tokenizer | None]:
+        """Return what makes the tokenizer of this model, or None: the stored one, or the one that it implies."""
+        if self.header is not None:
+            stored = self.header.tokenizer
+            return lambda: None if stored is None else load_tokenizer(stored.kind, stored.data)
+        guess = guess_tokenizer(self.path, self.config.vocab_size)
+        return lambda: None if guess is None else find_tokenizer(guess)
+
+    def close(self) -> None:
+        """Close the files. Arrays over their memory maps stay valid."""
+        self.source.close()
+
+    def __enter__(self) -> Checkpoint:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+def open_source(path: str | os.PathLike[str]) -> ParameterSource:
+    """Open the tensors of a model file of any supported format, recognised by its content.
+
+    Parameters
+    ----------
+    path : path-like
+        A model file of this package, a checkpoint, or a folder of one.
+
+    Raises
+    ------
+    StorageError
+        If the operating system refuses the file.
+    FormatError
+        If it is damaged, or of no supported format.
+    """
+    path = Path(path)
+    if not is_folder(path) and is_model_file(path):
+        return open_model(path)
+    return open_checkpoint(path)
+
+
+def check_layouts(config: Config, tensors: Mapping[str, TensorInfo | Parameter], where: str) -> None:
+    """Raise SpecError if a parameter is quantized, packed or transposed that kernels need otherwise.
+
+    Parameters
+    ----------
+    config : Config
+    tensors : mapping of str to TensorInfo or Parameter
+        By canonical name.
+    where : str
+        The file, for messages.
+    """
+    for spec in architecture_of(config).parameters(config):
+        tensor = tensors.get(spec.name)
+        if tensor is None:
+            continue  # optional
+        if tensor.codec.matrices_only and not spec.quantizable:
+            raise SpecError(
+                f"{where}: {spec.name}: expected a floating point type, got {tensor.dtype}; convert the original"
+            )
+        if tensor.transposed and not may_be_transposed(spec):
+            raise SpecError(
+                f"{where}: {spec.name}: expected an array that is not transposed, got its transpose; "
+                "convert the original"
+            )
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ConfigError(f"layer_norm_epsilon: expected a number, got {text[:40]!r}") from None

@@ -1,0 +1,28 @@
+"""Codecs: one for each storage type. Whoever stores or reads tensors asks the codec, not the name of the type."""
+
+from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES, check_dtype
+from rwkv_cy.tensors.codecs.base import BLOCK_SIZE, Codec, Plan, StoredArray, rows_at_once
+from rwkv_cy.tensors.codecs.bf12 import BF12Codec
+from rwkv_cy.tensors.codecs.block_quantized import BlockQuantizedCodec
+from rwkv_cy.tensors.codecs.floats import FloatCodec
+
+__all__ = ["BLOCK_SIZE", "CODECS", "Codec", "Plan", "StoredArray", "codec_of", "rows_at_once"]
+
+#: By the name of the storage type.
+CODECS: dict[str, Codec] = {
+    codec.name: codec
+    for codec in (
+        *(FloatCodec(storage) for storage in STORAGE_TYPES.values()),
+        BlockQuantizedCodec(QUANTIZED_TYPES["q8"], since=1),
+        BlockQuantizedCodec(QUANTIZED_TYPES["q6"], since=3),
+        BlockQuantizedCodec(QUANTIZED_TYPES["q4"], since=1),
+        BF12Codec(),
+    )
+}
+
+
+def codec_of(dtype: str) -> Codec:
+    """Return the codec of a storage type; ConfigError if there is no such type."""
+    if dtype not in CODECS:
+        check_dtype(dtype)
+    return CODECS[dtype]

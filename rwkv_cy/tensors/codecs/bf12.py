@@ -1,0 +1,200 @@
+"""bf12: matrices of bfloat16 compressed to 12 bits a weight, without loss.
+
+A table of sixteen exponents is chosen for the matrix; weights of other exponents ("escapes") are stored in lists.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+import numpy.typing as npt
+
+from rwkv_cy.errors import FormatError, KernelError, StorageError
+from rwkv_cy.kernels.bf12 import PACKED_ROWS, TABLE_SIZE, count_exponents, group_nbytes, pack_rows, unpack_rows
+from rwkv_cy.kernels.packed import (
+    HEAD_BYTES,
+    WEIGHTS_PER_ESCAPE,
+    choose_table,
+    escape_places,
+    max_escapes,
+    pack_head,
+    pack_matrix,
+    pack_tail,
+    packed_nbytes,
+    put_escapes,
+    stored_escapes,
+)
+from rwkv_cy.tensors.codecs.base import Array, Codec, Plan, ReadRows, StoredArray, rows_at_once
+
+__all__ = ["BF12Codec", "BF12Plan"]
+
+#: Columns are numbered in 16 bits.
+_MAX_COLUMNS = 1 << 16
+#: Rows whose lists are checked at a time.
+_CHECKED_ROWS = 1 << 14
+_ADVICE = "convert the model again"
+
+
+@dataclass(frozen=True)
+class BF12Plan(Plan):
+    """How a matrix is compressed.
+
+    Attributes
+    ----------
+    table : tuple of int
+        The sixteen exponents that have codes.
+    escapes : int
+        Weights of other exponents.
+    """
+
+    table: tuple[int, ...]
+    escapes: int
+
+
+class BF12Codec(Codec):
+    """Compressed bfloat16; docs/file-format.md has the layout."""
+
+    name = "bf12"
+    numbers = "bf16"
+    array_dtype = np.dtype(np.uint8)
+    row_group = 16  # a multiple of the four that are packed together, for blocks of an even size
+    plans = True
+    plain_types = ("bf16",)
+    since = 2
+
+    def array_shape(self, shape: tuple[int, ...], nbytes: int = 0) -> tuple[int, ...]:
+        """Return the bytes of the array, which depend on the number of escapes."""
+        return (nbytes,)
+
+    def shape_problem(self, array_shape: tuple[int, ...], shape: tuple[int, ...]) -> str | None:
+        """Say what was expected and found if no number of escapes gives an array of that many bytes."""
+        least, most = packed_nbytes(shape, 0), packed_nbytes(shape, math.prod(shape))
+        if len(array_shape) == 1 and least <= array_shape[0] <= most and array_shape[0] % 64 == 0:
+            return None
+        return (
+            f"a multiple of 64 from {least} to {most} bytes for {self.name} of shape {str(shape)[:80]}, "
+            f"got {array_shape}"
+        )
+
+    def decode_rows(self, stored: StoredArray, first: int, count: int) -> Array:
+        """Read rows of a matrix and unpack them: bfloat16 as uint16."""
+        columns = stored.shape[1]
+        table, escapes = _head(stored)
+        nbytes = -(-count // PACKED_ROWS) * group_nbytes(columns)
+        chunks = stored.read(HEAD_BYTES + first // PACKED_ROWS * group_nbytes(columns), nbytes)
+        words: npt.NDArray[np.uint16] = unpack_rows(chunks, table, (count, columns))
+        try:
+            put_escapes(words, *_lists(stored, first, count, escapes))
+        except KernelError as error:
+            raise FormatError(f"{stored.where}: {error}; {_ADVICE}") from error
+        return words
+
+    def encode_rows(self, numbers: Array, where: str) -> Array:
+        """Compress a whole matrix that is in memory, whether that makes it smaller or not."""
+        return pack_matrix(numbers)
+
+    def plan(self, blocks: Iterable[Array], shape: tuple[int, ...]) -> BF12Plan | None:
+        """Choose the table; None where plain bf16 is better.
+
+        That is so where many weights have exponents other than the sixteen most frequent ones, and where the padding
+        of a small matrix outweighs the gain.
+        """
+        if len(shape) != 2 or shape[1] > _MAX_COLUMNS:
+            return None
+        counts = np.zeros(256, np.int64)
+        for block in blocks:
+            count_exponents(block, counts)
+        table = choose_table(counts)
+        size = math.prod(shape)
+        escapes = size - int(counts[table].sum())
+        nbytes = packed_nbytes(shape, escapes)
+        if escapes > max_escapes(shape) or nbytes >= 2 * size:
+            return None
+        # The lists are held until the last row, and twice for a moment at the end; so are the counts of each row.
+        working = 3 * 4 * escapes + 3 * 8 * shape[0]
+        return BF12Plan(nbytes, working, tuple(table.tolist()), escapes)
+
+    def encode(self, rows: ReadRows, shape: tuple[int, ...], plan: Plan | None, where: str) -> Iterator[Array]:
+        """Yield table, packed rows and lists of escapes.
+
+        Raises
+        ------
+        StorageError
+            If the matrix is not the one that was planned for.
+        """
+        plan = cast(BF12Plan, plan)
+        table = np.array(plan.table, np.uint8)
+        head = pack_head(table, plan.escapes)
+        yield head
+        done = head.size
+        escapes: list[npt.NDArray[np.uint16]] = []
+        counts: list[npt.NDArray[np.int64]] = []
+        step = rows_at_once(shape[1], self.row_group)
+        for first in range(0, shape[0], step):
+            chunks, escaped, in_rows = pack_rows(rows(first, min(step, shape[0] - first)), table)
+            yield chunks
+            done += chunks.size
+            escapes.append(escaped)
+            counts.append(in_rows)
+        lists = np.concatenate(escapes)
+        if len(lists) != plan.escapes:
+            raise StorageError(
+                f"{where}: expected {plan.escapes} escapes, got {len(lists)}; "
+                "it changed while it was read: convert it again"
+            )
+        yield pack_tail(lists, np.concatenate(counts), plan.nbytes - done)
+
+    def check(self, stored: StoredArray) -> None:
+        """Raise FormatError unless the table and the lists of escapes are valid; reads those only."""
+        rows, columns = stored.shape
+        _, escapes = _head(stored)
+        for first in range(0, rows, _CHECKED_ROWS):
+            count = min(_CHECKED_ROWS, rows - first)
+            try:
+                escape_places(*_lists(stored, first, count, escapes), columns)
+            except KernelError as error:
+                raise FormatError(f"{stored.where}: {error}; {_ADVICE}") from error
+
+
+def _head(stored: StoredArray) -> tuple[npt.NDArray[np.uint8], int]:
+    """Return the table and the number of escapes, both checked."""
+    head = stored.read(0, HEAD_BYTES)
+    table, escapes = head[:TABLE_SIZE], stored_escapes(head)
+    if (np.diff(table.astype(np.int64)) <= 0).any():
+        raise FormatError(
+            f"{stored.where}: expected sixteen exponents in ascending order, got {table.tolist()}; {_ADVICE}"
+        )
+    expected = packed_nbytes(stored.shape, escapes)
+    if expected != stored.nbytes:
+        raise FormatError(
+            f"{stored.where}: expected {expected} bytes for {escapes} escapes, got {stored.nbytes}; {_ADVICE}"
+        )
+    # An escape costs a product as much as many weights do: a file full of them would slow down every token.
+    most = max_escapes(stored.shape)
+    if escapes > most:
+        raise FormatError(
+            f"{stored.where}: expected at most {most} escapes, one for {WEIGHTS_PER_ESCAPE:,} weights, "
+            f"got {escapes}; {_ADVICE}"
+        )
+    return table, escapes
+
+
+def _lists(
+    stored: StoredArray, first: int, count: int, escapes: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]]:
+    """Return where the lists of rows begin and end, counted from that of row `first`, and their content."""
+    rows, columns = stored.shape
+    offset = HEAD_BYTES + -(-rows // PACKED_ROWS) * group_nbytes(columns)
+    starts = stored.read(offset + 4 * first, 4 * (count + 1)).view("<u4").astype(np.int64)
+    begin, end = int(starts[0]), int(starts[-1])
+    complete = (first > 0 or begin == 0) and (first + count < rows or end == escapes)
+    if not complete or not begin <= end <= escapes:
+        raise FormatError(
+            f"{stored.where}: expected lists of {escapes} escapes one after the other, got others; {_ADVICE}"
+        )
+    lists = stored.read(offset + 4 * (rows + 1 + begin), 4 * (end - begin))
+    return starts - begin, lists.view("<u2").reshape(-1, 2)

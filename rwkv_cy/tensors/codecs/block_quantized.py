@@ -1,0 +1,73 @@
+"""Block-quantized matrices, q8, q6 and q4: blocks of small integers, each row of a block with its scale."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rwkv_cy.dtypes import GROUP_ROWS, QuantizedType
+from rwkv_cy.errors import NumericalError
+from rwkv_cy.kernels.matrix import pack, unpack
+from rwkv_cy.tensors.codecs.base import Array, Codec, StoredArray
+
+__all__ = ["BlockQuantizedCodec"]
+
+
+class BlockQuantizedCodec(Codec):
+    """Blocks of 16 rows and 32 or 64 columns; docs/file-format.md has their layout.
+
+    Parameters
+    ----------
+    storage : QuantizedType
+    since : int
+        Minor version of the model file that introduced it.
+    """
+
+    numbers = "f32"
+    array_dtype = np.dtype(np.uint8)
+    row_group = GROUP_ROWS
+    alignment = 2  # scales are float16
+    plain_types = ("f16", "bf16")
+    requantizes = True
+
+    def __init__(self, storage: QuantizedType, since: int) -> None:
+        self.name = storage.name
+        self.since = since
+        self._storage = storage
+
+    def array_shape(self, shape: tuple[int, ...], nbytes: int = 0) -> tuple[int, ...]:
+        """Return (groups of rows, blocks in a group, bytes of a block)."""
+        return self._storage.packed_shape(shape)
+
+    def group_size(self, shape: tuple[int, ...]) -> int:
+        """Return the bytes of the blocks of 16 rows."""
+        _, blocks, block_bytes = self.array_shape(shape)
+        return blocks * block_bytes
+
+    def decode_rows(self, stored: StoredArray, first: int, count: int) -> Array:
+        """Read rows of a matrix and dequantize them: float32."""
+        part = count, stored.shape[1]
+        array_shape = self.array_shape(part)
+        unit = self.group_size(part)
+        packed = stored.read(first // GROUP_ROWS * unit, array_shape[0] * unit)
+        return np.asarray(unpack(packed.reshape(array_shape), self.name, part))
+
+    def encode_rows(self, numbers: Array, where: str) -> Array:
+        """Quantize rows of a matrix.
+
+        Raises
+        ------
+        NumericalError
+            If a weight is NaN or infinite, or too large for the scales, which are float16.
+        """
+        if not np.isfinite(numbers).all():
+            raise NumericalError(
+                f"{where}: expected finite weights to quantize to {self.name}, got NaN or infinity; "
+                "convert to another dtype, or get an undamaged checkpoint"
+            )
+        packed: Array = pack(numbers, self.name)
+        if not np.isfinite(packed[:, :, : self._storage.head_bytes].view("<f2")).all():
+            raise NumericalError(
+                f"{where}: expected weights that {self.name} can hold, got up to {np.abs(numbers).max():.3g}; "
+                "convert to another dtype"
+            )
+        return packed

@@ -1,0 +1,36 @@
+"""Floating point numbers, stored as they are: f64, f32, f16 and bf16."""
+
+from __future__ import annotations
+
+from rwkv_cy.dtypes import StorageType
+from rwkv_cy.tensors.codecs.base import Array, Codec, StoredArray
+
+__all__ = ["FloatCodec"]
+
+
+class FloatCodec(Codec):
+    """Numbers of one floating point type; stores tensors of any number of dimensions, matrices transposed or not.
+
+    Parameters
+    ----------
+    storage : StorageType
+    """
+
+    matrices_only = False
+
+    def __init__(self, storage: StorageType) -> None:
+        self.name = self.numbers = storage.name
+        self.array_dtype = storage.array_dtype
+
+    def array_shape(self, shape: tuple[int, ...], nbytes: int = 0) -> tuple[int, ...]:
+        """Return the shape of the tensor."""
+        return shape
+
+    def decode_rows(self, stored: StoredArray, first: int, count: int) -> Array:
+        """Read rows of a matrix."""
+        columns = stored.shape[1]
+        return stored.read(first * columns, count * columns).reshape(count, columns)
+
+    def encode_rows(self, numbers: Array, where: str) -> Array:
+        """Return the numbers."""
+        return numbers

@@ -1,0 +1,290 @@
+"""The converter: tensors of a source in the types of a target, into a file that is being written or into memory."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+
+import numpy as np
+
+from rwkv_cy.dtypes import storage_type, to_storage
+from rwkv_cy.errors import SpecError
+from rwkv_cy.runtime import get_num_threads
+from rwkv_cy.tensors.arena import Arena
+from rwkv_cy.tensors.codecs import BLOCK_SIZE, rows_at_once
+from rwkv_cy.tensors.codecs.base import Array
+from rwkv_cy.tensors.parallel import run_jobs
+from rwkv_cy.tensors.policy import Target
+from rwkv_cy.tensors.reading import number_type, read_numbers, read_rows
+from rwkv_cy.tensors.statistics import NonFinite, count_nonfinite
+from rwkv_cy.tensors.tensor import Parameter, ParameterSource, TensorInfo
+from rwkv_cy.tensors.transposing import TransposedReader, strip_columns
+
+__all__ = ["Converter", "FileSink", "Progress", "describe_overflow", "read_parameters"]
+
+#: Called with the bytes done and the bytes of all tensors in the target.
+Progress = Callable[[int, int], None]
+
+#: Bytes that are read into memory at a time, and numbers that are converted on the way there.
+_PIECE_BYTES, _PIECE_NUMBERS = 8 << 20, 1 << 20
+
+
+class Converter:
+    """Fills parts of the arrays of a target with numbers of a source.
+
+    Parts of different arrays, and independent parts of one, may be filled by several threads at once.
+
+    Parameters
+    ----------
+    source : ParameterSource
+    count_copied : bool, default True
+        Whether to look for NaN and Inf also in numbers that are copied as they are.
+
+    Attributes
+    ----------
+    nonfinite : dict of str to NonFinite
+        NaN and Inf counts of the source, for each tensor that has any and was looked at.
+    overflowed : dict of str to int
+        Finite numbers of the source that became infinite in a narrower type, for each tensor that has any.
+    """
+
+    def __init__(self, source: ParameterSource, *, count_copied: bool = True) -> None:
+        self.nonfinite: dict[str, NonFinite] = {}
+        self.overflowed: dict[str, int] = {}
+        self._source = source
+        self._count_copied = count_copied
+        self._lock = threading.Lock()
+        self._streams: dict[str, _Stream] = {}
+        self._readers = threading.local()
+
+    def fill(self, target: Target, result: Array, start: int, num_threads: int = 1) -> None:
+        """Fill `result` (1-D) with elements of the target's array from element `start` on.
+
+        Parts of a tensor that its codec encodes by groups of rows are whole groups; parts of one that is encoded from
+        the first row to the last are filled in that order.
+
+        Raises
+        ------
+        FormatError, StorageError
+            As the source's ``read_into`` does.
+        NumericalError
+            If a matrix to be quantized has weights that are NaN, infinite, or too large.
+        """
+        info, codec = self._source.info(target.info.name), target.info.codec
+        if info.dtype == target.info.dtype and codec.matrices_only:
+            self._source.read_into(info.name, result, start)
+        elif codec.plans:
+            self._stream(info, target, start).fill(result)
+            if start + result.size == target.info.nbytes:
+                del self._streams[info.name]
+        elif codec.matrices_only:
+            self._encode(info, target.info, result, start, num_threads)
+        else:
+            for first in range(0, result.size, BLOCK_SIZE):
+                self._convert(info, target.info, result[first : first + BLOCK_SIZE], start + first)
+
+    def _stream(self, info: TensorInfo, target: Target, start: int) -> _Stream:
+        if start == 0:
+            rows = partial(self._rows, info, target.info.codec.numbers)
+            where = f"{self._source.path}: {info.name}"
+            self._streams[info.name] = _Stream(target.info.codec.encode(rows, info.shape, target.plan, where))
+        stream = self._streams.get(info.name)
+        if stream is None or stream.position != start:
+            raise SpecError(f"{info.name}: expected requests for its bytes in their order, got one from {start}")
+        return stream
+
+    def _encode(self, info: TensorInfo, target: TensorInfo, result: Array, start: int, num_threads: int) -> None:
+        """Fill `result` with whole groups of encoded rows."""
+        codec, columns = target.codec, info.shape[1]
+        unit, group = codec.group_size(info.shape), codec.row_group
+        begin, end = start // unit * group, min((start + result.size) // unit * group, info.shape[0])
+        step = rows_at_once(columns, group, min(BLOCK_SIZE, (end - begin) * columns // num_threads))
+
+        def encode(first: int) -> None:
+            numbers = self._rows(info, codec.numbers, first, min(step, end - first))
+            encoded = codec.encode_rows(numbers, f"{self._source.path}: {info.name}").reshape(-1)
+            offset = first // group * unit - start
+            result[offset : offset + encoded.size] = encoded
+
+        run_jobs([partial(encode, first) for first in range(begin, end, step)], num_threads)
+
+    def _rows(self, info: TensorInfo, dtype: str, first: int, count: int) -> Array:
+        """Return rows of a matrix as numbers of a floating point type."""
+        return self._narrow(info, read_rows(self._source, info, first, count), dtype)
+
+    def _convert(self, info: TensorInfo, target: TensorInfo, result: Array, start: int) -> None:
+        """Fill `result` with numbers of a floating point type."""
+        own = number_type(info)
+        if info.codec.matrices_only:
+            block = read_numbers(self._source, info, start, result.size)
+        else:
+            block = result if own == target.dtype else np.empty(result.size, info.codec.array_dtype)
+            if info.transposed == target.transposed:
+                self._source.read_into(info.name, block, start)
+            else:
+                self._transposed_reader().read_into(info, block, start)
+        copied = block is result
+        if copied and not self._count_copied:
+            return
+        if copied:
+            self._count(info, block)
+        else:
+            result[:] = self._narrow(info, block, target.dtype)
+
+    def _narrow(self, info: TensorInfo, block: Array, dtype: str) -> Array:
+        """Return numbers of the source in another type, and count what is lost."""
+        own = number_type(info)
+        infinite = self._count(info, block)
+        result = to_storage(block, own, dtype)
+        if dtype not in storage_type(own).lossless_in:
+            overflowed = count_nonfinite(result, dtype).inf - infinite
+            if overflowed:
+                with self._lock:
+                    self.overflowed[info.name] = self.overflowed.get(info.name, 0) + overflowed
+        return result
+
+    def _transposed_reader(self) -> TransposedReader:
+        """Return the reader of this thread."""
+        reader: TransposedReader | None = getattr(self._readers, "reader", None)
+        if reader is None:
+            reader = self._readers.reader = TransposedReader(self._source)
+        return reader
+
+    def _count(self, info: TensorInfo, block: Array) -> int:
+        """Count NaN and Inf in numbers of the source, and return how many are infinite."""
+        counts = count_nonfinite(block, number_type(info))
+        if counts:
+            with self._lock:
+                self.nonfinite[info.name] = self.nonfinite.get(info.name, NonFinite()) + counts
+        return counts.inf
+
+
+class _Stream:
+    """An array that is encoded from its first element to its last, delivered in parts of any size."""
+
+    def __init__(self, parts: Iterator[Array]) -> None:
+        self.position = 0
+        self._parts = parts
+        self._rest: Array = np.empty(0, np.uint8)
+
+    def fill(self, result: Array) -> None:
+        done = 0
+        while done < result.size:
+            if self._rest.size == 0:
+                self._rest = next(self._parts)
+            part = self._rest[: result.size - done]
+            result[done : done + part.size] = part
+            self._rest = self._rest[part.size :]
+            done += part.size
+        self.position += done
+
+
+def describe_overflow(name: str, count: int, dtype: str) -> str:
+    """Return the warning about numbers that became infinite."""
+    return f"{name}: {count} too large for {dtype}, now infinite; convert to a type with more range"
+
+
+class FileSink:
+    """The converter for a file that is written from its first byte to its last.
+
+    Parameters
+    ----------
+    converter : Converter
+    targets : mapping of str to Target
+        By name.
+    progress : callable, optional
+    """
+
+    def __init__(self, converter: Converter, targets: Mapping[str, Target], progress: Progress | None = None) -> None:
+        self._converter = converter
+        self._targets = targets
+        self._progress = progress
+        self._total = sum(target.info.nbytes for target in targets.values())
+        self._done = 0
+        self._memory = np.empty(0, np.uint8)
+
+    def read(self, info: TensorInfo, start: int, count: int) -> Array:
+        """Return `count` elements of the array of a target from element `start` on, 1-D.
+
+        The array is valid until the next call, which uses its memory again: that saves the page faults of new memory.
+        What may be requested is what :meth:`Converter.fill` fills, in the order of the file.
+
+        Raises
+        ------
+        RWKVError
+            As :meth:`Converter.fill` does.
+        """
+        dtype = info.codec.array_dtype
+        nbytes = count * dtype.itemsize
+        if self._memory.nbytes < nbytes:
+            self._memory = np.empty(nbytes, np.uint8)
+        result = self._memory[:nbytes].view(dtype)
+        self._converter.fill(self._targets[info.name], result, start, get_num_threads())
+        self._done += nbytes
+        if self._progress is not None:
+            self._progress(self._done, self._total)
+        return result
+
+
+def read_parameters(
+    converter: Converter, source: ParameterSource, targets: Mapping[str, Target], num_threads: int
+) -> dict[str, Parameter]:
+    """Read tensors into memory, and compare their checksums: the converter for a model that is loaded.
+
+    Parameters
+    ----------
+    converter : Converter
+        Of `source`.
+    source : ParameterSource
+    targets : mapping of str to Target
+        By name.
+    num_threads : int
+        Threads that read and convert; fewer where there is little to do.
+
+    Returns
+    -------
+    dict of str to Parameter
+        By name. The arrays follow each other in one :class:`~rwkv_cy.tensors.arena.Arena`.
+
+    Raises
+    ------
+    RWKVError
+        As :meth:`Converter.fill` does.
+    NotEnoughMemoryError
+        If the system does not give so much memory.
+    """
+    size = sum(Arena.padded(target.info.nbytes) for target in targets.values())
+    arena = Arena(size)
+    parameters = {}
+    jobs: list[Callable[[], object]] = []
+    for name, target in targets.items():
+        info = target.info
+        jobs.append(partial(source.check_bytes, name))
+        array = arena.take(info.array_shape, info.codec.array_dtype)
+        flat = array.reshape(-1)
+        for start, count in _pieces(source.info(name), info):
+            jobs.append(partial(converter.fill, target, flat[start : start + count], start))
+        parameters[name] = info.parameter(array)
+    run_jobs(jobs, min(num_threads, 1 + size // _PIECE_BYTES))
+    return parameters
+
+
+def _pieces(info: TensorInfo, target: TensorInfo) -> Iterator[tuple[int, int]]:
+    """Yield independent parts of the target's array: the first element, and how many there are."""
+    codec, itemsize = target.codec, target.codec.array_dtype.itemsize
+    size = target.nbytes // itemsize
+    if info.dtype == target.dtype and info.transposed == target.transposed:
+        step = _PIECE_BYTES // itemsize
+    elif codec.plans:
+        step = size
+    elif codec.matrices_only or info.codec.matrices_only:
+        group = max(codec.row_group, info.codec.row_group)
+        groups = rows_at_once(info.shape[1], group, _PIECE_NUMBERS) // group
+        step = groups * (codec.group_size(info.shape) if codec.matrices_only else group * info.shape[1])
+    elif info.transposed != target.transposed:
+        step = strip_columns(info) * info.array_shape[0]
+    else:
+        step = _PIECE_NUMBERS
+    for start in range(0, size, step):
+        yield start, min(step, size - start)

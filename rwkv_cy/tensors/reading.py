@@ -1,0 +1,101 @@
+"""The numbers of a tensor, decoded, from any source: by rows, by elements, or block by block."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from rwkv_cy.tensors.codecs import BLOCK_SIZE, StoredArray, rows_at_once
+from rwkv_cy.tensors.codecs.base import Array
+from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
+from rwkv_cy.tensors.transposing import read_columns
+
+__all__ = ["check_stored", "number_type", "read_blocks", "read_numbers", "read_rows"]
+
+
+def number_type(info: TensorInfo) -> str:
+    """Return the storage type of the numbers that this module reads: that of the tensor, or what it decodes to."""
+    return info.codec.numbers
+
+
+def _stored(source: ParameterSource, info: TensorInfo) -> StoredArray:
+    def read(start: int, count: int) -> Array:
+        buffer = np.empty(count, info.codec.array_dtype)
+        source.read_into(info.name, buffer, start)
+        return buffer
+
+    return StoredArray(f"{source.path}: {info.name}", info.shape, info.nbytes, read)
+
+
+def check_stored(source: ParameterSource, info: TensorInfo) -> None:
+    """Raise FormatError unless what a stored array says of its own layout is valid; reads little else.
+
+    Kernels that use the array where it is stored rely on it.
+    """
+    info.codec.check(_stored(source, info))
+
+
+def read_rows(source: ParameterSource, info: TensorInfo, first: int, count: int) -> Array:
+    """Read rows of a matrix.
+
+    Parameters
+    ----------
+    source : ParameterSource
+    info : TensorInfo
+        The matrix, as the source describes it.
+    first, count : int
+        Rows; `first` begins a group of rows (``codec.row_group``), and the rows end with a group or with the matrix.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (count, columns), of the storage type ``number_type(info)``.
+
+    Raises
+    ------
+    FormatError
+        If the stored array contradicts itself, or the file is cut short.
+    """
+    if info.transposed:
+        return read_columns(source, info, first, count)
+    return info.codec.decode_rows(_stored(source, info), first, count)
+
+
+def read_numbers(source: ParameterSource, info: TensorInfo, start: int, count: int) -> Array:
+    """Return `count` numbers of a tensor from number `start` on, 1-D, in C order of its canonical shape.
+
+    Needs memory for them, and for two groups of rows where numbers are encoded by rows.
+    """
+    if not info.transposed and not info.codec.matrices_only:
+        return _stored(source, info).read(start, count)
+    rows, columns = info.shape
+    group = info.codec.row_group
+    first = start // (group * columns) * group
+    last = min(-(-(start + count) // (group * columns)) * group, rows)
+    offset = start - first * columns
+    return read_rows(source, info, first, last - first).reshape(-1)[offset : offset + count]
+
+
+def read_blocks(source: ParameterSource, info: TensorInfo, block_size: int = BLOCK_SIZE) -> Iterator[Array]:
+    """Yield all numbers of a tensor, about `block_size` at a time; of a transposed matrix in the order of the array.
+
+    Each block is 1-D, of the storage type ``number_type(info)``, and valid until the next one: all of them may use the
+    same memory. Matrices that are encoded by groups of rows come in whole groups.
+
+    Raises
+    ------
+    FormatError, StorageError
+        As the source's ``read_into`` does.
+    """
+    if info.codec.matrices_only:
+        rows, columns = info.shape
+        step = rows_at_once(columns, info.codec.row_group, block_size)
+        for first in range(0, rows, step):
+            yield read_rows(source, info, first, min(step, rows - first)).reshape(-1)
+        return
+    buffer = np.empty(min(block_size, info.size), info.codec.array_dtype)
+    for start in range(0, info.size, block_size):
+        block = buffer[: min(block_size, info.size - start)]
+        source.read_into(info.name, block, start)
+        yield block

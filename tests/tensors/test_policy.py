@@ -1,0 +1,119 @@
+"""The policy: what each kind of parameter becomes, and that ``load`` and ``convert`` follow the same one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from checkpoints import small_parameters, write_safetensors
+from formats import foreign
+from rwkv_cy import load
+from rwkv_cy.checkpoint.checkpoint import open_source
+from rwkv_cy.dtypes import MATRIX_TYPES, QUANTIZED_TYPES, STORAGE_TYPES, to_storage
+from rwkv_cy.tensors.codecs import CODECS
+from rwkv_cy.tensors.policy import choose, choose_all, may_be_transposed
+from rwkv_cy.toolkit.convert import convert
+
+TOKENS = [3, 141, 59, 26, 5, 35]
+
+
+def write_source(path: Path, own: str) -> Path:
+    if own == "q5_1":
+        path.write_bytes(foreign.rwkvcpp_bytes(small_parameters(), own))
+        return path
+    return write_safetensors(path, {name: to_storage(a, "f32", own) for name, a in small_parameters().items()})
+
+
+#: load refuses to quantize what another program quantized, and has no option to force it.
+PAIRS = [
+    (own, dtype)
+    for own in (*STORAGE_TYPES, "q5_1")
+    for dtype in (None, *STORAGE_TYPES, *MATRIX_TYPES)
+    if own in STORAGE_TYPES or dtype not in QUANTIZED_TYPES
+]
+
+
+@pytest.mark.parametrize(("own", "dtype"), PAIRS)
+def test_load_and_convert_give_the_same_model(tmp_path: Path, own: str, dtype: str | None) -> None:
+    source = write_source(tmp_path / "s", own)
+    convert(source, tmp_path / "m.h5", dtype=dtype)
+    converted, loaded = load(tmp_path / "m.h5"), load(source, dtype=dtype)
+    assert loaded.config == converted.config
+    assert {n: p.dtype for n, p in loaded.parameters.items()} == {n: p.dtype for n, p in converted.parameters.items()}
+    logits, state = loaded.forward(TOKENS, all_logits=True)
+    expected, expected_state = converted.forward(TOKENS, all_logits=True)
+    assert logits.tobytes() == expected.tobytes()
+    assert state == expected_state
+
+
+@dataclass
+class Spec:
+    """A parameter of an architecture that does not exist."""
+
+    name: str
+    kind: str
+    converted: bool = False
+    quantizable: bool = False
+    stored_transposed: bool = False
+
+
+EMBEDDING = Spec("emb", "embedding", converted=True)
+MATRIX = Spec("matrix", "matrix", converted=True, quantizable=True)
+SPARSE = Spec("sparse", "matrix", converted=True, quantizable=True, stored_transposed=True)
+FACTOR = Spec("w1", "low_rank", stored_transposed=True)
+OTHER_FACTOR = Spec("w2", "low_rank")
+VECTOR = Spec("vector", "vector")
+MISSING = Spec("missing", "vector")
+SHAPES: dict[str, tuple[int, ...]] = {
+    "emb": (64, 128),
+    "matrix": (64, 128),
+    "sparse": (64, 128),
+    "w1": (128, 16),
+    "w2": (16, 128),
+    "vector": (128,),
+}
+SHAPES["vector"] = (128,)
+SPECS = (EMBEDDING, MATRIX, SPARSE, FACTOR, OTHER_FACTOR, VECTOR, MISSING)
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    rng = np.random.default_rng(0)
+    return write_safetensors(
+        tmp_path / "s", {name: rng.standard_normal(shape, np.float32) for name, shape in SHAPES.items()}
+    )
+
+
+@pytest.mark.parametrize("dtype", CODECS)
+def test_kinds(source: Path, dtype: str) -> None:
+    """Types of matrices go to matrices alone, and only matrices of plain numbers are transposed."""
+    with open_source(source) as opened:
+        found = {name: target.info for name, target in choose_all(opened, SPECS, dtype).items()}
+    plain = {"bf12": "bf16", "q8": "f16", "q6": "f16", "q4": "f16"}.get(dtype, dtype)
+    sparse = "bf16" if dtype == "bf12" else dtype
+    assert {name: info.dtype for name, info in found.items()} == {
+        "emb": plain,
+        "matrix": dtype,
+        "sparse": sparse,
+        "w1": "f32",
+        "w2": "f32",
+        "vector": "f32",
+    }
+    transposed = {name for name, info in found.items() if info.transposed}
+    assert transposed == ({"w1"} if dtype in ("q8", "q6", "q4") else {"w1", "sparse"})
+    assert found["w1"].array_shape == (16, 128)
+
+
+def test_orientation_may_be_kept_where_the_type_is(source: Path) -> None:
+    with open_source(source) as opened:
+        for dtype in (None, "f32"):
+            assert choose(opened, SPARSE, dtype, keep_orientation=True).info == opened.info("sparse")
+            assert choose(opened, FACTOR, dtype, keep_orientation=True).info.transposed
+        assert choose(opened, SPARSE, "f16", keep_orientation=True).info.transposed
+
+
+def test_what_is_multiplied_may_be_transposed() -> None:
+    assert [spec.name for spec in SPECS if may_be_transposed(spec)] == ["matrix", "sparse", "w1", "w2"]
