@@ -13,7 +13,6 @@ from benchmarks.checkpoints import DTYPES, FOLDER, SHAPES, cached_model
 from benchmarks.report import Report, median, ratio
 from rwkv_cy import LanguageModel, load
 from rwkv_cy.dtypes import MATRIX_TYPES
-from rwkv_cy.runtime import MEMORY_KINDS
 
 _SIZES = (2, 4, 8, 16, 32)
 _DTYPES = ("q8", "bf16", "f32")
@@ -58,7 +57,7 @@ def main() -> None:
     parser.add_argument("--threads", nargs="+", type=int, default=(1, 2))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of the checkpoints and the model files")
-    parser.add_argument("--memory", choices=MEMORY_KINDS, default="map", help="where the weights lie")
+    parser.add_argument("--no-mmap", dest="mmap", action="store_false", help="read the weights into memory")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     sizes = tuple(dict.fromkeys(size for size in arguments.sizes if size != 1))
@@ -76,7 +75,7 @@ def main() -> None:
         values={"shape": arguments.shape, "limit": _LEAST, "rows": []},
     )
     for dtype in arguments.dtypes:
-        model = load(cached_model(arguments.shape, dtype, arguments.folder), memory=arguments.memory)
+        model = load(cached_model(arguments.shape, dtype, arguments.folder), mmap=arguments.mmap)
         for threads in arguments.threads:
             found = measure(model, sizes, threads, arguments.rounds)
             times = multiples(found)

@@ -31,7 +31,7 @@ _WRITE_BYTES = 256 << 10
 
 
 def _resident(path: Path) -> LanguageModel:
-    return load(path, memory="resident")
+    return load(path, mmap=False)
 
 
 def _advised(advice: int) -> Callable[[Path], LanguageModel]:

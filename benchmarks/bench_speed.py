@@ -27,7 +27,6 @@ from rwkv_cy.checkpoint.checkpoint import open_source
 from rwkv_cy.dtypes import GROUP_ROWS, MATRIX_TYPES, PACKED, QUANTIZED_TYPES, storage_type
 from rwkv_cy.kernels.stream import Stream
 from rwkv_cy.model.language_model import load
-from rwkv_cy.runtime import MEMORY_KINDS, MemoryKind
 from rwkv_cy.tensors.arena import Arena
 from rwkv_cy.toolkit.bench import Measurement
 
@@ -41,7 +40,7 @@ _YARDSTICK = ("plain NumPy", "f32")
 #: Types of matrices; after a plus, with activations rounded to the same.
 _ALL = (*DTYPES, "bf16+", *MATRIX_TYPES)
 #: Our contender for each place that the weights can be in.
-_OURS: dict[MemoryKind, str] = {"map": "rwkv_cy", "resident": "rwkv_cy, resident"}
+_OURS = {True: "rwkv_cy", False: "rwkv_cy, resident"}
 
 
 @dataclass(frozen=True)
@@ -132,8 +131,8 @@ def _streams(rows: Sequence[Row], shape: str) -> dict[Row, Stream]:
     streams = {row: Stream([array[:nbytes]]) for row, nbytes in sizes.items()}
     for row in rows:
         if row.contender in _OURS.values():
-            memory = next(kind for kind in MEMORY_KINDS if _OURS[kind] == row.contender)
-            streams[row] = Measurement(load(row.path, memory=memory), 1, 1).stream
+            mapped = row.contender == _OURS[True]
+            streams[row] = Measurement(load(row.path, mmap=mapped), 1, 1).stream
     return streams
 
 
@@ -292,7 +291,7 @@ def main() -> None:
     parser.add_argument("--prompts", nargs="+", type=int, default=(128, 512), help="lengths of prompts")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of the checkpoints and the model files")
-    parser.add_argument("--memory", choices=MEMORY_KINDS, default="map", help="where our weights lie")
+    parser.add_argument("--no-mmap", dest="mmap", action="store_false", help="read our weights into memory")
     parser.add_argument("--peer-python", metavar="PATH", help="a Python that has torch, rwkv and transformers")
     library_argument(parser)
     parser.add_argument("--json", action="store_true")
@@ -302,7 +301,7 @@ def main() -> None:
     shape, folder = arguments.shape, arguments.folder
     checkpoint = cached_checkpoint(shape, "f32", folder)
     rows = [Row("numpy", "plain NumPy", "f32", checkpoint)]
-    ours = _OURS[arguments.memory]
+    ours = _OURS[arguments.mmap]
     rows += [Row(ours, ours, dtype, cached_model(shape, stored(dtype), folder)) for dtype in arguments.dtypes]
     if arguments.peer_python:
         python, hub = arguments.peer_python, cached_huggingface(f"{shape}-f32", lambda: checkpoint, folder)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 __all__ = ["CONTENDERS", "Contender", "Forward", "Task"]
 
@@ -54,12 +54,12 @@ class Contender:
     open: Callable[[Task], Forward]
 
 
-def _open_rwkv_cy(task: Task, memory: Literal["map", "resident"] = "map") -> Forward:
+def _open_rwkv_cy(task: Task, mmap: bool = True) -> Forward:
     import rwkv_cy
 
     # "bf16+" is a model in bf16 whose activations are rounded to it.
     rounded = "bf16" if task.dtype.endswith("+") else "f32"
-    model = rwkv_cy.load(task.path, memory=memory, activations=rounded)
+    model = rwkv_cy.load(task.path, mmap=mmap, activations=rounded)
     return lambda tokens, state: model.forward(tokens, state, num_threads=task.threads)
 
 
@@ -123,7 +123,7 @@ def _open_rwkvcpp(task: Task) -> Forward:
 _RWKV_CY = ("numpy", "rwkv_cy", "rwkv_cy.model.language_model")
 CONTENDERS = {
     "rwkv_cy": Contender(_RWKV_CY, _open_rwkv_cy),
-    "rwkv_cy, resident": Contender(_RWKV_CY, partial(_open_rwkv_cy, memory="resident")),
+    "rwkv_cy, resident": Contender(_RWKV_CY, partial(_open_rwkv_cy, mmap=False)),
     "numpy": Contender(("numpy", "rwkv_cy", "rwkv_cy.checkpoint.checkpoint", "benchmarks.plain_numpy"), _open_numpy),
     "rwkv": Contender(("torch", "rwkv.model"), _open_rwkv),
     "transformers": Contender(("torch", "transformers"), _open_transformers),

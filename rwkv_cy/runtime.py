@@ -5,13 +5,10 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
-from typing import Literal
 
 from rwkv_cy.errors import ConfigError
 
 __all__ = [
-    "MEMORY_KINDS",
-    "MemoryKind",
     "available_cpus",
     "available_memory",
     "get_num_threads",
@@ -23,8 +20,6 @@ __all__ = [
 ]
 
 #: Where the matrices of a loaded model are: in the mapped file, or in memory of the process.
-MemoryKind = Literal["map", "resident"]
-MEMORY_KINDS: tuple[MemoryKind, ...] = ("map", "resident")
 
 #: More threads than this are a mistake in every case.
 MAX_THREADS = 1024

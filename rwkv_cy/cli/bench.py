@@ -69,7 +69,7 @@ def _run(arguments: argparse.Namespace) -> int:
             decode=arguments.decode,
             rounds=arguments.rounds,
             dtype=arguments.dtype,
-            memory=arguments.memory,
+            mmap=arguments.mmap,
             activations=arguments.activations,
             progress=progress,
         )
@@ -85,7 +85,7 @@ def _print(report: BenchReport) -> None:
     parts = ", ".join(f"{name} {byte_size(count)}" for name, count in traffic.items() if count)
     fields = {
         "model": f"{report.path} ({report.architecture}, {report.parameters:,} parameters)",
-        "weights": f"{', '.join(report.dtypes)}, {report.memory}",
+        "weights": f"{', '.join(report.dtypes)}, {'mapped' if report.mmap else 'resident'}",
         "bytes per token": f"{byte_size(report.token_bytes)} ({parts}; the state is read and written)",
         "kernels": report.instruction_set,
         "loaded in": f"{report.load_seconds:.3g} s",

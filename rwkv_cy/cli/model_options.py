@@ -18,7 +18,7 @@ __all__ = ["add_load_options", "add_text_options", "load_text_model", "warn_of_t
 
 
 def add_load_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--dtype``, ``--memory`` and ``--activations``, as :func:`rwkv_cy.load` has them."""
+    """Add ``--dtype``, ``--no-mmap`` and ``--activations``, as :func:`rwkv_cy.load` has them."""
     parser.add_argument(
         "--dtype",
         type=dtype_name,
@@ -26,10 +26,10 @@ def add_load_options(parser: argparse.ArgumentParser) -> None:
         help="convert the matrices to this type in memory (default: keep the stored type)",
     )
     parser.add_argument(
-        "--memory",
-        choices=runtime.MEMORY_KINDS,
-        default="map",
-        help="map the weights from the file, or read them into memory first (default: map)",
+        "--no-mmap",
+        dest="mmap",
+        action="store_false",
+        help="read the weights into memory instead of mapping the file",
     )
     parser.add_argument(
         "--activations",
@@ -65,7 +65,7 @@ def load_text_model(path: Path, arguments: argparse.Namespace) -> LanguageModel:
     model = load(
         path,
         dtype=arguments.dtype,
-        memory=arguments.memory,
+        mmap=arguments.mmap,
         tokenizer=arguments.tokenizer,
         activations=arguments.activations,
     )

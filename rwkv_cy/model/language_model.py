@@ -23,7 +23,7 @@ from rwkv_cy.model.encoder import CHUNK_TOKENS, Model
 from rwkv_cy.model.loading import Loaded, load_parameters
 from rwkv_cy.model.state import LayerState, State
 from rwkv_cy.model.state_files import load_state
-from rwkv_cy.runtime import MemoryKind, resolve_num_threads
+from rwkv_cy.runtime import resolve_num_threads
 from rwkv_cy.tensors.tensor import Parameter, as_parameter
 from rwkv_cy.text import Generation, SamplingOptions, Tokenizer, generate
 from rwkv_cy.text.score import score
@@ -324,11 +324,11 @@ class LanguageModel:
         logits: npt.NDArray[np.float32] | None = None,
         max_tokens: int | None = 256,
         options: SamplingOptions | None = None,
+        logits_processors: Sequence[LogitsProcessor] = (),
         seed: np.random.Generator | int | None = None,
         stop: str | Iterable[str] = (),
         stop_tokens: Iterable[int] | None = None,
         tokenizer: Tokenizer | None = None,
-        logits_processors: Sequence[LogitsProcessor] = (),
         **sampling: Unpack[SamplingKeywords],
     ) -> Generation[State]:
         """Continue `prompt`, yielding pieces of text as they come.
@@ -477,7 +477,7 @@ def load(
     path: str | os.PathLike[str],
     *,
     dtype: str | None = None,
-    memory: MemoryKind = "map",
+    mmap: bool = True,
     tokenizer: str | os.PathLike[str] | Tokenizer | None = None,
     rescale_layer: int | None = None,
     activations: str = "f32",
@@ -492,11 +492,11 @@ def load(
     dtype : {"f32", "f16", "bf16", "f64", "bf12", "q8", "q6", "q4"}, optional
         Convert the matrices to this type in memory. None uses them as they are stored. ``"f64"`` computes in
         float64 throughout; ``"bf12"`` gives what ``"bf16"`` does, to the last bit, in less memory.
-    memory : {"map", "resident"}, default "map"
-        ``"map"`` uses the matrices where they lie in the file: loading takes milliseconds, and processes share
-        the pages. What is converted, and all on a file system that cannot map, is read into memory.
-        ``"resident"`` reads everything into memory of the process, by several threads and in pages of 2 MiB where
-        the system has them. The file may then be cut, removed or unplugged; under a map it must stay whole.
+    mmap : bool, default True
+        Use the matrices in place, through a memory map of the file: loading takes milliseconds, and processes share
+        the pages. Matrices that are converted, and all of them on a file system that cannot map, are read into memory.
+        False reads everything into memory of the process, with several threads and in pages of 2 MiB where the system
+        has them. The file may then be truncated, removed or unplugged; under a map it must stay whole.
     tokenizer : str, path-like or Tokenizer, optional
         Instead of the file's own: ``"bytes"``, ``"world"``, or a vocabulary file.
     rescale_layer : int, optional
@@ -519,9 +519,9 @@ def load(
     NotEnoughMemoryError
         If the numbers have to be read into memory and there is too little of it.
     ConfigError
-        If `dtype`, `memory` or `activations` is none of these, or `dtype` would quantize what is quantized already.
+        If `dtype` or `activations` is none of these, or `dtype` would quantize what is quantized already.
     """
     check_activations(activations)  # before anything is read
     return LanguageModel._of(
-        load_parameters(path, dtype=dtype, memory=memory, tokenizer=tokenizer, rescale_layer=rescale_layer), activations
+        load_parameters(path, dtype=dtype, mmap=mmap, tokenizer=tokenizer, rescale_layer=rescale_layer), activations
     )

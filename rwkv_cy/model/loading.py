@@ -14,7 +14,7 @@ from rwkv_cy.checkpoint.memory import MemorySource
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import check_dtype
 from rwkv_cy.errors import ConfigError, NotEnoughMemoryError, TokenizerError
-from rwkv_cy.runtime import MEMORY_KINDS, MemoryKind, available_memory, get_num_threads
+from rwkv_cy.runtime import available_memory, get_num_threads
 from rwkv_cy.tensors.converter import Converter, describe_overflow, read_parameters
 from rwkv_cy.tensors.policy import Target, choose_all
 from rwkv_cy.tensors.reading import check_stored
@@ -38,6 +38,8 @@ class Loaded:
         Of the parameters.
     check : callable
         Raises FormatError if the file behind the parameters has been cut short.
+    close : callable
+        Closes that file.
     """
 
     def __init__(
@@ -47,11 +49,13 @@ class Loaded:
         tokenizer: Callable[[], Tokenizer | None],
         fingerprint: str,
         check: Callable[[], None],
+        close: Callable[[], None],
     ) -> None:
         self.config = config
         self.parameters = parameters
         self.fingerprint = fingerprint
         self.check = check
+        self.close = close
         self._make_tokenizer = tokenizer
 
     @cached_property
@@ -65,24 +69,29 @@ class Loaded:
     ) -> Loaded:
         """Return a model whose parameters are in memory already."""
         source = MemorySource(config, parameters)
-        return cls(config, parameters, lambda: tokenizer, fingerprint or compute_fingerprint(source), source.check)
+        return cls(
+            config,
+            parameters,
+            lambda: tokenizer,
+            fingerprint or compute_fingerprint(source),
+            source.check,
+            source.close,
+        )
 
 
 def load_parameters(
     path: str | os.PathLike[str],
     *,
     dtype: str | None,
-    memory: MemoryKind,
+    mmap: bool,
     tokenizer: str | os.PathLike[str] | Tokenizer | None,
     rescale_layer: int | None,
 ) -> Loaded:
     """Open the model file at `path` and return its parameters; see :func:`rwkv_cy.load`."""
-    if memory not in MEMORY_KINDS:
-        raise ConfigError(f"load: expected memory 'map' or 'resident', got {memory!r}")
     check_dtype(dtype)
     checkpoint = Checkpoint.open(path)
     try:
-        return _load(checkpoint, dtype=dtype, memory=memory, tokenizer=tokenizer, rescale_layer=rescale_layer)
+        return _load(checkpoint, dtype=dtype, mmap=mmap, tokenizer=tokenizer, rescale_layer=rescale_layer)
     except BaseException:
         checkpoint.close()
         raise
@@ -92,7 +101,7 @@ def _load(
     checkpoint: Checkpoint,
     *,
     dtype: str | None,
-    memory: MemoryKind,
+    mmap: bool,
     tokenizer: str | os.PathLike[str] | Tokenizer | None,
     rescale_layer: int | None,
 ) -> Loaded:
@@ -106,7 +115,7 @@ def _load(
     _refuse_requantization(source, targets.values(), dtype)
     for name in targets:
         check_stored(source, source.info(name))
-    mapped = _map(checkpoint, targets) if memory == "map" else {}
+    mapped = _map(checkpoint, targets) if mmap else {}
     missing = {name: target for name, target in targets.items() if name not in mapped}
     _check_memory(source, missing.values())
     converter = Converter(source, count_copied=False)
@@ -119,6 +128,7 @@ def _load(
         make_tokenizer,
         checkpoint.fingerprint,
         source.check,
+        checkpoint.close,
     )
     # A mapped file stays open: it is checked before every forward, and closed when the model is released.
     if not mapped:

@@ -17,7 +17,7 @@ from rwkv_cy.errors import ConfigError
 from rwkv_cy.kernels.dispatch import active_instruction_set
 from rwkv_cy.kernels.stream import Stream
 from rwkv_cy.model.language_model import LanguageModel, load
-from rwkv_cy.runtime import MemoryKind, get_num_threads, process_memory, resolve_num_threads
+from rwkv_cy.runtime import get_num_threads, process_memory, resolve_num_threads
 
 __all__ = ["BenchReport", "Measurement", "Round", "Spread", "ThreadsReport", "benchmark"]
 
@@ -80,7 +80,7 @@ class BenchReport:
         Of the whole model, including the embedding.
     dtypes : tuple of str
         Storage types of the matrices in memory.
-    memory : str
+    mmap : bool
         ``"map"`` or ``"resident"``.
     activations : str
         Type to which activations are rounded before they are multiplied with bf16 matrices.
@@ -106,7 +106,7 @@ class BenchReport:
     architecture: str
     parameters: int
     dtypes: tuple[str, ...]
-    memory: str
+    mmap: bool
     activations: str
     instruction_set: str
     matrix_bytes: int
@@ -134,7 +134,7 @@ def benchmark(
     decode: int = 16,
     rounds: int = 5,
     dtype: str | None = None,
-    memory: MemoryKind = "map",
+    mmap: bool = True,
     activations: str = "f32",
     progress: Callable[[int, int], None] | None = None,
 ) -> BenchReport:
@@ -155,7 +155,7 @@ def benchmark(
         Tokens after it, one at a time.
     rounds : int, default 5
         How often each is measured.
-    dtype, memory, activations
+    dtype, mmap, activations
         As for :func:`rwkv_cy.load`.
     progress : callable, optional
         Called with the rounds done and all rounds.
@@ -183,7 +183,7 @@ def benchmark(
         if not 1 <= value <= most:
             raise ConfigError(f"{name}: expected a number from 1 to {most}, got {value}")
     start = time.perf_counter()
-    model = load(path, dtype=dtype, memory=memory, activations=activations)
+    model = load(path, dtype=dtype, mmap=mmap, activations=activations)
     load_seconds = time.perf_counter() - start
     run = Measurement(model, prefill, decode)
     measurements: dict[int, list[Round]] = {count: [] for count in counts}
@@ -199,7 +199,7 @@ def benchmark(
         architecture=architecture_of(model.config).label,
         parameters=sum(math.prod(parameter.shape) for parameter in model.parameters.values()),
         dtypes=run.dtypes,
-        memory=memory,
+        mmap=mmap,
         activations=activations,
         instruction_set=active_instruction_set(),
         matrix_bytes=run.matrix_bytes,

@@ -15,9 +15,7 @@ SHORT = ("--prefill", 3, "--decode", 2, "--rounds", 2)
 
 def test_json(run: Run, demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "available_cpus", lambda: 2)
-    result = run(
-        "bench", demo_checkpoint, "--threads", "1,2", "--memory", "resident", "--dtype", "q8", "--json", *SHORT
-    )
+    result = run("bench", demo_checkpoint, "--threads", "1,2", "--no-mmap", "--dtype", "q8", "--json", *SHORT)
     assert (result.code, result.err) == (0, "")
     values = json.loads(result.out)
     assert set(values) == {
@@ -25,7 +23,7 @@ def test_json(run: Run, demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) 
         "architecture",
         "parameters",
         "dtypes",
-        "memory",
+        "mmap",
         "activations",
         "instruction_set",
         "matrix_bytes",
@@ -40,7 +38,7 @@ def test_json(run: Run, demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) 
         "rounds",
         "results",
     }
-    assert (values["dtypes"], values["memory"], values["rounds"]) == (["q8"], "resident", 2)
+    assert (values["dtypes"], values["mmap"], values["rounds"]) == (["q8"], False, 2)
     assert [found["threads"] for found in values["results"]] == [1, 2]
     for found in values["results"]:
         assert set(found) == {"threads", "decode", "prefill", "read", "share"}
@@ -80,7 +78,6 @@ def test_more_threads_than_cores_are_warned_of(
         (("--threads", "2,2"), "argument --threads: expected each number of threads once, got '2,2'"),
         (("--prefill", "0"), "argument --prefill: expected an integer from 1, got '0'"),
         (("--rounds", "-1"), "argument --rounds: expected an integer from 1, got '-1'"),
-        (("--memory", "disk"), "argument --memory: invalid choice: 'disk'"),
         (("--dtype", "q5"), "argument --dtype: 'q5' is a type of other programs; the nearest one here is q6"),
         (("--dtype", "x"), "argument --dtype: invalid choice: 'x'"),
     ],
@@ -115,6 +112,6 @@ def test_memory_where_models_run(run: Run, demo_checkpoint: Path, tmp_path: Path
     text = tmp_path / "text"
     text.write_bytes(b"In the beginning")
     more = [text] if name == "perplexity" else ["--max-tokens", 8, "--seed", 1]
-    outputs = {run(name, demo_checkpoint, *rest, *more, "--memory", memory).out for memory in ("map", "resident")}
+    outputs = {run(name, demo_checkpoint, *rest, *more, *memory).out for memory in ((), ("--no-mmap",))}
     assert len(outputs) == 1
     assert outputs != {""}

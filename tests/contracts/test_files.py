@@ -25,7 +25,7 @@ def test_a_model_file_gives_the_same_bits_mapped_and_in_memory(
     path = tmp_path / "model.h5"
     convert(checkpoints[name], path, dtype=dtype)
     assert verify(path).ok
-    mapped, resident = load(path), load(path, memory="resident")
+    mapped, resident = load(path), load(path, mmap=False)
     report = inspect(path)
     assert not report.problems
     assert report.config == mapped.config == resident.config

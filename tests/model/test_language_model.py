@@ -35,7 +35,6 @@ from rwkv_cy.model import language_model, loading
 from rwkv_cy.model.encoder import CHUNK_TOKENS
 from rwkv_cy.model.language_model import LanguageModel, load
 from rwkv_cy.model.state import State
-from rwkv_cy.runtime import MEMORY_KINDS
 from rwkv_cy.tensors.tensor import Parameter
 from rwkv_cy.text import generate
 from rwkv_cy.toolkit.convert import convert
@@ -179,8 +178,8 @@ def test_quantized_matrices_predict_nearly_as_well(
     assert usual != perplexity(quantized, heldout[:20_000]).perplexity < usual * limit
     convert(demo_checkpoint, tmp_path / "m.h5", dtype=dtype)
     expected, state = quantized.forward(list(heldout[:50]), all_logits=True)
-    for memory in MEMORY_KINDS:
-        stored = load(tmp_path / "m.h5", memory=memory)
+    for mmap in (True, False):
+        stored = load(tmp_path / "m.h5", mmap=mmap)
         logits, after = stored.forward(list(heldout[:50]), all_logits=True)
         assert logits.tobytes() == expected.tobytes()
         assert after == state
@@ -455,7 +454,7 @@ def test_a_file_cut_under_its_map(demo_checkpoint: Path, tmp_path: Path) -> None
         model.forward(1)
 
 
-@pytest.mark.parametrize("how", [{"memory": "resident"}, {"dtype": "f32"}])
+@pytest.mark.parametrize("how", [{"mmap": False}, {"dtype": "f32"}])
 def test_a_model_that_lies_in_memory_needs_its_file_no_more(
     demo_checkpoint: Path, tmp_path: Path, how: dict[str, Any]
 ) -> None:
@@ -496,7 +495,7 @@ def test_too_little_memory_is_said_before_loading(demo_checkpoint: Path, monkeyp
     with pytest.raises(NotEnoughMemoryError, match=r"expected 5 MiB of memory for the parameters, there are 1 MiB"):
         load(demo_checkpoint, dtype="f32")
     with pytest.raises(NotEnoughMemoryError, match=r"expected 3 MiB of memory for the parameters, there are 1 MiB"):
-        load(demo_checkpoint, memory="resident")
+        load(demo_checkpoint, mmap=False)
     load(demo_checkpoint)  # mapped: takes next to nothing
     monkeypatch.setattr(loading, "available_memory", lambda: None)
     load(demo_checkpoint, dtype="f32")

@@ -24,7 +24,7 @@ def _canonical(parameter: Parameter) -> Any:
 
 
 def test_resident_the_same(demo: LanguageModel, demo_checkpoint: Path) -> None:
-    read = load(demo_checkpoint, memory="resident")
+    read = load(demo_checkpoint, mmap=False)
     assert (read.forward([72, 101])[0] == demo.forward([72, 101])[0]).all()
     assert read.parameters["head.weight"].array.flags.writeable
 
@@ -40,7 +40,7 @@ def test_resident_weights_lie_in_one_arena(
     monkeypatch.setattr(converter, "_PIECE_NUMBERS", 1 << 12)
     for path, threads in ((demo_checkpoint, 1), (demo_checkpoint, 3), (tmp_path / "m.h5", 3)):
         monkeypatch.setattr(loading, "get_num_threads", lambda threads=threads: threads)
-        resident = load(path, dtype=dtype, memory="resident")
+        resident = load(path, dtype=dtype, mmap=False)
         spans = []
         for name, parameter in resident.parameters.items():
             assert _canonical(parameter).tobytes() == _canonical(mapped.parameters[name]).tobytes()
@@ -54,7 +54,7 @@ def test_resident_weights_lie_in_one_arena(
 def test_a_tokenizer_that_is_not_there_is_told_first(demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "read_parameters", lambda *arguments: pytest.fail("the weights were read"))
     with pytest.raises(StorageError, match="none: cannot be read"):
-        load(demo_checkpoint, memory="resident", tokenizer="none")
+        load(demo_checkpoint, mmap=False, tokenizer="none")
 
 
 def test_a_file_system_that_cannot_map(demo: LanguageModel, demo_checkpoint: Path, monkeypatch: Any) -> None:
@@ -76,7 +76,7 @@ def test_a_file_cut_while_it_is_read(demo_checkpoint: Path, tmp_path: Path, monk
 
     monkeypatch.setattr(loading, "_check_memory", cut)
     with pytest.raises(FormatError, match=r"m\.pth: expected 2731579 bytes, got 1000000: the file was truncated"):
-        load(path, memory="resident")
+        load(path, mmap=False)
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -93,6 +93,14 @@ def test_no_error_of_a_job_is_lost(demo_checkpoint: Path, monkeypatch: pytest.Mo
         load(demo_checkpoint, dtype="f64")
 
 
-def test_memory_of_no_kind(demo_checkpoint: Path) -> None:
-    with pytest.raises(ConfigError, match=r"load: expected memory 'map' or 'resident', got 'disk'"):
-        load(demo_checkpoint, memory="disk")  # type: ignore[arg-type]
+@pytest.mark.parametrize("mmap", [True, False])
+def test_a_closed_model_computes_no_more(demo_checkpoint: Path, mmap: bool) -> None:
+    with load(demo_checkpoint, mmap=mmap) as model:
+        logits, state = model.forward([72, 101])
+    again = load(demo_checkpoint)
+    assert (again.forward([72, 101])[0] == logits).all()
+    for call in (lambda: model.forward(1, state), lambda: model.forward_batch([1])):
+        with pytest.raises(ConfigError, match="LanguageModel: expected an open model, got one that was closed"):
+            call()
+    model.close()
+    assert model.parameters["emb.weight"].array.shape == (256, 128)

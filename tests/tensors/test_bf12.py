@@ -128,7 +128,7 @@ def test_logits_are_those_of_bf16(demo_checkpoint: Path, tmp_path: Path) -> None
     expected, state = plain.forward(text, all_logits=True)
     for packed in (
         load(tmp_path / "m.h5"),
-        load(tmp_path / "m.h5", memory="resident"),
+        load(tmp_path / "m.h5", mmap=False),
         load(demo_checkpoint, dtype="bf12"),
     ):
         assert packed.parameters[HEAD].dtype == "bf12"
@@ -243,9 +243,9 @@ def test_bytes_that_no_writer_wrote(model: Path, tmp_path: Path, place: int, val
     old, new = (b'"crc32":%d}' % crc for crc in (entry.crc32, zlib.crc32(raw)))
     forge(model, lambda index: index.replace(old, new))
     where = rf"{KEY}: (bf12: )?{message}.*; convert the model again"
-    for memory in ("map", "resident"):
+    for mmap in (True, False):
         with pytest.raises(FormatError, match=where):
-            load(model, memory=memory)
+            load(model, mmap=mmap)
     with pytest.raises(FormatError, match=where):
         convert(model, tmp_path / "back.h5", dtype="bf16")
     assert any(message.split(",")[0].split("\\")[0] in problem for problem in verify(model).problems)
@@ -274,9 +274,9 @@ def test_more_escapes_than_pay_are_refused(tmp_path: Path, monkeypatch: pytest.M
         patch.setattr("rwkv_cy.tensors.codecs.bf12.max_escapes", lambda shape: 1 << 16)
         convert(write_escapes(tmp_path / "s", escapes), tmp_path / "m", dtype="bf12")
     message = f"{KEY}: expected at most 32 escapes, one for 2,048 weights, got {escapes}; convert the model again"
-    for memory in ("map", "resident"):
+    for mmap in (True, False):
         with pytest.raises(FormatError, match=message):
-            load(tmp_path / "m", memory=memory)
+            load(tmp_path / "m", mmap=mmap)
     with pytest.raises(FormatError, match=message):
         convert(tmp_path / "m", tmp_path / "back", dtype="bf16")
     assert any(message in problem for problem in verify(tmp_path / "m").problems)

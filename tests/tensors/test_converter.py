@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pytest
@@ -175,12 +174,12 @@ def test_matrices_of_many_blocks_are_whole(tmp_path: Path, monkeypatch: pytest.M
 
 
 @pytest.mark.parametrize("dtype", QUANTIZED_TYPES)
-@pytest.mark.parametrize("memory", ["map", "resident"])
+@pytest.mark.parametrize("mmap", [True, False])
 def test_a_quantized_file_computes_what_one_quantized_at_load_does(
-    demo_checkpoint: Path, tmp_path: Path, dtype: str, memory: Literal["map", "resident"]
+    demo_checkpoint: Path, tmp_path: Path, dtype: str, mmap: bool
 ) -> None:
     convert(demo_checkpoint, tmp_path / "q", dtype=dtype)
-    stored_model, loaded = load(tmp_path / "q", memory=memory), load(demo_checkpoint, dtype=dtype)
+    stored_model, loaded = load(tmp_path / "q", mmap=mmap), load(demo_checkpoint, dtype=dtype)
     found, expected = stored_model.forward([10, 20, 30])[0], loaded.forward([10, 20, 30])[0]
     np.testing.assert_array_equal(found, expected)
 

@@ -20,10 +20,10 @@ from rwkv_cy.toolkit.bench import Measurement, Spread, benchmark
 SHORT: dict[str, Any] = {"prefill": 3, "decode": 2, "rounds": 3}
 
 
-@pytest.mark.parametrize("memory", ["map", "resident"])
+@pytest.mark.parametrize("mmap", [True, False])
 @pytest.mark.parametrize("dtype", [None, "q8"])
-def test_a_report(demo_checkpoint: Path, memory: Any, dtype: str | None) -> None:
-    report = benchmark(demo_checkpoint, threads=[2, 1], memory=memory, dtype=dtype, **SHORT)
+def test_a_report(demo_checkpoint: Path, mmap: bool, dtype: str | None) -> None:
+    report = benchmark(demo_checkpoint, threads=[2, 1], mmap=mmap, dtype=dtype, **SHORT)
     model = load(demo_checkpoint, dtype=dtype)
     matrices = [value for name, value in model.parameters.items() if value.array.nbytes > 1000 and name != "emb.weight"]
     matrices = [value for value in matrices if len(value.shape) == 2]
@@ -33,7 +33,7 @@ def test_a_report(demo_checkpoint: Path, memory: Any, dtype: str | None) -> None
     assert report.token_bytes == report.matrix_bytes + 2 * report.state_bytes
     assert report.dtypes == (dtype or "bf16",)
     assert (report.path, report.architecture, report.parameters) == (str(demo_checkpoint), "RWKV-4", 1_352_448)
-    assert (report.memory, report.instruction_set) == (memory, active_instruction_set())
+    assert (report.mmap, report.instruction_set) == (mmap, active_instruction_set())
     assert (report.prefill_tokens, report.decode_tokens, report.rounds) == (3, 2, 3)
     assert report.load_seconds > 0
     assert [result.threads for result in report.results] == [2, 1]
@@ -99,7 +99,6 @@ def test_numbers_from_seconds(demo_checkpoint: Path, monkeypatch: pytest.MonkeyP
         ({"threads": []}, r"threads: expected at least one number of threads, each once, got \[\]"),
         ({"threads": [1, 2, 1]}, r"threads: expected at least one number of threads, each once, got \[1, 2, 1\]"),
         ({"threads": [0]}, "num_threads: expected a number of threads from 1 to 1024, got 0"),
-        ({"memory": "disk"}, "expected memory 'map' or 'resident', got 'disk'"),
         ({"dtype": "f8"}, "f8"),
     ],
 )

@@ -45,7 +45,7 @@ def test_a_damaged_model_file_is_not_converted(damaged: Path, tmp_path: Path, dt
 
 def test_a_damaged_model_file_is_not_read_into_memory(damaged: Path) -> None:
     with pytest.raises(FormatError, match=rf"m\.h5: {NAME}: the checksum does not match"):
-        load(damaged, memory="resident")
+        load(damaged, mmap=False)
     with pytest.raises(FormatError, match=rf"m\.h5: {NAME}: the checksum does not match"):
         load(damaged, dtype="f64")
 
@@ -90,7 +90,7 @@ def test_a_damaged_archive_is_noticed(archive: Path, tmp_path: Path) -> None:
         convert(archive, tmp_path / "t")
     assert not (tmp_path / "t").exists()
     with pytest.raises(FormatError, match=message):
-        load(archive, memory="resident")
+        load(archive, mmap=False)
     report = verify(archive)
     assert len(report.problems) == 1
     assert "wrong CRC-32 of the zip entry" in report.problems[0]
@@ -101,4 +101,4 @@ def test_an_archive_without_checksums_is_not_damaged(archive: Path, tmp_path: Pa
     report = verify(archive)
     assert report.ok
     convert(archive, tmp_path / "t")
-    load(archive, memory="resident")
+    load(archive, mmap=False)
