@@ -183,7 +183,7 @@ def bytes_per_weight(dtype: str) -> float:
 def weights(config: Config) -> dict[str, float]:
     """Return the weights of each matrix, which a token reads once; of the embedding it reads a row."""
     specs = architecture_of(config).parameters(config)
-    return {spec.name: float(np.prod(spec.shape)) for spec in specs if spec.quantizable}
+    return {spec.name: float(np.prod(spec.shape)) for spec in specs if spec.quantizable or spec.kind == "low_rank"}
 
 
 def best_prefill(config: Config, flops: float) -> float:

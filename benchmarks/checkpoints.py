@@ -22,6 +22,17 @@ __all__ = ["DTYPES", "FOLDER", "SHAPES", "cached_checkpoint", "cached_model", "w
 SHAPES = {
     "169m": Config(d_model=768, num_layers=12, vocab_size=50277),
     "430m": Config(d_model=1024, num_layers=24, vocab_size=50277),
+    **{
+        name: Config(
+            architecture="rwkv7",
+            d_model=d_model,
+            num_layers=num_layers,
+            vocab_size=65536,
+            head_size=64,
+            ranks={"w": 64, "a": 64, "v": 32, "g": 128},
+        )
+        for name, d_model, num_layers in (("7-0.1b", 768, 12), ("7-0.4b", 1024, 24))
+    },
 }
 DTYPES = ("f32", "f16", "bf16")
 #: Where the benchmarks keep what they make.
@@ -69,7 +80,7 @@ def write_checkpoint(path: Path, config: Config, dtype: str = "f32", seed: int =
 
 
 def _blocks(spec: ParameterSpec, dtype: str, rng: np.random.Generator) -> Iterator[npt.NDArray[Any]]:
-    if spec.kind == "vector":
+    if spec.kind in ("vector", "state"):
         yield to_storage(spec.initialise(rng).astype("<f4").reshape(-1), "f32", dtype)
         return
     size = int(np.prod(spec.shape))
