@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "bandwidth, GB/s",
         ),
         notes=[
-            f"Medians of {options.rounds} rounds; a round decodes {_DECODED} tokens, alternating with reads of as many bytes.",
+            f"Medians of {options.rounds} rounds; {_DECODED} tokens each, alternating with reads of as many bytes.",
             "Bytes of a token: matrices and low-rank factors once, the state twice.",
             "Peak: fused multiply-adds in float32, measured before each prompt; all multiplications count.",
             f"Batch: a step of {_BATCH} sequences over the same products without anything between them, in pairs.",
