@@ -19,18 +19,24 @@ Shapes = Mapping[str, Shape]
 Matcher = Callable[[Shapes], bool]
 
 
+_FIELD = re.compile(r"\{(\w+)\}")
+_NUMBER, _ANYTHING = "(?:0|[1-9][0-9]*)", ".+"
+
+
+def _pattern(template: str) -> str:
+    """Return the regular expression of a template, with a named group for each field."""
+    pieces = _FIELD.split(template)
+    for at, piece in enumerate(pieces):
+        pieces[at] = f"(?P<{piece}>{_NUMBER if piece == 'i' else _ANYTHING})" if at % 2 else re.escape(piece)
+    return "".join(pieces)
+
+
 class Template:
     """The names of a kind of tensor: ``{i}`` stands for the number of a layer, any other field for any text."""
 
     def __init__(self, text: str) -> None:
         self._text = text
-        pieces = re.split(r"\{(\w+)\}", text)
-        self._pattern = re.compile(
-            "".join(
-                re.escape(piece) if at % 2 == 0 else f"(?P<{piece}>{'0|[1-9][0-9]*' if piece == 'i' else '.+'})"
-                for at, piece in enumerate(pieces)
-            )
-        )
+        self._pattern = re.compile(_pattern(text))
 
     def fields(self, name: str) -> dict[str, str] | None:
         """Return what stands for the fields in `name`, or None if it is another name."""
@@ -44,8 +50,8 @@ class Template:
 
 def any_name(*templates: str) -> Matcher:
     """Return a matcher: one of the tensors has a name of one of these templates."""
-    compiled = [Template(text) for text in templates]
-    return lambda shapes: any(template.fields(name) is not None for name in shapes for template in compiled)
+    matches = re.compile("|".join(re.sub(r"\?P<\w+>", "?:", _pattern(text)) for text in templates)).fullmatch
+    return lambda shapes: any(map(matches, shapes))
 
 
 @dataclass(frozen=True)
