@@ -18,12 +18,12 @@ from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo, check_buffer
 
 __all__ = ["TranslatedSource"]
 
-#: Elements of a tensor whose elements change their order, which is held in memory. Low-rank factors have 2**21.
+#: Most elements of a tensor that is reordered, in memory. The largest low-rank factors have 2**21.
 MAX_REORDERED = 1 << 26
 
 
 class TranslatedSource:
-    """A :class:`~rwkv_cy.tensors.tensor.ParameterSource` of tensors that come out of those of another one.
+    """A :class:`~rwkv_cy.tensors.tensor.ParameterSource` of tensors that are made from those of another one.
 
     Tensors that are renamed, reshaped or cut out of another along its first axis stay views of the memory map.
 
@@ -83,7 +83,7 @@ class TranslatedSource:
         Raises
         ------
         FormatError
-            If a number is none that the layout can hold.
+            If a number is one that the layout cannot hold.
         """
         info = self._infos[name]
         parts = self._recipes[name].parts
