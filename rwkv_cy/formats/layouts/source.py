@@ -30,7 +30,8 @@ class TranslatedSource:
     Parameters
     ----------
     source : ParameterSource
-        Closed with this one. Its tensors are neither quantized nor transposed, other than those that keep their form.
+        Closed with this one. What is quantized or bf12 in it keeps its form; what is transposed does, or is a whole
+        matrix whose elements change their order.
     recipes : mapping of str to Recipe
         By the name that the tensor gets.
 
@@ -62,7 +63,10 @@ class TranslatedSource:
                 )
         nbytes = (info.source_nbytes * part.size // info.size for part, info in zip(recipe.parts, inner, strict=True))
         dtype = dtypes.pop() if len(dtypes) == 1 else "f64" if "f64" in dtypes else "f32"
-        return replace(inner[0], name=name, shape=recipe.shape, dtype=dtype, source_nbytes=sum(nbytes))
+        transposed = inner[0].transposed and not recipe.parts[0].reorders
+        return replace(
+            inner[0], name=name, shape=recipe.shape, dtype=dtype, source_nbytes=sum(nbytes), transposed=transposed
+        )
 
     @property
     def files(self) -> tuple[FileIdentity, ...]:
@@ -126,12 +130,15 @@ class TranslatedSource:
 
     def _reordered(self, part: Part) -> npt.NDArray[Any]:
         """Return the whole part with its elements in their new order, before anything is computed."""
+        info = self._source.info(part.name)
         array = self._source.view(part.name)
         if array is None:
-            info = self._source.info(part.name)
             array = np.empty(info.size, storage_type(info.dtype).array_dtype)
             self._source.read_into(part.name, array)
-        array = array.reshape(-1)[part.start : part.start + part.size].reshape(part.shape)
+        if info.transposed:
+            array = array.reshape(info.array_shape).T
+        else:
+            array = array.reshape(-1)[part.start : part.start + part.size].reshape(part.shape)
         for operation in part.operations:
             if not operation.computes:
                 array = operation.run(array, "")
