@@ -235,6 +235,15 @@ def test_a_rank_as_wide_as_the_model_does_not_hide_the_orientation(tmp_path: Pat
     assert_model(written(tmp_path, theirs), expected)
 
 
+def test_where_no_factor_tells_the_orientation_the_original_one_holds(tmp_path: Path) -> None:
+    square = np.arange(1024, dtype="<f4").reshape(32, 32)
+    expected = {
+        name: square.copy() if name[-2:] in {m + n for m in "wavg" for n in "12"} else array
+        for name, array in rwkv7_parameters().items()
+    }
+    assert_model(written(tmp_path, expected), expected)
+
+
 def test_transformers_rwkv(tmp_path: Path) -> None:
     expected = rwkv7_parameters()
     theirs: Parameters = {}
