@@ -98,10 +98,10 @@ RELATIVES: tuple[Relative, ...] = (
     Relative(
         "RWKV-X", lambda shapes: any(name.startswith("moba.") or ".moba." in name for name in shapes), _KEEPS_TOKENS
     ),
-    Relative("QRWKV6 (rwkv6qwen2)", _any(".self_attn.time_maa_"), _TRANSFORMER),
-    Relative("ARWKV7", _any(".time_mixer."), _TRANSFORMER),
+    Relative("QRWKV (Qwen2 with mixes of RWKV-6)", _any(".self_attn.time_maa_"), _TRANSFORMER),
+    Relative("ARWKV (Qwen2 with mixes of RWKV-7)", _any(".time_mixer."), _TRANSFORMER),
     Relative(
-        "HRWKV7",
+        "HRWKV (RWKV-7 beside attention)",
         _any(".self_attn.receptance.", ".att.r_norm.", ".att.ln_r."),
         "some of whose layers are a transformer's",
     ),

@@ -26,7 +26,7 @@ def canonical(source: ParameterSource) -> ParameterSource:
 
 
 def canonical_recipes(source: ParameterSource, tied: bool = False) -> dict[str, Recipe]:
-    """Return how the canonical tensors come out of those of `source`.
+    """Return how the canonical tensors are made from those of `source`.
 
     Names and shapes alone tell the layout. A prefix that all names share (other than a lone head) is taken off where
     names of a known layout remain. Names that belong to no layout stay as they are.
@@ -46,7 +46,7 @@ def canonical_recipes(source: ParameterSource, tied: bool = False) -> dict[str, 
     Raises
     ------
     FormatError
-        If two tensors stand for the same parameter, or a fused one has another number of rows than it should.
+        If two tensors stand for the same parameter, or a fused one has the wrong number of rows.
     """
     recipes = _recipes(source)
     if tied and _EMBEDDING in recipes:

@@ -25,6 +25,8 @@ WEIGHTS = (
     "pytorch_model.bin",
 )
 _CONFIG, _TOKENIZER = "config.json", "tokenizer.json"
+#: The epsilon of LayerNorm: as transformers' RWKV-4 calls it, and as RWKV-7 and flash-linear-attention do.
+_EPSILON, _EPSILON_7 = "layer_norm_epsilon", "norm_eps"
 
 
 def companions(path: Path) -> tuple[Path, ...]:
@@ -35,9 +37,9 @@ def companions(path: Path) -> tuple[Path, ...]:
 def open_folder(path: Path, open_file: Callable[[Path], ParameterSource]) -> ParameterSource:
     """Open the model in a folder, under canonical names and shapes.
 
-    Metadata is what the weights' files say, the plain settings of config.json (``layer_norm_epsilon``,
-    ``rescale_every``, as JSON), and ``tokenizer_path`` where there is a tokenizer.json. The weights are as they were
-    trained: Hugging Face's code rescales them only as it runs.
+    Metadata is what the weights' files say, the plain settings of config.json (``layer_norm_epsilon``, which may be
+    called ``norm_eps`` there, and ``rescale_every``, as JSON), and ``tokenizer_path`` where there is a tokenizer.json.
+    The weights are as they were trained: Hugging Face's code rescales them only as it runs.
 
     Parameters
     ----------
@@ -97,6 +99,8 @@ class HuggingFaceFolder(TranslatedSource):
 def _read_config(path: Path) -> dict[str, str]:
     """Return the settings that are single values, as JSON; texts without their quotes."""
     settings = parse_object(path, "config", read_small(path))
+    if _EPSILON_7 in settings:
+        settings.setdefault(_EPSILON, settings[_EPSILON_7])
     return {
         key: value if isinstance(value, str) else json.dumps(value)
         for key, value in settings.items()

@@ -8,12 +8,15 @@ __all__ = ["without_prefixes"]
 
 #: Names of the head, which some projects keep outside of the model that they wrap.
 _HEADS = (["head", "weight"], ["lm_head", "weight"])
+#: What the names of the layers begin with: a prefix ends before it.
+_LAYERS = ("blocks.", "layers.")
 
 
 def without_prefixes(names: Collection[str]) -> Iterator[dict[str, str]]:
-    """Yield the names without what all of them share in front, from the longest prefix to none.
+    """Yield the names without what all of them share in front; then as they are.
 
-    A prefix ends with a dot. A lone head need not share it: it loses what it has of it.
+    A prefix ends with a dot: the last that all names share, or the one before the names of layers. A lone head need
+    not share it: it loses what it has of it.
 
     Parameters
     ----------
@@ -23,15 +26,15 @@ def without_prefixes(names: Collection[str]) -> Iterator[dict[str, str]]:
     Yields
     ------
     dict of str to str
-        The full names by what remains of them, in the same order.
+        The full names by what remains of them, in the same order; three times at most.
     """
     heads = [name for name in names if name.split(".")[-2:] in _HEADS]
     head = heads[0] if len(heads) == 1 else None
-    prefix = _shared([name for name in names if name != head])
-    while prefix:
-        yield {name[len(prefix if name != head else _shared([name, prefix + "x"])) :]: name for name in names}
-        prefix = prefix[: prefix.rfind(".", 0, -1) + 1]
-    yield {name: name for name in names}
+    shared = _shared([name for name in names if name != head])
+    before_layers = min((at for layers in _LAYERS if (at := f".{shared}".find(f".{layers}")) >= 0), default=0)
+    for prefix in dict.fromkeys((shared, shared[:before_layers], "")):
+        of_head = "" if head is None else _shared([head, f"{prefix}x"])
+        yield {name[len(of_head if name == head else prefix) :]: name for name in names}
 
 
 def _shared(names: Collection[str]) -> str:

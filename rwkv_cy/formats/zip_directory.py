@@ -109,7 +109,7 @@ def locate(file: FileBytes, entry: ZipEntry) -> int:
         raise UnsupportedError(f"{file.path}: expected a plain zip entry {entry.name!r}, got an encrypted one")
     if entry.method or entry.stored_size != entry.size:
         raise UnsupportedError(
-            f"{file.path}: expected zip entry {entry.name!r} stored as it is, got it compressed (method "
+            f"{file.path}: expected zip entry {entry.name!r} stored without compression, got it compressed (method "
             f"{entry.method}, {entry.stored_size} bytes for {entry.size}); load it with torch and save it anew"
         )
     header = file.read_at(entry.header_offset, _LOCAL.size + len(entry.raw_name))

@@ -13,6 +13,7 @@ from formats.foreign import (
     huggingface_parameters,
     open_files,
     rwkv4_parameters,
+    rwkv7_parameters,
     safetensors_bytes,
     write_index,
     write_shards,
@@ -99,6 +100,26 @@ def test_only_the_reader_names_the_tokenizer(tmp_path: Path) -> None:
     (tmp_path / "tokenizer.json").touch()
     with open_folder(tmp_path, open_safetensors) as source:
         assert source.metadata == {"tokenizer_path": str(tmp_path / "tokenizer.json")}
+
+
+def test_rwkv7_of_transformers(tmp_path: Path) -> None:
+    parameters = rwkv7_parameters()
+    theirs = {name if name == "head.weight" else f"rwkv7.{name}": array for name, array in parameters.items()}
+    write_shards(tmp_path, theirs)
+    config = {"model_type": "rwkv7", "norm_eps": 2e-05, "head_dim": 16, "norm_bias": True}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with open_folder(tmp_path, open_safetensors) as source:
+        assert source.metadata["layer_norm_epsilon"] == "2e-05"
+        assert set(source.names()) == set(parameters)
+        for name, array in parameters.items():
+            np.testing.assert_array_equal(source.view(name), array)
+
+
+def test_an_epsilon_under_its_own_name_counts(tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(safetensors_bytes(rwkv4_parameters()))
+    (tmp_path / "config.json").write_text(json.dumps({"norm_eps": 1, "layer_norm_epsilon": 1e-05}))
+    with open_folder(tmp_path, open_safetensors) as source:
+        assert source.metadata["layer_norm_epsilon"] == "1e-05"
 
 
 def test_a_tied_head(tmp_path: Path) -> None:

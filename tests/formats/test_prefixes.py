@@ -11,13 +11,22 @@ def candidates(*names: str) -> list[list[str]]:
     return [list(shorter) for shorter in without_prefixes(names)]
 
 
-def test_from_the_longest_prefix_to_none() -> None:
-    assert candidates("a.b.c.x", "a.b.c.y.z") == [
-        ["x", "y.z"],
-        ["c.x", "c.y.z"],
-        ["b.c.x", "b.c.y.z"],
-        ["a.b.c.x", "a.b.c.y.z"],
-    ]
+def test_all_that_is_shared_and_nothing() -> None:
+    assert candidates("a.b.c.x", "a.b.c.y.z") == [["x", "y.z"], ["a.b.c.x", "a.b.c.y.z"]]
+
+
+@pytest.mark.parametrize("layers", ["blocks", "layers"])
+def test_names_of_layers_are_no_prefix(layers: str) -> None:
+    names = [f"m.n.{layers}.0.x", f"m.n.{layers}.1.x"]
+    assert candidates(*names) == [["0.x", "1.x"], [f"{layers}.0.x", f"{layers}.1.x"], names]
+    names = [f"{layers}.0.x", f"{layers}.0.y"]
+    assert candidates(*names) == [["x", "y"], names]
+    names = [f"my{layers}.0.x", f"my{layers}.0.y"]
+    assert candidates(*names) == [["x", "y"], names]
+
+
+def test_many_dots_are_few_prefixes() -> None:
+    assert len(candidates(*(".".join(["blocks"] * 60 + [end]) for end in "xy"))) == 2
 
 
 def test_full_names_are_kept() -> None:
@@ -34,7 +43,6 @@ def test_a_lone_head_is_apart(head: str) -> None:
     assert candidates("rwkv.a.x", "rwkv.b.x", head)[0] == ["a.x", "b.x", head]
     assert candidates("m.rwkv.a.x", "m.rwkv.b.x", f"m.{head}") == [
         ["a.x", "b.x", head],
-        ["rwkv.a.x", "rwkv.b.x", head],
         ["m.rwkv.a.x", "m.rwkv.b.x", f"m.{head}"],
     ]
     assert candidates("m.a", "m.b", f"n.{head}")[0] == ["a", "b", f"n.{head}"]

@@ -9,7 +9,7 @@ from rwkv_cy.formats.layouts.web_rwkv import WEB_RWKV_7
 
 __all__ = ["LAYOUTS", "layouts_of"]
 
-#: The first that matches holds. A variant comes before what it varies.
+#: The first that matches applies, so a variant comes before what it varies.
 LAYOUTS: tuple[Layout, ...] = (
     FLA_FUSED,
     FLA,
@@ -27,5 +27,5 @@ _OWN: dict[str, tuple[Layout, ...]] = {"rwkvcpp": (RWKVCPP_4, RWKVCPP_7, ORIGINA
 
 
 def layouts_of(format: str) -> tuple[Layout, ...]:  # noqa: A002 (the attribute of ParameterSource)
-    """Return the layouts that files of a format may have; the first that matches holds."""
+    """Return the layouts that files of a format may have; the first that matches applies."""
     return _OWN.get(format, LAYOUTS)

@@ -19,18 +19,24 @@ Shapes = Mapping[str, Shape]
 Matcher = Callable[[Shapes], bool]
 
 
+_FIELD = re.compile(r"\{(\w+)\}")
+_NUMBER, _ANYTHING = "(?:0|[1-9][0-9]*)", ".+"
+
+
+def _pattern(template: str) -> str:
+    """Return the regular expression of a template, with a named group for each field."""
+    pieces = _FIELD.split(template)
+    for at, piece in enumerate(pieces):
+        pieces[at] = f"(?P<{piece}>{_NUMBER if piece == 'i' else _ANYTHING})" if at % 2 else re.escape(piece)
+    return "".join(pieces)
+
+
 class Template:
-    """The names of a kind of tensor: ``{i}`` stands for the number of a layer, any other field for any text."""
+    """Names of one kind of tensor: ``{i}`` stands for the number of a layer, any other field for any text."""
 
     def __init__(self, text: str) -> None:
         self._text = text
-        pieces = re.split(r"\{(\w+)\}", text)
-        self._pattern = re.compile(
-            "".join(
-                re.escape(piece) if at % 2 == 0 else f"(?P<{piece}>{'0|[1-9][0-9]*' if piece == 'i' else '.+'})"
-                for at, piece in enumerate(pieces)
-            )
-        )
+        self._pattern = re.compile(_pattern(text))
 
     def fields(self, name: str) -> dict[str, str] | None:
         """Return what stands for the fields in `name`, or None if it is another name."""
@@ -44,8 +50,8 @@ class Template:
 
 def any_name(*templates: str) -> Matcher:
     """Return a matcher: one of the tensors has a name of one of these templates."""
-    compiled = [Template(text) for text in templates]
-    return lambda shapes: any(template.fields(name) is not None for name in shapes for template in compiled)
+    matches = re.compile("|".join(re.sub(r"\?P<\w+>", "?:", _pattern(text)) for text in templates)).fullmatch
+    return lambda shapes: any(map(matches, shapes))
 
 
 @dataclass(frozen=True)
@@ -55,12 +61,12 @@ class Rule:
     Attributes
     ----------
     canonical : str or tuple of str
-        Template of the name in the original checkpoints; several where the other project stores several tensors as
-        one, one after the other along the first axis.
+        Template of the name in the original checkpoints; several where the other project concatenates several
+        tensors along the first axis.
     foreign : str
         Template of the other project's name, with the same fields.
     steps : tuple of Step
-        From the original tensor to the other project's (for one of several: before they are put together).
+        From the original tensor to the other project's; of several tensors, before they are concatenated.
     """
 
     canonical: str | tuple[str, ...]
@@ -85,7 +91,7 @@ class Rule:
 
     @cached_property
     def undone(self) -> tuple[Operation, ...]:
-        """What is done to a foreign tensor, or to one of those that it holds."""
+        """What is done to a foreign tensor, or to one row of a fused one."""
         return tuple(step.undo for step in reversed(self.steps))
 
 
@@ -136,7 +142,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How a tensor comes out of others: its parts, one after the other, in C order."""
+    """How a tensor is made from others: its parts, concatenated in C order."""
 
     parts: tuple[Part, ...]
     shape: Shape
@@ -167,9 +173,9 @@ class Layout:
     matches : callable
         Whether tensors of these names and shapes, without the prefix, are in this layout.
     rules : tuple of Rule
-        The first that fits a tensor holds, in either direction.
+        The first that matches a tensor applies, in either direction.
     prefix : str
-        What all foreign names begin with, other than that of the head; without it in the rules.
+        Prefix of all foreign names other than that of the head; the rules omit it.
     head : str
         Foreign name of the head, which has no prefix.
     """
@@ -181,7 +187,7 @@ class Layout:
     head: str = "head.weight"
 
     def undo(self, shapes: Shapes, path: Path) -> dict[str, Recipe]:
-        """Return how the canonical tensors come out of foreign ones.
+        """Return how the canonical tensors are made from foreign ones.
 
         Parameters
         ----------
@@ -198,7 +204,7 @@ class Layout:
         Raises
         ------
         FormatError
-            If two tensors stand for the same parameter, or one that should hold several holds another number.
+            If two tensors stand for the same parameter, or a fused one has the wrong number of rows.
         """
         recipes: dict[str, Recipe] = {}
         for foreign, shape in shapes.items():
@@ -222,7 +228,7 @@ class Layout:
                 return
             if not shape or shape[0] != len(names):
                 raise FormatError(
-                    f"{path}: {foreign}: expected {len(names)} rows, which are {', '.join(names)}, "
+                    f"{path}: {foreign}: expected {len(names)} rows, one for each of {', '.join(names)}, "
                     f"got shape {shape}; the file is damaged"
                 )
             for at, name in enumerate(names):
@@ -233,7 +239,7 @@ class Layout:
         yield foreign, Recipe.whole(foreign, shape)
 
     def apply(self, shapes: Shapes) -> dict[str, Recipe]:
-        """Return how the foreign tensors come out of canonical ones.
+        """Return how the foreign tensors are made from canonical ones.
 
         Parameters
         ----------

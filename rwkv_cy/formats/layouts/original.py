@@ -5,7 +5,7 @@ from __future__ import annotations
 from rwkv_cy.formats.layouts.layout import Layout, Rule, Shapes, any_name
 from rwkv_cy.formats.layouts.steps import vector
 
-__all__ = ["ORIGINAL", "ORIGINAL_4", "has_vector_state", "vectors"]
+__all__ = ["ORIGINAL", "ORIGINAL_4", "VECTORS", "has_vector_state", "vectors"]
 
 
 def vectors(template: str, names: str, canonical: int, foreign: int) -> tuple[Rule, ...]:
@@ -33,8 +33,8 @@ _FIRST = any_name("blocks.{i}.att.time_first", "blocks.{i}.attention.time_first"
 _NORM = any_name("blocks.{i}.att.ln_x.{rest}", "blocks.{i}.attention.ln_x.{rest}")
 _NAMES = any_name("blocks.{i}.att.{rest}", "blocks.{i}.ffn.{rest}")
 
-#: Some projects squeeze the vectors but keep the names; here they get their axes back.
-_MIXES = (
+#: Vectors of any version: some projects squeeze them but keep the names.
+VECTORS = (
     *vectors("blocks.{i}.att.time_mix_{name}", "k v r g", 3, 3),
     *vectors("blocks.{i}.ffn.time_mix_{name}", "k r", 3, 3),
     *vectors("blocks.{i}.att.{name}", "x_r x_w x_k x_v x_a x_g w0 a0 v0 k_k k_a", 3, 3),
@@ -45,8 +45,8 @@ _MIXES = (
 ORIGINAL_4 = Layout(
     "BlinkDL, RWKV-4",
     lambda shapes: _NAMES(shapes) and has_vector_state(shapes),
-    (*_MIXES, *vectors("blocks.{i}.att.{name}", "time_decay time_first", 1, 1)),
+    (*VECTORS, *vectors("blocks.{i}.att.{name}", "time_decay time_first", 1, 1)),
 )
 
 #: All other versions.
-ORIGINAL = Layout("BlinkDL", _NAMES, _MIXES)
+ORIGINAL = Layout("BlinkDL", _NAMES, VECTORS)

@@ -18,19 +18,20 @@ from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo, check_buffer
 
 __all__ = ["TranslatedSource"]
 
-#: Elements of a tensor whose elements change their order, which is held in memory. Low-rank factors have 2**21.
+#: Most elements of a tensor that is reordered, in memory. The largest low-rank factors have 2**21.
 MAX_REORDERED = 1 << 26
 
 
 class TranslatedSource:
-    """A :class:`~rwkv_cy.tensors.tensor.ParameterSource` of tensors that come out of those of another one.
+    """A :class:`~rwkv_cy.tensors.tensor.ParameterSource` of tensors that are made from those of another one.
 
     Tensors that are renamed, reshaped or cut out of another along its first axis stay views of the memory map.
 
     Parameters
     ----------
     source : ParameterSource
-        Closed with this one. Its tensors are neither quantized nor transposed, other than those that keep their form.
+        Closed with this one. What is quantized or bf12 in it keeps its form; what is transposed does, or is a whole
+        matrix whose elements change their order.
     recipes : mapping of str to Recipe
         By the name that the tensor gets.
 
@@ -62,7 +63,10 @@ class TranslatedSource:
                 )
         nbytes = (info.source_nbytes * part.size // info.size for part, info in zip(recipe.parts, inner, strict=True))
         dtype = dtypes.pop() if len(dtypes) == 1 else "f64" if "f64" in dtypes else "f32"
-        return replace(inner[0], name=name, shape=recipe.shape, dtype=dtype, source_nbytes=sum(nbytes))
+        transposed = inner[0].transposed and not recipe.parts[0].reorders
+        return replace(
+            inner[0], name=name, shape=recipe.shape, dtype=dtype, source_nbytes=sum(nbytes), transposed=transposed
+        )
 
     @property
     def files(self) -> tuple[FileIdentity, ...]:
@@ -83,7 +87,7 @@ class TranslatedSource:
         Raises
         ------
         FormatError
-            If a number is none that the layout can hold.
+            If a number is one that the layout cannot hold.
         """
         info = self._infos[name]
         parts = self._recipes[name].parts
@@ -126,12 +130,15 @@ class TranslatedSource:
 
     def _reordered(self, part: Part) -> npt.NDArray[Any]:
         """Return the whole part with its elements in their new order, before anything is computed."""
+        info = self._source.info(part.name)
         array = self._source.view(part.name)
         if array is None:
-            info = self._source.info(part.name)
             array = np.empty(info.size, storage_type(info.dtype).array_dtype)
             self._source.read_into(part.name, array)
-        array = array.reshape(-1)[part.start : part.start + part.size].reshape(part.shape)
+        if info.transposed:
+            array = array.reshape(info.array_shape).T
+        else:
+            array = array.reshape(-1)[part.start : part.start + part.size].reshape(part.shape)
         for operation in part.operations:
             if not operation.computes:
                 array = operation.run(array, "")

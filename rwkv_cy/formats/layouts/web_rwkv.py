@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 
 from rwkv_cy.formats.layouts.layout import Layout, Rule, Shapes
+from rwkv_cy.formats.layouts.original import VECTORS
 from rwkv_cy.formats.layouts.steps import TRANSPOSED
 
 __all__ = ["WEB_RWKV_7"]
@@ -34,5 +35,6 @@ WEB_RWKV_7 = Layout(
     (
         *(Rule(name, name, (TRANSPOSED,)) for name in (f"blocks.{{i}}.att.{m}{n}" for m in "wavg" for n in "12")),
         Rule("blocks.{i}.att.time_state", "blocks.{i}.att.time_state", (TRANSPOSED,)),
+        *VECTORS,
     ),
 )

@@ -89,6 +89,6 @@ def test_two_tensors_for_one_parameter() -> None:
 @pytest.mark.parametrize("shape", [(), (3, 4), (1, 4), (4,)])
 def test_a_fused_tensor_of_another_number(shape: tuple[int, ...]) -> None:
     with pytest.raises(
-        FormatError, match=r"^model\.st: b\.0\.fused: expected 2 rows, which are blocks\.0\.x, blocks\.0\.y, got shape"
+        FormatError, match=r"^model\.st: b\.0\.fused: expected 2 rows, one for each of blocks\.0\.x, blocks\.0\.y, got"
     ):
         LAYOUT.undo({"b.0.fused": shape}, PATH)

@@ -11,12 +11,14 @@ import pytest
 from formats.foreign import Array, safetensors_bytes
 from formats.sources import read_all
 from rwkv_cy.errors import FormatError, KernelError
+from rwkv_cy.formats.base import FileBytes
 from rwkv_cy.formats.layouts import source as module
 from rwkv_cy.formats.layouts.layout import Part, Recipe
 from rwkv_cy.formats.layouts.source import TranslatedSource
 from rwkv_cy.formats.layouts.steps import NEGATED_EXPONENTIAL, TRANSPOSED, vector
+from rwkv_cy.formats.raw import RawSource, RawTensor
 from rwkv_cy.formats.safetensors import open_safetensors
-from rwkv_cy.tensors.tensor import ParameterSource
+from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 
 
 def opened(folder: Path, tensors: dict[str, Array]) -> ParameterSource:
@@ -78,6 +80,20 @@ def test_transposed_from_anywhere(tmp_path: Path, aligned: bool) -> None:
                     buffer = np.full(count, np.nan, "<f4")
                     source.read_into("t", buffer, start)
                     np.testing.assert_array_equal(buffer, NUMBERS.T.reshape(-1)[start : start + count])
+
+
+@pytest.mark.parametrize("aligned", [True, False])
+def test_what_is_stored_transposed_already(tmp_path: Path, aligned: bool) -> None:
+    (tmp_path / "raw").write_bytes(b"x" * (not aligned) + NUMBERS.tobytes())
+    info = TensorInfo("a", (6, 4), "f32", "a", "f32", NUMBERS.nbytes, transposed=True)
+    inner = RawSource(FileBytes(tmp_path / "raw"), "raw", {"a": RawTensor(info, int(not aligned))}, {})
+    with TranslatedSource(inner, {"t": whole("a", (6, 4), TRANSPOSED.apply), "b": whole("a", (6, 4))}) as source:
+        assert (source.info("t").shape, source.info("t").transposed) == ((4, 6), False)
+        assert (source.info("b").shape, source.info("b").transposed) == ((6, 4), True)
+        for name in "tb":
+            buffer = np.empty(24, "<f4")
+            source.read_into(name, buffer)
+            np.testing.assert_array_equal(buffer, NUMBERS.reshape(-1))
 
 
 def test_fused_from_anywhere(tmp_path: Path) -> None:

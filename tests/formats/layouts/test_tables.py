@@ -17,6 +17,7 @@ from formats.foreign import (
     safetensors_bytes,
 )
 from formats.sources import read_all
+from rwkv_cy.checkpoint.fingerprint import fingerprint
 from rwkv_cy.dtypes import to_storage, widen
 from rwkv_cy.formats import open_checkpoint
 from rwkv_cy.formats.layouts import LAYOUTS, layouts_of
@@ -134,6 +135,9 @@ def test_a_written_file_reads_as_the_original(tmp_path: Path, layout: Layout) ->
     (tmp_path / "foreign").write_bytes(write(arrays))
     found = read_all(open_checkpoint(tmp_path / "foreign"))
     assert_equal(found, {name: ("f32", array) for name, array in parameters.items()})
+    if layout.name != "rwkv.cpp, RWKV-4":  # whose decay is rounded
+        with open_checkpoint(tmp_path / "model") as model, open_checkpoint(tmp_path / "foreign") as copy:
+            assert fingerprint(copy) == fingerprint(model)
 
 
 def test_matrices_stay_mapped(tmp_path: Path, layout: Layout) -> None:
@@ -233,6 +237,15 @@ def test_a_rank_as_wide_as_the_model_does_not_hide_the_orientation(tmp_path: Pat
         for name, array in expected.items()
     }
     assert_model(written(tmp_path, theirs), expected)
+
+
+def test_where_no_factor_tells_the_orientation_the_original_one_holds(tmp_path: Path) -> None:
+    square = np.arange(1024, dtype="<f4").reshape(32, 32)
+    expected = {
+        name: square.copy() if name[-2:] in {m + n for m in "wavg" for n in "12"} else array
+        for name, array in rwkv7_parameters().items()
+    }
+    assert_model(written(tmp_path, expected), expected)
 
 
 def test_transformers_rwkv(tmp_path: Path) -> None:
