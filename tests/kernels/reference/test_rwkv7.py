@@ -77,7 +77,11 @@ class ReversingModel:
             }
             heads, size = own["att.r_k"].shape
             state = {"att_xx": np.zeros(32), "ffn_xx": np.zeros(32), "att_kv": np.zeros((heads, size, size))}
-            x = x + rwkv7.time_mix(self.norm(f"ln{i}a", x), state, own, shared) + self.weights[f"rosa{i}.o.bias"]
+            x = (
+                x
+                + rwkv7.time_mix(self.norm(f"ln{i}a", x), state, own, shared, eps=64e-5)
+                + self.weights[f"rosa{i}.o.bias"]
+            )
             x = x + rwkv7.channel_mix(self.norm(f"ln{i}b", x), state, own, shared)
         logits = matmul(self.weights["o.weight"], self.norm("lno", x)) + self.weights["o.bias"]
         return "".join(self.TOKENS[token] for token in logits.argmax(axis=-1))
