@@ -37,7 +37,7 @@ def test_a_model_file_gives_the_same_bits_mapped_and_in_memory(
     assert state == same
 
 
-@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16", "bf12"])
+@pytest.mark.parametrize("dtype", STORED)
 def test_a_model_file_and_its_checkpoint_give_the_same_bits(
     tmp_path: Path, checkpoints: dict[str, Path], name: str, dtype: str
 ) -> None:
