@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# NumPy's BLAS reads it once, as NumPy is imported: the products of the tests are small, and its threads would only
+# wait for each other.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from checkpoints import write_small
 from rwkv_cy.kernels import dispatch

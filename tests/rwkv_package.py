@@ -48,6 +48,8 @@ class PackageModel:
     def __init__(self, folder: Path, parameters: Mapping[str, Array]) -> None:
         module = _module()
         self._torch = module.torch
+        # Its products here are small: threads would only wait for each other.
+        self._torch.set_num_threads(1)
         tensors = {name: self._torch.from_numpy(array) for name, array in parameters.items()}
         self._torch.save(tensors, folder / "model.pth")
         with contextlib.redirect_stdout(io.StringIO()):

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from checkpoints import random_checkpoint, write_safetensors
 from contracts.cases import CONFIGS, every_logits, tokens_for
 from contracts.conftest import Loader
 from rwkv_cy.errors import StateError
-from rwkv_cy.model.language_model import load
+from rwkv_cy.model.language_model import LanguageModel, load
 from rwkv_cy.model.state import State
 from rwkv_cy.toolkit.convert import convert
 from rwkv_cy.toolkit.inspect import inspect
@@ -36,7 +37,7 @@ def test_a_model_file_gives_the_same_bits_mapped_and_in_memory(
     assert state == same
 
 
-@pytest.mark.parametrize("dtype", ["f32", "f16", "bf16", "bf12"])
+@pytest.mark.parametrize("dtype", STORED)
 def test_a_model_file_and_its_checkpoint_give_the_same_bits(
     tmp_path: Path, checkpoints: dict[str, Path], name: str, dtype: str
 ) -> None:
@@ -46,6 +47,25 @@ def test_a_model_file_and_its_checkpoint_give_the_same_bits(
     assert converted.config == direct.config
     tokens = tokens_for(direct, 20)
     assert every_logits(converted, tokens)[0].tobytes() == every_logits(direct, tokens)[0].tobytes()
+
+
+def test_what_may_be_missing_may_be_missing_in_files(tmp_path: Path, name: str) -> None:
+    config = CONFIGS[name]
+    parameters = random_checkpoint(config, optional=False)
+    checkpoint = write_safetensors(tmp_path / "model.safetensors", parameters)
+    direct = load(checkpoint, rescale_layer=config.rescale_layer)
+    assert set(direct.parameters) == set(parameters)
+    assert direct.config == config
+    tokens = tokens_for(direct, 20)
+    expected, _ = every_logits(LanguageModel(config, parameters), tokens)
+    assert every_logits(direct, tokens)[0].tobytes() == expected.tobytes()
+    path = tmp_path / "model.h5"
+    convert(checkpoint, path)
+    assert verify(path).ok
+    assert not inspect(path).problems
+    converted = load(path, rescale_layer=config.rescale_layer)
+    assert set(converted.parameters) == set(parameters)
+    assert every_logits(converted, tokens)[0].tobytes() == expected.tobytes()
 
 
 def test_a_model_file_of_the_checkpoint_as_it_is_holds_its_numbers(

@@ -60,17 +60,21 @@ def test_perplexity_of_the_authors_package(demo: LanguageModel, heldout: bytes) 
     assert f"{report.perplexity:.4g}" == f"{golden['perplexity']:.4g}"
 
 
-def test_published_logits(shared: Path) -> None:
-    expected = np.fromfile(shared / "models" / "expected-logits-4v0-660K.bin", "<f4")
-    # The fixture cannot see the channel mix (its weights there are about 3e-7); the demo model can.
-    logits, _ = load(shared / "models" / "tiny-rwkv-4v0-660K-FP32.bin").forward(list(b'"in'))
+@pytest.mark.parametrize("name", ["4v0-660K", "7v0-834K"])
+def test_published_logits(shared: Path, name: str) -> None:
+    expected = np.fromfile(shared / "models" / f"expected-logits-{name}.bin", "<f4")
+    # The fixture of RWKV-4 cannot see the channel mix (its weights there are about 3e-7); the demo model can.
+    logits, _ = load(shared / "models" / f"tiny-rwkv-{name}-FP32.bin").forward(list(b'"in'))
     assert np.abs(logits - expected).max() <= 2e-5
 
 
-@pytest.mark.parametrize(("name", "tolerance"), [("FP16", 3e-2), ("Q5_0", 2.0), ("Q5_1", 2.0)])
-def test_published_logits_of_narrower_files(shared: Path, name: str, tolerance: float) -> None:
-    expected = np.fromfile(shared / "models" / "expected-logits-4v0-660K.bin", "<f4")
-    logits, _ = load(shared / "models" / f"tiny-rwkv-4v0-660K-{name}.bin").forward(list(b'"in'))
+@pytest.mark.parametrize(
+    ("name", "dtype", "tolerance"),
+    [("4v0-660K", "FP16", 3e-2), ("4v0-660K", "Q5_0", 2.0), ("4v0-660K", "Q5_1", 2.0), ("7v0-834K", "FP16", 3e-2)],
+)
+def test_published_logits_of_narrower_files(shared: Path, name: str, dtype: str, tolerance: float) -> None:
+    expected = np.fromfile(shared / "models" / f"expected-logits-{name}.bin", "<f4")
+    logits, _ = load(shared / "models" / f"tiny-rwkv-{name}-{dtype}.bin").forward(list(b'"in'))
     assert 0 < np.abs(logits - expected).max() <= tolerance
     assert logits.argmax() == expected.argmax()
 

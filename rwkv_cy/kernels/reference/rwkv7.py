@@ -70,7 +70,7 @@ def wkv(r: Array, w: Array, k: Array, v: Array, kk: Array, a: Array, s: Array) -
     return y, s
 
 
-def time_mix(x: Array, state: LayerState, weights: Weights, shared: Shared, eps: float = 64e-5) -> Array:
+def time_mix(x: Array, state: LayerState, weights: Weights, shared: Shared, eps: float) -> Array:
     """Time mix over normed x (time, d_model); the att_ fields of `state` are replaced.
 
     Layer 0 is the one that finds no v_first in `shared`, and puts it there.

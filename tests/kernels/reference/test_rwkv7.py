@@ -2,44 +2,22 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
 
 import numpy as np
 
-from rwkv_cy.config import Config
+from contracts.cases import reference_forward
 from rwkv_cy.formats import open_checkpoint
 from rwkv_cy.kernels.reference import layer_norm, matmul, rwkv7
+from rwkv_cy.model.language_model import load
 
 Array = np.ndarray
 
 
-def read_rwkvcpp(path: Path) -> dict[str, Array]:
-    """Read a float32 file of rwkv.cpp under the original names: factors transposed back, the mixes apart."""
-    raw = path.read_bytes()
-    found, position = {}, 24
-    while position < len(raw):
-        dimensions, length, kind = struct.unpack_from("<3I", raw, position)
-        assert kind == 0
-        shape = struct.unpack_from(f"<{dimensions}I", raw, position + 12)[::-1]
-        position += 12 + 4 * dimensions
-        name = raw[position : position + length].decode()
-        array = np.frombuffer(raw, "<f4", int(np.prod(shape)), position + length).reshape(shape)
-        position += length + array.nbytes
-        if name.endswith("x_rwkvag"):
-            found |= {name.replace("rwkvag", part): row for part, row in zip("rwkvag", array, strict=True)}
-        else:
-            found[name] = (
-                array.T if name[-2:] in {f"{which}{factor}" for which in "wavg" for factor in (1, 2)} else array
-            )
-    return found
-
-
 def test_published_logits(shared: Path) -> None:
-    parameters = read_rwkvcpp(shared / "models" / "tiny-rwkv-7v0-834K-FP32.bin")
+    model = load(shared / "models" / "tiny-rwkv-7v0-834K-FP32.bin")
     expected = np.fromfile(shared / "models" / "expected-logits-7v0-834K.bin", "<f4")
-    config = Config(d_model=64, num_layers=12, vocab_size=256, architecture="rwkv7", head_size=64)
-    logits, _ = rwkv7.forward(parameters, config, b'"in')
+    logits, _ = reference_forward(model, list(b'"in'))
     assert np.abs(logits[-1] - expected).max() <= 2e-5 * np.abs(expected).max()
 
 
@@ -77,7 +55,11 @@ class ReversingModel:
             }
             heads, size = own["att.r_k"].shape
             state = {"att_xx": np.zeros(32), "ffn_xx": np.zeros(32), "att_kv": np.zeros((heads, size, size))}
-            x = x + rwkv7.time_mix(self.norm(f"ln{i}a", x), state, own, shared) + self.weights[f"rosa{i}.o.bias"]
+            x = (
+                x
+                + rwkv7.time_mix(self.norm(f"ln{i}a", x), state, own, shared, eps=64e-5)
+                + self.weights[f"rosa{i}.o.bias"]
+            )
             x = x + rwkv7.channel_mix(self.norm(f"ln{i}b", x), state, own, shared)
         logits = matmul(self.weights["o.weight"], self.norm("lno", x)) + self.weights["o.bias"]
         return "".join(self.TOKENS[token] for token in logits.argmax(axis=-1))

@@ -27,3 +27,17 @@ def test_logits_and_states(tmp_path: Path, name: str, optional: bool) -> None:
     for state, expected_state in zip(states, expected_states, strict=True):
         for field, array in state.items():
             assert_close(array, expected_state[field])
+
+
+def test_keys_next_to_nothing(tmp_path: Path) -> None:
+    """The norm of a key counts as 1e-12 at least: seen in what a tuned state becomes."""
+    config = SMALL["odd ranks"]
+    parameters = random_checkpoint(config, seed=3)
+    for i in range(config.num_layers):
+        parameters[f"blocks.{i}.att.key.weight"] *= np.float32(1e-13)
+    tokens = list(range(20))
+    expected, expected_states = PackageModel(tmp_path, parameters).forward(tokens)
+    logits, states = rwkv7.forward(parameters, config, tokens)
+    assert_close(logits, expected)
+    for state, expected_state in zip(states, expected_states, strict=True):
+        assert_close(state["att_kv"], expected_state["att_kv"])
