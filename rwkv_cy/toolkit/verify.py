@@ -121,11 +121,11 @@ class _Counter:
 def _compare_checksums(source: ParameterSource, counter: _Counter) -> tuple[int, list[str]]:
     """Return how many checksums were compared, and what is wrong."""
     if isinstance(source, ModelFile):
-        found = source.verify(counter.add)
+        report = source.verify(counter.add)
         problems = [
-            f"{source.path}: {name}: wrong checksum; copy the file again or convert it again" for name in found.damaged
+            f"{source.path}: {name}: wrong checksum; copy the file again or convert it again" for name in report.damaged
         ]
-        return found.tensors, [*problems, *found.problems]
+        return report.tensors, [*problems, *report.problems]
     compared, problems = 0, []
     for file in source.files:
         archive = compare_zip_checksums(file.path, counter.add)
@@ -147,12 +147,12 @@ def _model_problems(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 
 def _number_problems(source: ParameterSource, info: TensorInfo) -> tuple[str, ...]:
-    found = NonFinite()
+    count = NonFinite()
     try:
         for block in read_blocks(source, info):
-            found += count_nonfinite(block, number_type(info))
+            count += count_nonfinite(block, number_type(info))
     except FormatError as error:
         return (str(error),)
-    if found:
-        return (f"{source.path}: {info.name}: {found.nan} NaN and {found.inf} Inf",)
+    if count:
+        return (f"{source.path}: {info.name}: {count.nan} NaN and {count.inf} Inf",)
     return ()
