@@ -194,7 +194,9 @@ def _prompt(arguments: argparse.Namespace) -> bytes:
 
 def _check_model(model: Path | None, prompt: str | None) -> None:
     """Raise StorageError if MODEL and PROMPT are probably swapped."""
-    if model is not None and prompt is not None and not model.exists() and Path(prompt).is_file():
+    if model is None or prompt is None or os.path.exists(model):  # noqa: PTH110 (a text may be too long for a path)
+        return
+    if os.path.isfile(prompt):  # noqa: PTH113
         raise StorageError(f"{model}: no such file, but {prompt} is one: are MODEL and PROMPT swapped?")
 
 

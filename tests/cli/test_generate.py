@@ -238,3 +238,6 @@ def test_swapped_arguments(run: Run, demo_checkpoint: Path) -> None:
     result = run("generate", "In the", demo_checkpoint)
     assert result.code == 3
     assert f"In the: no such file, but {demo_checkpoint} is one: are MODEL and PROMPT swapped?" in result.err
+    result = run("generate", "In the " * 1000, "x" * 10_000)
+    assert result.code == 3
+    assert "File name too long" in result.err
