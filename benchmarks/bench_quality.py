@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -19,12 +19,13 @@ from benchmarks.checkpoints import FOLDER, SHAPES, cached_checkpoint, cached_mod
 from benchmarks.foreign_files import RWKVCPP_TYPES, cached_rwkvcpp
 from benchmarks.report import Report
 from benchmarks.rwkvcpp import Library, Model, library_argument
-from rwkv_cy import LanguageModel, load
+from rwkv_cy import load
 from rwkv_cy.architectures import architecture_of
 from rwkv_cy.checkpoint.checkpoint import Checkpoint, open_source
 from rwkv_cy.demo import demo_model_path
 from rwkv_cy.dtypes import MATRIX_TYPES, STORAGE_TYPES
 from rwkv_cy.runtime import get_num_threads
+from rwkv_cy.text import ScoringModel
 from rwkv_cy.toolkit.perplexity import PerplexityReport, perplexity
 
 #: Every type that a model can be stored in, except the one that errors are measured beside.
@@ -52,9 +53,11 @@ class GivesLogits(Protocol):
 
 
 class RwkvCppModel:
-    """A model of rwkv.cpp that is asked as one of ours; it gives the logits of one token at a time."""
+    """A model of rwkv.cpp behind the interface of ours; it computes the logits of one token at a time."""
 
     tokenizer = None
+    #: Perplexity is measured with the demo model, whose tokens are bytes.
+    vocab_size = 256
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -68,7 +71,7 @@ class RwkvCppModel:
         in_place: bool = False,
         num_threads: Any = None,
     ) -> tuple[npt.NDArray[Any], Any]:
-        """Return the logits of each token, whatever is asked for, and the state, which is moved on in place."""
+        """Return the logits of each token, and the state, which is updated in place."""
         rows = []
         for token in tokens:
             row, state = self._model.forward([int(token)], state)
@@ -147,9 +150,9 @@ def matrix_bits(path: Path) -> float:
     return 8 * sum(info.source_nbytes for info in infos) / sum(info.size for info in infos)
 
 
-def text_quality(model: GivesLogits, text: bytes, threads: int) -> PerplexityReport:
+def text_quality(model: ScoringModel[Any], text: bytes, threads: int) -> PerplexityReport:
     """Return how well a model whose tokens are bytes predicts a text."""
-    report = perplexity(cast(LanguageModel, model), np.frombuffer(text, np.uint8), num_threads=threads)
+    report = perplexity(model, np.frombuffer(text, np.uint8), num_threads=threads)
     return PerplexityReport(report.tokens, report.nats, report.tokens)
 
 

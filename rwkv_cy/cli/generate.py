@@ -128,6 +128,7 @@ def _bias(text: str) -> tuple[int, float]:
 
 def _run(arguments: argparse.Namespace) -> int:
     prompt = _prompt(arguments)
+    _check_model(arguments.model, arguments.prompt)
     _check_save(arguments.save_state, arguments.force)
     model = load_text_model(arguments.model or demo_model_path(), arguments)
     state = None
@@ -189,6 +190,14 @@ def _prompt(arguments: argparse.Namespace) -> bytes:
     if text != "-":
         return os.fsencode(text)
     return read_standard_input("a prompt", "give the prompt as an argument")
+
+
+def _check_model(model: Path | None, prompt: str | None) -> None:
+    """Raise StorageError if MODEL and PROMPT are probably swapped."""
+    if model is None or prompt is None or os.path.exists(model):  # noqa: PTH110 (a text may be too long for a path)
+        return
+    if os.path.isfile(prompt):  # noqa: PTH113
+        raise StorageError(f"{model}: no such file, but {prompt} is one: are MODEL and PROMPT swapped?")
 
 
 def _check_save(path: Path | None, force: bool) -> None:

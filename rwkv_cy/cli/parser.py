@@ -31,10 +31,10 @@ class CommandParser(argparse.ArgumentParser):
 
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
         """Parse the arguments; unlike the base class, refuse unknown ones here, where their command is known."""
-        found, unknown = super().parse_known_args(args, namespace)
+        namespace, unknown = super().parse_known_args(args, namespace)
         if unknown:
             self.error(self._unknown(unknown))
-        return found, []
+        return namespace, []
 
     def _unknown(self, words: Sequence[str]) -> str:
         word = words[0]

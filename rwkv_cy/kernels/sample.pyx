@@ -1,4 +1,4 @@
-"""Where the nucleus of a distribution ends: the boundary of top-p, found without sorting the vocabulary."""
+"""The boundary of the nucleus (top-p) of a distribution, computed without sorting the vocabulary."""
 
 cimport cython
 from libc.math cimport INFINITY
@@ -9,9 +9,9 @@ from libc.string cimport memcpy, memset
 from rwkv_cy.errors import KernelError
 
 cdef enum:
-    BUCKETS = 4096          # a bucket holds the weights that share sign, exponent and five bits of the mantissa
+    BUCKETS = 4096          # weights with the same sign, exponent and five bits of mantissa share a bucket
     SHIFT = 18
-    SORTABLE = 256          # so many are sorted; of more, the bucket that decides is looked for first
+    SORTABLE = 256          # more weights than this are not sorted before the bucket of the boundary is known
 
 cdef struct Pair:
     float value
@@ -19,7 +19,7 @@ cdef struct Pair:
 
 
 cdef inline int bucket_of(float weight) noexcept nogil:
-    # the bits of non-negative floats rise with them
+    # the bits of non-negative floats are ordered as the floats are
     cdef uint32_t bits
     memcpy(&bits, &weight, 4)
     bits >>= SHIFT
@@ -33,10 +33,10 @@ cdef int larger_first(const void *a, const void *b) noexcept nogil:
 
 @cython.boundscheck(False)
 @cython.wraparound(False)
-cdef Py_ssize_t find(
+cdef Py_ssize_t find_boundary(
     const float[::1] values, const float[::1] weights, double total, double target, Pair *pairs, float *boundary
 ) noexcept nogil:
-    # All weights below `least` together stay below total - target: the target is reached without them.
+    # The weights below `least` sum to less than total - target: the target is reached without them.
     cdef float least = <float>(0.99 * (total - target) / weights.shape[0])
     cdef double sums[BUCKETS]
     cdef double reached = 0.0
@@ -57,7 +57,7 @@ cdef Py_ssize_t find(
                     break
                 reached += sums[bucket]
         else:
-            reached = -INFINITY  # rounding hid the end of the sum: take the last bucket whole
+            reached = -INFINITY  # rounding kept the sum below the target: take the whole last bucket
         for i in range(count):
             pairs[in_bucket] = pairs[i]
             in_bucket += bucket_of(pairs[i].weight) == last
@@ -79,14 +79,14 @@ def nucleus_boundary(
     double top_p,
     float[::1] scratch not None,
 ):
-    """Find where the weights, taken from the largest value down, reach `top_p` of their sum.
+    """Return the value at which the weights, from the largest value down, reach `top_p` of their sum.
 
     Parameters
     ----------
     values : float32 [n]
-        What orders the tokens.
+        The order of the tokens.
     weights : float32 [n]
-        Not negative, and rising with the values.
+        Not negative, and ordered as the values are.
     total : float
         Sum of the weights, more than 0.
     top_p : float
@@ -97,24 +97,24 @@ def nucleus_boundary(
     Returns
     -------
     value : float
-        The smallest value that is needed.
+        The smallest value in the nucleus.
     equals : int
-        How many of those equal to it are needed; of the larger ones, all are.
+        How many of the values equal to it are in the nucleus; all larger ones are.
 
     Raises
     ------
     KernelError
-        If the arrays are empty or of the wrong lengths, or a number is out of its range.
+        If the arrays are empty or of the wrong lengths, or a number is out of range.
     """
     cdef Py_ssize_t n = values.shape[0], equals
     cdef float boundary = 0.0
     if n == 0 or weights.shape[0] != n or scratch.shape[0] < 2 * n:
         raise KernelError(
-            f"weights, scratch: expected lengths {n} and {2 * n}, and none of them 0, "
+            f"weights, scratch: expected lengths {n} and {2 * n}, not 0, "
             f"got {weights.shape[0]} and {scratch.shape[0]}"
         )
     if not (0 <= top_p <= 1 and 0 < total):
         raise KernelError(f"top_p, total: expected 0 <= top_p <= 1 and total > 0, got {top_p} and {total}")
     with nogil:
-        equals = find(values, weights, total, top_p * total, <Pair *>&scratch[0], &boundary)
+        equals = find_boundary(values, weights, total, top_p * total, <Pair *>&scratch[0], &boundary)
     return boundary, equals

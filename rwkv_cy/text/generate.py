@@ -242,15 +242,15 @@ def generate(
 def unpenalised_tokens(tokenizer: Tokenizer) -> frozenset[int]:
     """Return the tokens that the ``rwkv`` package does not count: spaces, tabs, digits and runs of them."""
     ends = range(len(UNPENALISED) + 1)
-    found = set()
+    free = set()
     for text in {UNPENALISED[i:j] for i in ends for j in ends if i < j}:
         try:
             tokens = tokenizer.encode(text)
         except TokenizerError:  # a vocabulary of something other than text
             continue
         if len(tokens) == 1 and tokenizer.decode(tokens) == text:
-            found.add(tokens[0])
-    return frozenset(found)
+            free.add(tokens[0])
+    return frozenset(free)
 
 
 def _prompt_tokens(prompt: str | bytes | Iterable[int], tokenizer: Tokenizer, vocab_size: int) -> list[int]:

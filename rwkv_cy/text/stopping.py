@@ -45,9 +45,9 @@ class StopStrings:
             return ""
         held = self._held + text
         # The stop that is complete first, and of those the one that began first, however the text is cut into pieces.
-        found = [(held.index(stop) + len(stop), held.index(stop)) for stop in self._stops if stop in held]
-        self.stopped = bool(found)
-        end = min(found)[1] if found else len(held) - self._open_end(held)
+        ends = [(held.index(stop) + len(stop), held.index(stop)) for stop in self._stops if stop in held]
+        self.stopped = bool(ends)
+        end = min(ends)[1] if ends else len(held) - self._open_end(held)
         self._held = "" if self.stopped else held[end:]
         return held[:end]
 

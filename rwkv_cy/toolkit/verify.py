@@ -10,7 +10,6 @@ from typing import Any
 
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.errors import FormatError
-from rwkv_cy.formats.zip_checksums import compare_zip_checksums
 from rwkv_cy.storage import ModelFile
 from rwkv_cy.tensors.reading import number_type, read_blocks
 from rwkv_cy.tensors.statistics import NonFinite, count_nonfinite
@@ -59,7 +58,7 @@ def verify(path: str | os.PathLike[str], *, progress: Callable[[int, int], None]
     """Read every number of the model file `path`, and report what is wrong with it.
 
     Checksums are compared where the format has them: those of our model files cover every byte; zip archives, as
-    torch.save writes them, have a CRC-32 for each entry. For every format, names and shapes of the tensors are checked
+    torch.save writes them, have one for each tensor. For every format, names and shapes of the tensors are checked
     against the parameter table of their architecture, and NaN and Inf are counted.
 
     Parameters
@@ -86,7 +85,7 @@ def verify(path: str | os.PathLike[str], *, progress: Callable[[int, int], None]
         problems = [*_model_problems(checkpoint)]
         bytes_read = sum(info.source_nbytes for info in infos)
         # Checksums and numbers are two passes.
-        counter = _Counter(progress, bytes_read + sum(file.size for file in source.files))
+        counter = _Counter(progress, 2 * bytes_read)
         checksums, damaged = _compare_checksums(source, counter)
         problems += damaged
         for info in infos:
@@ -121,20 +120,19 @@ class _Counter:
 def _compare_checksums(source: ParameterSource, counter: _Counter) -> tuple[int, list[str]]:
     """Return how many checksums were compared, and what is wrong."""
     if isinstance(source, ModelFile):
-        found = source.verify(counter.add)
+        report = source.verify(counter.add)
         problems = [
-            f"{source.path}: {name}: wrong checksum; copy the file again or convert it again" for name in found.damaged
+            f"{source.path}: {name}: wrong checksum; copy the file again or convert it again" for name in report.damaged
         ]
-        return found.tensors, [*problems, *found.problems]
+        return report.tensors, [*problems, *report.problems]
     compared, problems = 0, []
-    for file in source.files:
-        archive = compare_zip_checksums(file.path, counter.add)
-        if archive is not None:
-            compared += archive.compared
-            problems += [
-                f"{file.path}: {name}: wrong CRC-32 of the zip entry; the file is damaged, download it again"
-                for name in archive.damaged
-            ]
+    for name in source.names():
+        try:
+            compared += source.check_bytes(name)
+        except FormatError as error:
+            compared += 1
+            problems.append(str(error))
+        counter.add(source.info(name).source_nbytes)
     return compared, problems
 
 
@@ -147,12 +145,12 @@ def _model_problems(checkpoint: Checkpoint) -> tuple[str, ...]:
 
 
 def _number_problems(source: ParameterSource, info: TensorInfo) -> tuple[str, ...]:
-    found = NonFinite()
+    count = NonFinite()
     try:
         for block in read_blocks(source, info):
-            found += count_nonfinite(block, number_type(info))
+            count += count_nonfinite(block, number_type(info))
     except FormatError as error:
         return (str(error),)
-    if found:
-        return (f"{source.path}: {info.name}: {found.nan} NaN and {found.inf} Inf",)
+    if count:
+        return (f"{source.path}: {info.name}: {count.nan} NaN and {count.inf} Inf",)
     return ()

@@ -232,3 +232,12 @@ def test_more_threads_than_cores_are_warned_of(run: Run, monkeypatch: pytest.Mon
     result = run("generate", *SHORT, "--threads", "2")
     assert result.code == 0
     assert result.err == "rwkv-cy: warning: 2 threads on 1 core: more threads than cores are usually slower\n"
+
+
+def test_swapped_arguments(run: Run, demo_checkpoint: Path) -> None:
+    result = run("generate", "In the", demo_checkpoint)
+    assert result.code == 3
+    assert f"In the: no such file, but {demo_checkpoint} is one: are MODEL and PROMPT swapped?" in result.err
+    result = run("generate", "In the " * 1000, "x" * 10_000)
+    assert result.code == 3
+    assert "File name too long" in result.err

@@ -280,7 +280,7 @@ from rwkv_cy.cli.main import main
 def stop(self, target, start, count):
     os.kill(os.getpid(), int(sys.argv[1]))
     raise AssertionError("the signal did not arrive")
-rwkv_cy.toolkit.convert.Transfer.read = stop
+rwkv_cy.toolkit.convert.FileSink.read = stop
 sys.exit(main(["convert", *sys.argv[2:], "--force"]))
 """
     done = subprocess.run(

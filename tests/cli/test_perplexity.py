@@ -28,8 +28,8 @@ def test_a_text(run: Run, demo_checkpoint: Path, text: Path) -> None:
     plain = run("perplexity", demo_checkpoint, text)
     assert f"perplexity        {values['perplexity']:.6g}\n" in plain.out
     assert "tokens predicted  53\n" in plain.out
-    anew = json.loads(run("perplexity", demo_checkpoint, text, "--window", 10, "--json").out)
-    assert anew["perplexity"] > values["perplexity"]
+    windows = json.loads(run("perplexity", demo_checkpoint, text, "--window", 10, "--json").out)
+    assert windows["perplexity"] > values["perplexity"]
     double = json.loads(run("perplexity", demo_checkpoint, text, "--dtype", "f64", "--json").out)
     assert double["perplexity"] == pytest.approx(values["perplexity"], rel=1e-5)
 

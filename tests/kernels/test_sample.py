@@ -67,9 +67,9 @@ def test_a_sum_that_rounding_keeps_from_the_end() -> None:
 
 def test_arrays_of_the_wrong_length() -> None:
     three, two = np.ones(3, dtype=np.float32), np.ones(2, dtype=np.float32)
-    with pytest.raises(KernelError, match="expected lengths 3 and 6, and none of them 0, got 2 and 2"):
+    with pytest.raises(KernelError, match="expected lengths 3 and 6, not 0, got 2 and 2"):
         nucleus_boundary(three, two, 1.0, 0.5, two)
-    with pytest.raises(KernelError, match="expected lengths 0 and 0, and none of them 0, got 0 and 3"):
+    with pytest.raises(KernelError, match="expected lengths 0 and 0, not 0, got 0 and 3"):
         nucleus_boundary(three[:0], three[:0], 1.0, 0.5, three)
 
 

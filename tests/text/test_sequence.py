@@ -42,7 +42,7 @@ def test_from_the_prompt_to_the_limit() -> None:
     text.mark_read(1)
     text.accept(logits("e"))
     assert (text.text, text.finish_reason) == ("de", "length")
-    assert text.pending == [ord("e")]  # whoever wants the state after the text lets the model read it
+    assert text.pending == [ord("e")]  # the model reads it if the state after the text is needed
     assert repr(text) == "Sequence(3 prompt tokens, 2 generated, 1 pending, finish_reason='length')"
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from rwkv_cy.architectures.rwkv4 import RWKV4
-from rwkv_cy.config import Config
+from rwkv7_shapes import rwkv7_config
 from rwkv_cy.errors import ConfigError, StorageError
 from rwkv_cy.kernels.dispatch import active_instruction_set
 from rwkv_cy.model.language_model import LanguageModel, load
@@ -48,19 +46,14 @@ def test_one_number_of_threads_by_default(demo_checkpoint: Path, monkeypatch: py
     assert [result.threads for result in benchmark(demo_checkpoint, **SHORT).results] == [3]
 
 
-def test_low_rank_factors_count(demo: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if the receptance of each ChannelMix were one."""
-
-    def parameters(self: RWKV4, config: Config, original: Any = RWKV4.parameters) -> Any:
-        specs = original(self, config)
-        return tuple(replace(s, kind="low_rank") if s.name.endswith("ffn.receptance.weight") else s for s in specs)
-
-    before = Measurement(demo, 1, 1)
-    monkeypatch.setattr(RWKV4, "parameters", parameters)
-    run = Measurement(demo, 1, 1)
-    assert run.low_rank_bytes == 6 * 128 * 128 * 2
-    assert run.matrix_bytes == before.matrix_bytes - run.low_rank_bytes
-    assert run.token_bytes == before.token_bytes == run.stream.nbytes
+def test_low_rank_factors_and_the_state_count() -> None:
+    """Of RWKV-7, ranks 8, 8, 8 and 16 of w, a, v (not in the first layer) and g."""
+    config = rwkv7_config(96, 3, 32, (8, 8, 8, 16))
+    run = Measurement(LanguageModel.new(config, 0), 1, 1)
+    assert run.low_rank_bytes == 4 * 2 * 96 * (3 * (8 + 8 + 16) + 2 * 8)
+    assert run.matrix_bytes == 4 * (3 * (4 * 96 * 96 + 2 * 4 * 96 * 96) + 100 * 96)
+    assert run.state_bytes == 4 * 3 * (2 * 96 + 3 * 32 * 32)
+    assert run.token_bytes == run.stream.nbytes == run.matrix_bytes + run.low_rank_bytes + 2 * run.state_bytes
 
 
 def test_progress_counts_rounds(demo_checkpoint: Path) -> None:

@@ -8,9 +8,11 @@ import pytest
 
 from checkpoints import numbers, small_parameters, write_safetensors, write_small
 from formats import foreign
+from rwkv7_shapes import rwkv7_config
 from rwkv_cy.dtypes import QUANTIZED_TYPES
 from rwkv_cy.errors import FormatError, StorageError
 from rwkv_cy.formats.raw import RawSource
+from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.toolkit.convert import convert
 from rwkv_cy.toolkit.inspect import inspect
 
@@ -186,3 +188,17 @@ def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
         inspect(tmp_path / "empty")
     with pytest.raises(StorageError, match="No such file or directory"):
         inspect(tmp_path / "none")
+
+
+def test_heads_ranks_and_state_of_rwkv7(tmp_path: Path) -> None:
+    config = rwkv7_config(96, 3, 32, (16, 8, 8, 24))
+    model = LanguageModel.new(config, 0)
+    arrays = {name: parameter.array for name, parameter in model.parameters.items()}
+    report = inspect(write_safetensors(tmp_path / "s", arrays))
+    assert report.problems == ()
+    assert report.config is not None
+    assert (report.config.head_size, dict(report.config.ranks)) == (32, {"w": 16, "a": 8, "v": 8, "g": 24})
+    assert report.state_bytes == model.initial_state().nbytes
+    assert report.memory["f32"] == sum(array.nbytes for array in arrays.values())
+    matrices = sum(array.size for name, array in arrays.items() if name.endswith(("key.weight", "value.weight")))
+    assert report.memory["f32"] - report.memory["bf16"] > 2 * matrices

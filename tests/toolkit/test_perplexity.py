@@ -8,8 +8,10 @@ import math
 import numpy as np
 import pytest
 
+from rwkv7_shapes import rwkv7_config
 from rwkv_cy.errors import ConfigError, TokenError
 from rwkv_cy.model.language_model import LanguageModel
+from rwkv_cy.text import ByteTokenizer
 from rwkv_cy.toolkit.perplexity import PerplexityReport, perplexity
 
 TEXT = b"And God said, Let there be light: and there was light. " * 12
@@ -31,6 +33,14 @@ def test_against_the_formula(demo: LanguageModel) -> None:
     assert report.perplexity == pytest.approx(math.exp(report.nats / report.tokens))
     assert report.bits_per_byte == pytest.approx(math.log2(report.perplexity))
     assert perplexity(demo, TEXT.decode()) == perplexity(demo, list(TEXT)) == report
+
+
+def test_a_model_of_another_version() -> None:
+    config = rwkv7_config(32, 2, 16, (4, 4, 4, 4), vocab_size=256)
+    model = LanguageModel.new(config, 0, ByteTokenizer())
+    report = perplexity(model, TEXT)
+    assert report.nats == pytest.approx(by_formula(model, list(TEXT)), rel=1e-9)
+    assert report.tokens == report.text_bytes == len(TEXT) - 1
 
 
 def test_windows_begin_anew(demo: LanguageModel) -> None:

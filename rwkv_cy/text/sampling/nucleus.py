@@ -99,7 +99,7 @@ def _largest(
     if top_k == 0 or top_k >= values.size:
         return tokens
     smallest = np.partition(values, values.size - top_k)[values.size - top_k]
-    return _keep(values, tokens, smallest, top_k - int(np.count_nonzero(values > smallest)))
+    return _at_least(values, tokens, smallest, top_k - int(np.count_nonzero(values > smallest)))
 
 
 def _nucleus(
@@ -122,16 +122,16 @@ def _nucleus(
         np.multiply(weights, np.float32(scale), out=weights)
         np.exp(weights, out=weights)
     smallest, equals = nucleus_boundary(values, weights, float(weights.sum(dtype=np.float64)), top_p, rest)
-    return _keep(values, tokens, np.float32(smallest), None if keep_equals else equals)
+    return _at_least(values, tokens, np.float32(smallest), None if keep_equals else equals)
 
 
-def _keep(
+def _at_least(
     values: npt.NDArray[np.float32], tokens: npt.NDArray[np.int64] | None, smallest: np.float32, equals: int | None
 ) -> npt.NDArray[np.int64]:
     """Keep what is above `smallest`, and the first `equals` (None: all) of those equal to it."""
     if equals is None:
-        kept = np.flatnonzero(values >= smallest)
+        places = np.flatnonzero(values >= smallest)
     else:
         above = np.flatnonzero(values > smallest)
-        kept = np.sort(np.concatenate([above, np.flatnonzero(values == smallest)[:equals]]))
-    return kept if tokens is None else tokens[kept]
+        places = np.sort(np.concatenate([above, np.flatnonzero(values == smallest)[:equals]]))
+    return places if tokens is None else tokens[places]

@@ -78,12 +78,12 @@ class Sampler:
         GenerationError
             If the logits have another length, contain NaN or Inf, or no token is left to choose.
         """
-        found = self.candidates(logits, tokens)
-        token = int(found.tokens[0])
-        if found.tokens.size > 1:
-            cumulative = np.cumsum(found.probabilities)
+        candidates = self.candidates(logits, tokens)
+        token = int(candidates.tokens[0])
+        if candidates.tokens.size > 1:
+            cumulative = np.cumsum(candidates.probabilities)
             place = np.searchsorted(cumulative, self._rng.random() * cumulative[-1], side="right")
-            token = int(found.tokens[min(int(place), found.tokens.size - 1)])
+            token = int(candidates.tokens[min(int(place), candidates.tokens.size - 1)])
         self.observe(token)
         return token
 

@@ -172,11 +172,11 @@ def _check_expansion(tokenizer: Any, name: str) -> None:
     """Raise TokenizerError if a step of the file can make a text far longer."""
     steps = (tokenizer.normalizer, tokenizer.pre_tokenizer, tokenizer.decoder)
     for step in steps:
-        found = 1.0 if step is None else expansion(json.loads(step.__getstate__()))
-        if found > MAX_EXPANSION:
+        factor = 1.0 if step is None else expansion(json.loads(step.__getstate__()))
+        if factor > MAX_EXPANSION:
             raise TokenizerError(
                 f"{name}: expected a tokenizer.json that lengthens a text at most {MAX_EXPANSION} times, got one that "
-                f"lengthens it {found:.3g} times; download it again from the model's authors"
+                f"lengthens it {factor:.3g} times; download it again from the model's authors"
             )
 
 

@@ -114,13 +114,13 @@ class WorldTokenizer:
         ids, start, size = [], 0, len(data)
         while start < size:
             end = start + 1
-            found = lookup(data[start:end])
-            while found is not None:  # some token begins with data[start:end]
-                if found != _NOT_A_TOKEN:
-                    best, after = found, end
+            number = lookup(data[start:end])
+            while number is not None:  # some token begins with data[start:end]
+                if number != _NOT_A_TOKEN:
+                    longest, after = number, end
                 end += 1
-                found = lookup(data[start:end]) if end <= size else None
-            ids.append(best)
+                number = lookup(data[start:end]) if end <= size else None
+            ids.append(longest)
             start = after
         return ids
 

@@ -1,4 +1,4 @@
-"""The sampler: chance, memory, bans, and logits that are no numbers."""
+"""The sampler: randomness, memory, bans, and logits that are NaN or Inf."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ def test_half_a_character_at_the_end() -> None:
     pieces = stream()
     assert [pieces.push(b) for b in "🙂".encode()[:3]] == ["", "", ""]
     assert pieces.finish() == "\ufffd"
-    assert pieces.push(0x61) == "a"  # begun anew
+    assert pieces.push(0x61) == "a"  # reset
 
 
 def test_half_a_character_in_the_middle() -> None:
