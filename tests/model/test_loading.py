@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from checkpoints import numbers, write_small
 from rwkv_cy.errors import ConfigError, FormatError, StorageError
 from rwkv_cy.files.reading import FileBytes
 from rwkv_cy.model import loading
@@ -91,6 +92,17 @@ def test_no_error_of_a_job_is_lost(demo_checkpoint: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(loading, "get_num_threads", lambda: threads)
     with pytest.raises(IndexError, match="of a job"):
         load(demo_checkpoint, dtype="f64")
+
+
+def test_numbers_that_overflow_are_told(tmp_path: Path) -> None:
+    """As convert tells them; the type of the source holds them, and so does bf16."""
+    source = write_small(tmp_path / "s", head__weight=numbers(1e6, -1e6, shape=(256, 32)))
+    message = r"head\.weight: 2 too large for f16, now infinite; convert to a type with more range"
+    with pytest.warns(RuntimeWarning, match=message) as caught:
+        load(source, dtype="f16")
+    assert Path(caught[0].filename) == Path(__file__)
+    for dtype in (None, "bf16", "bf12"):
+        load(source, dtype=dtype)
 
 
 def test_memory_of_no_kind(demo_checkpoint: Path) -> None:
