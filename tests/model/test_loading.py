@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from checkpoints import numbers, write_small
 from rwkv_cy.errors import ConfigError, FormatError, StorageError
 from rwkv_cy.files.reading import FileBytes
 from rwkv_cy.model import loading
@@ -104,3 +105,14 @@ def test_a_closed_model_computes_no_more(demo_checkpoint: Path, mmap: bool) -> N
             call()
     model.close()
     assert model.parameters["emb.weight"].array.shape == (256, 128)
+
+
+def test_numbers_that_overflow_are_told(tmp_path: Path) -> None:
+    """As convert tells them; the type of the source holds them, and so does bf16."""
+    source = write_small(tmp_path / "s", head__weight=numbers(1e6, -1e6, shape=(256, 32)))
+    message = r"head\.weight: 2 too large for f16, now infinite; convert to a type with more range"
+    with pytest.warns(RuntimeWarning, match=message) as caught:
+        load(source, dtype="f16")
+    assert Path(caught[0].filename) == Path(__file__)
+    for dtype in (None, "bf16", "bf12"):
+        load(source, dtype=dtype)

@@ -52,7 +52,7 @@ def test_the_index_of_a_thousand_layers_fits() -> None:
     specs = architecture_of(config).parameters(config)
     assert len(specs) >= 33_006
     entries = {
-        path: Entry(DatasetSpec(path, "bf16", (1 << 24, 1 << 24), (1 << 24, 1 << 24)), i * (1 << 49), (1 << 32) - 1)
+        path: Entry(DatasetSpec(path, "bf16", (1 << 20, 1 << 20), (1 << 20, 1 << 20)), i * (1 << 41), (1 << 32) - 1)
         for i, path in enumerate(parameter_path(spec.name) for spec in specs)
     }
     room = index_capacity("model", [entry.spec for entry in entries.values()])

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from checkpoints import small_parameters, write_safetensors
+from checkpoints import random_checkpoint, small_parameters, write_safetensors
 from formats import foreign
+from rwkv7_shapes import SMALL
 from rwkv_cy import load
 from rwkv_cy.checkpoint.checkpoint import open_source
 from rwkv_cy.dtypes import MATRIX_TYPES, QUANTIZED_TYPES, STORAGE_TYPES, to_storage
@@ -17,7 +18,7 @@ from rwkv_cy.tensors.codecs import CODECS
 from rwkv_cy.tensors.policy import choose, choose_all, may_be_transposed
 from rwkv_cy.toolkit.convert import convert
 
-TOKENS = [3, 141, 59, 26, 5, 35]
+TOKENS = [3, 14, 15, 52, 59, 35]
 
 
 def write_source(path: Path, own: str) -> Path:
@@ -47,6 +48,40 @@ def test_load_and_convert_give_the_same_model(tmp_path: Path, own: str, dtype: s
     expected, expected_state = converted.forward(TOKENS, all_logits=True)
     assert logits.tobytes() == expected.tobytes()
     assert state == expected_state
+
+
+@pytest.mark.parametrize("dtype", [None, "f64", "f16", "bf12", "q8"])
+@pytest.mark.parametrize("shape", ["heads of 64", "odd ranks"])
+def test_low_rank_factors_are_stored_as_kernels_read_them(tmp_path: Path, shape: str, dtype: str | None) -> None:
+    config = SMALL[shape]
+    parameters = random_checkpoint(config)
+    source = write_safetensors(tmp_path / "s", parameters)
+    convert(source, tmp_path / "m.h5", dtype=dtype)
+    converted, loaded = load(tmp_path / "m.h5"), load(source, dtype=dtype)
+    for name in ("blocks.0.att.w1", "blocks.0.att.g2"):
+        for model in (converted, loaded):
+            parameter = model.parameters[name]
+            assert (parameter.dtype, parameter.transposed) == ("f32", True)
+            assert parameter.shape == parameters[name].shape
+            np.testing.assert_array_equal(parameter.array.T, parameters[name])
+    # Mapped from a model file, copied from a foreign one.
+    assert not converted.parameters["blocks.0.att.w1"].array.flags.writeable
+    assert loaded.parameters["blocks.0.att.w1"].array.flags.writeable
+    assert converted.fingerprint == loaded.fingerprint
+    logits, state = loaded.forward(TOKENS, all_logits=True)
+    expected, expected_state = converted.forward(TOKENS, all_logits=True)
+    assert logits.tobytes() == expected.tobytes()
+    assert state == expected_state
+
+
+def test_optional_parameters_may_be_missing(tmp_path: Path) -> None:
+    whole, required = random_checkpoint(SMALL["one head"]), random_checkpoint(SMALL["one head"], optional=False)
+    assert len(required) < len(whole)
+    for parameters in (whole, required):
+        source = write_safetensors(tmp_path / "s", parameters)
+        convert(source, tmp_path / "m.h5", dtype="q8", overwrite=True)
+        for model in (load(tmp_path / "m.h5"), load(tmp_path / "m.h5", memory="resident"), load(source)):
+            assert model.parameters.keys() == parameters.keys()
 
 
 @dataclass
