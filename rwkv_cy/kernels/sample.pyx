@@ -1,4 +1,4 @@
-"""Where the nucleus of a distribution ends: the boundary of top-p, found without sorting the vocabulary."""
+"""The boundary of the nucleus (top-p), found without sorting the vocabulary."""
 
 cimport cython
 from libc.math cimport INFINITY
@@ -19,7 +19,7 @@ cdef struct Pair:
 
 
 cdef inline int bucket_of(float weight) noexcept nogil:
-    # the bits of non-negative floats rise with them
+    # the bits of non-negative floats have the order of the floats
     cdef uint32_t bits
     memcpy(&bits, &weight, 4)
     bits >>= SHIFT
@@ -84,11 +84,11 @@ def nucleus_boundary(
     Parameters
     ----------
     values : float32 [n]
-        What orders the tokens.
+        Values by which the tokens are ordered.
     weights : float32 [n]
-        Not negative, and rising with the values.
+        Non-negative, and increasing with the values.
     total : float
-        Sum of the weights, more than 0.
+        Sum of the weights, positive.
     top_p : float
         From 0 to 1.
     scratch : float32 [2 n or more]
@@ -97,14 +97,14 @@ def nucleus_boundary(
     Returns
     -------
     value : float
-        The smallest value that is needed.
+        The smallest value in the nucleus.
     equals : int
-        How many of those equal to it are needed; of the larger ones, all are.
+        Number of tokens with this value in the nucleus; all larger ones are in it.
 
     Raises
     ------
     KernelError
-        If the arrays are empty or of the wrong lengths, or a number is out of its range.
+        If the arrays are empty or differ in length, or a number is out of range.
     """
     cdef Py_ssize_t n = values.shape[0], equals
     cdef float boundary = 0.0
