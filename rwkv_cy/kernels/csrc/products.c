@@ -331,6 +331,10 @@ void rk_matmul(const rk_ops *ops, const rk_product *products, int count, const r
             run(ops, &one, 1, all, scratch, threads);
         else
             together[waiting++] = one;
+        if (waiting == RK_MOST_PRODUCTS) {
+            run(ops, together, waiting, all, scratch, threads);
+            waiting = 0;
+        }
     }
     if (waiting) run(ops, together, waiting, all, scratch, threads);
 }

@@ -238,12 +238,12 @@ typedef struct {
     void *into;
 } rk_product;
 
-#define RK_MOST_PRODUCTS 8
+#define RK_MOST_PRODUCTS 8 /* in one shared operation */
 
 /* Bytes of scratch that one product of rk_matmul needs for so many tokens and threads. */
 size_t rk_matmul_scratch(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens, int threads);
 
-/* Up to RK_MOST_PRODUCTS products that do not wait for one another, over the same tokens. scratch: the sum of what each
+/* Products that do not depend on one another, over the same tokens, RK_MOST_PRODUCTS at a time. scratch: the sum of what each
  * needs. */
 void rk_matmul(const rk_ops *ops, const rk_product *products, int count, const rk_tokens *all, void *scratch,
                int threads);
