@@ -24,7 +24,7 @@ def test_every_parameter_moves_the_logits(config: Config) -> None:
         array = parameters[spec.name]
         noise = rng.standard_normal(array.shape).astype(array.dtype)
         moved = {**parameters, spec.name: array + 0.1 * np.abs(array).mean() * noise}
-        logits, _ = every_logits(LanguageModel(config, moved), tokens)
+        logits, _ = every_logits(LanguageModel(config, moved, fingerprint="moved"), tokens)
         if spec.optional and spec.kind != "state":
             assert logits.tobytes() == expected.tobytes(), f"{spec.name} may be missing, and should have no effect"
         else:
