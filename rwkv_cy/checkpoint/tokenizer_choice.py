@@ -12,6 +12,8 @@ from rwkv_cy.text import Tokenizer, find_tokenizer
 __all__ = ["choose_tokenizer", "describe_tokenizer", "guess_tokenizer"]
 
 _BYTES = 256
+#: Where the tokenizer of a vocabulary of that size is published.
+_HINTS = {50277: " (the Pile models use 20B_tokenizer.json, the tokenizer.json of EleutherAI/gpt-neox-20b)"}
 #: Ids of the World vocabulary that are in use; models of it have this many rows or a few more, 65,536 at most.
 _WORLD_USED = 65_529
 _WORLD_ALL = 65_536
@@ -63,16 +65,16 @@ def choose_tokenizer(
     except RWKVError as error:
         return None, (f"no tokenizer is known for this model: {error}",)
     warning = (
-        f"{source.path}: no tokenizer is known for a vocabulary of {vocab_size} tokens; "
-        "name its tokenizer.json or vocabulary file"
+        f"{source.path}: no tokenizer is known for a vocabulary of {vocab_size} tokens{_HINTS.get(vocab_size, '')}; "
+        "pass one with tokenizer= (--tokenizer FILE), or the model file will be without"
     )
     return None, (warning,)
 
 
 def guess_tokenizer(checkpoint: Path, vocab_size: int) -> str | Path | None:
-    """Return what to ask :func:`rwkv_cy.text.find_tokenizer` for, for a foreign checkpoint.
+    """Return the argument of :func:`rwkv_cy.text.find_tokenizer` for a foreign checkpoint.
 
-    Looks at the vocabulary's size, and which files lie beside the checkpoint or in its folder; opens none of them.
+    It depends on the size of the vocabulary, and on files beside the checkpoint or in its folder, which are not opened.
     """
     if vocab_size == _BYTES:
         return "bytes"
@@ -90,7 +92,7 @@ def _stored(tokenizer: Tokenizer, vocab_size: int, where: str) -> StoredTokenize
     if tokenizer.vocab_size > vocab_size and not world:
         raise TokenizerError(
             f"{where}: expected a tokenizer of at most {vocab_size} tokens, as the model has, got {tokenizer.kind} "
-            f"with {tokenizer.vocab_size}; name the model's own"
+            f"with {tokenizer.vocab_size}; pass the model's own"
         )
     return StoredTokenizer(tokenizer.kind, tokenizer.to_bytes())
 

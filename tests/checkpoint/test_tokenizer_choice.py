@@ -98,8 +98,15 @@ def test_a_file_that_the_user_names(small: Path, tmp_path: Path) -> None:
 
 
 def test_no_tokenizer_is_a_warning(small: Path) -> None:
-    warning = f"{small}: no tokenizer is known for a vocabulary of 8 tokens; name its tokenizer.json or vocabulary file"
+    rest = "; pass one with tokenizer= (--tokenizer FILE), or the model file will be without"
+    warning = f"{small}: no tokenizer is known for a vocabulary of 8 tokens{rest}"
     assert choose(small, 8) == (None, (warning,))
+
+
+def test_the_vocabulary_of_the_pile_is_known_by_its_size(small: Path) -> None:
+    stored, (warning,) = choose(small, 50_277)
+    assert stored is None
+    assert "for a vocabulary of 50277 tokens (the Pile models use 20B_tokenizer.json, the tokenizer.json of" in warning
 
 
 def test_one_beside_it_that_does_not_fit_is_a_warning(small: Path) -> None:
@@ -112,7 +119,7 @@ def test_one_beside_it_that_does_not_fit_is_a_warning(small: Path) -> None:
 
 def test_a_named_one_that_does_not_fit_is_an_error(small: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        TokenizerError, match="at most 8 tokens, as the model has, got bytes with 256; name the model's"
+        TokenizerError, match="at most 8 tokens, as the model has, got bytes with 256; pass the model's"
     ):
         choose(small, 8, "bytes")
     path = write_world(tmp_path / "w.txt")

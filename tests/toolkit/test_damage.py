@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zipfile
 from pathlib import Path
@@ -93,7 +94,7 @@ def test_a_damaged_archive_is_noticed(archive: Path, tmp_path: Path) -> None:
         load(archive, mmap=False)
     report = verify(archive)
     assert len(report.problems) == 1
-    assert "expected bytes with the checksum" in report.problems[0]
+    assert re.search(message, report.problems[0])
 
 
 def test_an_archive_without_checksums_is_not_damaged(archive: Path, tmp_path: Path) -> None:
