@@ -1,4 +1,4 @@
-"""Signals that ask the command to end: none of them is lost, and it clears away what it has half written first."""
+"""Signals that end the command: none is lost, and temporary files are removed first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["ended_by_signals"]
 
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _DEFAULTS = (signal.SIG_DFL, signal.default_int_handler)
-#: How often a signal that waits looks whether it can be raised.
+#: How often a deferred signal checks whether it can be raised.
 _LOOK_SECONDS = 0.01
 
 
@@ -21,15 +21,14 @@ _LOOK_SECONDS = 0.01
 def ended_by_signals() -> Iterator[None]:
     """Let Ctrl-C end the block with KeyboardInterrupt, and SIGTERM and SIGHUP with SystemExit.
 
-    Its code is the one that shells give them (128 and the number). By default they end the process at once, and a
+    The exit code is that of shells (128 plus the number). By default they end the process at once, and a
     conversion would leave its temporary file behind.
 
-    What is raised in the middle of an import can be lost: a compiled module catches it, or says ImportError in its
-    place. A signal that comes there waits for the end of the import; another one after it does not. And what is raised
-    in a destructor or a weak reference's callback, which may run anywhere, goes no further: it is raised again.
+    An exception during an import can be lost: a compiled module may catch it, or raise ImportError instead. A signal
+    during an import is deferred to its end; a second one is not. An exception in a destructor or in a callback of a
+    weak reference, which may run anywhere, is swallowed by Python: it is raised again.
 
-    A signal that is ignored (``nohup``) or handled by somebody else stays so, and outside of the main thread nothing
-    is changed.
+    Signals that are ignored (``nohup``) or already handled stay so, and outside the main thread nothing is changed.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -53,7 +52,7 @@ def ended_by_signals() -> Iterator[None]:
 
 
 class _Ending:
-    """What becomes of a signal: it is raised, or waits until it can be."""
+    """Raises a signal's exception at once, or defers it."""
 
     def __init__(self, *, can_wait: bool) -> None:
         self._can_wait = can_wait
@@ -64,7 +63,7 @@ class _Ending:
         self._imports = _count_imports(sys._getframe())
 
     def end(self, number: int, frame: FrameType | None) -> None:
-        """Handle a signal that asks for the end."""
+        """Handle a signal that ends the command."""
         wait = self._can_wait and self._waiting is None and self._is_importing(frame)
         self._waiting = number
         if wait:
@@ -79,7 +78,7 @@ class _Ending:
             self.raise_waiting()
 
     def hear(self, unraisable: sys.UnraisableHookArgs) -> None:
-        """Handle what Python tells of and then forgets; what a signal raised waits to be raised again."""
+        """Handle an exception that Python would ignore: that of a signal is deferred and raised again."""
         if self._raised is None or unraisable.exc_value is not self._raised[1]:
             self._hook(unraisable)
             return
@@ -87,7 +86,7 @@ class _Ending:
         self._look_soon()
 
     def raise_waiting(self) -> None:
-        """Raise what the signal that waits asks for; nothing if there is none."""
+        """Raise the exception of the deferred signal, if there is one."""
         number, self._waiting = self._waiting, None
         if number is not None:
             error = KeyboardInterrupt() if number == signal.SIGINT else SystemExit(128 + number)
@@ -95,7 +94,7 @@ class _Ending:
             raise error
 
     def forget(self) -> None:
-        """Let go of what was raised: its traceback holds every frame, and with them a model."""
+        """Release the raised exception: its traceback references all frames, and with them a model."""
         self._raised = None
 
     def _look_soon(self) -> None:

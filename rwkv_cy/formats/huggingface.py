@@ -1,4 +1,4 @@
-"""Folders as Hugging Face keeps them: weights in one file or in shards, config.json and tokenizer.json beside."""
+"""Hugging Face folders: weights in one file or in shards, with config.json and tokenizer.json."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rwkv_cy.tensors.tensor import ParameterSource
 
 __all__ = ["WEIGHTS", "companions", "open_folder"]
 
-#: Files that hold or list the weights; the first that is there is taken.
+#: Files that hold or list the weights; the first that exists is used.
 WEIGHTS = (
     "model.safetensors.index.json",
     "model.safetensors",
@@ -53,7 +53,7 @@ def open_folder(path: Path, open_file: Callable[[Path], ParameterSource]) -> Par
     FormatError
         If there are no weights under the names that transformers gives them, or a file is damaged.
     StorageError
-        If the operating system refuses a file.
+        If the operating system reports an error.
     """
     with os_errors(path, "list"):
         present = {entry.name for entry in path.iterdir()}
@@ -86,7 +86,7 @@ class HuggingFaceFolder(TranslatedSource):
     tied : bool
         The head shares the embedding's matrix.
     metadata : mapping of str to str
-        What the folder says besides.
+        Other metadata of the folder.
     """
 
     def __init__(self, path: Path, weights: ParameterSource, tied: bool, metadata: Mapping[str, str]) -> None:

@@ -1,4 +1,4 @@
-"""Tensors that one file stores as they are: the part of a ParameterSource that needs no decoding."""
+"""Tensors of one file that need no decoding, as a ParameterSource."""
 
 from __future__ import annotations
 
@@ -69,14 +69,14 @@ class RawSource:
     tensors : mapping of str to RawTensor
         By canonical name, in the file's order.
     metadata : mapping of str to str
-        What else the file says; keys that only a reader may set are dropped.
+        Other metadata of the file; keys that only a reader may set are dropped.
     checksums : mapping of str to Checksum, optional
         Of the bytes that hold a tensor, by its name; tensors that share their bytes have the same one.
 
     Raises
     ------
     FormatError
-        If a tensor leaves the file, or too many share their bytes.
+        If a tensor exceeds the file, or too many share their bytes.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Model files of rwkv.cpp: a header of six integers, then each tensor behind a small header of its own.
+"""Model files of rwkv.cpp: a header of six integers, then each tensor after a small header of its own.
 
 Source: github.com/RWKV/rwkv.cpp, docs/FILE_FORMAT.md (versions 100 and 101), rwkv_file_format.inc and
 python/convert_pytorch_to_ggml.py.
@@ -55,11 +55,11 @@ def open_rwkvcpp(path: Path) -> RwkvCppFile:
     Raises
     ------
     FormatError
-        If the file breaks a rule of the format.
+        If the file violates the format.
     UnsupportedError
         If it is of a version of the format, or has numbers of a type, that rwkv.cpp itself no longer reads.
     StorageError
-        If the operating system refuses the file.
+        If the operating system reports an error.
     """
     file = FileBytes(path)
     try:
@@ -110,7 +110,7 @@ class RwkvCppFile(RawSource):
         last = -(-(start + buffer.size) // BLOCK_SIZE)
         blocks = np.empty(last - first, block_type.layout)
         self._file.read_into_at(tensor.offset + first * block_type.layout.itemsize, blocks)
-        # Scales that are infinite or NaN give numbers that are; whoever converts counts them.
+        # Scales that are infinite or NaN give such weights; conversion counts them.
         with np.errstate(all="ignore"):
             numbers = block_type.decode(blocks).reshape(-1)
         skipped = start - first * BLOCK_SIZE
@@ -186,7 +186,7 @@ def _type_name(where: str, data_type: int, version: int) -> str:
 
 
 def _check_dimensions(path: Path, header: _Header, tensors: dict[str, RawTensor]) -> None:
-    """Hold the header's dimensions against the tensors."""
+    """Compare the header's dimensions with the tensors."""
     layers = len({name.split(".")[1] for name in tensors if name.startswith("blocks.")})
     embedding = tensors.get("emb.weight")
     found = (*(embedding.info.shape if embedding else (header.n_vocab, header.n_embed)), layers)

@@ -1,4 +1,4 @@
-"""What a pickle of torch's may name, and the tensors that it describes, without their numbers.
+"""The globals that a pickle of torch may use, and the tensors that it describes, without their data.
 
 Source: torch/_utils.py (_rebuild_tensor_v2, _rebuild_parameter) and torch/serialization.py (persistent ids) of
 PyTorch 2.13.
@@ -28,16 +28,16 @@ _MAX_SHOWN = 200
 
 @dataclass(frozen=True)
 class Element:
-    """The numbers of a storage.
+    """Element type of a storage.
 
     Attributes
     ----------
     name : str
         torch's name of the storage (``"HalfStorage"``).
     itemsize : int
-        Bytes of one number.
+        Size of an element in bytes.
     dtype : str or None
-        Storage type of this package; None where a model cannot hold it.
+        Storage type of this package; None if models cannot contain it.
     """
 
     name: str
@@ -69,7 +69,7 @@ ELEMENTS: dict[str, Element] = {
 
 @dataclass(frozen=True)
 class Storage:
-    """A run of numbers in the file, found there by its key."""
+    """A run of elements in the file, identified by its key."""
 
     key: str
     element: Element
@@ -83,7 +83,7 @@ class Storage:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor over a storage, as the pickle claims it: nothing is checked yet but the types."""
+    """A tensor over a storage, as the pickle describes it: only the types have been checked."""
 
     storage: Storage
     offset: int
@@ -93,11 +93,11 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Ignored:
-    """A value that no tensor depends on."""
+    """A value on which no tensor depends."""
 
 
 class TorchObjects:
-    """Makes Storage and Tensor objects for a pickle machine, and keeps the storages that it made.
+    """Creates Storage and Tensor objects for the pickle interpreter, and records the storages.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ class TorchObjects:
     Attributes
     ----------
     allowed : mapping of str to Global
-        What a pickle may name.
+        Globals that a pickle may use.
     storages : mapping of str to Storage
         By key, in the order of the file.
     """
@@ -137,7 +137,7 @@ class TorchObjects:
             if view is not None:
                 raise UnsupportedError(
                     f"{self._path}: expected whole storages, got a view of one, as torch before 0.4 wrote them; "
-                    "load it with that torch and save it anew"
+                    "load it with that torch and save it again"
                 )
             parts = tuple(head)
         match parts:
@@ -182,9 +182,9 @@ class TorchObjects:
 
 
 def state_dict(path: Path, root: object) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors of a checkpoint by name, and what else stands beside them, as text to be shown.
+    """Return the tensors of a checkpoint by name, and its other values as text for display.
 
-    The tensors stand in the dictionary `root`, or one level below under a key of NESTED_KEYS.
+    The tensors are in the dictionary `root`, or one level below under a key of NESTED_KEYS.
 
     Raises
     ------
@@ -223,21 +223,21 @@ def _dictionary_of_tensors(value: object) -> dict[Any, object] | None:
 
 
 def _shown(value: object) -> str:
-    # Never repr() of a container: its parts may be shared so often that printing them takes for ever.
+    # Never repr() of a container: its items may be shared so often that printing them takes forever.
     if isinstance(value, str):
         return value[:_MAX_SHOWN] if value[:_MAX_SHOWN].isprintable() else repr(value[:_MAX_SHOWN])
     return str(value) if isinstance(value, int | float | None) else f"({type(value).__name__})"
 
 
 def place_tensors(path: Path, tensors: Mapping[str, Tensor], offsets: Mapping[str, int]) -> dict[str, RawTensor]:
-    """Return where each tensor is in the file, given where each storage (by key) begins.
+    """Return the position of each tensor in the file, given the offset of each storage by key.
 
     Raises
     ------
     UnsupportedError
-        If a tensor holds no floating-point numbers.
+        If a tensor does not contain floating-point numbers.
     FormatError
-        If a tensor has impossible strides, or leaves its storage.
+        If a tensor has impossible strides, or exceeds its storage.
     """
     placed: dict[str, RawTensor] = {}
     for name, tensor in tensors.items():

@@ -1,4 +1,4 @@
-"""The directory of a zip archive whose entries are stored, not compressed: where the bytes of each are.
+"""The directory of a zip archive: the offset of each entry, which must be stored without compression.
 
 Only what torch writes is read: one disk, no encryption, the directory at the end; zip64 where it is needed. A comment
 after the directory is skipped. Format: PKWARE's APPNOTE.TXT 6.3.10, sections 4.3.7 (local header) to 4.3.16 (end of
@@ -36,9 +36,9 @@ _MAX_ENTRIES = MAX_TENSORS + 100
 
 @dataclass(frozen=True)
 class ZipEntry:
-    """What the central directory says of one entry.
+    """One entry of the central directory.
 
-    `stored_size` differs from `size` where it is compressed. All its bytes stand between `header_offset` and `limit`,
+    `stored_size` differs from `size` where it is compressed. All its bytes are between `header_offset` and `limit`,
     where the next entry or the directory begins.
     """
 
@@ -61,7 +61,7 @@ class _Directory:
 
 
 def read_directory(file: FileBytes) -> dict[str, ZipEntry]:
-    """Return the entries of the archive by name, folders left out.
+    """Return the entries of the archive by name, without folders.
 
     Raises
     ------
@@ -96,14 +96,14 @@ def read_directory(file: FileBytes) -> dict[str, ZipEntry]:
 
 
 def locate(file: FileBytes, entry: ZipEntry) -> int:
-    """Return where the bytes of `entry` begin.
+    """Return the offset of the bytes of `entry`.
 
     Raises
     ------
     UnsupportedError
         If it is compressed or encrypted.
     FormatError
-        If what stands around its bytes says otherwise than the directory, or it reaches into the next entry.
+        If its local header or descriptor differs from the directory, or it overlaps the next entry.
     """
     if entry.flags & _FLAG_ENCRYPTED:
         raise UnsupportedError(f"{file.path}: expected a plain zip entry {entry.name!r}, got an encrypted one")
@@ -136,13 +136,13 @@ def read_entry(file: FileBytes, entry: ZipEntry, limit: int) -> bytes:
     Raises
     ------
     FormatError
-        If it is larger than `limit`, or its bytes do not have the checksum that the directory gives.
+        If it is larger than `limit`, or its checksum differs from the directory.
     """
     offset = locate(file, entry)
     if entry.size > limit:
         raise _damaged(file, f"zip entry {entry.name!r} of at most {limit} bytes", f"{entry.size}")
     data = file.read_at(offset, entry.size)
-    # torch writes a checksum of 0 where it was told to save the time (torch.serialization.set_crc32_options).
+    # torch can be set to write checksums of 0 to save time (torch.serialization.set_crc32_options).
     if entry.crc and zlib.crc32(data) != entry.crc:
         raise _damaged(file, f"checksum {entry.crc:08x} of zip entry {entry.name!r}", f"{zlib.crc32(data):08x}")
     return data
@@ -227,7 +227,7 @@ def _entry_name(file: FileBytes, raw: bytes) -> str:
 
 
 def _zip64_values(file: FileBytes, name: str, extra: bytes, values: list[int]) -> list[int]:
-    """Replace the values that are all ones by their 64 bits in the extra field, where they stand in this order."""
+    """Replace values that are all ones with the 64-bit values of the extra field, which are in the same order."""
     missing = [i for i, value in enumerate(values) if value == _ALL_ONES_32]
     if not missing:
         return values
@@ -246,7 +246,7 @@ def _zip64_values(file: FileBytes, name: str, extra: bytes, values: list[int]) -
 
 
 def _check_descriptor(file: FileBytes, entry: ZipEntry, end: int) -> None:
-    """Refuse an entry that is not followed by its checksum and sizes: its bytes do not stand where they seem to."""
+    """Refuse an entry that is not followed by its checksum and sizes: its offset or size is wrong."""
     expected = (b"PK\x07\x08", entry.crc, entry.stored_size, entry.size)
     for layout in (_DESCRIPTOR, _DESCRIPTOR64):
         if end + layout.size <= entry.limit and layout.unpack(file.read_at(end, layout.size)) == expected:

@@ -1,4 +1,4 @@
-"""Packed bfloat16 (bf12): packing without loss, and back; csrc/bf12.h has how the bytes lie."""
+"""Encoding and decoding of compressed bfloat16 (bf12); csrc/bf12.h describes the layout."""
 
 import numpy as np
 
@@ -6,7 +6,7 @@ from rwkv_cy.errors import KernelError
 
 from rwkv_cy.kernels.dispatch cimport bf12_count, bf12_pack, bf12_unpack
 
-#: Exponents of a table, rows that lie together.
+#: Exponents of a table, rows of a group.
 TABLE_SIZE, PACKED_ROWS = 16, 4
 _CHUNK_COLUMNS, _CHUNK_BYTES = 128, 192
 
@@ -70,7 +70,7 @@ def pack_rows(const unsigned short[:, ::1] words, const unsigned char[::1] table
         )
     chunks = np.empty(-(-rows // PACKED_ROWS) * group_nbytes(columns), np.uint8)
     ends = np.empty(rows, np.int64)
-    # Room for the usual case; a second pass where it did not do.
+    # Capacity for the usual case; a second pass if it is not enough.
     escapes = np.empty((1 + rows * columns // 512, 2), np.uint16)
     cdef unsigned char[::1] out = chunks
     cdef long long[::1] ends_view = ends

@@ -1,4 +1,4 @@
-"""The embedding: a row of numbers for each token."""
+"""The embedding: one row of the matrix for each token."""
 
 import numpy as np
 
@@ -34,19 +34,19 @@ cdef void _widen(const char *row, int code, Py_ssize_t width, floating *out) noe
 
 
 cdef class Embedding:
-    """Rows by number, as activations.
+    """Rows of the embedding, converted to activations.
 
     Parameters
     ----------
     parameter : Parameter
-        Shape (vocab_size, d_model), of one of STORAGE_TYPES; used as it lies where it is contiguous and of that type.
+        Shape (vocab_size, d_model), of one of STORAGE_TYPES; used in place if it is contiguous and of that type.
     real : {"f32", "f64"}
         Type of the activations.
 
     Raises
     ------
     KernelError
-        If the parameter is of another type, has not two dimensions, or lies transposed.
+        If the parameter has another type, is not two-dimensional, or is transposed.
     """
 
     cdef object _array               # keeps the numbers alive
@@ -88,7 +88,7 @@ cdef class Embedding:
         cdef long long row = 0
         with nogil:
             for i in range(ids.shape[0]):
-                # Read once: another thread may write to the caller's array.
+                # Read once: another thread may modify the caller's array.
                 row = ids[i]
                 if not 0 <= row < self._rows:
                     break

@@ -1,4 +1,4 @@
-"""The end of a language model: LayerNorm, and a matrix that gives the logits."""
+"""The head of a language model: LayerNorm, and the matrix that gives the logits."""
 
 import numpy as np
 
@@ -22,9 +22,9 @@ cdef class Head:
     real : {"f32", "f64"}
         Type of the activations.
     eps : float
-        What LayerNorm adds to the variance.
+        Epsilon of LayerNorm, added to the variance.
     activations : {"f32", "bf16"}, default "f32"
-        What a bf16 matrix is multiplied with; see :class:`rwkv_cy.kernels.matrix.Matrix`.
+        Type of the activations that a bf16 matrix is multiplied with; see :class:`rwkv_cy.kernels.matrix.Matrix`.
 
     Raises
     ------

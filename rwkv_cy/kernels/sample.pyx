@@ -88,7 +88,7 @@ def nucleus_boundary(
     weights : float32 [n]
         Not negative, and ordered as the values are.
     total : float
-        Sum of the weights, more than 0.
+        Sum of the weights, positive.
     top_p : float
         From 0 to 1.
     scratch : float32 [2 n or more]

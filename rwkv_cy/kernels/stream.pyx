@@ -1,4 +1,4 @@
-"""Reading of arrays and nothing else: how fast this machine gives weights to its cores."""
+"""Reading of arrays alone, to measure the memory bandwidth that decode can use."""
 
 import numpy as np
 
@@ -7,10 +7,10 @@ from rwkv_cy.errors import KernelError
 from rwkv_cy.kernels.dispatch cimport read_pieces, rk_piece
 
 cdef enum:
-    # Longer pieces give prefetchers their run: two threads read a tenth more than in pieces of 128 KiB.
+    # Long pieces suit the prefetchers.
     MOST_BYTES = 2 << 20
     LEAST_BYTES = 64 << 10
-    # A short stream is cut so that every thread has a share.
+    # A short stream is divided so that every thread has a share.
     LEAST_PIECES = 64
 
 _PIECE = np.dtype([("data", np.uintp), ("bytes", np.intp), ("sum", np.uint64)])
@@ -22,12 +22,12 @@ cdef class Stream:
     Parameters
     ----------
     arrays : iterable of numpy.ndarray
-        C-contiguous, of any type; read-only and memory-mapped ones too.
+        C-contiguous, of any type; they may be read-only and memory-mapped.
 
     Attributes
     ----------
     nbytes : int
-        Bytes of all of them.
+        Total size in bytes.
 
     Raises
     ------
@@ -71,7 +71,7 @@ cdef class Stream:
         """
         if num_threads < 1:
             raise KernelError(f"Stream.read: expected at least one thread, got {num_threads}")
-        # Each call has its own: two threads may read one Stream.
+        # One for each call, since two threads may use one Stream.
         pieces = self._pieces.copy()
         cdef size_t address = pieces.ctypes.data
         read_pieces(<rk_piece *>address, len(pieces), num_threads)

@@ -36,7 +36,7 @@ def dataset_attributes(spec: DatasetSpec) -> dict[str, AttributeValue]:
 
 
 def dataset_offset(dataset: h5d.DatasetID, spec: DatasetSpec) -> int | None:
-    """Return where the bytes of a dataset begin, or None if they are not one span, in C order, as long as `spec` says.
+    """Return the offset of the bytes of a dataset, or None if they are not one span in C order of the size of `spec`.
 
     The dataset must have the shape and the chunks of `spec`.
     """

@@ -32,7 +32,7 @@ __all__ = ["ModelFile", "is_model_file", "open_model"]
 
 
 def is_model_file(path: str | os.PathLike[str]) -> bool:
-    """Tell whether a file begins as HDF5 files do.
+    """Return whether a file begins with the HDF5 signature.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def is_model_file(path: str | os.PathLike[str]) -> bool:
 
 
 def open_model(path: str | os.PathLike[str]) -> ModelFile:
-    """Open a model file; nothing of its data is read.
+    """Open a model file without reading its data.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def open_model(path: str | os.PathLike[str]) -> ModelFile:
     Raises
     ------
     FormatError
-        If the file is damaged, cut short, unfinished, or no model file of rwkv-cy.
+        If the file is damaged, truncated, unfinished, or not a model file of rwkv-cy.
     UnsupportedError
         If it is of a newer major version.
     StorageError
@@ -111,7 +111,7 @@ class ModelFile:
 
     @property
     def files(self) -> tuple[FileIdentity, ...]:
-        """The file, as it was opened."""
+        """Identity of the file when it was opened."""
         return (self._checked.file.identity,)
 
     def names(self) -> tuple[str, ...]:
@@ -149,11 +149,11 @@ class ModelFile:
         return True
 
     def check(self) -> None:
-        """Raise FormatError if the file has been truncated since it was opened: its map must not be touched."""
+        """Raise FormatError if the file has been truncated since it was opened: so that its map must not be used."""
         self._checked.file.check()
 
     def verify(self, progress: Progress | None = None) -> VerifyReport:
-        """Read every byte of the file and hold it against the checksums, and the index against the HDF5 objects.
+        """Read the whole file, compare the checksums, and compare the index with the HDF5 objects.
 
         Parameters
         ----------
@@ -163,7 +163,7 @@ class ModelFile:
         Raises
         ------
         FormatError
-            If the file was cut short meanwhile.
+            If the file was truncated meanwhile.
         StorageError
             If the operating system refuses a read.
         """

@@ -1,4 +1,4 @@
-"""The model file's format as values: its names and numbers, the header, and the rule of the chunks."""
+"""The format of model files as values: names, numbers and limits, the header, and the shape of chunks."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ ARRAY_DTYPES = {"u8": np.dtype(np.uint8), **{name: codec.array_dtype for name, c
 
 @dataclass(frozen=True)
 class StoredTokenizer:
-    """A vocabulary as it is kept in a model file.
+    """A tokenizer as stored in a model file.
 
     Attributes
     ----------
@@ -104,7 +104,7 @@ class StoredTokenizer:
 
 
 def _is_plain(item: object) -> bool:
-    """Tell whether an item of a config is a number, text, or a table of integers."""
+    """Return whether an item of a config is a number, text, or a table of integers."""
     if isinstance(item, dict):
         return all(isinstance(value, int) for value in item.values())
     return isinstance(item, (int, float, str))
@@ -112,7 +112,7 @@ def _is_plain(item: object) -> bool:
 
 @dataclass(frozen=True)
 class ModelHeader:
-    """What a model file says of its model beside the parameters.
+    """The header: what a model file stores beside the parameters.
 
     Attributes
     ----------
@@ -137,7 +137,7 @@ class ModelHeader:
     created_by: str
 
     def to_json(self) -> dict[str, Any]:
-        """Return what the header dataset holds; the tokenizer's data has its own dataset."""
+        """Return the content of the header dataset; the tokenizer's data has its own dataset."""
         return {
             "architecture": self.architecture,
             "config": dict(self.config),
@@ -180,7 +180,7 @@ class ModelHeader:
         )
 
     def with_source(self, additions: Mapping[str, str]) -> ModelHeader:
-        """Return the header with more said of the source."""
+        """Return the header with further fields of the source."""
         return replace(self, source={**self.source, **additions})
 
 
@@ -234,12 +234,12 @@ class DatasetSpec:
 
     @property
     def transposed(self) -> bool:
-        """Whether it is a matrix of plain numbers that lies as (columns, rows)."""
+        """Whether it is a matrix of floats that is stored as (columns, rows)."""
         return self.matrix_shape is not None and not CODECS[self.dtype].matrices_only
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the numbers."""
+        """Size of the data in bytes."""
         return math.prod(self.shape) * ARRAY_DTYPES[self.dtype].itemsize
 
     @property
@@ -259,14 +259,14 @@ class DatasetSpec:
 
     @property
     def span(self) -> int:
-        """Bytes that the dataset takes in the file: whole chunks."""
+        """Size of the dataset in the file, in whole chunks."""
         if self.chunk is None:
             return self.nbytes
         rounded = (-(-size // part) * part for size, part in zip(self.shape, self.chunk, strict=True))
         return math.prod(rounded) * ARRAY_DTYPES[self.dtype].itemsize
 
     def check(self) -> None:
-        """Raise SpecError if no dataset of a model file can be like this."""
+        """Raise SpecError if the dataset is not valid in a model file."""
         if not is_path(self.path):
             raise SpecError(
                 f"{self.path[:80]!r}: expected a name of letters, digits, '_', '-' and '.', at most {MAX_PATH} long, "
@@ -315,7 +315,7 @@ def format_version(specs: Iterable[DatasetSpec]) -> tuple[int, int]:
 
 
 def is_path(path: str) -> bool:
-    """Tell whether `path` may name a dataset: plain ASCII parts, none of them ``.`` or ``..``."""
+    """Return whether `path` may name a dataset: plain ASCII parts, none of them ``.`` or ``..``."""
     return len(path) <= MAX_PATH and _PATH.fullmatch(path) is not None and {".", ".."}.isdisjoint(path.split("/"))
 
 

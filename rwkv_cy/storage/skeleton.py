@@ -24,14 +24,14 @@ from rwkv_cy.storage.space import metadata_bytes, reserved_bytes
 
 __all__ = ["Skeleton", "build_skeleton"]
 
-#: From this size on a dataset begins at a whole page. HDF5's own objects are smaller, and so lie close.
+#: Datasets of this size or more begin at a page boundary. HDF5's own objects are smaller, and so are contiguous.
 _ALIGN_FROM = 512
 _TRIES = 4
 
 
 @dataclass(frozen=True)
 class Skeleton:
-    """Where everything will lie.
+    """Offsets of the structure and all datasets.
 
     Attributes
     ----------
@@ -56,7 +56,7 @@ def build_skeleton(file: Replacement, kind: str, specs: Sequence[DatasetSpec]) -
     Raises
     ------
     StorageError
-        If there is no room, HDF5 fails, or it lays the file out otherwise than this version of the format has it.
+        If there is not enough space, HDF5 fails, or its layout differs from this version of the format.
     """
     block = metadata_bytes(specs)
     for _ in range(_TRIES):
@@ -166,7 +166,7 @@ def _dataset(file: h5f.FileID, spec: DatasetSpec, contiguous: h5p.PropDCID) -> i
 
 
 def _inspect(descriptor: int, specs: Sequence[DatasetSpec], offsets: Sequence[int | None]) -> Skeleton | None:
-    """Return the skeleton in the file, or None if HDF5's metadata is not all in front, or the last dataset not last."""
+    """Return the skeleton of the file, or None if HDF5's metadata is not all first, or the last dataset not last."""
     spans = sorted((offset, spec.span) for offset, spec in zip(offsets, specs, strict=True) if offset is not None)
     if len(spans) != len(specs):
         return None

@@ -1,4 +1,4 @@
-"""Writing of model files: parameters by name, and the header."""
+"""Writing model files: parameters by name, and the header."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ __all__ = ["ReadBlock", "needed_bytes", "write_model"]
 #: ``read(info, start, count)`` returns elements ``start .. start + count`` of a tensor, in C order, 1-D.
 ReadBlock = Callable[[TensorInfo, int, int], npt.NDArray[Any]]
 
-#: Room that is kept in the header for what is known at the end only.
-_FINISH_ROOM = 16 << 10
+#: Capacity reserved in the header for values that are known at the end only.
+_FINISH_CAPACITY = 16 << 10
 
 
 def write_model(
@@ -46,7 +46,7 @@ def write_model(
     progress: Progress | None = None,
     finish: Callable[[], Mapping[str, str]] | None = None,
 ) -> None:
-    """Write a model file; `path` holds it whole afterwards, or is as it was.
+    """Write a model file. Afterwards `path` is complete, or unchanged after an error.
 
     Memory is bounded by a block of 1 MiB, or by 16 rows of a quantized matrix that take more, whatever the size of a
     tensor, beside what `read` needs.
@@ -77,7 +77,7 @@ def write_model(
         If the target exists, or the operating system refuses something. A full disk is noticed before the first
         tensor is read, where the file system can reserve space.
     ConfigError
-        If the dtype of a tensor is no storage type.
+        If the dtype of a tensor is not a storage type.
     SpecError
         If a tensor or the header cannot be stored, or `read` does not return what was requested.
     """
@@ -108,21 +108,21 @@ def _contents(
         raise SpecError(f"tokenizer: expected at most {MAX_TOKENIZER_BYTES} bytes, got {len(data)}; choose another one")
     if data:
         contents.append(bytes_content(TOKENIZER_PATH, data))
-    room = len(_pack_header(header)) + (_FINISH_ROOM if finish else 0)
+    capacity = len(_pack_header(header)) + (_FINISH_CAPACITY if finish else 0)
 
     def last() -> Iterator[memoryview]:
-        yield memoryview(_pack_header(header if finish is None else header.with_source(finish()), room))
+        yield memoryview(_pack_header(header if finish is None else header.with_source(finish()), capacity))
 
-    return [*contents, Content(DatasetSpec(HEADER_PATH, "u8", (room,)), last)]
+    return [*contents, Content(DatasetSpec(HEADER_PATH, "u8", (capacity,)), last)]
 
 
-def _pack_header(header: ModelHeader, room: int | None = None) -> bytes:
+def _pack_header(header: ModelHeader, capacity: int | None = None) -> bytes:
     """Return the header as it is stored, after checking that a reader will take it."""
     try:
         ModelHeader.from_json(header.to_json(), b"", Path("header"))
     except FormatError as error:
         raise SpecError(str(error)) from error
-    return pack_json(header.to_json(), "header", room, limit=MAX_HEADER_BYTES)
+    return pack_json(header.to_json(), "header", capacity, limit=MAX_HEADER_BYTES)
 
 
 def _reader(info: TensorInfo, read: ReadBlock) -> Callable[[], Iterator[memoryview]]:

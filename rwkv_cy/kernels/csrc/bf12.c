@@ -1,15 +1,15 @@
-/* bfloat16 into packed bfloat16 and back: once a model, the same bytes on every CPU. */
+/* Encoding and decoding of bf12: once for a model, with the same bytes on every CPU. */
 #include "bf12.h"
 
 void rk_bf12_count(const uint16_t *words, ptrdiff_t n, long long *counts)
 {
-    /* Four tables, so that equal neighbours do not wait for each other's sums. */
+    /* Four tables, so that equal neighbours do not depend on each other's counts. */
     long long own[4][256] = {{0}};
     for (ptrdiff_t i = 0; i < n; i++) own[i & 3][words[i] >> 7 & 255]++;
     for (int e = 0; e < 256; e++) counts[e] += own[0][e] + own[1][e] + own[2][e] + own[3][e];
 }
 
-/* Where column c of a chunk stands: the word of each third, and which 32 columns it is of. */
+/* Position of column c of a chunk: the word of each part, and which 32 columns it belongs to. */
 static ptrdiff_t place(ptrdiff_t c) { return c % 16 * 2 + c / 16 % 2; }
 
 static uint16_t swapped_if(int odd, uint16_t word)

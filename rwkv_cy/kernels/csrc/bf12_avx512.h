@@ -1,4 +1,4 @@
-/* What packed bfloat16 asks of AVX-512: words of 16 bits, by the vector. */
+/* Vectors of 16-bit words for bf12: AVX-512. */
 typedef __m512i rk_bf12_table;
 
 static inline rk_bf12_table rk_bf12_load_table(const uint8_t *exponents)

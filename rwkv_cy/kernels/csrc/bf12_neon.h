@@ -1,4 +1,4 @@
-/* What packed bfloat16 asks of NEON: words of 16 bits, by the vector. */
+/* Vectors of 16-bit words for bf12: NEON. */
 typedef uint8x16_t rk_bf12_table;
 
 static inline rk_bf12_table rk_bf12_load_table(const uint8_t *exponents)

@@ -1,11 +1,10 @@
-/* Packed bfloat16 back as bfloat16, for one instruction set: 128 columns of a row at a time. Rows do not depend on each
- * other, nor do chunks of a row: any of them can be asked for. */
+/* bf12 decoded to bfloat16, for one instruction set: 128 columns of a row at a time, in any order. */
 
-/* Vectors that hold the 32 words of a third of a chunk. */
+/* Vectors for the 32 words of one part of a chunk. */
 #define BF12_PARTS (64 / RK_VECTOR_BYTES)
 #define BF12_LANES (RK_VECTOR_BYTES / (int)sizeof(float))
 
-/* Part `part` of a chunk, escapes not among them: words[q] has columns 32 q + l in its even words and 32 q + 16 + l in
+/* Section `part` of a chunk, without escapes: words[q] has columns 32 q + l in its even words and 32 q + 16 + l in
  * its odd ones, l from part * BF12_LANES. */
 static inline __attribute__((always_inline)) void bf12_part(const uint8_t *chunk, rk_bf12_table table, int part,
                                                             rk_vu16 words[4])
@@ -23,15 +22,15 @@ static inline __attribute__((always_inline)) void bf12_part(const uint8_t *chunk
     words[3] = RK_BF12_JOIN(rk_bf12_swap(second), odd >> 1);
 }
 
-/* Columns 16 * half + part * BF12_LANES and those after it, as floats, out of a part. */
+/* BF12_LANES columns from 16 * half + part * BF12_LANES, as floats. */
 static inline __attribute__((always_inline)) rk_vf32 bf12_floats(const rk_vu16 words[4], int half)
 {
     rk_vu32 pairs = (rk_vu32)words[half / 2];
     return (rk_vf32)(half % 2 ? pairs & 0xffff0000u : pairs << 16);
 }
 
-/* Columns k to k + 127 of a row, escapes among them; k is a multiple of 128, and what is beyond the last column is
- * whatever stands there. */
+/* Columns k to k + 127 of a row, with escapes; k is a multiple of 128, and values beyond the last column are
+ * unspecified. */
 static void bf12_words(const rk_matrix *m, ptrdiff_t row, ptrdiff_t k, uint16_t *out)
 {
     const uint8_t *chunk = rk_bf12_chunk(m, row, k);

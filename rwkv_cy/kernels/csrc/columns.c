@@ -1,4 +1,4 @@
-/* Products with transposed matrices, shared among threads: a few tokens by their nonzero inputs. */
+/* Products of a few tokens with transposed matrices, by their non-zero inputs, shared among threads. */
 #include "columns.h"
 #include "pieces.h"
 
@@ -31,7 +31,7 @@ size_t rk_columns_scratch(const rk_ops *ops, const rk_matrix *m, ptrdiff_t token
 void rk_columns(const rk_ops *ops, const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y, void *scratch,
                 int threads)
 {
-    /* A matrix that is read in less time than it takes to wake a thread is not shared. */
+    /* A matrix that takes less time than waking a thread is not shared. */
     ptrdiff_t bytes = m->rows * m->cols * (ptrdiff_t)weight_bytes(m);
     const ptrdiff_t lanes = sum_lanes(ops);
     ptrdiff_t grain = bytes < lanes * RK_LANE_BYTES ? lanes : 1;

@@ -1,4 +1,4 @@
-/* Items of two vectors by number, of gcc and of clang: `mask_type` is a vector of integers as wide as the items. */
+/* Shuffle of two vectors by index, for gcc and clang: `mask_type` is a vector of integers as wide as the items. */
 #ifndef RK_PICK_H
 #define RK_PICK_H
 

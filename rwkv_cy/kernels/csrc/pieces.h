@@ -1,11 +1,11 @@
-/* Pieces that threads share, and what their sizes are computed with. A piece of work should take some microseconds, or
- * waking a thread costs more than it brings. */
+/* Sizes of the pieces of work that threads share. A piece should take a few microseconds, or waking a thread costs more
+ * than it gains. */
 #ifndef RK_PIECES_H
 #define RK_PIECES_H
 
 #include "rk.h"
 
-#define PIECE_ELEMENTS ((ptrdiff_t)16 << 10) /* of activations to pass over */
+#define PIECE_ELEMENTS ((ptrdiff_t)16 << 10) /* activations of an element-wise operation */
 
 static inline ptrdiff_t at_least_one(ptrdiff_t n) { return n > 1 ? n : 1; }
 

@@ -1,15 +1,15 @@
-/* Quantized matrices: how their bytes lie, and how activations are quantized to meet them.
+/* Layout of quantized matrices, and of activations that are quantized for them.
  *
- * Sixteen rows make a group; a group is a sequence of blocks along the columns. A block holds, for each of its
- * sixteen rows, a float16 step (and for q4 and q6 a float16 least value), then the integers: for each four columns, the
- * sixteen rows one after the other, four columns each. So a vector of integers meets one broadcast of four
- * activations, and lanes are rows: nothing is summed across lanes. Rows and columns that are missing at the edges are
- * zeros with step 0. docs/file-format.md has the same for readers of files.
+ * Sixteen rows form a group; a group is a sequence of blocks along the columns. A block holds, for each of its
+ * sixteen rows, a float16 scale (and for q4 and q6 a float16 minimum), then the integers: for each four columns, the
+ * sixteen rows one after the other, four columns each. So a vector of integers is multiplied with one broadcast of four
+ * activations, and lanes are rows: nothing is summed across lanes. Padding rows and columns are zeros with scale 0.
+ * docs/file-format.md has the same for readers of files.
  *
- *   q8: w = q * step, q from -127 to 127, blocks of 32 columns: 32 + 512 bytes for 512 weights
- *   q4: w = q * step + least, q from 0 to 15, blocks of 64 columns: 64 + 512 bytes for 1,024 weights;
+ *   q8: w = q * scale, q from -127 to 127, blocks of 32 columns: 32 + 512 bytes for 512 weights
+ *   q4: w = q * scale + minimum, q from 0 to 15, blocks of 64 columns: 64 + 512 bytes for 1,024 weights;
  *       the low half of a byte is a column of the first four, the high half of the four after them
- *   q6: w = q * step + least, q from 0 to 63, blocks of 64 columns: q4's bytes have the lower four bits, and 256 bytes
+ *   q6: w = q * scale + minimum, q from 0 to 63, blocks of 64 columns: q4's bytes have the lower four bits, and 256 bytes
  *       after them the upper two, for each sixteen columns a vector: from the lowest bits of a byte on, one column of
  *       the first four, one of the second, the third and the last four
  */
@@ -25,7 +25,7 @@
 #define RK_Q4_BYTES (4 * RK_Q_ROWS + RK_Q_ROWS * RK_AFFINE_COLS / 2)
 #define RK_Q6_BYTES (RK_Q4_BYTES + RK_Q_ROWS * RK_AFFINE_COLS / 4)
 
-/* Whether rows have least values, and halves of bytes integers without a sign. */
+/* Whether rows have minima, and integers are unsigned halves of bytes. */
 static inline int rk_q_affine(int dtype) { return dtype == RK_Q4 || dtype == RK_Q6; }
 
 static inline ptrdiff_t rk_q_cols(int dtype) { return rk_q_affine(dtype) ? RK_AFFINE_COLS : RK_Q8_COLS; }
@@ -35,10 +35,10 @@ static inline ptrdiff_t rk_q_bytes(int dtype)
     return dtype == RK_Q4 ? RK_Q4_BYTES : dtype == RK_Q6 ? RK_Q6_BYTES : RK_Q8_BYTES;
 }
 
-/* Where in a block the integers begin. */
+/* Offset of the integers in a block. */
 static inline ptrdiff_t rk_q_head(int dtype) { return (rk_q_affine(dtype) ? 4 : 2) * RK_Q_ROWS; }
 
-/* Where in a block of q6 the upper two bits begin. */
+/* Offset of the upper two bits in a block of q6. */
 #define RK_Q6_UPPER RK_Q4_BYTES
 
 static inline ptrdiff_t rk_q_blocks(int dtype, ptrdiff_t cols)
@@ -46,10 +46,10 @@ static inline ptrdiff_t rk_q_blocks(int dtype, ptrdiff_t cols)
     return (cols + rk_q_cols(dtype) - 1) / rk_q_cols(dtype);
 }
 
-/* Activations: x = q * step, q from -127 to 127. Tokens are laid out together, as many as one step of `groups` takes,
- * and those that are left over by fours, twos and ones. A block of `n` tokens is n times rk_x_bytes():
+/* Activations: x = q * scale, q from -127 to 127. Tokens are packed together, as many as one step of `groups` takes,
+ * and the rest by fours, twos and ones. A block of `n` tokens is n times rk_x_bytes():
  *
- *   float step[n], float sum[n] (step * total), int32 total[n] (of the integers), four bytes of nothing [n],
+ *   float scale[n], float sum[n] (scale * total), int32 total[n] (of the integers), four unused bytes [n],
  *   then for each four columns the n tokens one after the other, four integers each */
 #define RK_X_HEAD 16
 static inline ptrdiff_t rk_x_bytes(int dtype) { return RK_X_HEAD + rk_q_cols(dtype); }

@@ -6,7 +6,7 @@
 typedef __m256i rk_qi, rk_qx, rk_qw;
 typedef __m256 rk_qf;
 
-/* The products of the bytes are summed in pairs in 16 bits: 2 * 127 * 127 fits, since no integer is -128. */
+/* Products of bytes are summed in pairs in 16 bits: 2 * 127 * 127 fits, since -128 does not occur. */
 static inline rk_qi rk_qi_dot8(rk_qi acc, rk_qw w, rk_qx x)
 {
     __m256i pairs = _mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(x, w));
@@ -18,7 +18,7 @@ static inline rk_qi rk_qi_dot4(rk_qi acc, rk_qw w, rk_qx x)
     return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(w, x), _mm256_set1_epi16(1)));
 }
 
-/* Four lower bits of each byte, and above them field number 0 to 3 of those of two bits in `upper`. */
+/* The four lower bits of each byte, and above them one of the four 2-bit fields of `upper`. */
 static inline rk_qw rk_qw_join(rk_qw low, rk_qw upper, int field)
 {
     switch (field) {

@@ -6,7 +6,7 @@
 typedef __m512i rk_qi, rk_qx, rk_qw;
 typedef __m512 rk_qf;
 
-/* Four lower bits of each byte, and above them field number 0 to 3 of those of two bits in `upper`. */
+/* The four lower bits of each byte, and above them one of the four 2-bit fields of `upper`. */
 static inline rk_qw rk_qw_join(rk_qw low, rk_qw upper, int field)
 {
     switch (field) {
@@ -18,8 +18,8 @@ static inline rk_qw rk_qw_join(rk_qw low, rk_qw upper, int field)
     return _mm512_ternarylogic_epi32(low, upper, _mm512_set1_epi8(0x30), 0xf8);
 }
 
-/* The instruction takes unsigned times signed: q8's integers are raised by 128, and 128 * the sum of the activations
- * is what the sum starts below zero. */
+/* The instruction multiplies unsigned by signed: q8's integers are offset by 128, and the sum starts at -128 times the
+ * sum of the activations. */
 #define RK_Q8_START(total) (-128 * (total))
 #define RK_QX_SET(four) _mm512_set1_epi32(four)
 #define RK_QI_SET(n) _mm512_set1_epi32(n)

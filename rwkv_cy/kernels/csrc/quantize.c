@@ -1,4 +1,4 @@
-/* Float rows into quantized groups: once a model, the same bytes on every CPU. */
+/* Quantization of float rows: once for a model, with the same bytes on every CPU. */
 #include "quant.h"
 #include "scalar.h"
 
@@ -6,7 +6,7 @@ static uint16_t f32_to_f16(float value)
 {
     uint32_t bits = rk_f32_to_bits(value), sign = bits >> 16 & 0x8000u;
     bits &= 0x7fffffffu;
-    if (bits >= 0x47800000u) return (uint16_t)(sign | 0x7c00u); /* 65,536 and more; steps never are */
+    if (bits >= 0x47800000u) return (uint16_t)(sign | 0x7c00u); /* 65,536 and more, which scales never reach */
     if (bits < 0x38800000u) {
         /* Below 2^-14, a multiple of 2^-24: adding 0.5 lets the float unit round to it. */
         float shifted = rk_bits_to_f32(bits) + 0.5f;
@@ -22,7 +22,7 @@ static float clip(float value, float low, float high)
     return value < high ? value : high;
 }
 
-/* w = q * step: the step that takes the largest magnitude to 127. */
+/* w = q * scale: the scale maps the largest magnitude to 127. */
 static void quantize_q8(const float *w, int8_t *q, uint16_t *step_bits)
 {
     float largest = 0;
@@ -38,8 +38,8 @@ static void quantize_q8(const float *w, int8_t *q, uint16_t *step_bits)
 
 static float round_trip(float value) { return rk_f16_to_f32(f32_to_f16(value)); }
 
-/* w = q * step + least, q from 0 to `most`. Of several narrowed ranges, each refined by least squares, the one of the
- * least error. */
+/* w = q * scale + minimum, q from 0 to `most`. Tries several narrowed ranges, refines each by least squares, and keeps
+ * the one with the smallest error. */
 static void quantize_affine(const float *w, float most, uint8_t *q, uint16_t *step_bits, uint16_t *least_bits)
 {
     const int n = RK_AFFINE_COLS;
@@ -53,7 +53,7 @@ static void quantize_affine(const float *w, float most, uint8_t *q, uint16_t *st
     *least_bits = f32_to_f16(low);
     for (int i = 0; i < n; i++) q[i] = 0;
     for (int attempt = 0; attempt < 6; attempt++) {
-        /* By three quarters of a step each. */
+        /* Each narrower by three quarters of a quantization step. */
         float keep = 1.0f - 0.75f / most * (float)attempt;
         float step = (high - low) * keep / most, least = low * keep;
         for (int round = 0; round < 3; round++) {
@@ -77,7 +77,7 @@ static void quantize_affine(const float *w, float most, uint8_t *q, uint16_t *st
                 *least_bits = f32_to_f16(least);
                 memcpy(q, tried, sizeof tried);
             }
-            /* The line through (q, w) of least squares gives the next step and least value. */
+            /* The least-squares line through (q, w) gives the next scale and minimum. */
             float spread = (float)n * sum_qq - sum_q * sum_q;
             if (!(spread > 0)) break;
             step = ((float)n * sum_qw - sum_q * sum_w) / spread;
@@ -100,7 +100,7 @@ void rk_quantize(const float *w, ptrdiff_t rows, ptrdiff_t cols, int dtype, void
             uint8_t *uppers = (uint8_t *)block + RK_Q6_UPPER;
             ptrdiff_t count = cols - b * width < width ? cols - b * width : width;
             float part[RK_AFFINE_COLS];
-            /* What is missing repeats the last weight, so that it widens no range. */
+            /* Padding repeats the last weight, so that it does not widen the range. */
             for (ptrdiff_t i = 0; i < width; i++) part[i] = w[r * cols + b * width + (i < count ? i : count - 1)];
             if (dtype == RK_Q8) {
                 int8_t q[RK_Q8_COLS];

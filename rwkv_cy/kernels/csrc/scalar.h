@@ -1,4 +1,4 @@
-/* Numbers one at a time: bits of floats, 16-bit floats. */
+/* Scalar conversions: bits of floats, 16-bit floats. */
 #ifndef RK_SCALAR_H
 #define RK_SCALAR_H
 
@@ -32,7 +32,7 @@ static inline uint16_t rk_f32_to_bf16(float value)
     return (uint16_t)((bits & 0x7fffffffu) > 0x7f800000u ? quiet : rounded);
 }
 
-/* IEEE 754 half to single, subnormals, infinities and NaN included. */
+/* IEEE 754 half to single, including subnormals, infinities and NaN. */
 static inline float rk_f16_to_f32(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000u) << 16;

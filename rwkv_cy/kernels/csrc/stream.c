@@ -1,4 +1,4 @@
-/* Reading of memory by several threads, and nothing else: pieces are shared as those of a product are. */
+/* Reading of memory by several threads, which share pieces as for a product: measures the bandwidth. */
 #include "rk.h"
 
 typedef struct {

@@ -1,13 +1,13 @@
-/* Reading alone: the sum of what lies in memory, to measure how fast weights can be had. */
+/* Sum of a span of memory, to measure how fast weights can be read. */
 
-/* Read side by side, as the matrix kernels read rows: a prefetcher stops at the end of a page, four do not at once. */
+/* Streams read side by side, as the matrix kernels read rows: prefetchers stop at page ends, which differ for each. */
 #define STREAMS 4
-#define STREAM_VECTORS 2 /* of each, under way together */
+#define STREAM_VECTORS 2 /* in flight for each */
 
-/* Anything may lie there, anywhere. */
+/* Any type, at any alignment. */
 typedef uint64_t words __attribute__((vector_size(RK_VECTOR_BYTES), aligned(1), may_alias));
 
-/* The sum of `bytes` bytes as 64-bit words in the machine's order, the last one filled up with zeros. */
+/* Sum of `bytes` bytes as 64-bit words in native order, the last one padded with zeros. */
 static uint64_t sum_words(const void *data, ptrdiff_t bytes)
 {
     const char *p = data, *end = p + bytes;

@@ -1,4 +1,4 @@
-/* Work shared among threads where the pool is not: by OpenMP, or not at all. */
+/* The other thread backends: OpenMP, and none. */
 #include "rk.h"
 
 #if RK_THREADS != RK_THREADS_POOL
@@ -10,8 +10,8 @@ void rk_wake(int threads) { (void)threads; }
 #include <omp.h>
 #include <pthread.h>
 
-/* The threads of an OpenMP runtime do not live on in a forked child, and GNU's waits for them forever:
- * a child computes on its one thread. */
+/* Threads of an OpenMP runtime do not survive a fork, and GNU's runtime waits for them forever: a child computes on
+ * one thread. */
 static int forked;
 
 static void after_fork(void) { forked = 1; }
@@ -46,5 +46,5 @@ void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *
 }
 
 #else
-typedef int rk_no_other_threads; /* an empty file is no C */
+typedef int rk_no_other_threads; /* ISO C forbids an empty translation unit */
 #endif

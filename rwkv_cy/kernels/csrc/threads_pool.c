@@ -1,9 +1,9 @@
-/* Work shared among threads by a pool of our own: a share of pieces for each, which any free thread takes over, a short
- * spin, then sleep.
+/* The thread pool: each worker has a share of the pieces of a job, which others can steal. Idle workers spin briefly,
+ * then sleep.
  *
- * Nobody ever waits for a thread that has no piece in hand: where another process has taken a core, the caller
- * does the work alone. One call has the pool at a time; a call that finds it taken runs on its own thread, so
- * that several Python threads do not crowd the cores. A forked child has no threads, and starts new ones. */
+ * The caller never waits for a thread that has not started a piece: if another process has taken a core, the caller
+ * does the work alone. The pool serves one call at a time; a call that finds it busy runs on its own thread, so that
+ * several Python threads do not crowd the cores. A forked child has no workers, and starts new ones. */
 #include "rk.h"
 
 #if RK_THREADS == RK_THREADS_POOL
@@ -15,23 +15,23 @@
 
 enum { MAX_WORKERS = 1023 };
 
-/* Longer than the stretches between two shared operations of one token, shorter than anyone notices. */
+/* Longer than the time between two shared operations of a token, and too short to matter. */
 #define SPIN_NANOSECONDS 50000
 
-/* What a thread has yet to do of a job, pieces first..end, in one word: the job's number, and below it both. A thread
- * takes from the front of its own share and, when that is empty, the second half of what another has left: so memory is
- * read in long runs, which its prefetching wants, and a thread that does not come is not waited for. All is taken by
- * compare-and-swap, which fails if the share has changed. Where it succeeds, the job is not done, and what was read of
- * it since the share was read belongs together. */
+/* The remaining pieces of a thread, first..end, in one word with the job's number in the upper bits. A thread takes
+ * from the front of its own share and, when that is empty, the second half of another's: so memory is read in long
+ * runs, which suits the prefetcher, and a missing thread is not waited for. Pieces are taken by compare-and-swap, which
+ * fails if the share has changed. If it succeeds, the job is unfinished, and fields of the job read since the share was
+ * read are consistent. */
 #define PIECE_BITS 16
 #define MOST_PIECES ((UINT64_C(1) << PIECE_BITS) - 1)
 
 typedef struct {
-    _Alignas(128) _Atomic(uint64_t) range; /* a thread's own pair of cache lines */
+    _Alignas(128) _Atomic(uint64_t) range; /* a pair of cache lines for each thread */
 } share;
 
 static share shares[MAX_WORKERS + 1];
-static _Atomic(uint32_t) job; /* the number of the last one */
+static _Atomic(uint32_t) job; /* number of the current job */
 static _Atomic(rk_body) job_body;
 static _Atomic(void *) job_context;
 static _Atomic(ptrdiff_t) job_n, job_grain;
@@ -39,7 +39,7 @@ static _Atomic(uint64_t) job_pieces;
 static _Atomic(int) job_threads;
 static _Atomic(uint64_t) finished; /* pieces of the job that are done */
 
-static pthread_mutex_t owner = PTHREAD_MUTEX_INITIALIZER;  /* held by the call that has the pool */
+static pthread_mutex_t owner = PTHREAD_MUTEX_INITIALIZER;  /* held by the call that uses the pool */
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;   /* for sleeping and waking only */
 static pthread_cond_t new_job = PTHREAD_COND_INITIALIZER;
 static pthread_cond_t job_done = PTHREAD_COND_INITIALIZER;
@@ -76,13 +76,13 @@ static uint64_t end_of(uint64_t range) { return range & MOST_PIECES; }
 
 static uint64_t left_in(uint64_t range) { return end_of(range) - first_of(range); }
 
-/* Move half of what another thread has left of the same job into the share of `thread`. It was seen as `own`, empty:
- * while pieces of that job are left, nobody else writes there. */
+/* Steal half of another thread's remaining pieces into the share of `thread`, which was read as `own`, empty. While
+ * pieces of that job are left, no other thread writes to it. */
 static int take_over(int thread, uint64_t own)
 {
     for (;;) {
         const int threads = atomic_load(&job_threads);
-        /* Numbers come again after 2^32 jobs: this thread's may be from then, of a job that had more threads. */
+        /* Job numbers wrap after 2^32: this one may be from an old job with more threads. */
         if (thread >= threads) return 0;
         uint64_t most = 0;
         int from = -1;
@@ -101,7 +101,7 @@ static int take_over(int thread, uint64_t own)
     }
 }
 
-/* Take pieces of the current job until none is left. */
+/* Run pieces of the current job until none is left. */
 static void work(int thread)
 {
     for (;;) {
@@ -110,7 +110,7 @@ static void work(int thread)
         void *context = atomic_load(&job_context);
         const ptrdiff_t n = atomic_load(&job_n), grain = atomic_load(&job_grain);
         const uint64_t pieces = atomic_load(&job_pieces), first = first_of(range);
-        /* Half of what is left: long runs first, and a short one at last, since others wait for it. */
+        /* Half of the rest: long runs first and short ones at the end, which others wait for. */
         const uint64_t count = (left_in(range) + 1) / 2;
         if (count == 0) {
             if (take_over(thread, range)) continue;
@@ -156,7 +156,7 @@ static void *worker(void *argument)
 
 static void before_fork(void)
 {
-    /* The child inherits the locks as they are: both free of others, in the hands of the one who forks. */
+    /* The child inherits both locks, held by the forking thread. */
     pthread_mutex_lock(&owner);
     pthread_mutex_lock(&lock);
 }
@@ -183,21 +183,21 @@ static void register_fork_handlers(void)
     pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 }
 
-/* Have at least `wanted` workers, or as many as the system gives. The caller holds `owner`. */
-static void start_workers(int wanted)
+/* Start workers until there are `count`, or as many as the system allows. The caller holds `owner`. */
+static void start_workers(int count)
 {
     static pthread_once_t once = PTHREAD_ONCE_INIT;
     static const int own_faults[] = {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT, SIGTRAP};
     sigset_t all, before;
-    if (wanted > MAX_WORKERS) wanted = MAX_WORKERS;
-    if (workers >= wanted) return;
+    if (count > MAX_WORKERS) count = MAX_WORKERS;
+    if (workers >= count) return;
     pthread_once(&once, register_fork_handlers);
-    /* Signals are for the threads of the program, but for those that a thread brings on itself: a fault here (of a
-     * mapped file cut short, say) is to reach whoever asked to hear of it. */
+    /* Workers block all signals except synchronous faults, such as SIGBUS from a truncated mapped file, which must
+     * reach their handler. */
     sigfillset(&all);
     for (size_t i = 0; i < sizeof own_faults / sizeof *own_faults; i++) sigdelset(&all, own_faults[i]);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    while (workers < wanted) {
+    while (workers < count) {
         pthread_t id;
         if (pthread_create(&id, NULL, worker, (void *)(intptr_t)(workers + 1))) break;
         pthread_detach(id);
@@ -268,5 +268,5 @@ void rk_wake(int threads)
 }
 
 #else
-typedef int rk_no_pool; /* an empty file is no C */
+typedef int rk_no_pool; /* ISO C forbids an empty translation unit */
 #endif

@@ -1,4 +1,4 @@
-/* Transposition of a matrix of one item size: ITEM is the type of an item, ITEMS how many make a vector. */
+/* Transposition of a matrix for one item size: ITEM is the type of an item, ITEMS the number in a vector. */
 
 #define FN(name) RK_CAT_T(name, SUFFIX)
 
@@ -22,8 +22,8 @@ static inline void FN(block)(const ITEM *in, size_t in_stride, ITEM *out, size_t
 
 enum { FN(line) = 64 / sizeof(ITEM) }; /* items of a cache line */
 
-/* A line of as many columns from as many rows. Each line of the input is read once and each of the output written once:
- * rows that lie a multiple of 4 KiB apart want the same place in the cache, and would not be there for a second time. */
+/* One cache line of columns from as many rows. Each line of the input is read once and each line of the output written
+ * once: rows a multiple of 4 KiB apart share a cache set, and would be evicted before a second access. */
 static void FN(tile)(const ITEM *in, size_t in_stride, ITEM *out, size_t out_stride)
 {
     enum { LINE = FN(line) };
