@@ -77,7 +77,8 @@ cdef class TimeMix(Mix):
         matmul(p.ops, products, 3, &p.tokens, b.rest, p.num_threads)
         keep_last(p, x, self.d_model * self.itemsize, self.xx)
         # y += O (sigmoid(r) wkv(k, v))
-        cdef rk_wkv4 call = rk_wkv4(self.decay, self.first, b.k, b.v, b.r, b.rwkv, self.d_att, self.aa, self.bb, self.pp)
+        cdef rk_wkv4 call = rk_wkv4(self.decay, self.first, b.k, b.v, b.r, b.rwkv, self.d_att, self.aa, self.bb,
+                                    self.pp)
         wkv4(p.ops, &call, &p.tokens, p.num_threads)
         products[0] = self.output.times(b.rwkv, b.mixed)
         products[0].then, products[0].into = RK_ADD, y

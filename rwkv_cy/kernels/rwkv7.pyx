@@ -6,7 +6,6 @@ from rwkv_cy.kernels.matrix import make_low_rank, make_matrix
 from rwkv_cy.kernels.dispatch cimport (
     RK_ADD, RK_LERPED, RK_RELU_SQUARED, RK_SIGMOID, RK_TANH, matmul, rk_product, rk_wkv7, wkv7, wkv7_scratch,
 )
-from rwkv_cy.kernels.matrix cimport Matrix
 from rwkv_cy.kernels.stack cimport Arena, Mix, Pass, keep_last, product_scratch, shifted, take
 
 

@@ -9,7 +9,9 @@ from cpython.exc cimport PyErr_CheckSignals
 from cython cimport floating
 from libc.string cimport memcpy
 
-from rwkv_cy.kernels.dispatch cimport active_ops, layer_norm, matmul_scratch, multiply, rk_ops, rk_product, rk_sequence, rk_tokens
+from rwkv_cy.kernels.dispatch cimport (
+    active_ops, layer_norm, matmul_scratch, multiply, rk_product, rk_sequence, rk_tokens,
+)
 from rwkv_cy.kernels.matrix cimport Matrix, Workspace, padded
 
 
@@ -329,8 +331,8 @@ cdef class Stack:
         x : numpy.ndarray
             Shape (tokens, d_model): the sequences one after the other.
         reads, writes : sequence of numpy.ndarray
-            For each sequence its state before and after: shape (layers, state_size), contiguous, of x's type. The two
-            may be the same array, which is then updated in place; two sequences must not share one that is written.
+            For each sequence its state before and after: shape (layers, state_size), contiguous, of x's type. Both may
+            be the same array, which is then updated in place; two sequences must not share one that is written.
         starts : numpy.ndarray
             Shape (sequences + 1,), intp: where each sequence begins, and at last the number of tokens; none is empty.
         workspace : Workspace
@@ -364,8 +366,8 @@ cdef class Stack:
             raise KernelError(f"Stack: expected x (tokens, {layer.d_model}), got ({tokens}, {x.shape[1]})")
         if len(writes) != count or starts.shape[0] != count + 1 or starts[0] != 0 or starts[count] != tokens:
             raise KernelError(
-                f"Stack: expected states to read and to write, and starts from 0 to {tokens}, of as many sequences; got "
-                f"{count}, {len(writes)}, {list(starts)[:10]}"
+                f"Stack: expected states to read and to write, and starts from 0 to {tokens}, of as many sequences; "
+                f"got {count}, {len(writes)}, {list(starts)[:10]}"
             )
         for i in range(count):
             if starts[i] >= starts[i + 1]:
