@@ -1,10 +1,10 @@
-"""Jobs: calls that do not depend on each other, done by several threads."""
+"""Jobs: calls that do not depend on each other, run by several threads."""
 
 from __future__ import annotations
 
-import threading
 from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 __all__ = ["Job", "run_jobs"]
@@ -13,7 +13,7 @@ Job = Callable[[], object]
 
 
 def run_jobs(jobs: deque[Job], num_threads: int) -> None:
-    """Do all jobs, the caller among the threads; the first error ends them all.
+    """Run all jobs, some of them in the caller's thread; the first error ends them all.
 
     Parameters
     ----------
@@ -22,29 +22,25 @@ def run_jobs(jobs: deque[Job], num_threads: int) -> None:
     num_threads : int
         Threads to use, the caller's among them; fewer where the system gives no more.
     """
-    errors: list[BaseException] = []
+
+    def take() -> Job | None:
+        with suppress(IndexError):
+            return jobs.popleft()
+        return None
 
     def work() -> None:
         try:
-            while True:
-                try:
-                    job = jobs.popleft()
-                except IndexError:  # none is left; a job's own IndexError is an error like any other
-                    return
+            while (job := take()) is not None:
                 job()
-        except BaseException as error:
+        except BaseException:
             jobs.clear()
-            errors.append(error)
+            raise
 
-    threads = [threading.Thread(target=work, name="rwkv_cy-job", daemon=True) for _ in range(num_threads - 1)]
-    started = []
-    # Where no thread can be had (the limits of a container), the caller does it all.
-    with suppress(RuntimeError):
-        for thread in threads:
-            thread.start()
-            started.append(thread)
-    work()
-    for thread in started:
-        thread.join()
-    if errors:
-        raise errors[0]
+    helpers = []
+    with ThreadPoolExecutor(max(1, num_threads - 1)) as pool:
+        with suppress(RuntimeError):  # the system starts no more threads, as within the limits of a container
+            for _ in range(num_threads - 1):
+                helpers.append(pool.submit(work))
+        work()
+    for helper in helpers:
+        helper.result()
