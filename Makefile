@@ -28,7 +28,7 @@ MINIMUM_BIN := $(MINIMUM_VENV)/bin
 PIP_INSTALL := pip --disable-pip-version-check install --quiet --quiet
 #: How the C kernels are compiled outside of setup.py.
 KERNEL_FLAGS := -std=gnu11 -fno-math-errno -fno-trapping-math -ffp-contract=off -Irwkv_cy/kernels/csrc
-KERNEL_SOURCES := rwkv_cy/kernels/csrc/*.c
+KERNEL_SOURCES := $(shell find rwkv_cy/kernels/csrc -name "*.c")
 ARM_CC ?= aarch64-linux-gnu-gcc
 ARM_RUN ?= qemu-aarch64
 DEMO_MODEL := build/demo-model.h5
@@ -134,7 +134,7 @@ $(MINIMUM_MADE): tools/preflight.py tools/minimum.py pyproject.toml
 .PHONY: test-minimum
 test-minimum: $(MINIMUM_MADE) ## the tests with the oldest allowed version of every dependency, built apart
 	@$(MINIMUM_BIN)/python setup.py --quiet build --build-base build/minimum --build-lib build/minimum/lib
-	@PYTHONPATH=$(abspath build/minimum/lib) $(MINIMUM_BIN)/python -P -m pytest $(PYTEST_ARGS)
+	@PYTHONPATH=$(abspath build/minimum/lib):$(CURDIR) $(MINIMUM_BIN)/python -P -m pytest $(PYTEST_ARGS)
 
 .PHONY: test-threads
 test-threads: $(BUILT) $(VENV)/.extra-test ## the kernels' tests with each way of sharing work, built apart
@@ -152,7 +152,7 @@ test-threads: $(BUILT) $(VENV)/.extra-test ## the kernels' tests with each way o
 test-sanitizers: $(BUILT) $(VENV)/.extra-test ## the thread pool under ThreadSanitizer, the kernels under AddressSanitizer and UBSan
 	@mkdir -p build/sanitizers
 	@$(or $(CC),cc) -O2 -g -std=gnu11 -fsanitize=thread -DRK_THREADS=1 -Irwkv_cy/kernels/csrc \
-		tests/c/stress_threads.c rwkv_cy/kernels/csrc/threads_pool.c -pthread -o build/sanitizers/stress_threads
+		tests/c/stress_threads.c rwkv_cy/kernels/csrc/threads/threads_pool.c -pthread -o build/sanitizers/stress_threads
 	@build/sanitizers/stress_threads 100000
 	@$(or $(CC),cc) $(KERNEL_FLAGS) -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined \
 		tests/c/families.c $(KERNEL_SOURCES) -lm -o build/sanitizers/families

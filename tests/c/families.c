@@ -2,8 +2,8 @@
  * matrices, one token, several and many, both orientations, and what a layer does besides its products. It prints a line
  * for each level of instruction sets and exits with 1 at the first difference. It needs no Python, so that it can run for
  * another CPU under an emulator. */
-#include "bf12.h"
-#include "quant.h"
+#include "codec/bf12.h"
+#include "codec/quant.h"
 #include "scalar.h"
 
 #include <stdio.h>
