@@ -26,6 +26,11 @@ ORACLE_BIN := $(ORACLE_VENV)/bin
 MINIMUM_BIN := $(MINIMUM_VENV)/bin
 #: Prints errors only.
 PIP_INSTALL := pip --disable-pip-version-check install --quiet --quiet
+#: How the C kernels are compiled outside of setup.py.
+KERNEL_FLAGS := -std=gnu11 -fno-math-errno -fno-trapping-math -ffp-contract=off -Irwkv_cy/kernels/csrc
+KERNEL_SOURCES := $(shell find rwkv_cy/kernels/csrc -name "*.c")
+ARM_CC ?= aarch64-linux-gnu-gcc
+ARM_RUN ?= qemu-aarch64
 DEMO_MODEL := build/demo-model.h5
 DEMO_PROMPT := In the beginning
 
@@ -87,7 +92,7 @@ demo: $(BUILT) $(VENV)/.package ## set up, convert the demo model, and let it wr
 	@echo
 	$(BIN)/rwkv-cy generate $(DEMO_MODEL) "$(DEMO_PROMPT)" --max-tokens 256 --temperature 0.8 --seed 1
 	@echo
-	@echo "Next:  $(BIN)/rwkv-cy inspect $(DEMO_MODEL)      what is in a file"
+	@echo "Next:  $(BIN)/rwkv-cy inspect $(DEMO_MODEL)      the tensors in a file"
 	@echo "       $(BIN)/rwkv-cy bench $(DEMO_MODEL)        tokens a second on this machine"
 	@echo "       $(BIN)/rwkv-cy convert YOURS.pth model.h5 --dtype q8, then generate: your own model, quantized"
 
@@ -129,7 +134,7 @@ $(MINIMUM_MADE): tools/preflight.py tools/minimum.py pyproject.toml
 .PHONY: test-minimum
 test-minimum: $(MINIMUM_MADE) ## the tests with the oldest allowed version of every dependency, built apart
 	@$(MINIMUM_BIN)/python setup.py --quiet build --build-base build/minimum --build-lib build/minimum/lib
-	@PYTHONPATH=build/minimum/lib $(MINIMUM_BIN)/python -P -m pytest $(PYTEST_ARGS)
+	@PYTHONPATH=$(abspath build/minimum/lib):$(CURDIR) $(MINIMUM_BIN)/python -P -m pytest $(PYTEST_ARGS)
 
 .PHONY: test-threads
 test-threads: $(BUILT) $(VENV)/.extra-test ## the kernels' tests with each way of sharing work, built apart
@@ -140,21 +145,38 @@ test-threads: $(BUILT) $(VENV)/.extra-test ## the kernels' tests with each way o
 		(cd build && PYTHONPATH=threads-$$backend/lib $(abspath $(BIN))/python -c "import rwkv_cy.kernels.dispatch as d; \
 			assert d.thread_backend() == '$$backend', d.__file__") 2>/dev/null \
 			|| { echo "the build for $$backend is not what runs" >&2; exit 1; }; \
-		PYTHONPATH=build/threads-$$backend/lib $(BIN)/pytest -q tests/kernels tests/test_model.py || exit 1; \
+		PYTHONPATH=$(abspath build)/threads-$$backend/lib $(BIN)/pytest -q tests/kernels tests/model || exit 1; \
 	done
 
 .PHONY: test-sanitizers
 test-sanitizers: $(BUILT) $(VENV)/.extra-test ## the thread pool under ThreadSanitizer, the kernels under AddressSanitizer and UBSan
 	@mkdir -p build/sanitizers
 	@$(or $(CC),cc) -O2 -g -std=gnu11 -fsanitize=thread -DRK_THREADS=1 -Irwkv_cy/kernels/csrc \
-		tests/c/stress_threads.c rwkv_cy/kernels/csrc/threads_pool.c -pthread -o build/sanitizers/stress_threads
+		tests/c/stress_threads.c rwkv_cy/kernels/csrc/threads/threads_pool.c -pthread -o build/sanitizers/stress_threads
 	@build/sanitizers/stress_threads 100000
+	@$(or $(CC),cc) $(KERNEL_FLAGS) -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined \
+		tests/c/families.c $(KERNEL_SOURCES) -lm -o build/sanitizers/families
+	@build/sanitizers/families
 	@CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined -g" LDFLAGS="-fsanitize=address,undefined" \
 		ASAN_OPTIONS=detect_leaks=0 $(BIN)/python setup.py --quiet build \
 		--build-base build/sanitizers --build-lib build/sanitizers/lib
 	@LD_PRELOAD="$$($(or $(CC),cc) -print-file-name=libasan.so) $$($(or $(CC),cc) -print-file-name=libubsan.so)" \
-		ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=build/sanitizers/lib \
-		$(BIN)/pytest -q tests/kernels tests/test_model.py -p no:faulthandler -k "not no_more_threads and not fork"
+		ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(abspath build/sanitizers/lib) \
+		$(BIN)/pytest -q tests/kernels tests/model -p no:faulthandler -k "not no_more_threads and not fork"
+
+.PHONY: test-families
+test-families: ## the kernels of every instruction set of this CPU against plain loops, without Python
+	@mkdir -p build/families
+	@$(or $(CC),cc) $(KERNEL_FLAGS) -O2 tests/c/families.c $(KERNEL_SOURCES) -lm -o build/families/native
+	@build/families/native
+
+.PHONY: test-neon
+test-neon: ## the same for 64-bit ARM, cross-compiled and run by qemu
+	@for program in $(ARM_CC) $(ARM_RUN); do command -v $$program > /dev/null || { echo \
+		"test-neon: $$program is missing (Debian, Ubuntu: apt-get install gcc-aarch64-linux-gnu qemu-user)" >&2; exit 1; }; done
+	@mkdir -p build/families
+	@$(ARM_CC) $(KERNEL_FLAGS) -O2 -static tests/c/families.c $(KERNEL_SOURCES) -lm -o build/families/neon
+	@$(ARM_RUN) build/families/neon
 
 .PHONY: fuzz
 fuzz: $(BUILT) $(VENV)/.extra-test ## damaged files for every reader, for long (FUZZ_EXAMPLES)
@@ -211,4 +233,4 @@ clean: ## remove what was built, except the environments
 
 .PHONY: distclean
 distclean: clean ## remove the environments too
-	@rm -rf $(VENV) $(ORACLE_VENV)
+	@rm -rf $(VENV) $(ORACLE_VENV) $(MINIMUM_VENV)

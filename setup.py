@@ -40,8 +40,8 @@ KERNEL_LEVEL = ["-O3"]
 LOOP_LEVEL = ["-O2"]
 GLUE_LEVEL = ["-O1"]
 LOOPING = {"double_array", "sample", "trie"}
-#: How the names of the C files begin that hold kernels for one instruction set.
-VECTOR_KERNELS = ("floats_", "quantized_")
+#: The C files here take longest to compile.
+FAMILIES = C_KERNELS / "families"
 
 #: What distributes work among threads: a pool of our own, OpenMP, or nothing (one thread); ``RWKV_CY_THREADS`` in the
 #: environment chooses another one. docs/adr/0003-threads.md has the reasons.
@@ -125,8 +125,7 @@ class BuildExt(build_ext):
     def _compile_all(self) -> dict[str, list[str]]:
         """Compile what is out of date and return the object files of each extension."""
         headers = sorted(path.as_posix() for path in C_KERNELS.rglob("*.h"))
-        # The vector kernels, which take longest, come first.
-        kernels = sorted(C_KERNELS.rglob("*.c"), key=lambda path: (not path.stem.startswith(VECTOR_KERNELS), path))
+        kernels = sorted(C_KERNELS.rglob("*.c"), key=lambda path: (path.parent != FAMILIES, path))
         progress = Progress(len(kernels) + len(self.extensions))
         objects: dict[str, list[str]] = {extension.name: [] for extension in self.extensions}
         futures: list[Future[None]] = []

@@ -76,6 +76,13 @@ def test_makefile_finds_what_the_build_needs(project: dict[str, Any]) -> None:
     assert re.findall('"([^"]+)"', line) == project["build-system"]["requires"]
 
 
+def test_kernels_are_compiled_alike_everywhere() -> None:
+    """The arithmetic of the kernels depends on these flags; the Makefile's C tests must have those of setup.py."""
+    (listed,) = re.findall(r"^C_FLAGS = \[(.*)\]$", (ROOT / "setup.py").read_text("utf-8"), re.MULTILINE)
+    (flags,) = re.findall(r"^KERNEL_FLAGS := (.*)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert set(re.findall('"([^"]+)"', listed)) - {"-g0"} <= set(flags.split())
+
+
 def test_no_build_product_is_tracked(tracked: list[str]) -> None:
     assert [name for name in tracked if BUILT.search(name)] == []
 

@@ -1,4 +1,4 @@
-"""Encoding and decoding of compressed bfloat16 (bf12); csrc/bf12.h describes the layout."""
+"""Encoding and decoding of compressed bfloat16 (bf12); csrc/codec/bf12.h describes the layout."""
 
 import numpy as np
 

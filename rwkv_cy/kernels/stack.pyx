@@ -400,8 +400,8 @@ cdef class Stack:
             if (read.shape[0] != layers or write.shape[0] != layers or read.shape[1] != layer.state_size
                     or write.shape[1] != layer.state_size):
                 raise KernelError(
-                    f"Stack: expected states ({layers}, {layer.state_size}), got ({read.shape[0]}, {read.shape[1]}) and "
-                    f"({write.shape[0]}, {write.shape[1]}) for sequence {j}"
+                    f"Stack: expected states ({layers}, {layer.state_size}), got ({read.shape[0]}, {read.shape[1]}) "
+                    f"and ({write.shape[0]}, {write.shape[1]}) for sequence {j}"
                 )
             sequences[j] = rk_sequence(starts[j], starts[j + 1], <const char *>&read[0, 0], <char *>&write[0, 0])
         for i in range(layers):

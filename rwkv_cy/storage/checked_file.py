@@ -19,7 +19,6 @@ from rwkv_cy.dtypes import STORAGE_TYPES
 from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.files.reading import FileBytes
 from rwkv_cy.files.strict_json import parse_object
-from rwkv_cy.kernels.crc32 import crc32
 from rwkv_cy.storage.footer import Footer
 from rwkv_cy.storage.index import MAX_INDEX_BYTES, Entry, unpack_index
 from rwkv_cy.storage.schema import (
@@ -152,7 +151,7 @@ class CheckedFile:
         for start in range(0, size, BLOCK_BYTES):
             block = buffer[: min(BLOCK_BYTES, size - start)]
             self.file.read_into_at(offset + start, block)
-            crc = crc32(block.data, crc)
+            crc = zlib.crc32(block.data, crc)
             if progress is not None:
                 progress(block.size)
         return crc

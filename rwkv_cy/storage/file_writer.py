@@ -13,7 +13,6 @@ import numpy.typing as npt
 
 from rwkv_cy.errors import SpecError
 from rwkv_cy.files.replacement import Replacement
-from rwkv_cy.kernels.crc32 import crc32
 from rwkv_cy.storage.footer import Footer
 from rwkv_cy.storage.index import Entry, index_capacity, pack_index
 from rwkv_cy.storage.schema import BLOCK_BYTES, FOOTER_PATH, INDEX_PATH, PAGE, DatasetSpec, Progress, format_version
@@ -131,7 +130,7 @@ def _write_content(file: Replacement, content: Content, offset: int, progress: P
         if done + len(block) > content.spec.nbytes:
             break
         file.write_at(offset + done, block)
-        crc = crc32(block, crc)
+        crc = zlib.crc32(block, crc)
         done += len(block)
         if progress is not None:
             progress(len(block))

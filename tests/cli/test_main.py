@@ -235,33 +235,6 @@ def test_an_interrupt_while_the_command_is_loaded_ends_it_with_130(
     assert capsys.readouterr().err == "rwkv-cy: interrupted\n"
 
 
-def test_an_interrupt_that_an_import_swallows_ends_the_command_with_130(tmp_path: Path) -> None:
-    """The import is that of the module that does the command's work."""
-    program = """
-import signal, sys
-class Swallowing:
-    def find_spec(self, name, path, target=None):
-        if name == "rwkv_cy.toolkit.inspect":
-            try:
-                signal.raise_signal(signal.SIGINT)
-            except BaseException:
-                pass
-sys.meta_path.insert(0, Swallowing())
-from rwkv_cy.__main__ import main
-sys.exit(main())
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program, "inspect", tmp_path / "none"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    assert done.returncode == 130
-    assert done.stderr.endswith("rwkv-cy: interrupted\n")
-
-
 def test_a_module_that_is_not_there_is_no_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rwkv_cy.cli.main", None)
     with pytest.raises(ImportError):

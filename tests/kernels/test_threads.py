@@ -50,7 +50,7 @@ def test_jobs_close_behind_one_another(tmp_path: Path) -> None:
     """A thread that is late for one job meets the next: layers leave a tenth of a microsecond between two."""
     root = Path(__file__).parents[2]
     kernels, program = root / "rwkv_cy" / "kernels" / "csrc", tmp_path / "stress_threads"
-    sources = [root / "tests" / "c" / "stress_threads.c", kernels / "threads_pool.c"]
+    sources = [root / "tests" / "c" / "stress_threads.c", kernels / "threads" / "threads_pool.c"]
     flags = ["-O2", "-std=gnu11", "-DRK_THREADS=1", f"-I{kernels}", "-pthread"]
     subprocess.run([*shlex.split(str(COMPILER)), *flags, *map(str, sources), "-o", str(program)], check=True)
     # Who waits for a piece that was lost would wait forever; the program ends itself then.

@@ -1,8 +1,8 @@
 /* Products of a layer, shared among threads: tokens are laid out, multiplied, and what follows is done to the result. */
-#include "bf12.h"
-#include "columns.h"
+#include "codec/bf12.h"
+#include "gemm/columns.h"
 #include "pieces.h"
-#include "quant.h"
+#include "codec/quant.h"
 
 #define MOST_BYTES ((ptrdiff_t)64 << 10) /* of weights to read: others wait for who has the last piece */
 #define LEAST_BYTES ((ptrdiff_t)16 << 10)

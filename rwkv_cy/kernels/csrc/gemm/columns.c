@@ -1,5 +1,5 @@
 /* Products of a few tokens with transposed matrices, by their non-zero inputs, shared among threads. */
-#include "columns.h"
+#include "gemm/columns.h"
 #include "pieces.h"
 
 static size_t weight_bytes(const rk_matrix *m) { return m->dtype == RK_F64 ? 8 : m->dtype == RK_F32 ? 4 : 2; }

@@ -1,7 +1,7 @@
 /* The family of products of many rounded activations with a bf16 matrix, for an instruction that multiplies bf16, two
  * columns to a lane. RK_DOT_BF16 and simd_*.h are included before. */
-#include "bf12.h"
-#include "names.h"
+#include "codec/bf12.h"
+#include "families/names.h"
 #include "pick.h"
 #include "scalar.h"
 
@@ -14,7 +14,7 @@
 #define NUM REAL
 #define NVEC VEC
 #define OWN_DTYPE RK_F32
-#include "load_body.h"
+#include "gemm/load_body.h"
 #undef RK_IS_F32
 #undef SUFFIX
 #undef NUM
@@ -28,9 +28,9 @@
 #define VEC_DOT RK_DOT_BF16
 #define OWN_DTYPE RK_BF16
 #define PACK_TRANSPOSED turn_panels
-#include "load_body.h"
-#include "turn_body.h"
-#include "panels_body.h"
+#include "gemm/load_body.h"
+#include "gemm/turn_body.h"
+#include "gemm/panels_body.h"
 
 static void round_bf16(const void *x_, void *out_, ptrdiff_t n)
 {

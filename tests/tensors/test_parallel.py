@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from functools import partial
 
 import pytest
 
-from rwkv_cy.files.jobs import run_jobs
+from rwkv_cy.tensors.parallel import run_jobs
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
 def test_every_job_is_done_once(threads: int) -> None:
     done: list[int] = []
-    jobs = deque(partial(done.append, i) for i in range(100))
-    run_jobs(jobs, threads)
+    run_jobs([partial(done.append, i) for i in range(100)], threads)
     assert sorted(done) == list(range(100))
-    assert not jobs
 
 
 @pytest.mark.parametrize("threads", [1, 3])
@@ -28,16 +25,16 @@ def test_the_first_error_ends_them_all(threads: int) -> None:
         raise IndexError("a job's own")
 
     with pytest.raises(IndexError, match="a job's own"):
-        run_jobs(deque([fail, *(partial(done.append, i) for i in range(10_000))]), threads)
+        run_jobs([fail, *(partial(done.append, i) for i in range(10_000))], threads)
     if threads == 1:
         assert not done
 
 
-def test_where_no_thread_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_system_starts_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(self: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     done: list[int] = []
-    run_jobs(deque(partial(done.append, i) for i in range(3)), 4)
+    run_jobs([partial(done.append, i) for i in range(3)], 4)
     assert done == [0, 1, 2]

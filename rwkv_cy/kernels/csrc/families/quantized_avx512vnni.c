@@ -3,8 +3,8 @@
 
 #if defined(__x86_64__)
 #define RK_NAME avx512vnni
-#include "target_avx512vnni.h"
-#include "quant_vnni.h"
-#include "quantized_body.h"
-#include "target_end.h"
+#include "isa/target_avx512vnni.h"
+#include "isa/quant_vnni.h"
+#include "families/quantized_body.h"
+#include "isa/target_end.h"
 #endif

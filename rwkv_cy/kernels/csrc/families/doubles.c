@@ -1,8 +1,8 @@
 /* Kernels in float64, compiled once, for any CPU: they are for checking, and are not fast. */
-#include "bf12.h"
-#include "columns.h"
-#include "names.h"
-#include "ops.h"
+#include "codec/bf12.h"
+#include "gemm/columns.h"
+#include "families/names.h"
+#include "families/ops.h"
 
 #define RK_VECTOR_BYTES 16
 #define RK_PANEL_ROWS 4
@@ -59,7 +59,7 @@ static inline rk_vf64 rk_tanh_f64(rk_vf64 x)
 #define VEC_DOT VEC_FMA
 #define OWN_DTYPE RK_F64
 #define PACK_TRANSPOSED pack_transposed_f64
-#include "load_body.h"
+#include "gemm/load_body.h"
 
 /* Packed panels of a transposed matrix, as panels_body.h has them. */
 static void pack_transposed_f64(const rk_matrix *m, ptrdiff_t first, ptrdiff_t panels, ptrdiff_t from, ptrdiff_t count,
@@ -76,9 +76,9 @@ static void pack_transposed_f64(const rk_matrix *m, ptrdiff_t first, ptrdiff_t p
     }
 }
 
-#include "rows_body.h"
-#include "panels_body.h"
-#include "columns_body.h"
+#include "gemm/rows_body.h"
+#include "gemm/panels_body.h"
+#include "gemm/columns_body.h"
 #include "layer_body.h"
 
 void rk_doubles(rk_table *table)

@@ -1,5 +1,5 @@
 /* Encoding and decoding of bf12: once for a model, with the same bytes on every CPU. */
-#include "bf12.h"
+#include "codec/bf12.h"
 
 void rk_bf12_count(const uint16_t *words, ptrdiff_t n, long long *counts)
 {

@@ -4,8 +4,8 @@
 #if defined(__aarch64__)
 #include <arm_neon.h>
 #define RK_NAME neon
-#include "simd_neon.h"
-#include "quant_neon.h"
-#include "quant_vector.h"
-#include "quantized_body.h"
+#include "isa/simd_neon.h"
+#include "isa/quant_neon.h"
+#include "isa/quant_vector.h"
+#include "families/quantized_body.h"
 #endif

@@ -1,8 +1,8 @@
 /* Products with a quantized matrix, for one instruction set: integers times integers, one float step a block.
  *
  * The order of the float sums is that of the blocks, in every path and for every number of tokens and threads. */
-#include "names.h"
-#include "quant.h"
+#include "families/names.h"
+#include "codec/quant.h"
 #include "scalar.h"
 
 #define Q_(name) quant_##name

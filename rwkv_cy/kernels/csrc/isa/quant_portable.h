@@ -1,5 +1,5 @@
 /* Four dot products of four integers each, by the compiler's vector types. */
-#include "quant_types.h"
+#include "isa/quant_types.h"
 
 typedef int16_t rk_qs __attribute__((vector_size(16)));
 

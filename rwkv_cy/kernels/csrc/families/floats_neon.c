@@ -4,7 +4,7 @@
 #if defined(__aarch64__)
 #include <arm_neon.h>
 #define RK_NAME neon
-#include "simd_neon.h"
-#include "bf12_neon.h"
-#include "floats_body.h"
+#include "isa/simd_neon.h"
+#include "isa/bf12_neon.h"
+#include "families/floats_body.h"
 #endif

@@ -1,5 +1,5 @@
 /* Quantization of float rows: once for a model, with the same bytes on every CPU. */
-#include "quant.h"
+#include "codec/quant.h"
 #include "scalar.h"
 
 static uint16_t f32_to_f16(float value)

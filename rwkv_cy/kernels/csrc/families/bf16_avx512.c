@@ -3,13 +3,13 @@
 
 #if defined(__x86_64__)
 #define RK_NAME avx512
-#include "target_avx512bf16.h"
-#include "simd_avx512.h"
+#include "isa/target_avx512bf16.h"
+#include "isa/simd_avx512.h"
 
 /* acc += the products of two columns in each lane, the second one's first. */
 typedef uint16_t rk_vbf16 __attribute__((vector_size(64)));
 #define RK_DOT_BF16(w, x, acc) ((rk_vf32)_mm512_dpbf16_ps((__m512)(acc), (__m512bh)(w), (__m512bh)(x)))
 
-#include "bf16_body.h"
-#include "target_end.h"
+#include "families/bf16_body.h"
+#include "isa/target_end.h"
 #endif

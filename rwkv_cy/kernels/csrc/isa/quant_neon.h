@@ -1,5 +1,5 @@
 /* Four dot products of four integers each, by NEON. */
-#include "quant_types.h"
+#include "isa/quant_types.h"
 
 static inline rk_qi rk_qi_dot(rk_qi acc, rk_qx w, rk_qx x)
 {

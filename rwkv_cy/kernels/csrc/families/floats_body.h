@@ -1,10 +1,10 @@
 /* The family of float kernels for one instruction set: products, and what a layer does besides them. simd_*.h and
  * bf12_*.h, which have its vectors, are included before. */
-#include "bf12.h"
-#include "columns.h"
+#include "codec/bf12.h"
+#include "gemm/columns.h"
 #include "exp.h"
-#include "names.h"
-#include "ops.h"
+#include "families/names.h"
+#include "families/ops.h"
 #include "pick.h"
 #include "scalar.h"
 
@@ -24,13 +24,13 @@
 #define VEC_DOT VEC_FMA
 #define OWN_DTYPE RK_F32
 #define PACK_TRANSPOSED turn_panels
-#include "load_body.h"
-#include "bf12_words.h"
-#include "bf12_body.h"
-#include "turn_body.h"
-#include "rows_body.h"
-#include "panels_body.h"
-#include "columns_body.h"
+#include "gemm/load_body.h"
+#include "codec/bf12_words.h"
+#include "codec/bf12_body.h"
+#include "gemm/turn_body.h"
+#include "gemm/rows_body.h"
+#include "gemm/panels_body.h"
+#include "gemm/columns_body.h"
 #include "layer_body.h"
 #include "stream_body.h"
 

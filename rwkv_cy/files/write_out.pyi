@@ -1,3 +1,0 @@
-"""Types of the compiled module rwkv_cy.files.write_out."""
-
-def begin_write_out(descriptor: int) -> None: ...

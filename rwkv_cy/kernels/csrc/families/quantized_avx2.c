@@ -1,0 +1,10 @@
+/* Products with quantized matrices for AVX2. */
+#include "rk.h"
+
+#if defined(__x86_64__)
+#define RK_NAME avx2
+#include "isa/target_avx2.h"
+#include "isa/quant_avx2.h"
+#include "families/quantized_body.h"
+#include "isa/target_end.h"
+#endif

@@ -1,0 +1,264 @@
+/* Every family of kernels that this CPU runs against plain loops in double, and against the portable one: all types of
+ * matrices, one token, several and many, both orientations, and what a layer does besides its products. It prints a line
+ * for each level of instruction sets and exits with 1 at the first difference. It needs no Python, so that it can run for
+ * another CPU under an emulator. */
+#include "codec/bf12.h"
+#include "codec/quant.h"
+#include "scalar.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { MOST_TOKENS = 40, ALIGNMENT = 64 };
+
+static const ptrdiff_t token_counts[] = {1, 2, 3, 4, 5, 9, MOST_TOKENS};
+static const ptrdiff_t shapes[][2] = {{1, 1}, {7, 33}, {16, 64}, {45, 129}, {34, 300}, {100, 3300}};
+static const char *const type_names[] = {"f32", "f64", "f16", "bf16", "q8", "q4", "bf12", "q6"};
+
+static void *allocate(size_t bytes)
+{
+    void *memory = aligned_alloc(ALIGNMENT, (bytes + ALIGNMENT) / ALIGNMENT * ALIGNMENT);
+    if (memory == NULL) exit(2);
+    return memset(memory, 0, (bytes + ALIGNMENT) / ALIGNMENT * ALIGNMENT);
+}
+
+/* From -1 to 1, the same numbers on every machine. */
+static float random_number(void)
+{
+    static uint64_t state = 88172645463325252u;
+    state ^= state << 13, state ^= state >> 7, state ^= state << 17;
+    return (float)(int32_t)(state >> 32) * 0x1p-31f;
+}
+
+static float *random_array(ptrdiff_t n)
+{
+    float *array = allocate((size_t)n * sizeof(float));
+    for (ptrdiff_t i = 0; i < n; i++) array[i] = random_number();
+    return array;
+}
+
+/* Numbers `a` and `b` differ by no more than `error`, or are both NaN. */
+static int near_to(double a, double b, double error) { return (a != a && b != b) || (a - b <= error && b - a <= error); }
+
+static void fail(const char *level, const char *what, ptrdiff_t at, double expected, double got)
+{
+    printf("%s: %s: element %td: expected %.9g, got %.9g\n", level, what, at, expected, got);
+    exit(1);
+}
+
+static void compare(const char *level, const char *what, const float *got, const float *expected, ptrdiff_t n,
+                    double relative)
+{
+    double largest = 0;
+    for (ptrdiff_t i = 0; i < n; i++)
+        if (expected[i] > largest || -expected[i] > largest) largest = expected[i] < 0 ? -expected[i] : expected[i];
+    for (ptrdiff_t i = 0; i < n; i++)
+        if (!near_to(got[i], expected[i], relative * largest)) fail(level, what, i, expected[i], got[i]);
+}
+
+/* A weight matrix in one type, and its weights as the type has them. */
+typedef struct {
+    rk_matrix m;
+    float *weights;
+    void *data;
+} sample;
+
+static void pack_bf12(sample *s, const uint16_t *words)
+{
+    const ptrdiff_t rows = s->m.rows, cols = s->m.cols, capacity = rows * cols;
+    const ptrdiff_t chunks = rk_bf12_at(cols, (rows + RK_BF12_ROWS - 1) / RK_BF12_ROWS * RK_BF12_ROWS, 0);
+    uint8_t *data = s->data = allocate((size_t)(RK_BF12_HEAD + chunks + 4 * (rows + 1 + capacity)));
+    long long counts[256] = {0}, *ends = allocate((size_t)rows * sizeof *ends);
+    rk_bf12_count(words, capacity, counts);
+    for (int i = 0; i < RK_BF12_TABLE; i++) {
+        int best = 0;
+        for (int e = 1; e < 256; e++) best = counts[e] > counts[best] ? e : best;
+        data[i] = (uint8_t)best;
+        counts[best] = -1 - i;
+    }
+    uint32_t *starts = (uint32_t *)(data + RK_BF12_HEAD + chunks);
+    s->m.escapes = rk_bf12_pack(words, rows, cols, data, data + RK_BF12_HEAD, (uint16_t *)(starts + rows + 1), capacity,
+                                ends);
+    for (ptrdiff_t r = 0; r < rows; r++) starts[r + 1] = (uint32_t)ends[r];
+    free(ends);
+}
+
+static sample make_sample(int dtype, ptrdiff_t rows, ptrdiff_t cols, int transposed, int rounded)
+{
+    const ptrdiff_t n = rows * cols;
+    sample s = {{.rows = rows, .cols = cols, .dtype = dtype, .scale = 0.5, .transposed = transposed, .rounded = rounded},
+                random_array(n), NULL};
+    uint16_t *words = allocate((size_t)n * 2);
+    if (dtype == RK_Q8 || rk_q_affine(dtype)) {
+        const ptrdiff_t groups = (rows + RK_Q_ROWS - 1) / RK_Q_ROWS;
+        s.data = allocate((size_t)(groups * rk_q_blocks(dtype, cols) * rk_q_bytes(dtype)));
+        rk_quantize(s.weights, rows, cols, dtype, s.data);
+        rk_dequantize(s.data, rows, cols, dtype, s.weights);
+    } else {
+        for (ptrdiff_t i = 0; i < n; i++) {
+            /* Some weights are subnormal in f16, and of a rare exponent in bf12. */
+            float w = i % 7 == 3 ? s.weights[i] * 0x1p-18f : s.weights[i];
+            words[i] = dtype == RK_F16 ? (uint16_t)((rk_f32_to_bits(w) >> 31 << 15) | (i % 7 == 3 ? 3 * i % 0x400 : 0x3000 + 5 * i % 0xc00))
+                                       : rk_f32_to_bf16(w);
+            if (dtype != RK_F32) w = dtype == RK_F16 ? rk_f16_to_f32(words[i]) : rk_bf16_to_f32(words[i]);
+            s.weights[i] = w;
+        }
+        const size_t size = dtype == RK_F32 ? 4 : 2;
+        const char *values = dtype == RK_F32 ? (const char *)s.weights : (const char *)words;
+        if (dtype == RK_BF12) {
+            pack_bf12(&s, words);
+        } else {
+            s.data = allocate((size_t)n * size);
+            for (ptrdiff_t i = 0; i < n; i++) {
+                const ptrdiff_t to = transposed ? i % cols * rows + i / cols : i;
+                memcpy((char *)s.data + (size_t)to * size, values + (size_t)i * size, size);
+            }
+        }
+    }
+    free(words);
+    s.m.data = s.data;
+    return s;
+}
+
+/* y = m x by one table, and the same by loops in double; `x` is what is multiplied. */
+static void product(const rk_ops *ops, const sample *s, const float *x, ptrdiff_t tokens, float *y)
+{
+    const rk_product p = {.m = &s->m, .x = x, .first = RK_AS_IT_IS, .y = y, .then = RK_NOTHING};
+    const rk_tokens all = {tokens, NULL, 0};
+    void *scratch = allocate(rk_matmul_scratch(ops, &s->m, tokens, 1));
+    rk_matmul(ops, &p, 1, &all, scratch, 1);
+    free(scratch);
+}
+
+static void check_product(const rk_table *table, const sample *s, const float *x, const float *single,
+                          const float *portable, ptrdiff_t tokens)
+{
+    const ptrdiff_t rows = s->m.rows, cols = s->m.cols;
+    const int quantized = s->m.dtype == RK_Q8 || rk_q_affine(s->m.dtype);
+    const int rounds = s->m.rounded && tokens >= table->f32.few_tokens;
+    char what[80];
+    snprintf(what, sizeof what, "%s%s%s %tdx%td, %td tokens", type_names[s->m.dtype],
+             s->m.transposed ? " transposed" : "", s->m.rounded ? " rounding" : "", rows, cols, tokens);
+    float *y = allocate((size_t)(tokens * rows) * sizeof(float));
+    product(&table->f32, s, x, tokens, y);
+    for (ptrdiff_t t = 0; t < tokens; t++) {
+        for (ptrdiff_t r = 0; r < rows; r++) {
+            double sum = 0, magnitude = 0;
+            for (ptrdiff_t k = 0; k < cols; k++) {
+                const float value = x[t * cols + k];
+                const double xk = rounds ? rk_bf16_to_f32(rk_f32_to_bf16(value)) : value;
+                const double term = (double)s->weights[r * cols + k] * xk * s->m.scale;
+                sum += term, magnitude += term < 0 ? -term : term;
+            }
+            /* Activations of quantized matrices have 8 bits. */
+            const ptrdiff_t at = t * rows + r;
+            if (!near_to(y[at], sum, magnitude * (quantized ? 0.01 : 1e-6))) fail(table->name, what, at, sum, y[at]);
+            if (quantized && !near_to(y[at], portable[at], magnitude * 1e-6))
+                fail(table->name, what, at, portable[at], y[at]);
+        }
+    }
+    if (!rounds && memcmp(y, single, (size_t)(tokens * rows) * sizeof(float)))
+        fail(table->name, what, -1, 0, 1); /* one token and many give the same bits */
+    free(y);
+}
+
+static void check_products(const rk_table *table, const rk_table *portable, int dtype, int transposed, int rounded)
+{
+    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+        const ptrdiff_t rows = shapes[i][0], cols = shapes[i][1];
+        sample s = make_sample(dtype, rows, cols, transposed, rounded);
+        float *x = random_array(MOST_TOKENS * cols);
+        float *single = allocate(MOST_TOKENS * (size_t)rows * sizeof(float));
+        float *expected = allocate(MOST_TOKENS * (size_t)rows * sizeof(float));
+        for (ptrdiff_t k = 0; k < MOST_TOKENS * cols; k += 3) x[k] = 0;
+        for (ptrdiff_t t = 0; t < MOST_TOKENS; t++) product(&table->f32, &s, x + t * cols, 1, single + t * rows);
+        product(&portable->f32, &s, x, MOST_TOKENS, expected);
+        for (size_t c = 0; c < sizeof token_counts / sizeof *token_counts; c++)
+            check_product(table, &s, x, single, expected, token_counts[c]);
+        free(s.weights), free(s.data), free(x), free(single), free(expected);
+    }
+}
+
+enum { TOKENS = 5, HEADS = 3, SIZE = 20, WIDTH = HEADS * SIZE, STATE = HEADS * SIZE * SIZE };
+
+/* What a layer does besides its products; everything that it computes goes to `out`. */
+static ptrdiff_t run_layer(const rk_ops *ops, const float *in, float *out)
+{
+    const float *x = in, *weight = in + TOKENS * WIDTH, *bias = weight + WIDTH, *mix = bias + WIDTH;
+    float *y = out;
+    rk_layer_norm(ops, x, weight, bias, 1e-5, TOKENS, WIDTH, y, 1), y += TOKENS * WIDTH;
+    ops->token_shift(x, x + WIDTH, mix, WIDTH, y), y += WIDTH;
+    ops->token_lerp(x, x + WIDTH, mix, WIDTH, y), y += WIDTH;
+    ops->tanh(x, y, TOKENS * WIDTH), y += TOKENS * WIDTH;
+    ops->sigmoid(x, y, TOKENS * WIDTH), y += TOKENS * WIDTH;
+    ops->relu_squared(x, y, TOKENS * WIDTH), y += TOKENS * WIDTH;
+    memcpy(y, x, WIDTH * sizeof *y), ops->add_gated(y, mix, weight, 0, WIDTH), y += WIDTH;
+    memcpy(y, x, WIDTH * sizeof *y), ops->add(y, mix, 1, WIDTH - 1), y += WIDTH;
+    memcpy(y, x, WIDTH * sizeof *y), ops->multiply(y, 0.25, 2, WIDTH), y += WIDTH;
+    *y++ = (float)ops->all_finite(x, WIDTH);
+    y[0] = INFINITY, y[1] = 0, y[2] = (float)ops->all_finite(y, 2), y[0] = 0, y += 3;
+
+    rk_sequence sequence = {0, TOKENS, NULL, NULL};
+    rk_tokens all = {TOKENS, &sequence, 1};
+    sequence.read = sequence.write = (char *)y;
+    memcpy(y, mix, 2 * WIDTH * sizeof *y); /* aa, bb, pp */
+    for (int i = 0; i < WIDTH; i++) y[WIDTH + i] += 2;
+    y += 3 * WIDTH;
+    const rk_wkv4 p4 = {.w = weight, .u = bias, .k = x, .v = x + WIDTH, .r = x, .y = y, .width = WIDTH, .aa = 0,
+                        .bb = WIDTH * sizeof *y, .pp = 2 * WIDTH * sizeof *y};
+    rk_tokens four = {TOKENS - 1, &sequence, 1};
+    sequence.end = TOKENS - 1;
+    rk_run_wkv4(ops, &p4, &four, 1), y += (TOKENS - 1) * WIDTH;
+
+    sequence.end = TOKENS;
+    sequence.read = sequence.write = (char *)y, y += STATE;
+    float *v = y;
+    memcpy(v, x, TOKENS * WIDTH * sizeof *y), y += TOKENS * WIDTH;
+    float *bonus = allocate(TOKENS * HEADS * sizeof *bonus), *v_first = allocate(TOKENS * WIDTH * sizeof *v_first);
+    const rk_wkv7 p7 = {
+        .w0 = weight, .a0 = bias, .v0 = mix, .k_k = weight, .k_a = bias, .r_k = mix, .norm_weight = weight,
+        .norm_bias = bias, .r = x, .w = x, .k = x, .a = x, .g = x, .v_mix = x, .v = v, .v_first = v_first,
+        .bonus = bonus, .y = y, .eps = 64e-5, .width = WIDTH, .heads = HEADS, .size = SIZE, .kv = 0,
+    };
+    void *scratch = allocate(rk_wkv7_scratch(ops, SIZE));
+    rk_run_wkv7(ops, &p7, &all, scratch, 1), y += TOKENS * WIDTH;
+    free(bonus), free(v_first), free(scratch);
+    return y - out;
+}
+
+static void check_layer(const rk_table *table, const rk_table *portable)
+{
+    enum { IN = (TOKENS + 6) * WIDTH, OUT = 40 * TOKENS * WIDTH + STATE };
+    static float *in = NULL;
+    if (in == NULL) in = random_array(IN);
+    float *got = allocate(OUT * sizeof(float)), *expected = allocate(OUT * sizeof(float));
+    const ptrdiff_t n = run_layer(&table->f32, in, got);
+    run_layer(&portable->f32, in, expected);
+    if (n > OUT) exit(2);
+    compare(table->name, "layer", got, expected, n, 1e-5);
+    for (ptrdiff_t bytes = 0; bytes < 1000; bytes += 37)
+        if (table->sum_words(in, bytes) != portable->sum_words(in, bytes))
+            fail(table->name, "sum of words", bytes, 0, 1);
+    free(got), free(expected);
+}
+
+int main(void)
+{
+    static const int types[] = {RK_F32, RK_F16, RK_BF16, RK_Q8, RK_Q6, RK_Q4, RK_BF12};
+    const rk_table *portable = NULL;
+    int levels = 0;
+    while (rk_available(levels) != NULL) portable = rk_available(levels++);
+    for (int i = 0; i < levels; i++) {
+        const rk_table *table = rk_available(i);
+        for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+            check_products(table, portable, types[t], 0, 0);
+            if (types[t] == RK_F32 || types[t] == RK_F16 || types[t] == RK_BF16)
+                check_products(table, portable, types[t], 1, 0);
+        }
+        check_products(table, portable, RK_BF16, 0, 1);
+        check_products(table, portable, RK_BF16, 1, 1);
+        check_layer(table, portable);
+        printf("%s: as the portable kernels\n", table->name);
+    }
+    return 0;
+}
