@@ -14,7 +14,7 @@ from rwkv_cy.errors import SpecError
 from rwkv_cy.files.jobs import Job, run_jobs
 from rwkv_cy.runtime import get_num_threads
 from rwkv_cy.tensors.arena import Arena
-from rwkv_cy.tensors.codecs import BLOCK_SIZE, rows_at_once
+from rwkv_cy.tensors.codecs import BLOCK_SIZE, GroupedCodec, PlannedCodec, rows_at_once
 from rwkv_cy.tensors.codecs.base import Array
 from rwkv_cy.tensors.policy import Target
 from rwkv_cy.tensors.reading import number_type, read_numbers, read_rows
@@ -75,29 +75,29 @@ class Converter:
         info, codec = self._source.info(target.info.name), target.info.codec
         if info.dtype == target.info.dtype and codec.matrices_only:
             self._source.read_into(info.name, result, start)
-        elif codec.plans:
-            self._stream(info, target, start).fill(result)
+        elif isinstance(codec, PlannedCodec):
+            self._stream(codec, info, target, start).fill(result)
             if start + result.size == target.info.nbytes:
                 del self._streams[info.name]
-        elif codec.matrices_only:
-            self._encode(info, target.info, result, start, num_threads)
+        elif isinstance(codec, GroupedCodec):
+            self._encode(codec, info, result, start, num_threads)
         else:
             for first in range(0, result.size, BLOCK_SIZE):
                 self._convert(info, target.info, result[first : first + BLOCK_SIZE], start + first)
 
-    def _stream(self, info: TensorInfo, target: Target, start: int) -> _Stream:
-        if start == 0:
-            rows = partial(self._rows, info, target.info.codec.numbers)
+    def _stream(self, codec: PlannedCodec, info: TensorInfo, target: Target, start: int) -> _Stream:
+        if start == 0 and target.plan is not None:
+            rows = partial(self._rows, info, codec.numbers)
             where = f"{self._source.path}: {info.name}"
-            self._streams[info.name] = _Stream(target.info.codec.encode(rows, info.shape, target.plan, where))
+            self._streams[info.name] = _Stream(codec.encode(rows, info.shape, target.plan, where))
         stream = self._streams.get(info.name)
         if stream is None or stream.position != start:
             raise SpecError(f"{info.name}: expected requests for its bytes in their order, got one from {start}")
         return stream
 
-    def _encode(self, info: TensorInfo, target: TensorInfo, result: Array, start: int, num_threads: int) -> None:
+    def _encode(self, codec: GroupedCodec, info: TensorInfo, result: Array, start: int, num_threads: int) -> None:
         """Fill `result` with whole groups of encoded rows."""
-        codec, columns = target.codec, info.shape[1]
+        columns = info.shape[1]
         unit, group = codec.group_size(info.shape), codec.row_group
         begin, end = start // unit * group, min((start + result.size) // unit * group, info.shape[0])
         step = rows_at_once(columns, group, min(BLOCK_SIZE, (end - begin) * columns // num_threads))
@@ -277,7 +277,7 @@ def _pieces(info: TensorInfo, target: TensorInfo) -> Iterator[tuple[int, int]]:
     size = target.nbytes // itemsize
     if info.dtype == target.dtype and info.transposed == target.transposed:
         step = _PIECE_BYTES // itemsize
-    elif codec.plans:
+    elif isinstance(codec, PlannedCodec):
         step = size
     elif codec.matrices_only or info.codec.matrices_only:
         group = max(codec.row_group, info.codec.row_group)

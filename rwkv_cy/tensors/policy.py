@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol, TypeVar
 
 from rwkv_cy.dtypes import to_storage
-from rwkv_cy.tensors.codecs import CODECS, Plan
+from rwkv_cy.tensors.codecs import CODECS, Plan, PlannedCodec
 from rwkv_cy.tensors.reading import number_type, read_blocks
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 
@@ -97,11 +97,11 @@ def choose(source: ParameterSource, spec: Storable, dtype: str | None, *, keep_o
     """
     info = source.info(spec.name)
     stored = _storage_type(info, spec, dtype)
-    plain = not (info.codec.matrices_only or CODECS[stored].matrices_only)
+    codec = CODECS[stored]
+    plain = not (info.codec.matrices_only or codec.matrices_only)
     transposed = plain and spec.stored_transposed and len(info.shape) == 2
     plan = None
-    if CODECS[stored].plans and stored != info.dtype:
-        codec = CODECS[stored]
+    if isinstance(codec, PlannedCodec) and stored != info.dtype:
         # A matrix that is stored transposed is read in part, which saves more than compressing all of it.
         transposed = spec.stored_transposed and not info.codec.matrices_only
         if not transposed:

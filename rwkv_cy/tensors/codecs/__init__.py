@@ -1,12 +1,22 @@
 """Codecs: one for each storage type. Whoever stores or reads tensors asks the codec, not the name of the type."""
 
 from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES, check_dtype
-from rwkv_cy.tensors.codecs.base import BLOCK_SIZE, Codec, Plan, StoredArray, rows_at_once
+from rwkv_cy.tensors.codecs.base import BLOCK_SIZE, Codec, GroupedCodec, Plan, PlannedCodec, StoredArray, rows_at_once
 from rwkv_cy.tensors.codecs.bf12 import BF12Codec
 from rwkv_cy.tensors.codecs.block_quantized import BlockQuantizedCodec
 from rwkv_cy.tensors.codecs.floats import FloatCodec
 
-__all__ = ["BLOCK_SIZE", "CODECS", "Codec", "Plan", "StoredArray", "codec_of", "rows_at_once"]
+__all__ = [
+    "BLOCK_SIZE",
+    "CODECS",
+    "Codec",
+    "GroupedCodec",
+    "Plan",
+    "PlannedCodec",
+    "StoredArray",
+    "codec_of",
+    "rows_at_once",
+]
 
 #: By the name of the storage type.
 CODECS: dict[str, Codec] = {

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "Codec", "Plan", "ReadRows", "StoredArray", "rows_at_once"]
+__all__ = ["Array", "Codec", "GroupedCodec", "Plan", "PlannedCodec", "ReadRows", "StoredArray", "rows_at_once"]
 
 Array = npt.NDArray[Any]
 #: ``read(start, count)`` returns elements ``start .. start + count`` of a stored array, 1-D.
@@ -61,7 +61,10 @@ class Plan:
 
 
 class Codec(ABC):
-    """One storage type.
+    """One storage type: the shape of stored arrays, decoding, checks.
+
+    Numbers of floating point types are stored as they are. How other types are encoded, :class:`GroupedCodec` and
+    :class:`PlannedCodec` say.
 
     Attributes
     ----------
@@ -74,11 +77,9 @@ class Codec(ABC):
     matrices_only : bool
         Whether it stores matrices only. Its arrays then have a shape of their own and are never transposed.
     row_group : int
-        Rows that are encoded together, and do not depend on other rows.
+        Rows that are decoded together: reading begins and ends with whole groups of them.
     alignment : int
         Bytes to which the address of an array has to be aligned to be used where it is stored.
-    plans : bool
-        Whether encoding needs a :class:`Plan`, and then goes from the first row to the last.
     plain_types : tuple of str
         In a model of this storage type, the types of tensors that it cannot store. A tensor of one of them keeps its
         type; any other becomes the first one.
@@ -94,7 +95,6 @@ class Codec(ABC):
     matrices_only: bool = True
     row_group: int = 1
     alignment: int = 1
-    plans: bool = False
     plain_types: tuple[str, ...] = ()
     requantizes: bool = False
     since: int = 0
@@ -143,9 +143,17 @@ class Codec(ABC):
             If the array cannot have been written by this codec.
         """
 
+    def check(self, stored: StoredArray) -> None:
+        """Raise FormatError unless every part of the array that tells where others are is valid; reads those only."""
+        return
+
+
+class GroupedCodec(Codec):
+    """A codec that encodes groups of rows that do not depend on other rows."""
+
     @abstractmethod
     def encode_rows(self, numbers: Array, where: str) -> Array:
-        """Encode whole groups of rows, which must not depend on others.
+        """Encode whole groups of rows.
 
         Parameters
         ----------
@@ -165,14 +173,16 @@ class Codec(ABC):
             If this type cannot represent a number.
         """
 
+
+class PlannedCodec(Codec):
+    """A codec that looks at all numbers before it encodes the first one, and then goes from first to last."""
+
+    @abstractmethod
     def plan(self, blocks: Iterable[Array], shape: tuple[int, ...]) -> Plan | None:
-        """Look at all numbers of a matrix, in any order, and say how it is stored; None where it should not be.
+        """Look at all numbers of a tensor, in any order, and say how it is stored; None where it should not be."""
 
-        Only of codecs that plan.
-        """
-        raise NotImplementedError(f"{self.name} needs no plan")
-
-    def encode(self, rows: ReadRows, shape: tuple[int, ...], plan: Plan | None, where: str) -> Iterator[Array]:
+    @abstractmethod
+    def encode(self, rows: ReadRows, shape: tuple[int, ...], plan: Plan, where: str) -> Iterator[Array]:
         """Yield the array of a matrix from its first element to its last, in parts.
 
         Parameters
@@ -181,18 +191,10 @@ class Codec(ABC):
             Called for the rows from the first to the last, in whole groups.
         shape : tuple of int
             (rows, columns).
-        plan : Plan, optional
-            Of a codec that plans.
+        plan : Plan
         where : str
             File and tensor, for messages.
         """
-        step = rows_at_once(shape[1], self.row_group)
-        for first in range(0, shape[0], step):
-            yield self.encode_rows(rows(first, min(step, shape[0] - first)), where)
-
-    def check(self, stored: StoredArray) -> None:
-        """Raise FormatError unless every part of the array that tells where others are is valid; reads those only."""
-        return
 
 
 def rows_at_once(columns: int, row_group: int, size: int = BLOCK_SIZE) -> int:

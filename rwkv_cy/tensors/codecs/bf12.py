@@ -22,13 +22,12 @@ from rwkv_cy.kernels.packed import (
     escape_places,
     max_escapes,
     pack_head,
-    pack_matrix,
     pack_tail,
     packed_nbytes,
     put_escapes,
     stored_escapes,
 )
-from rwkv_cy.tensors.codecs.base import Array, Codec, Plan, ReadRows, StoredArray, rows_at_once
+from rwkv_cy.tensors.codecs.base import Array, Plan, PlannedCodec, ReadRows, StoredArray, rows_at_once
 
 __all__ = ["BF12Codec", "BF12Plan"]
 
@@ -55,14 +54,13 @@ class BF12Plan(Plan):
     escapes: int
 
 
-class BF12Codec(Codec):
+class BF12Codec(PlannedCodec):
     """Compressed bfloat16; docs/file-format.md has the layout."""
 
     name = "bf12"
     numbers = "bf16"
     array_dtype = np.dtype(np.uint8)
     row_group = 16  # a multiple of the four that are packed together, for blocks of an even size
-    plans = True
     plain_types = ("bf16",)
     since = 2
 
@@ -93,10 +91,6 @@ class BF12Codec(Codec):
             raise FormatError(f"{stored.where}: {error}; {_ADVICE}") from error
         return words
 
-    def encode_rows(self, numbers: Array, where: str) -> Array:
-        """Compress a whole matrix that is in memory, whether that makes it smaller or not."""
-        return pack_matrix(numbers)
-
     def plan(self, blocks: Iterable[Array], shape: tuple[int, ...]) -> BF12Plan | None:
         """Choose the table; None where plain bf16 is better.
 
@@ -118,7 +112,7 @@ class BF12Codec(Codec):
         working = 3 * 4 * escapes + 3 * 8 * shape[0]
         return BF12Plan(nbytes, working, tuple(table.tolist()), escapes)
 
-    def encode(self, rows: ReadRows, shape: tuple[int, ...], plan: Plan | None, where: str) -> Iterator[Array]:
+    def encode(self, rows: ReadRows, shape: tuple[int, ...], plan: Plan, where: str) -> Iterator[Array]:
         """Yield table, packed rows and lists of escapes.
 
         Raises

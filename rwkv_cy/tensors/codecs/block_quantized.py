@@ -7,12 +7,12 @@ import numpy as np
 from rwkv_cy.dtypes import GROUP_ROWS, QuantizedType
 from rwkv_cy.errors import NumericalError
 from rwkv_cy.kernels.matrix import pack, unpack
-from rwkv_cy.tensors.codecs.base import Array, Codec, StoredArray
+from rwkv_cy.tensors.codecs.base import Array, GroupedCodec, StoredArray
 
 __all__ = ["BlockQuantizedCodec"]
 
 
-class BlockQuantizedCodec(Codec):
+class BlockQuantizedCodec(GroupedCodec):
     """Blocks of 16 rows and 32 or 64 columns; docs/file-format.md has their layout.
 
     Parameters

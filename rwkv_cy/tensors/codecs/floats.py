@@ -30,7 +30,3 @@ class FloatCodec(Codec):
         """Read rows of a matrix."""
         columns = stored.shape[1]
         return stored.read(first * columns, count * columns).reshape(count, columns)
-
-    def encode_rows(self, numbers: Array, where: str) -> Array:
-        """Return the numbers."""
-        return numbers

@@ -1,0 +1,74 @@
+"""The pass that compares checksums beside a conversion."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from rwkv_cy.errors import FormatError
+from rwkv_cy.tensors.checksums import ChecksumPass
+
+
+class Source:
+    """A source of ten tensors that notes which of them were checked, and may be damaged in one."""
+
+    def __init__(self, damaged: str | None = None) -> None:
+        self.checked: list[str] = []
+        self.first = threading.Event()
+        self._damaged = damaged
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(f"t{i}" for i in range(10))
+
+    def check_bytes(self, name: str) -> bool:
+        self.checked.append(name)
+        self.first.set()
+        if name == self._damaged:
+            raise FormatError(f"{name}: damaged")
+        return True
+
+
+def refuse(*arguments: Any) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+@pytest.mark.parametrize("threads", [True, False])
+def test_every_tensor_is_compared(threads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not threads:
+        monkeypatch.setattr(ThreadPoolExecutor, "submit", refuse)
+    source: Any = Source()
+    with ChecksumPass(source) as checksums:
+        checksums.finish()
+    assert source.checked == list(source.names())
+
+
+@pytest.mark.parametrize("threads", [True, False])
+def test_damage_is_an_error_at_the_end(threads: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not threads:
+        monkeypatch.setattr(ThreadPoolExecutor, "submit", refuse)
+    source: Any = Source("t4")
+    with ChecksumPass(source) as checksums, pytest.raises(FormatError, match="t4: damaged"):
+        checksums.finish()
+    assert len(source.checked) == 5
+
+
+def test_it_stops_with_the_conversion() -> None:
+    source: Any = Source()
+    check, going_on = source.check_bytes, threading.Event()
+
+    def wait(name: str) -> bool:
+        result: bool = check(name)
+        going_on.wait()
+        return result
+
+    source.check_bytes = wait
+    checksums = ChecksumPass(source)
+    checksums.__enter__()
+    source.first.wait()
+    stop = checksums._stop
+    threading.Thread(target=lambda: (stop.wait(), going_on.set())).start()
+    checksums.__exit__()
+    assert source.checked == ["t0"]
