@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 
@@ -11,11 +10,11 @@ import numpy as np
 
 from rwkv_cy.dtypes import storage_type, to_storage
 from rwkv_cy.errors import SpecError
-from rwkv_cy.files.jobs import Job, run_jobs
 from rwkv_cy.runtime import get_num_threads
 from rwkv_cy.tensors.arena import Arena
 from rwkv_cy.tensors.codecs import BLOCK_SIZE, GroupedCodec, PlannedCodec, rows_at_once
 from rwkv_cy.tensors.codecs.base import Array
+from rwkv_cy.tensors.parallel import run_jobs
 from rwkv_cy.tensors.policy import Target
 from rwkv_cy.tensors.reading import number_type, read_numbers, read_rows
 from rwkv_cy.tensors.statistics import NonFinite, count_nonfinite
@@ -108,7 +107,7 @@ class Converter:
             offset = first // group * unit - start
             result[offset : offset + encoded.size] = encoded
 
-        run_jobs(deque(partial(encode, first) for first in range(begin, end, step)), num_threads)
+        run_jobs([partial(encode, first) for first in range(begin, end, step)], num_threads)
 
     def _rows(self, info: TensorInfo, dtype: str, first: int, count: int) -> Array:
         """Return rows of a matrix as numbers of a floating point type."""
@@ -258,7 +257,7 @@ def read_parameters(
     size = sum(Arena.padded(target.info.nbytes) for target in targets.values())
     arena = Arena(size)
     parameters = {}
-    jobs: deque[Job] = deque()
+    jobs: list[Callable[[], object]] = []
     for name, target in targets.items():
         info = target.info
         jobs.append(partial(source.check_bytes, name))
