@@ -128,7 +128,7 @@ def test_bad_numbers_are_counted_either_way(tmp_path: Path) -> None:
     report = convert(tmp_path / "small.safetensors", tmp_path / "model.h5", dtype="f16")
     found = report.nonfinite[VALUE]
     assert (found.nan, found.inf, report.overflowed) == (1, 1, {VALUE: 1})
-    assert f"{VALUE}: 1 NaN and 2 infinite numbers" in verify(tmp_path / "model.h5").problems[0]
+    assert f"{VALUE}: 1 NaN and 2 Inf" in verify(tmp_path / "model.h5").problems[0]
 
 
 def test_the_plan_counts_the_strips(tmp_path: Path) -> None:
