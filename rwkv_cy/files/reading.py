@@ -8,7 +8,7 @@ import mmap
 import os
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -144,8 +144,11 @@ class FileBytes:
                 raise self._truncated(offset + done)
             done += count
 
-    def crc32(self, offset: int, size: int) -> int:
-        """Return the CRC-32 of a span of the file, read in blocks; FormatError if it leaves the file."""
+    def crc32(self, offset: int, size: int, progress: Callable[[int], None] | None = None) -> int:
+        """Return the CRC-32 of a span of the file, read block by block; FormatError if it leaves the file.
+
+        `progress` is called with the bytes of each block.
+        """
         self._check_span(offset, size)
         buffer = np.empty(min(size, _CRC_BLOCK), np.uint8)
         crc = 0
@@ -153,6 +156,8 @@ class FileBytes:
             block = buffer[: min(_CRC_BLOCK, size - start)]
             self.read_into_at(offset + start, block)
             crc = zlib.crc32(block.data, crc)
+            if progress is not None:
+                progress(block.size)
         return crc
 
     def view(self, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any] | None:

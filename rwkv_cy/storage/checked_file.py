@@ -22,7 +22,6 @@ from rwkv_cy.files.strict_json import parse_object
 from rwkv_cy.storage.footer import Footer
 from rwkv_cy.storage.index import MAX_INDEX_BYTES, Entry, unpack_index
 from rwkv_cy.storage.schema import (
-    BLOCK_BYTES,
     FOOTER_PATH,
     HEADER_PATH,
     INDEX_PATH,
@@ -31,7 +30,6 @@ from rwkv_cy.storage.schema import (
     PAGE,
     SIGNATURE,
     DatasetSpec,
-    Progress,
     parameter_name,
 )
 
@@ -136,25 +134,13 @@ class CheckedFile:
 
     def check_bytes(self, entry: Entry) -> None:
         """Read the bytes of a dataset; FormatError if they are not those that were written."""
-        if self.checksum(entry.offset, entry.spec.nbytes) != entry.crc32:
+        if self.file.crc32(entry.offset, entry.spec.nbytes) != entry.crc32:
             raise self._damaged(parameter_name(entry.spec.path) or entry.spec.path)
 
     def check_metadata(self) -> None:
         """Raise FormatError if the checksum of HDF5's metadata differs from the footer."""
-        if self.checksum(0, self.footer.metadata_size) != self.footer.metadata_crc:
+        if self.file.crc32(0, self.footer.metadata_size) != self.footer.metadata_crc:
             raise self._damaged("the HDF5 structure")
-
-    def checksum(self, offset: int, size: int, progress: Progress | None = None) -> int:
-        """Return the CRC-32 of a span of the file, read block by block."""
-        buffer = np.empty(min(size, BLOCK_BYTES), np.uint8)
-        crc = 0
-        for start in range(0, size, BLOCK_BYTES):
-            block = buffer[: min(BLOCK_BYTES, size - start)]
-            self.file.read_into_at(offset + start, block)
-            crc = zlib.crc32(block.data, crc)
-            if progress is not None:
-                progress(block.size)
-        return crc
 
     def close(self) -> None:
         """Close the file; arrays over its map stay valid."""

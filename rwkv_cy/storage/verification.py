@@ -61,7 +61,7 @@ def verify_file(checked: CheckedFile, progress: Progress | None = None) -> Verif
     damaged = []
     problems = []
     for path, entry in checked.entries.items():
-        if checked.checksum(entry.offset, entry.spec.nbytes, progress) != entry.crc32:
+        if checked.file.crc32(entry.offset, entry.spec.nbytes, progress) != entry.crc32:
             damaged.append(parameter_name(path) or path)
     try:
         checked.check_metadata()
