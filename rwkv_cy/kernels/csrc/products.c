@@ -1,27 +1,27 @@
-/* Products of a layer, shared among threads: tokens are laid out, multiplied, and what follows is done to the result. */
+/* Products of a layer, shared among threads: tokens are prepared, multiplied, and the results finished. */
 #include "codec/bf12.h"
 #include "gemm/columns.h"
 #include "pieces.h"
 #include "codec/quant.h"
 
-#define MOST_BYTES ((ptrdiff_t)64 << 10) /* of weights to read: others wait for who has the last piece */
+#define MOST_BYTES ((ptrdiff_t)64 << 10) /* of weights to read: other threads wait for the one that has the last piece */
 #define LEAST_BYTES ((ptrdiff_t)16 << 10)
 #define LEAST_WORK ((ptrdiff_t)1000000) /* of weights times tokens */
 #define PIECES_A_THREAD 32
-#define FEW_TOKENS 24 /* whose results are better finished row by row than in one more shared operation */
+#define FEW_TOKENS 24 /* whose results are finished row by row, rather than in one more shared operation */
 #define WHOLE_LINES 8 /* panels, whose rows are whole cache lines: of the result, and of a transposed matrix */
 
-/* How a product is computed: by what reads the matrix as it lies, row by row or column by column; by groups of
- * quantized rows; or by packed panels, where tokens are many. */
+/* How a product is computed: row by row or column by column of the matrix as it is stored; by groups of quantized rows;
+ * or by packed panels, where there are many tokens. */
 typedef enum { BY_ROWS, BY_COLUMNS, BY_GROUPS, BY_PANELS } way;
 
 typedef struct {
-    const rk_product *asked;
-    const rk_ops *ops;      /* who multiplies */
-    const rk_ops *plain;    /* who does the rest */
+    const rk_product *spec;
+    const rk_ops *ops;      /* kernels that multiply */
+    const rk_ops *plain;    /* kernels for everything else */
     const rk_tokens *all;
     way way;
-    char *laid_out;         /* tokens as `way` wants them */
+    char *prepared;         /* tokens in the form that `way` takes */
     char *scratch;          /* of each thread, `stride` bytes */
     size_t stride;
 } product;
@@ -101,7 +101,7 @@ static ptrdiff_t token_groups(const rk_ops *ops, ptrdiff_t tokens)
     return (tokens + ops->panel_tokens - 1) / ops->panel_tokens;
 }
 
-static size_t laid_out_bytes(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens)
+static size_t prepared_bytes(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens)
 {
     switch (way_for(ops, m, tokens)) {
     case BY_GROUPS: return (size_t)round_up(tokens * rk_q_blocks(m->dtype, m->cols) * rk_x_bytes(m->dtype), 64);
@@ -110,8 +110,8 @@ static size_t laid_out_bytes(const rk_ops *ops, const rk_matrix *m, ptrdiff_t to
     }
 }
 
-/* Bytes of one thread's scratch: a token on its way to be laid out; and later, of panels, a block of packed ones, and
- * accumulators that wait: of all tokens, of one group, or none, if the columns take several runs, several steps, or
+/* Bytes of one thread's scratch: a token that is being prepared; and later, for panels, a block of packed ones and
+ * waiting accumulators: of all tokens, of one group, or none, if the columns take several runs, several steps, or
  * one. */
 static size_t thread_bytes(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens)
 {
@@ -130,27 +130,27 @@ size_t rk_matmul_scratch(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens
 {
     ops = ops_for(ops, m, tokens);
     size_t columns = way_for(ops, m, tokens) == BY_COLUMNS ? rk_columns_scratch(ops, m, tokens) : 0;
-    return laid_out_bytes(ops, m, tokens) + columns + (size_t)threads * thread_bytes(ops, m, tokens);
+    return prepared_bytes(ops, m, tokens) + columns + (size_t)threads * thread_bytes(ops, m, tokens);
 }
 
-/* Token t as it is multiplied, but for rounding: where it lies, or in `buffer`. */
+/* Token t as it is multiplied, before rounding: in place, or in `buffer`. */
 static const void *token_of(const product *p, ptrdiff_t t, void *buffer)
 {
-    const rk_product *asked = p->asked;
-    const ptrdiff_t width = asked->m->cols;
+    const rk_product *spec = p->spec;
+    const ptrdiff_t width = spec->m->cols;
     const size_t row = (size_t)width * p->ops->sumsize;
-    const char *x = (const char *)asked->x + (size_t)t * row;
-    if (asked->first == RK_AS_IT_IS) return x;
-    if (asked->first == RK_SHIFTED || asked->first == RK_LERPED) {
+    const char *x = (const char *)spec->x + (size_t)t * row;
+    if (spec->first == RK_AS_IT_IS) return x;
+    if (spec->first == RK_SHIFTED || spec->first == RK_LERPED) {
         const rk_sequence *s = rk_sequence_of(p->all, t);
-        const char *before = t == s->begin ? s->read + asked->before : x - row;
-        if (asked->first == RK_SHIFTED)
-            p->plain->token_shift(x, before, asked->mix, width, buffer);
+        const char *before = t == s->begin ? s->read + spec->before : x - row;
+        if (spec->first == RK_SHIFTED)
+            p->plain->token_shift(x, before, spec->mix, width, buffer);
         else
-            p->plain->token_lerp(x, before, asked->mix, width, buffer);
-    } else if (asked->first == RK_RELU_SQUARED) {
+            p->plain->token_lerp(x, before, spec->mix, width, buffer);
+    } else if (spec->first == RK_RELU_SQUARED) {
         p->plain->relu_squared(x, buffer, width);
-    } else if (asked->first == RK_TANH) {
+    } else if (spec->first == RK_TANH) {
         p->plain->tanh(x, buffer, width);
     } else {
         p->plain->sigmoid(x, buffer, width);
@@ -158,52 +158,52 @@ static const void *token_of(const product *p, ptrdiff_t t, void *buffer)
     return buffer;
 }
 
-/* Tokens begin..end are laid out; and past the last one, the zeros that fill its group. */
-static void lay_out(const product *p, ptrdiff_t begin, ptrdiff_t end, int thread)
+/* Prepare tokens begin..end; and past the last one, the zeros that fill its group. */
+static void prepare(const product *p, ptrdiff_t begin, ptrdiff_t end, int thread)
 {
-    const rk_matrix *m = p->asked->m;
+    const rk_matrix *m = p->spec->m;
     const ptrdiff_t group = p->ops->panel_tokens;
     char *buffer = p->scratch + (size_t)thread * p->stride;
     char *rounded = buffer + (size_t)m->cols * p->ops->sumsize;
     for (ptrdiff_t t = begin; t < end; t++) {
         if (p->way == BY_GROUPS) {
-            p->ops->quantize_token(token_of(p, t, buffer), m->dtype, m->cols, p->all->count, t, p->laid_out);
+            p->ops->quantize_token(token_of(p, t, buffer), m->dtype, m->cols, p->all->count, t, p->prepared);
         } else if (p->way == BY_PANELS) {
             const void *x = t < p->all->count ? token_of(p, t, buffer) : NULL;
             if (is_rounded(p->ops, m, p->all->count) && x != NULL) {
                 p->ops->round(x, rounded, m->cols);
                 x = rounded;
             }
-            p->ops->pack_token(x, m->cols, t % group, p->laid_out + (size_t)(t / group) * group_bytes(p->ops, m->cols));
+            p->ops->pack_token(x, m->cols, t % group, p->prepared + (size_t)(t / group) * group_bytes(p->ops, m->cols));
         } else {
-            token_of(p, t, p->laid_out + (size_t)(t * m->cols) * p->ops->itemsize);
+            token_of(p, t, p->prepared + (size_t)(t * m->cols) * p->ops->itemsize);
         }
     }
 }
 
-/* Whether tokens are taken as they lie. */
-static int lie_well(const product *p)
+/* Whether the tokens need no preparation. */
+static int in_place(const product *p)
 {
-    return (p->way == BY_ROWS || p->way == BY_COLUMNS) && p->asked->first == RK_AS_IT_IS;
+    return (p->way == BY_ROWS || p->way == BY_COLUMNS) && p->spec->first == RK_AS_IT_IS;
 }
 
-static const void *tokens_as_rows(const product *p) { return lie_well(p) ? p->asked->x : p->laid_out; }
+static const void *tokens_as_rows(const product *p) { return in_place(p) ? p->spec->x : p->prepared; }
 
 static cut cut_tokens(const product *p)
 {
     const ptrdiff_t together = p->way == BY_PANELS ? p->ops->panel_tokens : 1;
-    const ptrdiff_t grain = round_up(at_least_one(PIECE_ELEMENTS / at_least_one(p->asked->m->cols)), together);
-    return cut_up(lie_well(p) ? 0 : round_up(p->all->count, together), grain);
+    const ptrdiff_t grain = round_up(at_least_one(PIECE_ELEMENTS / at_least_one(p->spec->m->cols)), together);
+    return cut_up(in_place(p) ? 0 : round_up(p->all->count, together), grain);
 }
 
 /* What follows a product, for elements begin..end of its result. */
 static void follow(const product *p, ptrdiff_t begin, ptrdiff_t end)
 {
-    const rk_product *asked = p->asked;
-    switch (asked->then) {
+    const rk_product *spec = p->spec;
+    switch (spec->then) {
     case RK_NOTHING: break;
-    case RK_ADD: p->plain->add(asked->into, asked->y, begin, end); break;
-    case RK_ADD_GATED: p->plain->add_gated(asked->into, asked->gate, asked->y, begin, end); break;
+    case RK_ADD: p->plain->add(spec->into, spec->y, begin, end); break;
+    case RK_ADD_GATED: p->plain->add_gated(spec->into, spec->gate, spec->y, begin, end); break;
     }
 }
 
@@ -227,13 +227,13 @@ static int follows_at_once(const product *p)
 /* Units begin..end of a product: rows, groups of them, or panels. */
 static void multiply(const product *p, ptrdiff_t begin, ptrdiff_t end, int thread)
 {
-    const rk_matrix *m = p->asked->m;
+    const rk_matrix *m = p->spec->m;
     const ptrdiff_t tokens = p->all->count;
-    void *y = p->asked->y;
+    void *y = p->spec->y;
     if (p->way == BY_PANELS) {
-        p->ops->panels(m, p->laid_out, tokens, y, m->rows, begin, end, p->scratch + (size_t)thread * p->stride);
+        p->ops->panels(m, p->prepared, tokens, y, m->rows, begin, end, p->scratch + (size_t)thread * p->stride);
     } else if (p->way == BY_GROUPS) {
-        p->ops->groups(m, p->laid_out, tokens, y, m->rows, begin, end);
+        p->ops->groups(m, p->prepared, tokens, y, m->rows, begin, end);
     } else {
         p->ops->rows(m, tokens_as_rows(p), tokens, y, m->rows, begin, end);
     }
@@ -252,7 +252,7 @@ static ptrdiff_t row_bytes(const rk_matrix *m)
  * tokens, weights times tokens for many. */
 static ptrdiff_t units_of(const product *p, ptrdiff_t *cost)
 {
-    const rk_matrix *m = p->asked->m;
+    const rk_matrix *m = p->spec->m;
     const ptrdiff_t tokens = p->all->count;
     const ptrdiff_t rows = unit_rows(p);
     if (p->way == BY_PANELS) {
@@ -266,7 +266,7 @@ static ptrdiff_t units_of(const product *p, ptrdiff_t *cost)
     return (m->rows + rows - 1) / rows;
 }
 
-/* Pieces of `cost` a unit, of `total` in all products: a thread takes many that lie together, and at the end few. */
+/* Pieces of `cost` a unit, of `total` in all products: a thread takes many adjacent ones, and few at the end. */
 static cut cut_product(const product *p, ptrdiff_t units, ptrdiff_t cost, ptrdiff_t total, int threads)
 {
     if (p->way == BY_PANELS) return cut_up(units, round_up(at_least_one(LEAST_WORK / cost), WHOLE_LINES));
@@ -276,7 +276,7 @@ static cut cut_product(const product *p, ptrdiff_t units, ptrdiff_t cost, ptrdif
     return cut_up(units, round_up(at_least_one(bytes / cost), p->way == BY_GROUPS ? p->ops->wide_groups : 4));
 }
 
-/* Products that are laid out and multiplied in two shared operations. */
+/* Products that are prepared and multiplied in two shared operations. */
 static void run(const rk_ops *ops, const rk_product *const *products, int count, const rk_tokens *all, char *scratch,
                 int threads)
 {
@@ -290,7 +290,7 @@ static void run(const rk_ops *ops, const rk_product *const *products, int count,
         const rk_ops *own = ops_for(ops, m, all->count);
         product *p = &s.parts[i];
         *p = (product){products[i], own, ops, all, way_for(own, m, all->count), scratch, NULL, 0};
-        scratch += laid_out_bytes(own, m, all->count);
+        scratch += prepared_bytes(own, m, all->count);
         columns[i] = scratch;
         scratch += p->way == BY_COLUMNS ? rk_columns_scratch(own, m, all->count) : 0;
         const size_t bytes = thread_bytes(own, m, all->count);
@@ -302,11 +302,11 @@ static void run(const rk_ops *ops, const rk_product *const *products, int count,
         total += units[i] * costs[i];
     }
     for (int i = 0; i < count; i++) s.parts[i].scratch = scratch, s.parts[i].stride = stride;
-    share(&s, lay_out, elements > PIECE_ELEMENTS ? threads : 1);
+    share(&s, prepare, elements > PIECE_ELEMENTS ? threads : 1);
     for (int i = 0; i < count; i++) {
         const product *p = &s.parts[i];
         if (p->way == BY_COLUMNS) {
-            rk_columns(p->ops, p->asked->m, tokens_as_rows(p), all->count, p->asked->y, columns[i], threads);
+            rk_columns(p->ops, p->spec->m, tokens_as_rows(p), all->count, p->spec->y, columns[i], threads);
             s.cuts[i] = cut_up(0, 1);
         } else {
             s.cuts[i] = cut_product(p, units[i], costs[i], total, threads);
@@ -326,7 +326,7 @@ void rk_matmul(const rk_ops *ops, const rk_product *products, int count, const r
     int waiting = 0;
     for (int i = 0; i < count; i++) {
         const rk_product *one = &products[i];
-        /* Many packed tokens fill the caches: they are used before others come. */
+        /* Many packed tokens fill the caches: they are used before others are packed. */
         if (way_for(ops, one->m, all->count) == BY_PANELS)
             run(ops, &one, 1, all, scratch, threads);
         else
