@@ -44,7 +44,7 @@ class Config:
         Widths of the low-rank products, by the architecture's names for them (``{"w": 64, "a": 64}``).
     group_norm_eps : float, default 64e-5
         Added to the variance by the GroupNorm over the heads, in versions that have one.
-    dtype : {"f32", "f64"}, default "f32"
+    compute_dtype : {"f32", "f64"}, default "f32"
         Type of activations and state.
 
     Raises
@@ -61,7 +61,7 @@ class Config:
     d_ffn: int = 0
     architecture: str = "rwkv4"
     layer_norm_eps: float = 1e-5
-    dtype: str = "f32"
+    compute_dtype: str = "f32"
     head_size: int = 0
     ranks: Mapping[str, int] = field(default_factory=dict, hash=False)
     group_norm_eps: float = 64e-5
@@ -82,8 +82,8 @@ class Config:
             eps = getattr(self, name)
             if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not math.isfinite(eps) or eps <= 0:
                 raise ConfigError(f"Config.{name}: expected a positive number, got {eps!r}")
-        if self.dtype not in ("f32", "f64"):
-            raise ConfigError(f"Config.dtype: expected 'f32' or 'f64', got {self.dtype!r}")
+        if self.compute_dtype not in ("f32", "f64"):
+            raise ConfigError(f"Config.compute_dtype: expected 'f32' or 'f64', got {self.compute_dtype!r}")
         if not isinstance(self.architecture, str) or not self.architecture:
             raise ConfigError(f"Config.architecture: expected a name such as 'rwkv4', got {self.architecture!r}")
 

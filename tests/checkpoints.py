@@ -44,7 +44,7 @@ def numbers(*values: float, shape: tuple[int, ...], fill: float = 0.25) -> Array
 
 def random_model(dtype: str = "f32", seed: int = 0, **dimensions: int) -> LanguageModel:
     """Return a small model with random weights everywhere, the ones that start at zero too."""
-    config = Config(**{"d_model": 24, "num_layers": 3, "vocab_size": 50, **dimensions}, dtype=dtype)
+    config = Config(**{"d_model": 24, "num_layers": 3, "vocab_size": 50, **dimensions}, compute_dtype=dtype)
     rng = np.random.default_rng(seed)
     model = LanguageModel.new(config, rng)
     return LanguageModel(
@@ -60,7 +60,7 @@ def random_checkpoint(config: Config, seed: int = 0, *, optional: bool = True) -
     of a row have the size of its inputs. `optional` says whether parameters that a checkpoint may leave out are there.
     """
     rng = np.random.default_rng(seed)
-    dtype = np.float64 if config.dtype == "f64" else np.float32
+    dtype = np.float64 if config.compute_dtype == "f64" else np.float32
     specs = [spec for spec in architecture_of(config).parameters(config) if optional or not spec.optional]
     return {spec.name: _draw(spec, rng).astype(dtype) for spec in specs}
 

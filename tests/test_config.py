@@ -17,7 +17,7 @@ def test_widths_default_to_the_architecture() -> None:
 
 
 def test_through_json_and_back() -> None:
-    config = Config(d_model=8, num_layers=2, rescale_layer=6, vocab_size=256, d_att=16, d_ffn=20, dtype="f64")
+    config = Config(d_model=8, num_layers=2, rescale_layer=6, vocab_size=256, d_att=16, d_ffn=20, compute_dtype="f64")
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 

@@ -82,7 +82,9 @@ class Checkpoint:
 
     def _own_config(self, header: ModelHeader, detected: Config) -> Config:
         stored = Config.from_dict(header.config)
-        comparable = replace(stored, rescale_layer=0, layer_norm_eps=detected.layer_norm_eps, dtype=detected.dtype)
+        comparable = replace(
+            stored, rescale_layer=0, layer_norm_eps=detected.layer_norm_eps, compute_dtype=detected.compute_dtype
+        )
         if comparable != detected:
             raise FormatError(
                 f"{self.path}: expected a header that fits the parameters ({detected}), got {stored}; "
@@ -94,7 +96,7 @@ class Checkpoint:
         epsilon = self.source.metadata.get("layer_norm_epsilon")
         config = detected if epsilon is None else replace(detected, layer_norm_eps=_number(epsilon))
         if all(self.source.info(name).dtype == "f64" for name in self.source.names()):
-            config = replace(config, dtype="f64")
+            config = replace(config, compute_dtype="f64")
         return config
 
     @property

@@ -31,7 +31,7 @@ cdef class TimeMix(Mix):
 
     def __init__(self, config, offsets, parameters, output_scale, activations="f32"):
         super().__init__(config, offsets["end"])
-        real = config.dtype
+        real = config.compute_dtype
         self.key = make_matrix(parameters["att.key.weight"], real, 1.0, activations)
         self.value = make_matrix(parameters["att.value.weight"], real, 1.0, activations)
         self.receptance = make_matrix(parameters["att.receptance.weight"], real, 1.0, activations)
@@ -107,7 +107,7 @@ cdef class ChannelMix(Mix):
 
     def __init__(self, config, offsets, parameters, output_scale, activations="f32"):
         super().__init__(config, offsets["end"])
-        real = config.dtype
+        real = config.compute_dtype
         self.key = make_matrix(parameters["ffn.key.weight"], real, 1.0, activations)
         self.value = make_matrix(parameters["ffn.value.weight"], real, output_scale, activations)
         self.receptance = make_matrix(parameters["ffn.receptance.weight"], real, 1.0, activations)

@@ -30,7 +30,7 @@ cdef class TimeMix(Mix):
 
     def __init__(self, config, offsets, parameters, output_scale, activations, layer):
         super().__init__(config, offsets["end"])
-        real = config.dtype
+        real = config.compute_dtype
         self.d_att, self.head_size = config.d_att, config.head_size
         if self.head_size < 1 or self.d_att % self.head_size:
             raise KernelError(f"TimeMix: expected whole heads in d_att {self.d_att}, got heads of {self.head_size}")
@@ -161,9 +161,9 @@ cdef class ChannelMix(Mix):
 
     def __init__(self, config, offsets, parameters, output_scale, activations="f32"):
         super().__init__(config, offsets["end"])
-        self.key = make_matrix(parameters["ffn.key.weight"], config.dtype, 1.0, activations)
-        self.value = make_matrix(parameters["ffn.value.weight"], config.dtype, output_scale, activations)
-        self.x_k = self.vector(parameters, "ffn.x_k", config.dtype)
+        self.key = make_matrix(parameters["ffn.key.weight"], config.compute_dtype, 1.0, activations)
+        self.value = make_matrix(parameters["ffn.value.weight"], config.compute_dtype, output_scale, activations)
+        self.x_k = self.vector(parameters, "ffn.x_k", config.compute_dtype)
         self.d_ffn = config.d_ffn
         self.xx = offsets["ffn_xx"] * self.itemsize
 

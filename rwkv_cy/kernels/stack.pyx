@@ -58,7 +58,7 @@ cdef const char *pointer(array):
 
 def real_dtype(config):
     """NumPy type of the activations and the state of a model of this config."""
-    return np.dtype(np.float64 if config.dtype == "f64" else np.float32)
+    return np.dtype(np.float64 if config.compute_dtype == "f64" else np.float32)
 
 
 def _vector(parameters, name, real):
@@ -196,7 +196,7 @@ cdef class Layer:
             if mix.d_model != self.d_model or mix.state_size != self.state_size or mix.itemsize != self.itemsize:
                 raise KernelError(f"Layer: expected mixes of width {self.d_model}, state and type alike")
         self._norms = [
-            tuple(_vector(parameters, f"{name}.{part}", config.dtype) for part in ("weight", "bias"))
+            tuple(_vector(parameters, f"{name}.{part}", config.compute_dtype) for part in ("weight", "bias"))
             for name in (("ln1", "ln2", "ln0") if index == 0 else ("ln1", "ln2"))
         ]
         self.ln1_weight, self.ln1_bias = pointer(self._norms[0][0]), pointer(self._norms[0][1])

@@ -78,7 +78,7 @@ class Model:
         )
         self._kernel = Stack([layer.kernel for layer in self.layers])
         self.state_fields = architecture.state_fields(config)
-        dtype = np.float64 if config.dtype == "f64" else np.float32
+        dtype = np.float64 if config.compute_dtype == "f64" else np.float32
         tuned = {
             name: as_parameter(parameters[name])
             for i in range(config.num_layers)
@@ -103,7 +103,7 @@ class Model:
         generator = np.random.default_rng(rng)
         architecture = architecture_of(config)
         config = architecture.complete(config)
-        dtype = np.float64 if config.dtype == "f64" else np.float32
+        dtype = np.float64 if config.compute_dtype == "f64" else np.float32
         return cls(
             config,
             {

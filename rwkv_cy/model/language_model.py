@@ -102,8 +102,8 @@ class LanguageModel:
         self.encoder = Model(
             config, loaded.parameters, loaded.fingerprint, divide_weights=True, activations=activations
         )
-        self._embedding = Embedding(loaded.parameters["emb.weight"], config.dtype)
-        self._head = Head(loaded.parameters, config.dtype, config.layer_norm_eps, activations)
+        self._embedding = Embedding(loaded.parameters["emb.weight"], config.compute_dtype)
+        self._head = Head(loaded.parameters, config.compute_dtype, config.layer_norm_eps, activations)
 
     @classmethod
     def new(cls, config: Config, rng: np.random.Generator | int, tokenizer: Tokenizer | None = None) -> LanguageModel:
@@ -119,7 +119,7 @@ class LanguageModel:
             For text.
         """
         generator = np.random.default_rng(rng)
-        dtype = np.float64 if config.dtype == "f64" else np.float32
+        dtype = np.float64 if config.compute_dtype == "f64" else np.float32
         config = architecture_of(config).complete(config)
         specs = [spec for spec in architecture_of(config).parameters(config) if not spec.optional]
         return cls(config, {spec.name: spec.initialise(generator).astype(dtype) for spec in specs}, tokenizer)
@@ -269,7 +269,7 @@ class LanguageModel:
         threads = resolve_num_threads(num_threads)
         wake(threads)
         self._check_open()
-        dtype = np.float64 if self.config.dtype == "f64" else np.float32
+        dtype = np.float64 if self.config.compute_dtype == "f64" else np.float32
         if not ids:
             return np.empty((0, self.vocab_size), dtype=dtype), []
         before = [self._named(i, self.encoder.numbers, state) for i, state in enumerate(given)]

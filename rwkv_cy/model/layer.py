@@ -28,7 +28,7 @@ def activations(xs: npt.ArrayLike, config: Config, ndim: int, what: str) -> npt.
         If `xs` has another number of dimensions or another width.
     """
     array = np.asarray(xs)
-    dtype = np.float64 if config.dtype == "f64" else np.float32
+    dtype = np.float64 if config.compute_dtype == "f64" else np.float32
     shape = "(d_model,)" if ndim == 1 else "(time, d_model)"
     if array.ndim != ndim or array.shape[-1] != config.d_model or array.dtype.kind not in "fiu":
         raise ConfigError(
@@ -85,7 +85,7 @@ class _Mix:
             If `state` is of another model.
         """
         x = activations(xs, self._config, 2, f"{type(self).__name__}.forward")
-        wanted = np.dtype(np.float64 if self._config.dtype == "f64" else np.float32)
+        wanted = np.dtype(np.float64 if self._config.compute_dtype == "f64" else np.float32)
         if state.data.dtype != wanted or state.data.shape != (self._kernel.state_size,):
             raise StateError(
                 f"LayerState: expected {self._kernel.state_size} numbers of {wanted}, got {state.data.size} of "

@@ -109,7 +109,7 @@ def _load(
     if rescale_layer is not None:
         config = replace(config, rescale_layer=rescale_layer)
     if dtype is not None:
-        config = replace(config, dtype="f64" if dtype == "f64" else "f32")
+        config = replace(config, compute_dtype="f64" if dtype == "f64" else "f32")
     make_tokenizer = _tokenizer_maker(checkpoint, tokenizer)  # before the parameters are read: it may fail
     targets = choose_all(source, checkpoint.specs, dtype, keep_orientation=True)
     _refuse_requantization(source, targets.values(), dtype)

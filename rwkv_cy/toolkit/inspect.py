@@ -199,7 +199,7 @@ def _memory(checkpoint: Checkpoint, dtype: str) -> int:
 def _state_bytes(config: Config) -> int:
     """Return the bytes of the state of one sequence, in the model's type."""
     numbers = sum(field.size for field in architecture_of(config).state_fields(config))
-    return config.num_layers * numbers * (8 if config.dtype == "f64" else 4)
+    return config.num_layers * numbers * (8 if config.compute_dtype == "f64" else 4)
 
 
 def _describe_all(

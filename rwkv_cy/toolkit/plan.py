@@ -168,7 +168,7 @@ def make_plan(
         replaces = _check_target(target, {*files, source.path, *companions(source.path)})
     config = checkpoint.config
     if dtype is not None:
-        config = replace(config, dtype="f64" if dtype == "f64" else "f32")
+        config = replace(config, compute_dtype="f64" if dtype == "f64" else "f32")
     tensors, targets, twice = [], [], []
     memory = 0
     for spec in checkpoint.specs:

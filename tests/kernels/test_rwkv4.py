@@ -40,7 +40,7 @@ class Case:
 
     def __init__(self, real: str, layer: int = 0, d_model: int = 20, d_att: int = 24, d_ffn: int = 37) -> None:
         self.rng = np.random.default_rng(7)
-        self.config = Config(d_model=d_model, num_layers=2, d_att=d_att, d_ffn=d_ffn, dtype=real)
+        self.config = Config(d_model=d_model, num_layers=2, d_att=d_att, d_ffn=d_ffn, compute_dtype=real)
         self.dtype = np.dtype(np.float64 if real == "f64" else np.float32)
         self.tolerance = 1e-12 if real == "f64" else 1e-5
         architecture = ARCHITECTURES["rwkv4"]
@@ -62,7 +62,7 @@ class Case:
         return self.rng.standard_normal((tokens, self.config.d_model)).astype(self.dtype)
 
     def state(self) -> LayerState:
-        row = State.initial("rwkv4", self.fields, 1, self.config.dtype).data[0]
+        row = State.initial("rwkv4", self.fields, 1, self.config.compute_dtype).data[0]
         state = LayerState(self.fields, row)
         for name in ("ffn_xx", "att_xx", "att_aa", "att_bb", "att_pp"):
             state[name][...] = self.rng.standard_normal(state[name].shape)

@@ -49,7 +49,7 @@ class Case:
         return rwkv7.ChannelMix(self.config, ARCHITECTURE.state_offsets(self.config), self.parameters(), scale)
 
     def parameters(self) -> dict[str, Parameter]:
-        return {name: Parameter(array, self.config.dtype) for name, array in self.weights.items()}
+        return {name: Parameter(array, self.config.compute_dtype) for name, array in self.weights.items()}
 
     def xs(self, tokens: int) -> np.ndarray:
         return self.rng.standard_normal((tokens, self.config.d_model)).astype(self.dtype)

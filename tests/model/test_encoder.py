@@ -31,7 +31,7 @@ def random_parameters(config: Config, seed: int = 0, dtype: str = "f32") -> dict
 
 @pytest.fixture(params=["f32", "f64"])
 def model(request: pytest.FixtureRequest) -> Model:
-    config = Config(d_model=24, num_layers=3, dtype=request.param, rescale_layer=2)
+    config = Config(d_model=24, num_layers=3, compute_dtype=request.param, rescale_layer=2)
     return Model(config, random_parameters(config, dtype=request.param), "f" * 32)
 
 
@@ -75,7 +75,7 @@ def test_an_empty_sequence_is_an_empty_result(model: Model) -> None:
 
 
 def test_the_input_is_not_changed(model: Model) -> None:
-    xs = inputs(model, 3).astype(np.float64 if model.config.dtype == "f64" else np.float32)
+    xs = inputs(model, 3).astype(np.float64 if model.config.compute_dtype == "f64" else np.float32)
     before = xs.copy()
     ys, _ = model.forward_sequence(xs)
     assert (xs == before).all()
@@ -118,7 +118,7 @@ def test_wrong_inputs(model: Model) -> None:
 
 def test_states_of_other_models_are_refused(model: Model) -> None:
     x = np.zeros(24)
-    fewer = Config(d_model=24, num_layers=2, dtype=model.config.dtype)
+    fewer = Config(d_model=24, num_layers=2, compute_dtype=model.config.compute_dtype)
     with pytest.raises(StateError, match="expected one of a rwkv4 model with 3 layers of width 24"):
         model.forward_single(x, Model(fewer, random_parameters(fewer)).initial_state())
     other = Model(model.config, random_parameters(model.config, 1), "0" * 32)
@@ -222,7 +222,7 @@ def test_the_mixes_of_a_layer_on_their_own(model: Model) -> None:
     assert own.att_xx.tolist() == own.ffn_xx.tolist()
     assert (own.att_pp > -1e30).all()
     assert (state.data[0] == model.initial_state().data[0]).all()
-    other = State.initial("rwkv4", state.fields, 1, "f32" if model.config.dtype == "f64" else "f64").layers[0]
+    other = State.initial("rwkv4", state.fields, 1, "f32" if model.config.compute_dtype == "f64" else "f64").layers[0]
     with pytest.raises(StateError, match="LayerState: expected 120 numbers of float.., got 120 of float.."):
         layer.channel_mix.forward(xs, other)
     with pytest.raises(ConfigError, match="TimeMix.forward: expected numbers of shape"):

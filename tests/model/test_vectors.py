@@ -51,7 +51,7 @@ class Vectors:
             num_layers=int(self._arrays["num_layers"]),
             rescale_layer=int(self._arrays["rescale_layer"]),
             layer_norm_eps=float(self._arrays["eps"]),
-            dtype=prefix[:3],
+            compute_dtype=prefix[:3],
         )
         self.model = Model(self.config, self.parameters())
 

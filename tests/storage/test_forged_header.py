@@ -37,7 +37,7 @@ def forged(model: Path, folder: Path, old: bytes, new: bytes) -> Path:
         (b'"num_layers":6', b'"num_layers":7', "expected a header that fits the parameters"),
         (b'"d_model":128', b'"d_model":18446744073709551615', "Config.d_model: expected an integer from 1"),
         (b'"rescale_layer":0', b'"rescale_layer":-1', "Config.rescale_layer: expected an integer from 0"),
-        (b'"dtype":"f32"', b'"dtype":"f16"', "Config.dtype: expected 'f32' or 'f64'"),
+        (b'"compute_dtype":"f32"', b'"compute_dtype":"f16"', "Config.compute_dtype: expected 'f32' or 'f64'"),
         (b"1e-05", b"1e400", "Config.layer_norm_eps: expected a positive number, got inf"),
         (b"1e-05", b"0.0", "Config.layer_norm_eps: expected a positive number, got 0.0"),
         (b"1e-05", b"true", "Config.layer_norm_eps: expected a positive number, got True"),
@@ -61,7 +61,7 @@ def test_a_tokenizer_that_is_not_there(model: Path, tmp_path: Path, kind: bytes)
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [(b'"rescale_layer":0', b'"rescale_layer":16777216'), (b"1e-05", b"9" * 20), (b'"dtype":"f32"', b'"dtype":"f64"')],
+    [(b'"rescale_layer":0', b'"rescale_layer":16777216'), (b"1e-05", b"9" * 20), (b'"compute_dtype":"f32"', b'"compute_dtype":"f64"')],
 )
 def test_odd_but_possible(model: Path, tmp_path: Path, old: bytes, new: bytes) -> None:
     loaded = rwkv_cy.load(forged(model, tmp_path, old, new))

@@ -61,7 +61,7 @@ def test_matrices_are_quantized_and_nothing_else(own: str, dtype: str, tmp_path:
     assert report.size <= report.plan.disk_needed
     assert report.warnings == ()
     with open_model(tmp_path / "t") as model:
-        assert model.header.config["dtype"] == "f32"
+        assert model.header.config["compute_dtype"] == "f32"
         assert model.verify().ok
 
 

@@ -99,7 +99,7 @@ def test_matrices_get_the_type_and_vectors_keep_theirs(own: str, dtype: str | No
         assert found_dtype == own
         np.testing.assert_array_equal(found, parameters[name].reshape(-1))
     with open_model(tmp_path / "t") as model:
-        assert model.header.config["dtype"] == ("f64" if (dtype or own) == "f64" else "f32")
+        assert model.header.config["compute_dtype"] == ("f64" if (dtype or own) == "f64" else "f32")
 
 
 @pytest.mark.parametrize(("dtype", "expected"), [(None, "f16"), ("f32", "f32"), ("bf16", "bf16")])
