@@ -132,7 +132,7 @@ $(MINIMUM_MADE): tools/preflight.py tools/minimum.py pyproject.toml
 	@touch $@
 
 .PHONY: test-minimum
-test-minimum: $(MINIMUM_MADE) ## the tests with the oldest allowed version of every dependency, built apart
+test-minimum: $(MINIMUM_MADE) $(BUILT) ## the tests with the oldest allowed version of every dependency, built apart
 	@$(MINIMUM_BIN)/python setup.py --quiet build --build-base build/minimum --build-lib build/minimum/lib
 	@PYTHONPATH=$(abspath build/minimum/lib):$(CURDIR) $(MINIMUM_BIN)/python -P -m pytest $(PYTEST_ARGS)
 
