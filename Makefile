@@ -24,8 +24,8 @@ BENCHMARKS ?= $(basename $(notdir $(wildcard benchmarks/bench_*.py)))
 BIN := $(VENV)/bin
 ORACLE_BIN := $(ORACLE_VENV)/bin
 MINIMUM_BIN := $(MINIMUM_VENV)/bin
-#: Prints errors only.
-PIP_INSTALL := pip --disable-pip-version-check install --quiet --quiet
+#: Prints errors only, and leaves byte-compiling to the first import.
+PIP_INSTALL := pip --disable-pip-version-check install --quiet --quiet --no-compile
 #: How the C kernels are compiled outside of setup.py.
 KERNEL_FLAGS := -std=gnu11 -fno-math-errno -fno-trapping-math -ffp-contract=off -Irwkv_cy/kernels/csrc
 KERNEL_SOURCES := $(shell find rwkv_cy/kernels/csrc -name "*.c")
