@@ -24,8 +24,8 @@ BENCHMARKS ?= $(basename $(notdir $(wildcard benchmarks/bench_*.py)))
 BIN := $(VENV)/bin
 ORACLE_BIN := $(ORACLE_VENV)/bin
 MINIMUM_BIN := $(MINIMUM_VENV)/bin
-#: Prints errors only.
-PIP_INSTALL := pip --disable-pip-version-check install --quiet --quiet
+#: Prints errors only, and leaves byte-compiling to the first import.
+PIP_INSTALL := pip --disable-pip-version-check install --quiet --quiet --no-compile
 #: How the C kernels are compiled outside of setup.py.
 KERNEL_FLAGS := -std=gnu11 -fno-math-errno -fno-trapping-math -ffp-contract=off -Irwkv_cy/kernels/csrc
 KERNEL_SOURCES := $(shell find rwkv_cy/kernels/csrc -name "*.c")
@@ -132,7 +132,7 @@ $(MINIMUM_MADE): tools/preflight.py tools/minimum.py pyproject.toml
 	@touch $@
 
 .PHONY: test-minimum
-test-minimum: $(MINIMUM_MADE) ## the tests with the oldest allowed version of every dependency, built apart
+test-minimum: $(MINIMUM_MADE) $(BUILT) ## the tests with the oldest allowed version of every dependency, built apart
 	@$(MINIMUM_BIN)/python setup.py --quiet build --build-base build/minimum --build-lib build/minimum/lib
 	@PYTHONPATH=$(abspath build/minimum/lib):$(CURDIR) $(MINIMUM_BIN)/python -P -m pytest $(PYTEST_ARGS)
 
