@@ -37,7 +37,7 @@ def test_through_json_and_back() -> None:
         ("layer_norm_eps", 0.0),
         ("layer_norm_eps", float("nan")),
         ("layer_norm_eps", "1e-5"),
-        ("dtype", "f16"),
+        ("compute_dtype", "f16"),
         ("architecture", ""),
         ("architecture", 4),
     ],
