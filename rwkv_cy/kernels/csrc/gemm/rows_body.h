@@ -7,9 +7,27 @@
 #define LANES ((ptrdiff_t)(sizeof(NVEC) / sizeof(NUM)))
 #define FN(name) RK_CAT(name, SUFFIX)
 
-#ifndef ASKED_AHEAD
-#define ASKED_AHEAD 8192 /* bytes */
+/* Whether one token takes rows of 16 bits one by one, rather than four together as everything else. */
+#ifndef RK_SINGLE_ROWS
+#define RK_SINGLE_ROWS 0
 #endif
+
+#ifndef PREFETCH_BYTES
+#define PREFETCH_BYTES 8192 /* bytes */
+#endif
+
+/* Add the products of one vector of columns, from column k on; `rows` and `tokens` are constants after inlining. */
+static inline __attribute__((always_inline)) void FN(rows_step)(const char *row, size_t stride, int dtype, ptrdiff_t cols,
+                                                                const NUM *x, ptrdiff_t k, VEC acc[4][RK_ROW_TOKENS],
+                                                                const int rows, const int tokens)
+{
+    NVEC w[4];
+    for (int i = 0; i < rows; i++) w[i] = FN(weights)(row + (size_t)i * stride, dtype, k);
+    for (int j = 0; j < tokens; j++) {
+        NVEC xk = FN(load)(x + j * cols + k);
+        for (int i = 0; i < rows; i++) acc[i][j] = VEC_DOT(w[i], xk, acc[i][j]);
+    }
+}
 
 /* `rows` rows times `tokens` tokens, both constants after inlining. */
 static inline __attribute__((always_inline)) void FN(rows_block)(const rk_matrix *m, int dtype, const NUM *x, REAL *y,
@@ -18,26 +36,25 @@ static inline __attribute__((always_inline)) void FN(rows_block)(const rk_matrix
 {
     const size_t stride = (size_t)m->cols * FN(weight_bytes)(dtype);
     const char *row = (const char *)m->data + (size_t)begin * stride;
+    /* Columns in a cache line of weights. */
+    const ptrdiff_t line = (ptrdiff_t)(64 / FN(weight_bytes)(dtype));
     VEC acc[4][RK_ROW_TOKENS];
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < tokens; j++) acc[i][j] = (VEC){0};
     ptrdiff_t k = 0;
-    for (; k + LANES <= m->cols; k += LANES) {
-        NVEC w[4];
+    for (; k + line <= m->cols; k += line) {
+        /* The CPU's own prefetching ends with each page. In 16 bits it leaves half of the bandwidth unused; in more it
+         * does well for one token, and is too late for several. */
         for (int i = 0; i < rows; i++) {
-            /* The CPU's own prefetching ends with each page. In 16 bits it leaves half of the bandwidth unused; in more
-             * it does well for one token, and for several is asked for too late. */
             if (FN(weight_bytes)(dtype) == 2)
-                __builtin_prefetch(row + (size_t)i * stride + (size_t)k * 2 + ASKED_AHEAD);
+                __builtin_prefetch(row + (size_t)i * stride + (size_t)k * 2 + PREFETCH_BYTES);
             else if (tokens > 1)
                 __builtin_prefetch(row + (size_t)(rows + i) * stride + (size_t)k * FN(weight_bytes)(dtype), 0, 2);
-            w[i] = FN(weights)(row + (size_t)i * stride, dtype, k);
         }
-        for (int j = 0; j < tokens; j++) {
-            NVEC xk = FN(load)(x + j * m->cols + k);
-            for (int i = 0; i < rows; i++) acc[i][j] = VEC_DOT(w[i], xk, acc[i][j]);
-        }
+        for (ptrdiff_t u = 0; u < line; u += LANES)
+            FN(rows_step)(row, stride, dtype, m->cols, x, k + u, acc, rows, tokens);
     }
+    for (; k + LANES <= m->cols; k += LANES) FN(rows_step)(row, stride, dtype, m->cols, x, k, acc, rows, tokens);
     if (k < m->cols) {
         for (int j = 0; j < tokens; j++) {
             NVEC xk = FN(load_part)(x + j * m->cols + k, m->cols - k);
@@ -70,8 +87,7 @@ static inline __attribute__((always_inline)) void FN(rows_of)(const rk_matrix *m
                                                               ptrdiff_t begin, ptrdiff_t end)
 {
     ptrdiff_t r = begin;
-    /* A token's 16 bits come best as one stream; the sums of several rows overlap in the CPU's own queue. */
-    if (FN(weight_bytes)(dtype) != 2 || tokens > 1)
+    if (!RK_SINGLE_ROWS || FN(weight_bytes)(dtype) != 2 || tokens > 1)
         for (; r + 4 <= end; r += 4) FN(rows_times)(m, dtype, x, tokens, y, ldy, r, 4);
     for (; r < end; r++) FN(rows_times)(m, dtype, x, tokens, y, ldy, r, 1);
 }
