@@ -28,7 +28,7 @@ class Case:
     def __init__(self, real: str, layer: int = 1, d_model: int = 48, head_size: int = 16, seed: int = 7) -> None:
         self.rng = np.random.default_rng(seed)
         config = rwkv7_config(d_model, 2, head_size, (5, 7, 3, 11), d_ffn=37)
-        self.config = Config(**{**config.to_dict(), "dtype": real})
+        self.config = Config(**{**config.to_dict(), "compute_dtype": real})
         self.layer = layer
         self.dtype = np.dtype(np.float64 if real == "f64" else np.float32)
         self.tolerance = 1e-12 if real == "f64" else 1e-5
