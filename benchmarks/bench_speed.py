@@ -36,7 +36,6 @@ _SETTLE_SECONDS = 0.5
 _LONGEST_PROMPT = 1 << 16
 #: All contenders get the same tokens: those that a text begins with matter to nobody's speed.
 _TOKENS = [int(token) for token in np.random.default_rng(0).integers(0, 50277, _LONGEST_PROMPT)]
-_YARDSTICK = ("plain NumPy", "f32")
 #: Types of matrices; after a plus, with activations rounded to the same.
 _ALL = (*DTYPES, "bf16+", *MATRIX_TYPES)
 #: Our contender for each place that the weights can be in.
@@ -71,7 +70,7 @@ class Found:
         For each prompt, the part of its time that the multiplications take at the most that the machine gave in
         float32 just before it.
     error : float
-        How far the logits are from the yardstick's.
+        How far the logits are from those of the first row.
     """
 
     seconds: dict[str, list[float]] = field(default_factory=dict)
@@ -84,7 +83,7 @@ class Found:
 def measure(
     rows: Sequence[Row], shape: str, prompts: Sequence[int], threads: int, rounds: int, flops: Callable[[], float]
 ) -> tuple[dict[Row, Found], list[float]]:
-    """Measure all rows, and what `flops` gave before each prompt.
+    """Measure all rows, the first of which the others are compared with, and what `flops` gave before each prompt.
 
     All contenders are up at the same time and take turns within a round; those that wait do nothing.
     """
@@ -114,7 +113,7 @@ def measure(
                     found[row].seconds.setdefault(job, []).append(seconds)
                     found[row].arithmetic.setdefault(job, []).append(least / seconds)
                     _settle(row)
-    exact = next(values for row, values in logits.items() if (row.label, row.dtype) == _YARDSTICK)
+    exact = logits[rows[0]]
     scale = float(np.sqrt(np.mean(exact**2)))
     for row, own in logits.items():
         found[row].error = float(np.sqrt(np.mean((own - exact) ** 2))) / scale
@@ -195,12 +194,13 @@ def best_prefill(config: Config, flops: float) -> float:
 
 def report_of(shape: str, threads: int, rounds: int, found: dict[Row, Found], flops: Sequence[float]) -> Report:
     """Return the table for one number of threads."""
-    jobs = tuple(next(iter(found.values())).seconds)
+    first = next(iter(found))
+    jobs = tuple(found[first].seconds)
     report = Report(
-        f"RWKV-4 {shape}, {threads} thread{'s' if threads > 1 else ''}: speed beside plain NumPy in float32",
+        f"{name_of(shape)}, {threads} thread{'s' if threads > 1 else ''}: speed beside {first.label} in float32",
         (
             "",
-            *(f"{job}, times NumPy" for job in jobs),
+            *(f"{job}, times {first.label}" for job in jobs),
             "decode, % of bandwidth",
             "decode, ms a token",
             *(f"{job}, % of peak" for job in jobs[1:]),
@@ -213,11 +213,11 @@ def report_of(shape: str, threads: int, rounds: int, found: dict[Row, Found], fl
             "Of the arithmetic: the time that multiplying takes at the limit measured just before, over the time.",
             "bf16+: matrices in bf16, and activations rounded to bf16 before they meet them.",
             "Of the bandwidth: what reading as many bytes alone takes, in turns with the tokens, over a token's time.",
-            "Error: relative rms of the logits after 8 tokens, beside plain NumPy on the float32 checkpoint.",
+            f"Error: relative rms of the logits after 8 tokens, beside {first.label} on the float32 checkpoint.",
         ],
         values={"shape": shape, "threads": threads, "flops": max(flops), "rows": []},
     )
-    yardstick = next(one.seconds for row, one in found.items() if (row.label, row.dtype) == _YARDSTICK)
+    yardstick = found[first].seconds
     for row, one in found.items():
         times = one.seconds
         multiples = [ratio(yardstick[job], times[job]) for job in jobs]
@@ -239,6 +239,11 @@ def report_of(shape: str, threads: int, rounds: int, found: dict[Row, Found], fl
     return report
 
 
+def name_of(shape: str) -> str:
+    """Return the version and the size of a shape."""
+    return f"{architecture_of(SHAPES[shape]).label} {shape.removeprefix('7-')}"
+
+
 def nominal_bits(dtype: str) -> int:
     """Return the number of bits that a type is compared in: that of its name, rounded up to 8, 16 or 32, or 4.
 
@@ -253,7 +258,7 @@ def comparison_of(shape: str, threads: int, found: dict[Row, Found]) -> Report:
     """Return the table that holds each type of ours against what others are fastest with in as many bits."""
     jobs = tuple(next(iter(found.values())).seconds)
     report = Report(
-        f"RWKV-4 {shape}, {threads} thread{'s' if threads > 1 else ''}: speed beside others in as many bits",
+        f"{name_of(shape)}, {threads} thread{'s' if threads > 1 else ''}: speed beside others in as many bits",
         ("", "beside", *(f"{job}, times as fast (beside)" for job in jobs)),
         notes=[
             "Each job beside that type of theirs, in brackets, which is the fastest in it; ratios within a round.",
@@ -300,10 +305,15 @@ def main() -> None:
         parser.error(f"--prompts: expected lengths from 1 to {_LONGEST_PROMPT}")
     shape, folder = arguments.shape, arguments.folder
     checkpoint = cached_checkpoint(shape, "f32", folder)
-    rows = [Row("numpy", "plain NumPy", "f32", checkpoint)]
     ours = _OURS[arguments.mmap]
+    only_ours_and_rwkv = SHAPES[shape].architecture != "rwkv4"
+    if only_ours_and_rwkv and (arguments.rwkvcpp_library or not arguments.peer_python):
+        parser.error(f"--shape {shape} is measured beside the rwkv package: name its --peer-python, and no library")
+    rows = [] if only_ours_and_rwkv else [Row("numpy", "plain NumPy", "f32", checkpoint)]
+    if only_ours_and_rwkv:
+        rows = [Row("rwkv, version 7", "rwkv", dtype, checkpoint, arguments.peer_python) for dtype in ("f32", "bf16")]
     rows += [Row(ours, ours, dtype, cached_model(shape, stored(dtype), folder)) for dtype in arguments.dtypes]
-    if arguments.peer_python:
+    if arguments.peer_python and not only_ours_and_rwkv:
         python, hub = arguments.peer_python, cached_huggingface(f"{shape}-f32", lambda: checkpoint, folder)
         rows += [Row("rwkv", "rwkv", dtype, checkpoint, python) for dtype in ("f32", "bf16")]
         rows += [Row("transformers", "transformers", dtype, hub, python) for dtype in ("f32", "bf16")]
@@ -325,7 +335,8 @@ def main() -> None:
             if system
             else "rwkv.cpp: not measured; name its library with --rwkvcpp-library."
         )
-        report.notes.append("llama.cpp has no version 4 of RWKV.")
+        if not only_ours_and_rwkv:
+            report.notes.append("llama.cpp has no version 4 of RWKV.")
         comparison = comparison_of(shape, threads, found)
         if arguments.json:
             documents.append(report.document() | {"comparison": comparison.values["rows"]})

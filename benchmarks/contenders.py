@@ -5,6 +5,7 @@ Imported by other interpreters as well, so that nothing is imported here that no
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -60,7 +61,7 @@ def _open_rwkv_cy(task: Task, mmap: bool = True) -> Forward:
     # "bf16+" is a model in bf16 whose activations are rounded to it.
     rounded = "bf16" if task.dtype.endswith("+") else "f32"
     model = rwkv_cy.load(task.path, mmap=mmap, activations=rounded)
-    return lambda tokens, state: model.forward(tokens, state, num_threads=task.threads)
+    return lambda tokens, state: model.forward(tokens, state, in_place=True, num_threads=task.threads)
 
 
 def _open_numpy(task: Task) -> Forward:
@@ -86,6 +87,24 @@ def _open_rwkv(task: Task) -> Forward:
     model = RWKV(model=task.path.removesuffix(".pth"), strategy=strategy)
 
     def forward(tokens: Sequence[int], state: Any) -> tuple[Any, Any]:
+        logits, state = model.forward(list(tokens), state)
+        return logits.float().numpy(), state
+
+    return forward
+
+
+def _open_rwkv7(task: Task) -> Forward:
+    # The package reads this when it is imported, and then takes models of version 7 only.
+    os.environ["RWKV_V7_ON"] = "1"
+    import torch
+    from rwkv.model import RWKV
+
+    torch.set_num_threads(task.threads)
+    strategy = {"f32": "cpu fp32", "bf16": "cpu bf16"}[task.dtype]
+    model = RWKV(model=task.path.removesuffix(".pth"), strategy=strategy)
+
+    def forward(tokens: Sequence[int], state: Any) -> tuple[Any, Any]:
+        state = model.generate_zero_state() if state is None else state
         logits, state = model.forward(list(tokens), state)
         return logits.float().numpy(), state
 
@@ -126,6 +145,7 @@ CONTENDERS = {
     "rwkv_cy, resident": Contender(_RWKV_CY, partial(_open_rwkv_cy, mmap=False)),
     "numpy": Contender(("numpy", "rwkv_cy", "rwkv_cy.checkpoint.checkpoint", "benchmarks.plain_numpy"), _open_numpy),
     "rwkv": Contender(("torch", "rwkv.model"), _open_rwkv),
+    "rwkv, version 7": Contender(("torch",), _open_rwkv7),
     "transformers": Contender(("torch", "transformers"), _open_transformers),
     "rwkv.cpp": Contender(("numpy", "benchmarks.rwkvcpp"), _open_rwkvcpp),
 }
