@@ -61,7 +61,11 @@ def test_a_tokenizer_that_is_not_there(model: Path, tmp_path: Path, kind: bytes)
 
 @pytest.mark.parametrize(
     ("old", "new"),
-    [(b'"rescale_layer":0', b'"rescale_layer":16777216'), (b"1e-05", b"9" * 20), (b'"compute_dtype":"f32"', b'"compute_dtype":"f64"')],
+    [
+        (b'"rescale_layer":0', b'"rescale_layer":16777216'),
+        (b"1e-05", b"9" * 20),
+        (b'"compute_dtype":"f32"', b'"compute_dtype":"f64"'),
+    ],
 )
 def test_odd_but_possible(model: Path, tmp_path: Path, old: bytes, new: bytes) -> None:
     loaded = rwkv_cy.load(forged(model, tmp_path, old, new))
