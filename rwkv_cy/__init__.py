@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from rwkv_cy.model.state import LayerState, State
     from rwkv_cy.runtime import get_num_threads, set_num_threads
     from rwkv_cy.tensors.tensor import Parameter
-    from rwkv_cy.text import Generation, SamplingOptions, Tokenizer
+    from rwkv_cy.text import Generation, LogitsProcessor, SamplingOptions, Tokenizer
     from rwkv_cy.toolkit.bench import benchmark
-    from rwkv_cy.toolkit.convert import convert
+    from rwkv_cy.toolkit.convert import convert, quantize
     from rwkv_cy.toolkit.inspect import inspect
     from rwkv_cy.toolkit.perplexity import perplexity
     from rwkv_cy.toolkit.verify import verify
@@ -65,9 +65,9 @@ _MODULES = {
     "model.state": ("LayerState", "State"),
     "runtime": ("get_num_threads", "set_num_threads"),
     "tensors.tensor": ("Parameter",),
-    "text": ("Generation", "SamplingOptions", "Tokenizer"),
+    "text": ("Generation", "LogitsProcessor", "SamplingOptions", "Tokenizer"),
     "toolkit.bench": ("benchmark",),
-    "toolkit.convert": ("convert",),
+    "toolkit.convert": ("convert", "quantize"),
     "toolkit.inspect": ("inspect",),
     "toolkit.perplexity": ("perplexity",),
     "toolkit.verify": ("verify",),
@@ -85,6 +85,7 @@ __all__ = [
     "LanguageModel",
     "Layer",
     "LayerState",
+    "LogitsProcessor",
     "MissingDependencyError",
     "Model",
     "NotEnoughMemoryError",
@@ -109,6 +110,7 @@ __all__ = [
     "inspect",
     "load",
     "perplexity",
+    "quantize",
     "set_num_threads",
     "verify",
 ]

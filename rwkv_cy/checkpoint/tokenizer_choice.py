@@ -9,7 +9,7 @@ from rwkv_cy.storage import ModelFile, StoredTokenizer
 from rwkv_cy.tensors.tensor import ParameterSource
 from rwkv_cy.text import Tokenizer, find_tokenizer
 
-__all__ = ["choose_tokenizer", "describe_tokenizer", "guess_tokenizer"]
+__all__ = ["choose_tokenizer", "describe_tokenizer", "guess_tokenizer", "stored_tokenizer"]
 
 _BYTES = 256
 #: Where the tokenizer of a vocabulary of that size is published.
@@ -55,13 +55,13 @@ def choose_tokenizer(
     if wanted == "none":
         return None, ()
     if wanted not in (None, "auto"):
-        return _stored(find_tokenizer(wanted), vocab_size, str(source.path)), ()
+        return stored_tokenizer(find_tokenizer(wanted), vocab_size, str(source.path)), ()
     if isinstance(source, ModelFile):
         return source.header.tokenizer, ()
     try:
         found = guess_tokenizer(source.path, vocab_size)
         if found is not None:
-            return _stored(find_tokenizer(found), vocab_size, str(source.path)), ()
+            return stored_tokenizer(find_tokenizer(found), vocab_size, str(source.path)), ()
     except RWKVError as error:
         return None, (f"no tokenizer is known for this model: {error}",)
     warning = (
@@ -86,7 +86,7 @@ def guess_tokenizer(checkpoint: Path, vocab_size: int) -> str | Path | None:
     return "world" if world else None
 
 
-def _stored(tokenizer: Tokenizer, vocab_size: int, where: str) -> StoredTokenizer:
+def stored_tokenizer(tokenizer: Tokenizer, vocab_size: int, where: str) -> StoredTokenizer:
     """Return what a model file keeps of `tokenizer`; TokenizerError if it has more tokens than the model."""
     world = tokenizer.kind == "world" and vocab_size >= _WORLD_USED
     if tokenizer.vocab_size > vocab_size and not world:

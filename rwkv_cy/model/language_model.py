@@ -21,6 +21,7 @@ from rwkv_cy.kernels.embedding import Embedding
 from rwkv_cy.kernels.head import Head
 from rwkv_cy.model.encoder import CHUNK_TOKENS, Model
 from rwkv_cy.model.loading import Loaded, load_parameters
+from rwkv_cy.model.saving import save_parameters
 from rwkv_cy.model.state import LayerState, State
 from rwkv_cy.model.state_files import load_state
 from rwkv_cy.runtime import resolve_num_threads
@@ -406,6 +407,27 @@ class LanguageModel:
         """
         return load_state(self, path)
 
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the model to a model file, with its tokenizer; `path` is complete afterwards, or unchanged.
+
+        Parameters keep their types. Matrices with a sparse input and low-rank factors are stored transposed.
+
+        Parameters
+        ----------
+        path : path-like
+            The file.
+        overwrite : bool, default False
+            Replace a file of that name.
+
+        Raises
+        ------
+        StorageError
+            If the file exists, or the operating system refuses.
+        TokenizerError
+            If the tokenizer has more tokens than the model.
+        """
+        save_parameters(path, self._loaded, overwrite=overwrite)
+
     def close(self) -> None:
         """Close the model file. The parameters stay valid, but further calls of the model raise ConfigError."""
         if not self._closed:
@@ -490,8 +512,10 @@ def load(
         A model file, a checkpoint (.pth, .safetensors, rwkv.cpp .bin), or a Hugging Face folder; recognised by
         content.
     dtype : {"f32", "f16", "bf16", "f64", "bf12", "q8", "q6", "q4"}, optional
-        Convert the matrices to this type in memory. None uses them as they are stored. ``"f64"`` computes in
-        float64 throughout; ``"bf12"`` gives what ``"bf16"`` does, to the last bit, in less memory.
+        Convert matrices, head and embedding to this type in memory, as :func:`rwkv_cy.convert` does: beside quantized
+        matrices the embedding is f16 or bf16. Low-rank factors and vectors keep their type. None uses all as they are
+        stored. ``"f64"`` computes in float64 throughout; ``"bf12"`` gives what ``"bf16"`` does, to the last bit, in
+        less memory.
     mmap : bool, default True
         Use the matrices in place, through a memory map of the file: loading takes milliseconds, and processes share
         the pages. Matrices that are converted, and all of them on a file system that cannot map, are read into memory.

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
+from rwkv_cy.dtypes import QUANTIZED_TYPES
+from rwkv_cy.errors import ConfigError
 from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.files.source_hash import SourceHash
 from rwkv_cy.storage import write_model
@@ -17,7 +19,7 @@ from rwkv_cy.tensors.converter import Converter, FileSink, Progress, describe_ov
 from rwkv_cy.tensors.statistics import NonFinite
 from rwkv_cy.toolkit.plan import ConversionPlan, make_plan
 
-__all__ = ["ConversionReport", "convert", "plan_conversion"]
+__all__ = ["ConversionReport", "convert", "plan_conversion", "quantize"]
 
 
 @dataclass(frozen=True)
@@ -170,6 +172,32 @@ def convert(
         nonfinite=converter.nonfinite,
         overflowed=converter.overflowed,
     )
+
+
+def quantize(
+    source: str | os.PathLike[str], target: str | os.PathLike[str], dtype: str = "q8", **options: Any
+) -> ConversionReport:
+    """Convert a checkpoint into a model file whose matrices are quantized.
+
+    Parameters
+    ----------
+    source, target
+        As for :func:`convert`.
+    dtype : {"q8", "q6", "q4"}, default "q8"
+        Type of the matrices and the head.
+    **options
+        ``tokenizer``, ``overwrite``, ``requantize`` and ``progress``, as for :func:`convert`.
+
+    Raises
+    ------
+    ConfigError
+        If `dtype` does not quantize.
+    RWKVError
+        As :func:`convert` does.
+    """
+    if dtype not in QUANTIZED_TYPES:
+        raise ConfigError(f"quantize: expected a dtype of {', '.join(QUANTIZED_TYPES)}, got {dtype!r}; use convert")
+    return convert(source, target, dtype=dtype, **options)
 
 
 def _hash_of(files: Sequence[FileIdentity], ahead: SourceHash | None) -> SourceHash:

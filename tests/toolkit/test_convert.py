@@ -31,7 +31,7 @@ from rwkv_cy.files.source_hash import SourceHash
 from rwkv_cy.storage import open_model
 from rwkv_cy.tensors.statistics import NonFinite
 from rwkv_cy.tensors.tensor import ParameterSource
-from rwkv_cy.toolkit.convert import convert, plan_conversion
+from rwkv_cy.toolkit.convert import convert, plan_conversion, quantize
 
 MATRICES = ("emb.weight", "head.weight", "blocks.1.ffn.value.weight")
 VECTORS = ("ln_out.bias", "blocks.0.att.time_decay", "blocks.1.ffn.time_mix_k")
@@ -394,3 +394,10 @@ def test_a_hash_of_another_file_is_not_believed(small: Path, tmp_path: Path) -> 
     with SourceHash.ahead(other) as ahead:
         report = convert(small, tmp_path / "m.h5", source_hash=ahead)
     assert report.source_sha256 == hashlib.sha256(small.read_bytes()).hexdigest()
+
+
+def test_quantize(demo_checkpoint: Path, tmp_path: Path) -> None:
+    report = quantize(demo_checkpoint, tmp_path / "q.h5", "q6", tokenizer="none")
+    assert {tensor.dtype for tensor in report.plan.tensors if tensor.kind in ("matrix", "head")} == {"q6"}
+    with pytest.raises(ConfigError, match=r"quantize: expected a dtype of q8, q6, q4, got 'f16'; use convert"):
+        quantize(demo_checkpoint, tmp_path / "f.h5", "f16")
