@@ -1,17 +1,23 @@
-"""The reference of RWKV-7 against models that others trained and published."""
+"""RWKV-7, the reference and the compiled mixes, against models that others trained and published."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from contracts.cases import reference_forward
+from rwkv_cy.architectures import ARCHITECTURES
+from rwkv_cy.config import Config
 from rwkv_cy.formats import open_checkpoint
 from rwkv_cy.kernels.reference import layer_norm, matmul, rwkv7
 from rwkv_cy.model.language_model import load
+from rwkv_cy.tensors.tensor import Parameter
 
 Array = np.ndarray
+Mix = Callable[[Array], Array]
 
 
 def test_published_logits(shared: Path) -> None:
@@ -42,6 +48,15 @@ class ReversingModel:
     def norm(self, name: str, x: Array) -> Array:
         return layer_norm(x, self.weights[f"{name}.weight"], self.weights[f"{name}.bias"], 1e-5)
 
+    def mixes(self, layer: int, own: dict[str, Array], shared: dict[str, Array]) -> tuple[Mix, Mix]:
+        """Return the two mixes of a layer, in the reference implementation."""
+        heads, size = own["att.r_k"].shape
+        state = {"att_xx": np.zeros(32), "ffn_xx": np.zeros(32), "att_kv": np.zeros((heads, size, size))}
+        return (
+            lambda x: rwkv7.time_mix(x, state, own, shared, eps=64e-5),
+            lambda x: rwkv7.channel_mix(x, state, own, shared),
+        )
+
     def predictions(self, text: str) -> str:
         """Return the most likely character after each one of `text`."""
         x = self.weights["e.weight"][[self.TOKENS.index(character) for character in text]]
@@ -53,20 +68,37 @@ class ReversingModel:
                 for ours, theirs in (("att", "rwkv"), ("ffn", "ffn"))
                 if name.startswith(f"{theirs}{i}.")
             }
-            heads, size = own["att.r_k"].shape
-            state = {"att_xx": np.zeros(32), "ffn_xx": np.zeros(32), "att_kv": np.zeros((heads, size, size))}
-            x = (
-                x
-                + rwkv7.time_mix(self.norm(f"ln{i}a", x), state, own, shared, eps=64e-5)
-                + self.weights[f"rosa{i}.o.bias"]
-            )
-            x = x + rwkv7.channel_mix(self.norm(f"ln{i}b", x), state, own, shared)
+            time_mix, channel_mix = self.mixes(i - 1, own, shared)
+            x = x + time_mix(self.norm(f"ln{i}a", x)) + self.weights[f"rosa{i}.o.bias"]
+            x = x + channel_mix(self.norm(f"ln{i}b", x))
         logits = matmul(self.weights["o.weight"], self.norm("lno", x)) + self.weights["o.bias"]
         return "".join(self.TOKENS[token] for token in logits.argmax(axis=-1))
 
 
-def test_a_trained_model_reverses_digits(shared: Path) -> None:
-    model = ReversingModel(shared / "models" / "reverse-L2-rwkv7.pth")
+class CompiledReversingModel(ReversingModel):
+    """The same with the compiled mixes, in float32."""
+
+    def mixes(self, layer: int, own: dict[str, Array], shared: dict[str, Array]) -> tuple[Mix, Mix]:
+        heads, size = own["att.r_k"].shape
+        ranks = {name: own[f"att.{name}1"].shape[1] for name in "wavg" if f"att.{name}1" in own}
+        config = Config(architecture="rwkv7", d_model=32, num_layers=2, head_size=size, ranks=ranks)
+        architecture = ARCHITECTURES["rwkv7"]
+        parameters = {name: Parameter(array.astype(np.float32), "f32") for name, array in own.items()}
+        time_mix = architecture.time_mix(config, layer, parameters, 1.0, "f32")
+        channel_mix = architecture.channel_mix(config, layer, parameters, 1.0, "f32")
+        state = np.zeros(architecture.state_offsets(config)["end"], np.float32)
+
+        def run_time_mix(x: Array) -> Array:
+            # The first layer writes the values that the second one reads.
+            values = shared.setdefault("values", np.zeros((len(x), 32), np.float32))
+            return np.asarray(time_mix.forward(x.astype(np.float32), state, 2, values), np.float64)
+
+        return run_time_mix, lambda x: np.asarray(channel_mix.forward(x.astype(np.float32), state), np.float64)
+
+
+@pytest.mark.parametrize("kind", [ReversingModel, CompiledReversingModel])
+def test_a_trained_model_reverses_digits(shared: Path, kind: type[ReversingModel]) -> None:
+    model = kind(shared / "models" / "reverse-L2-rwkv7.pth")
     rng = np.random.default_rng(0)
     for count in (1, 2, 7, 20, 52):
         digits = "".join(rng.choice(list("0123456789"), count))
