@@ -79,7 +79,7 @@ class CompiledReversingModel(ReversingModel):
     """The same with the compiled mixes, in float32."""
 
     def mixes(self, layer: int, own: dict[str, Array], shared: dict[str, Array]) -> tuple[Mix, Mix]:
-        heads, size = own["att.r_k"].shape
+        size = own["att.r_k"].shape[1]
         ranks = {name: own[f"att.{name}1"].shape[1] for name in "wavg" if f"att.{name}1" in own}
         config = Config(architecture="rwkv7", d_model=32, num_layers=2, head_size=size, ranks=ranks)
         architecture = ARCHITECTURES["rwkv7"]
