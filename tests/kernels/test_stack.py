@@ -205,7 +205,7 @@ def test_what_is_refused() -> None:
     for mix, name in ((case.time_mix, "TimeMix"), (case.channel_mix, "ChannelMix")):
         with pytest.raises(KernelError, match=rf"{name}: expected \(tokens, 20\), got \(1, 8\)"):
             mix.forward(np.zeros((1, 8), np.float32), state)
-        with pytest.raises(KernelError, match=f"{name}: expected a row of 112 numbers of state, got 111"):
+        with pytest.raises(KernelError, match=f"{name}: expected a row of 112 elements of state, got 111"):
             mix.forward(np.zeros((1, 20), np.float32), state[1:])
         with pytest.raises(KernelError, match=f"{name}: expected numbers of 4 bytes, got 8"):
             mix.forward(np.zeros((1, 20)), state.astype(np.float64))
