@@ -50,7 +50,7 @@ def test_a_batch_that_is_refused_changes_nothing(demo: LanguageModel) -> None:
         demo.forward_batch([[1], [2, 300]], states, in_place=True)
     with pytest.raises(TokenError, match="sequence 0: tokens: expected an integer or at least one"):
         demo.forward_batch([[], [1]])
-    with pytest.raises(ConfigError, match="forward_batch: expected 2 states, one a sequence, got 1"):
+    with pytest.raises(ConfigError, match="forward_batch: expected 2 states, one per sequence, got 1"):
         demo.forward_batch([1, 2], states[:1])
     with pytest.raises(ConfigError, match="expected a state of its own for each sequence in place, got one twice"):
         demo.forward_batch([1, 2], [states[0]] * 2, in_place=True)
