@@ -164,7 +164,7 @@ class Model:
         xs : array_like
             Shape (time, d_model); time may be 0.
         state, in_place, num_threads
-            As for :meth:`forward_single`. If an in-place call fails, `state` becomes invalid and must not be used again.
+            As for :meth:`forward_single`. If an in-place call fails, `state` becomes invalid and cannot be used.
 
         Returns
         -------

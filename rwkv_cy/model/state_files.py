@@ -99,7 +99,7 @@ def _tuned_parameters(source: ParameterSource, config: Config) -> Mapping[str, P
     expected = {spec.name: spec.shape for spec in architecture.parameters(config) if spec.kind == "state"}
     if not expected:
         raise StateError(
-            f"{source.path}: {architecture.label} does not support tuned initial states; name a file that State.save wrote"
+            f"{source.path}: {architecture.label} does not support tuned states; name a file that State.save wrote"
         )
     infos = {name: source.info(name) for name in source.names()}
     problems = [

@@ -102,7 +102,7 @@ def test_tuned_states_that_do_not_fit(
 
 def test_a_version_without_tuned_states(tmp_path: Path) -> None:
     with pytest.raises(
-        StateError, match=r"s.st: RWKV-4 does not support tuned initial states; name a file that State.save wrote"
+        StateError, match=r"s.st: RWKV-4 does not support tuned states; name a file that State.save wrote"
     ):
         load_state(random_model(), write(tmp_path / "s.st", tuned_arrays()))
 
