@@ -91,8 +91,8 @@ def choose(source: ParameterSource, spec: Storable, dtype: str | None, *, keep_o
     dtype : str or None
         The requested storage type. None keeps that of the checkpoint, or f16 if another program quantized it.
     keep_orientation : bool, default False
-        Keep the orientation of a tensor whose type does not change, so that it can be mapped. Does not apply to low-rank
-        factors, which are small and whose kernels need one orientation.
+        Keep the orientation of a tensor whose type does not change, so that it can be mapped. Does not apply to
+        low-rank factors, which are small and whose kernels need one orientation.
     """
     info = source.info(spec.name)
     stored = _storage_type(info, spec, dtype)
