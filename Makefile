@@ -1,6 +1,6 @@
 # Every job of a checkout. Each target sets up what it needs; "make help" lists them.
 #
-#   make test PYTHON=python3.12         another interpreter (the environment is made anew for it)
+#   make test PYTHON=python3.12         another interpreter (which gets a new environment)
 #   make test PYTEST_ARGS="-k pth -x"   arguments for pytest
 #   make test VENV=/tmp/env             another place for the environment
 
@@ -16,7 +16,7 @@ VENV ?= .venv
 ORACLE_VENV ?= .venv-oracle
 MINIMUM_VENV ?= .venv-minimum
 PYTEST_ARGS ?=
-#: Damaged files that each fuzz test of "make fuzz" tries.
+#: Damaged files per fuzz test of "make fuzz".
 FUZZ_EXAMPLES ?= 20000
 #: Measurements of "make bench".
 BENCHMARKS ?= $(basename $(notdir $(wildcard benchmarks/bench_*.py)))
@@ -24,9 +24,9 @@ BENCHMARKS ?= $(basename $(notdir $(wildcard benchmarks/bench_*.py)))
 BIN := $(VENV)/bin
 ORACLE_BIN := $(ORACLE_VENV)/bin
 MINIMUM_BIN := $(MINIMUM_VENV)/bin
-#: Prints errors only, and leaves byte-compiling to the first import.
+#: Prints errors only; modules are byte-compiled on first import.
 PIP_INSTALL := pip --disable-pip-version-check install --quiet --quiet --no-compile
-#: How the C kernels are compiled outside of setup.py.
+#: Flags for compiling the C kernels without setup.py.
 KERNEL_FLAGS := -std=gnu11 -fno-math-errno -fno-trapping-math -ffp-contract=off -Irwkv_cy/kernels/csrc
 KERNEL_SOURCES := $(shell find rwkv_cy/kernels/csrc -name "*.c")
 ARM_CC ?= aarch64-linux-gnu-gcc
@@ -34,7 +34,7 @@ ARM_RUN ?= qemu-aarch64
 DEMO_MODEL := build/demo-model.h5
 DEMO_PROMPT := In the beginning
 
-# The stamps carry the interpreter's version, so that another PYTHON does not meet the old environment.
+# The stamps contain the interpreter's version, so that another PYTHON does not reuse the old environment.
 PYTHON_ID := $(shell $(PYTHON) -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>/dev/null || echo none)
 MADE := $(VENV)/.made-$(PYTHON_ID)
 BUILT := $(VENV)/.built
@@ -49,7 +49,7 @@ help: ## list the targets
 
 # Set-up
 
-# What the build needs stands in one place, pyproject.toml, and is read from there.
+# The requirements of the build are read from pyproject.toml, the only place that lists them.
 define make-environment
 @command -v $(PYTHON) > /dev/null || { echo "rwkv_cy: there is no '$(PYTHON)' here; name a Python: make PYTHON=... $(MAKECMDGOALS)" >&2; exit 1; }
 @$(PYTHON) tools/preflight.py
@@ -66,8 +66,7 @@ $(BUILT): $(MADE) setup.py $(COMPILED_FROM)
 	@$(BIN)/python setup.py --quiet build_ext --inplace
 	@touch $@
 
-# The package and its dependencies. It is installed editable, which compiles nothing: setup.py has it use what the rule
-# above has built.
+# The package and its dependencies. The editable install does not compile: setup.py reuses what the rule above built.
 $(VENV)/.package: $(MADE) pyproject.toml | $(BUILT)
 	@echo "installing rwkv_cy and its dependencies"
 	@$(BIN)/$(PIP_INSTALL) --no-build-isolation --editable .
@@ -80,12 +79,12 @@ $(VENV)/.extra-%: $(MADE) pyproject.toml | $(BUILT)
 	@touch $@
 
 .PHONY: setup
-setup: $(BUILT) $(VENV)/.extra-dev ## the environment with all developers' tools
+setup: $(BUILT) $(VENV)/.extra-dev ## set up the environment with all developer tools
 
 # The two commands
 
 .PHONY: demo
-demo: $(BUILT) $(VENV)/.package ## set up, convert the demo model, and let it write
+demo: $(BUILT) $(VENV)/.package ## set up, convert the demo model, and generate text with it
 	@mkdir -p $(dir $(DEMO_MODEL))
 	@echo
 	$(BIN)/rwkv-cy convert data/kjv.pth $(DEMO_MODEL) --force
@@ -93,7 +92,7 @@ demo: $(BUILT) $(VENV)/.package ## set up, convert the demo model, and let it wr
 	$(BIN)/rwkv-cy generate $(DEMO_MODEL) "$(DEMO_PROMPT)" --max-tokens 256 --temperature 0.8 --seed 1
 	@echo
 	@echo "Next:  $(BIN)/rwkv-cy inspect $(DEMO_MODEL)      the tensors in a file"
-	@echo "       $(BIN)/rwkv-cy bench $(DEMO_MODEL)        tokens a second on this machine"
+	@echo "       $(BIN)/rwkv-cy bench $(DEMO_MODEL)        tokens per second on this machine"
 	@echo "       $(BIN)/rwkv-cy convert YOURS.pth model.h5 --dtype q8, then generate: your own model, quantized"
 
 .PHONY: test
@@ -121,7 +120,7 @@ $(ORACLE_BUILT): $(ORACLE_MADE) pyproject.toml $(BUILT)
 oracle-setup: $(ORACLE_BUILT)
 
 .PHONY: test-oracles
-test-oracles: $(ORACLE_BUILT) ## the comparisons with torch and the packages on it
+test-oracles: $(ORACLE_BUILT) ## the comparisons with torch and packages that need it
 	@$(ORACLE_BIN)/python -m pytest -m oracle $(PYTEST_ARGS)
 
 $(MINIMUM_MADE): tools/preflight.py tools/minimum.py pyproject.toml
@@ -132,12 +131,12 @@ $(MINIMUM_MADE): tools/preflight.py tools/minimum.py pyproject.toml
 	@touch $@
 
 .PHONY: test-minimum
-test-minimum: $(MINIMUM_MADE) $(BUILT) ## the tests with the oldest allowed version of every dependency, built apart
+test-minimum: $(MINIMUM_MADE) $(BUILT) ## the tests with the oldest allowed version of every dependency, in a separate build
 	@$(MINIMUM_BIN)/python setup.py --quiet build --build-base build/minimum --build-lib build/minimum/lib
 	@PYTHONPATH=$(abspath build/minimum/lib):$(CURDIR) $(MINIMUM_BIN)/python -P -m pytest $(PYTEST_ARGS)
 
 .PHONY: test-threads
-test-threads: $(BUILT) $(VENV)/.extra-test ## the kernels' tests with each way of sharing work, built apart
+test-threads: $(BUILT) $(VENV)/.extra-test ## the kernel tests with each thread backend, in separate builds
 	@for backend in pool openmp none; do \
 		echo "threads: $$backend"; \
 		RWKV_CY_THREADS=$$backend $(BIN)/python setup.py --quiet build --build-base build/threads-$$backend \
@@ -179,11 +178,11 @@ test-neon: ## the same for 64-bit ARM, cross-compiled and run by qemu
 	@$(ARM_RUN) build/families/neon
 
 .PHONY: fuzz
-fuzz: $(BUILT) $(VENV)/.extra-test ## damaged files for every reader, for long (FUZZ_EXAMPLES)
+fuzz: $(BUILT) $(VENV)/.extra-test ## a long run of the fuzz tests (FUZZ_EXAMPLES)
 	@$(BIN)/python -m pytest tests/fuzz --fuzz-examples=$(FUZZ_EXAMPLES) $(PYTEST_ARGS)
 
 .PHONY: test-wheel
-test-wheel: wheel ## install the built wheel alone in a new environment and use it from elsewhere
+test-wheel: wheel ## install the wheel in a new environment and use it outside of the checkout
 	@$(PYTHON) tools/check_wheel.py dist/*.whl
 
 .PHONY: bench
@@ -200,7 +199,7 @@ lint: $(VENV)/.extra-dev ## ruff, cython-lint and import-linter
 	@$(BIN)/lint-imports --no-logo --no-cache
 
 .PHONY: format
-format: $(VENV)/.extra-dev ## let ruff mend and lay out what it can
+format: $(VENV)/.extra-dev ## format with ruff, and apply its safe fixes
 	@$(BIN)/ruff check --no-cache --fix .
 	@$(BIN)/ruff format .
 

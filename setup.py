@@ -39,7 +39,7 @@ C_FLAGS = ["-std=gnu11", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-c
 KERNEL_LEVEL = ["-O3"]
 LOOP_LEVEL = ["-O2"]
 GLUE_LEVEL = ["-O1"]
-LOOPING = {"double_array", "sample", "trie"}
+LOOPING = {"sample"}
 #: The C files here take longest to compile.
 FAMILIES = C_KERNELS / "families"
 

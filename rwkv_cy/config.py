@@ -90,12 +90,10 @@ class Config:
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name, ready for JSON."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
-        # Versions without heads write what they always wrote.
-        if not self.head_size:
-            del values["head_size"], values["ranks"], values["group_norm_eps"]
-        else:
-            values["ranks"] = dict(self.ranks)
-        return values
+        values["ranks"] = dict(self.ranks)
+        # What a version does not have is left out.
+        defaults = {"head_size": 0, "ranks": {}, "group_norm_eps": Config.group_norm_eps}
+        return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Config:

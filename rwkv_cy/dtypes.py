@@ -37,9 +37,9 @@ class StorageType:
     Attributes
     ----------
     name : str
-        Short name, as users write it (``"bf16"``).
+        Short name, as in options (``"bf16"``).
     array_dtype : numpy.dtype
-        Type of the arrays that store it. NumPy has no bfloat16: its bits are stored as uint16.
+        Type of the arrays that store it. NumPy does not have bfloat16; its bits are stored as uint16.
     itemsize : int
         Bytes of one number.
     lossless_in : tuple of str
@@ -70,7 +70,7 @@ class QuantizedType:
     Attributes
     ----------
     name : str
-        Short name, as users write it (``"q8"``).
+        Short name, as in options (``"q8"``).
     columns : int
         Columns of a block, which has :data:`GROUP_ROWS` rows.
     block_bytes : int
@@ -161,14 +161,14 @@ def f32_to_bf16(values: npt.NDArray[np.float32]) -> npt.NDArray[np.uint16]:
 
 def widen(array: npt.NDArray[Any], dtype: str, target: str = "f32") -> npt.NDArray[Any]:
     """Convert an array stored as `dtype` to ``"f32"`` or ``"f64"`` numbers."""
-    wanted = storage_type(target).array_dtype
+    array_type = storage_type(target).array_dtype
     if dtype == "bf16":
         array = bf16_to_f32(array)
-    if array.dtype == wanted:
+    if array.dtype == array_type:
         return array
-    # A signalling NaN becomes a quiet one, which NumPy warns of.
+    # NumPy warns when a signalling NaN becomes a quiet one.
     with np.errstate(invalid="ignore"):
-        return array.astype(wanted, copy=False)
+        return array.astype(array_type, copy=False)
 
 
 def to_storage(array: npt.NDArray[Any], dtype: str, target: str) -> npt.NDArray[Any]:
@@ -185,7 +185,7 @@ def to_storage(array: npt.NDArray[Any], dtype: str, target: str) -> npt.NDArray[
 
 
 def _f32_to_odd(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
-    """Narrow float64 so that rounding again, to bfloat16, gives what rounding once would: toward zero, then odd."""
+    """Narrow float64 by rounding to odd, so that rounding again to bfloat16 equals rounding once."""
     narrow = values.astype(np.float32)
     bits = narrow.view(np.uint32)
     inexact = narrow.astype(np.float64) != values

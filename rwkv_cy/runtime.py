@@ -19,9 +19,7 @@ __all__ = [
     "set_num_threads",
 ]
 
-#: Where the matrices of a loaded model are: in the mapped file, or in memory of the process.
-
-#: More threads than this are a mistake in every case.
+#: More threads than this are a mistake.
 MAX_THREADS = 1024
 
 _num_threads: int | None = None
@@ -33,18 +31,18 @@ def instruction_set_override() -> str | None:
 
 
 def keep_blas_quiet() -> None:
-    """Have NumPy's BLAS start no threads, unless ``OPENBLAS_NUM_THREADS`` is set; to be called before NumPy is loaded.
+    """Set ``OPENBLAS_NUM_THREADS`` to 1 unless it is set. Must be called before NumPy is imported.
 
-    The command multiplies nothing with it, and its threads would spin beside ours.
+    The package does not use BLAS, whose idle threads would compete with its own.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def get_num_threads() -> int:
-    """Return how many threads a call uses when it does not say.
+    """Return the default number of threads of a call.
 
-    What :func:`set_num_threads` said; else the environment's ``RWKV_CY_NUM_THREADS``; else one for each
-    physical core that this process may use, with the limits of its affinity mask and control group.
+    That is the value of :func:`set_num_threads`; else that of the environment variable ``RWKV_CY_NUM_THREADS``; else
+    the number of physical cores that the affinity mask and the control group allow.
 
     Raises
     ------
@@ -53,13 +51,13 @@ def get_num_threads() -> int:
     """
     global _num_threads
     if _num_threads is None:
-        asked = os.environ.get("RWKV_CY_NUM_THREADS", "").strip()
-        _num_threads = _checked(asked, "RWKV_CY_NUM_THREADS") if asked else available_cpus()
+        setting = os.environ.get("RWKV_CY_NUM_THREADS", "").strip()
+        _num_threads = _checked(setting, "RWKV_CY_NUM_THREADS") if setting else available_cpus()
     return _num_threads
 
 
 def set_num_threads(num_threads: int | None) -> None:
-    """Set how many threads a call uses when it does not say; None goes back to the default.
+    """Set the default number of threads of a call; None restores the initial default.
 
     Raises
     ------
@@ -100,7 +98,7 @@ def available_cpus() -> int:
 
 
 def _core_of(cpu: int, root: Path = Path("/sys/devices/system/cpu")) -> str:
-    """Name the physical core of a logical processor; the processor itself where the system does not tell."""
+    """Name the physical core of a logical processor; the processor itself if the system does not report it."""
     try:
         return (root / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text().strip()
     except OSError:
@@ -108,7 +106,7 @@ def _core_of(cpu: int, root: Path = Path("/sys/devices/system/cpu")) -> str:
 
 
 def _cgroup_cpus(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:
-    """Return the processors that the control group grants (quota over period, the tightest), or None without limit."""
+    """Return the CPU limit of the control groups (the lowest quota / period); None if there is no limit."""
     limits = []
     for folder in _cgroup_folders(root, own):
         for quota, period in (_limit_v2(folder), _limit_v1(folder)):
@@ -154,9 +152,9 @@ def available_memory(
     meminfo: Path = Path("/proc/meminfo"),
     own: Path = Path("/proc/self/cgroup"),
 ) -> int | None:
-    """Return the bytes of memory that can still be taken without swapping; None where the system does not tell.
+    """Return the bytes of memory available without swapping; None if the system does not report them.
 
-    That is what the machine has left, or the tightest control group (version 2) of this process.
+    That is the minimum over the machine and the control groups (version 2) of this process.
     """
     available = []
     with suppress(OSError, ValueError, IndexError):
@@ -173,17 +171,17 @@ def available_memory(
 
 
 def _cgroup_memory(folder: Path) -> int:
-    """Return the bytes that a control group uses, but for pages of files that nobody has used of late."""
+    """Return the bytes that a control group uses, without inactive pages of files, which can be reclaimed."""
     used = int((folder / "memory.current").read_text())
     for line in (folder / "memory.stat").read_text().splitlines():
         name, _, value = line.partition(" ")
         if name == "inactive_file":
             used -= int(value)
-    return max(0, used)  # the two files are not of the same moment
+    return max(0, used)  # the two files are not read at the same instant
 
 
 def process_memory(status: Path = Path("/proc/self/status")) -> tuple[int, int] | None:
-    """Return the bytes of memory that are this process's own, and those of mapped files; None where nobody tells."""
+    """Return the anonymous and file-backed resident bytes of this process; None if the system does not report them."""
     try:
         pairs = (line.split()[:2] for line in status.read_text().splitlines() if line.startswith("Rss"))
         sizes = {name: int(value) * 1024 for name, value in pairs}

@@ -50,3 +50,10 @@ def test_what_is_out_of_range(field: str, value: object) -> None:
 def test_missing_and_unknown_fields_are_all_named() -> None:
     with pytest.raises(ConfigError, match="missing: num_layers; unknown: colour, size"):
         Config.from_dict({"d_model": 8, "size": 1, "colour": 2})
+
+
+def test_every_field_survives_a_dict() -> None:
+    for changed in ({"ranks": {"w": 3}}, {"head_size": 4}, {"group_norm_eps": 1e-3}, {"architecture": "rwkv7"}):
+        config = Config(d_model=8, num_layers=1, **changed)  # type: ignore[arg-type]
+        assert Config.from_dict(config.to_dict()) == config
+    assert not {"head_size", "ranks", "group_norm_eps"} & set(Config(d_model=8, num_layers=1).to_dict())

@@ -9,7 +9,7 @@ import tempfile
 import venv
 from pathlib import Path
 
-#: Makes a model file of the demo checkpoint that the wheel brings, and goes on from it in Python.
+#: Loads the converted demo model and generates text with it.
 SCRIPT = """
 import rwkv_cy
 from rwkv_cy.demo import demo_model_path

@@ -1,4 +1,4 @@
-"""One of the command's subcommands, from a checkout where the package is built but not installed."""
+"""Runs a subcommand of ``rwkv-cy`` from a checkout where the package is built but not installed."""
 
 import sys
 from pathlib import Path

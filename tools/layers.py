@@ -1,4 +1,4 @@
-"""The layers of the package: the import contract of pyproject.toml, and what each module says it owns.
+"""The layers of the package: the import contract of pyproject.toml, and the first docstring line of each module.
 
 ``python tools/layers.py`` prints the list that docs/layers.md shows.
 """
@@ -41,12 +41,12 @@ def first_line(path: Path) -> str:
     """
     match = _DOCSTRING.match(path.read_text("utf-8"))
     if match is None:
-        raise ValueError(f"{path}: expected a docstring at its beginning, found none; say in one line what it owns")
+        raise ValueError(f"{path}: expected a docstring at its beginning, got none; say in one line what it owns")
     return match["line"]
 
 
 def modules(name: str, root: Path = ROOT) -> Iterator[tuple[str, Path]]:
-    """Give each module of a package, or the module of that name itself: dotted name and file, the package first."""
+    """Yield dotted name and file of each module of a package, the package first, or of the single module `name`."""
     base = root / PACKAGE
     folder = base / name
     if not folder.is_dir():
@@ -60,7 +60,7 @@ def modules(name: str, root: Path = ROOT) -> Iterator[tuple[str, Path]]:
 def markdown(root: Path = ROOT) -> str:
     """Return every module of every layer, highest layer first, as Markdown."""
     lines = []
-    for height, names in zip(range(len(found := layers(root)), 0, -1), found, strict=True):
+    for height, names in zip(range(len(contract := layers(root)), 0, -1), contract, strict=True):
         lines += [f"### Layer {height}: {', '.join(f'`{name}`' for name in names)}", ""]
         for name in names:
             for module, path in modules(name, root):

@@ -3,7 +3,7 @@
     pip install torch==2.13.0 rwkv
     python tools/make_golden.py
 
-The package layer-norms the embedding in the checkpoint's own type, so it is given the checkpoint widened to float32.
+The package normalizes the embedding in the checkpoint's type, so that it gets a checkpoint widened to float32.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CHECKPOINT = ROOT / "data" / "kjv.pth"
 TEXT = ROOT / "data" / "kjv-heldout.txt"
 GOLDEN = ROOT / "data" / "golden"
-#: Tokens whose logits are kept; and those that go through the package at a time.
+#: Tokens whose logits are stored, and tokens per call of the package.
 LOGIT_TOKENS = 500
 CHUNK = 1024
 
@@ -44,20 +44,20 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = open_oracle(folder)
         state, total = None, 0.0
-        kept: list[np.ndarray] = []
+        first_logits: list[np.ndarray] = []
         for start in range(0, len(tokens), CHUNK):
             chunk = tokens[start : start + CHUNK]
             logits, state = model.forward(chunk, state, full_output=True)
             logits = logits.numpy().astype(np.float64)
             if start < LOGIT_TOKENS:
-                kept.append(logits[: LOGIT_TOKENS - start])
+                first_logits.append(logits[: LOGIT_TOKENS - start])
             after = tokens[start + 1 : start + 1 + CHUNK]
             rows = logits[: len(after)]
             largest = rows.max(axis=1)
             log_sum = largest + np.log(np.exp(rows - largest[:, None]).sum(axis=1))
             total += float((log_sum - rows[np.arange(len(after)), after]).sum())
     GOLDEN.mkdir(exist_ok=True)
-    np.save(GOLDEN / "kjv-logits.npy", np.concatenate(kept).astype(np.float32))
+    np.save(GOLDEN / "kjv-logits.npy", np.concatenate(first_logits).astype(np.float32))
     report = {"tokens": len(tokens), "perplexity": float(np.exp(total / (len(tokens) - 1)))}
     (GOLDEN / "kjv-perplexity.json").write_text(json.dumps(report, indent=2) + "\n")
     print(report)

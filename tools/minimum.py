@@ -1,4 +1,4 @@
-"""Print the oldest versions of its dependencies that pyproject.toml allows, as requirements for pip, one a line."""
+"""Print the oldest versions of its dependencies that pyproject.toml allows, as requirements for pip, one per line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def minimum_requirements(settings: dict, extras: tuple[str, ...]) -> list[str]:
     project = settings["project"]
     pending = [*settings["build-system"]["requires"], *project["dependencies"]]
     pending += [f"{project['name']}[{','.join(extras)}]"]
-    found = {}
+    oldest = {}
     while pending:
         requirement = pending.pop()
         if own := re.fullmatch(rf"{re.escape(project['name'])}\[(.*)\]", requirement):
@@ -24,8 +24,8 @@ def minimum_requirements(settings: dict, extras: tuple[str, ...]) -> list[str]:
         match = re.fullmatch(r"([A-Za-z0-9_.-]+)(>=|==)([0-9.]+)", requirement)
         if match is None:
             sys.exit(f"minimum: {requirement!r} in pyproject.toml: expected NAME>=VERSION, to know the oldest version")
-        found[match[1]] = f"{match[1]}=={match[3]}"
-    return sorted(found.values())
+        oldest[match[1]] = f"{match[1]}=={match[3]}"
+    return sorted(oldest.values())
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Says in one sentence what a machine lacks for the build, before anything is set up.
+"""Prints one sentence about what the build needs and this machine lacks, before anything is set up.
 
-Written for any Python, however old, so that an old one gets the sentence and no SyntaxError.
+Written for any version of Python, so that an old one prints the sentence instead of a SyntaxError.
 """
 
 import os
@@ -13,7 +13,7 @@ OLDEST = (3, 11)
 
 
 def missing():
-    """Return what is missing; None where all is there."""
+    """Return a sentence about what is missing; None if nothing is."""
     if sys.version_info < OLDEST:
         return "needs Python %d.%d or later, got %d.%d (%s); name another one: make PYTHON=python3.12 ..." % (
             OLDEST + tuple(sys.version_info[:2]) + (sys.executable,)

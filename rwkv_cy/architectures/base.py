@@ -111,6 +111,8 @@ class Architecture(ABC):
 
     name: str
     label: str
+    #: Field of the state that keeps the previous input of the time mix: it shows what the layer before gave.
+    previous_input: str = "att_xx"
 
     @abstractmethod
     def matches(self, shapes: Shapes) -> bool:
@@ -166,7 +168,7 @@ class Architecture(ABC):
             start += field.size
         return {**offsets, "end": start}
 
-    def initial_state(self, config: Config, parameters: Mapping[str, Parameter]) -> npt.NDArray[np.float64]:
+    def initial_state(self, config: Config, parameters: Mapping[str, Parameter]) -> npt.NDArray[Any]:
         """Return the state before the first token.
 
         Parameters
@@ -178,10 +180,17 @@ class Architecture(ABC):
         Returns
         -------
         numpy.ndarray
-            Shape (num_layers, numbers of a layer's state), float64.
+            Shape (num_layers, numbers of a layer's state), float32 or float64 as the config computes.
         """
-        row = np.concatenate([np.full(field.size, field.initial) for field in self.state_fields(config)])
-        return np.tile(row, (config.num_layers, 1))
+        state = np.empty(
+            (config.num_layers, self.state_offsets(config)["end"]),
+            np.float64 if config.compute_dtype == "f64" else np.float32,
+        )
+        start = 0
+        for field in self.state_fields(config):
+            state[:, start : start + field.size] = field.initial
+            start += field.size
+        return state
 
     @abstractmethod
     def time_mix(

@@ -23,8 +23,8 @@ __all__ = ["RWKV7"]
 
 Array = npt.NDArray[np.float64]
 
-#: Head size of every released model.
-_HEAD_SIZE = 64
+#: Head size of every released model, and a bound: a state has d_att times head_size numbers a layer.
+_HEAD_SIZE, _LARGEST_HEAD = 64, 1024
 #: Rank of a low-rank product that the authors suggest for a new model, as a multiple of the root of d_model.
 _RANK_FACTORS = {"w": 2.5, "a": 2.5, "v": 1.7, "g": 5.0}
 _SMALLEST_RANK = 32
@@ -50,6 +50,8 @@ class RWKV7(Architecture):
         att = "blocks.0.att"
         heads, head_size = (dimension(shapes, f"{att}.r_k", axis, where) for axis in (0, 1))
         d_att = dimension(shapes, f"{att}.receptance.weight", 0, where)
+        if head_size > _LARGEST_HEAD:
+            raise SpecError(f"{where}: {att}.r_k: expected heads of at most {_LARGEST_HEAD} channels, got {head_size}")
         if heads * head_size != d_att:
             raise SpecError(
                 f"{where}: {att}.r_k: expected (heads, head size) of product {d_att}, the rows of "
@@ -108,7 +110,7 @@ class RWKV7(Architecture):
             StateField("att_kv", (heads, size, size), 0.0),
         )
 
-    def initial_state(self, config: Config, parameters: Mapping[str, Parameter]) -> Array:
+    def initial_state(self, config: Config, parameters: Mapping[str, Parameter]) -> npt.NDArray[Any]:
         """Return the state before the first token; att_kv is a layer's time_state where there is one."""
         state = super().initial_state(config, parameters)
         start = self.state_offsets(config)["att_kv"]

@@ -82,8 +82,14 @@ class Checkpoint:
 
     def _own_config(self, header: ModelHeader, detected: Config) -> Config:
         stored = Config.from_dict(header.config)
+        # What the tensors do not tell: the arithmetic, and ranks of optional tensors that are missing.
         comparable = replace(
-            stored, rescale_layer=0, layer_norm_eps=detected.layer_norm_eps, compute_dtype=detected.compute_dtype
+            stored,
+            rescale_layer=0,
+            layer_norm_eps=detected.layer_norm_eps,
+            group_norm_eps=detected.group_norm_eps,
+            compute_dtype=detected.compute_dtype,
+            ranks={name: rank for name, rank in stored.ranks.items() if name in detected.ranks},
         )
         if comparable != detected:
             raise FormatError(
@@ -93,8 +99,11 @@ class Checkpoint:
         return stored
 
     def _foreign_config(self, detected: Config) -> Config:
-        epsilon = self.source.metadata.get("layer_norm_epsilon")
-        config = detected if epsilon is None else replace(detected, layer_norm_eps=_number(epsilon))
+        config = detected
+        for key, name in (("layer_norm_epsilon", "layer_norm_eps"), ("group_norm_epsilon", "group_norm_eps")):
+            epsilon = self.source.metadata.get(key)
+            if epsilon is not None:
+                config = replace(config, **{name: _number(key, epsilon)})  # type: ignore[arg-type]
         if all(self.source.info(name).dtype == "f64" for name in self.source.names()):
             config = replace(config, compute_dtype="f64")
         return config
@@ -182,8 +191,8 @@ def check_layouts(config: Config, tensors: Mapping[str, TensorInfo | Parameter],
             )
 
 
-def _number(text: str) -> float:
+def _number(key: str, text: str) -> float:
     try:
         return float(text)
     except ValueError:
-        raise ConfigError(f"layer_norm_epsilon: expected a number, got {text[:40]!r}") from None
+        raise ConfigError(f"{key}: expected a number, got {text[:40]!r}") from None

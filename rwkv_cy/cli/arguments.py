@@ -34,7 +34,7 @@ _ALIASES = {
     **dict.fromkeys(("fp16", "float16", "half"), "f16"),
     **dict.fromkeys(("bfloat16", "bfp16"), "bf16"),
 }
-#: Types of other programs by their first characters, in lower case, and the one of ours with as many bits.
+#: Prefixes of other programs' types, in lower case, and the type here with about as many bits.
 _NEAREST = {
     **dict.fromkeys(("q8", "int8", "i8", "uint8", "8bit"), "q8"),
     **dict.fromkeys(("q6", "q5", "int6", "int5"), "q6"),

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 __all__ = ["add_options", "add_parser"]
 
 _SWITCH_SECONDS = 0.0002
-#: Names of checkpoints and of other programs' model files; ours are HDF5 whatever they are called.
+#: Suffixes of checkpoints and of other programs' model files.
 _FOREIGN_SUFFIXES = (".pth", ".pt", ".safetensors", ".st", ".bin", ".gguf")
 
 
@@ -108,10 +108,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
 @contextmanager
 def _short_switch_interval() -> Iterator[None]:
-    """Let threads pass on the interpreter's lock after 0.2 ms.
+    """Let threads hand over the interpreter lock after 0.2 ms.
 
-    The hash needs the lock for a moment after each part of the file. With the default interval it would wait up to
-    5 ms, eight times as long as a part takes, while modules are being imported.
+    The hash needs the lock briefly after each part of the file. With the default interval it would wait up to 5 ms
+    while modules are being imported, eight times as long as a part takes.
     """
     before = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_SECONDS)
@@ -122,7 +122,7 @@ def _short_switch_interval() -> Iterator[None]:
 
 
 def _check_target_name(target: Path, force: bool) -> None:
-    """Raise StorageError for a TARGET that is probably the source; warn of a name that promises another format."""
+    """Raise StorageError if TARGET is probably the source; warn if its suffix is that of another format."""
     if target.suffix.lower() not in _FOREIGN_SUFFIXES:
         return
     if target.is_file() and not force:

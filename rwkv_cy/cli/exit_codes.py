@@ -32,7 +32,7 @@ HELP = """exit codes:
 def exit_code(error: BaseException) -> ExitCode:
     """Return the exit code of an error that ended the command.
 
-    StorageError is both of the package and of the operating system; it counts as the latter.
+    StorageError is both an RWKVError and an OSError, and has the exit code of the latter.
     """
     if isinstance(error, KeyboardInterrupt):
         return ExitCode.INTERRUPTED

@@ -78,7 +78,7 @@ def _fill_closed_streams() -> None:
     """Open the null device in place of standard streams that are closed (``>&-``).
 
     Otherwise the next file that is opened would get their descriptor, and messages would be written into it. Python
-    has None for such a stream; it stays None for input and output, whose use is an error.
+    represents such a stream by None; input and output stay None, because using them is an error.
     """
     for name in ("stdin", "stdout", "stderr"):
         if getattr(sys, name) is None:

@@ -18,7 +18,7 @@ __all__ = ["add_load_options", "add_text_options", "load_text_model", "warn_of_t
 
 
 def add_load_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--dtype``, ``--no-mmap`` and ``--activations``, as :func:`rwkv_cy.load` has them."""
+    """Add ``--dtype``, ``--no-mmap`` and ``--activations``, as in :func:`rwkv_cy.load`."""
     parser.add_argument(
         "--dtype",
         type=dtype_name,
@@ -50,12 +50,12 @@ def add_text_options(parser: argparse.ArgumentParser) -> None:
 
 
 def load_text_model(path: Path, arguments: argparse.Namespace) -> LanguageModel:
-    """Load the model at `path` as the options say, and set the number of threads.
+    """Load the model at `path` according to the options, and set the number of threads.
 
     Raises
     ------
     TokenizerError
-        If it has no tokenizer and none is given.
+        If neither the model nor the options provide a tokenizer.
     """
     from rwkv_cy.model.language_model import load
 

@@ -15,13 +15,13 @@ __all__ = ["CommandParser", "nearest"]
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return a hint that names the most similar of the `known` words; empty where none is similar."""
+    """Return a hint that names the most similar of the `known` words; empty if none is similar."""
     matches = get_close_matches(word, list(known), 1)
     return f"; did you mean {matches[0]}" if matches else ""
 
 
 class CommandParser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors name the command they belong to, and how to get help, instead of its usage."""
+    """An ArgumentParser whose errors point to the help of the command, instead of printing its usage."""
 
     def error(self, message: str) -> NoReturn:
         """Print the error and where to find help on standard error, and exit with code 2."""

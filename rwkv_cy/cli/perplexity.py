@@ -58,7 +58,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _read_text(path: Path) -> tuple[str, bytes]:
-    """Return what messages call the text, and its bytes."""
+    """Return the name of the text for messages, and its bytes."""
     from rwkv_cy.files.reading import os_errors
 
     if str(path) == "-":

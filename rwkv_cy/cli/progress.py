@@ -11,7 +11,7 @@ __all__ = ["progress_bar"]
 
 @contextmanager
 def progress_bar(label: str, enabled: bool = True, *, unit: str = "B") -> Iterator[Callable[[int, int], None] | None]:
-    """Yield a function of the units done and of all units; None unless `enabled` and standard error is a terminal."""
+    """Yield ``advance(done, total)``; None unless `enabled` and standard error is a terminal."""
     if not (enabled and sys.stderr.isatty()):
         yield None
         return

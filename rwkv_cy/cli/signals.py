@@ -18,9 +18,9 @@ _ENDING = (signal.SIGTERM, signal.SIGHUP)
 def ended_by_signals() -> Iterator[None]:
     """Let SIGTERM and SIGHUP end the block with SystemExit; Python itself raises KeyboardInterrupt for Ctrl-C.
 
-    The exit code is the one that shells give them: 128 and the number. By default they end the process at once, and a
-    conversion would leave its temporary file behind. A signal that is ignored (``nohup``) or has another handler stays
-    so, and outside of the main thread nothing is changed.
+    The exit code is 128 plus the signal's number, as in shells. By default these signals end the process immediately,
+    and a conversion would leave its temporary file behind. A signal that is ignored (``nohup``) or has another handler
+    is left alone, and so are all signals outside of the main thread.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

@@ -26,7 +26,7 @@ WEIGHTS = (
 )
 _CONFIG, _TOKENIZER = "config.json", "tokenizer.json"
 #: The epsilon of LayerNorm: as transformers' RWKV-4 calls it, and as RWKV-7 and flash-linear-attention do.
-_EPSILON, _EPSILON_7 = "layer_norm_epsilon", "norm_eps"
+_EPSILON, _EPSILON_7, _GROUP_EPSILON = "layer_norm_epsilon", "norm_eps", "group_norm_epsilon"
 
 
 def companions(path: Path) -> tuple[Path, ...]:
@@ -38,7 +38,8 @@ def open_folder(path: Path, open_file: Callable[[Path], ParameterSource]) -> Par
     """Open the model in a folder, under canonical names and shapes.
 
     Metadata is what the weights' files say, the plain settings of config.json (``layer_norm_epsilon``, which may be
-    called ``norm_eps`` there, and ``rescale_every``, as JSON), and ``tokenizer_path`` where there is a tokenizer.json.
+    called ``norm_eps`` there, ``group_norm_epsilon`` and ``rescale_every``, as JSON), and
+    ``tokenizer_path`` where there is a tokenizer.json.
     The weights are as they were trained: Hugging Face's code rescales them only as it runs.
 
     Parameters
@@ -101,6 +102,10 @@ def _read_config(path: Path) -> dict[str, str]:
     settings = parse_object(path, "config", read_small(path))
     if _EPSILON_7 in settings:
         settings.setdefault(_EPSILON, settings[_EPSILON_7])
+        # flash-linear-attention, fla/layers: the GroupNorm adds head_dim times as much.
+        epsilon, head_dim = settings[_EPSILON_7], settings.get("head_dim")
+        if isinstance(epsilon, float) and isinstance(head_dim, int):
+            settings.setdefault(_GROUP_EPSILON, head_dim * epsilon)
     return {
         key: value if isinstance(value, str) else json.dumps(value)
         for key, value in settings.items()

@@ -6,30 +6,30 @@ from rwkv_cy.errors import KernelError
 
 from rwkv_cy.kernels.dispatch cimport bf12_count, bf12_pack, bf12_unpack
 
-#: Exponents of a table, rows of a group.
+#: Exponents in a table, rows in a group.
 TABLE_SIZE, PACKED_ROWS = 16, 4
 _CHUNK_COLUMNS, _CHUNK_BYTES = 128, 192
 
 
 def group_nbytes(columns):
-    """Return the bytes of four rows."""
+    """Return the bytes of a group of four rows."""
     return -(-columns // _CHUNK_COLUMNS) * _CHUNK_BYTES * PACKED_ROWS
 
 
 def count_exponents(const unsigned short[::1] words, long long[::1] counts):
-    """Add to ``counts[e]`` how many bfloat16 words have the exponent `e`.
+    """Add the number of bfloat16 words with exponent `e` to ``counts[e]``.
 
     Parameters
     ----------
     words : numpy.ndarray
         1-D, uint16.
     counts : numpy.ndarray
-        int64, 256 of them; changed in place.
+        Shape (256,), int64; updated in place.
 
     Raises
     ------
     KernelError
-        If `counts` has not 256 elements.
+        If `counts` does not have 256 elements.
     """
     if counts.shape[0] != 256:
         raise KernelError(f"count_exponents: expected 256 counts, got {counts.shape[0]}")
@@ -44,25 +44,25 @@ def pack_rows(const unsigned short[:, ::1] words, const unsigned char[::1] table
     Parameters
     ----------
     words : numpy.ndarray
-        Shape (rows, columns), bfloat16 as uint16, at most 65,536 columns. Four rows do not depend on the others.
+        Shape (rows, columns), bfloat16 as uint16, at most 65,536 columns. Groups of four rows are independent.
     table : numpy.ndarray
         Sixteen exponents, uint8.
 
     Returns
     -------
     chunks : numpy.ndarray
-        uint8, :func:`group_nbytes` for each four rows.
+        uint8, :func:`group_nbytes` bytes for each four rows.
     escapes : numpy.ndarray
-        Shape (escapes, 2), uint16: column and bits, row by row in the order of columns.
+        Shape (escapes, 2), uint16: column and bits, by row, then by column.
     counts : numpy.ndarray
-        Shape (rows,), int64: escapes of each row.
+        Shape (rows,), int64: number of escapes in each row.
 
     Raises
     ------
     KernelError
-        If the matrix is empty or too wide, or the table has not sixteen exponents.
+        If the matrix is empty or too wide, or the table does not have sixteen exponents.
     """
-    cdef Py_ssize_t rows = words.shape[0], columns = words.shape[1], found
+    cdef Py_ssize_t rows = words.shape[0], columns = words.shape[1], escaped
     if rows < 1 or not 1 <= columns <= 65536 or table.shape[0] != TABLE_SIZE:
         raise KernelError(
             f"pack_rows: expected 1 to 65536 columns and a table of {TABLE_SIZE}, "
@@ -70,29 +70,29 @@ def pack_rows(const unsigned short[:, ::1] words, const unsigned char[::1] table
         )
     chunks = np.empty(-(-rows // PACKED_ROWS) * group_nbytes(columns), np.uint8)
     ends = np.empty(rows, np.int64)
-    # Capacity for the usual case; a second pass if it is not enough.
+    # Capacity for the usual case; there is a second pass if it is too small.
     escapes = np.empty((1 + rows * columns // 512, 2), np.uint16)
     cdef unsigned char[::1] out = chunks
     cdef long long[::1] ends_view = ends
     cdef unsigned short[:, ::1] escapes_view = escapes
     with nogil:
-        found = bf12_pack(&words[0, 0], rows, columns, &table[0], &out[0], &escapes_view[0, 0],
-                          escapes_view.shape[0], &ends_view[0])
-    if found > escapes.shape[0]:
-        escapes = np.empty((found, 2), np.uint16)
+        escaped = bf12_pack(&words[0, 0], rows, columns, &table[0], &out[0], &escapes_view[0, 0],
+                            escapes_view.shape[0], &ends_view[0])
+    if escaped > escapes.shape[0]:
+        escapes = np.empty((escaped, 2), np.uint16)
         escapes_view = escapes
         with nogil:
-            bf12_pack(&words[0, 0], rows, columns, &table[0], &out[0], &escapes_view[0, 0], found, &ends_view[0])
-    return chunks, escapes[:found], np.diff(ends, prepend=0)
+            bf12_pack(&words[0, 0], rows, columns, &table[0], &out[0], &escapes_view[0, 0], escaped, &ends_view[0])
+    return chunks, escapes[:escaped], np.diff(ends, prepend=0)
 
 
 def unpack_rows(const unsigned char[::1] chunks, const unsigned char[::1] table, shape):
-    """Return rows of a matrix, uint16, but for what escapes: that is the caller's to put in.
+    """Decode rows of a matrix to uint16, without inserting the escapes, which is left to the caller.
 
     Parameters
     ----------
     chunks : numpy.ndarray
-        What :func:`pack_rows` gives.
+        As returned by :func:`pack_rows`.
     table : numpy.ndarray
         Sixteen exponents, uint8.
     shape : tuple of int
@@ -101,7 +101,7 @@ def unpack_rows(const unsigned char[::1] chunks, const unsigned char[::1] table,
     Raises
     ------
     KernelError
-        If the bytes are not as many as `shape` asks for, or the table has not sixteen exponents.
+        If the number of bytes does not match `shape`, or the table does not have sixteen exponents.
     """
     cdef Py_ssize_t rows = shape[0], columns = shape[1]
     expected = -(-rows // PACKED_ROWS) * group_nbytes(columns)

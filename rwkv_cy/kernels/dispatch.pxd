@@ -1,4 +1,4 @@
-"""C kernels for Cython: types, and every driver by name."""
+"""Cython declarations of the C kernels: types, and one function for each driver."""
 
 from libc.stdint cimport uint64_t
 
@@ -111,7 +111,7 @@ cdef void quantize(const float *w, Py_ssize_t rows, Py_ssize_t cols, int dtype, 
 cdef void dequantize(const void *packed, Py_ssize_t rows, Py_ssize_t cols, int dtype, float *w) noexcept nogil
 cdef void bf12_count(const unsigned short *words, Py_ssize_t n, long long *counts) noexcept nogil
 cdef Py_ssize_t bf12_pack(const unsigned short *words, Py_ssize_t rows, Py_ssize_t cols, const unsigned char *table,
-                          unsigned char *chunks, unsigned short *escapes, Py_ssize_t room,
+                          unsigned char *chunks, unsigned short *escapes, Py_ssize_t capacity,
                           long long *ends) noexcept nogil
 cdef void bf12_unpack(const unsigned char *table, const unsigned char *chunks, Py_ssize_t rows, Py_ssize_t cols,
                       unsigned short *words) noexcept nogil

@@ -1,4 +1,4 @@
-"""Instruction sets: which there are, which is in use, and the C kernels of the one in use."""
+"""Instruction sets: which are built and available, which one is active, and its C kernels."""
 
 from rwkv_cy import runtime
 from rwkv_cy.errors import ConfigError
@@ -47,7 +47,7 @@ def built_instruction_sets():
 
 
 def available_instruction_sets():
-    """Names of the instruction sets that this build has and this CPU can run, best first."""
+    """Names of the instruction sets that are built and that this CPU supports, best first."""
     cdef int i = 0
     result = []
     while rk_available(i) != NULL:
@@ -57,17 +57,17 @@ def available_instruction_sets():
 
 
 def select_instruction_set(name=None):
-    """Use the kernels of the instruction set `name` from here on; None takes the best, or what RWKV_CY_ISA says.
+    """Activate the kernels of an instruction set; None selects RWKV_CY_ISA if it is set, else the best available.
 
     Returns
     -------
     str
-        The name of the one now in use.
+        The name of the active instruction set.
 
     Raises
     ------
     ConfigError
-        If this build has none of that name, or this CPU cannot run it.
+        If the instruction set is not built, or this CPU does not support it.
     """
     global _active
     where = "instruction set"
@@ -84,19 +84,19 @@ def select_instruction_set(name=None):
 
 
 def active_instruction_set():
-    """Name of the instruction set in use."""
+    """Name of the active instruction set."""
     if _active == NULL:
         return select_instruction_set()
     return _active.name.decode("ascii")
 
 
 def thread_backend():
-    """Who shares the work among threads in this build: "pool" (our own), "openmp", or "none" (one thread)."""
+    """Thread backend of this build: "pool" (the package's own), "openmp", or "none" (one thread)."""
     return ("none", "pool", "openmp")[RK_THREADS]
 
 
 def wake(int num_threads):
-    """Work for so many threads is about to come: if more than one, wake those that sleep, which takes them a while."""
+    """Wake sleeping threads ahead of work for `num_threads` threads, because waking takes a while."""
     rk_wake(num_threads)
 
 
@@ -127,9 +127,9 @@ cdef void bf12_count(const unsigned short *words, Py_ssize_t n, long long *count
 
 
 cdef Py_ssize_t bf12_pack(const unsigned short *words, Py_ssize_t rows, Py_ssize_t cols, const unsigned char *table,
-                          unsigned char *chunks, unsigned short *escapes, Py_ssize_t room,
+                          unsigned char *chunks, unsigned short *escapes, Py_ssize_t capacity,
                           long long *ends) noexcept nogil:
-    return rk_bf12_pack(words, rows, cols, table, chunks, escapes, room, ends)
+    return rk_bf12_pack(words, rows, cols, table, chunks, escapes, capacity, ends)
 
 
 cdef void bf12_unpack(const unsigned char *table, const unsigned char *chunks, Py_ssize_t rows, Py_ssize_t cols,

@@ -39,7 +39,7 @@ cdef class Embedding:
     Parameters
     ----------
     parameter : Parameter
-        Shape (vocab_size, d_model), of one of STORAGE_TYPES; used in place if it is contiguous and of that type.
+        Shape (vocab_size, d_model), in one of STORAGE_TYPES; used without a copy if it is contiguous and aligned.
     real : {"f32", "f64"}
         Type of the activations.
 
@@ -49,7 +49,7 @@ cdef class Embedding:
         If the parameter has another type, is not two-dimensional, or is transposed.
     """
 
-    cdef object _array               # keeps the numbers alive
+    cdef object _array               # owns the memory that _data points to
     cdef const char *_data
     cdef Py_ssize_t _rows, _width, _row_bytes
     cdef int _code
@@ -74,7 +74,7 @@ cdef class Embedding:
         Raises
         ------
         KernelError
-            If there is no such row.
+            If an id is not a row of the matrix.
         """
         result = np.empty((ids.shape[0], self._width), self._dtype)
         if ids.shape[0] and result.itemsize == sizeof(double):
@@ -94,5 +94,5 @@ cdef class Embedding:
                     break
                 _widen(self._data + row * self._row_bytes, self._code, self._width, &out[i, 0])
         if not 0 <= row < self._rows:
-            raise KernelError(f"Embedding: expected the number of one of {self._rows} rows, got {row}")
+            raise KernelError(f"Embedding: expected a row from 0 to {self._rows - 1}, got {row}")
         return 0

@@ -1,4 +1,4 @@
-"""The head of a language model: LayerNorm, and the matrix that gives the logits."""
+"""The head of a language model: the last LayerNorm and the matrix that computes the logits."""
 
 import numpy as np
 
@@ -29,7 +29,7 @@ cdef class Head:
     Raises
     ------
     KernelError
-        If the widths differ, or there is nothing to multiply.
+        If the widths differ, or the matrix is empty.
     """
 
     cdef readonly Matrix matrix
@@ -51,7 +51,7 @@ cdef class Head:
         )
         if not self._weight.shape == self._bias.shape == (self.matrix.m.cols,):
             raise KernelError(
-                f"Head: expected weight and bias of LayerNorm ({self.matrix.m.cols},) as the matrix has columns, got "
+                f"Head: expected weight and bias of ln_out of shape ({self.matrix.m.cols},), got "
                 f"{self._weight.shape} and {self._bias.shape}"
             )
         self._eps = eps
@@ -63,23 +63,23 @@ cdef class Head:
         Parameters
         ----------
         x : numpy.ndarray
-            Shape (tokens, d_model), what comes out of the layers.
+            Shape (tokens, d_model), the output of the last layer.
         out : numpy.ndarray
-            Shape (tokens, vocab_size): the logits, when this returns.
+            Shape (tokens, vocab_size); receives the logits.
         workspace : Workspace
-            Scratch memory to use again.
+            Scratch memory to reuse.
         num_threads : int, default 1
             Threads to use; the result is the same for every number.
 
         Returns
         -------
         bool
-            Whether all of them are finite.
+            Whether all logits are finite.
 
         Raises
         ------
         KernelError
-            If an array has another shape, or `x` another type than the head, or there is not at least one thread.
+            If an array has another shape, `x` does not have the head's type, or `num_threads` is below 1.
         """
         cdef Py_ssize_t tokens = x.shape[0]
         cdef Py_ssize_t width = self.matrix.m.cols

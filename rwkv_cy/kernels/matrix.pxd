@@ -1,15 +1,15 @@
-"""A weight matrix in any storage."""
+"""A weight matrix in any storage type."""
 
 from rwkv_cy.kernels.dispatch cimport rk_matrix, rk_ops, rk_product
 
 
 cdef class Matrix:
     cdef rk_matrix m
-    cdef readonly object array       # keeps the numbers alive
+    cdef readonly object array       # owns the memory that m.data points to
     cdef readonly str dtype          # "f32", "f64", "f16", "bf16", "q8", "q6", "q4", "bf12"
     cdef readonly bint double_precision
 
-    # y[t] = scale * array @ x[t], for dispatch.matmul; its scratch is as Matrix.scratch_bytes says
+    # y[t] = scale * array @ x[t], for dispatch.matmul, which needs scratch_bytes of scratch
     cdef rk_product times(self, const void *x, void *y) noexcept nogil
     cdef size_t scratch_bytes(self, const rk_ops *ops, Py_ssize_t tokens, int num_threads) noexcept nogil
 
@@ -22,5 +22,5 @@ cdef class Workspace:
     cdef int ensure(self, size_t size) except -1
 
 
-# Bytes rounded up to whole cache lines: what a piece of a workspace takes.
+# Bytes rounded up to whole cache lines: the size of a part of a workspace.
 cdef size_t padded(size_t size) noexcept nogil

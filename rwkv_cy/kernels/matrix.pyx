@@ -1,4 +1,4 @@
-"""A weight matrix in any storage, and its product with one token or many."""
+"""A weight matrix in any storage type, and its product with one token or many."""
 
 import numpy as np
 
@@ -25,9 +25,9 @@ cdef size_t padded(size_t size) noexcept nogil:
 
 
 cdef class Workspace:
-    """Scratch memory of one forward pass: grows to what is asked for, and is used again.
+    """Scratch memory of one forward pass, which grows as needed and is reused.
 
-    Not to be shared by two calls at once.
+    Two concurrent calls must not share one.
     """
 
     def __cinit__(self):
@@ -35,10 +35,10 @@ cdef class Workspace:
         self.size = 0
 
     cdef int ensure(self, size_t size) except -1:
-        """Make room for `size` bytes, aligned to a cache line; what was there is lost."""
+        """Provide at least `size` bytes, aligned to a cache line; earlier contents are lost."""
         cdef unsigned char[::1] view
         if size > self.size:
-            # Not even for a moment does `start` point to memory that is gone: the allocation may fail.
+            # Cleared before the allocation, which may fail: `start` must never dangle.
             self.start, self.size, self._memory = NULL, 0, None
             self._memory = np.empty(size + CACHE_LINE, dtype=np.uint8)
             view = self._memory
@@ -61,7 +61,7 @@ def _check_packed(array, dtype, shape):
 
 
 def _check_bf12(array, shape):
-    """Return how many escapes the matrix says that it has, when its bytes are as many as that asks for."""
+    """Return the number of escapes in the matrix's head, after checking that its size in bytes agrees."""
     if shape is None or len(shape) != 2 or min(shape) < 1:
         raise KernelError(f"Matrix: expected the shape (rows, cols) of a {PACKED} matrix, got {shape}")
     if array.ndim != 1 or array.dtype != np.uint8 or not array.flags.c_contiguous or array.size < HEAD_BYTES:
@@ -87,13 +87,13 @@ def pack(const float[:, ::1] weights, dtype):
     Returns
     -------
     numpy.ndarray
-        uint8, of the shape that :meth:`QuantizedType.packed_shape` says. Sixteen rows do not depend on the others,
-        so that a large matrix can be quantized in parts of whole groups.
+        uint8, shape :meth:`QuantizedType.packed_shape`. Groups of sixteen rows are independent, so that a large matrix
+        can be quantized in parts of whole groups.
 
     Raises
     ------
     KernelError
-        If the matrix is empty, or `dtype` is none of the quantized types.
+        If the matrix is empty, or `dtype` is not a quantized type.
     """
     if dtype not in QUANTIZED_TYPES:
         raise KernelError(f"pack: expected a dtype of {', '.join(QUANTIZED_TYPES)}, got {dtype!r}")
@@ -108,12 +108,12 @@ def pack(const float[:, ::1] weights, dtype):
 
 
 def unpack(const unsigned char[:, :, ::1] packed, dtype, shape):
-    """Return the float32 matrix (rows, cols) that a quantized one stands for.
+    """Dequantize a matrix: return float32, shape (rows, cols).
 
     Parameters
     ----------
     packed : numpy.ndarray
-        What :func:`pack` gave.
+        The result of :func:`pack`.
     dtype : {"q8", "q6", "q4"}
     shape : tuple of int
         (rows, cols).
@@ -121,7 +121,7 @@ def unpack(const unsigned char[:, :, ::1] packed, dtype, shape):
     Raises
     ------
     KernelError
-        If `packed` is not of the shape that `dtype` and `shape` ask for.
+        If `packed` does not have the shape for `dtype` and `shape`.
     """
     if dtype not in QUANTIZED_TYPES:
         raise KernelError(f"unpack: expected a dtype of {', '.join(QUANTIZED_TYPES)}, got {dtype!r}")
@@ -138,16 +138,16 @@ def unpack(const unsigned char[:, :, ::1] packed, dtype, shape):
 
 
 def transposed(array, first=0, out=None):
-    """Return the transpose of a matrix, contiguous: many times as fast as NumPy's copy of ``array.T``.
+    """Return the transpose of a matrix, contiguous; many times faster than copying ``array.T`` with NumPy.
 
     Parameters
     ----------
     array : numpy.ndarray
         Shape (rows, cols), C-contiguous and aligned, items of 2, 4 or 8 bytes.
     first : int, default 0
-        The column to begin with.
+        The first column to transpose.
     out : numpy.ndarray, optional
-        Shape (count, rows), of the array's dtype, C-contiguous: takes columns `first` to `first + count`.
+        Target of shape (count, rows), the array's dtype, C-contiguous; receives columns `first` to `first + count`.
 
     Returns
     -------
@@ -157,7 +157,7 @@ def transposed(array, first=0, out=None):
     Raises
     ------
     KernelError
-        If the array is no such matrix, or `out` does not fit it.
+        If the array is not such a matrix, or `out` does not fit it.
     """
     if array.ndim != 2 or not array.flags.c_contiguous or not array.flags.aligned or array.itemsize not in (2, 4, 8):
         raise KernelError(
@@ -172,7 +172,7 @@ def transposed(array, first=0, out=None):
         or out.dtype != array.dtype or not out.flags.c_contiguous or not out.flags.aligned or not out.flags.writeable
     ):
         raise KernelError(
-            f"transposed: expected an array to fill of columns of {array.dtype} {array.shape} from {first} on, "
+            f"transposed: expected a target for columns of {array.dtype} {array.shape} from {first} on, "
             f"got {out.dtype} of shape {out.shape}"
         )
     cdef const char *source = <const char *><size_t>array.ctypes.data + <size_t>first * itemsize
@@ -184,39 +184,40 @@ def transposed(array, first=0, out=None):
 
 
 cdef class Matrix:
-    """A weight matrix (outputs, inputs) in any storage; the numbers are neither copied nor changed.
+    """A weight matrix (outputs, inputs) in any storage type; the array is neither copied nor modified.
 
     Parameters
     ----------
     array : numpy.ndarray
-        Shape (rows, cols), C-contiguous, of the array dtype of `dtype` (uint16 for bf16); for a quantized
-        matrix what :func:`pack` gives, for bf12 what :func:`rwkv_cy.kernels.packed.pack_matrix` gives. May be
-        read-only and memory-mapped.
+        Shape (rows, cols), C-contiguous, of the array dtype of `dtype` (uint16 for bf16). For a quantized matrix the
+        result of :func:`pack`, for bf12 that of :func:`rwkv_cy.kernels.packed.pack_matrix`. May be read-only and
+        memory-mapped.
     dtype : {"f32", "f16", "bf16", "f64", "q8", "q6", "q4", "bf12"}
         Storage type. An f64 matrix takes float64 activations, the others float32.
     scale : float, default 1.0
-        Every product is multiplied by it; a power of two costs no precision.
+        Factor of every product; a power of two is exact.
     shape : tuple of int, optional
-        (rows, cols) of a quantized or packed matrix.
+        (rows, cols) of a quantized or bf12 matrix.
     transposed : bool, default False
-        The array is (cols, rows). Products have the same bits, and where tokens are few, inputs that are zero for
-        all of them (four at a time) cost nothing: their weights are not read, so that a NaN or an infinity among
-        them is not seen. Not for quantized or packed matrices.
+        The array is (cols, rows). Products have the same bits. For few tokens, weights of inputs that are zero for all
+        of them (four tokens at a time) are not read, so that NaN or Inf among those weights is not detected. Not
+        supported for quantized or bf12 matrices.
     activations : {"f32", "bf16"}, default "f32"
-        ``"bf16"`` rounds what a bf16 matrix is multiplied with to bf16 first, nearest even, where tokens are many (8
-        to 24, by instruction set), so one token and many may differ. Other matrices, bf12 too, ignore it.
+        ``"bf16"`` rounds the activations that a bf16 matrix is multiplied with to bf16, nearest even. It applies from a
+        number of tokens on (8 to 24, by instruction set), so that results for one token and for many may differ. Other
+        matrices, including bf12, ignore it.
 
     Raises
     ------
     KernelError
-        If the array is not of that shape, layout and type.
+        If the array has another shape, layout or type.
     """
 
     def __init__(self, array, dtype, scale=1.0, shape=None, transposed=False, activations="f32"):
         if dtype not in _CODES:
             raise KernelError(f"Matrix: expected a dtype of {', '.join(_CODES)}, got {dtype!r}")
         if transposed and dtype not in STORAGE_TYPES:
-            raise KernelError(f"Matrix: expected numbers that are not quantized to lie transposed, got {dtype}")
+            raise KernelError(f"Matrix: expected a floating point dtype for a transposed matrix, got {dtype}")
         if dtype in QUANTIZED_TYPES:
             _check_packed(array, dtype, shape)
         elif dtype == PACKED:
@@ -256,7 +257,7 @@ cdef class Matrix:
 
     @property
     def scale(self):
-        """What every product is multiplied by."""
+        """Factor of every product."""
         return self.m.scale
 
     cdef size_t scratch_bytes(self, const rk_ops *ops, Py_ssize_t tokens, int num_threads) noexcept nogil:
@@ -275,13 +276,13 @@ cdef class Matrix:
         num_threads : int, default 1
             Threads to use; the result is the same for every number.
         workspace : Workspace, optional
-            Scratch memory to use again.
+            Scratch memory to reuse.
 
         Returns
         -------
         numpy.ndarray
-            Shape (tokens, rows): ``scale * x @ matrix.T``. Each row is the same, to the last bit, however
-            many tokens are multiplied at once, if the weights are finite.
+            Shape (tokens, rows): ``scale * x @ matrix.T``. If the weights are finite, each row has the same bits for
+            any number of tokens.
 
         Raises
         ------
@@ -290,8 +291,8 @@ cdef class Matrix:
         """
         cdef bint double_precision = sizeof(floating) == 8
         if double_precision != self.double_precision:
-            wanted = "float64" if self.double_precision else "float32"
-            raise KernelError(f"Matrix.matmul: expected {wanted} activations for {self.dtype} weights")
+            expected = "float64" if self.double_precision else "float32"
+            raise KernelError(f"Matrix.matmul: expected {expected} activations for {self.dtype} weights")
         if x.shape[1] != self.m.cols:
             raise KernelError(f"Matrix.matmul: expected (tokens, {self.m.cols}), got ({x.shape[0]}, {x.shape[1]})")
         if num_threads < 1:
@@ -315,7 +316,7 @@ cdef class Matrix:
 
 
 def make_matrix(parameter, real, scale=1.0, activations="f32"):
-    """Return a parameter as a Matrix for activations of type `real` ("f32" or "f64"), widened where that asks so.
+    """Return a parameter as a Matrix for activations of type `real` ("f32" or "f64"), widened if necessary.
 
     `activations` is as for :class:`Matrix`.
     """
@@ -334,10 +335,10 @@ def make_matrix(parameter, real, scale=1.0, activations="f32"):
 
 
 def make_low_rank(parameter, real):
-    """Return a low-rank factor, which checkpoints hold as (in, out), as a Matrix (out, in).
+    """Return a low-rank factor, (in, out) in checkpoints, as a Matrix (out, in).
 
-    A copy is made unless the parameter is stored transposed: the factors are small, and read row by row they cost
-    what their bytes cost.
+    Copies the array unless it is stored transposed. The factors are small, and stored by rows they are read at the
+    speed of memory.
     """
     array, dtype = parameter.array, parameter.dtype
     if not parameter.transposed:

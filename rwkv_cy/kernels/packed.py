@@ -1,4 +1,4 @@
-"""A bf12 matrix as a whole: its size, head, chunks and lists of escapes."""
+"""Assembly of whole bf12 matrices: head, chunks, lists of escapes."""
 
 from __future__ import annotations
 
@@ -33,24 +33,24 @@ Counts = npt.NDArray[np.int64]
 
 #: Bytes before the chunks.
 HEAD_BYTES = 64
-#: With more escapes than one in so many weights, unpacking takes longer than reading bf16 does.
+#: With a larger share of escapes, decoding takes longer than reading bf16.
 WEIGHTS_PER_ESCAPE = 2048
 
 
 def packed_nbytes(shape: tuple[int, ...], escapes: int) -> int:
-    """Return the bytes of a matrix (rows, columns) with so many escapes."""
+    """Return the bytes of a matrix (rows, columns) with this number of escapes."""
     rows, columns = shape
     lists = 4 * (rows + 1) + 4 * escapes
     return -(-(HEAD_BYTES + -(-rows // PACKED_ROWS) * group_nbytes(columns) + lists) // 64) * 64
 
 
 def max_escapes(shape: tuple[int, ...]) -> int:
-    """Return how many weights of a matrix (rows, columns) in a file may escape."""
+    """Return the largest number of escapes that is allowed for a matrix (rows, columns) in a file."""
     return math.prod(shape) // WEIGHTS_PER_ESCAPE
 
 
 def stored_escapes(packed: Bytes) -> int:
-    """Return how many escapes a packed matrix, or its first 64 bytes, says that it has."""
+    """Return the number of escapes in the head (64 bytes) of a packed matrix."""
     return int(packed[TABLE_SIZE : TABLE_SIZE + 4].view("<u4")[0])
 
 
@@ -63,7 +63,7 @@ def pack_head(table: Bytes, escapes: int) -> Bytes:
 
 
 def pack_tail(escapes: Words, counts: Counts, nbytes: int) -> Bytes:
-    """Return what follows the chunks: where the escapes of each row begin, the escapes, and zeros up to `nbytes`."""
+    """Return the part after the chunks: the start of each row's escapes, the escapes, and zeros up to `nbytes`."""
     tail = np.zeros(nbytes, np.uint8)
     starts = tail[: 4 * (counts.size + 1)].view("<u4")
     starts[1:] = np.cumsum(counts)
@@ -72,12 +72,12 @@ def pack_tail(escapes: Words, counts: Counts, nbytes: int) -> Bytes:
 
 
 def choose_table(counts: Counts) -> Bytes:
-    """Return the sixteen exponents that occur most often, in their order, from what :func:`count_exponents` counted."""
+    """Return the sixteen most frequent exponents, ascending, from the counts of :func:`count_exponents`."""
     return np.sort(np.argsort(counts, kind="stable")[-TABLE_SIZE:]).astype(np.uint8)
 
 
 def pack_matrix(words: Words) -> Bytes:
-    """Pack a matrix that is in memory, whether that makes it smaller or not.
+    """Pack a matrix in memory, even if that does not make it smaller.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ def pack_matrix(words: Words) -> Bytes:
     Returns
     -------
     numpy.ndarray
-        1-D, uint8, as many bytes as :func:`packed_nbytes` says.
+        1-D, uint8, of :func:`packed_nbytes` bytes.
     """
     counts = np.zeros(256, np.int64)
     count_exponents(words.reshape(-1), counts)
@@ -99,7 +99,7 @@ def pack_matrix(words: Words) -> Bytes:
 
 
 def unpack_matrix(packed: Bytes, shape: tuple[int, ...]) -> Words:
-    """Return the bfloat16 matrix, uint16, that a packed one stands for; :func:`escape_places` says what it raises."""
+    """Unpack a matrix to bfloat16 (uint16); raises what :func:`escape_places` raises."""
     chunks_end = HEAD_BYTES + -(-shape[0] // PACKED_ROWS) * group_nbytes(shape[1])
     words = unpack_rows(packed[HEAD_BYTES:chunks_end], packed[:TABLE_SIZE], shape)
     starts = packed[chunks_end : chunks_end + 4 * (shape[0] + 1)].view("<u4")
@@ -109,17 +109,17 @@ def unpack_matrix(packed: Bytes, shape: tuple[int, ...]) -> Words:
 
 
 def put_escapes(words: Words, starts: npt.NDArray[Any], escapes: Words) -> None:
-    """Put what escapes in its place in `words`, of shape (rows, columns); see :func:`escape_places`."""
+    """Insert the escapes into `words`, shape (rows, columns); see :func:`escape_places`."""
     words.reshape(-1)[escape_places(starts, escapes, words.shape[1])] = escapes[:, 1]
 
 
 def escape_places(starts: npt.NDArray[Any], escapes: Words, columns: int) -> Counts:
-    """Return where in rows of so many columns the escapes belong.
+    """Return the flat index of each escape in a matrix with this number of columns.
 
     Parameters
     ----------
     starts : numpy.ndarray
-        Shape (rows + 1,): where the escapes of each row begin and end, counted from those of the first one.
+        Shape (rows + 1,): start and end of each row's escapes, counted from the first row's.
     escapes : numpy.ndarray
         Shape (escapes, 2): column and bits.
     columns : int
@@ -127,7 +127,7 @@ def escape_places(starts: npt.NDArray[Any], escapes: Words, columns: int) -> Cou
     Raises
     ------
     KernelError
-        If the lists are not in order, or lead beyond the matrix.
+        If the lists are not in order, or point outside of the matrix.
     """
     counts: Counts = starts[1:].astype(np.int64) - starts[:-1]
     if starts[0] != 0 or starts[-1] != len(escapes) or (counts < 0).any():

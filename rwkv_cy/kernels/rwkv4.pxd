@@ -10,13 +10,13 @@ cdef struct TimeMixBuffers:
     char *k
     char *v
     char *rwkv
-    char *rest       # of the products
+    char *rest       # scratch of the products
 
 
 cdef class TimeMix(Mix):
     cdef readonly Matrix key, value, receptance, output
     cdef readonly Py_ssize_t d_att
-    cdef size_t xx, aa, bb, pp             # where the fields of the state begin, in bytes
+    cdef size_t xx, aa, bb, pp             # byte offsets of the fields of the state
     cdef const char *decay
     cdef const char *first
     cdef const char *mix_k

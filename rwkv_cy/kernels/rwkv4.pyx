@@ -20,13 +20,13 @@ cdef class TimeMix(Mix):
     config : Config
         Dimensions and type.
     offsets : mapping of str to int
-        Where each field begins in a layer's row of the state, in numbers; and ``"end"``, the row's length.
+        Offset of each field in a layer's row of the state, in elements; ``"end"`` is the row's length.
     parameters : mapping of str to Parameter
-        Of the layer, by short name.
+        The layer's parameters by short name.
     output_scale : float
-        Factor of the result: a power of two.
+        Factor of the result, a power of two.
     activations : {"f32", "bf16"}, default "f32"
-        What bf16 matrices are multiplied with; see :class:`rwkv_cy.kernels.matrix.Matrix`.
+        Precision of the activations that bf16 matrices are multiplied with; see :class:`rwkv_cy.kernels.matrix.Matrix`.
     """
 
     def __init__(self, config, offsets, parameters, output_scale, activations="f32"):
@@ -37,7 +37,7 @@ cdef class TimeMix(Mix):
         self.receptance = make_matrix(parameters["att.receptance.weight"], real, 1.0, activations)
         self.output = make_matrix(parameters["att.output.weight"], real, output_scale, activations)
         decay = parameters["att.time_decay"]
-        # In float64, so that a float32 model gets the nearest float32 of -exp(time_decay); beyond its range, infinity.
+        # Computed in float64, so that a float32 model gets the float32 nearest to -exp(time_decay), -inf on overflow.
         with np.errstate(over="ignore"):
             decay = (-np.exp(widen(decay.array, decay.dtype, "f64"))).astype(real_dtype(config)).reshape(-1)
         self.decay = self.keep(decay)
@@ -97,7 +97,7 @@ cdef class TimeMix(Mix):
 
 
 cdef class ChannelMix(Mix):
-    """Channel mix: token shift, squared relu, receptance gate.
+    """Channel mix: token shift, squared ReLU, receptance gate.
 
     Parameters
     ----------

@@ -20,17 +20,17 @@ cdef struct TimeMixBuffers:
     char *hidden_v
     char *mixed      # (tokens, d_model)
     char *bonus      # (tokens, heads)
-    char *wkv        # of each thread
-    char *rest       # of the products
+    char *wkv        # scratch of each thread
+    char *rest       # scratch of the products
 
 
 cdef class TimeMix(Mix):
     cdef readonly Matrix receptance, key, value, output
     cdef readonly Matrix w1, w2, a1, a2, g1, g2, v1, v2   # v1 and v2 are None in the first layer
     cdef readonly Py_ssize_t d_att, heads, head_size
-    cdef readonly bint first                               # the layer that makes v_first
+    cdef readonly bint first                               # whether this layer produces v_first
     cdef size_t xx
-    cdef rk_wkv7 call                                      # without the activations
+    cdef rk_wkv7 call                                      # parameters and sizes; `wkv` sets the activations
     cdef const char *x_r
     cdef const char *x_w
     cdef const char *x_k

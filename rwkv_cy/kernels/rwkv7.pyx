@@ -17,15 +17,15 @@ cdef class TimeMix(Mix):
     config : Config
         Dimensions and type.
     offsets : mapping of str to int
-        Where each field begins in a layer's row of the state, in numbers; and ``"end"``, the row's length.
+        Offset of each field in a layer's row of the state, in elements; ``"end"`` is the row's length.
     parameters : mapping of str to Parameter
-        Of the layer, by short name.
+        The layer's parameters by short name.
     output_scale : float
-        Factor of the result: a power of two.
+        Factor of the result, a power of two.
     activations : {"f32", "bf16"}
-        What bf16 matrices are multiplied with; see :class:`rwkv_cy.kernels.matrix.Matrix`.
+        Precision of the activations that bf16 matrices are multiplied with; see :class:`rwkv_cy.kernels.matrix.Matrix`.
     layer : int
-        Its index: layer 0 makes the values that the others mix theirs with.
+        Index of the layer. Layer 0 produces v_first, the values that all later layers mix into theirs.
     """
 
     def __init__(self, config, offsets, parameters, output_scale, activations, layer):
@@ -97,10 +97,10 @@ cdef class TimeMix(Mix):
         return arena.used
 
     cdef void wkv(self, const Pass *p, const char *x, const TimeMixBuffers *b, bint outputs) noexcept nogil:
-        """From normed activations to the gated output of WKV; without `outputs` the states alone are updated."""
+        """Map normalized activations to the gated output of WKV; without `outputs`, only update the states."""
         cdef rk_product[7] products
         cdef int count = 0
-        # k = K lerp(x, xx, x_k), and likewise the others
+        # k = K lerp(x, xx, x_k), and the others likewise
         products[0] = shifted(self.key.times(x, b.k), RK_LERPED, self.x_k, self.xx)
         products[1] = shifted(self.value.times(x, b.v), RK_LERPED, self.x_v, self.xx)
         products[2] = shifted(self.w1.times(x, b.hidden_w), RK_LERPED, self.x_w, self.xx)
@@ -151,7 +151,7 @@ cdef class TimeMix(Mix):
 
 
 cdef class ChannelMix(Mix):
-    """Channel mix: token shift and squared relu.
+    """Channel mix: token shift and squared ReLU.
 
     Parameters
     ----------

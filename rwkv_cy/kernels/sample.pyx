@@ -11,7 +11,7 @@ from rwkv_cy.errors import KernelError
 cdef enum:
     BUCKETS = 4096          # weights with the same sign, exponent and five bits of mantissa share a bucket
     SHIFT = 18
-    SORTABLE = 256          # more weights than this are not sorted before the bucket of the boundary is known
+    SORTABLE = 256          # with more weights than this, only the bucket of the boundary is sorted
 
 cdef struct Pair:
     float value
@@ -19,7 +19,7 @@ cdef struct Pair:
 
 
 cdef inline int bucket_of(float weight) noexcept nogil:
-    # the bits of non-negative floats are ordered as the floats are
+    # non-negative floats have the same order as their bits
     cdef uint32_t bits
     memcpy(&bits, &weight, 4)
     bits >>= SHIFT
@@ -79,14 +79,14 @@ def nucleus_boundary(
     double top_p,
     float[::1] scratch not None,
 ):
-    """Return the value at which the weights, from the largest value down, reach `top_p` of their sum.
+    """Return the value at which the weights, summed from the largest value down, reach `top_p` of their total.
 
     Parameters
     ----------
     values : float32 [n]
-        The order of the tokens.
+        They define the order of the tokens.
     weights : float32 [n]
-        Not negative, and ordered as the values are.
+        Not negative, in the same order as the values.
     total : float
         Sum of the weights, positive.
     top_p : float

@@ -1,18 +1,18 @@
-"""What every layer is made of: mixes over tokens of several sequences, states by address, scratch from one arena."""
+"""Declarations for layers: mixes over a batch of sequences, states by address, scratch from one arena."""
 
 from rwkv_cy.kernels.dispatch cimport rk_ops, rk_product, rk_tokens
 from rwkv_cy.kernels.matrix cimport Matrix
 
 
-# One run of tokens through a layer.
+# One batch of tokens on its way through a layer.
 cdef struct Pass:
     const rk_ops *ops
-    rk_tokens tokens      # with the rows of the layer's state of each sequence
+    rk_tokens tokens      # with the address of the layer's row of each sequence's state
     int num_threads
-    char *shared          # what the layers share: Mix.shared_row bytes a token
+    char *shared          # activations that layers share, Mix.shared_row bytes per token
 
 
-# Carves a workspace. Without a start it only counts, so that the code that carves also says how much it needs.
+# Allocates parts of a workspace. If start is NULL it only counts, so that one function both measures and allocates.
 cdef struct Arena:
     char *start
     size_t used
@@ -26,16 +26,16 @@ cdef const char *pointer(array)
 
 cdef class Mix:
     cdef readonly Py_ssize_t d_model
-    cdef readonly Py_ssize_t state_size    # numbers of a layer's row of the state
+    cdef readonly Py_ssize_t state_size    # elements of a layer's row of the state
     cdef readonly size_t itemsize
     cdef readonly size_t shared_row
-    cdef list _arrays                      # keeps the vectors alive
+    cdef list _arrays                      # owns the vectors that the mix points to
 
-    # Bytes of scratch for `run` and `update_state` over so many tokens.
+    # Bytes of scratch that `run` and `update_state` need for the batch.
     cdef size_t scratch(self, const Pass *p) noexcept nogil
-    # y += mix(x); the state of each sequence is updated.
+    # y += mix(x); updates the state of each sequence.
     cdef void run(self, const Pass *p, const char *x, char *scratch, char *y) noexcept nogil
-    # Update the states as `run` does, and compute nothing else.
+    # Update the states as `run` does, without computing outputs.
     cdef void update_state(self, const Pass *p, const char *x, char *scratch) noexcept nogil
     cdef const char *vector(self, parameters, name, real) except NULL
     cdef const char *keep(self, array) except NULL

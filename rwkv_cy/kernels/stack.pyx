@@ -1,4 +1,4 @@
-"""Layers of any version: x += TimeMix(ln1(x)); x += ChannelMix(ln2(x)), over sequences whose states have addresses."""
+"""Layers of any version, x += TimeMix(ln1(x)); x += ChannelMix(ln2(x)), over a batch of sequences."""
 
 import numpy as np
 
@@ -16,15 +16,16 @@ from rwkv_cy.kernels.matrix cimport Matrix, Workspace, padded
 
 
 cdef enum:
-    # Tokens of each sequence that the last layer runs in full: the last one's channel mix is shifted with the one
-    # before it.
+    # Tokens of each sequence that the last layer runs in full: the last token, and the one before it, which the token
+    # shift of the channel mix needs.
     TAIL = 2
-    # Fewer tokens to leave out are not worth reading the weights twice; nor are less than twice the tails.
+    # Leaving out fewer tokens does not pay for reading the weights twice. Nor does leaving out less than twice the
+    # tokens of the tails.
     LEAST_LEFT_OUT = 32
 
 
 cdef char *take(Arena *arena, size_t size) noexcept nogil:
-    """Return the next `size` bytes; in a dry run an address that must not be followed."""
+    """Return the address of the next `size` bytes; NULL if the arena only counts."""
     cdef size_t before = arena.used
     arena.used += padded(size)
     if arena.start == NULL:
@@ -33,18 +34,18 @@ cdef char *take(Arena *arena, size_t size) noexcept nogil:
 
 
 cdef size_t product_scratch(const Pass *p, Matrix matrix) noexcept nogil:
-    """Return the bytes that a product with the matrix needs."""
+    """Return the bytes of scratch that a product with the matrix needs."""
     return matmul_scratch(p.ops, &matrix.m, p.tokens.count, p.num_threads)
 
 
 cdef rk_product shifted(rk_product product, int kind, const char *mix, size_t before) noexcept nogil:
-    """Return the product of the token shift of x; the previous token is the field `before` of the state."""
+    """Return the product with a token shift of x; `before` is the offset of the previous token in the state."""
     product.first, product.mix, product.before = kind, mix, before
     return product
 
 
 cdef void keep_last(const Pass *p, const char *x, size_t row, size_t field) noexcept nogil:
-    """Write the last token of each sequence to that field of its state."""
+    """Copy the last token of each sequence to the field of its state at offset `field`."""
     cdef Py_ssize_t i
     cdef const rk_sequence *s
     for i in range(p.tokens.sequence_count):
@@ -57,7 +58,7 @@ cdef const char *pointer(array):
 
 
 def real_dtype(config):
-    """NumPy type of the activations and the state of a model of this config."""
+    """NumPy dtype of the activations and the state of a model with this config."""
     return np.dtype(np.float64 if config.compute_dtype == "f64" else np.float32)
 
 
@@ -67,14 +68,14 @@ def _vector(parameters, name, real):
 
 
 cdef class Mix:
-    """Half of a layer, from normed activations to what is added to the residual stream; a version has two of them.
+    """Half of a layer: maps normalized activations to an update of the residual stream. Each version has two.
 
     Parameters
     ----------
     config : Config
         Dimensions and type.
     state_size : int
-        Numbers of a layer's row of the state.
+        Elements of a layer's row of the state.
     """
 
     def __init__(self, config, state_size):
@@ -85,11 +86,11 @@ cdef class Mix:
         self._arrays = []
 
     cdef const char *vector(self, parameters, name, real) except NULL:
-        """Return the parameter `name` as activations, flat."""
+        """Return the parameter `name` as a flat array of the activations' type."""
         return self.keep(_vector(parameters, name, real))
 
     cdef const char *keep(self, array) except NULL:
-        """Return the address of an array, which lives as long as the mix."""
+        """Hold a reference to an array for the life of the mix, and return its address."""
         self._arrays.append(array)
         return pointer(array)
 
@@ -108,14 +109,14 @@ cdef class Mix:
         Parameters
         ----------
         x : numpy.ndarray
-            Normed activations, shape (tokens, d_model).
+            Normalized activations, shape (tokens, d_model).
         state : numpy.ndarray
             The layer's row of the state; the fields of this mix are updated in place.
         num_threads : int, default 1
             Threads to use.
         shared : numpy.ndarray, optional
-            What the layers share (version 7: the first layer's values), shape (tokens, shared_width), updated in place
-            by the layer that makes it. Zeros where it is not given.
+            Activations that layers share (the first layer's values in RWKV-7), shape (tokens, shared_width); written by
+            the first layer. Zeros by default.
 
         Returns
         -------
@@ -125,7 +126,7 @@ cdef class Mix:
         Raises
         ------
         KernelError
-            If an array has another shape or type than the mix, or there is not at least one thread.
+            If an array does not fit the mix in shape or type, or `num_threads` is below 1.
         """
         cdef str name = type(self).__name__
         cdef Py_ssize_t tokens = x.shape[0]
@@ -135,15 +136,16 @@ cdef class Mix:
         if x.shape[1] != self.d_model:
             raise KernelError(f"{name}: expected (tokens, {self.d_model}), got ({tokens}, {x.shape[1]})")
         if state.shape[0] != self.state_size:
-            raise KernelError(f"{name}: expected a row of {self.state_size} numbers of state, got {state.shape[0]}")
+            raise KernelError(f"{name}: expected a row of {self.state_size} elements of state, got {state.shape[0]}")
         result = np.zeros((tokens, self.d_model), dtype=np.float64 if sizeof(floating) == 8 else np.float32)
         cdef Py_ssize_t width = self.shared_row // self.itemsize
         if shared is None:
             shared = np.zeros((tokens, width), result.dtype)
-        if shared.shape != (tokens, width) or shared.dtype != result.dtype or not shared.flags.c_contiguous:
+        if (not isinstance(shared, np.ndarray) or shared.shape != (tokens, width) or shared.dtype != result.dtype
+                or not shared.flags.c_contiguous or not shared.flags.writeable):
             raise KernelError(
-                f"{name}: expected shared activations ({tokens}, {width}) of {result.dtype}, got {shared.dtype} "
-                f"{shared.shape}"
+                f"{name}: expected shared activations ({tokens}, {width}) of {result.dtype}, contiguous and writable, "
+                f"got {getattr(shared, 'dtype', type(shared).__name__)} of shape {getattr(shared, 'shape', None)}"
             )
         if tokens == 0:
             return result
@@ -159,30 +161,30 @@ cdef class Mix:
 
     @property
     def shared_width(self):
-        """Numbers a token that the layers share through this mix."""
+        """Elements per token that layers share through this mix."""
         return self.shared_row // self.itemsize
 
 
 cdef int _check_threads(str what, int num_threads) except -1:
-    # Scratch is measured by it: with 0, the one thread that runs would write beyond its end.
+    # Scratch is sized for this many threads: with 0, the calling thread would write beyond its end.
     if num_threads < 1:
         raise KernelError(f"{what}: expected at least one thread, got {num_threads}")
     return 0
 
 
 cdef class Layer:
-    """One layer; layer 0 norms its input with ln0 first.
+    """One layer. Layer 0 first normalizes its input with ln0.
 
     Parameters
     ----------
     config : Config
         Dimensions and type.
     index : int
-        Which layer this is, from 0.
+        Index of the layer, from 0.
     parameters : mapping of str to Parameter
-        Of the layer, by short name: the LayerNorms are taken from it.
+        The layer's parameters by short name; only the LayerNorms are used.
     time_mix, channel_mix : Mix
-        Its two halves.
+        The two halves of the layer.
     """
 
     def __init__(self, config, index, parameters, Mix time_mix not None, Mix channel_mix not None):
@@ -194,7 +196,7 @@ cdef class Layer:
         self.itemsize = real_dtype(config).itemsize
         for mix in (time_mix, channel_mix):
             if mix.d_model != self.d_model or mix.state_size != self.state_size or mix.itemsize != self.itemsize:
-                raise KernelError(f"Layer: expected mixes of width {self.d_model}, state and type alike")
+                raise KernelError(f"Layer: expected mixes of width {self.d_model} with equal state size and type")
         self._norms = [
             tuple(_vector(parameters, f"{name}.{part}", config.compute_dtype) for part in ("weight", "bias"))
             for name in (("ln1", "ln2", "ln0") if index == 0 else ("ln1", "ln2"))
@@ -233,11 +235,11 @@ cdef class Layer:
         self.time_mix.update_state(p, x, scratch)
 
     cdef size_t scratch_last(self, const Pass *p, Py_ssize_t left_out) noexcept nogil:
-        """Return the bytes that `run_last` needs where it leaves out so many tokens."""
+        """Return the bytes of scratch that `run_last` needs if it leaves out `left_out` tokens."""
         cdef Pass head = p[0]
         cdef Pass tail = p[0]
         head.tokens.count, tail.tokens.count = left_out, p.tokens.count - left_out
-        # How many tokens there are decides which kernels run, so that fewer may need more.
+        # The number of tokens decides which kernels run, so that fewer tokens may need more scratch.
         return (padded(p.tokens.count * self.d_model * self.itemsize)
                 + padded(p.tokens.count * self.time_mix.shared_row)
                 + padded(2 * p.tokens.sequence_count * sizeof(rk_sequence))
@@ -246,17 +248,17 @@ cdef class Layer:
     cdef void run_last(self, const Pass *p, char *x, char *scratch) noexcept nogil:
         """Run for the last token of each sequence.
 
-        Of the tokens before it the state needs no more than the time mix's part; but the last one's channel mix is
-        shifted with the one before it. So the heads of the sequences only update their states, and the tails, two
-        tokens each, go through all of the layer. What the first token of a tail gets in its channel mix, from a state
-        that is not there yet, is not used.
+        Earlier tokens only need the time mix, to update the state, except that the token shift of the last token's
+        channel mix needs the token before it. So each sequence is split: its head only updates the state, its tail of
+        two tokens runs through the whole layer. The channel mix of the first token of a tail reads a state that is not
+        up to date; its result is not used.
         """
         cdef size_t row = self.d_model * self.itemsize
         cdef size_t shared_row = self.time_mix.shared_row
         cdef Py_ssize_t count = p.tokens.sequence_count
-        cdef const rk_sequence *given = p.tokens.sequences
+        cdef const rk_sequence *sequences = p.tokens.sequences
         cdef Arena arena = Arena(scratch, 0)
-        cdef char *moved = take(&arena, p.tokens.count * row)            # heads, and then tails, one after the other
+        cdef char *gathered = take(&arena, p.tokens.count * row)         # all heads, later all tails
         cdef char *shared = take(&arena, p.tokens.count * shared_row)
         cdef rk_sequence *heads = <rk_sequence *>take(&arena, 2 * count * sizeof(rk_sequence))
         cdef rk_sequence *tails = heads + count
@@ -267,32 +269,33 @@ cdef class Layer:
         head.tokens, tail.tokens = rk_tokens(0, heads, 0), rk_tokens(0, tails, count)
         head.shared = tail.shared = shared
         for i in range(count):
-            begin, end = given[i].begin, given[i].end - TAIL
+            begin, end = sequences[i].begin, sequences[i].end - TAIL
             if begin >= end:
                 continue
             heads[head.tokens.sequence_count] = rk_sequence(
-                head.tokens.count, head.tokens.count + end - begin, given[i].read, given[i].write)
-            memcpy(moved + head.tokens.count * row, x + begin * row, (end - begin) * row)
+                head.tokens.count, head.tokens.count + end - begin, sequences[i].read, sequences[i].write)
+            memcpy(gathered + head.tokens.count * row, x + begin * row, (end - begin) * row)
             memcpy(shared + head.tokens.count * shared_row, p.shared + begin * shared_row, (end - begin) * shared_row)
             head.tokens.sequence_count += 1
             head.tokens.count += end - begin
-        self.update_state(&head, moved, rest)
+        self.update_state(&head, gathered, rest)
         for i in range(count):
-            begin, end = max(given[i].begin, given[i].end - TAIL), given[i].end
-            # What a head has written is what its tail reads.
-            tails[i] = rk_sequence(tail.tokens.count, tail.tokens.count + end - begin, given[i].write, given[i].write)
-            if begin == given[i].begin:
-                tails[i].read = given[i].read
-            memcpy(moved + tail.tokens.count * row, x + begin * row, (end - begin) * row)
+            begin, end = max(sequences[i].begin, sequences[i].end - TAIL), sequences[i].end
+            # A tail continues from the state that its head has written.
+            tails[i] = rk_sequence(
+                tail.tokens.count, tail.tokens.count + end - begin, sequences[i].write, sequences[i].write)
+            if begin == sequences[i].begin:
+                tails[i].read = sequences[i].read
+            memcpy(gathered + tail.tokens.count * row, x + begin * row, (end - begin) * row)
             memcpy(shared + tail.tokens.count * shared_row, p.shared + begin * shared_row, (end - begin) * shared_row)
             tail.tokens.count += end - begin
-        self.run(&tail, moved, rest)
+        self.run(&tail, gathered, rest)
         for i in range(count):
-            memcpy(x + (given[i].end - 1) * row, moved + (tails[i].end - 1) * row, row)
+            memcpy(x + (sequences[i].end - 1) * row, gathered + (tails[i].end - 1) * row, row)
 
 
 cdef class Stack:
-    """Layers one after the other.
+    """A sequence of layers.
 
     Parameters
     ----------
@@ -329,27 +332,28 @@ cdef class Stack:
         Parameters
         ----------
         x : numpy.ndarray
-            Shape (tokens, d_model): the sequences one after the other.
+            Shape (tokens, d_model): the concatenated sequences. Replaced by the outputs.
         reads, writes : sequence of numpy.ndarray
-            For each sequence its state before and after: shape (layers, state_size), contiguous, of x's type. Both may
-            be the same array, which is then updated in place; two sequences must not share one that is written.
+            The state of each sequence before and after: shape (layers, state_size), contiguous, of x's type. If both
+            are the same array, it is updated in place. No two sequences may write to the same array.
         starts : numpy.ndarray
-            Shape (sequences + 1,), intp: where each sequence begins, and at last the number of tokens; none is empty.
+            Shape (sequences + 1,), intp: the first token of each sequence, then the number of tokens. Every sequence
+            has at least one token.
         workspace : Workspace
-            Scratch memory to use again.
+            Scratch memory to reuse.
         num_threads : int
             Threads to use.
         last_only : bool, default False
-            Compute only the outputs for the last token of each sequence. The states and those rows of `x` are the same
-            to the last bit; the other rows are then undefined: the last layer does for them only what its state needs.
+            Compute only the outputs for the last token of each sequence. The states and those rows of `x` have the same
+            bits; the other rows are undefined, because the last layer only updates the state for them.
 
         Raises
         ------
         KernelError
-            If an array has another shape or type than the layers, `starts` does not ascend from 0 to the number of
-            tokens, or there is not at least one thread. The states are then unchanged.
-        KeyboardInterrupt, or what another signal handler raises
-            Between two layers; the states are then partly written.
+            If an array does not fit the layers in shape or type, `starts` does not ascend from 0 to the number of
+            tokens, or `num_threads` is below 1. The states are then unchanged.
+        KeyboardInterrupt, or any exception of a signal handler
+            Between two layers; the states are then partly updated.
         """
         cdef Layer layer = self._layers[0]
         cdef Py_ssize_t tokens = x.shape[0]
@@ -378,7 +382,7 @@ cdef class Stack:
         cdef size_t scratch = 0
         for layer in self._layers:
             scratch = max(scratch, layer.scratch(&p))
-        # `layer` is the last one from here on.
+        # From here on, `layer` is the last layer.
         cdef Py_ssize_t left_out = 0
         if last_only:
             for i in range(count):
@@ -405,7 +409,7 @@ cdef class Stack:
                 )
             sequences[j] = rk_sequence(starts[j], starts[j + 1], <const char *>&read[0, 0], <char *>&write[0, 0])
         for i in range(layers):
-            # Many tokens take seconds: Ctrl-C does not wait for all layers.
+            # Many tokens take seconds, so that signals such as Ctrl-C are handled between layers.
             PyErr_CheckSignals()
             layer = self._layers[i]
             with nogil:

@@ -1,4 +1,4 @@
-"""Reading of arrays alone, to measure the memory bandwidth that decode can use."""
+"""Sequential reads of arrays, to measure the memory bandwidth that decode can use."""
 
 import numpy as np
 
@@ -61,8 +61,8 @@ cdef class Stream:
         Returns
         -------
         int
-            The sum of the 64-bit words modulo 2^64, in the machine's byte order; the last of each array is filled
-            up with zeros.
+            The sum of the 64-bit words modulo 2^64, in the machine's byte order; the last word of each array is
+            zero-padded.
 
         Raises
         ------
@@ -71,7 +71,7 @@ cdef class Stream:
         """
         if num_threads < 1:
             raise KernelError(f"Stream.read: expected at least one thread, got {num_threads}")
-        # One for each call, since two threads may use one Stream.
+        # A copy per call, since several threads may use one Stream.
         pieces = self._pieces.copy()
         cdef size_t address = pieces.ctypes.data
         read_pieces(<rk_piece *>address, len(pieces), num_threads)

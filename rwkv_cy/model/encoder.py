@@ -1,4 +1,4 @@
-"""Model: the stack of layers, vectors in and vectors out."""
+"""Model: the headless encoder, a stack of layers that maps vectors to vectors."""
 
 from __future__ import annotations
 
@@ -21,13 +21,12 @@ from rwkv_cy.tensors.tensor import Parameter, as_parameter
 
 __all__ = ["CHUNK_TOKENS", "Model"]
 
-#: Tokens that go through the layers together: enough to use each weight often, few enough that
-#: memory stays bounded.
+#: Tokens that run through the layers together: enough to reuse each weight, few enough to bound memory.
 CHUNK_TOKENS = 512
 
 
 class Model:
-    """The encoder: `num_layers` layers over vectors of width `d_model`, without vocabulary.
+    """The encoder: `num_layers` layers over vectors of width `d_model`, without a vocabulary.
 
     Parameters
     ----------
@@ -35,27 +34,27 @@ class Model:
         Dimensions and arithmetic.
     parameters : mapping of str to Parameter or numpy.ndarray
         By canonical name, ``"blocks.0.att.key.weight"``; those of other parts of a model are ignored.
-        The arrays are used as they are where their type and layout allow it, and must not change later.
+        Arrays of a suitable type and layout are used without a copy, and must not be modified later.
     fingerprint : str, default ""
-        Goes into every state, so that states of other models are refused.
+        Stored in every state, so that states of other models are refused.
     divide_weights : bool, default False
         With `config.rescale_layer` n > 0, also divide the output and value matrices of layer i by
-        2^(i // n), as the halved residual stream needs. False, as in the seed, leaves that to whoever
-        made the parameters.
+        2^(i // n), as the halved residual stream requires. False, as upstream, expects parameters that are
+        already divided.
     activations : {"f32", "bf16"}, default "f32"
-        What matrices in bf16 are multiplied with, as for :func:`rwkv_cy.load`.
+        Precision of the activations that bf16 matrices are multiplied with, as for :func:`rwkv_cy.load`.
 
     Raises
     ------
     ConfigError
-        If `activations` is another.
+        If `activations` has another value.
     SpecError
         If parameters are missing or of the wrong shape.
 
     Notes
     -----
-    A port of nlpodyssey/rwkv (Go), `rwkv.go`, whose names it keeps. One model may be used by several
-    threads at once, each with a state of its own.
+    A port of nlpodyssey/rwkv (Go), `rwkv.go`, with the same names. Several threads may use one model at once,
+    each with its own state.
     """
 
     def __init__(
@@ -78,14 +77,13 @@ class Model:
         )
         self._kernel = Stack([layer.kernel for layer in self.layers])
         self.state_fields = architecture.state_fields(config)
-        dtype = np.float64 if config.compute_dtype == "f64" else np.float32
         tuned = {
             name: as_parameter(parameters[name])
             for i in range(config.num_layers)
             for spec in architecture.layer_parameters(config, i)
             if spec.kind == "state" and (name := f"blocks.{i}.{spec.name}") in parameters
         }
-        self._initial = architecture.initial_state(config, tuned).astype(dtype)
+        self._initial = architecture.initial_state(config, tuned)
         self._initial.flags.writeable = False
         self._workspaces: list[Workspace] = []
 
@@ -96,7 +94,7 @@ class Model:
         Parameters
         ----------
         config : Config
-            Dimensions; `vocab_size` is not looked at.
+            Dimensions; `vocab_size` is ignored.
         rng : numpy.random.Generator or int
             Source of randomness, or a seed for one.
         """
@@ -130,17 +128,17 @@ class Model:
         x : array_like
             Shape (d_model,).
         state : State, optional
-            What earlier calls gave; None at the beginning.
+            The result of an earlier call; None starts from the initial state.
         in_place : bool, default False
-            False leaves `state` unchanged and returns a new one; True updates `state` in place, which copies and
-            allocates nothing, and returns it.
+            False leaves `state` unchanged and returns a new one. True updates `state` in place, without copies or
+            allocations, and returns it.
         num_threads : int, optional
             Threads to use; the result is the same for every number.
 
         Returns
         -------
         y : numpy.ndarray
-            Shape (d_model,), float32 or float64 as the model.
+            Shape (d_model,), float32 or float64 like the model.
         state : State
             After this vector.
 
@@ -158,14 +156,14 @@ class Model:
     def forward_sequence(
         self, xs: npt.ArrayLike, state: State | None = None, *, in_place: bool = False, num_threads: int | None = None
     ) -> tuple[npt.NDArray[Any], State]:
-        """Run a sequence of vectors through all layers: the same, to the last bit, as one by one.
+        """Run a sequence of vectors through all layers, with the same bits as one at a time.
 
         Parameters
         ----------
         xs : array_like
             Shape (time, d_model); time may be 0.
         state, in_place, num_threads
-            As for :meth:`forward_single`. If a call in place fails, `state` is invalid: using it again is an error.
+            As for :meth:`forward_single`. If an in-place call fails, `state` becomes invalid and cannot be used.
 
         Returns
         -------
@@ -184,12 +182,13 @@ class Model:
         ys = activations(xs, self.config, 2, "forward_sequence")
         if np.may_share_memory(ys, xs):
             ys = ys.copy()
-        after = self.state_after(state, in_place=in_place)
         before = self.numbers(state)
+        after = self.state_after(state, in_place=in_place)
+        threads = resolve_num_threads(num_threads)
         try:
             for start in range(0, len(ys), CHUNK_TOKENS):
                 chunk = ys[start : start + CHUNK_TOKENS]
-                self.run(chunk, [before], [after.data], [0, len(chunk)], resolve_num_threads(num_threads))
+                self.run(chunk, [before], [after.data], [0, len(chunk)], threads)
                 before = after.data
         except BaseException:
             after.invalidate()
@@ -199,12 +198,12 @@ class Model:
         return ys, after
 
     def numbers(self, state: State | None) -> npt.NDArray[Any]:
-        """Return the state's own numbers, to be read only; None gives those of the initial state.
+        """Return the array of a state, for reading only; None stands for the initial state.
 
         Raises
         ------
         StateError
-            If `state` belongs to another model, or a call that failed left it half updated.
+            If `state` belongs to another model, or a failed call left it partly updated.
         """
         if state is None:
             return self._initial
@@ -212,7 +211,7 @@ class Model:
         return state.data
 
     def state_after(self, state: State | None, *, in_place: bool) -> State:
-        """Return the state that a call writes to: a new one with undefined numbers, or `state` itself."""
+        """Return the state that a call writes to: a new uninitialized one, or `state` itself."""
         if in_place and state is not None:
             return state
         return self._state(np.empty_like(self._initial))
@@ -232,16 +231,16 @@ class Model:
         Parameters
         ----------
         xs : numpy.ndarray
-            Shape (tokens, d_model): the sequences one after the other; replaced by the outputs.
+            Shape (tokens, d_model): the concatenated sequences; replaced by the outputs.
         reads, writes : sequence of numpy.ndarray
-            For each sequence its state before and after, shape (num_layers, numbers of a layer's state); they may be
+            The state of each sequence before and after, shape (num_layers, elements of a layer's state); both may be
             the same array.
         starts : sequence of int
-            Where each sequence begins in `xs`, and at last the number of tokens; none is empty.
+            The first row of each sequence in `xs`, then the number of rows. Every sequence has at least one.
         num_threads : int
             Threads to use.
         last_only : bool, default False
-            Compute only the last row of each sequence; the others are then undefined.
+            Compute only the last row of each sequence; the other rows are undefined.
         """
         bounds = np.array(starts, np.intp)
         workspace = self.take_workspace()
@@ -254,15 +253,15 @@ class Model:
         return State(self.config.architecture, self.state_fields, data, self.fingerprint)
 
     def take_workspace(self) -> Workspace:
-        """Return scratch memory that no other call has, to be returned when it has served."""
-        # A list's pop is atomic, so each thread gets a workspace of its own.
+        """Return scratch memory for exclusive use, until :meth:`return_workspace`."""
+        # list.pop is atomic, so that no two threads get the same workspace.
         try:
             return self._workspaces.pop()
         except IndexError:
             return Workspace()
 
     def return_workspace(self, workspace: Workspace) -> None:
-        """Take back what :meth:`take_workspace` gave, for later calls."""
+        """Return a workspace from :meth:`take_workspace`, for reuse by later calls."""
         self._workspaces.append(workspace)
 
     def _check_state(self, state: State) -> None:
@@ -270,16 +269,18 @@ class Model:
             raise StateError(f"state: expected a State or None, got {type(state).__name__}")
         state.check_valid()
         config = self.config
-        wanted = self._initial.dtype
+        dtype = self._initial.dtype
         if (
             state.architecture != config.architecture
             or state.fields != self.state_fields
             or state.num_layers != config.num_layers
-            or state.data.dtype != wanted
+            or state.data.dtype != dtype
+            or not state.data.flags.c_contiguous
+            or not state.data.flags.writeable
         ):
             raise StateError(
                 f"state: expected one of a {config.architecture} model with {config.num_layers} layers of width "
-                f"{config.d_model} in {wanted}, got {state!r}; start from None"
+                f"{config.d_model} in {dtype}, got {state!r}; start from None"
             )
         if state.fingerprint and self.fingerprint and state.fingerprint != self.fingerprint:
             raise StateError(
@@ -291,7 +292,7 @@ class Model:
 def _by_layer(
     parameters: Mapping[str, Parameter | npt.NDArray[Any]], num_layers: int
 ) -> list[dict[str, Parameter | npt.NDArray[Any]]]:
-    """Sort the parameters by layer, names without the ``blocks.i.`` in front."""
+    """Group the parameters by layer, with the prefix ``blocks.i.`` removed from their names."""
     layers: list[dict[str, Parameter | npt.NDArray[Any]]] = [{} for _ in range(num_layers)]
     for name, value in parameters.items():
         block, _, rest = name.partition(".")

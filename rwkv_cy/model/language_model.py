@@ -1,4 +1,4 @@
-"""LanguageModel: embedding, encoder, ln_out and head; tokens in and logits out."""
+"""LanguageModel: embedding, encoder, ln_out and head; maps tokens to logits."""
 
 from __future__ import annotations
 
@@ -41,35 +41,35 @@ _T = TypeVar("_T")
 
 
 class LanguageModel:
-    """A language model: logits of the next token from the tokens so far, held in a state.
+    """A language model: computes the logits of the next token from a state and new tokens.
 
-    Made by :func:`load`, or by :meth:`new`.
+    Use :func:`load` or :meth:`new` to make one.
 
     Parameters
     ----------
     config : Config
         With a `vocab_size`.
     parameters : mapping of str to Parameter or numpy.ndarray
-        Every parameter of the architecture, by canonical name. The arrays are used as they are where their
-        type and layout allow it, and must not change later.
+        Every parameter of the architecture, by canonical name. Arrays of a suitable type and layout are used without a
+        copy, and must not be modified later.
     tokenizer : Tokenizer, optional
-        For text.
+        Tokenizer for text.
     fingerprint : str, optional
-        Of the parameters; computed where it is not given.
+        Digest of the parameters; computed by default.
     activations : {"f32", "bf16"}, default "f32"
-        What matrices in bf16 are multiplied with, as for :func:`load`.
+        Precision of the activations that bf16 matrices are multiplied with, as for :func:`load`.
 
     Raises
     ------
     ConfigError
-        If the config has no vocabulary, or `activations` is another.
+        If the config does not have a vocabulary, or `activations` has another value.
     SpecError
-        If parameters are missing, unexpected or of the wrong shape: all are named at once; or if others than
-        matrices are quantized, packed, or lie transposed.
+        If parameters are missing, unexpected or of the wrong shape (the message names all of them), or if a parameter
+        other than a matrix is quantized, compressed or transposed.
 
     Notes
     -----
-    One model may be used by several threads at once, each with a state of its own.
+    Several threads may use one model at once, each with its own state.
     """
 
     def __init__(
@@ -100,6 +100,7 @@ class LanguageModel:
         self.config = config
         self._loaded = loaded
         self._closed = False
+        self._previous_input = architecture_of(config).previous_input
         self.encoder = Model(
             config, loaded.parameters, loaded.fingerprint, divide_weights=True, activations=activations
         )
@@ -117,7 +118,7 @@ class LanguageModel:
         rng : numpy.random.Generator or int
             Source of randomness, or a seed for one.
         tokenizer : Tokenizer, optional
-            For text.
+            Tokenizer for text.
         """
         generator = np.random.default_rng(rng)
         dtype = np.float64 if config.compute_dtype == "f64" else np.float32
@@ -132,17 +133,17 @@ class LanguageModel:
 
     @property
     def fingerprint(self) -> str:
-        """Digest of the parameters; states carry it."""
+        """Digest of the parameters, which the states carry."""
         return self._loaded.fingerprint
 
     @property
     def tokenizer(self) -> Tokenizer | None:
-        """The tokenizer; None where the file has none and none was given."""
+        """The tokenizer; None if neither the file nor the caller provides one."""
         return self._loaded.tokenizer
 
     @property
     def parameters(self) -> Mapping[str, Parameter]:
-        """Every parameter by canonical name; read-only where it lies in a mapped file."""
+        """Every parameter by canonical name; read-only if it is in a mapped file."""
         return self._loaded.parameters
 
     def __repr__(self) -> str:
@@ -161,19 +162,19 @@ class LanguageModel:
         in_place: bool = False,
         num_threads: int | None = None,
     ) -> tuple[npt.NDArray[Any], State]:
-        """Feed one token or many, and return the logits of what comes next.
+        """Run one token or many, and return the logits of the next token.
 
         Parameters
         ----------
         tokens : int or sequence of int
-            One token, or at least one in a sequence. All at once or one by one gives the same bits.
+            One token, or a sequence of at least one. All at once or one at a time gives the same bits.
         state : State, optional
-            What earlier calls gave; None at the beginning.
+            The result of an earlier call; None starts from the initial state.
         all_logits : bool, default False
             Return the logits after every token, not only after the last.
         in_place : bool, default False
-            False leaves `state` unchanged and returns a new one; True updates `state` in place, which copies and
-            allocates nothing of its size, and returns it. If such a call fails, `state` is invalid.
+            False leaves `state` unchanged and returns a new one. True updates `state` in place, without copying or
+            allocating a state, and returns it. If an in-place call fails, `state` becomes invalid.
         num_threads : int, optional
             Threads to use; the result is the same for every number.
 
@@ -187,15 +188,15 @@ class LanguageModel:
         Raises
         ------
         TokenError
-            If there is no token, or one is outside the vocabulary.
+            If there are no tokens, or one is outside the vocabulary.
         StateError
             If `state` belongs to another model.
         NumericalError
-            If the logits are not finite; the message says where that began.
+            If the logits are not finite; the message says which layer first produced NaN or Inf.
         FormatError
-            If the model file has been cut short since it was loaded.
+            If the model file has been truncated since it was loaded.
         ConfigError
-            If `num_threads` is out of its range, or the model is closed.
+            If `num_threads` is out of range, or the model is closed.
         """
         ids = check_token_array(tokens, self.vocab_size)
         threads = resolve_num_threads(num_threads)
@@ -229,40 +230,40 @@ class LanguageModel:
         in_place: bool = False,
         num_threads: int | None = None,
     ) -> tuple[npt.NDArray[Any], list[State]]:
-        """Feed several sequences at once, each with a state of its own; every weight is read once for all of them.
+        """Run several sequences at once, each with its own state; every weight is read once for all of them.
 
         Parameters
         ----------
         sequences : sequence of (int or sequence of int)
             The tokens of each sequence, at least one; lengths may differ.
         states : sequence of State or None, optional
-            One for each sequence; None at the beginning.
+            One for each sequence; None starts from the initial state.
         in_place : bool, default False
-            False leaves the states unchanged and returns new ones; True updates them in place. If such a call fails,
-            they are invalid.
+            False leaves the states unchanged and returns new ones. True updates them in place; if such a call fails,
+            they become invalid.
         num_threads : int, optional
             Threads to use; the result is the same for every number.
 
         Returns
         -------
         logits : numpy.ndarray
-            Shape (sequences, vocab_size): after the last token of each, the same to the last bit as from
-            :meth:`forward` alone.
+            Shape (sequences, vocab_size): the logits after the last token of each, with the same bits as from
+            :meth:`forward`.
         states : list of State
             After the last token of each.
 
         Raises
         ------
         ConfigError
-            If there are not as many states as sequences, one state stands for two of them in place, or `num_threads`
-            is out of its range.
+            If there are not as many states as sequences, two sequences share a state in place, or `num_threads` is out
+            of range.
         TokenError, StateError, NumericalError, FormatError
             As for :meth:`forward`; the message says which sequence.
         """
         given = [None] * len(sequences) if states is None else list(states)
         if len(given) != len(sequences):
-            raise ConfigError(f"forward_batch: expected {len(sequences)} states, one a sequence, got {len(given)}")
-        present = [id(state) for state in given if state is not None]
+            raise ConfigError(f"forward_batch: expected {len(sequences)} states, one per sequence, got {len(given)}")
+        present = [state.data.ctypes.data for state in given if isinstance(state, State)]
         if in_place and len(set(present)) != len(present):
             raise ConfigError("forward_batch: expected a state of its own for each sequence in place, got one twice")
         checked = partial(check_token_array, vocab_size=self.vocab_size)
@@ -294,7 +295,7 @@ class LanguageModel:
         after: Sequence[npt.NDArray[Any]],
         num_threads: int,
     ) -> npt.NDArray[Any]:
-        """Run the sequences through the layers, a share of each at a time; return the last output of each."""
+        """Run the sequences through the layers, in chunks with a part of each; return the last output of each."""
         last = np.empty((len(ids), self.config.d_model), after[0].dtype)
         done = 0
         while active := [i for i in range(len(ids)) if len(ids[i]) > done]:
@@ -311,7 +312,7 @@ class LanguageModel:
 
     @staticmethod
     def _named(sequence: int, function: Callable[[Any], _T], argument: Any) -> _T:
-        """Call `function`, and name the sequence in what it refuses."""
+        """Call `function`, and name the sequence in its errors."""
         try:
             return function(argument)
         except (TokenError, StateError) as error:
@@ -349,8 +350,8 @@ class LanguageModel:
         Raises
         ------
         GenerationError, TokenizerError, TokenError
-            At once, if an argument is out of its range, there is no tokenizer, or the prompt is empty and nothing
-            can follow it.
+            Immediately, if an argument is out of range, a tokenizer is missing, or the prompt is empty and there are
+            no logits to continue from.
         NumericalError
             While iterating, if the logits are not finite.
         """
@@ -386,7 +387,7 @@ class LanguageModel:
         Returns
         -------
         numpy.ndarray
-            float64, one number a token; NaN for the first token where no state is given.
+            float64, one value per token; NaN for the first token, which nothing predicts.
         """
         return score(self, text, state=state, num_threads=num_threads)
 
@@ -396,14 +397,14 @@ class LanguageModel:
         Parameters
         ----------
         path : path-like
-            A file that :meth:`State.save` wrote, or a state-tuned file that holds ``blocks.i.att.time_state`` alone.
+            A file that :meth:`State.save` wrote, or a state-tuned file that holds only ``blocks.i.att.time_state``.
 
         Raises
         ------
         StateError
             If the state does not fit the model.
         FormatError, StorageError
-            If the file is damaged, or cannot be read.
+            If the file is damaged or cannot be read.
         """
         return load_state(self, path)
 
@@ -426,10 +427,11 @@ class LanguageModel:
         TokenizerError
             If the tokenizer has more tokens than the model.
         """
+        self._check_open()
         save_parameters(path, self._loaded, overwrite=overwrite)
 
     def close(self) -> None:
-        """Close the model file. The parameters stay valid, but further calls of the model raise ConfigError."""
+        """Close the model file. The parameters stay valid, but further calls raise ConfigError."""
         if not self._closed:
             self._closed = True
             self._loaded.close()
@@ -457,15 +459,16 @@ class LanguageModel:
     def _where_it_began(
         self, ids: npt.NDArray[np.int64], before: npt.NDArray[Any], after: npt.NDArray[Any], num_threads: int
     ) -> str:
-        """Say where a number first was not finite: in which layer, and after which token where that can be told.
+        """Describe where NaN or Inf first appeared: in which layer and, if possible, at which token.
 
-        The tokens are run again one by one. After a call in place the state before them is gone, so that the state
-        after them has to tell: the previous input of a time mix shows what the layer before it gave.
+        The tokens are run again one at a time. After an in-place call the earlier state is lost, so that only the
+        state after the tokens is examined: the last input of a time mix is the output of the previous layer.
         """
         if before is after:
-            return self._spoiled_layer(after, None) or _AFTER_THE_LAYERS
+            found = self._spoiled_layer(after, None) or _AFTER_THE_LAYERS
+            return f"{found}, unless the state that was given was not finite already"
         if not np.isfinite(before).all():
-            return "the state given holds numbers that are not finite; start from another state"
+            return "expected a finite state, got NaN or infinity in it; start from another state"
         read, state = before, np.empty_like(before)
         for position, token in enumerate(ids):
             x = self._embedding.rows(ids[position : position + 1])
@@ -473,17 +476,17 @@ class LanguageModel:
                 return f"token {token} at {position}: its row of emb.weight is not finite; the model file is damaged"
             self.encoder.run(x, [read], [state], [0, 1], num_threads)
             read = state
-            found = self._spoiled_layer(state, x)
-            if found is not None:
-                return f"token {token} at {position}: {found}"
+            problem = self._spoiled_layer(state, x)
+            if problem is not None:
+                return f"token {token} at {position}: {problem}"
         return _AFTER_THE_LAYERS
 
     def _spoiled_layer(self, state: npt.NDArray[Any], x: npt.NDArray[Any] | None) -> str | None:
-        """Say which layer first gave NaN or infinity, as its state shows, or `x`, the output of the last one."""
+        """Describe the first layer that produced NaN or Inf, from the states and `x`, the output of the last layer."""
         for index, row in enumerate(state):
             if np.isfinite(row).all():
                 continue
-            if np.isfinite(LayerState(self.encoder.state_fields, row)["att_xx"]).all():
+            if np.isfinite(LayerState(self.encoder.state_fields, row)[self._previous_input]).all():
                 return f"expected finite numbers, layer {index} gave NaN or infinity; verify the model file"
             where = f"layer {index - 1}" if index else "emb.weight or the LayerNorms of layer 0"
             return f"expected finite numbers, {where} gave NaN or infinity; verify the model file"
@@ -504,7 +507,7 @@ def load(
     rescale_layer: int | None = None,
     activations: str = "f32",
 ) -> LanguageModel:
-    """Load a model: one of our files, or a foreign checkpoint directly.
+    """Load a model file, or a checkpoint of another program directly.
 
     Parameters
     ----------
@@ -518,17 +521,17 @@ def load(
         less memory.
     mmap : bool, default True
         Use the matrices in place, through a memory map of the file: loading takes milliseconds, and processes share
-        the pages. Matrices that are converted, and all of them on a file system that cannot map, are read into memory.
-        False reads everything into memory of the process, with several threads and in pages of 2 MiB where the system
-        has them. The file may then be truncated, removed or unplugged; under a map it must stay whole.
+        the pages. The file must not be modified while it is mapped. Matrices that are converted are read into memory,
+        and all matrices if the file system does not support maps. False reads everything into memory of the process,
+        with several threads and in pages of 2 MiB if the system provides them; the file may then be changed or removed.
     tokenizer : str, path-like or Tokenizer, optional
-        Instead of the file's own: ``"bytes"``, ``"world"``, or a vocabulary file.
+        Replaces the file's own tokenizer: ``"bytes"``, ``"world"``, or a vocabulary file.
     rescale_layer : int, optional
-        Halve the residual stream after every so many layers. Not needed in float32; None does as the file says.
+        Halve the residual stream after each group of this many layers. Not needed in float32. None follows the file.
     activations : {"f32", "bf16"}, default "f32"
-        ``"bf16"`` rounds activations to bf16, nearest even, before they are multiplied with a matrix in bf16: CPUs
-        with AVX512-BF16 then run prompts about 1.7 times as fast, others as before. Matrices in other types, sums,
-        state and everything else stay as they are.
+        ``"bf16"`` rounds activations to bf16, nearest even, before the product with a bf16 matrix. CPUs with
+        AVX512-BF16 then run prompts about 1.7 times as fast; other CPUs do not gain. It does not affect other matrices,
+        sums or the state.
 
     Returns
     -------
@@ -537,15 +540,15 @@ def load(
     Raises
     ------
     StorageError
-        If the operating system refuses the file.
+        If the operating system refuses access.
     FormatError
-        If it is damaged or of no supported format; UnsupportedError and SpecError say more.
+        If the file is damaged or its format is not supported; UnsupportedError and SpecError are more specific.
     NotEnoughMemoryError
-        If the numbers have to be read into memory and there is too little of it.
+        If the weights must be read into memory and do not fit.
     ConfigError
-        If `dtype` or `activations` is none of these, or `dtype` would quantize what is quantized already.
+        If `dtype` or `activations` has another value, or `dtype` would requantize quantized matrices.
     """
-    check_activations(activations)  # before anything is read
+    check_activations(activations)  # before any file is read
     return LanguageModel._of(
         load_parameters(path, dtype=dtype, mmap=mmap, tokenizer=tokenizer, rescale_layer=rescale_layer), activations
     )

@@ -1,4 +1,4 @@
-"""Layer, TimeMix and ChannelMix: one layer of the encoder, and its two halves on their own."""
+"""Layer, TimeMix and ChannelMix: one layer of the encoder, and its two halves separately."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["ChannelMix", "Layer", "TimeMix", "activations"]
 
 
 def activations(xs: npt.ArrayLike, config: Config, ndim: int, what: str) -> npt.NDArray[Any]:
-    """Return `xs` as contiguous activations of the config's type, with the width checked.
+    """Return `xs` as contiguous activations of the config's type, after checking the width.
 
     Raises
     ------
@@ -39,7 +39,7 @@ def activations(xs: npt.ArrayLike, config: Config, ndim: int, what: str) -> npt.
 
 
 class _Mix:
-    """What both mixes of a layer share: input and state are checked, the compiled mix does the rest."""
+    """Base of both mixes of a layer: checks input and state, and runs the compiled mix."""
 
     def __init__(self, config: Config, kernel: Any) -> None:
         self._config = config
@@ -47,7 +47,7 @@ class _Mix:
 
     @property
     def shared_width(self) -> int:
-        """Numbers a token that the layers share through this mix; 0 where they share nothing."""
+        """Elements per token that layers share through this mix; 0 if they share nothing."""
         return int(self._kernel.shared_width)
 
     def forward(
@@ -58,37 +58,37 @@ class _Mix:
         num_threads: int | None = None,
         shared: npt.NDArray[Any] | None = None,
     ) -> npt.NDArray[Any]:
-        """Return the mix of `xs`; the fields of `state` that belong to the mix are updated in place.
+        """Return the mix of `xs`, and update its fields of `state` in place.
 
         Parameters
         ----------
         xs : array_like
-            Normed input, shape (time, d_model).
+            Normalized input, shape (time, d_model).
         state : LayerState
-            Of this layer.
+            State of this layer.
         num_threads : int, optional
             Threads to use.
         shared : numpy.ndarray, optional
-            What the first layer's time mix makes for the others, shape (time, shared_width), of the model's type: the
-            first layer writes it, the others read it. Zeros where it is not given.
+            Activations that layers share, shape (time, shared_width), of the model's type: the first layer's time mix
+            writes them, the other layers read them. Zeros by default.
 
         Returns
         -------
         numpy.ndarray
-            Shape (time, d_model), float32 or float64 as the model.
+            Shape (time, d_model), float32 or float64 like the model.
 
         Raises
         ------
         ConfigError
             If `xs` has another shape.
         StateError
-            If `state` is of another model.
+            If `state` does not fit the model.
         """
         x = activations(xs, self._config, 2, f"{type(self).__name__}.forward")
-        wanted = np.dtype(np.float64 if self._config.compute_dtype == "f64" else np.float32)
-        if state.data.dtype != wanted or state.data.shape != (self._kernel.state_size,):
+        dtype = np.dtype(np.float64 if self._config.compute_dtype == "f64" else np.float32)
+        if state.data.dtype != dtype or state.data.shape != (self._kernel.state_size,):
             raise StateError(
-                f"LayerState: expected {self._kernel.state_size} numbers of {wanted}, got {state.data.size} of "
+                f"LayerState: expected {self._kernel.state_size} numbers of {dtype}, got {state.data.size} of "
                 f"{state.data.dtype} ({', '.join(state)}); use a state of this model"
             )
         result: npt.NDArray[Any] = self._kernel.forward(x, state.data, resolve_num_threads(num_threads), shared)
@@ -96,39 +96,39 @@ class _Mix:
 
 
 class TimeMix(_Mix):
-    """Time mix of one layer: from normed vectors to what is added to the residual stream.
+    """Time mix of one layer: maps normalized vectors to an update of the residual stream.
 
-    Obtained as ``layer.time_mix``; it updates the ``att_`` fields of a state.
+    Available as ``layer.time_mix``; it updates the ``att_`` fields of a state.
     """
 
 
 class ChannelMix(_Mix):
-    """Channel mix of one layer: from normed vectors to what is added to the residual stream.
+    """Channel mix of one layer: maps normalized vectors to an update of the residual stream.
 
-    Obtained as ``layer.channel_mix``; it updates ``ffn_xx`` of a state.
+    Available as ``layer.channel_mix``; it updates ``ffn_xx`` of a state.
     """
 
 
 class Layer:
-    """One layer: x += TimeMix(ln1(x)); x += ChannelMix(ln2(x)); layer 0 norms its input with ln0 first.
+    """One layer: x += TimeMix(ln1(x)); x += ChannelMix(ln2(x)); layer 0 first normalizes its input with ln0.
 
     Parameters
     ----------
     config : Config
-        Of the whole model.
+        Config of the whole model.
     index : int
-        Which layer this is, from 0.
+        Index of the layer, from 0.
     parameters : mapping of str to Parameter or numpy.ndarray
         By their names within the layer, ``"att.key.weight"``; others are ignored.
     divide_weights : bool, default False
         Divide the output and value matrices by 2^(index // config.rescale_layer).
     activations : {"f32", "bf16"}, default "f32"
-        What matrices in bf16 are multiplied with, as for :func:`rwkv_cy.load`.
+        Precision of the activations that bf16 matrices are multiplied with, as for :func:`rwkv_cy.load`.
 
     Raises
     ------
     SpecError
-        If parameters are missing or of the wrong shape: all are named at once.
+        If parameters are missing or of the wrong shape; the message names all of them.
     """
 
     def __init__(
@@ -164,10 +164,10 @@ class Layer:
 
     @property
     def time_mix(self) -> TimeMix:
-        """The time mix of this layer, on its own."""
+        """The time mix of this layer."""
         return TimeMix(self.config, self.kernel.time_mix)
 
     @property
     def channel_mix(self) -> ChannelMix:
-        """The channel mix of this layer, on its own."""
+        """The channel mix of this layer."""
         return ChannelMix(self.config, self.kernel.channel_mix)

@@ -1,4 +1,4 @@
-"""Loading: from a model file to parameters, mapped where they are stored or read into memory."""
+"""Loading: the parameters of a model file, memory-mapped or read into memory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 
+from rwkv_cy.architectures import architecture_of
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.checkpoint.fingerprint import fingerprint as compute_fingerprint
 from rwkv_cy.checkpoint.memory import MemorySource
@@ -25,7 +26,7 @@ __all__ = ["Loaded", "load_parameters"]
 
 
 class Loaded:
-    """What a LanguageModel is made of.
+    """The parts of a LanguageModel.
 
     Parameters
     ----------
@@ -33,11 +34,11 @@ class Loaded:
     parameters : mapping of str to Parameter
         By canonical name.
     tokenizer : callable
-        Makes the tokenizer, when it is first used.
+        Makes the tokenizer on first use.
     fingerprint : str
-        Of the parameters.
+        Digest of the parameters.
     check : callable
-        Raises FormatError if the file behind the parameters has been cut short.
+        Raises FormatError if the mapped file has been truncated.
     close : callable
         Closes that file.
     """
@@ -60,14 +61,14 @@ class Loaded:
 
     @cached_property
     def tokenizer(self) -> Tokenizer | None:
-        """The tokenizer; made when it is first used."""
+        """The tokenizer, made on first use."""
         return self._make_tokenizer()
 
     @classmethod
     def of_arrays(
         cls, config: Config, parameters: Mapping[str, Parameter], tokenizer: Tokenizer | None, fingerprint: str | None
     ) -> Loaded:
-        """Return a model whose parameters are in memory already."""
+        """Return the parts of a model whose parameters are arrays in memory."""
         source = MemorySource(config, parameters)
         return cls(
             config,
@@ -110,14 +111,14 @@ def _load(
         config = replace(config, rescale_layer=rescale_layer)
     if dtype is not None:
         config = replace(config, compute_dtype="f64" if dtype == "f64" else "f32")
-    make_tokenizer = _tokenizer_maker(checkpoint, tokenizer)  # before the parameters are read: it may fail
+    make_tokenizer = _tokenizer_maker(checkpoint, tokenizer)  # first, because it may fail and reading takes long
     targets = choose_all(source, checkpoint.specs, dtype, keep_orientation=True)
     _refuse_requantization(source, targets.values(), dtype)
     for name in targets:
         check_stored(source, source.info(name))
     mapped = _map(checkpoint, targets) if mmap else {}
     missing = {name: target for name, target in targets.items() if name not in mapped}
-    _check_memory(source, missing.values())
+    _check_memory(checkpoint, missing.values())
     converter = Converter(source, count_copied=False)
     parameters = mapped | read_parameters(converter, source, missing, get_num_threads())
     for name, count in converter.overflowed.items():
@@ -130,7 +131,7 @@ def _load(
         source.check,
         checkpoint.close,
     )
-    # A mapped file stays open: it is checked before every forward, and closed when the model is released.
+    # A mapped file stays open: every forward checks it for truncation, and releasing the model closes it.
     if not mapped:
         loaded.check = lambda: None
         checkpoint.close()
@@ -148,7 +149,7 @@ def _refuse_requantization(source: ParameterSource, targets: Iterable[Target], d
 
 
 def _map(checkpoint: Checkpoint, targets: Mapping[str, Target]) -> dict[str, Parameter]:
-    """Return the matrices that can be used where they are stored in the file."""
+    """Return the matrices that can be used in place, through a memory map of the file."""
     mapped = {}
     for spec in checkpoint.specs:
         info = checkpoint.source.info(spec.name)
@@ -159,12 +160,15 @@ def _map(checkpoint: Checkpoint, targets: Mapping[str, Target]) -> dict[str, Par
     return mapped
 
 
-def _check_memory(source: ParameterSource, targets: Iterable[Target]) -> None:
-    needed, available = sum(target.info.nbytes for target in targets), available_memory()
+def _check_memory(checkpoint: Checkpoint, targets: Iterable[Target]) -> None:
+    config = checkpoint.config
+    # The initial state, and the state of a first call.
+    state = 2 * config.num_layers * architecture_of(config).state_offsets(config)["end"] * 8
+    needed, available = sum(target.info.nbytes for target in targets) + state, available_memory()
     if available is not None and needed > available:
         raise NotEnoughMemoryError(
-            f"{source.path}: expected {needed / 2**20:,.0f} MiB of memory for the parameters, "
-            f"there are {available / 2**20:,.0f} MiB; convert it to a smaller dtype with rwkv-cy convert, and map that"
+            f"{checkpoint.path}: expected {needed / 2**20:,.0f} MiB of memory for parameters and states, "
+            f"got {available / 2**20:,.0f} MiB; convert it to a smaller dtype with rwkv-cy convert, and map that file"
         )
 
 

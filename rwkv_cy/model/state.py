@@ -15,12 +15,12 @@ from rwkv_cy.storage import read_arrays, write_arrays
 
 __all__ = ["LayerState", "State"]
 
-#: What a state's file says it is.
+#: Kind of file, as stored in a state file.
 _FILE_KIND = "state"
 
 
 class LayerState(Mapping[str, npt.NDArray[Any]]):
-    """State of one layer: its arrays by name, as views that can be written to.
+    """State of one layer: its arrays by name, as writable views.
 
     ``layer_state["att_aa"]`` and ``layer_state.att_aa`` are the same array.
     """
@@ -54,19 +54,19 @@ class LayerState(Mapping[str, npt.NDArray[Any]]):
 
 
 class State:
-    """State of a model: constant in size, whatever the number of tokens seen.
+    """State of a model; its size does not depend on the number of tokens.
 
     Parameters
     ----------
     architecture : str
-        Version of RWKV, ``"rwkv4"``.
+        Version of RWKV, such as ``"rwkv4"``.
     fields : sequence of StateField
         The arrays of one layer; every layer has the same.
     data : numpy.ndarray
-        All numbers, shape (num_layers, sum of the fields' sizes), float32 or float64, contiguous.
-        Kept, not copied.
+        All elements, shape (num_layers, sum of the fields' sizes), float32 or float64, contiguous.
+        Used without a copy.
     fingerprint : str, default ""
-        Of the model that the state belongs to; empty fits every model of the same dimensions.
+        Fingerprint of the model that the state belongs to; an empty one fits every model of the same dimensions.
 
     Raises
     ------
@@ -91,15 +91,15 @@ class State:
         self._valid = True
 
     def invalidate(self) -> None:
-        """Mark the state as half updated: a call that updated it in place has failed."""
+        """Mark the state as partly updated, after an in-place call has failed."""
         self._valid = False
 
     def check_valid(self) -> None:
-        """Raise StateError if a call that updated the state in place has failed."""
+        """Raise StateError if an in-place call on the state has failed."""
         if not self._valid:
             raise StateError(
-                "state: expected a whole state, got one that a call was updating in place when it failed; "
-                "go on from a copy, or start from None"
+                "state: expected a complete state, got one that a failed call had partly updated in place; "
+                "continue from a copy, or start from None"
             )
 
     @classmethod
@@ -123,7 +123,7 @@ class State:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all numbers."""
+        """Bytes of the state."""
         return int(self.data.nbytes)
 
     def copy(self) -> State:
@@ -137,19 +137,19 @@ class State:
         return self.copy()
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write the state to a small, checksummed HDF5 file; `path` is whole afterwards, or as it was.
+        """Write the state to a small, checksummed HDF5 file; `path` is then complete, or unchanged on failure.
 
         Parameters
         ----------
         path : path-like
             The file.
         overwrite : bool, default False
-            Whether an older file may be replaced.
+            Whether to replace an existing file.
 
         Raises
         ------
         StorageError
-            If the file exists, or the operating system refuses something.
+            If the file exists, or the operating system refuses access.
         """
         self.check_valid()
         arrays = {field.name: np.stack([layer[field.name] for layer in self.layers]) for field in self.fields}
@@ -162,7 +162,7 @@ class State:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> State:
-        """Read a state that :meth:`save` wrote: equal to the last bit.
+        """Read a state that :meth:`save` wrote, with the same bits.
 
         Parameters
         ----------
@@ -172,17 +172,17 @@ class State:
         Raises
         ------
         FormatError
-            If the file is damaged, unfinished or none of a state.
+            If the file is damaged, unfinished or not a state file.
         StateError
             If its arrays contradict each other.
         StorageError
-            If the operating system refuses it.
+            If the operating system refuses access.
         """
         attributes, arrays = read_arrays(path, _FILE_KIND)
         architecture, fingerprint = attributes.get("architecture"), attributes.get("fingerprint")
         initial = {name: attributes.get(f"initial.{name}") for name in arrays}
         if not isinstance(architecture, str) or not isinstance(fingerprint, str):
-            raise StateError(f"{path}: expected the state's architecture and fingerprint, found none; save it again")
+            raise StateError(f"{path}: expected the state's architecture and fingerprint, got none; save it again")
         shapes = {array.shape[0] for array in arrays.values()} if arrays else set()
         dtypes = {array.dtype for array in arrays.values()}
         numbers = [value for value in initial.values() if isinstance(value, float)]
@@ -200,7 +200,7 @@ class State:
         return cls(architecture, fields, data, fingerprint)
 
     def __eq__(self, other: object) -> bool:
-        """Whether both are of one architecture, layout and model, and equal to the last bit."""
+        """Whether both have the same architecture, layout, model and bits."""
         if not isinstance(other, State):
             return NotImplemented
         return (
@@ -212,7 +212,7 @@ class State:
             and self.data.tobytes() == other.data.tobytes()
         )
 
-    __hash__ = None  # type: ignore[assignment]  # changes in place
+    __hash__ = None  # type: ignore[assignment]  # mutable
 
     def __repr__(self) -> str:
         return (

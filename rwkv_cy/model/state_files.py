@@ -1,4 +1,4 @@
-"""States from files: those that State.save wrote, and tuned initial states that hold ``time_state`` alone."""
+"""States from files: those that State.save wrote, and state-tuned checkpoints with only ``time_state``."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from rwkv_cy.tensors.tensor import Parameter, ParameterSource
 
 __all__ = ["StatefulModel", "load_state"]
 
-#: A message names so many tensors and counts the rest.
+#: Tensors that an error message names; it counts the others.
 _NAMED = 5
 
 
 class StatefulModel(Protocol):
-    """What loading a state needs of a model."""
+    """The part of a model's interface that loading a state uses."""
 
     config: Config
 
@@ -42,9 +42,9 @@ def load_state(model: StatefulModel, path: str | os.PathLike[str]) -> State:
     model : LanguageModel
         The model that will continue from the state.
     path : path-like
-        A file that :meth:`State.save` wrote; or a state-tuned file, ``.pth`` or safetensors, that holds
-        ``blocks.i.att.time_state`` of every layer, [head, value, key], and nothing else. A tuned state replaces the
-        initial one: token shifts begin at zero.
+        A file that :meth:`State.save` wrote, or a state-tuned checkpoint (``.pth`` or safetensors) with exactly one
+        tensor per layer, ``blocks.i.att.time_state`` [head, value, key]. A tuned state replaces the initial one; its
+        token shifts start at zero.
 
     Returns
     -------
@@ -53,11 +53,11 @@ def load_state(model: StatefulModel, path: str | os.PathLike[str]) -> State:
     Raises
     ------
     StateError
-        If the state is of another architecture, model, number of layers or shape; the message names both.
+        If the state has another architecture, model, number of layers or shape; the message names both.
     FormatError
-        If the file is damaged, or of a format that is not read here.
+        If the file is damaged, or its format is not supported.
     StorageError
-        If the operating system refuses it.
+        If the operating system refuses access.
     """
     path = Path(path)
     if is_model_file(path):
@@ -73,14 +73,14 @@ def load_state(model: StatefulModel, path: str | os.PathLike[str]) -> State:
 def _checked(state: State, expected: State, path: Path) -> State:
     """Return `state` if it fits the model that `expected` belongs to."""
     layers = expected.num_layers
-    for what, got, wanted in (
+    for what, got, needed in (
         ("architecture", state.architecture, expected.architecture),
         ("number of layers", state.num_layers, layers),
         ("arrays", _shapes(state), _shapes(expected)),
         ("type", str(state.data.dtype), str(expected.data.dtype)),
     ):
-        if got != wanted:
-            raise StateError(f"{path}: expected a state with the model's {what}, {wanted}, got {got}")
+        if got != needed:
+            raise StateError(f"{path}: expected a state with the model's {what}, {needed}, got {got}")
     if state.fingerprint and expected.fingerprint and state.fingerprint != expected.fingerprint:
         raise StateError(
             f"{path}: expected a state of this model ({expected.fingerprint}), got one of another model with the same "
@@ -99,20 +99,20 @@ def _tuned_parameters(source: ParameterSource, config: Config) -> Mapping[str, P
     expected = {spec.name: spec.shape for spec in architecture.parameters(config) if spec.kind == "state"}
     if not expected:
         raise StateError(
-            f"{source.path}: {architecture.label} has no tuned initial state; name a file that State.save wrote"
+            f"{source.path}: {architecture.label} does not support tuned states; name a file that State.save wrote"
         )
-    found = {name: source.info(name) for name in source.names()}
+    infos = {name: source.info(name) for name in source.names()}
     problems = [
-        *(f"missing {name}" for name in expected if name not in found),
-        *(f"unexpected {name}" for name in found if name not in expected),
+        *(f"missing {name}" for name in expected if name not in infos),
+        *(f"unexpected {name}" for name in infos if name not in expected),
         *(
             f"{name}: the model has {expected[name]}, the file {info.shape}"
-            for name, info in found.items()
+            for name, info in infos.items()
             if name in expected and info.shape != expected[name]
         ),
         *(
             f"{name}: expected plain numbers, got {info.dtype}"
-            for name, info in found.items()
+            for name, info in infos.items()
             if name in expected and info.dtype not in STORAGE_TYPES
         ),
     ]
@@ -120,10 +120,10 @@ def _tuned_parameters(source: ParameterSource, config: Config) -> Mapping[str, P
         more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
         raise StateError(
             f"{source.path}: expected the time_state of {config.num_layers} {architecture.label} layers and nothing "
-            f"else, got {len(found)} tensors: {'; '.join(problems[:_NAMED])}{more}"
+            f"else, got {len(infos)} tensors: {'; '.join(problems[:_NAMED])}{more}"
         )
     parameters = {}
-    for name, info in found.items():
+    for name, info in infos.items():
         numbers = np.empty(info.size, array_dtype(info.dtype))
         source.read_into(name, numbers)
         parameters[name] = Parameter(numbers.reshape(info.shape), info.dtype)

@@ -1,1 +1,1 @@
-"""Named tensors, wherever they are stored: storage types, reading, conversion, statistics."""
+"""Named tensors in memory and in files: storage types, reading, conversion, statistics."""

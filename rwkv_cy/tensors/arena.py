@@ -1,4 +1,4 @@
-"""An arena: one allocation of anonymous memory, in pages of 2 MiB where possible, from which arrays are taken."""
+"""An arena: one allocation of anonymous memory, in pages of 2 MiB where possible, from which arrays are allocated."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ _ALIGNMENT = 64
 
 
 class Arena:
-    """One stretch of anonymous memory, zero until it is written to.
+    """One span of anonymous memory, initially zero.
 
-    It begins on a boundary of 2 MiB and requests pages of that size; where the system does not provide them
-    (``MADV_HUGEPAGE`` exists on Linux, and an administrator may disable it), the pages have the usual size. It lives as
-    long as any of its arrays.
+    It begins on a boundary of 2 MiB and requests pages of that size. If the system does not provide them
+    (``MADV_HUGEPAGE`` exists on Linux only, and an administrator may disable it), it has pages of the usual size. The
+    memory is freed with the last of its arrays.
 
     Parameters
     ----------
     size : int
-        Bytes: the sum of :meth:`padded` over the arrays that will be taken.
+        Capacity in bytes: the sum of :meth:`padded` over all arrays.
 
     Raises
     ------
     NotEnoughMemoryError
-        If the system does not give that much.
+        If the system cannot provide that much memory.
     """
 
     def __init__(self, size: int) -> None:
@@ -44,7 +44,7 @@ class Arena:
         except (OSError, OverflowError) as error:
             raise NotEnoughMemoryError(
                 f"Arena: expected {size / 2**20:,.0f} MiB for the parameters, got {error}; "
-                "take a smaller dtype, or map the file"
+                "use a smaller dtype, or map the file"
             ) from error
         whole = np.frombuffer(memory, np.uint8)
         start = -whole.ctypes.data % _LARGE_PAGE
@@ -57,23 +57,23 @@ class Arena:
 
     @staticmethod
     def padded(nbytes: int) -> int:
-        """Return `nbytes` rounded up to whole cache lines: what an array takes of the arena."""
+        """Return `nbytes` rounded up to whole cache lines, the size of an array in the arena."""
         return -(-nbytes // _ALIGNMENT) * _ALIGNMENT
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> npt.NDArray[Any]:
-        """Return the next array: C-contiguous, beginning at a multiple of 64 bytes.
+        """Allocate an array: C-contiguous, aligned to 64 bytes.
 
         Raises
         ------
         KernelError
-            If more is taken than the arena was made for.
+            If the arena's capacity is exceeded.
         """
         nbytes = math.prod(shape) * dtype.itemsize
         end = self._taken + nbytes
         if end > self._bytes.size:
             raise KernelError(
                 f"Arena: expected arrays within its {self._bytes.size} bytes, got {end}; "
-                "make it for the padded size of every array"
+                "give it the padded size of every array"
             )
         array = self._bytes[self._taken : end].view(dtype).reshape(shape)
         self._taken += self.padded(nbytes)

@@ -1,4 +1,4 @@
-"""The checksums of a source, compared in a thread of its own while somebody else reads the numbers."""
+"""Verification of a source's checksums in a separate thread, while other threads read its tensors."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["ChecksumPass"]
 
 
 class ChecksumPass:
-    """A pass over all tensors that compares their checksums; a context manager that stops it at its end.
+    """A pass over all tensors that verifies their checksums. A context manager; leaving it stops the pass.
 
     Parameters
     ----------
@@ -27,12 +27,12 @@ class ChecksumPass:
     def __enter__(self) -> ChecksumPass:
         try:
             self._running = self._pool.submit(self._run)
-        except RuntimeError:  # the system gives no more threads: finish() does it
+        except RuntimeError:  # the system cannot start a thread: finish() runs the pass
             self._running = None
         return self
 
     def finish(self) -> None:
-        """Wait for the end of the pass; FormatError if a checksum differs."""
+        """Wait until the pass ends; raise FormatError if a checksum differs."""
         if self._running is None:
             self._run()
         else:

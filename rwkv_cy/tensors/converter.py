@@ -1,4 +1,4 @@
-"""The converter: tensors of a source in the types of a target, into a file that is being written or into memory."""
+"""The converter: converts tensors of a source to the types of a target, for a file or for memory."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from rwkv_cy.tensors.transposing import TransposedReader, strip_columns
 
 __all__ = ["Converter", "FileSink", "Progress", "describe_overflow", "read_parameters"]
 
-#: Called with the bytes done and the bytes of all tensors in the target.
+#: Called with the bytes written so far and the bytes of all tensors in the target.
 Progress = Callable[[int, int], None]
 
-#: Bytes that are read into memory at a time, and numbers that are converted on the way there.
+#: Bytes of a piece that is copied, and numbers of a piece that is converted.
 _PIECE_BYTES, _PIECE_NUMBERS = 8 << 20, 1 << 20
 
 
 class Converter:
-    """Fills parts of the arrays of a target with numbers of a source.
+    """Fills parts of the arrays of a target with converted numbers of a source.
 
-    Parts of different arrays, and independent parts of one, may be filled by several threads at once.
+    Several threads may fill parts of different arrays, and independent parts of one array, at once.
 
     Parameters
     ----------
     source : ParameterSource
     count_copied : bool, default True
-        Whether to look for NaN and Inf also in numbers that are copied as they are.
+        Whether to count NaN and Inf also in numbers that are copied without conversion.
 
     Attributes
     ----------
     nonfinite : dict of str to NonFinite
-        NaN and Inf counts of the source, for each tensor that has any and was looked at.
+        NaN and Inf counts of the source, for each examined tensor that has any.
     overflowed : dict of str to int
         Finite numbers of the source that became infinite in a narrower type, for each tensor that has any.
     """
@@ -61,15 +61,15 @@ class Converter:
     def fill(self, target: Target, result: Array, start: int, num_threads: int = 1) -> None:
         """Fill `result` (1-D) with elements of the target's array from element `start` on.
 
-        Parts of a tensor that its codec encodes by groups of rows are whole groups; parts of one that is encoded from
-        the first row to the last are filled in that order.
+        If the codec encodes groups of rows, the part must consist of whole groups. If it encodes from the first row to
+        the last, parts must be requested in that order.
 
         Raises
         ------
         FormatError, StorageError
-            As the source's ``read_into`` does.
+            As raised by the source's ``read_into``.
         NumericalError
-            If a matrix to be quantized has weights that are NaN, infinite, or too large.
+            If a matrix to quantize has weights that are NaN, infinite or too large.
         """
         info, codec = self._source.info(target.info.name), target.info.codec
         if info.dtype == target.info.dtype and codec.matrices_only:
@@ -91,7 +91,7 @@ class Converter:
             self._streams[info.name] = _Stream(codec.encode(rows, info.shape, target.plan, where))
         stream = self._streams.get(info.name)
         if stream is None or stream.position != start:
-            raise SpecError(f"{info.name}: expected requests for its bytes in their order, got one from {start}")
+            raise SpecError(f"{info.name}: expected requests for its bytes in ascending order, got one from {start}")
         return stream
 
     def _encode(self, codec: GroupedCodec, info: TensorInfo, result: Array, start: int, num_threads: int) -> None:
@@ -133,7 +133,7 @@ class Converter:
             result[:] = self._narrow(info, block, target.dtype)
 
     def _narrow(self, info: TensorInfo, block: Array, dtype: str) -> Array:
-        """Return numbers of the source in another type, and count what is lost."""
+        """Convert numbers of the source to another type, and count overflows."""
         own = number_type(info)
         infinite = self._count(info, block)
         result = to_storage(block, own, dtype)
@@ -145,7 +145,7 @@ class Converter:
         return result
 
     def _transposed_reader(self) -> TransposedReader:
-        """Return the reader of this thread."""
+        """Return the reader that belongs to this thread."""
         reader: TransposedReader | None = getattr(self._readers, "reader", None)
         if reader is None:
             reader = self._readers.reader = TransposedReader(self._source)
@@ -186,7 +186,7 @@ def describe_overflow(name: str, count: int, dtype: str) -> str:
 
 
 class FileSink:
-    """The converter for a file that is written from its first byte to its last.
+    """Converted arrays for a file that is written from its first byte to its last.
 
     Parameters
     ----------
@@ -207,13 +207,13 @@ class FileSink:
     def read(self, info: TensorInfo, start: int, count: int) -> Array:
         """Return `count` elements of the array of a target from element `start` on, 1-D.
 
-        The array is valid until the next call, which uses its memory again: that saves the page faults of new memory.
-        What may be requested is what :meth:`Converter.fill` fills, in the order of the file.
+        The array is valid until the next call, which reuses its memory, to avoid the page faults of new memory.
+        Requests must be valid for :meth:`Converter.fill`, and in the order of the file.
 
         Raises
         ------
         RWKVError
-            As :meth:`Converter.fill` does.
+            As raised by :meth:`Converter.fill`.
         """
         dtype = info.codec.array_dtype
         nbytes = count * dtype.itemsize
@@ -230,29 +230,29 @@ class FileSink:
 def read_parameters(
     converter: Converter, source: ParameterSource, targets: Mapping[str, Target], num_threads: int
 ) -> dict[str, Parameter]:
-    """Read tensors into memory, and compare their checksums: the converter for a model that is loaded.
+    """Read and convert tensors into memory, and verify their checksums.
 
     Parameters
     ----------
     converter : Converter
-        Of `source`.
+        A converter for `source`.
     source : ParameterSource
     targets : mapping of str to Target
         By name.
     num_threads : int
-        Threads that read and convert; fewer where there is little to do.
+        Most threads to use; small models use fewer.
 
     Returns
     -------
     dict of str to Parameter
-        By name. The arrays follow each other in one :class:`~rwkv_cy.tensors.arena.Arena`.
+        By name. The arrays are adjacent in one :class:`~rwkv_cy.tensors.arena.Arena`.
 
     Raises
     ------
     RWKVError
-        As :meth:`Converter.fill` does.
+        As raised by :meth:`Converter.fill`.
     NotEnoughMemoryError
-        If the system does not give so much memory.
+        If the system cannot provide that much memory.
     """
     size = sum(Arena.padded(target.info.nbytes) for target in targets.values())
     arena = Arena(size)
@@ -271,7 +271,7 @@ def read_parameters(
 
 
 def _pieces(info: TensorInfo, target: TensorInfo) -> Iterator[tuple[int, int]]:
-    """Yield independent parts of the target's array: the first element, and how many there are."""
+    """Yield independent parts of the target's array: first element and number of elements."""
     codec, itemsize = target.codec, target.codec.array_dtype.itemsize
     size = target.nbytes // itemsize
     if info.dtype == target.dtype and info.transposed == target.transposed:

@@ -11,8 +11,8 @@ __all__ = ["run_jobs"]
 def run_jobs(jobs: Sequence[Callable[[], object]], num_threads: int) -> None:
     """Run all jobs; the order in which they end is not defined.
 
-    The first error, or an interrupt, cancels the jobs that have not begun, and is raised when the running ones have
-    ended. Where the system gives no more threads, the jobs run in this one: a job may then run twice.
+    The first error, or an interrupt, cancels the jobs that have not started; it is raised after the running ones have
+    ended. If the system cannot start threads, the jobs run in the calling thread, and a job may run twice.
 
     Parameters
     ----------

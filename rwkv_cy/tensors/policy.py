@@ -13,12 +13,12 @@ from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 
 __all__ = ["Storable", "Target", "choose", "choose_all", "may_be_transposed", "present"]
 
-#: Type of tensors that another program quantized, where none is requested.
+#: Default type of tensors that another program quantized.
 _FOR_DECODED = "f16"
 
 
 class Storable(Protocol):
-    """What the policy looks at of a parameter: a :class:`~rwkv_cy.architectures.base.ParameterSpec` has it."""
+    """Properties of a parameter that the policy uses; :class:`~rwkv_cy.architectures.base.ParameterSpec` has them."""
 
     @property
     def name(self) -> str:
@@ -32,17 +32,17 @@ class Storable(Protocol):
 
     @property
     def converted(self) -> bool:
-        """Whether it gets the requested type, rather than keeping its own."""
+        """Whether it is converted to the requested type instead of keeping its own."""
         ...
 
     @property
     def quantizable(self) -> bool:
-        """Whether it may be stored in a type of matrices."""
+        """Whether it may be stored in a quantized or compressed type."""
         ...
 
     @property
     def stored_transposed(self) -> bool:
-        """Whether the kernels read the transposed array faster."""
+        """Whether the kernels read it faster if it is transposed."""
         ...
 
 
@@ -56,10 +56,9 @@ class Target:
     Attributes
     ----------
     info : TensorInfo
-        The tensor of the source, with the type and orientation that it gets. Equal to the source's where nothing
-        changes.
+        The tensor with its type and orientation in the target; equal to the source's if nothing changes.
     plan : Plan or None
-        Of a codec that plans.
+        The plan, for a codec that needs one.
     """
 
     info: TensorInfo
@@ -67,12 +66,12 @@ class Target:
 
 
 def may_be_transposed(spec: Storable) -> bool:
-    """Tell whether a parameter may be stored transposed: everything that is multiplied as a matrix."""
+    """Tell whether a parameter may be stored transposed; true for everything that is multiplied as a matrix."""
     return spec.quantizable or spec.kind == "low_rank"
 
 
 def present(source: ParameterSource, specs: Iterable[Spec]) -> Iterator[Spec]:
-    """Yield the parameters that the source has: optional ones may be missing."""
+    """Yield the specs of the parameters that the source has; optional ones may be missing."""
     names = set(source.names())
     return (spec for spec in specs if spec.name in names)
 
@@ -80,20 +79,20 @@ def present(source: ParameterSource, specs: Iterable[Spec]) -> Iterator[Spec]:
 def choose(source: ParameterSource, spec: Storable, dtype: str | None, *, keep_orientation: bool = False) -> Target:
     """Choose type and orientation of one tensor.
 
-    Vectors, low-rank factors and states keep the checkpoint's type: they are small, and some lose their meaning in few
-    bits. Matrices, head and embedding get `dtype`. An embedding is read row by row, and types of matrices encode groups
-    of rows, so it gets a 16-bit type beside them.
+    Vectors, low-rank factors and states keep the checkpoint's type, because they are small and some need the precision.
+    Matrices, head and embedding get `dtype`. An embedding is read row by row, while quantized and compressed types
+    encode groups of rows; with such a `dtype` it gets a 16-bit type.
 
     Parameters
     ----------
     source : ParameterSource
-        Read once where the codec of `dtype` has to plan.
+        Read once if the codec of `dtype` needs a plan.
     spec : Storable
     dtype : str or None
-        The requested storage type; None keeps that of the checkpoint, or f16 where another program quantized it.
+        The requested storage type. None keeps that of the checkpoint, or f16 if another program quantized it.
     keep_orientation : bool, default False
-        Keep the orientation of a tensor whose type stays, so that it can be used where it is stored. Low-rank factors
-        are oriented all the same: they are small, and their kernels need it.
+        Keep the orientation of a tensor whose type does not change, so that it can be mapped. Does not apply to
+        low-rank factors, which are small and whose kernels need one orientation.
     """
     info = source.info(spec.name)
     stored = _storage_type(info, spec, dtype)
@@ -102,7 +101,7 @@ def choose(source: ParameterSource, spec: Storable, dtype: str | None, *, keep_o
     transposed = plain and spec.stored_transposed and len(info.shape) == 2
     plan = None
     if isinstance(codec, PlannedCodec) and stored != info.dtype:
-        # A matrix that is stored transposed is read in part, which saves more than compressing all of it.
+        # Only a part of a transposed matrix is read, which saves more than compression would.
         transposed = spec.stored_transposed and not info.codec.matrices_only
         if not transposed:
             blocks = (to_storage(block, number_type(info), codec.numbers) for block in read_blocks(source, info))

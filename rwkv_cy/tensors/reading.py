@@ -1,4 +1,4 @@
-"""The numbers of a tensor, decoded, from any source: by rows, by elements, or block by block."""
+"""Decoded numbers of a tensor, from any source: by rows, by elements, or by blocks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["check_stored", "number_type", "read_blocks", "read_numbers", "read_r
 
 
 def number_type(info: TensorInfo) -> str:
-    """Return the storage type of the numbers that this module reads: that of the tensor, or what it decodes to."""
+    """Return the storage type of a tensor's decoded numbers."""
     return info.codec.numbers
 
 
@@ -29,9 +29,9 @@ def _stored(source: ParameterSource, info: TensorInfo) -> StoredArray:
 
 
 def check_stored(source: ParameterSource, info: TensorInfo) -> None:
-    """Raise FormatError unless what a stored array says of its own layout is valid; reads little else.
+    """Raise FormatError unless the layout information in a stored array is valid; reads little else.
 
-    Kernels that use the array where it is stored rely on it.
+    Kernels that use the array in place rely on this check.
     """
     info.codec.check(_stored(source, info))
 
@@ -45,7 +45,7 @@ def read_rows(source: ParameterSource, info: TensorInfo, first: int, count: int)
     info : TensorInfo
         The matrix, as the source describes it.
     first, count : int
-        Rows; `first` begins a group of rows (``codec.row_group``), and the rows end with a group or with the matrix.
+        Rows to read: from the start of a group of rows (``codec.row_group``) to the end of a group or of the matrix.
 
     Returns
     -------
@@ -55,7 +55,7 @@ def read_rows(source: ParameterSource, info: TensorInfo, first: int, count: int)
     Raises
     ------
     FormatError
-        If the stored array contradicts itself, or the file is cut short.
+        If the stored array is inconsistent, or the file is truncated.
     """
     if info.transposed:
         return read_columns(source, info, first, count)
@@ -65,7 +65,7 @@ def read_rows(source: ParameterSource, info: TensorInfo, first: int, count: int)
 def read_numbers(source: ParameterSource, info: TensorInfo, start: int, count: int) -> Array:
     """Return `count` numbers of a tensor from number `start` on, 1-D, in C order of its canonical shape.
 
-    Needs memory for them, and for two groups of rows where numbers are encoded by rows.
+    Needs memory for them, and for two more groups of rows if the numbers are encoded by rows.
     """
     if not info.transposed and not info.codec.matrices_only:
         return _stored(source, info).read(start, count)
@@ -78,15 +78,15 @@ def read_numbers(source: ParameterSource, info: TensorInfo, start: int, count: i
 
 
 def read_blocks(source: ParameterSource, info: TensorInfo, block_size: int = BLOCK_SIZE) -> Iterator[Array]:
-    """Yield all numbers of a tensor, about `block_size` at a time; of a transposed matrix in the order of the array.
+    """Yield all numbers of a tensor, about `block_size` at a time; for a transposed matrix in the order of the array.
 
-    Each block is 1-D, of the storage type ``number_type(info)``, and valid until the next one: all of them may use the
-    same memory. Matrices that are encoded by groups of rows come in whole groups.
+    Each block is 1-D, of the storage type ``number_type(info)``, and valid until the next one, which may
+    use the same memory. Matrices that are encoded by groups of rows are read in whole groups.
 
     Raises
     ------
     FormatError, StorageError
-        As the source's ``read_into`` does.
+        As raised by the source's ``read_into``.
     """
     if info.codec.matrices_only:
         rows, columns = info.shape

@@ -60,7 +60,7 @@ def count_nonfinite(block: npt.NDArray[Any], dtype: str) -> NonFinite:
     """Count NaN and Inf in an array stored as `dtype`.
 
     Works on the bits: one pass without branches over an array of finite numbers, at the speed of memory for every
-    type, where ``numpy.isfinite`` is 25 times slower in float16 and does not know bfloat16.
+    type. ``numpy.isfinite`` is 25 times slower for float16 and does not support bfloat16.
 
     Parameters
     ----------
@@ -83,12 +83,12 @@ def count_nonfinite(block: npt.NDArray[Any], dtype: str) -> NonFinite:
 
 @dataclass(frozen=True)
 class TensorStatistics:
-    """Statistics of the numbers of a tensor; NaN and Inf are counted, and left out of the rest.
+    """Statistics of the numbers of a tensor. NaN and Inf are counted, and excluded from the other statistics.
 
     Attributes
     ----------
     minimum, maximum, mean, std : float or None
-        Of the finite elements; None where there are none, or the result is beyond float64. `std` is the population's.
+        Of the finite elements; None if there are none, or if float64 overflows. `std` is the population's.
     zeros, nan, inf : int
         Elements that are exactly zero, NaN, infinite.
     """
@@ -105,18 +105,18 @@ class TensorStatistics:
 def measure_tensor(source: ParameterSource, info: TensorInfo, block_size: int = BLOCK_SIZE) -> TensorStatistics:
     """Read a tensor once and compute its statistics, in float64, with memory for one block.
 
-    Mean and variance are merged block by block (Chan, Golub and LeVeque 1979, equations 2.1), which loses no
-    digits to a mean that is large beside the spread.
+    Mean and variance are merged block by block (Chan, Golub and LeVeque 1979, equations 2.1), which stays
+    accurate if the mean is large compared with the spread.
     """
     counts = NonFinite()
     n = zeros = 0
     mean = squares = 0.0
     low, high = np.inf, -np.inf
     for block in read_blocks(source, info, block_size):
-        found = count_nonfinite(block, number_type(info))
-        counts += found
+        nonfinite = count_nonfinite(block, number_type(info))
+        counts += nonfinite
         values = widen(block, number_type(info), "f64")
-        if found:
+        if nonfinite:
             values = values[np.isfinite(values)]
         if values.size == 0:
             continue

@@ -1,4 +1,4 @@
-"""Tensors by name: in memory, described by a file, and the interface of everything that they can be read from."""
+"""Named tensors: in memory, as described by a file, and the interface of every source of tensors."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Parameter:
     Attributes
     ----------
     array : numpy.ndarray
-        The array that stores it. Of a floating point type: the numbers, in canonical shape, bfloat16 as uint16. Of a
-        quantized or bf12 matrix: its bytes, uint8.
+        The array that stores it: for a floating point type the numbers in canonical shape (bfloat16 as uint16), for a
+        quantized or bf12 matrix its bytes (uint8).
     dtype : str
         Storage type (``"bf16"``).
     matrix_shape : tuple of int, optional
@@ -53,7 +53,7 @@ class Parameter:
 
 
 def as_parameter(value: Parameter | npt.NDArray[Any]) -> Parameter:
-    """Return a plain float64, float32 or float16 array as a Parameter; contiguous and aligned in both cases.
+    """Return a Parameter, or a plain float64, float32 or float16 array as one; the result is contiguous and aligned.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def as_parameter(value: Parameter | npt.NDArray[Any]) -> Parameter:
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """What a file says of one tensor, without its numbers.
+    """Description of one tensor in a file, without its numbers.
 
     Attributes
     ----------
@@ -81,15 +81,15 @@ class TensorInfo:
     dtype : str
         Storage type that :meth:`ParameterSource.read_into` delivers (``"bf16"``).
     source_name : str
-        The name that the file itself uses.
+        The name in the file.
     source_dtype : str
-        The type that the file itself uses (``"q5_1"``); equals `dtype` where the reader decodes nothing.
+        The type in the file (``"q5_1"``); equals `dtype` unless the reader decodes it.
     source_nbytes : int
         Bytes of the tensor in the file.
     transposed : bool, default False
         The array is the transpose of the matrix: `array_shape` is `shape` reversed.
     encoded_nbytes : int, default 0
-        Bytes of the array, for storage types where they depend on the numbers (bf12); ignored for all others.
+        Bytes of the array, for storage types whose size depends on the numbers (bf12); ignored for all others.
     """
 
     name: str
@@ -113,11 +113,11 @@ class TensorInfo:
 
     @property
     def decoded(self) -> bool:
-        """Whether the reader decodes it from a type that only the file's own program uses."""
+        """Whether the reader decodes it from a type of another program."""
         return self.source_dtype != self.dtype
 
     def rounds_twice(self, dtype: str) -> bool:
-        """Tell whether numbers that were quantized once would be quantized again, as `dtype`."""
+        """Tell whether storing it as `dtype` would requantize quantized numbers."""
         once = self.decoded or self.codec.requantizes
         return once and CODECS[dtype].requantizes and dtype != self.dtype
 
@@ -133,13 +133,13 @@ class TensorInfo:
         return math.prod(self.array_shape) * self.codec.array_dtype.itemsize
 
     def parameter(self, array: npt.NDArray[Any]) -> Parameter:
-        """Return the tensor in memory, whose numbers are in `array`."""
+        """Return the tensor as a Parameter stored in `array`."""
         return Parameter(array, self.dtype, self.shape if self.codec.matrices_only else None, self.transposed)
 
 
 @runtime_checkable
 class ParameterSource(Protocol):
-    """An open model file of any format; a context manager that closes the file at its end."""
+    """An open model file of any format. A context manager that closes the file."""
 
     path: Path
     #: Name of the format: "hdf5", "pth", "pth-legacy", "safetensors", "huggingface", "rwkvcpp", or "memory".
@@ -147,12 +147,12 @@ class ParameterSource(Protocol):
 
     @property
     def metadata(self) -> Mapping[str, str]:
-        """What else the file says, for display and for the tokenizer: plain str to str."""
+        """Other metadata of the file, for display and for the tokenizer."""
         ...
 
     @property
     def files(self) -> tuple[FileIdentity, ...]:
-        """The files that hold the weights, as they were opened; several, in the order of their names, for shards."""
+        """The files with the weights, as they were when opened; shards are in the order of their names."""
         ...
 
     def names(self) -> tuple[str, ...]:
@@ -168,26 +168,26 @@ class ParameterSource(Protocol):
 
         The array is that of the tensor's codec, or the transpose if ``info(name).transposed``. `buffer` is 1-D,
         contiguous, and of the codec's array dtype (uint16 for bf16; uint8 for quantized matrices and bf12, whose
-        elements are bytes). Reads no more of the file than that; needs memory for no more than that.
+        elements are bytes). Reads only that part of the file, and needs memory for that part only.
         """
         ...
 
     def view(self, name: str) -> npt.NDArray[Any] | None:
-        """Return the array as a read-only one over a memory map, or None where bytes must be decoded."""
+        """Return the array as a read-only view of a memory map; None if the bytes must be decoded."""
         ...
 
     def check_bytes(self, name: str) -> bool:
-        """Read the stored bytes of a tensor and compare their checksum.
+        """Read the stored bytes of a tensor and verify their checksum.
 
         Returns
         -------
         bool
-            False, and nothing was read, where the file has no checksum for them.
+            False, without reading anything, if the file does not have a checksum for them.
 
         Raises
         ------
         FormatError
-            If it differs: the file is damaged.
+            If the checksum differs: the file is damaged.
         """
         ...
 

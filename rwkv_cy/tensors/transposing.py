@@ -1,4 +1,4 @@
-"""Matrices read in the other orientation, strip by strip, so that memory stays bounded."""
+"""Reading matrices in the other orientation, strip by strip, in bounded memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 
 __all__ = ["STRIP_BYTES", "TransposedReader", "read_columns", "strip_columns"]
 
-#: Bytes that are transposed at a time. A strip costs a read for each row of the array, so it is not small.
+#: Bytes that are transposed at a time. Each strip costs one read per row of the array, so that strips are large.
 STRIP_BYTES = 16 << 20
 
 
@@ -48,15 +48,15 @@ def _read_strip(source: ParameterSource, info: TensorInfo, first: int, strip: np
 
 
 def strip_columns(info: TensorInfo) -> int:
-    """Return how many columns of the array make a strip: one at least."""
+    """Return the number of columns of the array in a strip, at least one."""
     rows, columns = info.array_shape
     return max(1, min(columns, STRIP_BYTES // (rows * info.codec.array_dtype.itemsize)))
 
 
 class TransposedReader:
-    """Elements of transposed arrays, best read from the first to the last; keeps the strip that was read last.
+    """Reads elements of transposed arrays, fastest in ascending order; it caches the last strip.
 
-    Not to be used by two threads at once.
+    Two threads must not use one at once.
 
     Parameters
     ----------
@@ -65,7 +65,7 @@ class TransposedReader:
 
     def __init__(self, source: ParameterSource) -> None:
         self._source = source
-        self._memory = np.empty(0, np.uint8)  # of every strip: new memory costs as much as the reading
+        self._memory = np.empty(0, np.uint8)  # reused for every strip: new memory costs as much as the reads
         self._info: TensorInfo | None = None
         self._first = 0  # column of the array that the strip begins with
         self._strip: npt.NDArray[Any] = np.empty((0, 0))
@@ -91,7 +91,7 @@ class TransposedReader:
             column -= self._first
             whole = min((buffer.size - done) // width, self._strip.shape[1] - column) if offset == 0 else 0
             if whole:
-                # Whole columns go to the buffer directly: it is in the caches, and the strip is not.
+                # Whole columns are transposed into the buffer, which is in the caches, unlike the strip.
                 size = whole * width
                 transposed(self._strip, column, buffer[done : done + size].reshape(whole, width))
             else:
@@ -106,9 +106,12 @@ class TransposedReader:
         dtype = info.codec.array_dtype
         nbytes = shape[0] * shape[1] * dtype.itemsize
         if self._memory.size < nbytes:
-            self._strip, self._memory = np.empty((0, 0)), np.empty(0, np.uint8)  # not both at once
+            self._strip, self._memory = (
+                np.empty((0, 0)),
+                np.empty(0, np.uint8),
+            )  # freed first, so that only one is allocated at a time
             self._memory = np.empty(nbytes, np.uint8)
-        self._info = None  # until the strip is complete
+        self._info = None  # invalid until the strip is complete
         self._strip = self._memory[:nbytes].view(dtype).reshape(shape)
         _read_strip(self._source, info, column, self._strip)
         self._info, self._first = info, column

@@ -29,7 +29,7 @@ UNPENALISED = " \t0123456789"
 
 
 class TextModel(Protocol[S]):
-    """What generation needs of a model; `S` is the type of its state."""
+    """The part of a model's interface that generation uses; `S` is the type of its state."""
 
     @property
     def vocab_size(self) -> int:
@@ -52,17 +52,17 @@ class TextModel(Protocol[S]):
 
 
 class Generation(Iterator[str], Generic[S]):
-    """Text that is being generated: iterate over it for the pieces, none of which is empty.
+    """Text that is being generated. Iterating over it yields non-empty pieces of text.
 
     Parameters
     ----------
     model : TextModel
     sequence : Sequence
-        The text; with an empty prompt, `state` and `logits` are needed.
+        The text in progress; with an empty prompt, `state` and `logits` are required.
     state : optional
-        What the model has read before the prompt; not modified.
+        State before the prompt; not modified.
     logits : float32 [vocab_size], optional
-        Those after `state`; only for an empty prompt.
+        Logits after `state`; only for an empty prompt.
 
     Attributes
     ----------
@@ -81,7 +81,7 @@ class Generation(Iterator[str], Generic[S]):
         self._model = model
         self._state = state
         self._logits = logits
-        # A state that the caller holds must not change.
+        # The caller's state must not be modified.
         self._owns_state = False
 
     def __iter__(self) -> Generation[S]:
@@ -115,7 +115,7 @@ class Generation(Iterator[str], Generic[S]):
 
     @property
     def text(self) -> str:
-        """All text generated so far, whether it was iterated over or not."""
+        """All text generated so far, including pieces that were not iterated over."""
         return self.sequence.text
 
     @property
@@ -157,9 +157,8 @@ def generate(
 ) -> Generation[S]:
     """Continue a prompt.
 
-    All arguments are checked here; the model starts reading when the first piece is requested. It reads the whole
-    prompt in one call. Incomplete characters, and text that may become a stop string, are held back until they are
-    certain.
+    All arguments are checked immediately; the model runs when the first piece is requested. It reads the whole prompt
+    in one call. Incomplete characters, and text that may become a stop string, are held back until they are decided.
 
     Parameters
     ----------
@@ -200,8 +199,8 @@ def generate(
     Raises
     ------
     GenerationError
-        If an option is out of range, there is no tokenizer, or the prompt is empty and nothing can follow it. While
-        iterating: if logits are NaN or Inf, or every token is forbidden.
+        If an option is out of range, a tokenizer is missing, or the prompt is empty and there are no logits to continue
+        from. While iterating: if logits are NaN or Inf, or every token is forbidden.
     TokenizerError
         If the prompt cannot be encoded.
     TokenError
@@ -221,7 +220,7 @@ def generate(
         options = replace(options, penalty_free_tokens=unpenalised_tokens(tokenizer))
     if stop_tokens is None:
         stop_tokens = () if tokenizer.end_of_text is None else (tokenizer.end_of_text,)
-    # Ids that the model has and the tokenizer lacks stand for no text, so they are never chosen.
+    # Ids beyond the tokenizer's vocabulary do not stand for text, so that they are never chosen.
     sampler = Sampler(options, min(model.vocab_size, tokenizer.vocab_size), seed, logits_processors)
     tokens = _prompt_tokens(prompt, tokenizer, model.vocab_size)
     if not tokens and logits is None:
@@ -246,7 +245,7 @@ def unpenalised_tokens(tokenizer: Tokenizer) -> frozenset[int]:
     for text in {UNPENALISED[i:j] for i in ends for j in ends if i < j}:
         try:
             tokens = tokenizer.encode(text)
-        except TokenizerError:  # a vocabulary of something other than text
+        except TokenizerError:  # the vocabulary does not cover this text
             continue
         if len(tokens) == 1 and tokenizer.decode(tokens) == text:
             free.add(tokens[0])

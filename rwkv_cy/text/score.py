@@ -16,12 +16,12 @@ __all__ = ["ScoringModel", "as_tokens", "score", "score_chunks"]
 
 S = TypeVar("S")
 
-#: Tokens whose logits are in memory at a time: 64 MB of them at a vocabulary of 65,536.
+#: Tokens whose logits are in memory at a time: 64 MB for a vocabulary of 65,536.
 CHUNK_TOKENS = 256
 
 
 class ScoringModel(Protocol[S]):
-    """What scoring needs of a model; `S` is the type of its state."""
+    """The part of a model's interface that scoring uses; `S` is the type of its state."""
 
     @property
     def vocab_size(self) -> int:
@@ -84,7 +84,7 @@ def score(
     text : str, bytes or sequence of int
         The text, or its tokens; at least one.
     state : optional
-        What the model has read before; not modified. None starts from the initial state.
+        State to start from; not modified. None starts from the initial state.
     logits : float [vocab_size], optional
         The logits that came with `state`; they predict the first token.
     num_threads : int, optional
@@ -119,14 +119,14 @@ def score_chunks(
     state: S | None = None,
     num_threads: int | None = None,
 ) -> Iterator[npt.NDArray[np.float64]]:
-    """Yield the log-probabilities of all tokens but the first, some hundreds at a time, in bounded memory.
+    """Yield the log-probabilities of all tokens but the first, in chunks, in bounded memory.
 
     Parameters
     ----------
     model : ScoringModel
     tokens : int64 [tokens]
     state : optional
-        What the model has read before; not modified.
+        State to start from; not modified.
     num_threads : int, optional
         Threads to use.
     """

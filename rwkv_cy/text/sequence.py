@@ -1,4 +1,4 @@
-"""Sequence: one text in progress, as data: what the model still has to read, what was chosen, and when to stop."""
+"""Sequence: one text in progress, as data: pending tokens, sampler, stop conditions and the text so far."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ __all__ = ["Sequence"]
 
 
 class Sequence:
-    """One text in progress. It has neither a model nor a state: whoever drives it calls the model.
+    """One text in progress. It has neither a model nor a state; a driver runs the model.
 
-    A driver repeats three steps until `finish_reason` is set: let the model read `pending`, call :meth:`mark_read`,
-    pass the logits after the last of them to :meth:`accept`. One driver may have many sequences.
+    The driver repeats three steps until `finish_reason` is set: run the model on `pending`, call :meth:`mark_read`, and
+    pass the logits after the last pending token to :meth:`accept`. One driver may run many sequences.
 
     Parameters
     ----------
@@ -29,7 +29,7 @@ class Sequence:
     tokenizer : Tokenizer
         Decodes the generated tokens.
     sampler : Sampler
-        Chooses tokens; the sequence's own.
+        Chooses tokens; not shared with other sequences.
     stop : str or iterable of str
         The text ends before the first complete one of these.
     stop_tokens : iterable of int
@@ -76,7 +76,7 @@ class Sequence:
 
     @property
     def pending(self) -> list[int]:
-        """Tokens that the model has not read yet, a copy: of the prompt, or the last one chosen."""
+        """Tokens that the model has not read yet, as a copy: the rest of the prompt, or the last chosen token."""
         return list(self._pending)
 
     def mark_read(self, count: int | None = None) -> None:
@@ -126,17 +126,17 @@ class Sequence:
         self._add(self._stop.push(self._stream.push(token)))
         if self._stop.stopped:
             self.finish_reason = "stop_string"
-        elif len(self.tokens) == self._max_tokens:
+        elif self._max_tokens is not None and len(self.tokens) >= self._max_tokens:
             self._finish("length")
         return token
 
     @property
     def text(self) -> str:
-        """The generated text so far, without incomplete characters and without what may become a stop string."""
+        """The generated text so far, without incomplete characters and possible beginnings of stop strings."""
         return "".join(self._pieces)
 
     def take_text(self) -> str:
-        """Return the part of `text` that is new since the last call."""
+        """Return the part of `text` that was added since the last call."""
         new = "".join(self._pieces[self._taken :])
         self._taken = len(self._pieces)
         return new

@@ -1,4 +1,4 @@
-"""Stop strings: text that may be the beginning of one is held back until it is certain."""
+"""Stop strings: text that may be the beginning of one is held back until that is decided."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ class StopStrings:
         if self.stopped:
             return ""
         held = self._held + text
-        # The stop that is complete first, and of those the one that began first, however the text is cut into pieces.
+        # The stop string that ends first, and of those the one that starts first, so that the result does not depend on
+        # how the text is split into pieces.
         ends = [(held.index(stop) + len(stop), held.index(stop)) for stop in self._stops if stop in held]
         self.stopped = bool(ends)
         end = min(ends)[1] if ends else len(held) - self._open_end(held)

@@ -42,9 +42,9 @@ def check_token_array(tokens: Any, vocab_size: int) -> npt.NDArray[np.int64]:
     Raises
     ------
     TokenError
-        If there is none, one is not an integer, or is outside ``0 .. vocab_size - 1``.
+        If `tokens` is empty, or one is not an integer in ``0 .. vocab_size - 1``.
     """
-    # One token, as in decode, needs none of the steps below.
+    # Fast path for one token, as in decode.
     if type(tokens) is int and 0 <= tokens < vocab_size:
         return np.array([tokens], np.int64)
     try:

@@ -1,4 +1,4 @@
-"""Speed of a model on this machine: decode and prefill, beside how fast the same bytes can be read."""
+"""Speed of a model on this machine: decode and prefill, compared with plain reads of the same bytes."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class BenchReport:
     dtypes : tuple of str
         Storage types of the matrices in memory.
     mmap : bool
-        ``"map"`` or ``"resident"``.
+        Whether the matrices are memory-mapped.
     activations : str
         Type to which activations are rounded before they are multiplied with bf16 matrices.
     instruction_set : str
@@ -90,8 +90,8 @@ class BenchReport:
     state_bytes : int
         Bytes of the state, which a token reads and writes once.
     token_bytes : int
-        Memory traffic of one token: matrices and low-rank factors once, the state twice. Vectors and the row of the
-        embedding are left out.
+        Memory traffic of one token: matrices and low-rank factors once, the state twice. Excludes vectors and the row
+        of the embedding.
     load_seconds : float
     anonymous_bytes, file_bytes : int or None
         Memory of this process after the measurements: its own, and pages of mapped files, which processes share.
@@ -255,7 +255,8 @@ class Measurement:
 
     def __init__(self, model: LanguageModel, prefill: int, decode: int) -> None:
         specs = architecture_of(model.config).parameters(model.config)
-        kinds = {spec.name: spec.kind for spec in specs if spec.name in model.parameters}
+        # Optional parameters are not read: tokens have no use for them.
+        kinds = {spec.name: spec.kind for spec in specs if not spec.optional and spec.name in model.parameters}
         matrices = [model.parameters[name] for name, kind in kinds.items() if kind in ("matrix", "head")]
         low_rank = [model.parameters[name].array for name, kind in kinds.items() if kind == "low_rank"]
         state = model.initial_state()

@@ -1,4 +1,4 @@
-"""Conversion: any checkpoint into one HDF5 model file, block by block, with the hash of what it came from."""
+"""Conversion of any checkpoint to one HDF5 model file, block by block, with the hash of its source."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ __all__ = ["ConversionReport", "convert", "plan_conversion", "quantize"]
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What a conversion did.
+    """Result of a conversion.
 
     Attributes
     ----------
     plan : ConversionPlan
-        What it set out to do.
+        The plan that was carried out.
     size : int
-        Bytes of the file that it wrote.
+        Bytes of the model file.
     source_sha256 : str
-        SHA-256 of all bytes of the source's files, one after the other, in hexadecimal.
+        SHA-256 of the concatenated files of the source, in hexadecimal.
     fingerprint : str
-        Of the model in the target; states carry it.
+        Of the model in the target, which its states carry.
     nonfinite : dict of str to NonFinite
-        NaN and infinities of the source, for each tensor that has any.
+        NaN and Inf counts of the source, for each tensor that has any.
     overflowed : dict of str to int
         Finite numbers of the source that became infinite in a narrower type, for each tensor that has any.
     """
@@ -51,10 +51,10 @@ class ConversionReport:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """A sentence each: the plan's warnings, then those about NaN and Inf."""
+        """Warnings, one sentence each: the plan's, then those about NaN, Inf and overflows."""
         dtypes = {tensor.name: tensor.dtype for tensor in self.plan.tensors}
         bad = (
-            f"{name}: {counts.nan} NaN and {counts.inf} infinite numbers in the source, which stay so"
+            f"{name}: {counts.nan} NaN and {counts.inf} infinite numbers in the source, copied unchanged"
             for name, counts in self.nonfinite.items()
         )
         lost = (describe_overflow(name, count, dtypes[name]) for name, count in self.overflowed.items())
@@ -73,14 +73,14 @@ def plan_conversion(
     *,
     requantize: bool = False,
 ) -> ConversionPlan:
-    """Say what :func:`convert` would do with the same arguments; writes nothing.
+    """Describe what :func:`convert` would do with the same arguments; writes nothing.
 
     Reads headers and samples of the weights only, except for ``"bf12"``, where every matrix is read once.
 
     Raises
     ------
     RWKVError
-        As :func:`convert` does, except for a target that exists: that is told by ``ConversionPlan.replaces``.
+        As raised by :func:`convert`, except if the target exists, which sets ``ConversionPlan.replaces``.
     """
     with Checkpoint.open(source) as checkpoint:
         return make_plan(checkpoint, Path(target), dtype, tokenizer, requantize=requantize)
@@ -105,28 +105,28 @@ def convert(
     Parameters
     ----------
     source : path
-        A checkpoint, recognised by its content; or a folder of safetensors shards; or a model file, to store it in
-        another type.
+        A checkpoint, recognised by its content, a folder of safetensors shards, or a model file to convert to another
+        type.
     target : path
         The model file to write.
     dtype : {"f64", "f32", "f16", "bf16", "bf12", "q8", "q6", "q4"}, optional
-        Storage type of matrices and embedding. By default as the checkpoint has them, and f16 for one that another
-        program quantized. The embedding is never quantized: with ``"q8"``, ``"q6"`` and ``"q4"`` it stays f16 or
-        bf16 if it is that, and else becomes f16. ``"bf12"`` is bf16 with its matrices packed, without loss, where
-        that pays. Vectors always stay as the checkpoint has them.
+        Storage type of matrices and embedding. By default they keep their types, and become f16 if another program
+        quantized them. The embedding is never quantized: with ``"q8"``, ``"q6"`` and ``"q4"`` it stays f16 or bf16 if
+        it has that type, and becomes f16 otherwise. ``"bf12"`` is bf16 with matrices compressed, without loss, where
+        that saves space. Vectors always keep their types.
     tokenizer : str, optional
-        ``"auto"`` (the default), ``"none"``, ``"bytes"``, ``"world"``, or the path of a vocabulary, as
-        :func:`rwkv_cy.checkpoint.tokenizer_choice.choose_tokenizer` has it.
+        ``"auto"`` (the default), ``"none"``, ``"bytes"``, ``"world"``, or the path of a vocabulary; see
+        :func:`rwkv_cy.checkpoint.tokenizer_choice.choose_tokenizer`.
     overwrite : bool, default False
-        Replace a file at the target.
+        Whether to replace an existing target.
     requantize : bool, default False
-        Allow ``"q8"``, ``"q6"`` and ``"q4"`` for matrices that are quantized in another way already, which adds
-        the error of the second rounding to that of the first.
+        Allow ``"q8"``, ``"q6"`` and ``"q4"`` for matrices that are already quantized in another type, which adds a
+        second rounding error.
     progress : callable, optional
         Called after each block with the bytes done and the bytes of all tensors in the target.
     source_hash : SourceHash, optional
-        One that runs already (``SourceHash.ahead``). It is used if it is of the very files that the source turns out
-        to have, in the state in which they are found, and else stopped.
+        A hash that is already running (``SourceHash.ahead``). It is used if it covers exactly the source's files in
+        their current state; otherwise it is stopped.
 
     Returns
     -------
@@ -135,20 +135,20 @@ def convert(
     Raises
     ------
     FormatError, UnsupportedError, SpecError
-        If the source is damaged (its checksums are compared, where it has any), of an unknown version, or its
-        parameters are not a model's.
+        If the source is damaged (its checksums are verified, if it has any), is of an unknown version, or does not have
+        the parameters of a model.
     StorageError
         If the target exists and `overwrite` is false, if it is the source, if the source changed while it was read,
         or if the operating system refuses (no space, no permission).
     ConfigError
-        If `dtype` is no storage type, or a quantized matrix would be quantized again without `requantize`.
+        If `dtype` is not a storage type, or a quantized matrix would be requantized without `requantize`.
     NumericalError
-        If a matrix to be quantized has weights that are NaN, infinite, or too large for the type.
+        If a matrix to quantize has weights that are NaN, infinite, or too large for the type.
     TokenizerError, MissingDependencyError
-        If the tokenizer asked for cannot be had.
+        If the requested tokenizer is not available.
     """
     source, target = Path(source), Path(target)
-    # Hashing takes longest: it begins before the plan is made, and is stopped if that fails.
+    # Hashing takes longest, so that it starts before the plan is made; it is stopped if planning fails.
     with Checkpoint.open(source) as checkpoint, _hash_of(checkpoint.source.files, source_hash) as running:
         plan = make_plan(checkpoint, target, dtype, tokenizer, requantize=requantize)
         converter = Converter(checkpoint.source)
@@ -201,7 +201,7 @@ def quantize(
 
 
 def _hash_of(files: Sequence[FileIdentity], ahead: SourceHash | None) -> SourceHash:
-    """Return the hash that is ahead, if it is of `files` as they are now; else stop it and return a new one."""
+    """Return `ahead` if it hashes `files` in their current state; otherwise stop it and return a new hash."""
     if ahead is None:
         return SourceHash(files)
     if ahead.files == tuple(files):

@@ -1,4 +1,4 @@
-"""Inspection: describes a model file of any format from its headers, and on request its numbers."""
+"""Inspection: describes a model file of any format from its headers and, on request, its numbers."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TensorReport:
     nbytes : int
         Bytes in the file.
     source_name : str
-        The name that the file itself uses.
+        The name in the file.
     statistics : TensorStatistics or None
         Statistics of its numbers, if requested.
     """
@@ -73,13 +73,13 @@ class FileReport:
     bytes_in_memory : int
         Of the parameters when loaded without another type.
     memory : dict of str to int
-        Bytes of the parameters when loaded as f32, bf16, q8, q6 and q4; empty if it cannot be loaded.
+        Bytes of the parameters when loaded as f32, bf16, q8, q6 and q4; empty if the file cannot be loaded.
     state_bytes : int or None
         Of the state of one sequence; None if `config` is None.
     tokenizer : str or None
-        What a model file stores; for other formats, what loading uses, which is not in the file.
+        The tokenizer in a model file; for other formats, the one that loading would use.
     fingerprint : str or None
-        Of a model file; states hold it too.
+        Of a model file, which its states carry.
     created_by : str or None
         The program that wrote a model file.
     source : dict of str to str
@@ -89,7 +89,7 @@ class FileReport:
     tensors : tuple of TensorReport
         In the file's order.
     problems : tuple of str
-        Why it cannot be loaded, a sentence each; empty for a valid model.
+        Reasons why it cannot be loaded, one sentence each; empty for a valid model.
     """
 
     path: Path
@@ -141,7 +141,7 @@ def inspect(
     FormatError
         If the file is damaged, or its format is not supported.
     StorageError
-        If the operating system refuses it.
+        If the operating system refuses access.
     """
     with Checkpoint.open(path) as checkpoint:
         source, header = checkpoint.source, checkpoint.header

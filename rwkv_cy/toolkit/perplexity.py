@@ -1,4 +1,4 @@
-"""Perplexity: how well a model predicts a text, in one pass that carries the state through."""
+"""Perplexity: how well a model predicts a text, in one pass that carries the state along."""
 
 from __future__ import annotations
 
@@ -72,13 +72,13 @@ def perplexity(
     text : str, bytes or sequence of int
         The text, or its tokens; at least two of them.
     window : int, optional
-        Start again from the initial state after every so many tokens; None carries the state through.
+        Restart from the initial state after this many tokens; None carries the state along.
     progress : callable, optional
         Called with the tokens done and the tokens of the text.
     num_threads : int, optional
         Threads to use.
     name : str, default "text"
-        What messages call the text, such as the name of its file.
+        Name of the text in messages, such as that of its file.
 
     Returns
     -------
@@ -87,7 +87,7 @@ def perplexity(
     Raises
     ------
     ConfigError
-        If `window` is below 2, or the model has no tokenizer for a text.
+        If `window` is below 2, or `text` is str or bytes and the model does not have a tokenizer.
     TokenError
         If there are fewer than two tokens.
     """

@@ -25,7 +25,7 @@ from rwkv_cy.tensors.transposing import STRIP_BYTES
 
 __all__ = ["ConversionPlan", "TensorPlan", "make_plan"]
 
-#: The writer's block of 1 MiB, the hash's, and HDF5's own structures; measured at 13 MB for a model of 24 layers.
+#: The blocks of writer and hash, 1 MiB each, and HDF5's structures; measured at 13 MB for a model of 24 layers.
 _FIXED_MEMORY = 16 << 20
 
 
@@ -70,21 +70,21 @@ class ConversionPlan:
     source_format : str
         ``"pth"``, ``"safetensors"``, ...
     source_files : tuple of Path
-        The files that hold the weights, in the order in which they are hashed; one, except for shards.
+        The files with the weights, in the order of hashing; several only for shards.
     config : Config
         Architecture and dimensions.
     tensors : tuple of TensorPlan
-        In the order in which they are written.
+        In the order of writing.
     targets : tuple of Target
-        How the converter stores them, in the same order.
+        Their types and orientations for the converter, in the same order.
     header : ModelHeader
-        What is stored beside the parameters.
+        Header of the target: everything but the parameters.
     memory : int
-        Bytes of working memory that the conversion takes at most.
+        Most bytes of working memory that the conversion needs.
     disk_needed, disk_free : int
-        Bytes that are reserved for the target, which may become smaller, and bytes free in its folder.
+        Bytes to reserve for the target, which may become smaller, and bytes available in its folder.
     replaces : bool
-        Whether there is a file at the target.
+        Whether the target exists.
     warnings : tuple of str
     """
 
@@ -104,7 +104,7 @@ class ConversionPlan:
 
     @property
     def tokenizer(self) -> StoredTokenizer | None:
-        """The tokenizer that is stored beside the parameters."""
+        """The tokenizer that is stored in the target."""
         return self.header.tokenizer
 
     @property
@@ -146,16 +146,15 @@ def make_plan(
 ) -> ConversionPlan:
     """Plan the conversion of an open checkpoint into the file `target`.
 
-    Writes nothing, and reads no more of the weights than their fingerprint needs, except where a codec has to plan
-    (bf12). The options are those of
-    :func:`rwkv_cy.toolkit.convert.convert`.
+    Writes nothing, and reads only the samples of the weights that the fingerprint needs, except if a codec needs a plan
+    (bf12). The options are those of :func:`rwkv_cy.toolkit.convert.convert`.
 
     Raises
     ------
     UnsupportedError, SpecError
-        If the source is not a model of a version that this package runs, or its parameters are not that model's.
+        If the source is not a model of a version that this package runs, or does not have that version's parameters.
     ConfigError
-        If `dtype` is not a storage type, or a quantized matrix would be quantized again without `requantize`.
+        If `dtype` is not a storage type, or a quantized matrix would be requantized without `requantize`.
     TokenizerError, MissingDependencyError
         If the requested tokenizer is not available.
     StorageError
@@ -210,7 +209,7 @@ def make_plan(
     needed = needed_bytes(header, [chosen.info for chosen in targets])
     free = _free_space(target.parent)
     if needed > free:
-        warnings += (f"{target}: needs {needed} bytes, and {free} are free there",)
+        warnings += (f"{target}: needs {needed} bytes, and only {free} are free there",)
     return ConversionPlan(
         source=source.path,
         target=target,
@@ -229,7 +228,7 @@ def make_plan(
 
 
 def _check_target(target: Path, sources: Set[Path]) -> bool:
-    """Return whether there is a file at `target`; StorageError if none can be written there."""
+    """Return whether `target` exists; StorageError if it cannot be written."""
     if not is_folder(target.parent):
         raise StorageError(f"{target.parent}: expected a folder for the target, got none; create it first")
     if target.is_dir():
@@ -251,9 +250,9 @@ def _free_space(folder: Path) -> int:
 
 
 def _block_memory(info: TensorInfo, target: Target) -> int:
-    """Return the bytes of one block on its way: read, counted, widened, rounded.
+    """Return the bytes of memory that one block needs while it is read, counted, widened and rounded.
 
-    What is encoded by groups of rows needs two of them in part, and what is transposed needs two strips for a moment.
+    Encoding by groups of rows needs parts of two more groups; transposing briefly needs two strips.
     """
     source, stored = info.codec, target.info.codec
     row = info.array_shape[0] * source.array_dtype.itemsize

@@ -20,7 +20,7 @@ __all__ = ["FileCheck", "verify"]
 
 @dataclass(frozen=True)
 class FileCheck:
-    """What was checked in a file, and what is wrong with it.
+    """Result of a verification.
 
     Attributes
     ----------
@@ -32,9 +32,9 @@ class FileCheck:
     bytes_read : int
         Bytes of their numbers.
     checksums : int
-        Checksums compared; 0 for files that have none.
+        Checksums verified; 0 for files without checksums.
     problems : tuple of str
-        What is wrong, a sentence each; empty for a valid file.
+        What is wrong, one sentence each; empty for a valid file.
     """
 
     path: Path
@@ -57,8 +57,8 @@ class FileCheck:
 def verify(path: str | os.PathLike[str], *, progress: Callable[[int, int], None] | None = None) -> FileCheck:
     """Read every number of the model file `path`, and report what is wrong with it.
 
-    Checksums are compared where the format has them: those of our model files cover every byte; zip archives, as
-    torch.save writes them, have one for each tensor. For every format, names and shapes of the tensors are checked
+    Checksums are verified if the format has them: those of model files cover every byte; zip archives of torch.save
+    have one for each tensor. For every format, names and shapes of the tensors are checked
     against the parameter table of their architecture, and NaN and Inf are counted.
 
     Parameters
@@ -66,7 +66,7 @@ def verify(path: str | os.PathLike[str], *, progress: Callable[[int, int], None]
     path : path
         A model file, or a checkpoint of any supported format.
     progress : callable, optional
-        Called with the bytes done and the bytes to read in all.
+        Called with the bytes done and the total bytes to read.
 
     Returns
     -------
@@ -77,14 +77,14 @@ def verify(path: str | os.PathLike[str], *, progress: Callable[[int, int], None]
     FormatError
         If the file cannot be opened: its headers are damaged, or its format is not supported.
     StorageError
-        If the operating system refuses it.
+        If the operating system refuses access.
     """
     with Checkpoint.open(path) as checkpoint:
         source = checkpoint.source
         infos = [source.info(name) for name in source.names()]
         problems = [*_model_problems(checkpoint)]
         bytes_read = sum(info.source_nbytes for info in infos)
-        # Checksums and numbers are two passes.
+        # Checksums and numbers take one pass each.
         counter = _Counter(progress, 2 * bytes_read)
         checksums, damaged = _compare_checksums(source, counter)
         problems += damaged
@@ -118,7 +118,7 @@ class _Counter:
 
 
 def _compare_checksums(source: ParameterSource, counter: _Counter) -> tuple[int, list[str]]:
-    """Return how many checksums were compared, and what is wrong."""
+    """Return the number of checksums verified, and the problems."""
     if isinstance(source, ModelFile):
         report = source.verify(counter.add)
         problems = [

@@ -44,7 +44,7 @@ def test_a_state_with_nan_is_noticed(config: Config) -> None:
     for field in architecture_of(config).state_fields(config):
         _, state = model.forward(tokens_for(model, 5))
         state.layers[1][field.name].reshape(-1)[0] = np.nan
-        with pytest.raises(NumericalError, match="the state given holds numbers that are not finite"):
+        with pytest.raises(NumericalError, match="expected a finite state, got NaN or infinity in it"):
             model.forward([1], state)
 
 

@@ -73,12 +73,6 @@ class Renamed(RWKV4):
         own = {original(name): parameter for name, parameter in parameters.items()}
         return super().channel_mix(config, layer, own, output_scale, activations)
 
-    def layer_kernel(
-        self, config: Config, layer: int, parameters: Mapping[str, Parameter], output_scale: float, activations: str
-    ) -> Any:
-        own = {original(name): parameter for name, parameter in parameters.items()}
-        return super().layer_kernel(config, layer, own, output_scale, activations)
-
 
 CONFIG = Config(d_model=128, num_layers=2, vocab_size=256, d_att=96, d_ffn=160, architecture=Renamed.name)
 

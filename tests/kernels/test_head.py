@@ -96,7 +96,7 @@ def test_a_matrix_of_nothing(shape: tuple[int, int]) -> None:
 
 def test_widths_must_agree() -> None:
     for weight, bias in ((3, 4), (4, 5), (1, 1)):
-        with pytest.raises(KernelError, match=r"expected weight and bias of LayerNorm \(4,\)"):
+        with pytest.raises(KernelError, match=r"expected weight and bias of ln_out of shape \(4,\)"):
             _head(np.ones(weight), np.ones(bias), np.ones((2, 4)))
 
 

@@ -195,7 +195,7 @@ def test_what_is_refused() -> None:
     with pytest.raises(KernelError, match=r"TimeMix: expected \(tokens, 48\), got \(1, 8\)"):
         mix.forward(np.zeros((1, 8), np.float32), row)
     with pytest.raises(
-        KernelError, match=f"TimeMix: expected a row of {row.size} numbers of state, got {row.size - 1}"
+        KernelError, match=f"TimeMix: expected a row of {row.size} elements of state, got {row.size - 1}"
     ):
         mix.forward(case.xs(1), row[:-1])
     with pytest.raises(KernelError, match="TimeMix: expected numbers of 4 bytes, got 8"):

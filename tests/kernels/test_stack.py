@@ -205,13 +205,13 @@ def test_what_is_refused() -> None:
     for mix, name in ((case.time_mix, "TimeMix"), (case.channel_mix, "ChannelMix")):
         with pytest.raises(KernelError, match=rf"{name}: expected \(tokens, 20\), got \(1, 8\)"):
             mix.forward(np.zeros((1, 8), np.float32), state)
-        with pytest.raises(KernelError, match=f"{name}: expected a row of 112 numbers of state, got 111"):
+        with pytest.raises(KernelError, match=f"{name}: expected a row of 112 elements of state, got 111"):
             mix.forward(np.zeros((1, 20), np.float32), state[1:])
         with pytest.raises(KernelError, match=f"{name}: expected numbers of 4 bytes, got 8"):
             mix.forward(np.zeros((1, 20)), state.astype(np.float64))
         with pytest.raises(KernelError, match=f"{name}: expected at least one thread, got -1"):
             mix.forward(np.zeros((9, 20), np.float32), state, -1)
-        with pytest.raises(KernelError, match=rf"{name}: expected shared activations \(1, 0\) of float32, got"):
+        with pytest.raises(KernelError, match=rf"{name}: expected shared activations \(1, 0\) of float32, contiguous"):
             mix.forward(np.zeros((1, 20), np.float32), state, 1, np.zeros(2, np.float32))
 
 

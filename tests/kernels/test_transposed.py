@@ -1,4 +1,4 @@
-"""Matrices that lie transposed: the bits of the row-major product, whatever is zero; and transposition itself."""
+"""Transposed matrices: products have the bits of the row-major product, zeros or not; and transposition itself."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def test_transposition(dtype: str) -> None:
 
 
 def test_what_is_refused() -> None:
-    with pytest.raises(KernelError, match="expected numbers that are not quantized to lie transposed, got q8"):
+    with pytest.raises(KernelError, match="expected a floating point dtype for a transposed matrix, got q8"):
         Matrix(np.zeros((1, 1, 544), np.uint8), "q8", shape=(16, 32), transposed=True)
     for array in (np.zeros(3, np.float32), np.zeros((4, 4), np.float32)[:, ::2], np.zeros((2, 2), np.uint8)):
         with pytest.raises(
@@ -126,7 +126,7 @@ def test_what_is_refused() -> None:
         (0, np.zeros((2, 4))),
         (0, np.zeros((2, 8), np.float32)[:, ::2]),
     ):
-        with pytest.raises(KernelError, match=r"transposed: expected an array to fill of columns of float32 \(4, 6\)"):
+        with pytest.raises(KernelError, match=r"transposed: expected a target for columns of float32 \(4, 6\)"):
             transposed(matrix, first, out)
 
 

@@ -8,6 +8,7 @@ import pytest
 from checkpoints import random_model
 from rwkv_cy.errors import ConfigError, NumericalError, StateError, TokenError
 from rwkv_cy.model.language_model import LanguageModel
+from rwkv_cy.model.state import State
 
 
 def test_a_batch_equals_each_alone_to_the_last_bit(demo: LanguageModel, heldout: bytes) -> None:
@@ -50,10 +51,13 @@ def test_a_batch_that_is_refused_changes_nothing(demo: LanguageModel) -> None:
         demo.forward_batch([[1], [2, 300]], states, in_place=True)
     with pytest.raises(TokenError, match="sequence 0: tokens: expected an integer or at least one"):
         demo.forward_batch([[], [1]])
-    with pytest.raises(ConfigError, match="forward_batch: expected 2 states, one a sequence, got 1"):
+    with pytest.raises(ConfigError, match="forward_batch: expected 2 states, one per sequence, got 1"):
         demo.forward_batch([1, 2], states[:1])
     with pytest.raises(ConfigError, match="expected a state of its own for each sequence in place, got one twice"):
         demo.forward_batch([1, 2], [states[0]] * 2, in_place=True)
+    alias = State(states[0].architecture, states[0].fields, states[0].data)
+    with pytest.raises(ConfigError, match="expected a state of its own for each sequence in place, got one twice"):
+        demo.forward_batch([1, 2], [states[0], alias], in_place=True)
     with pytest.raises(StateError, match="sequence 1: state: expected a State or None, got dict"):
         demo.forward_batch([1, 2], [None, {}])  # type: ignore[list-item]
     assert states[0] == states[1] == demo.initial_state()

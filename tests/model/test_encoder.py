@@ -101,7 +101,9 @@ def test_an_interrupted_call_in_place_leaves_an_invalid_state(model: Model, monk
     with pytest.raises(KeyboardInterrupt):
         model.forward_sequence(xs, state, in_place=True)
     for use in (lambda: model.forward_sequence(xs, state), state.copy, lambda: state.save("never")):
-        with pytest.raises(StateError, match="expected a whole state, got one that a call was updating in place"):
+        with pytest.raises(
+            StateError, match="expected a complete state, got one that a failed call had partly updated"
+        ):
             use()
 
 

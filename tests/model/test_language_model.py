@@ -438,13 +438,13 @@ def test_nan_in_the_embedding_and_in_the_state() -> None:
     state = model.initial_state()
     state.data[0, 0] = np.nan
     before = state.copy()
-    with pytest.raises(NumericalError, match="the state given holds numbers that are not finite"):
+    with pytest.raises(NumericalError, match="expected a finite state, got NaN or infinity in it"):
         model.forward(1, state)
     assert state == before
     state = broken.initial_state()
     with pytest.raises(NumericalError, match=r"^expected finite numbers, emb\.weight or the LayerNorms of layer 0"):
         broken.forward(7, state, in_place=True)
-    with pytest.raises(StateError, match="expected a whole state"):
+    with pytest.raises(StateError, match="expected a complete state"):
         broken.forward(1, state)
 
 
@@ -496,9 +496,9 @@ def test_an_interrupt_in_the_middle_of_a_long_prefill(demo: LanguageModel) -> No
 
 def test_too_little_memory_is_said_before_loading(demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "available_memory", lambda: 1 << 20)
-    with pytest.raises(NotEnoughMemoryError, match=r"expected 5 MiB of memory for the parameters, there are 1 MiB"):
+    with pytest.raises(NotEnoughMemoryError, match=r"expected 5 MiB of memory for parameters and states, got 1 MiB"):
         load(demo_checkpoint, dtype="f32")
-    with pytest.raises(NotEnoughMemoryError, match=r"expected 3 MiB of memory for the parameters, there are 1 MiB"):
+    with pytest.raises(NotEnoughMemoryError, match=r"expected 3 MiB of memory for the parameters, got 1 MiB"):
         load(demo_checkpoint, mmap=False)
     load(demo_checkpoint)  # mapped: takes next to nothing
     monkeypatch.setattr(loading, "available_memory", lambda: None)

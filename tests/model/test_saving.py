@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -38,3 +39,23 @@ def test_a_quantized_model_saved_again(tmp_path: Path, demo_checkpoint: Path) ->
     with pytest.raises(StorageError, match="already exists"):
         model.save(tmp_path / "q4.h5")
     model.save(tmp_path / "q4.h5", overwrite=True)
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"group_norm_eps": 16e-5},
+        {"layer_norm_eps": 1e-6},
+        {"rescale_layer": 1},
+        {"num_layers": 1, "ranks": {"w": 5, "a": 7, "v": 3, "g": 11}},
+        {"d_ffn": 100, "d_att": 32, "head_size": 16},
+    ],
+    ids=str,
+)
+def test_every_setting_survives(tmp_path: Path, changed: dict[str, Any]) -> None:
+    config = Config(architecture="rwkv7", **{"d_model": 64, "num_layers": 2, "vocab_size": 40, **changed})
+    model = LanguageModel.new(config, rng=1)
+    model.save(tmp_path / "m.h5")
+    with load(tmp_path / "m.h5") as again:
+        assert again.config == model.config
+        assert again.forward([1, 2])[0].tobytes() == model.forward([1, 2])[0].tobytes()

@@ -101,7 +101,9 @@ def test_tuned_states_that_do_not_fit(
 
 
 def test_a_version_without_tuned_states(tmp_path: Path) -> None:
-    with pytest.raises(StateError, match=r"s.st: RWKV-4 has no tuned initial state; name a file that State.save wrote"):
+    with pytest.raises(
+        StateError, match=r"s.st: RWKV-4 does not support tuned states; name a file that State.save wrote"
+    ):
         load_state(random_model(), write(tmp_path / "s.st", tuned_arrays()))
 
 

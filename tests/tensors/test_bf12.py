@@ -299,7 +299,7 @@ def test_bytes_of_a_packed_matrix_come_in_their_order(source: Path) -> None:
     with open_source(source) as opened:
         target, converter = target_of(opened, KEY), Converter(opened)
         part = np.zeros(64, np.uint8)
-        message = f"{KEY}: expected requests for its bytes in their order, got one from {{}}"
+        message = f"{KEY}: expected requests for its bytes in ascending order, got one from {{}}"
         with pytest.raises(SpecError, match=message.format(64)):
             converter.fill(target, part, 64)
         converter.fill(target, part, 0)

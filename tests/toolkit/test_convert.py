@@ -161,7 +161,7 @@ def test_nan_and_infinities_are_kept_and_counted(tmp_path: Path) -> None:
     report = convert(source, tmp_path / "t", dtype="bf16")
     assert report.nonfinite == {"head.weight": NonFinite(nan=3, inf=2), "ln_out.bias": NonFinite(nan=1, inf=0)}
     assert report.overflowed == {}
-    assert "head.weight: 3 NaN and 2 infinite numbers in the source, which stay so" in report.warnings
+    assert "head.weight: 3 NaN and 2 infinite numbers in the source, copied unchanged" in report.warnings
     np.testing.assert_array_equal(stored(tmp_path / "t", "head.weight")[1][:2], [0x7FC0, 0x7F80])
     json.dumps(report.to_dict(), allow_nan=False)
 
@@ -274,7 +274,9 @@ def test_a_plan_warns_of_a_full_disk(small: Path, tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(os, "statvfs", lambda path: Full)
     plan = plan_conversion(small, tmp_path / "t")
-    assert plan.warnings == (f"{tmp_path / 't'}: needs {plan.disk_needed} bytes, and {real.f_frsize} are free there",)
+    assert plan.warnings == (
+        f"{tmp_path / 't'}: needs {plan.disk_needed} bytes, and only {real.f_frsize} are free there",
+    )
 
 
 def test_a_disk_that_fills_leaves_nothing_behind(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

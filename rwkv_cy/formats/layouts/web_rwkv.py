@@ -19,13 +19,18 @@ _FACTOR = re.compile(r"blocks\.\d+\.att\.[wavg]([12])")
 def _has_transposed_factors(shapes: Shapes) -> bool:
     """Tell whether low-rank factors, here (C, rank) and (rank, C), are the other way round.
 
-    A factor whose rank is C does not tell; the others of the file do.
+    A factor whose rank equals its other axis does not tell; the others of the file do.
     """
-    width = shapes.get("emb.weight", (0, 0))[-1]
+    d_model = shapes.get("emb.weight", (0, 0))[-1]
+    d_att = shapes.get("blocks.0.att.receptance.weight", (d_model,))[0]
     for name, shape in shapes.items():
         match = _FACTOR.fullmatch(name)
-        if match and len(shape) == 2 and shape[0] != shape[1] and width in shape:
-            return (shape[0] == width) == (match[1] == "2")
+        if not match or len(shape) != 2 or shape[0] == shape[1]:
+            continue
+        # The axis that is not the rank: the first of factor 1, the last of factor 2.
+        width, place = (d_model, 0) if match[1] == "1" else (d_att, 1)
+        if (shape[0] == width) != (shape[1] == width):
+            return shape[place] != width
     return False
 
 

@@ -1,4 +1,4 @@
-/* Which kernels this CPU runs: levels of instruction sets, and the families of kernels that each of them brings. */
+/* Selection of kernels for this CPU: instruction sets, and the kernel families that each provides. */
 #include "rk.h"
 
 #if defined(__x86_64__)
@@ -7,8 +7,8 @@
 
 enum { FLOATS, QUANTIZED, BF16, FAMILIES };
 
-/* A level, whether this CPU has it, and its kernels; a family that it does not bring comes from the next level below
- * that this CPU has. */
+/* An instruction set, its CPU test and its kernels. A family that it does not provide comes from the next lower
+ * instruction set that this CPU supports. */
 typedef struct {
     const char *name;
     int (*runs)(void);
@@ -18,11 +18,11 @@ typedef struct {
 static int any_cpu(void) { return 1; }
 
 #if defined(__x86_64__)
-/* What the compiler's runtime says includes that the system saves the registers. */
+/* __builtin_cpu_supports also checks that the operating system saves the registers. */
 static int has_avx2(void)
 {
     unsigned int a, b, c = 0, d;
-    /* Not every compiler can ask for F16C by name. */
+    /* Not every compiler accepts "f16c" here. */
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __get_cpuid(1, &a, &b, &c, &d) &&
            (c & bit_F16C);
 }
@@ -56,7 +56,7 @@ enum { LEVELS = sizeof levels / sizeof *levels };
 
 const char *rk_built(int i) { return i < LEVELS ? levels[i].name : NULL; }
 
-/* Fill in the table of one of the levels that this CPU has, the best `count` of which are `ours`. */
+/* Fill in the table of ours[first]; `ours` are the `count` instruction sets that this CPU supports, best first. */
 static void compose(rk_table *table, const level *const *ours, int first, int count)
 {
     table->name = ours[first]->name;
@@ -70,19 +70,19 @@ static void compose(rk_table *table, const level *const *ours, int first, int co
 
 const rk_table *rk_available(int i)
 {
-    /* Filled in by the first call, and not changed after that. */
+    /* Filled in by the first call and constant from then on. */
     static rk_table tables[LEVELS];
     static int count = 0;
     if (count == 0) {
         const level *ours[LEVELS];
-        int found = 0;
+        int supported = 0;
 #if defined(__x86_64__)
         __builtin_cpu_init();
 #endif
         for (int l = 0; l < LEVELS; l++)
-            if (levels[l].runs()) ours[found++] = &levels[l];
-        for (int l = 0; l < found; l++) compose(&tables[l], ours, l, found);
-        count = found;
+            if (levels[l].runs()) ours[supported++] = &levels[l];
+        for (int l = 0; l < supported; l++) compose(&tables[l], ours, l, supported);
+        count = supported;
     }
     return i < count ? &tables[i] : NULL;
 }

@@ -1,10 +1,10 @@
-/* What a layer does besides its products, shared among threads: what is split, and into pieces of what size. */
+/* Work of a layer other than its products, split into pieces for the threads: LayerNorm, scaling, WKV. */
 #include "pieces.h"
 
-#define PIECE_EXPS ((ptrdiff_t)2 << 10) /* of WKV steps, three exponentials each */
-#define WKV_CHANNELS ((ptrdiff_t)64)    /* whole cache lines, so that no two threads write into one */
-#define PIECE_STATE ((ptrdiff_t)8 << 10) /* elements of a matrix state to update */
-#define WKV7_ROWS ((ptrdiff_t)16)        /* of a head, at least: whole cache lines of the result */
+#define PIECE_EXPS ((ptrdiff_t)2 << 10) /* WKV steps, three exponentials each */
+#define WKV_CHANNELS ((ptrdiff_t)64)    /* whole cache lines, so that two threads never write to the same one */
+#define PIECE_STATE ((ptrdiff_t)8 << 10) /* elements of a matrix-valued state */
+#define WKV7_ROWS ((ptrdiff_t)16)        /* fewest rows of a head: whole cache lines of the result */
 
 const rk_sequence *rk_sequence_of(const rk_tokens *all, ptrdiff_t t)
 {
@@ -68,10 +68,10 @@ typedef struct {
     const rk_ops *ops;
     const rk_wkv4 *p;
     const rk_tokens *all;
-    ptrdiff_t parts; /* into which the channels of a token are cut */
+    ptrdiff_t parts; /* of the channels */
 } wkv4_work;
 
-/* Units begin..end: parts of the channels, of one sequence after the other. */
+/* Units begin..end; a unit is one part of the channels of one sequence. */
 static void wkv4_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
 {
     const wkv4_work *work = context;
@@ -96,12 +96,12 @@ typedef struct {
     const rk_ops *ops;
     const rk_wkv7 *p;
     const rk_tokens *all;
-    ptrdiff_t parts; /* into which the value rows of a head are cut */
-    char *scratch;   /* of each thread, `stride` bytes */
+    ptrdiff_t parts; /* of the value rows of a head */
+    char *scratch;   /* `stride` bytes per thread */
     size_t stride;
 } wkv7_work;
 
-/* Units begin..end: parts of the rows, of one head of one sequence after the other. */
+/* Units begin..end; a unit is one part of the rows of one head of one sequence. */
 static void wkv7_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
 {
     const wkv7_work *work = context;
@@ -115,7 +115,7 @@ static void wkv7_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread
     }
 }
 
-/* Units begin..end: heads of one sequence after the other. */
+/* Units begin..end; a unit is one head of one sequence. */
 static void wkv7_finish_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
 {
     const wkv7_work *work = context;
@@ -129,7 +129,7 @@ static void wkv7_finish_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int
 void rk_run_wkv7(const rk_ops *ops, const rk_wkv7 *p, const rk_tokens *all, void *scratch, int threads)
 {
     const ptrdiff_t heads = all->sequence_count * p->heads, tokens = longest_sequence(all);
-    /* Where there are fewer heads than threads, several threads share a head. */
+    /* With fewer heads than threads, several threads share a head. */
     ptrdiff_t parts = (threads + heads - 1) / at_least_one(heads);
     if (parts > p->size / WKV7_ROWS) parts = at_least_one(p->size / WKV7_ROWS);
     wkv7_work work = {ops, p, all, parts, scratch, rk_wkv7_scratch(ops, p->size)};

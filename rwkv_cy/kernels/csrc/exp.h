@@ -38,8 +38,8 @@ static inline rk_vf32 rk_where_f32(rk_vf32 a, rk_vf32 b, rk_vf32 x, rk_vf32 y)
     return rk_select_f32((rk_vi32)(a > b), x, y);
 }
 
-/* tanh(x) to a few ulp. Small arguments take an odd polynomial (Cephes' tanhf), which keeps their relative precision; the
- * others 1 - 2 / (e^(2x) + 1). */
+/* tanh(x) to a few ulp. Small arguments use an odd polynomial (Cephes' tanhf), which keeps their relative precision;
+ * large ones use 1 - 2 / (e^(2x) + 1). */
 static inline rk_vf32 rk_tanh_f32(rk_vf32 x)
 {
     const rk_vf32 zero = {0};

@@ -1,4 +1,4 @@
-/* What a layer does besides its matrices, for one type of activations and one instruction set. */
+/* Element-wise work of a layer, LayerNorm and WKV, for one type of activations and one instruction set. */
 
 #define LANES ((ptrdiff_t)(sizeof(VEC) / sizeof(REAL)))
 #define FN(name) RK_CAT(name, SUFFIX)
@@ -8,7 +8,7 @@ static inline VEC FN(sigmoid)(VEC x)
     return (REAL)1 / ((REAL)1 + VEC_EXP(-x));
 }
 
-/* `n` elements of a vector, where the last vector of an array is not full. */
+/* Load or store up to LANES elements, of which n remain: the last vector of an array may be partial. */
 static inline VEC FN(get)(const REAL *p, ptrdiff_t n)
 {
     return n >= LANES ? FN(load)(p) : FN(load_part)(p, n);
@@ -22,7 +22,7 @@ static inline void FN(put)(REAL *p, VEC v, ptrdiff_t n)
         memcpy(p, &v, (size_t)n * sizeof(REAL));
 }
 
-/* Sum over the width, and over squared distances from `center` if `squared`. */
+/* Sum of x - center, or of its square if `squared`. */
 static inline __attribute__((always_inline)) REAL FN(total)(const REAL *x, ptrdiff_t width, REAL center, int squared)
 {
     VEC acc = {0};
@@ -88,7 +88,7 @@ static void FN(relu_squared)(const void *x_, void *y_, ptrdiff_t n)
 {
     const REAL *x = x_;
     REAL *y = y_;
-    /* Written so that NaN passes through, and is seen at the logits. */
+    /* The comparison lets NaN through, so that it is detected at the logits. */
     for (ptrdiff_t i = 0; i < n; i++) y[i] = x[i] <= 0 ? 0 : x[i] * x[i];
 }
 
@@ -118,10 +118,10 @@ static void FN(multiply)(void *x_, double factor, ptrdiff_t begin, ptrdiff_t end
 static int FN(all_finite)(const void *x_, ptrdiff_t n)
 {
     const REAL *x = x_;
-    int found = 0;
-    /* x - x is 0, or NaN where x is not finite. No early end, so that the loop becomes vectors. */
-    for (ptrdiff_t i = 0; i < n; i++) found |= !(x[i] - x[i] == 0);
-    return !found;
+    int bad = 0;
+    /* x - x is 0 if x is finite, else NaN. No early exit, so that the compiler vectorizes the loop. */
+    for (ptrdiff_t i = 0; i < n; i++) bad |= !(x[i] - x[i] == 0);
+    return !bad;
 }
 
 #undef LANES

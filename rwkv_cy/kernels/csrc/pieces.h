@@ -1,11 +1,11 @@
-/* Sizes of the pieces of work that threads share. A piece should take a few microseconds, or waking a thread costs more
- * than it gains. */
+/* Sizes of the pieces of work that threads share. A piece should take at least a few microseconds; otherwise waking a
+ * thread costs more than it saves. */
 #ifndef RK_PIECES_H
 #define RK_PIECES_H
 
 #include "rk.h"
 
-#define PIECE_ELEMENTS ((ptrdiff_t)16 << 10) /* activations of an element-wise operation */
+#define PIECE_ELEMENTS ((ptrdiff_t)16 << 10) /* of an element-wise operation */
 
 static inline ptrdiff_t at_least_one(ptrdiff_t n) { return n > 1 ? n : 1; }
 

@@ -1,37 +1,37 @@
-/* Products of a layer, shared among threads: tokens are prepared, multiplied, and the results finished. */
+/* Products of a layer, shared among threads: prepare the tokens, multiply, apply what follows. */
 #include "codec/bf12.h"
 #include "gemm/columns.h"
 #include "pieces.h"
 #include "codec/quant.h"
 
-#define MOST_BYTES ((ptrdiff_t)64 << 10) /* of weights to read: other threads wait for the one that has the last piece */
+#define MOST_BYTES ((ptrdiff_t)64 << 10) /* of weights in a piece; bounds the wait for the last piece */
 #define LEAST_BYTES ((ptrdiff_t)16 << 10)
-#define LEAST_WORK ((ptrdiff_t)1000000) /* of weights times tokens */
+#define LEAST_WORK ((ptrdiff_t)1000000) /* of a piece, in multiply-adds */
 #define PIECES_A_THREAD 32
-#define FEW_TOKENS 24 /* whose results are finished row by row, rather than in one more shared operation */
-#define WHOLE_LINES 8 /* panels, whose rows are whole cache lines: of the result, and of a transposed matrix */
+#define FEW_TOKENS 24 /* below this, `follow` runs right after each piece, not as one more shared operation */
+#define WHOLE_LINES 8 /* panels; their rows fill whole cache lines of the result and of a transposed matrix */
 
-/* How a product is computed: row by row or column by column of the matrix as it is stored; by groups of quantized rows;
- * or by packed panels, where there are many tokens. */
+/* How a product is computed: by rows or columns of the matrix in its stored layout, by groups of quantized rows, or,
+ * for many tokens, by packed panels. */
 typedef enum { BY_ROWS, BY_COLUMNS, BY_GROUPS, BY_PANELS } way;
 
 typedef struct {
     const rk_product *spec;
-    const rk_ops *ops;      /* kernels that multiply */
+    const rk_ops *ops;      /* kernels for the product */
     const rk_ops *plain;    /* kernels for everything else */
     const rk_tokens *all;
     way way;
-    char *prepared;         /* tokens in the form that `way` takes */
-    char *scratch;          /* of each thread, `stride` bytes */
+    char *prepared;         /* tokens in the form that `way` needs */
+    char *scratch;          /* `stride` bytes per thread */
     size_t stride;
 } product;
 
-/* [0, units) in pieces of `grain`, the last of which may be shorter. */
+/* [0, units) split into pieces of `grain`; the last may be shorter. */
 typedef struct {
     ptrdiff_t units, grain, pieces;
 } cut;
 
-/* Several products as one shared operation. */
+/* Several products that the threads share as one operation. */
 typedef struct {
     product parts[RK_MOST_PRODUCTS];
     cut cuts[RK_MOST_PRODUCTS];
@@ -41,7 +41,7 @@ typedef struct {
 
 static cut cut_up(ptrdiff_t units, ptrdiff_t grain) { return (cut){units, grain, (units + grain - 1) / grain}; }
 
-/* Pieces begin..end: those of one product after the other. */
+/* Pieces begin..end, numbered across the products in order. */
 static void shared_pieces(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
 {
     const shared *s = context;
@@ -64,13 +64,13 @@ static void share(shared *s, void (*body)(const product *, ptrdiff_t, ptrdiff_t,
 
 static int is_quantized(const rk_matrix *m) { return m->dtype == RK_Q8 || rk_q_affine(m->dtype); }
 
-/* Whether activations are rounded to bf16: where so many tokens are packed for `panels`. */
+/* Whether activations are rounded to bf16: only if there are enough tokens to pack them. */
 static int is_rounded(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens)
 {
     return m->rounded && m->dtype == RK_BF16 && tokens >= ops->few_tokens;
 }
 
-/* Who computes products of so many tokens with m. */
+/* Kernels for products of this many tokens with m. */
 static const rk_ops *ops_for(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens)
 {
     return is_rounded(ops, m, tokens) && ops->bf16 != NULL ? ops->bf16 : ops;
@@ -110,9 +110,9 @@ static size_t prepared_bytes(const rk_ops *ops, const rk_matrix *m, ptrdiff_t to
     }
 }
 
-/* Bytes of one thread's scratch: a token that is being prepared; and later, for panels, a block of packed ones and
- * waiting accumulators: of all tokens, of one group, or none, if the columns take several runs, several steps, or
- * one. */
+/* Bytes of one thread's scratch: first one token in preparation; later, for BY_PANELS, a block of packed panels and its
+ * saved accumulators: those of all tokens if the columns take several runs, of one group of tokens if they take several
+ * steps of one run, none if they take one step. */
 static size_t thread_bytes(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens)
 {
     const size_t token = bytes_of(m->cols, ops->sumsize + ops->itemsize, 4096);
@@ -133,7 +133,7 @@ size_t rk_matmul_scratch(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens
     return prepared_bytes(ops, m, tokens) + columns + (size_t)threads * thread_bytes(ops, m, tokens);
 }
 
-/* Token t as it is multiplied, before rounding: in place, or in `buffer`. */
+/* Token t after `first`, before rounding: in place, or in `buffer`. */
 static const void *token_of(const product *p, ptrdiff_t t, void *buffer)
 {
     const rk_product *spec = p->spec;
@@ -158,7 +158,7 @@ static const void *token_of(const product *p, ptrdiff_t t, void *buffer)
     return buffer;
 }
 
-/* Prepare tokens begin..end; and past the last one, the zeros that fill its group. */
+/* Prepare tokens begin..end; numbers past the last token stand for zeros, which fill its group. */
 static void prepare(const product *p, ptrdiff_t begin, ptrdiff_t end, int thread)
 {
     const rk_matrix *m = p->spec->m;
@@ -181,7 +181,7 @@ static void prepare(const product *p, ptrdiff_t begin, ptrdiff_t end, int thread
     }
 }
 
-/* Whether the tokens need no preparation. */
+/* Whether the tokens can be used without preparation. */
 static int in_place(const product *p)
 {
     return (p->way == BY_ROWS || p->way == BY_COLUMNS) && p->spec->first == RK_AS_IT_IS;
@@ -196,7 +196,7 @@ static cut cut_tokens(const product *p)
     return cut_up(in_place(p) ? 0 : round_up(p->all->count, together), grain);
 }
 
-/* What follows a product, for elements begin..end of its result. */
+/* Apply `then` to elements begin..end of the result. */
 static void follow(const product *p, ptrdiff_t begin, ptrdiff_t end)
 {
     const rk_product *spec = p->spec;
@@ -218,13 +218,13 @@ static ptrdiff_t unit_rows(const product *p)
     return p->way == BY_PANELS ? p->ops->panel_rows : p->way == BY_GROUPS ? RK_Q_ROWS : 1;
 }
 
-/* Whether what follows is done to a few rows at a time, as soon as they are there. */
+/* Whether `follow` runs on each piece's rows as soon as they are computed. */
 static int follows_at_once(const product *p)
 {
     return p->all->count > 1 && p->all->count < FEW_TOKENS && p->way != BY_COLUMNS;
 }
 
-/* Units begin..end of a product: rows, groups of them, or panels. */
+/* Units begin..end of a product: rows, groups or panels. */
 static void multiply(const product *p, ptrdiff_t begin, ptrdiff_t end, int thread)
 {
     const rk_matrix *m = p->spec->m;
@@ -248,8 +248,8 @@ static ptrdiff_t row_bytes(const rk_matrix *m)
     return m->cols * (m->dtype == RK_F64 ? 8 : m->dtype == RK_F32 ? 4 : 2);
 }
 
-/* Of how many rows, groups of them or panels the product is made, and what one of them costs: bytes to read for few
- * tokens, weights times tokens for many. */
+/* The number of units (rows, groups or panels), and the cost of one: bytes to read for few tokens, multiply-adds for
+ * many. */
 static ptrdiff_t units_of(const product *p, ptrdiff_t *cost)
 {
     const rk_matrix *m = p->spec->m;
@@ -266,17 +266,18 @@ static ptrdiff_t units_of(const product *p, ptrdiff_t *cost)
     return (m->rows + rows - 1) / rows;
 }
 
-/* Pieces of `cost` a unit, of `total` in all products: a thread takes many adjacent ones, and few at the end. */
+/* Split a product whose units cost `cost`; `total` is the cost of all products of the operation. Pieces are small,
+ * because a thread takes long runs of them at first and short ones at the end. */
 static cut cut_product(const product *p, ptrdiff_t units, ptrdiff_t cost, ptrdiff_t total, int threads)
 {
     if (p->way == BY_PANELS) return cut_up(units, round_up(at_least_one(LEAST_WORK / cost), WHOLE_LINES));
     const ptrdiff_t share = total / (PIECES_A_THREAD * (ptrdiff_t)threads);
     const ptrdiff_t bytes = share < LEAST_BYTES ? LEAST_BYTES : at_most(share, MOST_BYTES);
-    /* `rows` takes four rows together. */
+    /* `rows` processes four rows together. */
     return cut_up(units, round_up(at_least_one(bytes / cost), p->way == BY_GROUPS ? p->ops->wide_groups : 4));
 }
 
-/* Products that are prepared and multiplied in two shared operations. */
+/* Prepare and multiply `count` products in two shared operations. */
 static void run(const rk_ops *ops, const rk_product *const *products, int count, const rk_tokens *all, char *scratch,
                 int threads)
 {
@@ -326,7 +327,7 @@ void rk_matmul(const rk_ops *ops, const rk_product *products, int count, const r
     int waiting = 0;
     for (int i = 0; i < count; i++) {
         const rk_product *one = &products[i];
-        /* Many packed tokens fill the caches: they are used before others are packed. */
+        /* Many packed tokens fill the caches, so they are used before the next product packs its own. */
         if (way_for(ops, one->m, all->count) == BY_PANELS)
             run(ops, &one, 1, all, scratch, threads);
         else

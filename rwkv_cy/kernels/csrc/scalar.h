@@ -23,7 +23,7 @@ static inline float rk_bf16_to_f32(uint16_t h)
     return rk_bits_to_f32((uint32_t)h << 16);
 }
 
-/* To nearest, ties to even; NaN stays NaN. */
+/* Round to nearest, ties to even; NaN stays NaN. */
 static inline uint16_t rk_f32_to_bf16(float value)
 {
     uint32_t bits = rk_f32_to_bits(value);

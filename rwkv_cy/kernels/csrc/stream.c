@@ -1,4 +1,4 @@
-/* Reading of memory by several threads, which share pieces as for a product: measures the bandwidth. */
+/* Memory bandwidth: several threads read spans of memory, sharing pieces as they do for a product. */
 #include "rk.h"
 
 typedef struct {

@@ -1,6 +1,7 @@
 /* Sum of a span of memory, to measure how fast weights can be read. */
 
-/* Streams read side by side, as the matrix kernels read rows: prefetchers stop at page ends, which differ for each. */
+/* Streams read in parallel, as the matrix kernels read rows: hardware prefetch stops at page ends, which differ between
+ * the streams. */
 #define STREAMS 4
 #define STREAM_VECTORS 2 /* in flight for each */
 

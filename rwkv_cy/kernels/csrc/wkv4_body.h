@@ -1,6 +1,6 @@
 /* WKV of RWKV-4, for one type of activations and one instruction set. */
 
-/* Returns p = max(a, b), and e^(a-p) and e^(b-p): the greater one's is 1, or NaN where p is not finite. */
+/* Return p = max(a, b); set e^(a-p) and e^(b-p). That of the larger is 1, or NaN if p is not finite. */
 static inline VEC FN(exps)(VEC a, VEC b, VEC *ea, VEC *eb)
 {
     const VEC p = VEC_WHERE(a, b, a, b), one = (p - p) + (REAL)1;

@@ -1,13 +1,14 @@
-/* WKV of RWKV-7, for one type of activations and one instruction set: rows of one head's state, token by token. */
+/* WKV of RWKV-7, for one type of activations and one instruction set. It updates rows of one head's state, token by
+ * token. */
 
-#define ROW_BLOCK 8 /* rows whose sums are computed together */
+#define ROW_BLOCK 8 /* rows that are reduced together */
 
-/* What the rows of a head share in one token, each [size], padded with zeros to whole vectors. */
+/* Per-token vectors that all rows of a head share, each [size], zero-padded to whole SIMD vectors. */
 typedef struct {
     REAL *decay, *removal, *replacement, *key, *receptance;
 } FN(wkv7_shared);
 
-/* The sum over a head of x * y, which may be the same. */
+/* Dot product over a head; x and y may be equal. */
 static inline REAL FN(dot)(const REAL *x, const REAL *y, ptrdiff_t size)
 {
     VEC acc = {0};
@@ -15,7 +16,7 @@ static inline REAL FN(dot)(const REAL *x, const REAL *y, ptrdiff_t size)
     return VEC_SUM(acc);
 }
 
-/* Compute what the rows share, for the token and the head that begin at element `at`; `c` is the head's first channel.
+/* Compute the shared vectors of one head and token; `at` is its first element, `c` the head's first channel.
  *   decay = exp(-e^(-1/2) sigmoid(w0 + w));  a = sigmoid(a0 + a)
  *   kk = L2(k * k_k);  removal = -kk;  replacement = kk * a;  key = k * (1 + (a - 1) * k_a) */
 static void FN(wkv7_share)(const rk_wkv7 *p, ptrdiff_t at, ptrdiff_t c, const FN(wkv7_shared) *s)
@@ -46,7 +47,7 @@ static void FN(wkv7_share)(const rk_wkv7 *p, ptrdiff_t at, ptrdiff_t c, const FN
     }
 }
 
-/* n rows of the state, which end where a row of `size` elements does:
+/* Update n rows of the state, of `size` elements each:
  *   S = S diag(decay) + (S removal) replacement^T + v key^T;  y = S r */
 static inline __attribute__((always_inline)) void FN(wkv7_rows)(const FN(wkv7_shared) *s, const REAL *v,
                                                                 const REAL *read, REAL *write, REAL *y,
@@ -106,7 +107,7 @@ static void FN(wkv7)(const rk_wkv7 *p, ptrdiff_t first, ptrdiff_t tokens, ptrdif
         REAL *v = (REAL *)p->v + at, *v_first = (REAL *)p->v_first + at;
         REAL *y = p->r == NULL ? NULL : (REAL *)p->y + at;
         FN(wkv7_share)(p, at, c, &shared);
-        /* v += (v_first - v) * sigmoid(v0 + v_mix), in layers above the first */
+        /* v += (v_first - v) * sigmoid(v0 + v_mix), except in the first layer */
         for (ptrdiff_t i = begin; i < end; i += LANES) {
             const ptrdiff_t n = end - i;
             VEC own = FN(get)(v + i, n);
@@ -122,7 +123,7 @@ static void FN(wkv7)(const rk_wkv7 *p, ptrdiff_t first, ptrdiff_t tokens, ptrdif
             FN(wkv7_token)(&shared, v, read, write, y, 64, begin, end);
         else
             FN(wkv7_token)(&shared, v, read, write, y, size, begin, end);
-        /* bonus = sum r * key * r_k, of the whole head */
+        /* bonus = sum r * key * r_k over the whole head */
         if (p->r != NULL && begin == 0) {
             const REAL *r_k = (const REAL *)p->r_k + c;
             VEC acc = {0};
@@ -133,7 +134,7 @@ static void FN(wkv7)(const rk_wkv7 *p, ptrdiff_t first, ptrdiff_t tokens, ptrdif
     }
 }
 
-/* y = (GroupNorm(y) + bonus * v) * g, of one head. */
+/* y = (GroupNorm(y) + bonus * v) * g for one head. */
 static void FN(wkv7_finish)(const rk_wkv7 *p, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head)
 {
     const ptrdiff_t size = p->size, c = head * size;

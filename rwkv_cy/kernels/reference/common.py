@@ -1,4 +1,4 @@
-"""What the references of all versions share: products, normalisation, the residual block and the whole model."""
+"""Shared parts of the reference implementations: products, normalization, the residual block, the whole model."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ __all__ = ["Array", "LayerState", "Shared", "Weights", "block", "layer_norm", "m
 
 Array = npt.NDArray[np.float64]
 Weights = Mapping[str, npt.NDArray[Any]]
-#: A layer's state: arrays by field name, replaced as tokens go through.
+#: A layer's state: arrays by field name, which the mixes replace.
 LayerState = dict[str, Array]
-#: What later layers use of earlier ones within the same tokens.
+#: Activations of earlier layers that later layers use, for the same tokens.
 Shared = dict[str, Array]
 
 
@@ -57,7 +57,7 @@ def block(
     eps: float,
     output_scale: float = 1.0,
 ) -> Array:
-    """One layer, ln0 before it where it has one: x += TimeMix(ln1(x)); x += ChannelMix(ln2(x)).
+    """One layer, after ln0 if it has one: x += TimeMix(ln1(x)); x += ChannelMix(ln2(x)).
 
     The arrays of `state` are replaced.
     """

@@ -28,7 +28,7 @@ def initial_state(parameters: Weights, config: Any) -> list[LayerState]:
 
 
 def token_shift(x: Array, last: Array, mix: Array) -> Array:
-    """Return x * mix + prev * (1 - mix), prev being the token before."""
+    """Return x * mix + prev * (1 - mix), where prev is the previous token."""
     mix = mix.reshape(-1)
     return x * mix + previous(x, last) * (1 - mix)
 
@@ -76,6 +76,6 @@ MIXES = (time_mix, channel_mix)
 def forward(
     parameters: Weights, config: Any, tokens: Sequence[int], state: list[LayerState] | None = None
 ) -> tuple[Array, list[LayerState]]:
-    """Return the logits (time, vocab_size) after each token, and the state, which is replaced where it is given."""
+    """Return the logits (time, vocab_size) after each token, and the state; a given state is updated in place."""
     state = initial_state(parameters, config) if state is None else state
     return run(parameters, config, tokens, state, MIXES), state

@@ -1,4 +1,4 @@
-"""RWKV-7 in float64 NumPy: H heads of size N, both read off r_k's shape."""
+"""RWKV-7 in float64 NumPy; r_k has the shape (heads, head size)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["channel_mix", "forward", "group_norm", "initial_state", "low_rank", 
 
 
 def initial_state(parameters: Weights, config: Any) -> list[LayerState]:
-    """Return the layers' states before the first token; att_kv [head, value, key] is time_state where there is one."""
+    """Return the layers' states before the first token; att_kv [head, value, key] is time_state if there is one."""
     heads, size = parameters["blocks.0.att.r_k"].shape
     c = parameters["emb.weight"].shape[1]
     empty = np.zeros((heads, size, size))
@@ -39,7 +39,7 @@ def initial_state(parameters: Weights, config: Any) -> list[LayerState]:
 
 
 def token_shift(x: Array, last: Array, mix: Array) -> Array:
-    """Return x + (prev - x) * mix, prev being the token before."""
+    """Return x + (prev - x) * mix, where prev is the previous token."""
     return x + (previous(x, last) - x) * mix.reshape(-1)
 
 
@@ -50,7 +50,7 @@ def low_rank(x: Array, first: Array, second: Array) -> Array:
 
 
 def group_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
-    """Normalise each head of x (time, heads, size) on its own; weight and bias go by channel."""
+    """Normalize each head of x (time, heads, size) separately; weight and bias are per channel."""
     heads = x.shape[1:]
     return layer_norm(x, weight.reshape(heads), bias.reshape(heads), eps)
 
@@ -58,8 +58,8 @@ def group_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
 def wkv(r: Array, w: Array, k: Array, v: Array, kk: Array, a: Array, s: Array) -> tuple[Array, Array]:
     """S = S diag(w) - (S kk) (kk a)^T + v k^T; y = S r.
 
-    All (time, heads, size), the state s (heads, size, size) indexed [head, value, key]; w is the decay in (0, 1).
-    Returns y and the state after it.
+    Inputs have shape (time, heads, size), the state s (heads, size, size) is indexed [head, value, key], and w is the
+    decay in (0, 1). Returns y and the new state.
     """
     y = np.empty_like(v)
     for t in range(len(r)):
@@ -73,7 +73,7 @@ def wkv(r: Array, w: Array, k: Array, v: Array, kk: Array, a: Array, s: Array) -
 def time_mix(x: Array, state: LayerState, weights: Weights, shared: Shared, eps: float) -> Array:
     """Time mix over normed x (time, d_model); the att_ fields of `state` are replaced.
 
-    Layer 0 is the one that finds no v_first in `shared`, and puts it there.
+    Layer 0, for which `shared` has no v_first yet, stores its values there.
     """
     own = {name.removeprefix("att."): array for name, array in weights.items() if name.startswith("att.")}
     by_head = (len(x), *own["r_k"].shape)
@@ -112,7 +112,7 @@ def channel_mix(x: Array, state: LayerState, weights: Weights, shared: Shared) -
 def forward(
     parameters: Weights, config: Any, tokens: Sequence[int], state: list[LayerState] | None = None
 ) -> tuple[Array, list[LayerState]]:
-    """Return the logits (time, vocab_size) after each token, and the state, which is replaced where it is given."""
+    """Return the logits (time, vocab_size) after each token, and the state; a given state is updated in place."""
     state = initial_state(parameters, config) if state is None else state
     mixes = (partial(time_mix, eps=config.group_norm_eps), channel_mix)
     return run(parameters, config, tokens, state, mixes), state

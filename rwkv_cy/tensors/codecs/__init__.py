@@ -1,4 +1,4 @@
-"""Codecs: one for each storage type. Whoever stores or reads tensors asks the codec, not the name of the type."""
+"""Codecs, one for each storage type. Code that stores or reads tensors uses the codec, not the name of the type."""
 
 from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES, check_dtype
 from rwkv_cy.tensors.codecs.base import BLOCK_SIZE, Codec, GroupedCodec, Plan, PlannedCodec, StoredArray, rows_at_once

@@ -1,4 +1,4 @@
-"""What a codec is: how numbers of one storage type are stored in an array, and how they are read back."""
+"""The interface of codecs, which encode numbers of one storage type to an array and decode them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ReadArray = Callable[[int, int], Array]
 #: ``rows(first, count)`` returns rows of a matrix as numbers, shape (count, columns).
 ReadRows = Callable[[int, int], Array]
 
-#: Numbers that are decoded, converted or encoded at a time: 1 MiB of float32, which stays in the caches.
+#: Numbers that are decoded, converted or encoded at a time: 1 MiB of float32, which fits in the caches.
 BLOCK_SIZE = 1 << 18
 
 
@@ -46,14 +46,14 @@ class StoredArray:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a codec has to know of all numbers of a matrix before it encodes the first one.
+    """What a codec must know about all numbers of a matrix before it encodes the first one.
 
     Attributes
     ----------
     nbytes : int
         Bytes of the array.
     working_bytes : int
-        Memory that is held from the first row to the last.
+        Memory that is allocated from the first row to the last.
     """
 
     nbytes: int
@@ -63,26 +63,26 @@ class Plan:
 class Codec(ABC):
     """One storage type: the shape of stored arrays, decoding, checks.
 
-    Numbers of floating point types are stored as they are. How other types are encoded, :class:`GroupedCodec` and
-    :class:`PlannedCodec` say.
+    Floating point types are stored without encoding; :class:`GroupedCodec` and :class:`PlannedCodec` encode the other
+    types.
 
     Attributes
     ----------
     name : str
         Name of the storage type.
     numbers : str
-        Storage type of the numbers that are decoded and encoded: ``"f32"`` for a quantized matrix.
+        Storage type of the decoded numbers: ``"f32"`` for a quantized matrix.
     array_dtype : numpy.dtype
         Of the stored array.
     matrices_only : bool
-        Whether it stores matrices only. Its arrays then have a shape of their own and are never transposed.
+        Whether it stores matrices only. Its arrays then have another shape than the matrix, and are never transposed.
     row_group : int
-        Rows that are decoded together: reading begins and ends with whole groups of them.
+        Rows that are decoded together; reads consist of whole groups.
     alignment : int
-        Bytes to which the address of an array has to be aligned to be used where it is stored.
+        Alignment in bytes that an array needs to be used in place.
     plain_types : tuple of str
-        In a model of this storage type, the types of tensors that it cannot store. A tensor of one of them keeps its
-        type; any other becomes the first one.
+        Types of the tensors in a model of this storage type that it cannot store. Such a tensor keeps its type if that
+        is one of these; otherwise it gets the first one.
     requantizes : bool
         Whether encoding numbers that were quantized before adds a second rounding error.
     since : int
@@ -108,18 +108,18 @@ class Codec(ABC):
         shape : tuple of int
             Shape of the tensor.
         nbytes : int
-            Bytes of the array; used only where they depend on the numbers.
+            Bytes of the array; used only if they depend on the numbers.
         """
 
     def shape_problem(self, array_shape: tuple[int, ...], shape: tuple[int, ...]) -> str | None:
-        """Say what was expected and found if an array of `array_shape` cannot store a tensor of `shape`."""
+        """Describe expected and actual shape if an array of `array_shape` cannot store a tensor of `shape`."""
         expected = self.array_shape(shape)
         if array_shape == expected:
             return None
         return f"an array {expected} for {self.name} of shape {str(shape)[:80]}, got {array_shape}"
 
     def group_size(self, shape: tuple[int, ...]) -> int:
-        """Return how many elements of the array store a group of rows: parts of so many are independent."""
+        """Return the number of array elements that store a group of rows; such parts are independent."""
         return 1
 
     @abstractmethod
@@ -130,7 +130,7 @@ class Codec(ABC):
         ----------
         stored : StoredArray
         first, count : int
-            Rows. `first` begins a group of rows, and the rows end with a group or with the matrix.
+            Rows to read: from the start of a group to the end of a group or of the matrix.
 
         Returns
         -------
@@ -144,12 +144,12 @@ class Codec(ABC):
         """
 
     def check(self, stored: StoredArray) -> None:
-        """Raise FormatError unless every part of the array that tells where others are is valid; reads those only."""
+        """Raise FormatError unless the offsets and counts within the array are valid; reads only those."""
         return
 
 
 class GroupedCodec(Codec):
-    """A codec that encodes groups of rows that do not depend on other rows."""
+    """A codec that encodes groups of rows independently."""
 
     @abstractmethod
     def encode_rows(self, numbers: Array, where: str) -> Array:
@@ -175,11 +175,11 @@ class GroupedCodec(Codec):
 
 
 class PlannedCodec(Codec):
-    """A codec that looks at all numbers before it encodes the first one, and then goes from first to last."""
+    """A codec that examines all numbers before it encodes them from the first to the last."""
 
     @abstractmethod
     def plan(self, blocks: Iterable[Array], shape: tuple[int, ...]) -> Plan | None:
-        """Look at all numbers of a tensor, in any order, and say how it is stored; None where it should not be."""
+        """Examine all numbers of a tensor, in any order, and plan its storage; None if it should be stored plain."""
 
     @abstractmethod
     def encode(self, rows: ReadRows, shape: tuple[int, ...], plan: Plan, where: str) -> Iterator[Array]:
@@ -198,5 +198,5 @@ class PlannedCodec(Codec):
 
 
 def rows_at_once(columns: int, row_group: int, size: int = BLOCK_SIZE) -> int:
-    """Return how many rows hold about `size` numbers, in whole groups: one group at least."""
+    """Return the rows, in whole groups and at least one group, that hold about `size` numbers."""
     return max(1, size // (row_group * columns)) * row_group

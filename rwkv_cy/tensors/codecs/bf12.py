@@ -1,6 +1,6 @@
 """bf12: matrices of bfloat16 compressed to 12 bits a weight, without loss.
 
-A table of sixteen exponents is chosen for the matrix; weights of other exponents ("escapes") are stored in lists.
+A table of sixteen exponents is chosen for the matrix; weights with other exponents ("escapes") are stored in lists.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from rwkv_cy.tensors.codecs.base import Array, Plan, PlannedCodec, ReadRows, Sto
 
 __all__ = ["BF12Codec", "BF12Plan"]
 
-#: Columns are numbered in 16 bits.
+#: Column numbers have 16 bits.
 _MAX_COLUMNS = 1 << 16
 #: Rows whose lists are checked at a time.
 _CHECKED_ROWS = 1 << 14
@@ -45,9 +45,9 @@ class BF12Plan(Plan):
     Attributes
     ----------
     table : tuple of int
-        The sixteen exponents that have codes.
+        The sixteen exponents in the table.
     escapes : int
-        Weights of other exponents.
+        Number of weights with other exponents.
     """
 
     table: tuple[int, ...]
@@ -55,7 +55,7 @@ class BF12Plan(Plan):
 
 
 class BF12Codec(PlannedCodec):
-    """Compressed bfloat16; docs/file-format.md has the layout."""
+    """Compressed bfloat16; docs/file-format.md specifies the layout."""
 
     name = "bf12"
     numbers = "bf16"
@@ -69,7 +69,7 @@ class BF12Codec(PlannedCodec):
         return (nbytes,)
 
     def shape_problem(self, array_shape: tuple[int, ...], shape: tuple[int, ...]) -> str | None:
-        """Say what was expected and found if no number of escapes gives an array of that many bytes."""
+        """Describe expected and actual size unless some number of escapes gives an array of that many bytes."""
         least, most = packed_nbytes(shape, 0), packed_nbytes(shape, math.prod(shape))
         if len(array_shape) == 1 and least <= array_shape[0] <= most and array_shape[0] % 64 == 0:
             return None
@@ -92,9 +92,9 @@ class BF12Codec(PlannedCodec):
         return words
 
     def plan(self, blocks: Iterable[Array], shape: tuple[int, ...]) -> BF12Plan | None:
-        """Choose the table; None where plain bf16 is better.
+        """Choose the table; None if plain bf16 is better.
 
-        That is so where many weights have exponents other than the sixteen most frequent ones, and where the padding
+        Plain bf16 is better if many weights have exponents outside of the sixteen most frequent ones, or if the padding
         of a small matrix outweighs the gain.
         """
         if len(shape) != 2 or shape[1] > _MAX_COLUMNS:
@@ -108,7 +108,7 @@ class BF12Codec(PlannedCodec):
         nbytes = packed_nbytes(shape, escapes)
         if escapes > max_escapes(shape) or nbytes >= 2 * size:
             return None
-        # The lists are held until the last row, and twice for a moment at the end; so are the counts of each row.
+        # The lists and the counts of each row are in memory until the last row, and briefly twice at the end.
         working = 3 * 4 * escapes + 3 * 8 * shape[0]
         return BF12Plan(nbytes, working, tuple(table.tolist()), escapes)
 
@@ -118,7 +118,7 @@ class BF12Codec(PlannedCodec):
         Raises
         ------
         StorageError
-            If the matrix is not the one that was planned for.
+            If the matrix has changed since it was planned.
         """
         plan = cast(BF12Plan, plan)
         table = np.array(plan.table, np.uint8)
@@ -167,7 +167,7 @@ def _head(stored: StoredArray) -> tuple[npt.NDArray[np.uint8], int]:
         raise FormatError(
             f"{stored.where}: expected {expected} bytes for {escapes} escapes, got {stored.nbytes}; {_ADVICE}"
         )
-    # An escape costs a product as much as many weights do: a file full of them would slow down every token.
+    # An escape costs a product as much as many weights: a file full of escapes would slow down every token.
     most = max_escapes(stored.shape)
     if escapes > most:
         raise FormatError(
@@ -180,7 +180,7 @@ def _head(stored: StoredArray) -> tuple[npt.NDArray[np.uint8], int]:
 def _lists(
     stored: StoredArray, first: int, count: int, escapes: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.uint16]]:
-    """Return where the lists of rows begin and end, counted from that of row `first`, and their content."""
+    """Return start and end of the rows' lists, counted from that of row `first`, and the escapes in them."""
     rows, columns = stored.shape
     offset = HEAD_BYTES + -(-rows // PACKED_ROWS) * group_nbytes(columns)
     starts = stored.read(offset + 4 * first, 4 * (count + 1)).view("<u4").astype(np.int64)

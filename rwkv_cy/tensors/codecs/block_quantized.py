@@ -1,4 +1,4 @@
-"""Block-quantized matrices, q8, q6 and q4: blocks of small integers, each row of a block with its scale."""
+"""Block-quantized matrices, q8, q6 and q4: blocks of small integers, with a scale for each row of a block."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["BlockQuantizedCodec"]
 
 
 class BlockQuantizedCodec(GroupedCodec):
-    """Blocks of 16 rows and 32 or 64 columns; docs/file-format.md has their layout.
+    """Blocks of 16 rows and 32 or 64 columns; docs/file-format.md specifies the layout.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class BlockQuantizedCodec(GroupedCodec):
         Raises
         ------
         NumericalError
-            If a weight is NaN or infinite, or too large for the scales, which are float16.
+            If a weight is NaN or infinite, or too large for the float16 scales.
         """
         if not np.isfinite(numbers).all():
             raise NumericalError(

@@ -1,4 +1,4 @@
-"""Floating point numbers, stored as they are: f64, f32, f16 and bf16."""
+"""Floating point numbers, stored without encoding: f64, f32, f16 and bf16."""
 
 from __future__ import annotations
 

@@ -48,10 +48,11 @@ def apply_processors(
     for position, processor in enumerate(processors):
         changed = processor(tokens, logits)
         if changed is not None and changed is not logits:
-            if np.shape(changed) != logits.shape:
+            changed = np.asarray(changed)
+            if changed.shape != logits.shape or changed.dtype.kind not in "fiu":
                 raise GenerationError(
                     f"logits_processors[{position}]: expected None or logits of shape {logits.shape}, "
-                    f"got {np.shape(changed)}"
+                    f"got {changed.dtype} of shape {changed.shape}"
                 )
             with np.errstate(over="ignore"):  # a float64 value beyond float32 is caught below
                 logits[:] = changed

@@ -12,7 +12,7 @@ from rwkv_cy.kernels.sample import nucleus_boundary
 
 __all__ = ["Candidates", "choose_candidates"]
 
-#: Lower temperatures are raised to this: only the likeliest tokens remain, and nothing overflows.
+#: Lower temperatures are raised to this, which keeps only the likeliest tokens without overflow.
 _COLDEST = 1e-30
 
 
@@ -44,9 +44,9 @@ def choose_candidates(
     """Choose the candidates.
 
     With `temperature_last` false: p = softmax(logits / temperature); the `top_k` likeliest; of these, renormalised,
-    the likeliest that reach `top_p` together. With it true, as in the ``rwkv`` package: p = softmax(logits); all
+    the likeliest that reach `top_p` together. If it is true, as in the ``rwkv`` package: p = softmax(logits); all
     tokens at least as likely as the one at which the sum reaches `top_p`; of these the `top_k` likeliest;
-    p ** (1/temperature). Of equals the lowest id comes first.
+    p ** (1/temperature). Ties are broken in favour of the lowest id.
 
     Parameters
     ----------
@@ -94,7 +94,7 @@ def _take(values: npt.NDArray[np.float32], tokens: npt.NDArray[np.int64] | None)
 def _largest(
     logits: npt.NDArray[np.float32], tokens: npt.NDArray[np.int64] | None, top_k: int
 ) -> npt.NDArray[np.int64] | None:
-    """Keep the `top_k` largest (0: all); of equals, those of the lowest ids."""
+    """Keep the `top_k` largest logits (0: all); ties are broken in favour of the lowest ids."""
     values = _take(logits, tokens)
     if top_k == 0 or top_k >= values.size:
         return tokens
@@ -112,7 +112,7 @@ def _nucleus(
     keep_equals: bool,
     scratch: npt.NDArray[np.float32],
 ) -> npt.NDArray[np.int64] | None:
-    """Keep the likeliest whose probabilities reach `top_p` together; with `keep_equals`, all as likely as the last."""
+    """Keep the likeliest tokens that reach `top_p` together; with `keep_equals`, also all as likely as the last."""
     if top_p == 1:
         return tokens
     values = _take(logits, tokens)
@@ -128,7 +128,7 @@ def _nucleus(
 def _at_least(
     values: npt.NDArray[np.float32], tokens: npt.NDArray[np.int64] | None, smallest: np.float32, equals: int | None
 ) -> npt.NDArray[np.int64]:
-    """Keep what is above `smallest`, and the first `equals` (None: all) of those equal to it."""
+    """Keep the values above `smallest`, and the first `equals` (None: all) of those equal to it."""
     if equals is None:
         places = np.flatnonzero(values >= smallest)
     else:

@@ -16,7 +16,7 @@ __all__ = ["MAX_COUNT", "ORDERS", "SamplingKeywords", "SamplingOptions", "check_
 
 #: When the temperature is applied: before the candidates are chosen, or after, as in the ``rwkv`` package.
 ORDERS = ("temperature-first", "rwkv")
-#: Limit of what is added to a logit: larger than any use needs, and far from the largest float32.
+#: Largest change of a logit: more than any use needs, and far from float32 overflow.
 MAX_SHIFT = 1e6
 #: Limit of options that count tokens.
 MAX_COUNT = (1 << 63) - 1
@@ -47,7 +47,7 @@ class SamplingOptions:
     Attributes
     ----------
     temperature : float
-        0 is greedy: the likeliest token, and of equals the lowest id. Above 1 flattens the distribution.
+        0 is greedy: the likeliest token, the lowest id among equals. Above 1 flattens the distribution.
     top_p : float
         Nucleus threshold: keep the likeliest tokens whose probabilities sum to this, 0 to 1. 1 keeps all; 0 keeps
         the likeliest one (with ``order="rwkv"``, all that are equally likely).

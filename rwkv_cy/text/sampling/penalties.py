@@ -15,7 +15,7 @@ _LARGEST = np.finfo(np.float32).max
 
 
 class Penalties:
-    """Counts of the generated tokens, and what they change in the logits.
+    """Counts of the generated tokens, and the penalties on the logits that follow from them.
 
     Parameters
     ----------

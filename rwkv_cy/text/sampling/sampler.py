@@ -27,8 +27,8 @@ class Sampler:
     vocab_size : int
         Length of the logits. Token ids in the options must be below it.
     rng : numpy.random.Generator, int or None
-        Source of randomness: one uniform number for each token that is not certain. An int is a seed; None takes
-        entropy from the system.
+        Source of randomness: one uniform number per token, unless there is only one candidate. An int is a seed; None
+        uses entropy of the system.
     processors : iterable of LogitsProcessor
         Applied in order to the logits after biases and penalties.
 

@@ -1,4 +1,4 @@
-"""What a tokenizer is."""
+"""The interface of tokenizers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Tokenizer(Protocol):
         ...
 
     def encode_bytes(self, data: bytes) -> list[int]:
-        """Return the ids of `data`, which need not be UTF-8 where the tokenizer works on bytes."""
+        """Return the ids of `data`, which need not be UTF-8 if the tokenizer works on bytes."""
         ...
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
@@ -45,9 +45,9 @@ class Tokenizer(Protocol):
         ...
 
     def stream(self) -> TextStream:
-        """Return a decoder for tokens that come one by one."""
+        """Return a decoder for a stream of tokens."""
         ...
 
     def to_bytes(self) -> bytes:
-        """Return what a model file stores."""
+        """Return the data that a model file stores."""
         ...

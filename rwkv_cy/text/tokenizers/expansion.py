@@ -1,4 +1,4 @@
-"""Limits how much longer a ``tokenizer.json`` can make a text: a few lines of it could exhaust the memory."""
+"""Bounds on how much a ``tokenizer.json`` can lengthen a text; a few lines of it could exhaust the memory."""
 
 from __future__ import annotations
 

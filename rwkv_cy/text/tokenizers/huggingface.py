@@ -13,7 +13,7 @@ from rwkv_cy.text.tokens import check_tokens
 
 __all__ = ["MAX_JSON_BYTES", "HuggingFaceTokenizer"]
 
-#: Largest ``tokenizer.json`` that is read; that of the Pile models has 2.1 MB.
+#: Size limit of a ``tokenizer.json``; that of the Pile models has 2.1 MB.
 MAX_JSON_BYTES = 64 << 20
 #: A file with larger ids is damaged.
 MAX_ID = 1 << 24
@@ -30,9 +30,9 @@ def _byte_of_character() -> dict[str, int]:
 class HuggingFaceTokenizer:
     """A ``tokenizer.json``, run by the ``tokenizers`` library; among RWKV models, the Pile models use one (20B).
 
-    Texts are encoded as they are, without special tokens, padding or truncation. Special tokens decode to nothing.
-    With a byte-level decoder (GPT-2, 20B) `decode_bytes` is exact, token by token; with any other, the library
-    decodes whole texts.
+    Texts are encoded without adding special tokens, padding or truncation. Special tokens decode to an empty text.
+    With a byte-level decoder (GPT-2, 20B) `decode_bytes` is exact for every token; with any other decoder, the
+    library decodes whole texts.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ class HuggingFaceTokenizer:
         return f"HuggingFaceTokenizer({self.vocab_size} ids)"
 
     def to_bytes(self) -> bytes:
-        """Return what a model file stores: the file itself."""
+        """Return the data that a model file stores: the contents of the ``tokenizer.json``."""
         return self._data
 
     def encode(self, text: str) -> list[int]:
@@ -87,7 +87,7 @@ class HuggingFaceTokenizer:
         Raises
         ------
         TokenizerError
-            If `text` is not a str, has a lone surrogate, or the vocabulary has no token for a part of it.
+            If `text` is not a str, has a lone surrogate, or the vocabulary does not cover a part of it.
         """
         encode_text(text)
         try:
@@ -113,7 +113,7 @@ class HuggingFaceTokenizer:
         return decode_text(self.decode_bytes(tokens), errors)
 
     def stream(self) -> TextStream:
-        """Return a decoder for tokens that come one by one."""
+        """Return a decoder for a stream of tokens."""
         return _WindowStream(self) if self._bytes is None else Utf8Stream(self.decode_bytes)
 
     def _decode(self, ids: list[int]) -> str:
@@ -126,7 +126,7 @@ class HuggingFaceTokenizer:
 
 
 class _WindowStream:
-    """Decodes tokens whose text depends on neighbours: the new text is what one more token adds to a short window."""
+    """Decodes tokens whose text depends on their neighbours, by decoding a short window with each new token."""
 
     def __init__(self, tokenizer: HuggingFaceTokenizer) -> None:
         self._tokenizer = tokenizer

@@ -11,7 +11,7 @@ __all__ = ["ByteTokenizer"]
 
 
 class ByteTokenizer:
-    """Plain bytes: 256 ids, none of which ends a text."""
+    """Plain bytes: 256 ids, without an end-of-text token."""
 
     kind: str = "bytes"
     vocab_size: int = 256
@@ -37,9 +37,9 @@ class ByteTokenizer:
         return decode_text(self.decode_bytes(tokens), errors)
 
     def stream(self) -> Utf8Stream:
-        """Return a decoder for tokens that come one by one."""
+        """Return a decoder for a stream of tokens."""
         return Utf8Stream(self.decode_bytes)
 
     def to_bytes(self) -> bytes:
-        """Return what a model file stores: nothing."""
+        """Return the data that a model file stores: none."""
         return b""

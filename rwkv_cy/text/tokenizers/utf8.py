@@ -12,10 +12,10 @@ __all__ = ["TextStream", "Utf8Stream", "decode_text", "encode_text", "surrogate_
 
 
 class TextStream(Protocol):
-    """Decodes tokens as they come."""
+    """Decodes a stream of tokens."""
 
     def push(self, token: int) -> str:
-        """Take one token; return the text that is now certain, which may be empty."""
+        """Take one token; return the text that it completes, which may be empty."""
         ...
 
     def finish(self) -> str:

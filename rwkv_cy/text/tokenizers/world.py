@@ -133,7 +133,7 @@ class WorldTokenizer:
         return decode_text(self.decode_bytes(tokens), errors)
 
     def stream(self) -> Utf8Stream:
-        """Return a decoder for tokens that come one by one."""
+        """Return a decoder for a stream of tokens."""
         return Utf8Stream(self.decode_bytes)
 
 

@@ -1,15 +1,15 @@
-/* Encoding and decoding of bf12: once for a model, with the same bytes on every CPU. */
+/* Encoding and decoding of bf12 for files. Portable C, so that every CPU writes the same bytes. */
 #include "codec/bf12.h"
 
 void rk_bf12_count(const uint16_t *words, ptrdiff_t n, long long *counts)
 {
-    /* Four tables, so that equal neighbours do not depend on each other's counts. */
+    /* Four tables, so that equal neighbours do not wait for each other's increments. */
     long long own[4][256] = {{0}};
     for (ptrdiff_t i = 0; i < n; i++) own[i & 3][words[i] >> 7 & 255]++;
     for (int e = 0; e < 256; e++) counts[e] += own[0][e] + own[1][e] + own[2][e] + own[3][e];
 }
 
-/* Position of column c of a chunk: the word of each part, and which 32 columns it belongs to. */
+/* The word, within each part of a chunk, of column c of a chunk. */
 static ptrdiff_t place(ptrdiff_t c) { return c % 16 * 2 + c / 16 % 2; }
 
 static uint16_t swapped_if(int odd, uint16_t word)
@@ -18,10 +18,10 @@ static uint16_t swapped_if(int odd, uint16_t word)
 }
 
 ptrdiff_t rk_bf12_pack(const uint16_t *words, ptrdiff_t rows, ptrdiff_t cols, const uint8_t *table, uint8_t *chunks,
-                       uint16_t *escapes, ptrdiff_t room, long long *ends)
+                       uint16_t *escapes, ptrdiff_t capacity, long long *ends)
 {
     int16_t codes[256];
-    ptrdiff_t found = 0;
+    ptrdiff_t escaped = 0;
     for (int e = 0; e < 256; e++) codes[e] = -1;
     for (int i = 0; i < RK_BF12_TABLE; i++) codes[table[i]] = (int16_t)i;
     memset(chunks, 0, (size_t)rk_bf12_at(cols, (rows + RK_BF12_ROWS - 1) / RK_BF12_ROWS * RK_BF12_ROWS, 0));
@@ -34,11 +34,11 @@ ptrdiff_t rk_bf12_pack(const uint16_t *words, ptrdiff_t rows, ptrdiff_t cols, co
                 int16_t code = codes[word >> 7 & 255];
                 ptrdiff_t p = place(c), q = c / 32;
                 if (code < 0) {
-                    if (found < room) {
-                        escapes[2 * found] = (uint16_t)(k + c);
-                        escapes[2 * found + 1] = word;
+                    if (escaped < capacity) {
+                        escapes[2 * escaped] = (uint16_t)(k + c);
+                        escapes[2 * escaped + 1] = word;
                     }
-                    found++;
+                    escaped++;
                     continue;
                 }
                 thirds[q / 2][p] |= swapped_if(q % 2, word & RK_BF12_OWN);
@@ -46,9 +46,9 @@ ptrdiff_t rk_bf12_pack(const uint16_t *words, ptrdiff_t rows, ptrdiff_t cols, co
             }
             memcpy(chunks + rk_bf12_at(cols, r, k), thirds, sizeof thirds);
         }
-        ends[r] = found;
+        ends[r] = escaped;
     }
-    return found;
+    return escaped;
 }
 
 void rk_bf12_unpack(const uint8_t *table, const uint8_t *chunks, ptrdiff_t rows, ptrdiff_t cols, uint16_t *words)

@@ -1,22 +1,22 @@
-/* Layout of compressed bfloat16 (bf12). Nothing is rounded: decoding restores the encoded bits.
+/* Layout of compressed bfloat16 (bf12). Compression is lossless: decoding restores the exact bits.
  *
- * A chunk holds 128 columns of a row. A weight has 12 bits in it: sign, mantissa, and the index of its exponent in a
- * table of sixteen for the matrix. A weight with another exponent escapes: its row's list has its column and its bits,
- * and its entry in the chunk is ignored. Four rows form a group, whose chunks are interleaved, so that four sums read
- * one stream.
+ * A chunk holds 128 columns of a row, 12 bits per weight: sign, mantissa, and the index of the exponent in the matrix's
+ * table of sixteen exponents. A weight with any other exponent is an escape: its column and bits are stored in the list
+ * of its row, and its entry in the chunk is ignored. Four rows form a group with interleaved chunks, so that four sums
+ * read one stream.
  *
  *   64 bytes             table: sixteen exponents; u32: number of escapes; zeros
  *   the chunks           [group of four rows][chunk of a row][row of the group], 192 bytes each
- *   4 * (rows + 1)       u32: row r's escapes are those from starts[r] to starts[r + 1]
- *   4 * escapes          u16 column, u16 bits: row by row, in the order of columns
+ *   4 * (rows + 1)       u32: row r's escapes are starts[r] to starts[r + 1]
+ *   4 * escapes          u16 column, u16 bits: by row, then by column
  *   zeros                up to a multiple of 64
  *
- * A chunk consists of three parts of 32 16-bit words. Of 32 columns, the first 16 are the even words of a vector and the
- * others the odd ones, so that a shift and a mask make floats of them, lane by lane. Word p of the first part has the
- * signs and mantissas of two columns: one of the first 32 columns, in the bits of a bfloat16, and one of the second 32,
- * in the bits between, which are the same bits after a swap of the bytes. The second part has columns 64 to 127. Word p
- * of the last part has four codes, from the low end, one for each 32 columns. docs/file-format.md has the same for
- * readers of files.
+ * A chunk consists of three parts of 32 16-bit words. Of each 32 columns, the first 16 are the even words and the other
+ * 16 the odd words, so that a shift and a mask widen them to floats, lane by lane. Word p of the first part has the
+ * signs and mantissas of two columns: one of columns 0 to 31, in the bit positions of a bfloat16, and one of columns 32
+ * to 63, in the remaining bits, which a byte swap moves to the same positions. The second part has columns 64 to 127.
+ * Word p of the last part has four exponent indices, lowest bits first, one for each 32 columns. docs/file-format.md
+ * specifies the same layout.
  *
  * Files are untrusted. Lists are clamped to the matrix's number of escapes, and a column is patched only if it is in
  * the current chunk, so that no access leaves the matrix. */
@@ -55,7 +55,7 @@ static inline const uint8_t *rk_bf12_chunk(const rk_matrix *m, ptrdiff_t row, pt
     return (const uint8_t *)m->data + RK_BF12_HEAD + rk_bf12_at(m->cols, row, k);
 }
 
-/* Lists of escapes of a matrix. */
+/* The escape lists of a matrix. */
 typedef struct {
     const uint8_t *starts, *escapes;
     ptrdiff_t count;
@@ -68,7 +68,7 @@ static inline rk_bf12_lists rk_bf12_lists_of(const rk_matrix *m)
     return lists;
 }
 
-/* Start of the escapes of `row`, and end of those of the row before. */
+/* Start of the escapes of `row`, which is the end of those of the previous row. */
 static inline ptrdiff_t rk_bf12_start(rk_bf12_lists lists, ptrdiff_t row)
 {
     uint32_t start;

@@ -1,15 +1,15 @@
-/* Products with packed bfloat16, for one instruction set: in the order of rows_body.h, so that results are those of
- * the same weights in bf16, to the last bit. Included behind the float32 copy of it. */
+/* Products with compressed bfloat16 (bf12), for one instruction set. Sums are in the order of rows_body.h, so that
+ * results equal those of the same weights in bf16, bit for bit. Included after the float32 copy of load_body.h. */
 
 #ifndef RK_BF12_AHEAD
-/* Bytes between what is summed and what is asked for. The CPU's own prefetching brings half of the bandwidth. */
+/* Prefetch distance in bytes. Hardware prefetch alone reaches half of the bandwidth. */
 #define RK_BF12_AHEAD 8192
 #endif
 
-/* The vectors of a block of rows at one chunk: [row][part][q], as bf12_part has them. */
+/* Decoded chunks of up to four rows: [row][part][q], as bf12_part returns them. */
 typedef rk_vu16 bf12_vectors[RK_BF12_ROWS][BF12_PARTS][4];
 
-/* The first column that escapes in one of `count` rows; beyond every column if none does. */
+/* The first column with an escape in any of `count` rows; PTRDIFF_MAX if there is none. */
 static inline ptrdiff_t bf12_first(rk_bf12_lists lists, ptrdiff_t row, int count)
 {
     ptrdiff_t first = PTRDIFF_MAX;
@@ -20,7 +20,7 @@ static inline ptrdiff_t bf12_first(rk_bf12_lists lists, ptrdiff_t row, int count
     return first;
 }
 
-/* Put the escapes of columns k to k + 127 in their places, and return the first column beyond that escapes. */
+/* Insert the escapes of columns k to k + 127, and return the first column after those with an escape. */
 static __attribute__((noinline)) ptrdiff_t bf12_patch(rk_bf12_lists lists, ptrdiff_t begin, int count, ptrdiff_t k,
                                                       bf12_vectors *vectors)
 {
@@ -39,7 +39,7 @@ static __attribute__((noinline)) ptrdiff_t bf12_patch(rk_bf12_lists lists, ptrdi
     return next;
 }
 
-/* sum + row * x over the `n` columns from k on, the last of a row and fewer than 128. */
+/* sum + row * x over the last n < 128 columns of a row, from column k on. */
 static __attribute__((noinline)) rk_vf32 bf12_rest(const rk_matrix *m, ptrdiff_t row, ptrdiff_t k, ptrdiff_t n,
                                                    const float *x, rk_vf32 sum)
 {
@@ -51,7 +51,7 @@ static __attribute__((noinline)) rk_vf32 bf12_rest(const rk_matrix *m, ptrdiff_t
     return sum;
 }
 
-/* `count` rows times `tokens` tokens, both constants after inlining; four rows are a group. */
+/* `count` rows (one, or a group of four) times `tokens` tokens, both constants after inlining. */
 static inline __attribute__((always_inline)) void bf12_block(const rk_matrix *m, rk_bf12_table table, const float *x,
                                                              float *y, ptrdiff_t ldy, ptrdiff_t begin, const int count,
                                                              const int tokens)
@@ -131,8 +131,8 @@ static void bf12_rows(const rk_matrix *m, const float *x, ptrdiff_t tokens, floa
     }
 }
 
-/* A packed panel as rows_body.h has it, of columns begin..end: [column vector][row of the panel][lane], padded with
- * zeros. Both are multiples of RK_BF12_COLS, but for the end of the row. */
+/* Pack columns begin..end of a panel as panels_body.h does: [column vector][row of the panel][lane], zero-padded. Both
+ * bounds are multiples of RK_BF12_COLS, except at the end of the row. */
 static void bf12_pack_rows(const rk_matrix *m, ptrdiff_t first, ptrdiff_t begin, ptrdiff_t end, float *packed)
 {
     const rk_bf12_lists lists = rk_bf12_lists_of(m);

@@ -4,8 +4,8 @@
 #define BF12_PARTS (64 / RK_VECTOR_BYTES)
 #define BF12_LANES (RK_VECTOR_BYTES / (int)sizeof(float))
 
-/* Section `part` of a chunk, without escapes: words[q] has columns 32 q + l in its even words and 32 q + 16 + l in
- * its odd ones, l from part * BF12_LANES. */
+/* Decode vector `part` of a chunk, without escapes: words[q] has columns 32 q + l in its even words and 32 q + 16 + l
+ * in its odd ones, for l from part * BF12_LANES on. */
 static inline __attribute__((always_inline)) void bf12_part(const uint8_t *chunk, rk_bf12_table table, int part,
                                                             rk_vu16 words[4])
 {

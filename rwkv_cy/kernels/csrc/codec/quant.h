@@ -1,17 +1,17 @@
-/* Layout of quantized matrices, and of activations that are quantized for them.
+/* Layout of quantized matrices and of the quantized activations they are multiplied with.
  *
- * Sixteen rows form a group; a group is a sequence of blocks along the columns. A block holds, for each of its
- * sixteen rows, a float16 scale (and for q4 and q6 a float16 minimum), then the integers: for each four columns, the
- * sixteen rows one after the other, four columns each. So a vector of integers is multiplied with one broadcast of four
- * activations, and lanes are rows: nothing is summed across lanes. Padding rows and columns are zeros with scale 0.
- * docs/file-format.md has the same for readers of files.
+ * Sixteen rows form a group; a group is a sequence of blocks along the columns. A block holds a float16 scale for each
+ * of its sixteen rows (for q4 and q6 also a float16 minimum), then the integers: for each four columns, sixteen rows of
+ * four integers. So a vector of integers is multiplied with a broadcast of four activations, lanes are rows, and
+ * nothing is summed across lanes. Padding rows and columns are zeros with scale 0. docs/file-format.md specifies the
+ * same layout.
  *
  *   q8: w = q * scale, q from -127 to 127, blocks of 32 columns: 32 + 512 bytes for 512 weights
  *   q4: w = q * scale + minimum, q from 0 to 15, blocks of 64 columns: 64 + 512 bytes for 1,024 weights;
- *       the low half of a byte is a column of the first four, the high half of the four after them
- *   q6: w = q * scale + minimum, q from 0 to 63, blocks of 64 columns: q4's bytes have the lower four bits, and 256 bytes
- *       after them the upper two, for each sixteen columns a vector: from the lowest bits of a byte on, one column of
- *       the first four, one of the second, the third and the last four
+ *       the low half of a byte is one of four columns, the high half one of the next four
+ *   q6: w = q * scale + minimum, q from 0 to 63, blocks of 64 columns: the lower four bits as in q4, then 256 bytes
+ *       with the upper two bits, 64 bytes for each sixteen columns: a byte has, lowest bits first, a column of the first,
+ *       second, third and last four
  */
 #ifndef RK_QUANT_H
 #define RK_QUANT_H
@@ -25,7 +25,7 @@
 #define RK_Q4_BYTES (4 * RK_Q_ROWS + RK_Q_ROWS * RK_AFFINE_COLS / 2)
 #define RK_Q6_BYTES (RK_Q4_BYTES + RK_Q_ROWS * RK_AFFINE_COLS / 4)
 
-/* Whether rows have minima, and integers are unsigned halves of bytes. */
+/* Whether rows have a minimum, and integers are unsigned and packed in half bytes. */
 static inline int rk_q_affine(int dtype) { return dtype == RK_Q4 || dtype == RK_Q6; }
 
 static inline ptrdiff_t rk_q_cols(int dtype) { return rk_q_affine(dtype) ? RK_AFFINE_COLS : RK_Q8_COLS; }
@@ -46,11 +46,11 @@ static inline ptrdiff_t rk_q_blocks(int dtype, ptrdiff_t cols)
     return (cols + rk_q_cols(dtype) - 1) / rk_q_cols(dtype);
 }
 
-/* Activations: x = q * scale, q from -127 to 127. Tokens are packed together, as many as one step of `groups` takes,
- * and the rest by fours, twos and ones. A block of `n` tokens is n times rk_x_bytes():
+/* Activations: x = q * scale, q from -127 to 127. Tokens are packed in tiles of as many as one step of `groups` takes,
+ * the remaining ones in tiles of four, two and one. A block of a tile of n tokens has n * rk_x_bytes() bytes:
  *
  *   float scale[n], float sum[n] (scale * total), int32 total[n] (of the integers), four unused bytes [n],
- *   then for each four columns the n tokens one after the other, four integers each */
+ *   then, for each four columns, four integers of each of the n tokens */
 #define RK_X_HEAD 16
 static inline ptrdiff_t rk_x_bytes(int dtype) { return RK_X_HEAD + rk_q_cols(dtype); }
 

@@ -1,4 +1,4 @@
-/* Quantization of float rows: once for a model, with the same bytes on every CPU. */
+/* Quantization of float rows for files. Portable C, so that every CPU writes the same bytes. */
 #include "codec/quant.h"
 #include "scalar.h"
 
@@ -6,9 +6,9 @@ static uint16_t f32_to_f16(float value)
 {
     uint32_t bits = rk_f32_to_bits(value), sign = bits >> 16 & 0x8000u;
     bits &= 0x7fffffffu;
-    if (bits >= 0x47800000u) return (uint16_t)(sign | 0x7c00u); /* 65,536 and more, which scales never reach */
+    if (bits >= 0x47800000u) return (uint16_t)(sign | 0x7c00u); /* 65,536 and above, larger than any scale */
     if (bits < 0x38800000u) {
-        /* Below 2^-14, a multiple of 2^-24: adding 0.5 lets the float unit round to it. */
+        /* Below 2^-14, halves are multiples of 2^-24: adding 0.5 makes the FPU round to one. */
         float shifted = rk_bits_to_f32(bits) + 0.5f;
         return (uint16_t)(sign | (rk_f32_to_bits(shifted) - 0x3f000000u));
     }
@@ -38,8 +38,8 @@ static void quantize_q8(const float *w, int8_t *q, uint16_t *step_bits)
 
 static float round_trip(float value) { return rk_f16_to_f32(f32_to_f16(value)); }
 
-/* w = q * scale + minimum, q from 0 to `most`. Tries several narrowed ranges, refines each by least squares, and keeps
- * the one with the smallest error. */
+/* w = q * scale + minimum, q from 0 to `most`. Several narrowed ranges are tried and refined by least squares; the one
+ * with the smallest squared error is used. */
 static void quantize_affine(const float *w, float most, uint8_t *q, uint16_t *step_bits, uint16_t *least_bits)
 {
     const int n = RK_AFFINE_COLS;

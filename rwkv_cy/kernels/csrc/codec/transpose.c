@@ -1,4 +1,4 @@
-/* Transposition of a matrix in memory, for each item size, with 16-byte vectors, which every 64-bit CPU has. */
+/* Transposition of a matrix in memory, for each item size. Uses 16-byte vectors, which every 64-bit CPU has. */
 #include "pick.h"
 #include "rk.h"
 

@@ -22,8 +22,8 @@ static inline void FN(block)(const ITEM *in, size_t in_stride, ITEM *out, size_t
 
 enum { FN(line) = 64 / sizeof(ITEM) }; /* items of a cache line */
 
-/* One cache line of columns from as many rows. Each line of the input is read once and each line of the output written
- * once: rows a multiple of 4 KiB apart share a cache set, and would be evicted before a second access. */
+/* Transpose one cache line of columns from as many rows. Each line of input and output is accessed once: rows a
+ * multiple of 4 KiB apart share a cache set, and would be evicted before a second access. */
 static void FN(tile)(const ITEM *in, size_t in_stride, ITEM *out, size_t out_stride)
 {
     enum { LINE = FN(line) };

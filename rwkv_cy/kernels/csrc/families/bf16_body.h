@@ -1,5 +1,5 @@
-/* The family of products of many rounded activations with a bf16 matrix, for an instruction that multiplies bf16, two
- * columns to a lane. RK_DOT_BF16 and simd_*.h are included before. */
+/* The bf16 family: products of many rounded activations with a bf16 matrix, by an instruction that multiplies bf16, two
+ * columns per lane. Include simd_*.h and define RK_DOT_BF16 before. */
 #include "codec/bf12.h"
 #include "families/names.h"
 #include "pick.h"
@@ -27,9 +27,9 @@
 #define NVEC rk_vbf16
 #define VEC_DOT RK_DOT_BF16
 #define OWN_DTYPE RK_BF16
-#define PACK_TRANSPOSED turn_panels
+#define PACK_TRANSPOSED transpose_panels
 #include "gemm/load_body.h"
-#include "gemm/turn_body.h"
+#include "gemm/transpose_panels_body.h"
 #include "gemm/panels_body.h"
 
 static void round_bf16(const void *x_, void *out_, ptrdiff_t n)

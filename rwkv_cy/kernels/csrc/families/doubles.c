@@ -1,4 +1,4 @@
-/* Kernels in float64, compiled once, for any CPU: they are for checking, and are not fast. */
+/* Kernels in float64, compiled once for any CPU. They serve for checking, not for speed. */
 #include "codec/bf12.h"
 #include "gemm/columns.h"
 #include "families/names.h"
@@ -14,7 +14,7 @@ typedef double rk_vf64 __attribute__((vector_size(16)));
 
 #define RK_FMA_F64(a, b, c) ((a) * (b) + (c))
 
-/* + 0 makes a zero positive (columns_body.h). */
+/* + 0.0 turns -0.0 into 0.0 (columns_body.h). */
 static inline double rk_sum_f64(rk_vf64 v)
 {
     return v[0] + v[1] + 0.0;
@@ -61,7 +61,7 @@ static inline rk_vf64 rk_tanh_f64(rk_vf64 x)
 #define PACK_TRANSPOSED pack_transposed_f64
 #include "gemm/load_body.h"
 
-/* Packed panels of a transposed matrix, as panels_body.h has them. */
+/* Pack panels of a transposed matrix in the layout of panels_body.h. */
 static void pack_transposed_f64(const rk_matrix *m, ptrdiff_t first, ptrdiff_t panels, ptrdiff_t from, ptrdiff_t count,
                                 double *packed)
 {

@@ -1,5 +1,5 @@
-/* The family of float kernels for one instruction set: products, and what a layer does besides them. simd_*.h and
- * bf12_*.h, which have its vectors, are included before. */
+/* The floats family for one instruction set: products with float matrices and element-wise kernels. Include simd_*.h
+ * and bf12_*.h, which define its vectors, before. */
 #include "codec/bf12.h"
 #include "gemm/columns.h"
 #include "exp.h"
@@ -23,18 +23,18 @@
 #define NVEC VEC
 #define VEC_DOT VEC_FMA
 #define OWN_DTYPE RK_F32
-#define PACK_TRANSPOSED turn_panels
+#define PACK_TRANSPOSED transpose_panels
 #include "gemm/load_body.h"
 #include "codec/bf12_words.h"
 #include "codec/bf12_body.h"
-#include "gemm/turn_body.h"
+#include "gemm/transpose_panels_body.h"
 #include "gemm/rows_body.h"
 #include "gemm/panels_body.h"
 #include "gemm/columns_body.h"
 #include "layer_body.h"
 #include "stream_body.h"
 
-/* For CPUs that do not multiply bf16: n floats as they are after rounding. */
+/* For CPUs that cannot multiply bf16: round n floats to bf16 precision. */
 static void round_f32(const void *x_, void *out_, ptrdiff_t n)
 {
     const float *x = x_;

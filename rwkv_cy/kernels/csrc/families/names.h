@@ -1,4 +1,4 @@
-/* Names put together from macros. */
+/* Concatenation of names from macros. */
 #ifndef RK_NAMES_H
 #define RK_NAMES_H
 

@@ -1,4 +1,4 @@
-/* The functions of a type of floats, by their names and a suffix, as fields of rk_ops; `type` is that of a number. */
+/* Fields of rk_ops for the functions with this suffix; `type` is that of an element. */
 #define RK_OPS(suffix, type)                                                                                           \
     .itemsize = sizeof(type), .sumsize = sizeof(type), .lanes = RK_VECTOR_BYTES / sizeof(type),                        \
     .panel_rows = RK_PANEL_ROWS, .panel_tokens = RK_PANEL_TOKENS, .few_tokens = RK_FEW_TOKENS, .rows = rows_##suffix,  \

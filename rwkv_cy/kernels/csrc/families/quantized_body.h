@@ -1,18 +1,19 @@
-/* Products with a quantized matrix, for one instruction set: integers times integers, one float step a block.
+/* Products with a quantized matrix, for one instruction set: integer dot products, and one float multiply-add per
+ * block.
  *
- * The order of the float sums is that of the blocks, in every path and for every number of tokens and threads. */
+ * Float sums are in the order of the blocks, on every path and for every number of tokens and threads. */
 #include "families/names.h"
 #include "codec/quant.h"
 #include "scalar.h"
 
 #define Q_(name) quant_##name
 
-/* The integers of `width` activations, which is a constant after inlining, their step and their sum. */
+/* Quantize `width` activations: integers, their sum, and the scale (returned). `width` is a constant after inlining. */
 static inline __attribute__((always_inline)) float Q_(integers)(const float *x, const ptrdiff_t width, int8_t *q,
                                                                 int32_t *total)
 {
     int32_t bits = 0, sum = 0;
-    /* Without their signs, floats are in the order of their bits, NaN above infinity: it is not lost. */
+    /* Magnitudes of floats compare as their bits do, with NaN above infinity, so that NaN is not lost. */
     for (ptrdiff_t i = 0; i < width; i++) {
         int32_t magnitude = (int32_t)(rk_f32_to_bits(x[i]) & 0x7fffffffu);
         bits = magnitude > bits ? magnitude : bits;
@@ -30,14 +31,14 @@ static inline __attribute__((always_inline)) float Q_(integers)(const float *x, 
     return largest / 127.0f;
 }
 
-/* How many tokens are laid out and multiplied together, where so many are left. */
+/* How many tokens the next tile has if `left` remain. */
 static inline int Q_(together)(ptrdiff_t left)
 {
     if (left >= RK_Q_TOKENS) return RK_Q_TOKENS;
     return left >= 4 ? 4 : left >= 2 ? 2 : 1;
 }
 
-/* Token t of `tokens`, quantized block by block; dtype is a constant after inlining. */
+/* Quantize and pack token t of `tokens`, block by block; dtype is a constant after inlining. */
 static inline __attribute__((always_inline)) void Q_(blocks_of)(const float *x, const int dtype, ptrdiff_t cols,
                                                                 ptrdiff_t tokens, ptrdiff_t t, char *packed)
 {
@@ -88,16 +89,16 @@ static inline float Q_(float)(const char *p)
     return value;
 }
 
-/* `wide` groups times `count` tokens; these and dtype are constants after inlining. `ask`: for the groups that come
- * next. */
+/* `wide` groups times `count` tokens; these and dtype are constants after inlining. `prefetch`: whether to prefetch
+ * weights. */
 static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const int dtype, const int wide,
-                                                           ptrdiff_t blocks, const char *x, const int count, int ask,
-                                                           float sums[][RK_Q_WIDE * RK_Q_ROWS])
+                                                           ptrdiff_t blocks, const char *x, const int count,
+                                                           int prefetch, float sums[][RK_Q_WIDE * RK_Q_ROWS])
 {
     enum { PARTS = RK_Q_ROWS / RK_Q_LANES, MOST = RK_Q_WIDE * PARTS };
     const int affine = rk_q_affine(dtype), parts = wide * PARTS;
     const ptrdiff_t group_bytes = blocks * rk_q_bytes(dtype);
-    /* Two sums of integers for few tokens, so that one does not wait for the other. */
+    /* Two independent integer sums for few tokens, to hide the latency of the additions. */
     const int few = count < RK_Q_TOKENS, chains = few ? 2 : 1;
     rk_qf acc[RK_Q_TOKENS][MOST];
     for (int t = 0; t < count; t++)
@@ -110,10 +111,10 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
                 dot[t][1][p] = RK_QI_SET(0);
             }
         }
-        /* Two runs of vectors in turns are no stream: every line is asked for, in order, a page and a half ahead. */
-        if (ask && few && dtype == RK_Q6)
+        /* Two interleaved streams defeat the hardware prefetcher: prefetch every line, 6 KiB ahead. */
+        if (prefetch && few && dtype == RK_Q6)
             for (int i = 0; i < RK_Q6_BYTES / 64; i++) __builtin_prefetch(w + 6144 + 64 * i);
-        if (ask && !few)
+        if (prefetch && !few)
             for (int i = 0; i < wide * rk_q_bytes(dtype) / 64; i++)
                 __builtin_prefetch(w + wide * group_bytes + (i % wide) * group_bytes + i / wide * 64, 0, 2);
 #pragma GCC unroll 8
@@ -121,8 +122,8 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
             const uint8_t *values = (const uint8_t *)w + rk_q_head(dtype) + 64 * i;
             const uint8_t *uppers = (const uint8_t *)w + RK_Q6_UPPER + 64 * (i / 2);
             rk_qw first_values[MOST], second_values[MOST];
-            /* One page ahead: the CPU's own prefetching ends with each page, and is a little late everywhere. */
-            if (ask && few && dtype != RK_Q6) __builtin_prefetch(values + 4096);
+            /* One page ahead: hardware prefetch stops at page ends, and is a little late elsewhere. */
+            if (prefetch && few && dtype != RK_Q6) __builtin_prefetch(values + 4096);
             for (int p = 0; p < parts; p++) {
                 const ptrdiff_t place = (p / PARTS) * group_bytes + 4 * RK_Q_LANES * (p % PARTS);
                 rk_qw v = RK_QW_LOAD(values + place);
@@ -139,12 +140,12 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
                 rk_qx first = RK_QX_SET(Q_(int)(q));
                 rk_qx second = affine ? RK_QX_SET(Q_(int)(q + 4 * count)) : first;
                 for (int p = 0; p < parts; p++) {
-                    const int turn = i & (chains - 1), odd = chains - 1;
+                    const int chain = i & (chains - 1), odd = chains - 1;
                     if (affine) {
                         dot[t][0][p] = RK_QI_DOT4(dot[t][0][p], first_values[p], first);
                         dot[t][odd][p] = RK_QI_DOT4(dot[t][odd][p], second_values[p], second);
                     } else {
-                        dot[t][turn][p] = RK_QI_DOT8(dot[t][turn][p], first_values[p], first);
+                        dot[t][chain][p] = RK_QI_DOT8(dot[t][chain][p], first_values[p], first);
                     }
                 }
             }
@@ -155,7 +156,7 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
             rk_qf least = affine ? RK_QF_F16(steps + RK_Q_ROWS) : RK_QF_ZERO();
             for (int t = 0; t < count; t++) {
                 rk_qi total = chains == 2 ? RK_QI_ADD(dot[t][0][p], dot[t][1][p]) : dot[t][0][p];
-                /* acc += (step * x.step) * sum of q x.q;  and with least values: + least * x.sum */
+                /* acc += (scale * x.scale) * sum of q * x.q; for affine types also + minimum * x.sum */
                 acc[t][p] = RK_QF_FMA(RK_QF_MUL(step, RK_QF_SET(Q_(float)(x + 4 * t))), RK_QF_OF(total), acc[t][p]);
                 if (affine) acc[t][p] = RK_QF_FMA(least, RK_QF_SET(Q_(float)(x + 4 * (count + t))), acc[t][p]);
             }
@@ -178,15 +179,15 @@ static inline __attribute__((always_inline)) void Q_(groups_at)(const rk_matrix 
     for (ptrdiff_t t = 0; t < tokens;) {
         float sums[RK_Q_TOKENS][RK_Q_WIDE * RK_Q_ROWS];
         const char *x = packed + t * token_bytes;
-        const int count = Q_(together)(tokens - t), ask = t == 0;
+        const int count = Q_(together)(tokens - t), prefetch = t == 0;
         if (count == RK_Q_TOKENS)
-            Q_(tile)(w, dtype, wide, blocks, x, RK_Q_TOKENS, ask, sums);
+            Q_(tile)(w, dtype, wide, blocks, x, RK_Q_TOKENS, prefetch, sums);
         else if (RK_Q_TOKENS > 4 && count == 4)
-            Q_(tile)(w, dtype, wide, blocks, x, RK_Q_TOKENS > 4 ? 4 : 1, ask, sums);
+            Q_(tile)(w, dtype, wide, blocks, x, RK_Q_TOKENS > 4 ? 4 : 1, prefetch, sums);
         else if (RK_Q_TOKENS > 2 && count == 2)
-            Q_(tile)(w, dtype, wide, blocks, x, RK_Q_TOKENS > 2 ? 2 : 1, ask, sums);
+            Q_(tile)(w, dtype, wide, blocks, x, RK_Q_TOKENS > 2 ? 2 : 1, prefetch, sums);
         else
-            Q_(tile)(w, dtype, wide, blocks, x, 1, ask, sums);
+            Q_(tile)(w, dtype, wide, blocks, x, 1, prefetch, sums);
         for (int j = 0; j < count; j++)
             for (ptrdiff_t r = 0; r < rows; r++) y[(t + j) * ldy + first + r] = sums[j][r] * (float)m->scale;
         t += count;
@@ -198,7 +199,7 @@ static inline __attribute__((always_inline)) void Q_(groups_of)(const rk_matrix 
                                                                 ptrdiff_t begin, ptrdiff_t end)
 {
     ptrdiff_t g = begin;
-    /* Several groups share the broadcasts of a token; a single token leaves the weights to stream in one run. */
+    /* With many tokens, several groups share each broadcast of activations; with few, weights stream contiguously. */
     if (tokens >= RK_Q_TOKENS)
         for (; g + RK_Q_WIDE <= end; g += RK_Q_WIDE) Q_(groups_at)(m, dtype, RK_Q_WIDE, packed, tokens, y, ldy, g);
     for (; g < end; g++) Q_(groups_at)(m, dtype, 1, packed, tokens, y, ldy, g);

@@ -1,4 +1,4 @@
-/* Products of a few tokens with transposed matrices, by their non-zero inputs, shared among threads. */
+/* Products of a few tokens with transposed matrices, shared among threads. Columns of zero inputs are skipped. */
 #include "gemm/columns.h"
 #include "pieces.h"
 
@@ -19,7 +19,7 @@ static void lanes_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int threa
     few->ops->columns(few->m, few->x, few->tokens, few->sums, begin, end);
 }
 
-/* Lanes of a vector of sums. */
+/* Lanes in a vector of sums. */
 static ptrdiff_t sum_lanes(const rk_ops *ops) { return ops->lanes * (ptrdiff_t)ops->itemsize / (ptrdiff_t)ops->sumsize; }
 
 size_t rk_columns_scratch(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens)
@@ -31,7 +31,7 @@ size_t rk_columns_scratch(const rk_ops *ops, const rk_matrix *m, ptrdiff_t token
 void rk_columns(const rk_ops *ops, const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y, void *scratch,
                 int threads)
 {
-    /* A matrix that takes less time than waking a thread is not shared. */
+    /* A matrix that is read faster than a thread wakes up is not shared. */
     ptrdiff_t bytes = m->rows * m->cols * (ptrdiff_t)weight_bytes(m);
     const ptrdiff_t lanes = sum_lanes(ops);
     ptrdiff_t grain = bytes < lanes * RK_LANE_BYTES ? lanes : 1;

@@ -1,42 +1,41 @@
 /* Products of one to RK_COLUMN_TOKENS tokens with a transposed matrix, for one type of activations and one instruction
  * set.
  *
- * An input that is zero for all of them costs nothing: its column is not read. The sum is that of rows_body.h, bit
- * for bit: for each output, lane l accumulates the columns l, l + LANES, l + 2 LANES, ... one after the other, and the
- * lanes are added in the same tree. Here each lane has a row of sums, one for every output, and the threads share the
- * lanes: whole columns are read, in one piece each. What a zero input would have added to a sum of finite numbers is a
- * zero, which changes nothing but the sign of a zero; so that this cannot be seen either, sums that are zero are
- * positive everywhere (rk_sum_*, and below). */
+ * The column of an input that is zero for all tokens is not read. The sums equal those of rows_body.h bit for bit: for
+ * each output, lane l accumulates the columns l, l + LANES, l + 2 LANES, ... in order, and the lanes are added in the
+ * same tree. Here each lane has a row of sums, one per output, and threads share the lanes, so that whole columns are
+ * read contiguously. Skipping a zero input leaves out the addition of a zero, which could only change the sign of a
+ * zero sum. To hide even that, all paths make zero sums positive (rk_sum_*, and add_lanes below). */
 
 #define LANES ((ptrdiff_t)(sizeof(VEC) / sizeof(REAL)))
 #define FN(name) RK_CAT(name, SUFFIX)
 
-enum { FN(together) = 4 }; /* columns that share one reading and one writing of the sums */
+enum { FN(together) = 4 }; /* columns added per load and store of the sums */
 
-/* Columns whose inputs are not all zero, and the inputs of the tokens. */
+/* Columns with a non-zero input, and their inputs for each token. */
 typedef struct {
     const char *column[FN(together)];
     VEC x[FN(together)][RK_COLUMN_TOKENS];
     int count;
 } FN(inputs);
 
-/* The next such columns of a lane from column *k on, which moves behind them. */
+/* Collect the next such columns of a lane, from column *k on; advances *k past them. */
 static inline __attribute__((always_inline)) void FN(next_inputs)(const rk_matrix *m, size_t stride, const REAL *x,
-                                                                  const int tokens, ptrdiff_t *k, FN(inputs) *found)
+                                                                  const int tokens, ptrdiff_t *k, FN(inputs) *next)
 {
-    found->count = 0;
-    for (; *k < m->cols && found->count < FN(together); *k += LANES) {
-        int wanted = 0;
-        for (int t = 0; t < tokens; t++) wanted |= x[t * m->cols + *k] != 0; /* NaN is not zero */
-        if (!wanted) continue;
-        found->column[found->count] = (const char *)m->data + (size_t)*k * stride;
-        for (int t = 0; t < tokens; t++) found->x[found->count][t] = x[t * m->cols + *k] - (VEC){0};
-        found->count++;
+    next->count = 0;
+    for (; *k < m->cols && next->count < FN(together); *k += LANES) {
+        int nonzero = 0;
+        for (int t = 0; t < tokens; t++) nonzero |= x[t * m->cols + *k] != 0; /* true for NaN */
+        if (!nonzero) continue;
+        next->column[next->count] = (const char *)m->data + (size_t)*k * stride;
+        for (int t = 0; t < tokens; t++) next->x[next->count][t] = x[t * m->cols + *k] - (VEC){0};
+        next->count++;
     }
 }
 
-/* sums [tokens][rows] += columns * x: `count` columns from number `from` on (`count` and `tokens` are constants after
- * inlining), while those of `next` are asked for. */
+/* sums [tokens][rows] += columns * x for `count` columns from number `from` on; prefetches the columns of `next`.
+ * `count` and `tokens` are constants after inlining. */
 static inline __attribute__((always_inline)) void FN(add_columns)(const FN(inputs) *now, int from, const int count,
                                                                   const FN(inputs) *next, int dtype, const int tokens,
                                                                   ptrdiff_t rows, REAL *sums)
@@ -67,7 +66,7 @@ static inline __attribute__((always_inline)) void FN(add_columns)(const FN(input
     }
 }
 
-/* Lanes begin..end for one type of weights and a number of tokens that is a constant after inlining. */
+/* Lanes begin..end for one type of weights. `tokens` is a constant after inlining. */
 static inline __attribute__((always_inline)) void FN(lanes_of)(const rk_matrix *m, int dtype, const REAL *x,
                                                                const int tokens, REAL *sums, ptrdiff_t begin,
                                                                ptrdiff_t end)
@@ -79,9 +78,9 @@ static inline __attribute__((always_inline)) void FN(lanes_of)(const rk_matrix *
         ptrdiff_t k = lane;
         memset(own, 0, (size_t)(tokens * m->rows) * sizeof(REAL));
         FN(next_inputs)(m, stride, x, tokens, &k, &inputs[0]);
-        for (int turn = 0; inputs[turn].count > 0; turn = !turn) {
-            const FN(inputs) *now = &inputs[turn], *next = &inputs[!turn];
-            FN(next_inputs)(m, stride, x, tokens, &k, &inputs[!turn]);
+        for (int current = 0; inputs[current].count > 0; current = !current) {
+            const FN(inputs) *now = &inputs[current], *next = &inputs[!current];
+            FN(next_inputs)(m, stride, x, tokens, &k, &inputs[!current]);
             if (now->count == FN(together))
                 FN(add_columns)(now, 0, FN(together), next, dtype, tokens, m->rows, own);
             else

@@ -1,8 +1,7 @@
-/* Weights of one storage type as vectors of the numbers that are multiplied, for one type of numbers and one
- * instruction set.
+/* Loads weights of any storage type as vectors of factors, for one type of factors and one instruction set.
  *
- * NUM is the type of the numbers that are multiplied, NVEC a vector of them; REAL is that of the sums, VEC a vector of
- * those; VEC_DOT(w, x, acc) adds the products of two NVEC to a VEC. NUM is REAL, except where the CPU multiplies bf16. */
+ * NUM is the type of the factors, NVEC a vector of them; REAL is the type of the sums, VEC a vector of them.
+ * VEC_DOT(w, x, acc) adds the products of two NVEC to a VEC. NUM is REAL unless the CPU multiplies bf16. */
 
 #define LANES ((ptrdiff_t)(sizeof(NVEC) / sizeof(NUM)))
 #define FN(name) RK_CAT(name, SUFFIX)
@@ -14,7 +13,7 @@ static inline NVEC FN(load)(const NUM *p)
     return v;
 }
 
-/* The first n lanes; the others are zeros. */
+/* Load n lanes; the others are zero. */
 static inline NVEC FN(load_part)(const NUM *p, ptrdiff_t n)
 {
     NVEC v = {0};
@@ -23,7 +22,7 @@ static inline NVEC FN(load_part)(const NUM *p, ptrdiff_t n)
     return v;
 }
 
-/* LANES weights from column k of a row, as they are multiplied. */
+/* LANES weights from column k of a row, widened to factors. */
 static inline NVEC FN(weights)(const char *row, int dtype, ptrdiff_t k)
 {
 #if RK_IS_F32

@@ -1,10 +1,10 @@
-/* Products of many tokens with a matrix of floats, by packed panels, for one type of numbers and one instruction set: in
- * the order of rows_body.h. */
+/* Products of many tokens with a matrix of floats, by packed panels, for one type of factors and one instruction set.
+ * Sums are in the order of rows_body.h. */
 
 #define LANES ((ptrdiff_t)(sizeof(NVEC) / sizeof(NUM)))
 #define FN(name) RK_CAT(name, SUFFIX)
 
-/* A token of a packed group: [column vector][token of the group][lane], padded with zeros. */
+/* Pack one token of a group [column vector][token of the group][lane], zero-padded. */
 static void FN(pack_token)(const void *x_, ptrdiff_t cols, ptrdiff_t place, void *group)
 {
     const NUM *x = x_;
@@ -20,8 +20,8 @@ static void FN(pack_token)(const void *x_, ptrdiff_t cols, ptrdiff_t place, void
     }
 }
 
-/* A packed panel of rows, `count` column vectors of it from `from` on: [column vector][row of the panel][lane], padded
- * with zeros. */
+/* Pack `count` column vectors, from `from` on, of a panel of rows: [column vector][row of the panel][lane],
+ * zero-padded. */
 static inline __attribute__((always_inline)) void FN(pack_rows_of)(const rk_matrix *m, int dtype, ptrdiff_t first,
                                                                    ptrdiff_t from, ptrdiff_t count, NUM *packed)
 {
@@ -29,7 +29,7 @@ static inline __attribute__((always_inline)) void FN(pack_rows_of)(const rk_matr
     const char *row = (const char *)m->data + (size_t)first * stride;
     const ptrdiff_t rows = m->rows - first, end = m->cols / LANES < from + count ? m->cols / LANES : from + count;
     ptrdiff_t v = 0;
-    /* All rows and all lanes are there: nothing to ask. */
+    /* Whole panel, whole vectors: no bounds checks. */
     for (; rows >= RK_PANEL_ROWS && from + v < end; v++)
 #pragma GCC unroll 6
         for (ptrdiff_t i = 0; i < RK_PANEL_ROWS; i++) {
@@ -48,7 +48,7 @@ static inline __attribute__((always_inline)) void FN(pack_rows_of)(const rk_matr
     }
 }
 
-/* The one place that knows how a matrix lies in memory when tokens are many. */
+/* Pack a panel of a matrix that is stored by rows, in any storage type. */
 static void FN(pack_rows)(const rk_matrix *m, ptrdiff_t first, ptrdiff_t from, ptrdiff_t count, NUM *packed)
 {
     switch (m->dtype) {
@@ -65,7 +65,7 @@ static void FN(pack_rows)(const rk_matrix *m, ptrdiff_t first, ptrdiff_t from, p
     }
 }
 
-/* `panels` of them, one after the other, wherever the matrix has its rows. */
+/* Pack `panels` adjacent panels of a matrix in either orientation. */
 static void FN(pack_panels)(const rk_matrix *m, ptrdiff_t first, ptrdiff_t panels, ptrdiff_t from, ptrdiff_t count,
                             NUM *packed)
 {
@@ -77,7 +77,7 @@ static void FN(pack_panels)(const rk_matrix *m, ptrdiff_t first, ptrdiff_t panel
     PACK_TRANSPOSED(m, first, panels, from, count, packed);
 }
 
-/* Weights to come, line by line: `rows` runs of `bytes` bytes, `stride` bytes apart. */
+/* Weights to prefetch: `rows` runs of `bytes` bytes, `stride` bytes apart; `at` is the position in the current run. */
 typedef struct {
     const char *row;
     ptrdiff_t stride, rows, bytes, at;
@@ -88,7 +88,7 @@ static FN(ahead) FN(ahead_of)(const rk_matrix *m, ptrdiff_t first, ptrdiff_t row
     const ptrdiff_t size = (ptrdiff_t)FN(weight_bytes)(m->dtype);
     if (first >= m->rows) return (FN(ahead)){NULL, 0, 0, 0, 0};
     if (first + rows > m->rows) rows = m->rows - first;
-    if (m->dtype == RK_BF12) { /* groups of rows, whose columns lie in turn */
+    if (m->dtype == RK_BF12) { /* groups of rows with interleaved columns */
         const char *group = (const char *)rk_bf12_chunk(m, first / RK_BF12_ROWS * RK_BF12_ROWS, from * LANES);
         return (FN(ahead)){group, rk_bf12_group(m->cols), (rows + RK_BF12_ROWS - 1) / RK_BF12_ROWS,
                            rk_bf12_group(count * LANES), 0};
@@ -101,8 +101,8 @@ static FN(ahead) FN(ahead_of)(const rk_matrix *m, ptrdiff_t first, ptrdiff_t row
                        count * LANES * size, 0};
 }
 
-/* Ask for the next `lines` of them: a few at a time, since more than the CPU can wait for at once would stop it. */
-static inline void FN(ask_for)(FN(ahead) *next, ptrdiff_t lines)
+/* Prefetch the next `lines` cache lines. Few at a time: more than the CPU's miss buffers would stall it. */
+static inline void FN(prefetch_lines)(FN(ahead) *next, ptrdiff_t lines)
 {
     for (; lines > 0 && next->rows > 0; lines--) {
         __builtin_prefetch(next->row + next->at, 0, 2);
@@ -115,8 +115,8 @@ static inline void FN(ask_for)(FN(ahead) *next, ptrdiff_t lines)
     }
 }
 
-/* acc[j][i] += panel row i * token j over `vectors` column vectors, at least one: a loop that may not run at all makes gcc
- * write all of acc to memory before it and read it behind it. */
+/* acc[j][i] += panel row i * token j over `vectors` column vectors, at least one. A do-while, because gcc spills all of
+ * acc around a loop that may run zero times. */
 static inline __attribute__((always_inline)) void FN(tile)(const NUM *w, const NUM *x, ptrdiff_t vectors,
                                                            VEC acc[RK_PANEL_TOKENS][RK_PANEL_ROWS])
 {
@@ -131,9 +131,9 @@ static inline __attribute__((always_inline)) void FN(tile)(const NUM *w, const N
     } while (++v < vectors);
 }
 
-/* A tile over one step along the columns. Its accumulators begin as `from` has them: zeros, or what waited since the
- * step before. They go to `slot` to wait, or after the last step, where that is NULL, their sums go to y: as many rows
- * and tokens as there are. */
+/* One tile over one step of columns. Accumulators start from `from`: zeros, or those saved by the previous step. They
+ * are saved to `slot`; after the last step `slot` is NULL and their sums are written to y, for the rows and tokens that
+ * exist. */
 static void FN(tile_step)(const NUM *w, const NUM *x, ptrdiff_t vectors, const VEC *from, VEC *slot, REAL scale,
                           REAL *y, ptrdiff_t ldy, ptrdiff_t rows, ptrdiff_t tokens)
 {
@@ -158,9 +158,9 @@ static void FN(tile_step)(const NUM *w, const NUM *x, ptrdiff_t vectors, const V
         for (ptrdiff_t i = 0; i < RK_PANEL_ROWS && i < rows; i++) y[j * ldy + i] = sums[j * RK_PANEL_ROWS + i];
 }
 
-/* Blocks of panels, one after the other; of each, one run of columns after the other is packed, in steps, and goes with
- * every group of tokens: a step of the group stays in the first-level cache, the packed run in the second. Between
- * steps the accumulators of a group wait, between runs those of all groups. */
+/* For each block of panels and each run of columns: pack the run, step by step, then multiply it with every group of
+ * tokens. A step of a group stays in the L1 cache, the packed run in the L2 cache. Accumulators are saved between steps
+ * (those of one group) and between runs (those of all groups). */
 static void FN(panels)(const rk_matrix *m, const void *packed_tokens, ptrdiff_t tokens, void *y_, ptrdiff_t ldy,
                        ptrdiff_t begin, ptrdiff_t end, void *scratch)
 {
@@ -173,7 +173,7 @@ static void FN(panels)(const rk_matrix *m, const void *packed_tokens, ptrdiff_t 
     const ptrdiff_t groups = (tokens + RK_PANEL_TOKENS - 1) / RK_PANEL_TOKENS;
     REAL *y = y_;
     NUM *w = scratch;
-    /* Behind whole vectors: as aligned as the scratch is. */
+    /* After whole vectors, so as aligned as the scratch. */
     VEC *waiting = (VEC *)(w + most * run * RK_PANEL_ROWS * LANES);
 
     for (ptrdiff_t b = begin, block; b < end; b += block) {
@@ -183,7 +183,7 @@ static void FN(panels)(const rk_matrix *m, const void *packed_tokens, ptrdiff_t 
             stop = vectors - v < run ? vectors : v + run;
             for (ptrdiff_t s = v; s < stop; s += step)
                 FN(pack_panels)(m, first, block, s, stop - s < step ? stop - s : step, w + (s - v) * wide);
-            /* What is packed next: the next block, from its first column, or the same rows further on. */
+            /* Packed next, so prefetched now: the next run of these rows, or the first run of the next block. */
             FN(ahead) next = stop == vectors ? FN(ahead_of)(m, first + rows, most * RK_PANEL_ROWS, 0, run)
                                              : FN(ahead_of)(m, first, rows, stop, run);
             const ptrdiff_t tiles = groups * block * ((stop - v + step - 1) / step);
@@ -197,7 +197,7 @@ static void FN(panels)(const rk_matrix *m, const void *packed_tokens, ptrdiff_t 
                     for (ptrdiff_t p = 0; p < block; p++) {
                         const ptrdiff_t r = first + p * RK_PANEL_ROWS;
                         VEC *slot = slots + p * TILE;
-                        FN(ask_for)(&next, lines);
+                        FN(prefetch_lines)(&next, lines);
                         FN(tile_step)(w + (s - v) * wide + p * count * RK_PANEL_ROWS * LANES, x, count,
                                       s == 0 ? zeros : slot, s + count == vectors ? NULL : slot, (REAL)m->scale,
                                       y + t * ldy + r, ldy, m->rows - r, tokens - t);

@@ -1,22 +1,22 @@
-/* Products of few tokens with a matrix of floats, row by row, for one type of numbers and one instruction set.
+/* Products of few tokens with a matrix of floats, row by row, for one type of factors and one instruction set.
  *
- * Every product is summed in one order, whichever path computes it: lane l of a vector accumulates the columns of
- * vector 0, 1, 2, ... that belong to it one after the other, and the lanes are added in a tree at the end. So one token
- * or many, any number of threads, any split of a prompt: the same bits. */
+ * All paths add in one order: lane l accumulates its columns of vectors 0, 1, 2, ... in turn, and at the end the lanes
+ * are added in a tree. So the result has the same bits for one token or many, for any number of threads and for any
+ * split of a prompt. */
 
 #define LANES ((ptrdiff_t)(sizeof(NVEC) / sizeof(NUM)))
 #define FN(name) RK_CAT(name, SUFFIX)
 
-/* Whether one token takes rows of 16 bits one by one, rather than four together as everything else. */
+/* Whether a single token processes 16-bit rows one by one; all other cases process four together. */
 #ifndef RK_SINGLE_ROWS
 #define RK_SINGLE_ROWS 0
 #endif
 
 #ifndef PREFETCH_BYTES
-#define PREFETCH_BYTES 8192 /* bytes */
+#define PREFETCH_BYTES 8192
 #endif
 
-/* Add the products of one vector of columns, from column k on; `rows` and `tokens` are constants after inlining. */
+/* Add the products of one vector of columns, at column k; `rows` and `tokens` are constants after inlining. */
 static inline __attribute__((always_inline)) void FN(rows_step)(const char *row, size_t stride, int dtype, ptrdiff_t cols,
                                                                 const NUM *x, ptrdiff_t k, VEC acc[4][RK_ROW_TOKENS],
                                                                 const int rows, const int tokens)
@@ -43,8 +43,8 @@ static inline __attribute__((always_inline)) void FN(rows_block)(const rk_matrix
         for (int j = 0; j < tokens; j++) acc[i][j] = (VEC){0};
     ptrdiff_t k = 0;
     for (; k + line <= m->cols; k += line) {
-        /* The CPU's own prefetching ends with each page. In 16 bits it leaves half of the bandwidth unused; in more it
-         * does well for one token, and is too late for several. */
+        /* Hardware prefetch stops at page ends. For 16-bit weights it reaches half of the bandwidth. For wider ones it
+         * suffices for one token, but is too late for several. */
         for (int i = 0; i < rows; i++) {
             if (FN(weight_bytes)(dtype) == 2)
                 __builtin_prefetch(row + (size_t)i * stride + (size_t)k * 2 + PREFETCH_BYTES);
@@ -95,7 +95,7 @@ static inline __attribute__((always_inline)) void FN(rows_of)(const rk_matrix *m
 static void FN(rows)(const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y, ptrdiff_t ldy, ptrdiff_t begin,
                      ptrdiff_t end)
 {
-    /* One copy of the loop for each storage type, so that none asks inside. */
+    /* One copy of the loop per storage type, so that the type is not tested inside. */
     switch (m->dtype) {
 #if RK_IS_F32
     case RK_F16: FN(rows_of)(m, RK_F16, x, tokens, y, ldy, begin, end); return;

@@ -1,4 +1,4 @@
-/* Vectors of 16 bytes: integers that are summed, activations, weights, and floats. */
+/* Vectors of 16 bytes: integer sums, activations, weights and floats. */
 typedef int32_t rk_qi __attribute__((vector_size(16)));
 typedef int8_t rk_qx __attribute__((vector_size(16)));
 typedef uint8_t rk_qw __attribute__((vector_size(16)));

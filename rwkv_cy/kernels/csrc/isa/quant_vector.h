@@ -1,5 +1,5 @@
-/* Vectors of four rows for quantized matrices, by the compiler's vector types. quant_portable.h or quant_neon.h, which
- * has the types, is included before. */
+/* Vectors of four rows for quantized matrices, by the compiler's vector types. Include
+ * quant_portable.h or quant_neon.h, which define the types, before. */
 
 #define RK_Q_LANES 4
 #define RK_Q_TOKENS 2
@@ -12,7 +12,7 @@ static inline rk_qw rk_qw_load(const uint8_t *p)
     return v;
 }
 
-/* Four lower bits of each byte, and above them field number 0 to 3 of those of two bits in `upper`. */
+/* The four lower bits of each byte, and above them 2-bit field 0 to 3 of `upper`. */
 static inline rk_qw rk_qw_join(rk_qw low, rk_qw upper, int field)
 {
     return low | (upper >> 2 * field & 3) << 4;

@@ -22,7 +22,7 @@ static inline rk_vf32 rk_load_bf16(const uint16_t *p)
     return (rk_vf32)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16);
 }
 
-/* Sums of the lanes: halves are added to halves until one is left; + 0 makes a zero positive (columns_body.h). */
+/* Sum of the lanes: halves are added until one lane is left; + 0 turns -0 into 0 (columns_body.h). */
 static inline float rk_sum_f32(rk_vf32 v)
 {
     __m128 s = _mm_add_ps(_mm256_castps256_ps128((__m256)v), _mm256_extractf128_ps((__m256)v, 1));
@@ -30,8 +30,8 @@ static inline float rk_sum_f32(rk_vf32 v)
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s))) + 0.0f;
 }
 
-/* The sums of four vectors and of eight at once, each in the order of rk_sum_f32: lanes of two vectors, of four and of
- * eight are brought together, and added at each step. */
+/* The sums of four vectors and of eight at once, each in the order of rk_sum_f32: each step interleaves
+ * lanes of two, four, then eight vectors and adds them. */
 static inline __m256 rk_join_halves(rk_vf32 a, rk_vf32 b)
 {
     return _mm256_add_ps(_mm256_permute2f128_ps((__m256)a, (__m256)b, 0x20),
@@ -61,6 +61,6 @@ static inline __attribute__((always_inline)) void rk_sums_f32(const rk_vf32 *v, 
     for (; i < n; i++) sums[i] = rk_sum_f32(v[i]);
 }
 
-/* The items of two vectors in turns: of their first halves, and of their second ones. */
+/* Interleave the items of two vectors: the first halves, and the second halves. */
 #define RK_ZIP_LOW(a, b) RK_PICK(rk_vu32, a, b, 0, 8, 1, 9, 2, 10, 3, 11)
 #define RK_ZIP_HIGH(a, b) RK_PICK(rk_vu32, a, b, 4, 12, 5, 13, 6, 14, 7, 15)

@@ -7,8 +7,8 @@
 #define RK_PANEL_TOKENS 4
 #define RK_ROW_TOKENS 4
 #define RK_FEW_TOKENS 24
-/* The sums of one row of 16 bits, with sixteen lanes, keep up with its weights, and one stream is prefetched best. With
- * eight lanes they do not: rows are then taken four together. */
+/* With sixteen lanes, the sums of one 16-bit row keep up with memory, and a single stream is prefetched best. With
+ * eight lanes they do not, so that four rows are processed together. */
 #define RK_SINGLE_ROWS 1
 
 typedef float rk_vf32 __attribute__((vector_size(64)));
@@ -25,7 +25,7 @@ static inline rk_vf32 rk_load_bf16(const uint16_t *p)
     return (rk_vf32)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16);
 }
 
-/* Sums of the lanes: halves are added to halves until one is left; + 0 makes a zero positive (columns_body.h). */
+/* Sum of the lanes: halves are added until one lane is left; + 0 turns -0 into 0 (columns_body.h). */
 static inline float rk_sum_f32(rk_vf32 v)
 {
     __m256 t = _mm256_add_ps(_mm512_castps512_ps256((__m512)v), _mm512_extractf32x8_ps((__m512)v, 1));
@@ -34,8 +34,8 @@ static inline float rk_sum_f32(rk_vf32 v)
     return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s))) + 0.0f;
 }
 
-/* The sums of sixteen vectors at once, each in the order of rk_sum_f32: lanes of two vectors, of four, of eight and of
- * sixteen are brought together, and added at each step. */
+/* The sums of sixteen vectors at once, each in the order of rk_sum_f32: each step interleaves lanes of
+ * two, four, eight, then sixteen vectors and adds them. */
 static inline __m512 rk_join_halves(__m512 a, __m512 b)
 {
     return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
@@ -46,7 +46,7 @@ static inline __m512 rk_join_quarters(__m512 a, __m512 b)
     return _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x88), _mm512_shuffle_f32x4(a, b, 0xdd));
 }
 
-/* Of four vectors, the 128-bit lane i holds that of the i-th. */
+/* 128-bit lane i of the result is that of the i-th of four vectors. */
 static inline __m512 rk_join_four(rk_vf32 a, rk_vf32 b, rk_vf32 c, rk_vf32 d)
 {
     return rk_join_quarters(rk_join_halves((__m512)a, (__m512)b), rk_join_halves((__m512)c, (__m512)d));
@@ -78,6 +78,6 @@ static inline __attribute__((always_inline)) void rk_sums_f32(const rk_vf32 *v, 
     for (; i < n; i++) sums[i] = rk_sum_f32(v[i]);
 }
 
-/* The items of two vectors in turns: of their first halves, and of their second ones. */
+/* Interleave the items of two vectors: the first halves, and the second halves. */
 #define RK_ZIP_LOW(a, b) RK_PICK(rk_vu32, a, b, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23)
 #define RK_ZIP_HIGH(a, b) RK_PICK(rk_vu32, a, b, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31)

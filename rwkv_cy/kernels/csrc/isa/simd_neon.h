@@ -22,7 +22,7 @@ static inline rk_vf32 rk_load_bf16(const uint16_t *p)
     return (rk_vf32)vshll_n_u16(vld1_u16(p), 16);
 }
 
-/* Sums of the lanes: halves are added to halves until one is left; + 0 makes a zero positive (columns_body.h). */
+/* Sum of the lanes: halves are added until one lane is left; + 0 turns -0 into 0 (columns_body.h). */
 static inline float rk_sum_f32(rk_vf32 v)
 {
     float32x2_t s = vadd_f32(vget_low_f32((float32x4_t)v), vget_high_f32((float32x4_t)v));
@@ -45,6 +45,6 @@ static inline __attribute__((always_inline)) void rk_sums_f32(const rk_vf32 *v, 
     for (; i < n; i++) sums[i] = rk_sum_f32(v[i]);
 }
 
-/* The items of two vectors in turns: of their first halves, and of their second ones. */
+/* Interleave the items of two vectors: the first halves, and the second halves. */
 #define RK_ZIP_LOW(a, b) RK_PICK(rk_vu32, a, b, 0, 4, 1, 5)
 #define RK_ZIP_HIGH(a, b) RK_PICK(rk_vu32, a, b, 2, 6, 3, 7)

@@ -1,4 +1,4 @@
-/* Vectors for any CPU: 16 bytes by the compiler's vector types, multiply and add rounded apart. */
+/* Vectors for any CPU: 16 bytes by the compiler's vector types, with multiply and add rounded separately. */
 #include "rk.h"
 
 #define RK_VECTOR_BYTES 16
@@ -39,7 +39,7 @@ static inline rk_vf32 rk_load_bf16(const uint16_t *p)
     return (rk_vf32)(rk_load_u16(p) << 16);
 }
 
-/* Sums of the lanes: halves are added to halves until one is left; + 0 makes a zero positive (columns_body.h). */
+/* Sum of the lanes: halves are added until one lane is left; + 0 turns -0 into 0 (columns_body.h). */
 static inline float rk_sum_f32(rk_vf32 v)
 {
     return (v[0] + v[2]) + (v[1] + v[3]) + 0.0f;
@@ -50,6 +50,6 @@ static inline void rk_sums_f32(const rk_vf32 *v, int n, float *sums)
     for (int i = 0; i < n; i++) sums[i] = rk_sum_f32(v[i]);
 }
 
-/* The items of two vectors in turns: of their first halves, and of their second ones. */
+/* Interleave the items of two vectors: the first halves, and the second halves. */
 #define RK_ZIP_LOW(a, b) RK_PICK(rk_vu32, a, b, 0, 4, 1, 5)
 #define RK_ZIP_HIGH(a, b) RK_PICK(rk_vu32, a, b, 2, 6, 3, 7)

@@ -1,4 +1,5 @@
-/* Everything from here to target_end.h may use AVX-512 (F, BW, DQ, VL): cpu.c calls none of it before it has asked the CPU. */
+/* Everything from here to target_end.h may use AVX-512 (F, BW, DQ, VL). cpu.c calls none of it unless the CPU
+ * supports that. */
 #include <immintrin.h>
 
 #if defined(__clang__)

@@ -1,4 +1,4 @@
-/* The end of what a target_*.h began. */
+/* Ends the target that a target_*.h began. */
 #if defined(__clang__)
 #pragma clang attribute pop
 #else

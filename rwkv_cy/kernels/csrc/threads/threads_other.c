@@ -10,8 +10,8 @@ void rk_wake(int threads) { (void)threads; }
 #include <omp.h>
 #include <pthread.h>
 
-/* Threads of an OpenMP runtime do not survive a fork, and GNU's runtime waits for them forever: a child computes on
- * one thread. */
+/* Threads of an OpenMP runtime do not survive a fork, and GNU's runtime then waits for them forever. So a forked child
+ * computes on one thread. */
 static int forked;
 
 static void after_fork(void) { forked = 1; }

@@ -1,7 +1,7 @@
 /* The thread pool: each worker has a share of the pieces of a job, which others can steal. Idle workers spin briefly,
  * then sleep.
  *
- * The caller never waits for a thread that has not started a piece: if another process has taken a core, the caller
+ * The caller never waits for a thread that has not started a piece: if other processes occupy the cores, the caller
  * does the work alone. The pool serves one call at a time; a call that finds it busy runs on its own thread, so that
  * several Python threads do not crowd the cores. A forked child has no workers, and starts new ones. */
 #include "rk.h"
@@ -15,14 +15,14 @@
 
 enum { MAX_WORKERS = 1023 };
 
-/* Longer than the time between two shared operations of a token, and too short to matter. */
+/* Longer than the gap between two shared operations of a token, and short enough not to waste CPU time. */
 #define SPIN_NANOSECONDS 50000
 
 /* The remaining pieces of a thread, first..end, in one word with the job's number in the upper bits. A thread takes
- * from the front of its own share and, when that is empty, the second half of another's: so memory is read in long
- * runs, which suits the prefetcher, and a missing thread is not waited for. Pieces are taken by compare-and-swap, which
- * fails if the share has changed. If it succeeds, the job is unfinished, and fields of the job read since the share was
- * read are consistent. */
+ * from the front of its own share and, when that is empty, the second half of another's. So memory is read in long
+ * runs, which suits the prefetcher, and a thread that does not run delays nobody else. Pieces are taken by
+ * compare-and-swap, which fails if the share has changed. If it succeeds, the job is unfinished, and fields of the job
+ * read since the share was read are consistent. */
 #define PIECE_BITS 16
 #define MOST_PIECES ((UINT64_C(1) << PIECE_BITS) - 1)
 
@@ -110,7 +110,7 @@ static void work(int thread)
         void *context = atomic_load(&job_context);
         const ptrdiff_t n = atomic_load(&job_n), grain = atomic_load(&job_grain);
         const uint64_t pieces = atomic_load(&job_pieces), first = first_of(range);
-        /* Half of the rest: long runs first and short ones at the end, which others wait for. */
+        /* Half of what remains: long runs first, short ones at the end, when other threads wait for the last piece. */
         const uint64_t count = (left_in(range) + 1) / 2;
         if (count == 0) {
             if (take_over(thread, range)) continue;
