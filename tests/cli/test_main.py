@@ -285,7 +285,7 @@ def test_signals_that_are_ignored_stay_so(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize(("script", "command"), [("inspect_model", "inspect"), ("convert_checkpoint", "convert")])
 def test_the_doors_of_a_checkout(script: str, command: str, tmp_path: Path, small: Path) -> None:
-    path = Path(rwkv_cy.__file__).parent.parent / "tools" / f"{script}.py"
+    path = Path(__file__).resolve().parents[2] / "tools" / f"{script}.py"
     target = [str(tmp_path / "t")] if command == "convert" else []
     done = subprocess.run(
         [sys.executable, path, small, *target], cwd=tmp_path, capture_output=True, text=True, check=False

@@ -498,7 +498,7 @@ def test_too_little_memory_is_said_before_loading(demo_checkpoint: Path, monkeyp
     monkeypatch.setattr(loading, "available_memory", lambda: 1 << 20)
     with pytest.raises(NotEnoughMemoryError, match=r"expected 5 MiB of memory for parameters and states, got 1 MiB"):
         load(demo_checkpoint, dtype="f32")
-    with pytest.raises(NotEnoughMemoryError, match=r"expected 3 MiB of memory for the parameters, got 1 MiB"):
+    with pytest.raises(NotEnoughMemoryError, match=r"expected 3 MiB of memory for parameters and states, got 1 MiB"):
         load(demo_checkpoint, mmap=False)
     load(demo_checkpoint)  # mapped: takes next to nothing
     monkeypatch.setattr(loading, "available_memory", lambda: None)
