@@ -1,4 +1,4 @@
-"""What the benchmarks measure with is right: the checkpoints that they make, and the yardstick beside the model."""
+"""The benchmarks' tools: the checkpoints that they write, and the NumPy baseline against the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Storage types: conversions, against ml's usual definition of each."""
+"""Storage types: conversions against reference definitions."""
 
 from __future__ import annotations
 

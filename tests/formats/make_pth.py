@@ -1,4 +1,4 @@
-"""Writers of PyTorch checkpoints by hand, good and bad ones: pickles opcode by opcode, zip archives field by field."""
+"""Hand-written PyTorch checkpoints, valid and invalid: pickles by opcode, zip archives by field."""
 
 from __future__ import annotations
 

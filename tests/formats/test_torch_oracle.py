@@ -1,4 +1,4 @@
-"""What torch.save writes, torch itself being there: both formats, every type, parameters, views, modules."""
+"""Files written by torch itself: both formats, every type, parameters, views, modules."""
 
 from __future__ import annotations
 

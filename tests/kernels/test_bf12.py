@@ -1,4 +1,4 @@
-"""Packed bfloat16: packing loses no bit, and products are those of bfloat16 to the last bit."""
+"""Compressed bfloat16 (bf12): packing is lossless, and products have the bits of bfloat16."""
 
 from __future__ import annotations
 

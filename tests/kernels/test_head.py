@@ -1,4 +1,4 @@
-"""LayerNorm and the head's matrix against their twins."""
+"""LayerNorm and the head's matrix against their reference implementations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Matrix: against plain NumPy, and against itself for every split of the work."""
+"""Matrix products against plain NumPy, and the same bits for every split of the work."""
 
 from __future__ import annotations
 

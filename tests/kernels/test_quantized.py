@@ -1,4 +1,4 @@
-"""Quantized matrices: the bytes by their description, products against the twin, every path against the others."""
+"""Quantized matrices: bytes against the specification, products against NumPy, all paths against each other."""
 
 from __future__ import annotations
 

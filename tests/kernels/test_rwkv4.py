@@ -1,4 +1,4 @@
-"""The layer of RWKV-4 and its two mixes, against their twins and against themselves one token at a time."""
+"""The layer and mixes of RWKV-4 against the reference implementation, and against single steps."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LanguageModel: against the authors' package, against itself, and what it refuses."""
+"""LanguageModel: against the authors' package, against itself, and errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where the weights of a loaded model lie: mapped in the file, or read into memory."""
+"""Location of the weights of a loaded model: mapped from the file, or read into memory."""
 
 from __future__ import annotations
 

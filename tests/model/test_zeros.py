@@ -1,4 +1,4 @@
-"""The channel mix's zeros: a model file that holds the value matrix transposed beside a checkpoint that does not."""
+"""Zeros in the channel mix: a model file with a transposed value matrix against a checkpoint without one."""
 
 from __future__ import annotations
 

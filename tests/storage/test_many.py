@@ -1,4 +1,4 @@
-"""Files of as many datasets as the largest models have, and more than the format takes."""
+"""Files with as many datasets as the largest models, and with more than the format allows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quantized matrices in model files: stored, read, mapped, and refused where their shapes contradict each other."""
+"""Quantized matrices in model files: stored, read, mapped, and refused if their shapes are inconsistent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A reader written from docs/file-format.md alone, with nothing of the package: it finds what the writer wrote."""
+"""A reader written from docs/file-format.md alone, without the package, reads what the writer wrote."""
 
 from __future__ import annotations
 

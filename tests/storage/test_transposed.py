@@ -1,4 +1,4 @@
-"""Transposed matrices in model files: stored, read, mapped, refused where they contradict themselves."""
+"""Transposed matrices in model files: stored, read, mapped, and refused if inconsistent."""
 
 from __future__ import annotations
 
