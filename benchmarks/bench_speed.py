@@ -217,10 +217,10 @@ def report_of(shape: str, threads: int, rounds: int, found: dict[Row, Found], fl
         ],
         values={"shape": shape, "threads": threads, "flops": max(flops), "rows": []},
     )
-    yardstick = found[first].seconds
+    baseline = found[first].seconds
     for row, one in found.items():
         times = one.seconds
-        multiples = [ratio(yardstick[job], times[job]) for job in jobs]
+        multiples = [ratio(baseline[job], times[job]) for job in jobs]
         report.rows.append(
             (
                 f"{row.label}, {row.dtype}",

@@ -82,7 +82,7 @@ def test_a_file_cut_while_it_is_read(demo_checkpoint: Path, tmp_path: Path, monk
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_no_error_of_a_job_is_lost(demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
-    """An IndexError, too, which is what an empty queue raises: weights that nobody wrote would be zeros."""
+    """Also an IndexError, which an empty queue raises too: unwritten weights would be zeros."""
 
     def fail(*arguments: Any) -> None:
         raise IndexError("of a job")
