@@ -29,7 +29,7 @@ def tolerance(real: str, cols: int) -> float:
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("dtype", STORAGE_TYPES)
-def test_against_the_twin(isa: str, dtype: str, shape: tuple[int, int]) -> None:
+def test_against_the_reference(isa: str, dtype: str, shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(1)
     weights = make(rng, shape, dtype)
     real = "f64" if dtype == "f64" else "f32"

@@ -81,7 +81,7 @@ class Case:
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 9, 30])
-def test_time_mix_against_the_twin(isa: str, real: str, tokens: int) -> None:
+def test_time_mix_against_the_reference(isa: str, real: str, tokens: int) -> None:
     case = Case(real)
     xs, state = case.xs(tokens), case.state()
     expected_state = case.reference_state(state)
@@ -91,7 +91,7 @@ def test_time_mix_against_the_twin(isa: str, real: str, tokens: int) -> None:
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 9, 30])
-def test_channel_mix_against_the_twin(isa: str, real: str, tokens: int) -> None:
+def test_channel_mix_against_the_reference(isa: str, real: str, tokens: int) -> None:
     case = Case(real)
     xs, state = case.xs(tokens), case.state()
     expected_state = case.reference_state(state)
@@ -102,7 +102,7 @@ def test_channel_mix_against_the_twin(isa: str, real: str, tokens: int) -> None:
 
 @pytest.mark.parametrize("layer", [0, 1])
 @pytest.mark.parametrize("tokens", [1, 9, 40])
-def test_layer_against_the_twin(isa: str, real: str, layer: int, tokens: int) -> None:
+def test_layer_against_the_reference(isa: str, real: str, layer: int, tokens: int) -> None:
     case = Case(real, layer)
     xs, state = case.xs(tokens), case.state()
     expected_state = case.reference_state(state)

@@ -317,7 +317,7 @@ def test_parameters_that_do_not_fit() -> None:
         LanguageModel(Config(d_model=8, num_layers=1), {})
 
 
-def test_only_matrices_lie_in_another_way() -> None:
+def test_only_matrices_may_be_transposed() -> None:
     """A transposed embedding with vocab_size equal to d_model has a valid shape, and must be refused all the same."""
     model = random_model()
     table = model.parameters["emb.weight"].array

@@ -31,7 +31,7 @@ def test_resident_the_same(demo: LanguageModel, demo_checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [None, "f32", "f64", "q8"])
-def test_resident_weights_lie_in_one_arena(
+def test_resident_weights_are_in_one_arena(
     demo_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str | None
 ) -> None:
     """Aligned to cache lines, without overlap, and the same for each number of threads and size of pieces."""
