@@ -1,1 +1,1 @@
-"""What is measured: one module, one command, one table. See README.md in this folder."""
+"""Benchmarks: each module is one command that prints one table. See README.md in this folder."""

@@ -1,4 +1,4 @@
-"""Decode of many sequences at once: tokens a second of ``forward_batch``, as multiples of one sequence."""
+"""Decode of many sequences at once: tokens per second of ``forward_batch``, as multiples of one sequence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from rwkv_cy.dtypes import MATRIX_TYPES
 _SIZES = (2, 4, 8, 16, 32)
 _DTYPES = ("q8", "bf16", "f32")
 _DECODED = 8
-#: What has to be reached: so many sequences, in this type, so many times the tokens of one.
+#: Target: number of sequences, type, and least throughput as a multiple of one sequence's.
 _LEAST = (16, "q8", 5.0)
 
 
@@ -45,7 +45,7 @@ def measure(model: LanguageModel, sizes: Sequence[int], threads: int, rounds: in
 
 
 def multiples(found: dict[int, list[float]]) -> dict[int, float]:
-    """Return the tokens a second of each number of sequences as a multiple of one's: the median over the rounds."""
+    """Return the throughput of each number of sequences as a multiple of one sequence's: the median over the rounds."""
     return {size: size * ratio(found[1], times) for size, times in found.items()}
 
 
@@ -70,7 +70,7 @@ def main() -> None:
         notes=[
             "In brackets: tokens/s of all together. Ratios within a round.",
             f"Medians of {arguments.rounds} rounds, alternating, each the median of {_DECODED} steps.",
-            f"To be kept: {count} sequences in {limited} at least {least:.0f} times one.",
+            f"Target: {count} sequences in {limited} at least {least:.0f} times one.",
         ],
         values={"shape": arguments.shape, "limit": _LEAST, "rows": []},
     )

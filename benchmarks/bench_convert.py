@@ -1,4 +1,4 @@
-"""Conversion of a large checkpoint: anonymous memory, and time beside that of copying the file."""
+"""Conversion of a large checkpoint: anonymous memory, and time compared with copying the file."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from benchmarks.checkpoints import DTYPES, FOLDER, SHAPES, cached_checkpoint
 from benchmarks.processes import Run, run
 from benchmarks.report import Report, median, ratio
 
-#: What conversion has to keep below.
+#: Limits of a conversion.
 _MAX_ANONYMOUS, _MAX_RATIO = 150e6, 1.3
-#: Memory to have at hand, in sizes of the source: for its copy, and for what else the system keeps.
+#: Free memory to provide, as a multiple of the source: for its copy, and for the page cache.
 _SPARE = 2
 
 
@@ -49,12 +49,12 @@ def measure(source: Path, target: Path, rounds: int) -> dict[str, dict[str, list
 
 
 def _take_and_free(size: int) -> None:
-    """Have the machine give `size` bytes of memory, and let go of them."""
+    """Allocate `size` bytes of memory and free them, so that the system has them available."""
     mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()
 
 
 def _prepare_cache(path: Path, cache: str) -> None:
-    """Have the whole file in the page cache, or nothing of it."""
+    """Load the whole file into the page cache, or evict all of it."""
     with path.open("rb", buffering=0) as file:
         if cache == "cold":
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -89,7 +89,7 @@ def main() -> None:
             "The dry run is Python's start, the imports and the plan: what a conversion takes whatever the size.",
             "Cold: the checkpoint has to come from the disk.",
             "Before each run, twice the size of the checkpoint was taken from the system as memory and freed.",
-            f"To be kept: below {_MAX_ANONYMOUS / 1e6:.0f} MB, at most {_MAX_RATIO} times copy and fsync.",
+            f"Limits: below {_MAX_ANONYMOUS / 1e6:.0f} MB, at most {_MAX_RATIO} times copy and fsync.",
         ],
     )
     for cache, found in runs.items():

@@ -1,4 +1,4 @@
-"""Loading of a large model: time, and anonymous memory before the first token, beside plain NumPy and ``rwkv``."""
+"""Loading of a large model: time and anonymous memory before the first token, beside plain NumPy and ``rwkv``."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from benchmarks.checkpoints import DTYPES, FOLDER, SHAPES, cached_checkpoint, ca
 from benchmarks.report import Report, median, ratio
 from benchmarks.worker import Worker
 
-#: What loading a model file has to keep below.
+#: Limits of loading a model file.
 _MAX_SECONDS, _MAX_BYTES = 0.050, 60e6
 _THREADS = 2
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table."""
+    """One row of the table."""
 
     label: str
     contender: str
@@ -26,7 +26,7 @@ class Row:
 
 
 def measure(rows: list[Row], dtype: str, rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Open the model anew in each round and by each contender, alternately, and run one token."""
+    """Open the model with each contender in each round, alternating, and run one token."""
     found: dict[str, dict[str, list[float]]] = {row.label: {} for row in rows}
     for _ in range(rounds):
         for row in rows:
@@ -71,7 +71,7 @@ def main() -> None:
         values={"found": found, "limits": {"load_seconds": _MAX_SECONDS, "loaded_bytes": _MAX_BYTES}},
         notes=[
             f"Medians of {arguments.rounds} rounds, alternating; a process each; ratios within a round.",
-            f"To be kept by ours: below {_MAX_SECONDS * 1e3:.0f} ms and {_MAX_BYTES / 1e6:.0f} MB.",
+            f"Limits for rwkv_cy: below {_MAX_SECONDS * 1e3:.0f} ms and {_MAX_BYTES / 1e6:.0f} MB.",
         ],
     )
     if not arguments.peer_python:

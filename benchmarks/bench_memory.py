@@ -1,4 +1,4 @@
-"""Decode from each kind of memory that weights can lie in: mapped files, and memory of the process."""
+"""Decode from each kind of memory that can hold the weights: mapped files, and memory of the process."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ from rwkv_cy.tensors.tensor import Parameter
 from rwkv_cy.toolkit.bench import Measurement, Round
 
 _DECODED = 8
-#: Linux's number for it; Python has no name.
+#: Linux's number; Python does not define it.
 _MADV_POPULATE_READ = 22
-#: As the package's own writer, and about as others do. From 1 MiB on, Linux backs a write with large pages.
+#: Block sizes of the package's writer and of typical copies. From 1 MiB on, Linux backs a write with large pages.
 _WRITE_BYTES = 256 << 10
 
 
@@ -35,7 +35,7 @@ def _resident(path: Path) -> LanguageModel:
 
 
 def _advised(advice: int) -> Callable[[Path], LanguageModel]:
-    """Return what maps a file and gives `advice` on the memory that its matrices lie in."""
+    """Return a function that maps a file and applies `advice` to the memory of its matrices."""
 
     def open_advised(path: Path) -> LanguageModel:
         model = load(path)
@@ -50,9 +50,9 @@ def _advised(advice: int) -> Callable[[Path], LanguageModel]:
 
 
 def _in_small_pages(path: Path) -> LanguageModel:
-    """Copy the weights to memory that has to stay in pages of 4 KiB."""
+    """Copy the weights to memory that is restricted to pages of 4 KiB."""
     model = load(path)
-    size = sum(Arena.room(parameter.array.nbytes) for parameter in model.parameters.values())
+    size = sum(Arena.padded(parameter.array.nbytes) for parameter in model.parameters.values())
     memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     memory.madvise(mmap.MADV_NOHUGEPAGE)
     at, copies = 0, {}
@@ -61,7 +61,7 @@ def _in_small_pages(path: Path) -> LanguageModel:
         copy = np.frombuffer(memory, array.dtype, array.size, at).reshape(array.shape)
         copy[...] = array
         copies[name] = Parameter(copy, parameter.dtype, parameter.matrix_shape)
-        at += Arena.room(array.nbytes)
+        at += Arena.padded(array.nbytes)
     return LanguageModel(model.config, copies, None, model.fingerprint)
 
 
@@ -94,13 +94,13 @@ _KINDS = (
 
 
 def _span(model: LanguageModel) -> tuple[int, int]:
-    """Return where the matrices begin and end."""
+    """Return start and end of each matrix in memory."""
     arrays = [parameter.array for parameter in model.parameters.values() if parameter.array.nbytes >= 1 << 20]
     return min(array.ctypes.data for array in arrays), max(array.ctypes.data + array.nbytes for array in arrays)
 
 
 def _large_pages(model: LanguageModel) -> float:
-    """Return what part of the memory of the matrices lies in pages of 2 MiB."""
+    """Return the share of the matrices' memory that is in pages of 2 MiB."""
     begin, end = _span(model)
     total = 0
     for area in re.split(r"^(?=[0-9a-f]+-[0-9a-f]+ )", Path("/proc/self/smaps").read_text(), flags=re.MULTILINE)[1:]:
@@ -122,7 +122,7 @@ def _copy(source: Path, target: Path, *, from_disk: bool) -> None:
 
 @dataclass
 class Found:
-    """What was found of one kind of memory; `rounds` by the number of threads."""
+    """Results for one kind of memory; `rounds` by the number of threads."""
 
     load_seconds: float
     first_token_seconds: float
@@ -132,7 +132,7 @@ class Found:
 
 
 def measure(source: Path, folder: Path, threads: Sequence[int], rounds: int) -> dict[str, Found]:
-    """Open the model in every kind of memory, and let them take turns."""
+    """Open the model in every kind of memory, and measure them alternately."""
     found, measurements = {}, {}
     for number, kind in enumerate(_KINDS):
         path = folder / f"memory-{number}"

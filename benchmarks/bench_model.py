@@ -25,7 +25,7 @@ _BATCH = 16
 
 
 def products_of(model: LanguageModel, sequences: int, threads: int) -> Callable[[], None]:
-    """Return what multiplies that many tokens by every matrix of the model, in their order, and does nothing else."""
+    """Return a function that multiplies this number of tokens by every matrix of the model, and nothing else."""
     rng = np.random.default_rng(0)
     makers = {"matrix": make_matrix, "head": make_matrix, "low_rank": make_low_rank}
     matrices = [
@@ -47,7 +47,7 @@ def products_of(model: LanguageModel, sequences: int, threads: int) -> Callable[
 
 
 def batch_over_products(model: LanguageModel, sequences: int, threads: int, rounds: int) -> float:
-    """Return the time of a step of that many sequences as a multiple of its products alone: the median of pairs."""
+    """Return the time of a step of this many sequences as a multiple of its products alone: the median of pairs."""
     run = products_of(model, sequences, threads)
     rng = np.random.default_rng(0)
     _, states = model.forward_batch(rng.integers(0, model.vocab_size, sequences).tolist(), num_threads=threads)

@@ -1,4 +1,4 @@
-"""Decode while another process keeps a core busy: two threads on what is left, beside one thread on a free core."""
+"""Decode while another process keeps a core busy: two threads, compared with one on a free core."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from benchmarks.worker import Worker
 from rwkv_cy.dtypes import QUANTIZED_TYPES
 
 _DECODED = 16
-#: Two threads beside a busy neighbour may take so many times what one thread takes on a free core.
+#: Limit: time of two threads beside a busy process, as a multiple of one thread's on a free core.
 _MAX_RATIO = 1.5
 _ALONE, _BESIDE = "1 thread, a core of its own", "2 threads, beside the neighbour"
-#: What the tokens of each are measured with: threads, whether a neighbour runs, whether to keep away from its core.
+#: Settings of each row: threads, whether the other process runs, whether to avoid its core.
 _CASES = {
     _ALONE: (1, True, True),
     "1 thread, wherever the system puts it": (1, True, False),
@@ -31,7 +31,7 @@ _CASES = {
 
 @contextmanager
 def neighbour(core: int | None) -> Iterator[None]:
-    """Keep `core` busy with a process that computes and reads no memory; None is nobody."""
+    """Run a process on `core` that computes without reading memory; None runs none."""
     if core is None:
         yield
         return
@@ -44,13 +44,13 @@ def neighbour(core: int | None) -> Iterator[None]:
 
 
 def measure(path: Path, dtype: str, rounds: int, cores: tuple[int, int]) -> dict[str, list[list[float]]]:
-    """Return the seconds of each token of each round; the neighbour has the first of the two cores."""
+    """Return the seconds of each token of each round; the other process has the first of the two cores."""
     busy, free = cores
     found: dict[str, list[list[float]]] = {case: [] for case in _CASES}
     with ExitStack() as stack:
         workers: dict[str, Worker] = {}
         for case, (threads, _, pinned) in _CASES.items():
-            # A process inherits the cores that it may use.
+            # A child process inherits the affinity mask.
             os.sched_setaffinity(0, {free} if pinned else set(cores))
             workers[case] = stack.enter_context(Worker("rwkv_cy", path, dtype, threads))
         os.sched_setaffinity(0, set(cores))
@@ -83,7 +83,7 @@ def main() -> None:
         values={"seconds_per_token": found, "limits": {"ratio": _MAX_RATIO}},
         notes=[
             f"Medians of {arguments.rounds} rounds, each the mean of {_DECODED} tokens; ratios within a round.",
-            f"To be kept: two threads beside the neighbour take at most {_MAX_RATIO} times the first line.",
+            f"Limit: two threads beside the other process take at most {_MAX_RATIO} times the first line.",
         ],
     )
     means = {case: [sum(tokens) / len(tokens) for tokens in taken] for case, taken in found.items()}

@@ -1,4 +1,4 @@
-"""What a precision costs: perplexity of the demo model, and errors of the logits on random weights.
+"""The cost of a precision: perplexity of the demo model, and errors of the logits on random weights.
 
 Perplexity is that of the demo model's held-out text, with its change beside float32. Errors are those of the logits
 after each of some random tokens, on a synthetic checkpoint of an official shape, beside float64.
@@ -28,9 +28,9 @@ from rwkv_cy.runtime import get_num_threads
 from rwkv_cy.text import ScoringModel
 from rwkv_cy.toolkit.perplexity import PerplexityReport, perplexity
 
-#: Every type that a model can be stored in, except the one that errors are measured beside.
+#: Every storage type, except the one that errors are measured against.
 _STORED = tuple(name for name in (*STORAGE_TYPES, *MATRIX_TYPES) if name != "f64")
-#: After a plus, with activations rounded to the same type.
+#: A plus stands for activations rounded to the same type.
 TYPES = (*_STORED, "bf16+")
 _TEXT = Path("data") / "kjv-heldout.txt"
 #: Tokens whose logits are in memory at a time.
@@ -38,7 +38,7 @@ _CHUNK = 64
 
 
 class GivesLogits(Protocol):
-    """What this benchmark asks of a model, and what ours has."""
+    """The part of a model's interface that this benchmark uses."""
 
     def forward(
         self,
@@ -53,7 +53,7 @@ class GivesLogits(Protocol):
 
 
 class RwkvCppModel:
-    """A model of rwkv.cpp behind the interface of ours; it computes the logits of one token at a time."""
+    """A model of rwkv.cpp with the interface of LanguageModel; it computes the logits of one token at a time."""
 
     tokenizer = None
     #: Perplexity is measured with the demo model, whose tokens are bytes.
@@ -81,7 +81,7 @@ class RwkvCppModel:
 
 @dataclass(frozen=True)
 class Errors:
-    """How far logits are from exact ones.
+    """Errors of logits.
 
     Attributes
     ----------
@@ -98,7 +98,7 @@ class Errors:
 
 @dataclass(frozen=True)
 class Quality:
-    """What was found of one precision.
+    """Results for one precision.
 
     Attributes
     ----------
@@ -142,7 +142,7 @@ def errors_of(chunks: Iterator[npt.NDArray[Any]], exact: Sequence[npt.NDArray[An
 
 
 def matrix_bits(path: Path) -> float:
-    """Return the bits of a weight, on the average of a file's matrices."""
+    """Return the bits per weight, averaged over a file's matrices."""
     with open_source(path) as source:
         config = Checkpoint(source).config
         specs = architecture_of(config).parameters(config)
@@ -151,7 +151,7 @@ def matrix_bits(path: Path) -> float:
 
 
 def text_quality(model: ScoringModel[Any], text: bytes, threads: int) -> PerplexityReport:
-    """Return how well a model whose tokens are bytes predicts a text."""
+    """Return the perplexity of a text for a model whose tokens are bytes."""
     report = perplexity(model, np.frombuffer(text, np.uint8), num_threads=threads)
     return PerplexityReport(report.tokens, report.nats, report.tokens)
 
@@ -159,7 +159,7 @@ def text_quality(model: ScoringModel[Any], text: bytes, threads: int) -> Perplex
 def measure(
     shape: str, dtypes: Sequence[str], text: bytes, count: int, threads: int, folder: Path, library: Path | None
 ) -> list[Quality]:
-    """Measure each type of ours, and rwkv.cpp's where its library is given."""
+    """Measure each storage type, and rwkv.cpp's types if its library is given."""
     checkpoint = cached_checkpoint(shape, "f32", folder)
     tokens = np.random.default_rng(0).integers(0, SHAPES[shape].vocab_size, count).tolist()
     exact = list(logits_of(load(checkpoint, dtype="f64"), tokens, threads))
@@ -176,7 +176,7 @@ def measure(
     functions = Library(library)
     for dtype in RWKVCPP_TYPES:
         demo = cached_rwkvcpp("demo", demo_model_path, dtype, folder, library)
-        # Nothing is timed here, and its threads spin: with more than one, whatever else runs holds all of them up.
+        # One thread: this is not timed, and spinning threads are slow if another process runs.
         with Model(functions, demo, threads=1) as model:
             words = text_quality(RwkvCppModel(model), text, 1)
         path = cached_rwkvcpp(shape, lambda: checkpoint, dtype, folder, library)

@@ -1,4 +1,4 @@
-"""Decode and prefill beside plain NumPy, other programs where they are there, and the machine's limits, in one run."""
+"""Decode and prefill compared with plain NumPy, other installed programs, and the machine's limits, in one run."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ from rwkv_cy.tensors.arena import Arena
 from rwkv_cy.toolkit.bench import Measurement
 
 _DECODED = 16
-#: Threads of OpenBLAS and OpenMP spin for so long after their work, and hold up who comes next.
+#: Time for which threads of OpenBLAS and OpenMP spin after their work, which would slow the next contender.
 _SETTLE_SECONDS = 0.5
 _LONGEST_PROMPT = 1 << 16
-#: All contenders get the same tokens: those that a text begins with matter to nobody's speed.
+#: All contenders get the same tokens; the speed does not depend on their values.
 _TOKENS = [int(token) for token in np.random.default_rng(0).integers(0, 50277, _LONGEST_PROMPT)]
-#: Types of matrices; after a plus, with activations rounded to the same.
+#: Types of matrices; a plus stands for activations rounded to the same type.
 _ALL = (*DTYPES, "bf16+", *MATRIX_TYPES)
-#: Our contender for each place that the weights can be in.
+#: The package's contender for each location of the weights.
 _OURS = {True: "rwkv_cy", False: "rwkv_cy, resident"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table."""
+    """One row of a table."""
 
     contender: str
     label: str
@@ -56,7 +56,7 @@ class Row:
 
 @dataclass
 class Found:
-    """What was measured of one row, a number a round.
+    """Measurements of one row, one value per round.
 
     Attributes
     ----------
@@ -121,10 +121,10 @@ def measure(
 
 
 def _streams(rows: Sequence[Row], shape: str) -> dict[Row, Stream]:
-    """Return what decode reads: for ours the matrices where they lie, for others as many bytes of large pages."""
+    """Return the bytes that decode reads: the package's own matrices, or an equal size of large pages for others."""
     sizes = {row: _matrix_bytes(row, SHAPES[shape]) for row in rows if row.contender not in _OURS.values()}
     largest = max(sizes.values())
-    # One array serves them all: it is larger than the caches, so that nobody finds it there.
+    # One array serves all of them: it is larger than the caches.
     array = Arena(largest).take((largest,), np.dtype(np.uint8))
     array[...] = 1
     streams = {row: Stream([array[:nbytes]]) for row, nbytes in sizes.items()}
@@ -138,14 +138,14 @@ def _streams(rows: Sequence[Row], shape: str) -> dict[Row, Stream]:
 def _matrix_bytes(row: Row, config: Config) -> int:
     sizes = weights(config)
     if row.contender == "rwkv.cpp":
-        # Its quantized files have matrices of two types.
+        # rwkv.cpp's quantized files have matrices of two types.
         with open_source(row.path) as source:
             return sum(source.info(name).source_nbytes for name in sizes)
     return int(sum(sizes.values()) * bytes_per_weight(row.dtype))
 
 
 def _pairs(row: Row, worker: Worker, stream: Stream, threads: int) -> list[tuple[float, float]]:
-    """Return seconds of reading alone and of a token; in turns where the contender's threads sleep between calls."""
+    """Return the seconds of plain reads and of a token; alternating if the contender's threads sleep between calls."""
     worker.seconds(_TOKENS[:1], keep_state=False)
     if row.contender in _OURS.values():
         return [(_reading(stream, threads), worker.seconds([token], keep_state=True)) for token in _TOKENS[:_DECODED]]
@@ -155,7 +155,7 @@ def _pairs(row: Row, worker: Worker, stream: Stream, threads: int) -> list[tuple
 
 
 def _settle(row: Row) -> None:
-    """Wait until the threads of a contender sleep, which would hold up the next one."""
+    """Wait until the threads of a contender sleep, so that they do not slow the next one."""
     if row.contender not in _OURS.values():
         time.sleep(_SETTLE_SECONDS)
 
@@ -172,7 +172,7 @@ def stored(dtype: str) -> str:
 
 
 def bytes_per_weight(dtype: str) -> float:
-    """Return the bytes that a weight takes, the steps of its block included."""
+    """Return the bytes per weight, including the scales of its block."""
     if dtype in QUANTIZED_TYPES:
         quantized = QUANTIZED_TYPES[dtype]
         return quantized.block_bytes / (quantized.columns * GROUP_ROWS)
@@ -180,14 +180,14 @@ def bytes_per_weight(dtype: str) -> float:
 
 
 def weights(config: Config) -> dict[str, float]:
-    """Return the weights of each matrix, which a token reads once; of the embedding it reads a row."""
+    """Return the weights of each matrix that a token reads; of the embedding it reads only a row."""
     specs = architecture_of(config).parameters(config)
     return {spec.name: float(np.prod(spec.shape)) for spec in specs if spec.quantizable or spec.kind == "low_rank"}
 
 
 def best_prefill(config: Config, flops: float) -> float:
-    """Return the seconds a token of a prompt that the arithmetic allows in fp32."""
-    # A prompt needs the logits of its last token only: the head is left out.
+    """Return the least seconds per token of a prompt that fp32 arithmetic allows."""
+    # A prompt needs the logits of its last token only, so that the head is excluded.
     sizes = weights(config)
     return 2 * (sum(sizes.values()) - sizes["head.weight"]) / flops
 
@@ -217,10 +217,10 @@ def report_of(shape: str, threads: int, rounds: int, found: dict[Row, Found], fl
         ],
         values={"shape": shape, "threads": threads, "flops": max(flops), "rows": []},
     )
-    yardstick = found[first].seconds
+    baseline = found[first].seconds
     for row, one in found.items():
         times = one.seconds
-        multiples = [ratio(yardstick[job], times[job]) for job in jobs]
+        multiples = [ratio(baseline[job], times[job]) for job in jobs]
         report.rows.append(
             (
                 f"{row.label}, {row.dtype}",
@@ -245,7 +245,7 @@ def name_of(shape: str) -> str:
 
 
 def nominal_bits(dtype: str) -> int:
-    """Return the number of bits that a type is compared in: that of its name, rounded up to 8, 16 or 32, or 4.
+    """Return the number of bits by which a type is compared: that of its name, rounded up to 8, 16 or 32, or 4.
 
     Five bits stand with four, six with eight, and twelve with the sixteen that they hold.
     """
@@ -255,7 +255,7 @@ def nominal_bits(dtype: str) -> int:
 
 
 def comparison_of(shape: str, threads: int, found: dict[Row, Found]) -> Report:
-    """Return the table that holds each type of ours against what others are fastest with in as many bits."""
+    """Return the table that compares each storage type with the fastest other program at as many bits."""
     jobs = tuple(next(iter(found.values())).seconds)
     report = Report(
         f"{name_of(shape)}, {threads} thread{'s' if threads > 1 else ''}: speed beside others in as many bits",

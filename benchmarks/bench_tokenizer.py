@@ -1,4 +1,4 @@
-"""What encoding costs beside reading the same tokens: the World tokenizer and the prefill of a 0.1B model, by turns.
+"""The cost of encoding compared with prefill: the World tokenizer and a 0.1B model, alternating.
 
 The vocabulary is that of the ``rwkv`` package, or the file that is named:
 ``python -m benchmarks.bench_tokenizer [VOCABULARY] [TEXT ...]``. The model is synthetic, RWKV-4 of 12 layers and 768
@@ -21,7 +21,7 @@ from rwkv_cy.text.tokenizers.vocabulary import WORLD_SIZE
 from rwkv_cy.text.tokenizers.world import WorldTokenizer, packaged_vocabulary
 
 ROUNDS = 7
-#: Tokens of a text that the model reads in a round; encoding takes the whole text.
+#: Tokens of a text that the model reads in a round; encoding processes the whole text.
 PREFILL_TOKENS = 1024
 MODEL = Config(d_model=768, num_layers=12, vocab_size=WORLD_SIZE)
 
@@ -38,7 +38,7 @@ def built_in_texts() -> dict[str, str]:
 
 
 def tokens_a_second(work: Callable[[], object], tokens: int) -> float:
-    """Speed of one call that handles so many tokens."""
+    """Speed of one call that handles this number of tokens."""
     start = time.perf_counter()
     work()
     return tokens / (time.perf_counter() - start)

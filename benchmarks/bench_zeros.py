@@ -1,4 +1,4 @@
-"""Zeros in the hidden vector of the channel mix: how many there are, and what a transposed value matrix makes of them.
+"""Zeros in the hidden vector of the channel mix: their share, and what a transposed value matrix gains from them.
 
 The demo model is run over its held-out text and its zeros are counted. For speed, a model of an official shape is made
 in memory twice, with the same random parameters: once with every matrix by rows, once with ``ffn.value.weight``
@@ -36,7 +36,7 @@ _SIGN = {"f32": np.uint32(1 << 31), "f16": np.uint16(1 << 15), "bf16": np.uint16
 
 
 class _Counting(PlainNumpy):
-    """The yardstick, which keeps the share of zeros of every layer."""
+    """The NumPy model, extended to record the share of zeros of every layer."""
 
     def __init__(self, parameters: Mapping[str, npt.NDArray[Any]]) -> None:
         super().__init__(parameters)
@@ -49,7 +49,7 @@ class _Counting(PlainNumpy):
 
 
 def count_zeros(tokens: int) -> list[float]:
-    """Return the share of zeros in each layer of the demo model, over so many bytes of its held-out text."""
+    """Return the share of zeros in each layer of the demo model, over this many bytes of its held-out text."""
     with open_source(demo_model_path()) as source:
         model = _Counting(read_float32(source))
     text = Path("data/kjv-heldout.txt").read_bytes()[:tokens]
@@ -58,7 +58,7 @@ def count_zeros(tokens: int) -> list[float]:
 
 
 def _aligned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return a copy that begins with a page, as every matrix of a mapped model file does."""
+    """Return a page-aligned copy, as every matrix of a mapped model file is."""
     memory = np.empty(array.nbytes + _PAGE, np.uint8)
     start = -memory.ctypes.data % _PAGE
     copy = memory[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
@@ -67,7 +67,7 @@ def _aligned(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 
 class Pair:
-    """The two models, and the matrices that make the difference."""
+    """Two models, and the matrices in which they differ."""
 
     def __init__(self, config: Config, dtype: str) -> None:
         self.dtype = dtype
@@ -82,20 +82,20 @@ class Pair:
             array = to_storage(numbers.astype(np.float32), "f32", dtype).reshape(spec.shape)
             parameters[spec.name] = Parameter(_aligned(array), dtype)
         self.keys = [p.array for name, p in parameters.items() if name.endswith("ffn.key.weight")]
-        turned = {
+        column_major = {
             name: Parameter(_aligned(transposed(p.array)), dtype, transposed=True)
             for name, p in parameters.items()
             if name.endswith("ffn.value.weight")
         }
-        self.models = (LanguageModel(config, parameters), LanguageModel(config, {**parameters, **turned}))
+        self.models = (LanguageModel(config, parameters), LanguageModel(config, {**parameters, **column_major}))
         self.products = tuple(
             [Matrix(p.array, dtype, transposed=p.transposed) for p in group]
-            for group in ([parameters[name] for name in turned], list(turned.values()))
+            for group in ([parameters[name] for name in column_major], list(column_major.values()))
         )
         self._rng = rng
 
     def set_zeros(self, share: float) -> None:
-        """Let that share of the units be zero in every layer."""
+        """Make this share of the hidden units zero in every layer."""
         sign = _SIGN[self.dtype]
         for key in self.keys:
             bits = key.view(array_dtype("bf16") if sign.itemsize == 2 else np.uint32)
@@ -167,21 +167,21 @@ def main() -> None:
         for threads in arguments.threads:
             for share in _SHARES:
                 pair.set_zeros(share)
-                rows, turned = pair.decode_seconds(threads, arguments.rounds)
+                rows, columns = pair.decode_seconds(threads, arguments.rounds)
                 products = pair.product_seconds(share, threads, 3 * arguments.rounds)
                 report.rows.append(
                     (
                         dtype,
                         str(threads),
                         f"{share:.0%}",
-                        f"{ratio(rows, turned):.2f}",
+                        f"{ratio(rows, columns):.2f}",
                         f"{ratio(*products):.2f}",
                         f"{median(rows) * 1e3:.1f}",
-                        f"{median(turned) * 1e3:.1f}",
+                        f"{median(columns) * 1e3:.1f}",
                     )
                 )
                 report.values["rows"].append(
-                    {"dtype": dtype, "threads": threads, "zeros": share, "rows": rows, "transposed": turned}
+                    {"dtype": dtype, "threads": threads, "zeros": share, "rows": rows, "transposed": columns}
                     | {"products": products}
                 )
     report.print(as_json=arguments.json)

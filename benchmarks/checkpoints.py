@@ -35,12 +35,12 @@ SHAPES = {
     },
 }
 DTYPES = ("f32", "f16", "bf16")
-#: Where the benchmarks keep what they make.
+#: Default folder of the benchmarks' files.
 FOLDER = Path("build") / "bench"
 
 #: Elements drawn at a time.
 _BLOCK = 1 << 20
-#: Scales of the official initialisation; the matrices that it leaves zero are filled, with half of what is usual.
+#: Scales of the official initialisation; matrices that it leaves zero are filled with half of the usual scale.
 _SCALES = {"att.value": 1.0, "ffn.key": 1.0}
 _OTHER_SCALE = 0.5
 
@@ -68,7 +68,7 @@ def write_checkpoint(path: Path, config: Config, dtype: str = "f32", seed: int =
         for index, spec in enumerate(architecture_of(config).parameters(config))
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The archive names its folder after the file: the unfinished one is called alike, in a folder of its own.
+    # The archive contains the file's name, so that the unfinished file has the same name in a temporary folder.
     unfinished = path.parent / f".{path.name}.part" / path.name
     unfinished.parent.mkdir(exist_ok=True)
     try:
@@ -98,7 +98,7 @@ def _draw(spec: ParameterSpec, rng: np.random.Generator, count: int) -> npt.NDAr
 
 
 def cached_checkpoint(shape: str, dtype: str, folder: Path = FOLDER) -> Path:
-    """Return the checkpoint of that shape and type in `folder`; it is written if it is not there."""
+    """Return the checkpoint of this shape and type in `folder`; writes it if it does not exist."""
     path = folder / f"{shape}-{dtype}.pth"
     if not path.exists():
         write_checkpoint(path, SHAPES[shape], dtype)
@@ -106,7 +106,7 @@ def cached_checkpoint(shape: str, dtype: str, folder: Path = FOLDER) -> Path:
 
 
 def cached_model(shape: str, dtype: str, folder: Path = FOLDER) -> Path:
-    """Return the model file of the checkpoint, quantized of the float32 one; converted if not there."""
+    """Return the model file of a checkpoint; converts it if it does not exist, quantized types from float32."""
     path = folder / f"{shape}-{dtype}.h5"
     if not path.exists():
         if dtype in QUANTIZED_TYPES:

@@ -1,4 +1,4 @@
-"""Who is measured: each opens a model and gives back one function, tokens and state in, logits and state out.
+"""The contenders: each opens a model and returns a function from tokens and state to logits and state.
 
 Imported by other interpreters as well, so that nothing is imported here that not all of them have.
 """
@@ -14,13 +14,13 @@ from typing import Any
 
 __all__ = ["CONTENDERS", "Contender", "Forward", "Task"]
 
-#: ``forward(tokens, state)`` returns the logits after the last token, and the state; None is the first state.
+#: ``forward(tokens, state)`` returns the logits after the last token, and the state; None is the initial state.
 Forward = Callable[[Sequence[int], Any], tuple[Any, Any]]
 
 
 @dataclass(frozen=True)
 class Task:
-    """What a contender is to open.
+    """The model that a contender opens.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Contender:
-    """One of those that are measured.
+    """One program that is measured.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class Contender:
 def _open_rwkv_cy(task: Task, mmap: bool = True) -> Forward:
     import rwkv_cy
 
-    # "bf16+" is a model in bf16 whose activations are rounded to it.
+    # "bf16+" is a bf16 model with activations rounded to bf16.
     rounded = "bf16" if task.dtype.endswith("+") else "f32"
     model = rwkv_cy.load(task.path, mmap=mmap, activations=rounded)
     return lambda tokens, state: model.forward(tokens, state, in_place=True, num_threads=task.threads)
@@ -94,7 +94,7 @@ def _open_rwkv(task: Task) -> Forward:
 
 
 def _open_rwkv7(task: Task) -> Forward:
-    # The package reads this when it is imported, and then takes models of version 7 only.
+    # The package reads this when it is imported, and then accepts only RWKV-7 models.
     os.environ["RWKV_V7_ON"] = "1"
     import torch
     from rwkv.model import RWKV
@@ -125,7 +125,7 @@ def _open_transformers(task: Task) -> Forward:
         with torch.inference_mode():
             ids = torch.tensor([list(tokens)])
             encoded = model.rwkv(ids, state=state, use_cache=True)
-            # The whole model would multiply the head with every token of a prompt.
+            # The complete model would compute logits for every token of a prompt.
             logits = model.head(encoded.last_hidden_state[0, -1])
         return logits.float().numpy(), encoded.state
 

@@ -1,4 +1,4 @@
-"""A checkpoint in the files of other programs: rwkv.cpp's, written here or quantized by its library; Hugging Face's."""
+"""A checkpoint in formats of other programs: rwkv.cpp, written here or quantized by its library, and Hugging Face."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rwkv_cy.dtypes import to_storage
 
 __all__ = ["RWKVCPP_TYPES", "cached_huggingface", "cached_rwkvcpp", "write_huggingface", "write_rwkvcpp"]
 
-#: The types of rwkv.cpp that are measured; the last three are made by its own library, from FP16.
+#: The types of rwkv.cpp that are measured; its own library quantizes the last three from FP16.
 RWKVCPP_TYPES = ("FP32", "FP16", "Q8_0", "Q5_1", "Q4_0")
 _WRITTEN = {"FP32": (0, "f32"), "FP16": (1, "f16")}
 _MAGIC, _VERSION = 0x67676D66, 101
@@ -103,7 +103,7 @@ def _huggingface_name(name: str) -> str:
 
 
 def cached_rwkvcpp(stem: str, checkpoint: Callable[[], Path], dtype: str, folder: Path, library: Path) -> Path:
-    """Return rwkv.cpp's file of a checkpoint in `folder`; it is made if it is not there.
+    """Return rwkv.cpp's file of a checkpoint in `folder`; writes it if it does not exist.
 
     Parameters
     ----------
@@ -121,7 +121,7 @@ def cached_rwkvcpp(stem: str, checkpoint: Callable[[], Path], dtype: str, folder
     if dtype in _WRITTEN:
         write_rwkvcpp(checkpoint(), path, dtype)
         return path
-    # As its authors recommend: from 16 bits. What it leaves as it is, the embedding and the head, stays in 16 bits.
+    # From 16 bits, as its authors recommend. The library does not quantize embedding and head.
     half = cached_rwkvcpp(stem, checkpoint, "FP16", folder, library)
     with _finished(path) as unfinished:
         quantize(library, half, unfinished, dtype)
@@ -129,7 +129,7 @@ def cached_rwkvcpp(stem: str, checkpoint: Callable[[], Path], dtype: str, folder
 
 
 def cached_huggingface(stem: str, checkpoint: Callable[[], Path], folder: Path) -> Path:
-    """Return the folder of transformers of a checkpoint in `folder`; it is made if its weights are not there."""
+    """Return the transformers folder of a checkpoint in `folder`; writes it if its weights do not exist."""
     path = folder / f"{stem}-huggingface"
     if not (path / "model.safetensors").exists():
         write_huggingface(checkpoint(), path)
@@ -138,7 +138,7 @@ def cached_huggingface(stem: str, checkpoint: Callable[[], Path], folder: Path) 
 
 @contextmanager
 def _finished(path: Path) -> Iterator[Path]:
-    """Give a name to write to, and let the file appear at `path` when it is finished."""
+    """Yield a temporary path, and rename the file to `path` when it is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(path.name + ".part")
     try:

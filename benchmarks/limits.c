@@ -1,4 +1,4 @@
-/* What the machine allows, without any of our kernels: ./limits THREADS prints fp32 FMA in GFLOP/s, and the
+/* The machine's limits, independent of the package's kernels: ./limits THREADS prints fp32 FMA in GFLOP/s, and the
    same of bf16 dot products, 0 where the CPU has none. Vectors are as wide as -march=native has them. */
 
 #define _GNU_SOURCE
@@ -34,7 +34,7 @@ static void multiply_and_add(int threads) {
 #pragma omp parallel num_threads(threads)
     {
         floats sums[CHAINS] = {{0}}, factor = {0}, term = {0};
-        /* The compiler must not know that they are all the same. */
+        /* Hides from the compiler that they are all equal. */
         __asm__ volatile("" : "+m"(factor), "+m"(term));
         for (int i = 0; i < CHAINS; i++) __asm__ volatile("" : "+m"(sums[i]));
         for (long step = 0; step < STEPS; step++)
@@ -45,7 +45,7 @@ static void multiply_and_add(int threads) {
     }
 }
 
-/* Returns the operations of a step, of all chains. */
+/* Returns the number of operations in one step of all chains. */
 static double multiply_bf16(int threads) {
 #ifdef __AVX512BF16__
 #pragma omp parallel num_threads(threads)

@@ -1,4 +1,4 @@
-"""What the machine allows in fp32 arithmetic, by limits.c, compiled for the processor it runs on."""
+"""The machine's limit of fp32 arithmetic, measured by limits.c, which is compiled for this processor."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ __all__ = ["build", "flops"]
 
 def build(folder: Path) -> Path:
     """Compile the program into `folder` with ``$CC``, or gcc, clang or cc."""
-    asked = os.environ.get("CC")
-    compiler = asked or next((name for name in ("gcc", "clang", "cc") if shutil.which(name)), None)
+    requested = os.environ.get("CC")
+    compiler = requested or next((name for name in ("gcc", "clang", "cc") if shutil.which(name)), None)
     if compiler is None:
         sys.exit("benchmarks: the machine's limits need a C compiler; install gcc, or name one in CC")
     folder.mkdir(parents=True, exist_ok=True)
@@ -25,6 +25,6 @@ def build(folder: Path) -> Path:
 
 
 def flops(program: Path, threads: int) -> float:
-    """Run the program once: fused multiply-adds in float32 a second, each counted twice; the best of some rounds."""
+    """Run the program once: fused multiply-adds in float32 per second, each counted twice; the best round."""
     output = subprocess.run([program, str(threads)], check=True, capture_output=True, text=True).stdout
     return float(output.split()[0]) * 1e9

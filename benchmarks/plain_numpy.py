@@ -1,4 +1,4 @@
-"""RWKV-4 written plainly in NumPy, float32: the yardstick of the benchmarks."""
+"""RWKV-4 in plain NumPy, float32: the baseline of the benchmarks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rwkv_cy.tensors.tensor import ParameterSource
 __all__ = ["PlainNumpy", "read_float32"]
 
 Array = npt.NDArray[Any]  # float32
-#: Of one layer: ffn_xx, att_xx, aa, bb, pp.
+#: State of one layer: ffn_xx, att_xx, aa, bb, pp.
 LayerState = list[Array]
 
 
@@ -31,7 +31,7 @@ def read_float32(source: ParameterSource) -> dict[str, Array]:
 
 
 class PlainNumpy:
-    """A language model whose every step is a NumPy expression.
+    """A language model in which every step is a NumPy expression.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class PlainNumpy:
         return [[*zeros, np.full(attention, -1e30, np.float32)] for _ in range(self.num_layers)]
 
     def forward(self, tokens: Sequence[int], state: list[LayerState]) -> Array:
-        """Return the logits after the last token; `state` is moved on in place.
+        """Return the logits after the last token; `state` is updated in place.
 
         One token is a chain of matrix-vector products; several are matrix products, with a loop over time where the
         recurrence needs it.

@@ -1,4 +1,4 @@
-"""Plots of what bench_speed measured: tokens a second by precision and threads, and the cost of a prompt by its length.
+"""Plots of bench_speed's results: tokens per second by precision and threads, and the cost of a prompt by its length.
 
 Make the figures first, for each size of model, then draw:
 
@@ -23,7 +23,7 @@ _OURS = "rwkv_cy"
 
 
 def by_precision(documents: Sequence[dict[str, Any]]) -> dict[str, dict[int, dict[str, float]]]:
-    """Return tokens a second of decode: by model, number of threads, and contender with its precision."""
+    """Return decode tokens per second: by model, number of threads, and contender with its precision."""
     found: dict[str, dict[int, dict[str, float]]] = {}
     for document in documents:
         speeds = {
@@ -36,7 +36,7 @@ def by_precision(documents: Sequence[dict[str, Any]]) -> dict[str, dict[int, dic
 
 
 def by_prompt(documents: Sequence[dict[str, Any]]) -> dict[str, dict[str, dict[int, float]]]:
-    """Return milliseconds a token of a prompt, with the most threads: by model, precision of ours, and length."""
+    """Return milliseconds per token of a prompt, with the most threads: by model, storage type and length."""
     found: dict[str, dict[str, dict[int, float]]] = {}
     for document in sorted(documents, key=lambda one: int(one["threads"])):
         for row in document["rows"]:

@@ -1,4 +1,4 @@
-"""Other processes: how long they take, and the memory that is theirs alone."""
+"""Other processes: their run time and anonymous memory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SAMPLE_SECONDS = 0.002
 
 @dataclass(frozen=True)
 class Run:
-    """What a command took.
+    """Resources that a command used.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class Run:
 
 
 def run(command: Sequence[str], *, sample: bool = False) -> Run:
-    """Run a command to its end; its output is thrown away, and it ends this program if it fails.
+    """Run a command to its end; its output is discarded, and this program exits if it fails.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What every benchmark prints: the machine, the versions, a table; or all of it as JSON."""
+"""The report that every benchmark prints: machine, versions and a table, as Markdown or JSON."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from rwkv_cy.kernels.dispatch import active_instruction_set
 
 __all__ = ["Report", "median", "ratio"]
 
-#: Flags of /proc/cpuinfo that say which kernels a processor can run.
+#: Flags of /proc/cpuinfo that determine which kernels a processor can run.
 _FLAGS = ("avx2", "fma", "avx512f", "avx512_vnni", "avx512_bf16")
-#: A cell that is a number, or nothing: columns of them are aligned to the right.
+#: A cell that is a number or empty; columns of such cells are right-aligned.
 _FIGURE = re.compile(r"[+-]?\d|$")
 
 
 @dataclass
 class Report:
-    """A table, and what is needed to understand it.
+    """A table, and the information needed to interpret it.
 
     Attributes
     ----------
@@ -80,7 +80,7 @@ def median(values: Sequence[float]) -> float:
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> float:
-    """Return the median of the ratios of neighbouring runs: what disturbs one disturbs the other."""
+    """Return the median of the ratios of adjacent runs, which other load on the machine affects equally."""
     return statistics.median(own / other for own, other in zip(ours, theirs, strict=True))
 
 

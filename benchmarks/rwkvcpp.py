@@ -1,4 +1,4 @@
-"""rwkv.cpp through ctypes: a library that somebody built, of any year of its interface, its models and their states.
+"""rwkv.cpp through ctypes: an existing build of any version of its interface, its models and their states.
 
 What prints as it goes, or may abort, is done in a process of its own:
 
@@ -25,14 +25,14 @@ from benchmarks.processes import run
 
 __all__ = ["Library", "Model", "library_argument", "longest_part", "quantize"]
 
-#: Tokens of a prompt at a time. The graph has nodes for each of them, and their number is bounded, by the year of the
-#: library: a part that is too long aborts the process.
+#: Tokens of a prompt per call. The graph has nodes for each token and a size limit that depends on the library's
+#: version; a longer part aborts the process.
 _PARTS = (64, 32, 16, 8, 4, 2)
 _POINTER, _UINT, _SIZE = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_size_t
 
 
 class Library:
-    """The functions of one library, older names or newer.
+    """The functions of one library, by their older or newer names.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ class Library:
             sys.exit(f"{path}: expected a library of rwkv.cpp: {error}")
         if not hasattr(functions, "rwkv_init_from_file"):
             sys.exit(f"{path}: expected a library of rwkv.cpp, got one without rwkv_init_from_file")
-        # The number of layers on a GPU came later; in C, a function that knows two arguments ignores the third.
+        # Newer versions also take the number of layers on a GPU; in C, an older one ignores the third argument.
         self.init = _declared(functions.rwkv_init_from_file, _POINTER, ctypes.c_char_p, _UINT, _UINT)
         self.free = _declared(functions.rwkv_free, None, _POINTER)
         self.eval = _declared(functions.rwkv_eval, ctypes.c_bool, _POINTER, _UINT, _POINTER, _POINTER, _POINTER)
@@ -104,13 +104,13 @@ class Model:
     def forward(
         self, tokens: Sequence[int], state: npt.NDArray[np.float32] | None
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-        """Return the logits after the last token, and the state; `state` is moved on in place, None is the first."""
+        """Return the logits after the last token, and the state; `state` is updated in place."""
         before = None if state is None else state.ctypes.data
         state = np.empty(self._state_len, np.float32) if state is None else state
         logits: npt.NDArray[np.float32] = np.empty(self._logits_len, np.float32)
         for start in range(0, len(tokens), self._part):
             some = tokens[start : start + self._part]
-            # Logits are asked for once: a part before the last one need not multiply the head.
+            # Logits are requested for the last part only, so that the others skip the head.
             out = logits.ctypes.data if start + self._part >= len(tokens) else None
             if len(some) == 1:
                 done = self._library.eval(self._context, some[0], before, state.ctypes.data, out)
@@ -134,7 +134,7 @@ class Model:
 
 
 def longest_part(library: Path, model: Path) -> int:
-    """Return how many tokens of a prompt the library takes at a time for this model: it is tried."""
+    """Return how many tokens of a prompt the library accepts per call for this model, found by trial."""
     for part in _PARTS:
         command = [sys.executable, "-m", "benchmarks.rwkvcpp", str(library), "try", str(model), str(part)]
         if subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0:
@@ -143,7 +143,7 @@ def longest_part(library: Path, model: Path) -> int:
 
 
 def quantize(library: Path, source: Path, target: Path, dtype: str) -> None:
-    """Let the library write the file `source` as `target`, with its matrices quantized."""
+    """Quantize the matrices of the file `source` to `target`, by the library."""
     run((sys.executable, "-m", "benchmarks.rwkvcpp", str(library), "quantize", str(source), str(target), dtype))
 
 

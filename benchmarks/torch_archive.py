@@ -1,4 +1,4 @@
-"""Checkpoints as torch.save lays them out, streamed to disk: a zip archive of a pickle and one entry a storage."""
+"""Checkpoints in the format of torch.save, streamed to disk: a zip archive of a pickle and one entry per storage."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ArchiveTensor:
         Storage type.
     shape : tuple of int
     blocks : iterable of ndarray
-        Its numbers in C order, of the array dtype of `dtype`; asked for once.
+        Its numbers in C order, of the array dtype of `dtype`; read once.
     """
 
     name: str
@@ -70,7 +70,7 @@ def _add(archive: zipfile.ZipFile, name: str, size: int, pieces: Iterable[bytes 
             stream.write(piece)
 
 
-# The pickle, protocol 2. Each function gives the opcodes that leave one object on the stack.
+# The pickle, protocol 2. Each function returns the opcodes that push one object.
 
 
 def _state_dict(tensors: Sequence[ArchiveTensor]) -> bytes:

@@ -1,7 +1,7 @@
-"""One contender in a process of its own: ``Worker`` starts it and asks, ``main`` is that process and answers.
+"""One contender in a separate process: ``Worker`` starts it and sends requests, ``main`` runs in it and replies.
 
-Threads are fixed at its start, so that those who read their number from the environment can be asked too. A question
-is a line of JSON; so is its answer.
+The number of threads is fixed at its start, because some contenders read it from the environment. Requests and replies
+are lines of JSON.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS
 
 
 class Worker:
-    """A contender that has opened a model and waits for questions; a context manager that ends it.
+    """A contender that has opened a model and waits for requests. A context manager that ends the process.
 
     Parameters
     ----------
@@ -70,12 +70,12 @@ class Worker:
         self.opening: dict[str, float] = self._answer()
 
     def seconds(self, tokens: Sequence[int], *, keep_state: bool) -> float:
-        """Return how long one forward takes; it begins with the last one's state, or with none."""
+        """Return the seconds of one forward, which continues from the previous state or starts anew."""
         result: float = self._ask(tokens=list(tokens), keep_state=keep_state)["seconds"]
         return result
 
     def logits(self, tokens: Sequence[int]) -> list[float]:
-        """Return the logits after `tokens`, from the first state."""
+        """Return the logits after `tokens`, from the initial state."""
         result: list[float] = self._ask(tokens=list(tokens), keep_state=False, logits=True)["logits"]
         return result
 
@@ -121,7 +121,7 @@ def _open(contender: str, task: Task) -> tuple[Forward, dict[str, float]]:
 def main() -> None:
     contender, task = sys.argv[1:]
     answers = sys.stdout
-    # What a contender prints while it loads is not an answer.
+    # Output that a contender prints while it loads must not be taken for a reply.
     verbose = os.environ.get("BENCHMARKS_VERBOSE")
     with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(sys.stderr if verbose else nowhere):
         forward, opening = _open(contender, Task(**json.loads(task)))

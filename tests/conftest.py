@@ -1,4 +1,4 @@
-"""What all tests share: where the data lies, and what happens when it does not."""
+"""Shared fixtures: the location of the test data, and a failure if it is missing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dimensions of RWKV-7 models for tests: usual ones and odd ones."""
+"""Dimensions of RWKV-7 models for tests, usual and unusual ones."""
 
 from __future__ import annotations
 

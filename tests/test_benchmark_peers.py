@@ -1,4 +1,4 @@
-"""The other programs of the benchmarks: their files hold the same model, and they are asked as their interface says."""
+"""Other programs in the benchmarks: their files hold the same model, and their interface is used correctly."""
 
 from __future__ import annotations
 

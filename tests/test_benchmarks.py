@@ -1,4 +1,4 @@
-"""What the benchmarks measure with is right: the checkpoints that they make, and the yardstick beside the model."""
+"""The benchmarks' tools: the checkpoints that they write, and the NumPy baseline against the model."""
 
 from __future__ import annotations
 
@@ -67,10 +67,10 @@ def test_the_yardstick_agrees_with_the_model(tmp_path: Path, split: int) -> None
     path = tmp_path / "tiny.pth"
     write_checkpoint(path, CONFIG)
     with open_source(path) as source:
-        yardstick = PlainNumpy(read_float32(source))
-    state = yardstick.initial_state()
+        baseline = PlainNumpy(read_float32(source))
+    state = baseline.initial_state()
     for start in range(0, len(TOKENS), split):
-        logits = yardstick.forward(TOKENS[start : start + split], state)
+        logits = baseline.forward(TOKENS[start : start + split], state)
     expected, _ = rwkv_cy.load(path).forward(TOKENS)
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-4)
     assert np.abs(expected).max() > 0.1

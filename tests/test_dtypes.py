@@ -1,4 +1,4 @@
-"""Storage types: conversions, against ml's usual definition of each."""
+"""Storage types: conversions against reference definitions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_bf16_rounds_to_the_nearest_and_ties_to_even() -> None:
     rounded = bf16_to_f32(f32_to_bf16(values)).astype(np.float64)
     best = np.minimum(np.abs(values - below), np.abs(values - above))
     assert (np.abs(values - rounded) == best).all()
-    # 1 + 2^-8 lies between 1 and 1 + 2^-7, 1 + 3 * 2^-8 between 1 + 2^-7 and 1 + 2^-6: even wins.
+    # 1 + 2^-8 is between 1 and 1 + 2^-7, 1 + 3 * 2^-8 between 1 + 2^-7 and 1 + 2^-6: even wins.
     ties = np.array([1 + 2**-8, 1 + 3 * 2**-8], np.float32)
     assert bf16_to_f32(f32_to_bf16(ties)).tolist() == [1.0, 1 + 2**-6]
 

@@ -1,4 +1,4 @@
-"""docs/hostile.md names the test that holds each promise: all of them are there."""
+"""docs/hostile.md names the test of each guarantee; all of them exist."""
 
 from __future__ import annotations
 

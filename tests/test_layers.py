@@ -1,4 +1,4 @@
-"""Every module imports from lower layers only: import-linter reads .py files alone, so this reads Cython's as well."""
+"""Modules import from lower layers only; unlike import-linter, this reads Cython files too."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the package says of itself: version, entry point, licence, typing, and what a checkout must not track."""
+"""Package metadata: version, entry point, licence, typing, and files that must not be tracked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The set-up says in one sentence what a machine lacks."""
+"""The set-up prints one sentence about what the machine lacks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The README and the pages of docs/ hold: commands and Python run, and links resolve."""
+"""The README and the pages of docs/ are correct: commands and Python run, and links resolve."""
 
 from __future__ import annotations
 

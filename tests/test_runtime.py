@@ -1,4 +1,4 @@
-"""Threads, processors and memory, as the system and the environment give them."""
+"""Threads, processors and memory, as reported by the system and set by the environment."""
 
 from __future__ import annotations
 

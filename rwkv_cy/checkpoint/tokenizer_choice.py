@@ -48,7 +48,7 @@ def choose_tokenizer(
     Raises
     ------
     TokenizerError
-        If the tokenizer asked for is damaged, or has more tokens than the model.
+        If the requested tokenizer is damaged, or has more tokens than the model.
     StorageError, MissingDependencyError
         If it cannot be read, or needs a package that is not installed.
     """

@@ -1,4 +1,4 @@
-"""Which version a file holds: told from names and shapes, and refused by name where it is not supported."""
+"""Detection of the version from names and shapes; unsupported versions are refused by name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is recognised and not run: each kind by the names that its files have, and refused with its reason."""
+"""Relatives of RWKV: each is recognised by its names and refused with the reason."""
 
 from __future__ import annotations
 

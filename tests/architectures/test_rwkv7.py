@@ -1,4 +1,4 @@
-"""RWKV-7's table: dimensions read off shapes, optional parameters, initial values by their formulas, errors."""
+"""RWKV-7's table: dimensions from shapes, optional parameters, initial values by their formulas, errors."""
 
 from __future__ import annotations
 

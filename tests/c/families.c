@@ -1,4 +1,4 @@
-/* Every family of kernels that this CPU runs against plain loops in double, and against the portable one: all types of
+/* Every kernel family that this CPU supports, against plain loops in double and against the portable one: all types of
  * matrices, one token, several and many, both orientations, and what a layer does besides its products. It prints a line
  * for each level of instruction sets and exits with 1 at the first difference. It needs no Python, so that it can run for
  * another CPU under an emulator. */

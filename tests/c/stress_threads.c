@@ -10,7 +10,7 @@
 #include <time.h>
 #include <unistd.h>
 
-/* Now and then there are more items than a share has room for pieces. */
+/* Sometimes there are more items than a share has capacity for pieces. */
 enum { MOST_ITEMS = 100000, MOST_THREADS = 8, CALLERS = 3, CALLERS_JOBS = 20000, SECONDS = 20, STUCK_SECONDS = 240 };
 
 /* One job: `items` is NULL once it is over. */

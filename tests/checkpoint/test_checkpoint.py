@@ -1,4 +1,4 @@
-"""Checkpoint: what the Config takes from the file beside the shapes, and layouts that no kernel could use."""
+"""Checkpoint: settings that Config takes from the file, and layouts that the kernels cannot use."""
 
 from __future__ import annotations
 

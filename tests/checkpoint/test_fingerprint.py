@@ -1,4 +1,4 @@
-"""Fingerprint: what moves it, and what does not."""
+"""Fingerprint: which changes of a model change it, and which do not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running the command: in this process, or in one of its own."""
+"""Running the command in this process or in a separate one."""
 
 from __future__ import annotations
 

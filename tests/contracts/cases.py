@@ -1,4 +1,4 @@
-"""The models that every contract is checked with, and their reference implementations: rows of tables."""
+"""The models that every contract is tested with, and their reference implementations, as tables."""
 
 from __future__ import annotations
 

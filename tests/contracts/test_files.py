@@ -1,4 +1,4 @@
-"""Models and states through files: what comes back gives the same bits."""
+"""Models and states written to files and read back have the same bits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a forward pass promises, whatever the architecture, the storage type and the instruction set."""
+"""Guarantees of a forward pass, for every architecture, storage type and instruction set."""
 
 from __future__ import annotations
 

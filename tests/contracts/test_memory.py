@@ -1,4 +1,4 @@
-"""States are addressed and not copied: what a call allocates, and where its states are afterwards."""
+"""States are passed by address: what a call allocates, and which memory its states are in."""
 
 from __future__ import annotations
 

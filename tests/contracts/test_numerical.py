@@ -1,4 +1,4 @@
-"""Numbers that are not finite are noticed, and traced to where they began."""
+"""NaN and Inf are detected and traced to their origin."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every parameter of every architecture: each matters, those that may be missing do not, and all begin finite."""
+"""Every parameter of every architecture matters; optional ones may be missing; initial values are finite."""
 
 from __future__ import annotations
 

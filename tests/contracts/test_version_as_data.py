@@ -1,4 +1,4 @@
-"""A version of RWKV is data: one that is defined outside the package works throughout, and none is named inside it."""
+"""A version defined outside the package works throughout, and the shared modules do not name any version."""
 
 from __future__ import annotations
 

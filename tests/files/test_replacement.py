@@ -1,4 +1,4 @@
-"""A new file is on the disk before it takes its target's place."""
+"""Atomic replacement: a new file is on disk before it replaces the target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""JSON from strangers: what is let through, and each way to be refused."""
+"""Strict JSON: what is accepted, and each reason to refuse untrusted input."""
 
 from __future__ import annotations
 

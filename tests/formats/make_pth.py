@@ -1,4 +1,4 @@
-"""Writers of PyTorch checkpoints by hand, good and bad ones: pickles opcode by opcode, zip archives field by field."""
+"""Hand-written PyTorch checkpoints, valid and invalid: pickles by opcode, zip archives by field."""
 
 from __future__ import annotations
 
@@ -168,8 +168,8 @@ class Zip:
         raw = entry.raw_name() if entry.local_name is None else entry.local_name
         raw = raw.encode() if isinstance(raw, str) else raw
         fields = (entry.local_signature, 0, entry.flags, entry.local_method, 0, 0, 0, *entry.local_sizes, len(raw))
-        room = -(position + 34 + len(raw)) % self.align
-        extra = b"FB" + struct.pack("<H", room) + b"Z" * room if self.align > 1 else b""
+        padding = -(position + 34 + len(raw)) % self.align
+        extra = b"FB" + struct.pack("<H", padding) + b"Z" * padding if self.align > 1 else b""
         return struct.pack("<4s5H3L2H", *fields, len(extra)) + raw + extra
 
     def _descriptor(self, entry: Entry) -> bytes:

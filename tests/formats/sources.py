@@ -1,4 +1,4 @@
-"""What tests do with an open checkpoint: read all of it, both ways, and compare."""
+"""Helpers that read an open checkpoint completely, in several ways, and compare the results."""
 
 from __future__ import annotations
 

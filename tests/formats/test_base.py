@@ -1,4 +1,4 @@
-"""Files opened with care: kinds of path, bounds, truncation, and the shared checks of names and shapes."""
+"""Opening files safely: kinds of path, bounds, truncation, and the shared checks of names and shapes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Canonical names over any source: layout and prefix told by names and shapes, the same elements, no two for one."""
+"""Canonical names over any source: detection of layout and prefix, equal elements, duplicate names."""
 
 from __future__ import annotations
 

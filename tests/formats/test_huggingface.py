@@ -1,4 +1,4 @@
-"""Folders of Hugging Face: one file or shards, and the settings and the tokenizer beside them."""
+"""Hugging Face folders: one file or shards, with settings and tokenizer beside them."""
 
 from __future__ import annotations
 

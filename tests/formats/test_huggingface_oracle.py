@@ -1,4 +1,4 @@
-"""Folders that transformers itself has written: every parameter comes back under its original name."""
+"""Folders written by transformers: every parameter is read under its original name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pickle machine: what tensors need is read, all else is refused, and nothing ever runs."""
+"""The pickle machine: reads what tensors need, refuses everything else, and never executes anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prefixes: what all names share in front, with a lone head apart."""
+"""Prefixes that all names share, with the head possibly outside of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PyTorch's zip archives: read without torch, with every kind of damage answered."""
+"""PyTorch's zip archives: read without torch, and errors for every kind of damage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The legacy stream of torch.save: read without torch, with every kind of damage answered."""
+"""The legacy format of torch.save: read without torch, and errors for every kind of damage."""
 
 from __future__ import annotations
 

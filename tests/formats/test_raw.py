@@ -1,4 +1,4 @@
-"""Raw tensors of one file: read in pieces, mapped, and kept within their bounds."""
+"""Raw tensors of one file: partial reads, memory maps, bounds."""
 
 from __future__ import annotations
 

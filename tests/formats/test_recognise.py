@@ -1,4 +1,4 @@
-"""Checkpoints are told by their content: what is read, what is refused by name, and what no file can be."""
+"""Recognition of checkpoints by content: supported formats, formats refused by name, and unknown data."""
 
 from __future__ import annotations
 

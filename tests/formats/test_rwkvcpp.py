@@ -1,4 +1,4 @@
-"""rwkv.cpp's files: published and hand-written ones read back, in parts too; each damaged one is refused in words."""
+"""rwkv.cpp's files: published and hand-written ones, partial reads, and an error for each kind of damage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Safetensors: good files read whole, in parts and as views; each damaged one is refused in words."""
+"""Safetensors: valid files in whole, in parts and as views, and an error for each kind of damage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One model in every layout that the RWKV world uses: each opens by its content and says the same thing."""
+"""One model in every layout of the RWKV ecosystem: each file is recognised and gives the same output."""
 
 from __future__ import annotations
 

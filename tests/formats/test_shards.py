@@ -1,4 +1,4 @@
-"""Shards: the tensors of several files as one source, and an index that cannot lead elsewhere."""
+"""Shards: tensors of several files as one source, and an index that cannot point outside of the folder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a torch pickle may claim of storages and tensors, and which claims are refused."""
+"""Storages and tensors that a torch pickle describes: valid descriptions, and those that are refused."""
 
 from __future__ import annotations
 

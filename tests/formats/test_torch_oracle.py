@@ -1,4 +1,4 @@
-"""What torch.save writes, torch itself being there: both formats, every type, parameters, views, modules."""
+"""Files written by torch itself: both formats, every type, parameters, views, modules."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_every_pickle_protocol(tmp_path: Path, way: str, protocol: int) -> None:
     tensors = every_type()
     path = tmp_path / "x.pth"
     if way == OLD and protocol > 2:
-        # The first bytes of such a stream differ, and nobody has such files.
+        # Such a stream begins with other bytes, and is not used in practice.
         save(tensors, path, way, pickle_protocol=protocol)
         with pytest.raises(UnsupportedError, match="got a pickle that is not a PyTorch checkpoint"):
             open_checkpoint(path)

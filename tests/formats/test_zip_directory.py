@@ -1,4 +1,4 @@
-"""The zip directory: entries found where they are, and every lie about them refused."""
+"""The zip directory: entries at their offsets, and an error for every inconsistency."""
 
 from __future__ import annotations
 

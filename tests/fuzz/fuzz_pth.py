@@ -1,4 +1,4 @@
-"""Fuzz target: whatever a checkpoint may be, told by its bytes; the seeds are those of torch.save, old and new."""
+"""Fuzz target: checkpoints recognised by content; the seeds are files of torch.save, both formats."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fuzz target: safetensors files, held against the reference library."""
+"""Fuzz target: safetensors files, compared with the reference library."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What every fuzz target of a reader does with a file that it lets through: read all of it, in every way."""
+"""What every fuzz target does with a file that a reader accepts: read all of it, in every way."""
 
 from __future__ import annotations
 

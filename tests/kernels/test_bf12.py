@@ -1,4 +1,4 @@
-"""Packed bfloat16: packing loses no bit, and products are those of bfloat16 to the last bit."""
+"""Compressed bfloat16 (bf12): packing is lossless, and products have the bits of bfloat16."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def test_any_bytes_stay_within_the_matrix(isa: str, seed: int) -> None:
     for first, last in ((HEAD_BYTES, packed.size), (packed.size - 4 * (stored_escapes(packed) + 26), packed.size)):
         noise = packed.copy()
         noise[first:last] = rng.integers(0, 256, last - first)
-        # In the midst of a larger array, so that a sanitizer, or what lies beside it, would tell.
+        # In the middle of a larger array, so that a sanitizer or the surrounding bytes reveal an access outside.
         matrix = Matrix(noise, "bf12", 1.0, words.shape)
         for tokens in (1, 5, 26):
             matrix.matmul(np.zeros((tokens, 300), np.float32), 2)

@@ -1,4 +1,4 @@
-"""Which instruction sets there are, and how one is forced."""
+"""Available instruction sets, and how to select one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of an embedding against NumPy's."""
+"""Rows of an embedding against NumPy."""
 
 from __future__ import annotations
 

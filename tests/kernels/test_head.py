@@ -1,4 +1,4 @@
-"""LayerNorm and the head's matrix against their twins."""
+"""LayerNorm and the head's matrix against their reference implementations."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def _norm(x: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("width", [1, 3, 8, 16, 20, 33, 768])
-def test_layer_norm_against_the_twin(isa: str, real: str, width: int) -> None:
+def test_layer_norm_against_the_reference(isa: str, real: str, width: int) -> None:
     rng = np.random.default_rng(width)
     dtype = STORAGE_TYPES[real].array_dtype
     x, weight, bias = (rng.standard_normal(shape).astype(dtype) for shape in ((5, width), width, width))
@@ -51,7 +51,7 @@ def test_a_large_mean_does_not_drown_the_variance(isa: str) -> None:
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 40])
-def test_logits_against_the_twin(isa: str, real: str, tokens: int) -> None:
+def test_logits_against_the_reference(isa: str, real: str, tokens: int) -> None:
     rng = np.random.default_rng(tokens)
     dtype = STORAGE_TYPES[real].array_dtype
     shapes = ((tokens, 96), 96, 96, (301, 96))

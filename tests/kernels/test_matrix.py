@@ -1,4 +1,4 @@
-"""Matrix: against plain NumPy, and against itself for every split of the work."""
+"""Matrix products against plain NumPy, and the same bits for every split of the work."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def tolerance(real: str, cols: int) -> float:
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("dtype", STORAGE_TYPES)
-def test_against_the_twin(isa: str, dtype: str, shape: tuple[int, int]) -> None:
+def test_against_the_reference(isa: str, dtype: str, shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(1)
     weights = make(rng, shape, dtype)
     real = "f64" if dtype == "f64" else "f32"

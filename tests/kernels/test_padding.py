@@ -1,4 +1,4 @@
-"""What stands in a block where the matrix has no row or column: a file from a stranger may hold anything there."""
+"""Padding of quantized blocks, which may hold anything in an untrusted file."""
 
 from __future__ import annotations
 

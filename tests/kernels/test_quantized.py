@@ -1,4 +1,4 @@
-"""Quantized matrices: the bytes by their description, products against the twin, every path against the others."""
+"""Quantized matrices: bytes against the specification, products against NumPy, all paths against each other."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_groups_of_rows_are_independent(dtype: str) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("dtype", QUANTIZED_TYPES)
-def test_product_against_the_twin(isa: str, dtype: str, shape: tuple[int, int]) -> None:
+def test_product_against_the_reference(isa: str, dtype: str, shape: tuple[int, int]) -> None:
     packed = pack(weights(shape), dtype)
     wide = unpack(packed, dtype, shape).astype(np.float64)
     x = np.random.default_rng(1).standard_normal((9, shape[1])).astype(np.float32)

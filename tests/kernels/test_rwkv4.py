@@ -1,4 +1,4 @@
-"""The layer of RWKV-4 and its two mixes, against their twins and against themselves one token at a time."""
+"""The layer and mixes of RWKV-4 against the reference implementation, and against single steps."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def forward(layer: stack.Layer, xs: np.ndarray, state: np.ndarray, workspace: Wo
 
 
 class Case:
-    """A layer with random weights, its twin's weights, and a state that some tokens have gone through."""
+    """A layer with random weights, the reference's weights, and a state that some tokens have gone through."""
 
     def __init__(self, real: str, layer: int = 0, d_model: int = 20, d_att: int = 24, d_ffn: int = 37) -> None:
         self.rng = np.random.default_rng(7)
@@ -53,7 +53,7 @@ class Case:
         self.time_mix = self.make(rwkv4.TimeMix, parameters, 0.5)
         self.channel_mix = self.make(rwkv4.ChannelMix, parameters, 0.5)
         self.fields = architecture.state_fields(self.config)
-        self.twin_weights = {name: array.astype(np.float64) for name, array in self.weights.items()}
+        self.reference_weights = {name: array.astype(np.float64) for name, array in self.weights.items()}
 
     def make(self, mix: type, parameters: dict[str, Parameter], scale: float) -> stack.Mix:
         return mix(self.config, ARCHITECTURES["rwkv4"].state_offsets(self.config), parameters, scale)
@@ -69,47 +69,49 @@ class Case:
         state["att_bb"][...] = np.abs(state["att_bb"]) + 0.1
         return state
 
-    def twin_state(self, state: LayerState) -> dict[str, np.ndarray]:
+    def reference_state(self, state: LayerState) -> dict[str, np.ndarray]:
         return {name: array.astype(np.float64) for name, array in state.items()}
 
     def assert_close(self, actual: np.ndarray, expected: np.ndarray) -> None:
         assert np.abs(actual - expected).max() <= self.tolerance * max(1.0, np.abs(expected).max())
 
-    def assert_state_close(self, state: LayerState, twin: dict[str, np.ndarray]) -> None:
+    def assert_state_close(self, state: LayerState, expected_state: dict[str, np.ndarray]) -> None:
         for name in FIELDS:
-            self.assert_close(state[name], twin[name])
+            self.assert_close(state[name], expected_state[name])
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 9, 30])
-def test_time_mix_against_the_twin(isa: str, real: str, tokens: int) -> None:
+def test_time_mix_against_the_reference(isa: str, real: str, tokens: int) -> None:
     case = Case(real)
     xs, state = case.xs(tokens), case.state()
-    twin = case.twin_state(state)
+    expected_state = case.reference_state(state)
     y = case.time_mix.forward(xs, state.data)
-    case.assert_close(y, 0.5 * reference.time_mix(xs.astype(np.float64), twin, case.twin_weights, {}))
-    case.assert_state_close(state, twin)
+    case.assert_close(y, 0.5 * reference.time_mix(xs.astype(np.float64), expected_state, case.reference_weights, {}))
+    case.assert_state_close(state, expected_state)
 
 
 @pytest.mark.parametrize("tokens", [1, 2, 9, 30])
-def test_channel_mix_against_the_twin(isa: str, real: str, tokens: int) -> None:
+def test_channel_mix_against_the_reference(isa: str, real: str, tokens: int) -> None:
     case = Case(real)
     xs, state = case.xs(tokens), case.state()
-    twin = case.twin_state(state)
+    expected_state = case.reference_state(state)
     y = case.channel_mix.forward(xs, state.data)
-    case.assert_close(y, 0.5 * reference.channel_mix(xs.astype(np.float64), twin, case.twin_weights, {}))
-    case.assert_state_close(state, twin)
+    case.assert_close(y, 0.5 * reference.channel_mix(xs.astype(np.float64), expected_state, case.reference_weights, {}))
+    case.assert_state_close(state, expected_state)
 
 
 @pytest.mark.parametrize("layer", [0, 1])
 @pytest.mark.parametrize("tokens", [1, 9, 40])
-def test_layer_against_the_twin(isa: str, real: str, layer: int, tokens: int) -> None:
+def test_layer_against_the_reference(isa: str, real: str, layer: int, tokens: int) -> None:
     case = Case(real, layer)
     xs, state = case.xs(tokens), case.state()
-    twin = case.twin_state(state)
-    expected = common.block(xs.astype(np.float64), twin, case.twin_weights, {}, reference.MIXES, 1e-5, output_scale=0.5)
+    expected_state = case.reference_state(state)
+    expected = common.block(
+        xs.astype(np.float64), expected_state, case.reference_weights, {}, reference.MIXES, 1e-5, output_scale=0.5
+    )
     forward(case.layer, xs, state.data, Workspace(), 2)
     case.assert_close(xs, expected)
-    case.assert_state_close(state, twin)
+    case.assert_state_close(state, expected_state)
 
 
 def test_sequence_equals_single_steps_to_the_last_bit(isa: str, real: str) -> None:
@@ -181,12 +183,12 @@ def test_sigmoid_at_both_ends(isa: str) -> None:
 def test_extreme_keys_do_not_overflow(isa: str, real: str) -> None:
     case = Case(real)
     case.weights["att.key.weight"] *= 200
-    case.twin_weights["att.key.weight"] *= 200
+    case.reference_weights["att.key.weight"] *= 200
     parameters = {name: Parameter(array, real) for name, array in case.weights.items()}
     xs, state = case.xs(30), case.state()
-    twin = case.twin_state(state)
+    expected_state = case.reference_state(state)
     y = case.make(rwkv4.TimeMix, parameters, 1.0).forward(xs, state.data)
-    expected = reference.time_mix(xs.astype(np.float64), twin, case.twin_weights, {})
+    expected = reference.time_mix(xs.astype(np.float64), expected_state, case.reference_weights, {})
     assert np.isfinite(y).all()
     # Keys of about 1,000 have an absolute error of 1e-4 in float32, and e^k has it as its relative error.
     assert np.abs(y - expected).max() <= (1e-9 if real == "f64" else 1e-2) * np.abs(expected).max()

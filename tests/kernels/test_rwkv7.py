@@ -1,4 +1,4 @@
-"""The mixes of RWKV-7 against their float64 reference, and against themselves one token at a time."""
+"""The mixes of RWKV-7 against the reference implementation, and against single steps."""
 
 from __future__ import annotations
 

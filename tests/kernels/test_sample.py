@@ -1,4 +1,4 @@
-"""The boundary of top-p against sorting everything."""
+"""The top-p boundary against a full sort."""
 
 from __future__ import annotations
 

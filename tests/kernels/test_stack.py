@@ -1,4 +1,4 @@
-"""Stacks of layers: sequences side by side, states by address, the last tokens alone, and what is refused."""
+"""Stacks of layers: batches of sequences, states by address, last_only, and errors."""
 
 from __future__ import annotations
 

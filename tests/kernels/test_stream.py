@@ -1,4 +1,4 @@
-"""Reading of arrays: every byte once, whatever the instruction set and the number of threads."""
+"""Stream: reads every byte once, for every instruction set and number of threads."""
 
 from __future__ import annotations
 

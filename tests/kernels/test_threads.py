@@ -1,4 +1,4 @@
-"""The sharing of work among threads: every piece once, whoever calls, and after a fork too."""
+"""Sharing work among threads: every piece runs once, from any caller, and after a fork."""
 
 from __future__ import annotations
 

@@ -34,13 +34,13 @@ def test_the_bits_of_the_row_major_product(isa: str, dtype: str, zeros: str) -> 
     rng, workspace = np.random.default_rng(0), Workspace()
     for shape in SHAPES:
         array = weights(rng, shape, dtype)
-        turned = Matrix(transposed(array), dtype, 0.5, transposed=True)
-        assert (turned.shape, turned.transposed) == (shape, True)
+        by_columns = Matrix(transposed(array), dtype, 0.5, transposed=True)
+        assert (by_columns.shape, by_columns.transposed) == (shape, True)
         for tokens in (1, 2, 3, 4, 5, 7, 26):
             x = inputs(rng, (tokens, shape[1]), dtype, ZEROS[zeros])
             expected = Matrix(array, dtype, 0.5).matmul(x).tobytes()
             for threads in (1, 2, 3, 8):
-                assert turned.matmul(x, threads, workspace).tobytes() == expected
+                assert by_columns.matmul(x, threads, workspace).tobytes() == expected
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
@@ -91,11 +91,11 @@ def test_empty_products() -> None:
 def test_a_parameter_that_lies_transposed(dtype: str, real: str) -> None:
     rng = np.random.default_rng(1)
     array = weights(rng, (20, 30), dtype)
-    turned = Parameter(transposed(array), dtype, transposed=True)
-    assert turned.shape == (20, 30)
+    by_columns = Parameter(transposed(array), dtype, transposed=True)
+    assert by_columns.shape == (20, 30)
     x = inputs(rng, (1, 30), real, 0.5)
     expected = make_matrix(Parameter(array, dtype), real, 2.0).matmul(x)
-    assert make_matrix(turned, real, 2.0).matmul(x).tobytes() == expected.tobytes()
+    assert make_matrix(by_columns, real, 2.0).matmul(x).tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("dtype", ["<u2", "<f2", "<f4", "<f8"])

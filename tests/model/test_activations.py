@@ -1,4 +1,4 @@
-"""Activations in bf16: prompts are rounded, single tokens are not, and what is refused."""
+"""Activations in bf16: prompts are rounded, single tokens are not; errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""LanguageModel.forward_batch: many sequences at once, as each alone."""
+"""LanguageModel.forward_batch: many sequences at once give the bits of each one alone."""
 
 from __future__ import annotations
 

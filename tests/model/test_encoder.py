@@ -1,4 +1,4 @@
-"""Model and its layers: what forward promises about results and states."""
+"""Model and its layers: guarantees of forward about results and states."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Decode in place: nothing of the state's size is allocated or copied, whatever the version."""
+"""Decode in place: no allocation or copy of the state's size, for every version."""
 
 from __future__ import annotations
 

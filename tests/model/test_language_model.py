@@ -1,4 +1,4 @@
-"""LanguageModel: against the authors' package, against itself, and what it refuses."""
+"""LanguageModel: against the authors' package, against itself, and errors."""
 
 from __future__ import annotations
 
@@ -317,13 +317,13 @@ def test_parameters_that_do_not_fit() -> None:
         LanguageModel(Config(d_model=8, num_layers=1), {})
 
 
-def test_only_matrices_lie_in_another_way() -> None:
-    """A transposed embedding of as many tokens as numbers would be read by its columns, and nobody would see it."""
+def test_only_matrices_may_be_transposed() -> None:
+    """A transposed embedding with vocab_size equal to d_model has a valid shape, and must be refused all the same."""
     model = random_model()
     table = model.parameters["emb.weight"].array
-    turned = Parameter(np.ascontiguousarray(table.T), "f32", transposed=True)
+    by_columns = Parameter(np.ascontiguousarray(table.T), "f32", transposed=True)
     with pytest.raises(SpecError, match=r"LanguageModel: emb\.weight: expected an array that is not transposed, got"):
-        LanguageModel(model.config, {**model.parameters, "emb.weight": turned})
+        LanguageModel(model.config, {**model.parameters, "emb.weight": by_columns})
     packed = Parameter(pack(table, "q8"), "q8", table.shape)
     with pytest.raises(SpecError, match=r"LanguageModel: emb\.weight: expected a floating point type, got q8"):
         LanguageModel(model.config, {**model.parameters, "emb.weight": packed})

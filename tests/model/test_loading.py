@@ -1,4 +1,4 @@
-"""Where the weights of a loaded model lie: mapped in the file, or read into memory."""
+"""Location of the weights of a loaded model: mapped from the file, or read into memory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_resident_the_same(demo: LanguageModel, demo_checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [None, "f32", "f64", "q8"])
-def test_resident_weights_lie_in_one_arena(
+def test_resident_weights_are_in_one_arena(
     demo_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str | None
 ) -> None:
     """Aligned to cache lines, without overlap, and the same for each number of threads and size of pieces."""
@@ -82,7 +82,7 @@ def test_a_file_cut_while_it_is_read(demo_checkpoint: Path, tmp_path: Path, monk
 
 @pytest.mark.parametrize("threads", [1, 3])
 def test_no_error_of_a_job_is_lost(demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
-    """An IndexError, too, which is what an empty queue raises: weights that nobody wrote would be zeros."""
+    """Also an IndexError, which an empty queue raises too: unwritten weights would be zeros."""
 
     def fail(*arguments: Any) -> None:
         raise IndexError("of a job")

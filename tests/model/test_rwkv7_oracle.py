@@ -1,4 +1,4 @@
-"""RWKV-7 against the authors' package: every parameter away from its neutral value, in usual shapes and odd ones."""
+"""RWKV-7 against the authors' package: all parameters non-neutral, in usual and unusual shapes."""
 
 from __future__ import annotations
 

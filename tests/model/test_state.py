@@ -1,4 +1,4 @@
-"""State: views, copies, equality, and what does not fit."""
+"""State: views, copies, equality, and errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The seed's own outputs, states and layers, computed by running it: what Model must reproduce."""
+"""Outputs, states and layers of upstream, computed by running it, which Model must reproduce."""
 
 from __future__ import annotations
 

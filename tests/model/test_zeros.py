@@ -1,4 +1,4 @@
-"""The channel mix's zeros: a model file that holds the value matrix transposed beside a checkpoint that does not."""
+"""Zeros in the channel mix: a model file with a transposed value matrix against a checkpoint without one."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ def test_a_model_in_memory(tmp_path: Path) -> None:
     assert model.fingerprint == LanguageModel(usual.config, small_parameters()).fingerprint
 
 
-def test_only_what_is_multiplied_may_lie_transposed(tmp_path: Path) -> None:
+def test_only_matrices_may_be_stored_transposed(tmp_path: Path) -> None:
     write_small(tmp_path / "small.safetensors")
     convert(tmp_path / "small.safetensors", tmp_path / "model.h5")
     with open_model(tmp_path / "model.h5") as good:

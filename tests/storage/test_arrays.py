@@ -1,4 +1,4 @@
-"""Files of arrays: what is written comes back, and what is not such a file is refused."""
+"""Files of arrays: written and read back; other files are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model files cut, flipped, unfinished, forged: the package's own error, before HDF5 sees anything."""
+"""Truncated, flipped, unfinished and forged model files: FormatError before the HDF5 library reads them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Model files whose header lies, with every checksum made to fit: refused, or harmless."""
+"""Model files with a forged header and matching checksums: refused, or harmless."""
 
 from __future__ import annotations
 

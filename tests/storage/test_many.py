@@ -1,4 +1,4 @@
-"""Files of as many datasets as the largest models have, and more than the format takes."""
+"""Files with as many datasets as the largest models, and with more than the format allows."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def test_the_index_of_a_thousand_layers_fits() -> None:
         path: Entry(DatasetSpec(path, "bf16", (1 << 20, 1 << 20), (1 << 20, 1 << 20)), i * (1 << 41), (1 << 32) - 1)
         for i, path in enumerate(parameter_path(spec.name) for spec in specs)
     }
-    room = index_capacity("model", [entry.spec for entry in entries.values()])
-    raw = pack_index("model", entries.values(), room)
+    capacity = index_capacity("model", [entry.spec for entry in entries.values()])
+    raw = pack_index("model", entries.values(), capacity)
     assert unpack_index(raw, Path("m"), 0, 1 << 80) == ("model", entries)
 
 

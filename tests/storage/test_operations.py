@@ -1,4 +1,4 @@
-"""Writers that fail, die, are interrupted or meet another: the target is whole, old or not there, never mixed."""
+"""Writers that fail, die, are interrupted or run concurrently: the target is complete, unchanged or absent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quantized matrices in model files: stored, read, mapped, and refused where their shapes contradict each other."""
+"""Quantized matrices in model files: stored, read, mapped, and refused if their shapes are inconsistent."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_file_is_of_the_lowest_version_that_describes_it(
 
 
 def test_blocks_are_asked_for_in_whole_groups(tmp_path: Path) -> None:
-    """A group of more than the writer's block is asked for at once; smaller ones as many as fit."""
+    """A group larger than the writer's block is requested at once; of smaller groups as many as fit."""
     wide, tall = (33, 65_600), (16_000, 130)
     counts: dict[str, list[int]] = {"wide": [], "tall": []}
 

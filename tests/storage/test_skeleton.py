@@ -1,4 +1,4 @@
-"""The skeleton of a file, made by several threads at once."""
+"""The skeleton of a file, written by several threads at once."""
 
 from __future__ import annotations
 

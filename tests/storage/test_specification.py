@@ -1,4 +1,4 @@
-"""A reader written from docs/file-format.md alone, with nothing of the package: it finds what the writer wrote."""
+"""A reader written from docs/file-format.md alone, without the package, reads what the writer wrote."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def read_without_hdf5(path: Path) -> tuple[dict[str, Any], dict[str, tuple[str, 
             assert "matrix_shape" in entry
         elif "matrix_shape" in entry:
             assert major == 2
-            array = turned(array, entry["matrix_shape"])
+            array = untransposed(array, entry["matrix_shape"])
         found[entry["path"]] = (entry["dtype"], array)
         used.append((start, end))
     used.sort()
@@ -87,14 +87,14 @@ def read_with_hdf5(path: Path) -> tuple[dict[str, Any], dict[str, tuple[str, np.
                 kind, array = item.attrs["dtype"].decode(), item[...]
                 assert item.dtype == np.dtype(NUMPY[kind])
                 if kind not in OF_MATRICES and "matrix_shape" in item.attrs:
-                    array = turned(array, item.attrs["matrix_shape"])
+                    array = untransposed(array, item.attrs["matrix_shape"])
                 found[name] = (kind, array)
 
         file.visititems(visit)
         return dict(file.attrs), found
 
 
-def turned(array: np.ndarray, matrix_shape: Any) -> np.ndarray:
+def untransposed(array: np.ndarray, matrix_shape: Any) -> np.ndarray:
     """The section "Transposed matrices": returns the matrix."""
     rows, columns = matrix_shape
     assert array.shape == (columns, rows)

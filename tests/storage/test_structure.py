@@ -1,4 +1,4 @@
-"""HDF5 objects that are not what the index says: each is named, and none is followed or read."""
+"""HDF5 objects that contradict the index: each is named in an error, and none is followed or read."""
 
 from __future__ import annotations
 

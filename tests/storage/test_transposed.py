@@ -1,4 +1,4 @@
-"""Transposed matrices in model files: stored, read, mapped, refused where they contradict themselves."""
+"""Transposed matrices in model files: stored, read, mapped, and refused if inconsistent."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def test_every_number_comes_back(model: Path) -> None:
     with open_model(model) as file:
         for name, (dtype, array) in transposed_tensors().items():
             info = file.info(name)
-            turned = name in TRANSPOSED
-            assert (info.shape, info.transposed) == (TRANSPOSED.get(name, array.shape), turned)
+            is_transposed = name in TRANSPOSED
+            assert (info.shape, info.transposed) == (TRANSPOSED.get(name, array.shape), is_transposed)
             assert (info.dtype, info.array_shape, info.nbytes) == (dtype, array.shape, array.nbytes)
             buffer = np.empty(array.size, array.dtype)
             file.read_into(name, buffer)

@@ -1,4 +1,4 @@
-"""Arena: arrays of anonymous memory, in large pages where there are any."""
+"""Arena: arrays of anonymous memory, in large pages if available."""
 
 from __future__ import annotations
 

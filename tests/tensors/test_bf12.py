@@ -1,4 +1,4 @@
-"""bf12, from a checkpoint to logits: the numbers are those of bf16, and damage is an error."""
+"""bf12 from checkpoint to logits: same numbers as bf16, and errors for damage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The pass that compares checksums beside a conversion."""
+"""Verification of checksums during a conversion."""
 
 from __future__ import annotations
 

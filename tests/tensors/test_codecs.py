@@ -1,4 +1,4 @@
-"""Codecs: rows and numbers of block-quantized matrices, and what they refuse."""
+"""Codecs: rows and numbers of block-quantized matrices, and errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The converter, as convert uses it: to and from quantized matrices."""
+"""The converter, to and from quantized matrices."""
 
 from __future__ import annotations
 

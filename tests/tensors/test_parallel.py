@@ -1,4 +1,4 @@
-"""Calls that are shared among threads."""
+"""Jobs that several threads share."""
 
 from __future__ import annotations
 

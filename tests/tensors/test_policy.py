@@ -1,4 +1,4 @@
-"""The policy: what each kind of parameter becomes, and that ``load`` and ``convert`` follow the same one."""
+"""The policy of storage types: the result for each kind of parameter, the same in ``load`` and ``convert``."""
 
 from __future__ import annotations
 

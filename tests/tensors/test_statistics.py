@@ -15,7 +15,7 @@ from rwkv_cy.tensors.tensor import TensorInfo
 
 
 class OneTensor:
-    """A source of one tensor, that remembers how much was asked for at a time."""
+    """A source of one tensor that records the size of each request."""
 
     path = Path("one")
     format = "test"

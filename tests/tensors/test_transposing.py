@@ -1,4 +1,4 @@
-"""Matrices read in the other orientation, from sources of either one."""
+"""Matrices read in the other orientation, from sources in either one."""
 
 from __future__ import annotations
 

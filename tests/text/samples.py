@@ -1,4 +1,4 @@
-"""Small vocabularies, and a model that needs no weights."""
+"""Small vocabularies, and a model without weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Generation with a model of no weights: pieces, stops, states, seeds, and prompts of every kind."""
+"""Generation with a model without weights: pieces, stops, states, seeds, and all kinds of prompt."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Scores against the formula, with a model of no weights and with the demo model."""
+"""Scores against the formula, with a model without weights and with the demo model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sequence alone, driven by hand: no model, no state."""
+"""A sequence without model and state, driven by the test."""
 
 from __future__ import annotations
 

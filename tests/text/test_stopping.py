@@ -1,4 +1,4 @@
-"""Stop strings, wherever the pieces are cut."""
+"""Stop strings, for every split of the text into pieces."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Token ids from callers."""
+"""Checks of token ids from callers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report of a benchmark, and what is refused. Nothing here depends on how fast anything is."""
+"""The report of a benchmark, and errors; nothing here depends on speed."""
 
 from __future__ import annotations
 

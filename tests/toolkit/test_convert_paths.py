@@ -1,4 +1,4 @@
-"""Which paths a conversion may write to, and names of every kind."""
+"""Paths that a conversion may write to, and names of every kind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One flipped bit in the weights: whatever reads all of them notices, and never stores them under new checksums."""
+"""One flipped bit in the weights is detected by everything that reads all of them, and never stored again."""
 
 from __future__ import annotations
 

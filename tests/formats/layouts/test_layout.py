@@ -1,4 +1,4 @@
-"""A layout as a table: which rule holds, what becomes of names and shapes, and what cannot be one parameter."""
+"""Layouts as tables: which rule applies, resulting names and shapes, and invalid combinations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The original layout: names stay, and vectors that somebody has squeezed get their axes back."""
+"""The original layout: names are unchanged, and squeezed vectors get their axes back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A source seen through a layout: views stay views, parts read as the whole, and what is computed is exact."""
+"""A source seen through a layout: views stay views, partial reads agree with full ones, transforms are exact."""
 
 from __future__ import annotations
 

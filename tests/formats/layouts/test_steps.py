@@ -1,4 +1,4 @@
-"""Steps: undo takes back what apply did, in shape and in value."""
+"""Layout steps: undo reverts apply, in shape and value."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every layout: apply and undo take each other back, and a file written through apply reads as the original model."""
+"""Every layout: apply and undo are inverses, and a file written through apply reads as the original model."""
 
 from __future__ import annotations
 

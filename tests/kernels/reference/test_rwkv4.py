@@ -1,4 +1,4 @@
-"""The reference of RWKV-4 against what the authors' package makes of the demo model."""
+"""The reference implementation of RWKV-4 against the authors' package, with the demo model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""RWKV-7, the reference and the compiled mixes, against models that others trained and published."""
+"""RWKV-7, the reference implementation and the compiled mixes, against published models."""
 
 from __future__ import annotations
 

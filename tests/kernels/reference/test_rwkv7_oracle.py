@@ -1,4 +1,4 @@
-"""The reference of RWKV-7 against the authors' package, every parameter away from its neutral value."""
+"""The reference implementation of RWKV-7 against the authors' package, with all parameters non-neutral."""
 
 from __future__ import annotations
 

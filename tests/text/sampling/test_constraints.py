@@ -1,4 +1,4 @@
-"""Logits processors: what they see, what they may change, and what is refused."""
+"""Logits processors: their input, the changes they may make, and errors."""
 
 from __future__ import annotations
 

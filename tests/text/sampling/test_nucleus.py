@@ -1,4 +1,4 @@
-"""Candidates and their probabilities against sorting everything in float64, for both orders."""
+"""Candidates and their probabilities against a full sort in float64, for both orders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Sampling options: what is refused, and how."""
+"""Sampling options: invalid values and their errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Penalties against their formulas, and n-grams that may not come again."""
+"""Penalties against their formulas, and n-grams that must not repeat."""
 
 from __future__ import annotations
 

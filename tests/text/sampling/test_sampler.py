@@ -1,4 +1,4 @@
-"""The sampler: randomness, memory, bans, and logits that are NaN or Inf."""
+"""The sampler: randomness, memory, bans, and errors for logits that are NaN or Inf."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Finding the tokenizer for a kind, a name or a file; and the tokenizer of bytes."""
+"""Finding the tokenizer for a kind, a name or a file; and the bytes tokenizer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tokenizer.json through the tokenizers library: exact bytes, whole characters, errors of our own."""
+"""tokenizer.json through the tokenizers library: exact bytes, whole characters, the package's own errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Text of single tokens: no character broken, none dropped."""
+"""Text of a stream of tokens: characters are neither split nor dropped."""
 
 from __future__ import annotations
 

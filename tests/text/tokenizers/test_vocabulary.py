@@ -1,4 +1,4 @@
-"""The World vocabulary's two forms, whole and damaged."""
+"""The two forms of the World vocabulary, valid and damaged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The World tokenizer: any bytes there and back, and the published vocabulary."""
+"""The World tokenizer: round trips of any bytes, and the published vocabulary."""
 
 from __future__ import annotations
 

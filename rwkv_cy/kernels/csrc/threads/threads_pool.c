@@ -20,7 +20,7 @@ enum { MAX_WORKERS = 1023 };
 
 /* The remaining pieces of a thread, first..end, in one word with the job's number in the upper bits. A thread takes
  * from the front of its own share and, when that is empty, the second half of another's. So memory is read in long
- * runs, which suits the prefetcher, and a thread that does not run delays nobody else. Pieces are taken by
+ * runs, which suits the prefetcher, and a thread that does not run does not delay the others. Pieces are taken by
  * compare-and-swap, which fails if the share has changed. If it succeeds, the job is unfinished, and fields of the job
  * read since the share was read are consistent. */
 #define PIECE_BITS 16
