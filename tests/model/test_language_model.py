@@ -480,18 +480,28 @@ def test_a_file_replaced_under_its_map(demo_checkpoint: Path, tmp_path: Path) ->
     assert (model.forward(1)[0] == expected).all()
 
 
-def test_an_interrupt_in_the_middle_of_a_long_prefill(demo: LanguageModel) -> None:
-    """It is heard between blocks of tokens, and leaves the state as it was, in place or not."""
+def test_an_interrupt_in_the_middle_of_a_long_prefill(demo: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is heard between blocks of tokens. The state given is unchanged, or invalid if it was being updated."""
     _, state = demo.forward([65])
     before = state.copy()
-    handler = signal.signal(signal.SIGALRM, signal.default_int_handler)
-    try:
-        signal.setitimer(signal.ITIMER_REAL, 0.05)
+    run, calls = demo.encoder.run, []
+
+    def interrupted(*arguments: Any, **options: Any) -> None:
+        calls.append(arguments)
+        run(*arguments, **options)
+        if len(calls) == 2:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(demo.encoder, "run", interrupted)
+    for in_place in (False, True):
+        calls.clear()
         with pytest.raises(KeyboardInterrupt):
-            demo.forward(np.full(5_000_000, 65), state, in_place=True)
-    finally:
-        signal.signal(signal.SIGALRM, handler)
-    assert state == before
+            demo.forward([65] * (3 * CHUNK_TOKENS), state, in_place=in_place)
+        assert len(calls) == 2
+        if not in_place:
+            assert state == before
+    with pytest.raises(StateError, match="expected a whole state"):
+        demo.forward(65, state)
 
 
 def test_too_little_memory_is_said_before_loading(demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
