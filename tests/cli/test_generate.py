@@ -195,11 +195,12 @@ def test_a_saved_state_is_that_after_the_text(run: Run, demo_checkpoint: Path, t
 
 def test_where_a_state_cannot_be_saved(run: Run, tmp_path: Path) -> None:
     there = tmp_path / "there"
-    there.write_text("precious")
+    random_model().forward(1)[1].save(there)
+    before = there.read_bytes()
     result = run("generate", *SHORT, "--save-state", there)
     assert (result.code, result.out) == (3, "")
     assert f"{there} already exists; choose another name or pass --force" in result.err
-    assert there.read_text() == "precious"
+    assert there.read_bytes() == before
     assert run("generate", *SHORT, "--save-state", there, "--force").code == 0
     assert State.load(there).num_layers == 6
     result = run("generate", *SHORT, "--save-state", tmp_path / "none" / "s")
@@ -241,3 +242,30 @@ def test_swapped_arguments(run: Run, demo_checkpoint: Path) -> None:
     result = run("generate", "In the " * 1000, "x" * 10_000)
     assert result.code == 3
     assert "File name too long" in result.err
+
+
+def test_save_state_replaces_state_files_only(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim.pth"
+    victim.write_bytes(demo_checkpoint.read_bytes())
+    for force in ([], ["--force"]):
+        result = run("generate", victim, "a", "-n", "3", "--save-state", victim, *force)
+        assert (result.code, result.out) == (3, "")
+        assert "victim.pth is not a state file; choose another name" in result.err
+    assert victim.read_bytes() == demo_checkpoint.read_bytes()
+    result = run("generate", *SHORT, "--save-state", tmp_path)
+    assert (result.code, result.out) == (3, "")
+    assert "is a folder; name a file in it" in result.err
+    result = run("generate", *SHORT, "--force")
+    assert (result.code, result.out) == (2, "")
+    assert "--force is for --save-state" in result.err
+
+
+@pytest.mark.parametrize("prompt", [["MODEL", ""], ["MODEL"], ["MODEL", "-"]])
+def test_a_state_needs_a_prompt(
+    run: Run, demo_checkpoint: Path, tmp_path: Path, prompt: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Stdin(b""))
+    words = [demo_checkpoint if word == "MODEL" else word for word in prompt]
+    result = run("generate", *words, "-n", "10", "--state", tmp_path / "s.h5")
+    assert (result.code, result.out) == (2, "")
+    assert "--state needs a prompt" in result.err
