@@ -75,7 +75,7 @@ def test_files_of_another_kind(path: Path) -> None:
         open_model(path)
     model = path.with_name("model.h5")
     write_small(model)
-    with pytest.raises(UnsupportedError, match="expected a file of kind 'state', got 'model'"):
+    with pytest.raises(UnsupportedError, match="model.h5 is a model, not a state"):
         read_arrays(model, "state")
 
 

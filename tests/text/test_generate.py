@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 
-from rwkv_cy.errors import GenerationError, TokenError, TokenizerError
+from rwkv_cy.errors import ConfigError, GenerationError, TokenError, TokenizerError
 from rwkv_cy.text.generate import Generation, generate, unpenalised_tokens
 from rwkv_cy.text.sampling.options import SamplingOptions
 from rwkv_cy.text.tokenizers import ByteTokenizer
@@ -346,3 +347,21 @@ def test_as_the_generate_of_the_rwkv_package(monkeypatch: pytest.MonkeyPatch) ->
     list(ours)
     theirs = [token for call in pipeline.model.calls[1:] for token in call]
     assert ours.tokens[:-1] == theirs
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("temperatur", "; did you mean 'temperature'?"),
+        ("max_token", "; did you mean 'max_tokens'?"),
+        ("paint", "; expected one of temperature, top_p"),
+    ],
+)
+def test_unknown_options_name_generate_and_the_nearest(name: str, hint: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(f"generate() got an unexpected option '{name}'{hint}")):
+        generate(bytes_model(), "a", **{name: 1})
+
+
+def test_swapped_arguments() -> None:
+    with pytest.raises(ConfigError, match="generate: expected a model and then a text, got str and CountingModel"):
+        generate("a", bytes_model())
