@@ -234,9 +234,9 @@ def test_a_tokenizer_in_place_of_the_models() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"max_tokens": -1}, GenerationError, "max_tokens: expected an integer from 0, got -1"),
-        ({"max_tokens": 1.5}, GenerationError, "max_tokens: expected an integer from 0, got 1.5"),
-        ({"seed": -1}, GenerationError, "seed: expected an integer from 0, got -1"),
+        ({"max_tokens": -1}, GenerationError, "max_tokens: expected a non-negative integer, got -1"),
+        ({"max_tokens": 1.5}, GenerationError, "max_tokens: expected a non-negative integer, got 1.5"),
+        ({"seed": -1}, GenerationError, "seed: expected a non-negative integer, got -1"),
         ({"stop": [""]}, GenerationError, "stop: expected strings of at least one character"),
         ({"stop_tokens": [256]}, TokenError, r"stop_tokens\[0\]: expected an id from 0 to 255, got 256"),
         (
