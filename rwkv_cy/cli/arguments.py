@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ACTIVATIONS",
     "DTYPES",
+    "MATRIX_DTYPES",
     "PACKED_DTYPE",
     "QUANTIZED_DTYPES",
     "common_options",
@@ -27,13 +28,14 @@ __all__ = [
 DTYPES = ("f64", "f32", "f16", "bf16")
 PACKED_DTYPE = "bf12"
 QUANTIZED_DTYPES = ("q8", "q6", "q4")
+MATRIX_DTYPES = (PACKED_DTYPE, *QUANTIZED_DTYPES)
 ACTIVATIONS = ("f32", "bf16")
 
 
 def dtype_name(text: str) -> str:
     """Return the name of a storage type; other spellings of the same type are accepted, other types get a hint."""
     name = canonical_name(text)
-    if name in (*DTYPES, PACKED_DTYPE, *QUANTIZED_DTYPES):
+    if name in (*DTYPES, *MATRIX_DTYPES):
         return name
     near = nearest_type(text)
     if near is not None:

@@ -168,7 +168,8 @@ def _run(arguments: argparse.Namespace) -> int:
         for piece in generation:
             _write(piece, terminal)
     finally:
-        _write("\n", terminal)
+        if terminal:
+            _write("\n", terminal)
     if arguments.stats:
         _print_stats(generation, middle - start, time.perf_counter() - middle)
     if arguments.save_state is not None and generation.state is not None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import sys
 from pathlib import Path
@@ -26,7 +27,7 @@ def test_the_demo_model_has_a_prompt(run: Run) -> None:
     result = run("generate", *SHORT)
     assert (result.code, result.err) == (0, "")
     assert result.out.startswith("In the beginning")
-    assert len(result.out) == len("In the beginning") + 12 + 1
+    assert len(result.out) == len("In the beginning") + 12
 
 
 def test_the_demo_model_takes_a_prompt(run: Run) -> None:
@@ -71,8 +72,9 @@ def test_the_same_seed_gives_the_same_text(run: Run) -> None:
 def test_the_text_ends_before_a_stop_string(run: Run) -> None:
     whole = run("generate", "--max-tokens", "40", "--temperature", "0").out
     stop = whole[30:33]
-    assert run("generate", "--max-tokens", "40", "--temperature", "0", "--stop", stop, "--stop", "\x00").out == (
-        whole[: whole.index(stop, 16)] + "\n"
+    assert (
+        run("generate", "--max-tokens", "40", "--temperature", "0", "--stop", stop, "--stop", "\x00").out
+        == (whole[: whole.index(stop, 16)])
     )
 
 
@@ -135,7 +137,7 @@ def test_a_model_cannot_drive_the_terminal(run: Run, monkeypatch: pytest.MonkeyP
 
 
 def test_a_pipe_gets_the_text_as_it_is(run: Run) -> None:
-    assert run("generate", "--prompt", "a\x1b[2J", "--max-tokens", "0").out == "a\x1b[2J\n"
+    assert run("generate", "--prompt", "a\x1b[2J", "--max-tokens", "0").out == "a\x1b[2J"
 
 
 def test_rules_reach_the_sampler(run: Run) -> None:
@@ -144,10 +146,10 @@ def test_rules_reach_the_sampler(run: Run) -> None:
     banned = run("generate", *SHORT, "--ban", ord(first)).out[len("In the beginning") :]
     assert banned
     assert first not in banned
-    assert run("generate", *SHORT, "--logit-bias", "90=1000").out == "In the beginning" + "Z" * 12 + "\n"
+    assert run("generate", *SHORT, "--logit-bias", "90=1000").out == "In the beginning" + "Z" * 12
     once = run("generate", *SHORT, "--logit-bias", "90=1000", "--no-repeat-ngram", "1").out
     assert once.count("Z") == 1
-    assert run("generate", *SHORT, "--stop-token", ord(first)).out == "In the beginning\n"
+    assert run("generate", *SHORT, "--stop-token", ord(first)).out == "In the beginning"
     sampled = ("--max-tokens", 40, "--seed", 1, "--temperature", 2)
     texts = {
         run("generate", *sampled, *rule).out
@@ -178,18 +180,18 @@ def test_short_options(run: Run) -> None:
 def test_a_state_is_saved_and_continued(run: Run, tmp_path: Path) -> None:
     """Greedily: the state after the first part of a prompt, then the rest of it."""
     greedy = ("--temperature", "0")
-    whole = run("generate", "-p", "In the beginning", "-n", "20", *greedy).out.rstrip("\n")
+    whole = run("generate", "-p", "In the beginning", "-n", "20", *greedy).out
     state = tmp_path / "s.h5"
     first = run("generate", "-p", "In the beginnin", "-n", "0", *greedy, "--save-state", state)
     assert (first.code, first.err) == (0, "")
     second = run("generate", "-p", "g", "-n", "20", *greedy, "--state", state)
-    assert "In the beginnin" + second.out.rstrip("\n") == whole
+    assert "In the beginnin" + second.out == whole
     assert run("generate", "-p", "g", "-n", "20", *greedy).out != second.out
 
 
 def test_a_saved_state_is_that_after_the_text(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
     state = tmp_path / "s.h5"
-    text = run("generate", "-p", "In the", "-n", "9", "--temperature", "0", "--save-state", state).out[:-1]
+    text = run("generate", "-p", "In the", "-n", "9", "--temperature", "0", "--save-state", state).out
     assert State.load(state) == load(demo_checkpoint).forward(list(text.encode()))[1]
 
 
@@ -269,3 +271,9 @@ def test_a_state_needs_a_prompt(
     result = run("generate", *words, "-n", "10", "--state", tmp_path / "s.h5")
     assert (result.code, result.out) == (2, "")
     assert "--state needs a prompt" in result.err
+
+
+def test_a_wrong_instruction_set_is_reported_before_the_prompt(spawn: Run) -> None:
+    result = spawn("generate", *SHORT, env=os.environ | {"RWKV_CY_ISA": "foo"})
+    assert (result.code, result.out) == (1, "")
+    assert "RWKV_CY_ISA" in result.err
