@@ -157,9 +157,7 @@ def test_a_folder_without_a_model(tmp_path: Path) -> None:
         open_folder(tmp_path, open_safetensors)
     for i in range(7):
         (tmp_path / f"file{i}").touch()
-    with pytest.raises(
-        FormatError, match=r"found 'file0', 'file1', 'file2', 'file3', 'file4' and others; name the file"
-    ):
+    with pytest.raises(FormatError, match=r"found 'file0', 'file1', 'file2', 'file3', 'file4' and others; name"):
         open_folder(tmp_path, open_safetensors)
 
 
