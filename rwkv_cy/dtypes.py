@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rwkv_cy.dtype_names import canonical_name, nearest_type
 from rwkv_cy.errors import ConfigError
 
 __all__ = [
@@ -120,11 +121,23 @@ def check_activations(name: str) -> None:
         raise ConfigError(f"activations: expected {' or '.join(ACTIVATION_TYPES)}, got {name!r}")
 
 
-def check_dtype(name: str | None) -> None:
-    """Raise ConfigError unless `name` is a storage type, or None."""
+def check_dtype(name: str | None) -> str | None:
+    """Return our name of a storage type, for other spellings of it too (``"float16"``); None stays None.
+
+    Raises
+    ------
+    ConfigError
+        If it is not a storage type.
+    """
+    if name is None:
+        return None
     known = (*STORAGE_TYPES, *MATRIX_TYPES)
-    if name is not None and name not in known:
-        raise ConfigError(f"dtype: expected one of {', '.join(sorted(known))}, got {name!r}")
+    ours = canonical_name(name) if isinstance(name, str) else ""
+    if ours in known:
+        return ours
+    near = nearest_type(name) if isinstance(name, str) else None
+    hint = f"; did you mean {near!r}?" if near else ""
+    raise ConfigError(f"dtype: expected one of {', '.join(sorted(known))}, got {name!r}{hint}")
 
 
 def storage_type(name: str) -> StorageType:

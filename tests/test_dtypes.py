@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
-from rwkv_cy.dtypes import STORAGE_TYPES, bf16_to_f32, f32_to_bf16, storage_type, to_storage, widen
+from rwkv_cy.dtypes import STORAGE_TYPES, bf16_to_f32, check_dtype, f32_to_bf16, storage_type, to_storage, widen
 from rwkv_cy.errors import ConfigError
 
 
@@ -59,3 +61,22 @@ def test_f64_is_rounded_to_bf16_once() -> None:
         rounded = bf16_to_f32(to_storage(values, "f64", "bf16"))
     up = 1 + 2.0**-7
     np.testing.assert_array_equal(rounded, [1.0, up, 1.0, -up, 0.0, np.inf, np.inf, np.nan])
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [(None, None), ("bf16", "bf16"), ("Q8", "q8"), ("fp16", "f16"), ("bfloat16", "bf16"), ("float32", "f32")],
+)
+def test_other_spellings_of_a_type(name: str | None, ours: str | None) -> None:
+    assert check_dtype(name) == ours
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("Q8_0", "got 'Q8_0'; did you mean 'q8'?"), ("paint", "got 'paint'"), (np.float16, "got <class 'numpy.float16'>")],
+)
+def test_unknown_types(name: str, message: str) -> None:
+    with pytest.raises(
+        ConfigError, match=re.escape(f"dtype: expected one of bf12, bf16, f16, f32, f64, q4, q6, q8, {message}") + "$"
+    ):
+        check_dtype(name)

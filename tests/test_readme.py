@@ -72,6 +72,7 @@ def run_commands(page: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
                 assert main(command[1:]) == 0, command
                 printed = capsys.readouterr().out
                 assert printed.strip(), command
+                printed = printed if printed.endswith("\n") else f"{printed}\n"  # as on a terminal
                 assert SHOWN.check_output(shown or "...\n", printed, ELLIPSIS), printed
                 ran.append(command[1])
     return ran

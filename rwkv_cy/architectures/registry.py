@@ -83,6 +83,8 @@ def detect(shapes: Shapes, where: str) -> Config:
         raise UnsupportedError(
             f"{where}: expected the parameters of an RWKV model ({supported}), found tensors such as {some}"
         )
+    if isinstance(found, Relative) and not found.reason:
+        raise UnsupportedError(f"{where}: {found.label} is not supported yet (supported: {supported})")
     if isinstance(found, Relative):
         raise UnsupportedError(f"{where}: expected a model of {supported}, found {found.label}, {found.reason}")
     return found.config(shapes, where)

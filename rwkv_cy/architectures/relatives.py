@@ -22,12 +22,12 @@ class Relative:
     matches : callable
         Whether tensors of these names and shapes are of this kind.
     reason : str
-        Why it is refused, or what to do.
+        Why it is refused, or what to do; empty for what is not supported yet.
     """
 
     label: str
     matches: Callable[[Shapes], bool]
-    reason: str = "which is not supported yet"
+    reason: str = ""
 
 
 def _any(*parts: str) -> Callable[[Shapes], bool]:

@@ -66,7 +66,7 @@ def choose_tokenizer(
         return None, (f"no tokenizer is known for this model: {error}",)
     warning = (
         f"{source.path}: no tokenizer is known for a vocabulary of {vocab_size} tokens{_HINTS.get(vocab_size, '')}; "
-        "pass one with tokenizer= (--tokenizer FILE), or the model file will be without"
+        "pass one with tokenizer= (--tokenizer FILE), or the file will have no tokenizer"
     )
     return None, (warning,)
 

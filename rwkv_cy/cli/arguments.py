@@ -7,12 +7,15 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from rwkv_cy.dtype_names import canonical_name, nearest_type
+
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
 
 __all__ = [
     "ACTIVATIONS",
     "DTYPES",
+    "MATRIX_DTYPES",
     "PACKED_DTYPE",
     "QUANTIZED_DTYPES",
     "common_options",
@@ -25,35 +28,18 @@ __all__ = [
 DTYPES = ("f64", "f32", "f16", "bf16")
 PACKED_DTYPE = "bf12"
 QUANTIZED_DTYPES = ("q8", "q6", "q4")
+MATRIX_DTYPES = (PACKED_DTYPE, *QUANTIZED_DTYPES)
 ACTIVATIONS = ("f32", "bf16")
-
-#: Other names of our types, in lower case.
-_ALIASES = {
-    **dict.fromkeys(("fp64", "float64", "double"), "f64"),
-    **dict.fromkeys(("fp32", "float32", "float"), "f32"),
-    **dict.fromkeys(("fp16", "float16", "half"), "f16"),
-    **dict.fromkeys(("bfloat16", "bfp16"), "bf16"),
-}
-#: Prefixes of other programs' types, in lower case, and the type here with about as many bits.
-_NEAREST = {
-    **dict.fromkeys(("q8", "int8", "i8", "uint8", "8bit"), "q8"),
-    **dict.fromkeys(("q6", "q5", "int6", "int5"), "q6"),
-    **dict.fromkeys(("q4", "q3", "int4", "i4", "nf4", "fp4", "4bit"), "q4"),
-    **dict.fromkeys(("fp8", "f8", "float8"), "q8"),
-}
 
 
 def dtype_name(text: str) -> str:
     """Return the name of a storage type; other spellings of the same type are accepted, other types get a hint."""
-    name = text.lower()
-    known = (*DTYPES, PACKED_DTYPE, *QUANTIZED_DTYPES)
-    if name in known:
+    name = canonical_name(text)
+    if name in (*DTYPES, *MATRIX_DTYPES):
         return name
-    if name in _ALIASES:
-        return _ALIASES[name]
-    near = next((ours for theirs, ours in _NEAREST.items() if name.startswith(theirs)), None)
+    near = nearest_type(text)
     if near is not None:
-        raise argparse.ArgumentTypeError(f"{text!r} is a type of other programs; the nearest one here is {near}")
+        raise argparse.ArgumentTypeError(f"unknown type {text!r}; did you mean {near}?")
     return text
 
 
@@ -66,11 +52,16 @@ def integer(low: int, high: int | None = None) -> Callable[[str], int]:
         except ValueError:
             value = None
         if value is None or value < low or (high is not None and value > high):
-            limit = f"from {low}" if high is None else f"from {low} to {high}"
-            raise argparse.ArgumentTypeError(f"expected an integer {limit}, got {text!r}")
+            raise argparse.ArgumentTypeError(f"expected {_integers(low, high)}, got {text!r}")
         return value
 
     return parse
+
+
+def _integers(low: int, high: int | None) -> str:
+    if high is not None:
+        return f"an integer from {low} to {high}"
+    return {0: "a non-negative integer", 1: "a positive integer"}.get(low, f"an integer of at least {low}")
 
 
 def real(low: float, high: float = math.inf) -> Callable[[str], float]:
@@ -82,11 +73,16 @@ def real(low: float, high: float = math.inf) -> Callable[[str], float]:
         except ValueError:
             value = math.nan
         if not (math.isfinite(value) and low <= value <= high):
-            limit = f"from {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
-            raise argparse.ArgumentTypeError(f"expected a number {limit}, got {text!r}")
+            raise argparse.ArgumentTypeError(f"expected {_numbers(low, high)}, got {text!r}")
         return value
 
     return parse
+
+
+def _numbers(low: float, high: float) -> str:
+    if high != math.inf:
+        return f"a number from {low:g} to {high:g}"
+    return "a non-negative number" if low == 0 else f"a number of at least {low:g}"
 
 
 def common_options() -> argparse.ArgumentParser:

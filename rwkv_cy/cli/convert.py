@@ -129,7 +129,7 @@ def _check_target_name(target: Path, force: bool) -> None:
         raise StorageError(
             f"{target} already exists, and its name is that of a checkpoint: are SOURCE and TARGET swapped?"
         )
-    print_warning(f"{target}: will be an HDF5 model file in spite of its name; .h5 is the usual suffix")
+    print_warning(f"{target}: will be an HDF5 model file despite its name; .h5 is the usual suffix")
 
 
 def _outline(plan: ConversionPlan) -> dict[str, str]:

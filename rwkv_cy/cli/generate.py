@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser"]
 
+_STATE_ALONE = "--state needs a prompt: the text that follows what the state has read, at least one token"
 _DESCRIPTION = """Print a prompt and its continuation, piece by piece.
 
   rwkv-cy generate                          the demo model and its prompt
@@ -67,7 +68,7 @@ def add_parser(commands: Subparsers) -> None:
         help="continue from a state: one that --save-state wrote, or a state-tuned .pth or safetensors file",
     )
     parser.add_argument("--save-state", type=Path, metavar="FILE", help="write the state after the text to FILE")
-    parser.add_argument("--force", action="store_true", help="let --save-state replace a file")
+    parser.add_argument("--force", action="store_true", help="let --save-state replace a state file")
     parser.add_argument("--stats", action="store_true", help="print speed and finish reason on standard error")
     add_text_options(parser)
     parser.set_defaults(run=_run, parser=parser)
@@ -129,7 +130,7 @@ def _bias(text: str) -> tuple[int, float]:
 def _run(arguments: argparse.Namespace) -> int:
     prompt = _prompt(arguments)
     _check_model(arguments.model, arguments.prompt)
-    _check_save(arguments.save_state, arguments.force)
+    _check_save(arguments)
     model = load_text_model(arguments.model or demo_model_path(), arguments)
     state = None
     if arguments.state is not None:
@@ -167,7 +168,8 @@ def _run(arguments: argparse.Namespace) -> int:
         for piece in generation:
             _write(piece, terminal)
     finally:
-        _write("\n", terminal)
+        if terminal:
+            _write("\n", terminal)
     if arguments.stats:
         _print_stats(generation, middle - start, time.perf_counter() - middle)
     if arguments.save_state is not None and generation.state is not None:
@@ -180,16 +182,21 @@ def _prompt(arguments: argparse.Namespace) -> bytes:
     if arguments.prompt is not None and arguments.prompt_option is not None:
         arguments.parser.error("two prompts, PROMPT and --prompt; leave one out")
     text = arguments.prompt if arguments.prompt is not None else arguments.prompt_option
-    if text is None:
-        if arguments.model is not None:
-            arguments.parser.error(
-                f"{str(arguments.model)!r} was taken as MODEL, and PROMPT is missing (- reads standard input); "
-                "for the demo model, write --prompt before a prompt"
-            )
+    if text is None and arguments.model is None:
         text = DEMO_PROMPT
+    if not text and arguments.state is not None:
+        arguments.parser.error(_STATE_ALONE)
+    if text is None:
+        arguments.parser.error(
+            f"{str(arguments.model)!r} was taken as MODEL, and PROMPT is missing (- reads standard input); "
+            "for the demo model, write --prompt before a prompt"
+        )
     if text != "-":
         return os.fsencode(text)
-    return read_standard_input("a prompt", "give the prompt as an argument")
+    data = read_standard_input("a prompt", "give the prompt as an argument")
+    if not data and arguments.state is not None:
+        arguments.parser.error(_STATE_ALONE)
+    return data
 
 
 def _check_model(model: Path | None, prompt: str | None) -> None:
@@ -200,11 +207,19 @@ def _check_model(model: Path | None, prompt: str | None) -> None:
         raise StorageError(f"{model}: no such file, but {prompt} is one: are MODEL and PROMPT swapped?")
 
 
-def _check_save(path: Path | None, force: bool) -> None:
-    """Raise StorageError, before anything is generated, if a state cannot be saved at `path`."""
+def _check_save(arguments: argparse.Namespace) -> None:
+    """Raise StorageError, before anything is generated, if the state cannot be saved."""
+    path = arguments.save_state
     if path is None:
+        if arguments.force:
+            arguments.parser.error("--force is for --save-state; leave it out")
         return
-    if path.exists() and not force:
+    from rwkv_cy.storage import check_replaceable
+
+    if path.is_dir():
+        raise StorageError(f"{path} is a folder; name a file in it for --save-state")
+    check_replaceable(path, "state")
+    if path.exists() and not arguments.force:
         raise StorageError(f"{path} already exists; choose another name or pass --force")
     if not path.parent.is_dir():
         raise StorageError(f"{path.parent}: not a folder; create it before a state is saved there")

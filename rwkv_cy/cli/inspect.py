@@ -35,23 +35,30 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="a model file, a checkpoint, or a folder of shards")
     parser.add_argument("--stats", action="store_true", help="read the numbers too, and describe those of each tensor")
-    parser.add_argument("--no-tensors", action="store_true", help="print the summary only, without the tensors")
-    parser.add_argument(
+    listed = parser.add_mutually_exclusive_group()
+    listed.add_argument("--no-tensors", action="store_true", help="print the summary only, without the tensors")
+    listed.add_argument(
         "--tensors", metavar="PATTERN", help="list only tensors whose names match, as 'blocks.0.*' or '*.key.weight'"
     )
     parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
     parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.set_defaults(run=_run)
+    parser.set_defaults(run=_run, parser=parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from rwkv_cy.toolkit.inspect import inspect
 
+    if arguments.stats and arguments.no_tensors:
+        arguments.parser.error(
+            "--stats describes the numbers of each tensor, and --no-tensors hides them; leave one out"
+        )
     bar = progress_bar(printable(arguments.file.name), arguments.stats and not arguments.no_progress)
     with bar as progress:
         report = inspect(arguments.file, arguments.stats, progress=progress)
     pattern = "*" if arguments.tensors is None else arguments.tensors
     tensors = tuple(tensor for tensor in report.tensors if fnmatchcase(tensor.name, pattern))
+    if not tensors and arguments.tensors is not None:
+        print_warning(f"{arguments.file}: no tensor has a name that matches {pattern!r}")
     report = replace(report, tensors=() if arguments.no_tensors else tensors)
     if arguments.json:
         print_json(report.to_dict())

@@ -56,9 +56,13 @@ def load_text_model(path: Path, arguments: argparse.Namespace) -> LanguageModel:
     ------
     TokenizerError
         If neither the model nor the options provide a tokenizer.
+    KernelError
+        If RWKV_CY_ISA is not an instruction set that this machine and this build have.
     """
+    from rwkv_cy.kernels.dispatch import active_instruction_set
     from rwkv_cy.model.language_model import load
 
+    active_instruction_set()  # a wrong RWKV_CY_ISA is reported before anything is read or printed
     if arguments.threads is not None:
         warn_of_threads(arguments.threads)
         runtime.set_num_threads(arguments.threads)

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from rwkv_cy.units import byte_size
+
 if TYPE_CHECKING:
     from rwkv_cy.config import Config
 
@@ -22,8 +24,6 @@ __all__ = [
     "table",
 ]
 
-_UNITS = ("kB", "MB", "GB", "TB", "PB")
-
 
 def printable(text: str, keep: str = "") -> str:
     r"""Return `text` with control characters escaped, as ``\x1b``; those in `keep` are not changed.
@@ -33,19 +33,6 @@ def printable(text: str, keep: str = "") -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in keep else c.encode("unicode_escape").decode("ascii") for c in text)
-
-
-def byte_size(count: int) -> str:
-    """Return a number of bytes with three digits and a decimal unit (``"2.73 MB"``)."""
-    if count < 1000:
-        return f"{count} B"
-    value = float(count)
-    for unit in _UNITS:
-        value /= 1000
-        if value < 999.5 or unit == _UNITS[-1]:
-            break
-    digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
-    return f"{value:.{digits}f} {unit}"
 
 
 def config_fields(config: Config) -> dict[str, str]:

@@ -8,16 +8,32 @@ from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any, NoReturn
 
+from rwkv_cy.cli.arguments import DTYPES, MATRIX_DTYPES
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import print_error, printable
+from rwkv_cy.dtype_names import canonical_name
 
 __all__ = ["CommandParser", "nearest"]
 
+#: What is meant by words that are not similar to what they mean; its first word is checked where it is an option.
+_MEANT = {
+    "--greedy": "--temperature 0",
+    "--model": "MODEL, an argument without a name",
+    "--version": "rwkv-cy --version",
+    "version": "rwkv-cy --version",
+    "chat": "generate",
+    "run": "generate",
+}
+_SIMILARITY = 0.75
+
 
 def nearest(word: str, known: Iterable[str]) -> str:
-    """Return a hint that names the most similar of the `known` words; empty if none is similar."""
-    matches = get_close_matches(word, list(known), 1)
-    return f"; did you mean {matches[0]}" if matches else ""
+    """Return a hint that names what `word` probably means, among the `known` words; empty where nothing is similar."""
+    known = list(known)
+    meant = _MEANT.get(word)
+    if meant is None or (meant.split()[0] not in known and meant.split()[0].startswith("--")):
+        meant = next(iter(get_close_matches(word, known, 1, _SIMILARITY)), None)
+    return "" if meant is None else f"; did you mean {meant}?"
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -38,14 +54,20 @@ class CommandParser(argparse.ArgumentParser):
 
     def _unknown(self, words: Sequence[str]) -> str:
         word = words[0]
+        if word in self._option_string_actions:
+            return f"unexpected argument {word!r} after --; give options before --"
         if word.startswith("-") and len(word) > 1:
             option = word.split("=")[0]
             return f"unknown option {printable(option)}{nearest(option, self._option_string_actions)}"
-        return f"unexpected argument {word!r}; put quotes around text with spaces"
+        if "--dtype" in self._option_string_actions and canonical_name(word) in (*DTYPES, *MATRIX_DTYPES):
+            return f"unexpected argument {word!r}; did you mean --dtype {canonical_name(word)}?"
+        advice = "; put quotes around text with spaces" if "--prompt" in self._option_string_actions else ""
+        return f"unexpected argument {word!r}{advice}"
 
     def _check_value(self, action: argparse.Action, value: Any) -> None:
         if action.choices is not None and value not in action.choices:
             names = list(map(str, action.choices))
+            hint = nearest(str(value), names)
             raise argparse.ArgumentError(
-                action, f"invalid choice: {value!r}{nearest(str(value), names)}; choose from {', '.join(names)}"
+                action, f"invalid choice: {value!r}{hint}{';' if not hint else ''} choose from {', '.join(names)}"
             )

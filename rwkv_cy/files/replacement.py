@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 
 from rwkv_cy.errors import StorageError
+from rwkv_cy.units import byte_size
 
 __all__ = ["Replacement"]
 
@@ -69,8 +70,8 @@ class Replacement:
         reason = error.strerror or str(error)
         if error.errno in _NO_SPACE and self.size:
             return StorageError(
-                f"{self.name}: not enough disk space: {self.size} bytes needed, {self._free()} free ({reason}); "
-                "free some space or choose another folder"
+                f"{self.name}: not enough disk space: {byte_size(self.size)} needed, {byte_size(self._free())} free "
+                f"({reason}); free some space or choose another folder"
             )
         return StorageError(f"{self.name}: cannot {doing} it: {reason}; check the folder {self.name.parent}")
 

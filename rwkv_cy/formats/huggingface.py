@@ -61,7 +61,7 @@ def open_folder(path: Path, open_file: Callable[[Path], ParameterSource]) -> Par
     weights = next((name for name in WEIGHTS if name in present), None)
     if weights is None:
         raise FormatError(
-            f"{path}: expected a folder with one of {', '.join(WEIGHTS)}, got {_shown(present)}; "
+            f"{path}: no model in this folder; looked for {', '.join(WEIGHTS)}, found {_shown(present)}; "
             "name the file that holds the model"
         )
     config = _read_config(path / _CONFIG) if _CONFIG in present else {}
@@ -115,6 +115,4 @@ def _read_config(path: Path) -> dict[str, str]:
 
 def _shown(present: set[str]) -> str:
     names = sorted(present)
-    return (
-        ", ".join(repr(name) for name in names[:5]) + (" and others" if names[5:] else "") if names else "an empty one"
-    )
+    return ", ".join(repr(name) for name in names[:5]) + (" and others" if names[5:] else "") if names else "nothing"

@@ -418,12 +418,12 @@ class LanguageModel:
         path : path-like
             The file.
         overwrite : bool, default False
-            Replace a file of that name.
+            Replace a model file of that name. A file of another kind is never replaced.
 
         Raises
         ------
         StorageError
-            If the file exists, or the operating system refuses.
+            If the file exists and may not be replaced, or the operating system refuses.
         TokenizerError
             If the tokenizer has more tokens than the model.
         """

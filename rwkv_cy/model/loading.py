@@ -21,6 +21,7 @@ from rwkv_cy.tensors.policy import Target, choose_all
 from rwkv_cy.tensors.reading import check_stored
 from rwkv_cy.tensors.tensor import Parameter, ParameterSource
 from rwkv_cy.text import Tokenizer, find_tokenizer
+from rwkv_cy.units import byte_size
 
 __all__ = ["Loaded", "load_parameters"]
 
@@ -89,7 +90,7 @@ def load_parameters(
     rescale_layer: int | None,
 ) -> Loaded:
     """Open the model file at `path` and return its parameters; see :func:`rwkv_cy.load`."""
-    check_dtype(dtype)
+    dtype = check_dtype(dtype)
     checkpoint = Checkpoint.open(path)
     try:
         return _load(checkpoint, dtype=dtype, mmap=mmap, tokenizer=tokenizer, rescale_layer=rescale_layer)
@@ -142,9 +143,9 @@ def _refuse_requantization(source: ParameterSource, targets: Iterable[Target], d
     twice = [target.info.name for target in targets if source.info(target.info.name).rounds_twice(target.info.dtype)]
     if twice:
         raise ConfigError(
-            f"{source.path}: expected matrices that are not quantized yet to load as {dtype}, got {len(twice)} that "
-            f"are, first {twice[0]} ({source.info(twice[0]).source_dtype}); load them as they are (no dtype), load the "
-            "original, or write a file of them with rwkv-cy quantize --force"
+            f"{source.path} is already quantized ({len(twice)} matrices, first {twice[0]} in "
+            f"{source.info(twice[0]).source_dtype}); load it without dtype, load the original as {dtype}, or write a "
+            "file with rwkv-cy quantize --force"
         )
 
 
@@ -167,8 +168,8 @@ def _check_memory(checkpoint: Checkpoint, targets: Iterable[Target]) -> None:
     needed, available = sum(target.info.nbytes for target in targets) + state, available_memory()
     if available is not None and needed > available:
         raise NotEnoughMemoryError(
-            f"{checkpoint.path}: expected {needed / 2**20:,.0f} MiB of memory for parameters and states, "
-            f"got {available / 2**20:,.0f} MiB; convert it to a smaller dtype with rwkv-cy convert, and map that file"
+            f"{checkpoint.path}: not enough memory for parameters and states: {byte_size(needed)} needed, "
+            f"{byte_size(available)} free; convert it to a smaller dtype with rwkv-cy convert, and map that file"
         )
 
 

@@ -9,7 +9,7 @@ from rwkv_cy.architectures import architecture_of
 from rwkv_cy.checkpoint.memory import MemorySource
 from rwkv_cy.checkpoint.tokenizer_choice import stored_tokenizer
 from rwkv_cy.model.loading import Loaded
-from rwkv_cy.storage import ModelHeader, write_model
+from rwkv_cy.storage import ModelHeader, check_replaceable, write_model
 from rwkv_cy.tensors.converter import Converter, FileSink
 from rwkv_cy.tensors.policy import choose_all
 
@@ -18,6 +18,8 @@ __all__ = ["save_parameters"]
 
 def save_parameters(path: str | os.PathLike[str], model: Loaded, *, overwrite: bool) -> None:
     """Write a model file of what a language model is made of; see :meth:`rwkv_cy.LanguageModel.save`."""
+    if overwrite:
+        check_replaceable(path, "model")
     config = model.config
     tokenizer = model.tokenizer
     header = ModelHeader(

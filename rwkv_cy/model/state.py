@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.architectures.base import StateField
-from rwkv_cy.errors import StateError
-from rwkv_cy.storage import read_arrays, write_arrays
+from rwkv_cy.errors import FormatError, StateError
+from rwkv_cy.storage import is_model_file, read_arrays, write_arrays
 
 __all__ = ["LayerState", "State"]
 
@@ -144,12 +144,12 @@ class State:
         path : path-like
             The file.
         overwrite : bool, default False
-            Whether to replace an existing file.
+            Whether to replace an existing state file. A file of another kind is never replaced.
 
         Raises
         ------
         StorageError
-            If the file exists, or the operating system refuses access.
+            If the file exists and may not be replaced, or the operating system refuses access.
         """
         self.check_valid()
         arrays = {field.name: np.stack([layer[field.name] for layer in self.layers]) for field in self.fields}
@@ -178,6 +178,11 @@ class State:
         StorageError
             If the operating system refuses access.
         """
+        if not is_model_file(path):
+            raise FormatError(
+                f"{path}: not a file that State.save wrote; read a state-tuned .pth or safetensors file with "
+                "model.load_state"
+            )
         attributes, arrays = read_arrays(path, _FILE_KIND)
         architecture, fingerprint = attributes.get("architecture"), attributes.get("fingerprint")
         initial = {name: attributes.get(f"initial.{name}") for name in arrays}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Protocol
 
@@ -93,6 +93,14 @@ def _shapes(state: State) -> str:
     return ", ".join(f"{field.name} {field.shape}" for field in state.fields)
 
 
+def _shape_problems(expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]]) -> Iterator[str]:
+    """Describe tensors of the wrong shape: the first, and how many others there are."""
+    wrong = [name for name in found if name in expected and found[name] != expected[name]]
+    if wrong:
+        others = f" ({len(wrong) - 1} more have a wrong shape)" if len(wrong) > 1 else ""
+        yield f"{wrong[0]}: the model has {expected[wrong[0]]}, the file {found[wrong[0]]}{others}"
+
+
 def _tuned_parameters(source: ParameterSource, config: Config) -> Mapping[str, Parameter]:
     """Read the tuned initial states of all layers, after checking names and shapes."""
     architecture = architecture_of(config)
@@ -105,11 +113,7 @@ def _tuned_parameters(source: ParameterSource, config: Config) -> Mapping[str, P
     problems = [
         *(f"missing {name}" for name in expected if name not in infos),
         *(f"unexpected {name}" for name in infos if name not in expected),
-        *(
-            f"{name}: the model has {expected[name]}, the file {info.shape}"
-            for name, info in infos.items()
-            if name in expected and info.shape != expected[name]
-        ),
+        *_shape_problems(expected, {name: info.shape for name, info in infos.items()}),
         *(
             f"{name}: expected plain numbers, got {info.dtype}"
             for name, info in infos.items()

@@ -2,6 +2,7 @@
 
 from rwkv_cy.storage.arrays import read_arrays, write_arrays
 from rwkv_cy.storage.reader import ModelFile, is_model_file, open_model
+from rwkv_cy.storage.replaceable import check_replaceable
 from rwkv_cy.storage.schema import ModelHeader, StoredTokenizer
 from rwkv_cy.storage.verification import VerifyReport
 from rwkv_cy.storage.writer import needed_bytes, write_model
@@ -11,6 +12,7 @@ __all__ = [
     "ModelHeader",
     "StoredTokenizer",
     "VerifyReport",
+    "check_replaceable",
     "is_model_file",
     "needed_bytes",
     "open_model",

@@ -14,6 +14,7 @@ from rwkv_cy.errors import FormatError, SpecError
 from rwkv_cy.storage.checked_file import CheckedFile
 from rwkv_cy.storage.file_writer import Content, array_content, bytes_content, write_file
 from rwkv_cy.storage.jsontext import pack_json
+from rwkv_cy.storage.replaceable import check_replaceable
 from rwkv_cy.storage.schema import ARRAYS, HEADER_PATH, MAX_HEADER_BYTES, DatasetSpec
 
 __all__ = ["Attributes", "read_arrays", "write_arrays"]
@@ -45,12 +46,12 @@ def write_arrays(
     arrays : mapping of str to ndarray
         With at least one dimension, none of them 0.
     overwrite : bool
-        Whether an older file may be replaced.
+        Whether an older file of the same kind may be replaced.
 
     Raises
     ------
     StorageError
-        If the target exists, or the operating system reports an error.
+        If the target exists and may not be replaced, or the operating system reports an error.
     SpecError
         If an array or an attribute cannot be stored.
     """
@@ -67,6 +68,8 @@ def write_arrays(
     contents.append(
         bytes_content(HEADER_PATH, pack_json({"attributes": dict(attributes)}, "attributes", limit=MAX_HEADER_BYTES))
     )
+    if overwrite:
+        check_replaceable(path, kind)
     write_file(Path(path), kind, contents, overwrite=overwrite)
 
 

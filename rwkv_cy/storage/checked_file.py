@@ -39,6 +39,11 @@ __all__ = ["CheckedFile"]
 _SUPERBLOCK = struct.Struct("<8sBBBBQQQQ")
 #: HDF5's metadata takes about 500 bytes a dataset.
 _MAX_METADATA_BYTES = 4096 * MAX_DATASETS
+#: Messages about a file of another kind, by the kind that was expected and the kind that was found.
+_OTHER_KINDS = {
+    ("model", "state"): "is a state, not a model; use it with --state (load_state in Python)",
+    ("state", "model"): "is a model, not a state; name a file that State.save or --save-state wrote",
+}
 
 
 class CheckedFile:
@@ -48,8 +53,8 @@ class CheckedFile:
     ----------
     path : Path
         The file.
-    kind : str
-        The kind that is expected.
+    kind : str or None
+        The kind that is expected; None accepts every kind.
 
     Attributes
     ----------
@@ -74,10 +79,9 @@ class CheckedFile:
 
     entries: Mapping[str, Entry]
 
-    def __init__(self, path: Path, kind: str) -> None:
+    def __init__(self, path: Path, kind: str | None) -> None:
         self.path = path
         self.absolute = path.absolute()
-        self.kind = kind
         self.file = FileBytes(path)
         try:
             self._check_superblock()
@@ -87,9 +91,13 @@ class CheckedFile:
             if zlib.crc32(index) != self.footer.index_crc:
                 raise self._damaged("the index")
             found, self.entries = unpack_index(index, path, self.footer.metadata_size, self.footer.index_offset)
-            if found != kind:
+            self.kind = found
+            if kind not in (None, found):
+                other = _OTHER_KINDS.get((str(kind), found))
                 raise UnsupportedError(
                     f"{path}: expected a file of kind {kind!r}, got {found[:40]!r}; name a file of that kind"
+                    if other is None
+                    else f"{path} {other}"
                 )
             self.header = parse_object(path, "header", self.read_small(HEADER_PATH, MAX_HEADER_BYTES))
         except BaseException:

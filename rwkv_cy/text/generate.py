@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as AbstractSequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from difflib import get_close_matches
+from inspect import signature
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -15,7 +17,7 @@ from rwkv_cy.text.sampling import LogitsProcessor, Sampler, SamplingKeywords, Sa
 from rwkv_cy.text.sampling.options import check_natural
 from rwkv_cy.text.sequence import Sequence
 from rwkv_cy.text.tokenizers import Tokenizer
-from rwkv_cy.text.tokens import check_tokens
+from rwkv_cy.text.tokens import check_model, check_tokens
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -198,6 +200,10 @@ def generate(
 
     Raises
     ------
+    TypeError
+        If an option is unknown.
+    ConfigError
+        If `model` is not a model.
     GenerationError
         If an option is out of range, a tokenizer is missing, or the prompt is empty and there are no logits to continue
         from. While iterating: if logits are NaN or Inf, or every token is forbidden.
@@ -206,6 +212,8 @@ def generate(
     TokenError
         If a token id is outside the vocabulary.
     """
+    check_model("generate", model, prompt)
+    _check_names(sampling)
     tokenizer = tokenizer if tokenizer is not None else model.tokenizer
     if tokenizer is None:
         raise GenerationError('tokenizer: the model has none; pass tokenizer=rwkv_cy.text.find_tokenizer("...")')
@@ -236,6 +244,16 @@ def generate(
         max_tokens=max_tokens,
     )
     return Generation(model, sequence, state, logits)
+
+
+def _check_names(sampling: Iterable[str]) -> None:
+    """Raise TypeError if a keyword is neither an argument of generate nor a field of SamplingOptions."""
+    options = [field.name for field in fields(SamplingOptions)]
+    for name in sampling:
+        if name not in options:
+            near = get_close_matches(name, [*options, *list(signature(generate).parameters)[1:-1]], 1, 0.7)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(options)}"
+            raise TypeError(f"generate() got an unexpected option {name!r}{hint}")
 
 
 def unpenalised_tokens(tokenizer: Tokenizer) -> frozenset[int]:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from rwkv_cy.errors import ConfigError
 from rwkv_cy.text.tokenizers import Tokenizer
-from rwkv_cy.text.tokens import check_token_array
+from rwkv_cy.text.tokens import check_model, check_token_array
 
 __all__ = ["ScoringModel", "as_tokens", "score", "score_chunks"]
 
@@ -99,10 +99,11 @@ def score(
     Raises
     ------
     ConfigError
-        If `text` is str or bytes and the model has no tokenizer, or `logits` have another shape.
+        If `model` is not a model, `text` is str or bytes and it has no tokenizer, or `logits` have another shape.
     TokenError, TokenizerError, StateError, NumericalError
         As for encoding the text and running the model.
     """
+    check_model("score", model, text)
     tokens = as_tokens(model, text)
     first = np.nan
     if logits is not None:

@@ -1,4 +1,4 @@
-"""Checks of token ids from callers: integers inside the vocabulary, or an error that names the wrong one."""
+"""Checks of arguments from callers: a model, and token ids inside its vocabulary."""
 
 from __future__ import annotations
 
@@ -9,9 +9,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rwkv_cy.errors import TokenError
+from rwkv_cy.errors import ConfigError, TokenError
 
-__all__ = ["check_token_array", "check_tokens"]
+__all__ = ["check_model", "check_token_array", "check_tokens"]
+
+
+def check_model(what: str, model: object, text: object) -> None:
+    """Raise ConfigError, in the name of the function `what`, if its first argument is not a model."""
+    if not hasattr(model, "forward"):
+        raise ConfigError(
+            f"{what}: expected a model and then a text, got {type(model).__name__} and {type(text).__name__}; "
+            "rwkv_cy.load makes a model of a file"
+        )
 
 
 def check_tokens(tokens: Iterable[int], vocab_size: int, what: str = "tokens") -> list[int]:
@@ -51,12 +60,16 @@ def check_token_array(tokens: Any, vocab_size: int) -> npt.NDArray[np.int64]:
         ids = np.atleast_1d(np.asarray(tokens))
     except (ValueError, OverflowError) as error:
         raise TokenError(f"tokens: expected an integer or a flat sequence of them, got {error}") from None
-    if ids.ndim != 1 or ids.size == 0:
-        raise TokenError(f"tokens: expected an integer or at least one in a flat sequence, got shape {ids.shape}")
+    if ids.ndim == 1 and ids.size == 0:
+        raise TokenError("tokens is empty; give at least one")
+    if ids.ndim != 1:
+        raise TokenError(f"tokens: expected an integer or a flat sequence of them, got shape {ids.shape}")
     if isinstance(tokens, (str, bytes)):
         raise TokenError(
             f"tokens: expected integers, got {type(tokens).__name__}; encode it first with model.tokenizer.encode"
         )
+    if ids.dtype.kind in "US":
+        raise TokenError("tokens: expected token ids, got several texts; pass one text, or one call for each of them")
     if ids.dtype.kind not in "iu":
         raise TokenError(f"tokens: expected integers, got {ids.dtype}")
     wrong = (ids < 0) | (ids >= vocab_size)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
-from rwkv_cy.dtypes import QUANTIZED_TYPES
+from rwkv_cy.dtypes import QUANTIZED_TYPES, check_dtype
 from rwkv_cy.errors import ConfigError
 from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.files.source_hash import SourceHash
@@ -195,6 +195,7 @@ def quantize(
     RWKVError
         As :func:`convert` does.
     """
+    dtype = check_dtype(dtype) or ""
     if dtype not in QUANTIZED_TYPES:
         raise ConfigError(f"quantize: expected a dtype of {', '.join(QUANTIZED_TYPES)}, got {dtype!r}; use convert")
     return convert(source, target, dtype=dtype, **options)

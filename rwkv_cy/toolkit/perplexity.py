@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.errors import ConfigError, TokenError
+from rwkv_cy.files.reading import os_errors
 from rwkv_cy.text.score import ScoringModel, as_tokens, score_chunks
+from rwkv_cy.text.tokens import check_model
 
 __all__ = ["PerplexityReport", "perplexity"]
 
@@ -56,12 +60,12 @@ class PerplexityReport:
 
 def perplexity(
     model: ScoringModel[Any],
-    text: str | bytes | Sequence[int] | npt.NDArray[np.integer[Any]],
+    text: str | bytes | os.PathLike[str] | Sequence[int] | npt.NDArray[np.integer[Any]],
     *,
     window: int | None = None,
     progress: Callable[[int, int], None] | None = None,
     num_threads: int | None = None,
-    name: str = "text",
+    name: str | None = None,
 ) -> PerplexityReport:
     """Measure how well `model` predicts `text`, in bounded memory.
 
@@ -69,16 +73,17 @@ def perplexity(
     ----------
     model : ScoringModel
         A LanguageModel of any version, or anything with its `forward`, `tokenizer` and `vocab_size`.
-    text : str, bytes or sequence of int
-        The text, or its tokens; at least two of them.
+    text : str, bytes, Path or sequence of int
+        The text, a ``Path`` of the file that contains it, or its tokens; at least two of them. A str is the text
+        itself, never a path.
     window : int, optional
         Restart from the initial state after this many tokens; None carries the state along.
     progress : callable, optional
         Called with the tokens done and the tokens of the text.
     num_threads : int, optional
         Threads to use.
-    name : str, default "text"
-        Name of the text in messages, such as that of its file.
+    name : str, optional
+        Name of the text in messages; by default the path of the file, or ``"text"``.
 
     Returns
     -------
@@ -87,12 +92,25 @@ def perplexity(
     Raises
     ------
     ConfigError
-        If `window` is below 2, or `text` is str or bytes and the model does not have a tokenizer.
+        If `model` or `text` is of another type, `window` is below 2, or `text` is text and the model does not have a
+        tokenizer.
     TokenError
         If there are fewer than two tokens.
+    StorageError
+        If the operating system refuses to read the file.
     """
     if window is not None and window < 2:
         raise ConfigError(f"window: expected at least 2 tokens, got {window}")
+    check_model("perplexity", model, text)
+    name = name or (str(text) if isinstance(text, os.PathLike) else "text")
+    if isinstance(text, os.PathLike):
+        path = Path(text)
+        with os_errors(path, "read"):
+            text = path.read_bytes()
+    if not hasattr(text, "__len__"):
+        raise ConfigError(
+            f"text: expected str, bytes, token ids or the Path of a text file, got {type(text).__name__}; convert it"
+        )
     tokens = as_tokens(model, text) if len(text) else np.empty(0, np.int64)
     if len(tokens) < 2:
         raise TokenError(f"{name}: expected at least two tokens, got {len(tokens)}")

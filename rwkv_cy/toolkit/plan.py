@@ -22,6 +22,7 @@ from rwkv_cy.tensors.codecs import BLOCK_SIZE
 from rwkv_cy.tensors.policy import Target, choose
 from rwkv_cy.tensors.tensor import TensorInfo
 from rwkv_cy.tensors.transposing import STRIP_BYTES
+from rwkv_cy.units import byte_size
 
 __all__ = ["ConversionPlan", "TensorPlan", "make_plan"]
 
@@ -160,7 +161,7 @@ def make_plan(
     StorageError
         If the target is the source itself, a folder, or in a folder that does not exist.
     """
-    check_dtype(dtype)
+    dtype = check_dtype(dtype)
     source = checkpoint.source
     files = tuple(file.path for file in source.files)
     with os_errors(target, "look at"):
@@ -189,11 +190,11 @@ def make_plan(
         targets.append(chosen)
         memory = max(memory, _block_memory(info, chosen))
         if info.rounds_twice(stored.dtype):
-            twice.append(f"{spec.name} ({info.source_dtype})")
+            twice.append(info.source_dtype)
     if twice and not requantize:
         raise ConfigError(
-            f"{source.path}: expected matrices that are not quantized yet to quantize to {dtype}, got {len(twice)} "
-            f"that are, first {twice[0]}; convert the original, or force it (--force, requantize=True)"
+            f"{source.path} is already quantized ({len(twice)} matrices in {', '.join(sorted(set(twice)))}); convert "
+            "the original, or force it (--force, requantize=True)"
         )
     stored_tokenizer, warnings = checkpoint.choose_tokenizer(tokenizer)
     if twice:
@@ -209,7 +210,7 @@ def make_plan(
     needed = needed_bytes(header, [chosen.info for chosen in targets])
     free = _free_space(target.parent)
     if needed > free:
-        warnings += (f"{target}: needs {needed} bytes, and only {free} are free there",)
+        warnings += (f"{target}: {byte_size(needed)} needed, {byte_size(free)} free",)
     return ConversionPlan(
         source=source.path,
         target=target,

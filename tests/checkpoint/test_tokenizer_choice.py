@@ -98,7 +98,7 @@ def test_a_file_that_the_user_names(small: Path, tmp_path: Path) -> None:
 
 
 def test_no_tokenizer_is_a_warning(small: Path) -> None:
-    rest = "; pass one with tokenizer= (--tokenizer FILE), or the model file will be without"
+    rest = "; pass one with tokenizer= (--tokenizer FILE), or the file will have no tokenizer"
     warning = f"{small}: no tokenizer is known for a vocabulary of 8 tokens{rest}"
     assert choose(small, 8) == (None, (warning,))
 

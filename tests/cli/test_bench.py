@@ -76,9 +76,9 @@ def test_more_threads_than_cores_are_warned_of(
         (("--threads", "0"), "argument --threads: expected an integer from 1 to 1024, got '0'"),
         (("--threads", "1,x"), "argument --threads: expected an integer from 1 to 1024, got 'x'"),
         (("--threads", "2,2"), "argument --threads: expected each number of threads once, got '2,2'"),
-        (("--prefill", "0"), "argument --prefill: expected an integer from 1, got '0'"),
-        (("--rounds", "-1"), "argument --rounds: expected an integer from 1, got '-1'"),
-        (("--dtype", "q5"), "argument --dtype: 'q5' is a type of other programs; the nearest one here is q6"),
+        (("--prefill", "0"), "argument --prefill: expected a positive integer, got '0'"),
+        (("--rounds", "-1"), "argument --rounds: expected a positive integer, got '-1'"),
+        (("--dtype", "q5"), "argument --dtype: unknown type 'q5'; did you mean q6?"),
         (("--dtype", "x"), "argument --dtype: invalid choice: 'x'"),
     ],
 )

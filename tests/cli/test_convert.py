@@ -85,7 +85,7 @@ def test_a_target_named_as_a_checkpoint(run: Run, small: Path, tmp_path: Path) -
     assert small.read_bytes() == before
     result = run("convert", model, tmp_path / "new.GGUF")
     assert result.code == 0
-    assert "new.GGUF: will be an HDF5 model file in spite of its name" in result.err
+    assert "new.GGUF: will be an HDF5 model file despite its name" in result.err
 
 
 def test_quiet_prints_warnings_alone(run: Run, tmp_path: Path) -> None:

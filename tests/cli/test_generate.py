@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import os
 import re
 import sys
 from pathlib import Path
@@ -26,7 +27,7 @@ def test_the_demo_model_has_a_prompt(run: Run) -> None:
     result = run("generate", *SHORT)
     assert (result.code, result.err) == (0, "")
     assert result.out.startswith("In the beginning")
-    assert len(result.out) == len("In the beginning") + 12 + 1
+    assert len(result.out) == len("In the beginning") + 12
 
 
 def test_the_demo_model_takes_a_prompt(run: Run) -> None:
@@ -71,8 +72,9 @@ def test_the_same_seed_gives_the_same_text(run: Run) -> None:
 def test_the_text_ends_before_a_stop_string(run: Run) -> None:
     whole = run("generate", "--max-tokens", "40", "--temperature", "0").out
     stop = whole[30:33]
-    assert run("generate", "--max-tokens", "40", "--temperature", "0", "--stop", stop, "--stop", "\x00").out == (
-        whole[: whole.index(stop, 16)] + "\n"
+    assert (
+        run("generate", "--max-tokens", "40", "--temperature", "0", "--stop", stop, "--stop", "\x00").out
+        == (whole[: whole.index(stop, 16)])
     )
 
 
@@ -135,7 +137,7 @@ def test_a_model_cannot_drive_the_terminal(run: Run, monkeypatch: pytest.MonkeyP
 
 
 def test_a_pipe_gets_the_text_as_it_is(run: Run) -> None:
-    assert run("generate", "--prompt", "a\x1b[2J", "--max-tokens", "0").out == "a\x1b[2J\n"
+    assert run("generate", "--prompt", "a\x1b[2J", "--max-tokens", "0").out == "a\x1b[2J"
 
 
 def test_rules_reach_the_sampler(run: Run) -> None:
@@ -144,10 +146,10 @@ def test_rules_reach_the_sampler(run: Run) -> None:
     banned = run("generate", *SHORT, "--ban", ord(first)).out[len("In the beginning") :]
     assert banned
     assert first not in banned
-    assert run("generate", *SHORT, "--logit-bias", "90=1000").out == "In the beginning" + "Z" * 12 + "\n"
+    assert run("generate", *SHORT, "--logit-bias", "90=1000").out == "In the beginning" + "Z" * 12
     once = run("generate", *SHORT, "--logit-bias", "90=1000", "--no-repeat-ngram", "1").out
     assert once.count("Z") == 1
-    assert run("generate", *SHORT, "--stop-token", ord(first)).out == "In the beginning\n"
+    assert run("generate", *SHORT, "--stop-token", ord(first)).out == "In the beginning"
     sampled = ("--max-tokens", 40, "--seed", 1, "--temperature", 2)
     texts = {
         run("generate", *sampled, *rule).out
@@ -178,28 +180,29 @@ def test_short_options(run: Run) -> None:
 def test_a_state_is_saved_and_continued(run: Run, tmp_path: Path) -> None:
     """Greedily: the state after the first part of a prompt, then the rest of it."""
     greedy = ("--temperature", "0")
-    whole = run("generate", "-p", "In the beginning", "-n", "20", *greedy).out.rstrip("\n")
+    whole = run("generate", "-p", "In the beginning", "-n", "20", *greedy).out
     state = tmp_path / "s.h5"
     first = run("generate", "-p", "In the beginnin", "-n", "0", *greedy, "--save-state", state)
     assert (first.code, first.err) == (0, "")
     second = run("generate", "-p", "g", "-n", "20", *greedy, "--state", state)
-    assert "In the beginnin" + second.out.rstrip("\n") == whole
+    assert "In the beginnin" + second.out == whole
     assert run("generate", "-p", "g", "-n", "20", *greedy).out != second.out
 
 
 def test_a_saved_state_is_that_after_the_text(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
     state = tmp_path / "s.h5"
-    text = run("generate", "-p", "In the", "-n", "9", "--temperature", "0", "--save-state", state).out[:-1]
+    text = run("generate", "-p", "In the", "-n", "9", "--temperature", "0", "--save-state", state).out
     assert State.load(state) == load(demo_checkpoint).forward(list(text.encode()))[1]
 
 
 def test_where_a_state_cannot_be_saved(run: Run, tmp_path: Path) -> None:
     there = tmp_path / "there"
-    there.write_text("precious")
+    random_model().forward(1)[1].save(there)
+    before = there.read_bytes()
     result = run("generate", *SHORT, "--save-state", there)
     assert (result.code, result.out) == (3, "")
     assert f"{there} already exists; choose another name or pass --force" in result.err
-    assert there.read_text() == "precious"
+    assert there.read_bytes() == before
     assert run("generate", *SHORT, "--save-state", there, "--force").code == 0
     assert State.load(there).num_layers == 6
     result = run("generate", *SHORT, "--save-state", tmp_path / "none" / "s")
@@ -241,3 +244,36 @@ def test_swapped_arguments(run: Run, demo_checkpoint: Path) -> None:
     result = run("generate", "In the " * 1000, "x" * 10_000)
     assert result.code == 3
     assert "File name too long" in result.err
+
+
+def test_save_state_replaces_state_files_only(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim.pth"
+    victim.write_bytes(demo_checkpoint.read_bytes())
+    for force in ([], ["--force"]):
+        result = run("generate", victim, "a", "-n", "3", "--save-state", victim, *force)
+        assert (result.code, result.out) == (3, "")
+        assert "victim.pth is not a state file; choose another name" in result.err
+    assert victim.read_bytes() == demo_checkpoint.read_bytes()
+    result = run("generate", *SHORT, "--save-state", tmp_path)
+    assert (result.code, result.out) == (3, "")
+    assert "is a folder; name a file in it" in result.err
+    result = run("generate", *SHORT, "--force")
+    assert (result.code, result.out) == (2, "")
+    assert "--force is for --save-state" in result.err
+
+
+@pytest.mark.parametrize("prompt", [["MODEL", ""], ["MODEL"], ["MODEL", "-"]])
+def test_a_state_needs_a_prompt(
+    run: Run, demo_checkpoint: Path, tmp_path: Path, prompt: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", Stdin(b""))
+    words = [demo_checkpoint if word == "MODEL" else word for word in prompt]
+    result = run("generate", *words, "-n", "10", "--state", tmp_path / "s.h5")
+    assert (result.code, result.out) == (2, "")
+    assert "--state needs a prompt" in result.err
+
+
+def test_a_wrong_instruction_set_is_reported_before_the_prompt(spawn: Run) -> None:
+    result = spawn("generate", *SHORT, env=os.environ | {"RWKV_CY_ISA": "foo"})
+    assert (result.code, result.out) == (1, "")
+    assert "RWKV_CY_ISA" in result.err

@@ -123,3 +123,10 @@ def test_a_file_without_tensors(run: Run, tmp_path: Path) -> None:
     assert result.code == 0
     assert re.search(r"^architecture +unknown$", result.out, re.MULTILINE)
     assert re.search(r"^tensors +none$", result.out, re.MULTILINE)
+
+
+def test_a_pattern_that_matches_nothing(run: Run, small: Path) -> None:
+    result = run("inspect", small, "--tensors", "nix")
+    assert (result.code, result.out) == (0, run("inspect", small, "--no-tensors").out)
+    assert "no tensor has a name that matches 'nix'" in result.err
+    assert run("inspect", small, "--tensors", "emb.*").err == ""

@@ -41,18 +41,30 @@ def test_version(run: Run) -> None:
     ("arguments", "message"),
     [
         (["paint"], "argument COMMAND: invalid choice: 'paint'; choose from convert, quantize, inspect"),
-        (["convrt"], "argument COMMAND: invalid choice: 'convrt'; did you mean convert; choose from"),
-        (["--verison"], "unknown option --verison; did you mean --version"),
+        (["convrt"], "argument COMMAND: invalid choice: 'convrt'; did you mean convert? choose from"),
+        (["--verison"], "unknown option --verison; did you mean --version?"),
         (["inspect"], "the following arguments are required: FILE"),
         (["convert", "a"], "the following arguments are required: TARGET"),
         (["convert", "a", "b", "--dtype", "f9"], "argument --dtype: invalid choice: 'f9'; choose from keep, f64"),
-        (["generate", "--max-tokens", "-1"], "argument -n/--max-tokens: expected an integer from 0, got '-1'"),
+        (["generate", "--max-tokens", "-1"], "argument -n/--max-tokens: expected a non-negative integer, got '-1'"),
         (["generate", "--top-p", "2"], "argument --top-p: expected a number from 0 to 1, got '2'"),
         (["verify", "a", "--loud"], "unknown option --loud"),
         (["convert", "a", "b", "--dtpye", "q8"], "unknown option --dtpye; did you mean --dtype"),
         (["convert", "a", "b", "--dtpye=q8"], "unknown option --dtpye; did you mean --dtype"),
-        (["convert", "a", "b", "--dtype", "Q8_0"], "'Q8_0' is a type of other programs; the nearest one here is q8"),
-        (["inspect", "a", "b"], "unexpected argument 'b'; put quotes around text with spaces"),
+        (["convert", "a", "b", "--dtype", "Q8_0"], "unknown type 'Q8_0'; did you mean q8?"),
+        (["inspect", "a", "b"], "unexpected argument 'b'\n"),
+        (["convert", "a", "b", "q8"], "unexpected argument 'q8'; did you mean --dtype q8?"),
+        (["convert", "a", "b", "float16"], "unexpected argument 'float16'; did you mean --dtype f16?"),
+        (["generate", "--greedy"], "unknown option --greedy; did you mean --temperature 0?"),
+        (["verify", "--greedy", "a"], "unknown option --greedy\n"),
+        (["generate", "--model", "a"], "unknown option --model; did you mean MODEL, an argument without a name?"),
+        (["generate", "--version"], "unknown option --version; did you mean rwkv-cy --version?"),
+        (["chat"], "invalid choice: 'chat'; did you mean generate? choose from"),
+        (["run"], "invalid choice: 'run'; did you mean generate? choose from"),
+        (["version"], "invalid choice: 'version'; did you mean rwkv-cy --version? choose from"),
+        (["generate", "a", "--", "-x", "-n", "2"], "unexpected argument '-n' after --; give options before --"),
+        (["inspect", "a", "--no-tensors", "--tensors", "x"], "not allowed with argument --no-tensors"),
+        (["inspect", "a", "--no-tensors", "--stats"], "--no-tensors hides them; leave one out"),
         (["generate", "a", "In", "the", "beginning"], "unexpected argument 'the'; put quotes around text"),
         (["inspect", "a", "--\x1b[2J"], "unknown option --\\x1b[2J"),
     ],
@@ -217,10 +229,9 @@ def test_an_interrupt_ends_a_generation_with_130(demo_checkpoint: Path) -> None:
         assert process.stdout is not None
         process.stdout.read(20)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err == b"rwkv-cy: interrupted\n"
-    assert out.endswith(b"\n")
 
 
 def test_an_interrupt_while_the_command_is_loaded_ends_it_with_130(

@@ -146,7 +146,7 @@ def test_empty(tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="got an empty file"):
         open_checkpoint(write(tmp_path / "x", b""))
     (tmp_path / "folder").mkdir()
-    with pytest.raises(FormatError, match=r"expected a folder with one of .*, got an empty one"):
+    with pytest.raises(FormatError, match=r"no model in this folder; looked for .*, found nothing"):
         open_checkpoint(tmp_path / "folder")
 
 

@@ -200,7 +200,7 @@ def test_what_is_quantized_is_not_quantized_again(demo_checkpoint: Path, tmp_pat
     for dtype in ("q4", "q6"):
         with pytest.raises(
             ConfigError,
-            match=rf"m\.h5: expected matrices that are not quantized yet to load as {dtype}, got 43 that are",
+            match=rf"m\.h5 is already quantized \(43 matrices, first .* load the original as {dtype}",
         ):
             load(tmp_path / "m.h5", dtype=dtype)
     for dtype in ("q8", "f16"):
@@ -270,8 +270,9 @@ def test_a_forked_child_computes_on() -> None:
         ([1, 2, 256], r"tokens\[2\]: expected an id from 0 to 255, got 256"),
         ([2**63], r"tokens\[0\]: expected an id from 0 to 255, got 9223372036854775808"),
         ([2**70], "tokens: expected integers, got object"),
-        ([], r"expected an integer or at least one in a flat sequence, got shape \(0,\)"),
-        ([[1, 2]], r"flat sequence, got shape \(1, 2\)"),
+        ([], "^tokens is empty; give at least one$"),
+        ([[1, 2]], r"expected an integer or a flat sequence of them, got shape \(1, 2\)"),
+        (["a", "b"], "expected token ids, got several texts; pass one text"),
         ([[1], [2, 3]], "tokens: expected an integer or a flat sequence of them"),
         ([1.0], "tokens: expected integers, got float64"),
         ([True], "tokens: expected integers, got bool"),
@@ -506,9 +507,13 @@ def test_an_interrupt_in_the_middle_of_a_long_prefill(demo: LanguageModel, monke
 
 def test_too_little_memory_is_said_before_loading(demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "available_memory", lambda: 1 << 20)
-    with pytest.raises(NotEnoughMemoryError, match=r"expected 5 MiB of memory for parameters and states, got 1 MiB"):
+    with pytest.raises(
+        NotEnoughMemoryError, match=r"not enough memory for parameters and states: [0-9.]+ MB needed, [0-9.]+ MB free"
+    ):
         load(demo_checkpoint, dtype="f32")
-    with pytest.raises(NotEnoughMemoryError, match=r"expected 3 MiB of memory for parameters and states, got 1 MiB"):
+    with pytest.raises(
+        NotEnoughMemoryError, match=r"not enough memory for parameters and states: [0-9.]+ MB needed, [0-9.]+ MB free"
+    ):
         load(demo_checkpoint, mmap=False)
     load(demo_checkpoint)  # mapped: takes next to nothing
     monkeypatch.setattr(loading, "available_memory", lambda: None)

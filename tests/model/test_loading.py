@@ -116,3 +116,13 @@ def test_numbers_that_overflow_are_told(tmp_path: Path) -> None:
     assert Path(caught[0].filename) == Path(__file__)
     for dtype in (None, "bf16", "bf12"):
         load(source, dtype=dtype)
+
+
+@pytest.mark.parametrize(("name", "ours"), [("float16", "f16"), ("Q8", "q8"), ("FP64", "f64")])
+def test_other_spellings_of_a_type(name: str, ours: str, demo_checkpoint: Path, tmp_path: Path) -> None:
+    model = load(demo_checkpoint, dtype=name)
+    assert model.parameters["head.weight"].dtype == ours
+    assert model.config.compute_dtype == ("f64" if ours == "f64" else "f32")
+    plan = convert(demo_checkpoint, tmp_path / "m.h5", dtype=name).plan
+    assert {tensor.dtype for tensor in plan.tensors if tensor.kind == "head"} == {ours}
+    assert plan.config.compute_dtype == model.config.compute_dtype

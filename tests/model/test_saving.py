@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rwkv_cy import Config, LanguageModel, load, verify
+from rwkv_cy import Config, LanguageModel, State, inspect, load, verify
 from rwkv_cy.architectures import ARCHITECTURES
-from rwkv_cy.errors import StorageError
+from rwkv_cy.errors import FormatError, StorageError, UnsupportedError
 from rwkv_cy.text.tokenizers import find_tokenizer
 
 
@@ -59,3 +59,47 @@ def test_every_setting_survives(tmp_path: Path, changed: dict[str, Any]) -> None
     with load(tmp_path / "m.h5") as again:
         assert again.config == model.config
         assert again.forward([1, 2])[0].tobytes() == model.forward([1, 2])[0].tobytes()
+
+
+def test_only_a_model_file_is_replaced(tmp_path: Path, demo_checkpoint: Path) -> None:
+    model = load(demo_checkpoint)
+    for name, content in (("victim.pth", demo_checkpoint.read_bytes()), ("notes.txt", b"important")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(StorageError, match=f"{name} is not a model file; choose another name"):
+            model.save(tmp_path / name, overwrite=True)
+        assert (tmp_path / name).read_bytes() == content
+    state = tmp_path / "state.h5"
+    model.forward([1])[1].save(state)
+    with pytest.raises(StorageError, match="is not a model file"):
+        model.save(state, overwrite=True)
+    (tmp_path / "empty").touch()
+    model.save(tmp_path / "empty", overwrite=True)
+    assert verify(tmp_path / "empty").ok
+
+
+def test_only_a_state_file_is_replaced(tmp_path: Path, demo_checkpoint: Path) -> None:
+    model = load(demo_checkpoint)
+    path = tmp_path / "m.h5"
+    model.save(path)
+    before = path.read_bytes()
+    first, second = model.forward([1])[1], model.forward([2])[1]
+    with pytest.raises(StorageError, match=r"m\.h5 is not a state file; choose another name"):
+        first.save(path, overwrite=True)
+    assert path.read_bytes() == before
+    first.save(tmp_path / "s.h5")
+    second.save(tmp_path / "s.h5", overwrite=True)
+    assert model.load_state(tmp_path / "s.h5") == second
+
+
+def test_states_and_models_are_not_confused(tmp_path: Path, demo_checkpoint: Path) -> None:
+    model = load(demo_checkpoint)
+    model.save(tmp_path / "m.h5")
+    model.forward([1])[1].save(tmp_path / "s.h5")
+    for read in (load, verify, inspect):
+        with pytest.raises(UnsupportedError, match=r"s\.h5 is a state, not a model; use it with --state \(load_state"):
+            read(tmp_path / "s.h5")
+    for read in (model.load_state, State.load):
+        with pytest.raises(UnsupportedError, match=r"m\.h5 is a model, not a state"):
+            read(tmp_path / "m.h5")
+    with pytest.raises(FormatError, match="not a file that State.save wrote; .* with model.load_state"):
+        State.load(demo_checkpoint)

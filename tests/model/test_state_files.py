@@ -87,7 +87,7 @@ def test_a_tuned_state_from_pth(model: LanguageModel, tmp_path: Path, dtype: str
         (tuned_arrays(12), "unexpected blocks.7.att.time_state; and 4 more"),
         (
             tuned_arrays(3, (2, 64, 32)),
-            r"blocks.0.att.time_state: the model has \(2, 64, 64\), the file \(2, 64, 32\)",
+            r"blocks.0.att.time_state: .* \(2, 64, 64\), the file \(2, 64, 32\) \(2 more have a wrong shape\)$",
         ),
         (tuned_arrays() | {"emb.weight": np.zeros((2, 2), np.float32)}, "unexpected emb.weight"),
     ],

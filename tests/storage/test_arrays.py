@@ -71,11 +71,11 @@ def test_damaged_numbers(path: Path) -> None:
 def test_files_of_another_kind(path: Path) -> None:
     with pytest.raises(UnsupportedError, match="expected a file of kind 'other', got 'state'; name a file"):
         read_arrays(path, "other")
-    with pytest.raises(UnsupportedError, match="expected a file of kind 'model', got 'state'"):
+    with pytest.raises(UnsupportedError, match="state.h5 is a state, not a model"):
         open_model(path)
     model = path.with_name("model.h5")
     write_small(model)
-    with pytest.raises(UnsupportedError, match="expected a file of kind 'state', got 'model'"):
+    with pytest.raises(UnsupportedError, match="model.h5 is a model, not a state"):
         read_arrays(model, "state")
 
 

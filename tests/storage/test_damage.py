@@ -233,7 +233,7 @@ EMB = rb'("path":"parameters/emb.weight",.*?"offset":)\d+'
         (replaced(b"rwkv-cy", b"other"), FormatError, "index: expected the fields format"),
         (replaced(b'"kind"', b'"K"'), FormatError, "index: expected the fields format"),
         (replaced(b'"datasets"', b'"D"'), FormatError, "index: expected the fields format"),
-        (replaced(b'"model"', b'"state"'), UnsupportedError, "expected a file of kind 'model', got 'state'"),
+        (replaced(b'"model"', b'"state"'), UnsupportedError, "is a state, not a model; use it with --state"),
         (pattern(rb"\[\{.*\}\]", b"[7]"), FormatError, "index: expected path, dtype, shape, offset and crc32"),
         (replaced(b'"crc32"', b'"crc"'), FormatError, "index: expected path, dtype, shape, offset and crc32"),
         (replaced(b"[130,128]", b"[130,true]"), FormatError, "index: expected path, dtype, shape, offset and crc32"),

@@ -122,7 +122,9 @@ def test_killed_before_anything_was_there(target: Path) -> None:
 def test_no_room_for_the_file(target: Path, older: bytes, limit: int) -> None:
     done = subprocess.run(python(LIMITED, target, str(limit)), capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
-    expected = f"{target}: not enough disk space: [0-9]+ bytes needed, [0-9]+ free \\(File too large\\); free"
+    expected = (
+        f"{target}: not enough disk space: [0-9.]+ [kMGT]?B needed, [0-9.]+ [kMGT]?B free \\(File too large\\); free"
+    )
     assert re.match(expected, done.stdout.decode())
     assert unchanged(target, older)
 
@@ -133,7 +135,7 @@ def test_disk_full_when_space_is_reserved(
 ) -> None:
     monkeypatch.setattr(os, "posix_fallocate", failing(number))
     with pytest.raises(
-        StorageError, match=r"model\.h5: not enough disk space: [0-9]+ bytes needed, [0-9]+ free .*free"
+        StorageError, match=r"model\.h5: not enough disk space: [0-9.]+ [kMGT]?B needed, [0-9.]+ [kMGT]?B free .*free"
     ):
         write_small(target, overwrite=True)
     assert unchanged(target, older)
@@ -180,7 +182,7 @@ def test_a_file_system_that_cannot_reserve(
         with open_model(target) as file:
             assert file.verify().ok
         return
-    with pytest.raises(StorageError, match=r"not enough disk space: [0-9]+ bytes needed, 0 free \(No space left"):
+    with pytest.raises(StorageError, match=r"not enough disk space: [0-9.]+ [kM]?B needed, 0 B free \(No space left"):
         write_small(target, overwrite=True)
     assert unchanged(target, older)
 

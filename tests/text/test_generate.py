@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 
-from rwkv_cy.errors import GenerationError, TokenError, TokenizerError
+from rwkv_cy.errors import ConfigError, GenerationError, TokenError, TokenizerError
 from rwkv_cy.text.generate import Generation, generate, unpenalised_tokens
 from rwkv_cy.text.sampling.options import SamplingOptions
 from rwkv_cy.text.tokenizers import ByteTokenizer
@@ -233,9 +234,9 @@ def test_a_tokenizer_in_place_of_the_models() -> None:
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
-        ({"max_tokens": -1}, GenerationError, "max_tokens: expected an integer from 0, got -1"),
-        ({"max_tokens": 1.5}, GenerationError, "max_tokens: expected an integer from 0, got 1.5"),
-        ({"seed": -1}, GenerationError, "seed: expected an integer from 0, got -1"),
+        ({"max_tokens": -1}, GenerationError, "max_tokens: expected a non-negative integer, got -1"),
+        ({"max_tokens": 1.5}, GenerationError, "max_tokens: expected a non-negative integer, got 1.5"),
+        ({"seed": -1}, GenerationError, "seed: expected a non-negative integer, got -1"),
         ({"stop": [""]}, GenerationError, "stop: expected strings of at least one character"),
         ({"stop_tokens": [256]}, TokenError, r"stop_tokens\[0\]: expected an id from 0 to 255, got 256"),
         (
@@ -346,3 +347,21 @@ def test_as_the_generate_of_the_rwkv_package(monkeypatch: pytest.MonkeyPatch) ->
     list(ours)
     theirs = [token for call in pipeline.model.calls[1:] for token in call]
     assert ours.tokens[:-1] == theirs
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("temperatur", "; did you mean 'temperature'?"),
+        ("max_token", "; did you mean 'max_tokens'?"),
+        ("paint", "; expected one of temperature, top_p"),
+    ],
+)
+def test_unknown_options_name_generate_and_the_nearest(name: str, hint: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(f"generate() got an unexpected option '{name}'{hint}")):
+        generate(bytes_model(), "a", **{name: 1})
+
+
+def test_swapped_arguments() -> None:
+    with pytest.raises(ConfigError, match="generate: expected a model and then a text, got str and CountingModel"):
+        generate("a", bytes_model())

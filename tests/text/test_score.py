@@ -89,9 +89,13 @@ def test_what_is_refused() -> None:
     with pytest.raises(ConfigError, match="text: the model has no tokenizer; give it one, or pass token ids"):
         score(Bare(), "ab")
     assert len(score(Bare(), [1, 2])) == 2
-    with pytest.raises(TokenError, match="expected an integer or at least one in a flat sequence"):
+    with pytest.raises(TokenError, match="tokens is empty; give at least one"):
         score(Bigrams(), "")
     with pytest.raises(TokenError, match=r"tokens\[0\]: expected an id from 0 to 255, got 256"):
         score(Bigrams(), [256])
+    with pytest.raises(TokenError, match="expected token ids, got several texts; pass one text, or one call for each"):
+        score(Bigrams(), ["a", "b"])
+    with pytest.raises(ConfigError, match="score: expected a model and then a text, got str and Bigrams; rwkv_cy.load"):
+        score("ab", Bigrams())
     with pytest.raises(ConfigError, match=r"logits: expected shape \(256,\), got \(3,\)"):
         score(Bigrams(), "ab", logits=np.zeros(3))

@@ -32,6 +32,7 @@ from rwkv_cy.storage import open_model
 from rwkv_cy.tensors.statistics import NonFinite
 from rwkv_cy.tensors.tensor import ParameterSource
 from rwkv_cy.toolkit.convert import convert, plan_conversion, quantize
+from rwkv_cy.units import byte_size
 
 MATRICES = ("emb.weight", "head.weight", "blocks.1.ffn.value.weight")
 VECTORS = ("ln_out.bias", "blocks.0.att.time_decay", "blocks.1.ffn.time_mix_k")
@@ -275,7 +276,7 @@ def test_a_plan_warns_of_a_full_disk(small: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(os, "statvfs", lambda path: Full)
     plan = plan_conversion(small, tmp_path / "t")
     assert plan.warnings == (
-        f"{tmp_path / 't'}: needs {plan.disk_needed} bytes, and only {real.f_frsize} are free there",
+        f"{tmp_path / 't'}: {byte_size(plan.disk_needed)} needed, {byte_size(real.f_frsize)} free",
     )
 
 
@@ -293,7 +294,9 @@ def test_a_disk_that_fills_leaves_nothing_behind(small: Path, tmp_path: Path, mo
         return write(descriptor, data, offset)
 
     monkeypatch.setattr(os, "pwrite", fill)
-    with pytest.raises(StorageError, match=r"t: not enough disk space: \d+ bytes needed, .*No space left on device"):
+    with pytest.raises(
+        StorageError, match=r"t: not enough disk space: [\d.]+ [kM]?B needed, .*No space left on device"
+    ):
         convert(small, target, overwrite=True)
     assert target.read_bytes() == b"older"
     assert small.read_bytes() == before
@@ -352,7 +355,7 @@ def test_an_incomplete_model_is_refused(tmp_path: Path) -> None:
 
 def test_an_unknown_version_is_refused(tmp_path: Path) -> None:
     parameters = small_parameters() | {"blocks.0.ffn.s_emb.weight": numbers(shape=(1, 32))}
-    with pytest.raises(UnsupportedError, match="found RWKV-7a, which is not supported yet"):
+    with pytest.raises(UnsupportedError, match="RWKV-7a is not supported yet"):
         convert(write_safetensors(tmp_path / "s", parameters), tmp_path / "t")
 
 

@@ -152,7 +152,7 @@ def test_a_version_that_does_not_run_is_named(tmp_path: Path) -> None:
     report = inspect(write_safetensors(tmp_path / "s", parameters))
     assert report.architecture == "RWKV-7a"
     assert report.config is None
-    assert "found RWKV-7a, which is not supported yet" in report.problems[0]
+    assert "RWKV-7a is not supported yet (supported: RWKV-4, RWKV-7)" in report.problems[0]
     assert report.num_parameters == COUNT + 32
 
 

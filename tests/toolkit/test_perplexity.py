@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rwkv7_shapes import rwkv7_config
-from rwkv_cy.errors import ConfigError, TokenError
+from rwkv_cy.errors import ConfigError, StorageError, TokenError
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.text import ByteTokenizer
 from rwkv_cy.toolkit.perplexity import PerplexityReport, perplexity
@@ -81,3 +82,24 @@ def test_what_is_refused(demo: LanguageModel) -> None:
     with pytest.raises(ConfigError, match="text: the model has no tokenizer; give it one, or pass token ids"):
         perplexity(bare, TEXT)
     assert perplexity(bare, [1, 2, 3]).text_bytes is None
+
+
+def test_a_path_is_read_and_a_str_is_text(demo: LanguageModel, tmp_path: Path) -> None:
+    path = tmp_path / "t.txt"
+    path.write_bytes(TEXT)
+    assert perplexity(demo, path) == perplexity(demo, TEXT)
+    assert perplexity(demo, str(path)) == perplexity(demo, str(path).encode())
+    path.write_bytes(b"a")
+    with pytest.raises(TokenError, match=r"t\.txt: expected at least two tokens, got 1"):
+        perplexity(demo, path)
+    with pytest.raises(StorageError, match="missing"):
+        perplexity(demo, tmp_path / "missing")
+
+
+def test_arguments_of_another_type(demo: LanguageModel) -> None:
+    with pytest.raises(
+        ConfigError, match="perplexity: expected a model and then a text, got str and LanguageModel; rwkv_cy.load"
+    ):
+        perplexity("x", demo)
+    with pytest.raises(ConfigError, match="text: expected str, bytes, token ids or the Path of a text file, got int"):
+        perplexity(demo, 5)

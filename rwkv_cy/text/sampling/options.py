@@ -120,14 +120,14 @@ class SamplingOptions:
 def _check_real(name: str, value: object, low: float, high: float = math.inf) -> None:
     real = isinstance(value, (int, float, np.integer, np.floating)) and not isinstance(value, bool)
     if not real or not low <= value <= high or value == math.inf:  # type: ignore[operator]
-        bounds = f"from {low:g}" + (f" to {high:g}" if high < math.inf else "")
-        raise GenerationError(f"{name}: expected a number {bounds}, got {value!r}")
+        expected = f"a number from {low:g} to {high:g}" if high < math.inf else "a non-negative number"
+        raise GenerationError(f"{name}: expected {expected}, got {value!r}")
 
 
 def check_natural(name: str, value: object, high: int | None = None) -> None:
     """Check that `value` is an integer from 0 to `high`, if that is given; GenerationError if not."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < 0:
-        raise GenerationError(f"{name}: expected an integer from 0, got {value!r}")
+        raise GenerationError(f"{name}: expected a non-negative integer, got {value!r}")
     if high is not None and value > high:
         raise GenerationError(f"{name}: expected an integer from 0 to {high}, got a larger one")
 

@@ -155,5 +155,5 @@ def packaged_vocabulary() -> Path:
             return path
     raise MissingDependencyError(
         "the World vocabulary comes with the rwkv package, which is not installed: pip install rwkv, "
-        f"or name the file {VOCABULARY_FILE}"
+        f"or name the file {VOCABULARY_FILE} with --tokenizer FILE (tokenizer= in Python)"
     )

@@ -17,25 +17,25 @@ from rwkv_cy.text.sampling.options import MAX_COUNT, SamplingOptions, check_natu
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("temperature", -0.1, "temperature: expected a number from 0, got -0.1"),
-        ("temperature", float("nan"), "temperature: expected a number from 0, got nan"),
-        ("temperature", float("inf"), "temperature: expected a number from 0, got inf"),
-        ("temperature", "1", "temperature: expected a number from 0, got '1'"),
-        ("temperature", True, "temperature: expected a number from 0, got True"),
-        ("temperature", None, "temperature: expected a number from 0, got None"),
+        ("temperature", -0.1, "temperature: expected a non-negative number, got -0.1"),
+        ("temperature", float("nan"), "temperature: expected a non-negative number, got nan"),
+        ("temperature", float("inf"), "temperature: expected a non-negative number, got inf"),
+        ("temperature", "1", "temperature: expected a non-negative number, got '1'"),
+        ("temperature", True, "temperature: expected a non-negative number, got True"),
+        ("temperature", None, "temperature: expected a non-negative number, got None"),
         ("top_p", -0.1, "top_p: expected a number from 0 to 1, got -0.1"),
         ("top_p", 1.1, "top_p: expected a number from 0 to 1, got 1.1"),
         ("presence_penalty", 1e7, r"presence_penalty: expected a number from -1e\+06 to 1e\+06, got"),
         ("frequency_penalty", float("-inf"), "frequency_penalty: expected a number from"),
         ("penalty_decay", 1.5, "penalty_decay: expected a number from 0 to 1, got 1.5"),
         ("repetition_penalty", 0, "repetition_penalty: expected a number from 0.01 to 100, got 0"),
-        ("top_k", -1, "top_k: expected an integer from 0, got -1"),
-        ("top_k", 1.0, "top_k: expected an integer from 0, got 1.0"),
-        ("repetition_window", True, "repetition_window: expected an integer from 0, got True"),
+        ("top_k", -1, "top_k: expected a non-negative integer, got -1"),
+        ("top_k", 1.0, "top_k: expected a non-negative integer, got 1.0"),
+        ("repetition_window", True, "repetition_window: expected a non-negative integer, got True"),
         ("top_k", 1 << 63, "top_k: expected an integer from 0 to 9223372036854775807, got a larger one"),
         ("repetition_window", 10**30, "repetition_window: expected an integer from 0 to 9223372036854775807, got a"),
         ("no_repeat_ngram", 10**30, "no_repeat_ngram: expected an integer from 0 to 9223372036854775807, got a larger"),
-        ("no_repeat_ngram", "3", "no_repeat_ngram: expected an integer from 0, got '3'"),
+        ("no_repeat_ngram", "3", "no_repeat_ngram: expected a non-negative integer, got '3'"),
         ("banned_tokens", [1, -1], r"banned_tokens: expected token ids from 0, got \[1, -1\]"),
         ("banned_tokens", [True], r"banned_tokens: expected token ids from 0, got \[True\]"),
         ("banned_tokens", [np.bool_(True)], r"banned_tokens: expected token ids from 0, got "),
@@ -81,5 +81,5 @@ def test_options_are_values() -> None:
 
 def test_naturals() -> None:
     check_natural("n", 0)
-    with pytest.raises(GenerationError, match="n: expected an integer from 0, got -1"):
+    with pytest.raises(GenerationError, match="n: expected a non-negative integer, got -1"):
         check_natural("n", -1)

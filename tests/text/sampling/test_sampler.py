@@ -124,7 +124,7 @@ def test_ids_beyond_the_vocabulary(option: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("seed", [-1, 1.5, True, "1"])
 def test_what_is_no_seed(seed: Any) -> None:
-    with pytest.raises(GenerationError, match="seed: expected an integer from 0, got"):
+    with pytest.raises(GenerationError, match="seed: expected a non-negative integer, got"):
         make_rng(seed)
 
 

@@ -191,7 +191,7 @@ def test_a_package_of_that_name_without_the_file(monkeypatch: pytest.MonkeyPatch
 
 def test_no_such_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(world_module, "find_spec", lambda name: None)
-    with pytest.raises(MissingDependencyError, match=r"pip install rwkv, or name the file rwkv_vocab"):
+    with pytest.raises(MissingDependencyError, match=r"pip install rwkv, or name the file .* with --tokenizer FILE"):
         packaged_vocabulary()
 
 

@@ -1,0 +1,20 @@
+"""Sizes for people: a number of bytes with a unit."""
+
+from __future__ import annotations
+
+__all__ = ["byte_size"]
+
+_UNITS = ("kB", "MB", "GB", "TB", "PB")
+
+
+def byte_size(count: int) -> str:
+    """Return a number of bytes with three digits and a decimal unit (``"2.73 MB"``)."""
+    if count < 1000:
+        return f"{count} B"
+    value = float(count)
+    for unit in _UNITS:
+        value /= 1000
+        if value < 999.5 or unit == _UNITS[-1]:
+            break
+    digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
+    return f"{value:.{digits}f} {unit}"
