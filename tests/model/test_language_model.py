@@ -501,7 +501,7 @@ def test_an_interrupt_in_the_middle_of_a_long_prefill(demo: LanguageModel, monke
         assert len(calls) == 2
         if not in_place:
             assert state == before
-    with pytest.raises(StateError, match="expected a whole state"):
+    with pytest.raises(StateError, match="expected a complete state"):
         demo.forward(65, state)
 
 
