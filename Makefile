@@ -177,6 +177,12 @@ test-neon: ## the same for 64-bit ARM, cross-compiled and run by qemu
 	@$(ARM_CC) $(KERNEL_FLAGS) -O2 -static tests/c/families.c $(KERNEL_SOURCES) -lm -o build/families/neon
 	@$(ARM_RUN) build/families/neon
 
+.PHONY: test-avx512
+test-avx512: ## the same for AVX-512 with VNNI, emulated by bochs; minutes, and without the largest matrices
+	@mkdir -p build/families
+	@$(or $(CC),cc) $(KERNEL_FLAGS) -O2 -static tests/c/families.c $(KERNEL_SOURCES) -lm -o build/families/static
+	@CC="$(or $(CC),cc)" tests/c/emulate_avx512.sh build/families/static build/avx512
+
 .PHONY: fuzz
 fuzz: $(BUILT) $(VENV)/.extra-test ## a long run of the fuzz tests (FUZZ_EXAMPLES)
 	@$(BIN)/python -m pytest tests/fuzz --fuzz-examples=$(FUZZ_EXAMPLES) $(PYTEST_ARGS)

@@ -1,7 +1,7 @@
 /* Every kernel family that this CPU supports, against plain loops in double and against the portable one: all types of
  * matrices, one token, several and many, both orientations, and what a layer does besides its products. It prints a line
  * for each level of instruction sets and exits with 1 at the first difference. It needs no Python, so that it can run for
- * another CPU under an emulator. */
+ * another CPU under an emulator; the argument "quick" leaves out the largest matrices, for a slow one. */
 #include "codec/bf12.h"
 #include "codec/quant.h"
 #include "scalar.h"
@@ -13,6 +13,7 @@ enum { MOST_TOKENS = 40, ALIGNMENT = 64 };
 
 static const ptrdiff_t token_counts[] = {1, 2, 3, 4, 5, 9, MOST_TOKENS};
 static const ptrdiff_t shapes[][2] = {{1, 1}, {7, 33}, {16, 64}, {45, 129}, {34, 300}, {100, 3300}};
+static size_t shape_count = sizeof shapes / sizeof *shapes;
 static const char *const type_names[] = {"f32", "f64", "f16", "bf16", "q8", "q4", "bf12", "q6"};
 
 static void *allocate(size_t bytes)
@@ -164,7 +165,7 @@ static void check_product(const rk_table *table, const sample *s, const float *x
 
 static void check_products(const rk_table *table, const rk_table *portable, int dtype, int transposed, int rounded)
 {
-    for (size_t i = 0; i < sizeof shapes / sizeof *shapes; i++) {
+    for (size_t i = 0; i < shape_count; i++) {
         const ptrdiff_t rows = shapes[i][0], cols = shapes[i][1];
         sample s = make_sample(dtype, rows, cols, transposed, rounded);
         float *x = random_array(MOST_TOKENS * cols);
@@ -242,11 +243,12 @@ static void check_layer(const rk_table *table, const rk_table *portable)
     free(got), free(expected);
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     static const int types[] = {RK_F32, RK_F16, RK_BF16, RK_Q8, RK_Q6, RK_Q4, RK_BF12};
     const rk_table *portable = NULL;
     int levels = 0;
+    if (argc > 1 && !strcmp(argv[1], "quick")) shape_count--;
     while (rk_available(levels) != NULL) portable = rk_available(levels++);
     for (int i = 0; i < levels; i++) {
         const rk_table *table = rk_available(i);
