@@ -49,7 +49,7 @@ def test_a_batch_that_is_refused_changes_nothing(demo: LanguageModel) -> None:
     states = [demo.initial_state(), demo.initial_state()]
     with pytest.raises(TokenError, match=r"sequence 1: tokens\[1\]: expected an id from 0 to 255, got 300"):
         demo.forward_batch([[1], [2, 300]], states, in_place=True)
-    with pytest.raises(TokenError, match="sequence 0: tokens: expected an integer or at least one"):
+    with pytest.raises(TokenError, match="sequence 0: tokens is empty; give at least one"):
         demo.forward_batch([[], [1]])
     with pytest.raises(ConfigError, match="forward_batch: expected 2 states, one per sequence, got 1"):
         demo.forward_batch([1, 2], states[:1])

@@ -81,7 +81,7 @@ def test_the_probabilities_are_those_of_the_allowed_tokens() -> None:
             lambda tokens, logits: np.full(4, -np.inf),
             "expected at least one allowed token after 2 tokens, got -inf",
         ),
-        (lambda tokens, logits: logits[:3], r"expected None or logits of shape \(4,\), got \(3,\)"),
+        (lambda tokens, logits: logits[:3], r"expected None or logits of shape \(4,\), got float32 of shape"),
         (lambda tokens, logits: [0.0, np.nan, 0, 0], "expected finite logits or -inf, got nan for token 1"),
         (lambda tokens, logits: [0.0, 0, np.inf, 0], "expected finite logits or -inf, got inf for token 2"),
         (lambda tokens, logits: [1e300, 0, 0, 0], "expected finite logits or -inf, got inf for token 0"),
