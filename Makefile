@@ -135,6 +135,10 @@ test-minimum: $(MINIMUM_MADE) $(BUILT) ## the tests with the oldest allowed vers
 	@$(MINIMUM_BIN)/python setup.py --quiet build --build-base build/minimum --build-lib build/minimum/lib
 	@PYTHONPATH=$(abspath build/minimum/lib):$(CURDIR) $(MINIMUM_BIN)/python -P -m pytest $(PYTEST_ARGS)
 
+#: What depends on who shares the work.
+THREAD_TESTS := $(addprefix tests/kernels/test_,threads.py stack.py matrix.py rwkv4.py rwkv7.py head.py) \
+	tests/model/test_encoder.py
+
 .PHONY: test-threads
 test-threads: $(BUILT) $(VENV)/.extra-test ## the kernel tests with each thread backend, in separate builds
 	@for backend in pool openmp none; do \
@@ -144,7 +148,7 @@ test-threads: $(BUILT) $(VENV)/.extra-test ## the kernel tests with each thread 
 		(cd build && PYTHONPATH=threads-$$backend/lib $(abspath $(BIN))/python -c "import rwkv_cy.kernels.dispatch as d; \
 			assert d.thread_backend() == '$$backend', d.__file__") 2>/dev/null \
 			|| { echo "the build for $$backend is not what runs" >&2; exit 1; }; \
-		PYTHONPATH=$(abspath build)/threads-$$backend/lib $(BIN)/pytest -q tests/kernels tests/model || exit 1; \
+		PYTHONPATH=$(abspath build)/threads-$$backend/lib $(BIN)/pytest -q $(THREAD_TESTS) || exit 1; \
 	done
 
 .PHONY: test-sanitizers
