@@ -124,11 +124,11 @@ def test_commands_that_need_a_file_are_well_formed(page: Path) -> None:
 
 def test_make_targets_exist() -> None:
     makefile = (ROOT / "Makefile").read_text("utf-8")
-    targets = set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+    targets = set(re.findall(r"^([a-z0-9-]+):", makefile, re.MULTILINE))
     named = {
         target
         for page in PAGES
-        for target in re.findall(r"(?:`|\$ |^)make (?:[A-Z_]+=\S+ )*([a-z-]+)", page.read_text("utf-8"), re.MULTILINE)
+        for target in re.findall(r"(?:`|\$ |^)make (?:[A-Z_]+=\S+ )*([a-z0-9-]+)", page.read_text("utf-8"), re.MULTILINE)
     }
     assert {"demo", "test", "docs"} <= named <= targets
 
