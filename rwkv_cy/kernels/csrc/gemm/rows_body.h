@@ -7,7 +7,9 @@
 #define LANES ((ptrdiff_t)(sizeof(NVEC) / sizeof(NUM)))
 #define FN(name) RK_CAT(name, SUFFIX)
 
-/* Whether a single token processes 16-bit rows one by one; all other cases process four together. */
+/* Whether a single token processes 16-bit rows one by one. All other cases process four together, from four runs of
+ * consecutive rows: hardware prefetch follows one stream in a page, and interleaved rows shorter than a page, two or
+ * more in one, cost it a third of the bandwidth. */
 #ifndef RK_SINGLE_ROWS
 #define RK_SINGLE_ROWS 0
 #endif
@@ -16,7 +18,8 @@
 #define PREFETCH_BYTES 8192
 #endif
 
-/* Add the products of one vector of columns, at column k; `rows` and `tokens` are constants after inlining. */
+/* Add the products of one vector of columns, at column k, of rows `stride` bytes apart; `rows` and `tokens` are
+ * constants after inlining. */
 static inline __attribute__((always_inline)) void FN(rows_step)(const char *row, size_t stride, int dtype, ptrdiff_t cols,
                                                                 const NUM *x, ptrdiff_t k, VEC acc[4][RK_ROW_TOKENS],
                                                                 const int rows, const int tokens)
@@ -29,28 +32,25 @@ static inline __attribute__((always_inline)) void FN(rows_step)(const char *row,
     }
 }
 
-/* `rows` rows times `tokens` tokens, both constants after inlining. */
+/* `rows` rows, `run` rows apart, times `tokens` tokens; both counts are constants after inlining. */
 static inline __attribute__((always_inline)) void FN(rows_block)(const rk_matrix *m, int dtype, const NUM *x, REAL *y,
-                                                                 ptrdiff_t ldy, ptrdiff_t begin, const int rows,
-                                                                 const int tokens)
+                                                                 ptrdiff_t ldy, ptrdiff_t begin, ptrdiff_t run,
+                                                                 const int rows, const int tokens)
 {
-    const size_t stride = (size_t)m->cols * FN(weight_bytes)(dtype);
-    const char *row = (const char *)m->data + (size_t)begin * stride;
+    const size_t bytes = (size_t)m->cols * FN(weight_bytes)(dtype), stride = (size_t)run * bytes;
+    const char *row = (const char *)m->data + (size_t)begin * bytes;
     /* Columns in a cache line of weights. */
     const ptrdiff_t line = (ptrdiff_t)(64 / FN(weight_bytes)(dtype));
+    /* For several tokens, hardware prefetch is too late; one stream of 16-bit weights reaches half of the bandwidth. */
+    const size_t ahead = tokens > 1 ? bytes : PREFETCH_BYTES;
+    const int prefetch = tokens > 1 || (rows == 1 && FN(weight_bytes)(dtype) == 2);
     VEC acc[4][RK_ROW_TOKENS];
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < tokens; j++) acc[i][j] = (VEC){0};
     ptrdiff_t k = 0;
     for (; k + line <= m->cols; k += line) {
-        /* Hardware prefetch stops at page ends. For 16-bit weights it reaches half of the bandwidth. For wider ones it
-         * suffices for one token, but is too late for several. */
-        for (int i = 0; i < rows; i++) {
-            if (FN(weight_bytes)(dtype) == 2)
-                __builtin_prefetch(row + (size_t)i * stride + (size_t)k * 2 + PREFETCH_BYTES);
-            else if (tokens > 1)
-                __builtin_prefetch(row + (size_t)(rows + i) * stride + (size_t)k * FN(weight_bytes)(dtype), 0, 2);
-        }
+        for (int i = 0; prefetch && i < rows; i++)
+            __builtin_prefetch(row + (size_t)i * stride + (size_t)k * FN(weight_bytes)(dtype) + ahead, 0, 2);
         for (ptrdiff_t u = 0; u < line; u += LANES)
             FN(rows_step)(row, stride, dtype, m->cols, x, k + u, acc, rows, tokens);
     }
@@ -64,22 +64,22 @@ static inline __attribute__((always_inline)) void FN(rows_block)(const rk_matrix
         }
     }
     for (int j = 0; j < tokens; j++)
-        for (int i = 0; i < rows; i++) y[j * ldy + begin + i] = VEC_SUM(acc[i][j]) * (REAL)m->scale;
+        for (int i = 0; i < rows; i++) y[j * ldy + begin + i * run] = VEC_SUM(acc[i][j]) * (REAL)m->scale;
 }
 
-/* `rows` rows times all tokens. */
+/* `rows` rows, `run` rows apart, times all tokens. */
 static inline __attribute__((always_inline)) void FN(rows_times)(const rk_matrix *m, int dtype, const NUM *x,
                                                                  ptrdiff_t tokens, REAL *y, ptrdiff_t ldy,
-                                                                 ptrdiff_t begin, const int rows)
+                                                                 ptrdiff_t begin, ptrdiff_t run, const int rows)
 {
     ptrdiff_t t = 0;
     for (; t + RK_ROW_TOKENS <= tokens; t += RK_ROW_TOKENS)
-        FN(rows_block)(m, dtype, x + t * m->cols, y + t * ldy, ldy, begin, rows, RK_ROW_TOKENS);
+        FN(rows_block)(m, dtype, x + t * m->cols, y + t * ldy, ldy, begin, run, rows, RK_ROW_TOKENS);
     if (RK_ROW_TOKENS > 2 && t + 2 <= tokens) {
-        FN(rows_block)(m, dtype, x + t * m->cols, y + t * ldy, ldy, begin, rows, 2);
+        FN(rows_block)(m, dtype, x + t * m->cols, y + t * ldy, ldy, begin, run, rows, 2);
         t += 2;
     }
-    if (t < tokens) FN(rows_block)(m, dtype, x + t * m->cols, y + t * ldy, ldy, begin, rows, 1);
+    if (t < tokens) FN(rows_block)(m, dtype, x + t * m->cols, y + t * ldy, ldy, begin, run, rows, 1);
 }
 
 static inline __attribute__((always_inline)) void FN(rows_of)(const rk_matrix *m, int dtype, const NUM *x,
@@ -87,9 +87,12 @@ static inline __attribute__((always_inline)) void FN(rows_of)(const rk_matrix *m
                                                               ptrdiff_t begin, ptrdiff_t end)
 {
     ptrdiff_t r = begin;
-    if (!RK_SINGLE_ROWS || FN(weight_bytes)(dtype) != 2 || tokens > 1)
-        for (; r + 4 <= end; r += 4) FN(rows_times)(m, dtype, x, tokens, y, ldy, r, 4);
-    for (; r < end; r++) FN(rows_times)(m, dtype, x, tokens, y, ldy, r, 1);
+    if (!RK_SINGLE_ROWS || FN(weight_bytes)(dtype) != 2 || tokens > 1) {
+        const ptrdiff_t run = (end - begin) / 4;
+        for (; r < begin + run; r++) FN(rows_times)(m, dtype, x, tokens, y, ldy, r, run, 4);
+        r = begin + 4 * run;
+    }
+    for (; r < end; r++) FN(rows_times)(m, dtype, x, tokens, y, ldy, r, 1, 1);
 }
 
 static void FN(rows)(const rk_matrix *m, const void *x, ptrdiff_t tokens, void *y, ptrdiff_t ldy, ptrdiff_t begin,
