@@ -8,6 +8,8 @@
 
 #define Q_(name) quant_##name
 
+#define RK_Q_MOST (RK_Q_WIDE > RK_Q8_RUNS ? RK_Q_WIDE : RK_Q8_RUNS) /* groups of a tile */
+
 /* Quantize `width` activations: integers, their sum, and the scale (returned). `width` is a constant after inlining. */
 static inline __attribute__((always_inline)) float Q_(integers)(const float *x, const ptrdiff_t width, int8_t *q,
                                                                 int32_t *total)
@@ -89,13 +91,14 @@ static inline float Q_(float)(const char *p)
     return value;
 }
 
-/* `wide` groups times `count` tokens; these and dtype are constants after inlining. `prefetch`: whether to prefetch
- * weights. */
+/* `wide` groups, `apart` bytes from one to the next, times `count` tokens; wide, count and dtype are constants after
+ * inlining. `prefetch`: whether to prefetch weights. */
 static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const int dtype, const int wide,
-                                                           ptrdiff_t blocks, const char *x, const int count,
-                                                           int prefetch, float sums[][RK_Q_WIDE * RK_Q_ROWS])
+                                                           ptrdiff_t blocks, ptrdiff_t apart, const char *x,
+                                                           const int count, int prefetch,
+                                                           float sums[][RK_Q_MOST * RK_Q_ROWS])
 {
-    enum { PARTS = RK_Q_ROWS / RK_Q_LANES, MOST = RK_Q_WIDE * PARTS };
+    enum { PARTS = RK_Q_ROWS / RK_Q_LANES, MOST = RK_Q_MOST * PARTS };
     const int affine = rk_q_affine(dtype), parts = wide * PARTS;
     const ptrdiff_t group_bytes = blocks * rk_q_bytes(dtype);
     /* Two independent integer sums for few tokens, to hide the latency of the additions. */
@@ -122,10 +125,10 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
             const uint8_t *values = (const uint8_t *)w + rk_q_head(dtype) + 64 * i;
             const uint8_t *uppers = (const uint8_t *)w + RK_Q6_UPPER + 64 * (i / 2);
             rk_qw first_values[MOST], second_values[MOST];
-            /* One page ahead: hardware prefetch stops at page ends, and is a little late elsewhere. */
-            if (prefetch && few && dtype != RK_Q6) __builtin_prefetch(values + 4096);
+            /* One page ahead: hardware prefetch of one stream stops at page ends, and is a little late elsewhere. */
+            if (prefetch && few && wide == 1 && dtype != RK_Q6) __builtin_prefetch(values + 4096);
             for (int p = 0; p < parts; p++) {
-                const ptrdiff_t place = (p / PARTS) * group_bytes + 4 * RK_Q_LANES * (p % PARTS);
+                const ptrdiff_t place = (p / PARTS) * apart + 4 * RK_Q_LANES * (p % PARTS);
                 rk_qw v = RK_QW_LOAD(values + place);
                 first_values[p] = affine ? RK_QW_LOW(v) : v;
                 second_values[p] = affine ? RK_QW_HIGH(v) : v;
@@ -151,7 +154,7 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
             }
         }
         for (int p = 0; p < parts; p++) {
-            const uint16_t *steps = (const uint16_t *)(w + (p / PARTS) * group_bytes) + RK_Q_LANES * (p % PARTS);
+            const uint16_t *steps = (const uint16_t *)(w + (p / PARTS) * apart) + RK_Q_LANES * (p % PARTS);
             rk_qf step = RK_QF_F16(steps);
             rk_qf least = affine ? RK_QF_F16(steps + RK_Q_ROWS) : RK_QF_ZERO();
             for (int t = 0; t < count; t++) {
@@ -166,30 +169,34 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
         for (int p = 0; p < parts; p++) RK_QF_STORE(&sums[t][RK_Q_LANES * p], acc[t][p]);
 }
 
-/* `wide` groups from g on, times all tokens. */
+/* `wide` groups, `run` groups apart, from g on, times all tokens. */
 static inline __attribute__((always_inline)) void Q_(groups_at)(const rk_matrix *m, const int dtype, const int wide,
                                                                 const char *packed, ptrdiff_t tokens, float *y,
-                                                                ptrdiff_t ldy, ptrdiff_t g)
+                                                                ptrdiff_t ldy, ptrdiff_t g, ptrdiff_t run)
 {
     const ptrdiff_t blocks = rk_q_blocks(dtype, m->cols);
     const ptrdiff_t token_bytes = blocks * rk_x_bytes(dtype);
+    const ptrdiff_t apart = run * blocks * rk_q_bytes(dtype);
     const char *w = (const char *)m->data + g * blocks * rk_q_bytes(dtype);
     const ptrdiff_t first = g * RK_Q_ROWS;
-    const ptrdiff_t rows = m->rows - first < wide * RK_Q_ROWS ? m->rows - first : wide * RK_Q_ROWS;
     for (ptrdiff_t t = 0; t < tokens;) {
-        float sums[RK_Q_TOKENS][RK_Q_WIDE * RK_Q_ROWS];
+        float sums[RK_Q_TOKENS][RK_Q_MOST * RK_Q_ROWS];
         const char *x = packed + t * token_bytes;
         const int count = Q_(together)(tokens - t), prefetch = t == 0;
         if (count == RK_Q_TOKENS)
-            Q_(tile)(w, dtype, wide, blocks, x, RK_Q_TOKENS, prefetch, sums);
+            Q_(tile)(w, dtype, wide, blocks, apart, x, RK_Q_TOKENS, prefetch, sums);
         else if (RK_Q_TOKENS > 4 && count == 4)
-            Q_(tile)(w, dtype, wide, blocks, x, RK_Q_TOKENS > 4 ? 4 : 1, prefetch, sums);
+            Q_(tile)(w, dtype, wide, blocks, apart, x, RK_Q_TOKENS > 4 ? 4 : 1, prefetch, sums);
         else if (RK_Q_TOKENS > 2 && count == 2)
-            Q_(tile)(w, dtype, wide, blocks, x, RK_Q_TOKENS > 2 ? 2 : 1, prefetch, sums);
+            Q_(tile)(w, dtype, wide, blocks, apart, x, RK_Q_TOKENS > 2 ? 2 : 1, prefetch, sums);
         else
-            Q_(tile)(w, dtype, wide, blocks, x, 1, prefetch, sums);
-        for (int j = 0; j < count; j++)
-            for (ptrdiff_t r = 0; r < rows; r++) y[(t + j) * ldy + first + r] = sums[j][r] * (float)m->scale;
+            Q_(tile)(w, dtype, wide, blocks, apart, x, 1, prefetch, sums);
+        for (int j = 0; j < count; j++) {
+            for (ptrdiff_t r = 0; r < wide * RK_Q_ROWS; r++) {
+                const ptrdiff_t row = first + r / RK_Q_ROWS * run * RK_Q_ROWS + r % RK_Q_ROWS;
+                if (row < m->rows) y[(t + j) * ldy + row] = sums[j][r] * (float)m->scale;
+            }
+        }
         t += count;
     }
 }
@@ -199,10 +206,16 @@ static inline __attribute__((always_inline)) void Q_(groups_of)(const rk_matrix 
                                                                 ptrdiff_t begin, ptrdiff_t end)
 {
     ptrdiff_t g = begin;
-    /* With many tokens, several groups share each broadcast of activations; with few, weights stream contiguously. */
+    /* With many tokens, several groups share each broadcast of activations; with few, weights stream contiguously, from
+     * two runs of groups where hardware prefetch needs that. */
     if (tokens >= RK_Q_TOKENS)
-        for (; g + RK_Q_WIDE <= end; g += RK_Q_WIDE) Q_(groups_at)(m, dtype, RK_Q_WIDE, packed, tokens, y, ldy, g);
-    for (; g < end; g++) Q_(groups_at)(m, dtype, 1, packed, tokens, y, ldy, g);
+        for (; g + RK_Q_WIDE <= end; g += RK_Q_WIDE) Q_(groups_at)(m, dtype, RK_Q_WIDE, packed, tokens, y, ldy, g, 1);
+    if (RK_Q8_RUNS == 2 && dtype == RK_Q8 && tokens == 1) {
+        const ptrdiff_t run = (end - begin) / 2;
+        for (; g < begin + run; g++) Q_(groups_at)(m, dtype, RK_Q8_RUNS, packed, tokens, y, ldy, g, run);
+        g = begin + 2 * run;
+    }
+    for (; g < end; g++) Q_(groups_at)(m, dtype, 1, packed, tokens, y, ldy, g, 1);
 }
 
 /* y[t, r] = scale * sum_k m[r, k] * x[t, k] for groups begin..end of a quantized matrix and quantized tokens. */

@@ -2,6 +2,7 @@
 #define RK_Q_LANES 8
 #define RK_Q_TOKENS 3
 #define RK_Q_WIDE 1
+#define RK_Q8_RUNS 2
 
 typedef __m256i rk_qi, rk_qx, rk_qw;
 typedef __m256 rk_qf;

@@ -2,6 +2,7 @@
 #define RK_Q_LANES 16
 #define RK_Q_TOKENS 8
 #define RK_Q_WIDE 2
+#define RK_Q8_RUNS 1
 
 typedef __m512i rk_qi, rk_qx, rk_qw;
 typedef __m512 rk_qf;
