@@ -125,7 +125,7 @@ def test_a_file_that_was_not_quantized_does_not_appear(
 
 
 @pytest.mark.parametrize(("older", "part"), [(False, 1), (False, 3), (True, 1)])
-def test_rwkvcpp_is_asked_for_logits_once(monkeypatch: pytest.MonkeyPatch, older: bool, part: int) -> None:
+def test_rwkvcpp_computes_logits_once(monkeypatch: pytest.MonkeyPatch, older: bool, part: int) -> None:
     functions = Functions(older=older)
     monkeypatch.setattr(ctypes, "CDLL", lambda path: functions)
     library = Library(Path("librwkv.so"))

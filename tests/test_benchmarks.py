@@ -26,7 +26,7 @@ TOKENS = [3, 1, 39, 0, 7, 7, 20]
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f16", "bf16"])
-def test_a_checkpoint_opens_as_the_model_that_was_asked_for(tmp_path: Path, dtype: str) -> None:
+def test_a_checkpoint_opens_as_the_requested_model(tmp_path: Path, dtype: str) -> None:
     path = tmp_path / "tiny.pth"
     write_checkpoint(path, CONFIG, dtype)
     with open_source(path) as source:

@@ -46,7 +46,7 @@ def test_a_large_tensor_is_looked_at_in_three_places() -> None:
         assert of(moved) != usual, place
 
 
-def test_how_a_matrix_lies_does_not_move_it() -> None:
+def test_the_orientation_of_a_matrix_does_not_change_it() -> None:
     usual, own = of(parameters()), parameters()
     for name in ("head.weight", "blocks.0.ffn.value.weight"):
         own[name] = Parameter(transposed(own[name].array), "f32", transposed=True)

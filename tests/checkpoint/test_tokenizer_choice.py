@@ -46,7 +46,7 @@ def test_256_tokens_are_bytes(small: Path, wanted: str | None) -> None:
     assert choose(small, 256, wanted) == (StoredTokenizer("bytes", b""), ())
 
 
-def test_none_is_none(small: Path) -> None:
+def test_the_choice_none(small: Path) -> None:
     assert choose(small, 256, "none") == (None, ())
 
 

@@ -166,7 +166,7 @@ def test_rules_reach_the_sampler(run: Run) -> None:
     assert len(texts) == 7
 
 
-def test_a_bias_that_is_none(run: Run) -> None:
+def test_an_invalid_bias(run: Run) -> None:
     result = run("generate", "--logit-bias", "90")
     assert result.code == 2
     assert "--logit-bias: expected TOKEN=X such as 10=-2.5, got '90'" in result.err

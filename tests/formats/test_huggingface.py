@@ -139,7 +139,7 @@ def test_the_index_goes_before_the_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors"])
-def test_the_opener_is_asked_for_the_file(tmp_path: Path, name: str) -> None:
+def test_the_opener_names_the_file(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(safetensors_bytes(huggingface_parameters()))
     asked = []
 
@@ -161,7 +161,7 @@ def test_a_folder_without_a_model(tmp_path: Path) -> None:
         open_folder(tmp_path, open_safetensors)
 
 
-def test_a_folder_that_is_none(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     (tmp_path / "file").touch()
     for name in ("missing", "loop", "file"):

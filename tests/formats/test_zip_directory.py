@@ -123,7 +123,7 @@ def test_more_than_4_gib(tmp_path: Path) -> None:
         (Zip([Entry("a/one", b"x" * 1001)]), "expected zip entry 'a/one' of at most 1000 bytes, got 1001"),
     ],
 )
-def test_lies(tmp_path: Path, archive: Zip, message: str) -> None:
+def test_a_directory_that_contradicts_the_archive(tmp_path: Path, archive: Zip, message: str) -> None:
     path = archive.write(tmp_path / "zip")
     with pytest.raises(FormatError, match=message):
         contents(path)

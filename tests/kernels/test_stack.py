@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 
 import numpy as np
 import pytest
@@ -236,12 +237,20 @@ def test_a_signal_does_not_wait_for_all_layers() -> None:
     stack = Stack([case.layer] * layers)
     state = np.repeat(case.state().data[np.newaxis], layers, axis=0)
     untouched = state[-1].copy()
+    first, main = state[0].copy(), threading.get_ident()
+
+    def interrupt_after_one_layer() -> None:
+        while (state[0] == first).all():
+            pass
+        signal.pthread_kill(main, signal.SIGALRM)
+
+    interrupter = threading.Thread(target=interrupt_after_one_layer, daemon=True)
     before = signal.signal(signal.SIGALRM, handle)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.02)
+        interrupter.start()
         with pytest.raises(HandledError):
             stack.forward(xs, [state], [state], bounds([50]), Workspace(), 1)
+        interrupter.join()
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert state[-1].tobytes() == untouched.tobytes()

@@ -88,7 +88,7 @@ def test_empty_products() -> None:
 
 @pytest.mark.parametrize("real", ["f32", "f64"])
 @pytest.mark.parametrize("dtype", STORAGE_TYPES)
-def test_a_parameter_that_lies_transposed(dtype: str, real: str) -> None:
+def test_a_parameter_stored_transposed(dtype: str, real: str) -> None:
     rng = np.random.default_rng(1)
     array = weights(rng, (20, 30), dtype)
     by_columns = Parameter(transposed(array), dtype, transposed=True)

@@ -51,7 +51,7 @@ def test_sequence_is_repeated_single_to_the_last_bit(model: Model) -> None:
         assert after == state
 
 
-def test_a_given_state_is_not_changed_unless_asked(model: Model) -> None:
+def test_a_given_state_changes_only_in_place(model: Model) -> None:
     xs = inputs(model, 4)
     _, state = model.forward_sequence(xs[:2])
     before = state.copy()

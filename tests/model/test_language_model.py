@@ -292,7 +292,7 @@ def test_generate_has_the_arguments_of_the_function() -> None:
     assert [own[name].default for name in list(own)[2:]] == [function[name].default for name in list(own)[2:]]
 
 
-def test_a_tokenizer_that_is_none(demo_checkpoint: Path) -> None:
+def test_an_invalid_tokenizer(demo_checkpoint: Path) -> None:
     message = 'tokenizer: expected "bytes", "world", a vocabulary file or a Tokenizer, got int'
     with pytest.raises(TokenizerError, match=message):
         load(demo_checkpoint, tokenizer=5)  # type: ignore[arg-type]
@@ -460,9 +460,7 @@ def test_a_file_cut_under_its_map(demo_checkpoint: Path, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("how", [{"mmap": False}, {"dtype": "f32"}])
-def test_a_model_that_lies_in_memory_needs_its_file_no_more(
-    demo_checkpoint: Path, tmp_path: Path, how: dict[str, Any]
-) -> None:
+def test_a_resident_model_outlives_its_file(demo_checkpoint: Path, tmp_path: Path, how: dict[str, Any]) -> None:
     path = tmp_path / "m.pth"
     shutil.copy(demo_checkpoint, path)
     model = load(path, **how)

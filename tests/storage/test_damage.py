@@ -196,7 +196,7 @@ def test_versions(model: Path) -> None:
         {"index_size": 1 << 50},
     ],
 )
-def test_a_footer_that_lies(model: Path, changes: dict[str, int]) -> None:
+def test_an_inconsistent_footer(model: Path, changes: dict[str, int]) -> None:
     change_footer(model, **changes)
     with pytest.raises(FormatError, match=r"expected a footer that fits the file of .* bytes, got one that does not"):
         open_model(model)
@@ -261,7 +261,7 @@ EMB = rb'("path":"parameters/emb.weight",.*?"offset":)\d+'
         (replaced(b"metadata/header", b"parameters/h"), FormatError, "in metadata/header, got no such dataset"),
     ],
 )  # fmt: skip
-def test_an_index_that_lies(
+def test_an_inconsistent_index(
     model: Path, change: Callable[[bytes], bytes], error: type[FormatError], message: str
 ) -> None:
     forge(model, change)

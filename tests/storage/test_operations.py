@@ -119,7 +119,7 @@ def test_killed_before_anything_was_there(target: Path) -> None:
 
 
 @pytest.mark.parametrize("limit", [100, 10_000, 100_000])
-def test_no_room_for_the_file(target: Path, older: bytes, limit: int) -> None:
+def test_too_little_disk_space(target: Path, older: bytes, limit: int) -> None:
     done = subprocess.run(python(LIMITED, target, str(limit)), capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     expected = (

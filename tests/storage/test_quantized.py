@@ -108,7 +108,7 @@ def test_a_file_is_of_the_lowest_version_that_describes_it(
         assert (file.attrs["major"], file.attrs["minor"]) == version
 
 
-def test_blocks_are_asked_for_in_whole_groups(tmp_path: Path) -> None:
+def test_blocks_are_read_in_whole_groups(tmp_path: Path) -> None:
     """A group larger than the writer's block is requested at once; of smaller groups as many as fit."""
     wide, tall = (33, 65_600), (16_000, 130)
     counts: dict[str, list[int]] = {"wide": [], "tall": []}
@@ -126,7 +126,7 @@ def test_blocks_are_asked_for_in_whole_groups(tmp_path: Path) -> None:
     assert len(counts["tall"]) == 2
 
 
-def test_a_view_that_a_kernel_could_not_read_is_none(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_views_that_a_kernel_could_not_read(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_model(model) as file:
         assert file.view("blocks.0.att.key.weight") is not None
         monkeypatch.setattr(CODECS[file.info("blocks.0.att.key.weight").dtype], "alignment", 1 << 40)
@@ -202,7 +202,7 @@ FIELDS = "index: expected path, dtype, shape, offset and crc32"
         (swap(b'"q8"', b'[8]'), FIELDS),
     ],
 )  # fmt: skip
-def test_an_index_that_lies(model: Path, change: Callable[[bytes], bytes], message: str) -> None:
+def test_an_inconsistent_index(model: Path, change: Callable[[bytes], bytes], message: str) -> None:
     forge(model, change)
     with pytest.raises(FormatError, match=message):
         open_model(model)
@@ -220,7 +220,7 @@ def test_an_index_that_lies(model: Path, change: Callable[[bytes], bytes], messa
         (np.zeros((1 << 12, 1), "<u8"), "expected the attribute matrix_shape = (40, 70), got None"),
     ],
 )
-def test_an_attribute_that_lies(model: Path, value: Any, expected: str) -> None:
+def test_an_inconsistent_attribute(model: Path, value: Any, expected: str) -> None:
     forged = model.with_name("forged.h5")
     shutil.copy(model, forged)
     with h5py.File(forged, "r+", locking=False) as file:

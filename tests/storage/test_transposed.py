@@ -96,7 +96,7 @@ def swap(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
         (swap(b'"bf16"', b'"q8"'), r"expected an array \(1, 1, 544\) for q8 of shape \(10, 30\), got \(30, 10\)"),
     ],
 )  # fmt: skip
-def test_an_index_that_lies(model: Path, change: Callable[[bytes], bytes], message: str) -> None:
+def test_an_inconsistent_index(model: Path, change: Callable[[bytes], bytes], message: str) -> None:
     forge(model, change)
     with pytest.raises(FormatError, match=message):
         open_model(model)

@@ -84,7 +84,7 @@ def test_blocks_of_the_same_type_are_copied(q8: Path, tmp_path: Path, dtype: str
     assert report.warnings == ()
 
 
-def test_our_blocks_are_quantized_again_only_if_asked(q8: Path, tmp_path: Path) -> None:
+def test_our_blocks_are_quantized_again_only_on_request(q8: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=TWICE.format("q8")):
         convert(q8, tmp_path / "t", dtype="q4")
     with pytest.raises(ConfigError, match=TWICE.format("q8")):
@@ -97,7 +97,7 @@ def test_our_blocks_are_quantized_again_only_if_asked(q8: Path, tmp_path: Path) 
     np.testing.assert_array_equal(stored(tmp_path / "t", KEY)[1], pack(weights, "q4"))
 
 
-def test_blocks_of_others_are_quantized_again_only_if_asked(tmp_path: Path) -> None:
+def test_blocks_of_others_are_quantized_again_only_on_request(tmp_path: Path) -> None:
     source = tmp_path / "q.bin"
     source.write_bytes(foreign.rwkvcpp_bytes(small_parameters(), "q8_0"))
     with pytest.raises(ConfigError, match=TWICE.format("q8_0")):

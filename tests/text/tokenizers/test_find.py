@@ -58,7 +58,7 @@ def test_loading_a_tokenizer_json() -> None:
     assert load_tokenizer("huggingface", byte_level_json()).kind == "huggingface"
 
 
-def test_loading_what_is_none() -> None:
+def test_loading_a_file_that_is_not_a_tokenizer() -> None:
     with pytest.raises(TokenizerError, match=r"model.h5: expected no data for the bytes tokenizer, got 2 bytes"):
         load_tokenizer("bytes", b"xx", "model.h5")
     with pytest.raises(TokenizerError, match=r"model.h5: expected a packed vocabulary, got b''"):

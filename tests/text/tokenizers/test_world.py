@@ -126,7 +126,7 @@ def test_ids_that_are_no_integers(token: Any) -> None:
         WORLD.stream().push(token)
 
 
-def test_bad_bytes_as_asked() -> None:
+def test_error_handlers_of_bad_bytes() -> None:
     assert WORLD.decode([256]) == "\ufffd"
     with pytest.raises(TokenizerError, match="expected UTF-8, invalid byte at offset 0"):
         WORLD.decode([256], errors="strict")
