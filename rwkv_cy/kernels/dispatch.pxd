@@ -34,42 +34,17 @@ cdef extern from "rk.h" nogil:
         const char *read
         char *write
 
-    ctypedef struct rk_wkv4:
-        const void *w
-        const void *u
-        const void *k
-        const void *v
-        const void *r
-        void *y
+    ctypedef struct rk_channels:
         Py_ssize_t width
-        size_t aa
-        size_t bb
-        size_t pp
 
-    ctypedef struct rk_wkv7:
-        const void *w0
-        const void *a0
-        const void *v0
-        const void *k_k
-        const void *k_a
-        const void *r_k
-        const void *norm_weight
-        const void *norm_bias
-        const void *r
-        const void *w
-        const void *k
-        const void *a
-        const void *g
-        const void *v_mix
-        void *v
-        void *v_first
-        void *bonus
-        void *y
-        double eps
-        Py_ssize_t width
-        Py_ssize_t heads
+    ctypedef struct rk_heads:
+        Py_ssize_t count
         Py_ssize_t size
         size_t kv
+        const void *norm_weight
+        const void *norm_bias
+        double eps
+        void *y
 
     ctypedef struct rk_tokens:
         Py_ssize_t count
@@ -92,8 +67,10 @@ cdef extern from "rk.h" nogil:
     ctypedef struct rk_product:
         const rk_matrix *m
         const void *x
+        Py_ssize_t stride
         int first
         const void *mix
+        const void *more
         size_t before
         void *y
         int then
@@ -122,9 +99,10 @@ cdef void matmul(const rk_ops *ops, const rk_product *products, int count, const
                  void *scratch, int num_threads) noexcept nogil
 cdef void layer_norm(const rk_ops *ops, const void *x, const void *weight, const void *bias, double eps,
                      Py_ssize_t tokens, Py_ssize_t width, int num_threads, void *y) noexcept nogil
-cdef void wkv4(const rk_ops *ops, const rk_wkv4 *p, const rk_tokens *all, int num_threads) noexcept nogil
-cdef size_t wkv7_scratch(const rk_ops *ops, Py_ssize_t size, int num_threads) noexcept nogil
-cdef void wkv7(const rk_ops *ops, const rk_wkv7 *p, const rk_tokens *all, void *scratch,
-               int num_threads) noexcept nogil
+cdef void run_channels(const rk_ops *ops, int version, const rk_channels *p, const rk_tokens *all,
+                       int num_threads) noexcept nogil
+cdef size_t heads_scratch(const rk_ops *ops, int version, Py_ssize_t size, int num_threads) noexcept nogil
+cdef void run_heads(const rk_ops *ops, int version, const rk_heads *p, const rk_tokens *all, void *scratch,
+                    int num_threads) noexcept nogil
 cdef void multiply(const rk_ops *ops, double factor, Py_ssize_t n, int num_threads, void *x) noexcept nogil
 cdef bint all_finite(const rk_ops *ops, const void *x, Py_ssize_t n) noexcept nogil

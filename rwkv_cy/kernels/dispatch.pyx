@@ -26,9 +26,9 @@ cdef extern from "rk.h" nogil:
     void rk_matmul(const rk_ops *, const rk_product *, int, const rk_tokens *, void *, int)
     void rk_layer_norm(const rk_ops *, const void *, const void *, const void *, double, Py_ssize_t, Py_ssize_t,
                        void *, int)
-    void rk_run_wkv4(const rk_ops *, const rk_wkv4 *, const rk_tokens *, int)
-    size_t rk_wkv7_scratch(const rk_ops *, Py_ssize_t)
-    void rk_run_wkv7(const rk_ops *, const rk_wkv7 *, const rk_tokens *, void *, int)
+    void rk_run_channels(const rk_ops *, int, const rk_channels *, const rk_tokens *, int)
+    size_t rk_heads_scratch(const rk_ops *, int, Py_ssize_t)
+    void rk_run_heads(const rk_ops *, int, const rk_heads *, const rk_tokens *, void *, int)
     void rk_multiply(const rk_ops *, void *, double, Py_ssize_t, int)
     void rk_wake(int)
 
@@ -156,17 +156,18 @@ cdef void layer_norm(const rk_ops *ops, const void *x, const void *weight, const
     rk_layer_norm(ops, x, weight, bias, eps, tokens, width, y, num_threads)
 
 
-cdef void wkv4(const rk_ops *ops, const rk_wkv4 *p, const rk_tokens *all, int num_threads) noexcept nogil:
-    rk_run_wkv4(ops, p, all, num_threads)
+cdef void run_channels(const rk_ops *ops, int version, const rk_channels *p, const rk_tokens *all,
+                       int num_threads) noexcept nogil:
+    rk_run_channels(ops, version, p, all, num_threads)
 
 
-cdef size_t wkv7_scratch(const rk_ops *ops, Py_ssize_t size, int num_threads) noexcept nogil:
-    return <size_t>num_threads * rk_wkv7_scratch(ops, size)
+cdef size_t heads_scratch(const rk_ops *ops, int version, Py_ssize_t size, int num_threads) noexcept nogil:
+    return <size_t>num_threads * rk_heads_scratch(ops, version, size)
 
 
-cdef void wkv7(const rk_ops *ops, const rk_wkv7 *p, const rk_tokens *all, void *scratch,
-               int num_threads) noexcept nogil:
-    rk_run_wkv7(ops, p, all, scratch, num_threads)
+cdef void run_heads(const rk_ops *ops, int version, const rk_heads *p, const rk_tokens *all, void *scratch,
+                    int num_threads) noexcept nogil:
+    rk_run_heads(ops, version, p, all, scratch, num_threads)
 
 
 cdef void multiply(const rk_ops *ops, double factor, Py_ssize_t n, int num_threads, void *x) noexcept nogil:

@@ -264,7 +264,7 @@ cdef class Matrix:
         return matmul_scratch(ops, &self.m, tokens, num_threads)
 
     cdef rk_product times(self, const void *x, void *y) noexcept nogil:
-        return rk_product(&self.m, x, RK_AS_IT_IS, NULL, 0, y, RK_NOTHING, NULL, NULL)
+        return rk_product(&self.m, x, self.m.cols, RK_AS_IT_IS, NULL, NULL, 0, y, RK_NOTHING, NULL, NULL)
 
     def matmul(self, const floating[:, ::1] x, int num_threads=1, Workspace workspace=None):
         """Multiply tokens by the matrix.

@@ -1,7 +1,26 @@
 """The two mixes of RWKV-4."""
 
+from rwkv_cy.kernels.dispatch cimport rk_channels
 from rwkv_cy.kernels.matrix cimport Matrix
 from rwkv_cy.kernels.stack cimport Arena, Mix, Pass
+
+
+cdef extern from "wkv/versions.h" nogil:
+    enum:
+        RK_WKV4
+
+cdef extern from "wkv/wkv4.h" nogil:
+    ctypedef struct rk_wkv4:
+        rk_channels channels
+        const void *w
+        const void *u
+        const void *k
+        const void *v
+        const void *r
+        void *y
+        size_t aa
+        size_t bb
+        size_t pp
 
 
 cdef struct TimeMixBuffers:
@@ -16,14 +35,14 @@ cdef struct TimeMixBuffers:
 cdef class TimeMix(Mix):
     cdef readonly Matrix key, value, receptance, output
     cdef readonly Py_ssize_t d_att
-    cdef size_t xx, aa, bb, pp             # byte offsets of the fields of the state
-    cdef const char *decay
-    cdef const char *first
+    cdef size_t xx
+    cdef rk_wkv4 call                      # parameters and sizes; `wkv` sets the activations
     cdef const char *mix_k
     cdef const char *mix_v
     cdef const char *mix_r
 
     cdef TimeMixBuffers carve(self, Arena *arena, const Pass *p) noexcept nogil
+    cdef void wkv(self, const Pass *p, const char *x, const TimeMixBuffers *b, bint outputs) noexcept nogil
 
 
 cdef struct ChannelMixBuffers:

@@ -7,7 +7,7 @@ from rwkv_cy.kernels.matrix import make_matrix
 from rwkv_cy.kernels.stack import real_dtype
 
 from rwkv_cy.kernels.dispatch cimport (
-    RK_ADD, RK_ADD_GATED, RK_RELU_SQUARED, RK_SHIFTED, matmul, rk_product, rk_wkv4, wkv4,
+    RK_ADD, RK_ADD_GATED, RK_RELU_SQUARED, RK_SHIFTED, matmul, rk_product, run_channels,
 )
 from rwkv_cy.kernels.stack cimport Arena, Mix, Pass, keep_last, product_scratch, shifted, take
 
@@ -40,16 +40,16 @@ cdef class TimeMix(Mix):
         # Computed in float64, so that a float32 model gets the float32 nearest to -exp(time_decay), -inf on overflow.
         with np.errstate(over="ignore"):
             decay = (-np.exp(widen(decay.array, decay.dtype, "f64"))).astype(real_dtype(config)).reshape(-1)
-        self.decay = self.keep(decay)
-        self.first = self.vector(parameters, "att.time_first", real)
+        self.call.w = self.keep(decay)
+        self.call.u = self.vector(parameters, "att.time_first", real)
         self.mix_k = self.vector(parameters, "att.time_mix_k", real)
         self.mix_v = self.vector(parameters, "att.time_mix_v", real)
         self.mix_r = self.vector(parameters, "att.time_mix_r", real)
-        self.d_att = config.d_att
+        self.d_att = self.call.channels.width = config.d_att
         self.xx = offsets["att_xx"] * self.itemsize
-        self.aa = offsets["att_aa"] * self.itemsize
-        self.bb = offsets["att_bb"] * self.itemsize
-        self.pp = offsets["att_pp"] * self.itemsize
+        self.call.aa = offsets["att_aa"] * self.itemsize
+        self.call.bb = offsets["att_bb"] * self.itemsize
+        self.call.pp = offsets["att_pp"] * self.itemsize
 
     cdef TimeMixBuffers carve(self, Arena *arena, const Pass *p) noexcept nogil:
         cdef TimeMixBuffers b
@@ -66,34 +66,34 @@ cdef class TimeMix(Mix):
         self.carve(&arena, p)
         return arena.used
 
+    cdef void wkv(self, const Pass *p, const char *x, const TimeMixBuffers *b, bint outputs) noexcept nogil:
+        """Map normalized activations to the gated output of WKV; without `outputs`, only update the states."""
+        cdef rk_product[3] products
+        # k = K (x mix_k + xx (1 - mix_k)), and likewise v and r
+        products[0] = shifted(self.key.times(x, b.k), RK_SHIFTED, self.mix_k, self.xx)
+        products[1] = shifted(self.value.times(x, b.v), RK_SHIFTED, self.mix_v, self.xx)
+        products[2] = shifted(self.receptance.times(x, b.r), RK_SHIFTED, self.mix_r, self.xx)
+        matmul(p.ops, products, 3 if outputs else 2, &p.tokens, b.rest, p.num_threads)
+        keep_last(p, x, self.d_model * self.itemsize, self.xx)
+        cdef rk_wkv4 call = self.call
+        call.k, call.v = b.k, b.v
+        if outputs:
+            call.r, call.y = b.r, b.rwkv
+        run_channels(p.ops, RK_WKV4, &call.channels, &p.tokens, p.num_threads)
+
     cdef void run(self, const Pass *p, const char *x, char *scratch, char *y) noexcept nogil:
         cdef Arena arena = Arena(scratch, 0)
         cdef TimeMixBuffers b = self.carve(&arena, p)
-        cdef rk_product[3] products
-        # r = R (x mix_r + xx (1 - mix_r)), and likewise k and v
-        products[0] = shifted(self.receptance.times(x, b.r), RK_SHIFTED, self.mix_r, self.xx)
-        products[1] = shifted(self.key.times(x, b.k), RK_SHIFTED, self.mix_k, self.xx)
-        products[2] = shifted(self.value.times(x, b.v), RK_SHIFTED, self.mix_v, self.xx)
-        matmul(p.ops, products, 3, &p.tokens, b.rest, p.num_threads)
-        keep_last(p, x, self.d_model * self.itemsize, self.xx)
+        self.wkv(p, x, &b, True)
         # y += O (sigmoid(r) wkv(k, v))
-        cdef rk_wkv4 call = rk_wkv4(self.decay, self.first, b.k, b.v, b.r, b.rwkv, self.d_att, self.aa, self.bb,
-                                    self.pp)
-        wkv4(p.ops, &call, &p.tokens, p.num_threads)
-        products[0] = self.output.times(b.rwkv, b.mixed)
-        products[0].then, products[0].into = RK_ADD, y
-        matmul(p.ops, products, 1, &p.tokens, b.rest, p.num_threads)
+        cdef rk_product product = self.output.times(b.rwkv, b.mixed)
+        product.then, product.into = RK_ADD, y
+        matmul(p.ops, &product, 1, &p.tokens, b.rest, p.num_threads)
 
     cdef void update_state(self, const Pass *p, const char *x, char *scratch) noexcept nogil:
         cdef Arena arena = Arena(scratch, 0)
         cdef TimeMixBuffers b = self.carve(&arena, p)
-        cdef rk_product[2] products
-        products[0] = shifted(self.key.times(x, b.k), RK_SHIFTED, self.mix_k, self.xx)
-        products[1] = shifted(self.value.times(x, b.v), RK_SHIFTED, self.mix_v, self.xx)
-        matmul(p.ops, products, 2, &p.tokens, b.rest, p.num_threads)
-        keep_last(p, x, self.d_model * self.itemsize, self.xx)
-        cdef rk_wkv4 call = rk_wkv4(self.decay, self.first, b.k, b.v, NULL, NULL, self.d_att, self.aa, self.bb, self.pp)
-        wkv4(p.ops, &call, &p.tokens, p.num_threads)
+        self.wkv(p, x, &b, False)
 
 
 cdef class ChannelMix(Mix):

@@ -1,8 +1,32 @@
 """The two mixes of RWKV-7."""
 
-from rwkv_cy.kernels.dispatch cimport rk_wkv7
+from rwkv_cy.kernels.dispatch cimport rk_heads
 from rwkv_cy.kernels.matrix cimport Matrix
 from rwkv_cy.kernels.stack cimport Arena, Mix, Pass
+
+
+cdef extern from "wkv/versions.h" nogil:
+    enum:
+        RK_WKV7
+
+cdef extern from "wkv/wkv7.h" nogil:
+    ctypedef struct rk_wkv7:
+        rk_heads heads
+        const void *w0
+        const void *a0
+        const void *v0
+        const void *k_k
+        const void *k_a
+        const void *r_k
+        const void *r
+        const void *w
+        const void *k
+        const void *a
+        const void *g
+        const void *v_mix
+        void *v
+        void *v_first
+        void *bonus
 
 
 cdef struct TimeMixBuffers:
@@ -27,7 +51,7 @@ cdef struct TimeMixBuffers:
 cdef class TimeMix(Mix):
     cdef readonly Matrix receptance, key, value, output
     cdef readonly Matrix w1, w2, a1, a2, g1, g2, v1, v2   # v1 and v2 are None in the first layer
-    cdef readonly Py_ssize_t d_att, heads, head_size
+    cdef readonly Py_ssize_t d_att
     cdef readonly bint first                               # whether this layer produces v_first
     cdef size_t xx
     cdef rk_wkv7 call                                      # parameters and sizes; `wkv` sets the activations

@@ -1,12 +1,11 @@
 """The mixes of RWKV-7."""
 
-from rwkv_cy.errors import KernelError
 from rwkv_cy.kernels.matrix import make_low_rank, make_matrix
 
 from rwkv_cy.kernels.dispatch cimport (
-    RK_ADD, RK_LERPED, RK_RELU_SQUARED, RK_SIGMOID, RK_TANH, matmul, rk_product, rk_wkv7, wkv7, wkv7_scratch,
+    RK_ADD, RK_LERPED, RK_RELU_SQUARED, RK_SIGMOID, RK_TANH, heads_scratch, matmul, rk_product, run_heads,
 )
-from rwkv_cy.kernels.stack cimport Arena, Mix, Pass, keep_last, product_scratch, shifted, take
+from rwkv_cy.kernels.stack cimport Arena, Mix, Pass, heads_of, keep_last, product_scratch, shifted, take
 
 
 cdef class TimeMix(Mix):
@@ -31,10 +30,8 @@ cdef class TimeMix(Mix):
     def __init__(self, config, offsets, parameters, output_scale, activations, layer):
         super().__init__(config, offsets["end"])
         real = config.compute_dtype
-        self.d_att, self.head_size = config.d_att, config.head_size
-        if self.head_size < 1 or self.d_att % self.head_size:
-            raise KernelError(f"TimeMix: expected whole heads in d_att {self.d_att}, got heads of {self.head_size}")
-        self.heads = self.d_att // self.head_size
+        self.d_att = config.d_att
+        self.call.heads = heads_of(self, config, offsets, parameters)
         self.first = layer == 0
         self.shared_row = self.d_att * self.itemsize
         self.receptance = make_matrix(parameters["att.receptance.weight"], real, 1.0, activations)
@@ -58,11 +55,6 @@ cdef class TimeMix(Mix):
         self.call.k_k = self.vector(parameters, "att.k_k", real)
         self.call.k_a = self.vector(parameters, "att.k_a", real)
         self.call.r_k = self.vector(parameters, "att.r_k", real)
-        self.call.norm_weight = self.vector(parameters, "att.ln_x.weight", real)
-        self.call.norm_bias = self.vector(parameters, "att.ln_x.bias", real)
-        self.call.eps = config.group_norm_eps
-        self.call.width, self.call.heads, self.call.size = self.d_att, self.heads, self.head_size
-        self.call.kv = offsets["att_kv"] * self.itemsize
         self.xx = offsets["att_xx"] * self.itemsize
 
     cdef TimeMixBuffers carve(self, Arena *arena, const Pass *p) noexcept nogil:
@@ -86,8 +78,8 @@ cdef class TimeMix(Mix):
             first += product_scratch(p, self.v1)
             second += product_scratch(p, self.v2)
         b.mixed = take(arena, number * self.d_model)
-        b.bonus = take(arena, number * self.heads)
-        b.wkv = take(arena, wkv7_scratch(p.ops, self.head_size, p.num_threads))
+        b.bonus = take(arena, number * self.call.heads.count)
+        b.wkv = take(arena, heads_scratch(p.ops, RK_WKV7, self.call.heads.size, p.num_threads))
         b.rest = take(arena, max(first, max(second, product_scratch(p, self.output))))
         return b
 
@@ -132,8 +124,8 @@ cdef class TimeMix(Mix):
         call.k, call.v, call.w, call.a, call.v_mix = b.k, b.v, b.w, b.a, b.v_mix
         call.v_first = p.shared
         if outputs:
-            call.r, call.g, call.bonus, call.y = b.r, b.g, b.bonus, b.y
-        wkv7(p.ops, &call, &p.tokens, b.wkv, p.num_threads)
+            call.r, call.g, call.bonus, call.heads.y = b.r, b.g, b.bonus, b.y
+        run_heads(p.ops, RK_WKV7, &call.heads, &p.tokens, b.wkv, p.num_threads)
 
     cdef void run(self, const Pass *p, const char *x, char *scratch, char *y) noexcept nogil:
         cdef Arena arena = Arena(scratch, 0)

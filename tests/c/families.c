@@ -5,6 +5,10 @@
 #include "codec/bf12.h"
 #include "codec/quant.h"
 #include "scalar.h"
+#include "wkv/versions.h"
+#include "wkv/wkv4.h"
+#include "wkv/wkv6.h"
+#include "wkv/wkv7.h"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -124,7 +128,7 @@ static sample make_sample(int dtype, ptrdiff_t rows, ptrdiff_t cols, int transpo
 /* y = m x by one table, and the same by loops in double; `x` is what is multiplied. */
 static void product(const rk_ops *ops, const sample *s, const float *x, ptrdiff_t tokens, float *y)
 {
-    const rk_product p = {.m = &s->m, .x = x, .first = RK_AS_IT_IS, .y = y, .then = RK_NOTHING};
+    const rk_product p = {.m = &s->m, .x = x, .stride = s->m.cols, .first = RK_AS_IT_IS, .y = y, .then = RK_NOTHING};
     const rk_tokens all = {tokens, NULL, 0};
     void *scratch = allocate(rk_matmul_scratch(ops, &s->m, tokens, 1));
     rk_matmul(ops, &p, 1, &all, scratch, 1);
@@ -189,7 +193,8 @@ static ptrdiff_t run_layer(const rk_ops *ops, const float *in, float *out)
     float *y = out;
     rk_layer_norm(ops, x, weight, bias, 1e-5, TOKENS, WIDTH, y, 1), y += TOKENS * WIDTH;
     ops->token_shift(x, x + WIDTH, mix, WIDTH, y), y += WIDTH;
-    ops->token_lerp(x, x + WIDTH, mix, WIDTH, y), y += WIDTH;
+    ops->token_lerp(x, x + WIDTH, mix, NULL, WIDTH, y), y += WIDTH;
+    ops->token_lerp(x, x + WIDTH, mix, weight, WIDTH, y), y += WIDTH;
     ops->tanh(x, y, TOKENS * WIDTH), y += TOKENS * WIDTH;
     ops->sigmoid(x, y, TOKENS * WIDTH), y += TOKENS * WIDTH;
     ops->relu_squared(x, y, TOKENS * WIDTH), y += TOKENS * WIDTH;
@@ -205,31 +210,39 @@ static ptrdiff_t run_layer(const rk_ops *ops, const float *in, float *out)
     memcpy(y, mix, 2 * WIDTH * sizeof *y); /* aa, bb, pp */
     for (int i = 0; i < WIDTH; i++) y[WIDTH + i] += 2;
     y += 3 * WIDTH;
-    const rk_wkv4 p4 = {.w = weight, .u = bias, .k = x, .v = x + WIDTH, .r = x, .y = y, .width = WIDTH, .aa = 0,
+    const rk_wkv4 p4 = {.channels = {WIDTH}, .w = weight, .u = bias, .k = x, .v = x + WIDTH, .r = x, .y = y, .aa = 0,
                         .bb = WIDTH * sizeof *y, .pp = 2 * WIDTH * sizeof *y};
     rk_tokens four = {TOKENS - 1, &sequence, 1};
     sequence.end = TOKENS - 1;
-    rk_run_wkv4(ops, &p4, &four, 1), y += (TOKENS - 1) * WIDTH;
+    rk_run_channels(ops, RK_WKV4, &p4.channels, &four, 1), y += (TOKENS - 1) * WIDTH;
 
     sequence.end = TOKENS;
+    const rk_heads heads = {.count = HEADS, .size = SIZE, .norm_weight = weight, .norm_bias = bias, .eps = 64e-5};
+    void *scratch = allocate(rk_heads_scratch(ops, RK_WKV7, SIZE));
+    for (int constant = 0; constant < 2; constant++) {
+        sequence.read = sequence.write = (char *)y, y += STATE;
+        rk_wkv6 p6 = {.heads = heads, .decay = mix, .u = bias, .r = x, .k = x, .v = x, .w = constant ? NULL : x,
+                      .g = constant ? NULL : x};
+        p6.heads.y = y;
+        rk_run_heads(ops, RK_WKV6, &p6.heads, &all, scratch, 1), y += TOKENS * WIDTH;
+    }
     sequence.read = sequence.write = (char *)y, y += STATE;
     float *v = y;
     memcpy(v, x, TOKENS * WIDTH * sizeof *y), y += TOKENS * WIDTH;
     float *bonus = allocate(TOKENS * HEADS * sizeof *bonus), *v_first = allocate(TOKENS * WIDTH * sizeof *v_first);
-    const rk_wkv7 p7 = {
-        .w0 = weight, .a0 = bias, .v0 = mix, .k_k = weight, .k_a = bias, .r_k = mix, .norm_weight = weight,
-        .norm_bias = bias, .r = x, .w = x, .k = x, .a = x, .g = x, .v_mix = x, .v = v, .v_first = v_first,
-        .bonus = bonus, .y = y, .eps = 64e-5, .width = WIDTH, .heads = HEADS, .size = SIZE, .kv = 0,
+    rk_wkv7 p7 = {
+        .heads = heads, .w0 = weight, .a0 = bias, .v0 = mix, .k_k = weight, .k_a = bias, .r_k = mix, .r = x, .w = x,
+        .k = x, .a = x, .g = x, .v_mix = x, .v = v, .v_first = v_first, .bonus = bonus,
     };
-    void *scratch = allocate(rk_wkv7_scratch(ops, SIZE));
-    rk_run_wkv7(ops, &p7, &all, scratch, 1), y += TOKENS * WIDTH;
+    p7.heads.y = y;
+    rk_run_heads(ops, RK_WKV7, &p7.heads, &all, scratch, 1), y += TOKENS * WIDTH;
     free(bonus), free(v_first), free(scratch);
     return y - out;
 }
 
 static void check_layer(const rk_table *table, const rk_table *portable)
 {
-    enum { IN = (TOKENS + 6) * WIDTH, OUT = 40 * TOKENS * WIDTH + STATE };
+    enum { IN = (TOKENS + 6) * WIDTH, OUT = 50 * TOKENS * WIDTH + 3 * STATE };
     static float *in = NULL;
     if (in == NULL) in = random_array(IN);
     float *got = allocate(OUT * sizeof(float)), *expected = allocate(OUT * sizeof(float));

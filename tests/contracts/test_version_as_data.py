@@ -161,21 +161,31 @@ def test_a_new_model_and_a_benchmark(checkpoint: Path) -> None:
     assert report.to_dict()
 
 
-def test_no_other_file_of_the_package_names_a_version() -> None:
-    """RWKV-7 is known to its own files, to the registry, and to the layouts of other projects' files."""
-    sources = [path for path in PACKAGE.rglob("*") if path.suffix in (".py", ".pyi", ".pyx", ".pxd", ".c", ".h")]
-    naming = {
+#: Files that may name versions: those of a version, the registries of Python and of C, the layouts of other projects.
+OWN = re.compile(
+    r"(.*/)?r?wkv[4-9][^/]*|architectures/registry\.py|formats/layouts/.*|kernels/csrc/wkv/(versions|bodies)\.h"
+)
+
+
+def naming(pattern: str, *suffixes: str) -> set[str]:
+    """Return the files of the package with these suffixes in which the pattern occurs."""
+    return {
         path.relative_to(PACKAGE).as_posix()
-        for path in sources
-        # Names that end so are of other projects' models, which are refused.
-        if re.search("(?<![a-z])rwkv_?7", path.read_text("utf-8"), re.IGNORECASE)
+        for path in PACKAGE.rglob("*")
+        if path.suffix in suffixes and re.search(pattern, path.read_text("utf-8"), re.IGNORECASE)
     }
-    assert "architectures/rwkv7.py" in naming
-    own = {
-        name
-        for name in naming
-        if "wkv7" in name.rpartition("/")[2]
-        or name == "architectures/registry.py"
-        or name.startswith("formats/layouts/")
-    }
-    assert naming == own
+
+
+@pytest.mark.parametrize(
+    ("pattern", "suffixes", "example"),
+    [
+        # Names that end so are of other projects' models, which are refused. RWKV-4 is the default of a Config.
+        ("(?<![a-z])rwkv_?[5-9]", (".py", ".pyi"), "architectures/rwkv7.py"),
+        ("(?<![a-z])r?wkv[ _-]?[4-9]", (".pyx", ".pxd", ".c", ".h"), "kernels/csrc/wkv/wkv4_body.h"),
+    ],
+)
+def test_no_other_file_of_the_package_names_a_version(pattern: str, suffixes: tuple[str, ...], example: str) -> None:
+    """Versions are known to their own files, to the registries, and to the layouts of other projects' files."""
+    files = naming(pattern, *suffixes)
+    assert example in files
+    assert {name for name in files if not OWN.fullmatch(name)} == set()

@@ -2,9 +2,9 @@
 #include "pieces.h"
 
 #define PIECE_EXPS ((ptrdiff_t)2 << 10) /* WKV steps, three exponentials each */
-#define WKV_CHANNELS ((ptrdiff_t)64)    /* whole cache lines, so that two threads never write to the same one */
+#define CHANNELS ((ptrdiff_t)64)         /* whole cache lines, so that two threads never write to the same one */
 #define PIECE_STATE ((ptrdiff_t)8 << 10) /* elements of a matrix-valued state */
-#define WKV7_ROWS ((ptrdiff_t)16)        /* fewest rows of a head: whole cache lines of the result */
+#define HEAD_ROWS ((ptrdiff_t)16)        /* fewest rows of a head: whole cache lines of the result */
 
 const rk_sequence *rk_sequence_of(const rk_tokens *all, ptrdiff_t t)
 {
@@ -65,75 +65,75 @@ static ptrdiff_t longest_sequence(const rk_tokens *all)
 }
 
 typedef struct {
-    const rk_ops *ops;
-    const rk_wkv4 *p;
+    const rk_wkv *wkv;
+    const rk_channels *p;
     const rk_tokens *all;
     ptrdiff_t parts; /* of the channels */
-} wkv4_work;
+} channels_work;
 
 /* Units begin..end; a unit is one part of the channels of one sequence. */
-static void wkv4_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+static void channels_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
 {
-    const wkv4_work *work = context;
+    const channels_work *work = context;
     (void)thread;
     while (begin < end) {
         const ptrdiff_t part = begin % work->parts, last = at_most(part + end - begin, work->parts);
         const rk_sequence *s = &work->all->sequences[begin / work->parts];
-        work->ops->wkv4(work->p, s->begin, s->end - s->begin, s->read, s->write, part * WKV_CHANNELS,
-                        at_most(last * WKV_CHANNELS, work->p->width));
+        work->wkv->channels(work->p, s->begin, s->end - s->begin, s->read, s->write, part * CHANNELS,
+                            at_most(last * CHANNELS, work->p->width));
         begin += last - part;
     }
 }
 
-void rk_run_wkv4(const rk_ops *ops, const rk_wkv4 *p, const rk_tokens *all, int threads)
+void rk_run_channels(const rk_ops *ops, int version, const rk_channels *p, const rk_tokens *all, int threads)
 {
-    wkv4_work work = {ops, p, all, (p->width + WKV_CHANNELS - 1) / WKV_CHANNELS};
-    rk_parallel(all->sequence_count * work.parts,
-                at_least_one(PIECE_EXPS / (longest_sequence(all) * WKV_CHANNELS)), threads, wkv4_piece, &work);
+    channels_work work = {&ops->wkv[version], p, all, (p->width + CHANNELS - 1) / CHANNELS};
+    rk_parallel(all->sequence_count * work.parts, at_least_one(PIECE_EXPS / (longest_sequence(all) * CHANNELS)),
+                threads, channels_piece, &work);
 }
 
 typedef struct {
-    const rk_ops *ops;
-    const rk_wkv7 *p;
+    const rk_wkv *wkv;
+    const rk_heads *p;
     const rk_tokens *all;
     ptrdiff_t parts; /* of the value rows of a head */
     char *scratch;   /* `stride` bytes per thread */
     size_t stride;
-} wkv7_work;
+} heads_work;
 
 /* Units begin..end; a unit is one part of the rows of one head of one sequence. */
-static void wkv7_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+static void rows_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
 {
-    const wkv7_work *work = context;
-    const rk_wkv7 *p = work->p;
+    const heads_work *work = context;
+    const rk_heads *p = work->p;
     for (; begin < end; begin++) {
-        const ptrdiff_t part = begin % work->parts, head = begin / work->parts % p->heads;
-        const rk_sequence *s = &work->all->sequences[begin / work->parts / p->heads];
-        work->ops->wkv7(p, s->begin, s->end - s->begin, head, s->read, s->write, part * p->size / work->parts,
+        const ptrdiff_t part = begin % work->parts, head = begin / work->parts % p->count;
+        const rk_sequence *s = &work->all->sequences[begin / work->parts / p->count];
+        work->wkv->rows(p, s->begin, s->end - s->begin, head, s->read, s->write, part * p->size / work->parts,
                         (part + 1) * p->size / work->parts, work->scratch + (size_t)thread * work->stride);
-        if (work->parts == 1 && p->y != NULL) work->ops->wkv7_finish(p, s->begin, s->end - s->begin, head);
+        if (work->parts == 1 && p->y != NULL) work->wkv->finish(p, s->begin, s->end - s->begin, head);
     }
 }
 
 /* Units begin..end; a unit is one head of one sequence. */
-static void wkv7_finish_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+static void finish_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
 {
-    const wkv7_work *work = context;
+    const heads_work *work = context;
     (void)thread;
     for (; begin < end; begin++) {
-        const rk_sequence *s = &work->all->sequences[begin / work->p->heads];
-        work->ops->wkv7_finish(work->p, s->begin, s->end - s->begin, begin % work->p->heads);
+        const rk_sequence *s = &work->all->sequences[begin / work->p->count];
+        work->wkv->finish(work->p, s->begin, s->end - s->begin, begin % work->p->count);
     }
 }
 
-void rk_run_wkv7(const rk_ops *ops, const rk_wkv7 *p, const rk_tokens *all, void *scratch, int threads)
+void rk_run_heads(const rk_ops *ops, int version, const rk_heads *p, const rk_tokens *all, void *scratch, int threads)
 {
-    const ptrdiff_t heads = all->sequence_count * p->heads, tokens = longest_sequence(all);
+    const ptrdiff_t heads = all->sequence_count * p->count, tokens = longest_sequence(all);
     /* With fewer heads than threads, several threads share a head. */
     ptrdiff_t parts = (threads + heads - 1) / at_least_one(heads);
-    if (parts > p->size / WKV7_ROWS) parts = at_least_one(p->size / WKV7_ROWS);
-    wkv7_work work = {ops, p, all, parts, scratch, rk_wkv7_scratch(ops, p->size)};
+    if (parts > p->size / HEAD_ROWS) parts = at_least_one(p->size / HEAD_ROWS);
+    heads_work work = {&ops->wkv[version], p, all, parts, scratch, rk_heads_scratch(ops, version, p->size)};
     rk_parallel(heads * parts, at_least_one(PIECE_STATE * parts / at_least_one(tokens * p->size * p->size)), threads,
-                wkv7_piece, &work);
-    if (parts > 1 && p->y != NULL) rk_parallel(heads, 1, threads, wkv7_finish_piece, &work);
+                rows_piece, &work);
+    if (parts > 1 && p->y != NULL) rk_parallel(heads, 1, threads, finish_piece, &work);
 }

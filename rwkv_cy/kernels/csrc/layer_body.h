@@ -62,11 +62,15 @@ static void FN(token_shift)(const void *x_, const void *before_, const void *mix
     for (ptrdiff_t i = 0; i < width; i++) y[i] = x[i] * mix[i] + before[i] * ((REAL)1 - mix[i]);
 }
 
-static void FN(token_lerp)(const void *x_, const void *before_, const void *mix_, ptrdiff_t width, void *y_)
+static void FN(token_lerp)(const void *x_, const void *before_, const void *mix_, const void *more_, ptrdiff_t width,
+                           void *y_)
 {
-    const REAL *x = x_, *before = before_, *mix = mix_;
+    const REAL *x = x_, *before = before_, *mix = mix_, *more = more_;
     REAL *y = y_;
-    for (ptrdiff_t i = 0; i < width; i++) y[i] = x[i] + (before[i] - x[i]) * mix[i];
+    if (more == NULL)
+        for (ptrdiff_t i = 0; i < width; i++) y[i] = x[i] + (before[i] - x[i]) * mix[i];
+    else
+        for (ptrdiff_t i = 0; i < width; i++) y[i] = x[i] + (before[i] - x[i]) * (mix[i] + more[i]);
 }
 
 static void FN(sigmoid_all)(const void *x_, void *y_, ptrdiff_t n)
@@ -81,8 +85,7 @@ static void FN(tanh_all)(const void *x_, void *y_, ptrdiff_t n)
         FN(put)((REAL *)y_ + i, VEC_TANH(FN(get)((const REAL *)x_ + i, n - i)), n - i);
 }
 
-#include "wkv4_body.h"
-#include "wkv7_body.h"
+#include "wkv/bodies.h"
 
 static void FN(relu_squared)(const void *x_, void *y_, ptrdiff_t n)
 {

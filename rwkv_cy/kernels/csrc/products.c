@@ -133,12 +133,19 @@ size_t rk_matmul_scratch(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens
     return prepared_bytes(ops, m, tokens) + columns + (size_t)threads * thread_bytes(ops, m, tokens);
 }
 
+/* What is added to the mix for token t; NULL if nothing is. */
+static const void *more_of(const product *p, ptrdiff_t t)
+{
+    const rk_product *spec = p->spec;
+    return spec->more == NULL ? NULL : (const char *)spec->more + (size_t)(t * spec->m->cols) * p->ops->sumsize;
+}
+
 /* Token t after `first`, before rounding: in place, or in `buffer`. */
 static const void *token_of(const product *p, ptrdiff_t t, void *buffer)
 {
     const rk_product *spec = p->spec;
     const ptrdiff_t width = spec->m->cols;
-    const size_t row = (size_t)width * p->ops->sumsize;
+    const size_t row = (size_t)spec->stride * p->ops->sumsize;
     const char *x = (const char *)spec->x + (size_t)t * row;
     if (spec->first == RK_AS_IT_IS) return x;
     if (spec->first == RK_SHIFTED || spec->first == RK_LERPED) {
@@ -147,7 +154,7 @@ static const void *token_of(const product *p, ptrdiff_t t, void *buffer)
         if (spec->first == RK_SHIFTED)
             p->plain->token_shift(x, before, spec->mix, width, buffer);
         else
-            p->plain->token_lerp(x, before, spec->mix, width, buffer);
+            p->plain->token_lerp(x, before, spec->mix, more_of(p, t), width, buffer);
     } else if (spec->first == RK_RELU_SQUARED) {
         p->plain->relu_squared(x, buffer, width);
     } else if (spec->first == RK_TANH) {
@@ -176,7 +183,9 @@ static void prepare(const product *p, ptrdiff_t begin, ptrdiff_t end, int thread
             }
             p->ops->pack_token(x, m->cols, t % group, p->prepared + (size_t)(t / group) * group_bytes(p->ops, m->cols));
         } else {
-            token_of(p, t, p->prepared + (size_t)(t * m->cols) * p->ops->itemsize);
+            char *to = p->prepared + (size_t)(t * m->cols) * p->ops->itemsize;
+            const void *x = token_of(p, t, to);
+            if (x != to) memcpy(to, x, (size_t)m->cols * p->ops->itemsize);
         }
     }
 }
@@ -184,7 +193,8 @@ static void prepare(const product *p, ptrdiff_t begin, ptrdiff_t end, int thread
 /* Whether the tokens can be used without preparation. */
 static int in_place(const product *p)
 {
-    return (p->way == BY_ROWS || p->way == BY_COLUMNS) && p->spec->first == RK_AS_IT_IS;
+    const rk_product *spec = p->spec;
+    return (p->way == BY_ROWS || p->way == BY_COLUMNS) && spec->first == RK_AS_IT_IS && spec->stride == spec->m->cols;
 }
 
 static const void *tokens_as_rows(const product *p) { return in_place(p) ? p->spec->x : p->prepared; }

@@ -23,28 +23,37 @@ typedef struct {
     ptrdiff_t escapes; /* bf12 only (bf12.h): capacity of the escape lists; else 0 */
 } rk_matrix;
 
-/* One WKV call of RWKV-4. w and u have shape [width]; k, v, r and y have shape (tokens, width) and cover the whole
- * batch. If r is NULL, y is not computed. aa, bb and pp are byte offsets into a layer's row of the state. */
+/* What every WKV call has, at the beginning of the version's own struct (wkv/): of a vector-valued state, `width`
+ * channels; of a matrix-valued one, `count` heads of `size` channels.
+ * kv: byte offset of the state [count, size (value), size (key)] in a layer's row.
+ * y: the result, shape (tokens, count * size), normalized by GroupNorm in each head; NULL if it is not computed. */
 typedef struct {
-    const void *w, *u, *k, *v, *r;
-    void *y;
     ptrdiff_t width;
-    size_t aa, bb, pp;
-} rk_wkv4;
+} rk_channels;
 
-/* One WKV call of RWKV-7. Parameters have shape [width = heads * size]; activations have shape (tokens, width) and
- * cover the whole batch. r, k and v are outputs of the full matrices; w, a, g and v_mix of the low-rank products. In
- * the first layer v_mix is NULL and v is written to v_first; the other layers read v_first. If r is NULL, y is not
- * computed. bonus has shape (tokens, heads). kv is the byte offset of the state [heads, size (value), size (key)] in a
- * layer's row. */
 typedef struct {
-    const void *w0, *a0, *v0, *k_k, *k_a, *r_k, *norm_weight, *norm_bias;
-    const void *r, *w, *k, *a, *g, *v_mix;
-    void *v, *v_first, *bonus, *y;
-    double eps;
-    ptrdiff_t width, heads, size;
+    ptrdiff_t count, size;
     size_t kv;
-} rk_wkv7;
+    const void *norm_weight, *norm_bias;
+    double eps;
+    void *y;
+} rk_heads;
+
+/* The WKV of one version. The layer's row of a sequence's state is read from `read` and written to `write`, which may be
+ * equal; `tokens` tokens from `first` on belong to the sequence.
+ * channels: of a vector-valued state, channels begin..end.
+ * rows: of a matrix-valued state, value rows begin..end of one head. scratch: rk_heads_scratch bytes, which hold
+ * `vectors` vectors of a head. `finish` applies what needs a whole head of y. */
+typedef struct {
+    void (*channels)(const rk_channels *p, ptrdiff_t first, ptrdiff_t tokens, const char *read, char *write,
+                     ptrdiff_t begin, ptrdiff_t end);
+    void (*rows)(const rk_heads *p, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head, const char *read, char *write,
+                 ptrdiff_t begin, ptrdiff_t end, void *scratch);
+    void (*finish)(const rk_heads *p, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head);
+    ptrdiff_t vectors;
+} rk_wkv;
+
+#define RK_MOST_VERSIONS 8 /* of WKV */
 
 /* Kernels for one type of activations; most process a range `[begin, end)`. Arrays are contiguous. `void *` stands for
  * float or double, the activation type of the table. */
@@ -91,17 +100,10 @@ typedef struct rk_ops {
                        void *y, ptrdiff_t begin, ptrdiff_t end);
     /* Token shift of one token: y = x * mix + before * (1 - mix). */
     void (*token_shift)(const void *x, const void *before, const void *mix, ptrdiff_t width, void *y);
-    /* The same with one weight: y = x + (before - x) * mix. */
-    void (*token_lerp)(const void *x, const void *before, const void *mix, ptrdiff_t width, void *y);
-    /* WKV of RWKV-4 over `tokens` tokens from `first` on, channels begin..end: y = sigmoid(r) * wkv. The layer's row of
-     * the state is read from `read` and written to `write`, which may be equal. */
-    void (*wkv4)(const rk_wkv4 *p, ptrdiff_t first, ptrdiff_t tokens, const char *read, char *write, ptrdiff_t begin,
-                 ptrdiff_t end);
-    /* WKV of RWKV-7 over `tokens` tokens from `first` on, value rows begin..end of one head. `wkv7_finish` applies
-     * GroupNorm, bonus and gate to a head whose rows are all computed. scratch: rk_wkv7_scratch bytes. */
-    void (*wkv7)(const rk_wkv7 *p, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head, const char *read, char *write,
-                 ptrdiff_t begin, ptrdiff_t end, void *scratch);
-    void (*wkv7_finish)(const rk_wkv7 *p, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head);
+    /* The same with one weight: y = x + (before - x) * (mix + more); more may be NULL. */
+    void (*token_lerp)(const void *x, const void *before, const void *mix, const void *more, ptrdiff_t width, void *y);
+    /* By version (wkv/versions.h). */
+    rk_wkv wkv[RK_MOST_VERSIONS];
     /* y = tanh(x), and y = 1 / (1 + e^-x), for n elements. */
     void (*tanh)(const void *x, void *y, ptrdiff_t n);
     void (*sigmoid)(const void *x, void *y, ptrdiff_t n);
@@ -212,7 +214,7 @@ const rk_sequence *rk_sequence_of(const rk_tokens *all, ptrdiff_t t);
 enum {
     RK_AS_IT_IS,
     RK_SHIFTED,      /* token shift by mix [cols]: x * mix + before * (1 - mix) */
-    RK_LERPED,       /* x + (before - x) * mix */
+    RK_LERPED,       /* x + (before - x) * (mix + more) */
     RK_RELU_SQUARED, /* max(x, 0)^2 */
     RK_TANH,
     RK_SIGMOID
@@ -226,13 +228,14 @@ enum {
 };
 
 /* One product of rk_matmul: y[t, r] = scale * sum_k m[r, k] * x[t, k]. `first` is applied to x, `then` to y; y is
- * always overwritten. gate and into have the shape of y. `before` is the byte offset in the state of the token before
- * the first of a sequence. */
+ * always overwritten. Tokens of x are `stride` elements apart. gate and into have the shape of y. `before` is the byte
+ * offset in the state of the token before the first of a sequence. `more`, shape (tokens, cols), may be NULL. */
 typedef struct {
     const rk_matrix *m;
     const void *x;
+    ptrdiff_t stride;
     int first;
-    const void *mix;
+    const void *mix, *more;
     size_t before;
     void *y;
     int then;
@@ -251,14 +254,17 @@ void rk_matmul(const rk_ops *ops, const rk_product *products, int count, const r
                int threads);
 void rk_layer_norm(const rk_ops *ops, const void *x, const void *weight, const void *bias, double eps,
                    ptrdiff_t tokens, ptrdiff_t width, void *y, int threads);
-/* WKV of each version over all sequences; their states are updated. */
-void rk_run_wkv4(const rk_ops *ops, const rk_wkv4 *p, const rk_tokens *all, int threads);
-void rk_run_wkv7(const rk_ops *ops, const rk_wkv7 *p, const rk_tokens *all, void *scratch, int threads);
+/* WKV of a version over all sequences; their states are updated. */
+void rk_run_channels(const rk_ops *ops, int version, const rk_channels *p, const rk_tokens *all, int threads);
+void rk_run_heads(const rk_ops *ops, int version, const rk_heads *p, const rk_tokens *all, void *scratch, int threads);
 
-/* Bytes of one thread's scratch for WKV of RWKV-7: five arrays [size], padded to whole SIMD vectors. */
-static inline size_t rk_wkv7_scratch(const rk_ops *ops, ptrdiff_t size)
+/* Elements of a head's vector, padded to whole SIMD vectors. */
+static inline ptrdiff_t rk_padded_head(ptrdiff_t size) { return (size + 15) / 16 * 16; }
+
+/* Bytes of one thread's scratch for a matrix-valued state. */
+static inline size_t rk_heads_scratch(const rk_ops *ops, int version, ptrdiff_t size)
 {
-    return (size_t)((size + 15) / 16 * 16) * 5 * ops->sumsize;
+    return (size_t)(rk_padded_head(size) * ops->wkv[version].vectors) * ops->sumsize;
 }
 void rk_multiply(const rk_ops *ops, void *x, double factor, ptrdiff_t n, int threads);
 

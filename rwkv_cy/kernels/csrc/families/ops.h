@@ -1,3 +1,5 @@
+#include "wkv/versions.h"
+
 /* Fields of rk_ops for the functions with this suffix; `type` is that of an element. */
 #define RK_OPS(suffix, type)                                                                                           \
     .itemsize = sizeof(type), .sumsize = sizeof(type), .lanes = RK_VECTOR_BYTES / sizeof(type),                        \
@@ -5,6 +7,5 @@
     .pack_token = pack_token_##suffix, .panels = panels_##suffix, .columns = columns_##suffix,                         \
     .add_lanes = add_lanes_##suffix, .layer_norm = layer_norm_##suffix, .token_shift = token_shift_##suffix,           \
     .token_lerp = token_lerp_##suffix, .tanh = tanh_all_##suffix, .sigmoid = sigmoid_all_##suffix,                     \
-    .wkv4 = wkv4_##suffix, .wkv7 = wkv7_##suffix, .wkv7_finish = wkv7_finish_##suffix,                                 \
-    .relu_squared = relu_squared_##suffix, .add_gated = add_gated_##suffix, .add = add_##suffix,                       \
-    .multiply = multiply_##suffix, .all_finite = all_finite_##suffix
+    .wkv = RK_WKV_OPS(suffix), .relu_squared = relu_squared_##suffix, .add_gated = add_gated_##suffix,                 \
+    .add = add_##suffix, .multiply = multiply_##suffix, .all_finite = all_finite_##suffix

@@ -1,5 +1,6 @@
 /* WKV of RWKV-7, for one type of activations and one instruction set. It updates rows of one head's state, token by
  * token. */
+#include "wkv/wkv7.h"
 
 #define ROW_BLOCK 8 /* rows that are reduced together */
 
@@ -7,14 +8,6 @@
 typedef struct {
     REAL *decay, *removal, *replacement, *key, *receptance;
 } FN(wkv7_shared);
-
-/* Dot product over a head; x and y may be equal. */
-static inline REAL FN(dot)(const REAL *x, const REAL *y, ptrdiff_t size)
-{
-    VEC acc = {0};
-    for (ptrdiff_t i = 0; i < size; i += LANES) acc = VEC_FMA(FN(get)(x + i, size - i), FN(get)(y + i, size - i), acc);
-    return VEC_SUM(acc);
-}
 
 /* Compute the shared vectors of one head and token; `at` is its first element, `c` the head's first channel.
  *   decay = exp(-e^(-1/2) sigmoid(w0 + w));  a = sigmoid(a0 + a)
@@ -24,7 +17,7 @@ static void FN(wkv7_share)(const rk_wkv7 *p, ptrdiff_t at, ptrdiff_t c, const FN
     const REAL *k = (const REAL *)p->k + at, *w = (const REAL *)p->w + at, *a = (const REAL *)p->a + at;
     const REAL *w0 = (const REAL *)p->w0 + c, *a0 = (const REAL *)p->a0 + c;
     const REAL *k_k = (const REAL *)p->k_k + c, *k_a = (const REAL *)p->k_a + c;
-    const ptrdiff_t size = p->size;
+    const ptrdiff_t size = p->heads.size;
     const VEC zero = {0}, one = zero + (REAL)1;
     for (ptrdiff_t i = 0; i < size; i += LANES) {
         const ptrdiff_t n = size - i;
@@ -92,20 +85,21 @@ static inline __attribute__((always_inline)) void FN(wkv7_token)(const FN(wkv7_s
                       (int)(end - row));
 }
 
-static void FN(wkv7)(const rk_wkv7 *p, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head, const char *read_,
+static void FN(wkv7)(const rk_heads *heads, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head, const char *read_,
                      char *write_, ptrdiff_t begin, ptrdiff_t end, void *scratch)
 {
-    const ptrdiff_t size = p->size, c = head * size, padded = (size + 15) / 16 * 16;
+    const rk_wkv7 *p = (const rk_wkv7 *)heads;
+    const ptrdiff_t size = heads->size, c = head * size, padded = rk_padded_head(size);
     REAL *buffers = scratch;
     const FN(wkv7_shared) shared = {buffers, buffers + padded, buffers + 2 * padded, buffers + 3 * padded,
                                     buffers + 4 * padded};
-    REAL *write = (REAL *)(write_ + p->kv) + c * size;
-    const REAL *read = (const REAL *)(read_ + p->kv) + c * size;
-    memset(scratch, 0, (size_t)padded * 5 * sizeof(REAL));
+    REAL *write = (REAL *)(write_ + heads->kv) + c * size;
+    const REAL *read = (const REAL *)(read_ + heads->kv) + c * size;
+    memset(scratch, 0, (size_t)padded * RK_WKV7_VECTORS * sizeof(REAL));
     for (ptrdiff_t t = first; t < first + tokens; t++, read = write) {
-        const ptrdiff_t at = t * p->width + c;
+        const ptrdiff_t at = t * heads->count * size + c;
         REAL *v = (REAL *)p->v + at, *v_first = (REAL *)p->v_first + at;
-        REAL *y = p->r == NULL ? NULL : (REAL *)p->y + at;
+        REAL *y = heads->y == NULL ? NULL : (REAL *)heads->y + at;
         FN(wkv7_share)(p, at, c, &shared);
         /* v += (v_first - v) * sigmoid(v0 + v_mix), except in the first layer */
         for (ptrdiff_t i = begin; i < end; i += LANES) {
@@ -124,29 +118,28 @@ static void FN(wkv7)(const rk_wkv7 *p, ptrdiff_t first, ptrdiff_t tokens, ptrdif
         else
             FN(wkv7_token)(&shared, v, read, write, y, size, begin, end);
         /* bonus = sum r * key * r_k over the whole head */
-        if (p->r != NULL && begin == 0) {
+        if (y != NULL && begin == 0) {
             const REAL *r_k = (const REAL *)p->r_k + c;
             VEC acc = {0};
             for (ptrdiff_t i = 0; i < size; i += LANES)
                 acc = VEC_FMA(FN(load)(shared.receptance + i) * FN(load)(shared.key + i), FN(get)(r_k + i, size - i), acc);
-            ((REAL *)p->bonus)[t * p->heads + head] = VEC_SUM(acc);
+            ((REAL *)p->bonus)[t * heads->count + head] = VEC_SUM(acc);
         }
     }
 }
 
 /* y = (GroupNorm(y) + bonus * v) * g for one head. */
-static void FN(wkv7_finish)(const rk_wkv7 *p, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head)
+static void FN(wkv7_finish)(const rk_heads *heads, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head)
 {
-    const ptrdiff_t size = p->size, c = head * size;
-    const REAL *weight = (const REAL *)p->norm_weight + c, *bias = (const REAL *)p->norm_bias + c;
+    const rk_wkv7 *p = (const rk_wkv7 *)heads;
+    const ptrdiff_t size = heads->size, c = head * size;
+    const REAL *weight = (const REAL *)heads->norm_weight + c, *bias = (const REAL *)heads->norm_bias + c;
     for (ptrdiff_t t = first; t < first + tokens; t++) {
-        const ptrdiff_t at = t * p->width + c;
+        const ptrdiff_t at = t * heads->count * size + c;
         const REAL *v = (const REAL *)p->v + at, *g = (const REAL *)p->g + at;
-        const REAL bonus = ((const REAL *)p->bonus)[t * p->heads + head];
-        REAL *y = (REAL *)p->y + at;
-        const REAL mean = FN(total)(y, size, 0, 0) / (REAL)size;
-        const REAL variance = FN(total)(y, size, mean, 1) / (REAL)size;
-        const REAL scale = (REAL)1 / SQRT(variance + (REAL)p->eps);
+        const REAL bonus = ((const REAL *)p->bonus)[t * heads->count + head];
+        REAL *y = (REAL *)heads->y + at, mean, scale;
+        FN(head_moments)(y, size, heads->eps, &mean, &scale);
         for (ptrdiff_t i = 0; i < size; i++)
             y[i] = ((y[i] - mean) * scale * weight[i] + bias[i] + bonus * v[i]) * g[i];
     }

@@ -1,4 +1,5 @@
 /* WKV of RWKV-4, for one type of activations and one instruction set. */
+#include "wkv/wkv4.h"
 
 /* Return p = max(a, b); set e^(a-p) and e^(b-p). That of the larger is 1, or NaN if p is not finite. */
 static inline VEC FN(exps)(VEC a, VEC b, VEC *ea, VEC *eb)
@@ -10,18 +11,21 @@ static inline VEC FN(exps)(VEC a, VEC b, VEC *ea, VEC *eb)
     return p;
 }
 
-static void FN(wkv4)(const rk_wkv4 *p, ptrdiff_t first, ptrdiff_t tokens, const char *read, char *write,
+/* y = sigmoid(r) * wkv */
+static void FN(wkv4)(const rk_channels *channels, ptrdiff_t first, ptrdiff_t tokens, const char *read, char *write,
                      ptrdiff_t begin, ptrdiff_t end)
 {
-    const REAL *r = p->r == NULL ? NULL : (const REAL *)p->r + first * p->width;
-    const REAL *k_ = (const REAL *)p->k + first * p->width, *v_ = (const REAL *)p->v + first * p->width;
-    REAL *y = p->y == NULL ? NULL : (REAL *)p->y + first * p->width;
+    const rk_wkv4 *p = (const rk_wkv4 *)channels;
+    const ptrdiff_t width = channels->width;
+    const REAL *r = p->r == NULL ? NULL : (const REAL *)p->r + first * width;
+    const REAL *k_ = (const REAL *)p->k + first * width, *v_ = (const REAL *)p->v + first * width;
+    REAL *y = p->y == NULL ? NULL : (REAL *)p->y + first * width;
     REAL *aa_out = (REAL *)(write + p->aa), *bb_out = (REAL *)(write + p->bb), *pp_out = (REAL *)(write + p->pp);
     for (ptrdiff_t t = 0; t < tokens; t++, read = write) {
         const REAL *aa_in = (const REAL *)(read + p->aa), *bb_in = (const REAL *)(read + p->bb);
         const REAL *pp_in = (const REAL *)(read + p->pp);
         for (ptrdiff_t i = begin; i < end; i += LANES) {
-            const ptrdiff_t n = end - i, at = t * p->width + i;
+            const ptrdiff_t n = end - i, at = t * width + i;
             VEC w = FN(get)((const REAL *)p->w + i, n), u = FN(get)((const REAL *)p->u + i, n);
             VEC k = FN(get)(k_ + at, n), v = FN(get)(v_ + at, n);
             VEC aa = FN(get)(aa_in + i, n), bb = FN(get)(bb_in + i, n), pp = FN(get)(pp_in + i, n);

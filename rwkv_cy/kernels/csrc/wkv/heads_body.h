@@ -1,0 +1,17 @@
+/* What versions with a matrix-valued state share: products and normalization over one head, for one type of activations
+ * and one instruction set. */
+
+/* Dot product over a head; x and y may be equal. */
+static inline REAL FN(dot)(const REAL *x, const REAL *y, ptrdiff_t size)
+{
+    VEC acc = {0};
+    for (ptrdiff_t i = 0; i < size; i += LANES) acc = VEC_FMA(FN(get)(x + i, size - i), FN(get)(y + i, size - i), acc);
+    return VEC_SUM(acc);
+}
+
+/* GroupNorm of one head before weight and bias: mean, and 1 / sqrt(variance + eps). */
+static inline void FN(head_moments)(const REAL *y, ptrdiff_t size, double eps, REAL *mean, REAL *scale)
+{
+    *mean = FN(total)(y, size, 0, 0) / (REAL)size;
+    *scale = (REAL)1 / SQRT(FN(total)(y, size, *mean, 1) / (REAL)size + (REAL)eps);
+}

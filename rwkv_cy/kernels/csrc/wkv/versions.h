@@ -1,0 +1,16 @@
+/* The versions of WKV: their numbers, and their rows in a table of kernels. */
+#ifndef RK_WKV_VERSIONS_H
+#define RK_WKV_VERSIONS_H
+
+/* Index of a version in rk_ops.wkv. */
+enum { RK_WKV4, RK_WKV6, RK_WKV7 };
+
+/* Initialiser of rk_ops.wkv for the functions with this suffix. */
+#define RK_WKV_OPS(suffix)                                                                                             \
+    {                                                                                                                  \
+        [RK_WKV4] = {.channels = wkv4_##suffix},                                                                       \
+        [RK_WKV6] = {.rows = wkv6_##suffix, .finish = wkv6_finish_##suffix, .vectors = RK_WKV6_VECTORS},               \
+        [RK_WKV7] = {.rows = wkv7_##suffix, .finish = wkv7_finish_##suffix, .vectors = RK_WKV7_VECTORS},               \
+    }
+
+#endif

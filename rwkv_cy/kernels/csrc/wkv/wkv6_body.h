@@ -1,0 +1,95 @@
+/* WKV of RWKV-6, and of RWKV-5, whose decay is constant, for one type of activations and one instruction set. It updates
+ * rows of one head's state, token by token. */
+#include "wkv/wkv6.h"
+
+#define ROW_BLOCK 8 /* rows that are reduced together */
+
+/* Update n rows of the state, of `size` elements each; v and y belong to the rows:
+ *   y = S r + (sum r u k) v;  S = S diag(decay) + v k^T
+ * bonus = sum r u k. Without y, r may be anything. */
+static inline __attribute__((always_inline)) void FN(wkv6_rows)(const REAL *decay, const REAL *k, const REAL *r,
+                                                                const REAL *v, REAL bonus, const REAL *read,
+                                                                REAL *write, REAL *y, ptrdiff_t size, int n)
+{
+    VEC acc[ROW_BLOCK];
+    REAL sums[ROW_BLOCK];
+    for (int row = 0; row < n; row++) acc[row] = (VEC){0};
+    for (ptrdiff_t i = 0; i < size; i += LANES) {
+        const VEC zero = {0}, w = FN(load)(decay + i);
+        const VEC key = FN(get)(k + i, size - i), receptance = FN(get)(r + i, size - i);
+        for (int row = 0; row < n; row++) {
+            const VEC s = FN(get)(read + row * size + i, size - i);
+            acc[row] = VEC_FMA(s, receptance, acc[row]);
+            FN(put)(write + row * size + i, VEC_FMA(zero + v[row], key, s * w), size - i);
+        }
+    }
+    if (y == NULL) return;
+    VEC_SUMS(acc, n, sums);
+    for (int row = 0; row < n; row++) y[row] = sums[row] + bonus * v[row];
+}
+
+static inline __attribute__((always_inline)) void FN(wkv6_token)(const REAL *decay, const REAL *k, const REAL *r,
+                                                                 const REAL *v, REAL bonus, const REAL *read,
+                                                                 REAL *write, REAL *y, ptrdiff_t size, ptrdiff_t begin,
+                                                                 ptrdiff_t end)
+{
+    ptrdiff_t row = begin;
+    for (; row + ROW_BLOCK <= end; row += ROW_BLOCK)
+        FN(wkv6_rows)(decay, k, r, v + row, bonus, read + row * size, write + row * size, y == NULL ? NULL : y + row,
+                      size, ROW_BLOCK);
+    if (row < end)
+        FN(wkv6_rows)(decay, k, r, v + row, bonus, read + row * size, write + row * size, y == NULL ? NULL : y + row,
+                      size, (int)(end - row));
+}
+
+static void FN(wkv6)(const rk_heads *heads, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head, const char *read_,
+                     char *write_, ptrdiff_t begin, ptrdiff_t end, void *scratch)
+{
+    const rk_wkv6 *p = (const rk_wkv6 *)heads;
+    const ptrdiff_t size = heads->size, c = head * size;
+    const REAL *u = (const REAL *)p->u + c, *time_decay = (const REAL *)p->decay + c;
+    REAL *decay = scratch; /* [size], zero-padded to whole SIMD vectors */
+    REAL *write = (REAL *)(write_ + heads->kv) + c * size;
+    const REAL *read = (const REAL *)(read_ + heads->kv) + c * size;
+    memset(decay, 0, (size_t)rk_padded_head(size) * sizeof(REAL));
+    if (p->w == NULL) memcpy(decay, time_decay, (size_t)size * sizeof(REAL));
+    for (ptrdiff_t t = first; t < first + tokens; t++, read = write) {
+        const ptrdiff_t at = t * heads->count * size + c;
+        const REAL *k = (const REAL *)p->k + at, *v = (const REAL *)p->v + at;
+        const REAL *r = heads->y == NULL ? k : (const REAL *)p->r + at;
+        REAL *y = heads->y == NULL ? NULL : (REAL *)heads->y + at;
+        /* decay = exp(-e^(time_decay + w)): 0 if the inner exponential overflows */
+        for (ptrdiff_t i = 0; p->w != NULL && i < size; i += LANES) {
+            const VEC w = FN(get)((const REAL *)p->w + at + i, size - i);
+            FN(put)(decay + i, VEC_EXP(-VEC_EXP(FN(get)(time_decay + i, size - i) + w)), size - i);
+        }
+        VEC acc = {0};
+        for (ptrdiff_t i = 0; i < size; i += LANES)
+            acc = VEC_FMA(FN(get)(r + i, size - i) * FN(get)(k + i, size - i), FN(get)(u + i, size - i), acc);
+        const REAL bonus = VEC_SUM(acc);
+        if (size == 64)
+            FN(wkv6_token)(decay, k, r, v, bonus, read, write, y, 64, begin, end);
+        else
+            FN(wkv6_token)(decay, k, r, v, bonus, read, write, y, size, begin, end);
+    }
+}
+
+/* y = GroupNorm(y) for one head, times g sigmoid(g) if there is a gate. */
+static void FN(wkv6_finish)(const rk_heads *heads, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head)
+{
+    const rk_wkv6 *p = (const rk_wkv6 *)heads;
+    const ptrdiff_t size = heads->size, c = head * size;
+    const REAL *weight = (const REAL *)heads->norm_weight + c, *bias = (const REAL *)heads->norm_bias + c;
+    for (ptrdiff_t t = first; t < first + tokens; t++) {
+        const ptrdiff_t at = t * heads->count * size + c;
+        REAL *y = (REAL *)heads->y + at, mean, scale;
+        FN(head_moments)(y, size, heads->eps, &mean, &scale);
+        for (ptrdiff_t i = 0; i < size; i++) y[i] = (y[i] - mean) * scale * weight[i] + bias[i];
+        for (ptrdiff_t i = 0; p->g != NULL && i < size; i += LANES) {
+            const VEC g = FN(get)((const REAL *)p->g + at + i, size - i);
+            FN(put)(y + i, FN(get)(y + i, size - i) * (g * FN(sigmoid)(g)), size - i);
+        }
+    }
+}
+
+#undef ROW_BLOCK
