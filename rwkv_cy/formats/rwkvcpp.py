@@ -6,22 +6,16 @@ python/convert_pytorch_to_ggml.py.
 
 from __future__ import annotations
 
-import math
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
-from rwkv_cy.dtypes import STORAGE_TYPES
 from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.base import MAX_NAME_BYTES, FileBytes, add_entry, check_shape, decode_name
-from rwkv_cy.formats.ggml_blocks import BLOCK_SIZE, BLOCK_TYPES
-from rwkv_cy.formats.raw import RawSource, RawTensor
-from rwkv_cy.tensors.tensor import TensorInfo, check_buffer
+from rwkv_cy.formats.ggml import BLOCK_TYPES
+from rwkv_cy.formats.ggml.source import GgmlSource, describe
+from rwkv_cy.formats.raw import RawTensor
 
 __all__ = ["MAGIC", "RwkvCppFile", "open_rwkvcpp"]
 
@@ -34,8 +28,6 @@ _MAX_DIMENSIONS = 3
 _PLAIN = {"fp32": "f32", "fp16": "f16"}
 #: By the file's number for them; those that neither _PLAIN nor BLOCK_TYPES knows were withdrawn by rwkv.cpp.
 _TYPES = ("fp32", "fp16", "q4_0", "q4_1", "q4_1_o", "q4_2", "q4_3", "q5_0", "q5_1", "q8_0")
-#: Numbers that are decoded at a time, so that memory stays bounded for any buffer.
-_DECODED_AT_ONCE = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -74,7 +66,7 @@ def open_rwkvcpp(path: Path) -> RwkvCppFile:
         raise
 
 
-class RwkvCppFile(RawSource):
+class RwkvCppFile(GgmlSource):
     """An open model file of rwkv.cpp; quantized tensors read as float32."""
 
     def __init__(self, file: FileBytes, header: _Header, tensors: dict[str, RawTensor]) -> None:
@@ -86,35 +78,6 @@ class RwkvCppFile(RawSource):
             "data_type": header.data_type,
         }
         super().__init__(file, "rwkvcpp", tensors, metadata)
-
-    def read_into(self, name: str, buffer: npt.NDArray[Any], start: int = 0) -> None:
-        """Fill `buffer` (1-D, of the tensor's array dtype) with elements from `start`, decoded."""
-        tensor = self._tensors[name]
-        if tensor.info.source_dtype in BLOCK_TYPES:
-            check_buffer(tensor.info, buffer, start)
-            for done in range(0, buffer.size, _DECODED_AT_ONCE):
-                self._decode(tensor, buffer[done : done + _DECODED_AT_ONCE], start + done)
-        else:
-            super().read_into(name, buffer, start)
-
-    def view(self, name: str) -> npt.NDArray[Any] | None:
-        """Return the tensor as a read-only array over a memory map, or None where it is misaligned or decoded."""
-        if self._tensors[name].info.source_dtype in BLOCK_TYPES:
-            return None
-        return super().view(name)
-
-    def _decode(self, tensor: RawTensor, buffer: npt.NDArray[Any], start: int) -> None:
-        """Read the blocks that hold elements ``start .. start + buffer.size``, and decode them into `buffer`."""
-        block_type = BLOCK_TYPES[tensor.info.source_dtype]
-        first = start // BLOCK_SIZE
-        last = -(-(start + buffer.size) // BLOCK_SIZE)
-        blocks = np.empty(last - first, block_type.layout)
-        self._file.read_into_at(tensor.offset + first * block_type.layout.itemsize, blocks)
-        # Scales that are infinite or NaN give such weights; conversion counts them.
-        with np.errstate(all="ignore"):
-            numbers = block_type.decode(blocks).reshape(-1)
-        skipped = start - first * BLOCK_SIZE
-        buffer[:] = numbers[skipped : skipped + buffer.size]
 
 
 def _read_header(file: FileBytes) -> _Header:
@@ -151,22 +114,10 @@ def _walk(file: FileBytes, version: int) -> Iterator[RawTensor]:
         name = decode_name(file.path, file.read_at(position, min(key_length, MAX_NAME_BYTES + 1)))
         position += key_length
         shape = check_shape(file.path, name, reversed_shape[::-1])
-        tensor = RawTensor(_describe(file.path, name, shape, data_type, version), position)
+        dtype = _type_name(f"{file.path}: {name}", data_type, version)
+        tensor = RawTensor(describe(file.path, name, shape, _PLAIN.get(dtype, dtype)), position)
         position += tensor.info.source_nbytes
         yield tensor
-
-
-def _describe(path: Path, name: str, shape: tuple[int, ...], data_type: int, version: int) -> TensorInfo:
-    where = f"{path}: {name}"
-    source_dtype = _type_name(where, data_type, version)
-    size = math.prod(shape)
-    if source_dtype in _PLAIN:
-        storage = _PLAIN[source_dtype]
-        return TensorInfo(name, shape, storage, name, storage, size * STORAGE_TYPES[storage].itemsize)
-    if shape[-1] % BLOCK_SIZE:
-        raise FormatError(f"{where}: expected rows of whole blocks of {BLOCK_SIZE}, got rows of {shape[-1]}")
-    nbytes = size // BLOCK_SIZE * BLOCK_TYPES[source_dtype].layout.itemsize
-    return TensorInfo(name, shape, "f32", name, source_dtype, nbytes)
 
 
 def _type_name(where: str, data_type: int, version: int) -> str:

@@ -21,9 +21,10 @@ from formats.foreign import (
 )
 from rwkv_cy.dtypes import STORAGE_TYPES
 from rwkv_cy.errors import FormatError, KernelError, RWKVError, StorageError, UnsupportedError
-from rwkv_cy.formats import open_checkpoint, rwkvcpp
+from rwkv_cy.formats import open_checkpoint
 from rwkv_cy.formats.canonical import canonical
-from rwkv_cy.formats.ggml_blocks import BLOCK_TYPES
+from rwkv_cy.formats.ggml import BLOCK_TYPES
+from rwkv_cy.formats.ggml import source as ggml_source
 from rwkv_cy.formats.rwkvcpp import open_rwkvcpp
 from rwkv_cy.tensors.tensor import ParameterSource
 
@@ -73,7 +74,7 @@ def test_quantized_tensors_read_from_anywhere(model: Path, kind: str, monkeypatc
     size = len(raw) // 6
     expected = [x for i in range(6) for x in decode_block(kind, raw[i * size : (i + 1) * size])]
     model.write_bytes(rwkvcpp_header() + rwkvcpp_tensor("a", (3, 64), raw, RWKVCPP_TYPES[kind]))
-    monkeypatch.setattr(rwkvcpp, "_DECODED_AT_ONCE", 48)
+    monkeypatch.setattr(ggml_source, "_DECODED_AT_ONCE", 48)
     with open_rwkvcpp(model) as source:
         info = source.info("a")
         assert (info.dtype, info.source_dtype, info.source_nbytes, info.shape) == ("f32", kind, len(raw), (3, 64))
@@ -195,7 +196,7 @@ TENSOR_ERRORS = [
     (rwkvcpp_tensor("a", (32,), bytes(20), 4), r"a: expected a type that rwkv.cpp still reads, got q4_1_o in version"),
     (rwkvcpp_tensor("a", (32,), bytes(20), 5), r"a: expected a type that rwkv.cpp still reads, got q4_2 in version"),
     (rwkvcpp_tensor("a", (32,), bytes(24), 6), r"a: expected a type that rwkv.cpp still reads, got q4_3 in version"),
-    (rwkvcpp_tensor("a", (32, 16), bytes(288), 2), r"a: expected rows of whole blocks of 32, got rows of 16"),
+    (rwkvcpp_tensor("a", (32, 16), bytes(288), 2), r"a: expected rows of whole blocks of 32 for q4_0, got shape"),
     (rwkvcpp_tensor("", (2,), bytes(8)), r"got '', which is empty"),
     (rwkvcpp_tensor("../x", (2,), bytes(8)), r"got '../x', which looks like a path"),
     (rwkvcpp_tensor("/x", (2,), bytes(8)), r"got '/x', which looks like a path"),

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.errors import NumericalError
-from rwkv_cy.formats.ggml_blocks import BLOCK_SIZE, BLOCK_TYPES
+from rwkv_cy.formats.ggml import BLOCK_TYPES
 
 __all__ = ["ENCODERS", "encode_blocks"]
 
@@ -22,6 +22,7 @@ Floats = npt.NDArray[np.float32]
 Blocks = npt.NDArray[Any]
 Encoder = Callable[[Floats], dict[str, npt.NDArray[Any]]]
 
+_SIZE = 32
 _HALF = np.float32(0.5)
 
 
@@ -74,7 +75,7 @@ def _inverse(d: Floats) -> Floats:
 
 def _packed(levels: npt.NDArray[np.uint8], bits: int) -> dict[str, npt.NDArray[Any]]:
     """Elements 0 to 15 are low halves of the 16 bytes, 16 to 31 high halves; fifth bits are those of a word."""
-    half = BLOCK_SIZE // 2
+    half = _SIZE // 2
     fields: dict[str, npt.NDArray[Any]] = {
         "q": (levels[:, :half] & np.uint8(15)) | (levels[:, half:] << np.uint8(4)),
     }

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import pytest
 
 from rwkv_cy.errors import NumericalError
-from rwkv_cy.formats.ggml_blocks import BLOCK_TYPES
-from rwkv_cy.formats.ggml_encode import ENCODERS, encode_blocks
+from rwkv_cy.formats.ggml import BLOCK_TYPES
+from rwkv_cy.formats.ggml.encode import ENCODERS, encode_blocks
 
 Floats = npt.NDArray[np.float32]
 KINDS = tuple(ENCODERS)
