@@ -76,6 +76,51 @@ def rwkv7_parameters(vocab: int = 6, heads: tuple[int, int] = (2, 16), layers: i
     return {**parameters, **norm("ln_out"), "head.weight": normal(vocab, width)}
 
 
+def rwkv5_parameters(version: str = "5.2", heads: tuple[int, int] = (2, 16), layers: int = 2) -> dict[str, Array]:
+    """A small RWKV-5 with canonical names and shapes, float32, every tensor different."""
+    rng = np.random.default_rng(5)
+    width = heads[0] * heads[1]
+    decay = heads if version == "5.2" else heads[:1]
+    own: dict[str, tuple[int, ...]] = {
+        "ln_x.weight": (width,),
+        "ln_x.bias": (width,),
+        "time_decay": decay,
+        "time_first" if version == "5.0" else "time_faaaa": decay,
+    }
+    if version != "5.0":
+        own |= {"gate.weight": (width, width), "time_mix_g": (1, 1, width)}
+    base = {n: a for n, a in rwkv4_parameters(width=width, layers=layers).items() if not n.endswith(".time_first")}
+    return base | {
+        f"blocks.{i}.att.{name}": rng.standard_normal(shape).astype(np.float32)
+        for i in range(layers)
+        for name, shape in own.items()
+    }
+
+
+def rwkv6_parameters(
+    heads: tuple[int, int] = (2, 16), layers: int = 2, ranks: tuple[int, int] = (3, 4)
+) -> dict[str, Array]:
+    """A small RWKV-6 with canonical names and shapes, float32, every tensor different; `ranks` of mixes and decay."""
+    rng = np.random.default_rng(6)
+    width = heads[0] * heads[1]
+    own: dict[str, tuple[int, ...]] = {
+        **{f"att.time_maa_{name}": (1, 1, width) for name in "xwkvrg"},
+        "att.time_maa_w1": (width, 15),
+        "att.time_maa_w2": (5, 3, width),
+        "att.time_decay": (1, 1, width),
+        "att.time_decay_w1": (width, 4),
+        "att.time_decay_w2": (4, width),
+        "att.time_state": (heads[0], heads[1], heads[1]),
+        **{f"ffn.time_maa_{name}": (1, 1, width) for name in "kr"},
+    }
+    base = {n: a for n, a in rwkv5_parameters("5.2", heads, layers).items() if ".time_mix_" not in n}
+    return base | {
+        f"blocks.{i}.{name}": rng.standard_normal(shape).astype(np.float32)
+        for i in range(layers)
+        for name, shape in own.items()
+    }
+
+
 def huggingface_name(name: str) -> str:
     """The name that transformers gives to a parameter of RWKV-4."""
     if name == "head.weight":

@@ -1,11 +1,16 @@
 """Layouts: other people's names and forms of RWKV's parameters, one table for reading and for writing."""
 
-from rwkv_cy.formats.layouts.fla import FLA, FLA_FUSED, LINEAR_ATTENTION
-from rwkv_cy.formats.layouts.huggingface import HUGGINGFACE, HUGGINGFACE_4, HUGGINGFACE_7
+from rwkv_cy.formats.layouts.fla import FLA, FLA_6, FLA_FUSED, LINEAR_ATTENTION
+from rwkv_cy.formats.layouts.huggingface import (
+    HUGGINGFACE,
+    HUGGINGFACE_4,
+    HUGGINGFACE_7,
+    HUGGINGFACE_7_RENAMED,
+)
 from rwkv_cy.formats.layouts.layout import Layout
-from rwkv_cy.formats.layouts.original import ORIGINAL, ORIGINAL_4
+from rwkv_cy.formats.layouts.original import ORIGINAL, ORIGINAL_4, ORIGINAL_6
 from rwkv_cy.formats.layouts.rwkvcpp import RWKVCPP_4, RWKVCPP_7
-from rwkv_cy.formats.layouts.web_rwkv import WEB_RWKV_7
+from rwkv_cy.formats.layouts.web_rwkv import WEB_RWKV_5, WEB_RWKV_6, WEB_RWKV_6_PLAIN, WEB_RWKV_7
 
 __all__ = ["LAYOUTS", "layouts_of"]
 
@@ -13,11 +18,17 @@ __all__ = ["LAYOUTS", "layouts_of"]
 LAYOUTS: tuple[Layout, ...] = (
     FLA_FUSED,
     FLA,
+    FLA_6,
     LINEAR_ATTENTION,
     HUGGINGFACE_4,
     HUGGINGFACE,
+    WEB_RWKV_6,
+    WEB_RWKV_6_PLAIN,
+    WEB_RWKV_5,
     WEB_RWKV_7,
     ORIGINAL_4,
+    ORIGINAL_6,
+    HUGGINGFACE_7_RENAMED,
     ORIGINAL,
     HUGGINGFACE_7,
 )

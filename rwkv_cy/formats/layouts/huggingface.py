@@ -6,10 +6,16 @@ Source: transformers, convert_rwkv_checkpoint_to_hf.py.
 from __future__ import annotations
 
 from rwkv_cy.formats.layouts.layout import Layout, Rule, any_name
-from rwkv_cy.formats.layouts.original import ORIGINAL, has_vector_state
+from rwkv_cy.formats.layouts.original import (
+    ORIGINAL,
+    has_delta_rule,
+    has_dynamic_mixes,
+    has_head_decay,
+    has_vector_state,
+)
 from rwkv_cy.formats.layouts.steps import vector
 
-__all__ = ["HUGGINGFACE", "HUGGINGFACE_4", "HUGGINGFACE_7"]
+__all__ = ["HUGGINGFACE", "HUGGINGFACE_4", "HUGGINGFACE_7", "HUGGINGFACE_7_RENAMED"]
 
 _LONG = {"k": "key", "v": "value", "r": "receptance", "g": "gate"}
 _NAMES = any_name("blocks.{i}.attention.{rest}", "blocks.{i}.feed_forward.{rest}", "blocks.{i}.pre_ln.{rest}")
@@ -37,9 +43,26 @@ HUGGINGFACE_4 = Layout(
         *_RENAMED,
     ),
     prefix="rwkv.",
+    holds=has_vector_state,
 )
 
-HUGGINGFACE = Layout("transformers, RWKV-5 and RWKV-6", _NAMES, _RENAMED, prefix="rwkv.")
+#: The code that comes with the checkpoints RWKV/rwkv-5-world and RWKV/v6-Finch; RWKV-6 keeps the names of its mixes.
+HUGGINGFACE = Layout(
+    "transformers, RWKV-5 and RWKV-6",
+    _NAMES,
+    _RENAMED,
+    prefix="rwkv.",
+    holds=lambda shapes: has_head_decay(shapes) or has_dynamic_mixes(shapes),
+)
 
 #: The official checkpoints of RWKV-7 for transformers: original names behind a prefix.
-HUGGINGFACE_7 = Layout("transformers, RWKV-7", ORIGINAL.matches, ORIGINAL.rules, prefix="rwkv7.")
+HUGGINGFACE_7 = Layout("transformers, RWKV-7", ORIGINAL.matches, ORIGINAL.rules, prefix="rwkv7.", holds=has_delta_rule)
+
+#: Earlier ones of github.com/rwkv-rs/transformers-rwkv, which rename the embedding alone.
+HUGGINGFACE_7_RENAMED = Layout(
+    "transformers-rwkv, RWKV-7, embedding renamed",
+    lambda shapes: ORIGINAL.matches(shapes) and "embeddings.weight" in shapes,
+    (Rule("emb.weight", "embeddings.weight"), *ORIGINAL.rules),
+    prefix="rwkv7.",
+    holds=has_delta_rule,
+)

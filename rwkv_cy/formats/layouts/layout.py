@@ -178,6 +178,10 @@ class Layout:
         Prefix of all foreign names other than that of the head; the rules omit it.
     head : str
         Foreign name of the head, which has no prefix.
+    holds : callable
+        Whether a model of these canonical names and shapes can be written in this layout; any can by default.
+    omitted : tuple of str
+        Canonical names of tensors that the project leaves out, since they have no use.
     """
 
     name: str
@@ -185,6 +189,8 @@ class Layout:
     rules: tuple[Rule, ...]
     prefix: str = ""
     head: str = "head.weight"
+    holds: Matcher = bool
+    omitted: tuple[str, ...] = ()
 
     def undo(self, shapes: Shapes, path: Path) -> dict[str, Recipe]:
         """Return how the canonical tensors are made from foreign ones.
@@ -249,10 +255,12 @@ class Layout:
         Returns
         -------
         dict of str to Recipe
-            By foreign name, in the order of `shapes`.
+            By foreign name, in the order of `shapes`, without what the project omits.
         """
         recipes = {}
         for name in shapes:
+            if name in self.omitted:
+                continue
             foreign, recipe = self._apply_one(name, shapes)
             recipes[foreign if foreign == self.head else self.prefix + foreign] = recipe
         return recipes

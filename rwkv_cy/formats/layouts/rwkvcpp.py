@@ -6,7 +6,7 @@ Source: github.com/RWKV/rwkv.cpp, python/convert_pytorch_to_ggml.py.
 from __future__ import annotations
 
 from rwkv_cy.formats.layouts.layout import Layout, Rule, any_name
-from rwkv_cy.formats.layouts.original import has_vector_state, vectors
+from rwkv_cy.formats.layouts.original import has_delta_rule, has_vector_state, vectors
 from rwkv_cy.formats.layouts.steps import NEGATED_EXPONENTIAL, TRANSPOSED, vector
 
 __all__ = ["RWKVCPP_4", "RWKVCPP_7"]
@@ -22,6 +22,7 @@ RWKVCPP_4 = Layout(
         *vectors("blocks.{i}.att.time_mix_{name}", "k v r", 3, 1),
         *vectors("blocks.{i}.ffn.time_mix_{name}", "k r", 3, 1),
     ),
+    holds=has_vector_state,
 )
 
 RWKVCPP_7 = Layout(
@@ -33,4 +34,5 @@ RWKVCPP_7 = Layout(
         *vectors("blocks.{i}.att.{name}", "w0 a0 v0 k_k k_a", 3, 3),
         *vectors("blocks.{i}.ffn.{name}", "x_k", 3, 3),
     ),
+    holds=has_delta_rule,
 )

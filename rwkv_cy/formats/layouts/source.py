@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
@@ -97,10 +98,11 @@ class TranslatedSource:
             return
         position = 0  # of the part's first element in the tensor
         for part in parts:
-            begin, end = max(start, position), min(start + buffer.size, position + part.size)
+            size = math.prod(part.result_shape)
+            begin, end = max(start, position), min(start + buffer.size, position + size)
             if begin < end:
                 self._read_part(info, part, buffer[begin - start : end - start], begin - position)
-            position += part.size
+            position += size
 
     def _keeps_form(self, parts: tuple[Part, ...]) -> bool:
         """Tell whether the tensor is one of the source's as it is, but for its name and shape."""

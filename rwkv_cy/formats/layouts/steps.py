@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from rwkv_cy.errors import FormatError
 
-__all__ = ["NEGATED_EXPONENTIAL", "TRANSPOSED", "Operation", "Step", "vector"]
+__all__ = ["NEGATED_EXPONENTIAL", "TRANSPOSED", "Operation", "Step", "merged", "regrouped", "repeated", "vector"]
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -91,6 +91,83 @@ class SwapAxes(Operation):
 
 
 @dataclass(frozen=True)
+class Groups(Operation):
+    """Takes equal groups along the first axis in another order; a tensor that cannot be divided stays as it is."""
+
+    order: tuple[int, ...]
+    reorders = True
+
+    def run(self, array: Array, where: str) -> Array:
+        """Return the array with its groups in the new order."""
+        count = len(self.order)
+        if array.ndim == 0 or array.shape[0] % count:
+            return array
+        groups = array.reshape(count, array.shape[0] // count, *array.shape[1:])
+        return groups[list(self.order)].reshape(array.shape)
+
+
+@dataclass(frozen=True)
+class MergeAxes(Operation):
+    """Makes one axis of the first two of a tensor of three axes; any other stays as it is."""
+
+    def shape(self, shape: Shape) -> Shape:
+        """Return the shape of the result."""
+        return (shape[0] * shape[1], shape[2]) if len(shape) == 3 else shape
+
+    def run(self, array: Array, where: str) -> Array:
+        """Return the array in its new shape."""
+        return array.reshape(self.shape(array.shape))
+
+
+@dataclass(frozen=True)
+class SplitAxis(Operation):
+    """Divides the first of two axes into so many groups; a tensor that cannot be divided stays as it is."""
+
+    count: int
+
+    def shape(self, shape: Shape) -> Shape:
+        """Return the shape of the result."""
+        if len(shape) != 2 or shape[0] % self.count:
+            return shape
+        return (self.count, shape[0] // self.count, shape[1])
+
+    def run(self, array: Array, where: str) -> Array:
+        """Return the array in its new shape."""
+        return array.reshape(self.shape(array.shape))
+
+
+@dataclass(frozen=True)
+class Repeat(Operation):
+    """Makes of a vector a matrix of so many equal columns; any other tensor stays as it is."""
+
+    count: int
+    reorders = True
+
+    def shape(self, shape: Shape) -> Shape:
+        """Return the shape of the result."""
+        return (*shape, self.count) if len(shape) == 1 else shape
+
+    def run(self, array: Array, where: str) -> Array:
+        """Return a view of the array."""
+        return np.broadcast_to(array[:, None], self.shape(array.shape)) if array.ndim == 1 else array
+
+
+@dataclass(frozen=True)
+class FirstColumn(Operation):
+    """Takes the first column of a matrix; any other tensor stays as it is."""
+
+    reorders = True
+
+    def shape(self, shape: Shape) -> Shape:
+        """Return the shape of the result."""
+        return shape[:1] if len(shape) == 2 else shape
+
+    def run(self, array: Array, where: str) -> Array:
+        """Return a view of the array."""
+        return array[:, 0] if array.ndim == 2 else array
+
+
+@dataclass(frozen=True)
 class Formula(Operation):
     """Replaces each number x by ``function(x)``.
 
@@ -126,6 +203,21 @@ class Formula(Operation):
 def vector(original: int, other: int) -> Step:
     """Return the step of a vector that has `original` axes in the original checkpoints and `other` elsewhere."""
     return Step(Axes(other), Axes(original))
+
+
+def merged(count: int) -> Step:
+    """Return the step of a tensor of three axes, the first of length `count`, whose first two are one elsewhere."""
+    return Step(MergeAxes(), SplitAxis(count))
+
+
+def regrouped(ours: str, theirs: str) -> Step:
+    """Return the step of groups along the first axis, named by letters, that stand in another order elsewhere."""
+    return Step(Groups(tuple(map(ours.index, theirs))), Groups(tuple(map(theirs.index, ours))))
+
+
+def repeated(count: int) -> Step:
+    """Return the step of a vector that is a matrix of `count` equal columns elsewhere."""
+    return Step(Repeat(count), FirstColumn())
 
 
 #: A matrix stored the other way round.

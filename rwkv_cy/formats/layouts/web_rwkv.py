@@ -1,19 +1,29 @@
-"""web-rwkv's safetensors files (``.st``): original names, low-rank factors and initial states transposed.
+"""web-rwkv's safetensors files (``.st``): low-rank factors and initial states transposed, RWKV-6 under other names.
 
-Source: github.com/cryscan/web-rwkv, assets/scripts/convert_safetensors.py. Files of RWKV-4 have the original layout.
+Source: github.com/cryscan/web-rwkv, assets/scripts/convert_safetensors.py. Files of RWKV-4 have the original layout. It
+writes RWKV-5.1 as RWKV-5.2, with each number of a head's decay and bonus repeated; these files are read as RWKV-5.2,
+which computes the same.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
-from rwkv_cy.formats.layouts.layout import Layout, Rule, Shapes
-from rwkv_cy.formats.layouts.original import VECTORS
-from rwkv_cy.formats.layouts.steps import TRANSPOSED
+from rwkv_cy.formats.layouts.layout import Layout, Rule, Shapes, any_name
+from rwkv_cy.formats.layouts.original import (
+    VECTORS,
+    has_delta_rule,
+    has_dynamic_mixes,
+    has_head_decay,
+    vectors,
+)
+from rwkv_cy.formats.layouts.steps import TRANSPOSED, Step, repeated, vector
 
-__all__ = ["WEB_RWKV_7"]
+__all__ = ["WEB_RWKV_5", "WEB_RWKV_6", "WEB_RWKV_6_PLAIN", "WEB_RWKV_7", "web_rwkv_51"]
 
-_FACTOR = re.compile(r"blocks\.\d+\.att\.[wavg]([12])")
+_FACTOR = re.compile(r"blocks\.\d+\.att\.(?:[wavg]|time_mix_w|time_decay_w)([12])")
+_ATT, _FFN = "blocks.{i}.att", "blocks.{i}.ffn"
 
 
 def _has_transposed_factors(shapes: Shapes) -> bool:
@@ -34,12 +44,85 @@ def _has_transposed_factors(shapes: Shapes) -> bool:
     return False
 
 
+def _writes_5(axes: int) -> Callable[[Shapes], bool]:
+    """Return a test for RWKV-5 with a gate, whose bonus has so many axes."""
+    bonus, gate = "blocks.0.att.time_faaaa", "blocks.0.att.gate.weight"
+    return lambda shapes: has_head_decay(shapes) and gate in shapes and len(shapes.get(bonus, ())) == axes
+
+
+def _has_wide_bonus(shapes: Shapes) -> bool:
+    """Tell whether a time_first is the bonus of RWKV-5.2, one number for each channel of a head."""
+    first = shapes.get("blocks.0.att.time_first", ())
+    return len(first) == 2 and "blocks.0.att.ln_x.weight" in shapes
+
+
+_MIXES_6 = any_name(f"{_ATT}.time_mix_x")
+_BONUS_7 = any_name(f"{_ATT}.r_k")
+_STATE = Rule(f"{_ATT}.time_state", f"{_ATT}.time_state", (TRANSPOSED,))
+_BONUS = Rule(f"{_ATT}.time_faaaa", f"{_ATT}.time_first")
+
+
+def _rules_6(*factor: Step) -> tuple[Rule, ...]:
+    """Return the rules of RWKV-6, whose low-rank factors change by these steps."""
+    mixes = ((_ATT, name) for name in "xwkvrg"), ((_FFN, name) for name in "kr")
+    return (
+        *(
+            Rule(f"{_ATT}.{ours}_w{n}", f"{_ATT}.{theirs}_w{n}", factor)
+            for ours, theirs in (("time_maa", "time_mix"), ("time_decay", "time_decay"))
+            for n in "12"
+        ),
+        *(
+            Rule(f"{block}.time_maa_{name}", f"{block}.time_mix_{name}", (vector(3, 3),))
+            for names in mixes
+            for block, name in names
+        ),
+        *vectors(f"{_ATT}.{{name}}", "time_decay", 3, 3),
+        _BONUS,
+        _STATE,
+    )
+
+
+WEB_RWKV_5 = Layout(
+    "web-rwkv, RWKV-5.2",
+    _has_wide_bonus,
+    (_BONUS, _STATE, *VECTORS),
+    holds=_writes_5(2),
+)
+
+
+def web_rwkv_51(head_size: int) -> Layout:
+    """Return the layout that RWKV-5.1 is written in: a model of RWKV-5.2, with equal columns in each head."""
+    wide = (repeated(head_size),)
+    return Layout(
+        "web-rwkv, RWKV-5.1",
+        WEB_RWKV_5.matches,
+        (
+            Rule(f"{_ATT}.time_decay", f"{_ATT}.time_decay", wide),
+            Rule(f"{_ATT}.time_faaaa", f"{_ATT}.time_first", wide),
+            _STATE,
+            *VECTORS,
+        ),
+        holds=_writes_5(1),
+    )
+
+
+WEB_RWKV_6 = Layout(
+    "web-rwkv, RWKV-6",
+    lambda shapes: _MIXES_6(shapes) and _has_transposed_factors(shapes),
+    _rules_6(TRANSPOSED),
+    holds=has_dynamic_mixes,
+)
+
+#: Its names, with the factors as they were.
+WEB_RWKV_6_PLAIN = Layout("web-rwkv, RWKV-6, factors not transposed", _MIXES_6, _rules_6(), holds=has_dynamic_mixes)
+
 WEB_RWKV_7 = Layout(
     "web-rwkv, RWKV-7",
-    _has_transposed_factors,
+    lambda shapes: _BONUS_7(shapes) and _has_transposed_factors(shapes),
     (
-        *(Rule(name, name, (TRANSPOSED,)) for name in (f"blocks.{{i}}.att.{m}{n}" for m in "wavg" for n in "12")),
-        Rule("blocks.{i}.att.time_state", "blocks.{i}.att.time_state", (TRANSPOSED,)),
+        *(Rule(name, name, (TRANSPOSED,)) for name in (f"{_ATT}.{m}{n}" for m in "wavg" for n in "12")),
+        _STATE,
         *VECTORS,
     ),
+    holds=has_delta_rule,
 )

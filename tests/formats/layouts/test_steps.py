@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rwkv_cy.errors import FormatError
-from rwkv_cy.formats.layouts.steps import NEGATED_EXPONENTIAL, TRANSPOSED, Step, vector
+from rwkv_cy.formats.layouts.steps import NEGATED_EXPONENTIAL, TRANSPOSED, Step, merged, regrouped, repeated, vector
 
 WHERE = "model: x"
 
@@ -46,6 +46,39 @@ def test_transposed(shape: tuple[int, ...]) -> None:
 def test_nothing_to_transpose(shape: tuple[int, ...]) -> None:
     there, _ = there_and_back(TRANSPOSED, np.zeros(shape))
     assert there.shape == shape
+
+
+def test_groups_in_another_order() -> None:
+    array = np.arange(30.0).reshape(10, 3)
+    there, back = there_and_back(regrouped("wkvrg", "rwkvg"), array)
+    np.testing.assert_array_equal(there[:4], array[[6, 7, 0, 1]])
+    np.testing.assert_array_equal(there[8:], array[8:])
+    np.testing.assert_array_equal(back, array)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (6, 5)])
+def test_what_cannot_be_divided_keeps_its_order(shape: tuple[int, ...]) -> None:
+    array = np.arange(float(np.prod(shape))).reshape(shape)
+    there, _ = there_and_back(regrouped("wkvrg", "rwkvg"), array)
+    np.testing.assert_array_equal(there, array)
+
+
+def test_merged_axes() -> None:
+    array = np.arange(30.0).reshape(5, 2, 3)
+    there, back = there_and_back(merged(5), array)
+    assert there.shape == (10, 3)
+    np.testing.assert_array_equal(back, array)
+    assert merged(5).undo.shape((12, 3)) == (12, 3)
+    assert merged(5).apply.shape((10, 3)) == (10, 3)
+
+
+def test_a_vector_repeated_as_columns() -> None:
+    array = np.arange(3.0)
+    there, back = there_and_back(repeated(4), array)
+    np.testing.assert_array_equal(there, array[:, None] * np.ones(4))
+    np.testing.assert_array_equal(back, array)
+    assert repeated(4).apply.shape((3, 4)) == (3, 4)
+    assert repeated(4).undo.shape((3, 4, 5)) == (3, 4, 5)
 
 
 def test_negated_exponential() -> None:

@@ -2,50 +2,40 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from checkpoints import random_checkpoint
+from contracts.cases import CONFIGS
 from formats.foreign import (
     Array,
     huggingface_name,
     rwkv4_parameters,
+    rwkv5_parameters,
+    rwkv6_parameters,
     rwkv7_parameters,
     rwkvcpp_file,
     safetensors_bytes,
 )
 from formats.sources import read_all
+from rwkv_cy.architectures import ARCHITECTURES
 from rwkv_cy.checkpoint.fingerprint import fingerprint
 from rwkv_cy.dtypes import to_storage, widen
 from rwkv_cy.formats import open_checkpoint
 from rwkv_cy.formats.layouts import LAYOUTS, layouts_of
 from rwkv_cy.formats.layouts.layout import Layout, Shapes
 from rwkv_cy.formats.layouts.source import TranslatedSource
+from rwkv_cy.formats.layouts.web_rwkv import web_rwkv_51
 from rwkv_cy.formats.safetensors import open_safetensors
 from rwkv_cy.tensors.tensor import ParameterSource
 
 Parameters = dict[str, Array]
 Stored = dict[str, tuple[str, Array]]
-
-
-def rwkv5_parameters() -> Parameters:
-    """RWKV-5.1: what it has beside RWKV-4."""
-    rng = np.random.default_rng(5)
-    extra = {
-        f"blocks.{i}.att.{name}": rng.standard_normal(shape).astype("<f4")
-        for i in range(2)
-        for name, shape in {
-            "ln_x.weight": (32,),
-            "ln_x.bias": (32,),
-            "gate.weight": (32, 32),
-            "time_mix_g": (1, 1, 32),
-            "time_decay": (2,),
-            "time_first": (2,),
-        }.items()
-    }
-    return rwkv4_parameters() | extra
 
 
 def tuned_rwkv7() -> Parameters:
@@ -54,39 +44,51 @@ def tuned_rwkv7() -> Parameters:
     return rwkv7_parameters() | states
 
 
-MODELS = {
-    "BlinkDL, RWKV-4": rwkv4_parameters,
-    "BlinkDL": tuned_rwkv7,
-    "transformers, RWKV-4": rwkv4_parameters,
-    "transformers, RWKV-5 and RWKV-6": rwkv5_parameters,
-    "transformers, RWKV-7": rwkv7_parameters,
-    "web-rwkv, RWKV-7": tuned_rwkv7,
-    "rwkv.cpp, RWKV-4": rwkv4_parameters,
-    "rwkv.cpp, RWKV-7": rwkv7_parameters,
-    "flash-linear-attention, RWKV-7": rwkv7_parameters,
-    "flash-linear-attention, RWKV-7, fused mixes": rwkv7_parameters,
-    "transformers-rwkv, RWKV-7": rwkv7_parameters,
+#: Models by name: of every version by hand, and random ones of every registered architecture.
+MODELS: dict[str, Parameters] = {
+    "4": rwkv4_parameters(),
+    "5.0": rwkv5_parameters("5.0"),
+    "5.1": rwkv5_parameters("5.1"),
+    "5.2": rwkv5_parameters("5.2"),
+    "6": rwkv6_parameters(),
+    "7": rwkv7_parameters(),
+    "7 with a state": tuned_rwkv7(),
+    **{name: random_checkpoint(config) for name, config in CONFIGS.items()},
 }
-ALL = {layout.name: layout for layout in (*LAYOUTS, *layouts_of("rwkvcpp"))}
+OWN = tuple(layout for layout in layouts_of("rwkvcpp") if layout not in LAYOUTS)
+#: The last is written only: what it makes is a model of another version.
+ALL = (*LAYOUTS, *OWN, web_rwkv_51(16))
 DTYPES = {"f64": "<f8", "f32": "<f4", "f16": "<f2", "bf16": "<u2"}
 
 
-def test_every_layout_is_tested() -> None:
-    assert MODELS.keys() == ALL.keys()
+def shapes_of(source: ParameterSource | Parameters) -> Shapes:
+    if isinstance(source, dict):
+        return {name: array.shape for name, array in source.items()}
+    return {name: source.info(name).shape for name in source.names()}
 
 
-@pytest.fixture(params=MODELS)
-def layout(request: pytest.FixtureRequest) -> Layout:
-    return ALL[request.param]
+def pairs() -> Iterator[tuple[Layout, str]]:
+    """Yield every layout with every model that it holds."""
+    for layout in ALL:
+        for name, parameters in MODELS.items():
+            if layout.holds(shapes_of(parameters)):
+                yield layout, name
+
+
+every_pair = pytest.mark.parametrize(
+    ("layout", "model"), [pytest.param(*pair, id=f"{pair[0].name}: {pair[1]}") for pair in pairs()]
+)
+
+
+def test_every_layout_and_every_architecture_is_tested() -> None:
+    assert {layout.name for layout, _ in pairs()} == {layout.name for layout in ALL}
+    assert len({layout.name for layout in ALL}) == len(ALL)
+    assert {config.architecture for config in CONFIGS.values()} == ARCHITECTURES.keys()
 
 
 def opened(path: Path, tensors: Parameters) -> ParameterSource:
     path.write_bytes(safetensors_bytes(tensors))
     return open_safetensors(path)
-
-
-def shapes_of(source: ParameterSource) -> Shapes:
-    return {name: source.info(name).shape for name in source.names()}
 
 
 def applied(source: ParameterSource, layout: Layout) -> ParameterSource:
@@ -95,6 +97,11 @@ def applied(source: ParameterSource, layout: Layout) -> ParameterSource:
 
 def undone(source: ParameterSource, layout: Layout) -> ParameterSource:
     return TranslatedSource(source, layout.undo(shapes_of(source), source.path))
+
+
+def written_in(layout: Layout, model: str) -> Parameters:
+    """Return the parameters of a model, without what the layout omits."""
+    return {name: array for name, array in MODELS[model].items() if name not in layout.omitted}
 
 
 def assert_equal(found: Stored, expected: Stored) -> None:
@@ -110,42 +117,55 @@ def assert_equal(found: Stored, expected: Stored) -> None:
             np.testing.assert_allclose(*numbers, rtol=0, atol=5e-15 if dtype == "f64" else 5e-7)
 
 
+@every_pair
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_undo_takes_back_apply(tmp_path: Path, layout: Layout, dtype: str) -> None:
+def test_undo_takes_back_apply(tmp_path: Path, layout: Layout, model: str, dtype: str) -> None:
     layout = replace(layout, prefix="")
-    parameters = {name: to_storage(array, "f32", dtype) for name, array in MODELS[layout.name]().items()}
-    expected = {name: (dtype, array) for name, array in parameters.items()}
+    parameters = {name: to_storage(array, "f32", dtype) for name, array in written_in(layout, model).items()}
     with applied(opened(tmp_path / "model", parameters), layout) as source:
-        assert_equal(read_all(undone(source, layout)), expected)
+        assert_equal(read_all(undone(source, layout)), {name: (dtype, array) for name, array in parameters.items()})
 
 
-def test_apply_takes_back_undo(tmp_path: Path, layout: Layout) -> None:
+@every_pair
+def test_apply_takes_back_undo(tmp_path: Path, layout: Layout, model: str) -> None:
     layout = replace(layout, prefix="")
-    foreign = read_all(applied(opened(tmp_path / "model", MODELS[layout.name]()), layout))
+    foreign = read_all(applied(opened(tmp_path / "model", MODELS[model]), layout))
     arrays = {name: array for name, (_, array) in foreign.items()}
     with undone(opened(tmp_path / "foreign", arrays), layout) as source:
         assert_equal(read_all(applied(source, layout)), foreign)
 
 
-def test_a_written_file_reads_as_the_original(tmp_path: Path, layout: Layout) -> None:
-    parameters = MODELS[layout.name]()
+@every_pair
+def test_a_written_file_reads_as_the_original(tmp_path: Path, layout: Layout, model: str) -> None:
+    parameters = written_in(layout, model)
     foreign = read_all(applied(opened(tmp_path / "model", parameters), layout))
     arrays = {name: array for name, (_, array) in foreign.items()}
-    write = rwkvcpp_file if layout in layouts_of("rwkvcpp") and layout not in LAYOUTS else safetensors_bytes
-    (tmp_path / "foreign").write_bytes(write(arrays))
+    (tmp_path / "foreign").write_bytes((rwkvcpp_file if layout in OWN else safetensors_bytes)(arrays))
+    if layout.name == "web-rwkv, RWKV-5.1":  # a model of RWKV-5.2
+        parameters = widened(parameters)
+    elif layout.name != "rwkv.cpp, RWKV-4":  # whose decay is rounded
+        with open_checkpoint(tmp_path / "model") as original, open_checkpoint(tmp_path / "foreign") as copy:
+            assert fingerprint(copy) == fingerprint(original)
     found = read_all(open_checkpoint(tmp_path / "foreign"))
     assert_equal(found, {name: ("f32", array) for name, array in parameters.items()})
-    if layout.name != "rwkv.cpp, RWKV-4":  # whose decay is rounded
-        with open_checkpoint(tmp_path / "model") as model, open_checkpoint(tmp_path / "foreign") as copy:
-            assert fingerprint(copy) == fingerprint(model)
 
 
-def test_matrices_stay_mapped(tmp_path: Path, layout: Layout) -> None:
-    with applied(opened(tmp_path / "model", MODELS[layout.name]()), layout) as source:
-        matrices = [name for name in source.names() if max(source.info(name).shape) > 32 or ".weight" in name]
-        assert len(matrices) > 20
+def widened(parameters: Parameters) -> Parameters:
+    """Return RWKV-5.1 as RWKV-5.2, with heads of 16."""
+    names = ("time_decay", "time_faaaa")
+    return {
+        name: np.repeat(array[:, None], 16, axis=1) if name.endswith(names) else array
+        for name, array in parameters.items()
+    }
+
+
+@every_pair
+def test_matrices_stay_mapped(tmp_path: Path, layout: Layout, model: str) -> None:
+    with applied(opened(tmp_path / "model", MODELS[model]), layout) as source:
+        matrices = [name for name in source.names() if name.endswith(".weight") and len(source.info(name).shape) == 2]
+        assert len(matrices) > 8
         for name in matrices:
-            if ".lora." not in name:
+            if not re.search(r"\.lora\.|x_proj", name):
                 view = source.view(name)
                 assert view is not None, name
                 assert not view.flags.owndata
@@ -246,6 +266,73 @@ def test_where_no_factor_tells_the_orientation_the_original_one_holds(tmp_path: 
         for name, array in rwkv7_parameters().items()
     }
     assert_model(written(tmp_path, expected), expected)
+
+
+def test_flash_linear_attention_rwkv6(tmp_path: Path) -> None:
+    """As convert_from_rwkv6.py copies."""
+    expected = rwkv6_parameters()
+    theirs: Parameters = {}
+    for i in range(2):
+        att, attn = f"blocks.{i}.att.", f"model.layers.{i}.attn."
+        ffn = f"model.layers.{i}.ffn."
+        del expected[f"{att}time_state"]
+        mixes = dict(zip("wkvrg", np.split(expected[f"{att}time_maa_w1"], 5, axis=1), strict=True))
+        theirs[f"{attn}x_proj.0.linear.weight"] = np.concatenate([mixes[m].T for m in "rwkvg"])
+        mixes = dict(zip("wkvrg", expected[f"{att}time_maa_w2"], strict=True))
+        theirs[f"{attn}x_proj.2.weight"] = np.concatenate([mixes[m].T for m in "rwkvg"], axis=1)
+        theirs[f"{attn}x_proj.0.mu"] = expected[f"{att}time_maa_x"].reshape(-1)
+        theirs[f"{attn}x_bias"] = np.stack([expected[f"{att}time_maa_{m}"].reshape(-1) for m in "rwkvg"])
+        for n, place in (("1", 0), ("2", 2)):
+            theirs[f"{attn}w_proj.linear.lora.{place}.weight"] = expected[f"{att}time_decay_w{n}"].T.copy()
+        theirs[f"{attn}w_proj.linear.lora.2.bias"] = expected[f"{att}time_decay"].reshape(-1)
+        for ours, other in (("receptance", "r"), ("key", "k"), ("value", "v"), ("gate", "g")):
+            theirs[f"{attn}{other}_proj.linear.weight"] = expected[f"{att}{ours}.weight"]
+        theirs[f"{attn}bonus"] = expected[f"{att}time_faaaa"]
+        theirs[f"{attn}o_proj.weight"] = expected[f"{att}output.weight"]
+        for ours, mix in (("key", "k"), ("receptance", "r")):
+            theirs[f"{ffn}{ours}.linear.weight"] = expected[f"blocks.{i}.ffn.{ours}.weight"]
+            theirs[f"{ffn}{ours}.mu"] = expected[f"blocks.{i}.ffn.time_maa_{mix}"].reshape(-1)
+        theirs[f"{ffn}value.weight"] = expected[f"blocks.{i}.ffn.value.weight"]
+        for ours, other in (("att.ln_x", "attn.g_norm"), ("ln1", "attn_norm"), ("ln2", "ffn_norm")):
+            for part in ("weight", "bias"):
+                theirs[f"model.layers.{i}.{other}.{part}"] = expected[f"blocks.{i}.{ours}.{part}"]
+    for part in ("weight", "bias"):
+        theirs[f"model.layers.0.pre_norm.{part}"] = expected[f"blocks.0.ln0.{part}"]
+        theirs[f"model.norm.{part}"] = expected[f"ln_out.{part}"]
+    theirs |= {"model.embeddings.weight": expected["emb.weight"], "lm_head.weight": expected["head.weight"]}
+    assert_model(written(tmp_path, theirs), expected)
+
+
+@pytest.mark.parametrize("transposed", [True, False])
+def test_web_rwkv_6(tmp_path: Path, transposed: bool) -> None:
+    """As convert_safetensors.py renames and transposes; some files have the new names alone."""
+    expected = rwkv6_parameters()
+    theirs = {}
+    for name, array in expected.items():
+        other = name.replace("time_faaaa", "time_first").replace("time_maa", "time_mix")
+        turned = name.endswith("time_state") or (transposed and name.endswith(("_w1", "_w2")))
+        theirs[other] = np.ascontiguousarray(array.swapaxes(-1, -2)) if turned else array
+    assert_model(written(tmp_path, theirs), expected)
+
+
+@pytest.mark.parametrize("version", ["5.1", "5.2"])
+def test_web_rwkv_5(tmp_path: Path, version: str) -> None:
+    """As convert_safetensors.py: one name is another, and what 5.1 has for a head is repeated."""
+    expected = rwkv5_parameters(version)
+    if version == "5.1":
+        expected = widened(expected)
+    theirs = {name.replace("time_faaaa", "time_first"): array for name, array in expected.items()}
+    assert_model(written(tmp_path, theirs), expected)
+
+
+def test_transformers_rwkv5_and_6_names(tmp_path: Path) -> None:
+    for expected in (rwkv5_parameters("5.2"), rwkv6_parameters()):
+        theirs = {
+            huggingface_name(name).replace("time_mix_g", "time_mix_gate"): array for name, array in expected.items()
+        }
+        mixes = "time_mix_gate" if "blocks.0.att.time_mix_g" in expected else "time_maa_g"
+        assert f"rwkv.blocks.1.attention.{mixes}" in theirs
+        assert_model(written(tmp_path, theirs), expected)
 
 
 def test_transformers_rwkv(tmp_path: Path) -> None:
