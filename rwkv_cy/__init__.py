@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rwkv_cy.text import Generation, LogitsProcessor, SamplingOptions, Tokenizer
     from rwkv_cy.toolkit.bench import benchmark
     from rwkv_cy.toolkit.convert import convert, quantize
+    from rwkv_cy.toolkit.export import export
     from rwkv_cy.toolkit.inspect import inspect
     from rwkv_cy.toolkit.perplexity import perplexity
     from rwkv_cy.toolkit.verify import verify
@@ -68,6 +69,7 @@ _MODULES = {
     "text": ("Generation", "LogitsProcessor", "SamplingOptions", "Tokenizer"),
     "toolkit.bench": ("benchmark",),
     "toolkit.convert": ("convert", "quantize"),
+    "toolkit.export": ("export",),
     "toolkit.inspect": ("inspect",),
     "toolkit.perplexity": ("perplexity",),
     "toolkit.verify": ("verify",),
@@ -106,6 +108,7 @@ __all__ = [
     "benchmark",
     "convert",
     "demo_model_path",
+    "export",
     "get_num_threads",
     "inspect",
     "load",

@@ -10,7 +10,19 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import rwkv_cy
-from rwkv_cy.cli import bench, convert, exit_codes, generate, info, inspect, output, perplexity, quantize, verify
+from rwkv_cy.cli import (
+    bench,
+    convert,
+    exit_codes,
+    export,
+    generate,
+    info,
+    inspect,
+    output,
+    perplexity,
+    quantize,
+    verify,
+)
 from rwkv_cy.cli.arguments import common_options
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.parser import CommandParser
@@ -19,14 +31,14 @@ from rwkv_cy.errors import RWKVError, StorageError
 
 __all__ = ["main"]
 
-_COMMANDS = (convert, quantize, inspect, verify, generate, perplexity, bench, info)
+_COMMANDS = (convert, quantize, export, inspect, verify, generate, perplexity, bench, info)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="rwkv-cy",
         parents=[common_options()],
-        description="Convert, inspect, verify and run RWKV language models on the CPU.",
+        description="Convert, export, inspect, verify and run RWKV language models on the CPU.",
         epilog=exit_codes.HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -17,6 +17,7 @@ from rwkv_cy.tensors.codecs.base import Array
 from rwkv_cy.tensors.parallel import run_jobs
 from rwkv_cy.tensors.policy import Target
 from rwkv_cy.tensors.reading import number_type, read_numbers, read_rows
+from rwkv_cy.tensors.rounding import Rounding, measure_rounding
 from rwkv_cy.tensors.statistics import NonFinite, count_nonfinite
 from rwkv_cy.tensors.tensor import Parameter, ParameterSource, TensorInfo
 from rwkv_cy.tensors.transposing import TransposedReader, strip_columns
@@ -40,6 +41,8 @@ class Converter:
     source : ParameterSource
     count_copied : bool, default True
         Whether to count NaN and Inf also in numbers that are copied without conversion.
+    measure : bool, default False
+        Whether to measure the error of numbers that are rounded.
 
     Attributes
     ----------
@@ -47,11 +50,15 @@ class Converter:
         NaN and Inf counts of the source, for each examined tensor that has any.
     overflowed : dict of str to int
         Finite numbers of the source that became infinite in a narrower type, for each tensor that has any.
+    rounding : dict of str to Rounding
+        Errors of the tensors that were rounded to a narrower type, if they are measured.
     """
 
-    def __init__(self, source: ParameterSource, *, count_copied: bool = True) -> None:
+    def __init__(self, source: ParameterSource, *, count_copied: bool = True, measure: bool = False) -> None:
         self.nonfinite: dict[str, NonFinite] = {}
         self.overflowed: dict[str, int] = {}
+        self.rounding: dict[str, Rounding] = {}
+        self._measure = measure
         self._source = source
         self._count_copied = count_copied
         self._lock = threading.Lock()
@@ -142,7 +149,14 @@ class Converter:
             if overflowed:
                 with self._lock:
                     self.overflowed[info.name] = self.overflowed.get(info.name, 0) + overflowed
+            if self._measure:
+                self.add_rounding(info.name, measure_rounding(block, own, result, dtype))
         return result
+
+    def add_rounding(self, name: str, error: Rounding) -> None:
+        """Add the measured error of a part of a tensor."""
+        with self._lock:
+            self.rounding[name] = self.rounding.get(name, Rounding()) + error
 
     def _transposed_reader(self) -> TransposedReader:
         """Return the reader that belongs to this thread."""

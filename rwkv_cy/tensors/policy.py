@@ -11,7 +11,7 @@ from rwkv_cy.tensors.codecs import CODECS, Plan, PlannedCodec
 from rwkv_cy.tensors.reading import number_type, read_blocks
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 
-__all__ = ["Storable", "Target", "choose", "choose_all", "may_be_transposed", "present"]
+__all__ = ["Storable", "Target", "choose", "choose_all", "may_be_transposed", "plain_type", "present"]
 
 #: Default type of tensors that another program quantized.
 _FOR_DECODED = "f16"
@@ -121,6 +121,27 @@ def choose_all(
     return {
         spec.name: choose(source, spec, dtype, keep_orientation=keep_orientation) for spec in present(source, specs)
     }
+
+
+def plain_type(info: TensorInfo, spec: Storable, dtype: str | None) -> str:
+    """Choose the floating point type of one tensor for a format that has no other types.
+
+    Matrices, head and embedding get `dtype`; everything else keeps the numbers of the checkpoint.
+
+    Parameters
+    ----------
+    info : TensorInfo
+        The tensor, as the source describes it.
+    spec : Storable
+    dtype : str or None
+        A floating point type. None keeps the numbers of the checkpoint; weights that are quantized become f16.
+    """
+    numbers = number_type(info)
+    if not spec.converted:
+        return numbers
+    if dtype is not None:
+        return dtype
+    return _FOR_DECODED if info.decoded or info.codec.requantizes else numbers
 
 
 def _storage_type(info: TensorInfo, spec: Storable, dtype: str | None) -> str:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Set
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -14,14 +12,15 @@ from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.checkpoint.tokenizer_choice import describe_tokenizer
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import check_dtype
-from rwkv_cy.errors import ConfigError, StorageError
-from rwkv_cy.files.reading import is_folder, os_errors
+from rwkv_cy.errors import ConfigError
+from rwkv_cy.files.reading import os_errors
 from rwkv_cy.formats import companions
 from rwkv_cy.storage import ModelHeader, StoredTokenizer, needed_bytes
 from rwkv_cy.tensors.codecs import BLOCK_SIZE
 from rwkv_cy.tensors.policy import Target, choose
 from rwkv_cy.tensors.tensor import TensorInfo
 from rwkv_cy.tensors.transposing import STRIP_BYTES
+from rwkv_cy.toolkit.target_path import check_target, free_space
 from rwkv_cy.units import byte_size
 
 __all__ = ["ConversionPlan", "TensorPlan", "make_plan"]
@@ -165,7 +164,7 @@ def make_plan(
     source = checkpoint.source
     files = tuple(file.path for file in source.files)
     with os_errors(target, "look at"):
-        replaces = _check_target(target, {*files, source.path, *companions(source.path)})
+        replaces = check_target(target, {*files, source.path, *companions(source.path)})
     config = checkpoint.config
     if dtype is not None:
         config = replace(config, compute_dtype="f64" if dtype == "f64" else "f32")
@@ -208,7 +207,7 @@ def make_plan(
         created_by=f"rwkv-cy {__version__}",
     )
     needed = needed_bytes(header, [chosen.info for chosen in targets])
-    free = _free_space(target.parent)
+    free = free_space(target.parent)
     if needed > free:
         warnings += (f"{target}: {byte_size(needed)} needed, {byte_size(free)} free",)
     return ConversionPlan(
@@ -226,28 +225,6 @@ def make_plan(
         replaces=replaces,
         warnings=warnings,
     )
-
-
-def _check_target(target: Path, sources: Set[Path]) -> bool:
-    """Return whether `target` exists; StorageError if it cannot be written."""
-    if not is_folder(target.parent):
-        raise StorageError(f"{target.parent}: expected a folder for the target, got none; create it first")
-    if target.is_dir():
-        raise StorageError(f"{target}: expected the name of a file to write, got a folder; name a file in it")
-    if not target.exists():
-        return False
-    if any(target.samefile(path) for path in sources if path.exists()):
-        raise StorageError(f"{target}: expected a target other than the source, got the same file; name another one")
-    return True
-
-
-def _free_space(folder: Path) -> int:
-    """Return the bytes that this user may still write in `folder`."""
-    try:
-        status = os.statvfs(folder)
-    except OSError as error:
-        raise StorageError(f"{folder}: cannot determine its free space: {error.strerror}; check the path") from error
-    return status.f_bavail * status.f_frsize
 
 
 def _block_memory(info: TensorInfo, target: Target) -> int:

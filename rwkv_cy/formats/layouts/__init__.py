@@ -1,5 +1,8 @@
 """Layouts: other people's names and forms of RWKV's parameters, one table for reading and for writing."""
 
+from __future__ import annotations
+
+from rwkv_cy.errors import UnsupportedError
 from rwkv_cy.formats.layouts.fla import FLA, FLA_6, FLA_FUSED, LINEAR_ATTENTION
 from rwkv_cy.formats.layouts.huggingface import (
     HUGGINGFACE,
@@ -7,12 +10,12 @@ from rwkv_cy.formats.layouts.huggingface import (
     HUGGINGFACE_7,
     HUGGINGFACE_7_RENAMED,
 )
-from rwkv_cy.formats.layouts.layout import Layout
+from rwkv_cy.formats.layouts.layout import Layout, Shapes
 from rwkv_cy.formats.layouts.original import ORIGINAL, ORIGINAL_4, ORIGINAL_6
 from rwkv_cy.formats.layouts.rwkvcpp import RWKVCPP_4, RWKVCPP_7
 from rwkv_cy.formats.layouts.web_rwkv import WEB_RWKV_5, WEB_RWKV_6, WEB_RWKV_6_PLAIN, WEB_RWKV_7
 
-__all__ = ["LAYOUTS", "layouts_of"]
+__all__ = ["EXPORT_LAYOUTS", "LAYOUTS", "export_layout", "layouts_of"]
 
 #: The first that matches applies, so a variant comes before what it varies.
 LAYOUTS: tuple[Layout, ...] = (
@@ -40,3 +43,36 @@ _OWN: dict[str, tuple[Layout, ...]] = {"rwkvcpp": (RWKVCPP_4, RWKVCPP_7, ORIGINA
 def layouts_of(format: str) -> tuple[Layout, ...]:  # noqa: A002 (the attribute of ParameterSource)
     """Return the layouts that files of a format may have; the first that matches applies."""
     return _OWN.get(format, LAYOUTS)
+
+
+#: Layouts that models are written in, by their names for users: the first that holds the model applies.
+EXPORT_LAYOUTS: dict[str, tuple[Layout, ...]] = {
+    "original": (ORIGINAL_4, ORIGINAL_6, ORIGINAL),
+    "transformers": (HUGGINGFACE_4, HUGGINGFACE, HUGGINGFACE_7),
+    "fla": (FLA, FLA_6),
+    "web-rwkv": (ORIGINAL_4, WEB_RWKV_5, WEB_RWKV_6, WEB_RWKV_7),
+}
+
+
+def export_layout(name: str, shapes: Shapes, label: str) -> Layout:
+    """Return the layout that a model is written in.
+
+    Parameters
+    ----------
+    name : str
+        Key of EXPORT_LAYOUTS.
+    shapes : mapping of str to tuple of int
+        Canonical names and shapes of the model.
+    label : str
+        The version, for messages.
+
+    Raises
+    ------
+    UnsupportedError
+        If the project does not run that version, or its layout is not known.
+    """
+    for layout in EXPORT_LAYOUTS[name]:
+        if layout.holds(shapes):
+            return layout
+    known = ", ".join(layout.name for layout in EXPORT_LAYOUTS[name])
+    raise UnsupportedError(f"layout {name}: expected a model for {known}, got {label}; choose another layout")

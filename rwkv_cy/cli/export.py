@@ -1,0 +1,139 @@
+"""``rwkv-cy export``: writes a model in a format of another program."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rwkv_cy.cli.arguments import common_options
+from rwkv_cy.cli.exit_codes import ExitCode
+from rwkv_cy.cli.output import byte_size, config_fields, print_fields, print_json, print_table, print_warning, printable
+from rwkv_cy.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from rwkv_cy.cli.arguments import Subparsers
+    from rwkv_cy.toolkit.export import ExportReport
+    from rwkv_cy.toolkit.export_plan import ExportedTensor, ExportPlan
+
+__all__ = ["add_parser"]
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add ``export`` to the command's parser."""
+    parser = commands.add_parser(
+        "export",
+        parents=[common_options()],
+        help="write a model in a format of another program",
+        description="Write a model file, or a checkpoint of any format that is read, in a format of another program. "
+        "The suffix of TARGET tells the format: .pth (BlinkDL's names), .safetensors, .st (web-rwkv).",
+    )
+    parser.add_argument("source", metavar="SOURCE", type=Path, help="a model file, a checkpoint, or a folder of one")
+    parser.add_argument("target", metavar="TARGET", type=Path, help="the file to write")
+    parser.add_argument("--format", metavar="NAME", help="the format, if the suffix of TARGET does not tell it")
+    parser.add_argument("--layout", metavar="NAME", help="names and shapes of the tensors, if the format has several")
+    parser.add_argument(
+        "--dtype",
+        default="keep",
+        metavar="TYPE",
+        help="type of matrices, head and embedding, one of the format's (default: keep; f16 for weights that are "
+        "quantized in SOURCE)",
+    )
+    parser.add_argument(
+        "--tokenizer",
+        default="auto",
+        metavar="auto|none|bytes|world|FILE",
+        help="the tokenizer, for formats that store one (default: auto)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print what would be done, with sizes; write nothing")
+    parser.add_argument("--force", action="store_true", help="replace an existing TARGET")
+    parser.add_argument("--quiet", action="store_true", help="print warnings and errors only, without a progress bar")
+    parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from rwkv_cy.toolkit.export import export, plan_export
+
+    options = {
+        "dtype": None if arguments.dtype == "keep" else arguments.dtype,
+        "format": arguments.format,
+        "layout": arguments.layout,
+        "tokenizer": arguments.tokenizer,
+    }
+    if arguments.dry_run:
+        _show_plan(plan_export(arguments.source, arguments.target, **options), arguments)
+        return ExitCode.OK
+    bar = progress_bar(printable(arguments.target.name), not (arguments.quiet or arguments.no_progress))
+    with bar as progress:
+        report = export(arguments.source, arguments.target, overwrite=arguments.force, progress=progress, **options)
+    for warning in report.warnings:
+        print_warning(warning)
+    if arguments.json:
+        print_json(report.to_dict())
+    elif not arguments.quiet:
+        _print_report(report)
+    return ExitCode.OK
+
+
+def _outline(plan: ExportPlan) -> dict[str, str]:
+    """Return the fields that plan and report share."""
+    return {
+        "source": f"{plan.source} ({plan.source_format})",
+        "target": str(plan.target),
+        "format": plan.format,
+        "layout": plan.layout,
+        "architecture": plan.label,
+        **config_fields(plan.config),
+    }
+
+
+def _show_plan(plan: ExportPlan, arguments: argparse.Namespace) -> None:
+    warnings = list(plan.warnings)
+    if plan.replaces and not arguments.force:
+        warnings.append(f"{plan.target}: already exists; only --force would replace it")
+    for warning in warnings:
+        print_warning(warning)
+    if arguments.json:
+        print_json(plan.to_dict())
+        return
+    print_fields(
+        {
+            **_outline(plan),
+            "disk needed": f"{byte_size(plan.disk_needed)} ({byte_size(plan.disk_free)} free)",
+        }
+    )
+    print()
+    kinds: dict[tuple[str, str, str], list[ExportedTensor]] = {}
+    for tensor in plan.tensors:
+        kinds.setdefault((tensor.kind, tensor.source_dtype, tensor.dtype), []).append(tensor)
+    print_table(
+        ("tensors", "kind", "from", "to", "bytes out"),
+        [
+            (str(len(group)), kind, source, dtype, byte_size(sum(tensor.nbytes for tensor in group)))
+            for (kind, source, dtype), group in kinds.items()
+        ],
+        right=("tensors", "bytes out"),
+    )
+    print()
+    print("dry run: nothing was written")
+
+
+def _print_report(report: ExportReport) -> None:
+    error = report.total_rounding
+    precision = "every number as in the source"
+    if error is not None:
+        precision = (
+            f"{len(report.rounding)} of {len(report.plan.tensors)} tensors rounded: relative error "
+            f"{error.relative:.2e} (RMS), largest {error.largest:.2e}"
+        )
+    print_fields(
+        {
+            **_outline(report.plan),
+            "tensors": str(len(report.plan.tensors)),
+            "size": byte_size(report.size),
+            "precision": precision,
+            "source sha256": report.source_sha256,
+        }
+    )

@@ -1,0 +1,262 @@
+"""The interface of writers: an export format decides how tensors are stored, and lays out its files.
+
+An export has three steps, and a format takes part in each.
+
+1. The layout (:attr:`ExportFormat.layouts`) gives the tensors their names and shapes in the target. It is one of the
+   tables in :mod:`rwkv_cy.formats.layouts`, the same that reads such files.
+2. :meth:`ExportFormat.store` returns the :class:`StoredType` of each tensor: the type of the numbers that are
+   converted for it, and, for quantized blocks, how they are encoded.
+3. :meth:`ExportFormat.files` returns the files to write: for each its exact size, and a function that yields its bytes
+   from the first to the last. It calls `read` for the stored bytes of a tensor, and sees neither numbers nor sources.
+
+The caller (:mod:`rwkv_cy.toolkit.export`) reads, converts and encodes the tensors block by block, reserves the disk
+space, writes the bytes as they come, and gives the files their names when all of them are complete.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy.typing as npt
+
+from rwkv_cy.config import Config
+from rwkv_cy.dtypes import STORAGE_TYPES
+
+__all__ = [
+    "FLOAT_TYPES",
+    "BlockCodec",
+    "ExportFormat",
+    "ExportTensor",
+    "ExportedModel",
+    "ReadTensor",
+    "StoredTensor",
+    "StoredType",
+    "TargetFile",
+    "Vocabulary",
+]
+
+Array = npt.NDArray[Any]
+
+
+@dataclass(frozen=True)
+class BlockCodec:
+    """Encodes numbers in blocks; several threads may call it at once.
+
+    Attributes
+    ----------
+    encode : callable
+        Whole blocks of numbers, 1-D, to their bytes: uint8, of any shape.
+    decode : callable
+        Bytes of whole blocks, 1-D, to their numbers: of the same storage type, of any shape.
+    """
+
+    encode: Callable[[Array], Array]
+    decode: Callable[[Array], Array]
+
+
+@dataclass(frozen=True)
+class StoredType:
+    """How the numbers of a tensor are stored in a target.
+
+    Attributes
+    ----------
+    name : str
+        The format's own name for it (``"q5_1"``); that of the storage type for plain numbers.
+    numbers : str
+        Storage type to which the numbers are converted before they are encoded: ``"f64"``, ``"f32"``, ``"f16"`` or
+        ``"bf16"``.
+    block_size : int, default 1
+        Numbers that are encoded together; blocks follow each other in C order.
+    block_nbytes : int
+        Bytes of an encoded block.
+    codec : BlockCodec, optional
+        Encodes the blocks; None if the numbers are stored as they are.
+    """
+
+    name: str
+    numbers: str
+    block_size: int
+    block_nbytes: int
+    codec: BlockCodec | None = None
+
+
+#: Plain numbers, by the name of their storage type.
+FLOAT_TYPES: dict[str, StoredType] = {
+    storage.name: StoredType(storage.name, storage.name, 1, storage.itemsize) for storage in STORAGE_TYPES.values()
+}
+
+
+@dataclass(frozen=True)
+class ExportTensor:
+    """A tensor to be stored, before its type in the target is chosen.
+
+    Attributes
+    ----------
+    name : str
+        In the target.
+    shape : tuple of int
+        In the target.
+    kind : str
+        Kind of the parameter that it is made of: ``"matrix"``, ``"low_rank"``, ``"vector"``, ``"embedding"``,
+        ``"head"`` or ``"state"``.
+    dtype : str
+        Storage type that the policy chooses for it (:func:`rwkv_cy.tensors.policy.plain_type`).
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kind: str
+    dtype: str
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """A tensor as a target stores it.
+
+    Attributes
+    ----------
+    name : str
+    shape : tuple of int
+    kind : str
+    type : StoredType
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    kind: str
+    type: StoredType
+
+    @property
+    def size(self) -> int:
+        """Number of elements."""
+        return math.prod(self.shape)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in the target."""
+        return self.size // self.type.block_size * self.type.block_nbytes
+
+
+#: Yields the stored bytes of a tensor in order; each part is valid until the next.
+ReadTensor = Callable[[StoredTensor], Iterator[memoryview]]
+
+
+@dataclass(frozen=True)
+class TargetFile:
+    """A file to write.
+
+    Attributes
+    ----------
+    name : str
+        Its name within a folder; empty for an export that is one file.
+    size : int
+        Bytes.
+    blocks : callable
+        Given what reads tensors, yields the bytes of the file from the first to the last.
+    """
+
+    name: str
+    size: int
+    blocks: Callable[[ReadTensor], Iterable[bytes | memoryview]]
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tokenizer of a model, as formats store it.
+
+    Attributes
+    ----------
+    kind : str
+        ``"bytes"``, ``"world"`` or ``"huggingface"``.
+    data : bytes
+        What a model file stores of it: for ``"huggingface"`` the text of a tokenizer.json.
+    tokens : callable
+        Returns the bytes of each id; called only where a format needs them.
+    """
+
+    kind: str
+    data: bytes
+    tokens: Callable[[], Sequence[bytes]]
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """What a format may say of the model.
+
+    Attributes
+    ----------
+    config : Config
+    label : str
+        The version, for people (``"RWKV-4"``).
+    name : str
+        Name of the source, without its suffix.
+    vocabulary : Vocabulary or None
+    """
+
+    config: Config
+    label: str
+    name: str
+    vocabulary: Vocabulary | None
+
+
+class ExportFormat(ABC):
+    """One format that models are exported to.
+
+    Attributes
+    ----------
+    name : str
+        Key in the registry, and value of the option ``--format``.
+    label : str
+        Name for people.
+    suffixes : tuple of str
+        Suffixes of target names that mean this format, in lower case.
+    layouts : tuple of str
+        Keys of :data:`rwkv_cy.formats.layouts.EXPORT_LAYOUTS` that may be chosen; the first is the default.
+    dtypes : tuple of str
+        Names of types that may be requested for the matrices.
+    folder : bool
+        Whether the target is a folder.
+    """
+
+    name: ClassVar[str]
+    label: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    layouts: ClassVar[tuple[str, ...]]
+    dtypes: ClassVar[tuple[str, ...]] = ("f64", "f32", "f16", "bf16")
+    folder: ClassVar[bool] = False
+
+    def store(self, tensor: ExportTensor, dtype: str | None) -> StoredType:
+        """Choose how a tensor is stored: as the policy says, if this is not overridden.
+
+        Parameters
+        ----------
+        tensor : ExportTensor
+        dtype : str or None
+            The requested type, one of `dtypes`.
+        """
+        return FLOAT_TYPES[tensor.dtype]
+
+    @abstractmethod
+    def files(self, model: ExportedModel, tensors: Sequence[StoredTensor]) -> Sequence[TargetFile]:
+        """Lay out the files of an export.
+
+        Parameters
+        ----------
+        model : ExportedModel
+        tensors : sequence of StoredTensor
+            In the order of the architecture's parameters.
+
+        Raises
+        ------
+        ConfigError
+            If the format cannot store such a model.
+        """

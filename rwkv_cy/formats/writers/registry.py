@@ -1,0 +1,41 @@
+"""The formats that models are exported to, by name and by suffix."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rwkv_cy.errors import ConfigError
+from rwkv_cy.formats.writers.base import ExportFormat
+from rwkv_cy.formats.writers.pth import PthFormat
+from rwkv_cy.formats.writers.safetensors import SafetensorsFormat, WebRwkvFormat
+
+__all__ = ["EXPORT_FORMATS", "format_of"]
+
+#: By name.
+EXPORT_FORMATS: dict[str, ExportFormat] = {
+    entry.name: entry for entry in (PthFormat(), SafetensorsFormat(), WebRwkvFormat())
+}
+
+
+def format_of(target: Path, name: str | None = None) -> ExportFormat:
+    """Return the export format of that name, or the one that the suffix of `target` means.
+
+    Raises
+    ------
+    ConfigError
+        If there is none.
+    """
+    if name is not None:
+        found = EXPORT_FORMATS.get(name)
+        if found is None:
+            raise ConfigError(f"format: expected one of {', '.join(EXPORT_FORMATS)}, got {name!r}")
+        return found
+    suffix = target.suffix.lower()
+    for entry in EXPORT_FORMATS.values():
+        if suffix in entry.suffixes:
+            return entry
+    known = ", ".join(suffix for entry in EXPORT_FORMATS.values() for suffix in entry.suffixes)
+    raise ConfigError(
+        f"{target}: expected a target that ends in one of {known}, got {suffix or 'a name without a suffix'}; "
+        "rename it, or name the format (--format, format=)"
+    )

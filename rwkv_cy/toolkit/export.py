@@ -1,0 +1,260 @@
+"""Export of a model to a file of another program: streamed, in bounded memory, complete or not at all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rwkv_cy.checkpoint.checkpoint import Checkpoint
+from rwkv_cy.errors import KernelError
+from rwkv_cy.files.replacement import Replacement
+from rwkv_cy.files.source_hash import SourceHash
+from rwkv_cy.formats.layouts.source import TranslatedSource
+from rwkv_cy.formats.writers.base import BlockCodec, ReadTensor, StoredTensor, StoredType, TargetFile
+from rwkv_cy.runtime import get_num_threads
+from rwkv_cy.tensors.checksums import ChecksumPass
+from rwkv_cy.tensors.codecs import BLOCK_SIZE
+from rwkv_cy.tensors.codecs.base import Array
+from rwkv_cy.tensors.converter import Converter, Progress, describe_overflow
+from rwkv_cy.tensors.parallel import run_jobs
+from rwkv_cy.tensors.policy import Target
+from rwkv_cy.tensors.rounding import Rounding, measure_rounding
+from rwkv_cy.tensors.statistics import NonFinite
+from rwkv_cy.toolkit.export_plan import ExportPlan, make_export_plan
+
+__all__ = ["ExportReport", "export", "plan_export"]
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """Result of an export.
+
+    Attributes
+    ----------
+    plan : ExportPlan
+        The plan that was carried out.
+    size : int
+        Bytes of all files.
+    source_sha256 : str
+        SHA-256 of the concatenated files of the source, in hexadecimal.
+    nonfinite : dict of str to NonFinite
+        NaN and Inf counts of the source, for each tensor of the target that has any.
+    overflowed : dict of str to int
+        Finite numbers that became infinite in a narrower type, for each tensor that has any.
+    rounding : dict of str to Rounding
+        Measured errors of the tensors that were rounded or quantized, where they are not 0.
+    """
+
+    plan: ExportPlan
+    size: int
+    source_sha256: str
+    nonfinite: dict[str, NonFinite]
+    overflowed: dict[str, int]
+    rounding: dict[str, Rounding]
+
+    @property
+    def total_rounding(self) -> Rounding | None:
+        """The error of all tensors that were rounded; None if every number is the source's."""
+        return sum(self.rounding.values(), Rounding()) if self.rounding else None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Warnings, one sentence each: the plan's, then those about NaN, Inf and overflows."""
+        dtypes = {tensor.name: tensor.dtype for tensor in self.plan.tensors}
+        bad = (
+            f"{name}: {counts.nan} NaN and {counts.inf} infinite numbers in the source, copied unchanged"
+            for name, counts in self.nonfinite.items()
+        )
+        lost = (describe_overflow(name, count, dtypes[name]) for name, count in self.overflowed.items())
+        return (*self.plan.warnings, *bad, *lost)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain values, ready for JSON."""
+        total = self.total_rounding
+        return {
+            "plan": self.plan.to_dict(),
+            "size": self.size,
+            "source_sha256": self.source_sha256,
+            "nonfinite": {name: asdict(counts) for name, counts in self.nonfinite.items()},
+            "overflowed": dict(self.overflowed),
+            "rounding": {name: _describe(error) for name, error in self.rounding.items()},
+            "total_rounding": None if total is None else _describe(total),
+            "warnings": list(self.warnings),
+        }
+
+
+def _describe(error: Rounding) -> dict[str, float]:
+    return {"largest": error.largest, "relative": error.relative}
+
+
+def plan_export(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    dtype: str | None = None,
+    format: str | None = None,  # noqa: A002 (the field's word)
+    layout: str | None = None,
+    tokenizer: str | None = None,
+) -> ExportPlan:
+    """Describe what :func:`export` would do with the same arguments; writes nothing.
+
+    Raises
+    ------
+    RWKVError
+        As raised by :func:`export`, except if the target exists, which sets ``ExportPlan.replaces``.
+    """
+    with Checkpoint.open(source) as checkpoint:
+        plan, _ = make_export_plan(
+            checkpoint, Path(target), dtype=dtype, format=format, layout=layout, tokenizer=tokenizer
+        )
+        return plan
+
+
+def export(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    dtype: str | None = None,
+    format: str | None = None,  # noqa: A002 (the field's word)
+    layout: str | None = None,
+    tokenizer: str | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> ExportReport:
+    """Write a model in a format of another program.
+
+    Memory is bounded, whatever the size of the model: by blocks of 1 MiB, and by 16 MiB for a matrix that the source
+    stores transposed. The target appears complete or not at all; the source is only read.
+
+    Parameters
+    ----------
+    source : path
+        A model file, or a checkpoint of any format that the package reads.
+    target : path
+        The file to write.
+    dtype : str, optional
+        Type of matrices, head and embedding, one of the format's. By default every tensor keeps the numbers that it
+        has; weights that are quantized in the source are decoded, and become f16. Vectors, low-rank factors and
+        states always keep their type, unless the format has a rule of its own.
+    format : str, optional
+        Key of :data:`rwkv_cy.formats.writers.EXPORT_FORMATS`; by default the suffix of the target tells.
+    layout : str, optional
+        Names and shapes of the tensors, where the format has several; by default its first.
+    tokenizer : str, optional
+        As for :func:`rwkv_cy.convert`; for formats that store one.
+    overwrite : bool, default False
+        Whether to replace an existing target.
+    progress : callable, optional
+        Called after each block with the bytes done and the bytes of all tensors in the target.
+
+    Returns
+    -------
+    ExportReport
+
+    Raises
+    ------
+    ConfigError
+        If the format, the layout or the type is not known, or the format does not have it.
+    FormatError, UnsupportedError, SpecError
+        If the source is damaged (its checksums are verified, if it has any), or is not a model that this package runs,
+        or the layout has no form for its version.
+    StorageError
+        If the target exists and `overwrite` is false, if it is the source, if the source changed while it was read,
+        or if the operating system refuses: a full disk is noticed before the first tensor is read.
+    TokenizerError, MissingDependencyError
+        If the requested tokenizer is not available.
+    """
+    with Checkpoint.open(source) as checkpoint:
+        plan, tensors = make_export_plan(
+            checkpoint, Path(target), dtype=dtype, format=format, layout=layout, tokenizer=tokenizer
+        )
+        converter = Converter(tensors, measure=True)
+        reader = _Reader(tensors, converter, plan.nbytes, progress)
+        (file,) = plan.files
+        with SourceHash(checkpoint.source.files) as running, Replacement(plan.target, overwrite=overwrite) as replaced:
+            with ChecksumPass(checkpoint.source) as checksums:
+                _write(replaced, file, reader.read)
+                checksums.finish()
+            digest = running.hexdigest()
+            replaced.commit()
+    return ExportReport(
+        plan=plan,
+        size=sum(file.size for file in plan.files),
+        source_sha256=digest,
+        nonfinite=converter.nonfinite,
+        overflowed=converter.overflowed,
+        rounding={name: error for name, error in converter.rounding.items() if error.largest},
+    )
+
+
+def _write(replaced: Replacement, file: TargetFile, read: ReadTensor) -> None:
+    """Write the bytes of a file, after the disk space for all of them is reserved."""
+    replaced.reserve(file.size)
+    position = 0
+    for block in file.blocks(read):
+        replaced.write_at(position, block)
+        position += len(block)
+    if position != file.size:
+        raise KernelError(f"{replaced.name}: expected {file.size} bytes from the writer, got {position}")
+
+
+class _Reader:
+    """Reads the tensors of an export, converted and encoded.
+
+    Parameters
+    ----------
+    source : TranslatedSource
+        The tensors under their names in the target.
+    converter : Converter
+        Of `source`.
+    total : int
+        Bytes of all tensors in the target.
+    progress : callable, optional
+    """
+
+    def __init__(self, source: TranslatedSource, converter: Converter, total: int, progress: Progress | None) -> None:
+        self._source = source
+        self._converter = converter
+        self._progress = progress
+        self._done, self._total = 0, total
+        self._memory = np.empty(BLOCK_SIZE * 8, np.uint8)  # reused: new memory costs page faults
+
+    def read(self, tensor: StoredTensor) -> Iterator[memoryview]:
+        """Yield the stored bytes of a tensor; each part is valid until the next."""
+        stored = tensor.type
+        target = Target(replace(self._source.info(tensor.name), dtype=stored.numbers))
+        dtype = target.info.codec.array_dtype
+        step = max(BLOCK_SIZE // stored.block_size, 1) * stored.block_size
+        for start in range(0, tensor.size, step):
+            count = min(step, tensor.size - start)
+            block = self._memory[: count * dtype.itemsize].view(dtype)
+            self._converter.fill(target, block, start)
+            if stored.codec is not None:
+                block = self._encode(tensor.name, stored, stored.codec, block)
+            yield block.view(np.uint8).data
+            self._done += block.nbytes
+            if self._progress is not None:
+                self._progress(self._done, self._total)
+
+    def _encode(self, name: str, stored: StoredType, codec: BlockCodec, numbers: Array) -> Array:
+        """Return the encoded blocks of some numbers, and measure their error."""
+        blocks = numbers.size // stored.block_size
+        result = np.empty((blocks, stored.block_nbytes), np.uint8)
+        threads = get_num_threads()
+        share = -(-blocks // threads)
+
+        def encode(first: int) -> None:
+            part = numbers[first * stored.block_size : (first + share) * stored.block_size]
+            encoded = codec.encode(part)
+            result[first : first + share] = encoded.reshape(-1, stored.block_nbytes)
+            decoded = codec.decode(encoded.reshape(-1)).reshape(-1)
+            self._converter.add_rounding(name, measure_rounding(part, stored.numbers, decoded, stored.numbers))
+
+        run_jobs([partial(encode, first) for first in range(0, blocks, share)], threads)
+        return result.reshape(-1)

@@ -1,0 +1,298 @@
+"""The plan of an export, made from headers: format, layout, names, types, sizes, disk space."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rwkv_cy.architectures import architecture_of
+from rwkv_cy.architectures.base import ParameterSpec
+from rwkv_cy.checkpoint.checkpoint import Checkpoint
+from rwkv_cy.checkpoint.tokenizer_choice import describe_tokenizer
+from rwkv_cy.config import Config
+from rwkv_cy.dtype_names import canonical_name
+from rwkv_cy.dtypes import STORAGE_TYPES
+from rwkv_cy.errors import ConfigError
+from rwkv_cy.files.reading import os_errors
+from rwkv_cy.formats import companions
+from rwkv_cy.formats.layouts import EXPORT_LAYOUTS, export_layout
+from rwkv_cy.formats.layouts.layout import Recipe
+from rwkv_cy.formats.layouts.source import TranslatedSource
+from rwkv_cy.formats.writers import format_of
+from rwkv_cy.formats.writers.base import (
+    ExportedModel,
+    ExportFormat,
+    ExportTensor,
+    StoredTensor,
+    TargetFile,
+    Vocabulary,
+)
+from rwkv_cy.storage import StoredTokenizer
+from rwkv_cy.tensors.plain import PlainSource
+from rwkv_cy.tensors.policy import plain_type
+from rwkv_cy.text import load_tokenizer
+from rwkv_cy.toolkit.target_path import check_target, free_space
+from rwkv_cy.units import byte_size
+
+__all__ = ["ExportPlan", "ExportedTensor", "make_export_plan"]
+
+
+@dataclass(frozen=True)
+class ExportedTensor:
+    """One tensor of an export.
+
+    Attributes
+    ----------
+    name : str
+        In the target.
+    parameters : tuple of str
+        Canonical names of the parameters that it is made of.
+    shape : tuple of int
+        In the target.
+    kind : str
+        Of the parameters: ``"matrix"``, ``"low_rank"``, ``"vector"``, ``"embedding"``, ``"head"`` or ``"state"``.
+    source_dtype : str
+        Type in the source.
+    dtype : str
+        Type in the target, as the format calls it.
+    nbytes : int
+        Bytes in the target.
+    computed : bool
+        Whether the numbers are computed from those of the source, so that the way back rounds.
+    """
+
+    name: str
+    parameters: tuple[str, ...]
+    shape: tuple[int, ...]
+    kind: str
+    source_dtype: str
+    dtype: str
+    nbytes: int
+    computed: bool
+
+
+@dataclass(frozen=True)
+class ExportPlan:
+    """An export that can be carried out.
+
+    Attributes
+    ----------
+    source, target : Path
+    source_format : str
+    format, layout : str
+        Keys of the format and of the layout.
+    config : Config
+    label : str
+        The version, for people.
+    tensors : tuple of ExportedTensor
+        In the order of the architecture's parameters.
+    stored : tuple of StoredTensor
+        The same tensors for the writer.
+    files : tuple of TargetFile
+    tokenizer : StoredTokenizer or None
+        What the format may store of it.
+    disk_needed, disk_free : int
+        Bytes of the files, and bytes available in the folder of the target.
+    replaces : bool
+        Whether the target exists.
+    warnings : tuple of str
+    """
+
+    source: Path
+    target: Path
+    source_format: str
+    format: str
+    layout: str
+    config: Config
+    label: str
+    tensors: tuple[ExportedTensor, ...]
+    stored: tuple[StoredTensor, ...]
+    files: tuple[TargetFile, ...]
+    tokenizer: StoredTokenizer | None
+    disk_needed: int
+    disk_free: int
+    replaces: bool
+    warnings: tuple[str, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors in the target."""
+        return sum(tensor.nbytes for tensor in self.tensors)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as plain values, ready for JSON."""
+        return {
+            "source": str(self.source),
+            "target": str(self.target),
+            "source_format": self.source_format,
+            "format": self.format,
+            "layout": self.layout,
+            "config": self.config.to_dict(),
+            "tensors": [vars(tensor) for tensor in self.tensors],
+            "files": [{"name": file.name or self.target.name, "size": file.size} for file in self.files],
+            "tokenizer": describe_tokenizer(self.tokenizer),
+            "nbytes": self.nbytes,
+            "disk_needed": self.disk_needed,
+            "disk_free": self.disk_free,
+            "replaces": self.replaces,
+            "warnings": list(self.warnings),
+        }
+
+
+def make_export_plan(
+    checkpoint: Checkpoint,
+    target: Path,
+    *,
+    dtype: str | None = None,
+    format: str | None = None,  # noqa: A002 (the public option)
+    layout: str | None = None,
+    tokenizer: str | None = None,
+) -> tuple[ExportPlan, TranslatedSource]:
+    """Plan the export of an open checkpoint; writes nothing, and reads headers only.
+
+    The options are those of :func:`rwkv_cy.toolkit.export.export`.
+
+    Returns
+    -------
+    plan : ExportPlan
+    tensors : TranslatedSource
+        The tensors under their names and in their shapes in the target.
+
+    Raises
+    ------
+    ConfigError
+        If the format, the layout or the type is not known, or the format does not have it.
+    UnsupportedError, SpecError
+        If the source is not a model that this package runs, or the layout has no form for its version.
+    StorageError
+        If the target is the source itself, or cannot be written.
+    TokenizerError, MissingDependencyError
+        If the requested tokenizer is not available.
+    """
+    writer = format_of(target, format)
+    layout = _check_layout(writer, layout)
+    dtype = _check_type(writer, dtype)
+    source = checkpoint.source
+    with os_errors(target, "look at"):
+        sources = {*(file.path for file in source.files), source.path, *companions(source.path)}
+        replaces = check_target(target, sources)
+    config = checkpoint.config
+    specs = {spec.name: spec for spec in checkpoint.specs}
+    label = architecture_of(config).label
+    shapes = {name: spec.shape for name, spec in specs.items()}
+    recipes = export_layout(layout, shapes, label).apply(shapes)
+    translated = TranslatedSource(PlainSource(source), recipes)
+    drafts = tuple(_drafts(checkpoint, translated, recipes, specs, dtype))
+    stored = tuple(StoredTensor(draft.name, draft.shape, draft.kind, writer.store(draft, dtype)) for draft in drafts)
+    stored_tokenizer, warnings = checkpoint.choose_tokenizer(tokenizer)
+    model = ExportedModel(config, label, source.path.stem, _vocabulary(stored_tokenizer))
+    files = tuple(writer.files(model, stored))
+    tensors = tuple(
+        ExportedTensor(
+            name=tensor.name,
+            parameters=tuple(part.name for part in recipes[tensor.name].parts),
+            shape=tensor.shape,
+            kind=tensor.kind,
+            source_dtype=source.info(recipes[tensor.name].parts[0].name).source_dtype,
+            dtype=tensor.type.name,
+            nbytes=tensor.nbytes,
+            computed=any(part.computes for part in recipes[tensor.name].parts),
+        )
+        for tensor in stored
+    )
+    needed, free = sum(file.size for file in files), free_space(target.parent)
+    if needed > free:
+        warnings += (f"{target}: {byte_size(needed)} needed, {byte_size(free)} free",)
+    plan = ExportPlan(
+        source=source.path,
+        target=target,
+        source_format=source.format,
+        format=writer.name,
+        layout=layout,
+        config=config,
+        label=label,
+        tensors=tensors,
+        stored=stored,
+        files=files,
+        tokenizer=stored_tokenizer,
+        disk_needed=needed,
+        disk_free=free,
+        replaces=replaces,
+        warnings=(*warnings, *_notes(checkpoint, tensors)),
+    )
+    return plan, translated
+
+
+def _check_layout(writer: ExportFormat, layout: str | None) -> str:
+    if layout is None:
+        return writer.layouts[0]
+    if layout not in writer.layouts:
+        known = ", ".join(writer.layouts)
+        hint = "" if layout in EXPORT_LAYOUTS else "; this layout is not known"
+        raise ConfigError(f"layout: expected one of {known} for {writer.label}, got {layout!r}{hint}")
+    return layout
+
+
+def _check_type(writer: ExportFormat, dtype: str | None) -> str | None:
+    """Return the format's name of the requested type."""
+    if dtype is None:
+        return None
+    for name in (dtype, canonical_name(dtype)):
+        if name in writer.dtypes:
+            return name
+    raise ConfigError(
+        f"dtype: expected one of {', '.join(writer.dtypes)} for {writer.label}, got {dtype!r}; "
+        "choose one of them, or leave it out"
+    )
+
+
+def _drafts(
+    checkpoint: Checkpoint,
+    translated: TranslatedSource,
+    recipes: dict[str, Recipe],
+    specs: dict[str, ParameterSpec],
+    dtype: str | None,
+) -> Iterator[ExportTensor]:
+    """Yield the tensors with the types that the policy chooses."""
+    requested = dtype if dtype in STORAGE_TYPES else None
+    for name, recipe in recipes.items():
+        part = recipe.parts[0].name
+        spec, info = specs[part], translated.info(name)
+        chosen = plain_type(checkpoint.source.info(part), spec, requested) if spec.converted else info.dtype
+        yield ExportTensor(name, info.shape, spec.kind, chosen)
+
+
+def _vocabulary(tokenizer: StoredTokenizer | None) -> Vocabulary | None:
+    if tokenizer is None:
+        return None
+
+    def tokens() -> list[bytes]:
+        loaded = load_tokenizer(tokenizer.kind, tokenizer.data)
+        return [loaded.decode_bytes([number]) for number in range(loaded.vocab_size)]
+
+    return Vocabulary(tokenizer.kind, tokenizer.data, tokens)
+
+
+def _notes(checkpoint: Checkpoint, tensors: tuple[ExportedTensor, ...]) -> Iterator[str]:
+    """Yield what a user should know of the numbers in the target."""
+    source = checkpoint.source
+    lossy = Counter(
+        info.source_dtype
+        for info in map(source.info, source.names())
+        if info.codec.requantizes or (info.decoded and not info.codec.matrices_only)
+    )
+    if lossy:
+        count, types = sum(lossy.values()), ", ".join(sorted(lossy))
+        yield (
+            f"{source.path}: {count} matrices are quantized ({types}): the target has the decoded numbers, and the "
+            "precision of the original does not come back"
+        )
+    computed = [tensor.name for tensor in tensors if tensor.computed]
+    if computed:
+        yield (
+            f"{len(computed)} tensors, {computed[0]} first, are computed from the model's: read back, they are equal "
+            "but for rounding"
+        )

@@ -1,0 +1,34 @@
+"""Targets of conversions and exports: a place that can be written, other than the source, and its free space."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Set
+from pathlib import Path
+
+from rwkv_cy.errors import StorageError
+from rwkv_cy.files.reading import is_folder
+
+__all__ = ["check_target", "free_space"]
+
+
+def check_target(target: Path, sources: Set[Path]) -> bool:
+    """Return whether the file `target` exists; StorageError if it cannot be written or is one of the sources."""
+    if not is_folder(target.parent):
+        raise StorageError(f"{target.parent}: expected a folder for the target, got none; create it first")
+    if target.is_dir():
+        raise StorageError(f"{target}: expected the name of a file to write, got a folder; name a file in it")
+    if not target.exists():
+        return False
+    if any(target.samefile(path) for path in sources if path.exists()):
+        raise StorageError(f"{target}: expected a target other than the source, got the same file; name another one")
+    return True
+
+
+def free_space(folder: Path) -> int:
+    """Return the bytes that this user may still write in `folder`."""
+    try:
+        status = os.statvfs(folder)
+    except OSError as error:
+        raise StorageError(f"{folder}: cannot determine its free space: {error.strerror}; check the path") from error
+    return status.f_bavail * status.f_frsize

@@ -1,0 +1,60 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+from cli.conftest import Run
+
+
+def fields(out: str) -> dict[str, str]:
+    return dict(re.split(r"  +", line, maxsplit=1) for line in out.splitlines())
+
+
+def test_export_says_what_it_did(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
+    target = tmp_path / "m.safetensors"
+    result = run("export", demo_checkpoint, target)
+    assert (result.code, result.err) == (0, "")
+    lines = fields(result.out)
+    assert lines["format"] == "safetensors"
+    assert lines["layout"] == "original"
+    assert lines["architecture"] == "RWKV-4"
+    assert lines["tensors"] == "114"
+    assert lines["precision"] == "every number as in the source"
+    assert run("export", demo_checkpoint, target).code == 3
+    assert run("export", demo_checkpoint, target, "--force", "--quiet").out == ""
+
+
+def test_the_error_of_rounding_is_shown(run: Run, small: Path, tmp_path: Path) -> None:
+    result = run("export", small, tmp_path / "m.pth", "--dtype", "bf16")
+    assert re.match(
+        r"16 of \d+ tensors rounded: relative error \d\.\d\de-03 \(RMS\), largest \d", fields(result.out)["precision"]
+    )
+
+
+def test_dry_run_writes_nothing(run: Run, small: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.st").write_bytes(b"older")
+    result = run("export", small, tmp_path / "m.st", "--dry-run")
+    assert result.code == 0
+    assert "already exists; only --force would replace it" in result.err
+    assert "disk needed" in result.out
+    assert ["1", "head", "f32", "f16", "16.4", "kB"] in [line.split() for line in result.out.splitlines()]
+    assert result.out.endswith("dry run: nothing was written\n")
+    assert (tmp_path / "m.st").read_bytes() == b"older"
+
+
+def test_json(run: Run, small: Path, tmp_path: Path) -> None:
+    planned = json.loads(run("export", small, tmp_path / "m.pth", "--dry-run", "--json").out)
+    report = json.loads(run("export", small, tmp_path / "m.pth", "--json").out)
+    assert report["plan"] == planned
+    assert report["size"] == planned["disk_needed"] == (tmp_path / "m.pth").stat().st_size
+    assert report["total_rounding"] is None
+
+
+def test_warnings_and_errors(run: Run, small: Path, tmp_path: Path) -> None:
+    run("convert", small, tmp_path / "q.h5", "--dtype", "q8")
+    result = run("export", tmp_path / "q.h5", tmp_path / "m.pth")
+    assert "warning: " in result.err
+    assert "matrices are quantized (q8)" in result.err
+    assert run("export", small, tmp_path / "m.xyz").code == 1
+    assert run("export", small, tmp_path / "m.pth", "--dtype", "q8").code == 1

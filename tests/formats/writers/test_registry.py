@@ -1,0 +1,30 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rwkv_cy.errors import ConfigError
+from rwkv_cy.formats.layouts import EXPORT_LAYOUTS
+from rwkv_cy.formats.writers import EXPORT_FORMATS, format_of
+
+
+def test_suffixes_tell_the_format() -> None:
+    assert format_of(Path("m.pth")).name == "pth"
+    assert format_of(Path("m.SAFETENSORS")).name == "safetensors"
+    assert format_of(Path("m.st")).name == "st"
+    assert format_of(Path("m.pth"), "safetensors").name == "safetensors"
+
+
+def test_a_suffix_means_one_format() -> None:
+    suffixes = [suffix for entry in EXPORT_FORMATS.values() for suffix in entry.suffixes]
+    assert len(suffixes) == len(set(suffixes))
+    assert all(name == entry.name for name, entry in EXPORT_FORMATS.items())
+    assert all(layout in EXPORT_LAYOUTS for entry in EXPORT_FORMATS.values() for layout in entry.layouts)
+
+
+def test_other_names_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"m\.h5: expected a target that ends in one of \.pth, .*, got \.h5; rename"):
+        format_of(Path("m.h5"))
+    with pytest.raises(ConfigError, match=r"format: expected one of pth, .*, got 'onnx'"):
+        format_of(Path("m.pth"), "onnx")
