@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 from rwkv_cy.architectures import architecture_of, check_parameters, detect
@@ -13,7 +14,7 @@ from rwkv_cy.architectures.base import ParameterSpec
 from rwkv_cy.checkpoint.fingerprint import fingerprint
 from rwkv_cy.checkpoint.tokenizer_choice import choose_tokenizer, guess_tokenizer
 from rwkv_cy.config import Config
-from rwkv_cy.errors import ConfigError, FormatError, SpecError
+from rwkv_cy.errors import ConfigError, FormatError, SpecError, UnsupportedError
 from rwkv_cy.files.reading import is_folder
 from rwkv_cy.formats import open_checkpoint
 from rwkv_cy.storage import ModelFile, ModelHeader, StoredTokenizer, is_model_file, open_model
@@ -22,6 +23,9 @@ from rwkv_cy.tensors.tensor import Parameter, ParameterSource, TensorInfo
 from rwkv_cy.text import Tokenizer, find_tokenizer, load_tokenizer
 
 __all__ = ["Checkpoint", "check_layouts", "open_source"]
+
+#: A message names so many tensors that are left out, and counts the others.
+_LISTED = 5
 
 
 class Checkpoint:
@@ -71,12 +75,18 @@ class Checkpoint:
             If the file contradicts itself.
         """
         where = str(self.path)
-        detected = detect(self.shapes, where)
         try:
+            detected = detect(self.shapes, where)
             config = self._foreign_config(detected) if self.header is None else self._own_config(self.header, detected)
+            check_parameters(config, self.shapes, where)
         except ConfigError as error:
             raise FormatError(f"{where}: {error}; the file is damaged") from error
-        check_parameters(config, self.shapes, where)
+        except (SpecError, UnsupportedError) as error:
+            if not self.source.left_out:
+                raise
+            raise type(error)(
+                f"{error}; left out, because weights are floats: {_listed(self.source.left_out)}"
+            ) from error
         check_layouts(config, {name: self.source.info(name) for name in self.source.names()}, where)
         return config
 
@@ -107,6 +117,12 @@ class Checkpoint:
         if all(self.source.info(name).dtype == "f64" for name in self.source.names()):
             config = replace(config, compute_dtype="f64")
         return config
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know about the file, one sentence each."""
+        left_out = self.source.left_out
+        return (f"{self.path}: left out what no model needs: {_listed(left_out)}",) if left_out else ()
 
     @property
     def specs(self) -> tuple[ParameterSpec, ...]:
@@ -189,6 +205,12 @@ def check_layouts(config: Config, tensors: Mapping[str, TensorInfo | Parameter],
                 f"{where}: {spec.name}: expected an array that is not transposed, got its transpose; "
                 "convert the original"
             )
+
+
+def _listed(left_out: Mapping[str, str]) -> str:
+    """Describe tensors that are left out: a few of them, and the number of the others."""
+    shown = [f"{name} ({what})" for name, what in islice(left_out.items(), _LISTED)]
+    return ", ".join(shown) + (f" and {len(left_out) - _LISTED} more" if len(left_out) > _LISTED else "")
 
 
 def _number(key: str, text: str) -> float:

@@ -31,6 +31,7 @@ class MemorySource:
         self.path = Path("a model in memory")
         self.format = "memory"
         self.metadata: Mapping[str, str] = {}
+        self.left_out: Mapping[str, str] = {}
         order = [spec.name for spec in architecture_of(config).parameters(config)]
         self._parameters = {name: parameters[name] for name in order if name in parameters}
 

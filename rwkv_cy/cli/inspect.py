@@ -96,6 +96,9 @@ def _print_report(report: FileReport) -> None:
         numbers = ("bytes", *_STATISTICS)
         header = ("tensor", "shape", "type", "bytes", *(_STATISTICS if has_statistics else ()))
         print_table(header, map(_row, report.tensors), right=numbers)
+        if report.left_out:
+            print()
+            print_table(("left out", "what"), report.left_out.items())
 
 
 def _source_value(name: str, value: str) -> str:

@@ -74,21 +74,22 @@ def decode_name(path: Path, raw: bytes) -> str:
         raise FormatError(f"{path}: expected a tensor's name in UTF-8, got {raw[:40]!r}") from error
 
 
-def check_shape(path: Path, name: str, shape: Sequence[object]) -> tuple[int, ...]:
+def check_shape(path: Path, name: str, shape: Sequence[object], least: int = 1) -> tuple[int, ...]:
     """Return the shape of tensor `name` after checking its dimensions.
 
     Raises
     ------
     FormatError
-        If there are more than MAX_DIMENSIONS, one is not an integer from 1 up, or their product is above MAX_ELEMENTS.
+        If there are more than MAX_DIMENSIONS, one is not an integer from `least` up, or their product is above
+        MAX_ELEMENTS.
     """
     if len(shape) > MAX_DIMENSIONS:
         raise FormatError(f"{path}: {name}: expected at most {MAX_DIMENSIONS} dimensions, got {len(shape)}")
     sizes: list[int] = []
     for size in shape:
-        if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size <= MAX_ELEMENTS:
+        if not isinstance(size, int) or isinstance(size, bool) or not least <= size <= MAX_ELEMENTS:
             shown = size if isinstance(size, int) else type(size).__name__
-            raise FormatError(f"{path}: {name}: expected dimensions from 1 to 2**48, got {shown}")
+            raise FormatError(f"{path}: {name}: expected dimensions from {least} to 2**48, got {shown}")
         sizes.append(size)
     if math.prod(sizes) > MAX_ELEMENTS:
         raise FormatError(f"{path}: {name}: expected at most 2**48 elements, got shape {tuple(sizes)}")

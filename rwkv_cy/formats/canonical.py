@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
+from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.layouts import layouts_of
 from rwkv_cy.formats.layouts.layout import Recipe
 from rwkv_cy.formats.layouts.source import TranslatedSource
@@ -47,7 +49,16 @@ def canonical_recipes(source: ParameterSource, tied: bool = False) -> dict[str, 
     ------
     FormatError
         If two tensors stand for the same parameter, or a fused one has the wrong number of rows.
+    UnsupportedError
+        If the file has tensors, and no model can have any of them.
     """
+    if source.left_out and not source.names():
+        name, what = next(iter(source.left_out.items()))
+        more = f", and {len(source.left_out) - 1} others like it" if len(source.left_out) > 1 else ""
+        raise UnsupportedError(
+            f"{source.path}: {name}: expected numbers of type float64, float32, float16 or bfloat16, got {what}{more}; "
+            "save the weights as one of those types"
+        )
     recipes = _recipes(source)
     if tied and _EMBEDDING in recipes:
         recipes.setdefault(_HEAD, recipes[_EMBEDDING])
@@ -60,8 +71,21 @@ def _recipes(source: ParameterSource) -> dict[str, Recipe]:
         shapes = {short: source.info(name).shape for short, name in names.items()}
         layout = next((layout for layout in layouts if layout.matches(shapes)), None)
         if layout is not None:
+            _check_one_each(source, names)
             return {
                 name: replace(recipe, parts=tuple(replace(part, name=names[part.name]) for part in recipe.parts))
                 for name, recipe in layout.undo(shapes, source.path).items()
             }
     return {name: Recipe.whole(name, source.info(name).shape) for name in source.names()}
+
+
+def _check_one_each(source: ParameterSource, names: Mapping[str, str]) -> None:
+    """Raise FormatError if two names of the file are the same without a prefix."""
+    if len(names) == len(source.names()):
+        return
+    name = next(iter(set(source.names()) - set(names.values())))
+    other = next(full for short, full in names.items() if name.endswith(short) or full.endswith(name))
+    raise FormatError(
+        f"{source.path}: expected one tensor for each parameter, got {name} and {other}, which are the same without "
+        "the prefix of the others; save the weights anew with one of them"
+    )

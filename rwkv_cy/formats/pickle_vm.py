@@ -1,8 +1,8 @@
 """A pickle interpreter that cannot run code: a few opcodes, an allow-list of globals, and limits on everything else.
 
 Python's own unpickler imports and calls whatever a file names. This one never imports, never calls anything but the
-functions it was given, never hashes anything but text and integers, and never copies what it holds, so that its time
-and memory are bounded by the number of opcodes. Opcodes: Python's Lib/pickletools.py.
+functions it was given, never hashes anything but plain values, and never copies what it holds, so that its time and
+memory are bounded by the number of opcodes. Opcodes: Python's Lib/pickletools.py.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ __all__ = [
     "MAX_TEXT_BYTES",
     "ByteStream",
     "Global",
+    "Ignored",
     "unpickle",
 ]
 
@@ -36,7 +37,6 @@ MAX_PICKLE_BYTES = 16 << 20
 #: Longest string or run of bytes in a pickle.
 MAX_TEXT_BYTES = 1 << 20
 _MAX_GLOBAL_BYTES = 200
-_MAX_LONG_BYTES = 16
 _CHUNK = 1 << 16
 
 
@@ -49,6 +49,19 @@ class Global:
 
     name: str
     function: Callable[[tuple[Any, ...]], object] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Ignored:
+    """A value on which no tensor depends, and of which nothing but its kind is known; equal to itself only."""
+
+    kind: str
+
+
+#: Types of keys that take bounded time to hash.
+_PLAIN_KEYS = (str, int, float, bool, bytes, type(None))
+#: Types that cannot be keys.
+_NO_KEYS = (list, dict)
 
 
 class ByteStream:
@@ -119,9 +132,9 @@ def unpickle(
     Returns
     -------
     object
-        Made of None, bool, int, float, str, bytes, tuple, list, dict (keys: str and int only), Global, and what the
-        functions of `allowed` and `persistent` return. It may share parts with itself, or contain itself: walk it to
-        a fixed depth only, and neither print, compare nor hash it.
+        Made of None, bool, int, float, str, bytes, tuple, list, dict (keys: plain values, and Ignored for tuples and
+        objects), Global, Ignored, and what the functions of `allowed` and `persistent` return. It may share parts with
+        itself, or contain itself: walk it to a fixed depth only, and neither print, compare nor hash it.
 
     Raises
     ------
@@ -223,10 +236,7 @@ class _Machine:
             self.refuse(f"expected text in UTF-8, got {raw[:40]!r}")
 
     def long(self) -> None:
-        size = self.integer("<B")
-        if size > _MAX_LONG_BYTES:
-            self.refuse(f"expected an integer of at most {_MAX_LONG_BYTES} bytes, got {size}")
-        self.stack.append(int.from_bytes(self.stream.take(size), "little", signed=True))
+        self.stack.append(int.from_bytes(self.stream.take(self.integer("<B")), "little", signed=True))
 
     # Containers
 
@@ -249,13 +259,23 @@ class _Machine:
         target = self.top()
         if type(target) is not dict or len(items) % 2:
             self.refuse(f"expected pairs for a dictionary, got {len(items)} objects for {type(target).__name__}")
-        for key, value in zip(items[::2], items[1::2], strict=True):
+        for name, value in zip(items[::2], items[1::2], strict=True):
+            if type(name) in _NO_KEYS:
+                self.refuse(f"expected keys of a dictionary, got a {type(name).__name__}")
             # Hashing a tuple hashes all its items: with shared items, in exponential time.
-            if type(key) is not str and type(key) is not int:
-                self.refuse(f"expected text or integers as keys, got {type(key).__name__}")
+            key = name if type(name) in _PLAIN_KEYS else Ignored(type(name).__name__)
             if key in target:
                 self.refuse(f"expected each key once, got {str(key)[:40]!r} twice")
             target[key] = value
+
+    def add_items(self) -> None:
+        self.pop_to_mark()
+        if type(self.top()) is not Ignored:
+            self.refuse(f"expected a set to add to, got {type(self.top()).__name__}")
+
+    def frozen_set(self) -> None:
+        self.pop_to_mark()
+        self.stack.append(Ignored("frozenset"))
 
     # The memo
 
@@ -304,10 +324,10 @@ class _Machine:
     def build(self) -> None:
         state = self.pop()
         target = self.top()
-        # torch gives a module's OrderedDict one attribute, which does not affect the tensors.
-        if type(target) is not dict or type(state) is not dict or len(state) != 1 or "_metadata" not in state:
+        # The attributes of an OrderedDict, as the _metadata that torch gives it, do not affect the tensors.
+        if type(target) not in (dict, Ignored) or type(state) is not dict:
             self.refuse(
-                "expected no state but the _metadata of a dictionary, "
+                "expected no state but the attributes of a dictionary, "
                 f"got {type(state).__name__} for {type(target).__name__}"
             )
 
@@ -330,6 +350,7 @@ _OPERATIONS: dict[int, Callable[[_Machine], object]] = {
     ord("J"): lambda m: m.stack.append(m.integer("<i")),
     0x8A: _Machine.long,
     ord("G"): lambda m: m.stack.append(struct.unpack(">d", m.stream.take(8))[0]),
+    ord("U"): lambda m: m.text("<B"),  # of Python 2, as are texts without an encoding
     0x8C: lambda m: m.text("<B"),
     ord("X"): lambda m: m.text("<I"),
     0x8D: lambda m: m.text("<Q"),
@@ -354,6 +375,11 @@ _OPERATIONS: dict[int, Callable[[_Machine], object]] = {
     ord("j"): lambda m: m.get(m.integer("<I")),
     ord("c"): _Machine.name_from_stream,
     0x93: _Machine.name_from_stack,
+    0x8F: lambda m: m.stack.append(Ignored("set")),
+    0x90: _Machine.add_items,
+    0x91: _Machine.frozen_set,
+    0x96: lambda m: m.stack.append(m.text_bytes("<Q")),
+    0x81: _Machine.call,
     ord("R"): _Machine.call,
     ord("b"): _Machine.build,
     ord("Q"): _Machine.resolve,

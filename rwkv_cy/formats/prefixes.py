@@ -15,8 +15,8 @@ _LAYERS = ("blocks.", "layers.")
 def without_prefixes(names: Collection[str]) -> Iterator[dict[str, str]]:
     """Yield the names without what all of them share in front; then as they are.
 
-    A prefix ends with a dot: the last that all names share, or the one before the names of layers. A lone head need
-    not share it: it loses what it has of it.
+    A prefix ends with a dot: the last that all names share, or the one before the names of layers. A head need not
+    share it: it loses what it has of it.
 
     Parameters
     ----------
@@ -26,15 +26,15 @@ def without_prefixes(names: Collection[str]) -> Iterator[dict[str, str]]:
     Yields
     ------
     dict of str to str
-        The full names by what remains of them, in the same order; three times at most.
+        The full names by what remains of them, in the same order; three times at most. Of two names of which the same
+        remains it has the last.
     """
-    heads = [name for name in names if name.split(".")[-2:] in _HEADS]
-    head = heads[0] if len(heads) == 1 else None
-    shared = _shared([name for name in names if name != head])
+    heads = {name for name in names if name.split(".")[-2:] in _HEADS}
+    shared = _shared([name for name in names if name not in heads])
     before_layers = min((at for layers in _LAYERS if (at := f".{shared}".find(f".{layers}")) >= 0), default=0)
     for prefix in dict.fromkeys((shared, shared[:before_layers], "")):
-        of_head = "" if head is None else _shared([head, f"{prefix}x"])
-        yield {name[len(of_head if name == head else prefix) :]: name for name in names}
+        own = {head: _shared([head, f"{prefix}x"]) for head in heads}
+        yield {name[len(own.get(name, prefix)) :]: name for name in names}
 
 
 def _shared(names: Collection[str]) -> str:

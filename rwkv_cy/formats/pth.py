@@ -9,7 +9,8 @@ from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.base import FileBytes
 from rwkv_cy.formats.pickle_vm import MAX_PICKLE_BYTES, ByteStream, unpickle
 from rwkv_cy.formats.raw import Checksum, RawSource
-from rwkv_cy.formats.torch_objects import Storage, TorchObjects, place_tensors, state_dict
+from rwkv_cy.formats.state_dict import find_state_dict
+from rwkv_cy.formats.torch_objects import Storage, TorchObjects, place_tensors
 from rwkv_cy.formats.zip_directory import ZipEntry, locate, read_directory, read_entry
 
 __all__ = ["open_pth"]
@@ -61,7 +62,8 @@ def _open(file: FileBytes) -> RawSource:
             f"{file.path}: expected the pickle to end at byte {stream.position}, got {len(data)} bytes; "
             "the file is damaged: download it again"
         )
-    tensors, others = state_dict(file.path, root)
+    state = find_state_dict(file.path, root)
+    tensors = state.usable
     used = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
     offsets = _storage_offsets(file, entries, prefix, used)
     checksums = {
@@ -70,7 +72,8 @@ def _open(file: FileBytes) -> RawSource:
         # torch writes 0 where it was told to save the time (torch.serialization.set_crc32_options).
         if (entry := entries[f"{prefix}data/{tensor.storage.key}"]).crc
     }
-    return RawSource(file, "pth", place_tensors(file.path, tensors, offsets), others, checksums)
+    placed = place_tensors(file.path, tensors, offsets)
+    return RawSource(file, "pth", placed, state.others, checksums, state.left_out)
 
 
 def _archive_prefix(file: FileBytes, entries: Mapping[str, ZipEntry]) -> str:

@@ -13,7 +13,8 @@ from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.base import FileBytes
 from rwkv_cy.formats.pickle_vm import MAX_PICKLE_BYTES, ByteStream, unpickle
 from rwkv_cy.formats.raw import RawSource
-from rwkv_cy.formats.torch_objects import TorchObjects, place_tensors, state_dict
+from rwkv_cy.formats.state_dict import find_state_dict
+from rwkv_cy.formats.torch_objects import TorchObjects, place_tensors
 
 __all__ = ["LEGACY_MAGIC", "open_pth_legacy"]
 
@@ -72,8 +73,9 @@ def _open(file: FileBytes) -> RawSource:
     root = unpickle(stream, objects.allowed, objects.storage)
     keys = unpickle(stream, {})
     offsets = _storage_offsets(file, objects, keys, stream.position)
-    tensors, others = state_dict(file.path, root)
-    return RawSource(file, "pth-legacy", place_tensors(file.path, tensors, offsets), others)
+    state = find_state_dict(file.path, root)
+    placed = place_tensors(file.path, state.usable, offsets)
+    return RawSource(file, "pth-legacy", placed, state.others, left_out=state.left_out)
 
 
 def _storage_offsets(file: FileBytes, objects: TorchObjects, keys: object, position: int) -> dict[str, int]:

@@ -72,6 +72,8 @@ class RawSource:
         Other metadata of the file; keys that only a reader may set are dropped.
     checksums : mapping of str to Checksum, optional
         Of the bytes that hold a tensor, by its name; tensors that share their bytes have the same one.
+    left_out : mapping of str to str, optional
+        Tensors of the file that no model can have, described.
 
     Raises
     ------
@@ -86,6 +88,7 @@ class RawSource:
         tensors: Mapping[str, RawTensor],
         metadata: Mapping[str, str],
         checksums: Mapping[str, Checksum] | None = None,
+        left_out: Mapping[str, str] | None = None,
     ) -> None:
         for name, tensor in tensors.items():
             if tensor.offset < 0 or tensor.end > file.size:
@@ -104,6 +107,7 @@ class RawSource:
         self.path = file.path
         self.format = format
         self.metadata: Mapping[str, str] = own_metadata(metadata)
+        self.left_out: Mapping[str, str] = dict(left_out or {})
         self._file = file
         self._tensors = dict(tensors)
         self._checksums = dict(checksums or {})

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +26,24 @@ _HEADER_DEPTH = 3
 _METADATA = "__metadata__"
 _FIELDS = {"dtype", "shape", "data_offsets"}
 _TAKEN = {"F64": "f64", "F32": "f32", "F16": "f16", "BF16": "bf16"}
+#: Bits of the numbers of other types, whose tensors are described and left out.
+_LEFT_OUT = {"C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
+_LEFT_OUT |= {f"{kind}{bits}": bits for kind in "IU" for bits in (8, 16, 32, 64)}
+_LEFT_OUT |= dict.fromkeys(("BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8)
 
 
 def open_safetensors(path: Path) -> RawSource:
     """Open a safetensors file, with its own names and shapes.
 
-    The source's metadata is the header's ``__metadata__``.
+    The source's metadata is the header's ``__metadata__``. Empty tensors, and those of types that are not supported,
+    are left out.
 
     Raises
     ------
     FormatError
         If the file violates the format.
     UnsupportedError
-        If a tensor has a type that is not supported.
+        If a tensor has a type that the format does not name.
     StorageError
         If the operating system reports an error.
     """
@@ -45,11 +51,13 @@ def open_safetensors(path: Path) -> RawSource:
     try:
         header, data_start = _read_header(file)
         metadata = _check_metadata(path, header.pop(_METADATA, {}))
-        tensors: dict[str, RawTensor] = {}
-        for name, entry in header.items():
-            add_entry(path, tensors, name, _tensor(path, name, entry, data_start))
-        _check_spans(file, tensors, data_start)
-        return RawSource(file, "safetensors", tensors, metadata)
+        entries: dict[str, _Entry] = {}
+        for name, fields in header.items():
+            add_entry(path, entries, name, _entry(path, name, fields))
+        _check_spans(file, entries, data_start)
+        tensors = {name: entry.tensor(name, data_start) for name, entry in entries.items() if entry.storage}
+        left_out = {name: entry.description for name, entry in entries.items() if not entry.storage}
+        return RawSource(file, "safetensors", tensors, metadata, left_out=left_out)
     except BaseException:
         file.close()
         raise
@@ -80,29 +88,55 @@ def _check_metadata(path: Path, metadata: object) -> Mapping[str, str]:
     return metadata
 
 
-def _tensor(path: Path, name: str, entry: object, data_start: int) -> RawTensor:
+@dataclass(frozen=True)
+class _Entry:
+    """One entry of the header; `begin` and `end` are bytes of the data.
+
+    `storage` is the storage type, None for a tensor that is left out.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+    storage: str | None
+
+    def tensor(self, name: str, data_start: int) -> RawTensor:
+        storage = self.storage or ""
+        return RawTensor(
+            TensorInfo(name, self.shape, storage, name, storage, self.end - self.begin), data_start + self.begin
+        )
+
+    @property
+    def description(self) -> str:
+        return f"{'' if math.prod(self.shape) else 'empty '}{self.dtype}, shape {self.shape}"
+
+
+def _entry(path: Path, name: str, fields: object) -> _Entry:
     """Check one entry of the header on its own."""
     where = f"{path}: {check_name(path, name)}"
-    if not isinstance(entry, dict) or entry.keys() != _FIELDS:
+    if not isinstance(fields, dict) or fields.keys() != _FIELDS:
         raise FormatError(f"{where}: expected dtype, shape and data_offsets, got something else; the file is damaged")
-    dtype = entry["dtype"]
-    if not isinstance(dtype, str) or dtype not in _TAKEN:
+    dtype = fields["dtype"]
+    bits = None
+    if isinstance(dtype, str):
+        bits = 8 * STORAGE_TYPES[_TAKEN[dtype]].itemsize if dtype in _TAKEN else _LEFT_OUT.get(dtype)
+    if bits is None:
         shown = repr(dtype[:20]) if isinstance(dtype, str) else type(dtype).__name__
         raise UnsupportedError(
             f"{where}: expected one of the types {', '.join(_TAKEN)}, got {shown}; "
             "convert the checkpoint to one of them first"
         )
-    storage = _TAKEN[dtype]
-    if not isinstance(entry["shape"], list):
+    if not isinstance(fields["shape"], list):
         raise FormatError(f"{where}: expected a list of dimensions, got something else; the file is damaged")
-    shape = check_shape(path, name, entry["shape"])
-    begin, end = _offsets(where, entry["data_offsets"])
-    size = math.prod(shape) * STORAGE_TYPES[storage].itemsize
-    if end - begin != size:
+    shape = check_shape(path, name, fields["shape"], least=0)
+    begin, end = _offsets(where, fields["data_offsets"])
+    size, rest = divmod(math.prod(shape) * bits, 8)
+    if end - begin != size or rest:
         raise FormatError(
             f"{where}: expected {size} bytes for {dtype} of shape {shape}, got {end - begin}; the file is damaged"
         )
-    return RawTensor(TensorInfo(name, shape, storage, name, storage, size), data_start + begin)
+    return _Entry(dtype, shape, begin, end, _TAKEN.get(dtype) if size else None)
 
 
 def _offsets(where: str, offsets: object) -> tuple[int, int]:
@@ -114,17 +148,17 @@ def _offsets(where: str, offsets: object) -> tuple[int, int]:
     raise FormatError(f"{where}: expected data_offsets [begin, end], got {str(offsets)[:60]}; the file is damaged")
 
 
-def _check_spans(file: FileBytes, tensors: Mapping[str, RawTensor], data_start: int) -> None:
+def _check_spans(file: FileBytes, entries: Mapping[str, _Entry], data_start: int) -> None:
     """Check that the tensors cover the data exactly: no overlap, no gap, nothing after the last."""
-    position = data_start
-    for name, tensor in sorted(tensors.items(), key=lambda item: item[1].offset):
-        if tensor.offset != position:
-            fault = "an overlap" if tensor.offset < position else "a hole"
+    end = 0
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
+        if entry.begin != end:
+            fault = "an overlap" if entry.begin < end else "a hole"
             raise FormatError(
-                f"{file.path}: {name}: expected its data at byte {position - data_start}, got "
-                f"{tensor.offset - data_start}: {fault}; the file is damaged"
+                f"{file.path}: {name}: expected its data at byte {end}, got {entry.begin}: {fault}; the file is damaged"
             )
-        position += tensor.info.source_nbytes
+        end = entry.end
+    position = data_start + end
     if position < file.size:
         raise FormatError(
             f"{file.path}: expected {position} bytes as its header says, got {file.size}: {file.size - position} bytes "

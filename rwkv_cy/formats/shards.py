@@ -34,11 +34,12 @@ class Shards:
 
     def __init__(self, path: Path, homes: Mapping[str, ParameterSource]) -> None:
         self.path = path
-        self._homes = dict(homes)
+        self._homes = {name: shard for name, shard in homes.items() if name not in shard.left_out}
         #: Each shard once, in the index's order.
         self._shards = tuple({id(shard): shard for shard in homes.values()}.values())
         self.format = self._shards[0].format
         self.metadata: Mapping[str, str] = {k: v for shard in reversed(self._shards) for k, v in shard.metadata.items()}
+        self.left_out: Mapping[str, str] = {k: v for shard in self._shards for k, v in shard.left_out.items()}
 
     @property
     def files(self) -> tuple[FileIdentity, ...]:
@@ -141,7 +142,7 @@ def _is_plain(name: str) -> bool:
 def _compare(path: Path, files: Mapping[str, str], shards: Mapping[str, ParameterSource]) -> None:
     """Check that each shard holds exactly the tensors that the index lists for it."""
     for file, shard in shards.items():
-        held = set(shard.names())
+        held = {*shard.names(), *shard.left_out}
         listed = {name for name, home in files.items() if home == file}
         if held != listed:
             missing, unlisted = sorted(listed - held), sorted(held - listed)

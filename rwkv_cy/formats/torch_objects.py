@@ -1,6 +1,7 @@
 """The globals that a pickle of torch may use, and the tensors that it describes, without their data.
 
-Source: torch/_utils.py (_rebuild_tensor_v2, _rebuild_parameter) and torch/serialization.py (persistent ids) of
+The list is that of ``torch.load(weights_only=True)``. Values on which no tensor depends are ignored. Source:
+torch/_weights_only_unpickler.py (the list), torch/_utils.py (tensors) and torch/serialization.py (persistent ids) of
 PyTorch 2.13.
 """
 
@@ -13,27 +14,23 @@ from pathlib import Path
 from typing import Any
 
 from rwkv_cy.errors import FormatError, UnsupportedError
-from rwkv_cy.formats.base import MAX_ELEMENTS, MAX_TENSORS, add_entry, check_name, check_shape
-from rwkv_cy.formats.pickle_vm import Global
+from rwkv_cy.formats.base import MAX_DIMENSIONS, MAX_ELEMENTS, MAX_TENSORS, check_shape
+from rwkv_cy.formats.pickle_vm import Global, Ignored
 from rwkv_cy.formats.raw import RawTensor
 from rwkv_cy.formats.strided import is_contiguous, span
 from rwkv_cy.tensors.tensor import TensorInfo
 
-__all__ = ["Element", "Storage", "Tensor", "TorchObjects", "place_tensors", "state_dict"]
-
-#: Keys under which training programs nest the weights.
-NESTED_KEYS = ("state_dict", "model")
-_MAX_SHOWN = 200
+__all__ = ["Element", "Storage", "Tensor", "TorchObjects", "Unusable", "place_tensors"]
 
 
 @dataclass(frozen=True)
 class Element:
-    """Element type of a storage.
+    """Type of the numbers of a tensor.
 
     Attributes
     ----------
     name : str
-        torch's name of the storage (``"HalfStorage"``).
+        torch's name (``"float16"``).
     itemsize : int
         Size of an element in bytes.
     dtype : str or None
@@ -45,25 +42,71 @@ class Element:
     dtype: str | None = None
 
 
-ELEMENTS: dict[str, Element] = {
-    f"torch.{e.name}": e
-    for e in (
-        Element("DoubleStorage", 8, "f64"),
-        Element("FloatStorage", 4, "f32"),
-        Element("HalfStorage", 2, "f16"),
-        Element("BFloat16Storage", 2, "bf16"),
-        Element("LongStorage", 8),
-        Element("IntStorage", 4),
-        Element("ShortStorage", 2),
-        Element("CharStorage", 1),
-        Element("ByteStorage", 1),
-        Element("BoolStorage", 1),
-        Element("ComplexFloatStorage", 8),
-        Element("ComplexDoubleStorage", 16),
-        Element("QInt8Storage", 1),
-        Element("QUInt8Storage", 1),
-        Element("QInt32Storage", 4),
+_ELEMENTS = {
+    element.name: element
+    for element in (
+        Element("float64", 8, "f64"),
+        Element("float32", 4, "f32"),
+        Element("float16", 2, "f16"),
+        Element("bfloat16", 2, "bf16"),
+        Element("complex32", 4),
+        Element("complex64", 8),
+        Element("complex128", 16),
+        *(Element(f"{sign}int{bits}", bits // 8) for sign in ("", "u") for bits in (8, 16, 32, 64)),
+        *(Element(f"{sign}int{bits}", 1) for sign in ("", "u") for bits in range(1, 8)),
+        *(Element(name, 1) for name in ("bool", "qint8", "quint8", "quint4x2", "quint2x4", "float4_e2m1fn_x2")),
+        *(Element(f"float8_{kind}", 1) for kind in ("e4m3fn", "e5m2", "e4m3fnuz", "e5m2fnuz", "e8m0fnu")),
+        *(Element(name, 1) for name in ("bits1x8", "bits2x4", "bits4x2", "bits8")),
+        Element("qint32", 4),
+        Element("bits16", 2),
     )
+}
+_BYTES = Element("bytes", 1)
+#: By the names of storages.
+_STORAGES = {
+    "torch.DoubleStorage": _ELEMENTS["float64"],
+    "torch.FloatStorage": _ELEMENTS["float32"],
+    "torch.HalfStorage": _ELEMENTS["float16"],
+    "torch.BFloat16Storage": _ELEMENTS["bfloat16"],
+    "torch.ComplexFloatStorage": _ELEMENTS["complex64"],
+    "torch.ComplexDoubleStorage": _ELEMENTS["complex128"],
+    "torch.LongStorage": _ELEMENTS["int64"],
+    "torch.IntStorage": _ELEMENTS["int32"],
+    "torch.ShortStorage": _ELEMENTS["int16"],
+    "torch.CharStorage": _ELEMENTS["int8"],
+    "torch.ByteStorage": _ELEMENTS["uint8"],
+    "torch.BoolStorage": _ELEMENTS["bool"],
+    "torch.QInt8Storage": _ELEMENTS["qint8"],
+    "torch.QUInt8Storage": _ELEMENTS["quint8"],
+    "torch.QInt32Storage": _ELEMENTS["qint32"],
+    "torch.QUInt4x2Storage": _ELEMENTS["quint4x2"],
+    "torch.QUInt2x4Storage": _ELEMENTS["quint2x4"],
+    "torch.storage.UntypedStorage": _BYTES,
+    "torch.UntypedStorage": _BYTES,
+}
+_TYPES = {f"torch.{name}": element for name, element in _ELEMENTS.items()}
+#: Names that are referenced only.
+_NAMES = (
+    "torch.Tensor",
+    "torch.nn.parameter.Buffer",
+    *(f"torch.per_{what}" for what in ("tensor_affine", "tensor_symmetric", "channel_affine", "channel_symmetric")),
+    "torch.per_channel_affine_float_qparams",
+)
+#: Functions whose results no tensor depends on, or which only :data:`_UNUSABLE` take.
+_IGNORED = (
+    "torch.device",
+    "torch.serialization._get_layout",
+    "collections.Counter",
+    *(f"{builtins}.{kind}" for builtins in ("builtins", "__builtin__") for kind in ("bytearray", "bytes", "complex")),
+    *(f"{builtins}.{kind}" for builtins in ("builtins", "__builtin__") for kind in ("set", "frozenset")),
+)
+#: Functions that make tensors which are not arrays of numbers in the file.
+_UNUSABLE = {
+    "torch._utils._rebuild_sparse_tensor": "a sparse tensor",
+    "torch._utils._rebuild_qtensor": "a tensor quantized by torch",
+    "torch._utils._rebuild_meta_tensor_no_storage": "a meta tensor, which has no numbers",
+    "torch._utils._rebuild_nested_tensor": "a nested tensor",
+    "torch._utils._rebuild_wrapper_subclass": "a tensor of a class of its own",
 }
 
 
@@ -89,11 +132,34 @@ class Tensor:
     offset: int
     shape: tuple[object, ...]
     strides: tuple[object, ...]
+    element: Element
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no numbers."""
+        return any(type(size) is int and size == 0 for size in self.shape)
+
+    @property
+    def left_out(self) -> str | None:
+        """What the tensor is, where no model can have it."""
+        if self.element.dtype is not None and not self.is_empty:
+            return None
+        known = len(self.shape) <= MAX_DIMENSIONS and all(type(size) is int for size in self.shape)
+        shape = f", shape {self.shape}" if known else ""
+        return f"{'empty ' if self.is_empty else ''}{self.element.name}{shape}"
 
 
 @dataclass(frozen=True)
-class Ignored:
-    """A value on which no tensor depends."""
+class Unusable:
+    """A tensor that is not an array of numbers in the file.
+
+    Attributes
+    ----------
+    left_out : str
+        What it is.
+    """
+
+    left_out: str
 
 
 class TorchObjects:
@@ -118,14 +184,27 @@ class TorchObjects:
         self.storages: dict[str, Storage] = {}
         self._path = path
         self._views = views
-        functions: dict[str, Callable[[tuple[Any, ...]], object]] = {
-            "collections.OrderedDict": self._ordered_dict,
+        tensors: dict[str, Callable[[tuple[Any, ...]], object]] = {
+            "torch._utils._rebuild_tensor": self._tensor,
             "torch._utils._rebuild_tensor_v2": self._tensor,
-            "torch._utils._rebuild_parameter": self._parameter,
-            "_codecs.encode": self._encoded,
+            "torch._utils._rebuild_tensor_v3": self._typed_tensor,
+            "torch._utils._rebuild_parameter": self._same_tensor,
+            "torch._utils._rebuild_parameter_with_state": self._same_tensor,
+            "torch._utils._rebuild_device_tensor_from_cpu_tensor": self._same_tensor,
+            "torch.nn.parameter.Parameter": self._same_tensor,
+            **{name: lambda _, what=what: Unusable(what) for name, what in _UNUSABLE.items()},  # type: ignore[misc]
         }
+        functions: dict[str, Callable[[tuple[Any, ...]], object]] = {
+            **tensors,
+            "torch._tensor._rebuild_from_type_v2": self._tensor_with_attributes,
+            "collections.OrderedDict": self._ordered_dict,
+            "torch.Size": self._size,
+            "_codecs.encode": self._encoded,
+            **{name: lambda _, kind=name: Ignored(kind) for name in _IGNORED},  # type: ignore[misc]
+        }
+        self._tensor_functions = tensors
         self.allowed: Mapping[str, Global] = {
-            **{name: Global(name) for name in ELEMENTS},
+            **{name: Global(name) for name in (*_STORAGES, *_TYPES, *_NAMES)},
             **{name: Global(name, function) for name, function in functions.items()},
         }
 
@@ -141,8 +220,8 @@ class TorchObjects:
                 )
             parts = tuple(head)
         match parts:
-            case ("storage", Global(name=name), str(key), str(), int(count)) if name in ELEMENTS and count >= 0:
-                storage = Storage(key, ELEMENTS[name], count)
+            case ("storage", Global(name=name), str(key), str(), int(count)) if name in _STORAGES and count >= 0:
+                storage = Storage(key, _STORAGES[name], count)
             case _:
                 raise self._damaged("the id of a storage", f"another {type(identity).__name__}")
         if self.storages.setdefault(key, storage) != storage:
@@ -155,16 +234,47 @@ class TorchObjects:
             raise self._damaged(f"at most {MAX_TENSORS} storages", "more")
         return storage
 
-    def _tensor(self, arguments: tuple[Any, ...]) -> Tensor:
+    def _tensor(self, arguments: tuple[Any, ...]) -> Tensor | Unusable:
+        """Make a tensor of: storage, offset, shape, strides, requires_grad, hooks, flags; the last may be missing."""
         match arguments[:4]:
-            case (Storage() as storage, int(offset), tuple(shape), tuple(strides)) if 6 <= len(arguments) <= 7:
-                return Tensor(storage, offset, shape, strides)
+            case (Storage() as storage, int(offset), tuple(shape), tuple(strides)) if 4 <= len(arguments) <= 7:
+                return self._flagged(Tensor(storage, offset, shape, strides, storage.element), arguments[6:])
         raise self._damaged("a storage, an offset, a shape and strides of a tensor", "other arguments")
 
-    def _parameter(self, arguments: tuple[Any, ...]) -> Tensor:
-        if len(arguments) == 3 and type(arguments[0]) is Tensor:
+    def _typed_tensor(self, arguments: tuple[Any, ...]) -> Tensor | Unusable:
+        """Make a tensor of the same, with the type of its numbers before the flags, over a storage of bytes."""
+        match arguments[:4], arguments[6:7]:
+            case (Storage() as storage, int(offset), tuple(shape), tuple(strides)), (Global(name=name),) if (
+                name in _TYPES and len(arguments) <= 8
+            ):
+                return self._flagged(Tensor(storage, offset, shape, strides, _TYPES[name]), arguments[7:])
+        raise self._damaged("a storage, an offset, a shape, strides and a type of a tensor", "other arguments")
+
+    def _flagged(self, tensor: Tensor, flags: tuple[Any, ...]) -> Tensor | Unusable:
+        """Return the tensor, unless its numbers are to be negated or conjugated when they are read."""
+        if flags and flags[0] is not None and type(flags[0]) is not dict:
+            raise self._damaged("the flags of a tensor", "another value")
+        if flags and flags[0] and any(flags[0].get(flag) for flag in ("neg", "conj")):
+            return Unusable("a view that negates or conjugates its numbers")
+        return tensor
+
+    def _same_tensor(self, arguments: tuple[Any, ...]) -> Tensor | Unusable:
+        if 1 <= len(arguments) <= 4 and isinstance(arguments[0], Tensor | Unusable):
             return arguments[0]
         raise self._damaged("the tensor of a parameter", "other arguments")
+
+    def _tensor_with_attributes(self, arguments: tuple[Any, ...]) -> object:
+        """Make a tensor of: its function, its class, the arguments of the function, its attributes."""
+        match arguments:
+            case (Global(name=name), Global(), tuple(inner), _) if name in self._tensor_functions:
+                return self._tensor_functions[name](inner)
+        raise self._damaged("a function that makes a tensor, a class, arguments and attributes", "other arguments")
+
+    def _size(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        match arguments:
+            case (tuple(shape),):
+                return shape
+        raise self._damaged("the dimensions of a shape", "other arguments")
 
     def _ordered_dict(self, arguments: tuple[Any, ...]) -> dict[str, object]:
         if arguments:
@@ -174,91 +284,46 @@ class TorchObjects:
     def _encoded(self, arguments: tuple[Any, ...]) -> Ignored:
         match arguments:
             case (str(), "latin1"):
-                return Ignored()
+                return Ignored("bytes")
         raise self._damaged("text that stands for bytes", "other arguments")
 
     def _damaged(self, expected: str, got: str) -> FormatError:
         return FormatError(f"{self._path}: expected {expected}, got {got}; the file is damaged: download it again")
 
 
-def state_dict(path: Path, root: object) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the tensors of a checkpoint by name, and its other values as text for display.
-
-    The tensors are in the dictionary `root`, or one level below under a key of NESTED_KEYS.
-
-    Raises
-    ------
-    UnsupportedError
-        If the checkpoint was converted for one strategy of the ``rwkv`` package.
-    FormatError
-        If there are no tensors.
-    """
-    found = _dictionary_of_tensors(root)
-    if found is None and type(root) is dict:
-        found = next(filter(None, (_dictionary_of_tensors(root.get(key)) for key in NESTED_KEYS)), None)
-    if found is None:
-        raise FormatError(
-            f"{path}: expected a dictionary of tensors, or one under {' or '.join(NESTED_KEYS)}, "
-            f"got {_shown(root)}; save the weights alone, as torch.save(model.state_dict(), path) does"
-        )
-    if "_strategy" in found:
-        raise UnsupportedError(
-            f"{path}: expected a checkpoint as it was trained, got one that the rwkv package converted "
-            "for one of its strategies; name the original file"
-        )
-    tensors: dict[str, Tensor] = {}
-    others: dict[str, str] = {}
-    for name, value in found.items():
-        if isinstance(value, Tensor):
-            add_entry(path, tensors, name, value)
-        else:
-            others[check_name(path, str(name))] = _shown(value)
-    return tensors, others
-
-
-def _dictionary_of_tensors(value: object) -> dict[Any, object] | None:
-    if type(value) is dict and any(isinstance(item, Tensor) for item in value.values()):
-        return value
-    return None
-
-
-def _shown(value: object) -> str:
-    # Never repr() of a container: its items may be shared so often that printing them takes forever.
-    if isinstance(value, str):
-        return value[:_MAX_SHOWN] if value[:_MAX_SHOWN].isprintable() else repr(value[:_MAX_SHOWN])
-    return str(value) if isinstance(value, int | float | None) else f"({type(value).__name__})"
-
-
 def place_tensors(path: Path, tensors: Mapping[str, Tensor], offsets: Mapping[str, int]) -> dict[str, RawTensor]:
-    """Return the position of each tensor in the file, given the offset of each storage by key.
+    """Return the position of each tensor in the file.
+
+    Parameters
+    ----------
+    path : Path
+        The file, for messages.
+    tensors : mapping of str to Tensor
+        None of them left out.
+    offsets : mapping of str to int
+        Of each storage, by key.
 
     Raises
     ------
-    UnsupportedError
-        If a tensor does not contain floating-point numbers.
     FormatError
         If a tensor has impossible strides, or exceeds its storage.
     """
     placed: dict[str, RawTensor] = {}
     for name, tensor in tensors.items():
-        element = tensor.storage.element
-        if element.dtype is None:
-            raise UnsupportedError(
-                f"{path}: {name}: expected numbers of type float64, float32, float16 or bfloat16, got {element.name}; "
-                "save it as one of those or leave it out"
-            )
+        element, storage = tensor.element, tensor.storage
         shape = check_shape(path, name, tensor.shape)
         strides = _check_strides(path, name, shape, tensor.strides)
         reach = span(shape, strides)
         end = tensor.offset + reach
-        if tensor.offset < 0 or end > tensor.storage.count:
+        if tensor.offset < 0 or end * element.itemsize > storage.nbytes:
             raise FormatError(
-                f"{path}: {name}: expected elements within the {tensor.storage.count} of its storage, "
+                f"{path}: {name}: expected elements within the {storage.nbytes // element.itemsize} of its storage, "
                 f"got {tensor.offset} to {end}; the file is damaged: download it again"
             )
         nbytes = min(reach, math.prod(shape)) * element.itemsize  # fewer where elements share their bytes
-        info = TensorInfo(name, shape, element.dtype, name, element.dtype, nbytes)
-        begin = offsets[tensor.storage.key] + tensor.offset * element.itemsize
+        dtype = element.dtype or ""
+        info = TensorInfo(name, shape, dtype, name, dtype, nbytes)
+        begin = offsets[storage.key] + tensor.offset * element.itemsize
         placed[name] = RawTensor(info, begin, None if is_contiguous(shape, strides) else strides)
     return placed
 

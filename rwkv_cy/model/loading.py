@@ -122,6 +122,8 @@ def _load(
     _check_memory(checkpoint, missing.values())
     converter = Converter(source, count_copied=False)
     parameters = mapped | read_parameters(converter, source, missing, get_num_threads())
+    for warning in checkpoint.warnings:
+        warnings.warn(warning, RuntimeWarning, stacklevel=4)
     for name, count in converter.overflowed.items():
         warnings.warn(describe_overflow(name, count, targets[name].info.dtype), RuntimeWarning, stacklevel=4)
     loaded = Loaded(

@@ -80,6 +80,7 @@ class ModelFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.format = "hdf5"
+        self.left_out: Mapping[str, str] = {}
         self._checked = CheckedFile(path, MODEL_KIND)
         try:
             data = b""

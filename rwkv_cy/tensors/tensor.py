@@ -151,6 +151,11 @@ class ParameterSource(Protocol):
         ...
 
     @property
+    def left_out(self) -> Mapping[str, str]:
+        """Tensors of the file that no model can have, by their names in it, described: ``"int64, shape (1,)"``."""
+        ...
+
+    @property
     def files(self) -> tuple[FileIdentity, ...]:
         """The files with the weights, as they were when opened; shards are in the order of their names."""
         ...

@@ -88,6 +88,8 @@ class FileReport:
         Other metadata of a foreign file.
     tensors : tuple of TensorReport
         In the file's order.
+    left_out : dict of str to str
+        Other tensors of the file, which no model can have, by name: type and shape.
     problems : tuple of str
         Reasons why it cannot be loaded, one sentence each; empty for a valid model.
     """
@@ -108,6 +110,7 @@ class FileReport:
     source: dict[str, str]
     metadata: dict[str, str]
     tensors: tuple[TensorReport, ...]
+    left_out: dict[str, str]
     problems: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -167,6 +170,7 @@ def inspect(
             source=dict(header.source) if header else {},
             metadata={} if header else dict(source.metadata),
             tensors=_describe_all(source, infos, stats, progress),
+            left_out=dict(source.left_out),
             problems=problems,
         )
 

@@ -195,7 +195,8 @@ def make_plan(
             f"{source.path} is already quantized ({len(twice)} matrices in {', '.join(sorted(set(twice)))}); convert "
             "the original, or force it (--force, requantize=True)"
         )
-    stored_tokenizer, warnings = checkpoint.choose_tokenizer(tokenizer)
+    stored_tokenizer, about_tokenizer = checkpoint.choose_tokenizer(tokenizer)
+    warnings = (*checkpoint.warnings, *about_tokenizer)
     if twice:
         warnings += (f"{source.path}: {len(twice)} quantized matrices are rounded a second time, to {dtype}",)
     header = ModelHeader(

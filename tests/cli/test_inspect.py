@@ -28,6 +28,7 @@ FIELDS = {
     "source": dict,
     "metadata": dict,
     "tensors": list,
+    "left_out": dict,
     "problems": list,
 }
 

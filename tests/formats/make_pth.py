@@ -83,6 +83,12 @@ def contiguous(shape: Sequence[int]) -> list[int]:
     return [int(np.prod(shape[i + 1 :], dtype=np.int64)) for i in range(len(shape))]
 
 
+#: A tuple in which each item holds the one before twice: printed, it would have 2**100 items.
+LAUGHS = (
+    b"(]q\x00" + b"".join(b"(h" + bytes([i]) + b"h" + bytes([i]) + b"tq" + bytes([i + 1]) for i in range(100)) + b"t"
+)
+
+
 def pickled(body: bytes) -> bytes:
     return b"\x80\x02" + body + b"."
 

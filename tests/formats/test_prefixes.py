@@ -48,9 +48,9 @@ def test_a_lone_head_is_apart(head: str) -> None:
     assert candidates("m.a", "m.b", f"n.{head}")[0] == ["a", "b", f"n.{head}"]
 
 
-def test_two_heads_are_not() -> None:
-    names = ("m.a", "m.head.weight", "head.weight")
-    assert candidates(*names) == [list(names)]
+def test_two_heads_become_one_name() -> None:
+    names = ["m.a", "m.head.weight", "head.weight"]
+    assert list(without_prefixes(names)) == [{"a": "m.a", "head.weight": "head.weight"}, {name: name for name in names}]
 
 
 def test_no_two_names_become_one() -> None:

@@ -104,7 +104,7 @@ def test_other_kinds(tmp_path: Path, data: bytes, message: str) -> None:
             legacy(dictionary({"w": tensor(storage("FloatStorage", "0", 1 << 60, NONE), (1,))}), {"0": (1 << 60, b"")}),
             "expected .* bytes in the file, got",
         ),
-        (legacy(NONE, {}), "expected a dictionary of tensors, or one under"),
+        (legacy(NONE, {}), "expected a dictionary of tensors, or one within 3 levels"),
     ],
 )
 def test_damage(tmp_path: Path, data: bytes, message: str) -> None:
@@ -142,10 +142,11 @@ def test_every_bit_flipped(tmp_path: Path) -> None:
             for bit in range(8):
                 os.pwrite(descriptor, bytes([data[position] ^ (1 << bit)]), position)
                 try:
-                    found = read_all(open_pth_legacy(path))
+                    source = open_pth_legacy(path)
+                    found = read_all(source)
                 except RWKVError:
                     continue
-                assert len(found) == 4
+                assert len(found) + len(source.left_out) == 4
             os.pwrite(descriptor, data[position : position + 1], position)
     finally:
         os.close(descriptor)

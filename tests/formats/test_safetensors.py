@@ -132,12 +132,13 @@ DAMAGED: list[tuple[object, bytes, str]] = [
     (entry(extra=1), bytes(8), r"a: expected dtype, shape and data_offsets"),
     (entry(shape=2), bytes(8), r"a: expected a list of dimensions"),
     (entry(shape="2"), bytes(8), r"a: expected a list of dimensions"),
-    (entry(shape=[True, 2]), bytes(8), r"a: expected dimensions from 1 to 2\*\*48, got True"),
-    (entry(shape=[2.0]), bytes(8), r"a: expected dimensions from 1 to 2\*\*48, got float"),
-    (entry(shape=[None]), bytes(8), r"a: expected dimensions from 1 to 2\*\*48, got NoneType"),
-    (entry(shape=[-2]), bytes(8), r"a: expected dimensions from 1 to 2\*\*48, got -2"),
-    (entry(shape=[0], data_offsets=[0, 0]), b"", r"a: expected dimensions from 1 to 2\*\*48, got 0"),
-    (entry(shape=[1 << 63]), bytes(8), r"a: expected dimensions from 1 to 2\*\*48"),
+    (entry(shape=[True, 2]), bytes(8), r"a: expected dimensions from 0 to 2\*\*48, got True"),
+    (entry(shape=[2.0]), bytes(8), r"a: expected dimensions from 0 to 2\*\*48, got float"),
+    (entry(shape=[None]), bytes(8), r"a: expected dimensions from 0 to 2\*\*48, got NoneType"),
+    (entry(shape=[-2]), bytes(8), r"a: expected dimensions from 0 to 2\*\*48, got -2"),
+    (entry(shape=[0]), bytes(8), r"a: expected 0 bytes for F32 of shape \(0,\), got 8"),
+    (entry(dtype="F4", shape=[3], data_offsets=[0, 1]), bytes(1), r"a: expected 1 bytes for F4 of shape \(3,\), got 1"),
+    (entry(shape=[1 << 63]), bytes(8), r"a: expected dimensions from 0 to 2\*\*48"),
     (entry(shape=[1 << 32, 1 << 32]), bytes(8), r"a: expected at most 2\*\*48 elements"),
     (entry(shape=[1] * 9), bytes(8), r"a: expected at most 8 dimensions, got 9"),
     (entry(shape=[3]), bytes(8), r"a: expected 12 bytes for F32 of shape \(3,\), got 8"),
@@ -183,7 +184,33 @@ def test_refusals(model: Path, header: object, data: bytes, message: str) -> Non
     assert len(str(error.value)) < len(str(model)) + 400
 
 
-@pytest.mark.parametrize("dtype", ["I64", "BOOL", "F8_E4M3", "f32", "", "X" * 1000])
+@pytest.mark.parametrize(
+    ("dtype", "shape", "nbytes", "what"),
+    [
+        ("I64", [1], 8, "I64, shape (1,)"),
+        ("BOOL", [2, 3], 6, "BOOL, shape (2, 3)"),
+        ("F8_E4M3", [5], 5, "F8_E4M3, shape (5,)"),
+        ("F4", [6], 3, "F4, shape (6,)"),
+        ("F32", [0], 0, "empty F32, shape (0,)"),
+        ("F16", [4, 0], 0, "empty F16, shape (4, 0)"),
+    ],
+)
+def test_tensors_that_no_model_can_have(model: Path, dtype: str, shape: list[int], nbytes: int, what: str) -> None:
+    header = {
+        "a": F32,
+        "b": {"dtype": dtype, "shape": shape, "data_offsets": [8, 8 + nbytes]},
+        "c": {**F32, "data_offsets": [8 + nbytes, 16 + nbytes]},
+    }
+    model.write_bytes(safetensors_file(header, np.arange(2, dtype="<f4").tobytes() + bytes(nbytes) + b"\0\0\x80?" * 2))
+    with open_safetensors(model) as source:
+        assert source.names() == ("a", "c")
+        assert source.left_out == {"b": what}
+        buffer = np.empty(2, "<f4")
+        source.read_into("c", buffer)
+    np.testing.assert_array_equal(buffer, 1)
+
+
+@pytest.mark.parametrize("dtype", ["f32", "", "X" * 1000])
 def test_types_that_no_checkpoint_has(model: Path, dtype: str) -> None:
     model.write_bytes(safetensors_file(entry(dtype=dtype), bytes(8)))
     with pytest.raises(

@@ -46,6 +46,7 @@ class TranslatedSource:
         self.path = source.path
         self.format = source.format
         self.metadata: Mapping[str, str] = source.metadata
+        self.left_out: Mapping[str, str] = source.left_out
         self._source = source
         self._recipes = dict(recipes)
         self._infos = {name: self._describe(name, recipe) for name, recipe in recipes.items()}
