@@ -32,6 +32,7 @@ class PlainSource:
         self.path = source.path
         self.format = source.format
         self.metadata: Mapping[str, str] = source.metadata
+        self.left_out: Mapping[str, str] = source.left_out
         self._source = source
         self._transposed = TransposedReader(source)
 
