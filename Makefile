@@ -136,7 +136,7 @@ test-minimum: $(MINIMUM_MADE) $(BUILT) ## the tests with the oldest allowed vers
 	@PYTHONPATH=$(abspath build/minimum/lib):$(CURDIR) $(MINIMUM_BIN)/python -P -m pytest $(PYTEST_ARGS)
 
 #: What depends on who shares the work.
-THREAD_TESTS := $(addprefix tests/kernels/test_,threads.py stack.py matrix.py rwkv4.py rwkv7.py head.py) \
+THREAD_TESTS := $(addprefix tests/kernels/test_,threads.py float_mode.py stack.py matrix.py rwkv4.py rwkv7.py head.py) \
 	tests/model/test_encoder.py
 
 .PHONY: test-threads
@@ -172,6 +172,8 @@ test-families: ## the kernels of every instruction set of this CPU against plain
 	@mkdir -p build/families
 	@$(or $(CC),cc) $(KERNEL_FLAGS) -O2 tests/c/families.c $(KERNEL_SOURCES) -lm -o build/families/native
 	@build/families/native
+	@$(or $(CC),cc) $(KERNEL_FLAGS) -O2 tests/c/float_mode.c $(KERNEL_SOURCES) -lm -o build/families/float_mode
+	@build/families/float_mode
 
 .PHONY: test-neon
 test-neon: ## the same for 64-bit ARM, cross-compiled and run by qemu
@@ -180,6 +182,8 @@ test-neon: ## the same for 64-bit ARM, cross-compiled and run by qemu
 	@mkdir -p build/families
 	@$(ARM_CC) $(KERNEL_FLAGS) -O2 -static tests/c/families.c $(KERNEL_SOURCES) -lm -o build/families/neon
 	@$(ARM_RUN) build/families/neon
+	@$(ARM_CC) $(KERNEL_FLAGS) -O2 -static tests/c/float_mode.c $(KERNEL_SOURCES) -lm -o build/families/neon_float_mode
+	@$(ARM_RUN) build/families/neon_float_mode
 
 .PHONY: test-avx512
 test-avx512: ## the same for AVX-512 with VNNI, emulated by bochs; minutes, and without the largest matrices

@@ -1,8 +1,18 @@
 /* The other thread backends: OpenMP, and none. */
 #include "rk.h"
 
+#include "threads/float_mode.h"
+
 #if RK_THREADS != RK_THREADS_POOL
 void rk_wake(int threads) { (void)threads; }
+
+/* Call body in the mode of kernels. */
+static void run(rk_body body, void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+{
+    const rk_float_mode before = rk_enter_float_mode();
+    body(context, begin, end, thread);
+    rk_leave_float_mode(before);
+}
 #endif
 
 #if RK_THREADS == RK_THREADS_OPENMP
@@ -25,14 +35,15 @@ void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *
     if (n <= 0) return;
     if (threads > pieces) threads = (int)pieces;
     if (threads <= 1 || forked) {
-        body(context, 0, n, 0);
+        run(body, context, 0, n, 0);
         return;
     }
     pthread_once(&once, register_fork_handler);
 #pragma omp parallel for num_threads(threads) schedule(guided)
     for (ptrdiff_t i = 0; i < pieces; i++) {
         ptrdiff_t begin = i * grain;
-        body(context, begin, begin + grain < n ? begin + grain : n, omp_get_thread_num());
+        /* The runtime's threads also serve others, who expect their own mode. */
+        run(body, context, begin, begin + grain < n ? begin + grain : n, omp_get_thread_num());
     }
 }
 
@@ -42,7 +53,7 @@ void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *
 {
     (void)grain;
     (void)threads;
-    if (n > 0) body(context, 0, n, 0);
+    if (n > 0) run(body, context, 0, n, 0);
 }
 
 #else

@@ -6,6 +6,8 @@
  * several Python threads do not crowd the cores. A forked child has no workers, and starts new ones. */
 #include "rk.h"
 
+#include "threads/float_mode.h"
+
 #if RK_THREADS == RK_THREADS_POOL
 
 #include <pthread.h>
@@ -131,6 +133,7 @@ static void *worker(void *argument)
 {
     const int thread = (int)(intptr_t)argument;
     uint32_t last = 0;
+    rk_enter_float_mode(); /* for the life of the thread, which began with the mode of its creator */
     for (;;) {
         int64_t start = nanoseconds();
         uint32_t heard = atomic_load(&calls);
@@ -220,10 +223,9 @@ static void wait_for(uint64_t pieces)
     }
 }
 
-void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *context)
+static void run(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *context)
 {
     ptrdiff_t pieces = (n + grain - 1) / grain;
-    if (n <= 0) return;
     if (threads <= 1 || pieces <= 1 || pthread_mutex_trylock(&owner)) {
         body(context, 0, n, 0);
         return;
@@ -255,6 +257,14 @@ void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *
     work(0);
     wait_for((uint64_t)pieces);
     pthread_mutex_unlock(&owner);
+}
+
+void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *context)
+{
+    if (n <= 0) return;
+    const rk_float_mode before = rk_enter_float_mode();
+    run(n, grain, threads, body, context);
+    rk_leave_float_mode(before);
 }
 
 void rk_wake(int threads)
