@@ -68,7 +68,7 @@ def random_checkpoint(config: Config, seed: int = 0, *, optional: bool = True) -
 def _draw(spec: ParameterSpec, rng: np.random.Generator) -> Array:
     if spec.kind == "vector":
         return spec.initialise(rng) + 0.2 * rng.standard_normal(spec.shape)
-    scale = {"embedding": 1.0, "state": 0.3}.get(spec.kind)
+    scale = {"embedding": 1.0, "state": 0.3, "table": 0.5}.get(spec.kind)
     if scale is None:
         inputs = spec.shape[0 if spec.orientation == "in_out" else 1]
         scale = inputs**-0.5

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rwkv_cy.config import Config
 
 
@@ -29,6 +31,15 @@ SMALL = {
     "odd heads, odd widths": rwkv7_config(35, 2, 7, (5, 7, 3, 11), vocab_size=61, d_ffn=101),
     "one head": rwkv7_config(24, 2, 24, (4, 4, 4, 4)),
 }
+
+#: Those of RWKV-7a: every rank s differs from the other ranks.
+SMALL_7A = {
+    name: replace(config, architecture="rwkv7a", ranks={**config.ranks, "s": rank})
+    for (name, config), rank in zip(SMALL.items(), (8, 32, 4, 6, 9, 1), strict=True)
+}
+
+#: The same with the only rank s that the authors' package knows.
+SMALL_7A_32 = {f"7a, {name}": replace(config, ranks={**config.ranks, "s": 32}) for name, config in SMALL_7A.items()}
 
 #: The smallest released model.
 RELEASED_01B = rwkv7_config(768, 12, 64, (64, 64, 32, 128), vocab_size=65536)

@@ -1,4 +1,4 @@
-"""The authors' `rwkv` package as an oracle for RWKV-7, on torch in float32."""
+"""The authors' `rwkv` package as an oracle for RWKV-7 and 7a, on torch in float32."""
 
 from __future__ import annotations
 
@@ -22,20 +22,30 @@ LayerState = Mapping[str, Array]
 
 
 def _module() -> ModuleType:
-    """Return a copy of rwkv.model of its own that runs version 7, which it chooses as it is imported."""
+    """Return a copy of rwkv.model of its own that runs the version that the environment names as it is imported."""
     pytest.importorskip("torch", reason="needs torch==2.13.0")
     pytest.importorskip("rwkv", reason="needs the rwkv package")
     spec = importlib.util.find_spec("rwkv.model")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    with mock.patch.dict(os.environ, {"RWKV_V7_ON": "1", "RWKV_JIT_ON": "0", "RWKV_CUDA_ON": "0"}):
-        spec.loader.exec_module(module)
+    spec.loader.exec_module(module)
     return module
 
 
+def _environment(parameters: Mapping[str, Array]) -> dict[str, str]:
+    """Return the variables that choose version 7, or 7a for parameters that have its table."""
+    deep_embed = any(".ffn.s_emb." in name for name in parameters)
+    return {
+        "RWKV_V7_ON": "1",
+        "RWKV_DE_VERSION": "1" if deep_embed else "0",
+        "RWKV_JIT_ON": "0",
+        "RWKV_CUDA_ON": "0",
+    }
+
+
 class PackageModel:
-    """RWKV-7 of these float32 parameters, run by the package.
+    """RWKV-7 or 7a of these float32 parameters, run by the package.
 
     Parameters
     ----------
@@ -46,13 +56,13 @@ class PackageModel:
     """
 
     def __init__(self, folder: Path, parameters: Mapping[str, Array]) -> None:
-        module = _module()
-        self._torch = module.torch
-        # Its products here are small: threads would only wait for each other.
-        self._torch.set_num_threads(1)
-        tensors = {name: self._torch.from_numpy(array) for name, array in parameters.items()}
-        self._torch.save(tensors, folder / "model.pth")
-        with contextlib.redirect_stdout(io.StringIO()):
+        with mock.patch.dict(os.environ, _environment(parameters)), contextlib.redirect_stdout(io.StringIO()):
+            module = _module()
+            self._torch = module.torch
+            # Its products here are small: threads would only wait for each other.
+            self._torch.set_num_threads(1)
+            tensors = {name: self._torch.from_numpy(array) for name, array in parameters.items()}
+            self._torch.save(tensors, folder / "model.pth")
             self._model = module.RWKV(model=str(folder / "model"), strategy="cpu fp32")
         self._parameters = parameters
 

@@ -19,7 +19,7 @@ __all__ = ["Architecture", "Initialiser", "Kind", "ParameterSpec", "Shapes", "St
 #: Names of a file's tensors and their shapes: all that detection looks at.
 Shapes = Mapping[str, tuple[int, ...]]
 Initialiser = Callable[[np.random.Generator], npt.NDArray[np.float64]]
-Kind = Literal["matrix", "low_rank", "vector", "embedding", "head", "state"]
+Kind = Literal["matrix", "low_rank", "vector", "embedding", "table", "head", "state"]
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,11 @@ class ParameterSpec:
         Canonical name, as in the original checkpoints.
     shape : tuple of int
         Its shape there.
-    kind : {"matrix", "low_rank", "vector", "embedding", "head", "state"}
+    kind : {"matrix", "low_rank", "vector", "embedding", "table", "head", "state"}
         ``"matrix"`` and ``"head"`` are stored in the chosen precision, which may be quantized; ``"embedding"`` too, but
-        not quantized, since it is read row by row; ``"low_rank"`` factors, ``"vector"`` and ``"state"`` (the initial
-        state of a tuned model) keep the checkpoint's type.
+        not quantized, since it is read row by row. ``"table"`` (a row for each token that a layer looks up, larger than
+        all matrices together), ``"low_rank"`` factors, ``"vector"`` and ``"state"`` (the initial state of a tuned
+        model) keep the checkpoint's type.
     initialise : callable
         Gives the initial value from a random generator: float64, of that shape.
     optional : bool, default False
@@ -87,6 +88,11 @@ class ParameterSpec:
     def converted(self) -> bool:
         """Whether it is stored in the chosen precision, rather than as the checkpoint has it."""
         return self.kind in ("matrix", "head", "embedding")
+
+    @property
+    def used_in_place(self) -> bool:
+        """Whether kernels read it where it is stored, so that it may stay in a mapped file."""
+        return self.converted or self.kind in ("low_rank", "table")
 
     @property
     def stored_transposed(self) -> bool:

@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from rwkv_cy.architectures.base import Initialiser, Kind, ParameterSpec
 from rwkv_cy.config import Config
+from rwkv_cy.errors import ConfigError
 
-__all__ = ["constant", "embedding_and_head", "low_rank", "matrix", "norm", "orthogonal", "uniform", "vector"]
+__all__ = ["constant", "embedding_and_head", "low_rank", "matrix", "norm", "orthogonal", "table", "uniform", "vector"]
 
 Array = npt.NDArray[np.float64]
 
@@ -57,6 +58,19 @@ def matrix(
 ) -> ParameterSpec:
     """Return a matrix (out, in) that begins orthogonal, with that gain."""
     return ParameterSpec(name, (rows, cols), kind, orthogonal(rows, cols, gain), sparse_input=sparse_input)
+
+
+def table(name: str, vocab_size: int, row: Array) -> ParameterSpec:
+    """Return a table in which tokens are looked up; every row of it begins as `row`.
+
+    Raises
+    ------
+    ConfigError
+        If there is not a vocabulary.
+    """
+    if vocab_size < 1:
+        raise ConfigError(f"Config.vocab_size: expected the number of tokens, which {name} has a row for, got 0")
+    return ParameterSpec(name, (vocab_size, row.size), "table", lambda rng: np.tile(row, (vocab_size, 1)))
 
 
 def low_rank(name: str, inputs: int, rank: int, outputs: int, gain: float) -> tuple[ParameterSpec, ParameterSpec]:

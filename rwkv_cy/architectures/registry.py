@@ -8,6 +8,8 @@ from rwkv_cy.architectures.base import Architecture, Shapes
 from rwkv_cy.architectures.relatives import RELATIVES, VERSIONS, Relative
 from rwkv_cy.architectures.rwkv4 import RWKV4
 from rwkv_cy.architectures.rwkv7 import RWKV7
+from rwkv_cy.architectures.rwkv7a import RWKV7a
+from rwkv_cy.architectures.rwkv8_rc00 import RWKV8rc00
 from rwkv_cy.config import Config
 from rwkv_cy.errors import ConfigError, SpecError, UnsupportedError
 
@@ -28,7 +30,7 @@ def register(architecture: Architecture) -> None:
     ARCHITECTURES[architecture.name] = architecture
 
 
-for _architecture in (RWKV4(), RWKV7()):
+for _architecture in (RWKV4(), RWKV7(), RWKV7a(), RWKV8rc00()):
     register(_architecture)
 
 

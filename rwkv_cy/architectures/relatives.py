@@ -112,9 +112,7 @@ RELATIVES: tuple[Relative, ...] = (
         "RWKV-8 with ROSA", lambda shapes: any(_ROSA.match(name) for name in shapes), "whose state grows with the text"
     ),
     Relative("RWKV-7b", _both(".ffn.s_emb", ".qkv."), _KEEPS_TOKENS),
-    Relative("RWKV-7a", _any(".ffn.s_emb")),
     Relative("RWKV-8 rc00-hybrid", _both(".ffn.enn.", ".qkv."), _KEEPS_TOKENS),
-    Relative("RWKV-8 rc00", _any(".ffn.enn.")),
     Relative("a variant of RWKV-7 with attention (qkv)", _both(".att.r_k", ".qkv."), _KEEPS_TOKENS),
     # Variants of RWKV-6.
     Relative("RWKV-6b or 6c", _any(".att.time_maa_rkvw_"), "two versions whose files cannot be told apart"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -39,6 +40,8 @@ class RWKV7(Architecture):
 
     name = "rwkv7"
     label = "RWKV-7"
+    #: Ranks that a variant has beside those of this version, and those of its new models.
+    other_ranks: Mapping[str, int] = MappingProxyType({})
 
     def matches(self, shapes: Shapes) -> bool:
         """Tell whether these are tensors of RWKV-7 or of a relative of it: a bonus r_k."""
@@ -89,17 +92,16 @@ class RWKV7(Architecture):
                 f"Config.d_att: expected a multiple of head_size {head_size}, got {config.d_att}; "
                 "give a head_size that divides it"
             )
-        unknown = sorted(set(config.ranks) - set(_RANK_FACTORS))
+        known = (*_RANK_FACTORS, *self.other_ranks)
+        unknown = sorted(set(config.ranks) - set(known))
         if unknown:
-            raise ConfigError(
-                f"Config.ranks: expected names among {', '.join(_RANK_FACTORS)}, got {', '.join(unknown)}"
-            )
+            raise ConfigError(f"Config.ranks: expected names among {', '.join(known)}, got {', '.join(unknown)}")
         suggested = {
             name: max(_SMALLEST_RANK, _SMALLEST_RANK * round(factor * math.sqrt(config.d_model) / _SMALLEST_RANK))
             for name, factor in _RANK_FACTORS.items()
             if name != "v" or config.num_layers > 1
         }
-        return replace(config, head_size=head_size, ranks={**suggested, **config.ranks})
+        return replace(config, head_size=head_size, ranks={**suggested, **self.other_ranks, **config.ranks})
 
     def state_fields(self, config: Config) -> tuple[StateField, ...]:
         """Return the arrays of a layer's state; att_kv is indexed [head, value, key]."""

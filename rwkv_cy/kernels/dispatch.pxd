@@ -58,11 +58,13 @@ cdef extern from "rk.h" nogil:
         RK_RELU_SQUARED
         RK_TANH
         RK_SIGMOID
+        RK_RELU_SQUARED_SCALED
 
     enum:
         RK_NOTHING
         RK_ADD
         RK_ADD_GATED
+        RK_ADD_SCALED
 
     ctypedef struct rk_product:
         const rk_matrix *m
@@ -104,5 +106,7 @@ cdef void run_channels(const rk_ops *ops, int version, const rk_channels *p, con
 cdef size_t heads_scratch(const rk_ops *ops, int version, Py_ssize_t size, int num_threads) noexcept nogil
 cdef void run_heads(const rk_ops *ops, int version, const rk_heads *p, const rk_tokens *all, void *scratch,
                     int num_threads) noexcept nogil
+cdef void token_matrices(const rk_ops *ops, const void *x, const void *m, Py_ssize_t tokens, Py_ssize_t size,
+                         int num_threads, void *y) noexcept nogil
 cdef void multiply(const rk_ops *ops, double factor, Py_ssize_t n, int num_threads, void *x) noexcept nogil
 cdef bint all_finite(const rk_ops *ops, const void *x, Py_ssize_t n) noexcept nogil

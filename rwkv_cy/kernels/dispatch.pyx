@@ -30,6 +30,7 @@ cdef extern from "rk.h" nogil:
     size_t rk_heads_scratch(const rk_ops *, int, Py_ssize_t)
     void rk_run_heads(const rk_ops *, int, const rk_heads *, const rk_tokens *, void *, int)
     void rk_multiply(const rk_ops *, void *, double, Py_ssize_t, int)
+    void rk_token_matrices(const rk_ops *, const void *, const void *, Py_ssize_t, Py_ssize_t, void *, int)
     void rk_wake(int)
 
 
@@ -168,6 +169,11 @@ cdef size_t heads_scratch(const rk_ops *ops, int version, Py_ssize_t size, int n
 cdef void run_heads(const rk_ops *ops, int version, const rk_heads *p, const rk_tokens *all, void *scratch,
                     int num_threads) noexcept nogil:
     rk_run_heads(ops, version, p, all, scratch, num_threads)
+
+
+cdef void token_matrices(const rk_ops *ops, const void *x, const void *m, Py_ssize_t tokens, Py_ssize_t size,
+                         int num_threads, void *y) noexcept nogil:
+    rk_token_matrices(ops, x, m, tokens, size, y, num_threads)
 
 
 cdef void multiply(const rk_ops *ops, double factor, Py_ssize_t n, int num_threads, void *x) noexcept nogil:

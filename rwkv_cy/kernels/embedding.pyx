@@ -1,4 +1,4 @@
-"""The embedding: one row of the matrix for each token."""
+"""Tables of tokens, such as the embedding: one row of the matrix for each token."""
 
 import numpy as np
 
@@ -33,13 +33,21 @@ cdef void _widen(const char *row, int code, Py_ssize_t width, floating *out) noe
             out[i] = rk_bf16_to_f32((<const unsigned short *>row)[i])
 
 
+cdef int check_ids(str what, const long long *ids, Py_ssize_t count, Py_ssize_t rows) except -1:
+    cdef Py_ssize_t i
+    for i in range(count):
+        if not 0 <= ids[i] < rows:
+            raise KernelError(f"{what}: expected a row from 0 to {rows - 1}, got {ids[i]}")
+    return 0
+
+
 cdef class Embedding:
-    """Rows of the embedding, converted to activations.
+    """Rows of a table, the embedding or another one, converted to activations.
 
     Parameters
     ----------
     parameter : Parameter
-        Shape (vocab_size, d_model), in one of STORAGE_TYPES; used without a copy if it is contiguous and aligned.
+        Shape (vocab_size, width), in one of STORAGE_TYPES; used without a copy if it is contiguous and aligned.
     real : {"f32", "f64"}
         Type of the activations.
 
@@ -49,12 +57,6 @@ cdef class Embedding:
         If the parameter has another type, is not two-dimensional, or is transposed.
     """
 
-    cdef object _array               # owns the memory that _data points to
-    cdef const char *_data
-    cdef Py_ssize_t _rows, _width, _row_bytes
-    cdef int _code
-    cdef object _dtype
-
     def __init__(self, parameter, real):
         if parameter.dtype not in _CODES or len(parameter.shape) != 2 or parameter.transposed:
             raise KernelError(
@@ -63,10 +65,10 @@ cdef class Embedding:
             )
         self._array = np.require(parameter.array, STORAGE_TYPES[parameter.dtype].array_dtype, "CA")
         self._data = <const char *><size_t>self._array.ctypes.data
-        self._rows, self._width = self._array.shape
-        self._row_bytes = self._width * self._array.itemsize
+        self.vocab_size, self.width = self._array.shape
+        self._row_bytes = self.width * self._array.itemsize
         self._code = _CODES[parameter.dtype]
-        self._dtype = STORAGE_TYPES[real].array_dtype
+        self._double_precision = real == "f64"
 
     def rows(self, const long long[::1] ids not None):
         """Return the rows of tokens, shape (tokens, d_model).
@@ -76,23 +78,20 @@ cdef class Embedding:
         KernelError
             If an id is not a row of the matrix.
         """
-        result = np.empty((ids.shape[0], self._width), self._dtype)
-        if ids.shape[0] and result.itemsize == sizeof(double):
-            self._widen_all[double](ids, result)
-        elif ids.shape[0]:
-            self._widen_all[float](ids, result)
+        # A copy, since another thread may modify the caller's array.
+        cdef const long long[::1] own = np.array(ids, np.int64)
+        result = np.empty((own.shape[0], self.width), np.float64 if self._double_precision else np.float32)
+        cdef char *out = <char *><size_t>result.ctypes.data
+        if result.size:
+            check_ids("Embedding", &own[0], own.shape[0], self.vocab_size)
+            with nogil:
+                self.write(&own[0], own.shape[0], out)
         return result
 
-    cdef int _widen_all(self, const long long[::1] ids, floating[:, ::1] out) except -1:
+    cdef void write(self, const long long *ids, Py_ssize_t count, char *out) noexcept nogil:
         cdef Py_ssize_t i
-        cdef long long row = 0
-        with nogil:
-            for i in range(ids.shape[0]):
-                # Read once: another thread may modify the caller's array.
-                row = ids[i]
-                if not 0 <= row < self._rows:
-                    break
-                _widen(self._data + row * self._row_bytes, self._code, self._width, &out[i, 0])
-        if not 0 <= row < self._rows:
-            raise KernelError(f"Embedding: expected a row from 0 to {self._rows - 1}, got {row}")
-        return 0
+        for i in range(count):
+            if self._double_precision:
+                _widen(self._data + ids[i] * self._row_bytes, self._code, self.width, <double *>out + i * self.width)
+            else:
+                _widen(self._data + ids[i] * self._row_bytes, self._code, self.width, <float *>out + i * self.width)

@@ -10,6 +10,8 @@ cdef struct Pass:
     rk_tokens tokens      # with the address of the layer's row of each sequence's state
     int num_threads
     char *shared          # activations that layers share, Mix.shared_row bytes per token
+    const long long *ids  # the tokens, if a mix looks them up in a table; else NULL
+    char *embedded        # their embeddings after ln0 (tokens, d_model), if a mix uses them; else NULL
 
 
 # Allocates parts of a workspace. If start is NULL it only counts, so that one function both measures and allocates.
@@ -29,6 +31,8 @@ cdef class Mix:
     cdef readonly Py_ssize_t state_size    # elements of a layer's row of the state
     cdef readonly size_t itemsize
     cdef readonly size_t shared_row
+    cdef readonly Py_ssize_t vocab_size    # rows of the tables in which the mix looks tokens up; 0 without tables
+    cdef readonly bint uses_embedding      # whether it uses the token's embedding after ln0
     cdef list _arrays                      # owns the vectors that the mix points to
 
     # Bytes of scratch that `run` and `update_state` need for the batch.
@@ -49,6 +53,8 @@ cdef class Layer:
     cdef readonly Mix time_mix
     cdef readonly Mix channel_mix
     cdef readonly Py_ssize_t d_model, state_size
+    cdef readonly Py_ssize_t vocab_size    # as of the mixes
+    cdef readonly bint uses_embedding
     cdef list _norms                       # (weight, bias) of ln1, ln2, and of ln0 in layer 0
     cdef const char *ln0_weight
     cdef const char *ln0_bias

@@ -19,12 +19,18 @@ class Mix:
     def state_size(self) -> int: ...
     @property
     def shared_width(self) -> int: ...
+    @property
+    def vocab_size(self) -> int: ...
+    @property
+    def uses_embedding(self) -> bool: ...
     def forward(
         self,
         x: npt.NDArray[Any],
         state: npt.NDArray[Any],
         num_threads: int = 1,
         shared: npt.NDArray[Any] | None = None,
+        ids: npt.NDArray[np.int64] | None = None,
+        embedded: npt.NDArray[Any] | None = None,
     ) -> npt.NDArray[Any]: ...
 
 class Layer:
@@ -42,6 +48,8 @@ class Layer:
 
 class Stack:
     def __init__(self, layers: Sequence[Layer]) -> None: ...
+    @property
+    def vocab_size(self) -> int: ...
     def forward(
         self,
         x: npt.NDArray[Any],
@@ -51,4 +59,5 @@ class Stack:
         workspace: Workspace,
         num_threads: int,
         last_only: bool = False,
+        ids: npt.NDArray[np.int64] | None = None,
     ) -> None: ...

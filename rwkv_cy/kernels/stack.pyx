@@ -12,6 +12,7 @@ from libc.string cimport memcpy
 from rwkv_cy.kernels.dispatch cimport (
     active_ops, layer_norm, matmul_scratch, multiply, rk_heads, rk_product, rk_sequence, rk_tokens,
 )
+from rwkv_cy.kernels.embedding cimport check_ids
 from rwkv_cy.kernels.matrix cimport Matrix, Workspace, padded
 
 
@@ -83,6 +84,8 @@ cdef class Mix:
         self.state_size = state_size
         self.itemsize = real_dtype(config).itemsize
         self.shared_row = 0
+        self.vocab_size = 0
+        self.uses_embedding = False
         self._arrays = []
 
     cdef const char *vector(self, parameters, name, real) except NULL:
@@ -103,7 +106,8 @@ cdef class Mix:
     cdef void update_state(self, const Pass *p, const char *x, char *scratch) noexcept nogil:
         pass
 
-    def forward(self, const floating[:, ::1] x, floating[::1] state, int num_threads=1, shared=None):
+    def forward(self, const floating[:, ::1] x, floating[::1] state, int num_threads=1, shared=None, ids=None,
+                embedded=None):
         """Return the mix of the tokens of one sequence.
 
         Parameters
@@ -116,6 +120,10 @@ cdef class Mix:
             Threads to use.
         shared : numpy.ndarray, optional
             Activations that layers share, shape (tokens, shared_width); written by the first layer. Zeros by default.
+        ids : numpy.ndarray, optional
+            The tokens, int64, if the mix looks them up in a table (`vocab_size` is not 0).
+        embedded : numpy.ndarray, optional
+            Their embeddings after ln0, shape (tokens, d_model), if it `uses_embedding`.
 
         Returns
         -------
@@ -148,10 +156,19 @@ cdef class Mix:
             )
         if tokens == 0:
             return result
+        own_ids = _copy_ids(name, ids, tokens, self.vocab_size)
+        if self.uses_embedding and (not isinstance(embedded, np.ndarray) or embedded.shape != result.shape
+                                    or embedded.dtype != result.dtype or not embedded.flags.c_contiguous):
+            raise KernelError(
+                f"{name}: expected contiguous embeddings ({tokens}, {self.d_model}) of {result.dtype}, got "
+                f"{getattr(embedded, 'dtype', type(embedded).__name__)} of shape {getattr(embedded, 'shape', None)}"
+            )
         cdef floating[:, ::1] y = result
         cdef rk_sequence whole = rk_sequence(0, tokens, <const char *>&state[0], <char *>&state[0])
         cdef Pass p = Pass(active_ops(sizeof(floating) == 8), rk_tokens(tokens, &whole, 1), num_threads,
-                           <char *>pointer(shared))
+                           <char *>pointer(shared), <const long long *>pointer(own_ids), NULL)
+        if self.uses_embedding:
+            p.embedded = <char *>pointer(embedded)
         cdef Workspace workspace = Workspace()
         workspace.ensure(self.scratch(&p))
         with nogil:
@@ -178,11 +195,48 @@ cdef rk_heads heads_of(Mix mix, config, offsets, parameters) except *:
     return heads
 
 
+def _copy_ids(what, ids, tokens, vocab_size):
+    """Return a checked copy of the tokens, which another thread may modify; empty if nothing looks them up."""
+    if vocab_size == 0:
+        return np.empty(0, np.int64)
+    if not isinstance(ids, np.ndarray) or ids.shape != (tokens,) or ids.dtype != np.int64:
+        raise KernelError(
+            f"{what}: expected the ids of the {tokens} tokens as int64, which are looked up in tables, got "
+            f"{getattr(ids, 'dtype', type(ids).__name__)} of shape {getattr(ids, 'shape', None)}"
+        )
+    own = ids.copy()
+    cdef const long long[::1] checked = own
+    if tokens:
+        check_ids(what, &checked[0], tokens, vocab_size)
+    return own
+
+
 cdef int _check_threads(str what, int num_threads) except -1:
     # Scratch is sized for this many threads: with 0, the calling thread would write beyond its end.
     if num_threads < 1:
         raise KernelError(f"{what}: expected at least one thread, got {num_threads}")
     return 0
+
+
+# Tokens of parts of the sequences, one part after the other.
+cdef struct Gathered:
+    char *x               # (tokens, d_model)
+    char *shared          # as in Pass
+    long long *ids
+    char *embedded
+    size_t row, shared_row
+
+
+cdef void gather(const Pass *p, const char *x, Py_ssize_t begin, Py_ssize_t end, Py_ssize_t to, const Pass *into,
+                 Gathered *g) noexcept nogil:
+    """Copy tokens begin..end, with all that belongs to them, to position `to` of the pass `into`."""
+    cdef size_t count = end - begin
+    memcpy(g.x + to * g.row, x + begin * g.row, count * g.row)
+    memcpy(g.shared + to * g.shared_row, p.shared + begin * g.shared_row, count * g.shared_row)
+    if into.ids != NULL:
+        memcpy(g.ids + to, p.ids + begin, count * sizeof(long long))
+    if into.embedded != NULL:
+        memcpy(g.embedded + to * g.row, p.embedded + begin * g.row, count * g.row)
 
 
 cdef class Layer:
@@ -210,6 +264,9 @@ cdef class Layer:
         for mix in (time_mix, channel_mix):
             if mix.d_model != self.d_model or mix.state_size != self.state_size or mix.itemsize != self.itemsize:
                 raise KernelError(f"Layer: expected mixes of width {self.d_model} with equal state size and type")
+        sizes = [mix.vocab_size for mix in (time_mix, channel_mix) if mix.vocab_size]
+        self.vocab_size = min(sizes, default=0)
+        self.uses_embedding = time_mix.uses_embedding or channel_mix.uses_embedding
         self._norms = [
             tuple(_vector(parameters, f"{name}.{part}", config.compute_dtype) for part in ("weight", "bias"))
             for name in (("ln1", "ln2", "ln0") if index == 0 else ("ln1", "ln2"))
@@ -232,6 +289,8 @@ cdef class Layer:
         cdef char *rest = take(&arena, 0)
         if self.ln0_weight != NULL:
             layer_norm(p.ops, x, self.ln0_weight, self.ln0_bias, self.eps, tokens, d, p.num_threads, x)
+            if p.embedded != NULL:
+                memcpy(p.embedded, x, tokens * d * self.itemsize)
         layer_norm(p.ops, x, self.ln1_weight, self.ln1_bias, self.eps, tokens, d, p.num_threads, normed)
         self.time_mix.run(p, normed, rest, x)
         layer_norm(p.ops, x, self.ln2_weight, self.ln2_bias, self.eps, tokens, d, p.num_threads, normed)
@@ -244,6 +303,8 @@ cdef class Layer:
         cdef Py_ssize_t tokens = p.tokens.count
         if self.ln0_weight != NULL:
             layer_norm(p.ops, x, self.ln0_weight, self.ln0_bias, self.eps, tokens, self.d_model, p.num_threads, x)
+            if p.embedded != NULL:
+                memcpy(p.embedded, x, tokens * self.d_model * self.itemsize)
         layer_norm(p.ops, x, self.ln1_weight, self.ln1_bias, self.eps, tokens, self.d_model, p.num_threads, x)
         self.time_mix.update_state(p, x, scratch)
 
@@ -253,8 +314,11 @@ cdef class Layer:
         cdef Pass tail = p[0]
         head.tokens.count, tail.tokens.count = left_out, p.tokens.count - left_out
         # The number of tokens decides which kernels run, so that fewer tokens may need more scratch.
-        return (padded(p.tokens.count * self.d_model * self.itemsize)
+        cdef size_t row = self.d_model * self.itemsize
+        return (padded(p.tokens.count * row)
                 + padded(p.tokens.count * self.time_mix.shared_row)
+                + padded(p.tokens.count * sizeof(long long) if self.vocab_size else 0)
+                + padded(p.tokens.count * row if self.uses_embedding else 0)
                 + padded(2 * p.tokens.sequence_count * sizeof(rk_sequence))
                 + max(self.scratch(&head), self.scratch(&tail)))
 
@@ -271,8 +335,12 @@ cdef class Layer:
         cdef Py_ssize_t count = p.tokens.sequence_count
         cdef const rk_sequence *sequences = p.tokens.sequences
         cdef Arena arena = Arena(scratch, 0)
-        cdef char *gathered = take(&arena, p.tokens.count * row)         # all heads, later all tails
-        cdef char *shared = take(&arena, p.tokens.count * shared_row)
+        cdef Gathered g                                                  # all heads, later all tails
+        g.x = take(&arena, p.tokens.count * row)
+        g.shared = take(&arena, p.tokens.count * shared_row)
+        g.ids = <long long *>take(&arena, p.tokens.count * sizeof(long long) if self.vocab_size else 0)
+        g.embedded = take(&arena, p.tokens.count * row if self.uses_embedding else 0)
+        g.row, g.shared_row = row, shared_row
         cdef rk_sequence *heads = <rk_sequence *>take(&arena, 2 * count * sizeof(rk_sequence))
         cdef rk_sequence *tails = heads + count
         cdef char *rest = take(&arena, 0)
@@ -280,18 +348,19 @@ cdef class Layer:
         cdef Pass tail = p[0]
         cdef Py_ssize_t i, begin, end
         head.tokens, tail.tokens = rk_tokens(0, heads, 0), rk_tokens(0, tails, count)
-        head.shared = tail.shared = shared
+        head.shared = tail.shared = g.shared
+        head.ids = tail.ids = g.ids if self.vocab_size else NULL
+        head.embedded = tail.embedded = g.embedded if self.uses_embedding else NULL
         for i in range(count):
             begin, end = sequences[i].begin, sequences[i].end - TAIL
             if begin >= end:
                 continue
             heads[head.tokens.sequence_count] = rk_sequence(
                 head.tokens.count, head.tokens.count + end - begin, sequences[i].read, sequences[i].write)
-            memcpy(gathered + head.tokens.count * row, x + begin * row, (end - begin) * row)
-            memcpy(shared + head.tokens.count * shared_row, p.shared + begin * shared_row, (end - begin) * shared_row)
+            gather(p, x, begin, end, head.tokens.count, &head, &g)
             head.tokens.sequence_count += 1
             head.tokens.count += end - begin
-        self.update_state(&head, gathered, rest)
+        self.update_state(&head, g.x, rest)
         for i in range(count):
             begin, end = max(sequences[i].begin, sequences[i].end - TAIL), sequences[i].end
             # A tail continues from the state that its head has written.
@@ -299,12 +368,11 @@ cdef class Layer:
                 tail.tokens.count, tail.tokens.count + end - begin, sequences[i].write, sequences[i].write)
             if begin == sequences[i].begin:
                 tails[i].read = sequences[i].read
-            memcpy(gathered + tail.tokens.count * row, x + begin * row, (end - begin) * row)
-            memcpy(shared + tail.tokens.count * shared_row, p.shared + begin * shared_row, (end - begin) * shared_row)
+            gather(p, x, begin, end, tail.tokens.count, &tail, &g)
             tail.tokens.count += end - begin
-        self.run(&tail, gathered, rest)
+        self.run(&tail, g.x, rest)
         for i in range(count):
-            memcpy(x + (sequences[i].end - 1) * row, gathered + (tails[i].end - 1) * row, row)
+            memcpy(x + (sequences[i].end - 1) * row, g.x + (tails[i].end - 1) * row, row)
 
 
 cdef class Stack:
@@ -323,11 +391,14 @@ cdef class Stack:
 
     cdef tuple _layers
     cdef size_t _shared_row
+    cdef readonly Py_ssize_t vocab_size    # rows of the tables in which tokens are looked up; 0 without tables
+    cdef bint _uses_embedding
 
     def __init__(self, layers):
         cdef Layer layer
         self._layers = tuple(layers)
         self._shared_row = 0
+        self.vocab_size, self._uses_embedding = 0, False
         widths = set()
         for item in self._layers:
             if not isinstance(item, Layer):
@@ -335,11 +406,17 @@ cdef class Stack:
             layer = item
             widths.add((layer.d_model, layer.state_size, layer.itemsize))
             self._shared_row = max(self._shared_row, layer.time_mix.shared_row)
+            if layer.vocab_size:
+                self.vocab_size = min(self.vocab_size or layer.vocab_size, layer.vocab_size)
+            self._uses_embedding |= layer.uses_embedding
         if len(widths) != 1:
             raise KernelError(f"Stack: expected layers of one width, state and type, got {sorted(widths)}")
+        layer = self._layers[0]
+        if self._uses_embedding and layer.ln0_weight == NULL:
+            raise KernelError("Stack: expected layer 0 first, whose ln0 makes the embeddings that its layers use")
 
     def forward(self, floating[:, ::1] x, reads, writes, const Py_ssize_t[::1] starts, Workspace workspace not None,
-                int num_threads, bint last_only=False):
+                int num_threads, bint last_only=False, ids=None):
         """Run over the tokens of one sequence or several, in place.
 
         Parameters
@@ -359,12 +436,14 @@ cdef class Stack:
         last_only : bool, default False
             Compute only the outputs for the last token of each sequence. The states and those rows of `x` have the same
             bits; the other rows are undefined, because the last layer only updates the state for them.
+        ids : numpy.ndarray, optional
+            The tokens, int64, if `vocab_size` is not 0: layers look them up in tables of so many rows.
 
         Raises
         ------
         KernelError
             If an array does not fit the layers in shape or type, `starts` does not ascend from 0 to the number of
-            tokens, or `num_threads` is below 1. The states are then unchanged.
+            tokens, an id is not a row of the tables, or `num_threads` is below 1. The states are then unchanged.
         KeyboardInterrupt, or any exception of a signal handler
             Between two layers; the states are then partly updated.
         """
@@ -391,7 +470,10 @@ cdef class Stack:
                 raise KernelError(f"Stack: expected at least one token in sequence {i}, got none")
         if count == 0:
             return
-        cdef Pass p = Pass(active_ops(sizeof(floating) == 8), rk_tokens(tokens, NULL, count), num_threads, NULL)
+        own_ids = _copy_ids("Stack", ids, tokens, self.vocab_size)
+        cdef Pass p = Pass(active_ops(sizeof(floating) == 8), rk_tokens(tokens, NULL, count), num_threads, NULL,
+                           <const long long *>pointer(own_ids), NULL)
+        cdef size_t embedded = tokens * layer.d_model * layer.itemsize if self._uses_embedding else 0
         cdef size_t scratch = 0
         for layer in self._layers:
             scratch = max(scratch, layer.scratch(&p))
@@ -406,11 +488,15 @@ cdef class Stack:
         cdef Arena arena = Arena(NULL, 0)
         take(&arena, count * sizeof(rk_sequence))
         take(&arena, tokens * self._shared_row)
+        take(&arena, embedded)
         workspace.ensure(arena.used + scratch)
         arena = Arena(workspace.start, 0)
         cdef rk_sequence *sequences = <rk_sequence *>take(&arena, count * sizeof(rk_sequence))
         p.tokens.sequences = sequences
         p.shared = take(&arena, tokens * self._shared_row)
+        p.embedded = take(&arena, embedded)
+        if not self._uses_embedding:
+            p.embedded = NULL
         cdef char *rest = take(&arena, 0)
         for j in range(count):
             read, write = reads[j], writes[j]

@@ -11,13 +11,14 @@ import numpy.typing as npt
 from rwkv_cy.architectures import architecture_of
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import check_activations
-from rwkv_cy.errors import StateError
+from rwkv_cy.errors import ConfigError, StateError
 from rwkv_cy.kernels.matrix import Workspace
 from rwkv_cy.kernels.stack import Stack
 from rwkv_cy.model.layer import Layer, activations
 from rwkv_cy.model.state import State
 from rwkv_cy.runtime import resolve_num_threads
 from rwkv_cy.tensors.tensor import Parameter, as_parameter
+from rwkv_cy.text.tokens import check_token_array
 
 __all__ = ["CHUNK_TOKENS", "Model"]
 
@@ -119,7 +120,13 @@ class Model:
         return self._state(self._initial.copy())
 
     def forward_single(
-        self, x: npt.ArrayLike, state: State | None = None, *, in_place: bool = False, num_threads: int | None = None
+        self,
+        x: npt.ArrayLike,
+        state: State | None = None,
+        *,
+        token: int | None = None,
+        in_place: bool = False,
+        num_threads: int | None = None,
     ) -> tuple[npt.NDArray[Any], State]:
         """Run one vector through all layers.
 
@@ -129,6 +136,8 @@ class Model:
             Shape (d_model,).
         state : State, optional
             The result of an earlier call; None starts from the initial state.
+        token : int, optional
+            The token that the vector stands for, in versions that look it up in tables.
         in_place : bool, default False
             False leaves `state` unchanged and returns a new one. True updates `state` in place, without copies or
             allocations, and returns it.
@@ -145,16 +154,27 @@ class Model:
         Raises
         ------
         ConfigError
-            If `x` has another shape.
+            If `x` has another shape, or the version needs a token.
+        TokenError
+            If the token is outside the vocabulary.
         StateError
             If `state` belongs to another model.
         """
         row = activations(x, self.config, 1, "forward_single")
-        ys, state = self.forward_sequence(row[np.newaxis], state, in_place=in_place, num_threads=num_threads)
+        tokens = None if token is None else [token]
+        ys, state = self.forward_sequence(
+            row[np.newaxis], state, tokens=tokens, in_place=in_place, num_threads=num_threads
+        )
         return ys[0], state
 
     def forward_sequence(
-        self, xs: npt.ArrayLike, state: State | None = None, *, in_place: bool = False, num_threads: int | None = None
+        self,
+        xs: npt.ArrayLike,
+        state: State | None = None,
+        *,
+        tokens: Sequence[int] | npt.NDArray[np.integer[Any]] | None = None,
+        in_place: bool = False,
+        num_threads: int | None = None,
     ) -> tuple[npt.NDArray[Any], State]:
         """Run a sequence of vectors through all layers, with the same bits as one at a time.
 
@@ -162,6 +182,8 @@ class Model:
         ----------
         xs : array_like
             Shape (time, d_model); time may be 0.
+        tokens : sequence of int, optional
+            The token that each vector stands for, in versions that look them up in tables.
         state, in_place, num_threads
             As for :meth:`forward_single`. If an in-place call fails, `state` becomes invalid and cannot be used.
 
@@ -175,20 +197,24 @@ class Model:
         Raises
         ------
         ConfigError
-            If `xs` has another shape.
+            If `xs` has another shape, or the version needs a token for each vector.
+        TokenError
+            If a token is outside the vocabulary.
         StateError
             If `state` belongs to another model.
         """
         ys = activations(xs, self.config, 2, "forward_sequence")
         if np.may_share_memory(ys, xs):
             ys = ys.copy()
+        ids = self._ids(tokens, len(ys))
         before = self.numbers(state)
         after = self.state_after(state, in_place=in_place)
         threads = resolve_num_threads(num_threads)
         try:
             for start in range(0, len(ys), CHUNK_TOKENS):
                 chunk = ys[start : start + CHUNK_TOKENS]
-                self.run(chunk, [before], [after.data], [0, len(chunk)], threads)
+                own = None if ids is None else ids[start : start + CHUNK_TOKENS]
+                self.run(chunk, [before], [after.data], [0, len(chunk)], threads, ids=own)
                 before = after.data
         except BaseException:
             after.invalidate()
@@ -225,6 +251,7 @@ class Model:
         num_threads: int,
         *,
         last_only: bool = False,
+        ids: npt.NDArray[np.int64] | None = None,
     ) -> None:
         """Run the tokens of one sequence or several through all layers, in place.
 
@@ -241,13 +268,30 @@ class Model:
             Threads to use.
         last_only : bool, default False
             Compute only the last row of each sequence; the other rows are undefined.
+        ids : numpy.ndarray, optional
+            The tokens, int64: needed by versions that look them up in tables.
         """
         bounds = np.array(starts, np.intp)
         workspace = self.take_workspace()
         try:
-            self._kernel.forward(xs, reads, writes, bounds, workspace, num_threads, last_only)
+            self._kernel.forward(xs, reads, writes, bounds, workspace, num_threads, last_only, ids)
         finally:
             self.return_workspace(workspace)
+
+    def _ids(
+        self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]] | None, count: int
+    ) -> npt.NDArray[np.int64] | None:
+        """Return the tokens of so many vectors, checked; None in a version that does not look them up."""
+        rows = self._kernel.vocab_size
+        if rows == 0 or count == 0:
+            return None
+        if tokens is None or len(tokens) != count:
+            found = "none" if tokens is None else len(tokens)
+            raise ConfigError(
+                f"tokens: expected one for each of the {count} vectors, since {self.config.architecture} looks them up "
+                f"in tables, got {found}"
+            )
+        return check_token_array(tokens, rows)
 
     def _state(self, data: npt.NDArray[Any]) -> State:
         return State(self.config.architecture, self.state_fields, data, self.fingerprint)

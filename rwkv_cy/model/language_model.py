@@ -208,8 +208,9 @@ class LanguageModel:
         finite, read = True, before
         try:
             for start in range(0, len(ids), CHUNK_TOKENS):
-                xs = self._embedding.rows(ids[start : start + CHUNK_TOKENS])
-                self.encoder.run(xs, [read], [after.data], [0, len(xs)], threads, last_only=not all_logits)
+                chunk = ids[start : start + CHUNK_TOKENS]
+                xs = self._embedding.rows(chunk)
+                self.encoder.run(xs, [read], [after.data], [0, len(xs)], threads, last_only=not all_logits, ids=chunk)
                 read = after.data
                 if all_logits:
                     finite &= self._logits(xs, result[start : start + len(xs)], threads)
@@ -302,9 +303,10 @@ class LanguageModel:
             share = max(1, CHUNK_TOKENS // len(active))
             parts = [ids[i][done : done + share] for i in active]
             starts = [0, *accumulate(len(part) for part in parts)]
-            xs = self._embedding.rows(np.concatenate(parts))
+            chunk = np.concatenate(parts)
+            xs = self._embedding.rows(chunk)
             reads = [after[i] if done else before[i] for i in active]
-            self.encoder.run(xs, reads, [after[i] for i in active], starts, num_threads, last_only=True)
+            self.encoder.run(xs, reads, [after[i] for i in active], starts, num_threads, last_only=True, ids=chunk)
             for i, end in zip(active, starts[1:], strict=True):
                 last[i] = xs[end - 1]
             done += share
@@ -474,7 +476,7 @@ class LanguageModel:
             x = self._embedding.rows(ids[position : position + 1])
             if not np.isfinite(x).all():
                 return f"token {token} at {position}: its row of emb.weight is not finite; the model file is damaged"
-            self.encoder.run(x, [read], [state], [0, 1], num_threads)
+            self.encoder.run(x, [read], [state], [0, 1], num_threads, ids=ids[position : position + 1])
             read = state
             problem = self._spoiled_layer(state, x)
             if problem is not None:

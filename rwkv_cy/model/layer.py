@@ -57,6 +57,8 @@ class _Mix:
         *,
         num_threads: int | None = None,
         shared: npt.NDArray[Any] | None = None,
+        tokens: npt.NDArray[np.int64] | None = None,
+        embedded: npt.NDArray[Any] | None = None,
     ) -> npt.NDArray[Any]:
         """Return the mix of `xs`, and update its fields of `state` in place.
 
@@ -71,6 +73,10 @@ class _Mix:
         shared : numpy.ndarray, optional
             Activations that layers share, shape (time, shared_width), of the model's type: the first layer's time mix
             writes them, the other layers read them. Zeros by default.
+        tokens : numpy.ndarray, optional
+            The tokens that the vectors stand for, int64, for a mix that looks them up in a table.
+        embedded : numpy.ndarray, optional
+            Their embeddings after ln0, shape (time, d_model), of the model's type, for a mix that uses them.
 
         Returns
         -------
@@ -91,7 +97,9 @@ class _Mix:
                 f"LayerState: expected {self._kernel.state_size} numbers of {dtype}, got {state.data.size} of "
                 f"{state.data.dtype} ({', '.join(state)}); use a state of this model"
             )
-        result: npt.NDArray[Any] = self._kernel.forward(x, state.data, resolve_num_threads(num_threads), shared)
+        result: npt.NDArray[Any] = self._kernel.forward(
+            x, state.data, resolve_num_threads(num_threads), shared, tokens, embedded
+        )
         return result
 
 

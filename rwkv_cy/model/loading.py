@@ -156,7 +156,7 @@ def _map(checkpoint: Checkpoint, targets: Mapping[str, Target]) -> dict[str, Par
     mapped = {}
     for spec in checkpoint.specs:
         info = checkpoint.source.info(spec.name)
-        if (spec.converted or spec.kind == "low_rank") and targets[spec.name].info == info:
+        if spec.used_in_place and targets[spec.name].info == info:
             view = checkpoint.source.view(spec.name)
             if view is not None:
                 mapped[spec.name] = info.parameter(view)

@@ -27,7 +27,7 @@ class Storable(Protocol):
 
     @property
     def kind(self) -> str:
-        """``"matrix"``, ``"low_rank"``, ``"vector"``, ``"embedding"``, ``"head"`` or ``"state"``."""
+        """``"matrix"``, ``"low_rank"``, ``"vector"``, ``"embedding"``, ``"table"``, ``"head"`` or ``"state"``."""
         ...
 
     @property
@@ -79,9 +79,10 @@ def present(source: ParameterSource, specs: Iterable[Spec]) -> Iterator[Spec]:
 def choose(source: ParameterSource, spec: Storable, dtype: str | None, *, keep_orientation: bool = False) -> Target:
     """Choose type and orientation of one tensor.
 
-    Vectors, low-rank factors and states keep the checkpoint's type, because they are small and some need the precision.
-    Matrices, head and embedding get `dtype`. An embedding is read row by row, while quantized and compressed types
-    encode groups of rows; with such a `dtype` it gets a 16-bit type.
+    Vectors, low-rank factors and states keep the checkpoint's type, because they are small and some need the precision;
+    tables do, because their rows are read from the file as it is. Matrices, head and embedding get `dtype`. An
+    embedding is read row by row, while quantized and compressed types encode groups of rows; with such a `dtype` it
+    gets a 16-bit type.
 
     Parameters
     ----------

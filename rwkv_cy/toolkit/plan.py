@@ -39,7 +39,7 @@ class TensorPlan:
         Canonical name.
     shape : tuple of int
     kind : str
-        ``"matrix"``, ``"low_rank"``, ``"vector"``, ``"embedding"``, ``"head"`` or ``"state"``.
+        ``"matrix"``, ``"low_rank"``, ``"vector"``, ``"embedding"``, ``"table"``, ``"head"`` or ``"state"``.
     source_dtype : str
         Type in the source file (``"q5_1"``).
     dtype : str

@@ -31,6 +31,7 @@ def plus(base: Shapes, *names: str) -> Shapes:
 KEEPS = "whose attention keeps every past token"
 ALONE = "which has to be merged into its model first"
 UNMERGED = "which have to be merged into its matrices first"
+NOT_YET = f"is not supported yet (supported: {', '.join(one.label for one in ARCHITECTURES.values())})"
 CASES: list[tuple[str, str, Shapes]] = [
     ("a LoRA adapter", ALONE, plus({}, "blocks.0.att.key.lora_A", "blocks.0.att.key.lora_B", "blocks.0.ln1.weight")),
     ("a LoRA adapter", ALONE, plus({}, "base_model.model.blocks.0.att.key.lora_A.weight")),
@@ -83,14 +84,14 @@ CASES: list[tuple[str, str, Shapes]] = [
     ("RWKV-7b", KEEPS, plus(SEVEN, "blocks.0.ffn.s_emb.weight", "blocks.0.qkv.qq.weight")),
     (
         "RWKV-7a",
-        "is not supported yet (supported: RWKV-4, RWKV-7)",
+        NOT_YET,
         plus(SEVEN, "blocks.0.ffn.s_emb.weight", "blocks.0.ffn.s_emb_x.weight"),
     ),
     ("RWKV-8 rc00-hybrid", KEEPS, plus(SEVEN, "blocks.0.ffn.enn.weight", "blocks.0.qkv.qq.weight")),
-    ("RWKV-8 rc00", "is not supported yet (supported: RWKV-4, RWKV-7)", plus(SEVEN, "blocks.0.ffn.enn.weight")),
+    ("RWKV-8 rc00", NOT_YET, plus(SEVEN, "blocks.0.ffn.enn.weight")),
     ("a variant of RWKV-7 with attention (qkv)", KEEPS, plus(SEVEN, "blocks.0.qkv.qq.weight")),
     ("RWKV-6b or 6c", "cannot be told apart", plus(SIX, "blocks.0.att.time_maa_rkvw_w1")),
-    ("RWKV-6a", "is not supported yet (supported: RWKV-4, RWKV-7)", plus(SIX, "blocks.0.att.gate_w1")),
+    ("RWKV-6a", NOT_YET, plus(SIX, "blocks.0.att.gate_w1")),
     ("RWKV-2", "mixes keys, values and receptance with the same", plus(ANY, "blocks.0.att.time_mix", "head_q.weight")),
     ("RWKV-3", "limits its keys", {**FOUR, "blocks.0.att.time_decay": (8, 1), "head_q.weight": (8, 8)}),
     (
@@ -102,14 +103,14 @@ CASES: list[tuple[str, str, Shapes]] = [
     ("a training-only variant of RWKV-4", "no weights were published", plus(FOUR, "head_q.weight", "copy_mask")),
     ("a training-only variant of RWKV-4", "no weights were published", plus(FOUR, "blocks.0.att.qq.weight")),
     ("a training-only variant of RWKV-4", "no weights were published", plus(FOUR, "blocks.0.ffn.aa.weight")),
-    ("RWKV-7", "is not supported yet (supported: RWKV-4, RWKV-7)", SEVEN),
-    ("RWKV-6", "is not supported yet (supported: RWKV-4, RWKV-7)", SIX),
-    ("RWKV-6", "is not supported yet (supported: RWKV-4, RWKV-7)", plus({}, "model.layers.0.attn.x_proj.0.mu")),
-    ("RWKV-6", "is not supported yet (supported: RWKV-4, RWKV-7)", plus(FIVE, "blocks.0.att.time_mix_x")),
-    ("RWKV-5.2", "is not supported yet (supported: RWKV-4, RWKV-7)", {**FIVE, "blocks.0.att.time_decay": (2, 4)}),
-    ("RWKV-5.1", "is not supported yet (supported: RWKV-4, RWKV-7)", plus(FIVE, "blocks.0.att.gate.weight")),
-    ("RWKV-5.1", "is not supported yet", {**plus(FIVE, "blocks.0.att.gate.weight"), "blocks.0.att.time_decay": (2, 1)}),
-    ("RWKV-5.0", "is not supported yet (supported: RWKV-4, RWKV-7)", FIVE),
+    ("RWKV-7", NOT_YET, SEVEN),
+    ("RWKV-6", NOT_YET, SIX),
+    ("RWKV-6", NOT_YET, plus({}, "model.layers.0.attn.x_proj.0.mu")),
+    ("RWKV-6", NOT_YET, plus(FIVE, "blocks.0.att.time_mix_x")),
+    ("RWKV-5.2", NOT_YET, {**FIVE, "blocks.0.att.time_decay": (2, 4)}),
+    ("RWKV-5.1", NOT_YET, plus(FIVE, "blocks.0.att.gate.weight")),
+    ("RWKV-5.1", NOT_YET, {**plus(FIVE, "blocks.0.att.gate.weight"), "blocks.0.att.time_decay": (2, 1)}),
+    ("RWKV-5.0", NOT_YET, FIVE),
 ]
 SUPPORTED = {architecture.label for architecture in ARCHITECTURES.values()}
 

@@ -200,6 +200,9 @@ static ptrdiff_t run_layer(const rk_ops *ops, const float *in, float *out)
     ops->relu_squared(x, y, TOKENS * WIDTH), y += TOKENS * WIDTH;
     memcpy(y, x, WIDTH * sizeof *y), ops->add_gated(y, mix, weight, 0, WIDTH), y += WIDTH;
     memcpy(y, x, WIDTH * sizeof *y), ops->add(y, mix, 1, WIDTH - 1), y += WIDTH;
+    memcpy(y, x, WIDTH * sizeof *y), ops->add_scaled(y, mix, weight, 1, WIDTH - 1), y += WIDTH;
+    ops->relu_squared_scaled(x, x + WIDTH, mix, y, WIDTH), y += WIDTH;
+    rk_token_matrices(ops, x, x, TOKENS, 7, y, 1), y += TOKENS * 7;
     memcpy(y, x, WIDTH * sizeof *y), ops->multiply(y, 0.25, 2, WIDTH), y += WIDTH;
     *y++ = (float)ops->all_finite(x, WIDTH);
     y[0] = INFINITY, y[1] = 0, y[2] = (float)ops->all_finite(y, 2), y[0] = 0, y += 3;

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rwkv7_shapes import SMALL
+from rwkv7_shapes import SMALL, SMALL_7A
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES, widen
 from rwkv_cy.kernels.matrix import unpack
-from rwkv_cy.kernels.reference import rwkv4, rwkv7
+from rwkv_cy.kernels.reference import rwkv4, rwkv7, rwkv7a, rwkv8_rc00
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.model.state import State
 from rwkv_cy.tensors.tensor import Parameter
@@ -24,6 +24,8 @@ Array = npt.NDArray[Any]
 REFERENCES: dict[str, Callable[..., tuple[Array, list[dict[str, Array]]]]] = {
     "rwkv4": rwkv4.forward,
     "rwkv7": rwkv7.forward,
+    "rwkv7a": rwkv7a.forward,
+    "rwkv8_rc00": rwkv8_rc00.forward,
 }
 
 #: Small models by name: of every architecture one of usual widths, and one whose widths fit no vector register, with
@@ -33,6 +35,10 @@ CONFIGS = {
     "rwkv4-odd": Config(d_model=35, num_layers=3, vocab_size=61, d_att=41, d_ffn=101, rescale_layer=2),
     "rwkv7": replace(SMALL["heads of 64"], vocab_size=90),
     "rwkv7-odd": replace(SMALL["odd heads, odd widths"], num_layers=3, rescale_layer=2),
+    "rwkv7a": replace(SMALL_7A["heads of 64"], vocab_size=90),
+    "rwkv7a-odd": replace(SMALL_7A["odd heads, odd widths"], num_layers=3, rescale_layer=2),
+    "rwkv8_rc00": replace(SMALL["heads of 64"], vocab_size=90, architecture="rwkv8_rc00"),
+    "rwkv8_rc00-odd": replace(SMALL["odd heads, odd widths"], num_layers=3, rescale_layer=2, architecture="rwkv8_rc00"),
 }
 
 
@@ -66,6 +72,15 @@ PRECISIONS = {
         Precision("q4", 0.04),
     )
 }
+
+
+#: In RWKV-7a the hidden vector is a product of three vectors, each of them with the rounding of its inputs.
+_AMPLIFIED = {"rwkv7a": 2.0}
+
+
+def tolerance_of(config: Config, dtype: str) -> float:
+    """Return the largest relative difference to the reference that a model of this config may have."""
+    return PRECISIONS[dtype].tolerance * (_AMPLIFIED.get(config.architecture, 1.0) if dtype in QUANTIZED_TYPES else 1.0)
 
 
 def dense(parameter: Parameter) -> Array:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from contracts.cases import CONFIGS, PRECISIONS, REFERENCES, every_logits, reference_forward, tokens_for
+from contracts.cases import CONFIGS, REFERENCES, every_logits, reference_forward, tokens_for, tolerance_of
 from contracts.conftest import Loader
 from rwkv_cy.architectures import ARCHITECTURES
 from rwkv_cy.model.language_model import LanguageModel
@@ -32,7 +32,7 @@ def test_every_architecture_is_in_the_tables() -> None:
 
 def test_logits_and_states_of_the_reference(model: LanguageModel, dtype: str) -> None:
     assert dtype in {parameter.dtype for parameter in model.parameters.values()}
-    tokens, tolerance = tokens_for(model, LENGTH), PRECISIONS[dtype].tolerance
+    tokens, tolerance = tokens_for(model, LENGTH), tolerance_of(model.config, dtype)
     expected, expected_states = reference_forward(model, tokens)
     logits, state = every_logits(model, tokens)
     assert np.abs(logits - expected).max() <= tolerance * np.abs(expected).max()

@@ -88,11 +88,11 @@ def test_an_interrupted_call_in_place_leaves_an_invalid_state(model: Model, monk
     before = state.copy()
     run, calls = model.run, []
 
-    def interrupted(*args: object) -> None:
+    def interrupted(*args: object, **named: object) -> None:
         calls.append(args)
         if len(calls) % 2 == 0:
             raise KeyboardInterrupt
-        run(*args)  # type: ignore[arg-type]
+        run(*args, **named)  # type: ignore[arg-type]
 
     monkeypatch.setattr(model, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):

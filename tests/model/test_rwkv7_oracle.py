@@ -1,4 +1,4 @@
-"""RWKV-7 against the authors' package: all parameters non-neutral, in usual and unusual shapes."""
+"""RWKV-7 and 7a against the authors' package: all parameters non-neutral, in usual and unusual shapes."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import pytest
 
 from checkpoints import random_checkpoint
 from contracts.cases import every_logits, tokens_for
-from rwkv7_shapes import RELEASED_01B, SMALL
+from rwkv7_shapes import RELEASED_01B, SMALL, SMALL_7A_32
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.model.state import State
 from rwkv_package import LayerState, PackageModel, assert_close
 
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("default")]
 
-CONFIGS = {**SMALL, "0.1B": RELEASED_01B}
+CONFIGS = {**SMALL, **SMALL_7A_32, "0.1B": RELEASED_01B}
 TOKENS = 200
 
 

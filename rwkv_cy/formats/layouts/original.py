@@ -69,6 +69,7 @@ VECTORS = (
     *vectors("blocks.{i}.ffn.time_mix_{name}", "k r", 3, 3),
     *vectors("blocks.{i}.att.{name}", "x_r x_w x_k x_v x_a x_g w0 a0 v0 k_k k_a", 3, 3),
     *vectors("blocks.{i}.ffn.{name}", "x_k", 3, 3),
+    *vectors("blocks.{i}.ffn.{name}", "s0", 1, 1),
 )
 
 #: Those of RWKV-6, whose decay is one vector; in RWKV-5 the shape of the decay tells the version.

@@ -54,6 +54,27 @@ void rk_multiply(const rk_ops *ops, void *x, double factor, ptrdiff_t n, int thr
     rk_parallel(n, PIECE_ELEMENTS, threads, multiply_piece, &s);
 }
 
+typedef struct {
+    const rk_ops *ops;
+    const void *x, *m;
+    void *y;
+    ptrdiff_t size;
+} token_matrices_work;
+
+static void token_matrices_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+{
+    const token_matrices_work *work = context;
+    (void)thread;
+    work->ops->token_matrices(work->x, work->m, work->size, work->y, begin, end);
+}
+
+void rk_token_matrices(const rk_ops *ops, const void *x, const void *m, ptrdiff_t tokens, ptrdiff_t size, void *y,
+                       int threads)
+{
+    token_matrices_work work = {ops, x, m, y, size};
+    rk_parallel(tokens, at_least_one(PIECE_ELEMENTS / (size * size)), threads, token_matrices_piece, &work);
+}
+
 static ptrdiff_t longest_sequence(const rk_tokens *all)
 {
     ptrdiff_t longest = 1;

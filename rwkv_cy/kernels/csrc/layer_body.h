@@ -95,6 +95,24 @@ static void FN(relu_squared)(const void *x_, void *y_, ptrdiff_t n)
     for (ptrdiff_t i = 0; i < n; i++) y[i] = x[i] <= 0 ? 0 : x[i] * x[i];
 }
 
+static void FN(relu_squared_scaled)(const void *x_, const void *mix_, const void *more_, void *y_, ptrdiff_t n)
+{
+    const REAL *x = x_, *mix = mix_, *more = more_;
+    REAL *y = y_;
+    for (ptrdiff_t i = 0; i < n; i++) y[i] = (x[i] <= 0 ? 0 : x[i] * x[i]) * (mix[i] + more[i]);
+}
+
+static void FN(token_matrices)(const void *x_, const void *m_, ptrdiff_t size, void *y_, ptrdiff_t begin, ptrdiff_t end)
+{
+    for (ptrdiff_t t = begin; t < end; t++) {
+        const REAL *x = (const REAL *)x_ + t * size, *m = (const REAL *)m_ + t * size * size;
+        REAL *y = (REAL *)y_ + t * size;
+        for (ptrdiff_t j = 0; j < size; j++) y[j] = 0;
+        for (ptrdiff_t i = 0; i < size; i++)
+            for (ptrdiff_t j = 0; j < size; j++) y[j] += x[i] * m[i * size + j];
+    }
+}
+
 static void FN(add_gated)(void *y_, const void *gate_, const void *x_, ptrdiff_t begin, ptrdiff_t end)
 {
     for (ptrdiff_t i = begin; i < end; i += LANES) {
@@ -103,6 +121,13 @@ static void FN(add_gated)(void *y_, const void *gate_, const void *x_, ptrdiff_t
         VEC gate = FN(get)((const REAL *)gate_ + i, n), x = FN(get)((const REAL *)x_ + i, n);
         FN(put)(y, FN(get)(y, n) + FN(sigmoid)(gate) * x, n);
     }
+}
+
+static void FN(add_scaled)(void *y_, const void *gate_, const void *x_, ptrdiff_t begin, ptrdiff_t end)
+{
+    REAL *y = y_;
+    const REAL *gate = gate_, *x = x_;
+    for (ptrdiff_t i = begin; i < end; i++) y[i] += gate[i] * x[i];
 }
 
 static void FN(add)(void *y_, const void *x_, ptrdiff_t begin, ptrdiff_t end)

@@ -157,6 +157,8 @@ static const void *token_of(const product *p, ptrdiff_t t, void *buffer)
             p->plain->token_lerp(x, before, spec->mix, more_of(p, t), width, buffer);
     } else if (spec->first == RK_RELU_SQUARED) {
         p->plain->relu_squared(x, buffer, width);
+    } else if (spec->first == RK_RELU_SQUARED_SCALED) {
+        p->plain->relu_squared_scaled(x, spec->mix, more_of(p, t), buffer, width);
     } else if (spec->first == RK_TANH) {
         p->plain->tanh(x, buffer, width);
     } else {
@@ -214,6 +216,7 @@ static void follow(const product *p, ptrdiff_t begin, ptrdiff_t end)
     case RK_NOTHING: break;
     case RK_ADD: p->plain->add(spec->into, spec->y, begin, end); break;
     case RK_ADD_GATED: p->plain->add_gated(spec->into, spec->gate, spec->y, begin, end); break;
+    case RK_ADD_SCALED: p->plain->add_scaled(spec->into, spec->gate, spec->y, begin, end); break;
     }
 }
 

@@ -109,8 +109,15 @@ typedef struct rk_ops {
     void (*sigmoid)(const void *x, void *y, ptrdiff_t n);
     /* y = max(x, 0)^2 for n elements. */
     void (*relu_squared)(const void *x, void *y, ptrdiff_t n);
+    /* y = max(x, 0)^2 * (mix + more) for n elements. */
+    void (*relu_squared_scaled)(const void *x, const void *mix, const void *more, void *y, ptrdiff_t n);
     /* y += sigmoid(gate) * x for elements begin..end. */
     void (*add_gated)(void *y, const void *gate, const void *x, ptrdiff_t begin, ptrdiff_t end);
+    /* y += gate * x for elements begin..end. */
+    void (*add_scaled)(void *y, const void *gate, const void *x, ptrdiff_t begin, ptrdiff_t end);
+    /* y[t] = x[t] m[t] for tokens begin..end: x and y have shape (tokens, size); m (tokens, size, size), [in, out], is a
+     * matrix of each token. */
+    void (*token_matrices)(const void *x, const void *m, ptrdiff_t size, void *y, ptrdiff_t begin, ptrdiff_t end);
     /* y += x for elements begin..end. */
     void (*add)(void *y, const void *x, ptrdiff_t begin, ptrdiff_t end);
     /* x *= factor for elements begin..end. */
@@ -217,14 +224,16 @@ enum {
     RK_LERPED,       /* x + (before - x) * (mix + more) */
     RK_RELU_SQUARED, /* max(x, 0)^2 */
     RK_TANH,
-    RK_SIGMOID
+    RK_SIGMOID,
+    RK_RELU_SQUARED_SCALED /* max(x, 0)^2 * (mix + more) */
 };
 
 /* Applied to y after a product. */
 enum {
     RK_NOTHING,
-    RK_ADD,      /* into += y */
-    RK_ADD_GATED /* into += sigmoid(gate) * y */
+    RK_ADD,       /* into += y */
+    RK_ADD_GATED, /* into += sigmoid(gate) * y */
+    RK_ADD_SCALED /* into += gate * y */
 };
 
 /* One product of rk_matmul: y[t, r] = scale * sum_k m[r, k] * x[t, k]. `first` is applied to x, `then` to y; y is
@@ -267,6 +276,8 @@ static inline size_t rk_heads_scratch(const rk_ops *ops, int version, ptrdiff_t 
     return (size_t)(rk_padded_head(size) * ops->wkv[version].vectors) * ops->sumsize;
 }
 void rk_multiply(const rk_ops *ops, void *x, double factor, ptrdiff_t n, int threads);
+void rk_token_matrices(const rk_ops *ops, const void *x, const void *m, ptrdiff_t tokens, ptrdiff_t size, void *y,
+                       int threads);
 
 /* Most bytes of a row in one step of `panels`: a packed panel and a packed group of tokens fit in the L1 cache.
  * Most bytes of a row that are packed at a time (a run): eight panels fit in the L2 cache. */

@@ -8,20 +8,35 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "LayerState", "Shared", "Weights", "block", "layer_norm", "matmul", "previous", "run", "sigmoid"]
+__all__ = [
+    "Array",
+    "LayerState",
+    "Mix",
+    "Shared",
+    "Weights",
+    "block",
+    "layer_norm",
+    "matmul",
+    "previous",
+    "run",
+    "sigmoid",
+]
 
 Array = npt.NDArray[np.float64]
 Weights = Mapping[str, npt.NDArray[Any]]
 #: A layer's state: arrays by field name, which the mixes replace.
 LayerState = dict[str, Array]
-#: Activations of earlier layers that later layers use, for the same tokens.
-Shared = dict[str, Array]
+#: What layers share for the same tokens: activations of earlier layers, the ids as ``"tokens"``, and their embeddings
+#: after ln0 as ``"embedded"``.
+Shared = dict[str, npt.NDArray[Any]]
 
 
 class Mix(Protocol):
     """A time mix or channel mix over normed x (time, d_model)."""
 
-    def __call__(self, x: Array, state: LayerState, weights: Weights, shared: Shared) -> Array: ...
+    def __call__(self, x: Array, state: LayerState, weights: Weights, shared: Shared) -> Array:
+        """Return the update of the residual stream, and replace arrays of `state`."""
+        ...
 
 
 def sigmoid(x: Array) -> Array:
@@ -62,7 +77,7 @@ def block(
     The arrays of `state` are replaced.
     """
     if "ln0.weight" in weights:
-        x = layer_norm(x, weights["ln0.weight"], weights["ln0.bias"], eps)
+        x = shared["embedded"] = layer_norm(x, weights["ln0.weight"], weights["ln0.bias"], eps)
     for norm, mix in zip(("ln1", "ln2"), mixes, strict=True):
         normed = layer_norm(x, weights[f"{norm}.weight"], weights[f"{norm}.bias"], eps)
         x = x + output_scale * mix(normed, state, weights, shared)
@@ -75,7 +90,8 @@ def run(
     """Return the logits (time, vocab_size) after each token; the layers' states are replaced."""
     eps, halve_after = config.layer_norm_eps, config.rescale_layer
     wide = {name: np.asarray(array, np.float64) for name, array in parameters.items()}
-    x, shared = wide["emb.weight"][list(tokens)], Shared()
+    ids = np.asarray(tokens, np.int64)
+    x, shared = wide["emb.weight"][ids], Shared(tokens=ids)
     for i, own in enumerate(state):
         prefix = f"blocks.{i}."
         weights = {name.removeprefix(prefix): array for name, array in wide.items() if name.startswith(prefix)}

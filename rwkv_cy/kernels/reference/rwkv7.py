@@ -11,6 +11,7 @@ import numpy as np
 from rwkv_cy.kernels.reference.common import (
     Array,
     LayerState,
+    Mix,
     Shared,
     Weights,
     layer_norm,
@@ -110,9 +111,17 @@ def channel_mix(x: Array, state: LayerState, weights: Weights, shared: Shared) -
 
 
 def forward(
-    parameters: Weights, config: Any, tokens: Sequence[int], state: list[LayerState] | None = None
+    parameters: Weights,
+    config: Any,
+    tokens: Sequence[int],
+    state: list[LayerState] | None = None,
+    *,
+    channel_mix: Mix = channel_mix,
 ) -> tuple[Array, list[LayerState]]:
-    """Return the logits (time, vocab_size) after each token, and the state; a given state is updated in place."""
+    """Return the logits (time, vocab_size) after each token, and the state; a given state is updated in place.
+
+    `channel_mix` is that of the version, since others have the same time mix.
+    """
     state = initial_state(parameters, config) if state is None else state
     mixes = (partial(time_mix, eps=config.group_norm_eps), channel_mix)
     return run(parameters, config, tokens, state, mixes), state

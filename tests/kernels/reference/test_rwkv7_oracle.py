@@ -1,4 +1,4 @@
-"""The reference implementation of RWKV-7 against the authors' package, with all parameters non-neutral."""
+"""The reference implementations of RWKV-7 and 7a against the authors' package, with all parameters non-neutral."""
 
 from __future__ import annotations
 
@@ -8,21 +8,24 @@ import numpy as np
 import pytest
 
 from checkpoints import random_checkpoint
-from rwkv7_shapes import SMALL
+from contracts.cases import REFERENCES
+from rwkv7_shapes import SMALL, SMALL_7A_32
 from rwkv_cy.kernels.reference import rwkv7
 from rwkv_package import PackageModel, assert_close
 
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("default")]
 
+CONFIGS = {**SMALL, **SMALL_7A_32}
+
 
 @pytest.mark.parametrize("optional", [True, False])
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", CONFIGS)
 def test_logits_and_states(tmp_path: Path, name: str, optional: bool) -> None:
-    config = SMALL[name]
+    config = CONFIGS[name]
     parameters = random_checkpoint(config, seed=3, optional=optional)
     tokens = np.random.default_rng(1).integers(config.vocab_size, size=200).tolist()
     expected, expected_states = PackageModel(tmp_path, parameters).forward(tokens)
-    logits, states = rwkv7.forward(parameters, config, tokens)
+    logits, states = REFERENCES[config.architecture](parameters, config, tokens)
     assert_close(logits, expected)
     for state, expected_state in zip(states, expected_states, strict=True):
         for field, array in state.items():

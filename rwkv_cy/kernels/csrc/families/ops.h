@@ -7,5 +7,7 @@
     .pack_token = pack_token_##suffix, .panels = panels_##suffix, .columns = columns_##suffix,                         \
     .add_lanes = add_lanes_##suffix, .layer_norm = layer_norm_##suffix, .token_shift = token_shift_##suffix,           \
     .token_lerp = token_lerp_##suffix, .tanh = tanh_all_##suffix, .sigmoid = sigmoid_all_##suffix,                     \
-    .wkv = RK_WKV_OPS(suffix), .relu_squared = relu_squared_##suffix, .add_gated = add_gated_##suffix,                 \
-    .add = add_##suffix, .multiply = multiply_##suffix, .all_finite = all_finite_##suffix
+    .wkv = RK_WKV_OPS(suffix), .relu_squared = relu_squared_##suffix,                                                  \
+    .relu_squared_scaled = relu_squared_scaled_##suffix, .token_matrices = token_matrices_##suffix,                    \
+    .add_gated = add_gated_##suffix, .add_scaled = add_scaled_##suffix, .add = add_##suffix,                           \
+    .multiply = multiply_##suffix, .all_finite = all_finite_##suffix
