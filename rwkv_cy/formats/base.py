@@ -37,8 +37,8 @@ MAX_ELEMENTS = 1 << 48
 Entry = TypeVar("Entry")
 
 
-def check_name(path: Path, name: object) -> str:
-    """Return the name of a tensor after checking that it can be displayed, stored and looked up.
+def check_name(path: Path, name: object, of: str = "a tensor") -> str:
+    """Return the name `of` something after checking that it can be displayed, stored and looked up.
 
     Raises
     ------
@@ -47,7 +47,7 @@ def check_name(path: Path, name: object) -> str:
         a path that leads elsewhere.
     """
     if not isinstance(name, str):
-        raise FormatError(f"{path}: expected a tensor's name as text, got {type(name).__name__}; the file is damaged")
+        raise FormatError(f"{path}: expected {of}'s name as text, got {type(name).__name__}; the file is damaged")
     problem = None
     if not name:
         problem = "is empty"
@@ -58,20 +58,20 @@ def check_name(path: Path, name: object) -> str:
     elif not {"", ".", ".."}.isdisjoint(name.split("/")):
         problem = "looks like a path"
     if problem:
-        raise FormatError(f"{path}: expected the name of a tensor, got {name[:40]!r}, which {problem}")
+        raise FormatError(f"{path}: expected the name of {of}, got {name[:40]!r}, which {problem}")
     return name
 
 
-def decode_name(path: Path, raw: bytes) -> str:
+def decode_name(path: Path, raw: bytes, of: str = "a tensor") -> str:
     """Return the UTF-8 name `raw` as text; raise FormatError if it is invalid or :func:`check_name` refuses it."""
     if len(raw) > MAX_NAME_BYTES:
         raise FormatError(
-            f"{path}: expected the name of a tensor, got {raw[:40]!r}, which is longer than {MAX_NAME_BYTES} bytes"
+            f"{path}: expected the name of {of}, got {raw[:40]!r}, which is longer than {MAX_NAME_BYTES} bytes"
         )
     try:
-        return check_name(path, raw.decode("utf-8"))
+        return check_name(path, raw.decode("utf-8"), of)
     except UnicodeDecodeError as error:
-        raise FormatError(f"{path}: expected a tensor's name in UTF-8, got {raw[:40]!r}") from error
+        raise FormatError(f"{path}: expected {of}'s name in UTF-8, got {raw[:40]!r}") from error
 
 
 def check_shape(path: Path, name: str, shape: Sequence[object], least: int = 1) -> tuple[int, ...]:

@@ -66,7 +66,7 @@ def canonical_recipes(source: ParameterSource, tied: bool = False) -> dict[str, 
 
 
 def _recipes(source: ParameterSource) -> dict[str, Recipe]:
-    layouts = layouts_of(source.format)
+    layouts = layouts_of(source.format, source.metadata)
     for names in without_prefixes(source.names()):
         shapes = {short: source.info(name).shape for short, name in names.items()}
         layout = next((layout for layout in layouts if layout.matches(shapes)), None)

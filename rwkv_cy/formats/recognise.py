@@ -11,6 +11,8 @@ from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.files.reading import is_folder
 from rwkv_cy.formats.base import FileBytes
 from rwkv_cy.formats.canonical import canonical
+from rwkv_cy.formats.gguf.header import MAGIC as GGUF_MAGIC
+from rwkv_cy.formats.gguf.reader import open_gguf
 from rwkv_cy.formats.huggingface import open_folder
 from rwkv_cy.formats.pth import open_pth
 from rwkv_cy.formats.pth_legacy import LEGACY_MAGIC, open_pth_legacy
@@ -59,17 +61,13 @@ _READERS = (
     _Reader(_begins(b"PK\x03\x04", b"PK\x05\x06"), open_pth),
     _Reader(_begins(LEGACY_MAGIC), open_pth_legacy),
     _Reader(_begins(RWKVCPP_MAGIC), open_rwkvcpp),
+    _Reader(_begins(GGUF_MAGIC), open_gguf),
     _Reader(_looks_like_safetensors, open_safetensors),
 )
 
 _UNPACK = "unpack it and name the file inside"
 _REFUSALS = (
     _Refusal(_begins(b"\x89HDF\r\n\x1a\n"), "an HDF5 file", "open it with rwkv_cy.load, which reads model files"),
-    _Refusal(
-        _begins(b"GGUF"),
-        "a GGUF file: llama.cpp's GGUF files are not read yet",
-        "name the checkpoint that it was made from",
-    ),
     _Refusal(_begins(b"lmgg", b"tjgg"), "an old GGML file of llama.cpp", "name the checkpoint that it was made from"),
     _Refusal(
         _begins(b"version https://git-lfs"),
@@ -105,8 +103,8 @@ _REFUSALS = (
 def open_checkpoint(path: str | os.PathLike[str]) -> ParameterSource:
     """Open a foreign checkpoint of any format, under canonical names and shapes.
 
-    Files are recognised by their content: PyTorch zip archives and legacy streams, safetensors, rwkv.cpp's model
-    files, and indexes of shards. A folder is opened as Hugging Face keeps them.
+    Files are recognised by their content: PyTorch zip archives and legacy streams, safetensors, model files of
+    rwkv.cpp, GGUF files of llama.cpp, and indexes of shards. A folder is opened as Hugging Face keeps them.
 
     Parameters
     ----------
@@ -161,6 +159,6 @@ def _open_by(path: Path, head: bytes) -> ParameterSource:
         if refusal.looks(head):
             raise UnsupportedError(f"{path}: expected a checkpoint, got {refusal.what}; {refusal.remedy}")
     raise FormatError(
-        f"{path}: expected a model file, or a checkpoint of PyTorch, safetensors or rwkv.cpp, got a file "
-        f"that begins with {head[:16]!r}; check that it is the right file and complete"
+        f"{path}: expected a model file, or a checkpoint of PyTorch, safetensors, rwkv.cpp or llama.cpp, "
+        f"got a file that begins with {head[:16]!r}; check that it is the right file and complete"
     )

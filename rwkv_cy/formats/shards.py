@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from rwkv_cy.files.strict_json import parse_object
 from rwkv_cy.formats.base import MAX_HEADER_BYTES, MAX_TENSORS, FileBytes
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 
-__all__ = ["Shards", "open_shards", "read_small"]
+__all__ = ["MAX_SHARDS", "Shards", "open_shards", "read_small"]
 
 #: Each shard is an open file.
 MAX_SHARDS = 256
@@ -30,13 +30,17 @@ class Shards:
         The index.
     homes : mapping of str to ParameterSource
         The open shard of each tensor. All are closed with this source.
+    shards : sequence of ParameterSource, optional
+        All shards in their order, where some may hold none of the tensors.
     """
 
-    def __init__(self, path: Path, homes: Mapping[str, ParameterSource]) -> None:
+    def __init__(
+        self, path: Path, homes: Mapping[str, ParameterSource], shards: Sequence[ParameterSource] = ()
+    ) -> None:
         self.path = path
         self._homes = {name: shard for name, shard in homes.items() if name not in shard.left_out}
-        #: Each shard once, in the index's order.
-        self._shards = tuple({id(shard): shard for shard in homes.values()}.values())
+        #: Each shard once, in their order.
+        self._shards = tuple({id(shard): shard for shard in (*shards, *homes.values())}.values())
         self.format = self._shards[0].format
         self.metadata: Mapping[str, str] = {k: v for shard in reversed(self._shards) for k, v in shard.metadata.items()}
         self.left_out: Mapping[str, str] = {k: v for shard in self._shards for k, v in shard.left_out.items()}

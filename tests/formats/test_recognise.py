@@ -107,7 +107,6 @@ def a_tar() -> bytes:
     ("data", "what"),
     [
         (b"\x89HDF\r\n\x1a\n" + bytes(600), "got an HDF5 file; open it with rwkv_cy.load"),
-        (b"GGUF\x03\0\0\0" + bytes(100), "got a GGUF file: llama.cpp's GGUF files are not read yet; name the checkpoi"),
         (b"lmgg" + bytes(100), "got an old GGML file of llama.cpp"),
         (b"tjgg" + bytes(100), "got an old GGML file of llama.cpp"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 1\n", "got a Git LFS pointer.*git lfs pull"),
@@ -137,7 +136,7 @@ def test_what_is_refused_by_name(tmp_path: Path, data: bytes, what: str) -> None
 @pytest.mark.parametrize("data", [b"x", b"PK", bytes(8), bytes(1000), b"\x80", b"\x80\x01", b"Access denied.\n"])
 def test_what_nobody_knows(tmp_path: Path, data: bytes) -> None:
     with pytest.raises(
-        FormatError, match=r"expected a model file, or a checkpoint of PyTorch, safetensors or rwkv.cpp, got"
+        FormatError, match=r"expected a model file, or a checkpoint of PyTorch, safetensors, rwkv.cpp or llama.cpp, got"
     ):
         open_checkpoint(write(tmp_path / "model.pth", data))
 

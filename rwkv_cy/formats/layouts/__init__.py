@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 from rwkv_cy.errors import UnsupportedError
 from rwkv_cy.formats.layouts.fla import FLA, FLA_6, FLA_FUSED, LINEAR_ATTENTION
+from rwkv_cy.formats.layouts.gguf import gguf_layout
 from rwkv_cy.formats.layouts.huggingface import (
     HUGGINGFACE,
     HUGGINGFACE_4,
@@ -36,13 +39,16 @@ LAYOUTS: tuple[Layout, ...] = (
     HUGGINGFACE_7,
 )
 
-#: Formats whose files have layouts of their own.
-_OWN: dict[str, tuple[Layout, ...]] = {"rwkvcpp": (RWKVCPP_4, RWKVCPP_7, ORIGINAL)}
+#: Formats whose files have layouts of their own, which may depend on the metadata.
+_OWN: dict[str, Callable[[Mapping[str, str]], tuple[Layout, ...]]] = {
+    "rwkvcpp": lambda metadata: (RWKVCPP_4, RWKVCPP_7, ORIGINAL),
+    "gguf": lambda metadata: (gguf_layout(metadata),),
+}
 
 
-def layouts_of(format: str) -> tuple[Layout, ...]:  # noqa: A002 (the attribute of ParameterSource)
-    """Return the layouts that files of a format may have; the first that matches applies."""
-    return _OWN.get(format, LAYOUTS)
+def layouts_of(format: str, metadata: Mapping[str, str]) -> tuple[Layout, ...]:  # noqa: A002 (of ParameterSource)
+    """Return the layouts that files of a format, with that metadata, may have; the first that matches applies."""
+    return _OWN[format](metadata) if format in _OWN else LAYOUTS
 
 
 #: Layouts that models are written in, by their names for users: the first that holds the model applies.

@@ -67,11 +67,14 @@ class Rule:
         Template of the other project's name, with the same fields.
     steps : tuple of Step
         From the original tensor to the other project's; of several tensors, before they are concatenated.
+    steps_of_layer : callable, optional
+        The steps, from the number ``{i}`` of the layer; in place of `steps`.
     """
 
     canonical: str | tuple[str, ...]
     foreign: str
     steps: tuple[Step, ...] = ()
+    steps_of_layer: Callable[[int], tuple[Step, ...]] | None = None
 
     @cached_property
     def canonical_templates(self) -> tuple[Template, ...]:
@@ -84,15 +87,16 @@ class Rule:
         """The foreign name."""
         return Template(self.foreign)
 
-    @cached_property
-    def applied(self) -> tuple[Operation, ...]:
-        """What is done to an original tensor."""
-        return tuple(step.apply for step in self.steps)
+    def applied(self, fields: Mapping[str, str]) -> tuple[Operation, ...]:
+        """Return what is done to an original tensor with these fields in its name."""
+        return tuple(step.apply for step in self._steps(fields))
 
-    @cached_property
-    def undone(self) -> tuple[Operation, ...]:
-        """What is done to a foreign tensor, or to one row of a fused one."""
-        return tuple(step.undo for step in reversed(self.steps))
+    def undone(self, fields: Mapping[str, str]) -> tuple[Operation, ...]:
+        """Return what is done to a foreign tensor, or to one row of a fused one, with these fields in its name."""
+        return tuple(step.undo for step in reversed(self._steps(fields)))
+
+    def _steps(self, fields: Mapping[str, str]) -> tuple[Step, ...]:
+        return self.steps if self.steps_of_layer is None else self.steps_of_layer(int(fields["i"]))
 
 
 @dataclass(frozen=True)
@@ -182,6 +186,8 @@ class Layout:
         Whether a model of these canonical names and shapes can be written in this layout; any can by default.
     omitted : tuple of str
         Canonical names of tensors that the project leaves out, since they have no use.
+    repeated : tuple of Rule
+        Tensors that the project stores beside those of the rules and that say nothing new: they are ignored in reading.
     """
 
     name: str
@@ -191,6 +197,7 @@ class Layout:
     head: str = "head.weight"
     holds: Matcher = bool
     omitted: tuple[str, ...] = ()
+    repeated: tuple[Rule, ...] = ()
 
     def undo(self, shapes: Shapes, path: Path) -> dict[str, Recipe]:
         """Return how the canonical tensors are made from foreign ones.
@@ -214,6 +221,8 @@ class Layout:
         """
         recipes: dict[str, Recipe] = {}
         for foreign, shape in shapes.items():
+            if any(rule.foreign_template.fields(foreign) is not None for rule in self.repeated):
+                continue
             for name, recipe in self._undo_one(foreign, shape, path):
                 other = recipes.setdefault(name, recipe)
                 if other is not recipe:
@@ -230,7 +239,7 @@ class Layout:
                 continue
             names = [template.name(fields) for template in rule.canonical_templates]
             if len(names) == 1:
-                yield names[0], Recipe.whole(foreign, shape, rule.undone)
+                yield names[0], Recipe.whole(foreign, shape, rule.undone(fields))
                 return
             if not shape or shape[0] != len(names):
                 raise FormatError(
@@ -239,7 +248,7 @@ class Layout:
                 )
             for at, name in enumerate(names):
                 size = math.prod(shape[1:])
-                part = Part(foreign, at * size, (1, *shape[1:]), rule.undone)
+                part = Part(foreign, at * size, (1, *shape[1:]), rule.undone(fields))
                 yield name, Recipe((part,), part.result_shape)
             return
         yield foreign, Recipe.whole(foreign, shape)
@@ -255,26 +264,31 @@ class Layout:
         Returns
         -------
         dict of str to Recipe
-            By foreign name, in the order of `shapes`, without what the project omits.
+            By foreign name, in the order of `shapes`, without what the project omits, then what it repeats.
         """
         recipes = {}
         for name in shapes:
             if name in self.omitted:
                 continue
-            foreign, recipe = self._apply_one(name, shapes)
+            foreign, recipe = self._apply_one(name, shapes, self.rules) or (name, Recipe.whole(name, shapes[name]))
             recipes[foreign if foreign == self.head else self.prefix + foreign] = recipe
+        for name in shapes if self.repeated else ():
+            again = self._apply_one(name, shapes, self.repeated)
+            if again is not None:
+                recipes[self.prefix + again[0]] = again[1]
         return recipes
 
-    def _apply_one(self, name: str, shapes: Shapes) -> tuple[str, Recipe]:
-        for rule in self.rules:
+    @staticmethod
+    def _apply_one(name: str, shapes: Shapes, rules: tuple[Rule, ...]) -> tuple[str, Recipe] | None:
+        for rule in rules:
             fields = next((f for t in rule.canonical_templates if (f := t.fields(name)) is not None), None)
             if fields is None:
                 continue
             names = [template.name(fields) for template in rule.canonical_templates]
             if not all(other in shapes for other in names):
                 continue
-            parts = tuple(Part(other, 0, shapes[other], rule.applied) for other in names)
+            parts = tuple(Part(other, 0, shapes[other], rule.applied(fields)) for other in names)
             first, *rest = parts[0].result_shape
             shape = (first, *rest) if len(parts) == 1 else (len(parts) * first, *rest)
             return rule.foreign_template.name(fields), Recipe(parts, shape)
-        return name, Recipe.whole(name, shapes[name])
+        return None

@@ -13,7 +13,18 @@ import numpy.typing as npt
 
 from rwkv_cy.errors import FormatError
 
-__all__ = ["NEGATED_EXPONENTIAL", "TRANSPOSED", "Operation", "Step", "merged", "regrouped", "repeated", "vector"]
+__all__ = [
+    "NEGATED_EXPONENTIAL",
+    "TRANSPOSED",
+    "Operation",
+    "Step",
+    "divided",
+    "heads",
+    "merged",
+    "regrouped",
+    "repeated",
+    "vector",
+]
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
@@ -73,6 +84,34 @@ class Axes(Operation):
     def run(self, array: Array, where: str) -> Array:
         """Return the array in its new shape."""
         return array.reshape(self.shape(array.shape))
+
+
+@dataclass(frozen=True)
+class Heads(Operation):
+    """Gives a vector two axes, the second of so many channels; any other tensor stays as it is."""
+
+    size: int
+
+    def shape(self, shape: Shape) -> Shape:
+        """Return the shape of the result."""
+        return (shape[0] // self.size, self.size) if len(shape) == 1 and shape[0] % self.size == 0 else shape
+
+    def run(self, array: Array, where: str) -> Array:
+        """Return the array in its new shape."""
+        return array.reshape(self.shape(array.shape))
+
+
+@dataclass(frozen=True)
+class Flatten(Operation):
+    """Gives any tensor one axis."""
+
+    def shape(self, shape: Shape) -> Shape:
+        """Return the shape of the result."""
+        return (math.prod(shape),)
+
+    def run(self, array: Array, where: str) -> Array:
+        """Return the array in its new shape."""
+        return array.reshape(-1)
 
 
 @dataclass(frozen=True)
@@ -218,6 +257,18 @@ def regrouped(ours: str, theirs: str) -> Step:
 def repeated(count: int) -> Step:
     """Return the step of a vector that is a matrix of `count` equal columns elsewhere."""
     return Step(Repeat(count), FirstColumn())
+
+
+def heads(size: int) -> Step:
+    """Return the step of a matrix (heads, size) that is a vector elsewhere."""
+    return Step(Flatten(), Heads(size))
+
+
+def divided(power: int) -> Step:
+    """Return the step of a tensor that is divided by a power of two elsewhere."""
+    # Beyond 2 ** 2098 every number is 0 or infinite.
+    power = min(power, 2098)
+    return Step(Formula(lambda x: np.ldexp(x, -power)), Formula(lambda x: np.ldexp(x, power)))
 
 
 #: A matrix stored the other way round.

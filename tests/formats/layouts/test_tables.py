@@ -55,7 +55,7 @@ MODELS: dict[str, Parameters] = {
     "7 with a state": tuned_rwkv7(),
     **{name: random_checkpoint(config) for name, config in CONFIGS.items()},
 }
-OWN = tuple(layout for layout in layouts_of("rwkvcpp") if layout not in LAYOUTS)
+OWN = tuple(layout for layout in layouts_of("rwkvcpp", {}) if layout not in LAYOUTS)
 #: The last is written only: what it makes is a model of another version.
 ALL = (*LAYOUTS, *OWN, web_rwkv_51(16))
 DTYPES = {"f64": "<f8", "f32": "<f4", "f16": "<f2", "bf16": "<u2"}
