@@ -66,7 +66,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--force",
         action="store_true",
-        help="replace an existing TARGET; requantize a quantized SOURCE",
+        help="replace a model file at TARGET, but never another file; requantize a quantized SOURCE",
     )
     parser.add_argument("--quiet", action="store_true", help="print warnings and errors only, without a progress bar")
     parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
@@ -80,7 +80,12 @@ def _run(arguments: argparse.Namespace) -> int:
         from rwkv_cy.toolkit.convert import plan_conversion
 
         plan = plan_conversion(
-            arguments.source, arguments.target, dtype, arguments.tokenizer, requantize=arguments.force
+            arguments.source,
+            arguments.target,
+            dtype,
+            arguments.tokenizer,
+            overwrite=arguments.force,
+            requantize=arguments.force,
         )
         _print_plan(plan, arguments.force)
         return ExitCode.OK
@@ -150,7 +155,7 @@ def _outline(plan: ConversionPlan) -> dict[str, str]:
 def _print_plan(plan: ConversionPlan, force: bool) -> None:
     warnings = list(plan.warnings)
     if plan.replaces and not force:
-        warnings.append(f"{plan.target}: already exists; only --force would replace it")
+        warnings.append(f"{plan.target}: already exists; --force replaces it, if it is a model file")
     for warning in warnings:
         print_warning(warning)
     print_fields(

@@ -3,11 +3,12 @@
 from rwkv_cy.storage.arrays import read_arrays, write_arrays
 from rwkv_cy.storage.reader import ModelFile, is_model_file, open_model
 from rwkv_cy.storage.replaceable import check_replaceable
-from rwkv_cy.storage.schema import ModelHeader, StoredTokenizer
+from rwkv_cy.storage.schema import MODEL_KIND, ModelHeader, StoredTokenizer
 from rwkv_cy.storage.verification import VerifyReport
 from rwkv_cy.storage.writer import needed_bytes, write_model
 
 __all__ = [
+    "MODEL_KIND",
     "ModelFile",
     "ModelHeader",
     "StoredTokenizer",

@@ -71,6 +71,7 @@ def plan_conversion(
     dtype: str | None = None,
     tokenizer: str | None = None,
     *,
+    overwrite: bool = False,
     requantize: bool = False,
 ) -> ConversionPlan:
     """Describe what :func:`convert` would do with the same arguments; writes nothing.
@@ -80,10 +81,11 @@ def plan_conversion(
     Raises
     ------
     RWKVError
-        As raised by :func:`convert`, except if the target exists, which sets ``ConversionPlan.replaces``.
+        As raised by :func:`convert`, except if the target exists and `overwrite` is false, which sets
+        ``ConversionPlan.replaces``.
     """
     with Checkpoint.open(source) as checkpoint:
-        return make_plan(checkpoint, Path(target), dtype, tokenizer, requantize=requantize)
+        return make_plan(checkpoint, Path(target), dtype, tokenizer, overwrite=overwrite, requantize=requantize)
 
 
 def convert(
@@ -118,7 +120,7 @@ def convert(
         ``"auto"`` (the default), ``"none"``, ``"bytes"``, ``"world"``, or the path of a vocabulary; see
         :func:`rwkv_cy.checkpoint.tokenizer_choice.choose_tokenizer`.
     overwrite : bool, default False
-        Whether to replace an existing target.
+        Whether to replace an existing model file, complete or not. No other file is ever replaced.
     requantize : bool, default False
         Allow ``"q8"``, ``"q6"`` and ``"q4"`` for matrices that are already quantized in another type, which adds a
         second rounding error.
@@ -138,8 +140,8 @@ def convert(
         If the source is damaged (its checksums are verified, if it has any), is of an unknown version, or does not have
         the parameters of a model.
     StorageError
-        If the target exists and `overwrite` is false, if it is the source, if the source changed while it was read,
-        or if the operating system refuses (no space, no permission).
+        If the target exists and `overwrite` is false, if it is not a model file, or the source, if the source changed
+        while it was read, or if the operating system refuses (no space, no permission).
     ConfigError
         If `dtype` is not a storage type, or a quantized matrix would be requantized without `requantize`.
     NumericalError
@@ -150,7 +152,7 @@ def convert(
     source, target = Path(source), Path(target)
     # Hashing takes longest, so that it starts before the plan is made; it is stopped if planning fails.
     with Checkpoint.open(source) as checkpoint, _hash_of(checkpoint.source.files, source_hash) as running:
-        plan = make_plan(checkpoint, target, dtype, tokenizer, requantize=requantize)
+        plan = make_plan(checkpoint, target, dtype, tokenizer, overwrite=overwrite, requantize=requantize)
         converter = Converter(checkpoint.source)
         sink = FileSink(converter, {chosen.info.name: chosen for chosen in plan.targets}, progress)
 

@@ -15,7 +15,7 @@ from rwkv_cy.dtypes import check_dtype
 from rwkv_cy.errors import ConfigError
 from rwkv_cy.files.reading import os_errors
 from rwkv_cy.formats import companions
-from rwkv_cy.storage import ModelHeader, StoredTokenizer, needed_bytes
+from rwkv_cy.storage import MODEL_KIND, ModelHeader, StoredTokenizer, check_replaceable, needed_bytes
 from rwkv_cy.tensors.codecs import BLOCK_SIZE
 from rwkv_cy.tensors.policy import Target, choose
 from rwkv_cy.tensors.tensor import TensorInfo
@@ -142,7 +142,13 @@ class ConversionPlan:
 
 
 def make_plan(
-    checkpoint: Checkpoint, target: Path, dtype: str | None, tokenizer: str | None, *, requantize: bool = False
+    checkpoint: Checkpoint,
+    target: Path,
+    dtype: str | None,
+    tokenizer: str | None,
+    *,
+    overwrite: bool = False,
+    requantize: bool = False,
 ) -> ConversionPlan:
     """Plan the conversion of an open checkpoint into the file `target`.
 
@@ -158,13 +164,16 @@ def make_plan(
     TokenizerError, MissingDependencyError
         If the requested tokenizer is not available.
     StorageError
-        If the target is the source itself, a folder, or in a folder that does not exist.
+        If the target is the source itself, a folder, or in a folder that does not exist; with `overwrite`, if it is
+        a file of another kind than a model file.
     """
     dtype = check_dtype(dtype)
     source = checkpoint.source
     files = tuple(file.path for file in source.files)
     with os_errors(target, "look at"):
         replaces = check_target(target, {*files, source.path, *companions(source.path)})
+    if overwrite:
+        check_replaceable(target, MODEL_KIND, "are source and target swapped?")
     config = checkpoint.config
     if dtype is not None:
         config = replace(config, compute_dtype="f64" if dtype == "f64" else "f32")

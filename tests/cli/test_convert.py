@@ -49,12 +49,13 @@ def test_dry_run_writes_nothing(run: Run, small: Path, tmp_path: Path) -> None:
 
 def test_dry_run_warns_of_what_is_there(run: Run, small: Path, tmp_path: Path) -> None:
     target = tmp_path / "m.h5"
-    target.write_bytes(b"precious")
-    result = run("convert", small, target, "--dry-run")
+    assert run("convert", small, target).code == 0
+    before = target.read_bytes()
+    result = run("convert", small, target, "--dtype", "f16", "--dry-run")
     assert result.code == 0
-    assert f"warning: {target}: already exists; only --force would replace it" in result.err
-    assert run("convert", small, target, "--dry-run", "--force").err == ""
-    assert target.read_bytes() == b"precious"
+    assert f"warning: {target}: already exists; --force replaces it, if it is a model file" in result.err
+    assert run("convert", small, target, "--dtype", "f16", "--dry-run", "--force").err == ""
+    assert target.read_bytes() == before
 
 
 def test_dry_run_finds_what_would_fail(run: Run, small: Path, tmp_path: Path) -> None:
@@ -64,13 +65,34 @@ def test_dry_run_finds_what_would_fail(run: Run, small: Path, tmp_path: Path) ->
 
 def test_an_existing_file_needs_force(run: Run, small: Path, tmp_path: Path) -> None:
     target = tmp_path / "m.h5"
-    target.write_bytes(b"precious")
-    result = run("convert", small, target)
+    assert run("convert", small, target).code == 0
+    before = target.read_bytes()
+    result = run("convert", small, target, "--dtype", "f16")
     assert result.code == 3
     assert "it already exists" in result.err
-    assert target.read_bytes() == b"precious"
-    assert run("convert", small, target, "--force").code == 0
-    assert inspect(target).problems == ()
+    assert target.read_bytes() == before
+    assert run("convert", small, target, "--dtype", "f16", "--force").code == 0
+    assert inspect(target).dtypes.keys() == {"f16", "f32"}
+
+
+@pytest.mark.parametrize("command", ["convert", "quantize"])
+def test_force_replaces_nothing_but_a_model_file(run: Run, small: Path, tmp_path: Path, command: str) -> None:
+    model = tmp_path / "m.h5"
+    assert run("convert", small, model).code == 0
+    precious = tmp_path / "precious.txt"
+    precious.write_bytes(b"precious")
+    for target in (precious, small):
+        before = target.read_bytes()
+        for options in ((), ("--dry-run",)):
+            result = run(command, model, target, "--force", *options)
+            assert result.code == 3
+            assert result.err.endswith(
+                f"{target} is not a model file; choose another name (are source and target swapped?)\n"
+            )
+        assert target.read_bytes() == before
+    model.write_bytes(model.read_bytes()[:-1])
+    assert run(command, small, model, "--force").code == 0
+    assert inspect(model).problems == ()
 
 
 def test_a_target_named_as_a_checkpoint(run: Run, small: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -75,6 +76,32 @@ def test_only_a_model_file_is_replaced(tmp_path: Path, demo_checkpoint: Path) ->
     (tmp_path / "empty").touch()
     model.save(tmp_path / "empty", overwrite=True)
     assert verify(tmp_path / "empty").ok
+
+
+def test_a_damaged_model_file_is_replaced(tmp_path: Path, demo_checkpoint: Path) -> None:
+    model, path = load(demo_checkpoint), tmp_path / "m.h5"
+    model.save(path)
+    whole = path.read_bytes()
+    for damaged in (whole[:-1], whole[: len(whole) // 2], whole[:4096], whole[:-4096] + bytes(4096), whole + b"x"):
+        path.write_bytes(damaged)
+        with pytest.raises(FormatError):
+            load(path)
+        model.save(path, overwrite=True)
+        assert path.read_bytes() == whole
+
+
+@pytest.mark.parametrize("content", [b"", b"format\0rwkv-cy\0kind\0model"])
+def test_another_hdf5_file_is_not_replaced(tmp_path: Path, demo_checkpoint: Path, content: bytes) -> None:
+    path = tmp_path / "keras.h5"
+    with h5py.File(path, "w") as file:
+        file.attrs["format"] = "keras"
+        file.attrs["kind"] = "model"
+        file["weights"] = np.arange(9000)
+    path.write_bytes(content + path.read_bytes())
+    before = path.read_bytes()
+    with pytest.raises(StorageError, match="is not a model file"):
+        load(demo_checkpoint).save(path, overwrite=True)
+    assert path.read_bytes() == before
 
 
 def test_only_a_state_file_is_replaced(tmp_path: Path, demo_checkpoint: Path) -> None:

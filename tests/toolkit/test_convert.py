@@ -180,13 +180,24 @@ def test_numbers_that_overflow_are_counted(tmp_path: Path, dtype: str, large: fl
 
 def test_a_target_that_exists_is_left_alone(small: Path, tmp_path: Path) -> None:
     target = tmp_path / "t"
-    target.write_bytes(b"precious")
+    convert(small, target, dtype="f16")
+    before = target.read_bytes()
     with pytest.raises(StorageError, match="it already exists; choose another name, or replace"):
         convert(small, target)
-    assert target.read_bytes() == b"precious"
+    assert target.read_bytes() == before
     assert plan_conversion(small, target).replaces
     convert(small, target, overwrite=True)
-    open_model(target).close()
+    assert stored(target, "emb.weight")[0] == "f32"
+
+
+def test_a_target_of_another_kind_is_never_replaced(small: Path, tmp_path: Path) -> None:
+    target = tmp_path / "other.safetensors"
+    target.write_bytes(small.read_bytes())
+    message = r"other\.safetensors is not a model file; choose another name \(are source and target swapped\?\)"
+    for attempt in (convert, plan_conversion):
+        with pytest.raises(StorageError, match=message):
+            attempt(small, target, overwrite=True)
+    assert target.read_bytes() == small.read_bytes()
 
 
 @pytest.mark.parametrize("link", [None, Path.symlink_to, Path.hardlink_to])
@@ -282,8 +293,8 @@ def test_a_plan_warns_of_a_full_disk(small: Path, tmp_path: Path, monkeypatch: p
 
 def test_a_disk_that_fills_leaves_nothing_behind(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "t"
-    target.write_bytes(b"older")
-    before = small.read_bytes()
+    convert(small, target)
+    older, before = target.read_bytes(), small.read_bytes()
     write = os.pwrite
     left = [3]
 
@@ -298,7 +309,7 @@ def test_a_disk_that_fills_leaves_nothing_behind(small: Path, tmp_path: Path, mo
         StorageError, match=r"t: not enough disk space: [\d.]+ [kM]?B needed, .*No space left on device"
     ):
         convert(small, target, overwrite=True)
-    assert target.read_bytes() == b"older"
+    assert target.read_bytes() == older
     assert small.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["small.safetensors", "t"]
 
@@ -323,7 +334,8 @@ def test_an_interrupt_leaves_nothing_behind(small: Path, tmp_path: Path) -> None
 
 def test_a_kill_leaves_the_older_target(small: Path, tmp_path: Path) -> None:
     target = tmp_path / "t"
-    target.write_bytes(b"older")
+    convert(small, target, dtype="f16")
+    older = target.read_bytes()
     script = (
         "import sys, time\n"
         "from rwkv_cy.toolkit.convert import convert\n"
@@ -336,7 +348,7 @@ def test_a_kill_leaves_the_older_target(small: Path, tmp_path: Path) -> None:
         assert process.stdout is not None
         process.stdout.readline()
         process.send_signal(signal.SIGKILL)
-    assert target.read_bytes() == b"older"
+    assert target.read_bytes() == older
     convert(small, target, overwrite=True)
     open_model(target).close()
 
