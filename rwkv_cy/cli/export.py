@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_cy.cli.arguments import common_options
+from rwkv_cy.cli.arguments import common_options, integer
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import byte_size, config_fields, print_fields, print_json, print_table, print_warning, printable
 from rwkv_cy.cli.progress import progress_bar
@@ -26,10 +26,11 @@ def add_parser(commands: Subparsers) -> None:
         parents=[common_options()],
         help="write a model in a format of another program",
         description="Write a model file, or a checkpoint of any format that is read, in a format of another program. "
-        "The suffix of TARGET tells the format: .pth (BlinkDL's names), .safetensors, .st (web-rwkv).",
+        "The suffix of TARGET tells the format: .pth (BlinkDL's names), .safetensors, .st (web-rwkv); a name without "
+        "a suffix means a Hugging Face folder.",
     )
     parser.add_argument("source", metavar="SOURCE", type=Path, help="a model file, a checkpoint, or a folder of one")
-    parser.add_argument("target", metavar="TARGET", type=Path, help="the file to write")
+    parser.add_argument("target", metavar="TARGET", type=Path, help="the file or the folder to write")
     parser.add_argument("--format", metavar="NAME", help="the format, if the suffix of TARGET does not tell it")
     parser.add_argument("--layout", metavar="NAME", help="names and shapes of the tensors, if the format has several")
     parser.add_argument(
@@ -44,6 +45,13 @@ def add_parser(commands: Subparsers) -> None:
         default="auto",
         metavar="auto|none|bytes|world|FILE",
         help="the tokenizer, for formats that store one (default: auto)",
+    )
+    parser.add_argument(
+        "--shard-size",
+        type=integer(1_000_000),
+        default=5_000_000_000,
+        metavar="BYTES",
+        help="most bytes of a file of weights in a folder (default: 5000000000)",
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, with sizes; write nothing")
     parser.add_argument("--force", action="store_true", help="replace an existing TARGET")
@@ -61,6 +69,7 @@ def _run(arguments: argparse.Namespace) -> int:
         "format": arguments.format,
         "layout": arguments.layout,
         "tokenizer": arguments.tokenizer,
+        "shard_size": arguments.shard_size,
     }
     if arguments.dry_run:
         _show_plan(plan_export(arguments.source, arguments.target, **options), arguments)
@@ -84,8 +93,8 @@ def _outline(plan: ExportPlan) -> dict[str, str]:
         "target": str(plan.target),
         "format": plan.format,
         "layout": plan.layout,
-        "architecture": plan.label,
-        **config_fields(plan.config),
+        "architecture": plan.model.label,
+        **config_fields(plan.model.config),
     }
 
 
@@ -121,19 +130,14 @@ def _show_plan(plan: ExportPlan, arguments: argparse.Namespace) -> None:
 
 
 def _print_report(report: ExportReport) -> None:
-    error = report.total_rounding
-    precision = "every number as in the source"
-    if error is not None:
-        precision = (
-            f"{len(report.rounding)} of {len(report.plan.tensors)} tensors rounded: relative error "
-            f"{error.relative:.2e} (RMS), largest {error.largest:.2e}"
-        )
+    from rwkv_cy.formats.writers.model_card import describe_precision
+
     print_fields(
         {
             **_outline(report.plan),
             "tensors": str(len(report.plan.tensors)),
             "size": byte_size(report.size),
-            "precision": precision,
+            "precision": describe_precision(report.rounding, len(report.plan.tensors)),
             "source sha256": report.source_sha256,
         }
     )

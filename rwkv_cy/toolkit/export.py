@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,10 +14,11 @@ import numpy as np
 
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.errors import KernelError
+from rwkv_cy.files.folder_replacement import FolderReplacement
 from rwkv_cy.files.replacement import Replacement
 from rwkv_cy.files.source_hash import SourceHash
 from rwkv_cy.formats.layouts.source import TranslatedSource
-from rwkv_cy.formats.writers.base import BlockCodec, ReadTensor, StoredTensor, StoredType, TargetFile
+from rwkv_cy.formats.writers.base import BlockCodec, Outcome, ReadTensor, StoredTensor, StoredType, TargetFile
 from rwkv_cy.runtime import get_num_threads
 from rwkv_cy.tensors.checksums import ChecksumPass
 from rwkv_cy.tensors.codecs import BLOCK_SIZE
@@ -26,7 +28,8 @@ from rwkv_cy.tensors.parallel import run_jobs
 from rwkv_cy.tensors.policy import Target
 from rwkv_cy.tensors.rounding import Rounding, measure_rounding
 from rwkv_cy.tensors.statistics import NonFinite
-from rwkv_cy.toolkit.export_plan import ExportPlan, make_export_plan
+from rwkv_cy.toolkit.export_plan import SHARD_SIZE, ExportPlan, make_export_plan
+from rwkv_cy.toolkit.target_path import is_model_folder
 
 __all__ = ["ExportReport", "export", "plan_export"]
 
@@ -101,6 +104,7 @@ def plan_export(
     format: str | None = None,  # noqa: A002 (the field's word)
     layout: str | None = None,
     tokenizer: str | None = None,
+    shard_size: int = SHARD_SIZE,
 ) -> ExportPlan:
     """Describe what :func:`export` would do with the same arguments; writes nothing.
 
@@ -111,7 +115,13 @@ def plan_export(
     """
     with Checkpoint.open(source) as checkpoint:
         plan, _ = make_export_plan(
-            checkpoint, Path(target), dtype=dtype, format=format, layout=layout, tokenizer=tokenizer
+            checkpoint,
+            Path(target),
+            dtype=dtype,
+            format=format,
+            layout=layout,
+            tokenizer=tokenizer,
+            shard_size=shard_size,
         )
         return plan
 
@@ -124,6 +134,7 @@ def export(
     format: str | None = None,  # noqa: A002 (the field's word)
     layout: str | None = None,
     tokenizer: str | None = None,
+    shard_size: int = SHARD_SIZE,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ExportReport:
@@ -137,7 +148,7 @@ def export(
     source : path
         A model file, or a checkpoint of any format that the package reads.
     target : path
-        The file to write.
+        The file to write, or a folder.
     dtype : str, optional
         Type of matrices, head and embedding, one of the format's. By default every tensor keeps the numbers that it
         has; weights that are quantized in the source are decoded, and become f16. Vectors, low-rank factors and
@@ -148,6 +159,8 @@ def export(
         Names and shapes of the tensors, where the format has several; by default its first.
     tokenizer : str, optional
         As for :func:`rwkv_cy.convert`; for formats that store one.
+    shard_size : int, default 5,000,000,000
+        Most bytes of a file of weights, for folders; a larger tensor has a file of its own.
     overwrite : bool, default False
         Whether to replace an existing target.
     progress : callable, optional
@@ -172,30 +185,75 @@ def export(
     """
     with Checkpoint.open(source) as checkpoint:
         plan, tensors = make_export_plan(
-            checkpoint, Path(target), dtype=dtype, format=format, layout=layout, tokenizer=tokenizer
+            checkpoint,
+            Path(target),
+            dtype=dtype,
+            format=format,
+            layout=layout,
+            tokenizer=tokenizer,
+            shard_size=shard_size,
         )
         converter = Converter(tensors, measure=True)
         reader = _Reader(tensors, converter, plan.nbytes, progress)
-        (file,) = plan.files
-        with SourceHash(checkpoint.source.files) as running, Replacement(plan.target, overwrite=overwrite) as replaced:
-            with ChecksumPass(checkpoint.source) as checksums:
-                _write(replaced, file, reader.read)
-                checksums.finish()
-            digest = running.hexdigest()
-            replaced.commit()
+        with SourceHash(checkpoint.source.files) as running:
+            outcome = _write_all(plan, checkpoint, converter, reader, running, overwrite)
     return ExportReport(
         plan=plan,
         size=sum(file.size for file in plan.files),
-        source_sha256=digest,
+        source_sha256=outcome.source_sha256,
         nonfinite=converter.nonfinite,
         overflowed=converter.overflowed,
-        rounding={name: error for name, error in converter.rounding.items() if error.largest},
+        rounding=dict(outcome.rounding),
     )
 
 
+def _write_all(
+    plan: ExportPlan,
+    checkpoint: Checkpoint,
+    converter: Converter,
+    reader: _Reader,
+    running: SourceHash,
+    overwrite: bool,
+) -> Outcome:
+    """Write all files, and give them their names when everything is known to be right."""
+    with ExitStack() as stack:
+        folder = None
+        if plan.writer.folder:
+            folder = stack.enter_context(
+                FolderReplacement(plan.target, overwrite=overwrite, replaceable=is_model_folder)
+            )
+
+        def create(name: str) -> Replacement:
+            if folder is None:
+                return stack.enter_context(Replacement(plan.target, overwrite=overwrite))
+            return stack.enter_context(Replacement(folder.path / name, overwrite=True))
+
+        created = [create(file.name) for file in plan.files]
+        for file, target in zip(plan.files, created, strict=True):
+            target.reserve(file.size)
+        with ChecksumPass(checkpoint.source) as checksums:
+            for file, target in zip(plan.files, created, strict=True):
+                _write(target, file, reader.read)
+            checksums.finish()
+        outcome = Outcome(
+            source_name=plan.source.name,
+            source_format=plan.source_format,
+            source_sha256=running.hexdigest(),
+            rounding={name: error for name, error in converter.rounding.items() if error.largest},
+            warnings=plan.warnings,
+        )
+        for name, data in plan.writer.notes(plan.model, plan.stored, outcome).items():
+            created.append(create(name))
+            created[-1].write_at(0, data)
+        for target in created:
+            target.commit()
+        if folder is not None:
+            folder.commit()
+    return outcome
+
+
 def _write(replaced: Replacement, file: TargetFile, read: ReadTensor) -> None:
-    """Write the bytes of a file, after the disk space for all of them is reserved."""
-    replaced.reserve(file.size)
+    """Write the bytes of a file, whose disk space is reserved."""
     position = 0
     for block in file.blocks(read):
         replaced.write_at(position, block)

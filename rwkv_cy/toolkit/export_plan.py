@@ -12,7 +12,6 @@ from rwkv_cy.architectures import architecture_of
 from rwkv_cy.architectures.base import ParameterSpec
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.checkpoint.tokenizer_choice import describe_tokenizer
-from rwkv_cy.config import Config
 from rwkv_cy.dtype_names import canonical_name
 from rwkv_cy.dtypes import STORAGE_TYPES
 from rwkv_cy.errors import ConfigError
@@ -21,8 +20,9 @@ from rwkv_cy.formats import companions
 from rwkv_cy.formats.layouts import EXPORT_LAYOUTS, export_layout
 from rwkv_cy.formats.layouts.layout import Recipe
 from rwkv_cy.formats.layouts.source import TranslatedSource
-from rwkv_cy.formats.writers import format_of
+from rwkv_cy.formats.writers import EXPORT_FORMATS, format_of
 from rwkv_cy.formats.writers.base import (
+    NOTES_BYTES,
     ExportedModel,
     ExportFormat,
     ExportTensor,
@@ -33,11 +33,14 @@ from rwkv_cy.formats.writers.base import (
 from rwkv_cy.storage import StoredTokenizer
 from rwkv_cy.tensors.plain import PlainSource
 from rwkv_cy.tensors.policy import plain_type
-from rwkv_cy.text import load_tokenizer
-from rwkv_cy.toolkit.target_path import check_target, free_space
+from rwkv_cy.text.tokenizers import load_tokenizer, published_text
+from rwkv_cy.toolkit.target_path import check_folder, check_target, free_space
 from rwkv_cy.units import byte_size
 
-__all__ = ["ExportPlan", "ExportedTensor", "make_export_plan"]
+__all__ = ["SHARD_SIZE", "ExportPlan", "ExportedTensor", "make_export_plan"]
+
+#: Most bytes of a file of weights in a folder, by default: what transformers writes.
+SHARD_SIZE = 5_000_000_000
 
 
 @dataclass(frozen=True)
@@ -84,9 +87,8 @@ class ExportPlan:
     source_format : str
     format, layout : str
         Keys of the format and of the layout.
-    config : Config
-    label : str
-        The version, for people.
+    model : ExportedModel
+        What the format knows of it.
     tensors : tuple of ExportedTensor
         In the order of the architecture's parameters.
     stored : tuple of StoredTensor
@@ -106,8 +108,7 @@ class ExportPlan:
     source_format: str
     format: str
     layout: str
-    config: Config
-    label: str
+    model: ExportedModel
     tensors: tuple[ExportedTensor, ...]
     stored: tuple[StoredTensor, ...]
     files: tuple[TargetFile, ...]
@@ -116,6 +117,11 @@ class ExportPlan:
     disk_free: int
     replaces: bool
     warnings: tuple[str, ...]
+
+    @property
+    def writer(self) -> ExportFormat:
+        """The format."""
+        return EXPORT_FORMATS[self.format]
 
     @property
     def nbytes(self) -> int:
@@ -130,7 +136,7 @@ class ExportPlan:
             "source_format": self.source_format,
             "format": self.format,
             "layout": self.layout,
-            "config": self.config.to_dict(),
+            "config": self.model.config.to_dict(),
             "tensors": [vars(tensor) for tensor in self.tensors],
             "files": [{"name": file.name or self.target.name, "size": file.size} for file in self.files],
             "tokenizer": describe_tokenizer(self.tokenizer),
@@ -150,6 +156,7 @@ def make_export_plan(
     format: str | None = None,  # noqa: A002 (the public option)
     layout: str | None = None,
     tokenizer: str | None = None,
+    shard_size: int = SHARD_SIZE,
 ) -> tuple[ExportPlan, TranslatedSource]:
     """Plan the export of an open checkpoint; writes nothing, and reads headers only.
 
@@ -178,18 +185,28 @@ def make_export_plan(
     source = checkpoint.source
     with os_errors(target, "look at"):
         sources = {*(file.path for file in source.files), source.path, *companions(source.path)}
-        replaces = check_target(target, sources)
+        replaces = (check_folder if writer.folder else check_target)(target, sources)
     config = checkpoint.config
     specs = {spec.name: spec for spec in checkpoint.specs}
     label = architecture_of(config).label
     shapes = {name: spec.shape for name, spec in specs.items()}
-    recipes = export_layout(layout, shapes, label).apply(shapes)
+    table = export_layout(layout, shapes, label)
+    recipes = table.apply(shapes)
     translated = TranslatedSource(PlainSource(source), recipes)
     drafts = tuple(_drafts(checkpoint, translated, recipes, specs, dtype))
     stored = tuple(StoredTensor(draft.name, draft.shape, draft.kind, writer.store(draft, dtype)) for draft in drafts)
-    stored_tokenizer, warnings = checkpoint.choose_tokenizer(tokenizer)
-    model = ExportedModel(config, label, source.path.stem, _vocabulary(stored_tokenizer))
+    stored_tokenizer, warnings = checkpoint.choose_tokenizer(tokenizer if writer.stores_tokenizer else "none")
+    model = ExportedModel(
+        config=config,
+        label=label,
+        name=source.path.stem,
+        layout=table,
+        shapes=shapes,
+        vocabulary=_vocabulary(stored_tokenizer),
+        shard_size=shard_size,
+    )
     files = tuple(writer.files(model, stored))
+    warnings += tuple(f"{target}: the code for {table.name} {problem}" for problem in writer.problems(model))
     tensors = tuple(
         ExportedTensor(
             name=tensor.name,
@@ -203,7 +220,8 @@ def make_export_plan(
         )
         for tensor in stored
     )
-    needed, free = sum(file.size for file in files), free_space(target.parent)
+    needed = sum(file.size for file in files) + (NOTES_BYTES if writer.folder else 0)
+    free = free_space(target.parent)
     if needed > free:
         warnings += (f"{target}: {byte_size(needed)} needed, {byte_size(free)} free",)
     plan = ExportPlan(
@@ -212,8 +230,7 @@ def make_export_plan(
         source_format=source.format,
         format=writer.name,
         layout=layout,
-        config=config,
-        label=label,
+        model=model,
         tensors=tensors,
         stored=stored,
         files=files,
@@ -269,11 +286,12 @@ def _vocabulary(tokenizer: StoredTokenizer | None) -> Vocabulary | None:
     if tokenizer is None:
         return None
 
+    loaded = load_tokenizer(tokenizer.kind, tokenizer.data)
+
     def tokens() -> list[bytes]:
-        loaded = load_tokenizer(tokenizer.kind, tokenizer.data)
         return [loaded.decode_bytes([number]) for number in range(loaded.vocab_size)]
 
-    return Vocabulary(tokenizer.kind, tokenizer.data, tokens)
+    return Vocabulary(tokenizer.kind, tokenizer.data, loaded.end_of_text, tokens, lambda: published_text(tokens()))
 
 
 def _notes(checkpoint: Checkpoint, tensors: tuple[ExportedTensor, ...]) -> Iterator[str]:

@@ -9,7 +9,10 @@ from pathlib import Path
 from rwkv_cy.errors import StorageError
 from rwkv_cy.files.reading import is_folder
 
-__all__ = ["check_target", "free_space"]
+__all__ = ["check_folder", "check_target", "free_space", "is_model_folder"]
+
+#: Suffixes of the files that the folder of a model has.
+_MODEL_SUFFIXES = (".json", ".safetensors", ".bin", ".md", ".txt", ".jinja", ".model", ".py", ".gitattributes")
 
 
 def check_target(target: Path, sources: Set[Path]) -> bool:
@@ -23,6 +26,30 @@ def check_target(target: Path, sources: Set[Path]) -> bool:
     if any(target.samefile(path) for path in sources if path.exists()):
         raise StorageError(f"{target}: expected a target other than the source, got the same file; name another one")
     return True
+
+
+def check_folder(target: Path, sources: Set[Path]) -> bool:
+    """Return whether the folder `target` exists with something in it; StorageError if a source is in it."""
+    if not is_folder(target.parent):
+        raise StorageError(f"{target.parent}: expected a folder for the target, got none; create it first")
+    if target.exists() and not target.is_dir():
+        raise StorageError(f"{target}: expected the name of a folder to write, got a file; choose another name")
+    if not target.is_dir():
+        return False
+    folder = target.resolve()
+    for source in sources:
+        if source.exists() and source.resolve().is_relative_to(folder):
+            raise StorageError(f"{target}: expected a target other than the source, got its folder; name another one")
+    return any(target.iterdir())
+
+
+def is_model_folder(path: Path) -> bool:
+    """Tell whether a folder holds a model and nothing else: config.json, and files of the kinds beside it."""
+    entries = list(path.iterdir())
+    names = {entry.name for entry in entries}
+    return "config.json" in names and all(
+        entry.is_file() and (entry.suffix or entry.name) in _MODEL_SUFFIXES for entry in entries
+    )
 
 
 def free_space(folder: Path) -> int:

@@ -36,7 +36,8 @@ CASES = list(_cases())
 
 
 def exported(tmp_path: Path, source: Path, format_name: str, layout: str, **options: str) -> Path:
-    path = tmp_path / f"exported{EXPORT_FORMATS[format_name].suffixes[0]}"
+    suffixes = EXPORT_FORMATS[format_name].suffixes
+    path = tmp_path / f"exported{suffixes[0] if suffixes else ''}"
     export(source, path, format=format_name, layout=layout, **options)
     return path
 

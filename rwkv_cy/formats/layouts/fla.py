@@ -66,7 +66,15 @@ _FLA_RULES = (
 )
 _FLA_NAMES = any_name("layers.{i}.attn.w_lora.lora.{rest}")
 
-FLA = Layout("flash-linear-attention, RWKV-7", _FLA_NAMES, _FLA_RULES, "model.", "lm_head.weight", holds=has_delta_rule)
+FLA = Layout(
+    "flash-linear-attention, RWKV-7",
+    _FLA_NAMES,
+    _FLA_RULES,
+    "model.",
+    "lm_head.weight",
+    holds=has_delta_rule,
+    omitted=_UNUSED,
+)
 
 #: Older files, with all mixes of a layer in one tensor [6, C].
 FLA_FUSED = Layout(

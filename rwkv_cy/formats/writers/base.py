@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -25,13 +25,17 @@ import numpy.typing as npt
 
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import STORAGE_TYPES
+from rwkv_cy.formats.layouts.layout import Layout, Shapes
+from rwkv_cy.tensors.rounding import Rounding
 
 __all__ = [
     "FLOAT_TYPES",
+    "NOTES_BYTES",
     "BlockCodec",
     "ExportFormat",
     "ExportTensor",
     "ExportedModel",
+    "Outcome",
     "ReadTensor",
     "StoredTensor",
     "StoredType",
@@ -40,6 +44,9 @@ __all__ = [
 ]
 
 Array = npt.NDArray[Any]
+
+#: Most bytes of the small files that are written last.
+NOTES_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -168,6 +175,11 @@ class TargetFile:
     size: int
     blocks: Callable[[ReadTensor], Iterable[bytes | memoryview]]
 
+    @classmethod
+    def of_bytes(cls, name: str, data: bytes) -> TargetFile:
+        """Return a file of bytes in memory."""
+        return cls(name, len(data), lambda read: (data,))
+
 
 @dataclass(frozen=True)
 class Vocabulary:
@@ -179,13 +191,19 @@ class Vocabulary:
         ``"bytes"``, ``"world"`` or ``"huggingface"``.
     data : bytes
         What a model file stores of it: for ``"huggingface"`` the text of a tokenizer.json.
+    end_of_text : int or None
+        The id that ends a text.
     tokens : callable
         Returns the bytes of each id; called only where a format needs them.
+    text : callable
+        Returns a World vocabulary in its published text format.
     """
 
     kind: str
     data: bytes
+    end_of_text: int | None
     tokens: Callable[[], Sequence[bytes]]
+    text: Callable[[], bytes]
 
 
 @dataclass(frozen=True)
@@ -199,13 +217,43 @@ class ExportedModel:
         The version, for people (``"RWKV-4"``).
     name : str
         Name of the source, without its suffix.
+    layout : Layout
+        The layout of the tensors.
+    shapes : mapping of str to tuple of int
+        Canonical names and shapes of the model.
     vocabulary : Vocabulary or None
+    shard_size : int
+        Most bytes of a file of weights, for formats that split them.
     """
 
     config: Config
     label: str
     name: str
+    layout: Layout
+    shapes: Shapes
     vocabulary: Vocabulary | None
+    shard_size: int
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is known when all tensors are written.
+
+    Attributes
+    ----------
+    source_name, source_format : str
+    source_sha256 : str
+        Of the concatenated files of the source, in hexadecimal.
+    rounding : mapping of str to Rounding
+        Measured errors of the tensors that were rounded or quantized, by their names in the target.
+    warnings : tuple of str
+    """
+
+    source_name: str
+    source_format: str
+    source_sha256: str
+    rounding: Mapping[str, Rounding]
+    warnings: tuple[str, ...]
 
 
 class ExportFormat(ABC):
@@ -225,6 +273,8 @@ class ExportFormat(ABC):
         Names of types that may be requested for the matrices.
     folder : bool
         Whether the target is a folder.
+    stores_tokenizer : bool
+        Whether the tokenizer is a part of it.
     """
 
     name: ClassVar[str]
@@ -233,6 +283,7 @@ class ExportFormat(ABC):
     layouts: ClassVar[tuple[str, ...]]
     dtypes: ClassVar[tuple[str, ...]] = ("f64", "f32", "f16", "bf16")
     folder: ClassVar[bool] = False
+    stores_tokenizer: ClassVar[bool] = False
 
     def store(self, tensor: ExportTensor, dtype: str | None) -> StoredType:
         """Choose how a tensor is stored: as the policy says, if this is not overridden.
@@ -244,6 +295,17 @@ class ExportFormat(ABC):
             The requested type, one of `dtypes`.
         """
         return FLOAT_TYPES[tensor.dtype]
+
+    def problems(self, model: ExportedModel) -> Iterable[str]:
+        """Return what the programs that read this format cannot do with such a model; none by default."""
+        return ()
+
+    def notes(self, model: ExportedModel, tensors: Sequence[StoredTensor], outcome: Outcome) -> Mapping[str, bytes]:
+        """Return small files that tell of the export, by name, to be written last; none by default.
+
+        Only formats of folders may have some. They are :data:`NOTES_BYTES` at most.
+        """
+        return {}
 
     @abstractmethod
     def files(self, model: ExportedModel, tensors: Sequence[StoredTensor]) -> Sequence[TargetFile]:

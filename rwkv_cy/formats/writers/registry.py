@@ -6,19 +6,23 @@ from pathlib import Path
 
 from rwkv_cy.errors import ConfigError
 from rwkv_cy.formats.writers.base import ExportFormat
+from rwkv_cy.formats.writers.huggingface import HuggingFaceFormat
 from rwkv_cy.formats.writers.pth import PthFormat
 from rwkv_cy.formats.writers.safetensors import SafetensorsFormat, WebRwkvFormat
 
 __all__ = ["EXPORT_FORMATS", "format_of"]
 
+_FOLDER = HuggingFaceFormat()
 #: By name.
 EXPORT_FORMATS: dict[str, ExportFormat] = {
-    entry.name: entry for entry in (PthFormat(), SafetensorsFormat(), WebRwkvFormat())
+    entry.name: entry for entry in (PthFormat(), SafetensorsFormat(), WebRwkvFormat(), _FOLDER)
 }
 
 
 def format_of(target: Path, name: str | None = None) -> ExportFormat:
     """Return the export format of that name, or the one that the suffix of `target` means.
+
+    A name without a suffix, and an existing folder, mean a folder.
 
     Raises
     ------
@@ -34,8 +38,10 @@ def format_of(target: Path, name: str | None = None) -> ExportFormat:
     for entry in EXPORT_FORMATS.values():
         if suffix in entry.suffixes:
             return entry
+    if not suffix or target.is_dir():
+        return _FOLDER
     known = ", ".join(suffix for entry in EXPORT_FORMATS.values() for suffix in entry.suffixes)
     raise ConfigError(
-        f"{target}: expected a target that ends in one of {known}, got {suffix or 'a name without a suffix'}; "
-        "rename it, or name the format (--format, format=)"
+        f"{target}: expected a target that ends in one of {known}, or a folder, got {suffix}; "
+        f"rename it, or name the format (--format {_FOLDER.name} for a folder)"
     )

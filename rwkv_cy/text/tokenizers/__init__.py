@@ -6,6 +6,7 @@ from rwkv_cy.text.tokenizers.base import Tokenizer
 from rwkv_cy.text.tokenizers.find import find_tokenizer, load_tokenizer
 from rwkv_cy.text.tokenizers.huggingface import HuggingFaceTokenizer
 from rwkv_cy.text.tokenizers.plain_bytes import ByteTokenizer
+from rwkv_cy.text.tokenizers.published import published_text
 from rwkv_cy.text.tokenizers.world import WorldTokenizer
 
 __all__ = [
@@ -15,4 +16,5 @@ __all__ = [
     "WorldTokenizer",
     "find_tokenizer",
     "load_tokenizer",
+    "published_text",
 ]

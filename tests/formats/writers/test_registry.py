@@ -16,6 +16,12 @@ def test_suffixes_tell_the_format() -> None:
     assert format_of(Path("m.pth"), "safetensors").name == "safetensors"
 
 
+def test_a_folder_is_one_of_hugging_face(tmp_path: Path) -> None:
+    (tmp_path / "RWKV-1.5B").mkdir()
+    for target in (tmp_path / "new", tmp_path / "RWKV-1.5B"):
+        assert format_of(target).name == "huggingface"
+
+
 def test_a_suffix_means_one_format() -> None:
     suffixes = [suffix for entry in EXPORT_FORMATS.values() for suffix in entry.suffixes]
     assert len(suffixes) == len(set(suffixes))

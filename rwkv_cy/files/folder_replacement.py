@@ -1,0 +1,121 @@
+"""Atomic replacement of a folder: its files are written in a temporary folder beside it, which is then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from rwkv_cy.errors import StorageError
+
+__all__ = ["FolderReplacement"]
+
+
+class FolderReplacement:
+    """Context manager: a new folder that :meth:`commit` renames to `target`; without it, nothing changes.
+
+    The new folder is called ``.NAME.XXXXXXXX.tmp``, beside the target. It is removed at the end of the block unless it
+    was committed; only SIGKILL leaves it behind.
+
+    Parameters
+    ----------
+    target : Path
+        The folder. A symbolic link is followed.
+    overwrite : bool
+        Whether it may replace an existing folder that is not empty.
+    replaceable : callable
+        Whether the existing folder `target` is one that may be replaced.
+
+    Attributes
+    ----------
+    path : Path
+        The temporary folder.
+
+    Raises
+    ------
+    StorageError
+        If the target exists and may not be replaced, is not a folder, or its parent is not writable.
+    """
+
+    def __init__(self, target: Path, *, overwrite: bool, replaceable: Callable[[Path], bool]) -> None:
+        self.name = target
+        try:
+            self.target = Path(os.path.realpath(target))
+            self._check_target(overwrite, replaceable)
+            self.path = self._name_beside("tmp")
+            self.path.mkdir()
+        except OSError as error:
+            raise self._error(error, "create") from error
+        except ValueError as error:
+            raise StorageError(f"{str(target)!r}: expected a path, got an invalid file name ({error})") from error
+
+    def _check_target(self, overwrite: bool, replaceable: Callable[[Path], bool]) -> None:
+        if not self.target.exists():
+            return
+        if not self.target.is_dir():
+            raise StorageError(f"{self.name}: expected a folder to replace, got a file; choose another name")
+        if not any(self.target.iterdir()):
+            return
+        if not overwrite:
+            raise StorageError(
+                f"{self.name}: it already exists; "
+                "choose another name, or replace it with overwrite=True (--force on the command line)"
+            )
+        if not replaceable(self.target):
+            raise StorageError(
+                f"{self.name}: expected a folder that holds a model and nothing else, got other files or folders in "
+                "it, which would be lost; choose another name"
+            )
+
+    def commit(self) -> None:
+        """Rename the folder to its target, whose old content is then removed.
+
+        Raises
+        ------
+        StorageError
+            If the operating system reports an error; the target is then unchanged.
+        """
+        older = self._name_beside("old")
+        try:
+            _sync(self.path)
+            if self.target.exists():
+                self.target.rename(older)
+            try:
+                self.path.rename(self.target)
+            except BaseException:
+                if older.exists():
+                    older.rename(self.target)
+                raise
+            _sync(self.target.parent)
+        except OSError as error:
+            raise self._error(error, "finish writing") from error
+        # What cannot be removed has a hidden name, and the new folder is complete.
+        shutil.rmtree(older, ignore_errors=True)
+
+    def __enter__(self) -> FolderReplacement:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    def _name_beside(self, suffix: str) -> Path:
+        stem = os.fsencode(self.target.name)[:200].decode("utf-8", "ignore")
+        return self.target.with_name(f".{stem}.{secrets.token_hex(4)}.{suffix}")
+
+    def _error(self, error: OSError, doing: str) -> StorageError:
+        if isinstance(error, StorageError):
+            return error
+        reason = error.strerror or str(error)
+        return StorageError(f"{self.name}: cannot {doing} it: {reason}; check the folder {self.name.parent}")
+
+
+def _sync(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        with contextlib.suppress(OSError):  # some file systems do not support it
+            os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rwkv_cy.errors import StorageError
+from rwkv_cy.files.folder_replacement import FolderReplacement
+
+
+def content(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def replace(target: Path, *, overwrite: bool = False, replaceable: bool = True, commit: bool = True) -> None:
+    with FolderReplacement(target, overwrite=overwrite, replaceable=lambda path: replaceable) as folder:
+        (folder.path / "new").write_text("new")
+        if commit:
+            folder.commit()
+
+
+def test_a_new_folder_appears_when_it_is_committed(tmp_path: Path) -> None:
+    replace(tmp_path / "t", commit=False)
+    assert content(tmp_path) == {}
+    assert list(tmp_path.iterdir()) == []
+    replace(tmp_path / "t")
+    assert content(tmp_path) == {"t/new": "new"}
+
+
+def test_an_empty_folder_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    replace(tmp_path / "t")
+    assert content(tmp_path) == {"t/new": "new"}
+
+
+def test_an_older_folder_is_replaced_as_a_whole(tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "old").write_text("old")
+    with pytest.raises(StorageError, match="t: it already exists; choose another name, or replace it with overwrite"):
+        replace(tmp_path / "t")
+    with pytest.raises(StorageError, match="t: expected a folder that holds a model and nothing else, got other files"):
+        replace(tmp_path / "t", overwrite=True, replaceable=False)
+    replace(tmp_path / "t", overwrite=True, commit=False)
+    assert content(tmp_path) == {"t/old": "old"}
+    replace(tmp_path / "t", overwrite=True)
+    assert content(tmp_path) == {"t/new": "new"}
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+def test_a_link_to_a_folder_stays_one(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    replace(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert content(tmp_path / "real") == {"new": "new"}
+
+
+def test_a_rename_that_fails_leaves_the_older_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "old").write_text("old")
+    rename = Path.rename
+
+    def fail(self: Path, target: Any) -> Any:
+        if self.suffix == ".tmp":
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", fail)
+    with pytest.raises(StorageError, match="t: cannot finish writing it: Input/output error; check the folder"):
+        replace(tmp_path / "t", overwrite=True)
+    assert content(tmp_path) == {"t/old": "old"}
+
+
+def test_what_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(StorageError, match="file: expected a folder to replace, got a file; choose another name"):
+        replace(tmp_path / "file", overwrite=True)
+    with pytest.raises(StorageError, match="t: cannot create it: No such file or directory; check the folder"):
+        replace(tmp_path / "none" / "t")
+    with pytest.raises(StorageError, match="expected a path, got an invalid file name"):
+        replace(Path("a\0b"))
