@@ -80,6 +80,8 @@ def _print_report(report: FileReport) -> None:
         "size on disk": byte_size(report.bytes_on_disk),
         "size in memory": byte_size(report.bytes_in_memory),
     }
+    if report.table_bytes:
+        fields["tables"] = f"{byte_size(report.table_bytes)}, read from the file row by row"
     if report.memory:
         needed = (f"{dtype} {byte_size(count)}" for dtype, count in report.memory.items())
         fields["memory as"] = ", ".join(needed)

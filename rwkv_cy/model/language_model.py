@@ -14,7 +14,7 @@ import numpy.typing as npt
 from rwkv_cy.architectures import architecture_of, check_parameters
 from rwkv_cy.checkpoint.checkpoint import check_layouts
 from rwkv_cy.config import Config
-from rwkv_cy.dtypes import check_activations
+from rwkv_cy.dtypes import check_activations, widen
 from rwkv_cy.errors import ConfigError, NumericalError, StateError, TokenError
 from rwkv_cy.kernels.dispatch import wake
 from rwkv_cy.kernels.embedding import Embedding
@@ -478,10 +478,19 @@ class LanguageModel:
                 return f"token {token} at {position}: its row of emb.weight is not finite; the model file is damaged"
             self.encoder.run(x, [read], [state], [0, 1], num_threads, ids=ids[position : position + 1])
             read = state
-            problem = self._spoiled_layer(state, x)
+            problem = self._spoiled_row(token) or self._spoiled_layer(state, x)
             if problem is not None:
                 return f"token {token} at {position}: {problem}"
         return _AFTER_THE_LAYERS
+
+    def _spoiled_row(self, token: int) -> str | None:
+        """Describe the first table whose row of the token has NaN or Inf."""
+        for spec in architecture_of(self.config).parameters(self.config):
+            if spec.kind == "table":
+                table = self.parameters[spec.name]
+                if not np.isfinite(widen(table.array[token], table.dtype, "f64")).all():
+                    return f"its row of {spec.name} is not finite; the model file is damaged"
+        return None
 
     def _spoiled_layer(self, state: npt.NDArray[Any], x: npt.NDArray[Any] | None) -> str | None:
         """Describe the first layer that produced NaN or Inf, from the states and `x`, the output of the last layer."""

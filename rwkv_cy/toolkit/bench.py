@@ -90,8 +90,8 @@ class BenchReport:
     state_bytes : int
         Bytes of the state, which a token reads and writes once.
     token_bytes : int
-        Memory traffic of one token: matrices and low-rank factors once, the state twice. Excludes vectors and the row
-        of the embedding.
+        Memory traffic of one token: matrices and low-rank factors once, the state twice. Excludes vectors, and the rows
+        of the embedding and of tables.
     load_seconds : float
     anonymous_bytes, file_bytes : int or None
         Memory of this process after the measurements: its own, and pages of mapped files, which processes share.

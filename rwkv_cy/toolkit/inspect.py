@@ -71,9 +71,12 @@ class FileReport:
     bytes_on_disk : int
         Size of the file, or of all shards.
     bytes_in_memory : int
-        Of the parameters when loaded without another type.
+        Of the parameters when loaded without another type, without tables.
+    table_bytes : int
+        Of tables in which layers look tokens up. They stay in the file, and a token reads one row of each.
     memory : dict of str to int
-        Bytes of the parameters when loaded as f32, bf16, q8, q6 and q4; empty if the file cannot be loaded.
+        Bytes of the parameters when loaded as f32, bf16, q8, q6 and q4, without tables; empty if the file cannot be
+        loaded.
     state_bytes : int or None
         Of the state of one sequence; None if `config` is None.
     tokenizer : str or None
@@ -102,6 +105,7 @@ class FileReport:
     dtypes: dict[str, int]
     bytes_on_disk: int
     bytes_in_memory: int
+    table_bytes: int
     memory: dict[str, int]
     state_bytes: int | None
     tokenizer: str | None
@@ -153,6 +157,7 @@ def inspect(
         dtypes: dict[str, int] = {}
         for info in infos:
             dtypes[info.source_dtype] = dtypes.get(info.source_dtype, 0) + 1
+        table_bytes = _table_bytes(checkpoint) if config and not problems else 0
         return FileReport(
             path=source.path,
             format=source.format,
@@ -161,7 +166,8 @@ def inspect(
             num_parameters=sum(info.size for info in infos),
             dtypes=dtypes,
             bytes_on_disk=sum(file.size for file in source.files),
-            bytes_in_memory=sum(info.nbytes for info in infos),
+            bytes_in_memory=sum(info.nbytes for info in infos) - table_bytes,
+            table_bytes=table_bytes,
             memory={dtype: _memory(checkpoint, dtype) for dtype in _PRECISIONS} if config and not problems else {},
             state_bytes=_state_bytes(config) if config else None,
             tokenizer=describe_tokenizer(header.tokenizer) if header else _implied_tokenizer(source.path, config),
@@ -196,8 +202,13 @@ def _implied_tokenizer(path: Path, config: Config | None) -> str | None:
 
 
 def _memory(checkpoint: Checkpoint, dtype: str) -> int:
-    """Return the bytes of all parameters when loaded as `dtype`, whose codec must not need to plan."""
-    return sum(choose(checkpoint.source, spec, dtype).info.nbytes for spec in checkpoint.specs)
+    """Return the bytes of all parameters but tables when loaded as `dtype`, whose codec must not need to plan."""
+    specs = (spec for spec in checkpoint.specs if spec.kind != "table")
+    return sum(choose(checkpoint.source, spec, dtype).info.nbytes for spec in specs)
+
+
+def _table_bytes(checkpoint: Checkpoint) -> int:
+    return sum(checkpoint.source.info(spec.name).nbytes for spec in checkpoint.specs if spec.kind == "table")
 
 
 def _state_bytes(config: Config) -> int:

@@ -20,6 +20,7 @@ FIELDS = {
     "dtypes": dict,
     "bytes_on_disk": int,
     "bytes_in_memory": int,
+    "table_bytes": int,
     "memory": dict,
     "state_bytes": int,
     "tokenizer": str,

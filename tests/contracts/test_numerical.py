@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -37,6 +39,19 @@ def test_a_token_with_nan_in_its_embedding_is_named(config: Config) -> None:
     with pytest.raises(NumericalError, match=r"token 9 at 1: its row of emb\.weight is not finite"):
         model.forward([8, 9, 7], state)
     assert np.isfinite(model.forward([7, 8], state)[0]).all()
+
+
+def test_a_token_with_nan_in_a_table_is_named(config: Config) -> None:
+    for spec in architecture_of(config).parameters(config):
+        if spec.kind != "table":
+            continue
+        parameters = random_checkpoint(config)
+        parameters[spec.name][9, 3] = np.nan
+        model = LanguageModel(config, parameters)
+        _, state = model.forward([7, 8])
+        with pytest.raises(NumericalError, match=rf"token 9 at 1: its row of {re.escape(spec.name)} is not finite"):
+            model.forward([8, 9], state)
+        assert np.isfinite(model.forward([7, 8], state)[0]).all()
 
 
 def test_a_state_with_nan_is_noticed(config: Config) -> None:

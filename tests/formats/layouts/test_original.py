@@ -56,6 +56,8 @@ def test_every_squeezed_shape_comes_back() -> None:
         ("blocks.0.att.time_decay", (8, 1), (8, 1)),  # as RWKV-3 has it
         ("blocks.0.ffn.time_mix_k", (1, 8), (1, 1, 8)),
         ("blocks.0.ffn.time_mix_k", (2, 4), (2, 4)),
+        ("blocks.0.ffn.s0", (1, 1, 8), (8,)),
+        ("blocks.0.ffn.s0", (8,), (8,)),
         ("blocks.0.ln1.weight", (1, 8), (1, 8)),
         ("emb.weight", (1, 8), (1, 8)),
     ],
