@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rwkv_cy.text import Generation, LogitsProcessor, SamplingOptions, Tokenizer
     from rwkv_cy.toolkit.bench import benchmark
     from rwkv_cy.toolkit.convert import convert, quantize
+    from rwkv_cy.toolkit.diff import diff
     from rwkv_cy.toolkit.export import export
     from rwkv_cy.toolkit.inspect import inspect
     from rwkv_cy.toolkit.perplexity import perplexity
@@ -69,6 +70,7 @@ _MODULES = {
     "text": ("Generation", "LogitsProcessor", "SamplingOptions", "Tokenizer"),
     "toolkit.bench": ("benchmark",),
     "toolkit.convert": ("convert", "quantize"),
+    "toolkit.diff": ("diff",),
     "toolkit.export": ("export",),
     "toolkit.inspect": ("inspect",),
     "toolkit.perplexity": ("perplexity",),
@@ -108,6 +110,7 @@ __all__ = [
     "benchmark",
     "convert",
     "demo_model_path",
+    "diff",
     "export",
     "get_num_threads",
     "inspect",

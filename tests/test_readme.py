@@ -100,6 +100,12 @@ def test_the_start_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.strip()
 
 
+@pytest.mark.usefixtures("workplace")
+def test_the_command_line_s_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        assert {"convert", "diff", "export"} <= set(run_commands(ROOT / "docs" / "cli.md", capsys))
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) < 150
 

@@ -13,6 +13,7 @@ import rwkv_cy
 from rwkv_cy.cli import (
     bench,
     convert,
+    diff,
     exit_codes,
     export,
     generate,
@@ -31,18 +32,18 @@ from rwkv_cy.errors import RWKVError, StorageError
 
 __all__ = ["main"]
 
-_COMMANDS = (convert, quantize, export, inspect, verify, generate, perplexity, bench, info)
+_COMMANDS = (convert, quantize, export, inspect, diff, verify, generate, perplexity, bench, info)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="rwkv-cy",
         parents=[common_options()],
-        description="Convert, export, inspect, verify and run RWKV language models on the CPU.",
+        description="Convert, export, inspect, compare, verify and run RWKV language models on the CPU.",
         epilog=exit_codes.HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.set_defaults(debug=False, run=None)
+    parser.set_defaults(debug=False, run=None, refused=ExitCode.REFUSED)
     parser.add_argument("--version", action="version", version=f"rwkv-cy {rwkv_cy.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for command in _COMMANDS:
@@ -132,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             code: int = arguments.run(arguments)
     except (RWKVError, OSError, MemoryError, KeyboardInterrupt) as error:
         code = _report(error, arguments.debug)
+        code = arguments.refused if code == ExitCode.REFUSED else code
     try:
         sys.stdout.flush()
     except OSError as error:
