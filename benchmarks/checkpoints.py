@@ -46,7 +46,7 @@ _OTHER_SCALE = 0.5
 
 
 def write_checkpoint(path: Path, config: Config, dtype: str = "f32", seed: int = 0) -> None:
-    """Write a checkpoint of random weights; the same arguments and the same file name give the same bytes.
+    """Write a checkpoint of random weights; the same arguments give the same bytes.
 
     Vectors have their official initial values. A matrix is drawn from a normal distribution with the variance that
     the elements of the official orthogonal one have, scale² / columns, since an orthogonal draw of the head alone
@@ -68,15 +68,12 @@ def write_checkpoint(path: Path, config: Config, dtype: str = "f32", seed: int =
         for index, spec in enumerate(architecture_of(config).parameters(config))
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The archive contains the file's name, so that the unfinished file has the same name in a temporary folder.
-    unfinished = path.parent / f".{path.name}.part" / path.name
-    unfinished.parent.mkdir(exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.part")
     try:
         write_archive(unfinished, tensors)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
-        unfinished.parent.rmdir()
 
 
 def _blocks(spec: ParameterSpec, dtype: str, rng: np.random.Generator) -> Iterator[npt.NDArray[Any]]:

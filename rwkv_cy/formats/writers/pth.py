@@ -12,7 +12,7 @@ from rwkv_cy.formats.writers.base import ExportedModel, ExportFormat, StoredTens
 from rwkv_cy.formats.writers.state_dict import state_dict
 from rwkv_cy.formats.writers.zip_archive import ALIGNMENT, ZipItem, zip_file
 
-__all__ = ["PthFormat"]
+__all__ = ["PthFormat", "archive"]
 
 #: Folder of all entries; torch takes the name of the file, or this one when it has none.
 _FOLDER = "archive"
@@ -27,13 +27,18 @@ class PthFormat(ExportFormat):
     layouts = ("original",)
 
     def files(self, model: ExportedModel, tensors: Sequence[StoredTensor]) -> Sequence[TargetFile]:
-        """Return the one file; each tensor is contiguous, in a storage of its own."""
-        items = [
-            ZipItem.of_bytes("data.pkl", state_dict(tensors)),
-            ZipItem.of_bytes(".format_version", b"1"),
-            ZipItem.of_bytes(".storage_alignment", str(ALIGNMENT).encode()),
-            ZipItem.of_bytes("byteorder", b"little"),
-            *(ZipItem.of_tensor(f"data/{key}", tensor) for key, tensor in enumerate(tensors)),
-            ZipItem.of_bytes("version", b"3\n"),
-        ]
-        return (zip_file("", _FOLDER, items),)
+        """Return the one file."""
+        return (archive(tensors),)
+
+
+def archive(tensors: Sequence[StoredTensor]) -> TargetFile:
+    """Return the archive of a state dict; each tensor is contiguous, in a storage of its own."""
+    items = [
+        ZipItem.of_bytes("data.pkl", state_dict(tensors)),
+        ZipItem.of_bytes(".format_version", b"1"),
+        ZipItem.of_bytes(".storage_alignment", str(ALIGNMENT).encode()),
+        ZipItem.of_bytes("byteorder", b"little"),
+        *(ZipItem.of_tensor(f"data/{key}", tensor) for key, tensor in enumerate(tensors)),
+        ZipItem.of_bytes("version", b"3\n"),
+    ]
+    return zip_file("", _FOLDER, items)
