@@ -11,7 +11,7 @@ from rwkv_cy.formats.pickle_vm import MAX_PICKLE_BYTES, ByteStream, unpickle
 from rwkv_cy.formats.raw import Checksum, RawSource
 from rwkv_cy.formats.state_dict import find_state_dict
 from rwkv_cy.formats.torch_objects import Storage, TorchObjects, place_tensors
-from rwkv_cy.formats.zip_directory import ZipEntry, locate, read_directory, read_entry
+from rwkv_cy.formats.zip_directory import Place, ZipEntry, locate, read_directory, read_entry
 
 __all__ = ["open_pth"]
 
@@ -37,7 +37,7 @@ def open_pth(path: Path) -> RawSource:
     StorageError
         If the operating system reports an error.
     UnsupportedError
-        If the archive is not from torch.save, is TorchScript, compressed or big-endian, or holds more than tensors.
+        If the archive is not from torch.save, is TorchScript, encrypted or big-endian, or holds more than tensors.
     FormatError
         If it is damaged.
     """
@@ -65,14 +65,14 @@ def _open(file: FileBytes) -> RawSource:
     state = find_state_dict(file.path, root)
     tensors = state.usable
     used = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
-    offsets = _storage_offsets(file, entries, prefix, used)
+    places = _locate_storages(file, entries, prefix, used)
     checksums = {
-        name: Checksum(offsets[tensor.storage.key], entry.size, entry.crc)
+        name: Checksum(place.offset, entry.size, entry.crc, place.data)
         for name, tensor in tensors.items()
-        # torch writes 0 where it was told to save the time (torch.serialization.set_crc32_options).
-        if (entry := entries[f"{prefix}data/{tensor.storage.key}"]).crc
+        for place in [places[tensor.storage.key]]
+        if (entry := entries[f"{prefix}data/{tensor.storage.key}"]).checked
     }
-    placed = place_tensors(file.path, tensors, offsets)
+    placed = place_tensors(file.path, tensors, places)
     return RawSource(file, "pth", placed, state.others, checksums, state.left_out)
 
 
@@ -109,10 +109,10 @@ def _check_byte_order(file: FileBytes, entry: ZipEntry | None) -> None:
         )
 
 
-def _storage_offsets(
+def _locate_storages(
     file: FileBytes, entries: Mapping[str, ZipEntry], prefix: str, storages: Mapping[str, Storage]
-) -> dict[str, int]:
-    offsets: dict[str, int] = {}
+) -> dict[str, Place]:
+    places: dict[str, Place] = {}
     for key, storage in storages.items():
         entry = entries.get(f"{prefix}data/{key}")
         if entry is None or entry.size != storage.nbytes:
@@ -121,5 +121,5 @@ def _storage_offsets(
                 f"{file.path}: expected {storage.nbytes} bytes of {storage.element.name} in entry data/{key[:40]}, "
                 f"got {got}; the file is damaged: download it again"
             )
-        offsets[key] = locate(file, entry)
-    return offsets
+        places[key] = locate(file, entry)
+    return places

@@ -15,6 +15,7 @@ from rwkv_cy.formats.pickle_vm import MAX_PICKLE_BYTES, ByteStream, unpickle
 from rwkv_cy.formats.raw import RawSource
 from rwkv_cy.formats.state_dict import find_state_dict
 from rwkv_cy.formats.torch_objects import TorchObjects, place_tensors
+from rwkv_cy.formats.zip_directory import Place
 
 __all__ = ["LEGACY_MAGIC", "open_pth_legacy"]
 
@@ -74,7 +75,8 @@ def _open(file: FileBytes) -> RawSource:
     keys = unpickle(stream, {})
     offsets = _storage_offsets(file, objects, keys, stream.position)
     state = find_state_dict(file.path, root)
-    placed = place_tensors(file.path, state.usable, offsets)
+    places = {key: Place(offset) for key, offset in offsets.items()}
+    placed = place_tensors(file.path, state.usable, places)
     return RawSource(file, "pth-legacy", placed, state.others, left_out=state.left_out)
 
 

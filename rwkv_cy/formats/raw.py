@@ -13,8 +13,9 @@ from rwkv_cy.dtypes import storage_type
 from rwkv_cy.errors import FormatError
 from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.formats.base import FileBytes
+from rwkv_cy.formats.inflated import InflatedBytes
 from rwkv_cy.formats.metadata import own_metadata
-from rwkv_cy.formats.strided import read_strided, span
+from rwkv_cy.formats.strided import gather, read_strided, span
 from rwkv_cy.tensors.tensor import TensorInfo, check_buffer
 
 __all__ = ["Checksum", "RawSource", "RawTensor"]
@@ -34,11 +35,14 @@ class RawTensor:
         The first byte.
     strides : tuple of int, optional
         Elements from one to the next along each axis, not negative; None where they follow in C order.
+    data : InflatedBytes, optional
+        What `offset` counts in; None for the file.
     """
 
     info: TensorInfo
     offset: int
     strides: tuple[int, ...] | None = None
+    data: InflatedBytes | None = None
 
     @property
     def end(self) -> int:
@@ -50,11 +54,12 @@ class RawTensor:
 
 @dataclass(frozen=True)
 class Checksum:
-    """The CRC-32 of a span of the file."""
+    """The CRC-32 of a span of the file, or of the whole of `data`."""
 
     offset: int
     size: int
     crc32: int
+    data: InflatedBytes | None = None
 
 
 class RawSource:
@@ -91,18 +96,20 @@ class RawSource:
         left_out: Mapping[str, str] | None = None,
     ) -> None:
         for name, tensor in tensors.items():
-            if tensor.offset < 0 or tensor.end > file.size:
+            size = (tensor.data or file).size
+            if tensor.offset < 0 or tensor.end > size:
                 raise FormatError(
-                    f"{file.path}: {name}: expected its bytes within the {file.size} of the file, got "
+                    f"{file.path}: {name}: expected its bytes within the {size} of the file, got "
                     f"{tensor.offset} to {tensor.end}; the file is cut short or damaged: download or copy it again"
                 )
         total = sum(
             tensor.info.source_nbytes if tensor.strides is None else tensor.info.nbytes for tensor in tensors.values()
         )
-        if total > _MOST_SHARED * file.size:
+        held = file.size + sum(data.size for data in {tensor.data for tensor in tensors.values() if tensor.data})
+        if total > _MOST_SHARED * held:
             raise FormatError(
                 f"{file.path}: expected tensors with bytes of their own, got {total} bytes of them in a file of "
-                f"{file.size}; save the weights anew, each with its own storage"
+                f"{held}; save the weights anew, each with its own storage"
             )
         self.path = file.path
         self.format = format
@@ -130,26 +137,29 @@ class RawSource:
         """Fill `buffer` (1-D, of the tensor's array dtype) with elements from `start`, by positioned reads."""
         tensor = self._tensors[name]
         check_buffer(tensor.info, buffer, start)
+        data = tensor.data or self._file
         if tensor.strides is None:
-            self._file.read_into_at(tensor.offset + start * buffer.itemsize, buffer)
-        else:
-            read_strided(self._strided(tensor, tensor.strides), buffer, start)
-
-    def _strided(self, tensor: RawTensor, strides: tuple[int, ...]) -> npt.NDArray[Any]:
-        """Return a tensor that is not in C order as an array, over the memory map where there is one."""
-        dtype: np.dtype[Any] = storage_type(tensor.info.dtype).array_dtype
+            data.read_into_at(tensor.offset + start * buffer.itemsize, buffer)
+            return
         nbytes = tensor.end - tensor.offset
-        mapped = self._file.view(tensor.offset, np.dtype(np.uint8), (nbytes,))
-        memory = self._file.read_at(tensor.offset, nbytes) if mapped is None else mapped.data
-        array: npt.NDArray[Any] = np.ndarray(
-            tensor.info.shape, dtype, memory, strides=tuple(dtype.itemsize * stride for stride in strides)
-        )
-        return array
+        mapped = None if tensor.data else self._file.view(tensor.offset, np.dtype(np.uint8), (nbytes,))
+        if mapped is None:
+
+            def read(first: int, elements: npt.NDArray[Any]) -> None:
+                data.read_into_at(tensor.offset + first * elements.itemsize, elements)
+
+            gather(read, tensor.info.shape, tensor.strides, buffer, start)
+        else:
+            steps = tuple(buffer.itemsize * stride for stride in tensor.strides)
+            read_strided(np.ndarray(tensor.info.shape, buffer.dtype, mapped.data, strides=steps), buffer, start)
 
     def view(self, name: str) -> npt.NDArray[Any] | None:
-        """Return the tensor as a read-only array over a memory map; None where it is misaligned or not in C order."""
+        """Return the tensor as a read-only array over a memory map.
+
+        None where it is misaligned, not in C order, or deflated.
+        """
         tensor = self._tensors[name]
-        if tensor.strides is not None:
+        if tensor.strides is not None or tensor.data is not None:
             return None
         dtype: np.dtype[Any] = storage_type(tensor.info.dtype).array_dtype
         return self._file.view(tensor.offset, dtype, tensor.info.shape)
@@ -166,7 +176,7 @@ class RawSource:
         if span is None:
             return False
         if span not in self._checked:
-            crc = self._file.crc32(span.offset, span.size)
+            crc = self._file.crc32(span.offset, span.size) if span.data is None else span.data.crc32()
             if crc != span.crc32:
                 raise FormatError(
                     f"{self.path}: {name}: expected bytes with the checksum {span.crc32:08x}, got {crc:08x}; "

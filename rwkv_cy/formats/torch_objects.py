@@ -18,6 +18,7 @@ from rwkv_cy.formats.base import MAX_DIMENSIONS, MAX_ELEMENTS, MAX_TENSORS, chec
 from rwkv_cy.formats.pickle_vm import Global, Ignored
 from rwkv_cy.formats.raw import RawTensor
 from rwkv_cy.formats.strided import is_contiguous, span
+from rwkv_cy.formats.zip_directory import Place
 from rwkv_cy.tensors.tensor import TensorInfo
 
 __all__ = ["Element", "Storage", "Tensor", "TorchObjects", "Unusable", "place_tensors"]
@@ -291,7 +292,7 @@ class TorchObjects:
         return FormatError(f"{self._path}: expected {expected}, got {got}; the file is damaged: download it again")
 
 
-def place_tensors(path: Path, tensors: Mapping[str, Tensor], offsets: Mapping[str, int]) -> dict[str, RawTensor]:
+def place_tensors(path: Path, tensors: Mapping[str, Tensor], places: Mapping[str, Place]) -> dict[str, RawTensor]:
     """Return the position of each tensor in the file.
 
     Parameters
@@ -300,7 +301,7 @@ def place_tensors(path: Path, tensors: Mapping[str, Tensor], offsets: Mapping[st
         The file, for messages.
     tensors : mapping of str to Tensor
         None of them left out.
-    offsets : mapping of str to int
+    places : mapping of str to Place
         Of each storage, by key.
 
     Raises
@@ -323,8 +324,9 @@ def place_tensors(path: Path, tensors: Mapping[str, Tensor], offsets: Mapping[st
         nbytes = min(reach, math.prod(shape)) * element.itemsize  # fewer where elements share their bytes
         dtype = element.dtype or ""
         info = TensorInfo(name, shape, dtype, name, dtype, nbytes)
-        begin = offsets[storage.key] + tensor.offset * element.itemsize
-        placed[name] = RawTensor(info, begin, None if is_contiguous(shape, strides) else strides)
+        place = places[storage.key]
+        begin = place.offset + tensor.offset * element.itemsize
+        placed[name] = RawTensor(info, begin, None if is_contiguous(shape, strides) else strides, place.data)
     return placed
 
 

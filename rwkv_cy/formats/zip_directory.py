@@ -1,6 +1,6 @@
-"""The directory of a zip archive: the offset of each entry, which must be stored without compression.
+"""The directory of a zip archive: where each entry has its bytes, stored as they are or deflated.
 
-Only what torch writes is read: one disk, no encryption, the directory at the end; zip64 where it is needed. A comment
+Only what torch reads is read: one disk, no encryption, the directory at the end; zip64 where it is needed. A comment
 after the directory is skipped. Format: PKWARE's APPNOTE.TXT 6.3.10, sections 4.3.7 (local header) to 4.3.16 (end of
 the directory).
 """
@@ -14,8 +14,9 @@ from itertools import pairwise
 
 from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.base import MAX_HEADER_BYTES, MAX_TENSORS, FileBytes, decode_name
+from rwkv_cy.formats.inflated import InflatedBytes
 
-__all__ = ["ZipEntry", "locate", "read_directory", "read_entry"]
+__all__ = ["Place", "ZipEntry", "locate", "read_directory", "read_entry"]
 
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
@@ -32,6 +33,9 @@ _ZIP64_EXTRA = 1
 _FLAG_ENCRYPTED = 1 << 0
 _FLAG_SIZES_FOLLOW = 1 << 3
 _MAX_ENTRIES = MAX_TENSORS + 100
+_STORED, _DEFLATED = 0, 8
+#: Deflate makes at most 1032 bytes of one. Weights in which the most part is zero become a few times larger.
+_MOST_INFLATED = 64
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class ZipEntry:
     """One entry of the central directory.
 
     `stored_size` differs from `size` where it is compressed. All its bytes are between `header_offset` and `limit`,
-    where the next entry or the directory begins.
+    where the next entry or the directory begins. `checked` tells whether `crc` is a checksum: torch can be set to write
+    0 for every entry (torch.serialization.set_crc32_options).
     """
 
     name: str
@@ -51,6 +56,15 @@ class ZipEntry:
     stored_size: int
     header_offset: int
     limit: int
+    checked: bool = True
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where bytes begin: in the file, or in an inflated entry of it."""
+
+    offset: int
+    data: InflatedBytes | None = None
 
 
 @dataclass(frozen=True)
@@ -86,48 +100,56 @@ def read_directory(file: FileBytes) -> dict[str, ZipEntry]:
         parsed[entry.name] = entry
     if position != len(data):
         raise _damaged(file, f"{directory.count} entries in the zip directory", f"{len(data) - position} more bytes")
+    inflated = sum(entry.size for entry in parsed.values() if entry.method == _DEFLATED)
+    if inflated > _MOST_INFLATED * file.size:
+        raise _damaged(file, f"at most {_MOST_INFLATED} times its size when it is inflated", f"{inflated} bytes")
     starts = sorted(entry.header_offset for entry in parsed.values())
     limits = dict(pairwise([*starts, directory.offset]))
+    checked = any(entry.crc for entry in parsed.values())
     return {
-        name: replace(entry, limit=limits[entry.header_offset])
+        name: replace(entry, limit=limits[entry.header_offset], checked=checked)
         for name, entry in parsed.items()
         if not name.endswith("/")
     }
 
 
-def locate(file: FileBytes, entry: ZipEntry) -> int:
-    """Return the offset of the bytes of `entry`.
+def locate(file: FileBytes, entry: ZipEntry) -> Place:
+    """Return where the bytes of `entry` are.
 
     Raises
     ------
     UnsupportedError
-        If it is compressed or encrypted.
+        If it is encrypted, or compressed in another way than by Deflate.
     FormatError
         If its local header or descriptor differs from the directory, or it overlaps the next entry.
     """
     if entry.flags & _FLAG_ENCRYPTED:
         raise UnsupportedError(f"{file.path}: expected a plain zip entry {entry.name!r}, got an encrypted one")
-    if entry.method or entry.stored_size != entry.size:
+    if entry.method not in (_STORED, _DEFLATED):
         raise UnsupportedError(
-            f"{file.path}: expected zip entry {entry.name!r} stored without compression, got it compressed (method "
-            f"{entry.method}, {entry.stored_size} bytes for {entry.size}); load it with torch and save it anew"
+            f"{file.path}: expected zip entry {entry.name!r} stored or deflated, got it compressed (method "
+            f"{entry.method}); unpack the archive and pack it again without compression, as zip -0 -r does"
         )
+    if entry.method == _STORED and entry.stored_size != entry.size:
+        raise _damaged(file, f"zip entry {entry.name!r} of one size", f"{entry.stored_size} and {entry.size}")
     header = file.read_at(entry.header_offset, _LOCAL.size + len(entry.raw_name))
     signature, _, flags, method, _, _, _, stored_size, size, name_length, extra_length = _LOCAL.unpack_from(header)
-    if signature != b"PK\x03\x04" or method or flags & _FLAG_ENCRYPTED:
+    if signature != b"PK\x03\x04" or method != entry.method or flags & _FLAG_ENCRYPTED:
         raise _damaged(file, f"the local header of zip entry {entry.name!r}", "other bytes")
     if name_length != len(entry.raw_name) or header[_LOCAL.size :] != entry.raw_name:
         raise _damaged(file, f"zip entry {entry.name!r} under one name", "another in its local header")
-    known = {entry.size, _ALL_ONES_32} | ({0} if flags & _FLAG_SIZES_FOLLOW else set())
-    if size not in known or stored_size not in known:
+    known = {_ALL_ONES_32} | ({0} if flags & _FLAG_SIZES_FOLLOW else set())
+    if size not in {entry.size, *known} or stored_size not in {entry.stored_size, *known}:
         raise _damaged(file, f"zip entry {entry.name!r} of {entry.size} bytes", f"{size} in its local header")
     offset = int(entry.header_offset + _LOCAL.size + name_length + extra_length)
-    end = offset + entry.size
+    end = offset + entry.stored_size
     if end > entry.limit:
         raise _damaged(file, f"zip entry {entry.name!r} to end at {entry.limit} at most", f"its end at {end}")
-    if flags & _FLAG_SIZES_FOLLOW and entry.size:
+    if flags & _FLAG_SIZES_FOLLOW and entry.stored_size:
         _check_descriptor(file, entry, end)
-    return offset
+    if entry.method == _STORED:
+        return Place(offset)
+    return Place(0, InflatedBytes(file, entry.name, offset, entry.stored_size, entry.size))
 
 
 def read_entry(file: FileBytes, entry: ZipEntry, limit: int) -> bytes:
@@ -138,12 +160,11 @@ def read_entry(file: FileBytes, entry: ZipEntry, limit: int) -> bytes:
     FormatError
         If it is larger than `limit`, or its checksum differs from the directory.
     """
-    offset = locate(file, entry)
+    place = locate(file, entry)
     if entry.size > limit:
         raise _damaged(file, f"zip entry {entry.name!r} of at most {limit} bytes", f"{entry.size}")
-    data = file.read_at(offset, entry.size)
-    # torch can be set to write checksums of 0 to save time (torch.serialization.set_crc32_options).
-    if entry.crc and zlib.crc32(data) != entry.crc:
+    data = (place.data or file).read_at(place.offset, entry.size)
+    if entry.checked and zlib.crc32(data) != entry.crc:
         raise _damaged(file, f"checksum {entry.crc:08x} of zip entry {entry.name!r}", f"{zlib.crc32(data):08x}")
     return data
 

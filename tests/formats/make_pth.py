@@ -121,6 +121,13 @@ class Entry:
         return self.name.encode() if isinstance(self.name, str) else self.name
 
 
+def deflated(title: str, data: bytes) -> Entry:
+    """An entry that is stored deflated."""
+    packed = zlib.compress(data, wbits=-zlib.MAX_WBITS)
+    sizes = {"size": len(data), "stored_size": len(packed), "crc": zlib.crc32(data)}
+    return Entry(title, packed, method=8, local_method=8, **sizes)
+
+
 @dataclass
 class Zip:
     """An archive; what is not None stands in the end of its directory in place of the truth."""
@@ -183,7 +190,8 @@ class Zip:
         if entry.descriptor is not None or not entry.flags & 8 or not size:
             return entry.descriptor or b""
         crc = zlib.crc32(entry.data) if entry.crc is None else entry.crc
-        return struct.pack("<4sL2Q" if self.wide else "<4s3L", b"PK\x07\x08", crc, size, size)
+        whole = size if entry.size is None or not entry.method else entry.size
+        return struct.pack("<4sL2Q" if self.wide else "<4s3L", b"PK\x07\x08", crc, size, whole)
 
     def _central_header(self, entry: Entry, position: int) -> bytes:
         crc = zlib.crc32(entry.data) if entry.crc is None else entry.crc

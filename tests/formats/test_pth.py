@@ -17,6 +17,7 @@ from formats.make_pth import (
     Zip,
     archive,
     call,
+    deflated,
     dictionary,
     name,
     parameter,
@@ -138,6 +139,48 @@ def test_more_than_4_gib_in_little_memory(tmp_path: Path) -> None:
     assert peak < 1 << 20
 
 
+def packed(whole: Zip) -> Zip:
+    """The same archive with every entry deflated."""
+    whole.entries = [deflated(str(entry.name), entry.data) for entry in whole.entries]
+    return whole
+
+
+def test_deflated_archives(tmp_path: Path) -> None:
+    path = packed(zip_checkpoint(small_arrays())).write(tmp_path / "x")
+    assert_same(read_all(open_pth(path)), small_arrays())
+    with open_pth(path) as source:
+        assert source.view("emb.weight") is None
+        assert all(source.check_bytes(title) for title in source.names())
+
+
+def test_deflated_columns(tmp_path: Path) -> None:
+    array = np.arange(4000, dtype="<f4").reshape(40, 100)
+    body = dictionary({"w": tensor(storage("FloatStorage", "0", 4000), (40, 100), (1, 40))})
+    path = packed(archive(body, [array.tobytes()])).write(tmp_path / "x")
+    assert_same(read_all(open_pth(path)), {"w": ("f32", np.ascontiguousarray(array.reshape(100, 40).T))})
+
+
+def test_one_changed_number_of_a_deflated_archive(tmp_path: Path) -> None:
+    whole = packed(zip_checkpoint({"w": ("f32", FLOATS)}))
+    other = deflated("small/data/0", (FLOATS + 1).tobytes())
+    whole.entries[2] = replace(other, crc=whole.entries[2].crc)
+    with (
+        open_pth(whole.write(tmp_path / "x")) as source,
+        pytest.raises(FormatError, match="w: expected bytes with"),
+    ):
+        source.check_bytes("w")
+
+
+def test_a_zero_that_is_a_checksum(tmp_path: Path) -> None:
+    whole = zip_checkpoint({"w": ("f32", FLOATS)})
+    whole.entries[2] = replace(whole.entries[2], crc=0)
+    with (
+        open_pth(whole.write(tmp_path / "x")) as source,
+        pytest.raises(FormatError, match="the checksum 00000000"),
+    ):
+        source.check_bytes("w")
+
+
 # What is refused
 
 
@@ -162,13 +205,10 @@ def with_more(*names: str) -> Zip:
         (with_more("small/code/__torch__.py"), "got a TorchScript program; save its weights"),
         (changed(1, data=b"big"), "expected numbers in little-endian byte order, got b'big'"),
         (changed(1, data=b""), "expected numbers in little-endian byte order, got b''"),
+        (changed(0, method=14, stored_size=100), "expected zip entry 'small/data.pkl' stored or deflated, got it com"),
         (
-            changed(0, method=8, stored_size=100),
-            "expected zip entry 'small/data.pkl' stored without compression, got it compressed",
-        ),
-        (
-            changed(2, method=8, stored_size=3),
-            "expected zip entry 'small/data/0' stored without compression, got it compressed",
+            changed(2, method=9, stored_size=3),
+            "expected zip entry 'small/data/0' stored or deflated, got it compr",
         ),
         (
             archive(dictionary({"w": call(name("os", "system"), text("id"))}), []),
@@ -259,7 +299,7 @@ def test_every_bit_flipped(tmp_path: Path, checked: bool) -> None:
     expected = {"a": ("f32", FLOATS[:2]), "b": ("bf16", np.asarray([3, 4, 5], "<u2"))}
     whole = zip_checkpoint(expected, wide=True, align=4)
     if not checked:
-        whole.entries[0] = replace(whole.entries[0], crc=0)
+        whole.entries = [replace(entry, crc=0) for entry in whole.entries]
     data = whole.to_bytes()
     pickle_start = data.index(b"\x80\x02")
     pickle_end = pickle_start + len(whole.entries[0].data)

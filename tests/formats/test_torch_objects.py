@@ -30,6 +30,7 @@ from rwkv_cy.formats import torch_objects
 from rwkv_cy.formats.pickle_vm import ByteStream, Global, Ignored, unpickle
 from rwkv_cy.formats.raw import RawTensor
 from rwkv_cy.formats.torch_objects import Storage, Tensor, TorchObjects, Unusable, place_tensors
+from rwkv_cy.formats.zip_directory import Place
 
 HERE = Path("model")
 FLOATS = storage("FloatStorage", "0", 12)
@@ -48,7 +49,7 @@ def load(body: bytes, *, views: bool = False) -> object:
 def place(body: bytes) -> RawTensor:
     made = load(body)
     assert isinstance(made, Tensor)
-    return place_tensors(HERE, {"w": made}, {"0": 1000})["w"]
+    return place_tensors(HERE, {"w": made}, {"0": Place(1000)})["w"]
 
 
 def left_out(body: bytes) -> str | None:
@@ -317,5 +318,5 @@ def test_tied_weights_share_their_bytes() -> None:
     root = load(dictionary({"a": weight, "b": b"h\x05"}))
     assert isinstance(root, dict)
     assert isinstance(root["a"], Tensor)
-    placed = place_tensors(HERE, root, {"0": 8})
+    placed = place_tensors(HERE, root, {"0": Place(8)})
     assert placed["a"].offset == placed["b"].offset == 8

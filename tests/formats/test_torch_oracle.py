@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -201,3 +202,15 @@ def test_storages_are_mapped_where_torch_aligns_them(tmp_path: Path) -> None:
     with open_checkpoint(path) as source:
         view = source.view("w")
     np.testing.assert_array_equal(view, np.arange(6, dtype=np.float32))
+
+
+def test_a_deflated_archive(tmp_path: Path) -> None:
+    """As zip writes it from the files of an unpacked archive; torch reads it too."""
+    tensors = every_type()
+    path = save(tensors, tmp_path / "x.pth", NEW)
+    with zipfile.ZipFile(path) as source, zipfile.ZipFile(tmp_path / "y.pth", "w", zipfile.ZIP_DEFLATED) as target:
+        for name in source.namelist():
+            target.writestr(name, source.read(name))
+        target.comment = b"packed anew"
+    torch.load(tmp_path / "y.pth", weights_only=True)
+    assert_reads(tmp_path / "y.pth", tensors)

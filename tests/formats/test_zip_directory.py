@@ -5,16 +5,17 @@ from __future__ import annotations
 import io
 import struct
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from formats.make_pth import Entry, Zip
+from formats.make_pth import Entry, Zip, deflated
 from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats import zip_directory
 from rwkv_cy.formats.base import FileBytes
-from rwkv_cy.formats.zip_directory import locate, read_directory, read_entry
+from rwkv_cy.formats.zip_directory import Place, locate, read_directory, read_entry
 
 GIB = 1 << 30
 
@@ -67,8 +68,8 @@ def test_more_than_4_gib(tmp_path: Path) -> None:
     with FileBytes(path) as file:
         entries = read_directory(file)
         assert entries["a/large"].size == 5 * GIB + 5
-        assert locate(file, entries["a/large"]) == 37
-        assert locate(file, entries["a/behind"]) > 5 * GIB
+        assert locate(file, entries["a/large"]) == Place(37)
+        assert locate(file, entries["a/behind"]).offset > 5 * GIB
         assert read_entry(file, entries["a/behind"], 3) == b"end"
 
 
@@ -132,21 +133,53 @@ def test_a_directory_that_contradicts_the_archive(tmp_path: Path, archive: Zip, 
 @pytest.mark.parametrize(
     ("entry", "message"),
     [
-        (two(method=8, stored_size=3), r"stored without compression, got it compressed \(method 8, 3 bytes for 5\)"),
-        (two(method=8), r"got it compressed \(method 8, 5 bytes for 5\)"),
-        (two(size=1 << 30, stored_size=5), r"got it compressed \(method 0, 5 bytes for 1073741824\)"),
+        (two(method=12, stored_size=3), r"stored or deflated, got it compressed \(method 12\); unpack the archive"),
+        (two(method=93, local_method=93), r"got it compressed \(method 93\); unpack the archive and pack it again wi"),
         (two(flags=0x809), "expected a plain zip entry 'a/one', got an encrypted one"),
     ],
 )
-def test_compressed_or_encrypted(tmp_path: Path, entry: list[Entry], message: str) -> None:
+def test_compressed_otherwise_or_encrypted(tmp_path: Path, entry: list[Entry], message: str) -> None:
     path = Zip(entry).write(tmp_path / "zip")
     with pytest.raises(UnsupportedError, match=message):
         contents(path)
 
 
-def test_checksums_of_0_are_not_checked(tmp_path: Path) -> None:
-    with FileBytes(Zip(two(crc=0)).write(tmp_path / "zip")) as file:
-        assert read_entry(file, read_directory(file)["a/one"], 5) == b"first"
+def test_checksums_of_0_in_every_entry_are_not_checked(tmp_path: Path) -> None:
+    entries = [replace(entry, crc=0) for entry in two()]
+    assert contents(Zip(entries).write(tmp_path / "zip")) == {"a/one": b"first", "a/two": b"second"}
+    with pytest.raises(FormatError, match=r"expected checksum 00000000 of zip entry 'a/one', got"):
+        contents(Zip(two(crc=0)).write(tmp_path / "zip"))
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_deflated_entries(tmp_path: Path, wide: bool) -> None:
+    path = Zip([deflated("a/one", b"first" * 100), Entry("a/two", b"second")], wide=wide).write(tmp_path / "zip")
+    assert contents(path) == {"a/one": b"first" * 100, "a/two": b"second"}
+
+
+def test_deflated_entries_of_python(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("a/one", bytes(1000))
+        archive.writestr("a/none", b"")
+    assert contents(tmp_path / "zip") == {"a/one": bytes(1000), "a/none": b""}
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (replace(deflated("a/one", b"first"), local_method=0), "expected the local header of zip entry 'a/one', got"),
+        (replace(deflated("a/one", b"first"), size=6), "but it ends too early"),
+        (replace(deflated("a/one", b"first"), size=6, flags=0x800, local_sizes=(7, 6)), "but it ends too early"),
+        (replace(deflated("a/one", b"first"), size=4, flags=0x800, local_sizes=(7, 4)), "but it goes on after its end"),
+        (replace(deflated("a/one", b"first"), stored_size=8, flags=0x800, local_sizes=(8, 5)), "to end at 42 at most"),
+        (replace(deflated("a/one", b"first"), data=b"\xff" * 7), "but it has other bytes"),
+        (replace(deflated("a/one", bytes(100_000)), size=1 << 31, stored_size=99), "at most 64 times its size when"),
+        (Entry("a/one", b"first", size=6, stored_size=5, flags=0x800, local_sizes=(5, 6)), "of one size, got 5 and 6"),
+    ],
+)
+def test_deflated_entries_that_lie(tmp_path: Path, entry: Entry, message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        contents(Zip([entry, Entry("a/two", b"second")]).write(tmp_path / "zip"))
 
 
 def test_ends_that_disagree(tmp_path: Path) -> None:
