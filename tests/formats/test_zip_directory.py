@@ -177,7 +177,7 @@ def test_deflated_entries_of_python(tmp_path: Path) -> None:
         (Entry("a/one", b"first", size=6, stored_size=5, flags=0x800, local_sizes=(5, 6)), "of one size, got 5 and 6"),
     ],
 )
-def test_deflated_entries_that_lie(tmp_path: Path, entry: Entry, message: str) -> None:
+def test_deflated_entries_that_contradict_themselves(tmp_path: Path, entry: Entry, message: str) -> None:
     with pytest.raises(FormatError, match=message):
         contents(Zip([entry, Entry("a/two", b"second")]).write(tmp_path / "zip"))
 
