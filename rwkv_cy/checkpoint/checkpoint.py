@@ -147,8 +147,8 @@ class Checkpoint:
         if self.header is not None:
             stored = self.header.tokenizer
             return lambda: None if stored is None else load_tokenizer(stored.kind, stored.data)
-        path, vocab_size = self.path, self.config.vocab_size
-        return lambda: _implied(path, vocab_size)
+        source, vocab_size = self.source, self.config.vocab_size
+        return lambda: _implied(source, vocab_size)
 
     def close(self) -> None:
         """Close the files. Arrays over their memory maps stay valid."""
@@ -214,9 +214,9 @@ def _listed(left_out: Mapping[str, str]) -> str:
     return ", ".join(shown) + (f" and {len(left_out) - _LISTED} more" if len(left_out) > _LISTED else "")
 
 
-def _implied(path: Path, vocab_size: int) -> Tokenizer | None:
+def _implied(source: ParameterSource, vocab_size: int) -> Tokenizer | None:
     """Return the tokenizer that a foreign checkpoint implies; warn of the files that were passed by."""
-    found = implied_tokenizer(path, vocab_size)
+    found = implied_tokenizer(source, vocab_size)
     for reason in found.passed:
         warnings.warn(reason, RuntimeWarning, stacklevel=2)
     return found.tokenizer

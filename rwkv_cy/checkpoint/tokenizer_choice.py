@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rwkv_cy.errors import RWKVError, TokenizerError
-from rwkv_cy.files.reading import is_folder
+from rwkv_cy.formats.gguf.vocabulary import is_gguf, read_vocabulary
+from rwkv_cy.formats.metadata import TOKENIZER_PATH
 from rwkv_cy.storage import ModelFile, StoredTokenizer, is_model_file, open_model
 from rwkv_cy.tensors.tensor import ParameterSource
-from rwkv_cy.text import Tokenizer, find_tokenizer, load_tokenizer
+from rwkv_cy.text import Tokenizer, WorldTokenizer, find_tokenizer, load_tokenizer
 from rwkv_cy.text.tokenizers import is_world_name, tokenizer_files
 
 __all__ = [
@@ -73,7 +74,7 @@ def choose_tokenizer(
         return stored_tokenizer(tokenizer, vocab_size, where), () if warning is None else (warning,)
     if isinstance(source, ModelFile):
         return source.header.tokenizer, ()
-    found = implied_tokenizer(source.path, vocab_size)
+    found = implied_tokenizer(source, vocab_size)
     if found.tokenizer is not None:
         return stored_tokenizer(found.tokenizer, vocab_size, where), found.passed
     remedy = (
@@ -101,17 +102,17 @@ class Implied:
     passed: tuple[str, ...]
 
 
-def implied_tokenizer(checkpoint: Path, vocab_size: int) -> Implied:
+def implied_tokenizer(checkpoint: ParameterSource, vocab_size: int) -> Implied:
     """Return the tokenizer that a foreign checkpoint implies.
 
-    Plain bytes for a vocabulary of 256; else the first that fits of the files beside the checkpoint, or in its folder,
-    that :func:`rwkv_cy.text.tokenizers.tokenizer_files` lists, where a World vocabulary is one only of models of its
-    size; for these, at last the one of the ``rwkv`` package.
+    That of a GGUF file; plain bytes for a vocabulary of 256; else the first that fits of the files beside the
+    checkpoint, or in its folder, that :func:`rwkv_cy.text.tokenizers.tokenizer_files` lists, where a World vocabulary
+    is one only of models of its size; for these, at last the one of the ``rwkv`` package.
 
     Parameters
     ----------
-    checkpoint : Path
-        A file or a folder.
+    checkpoint : ParameterSource
+        An open checkpoint, or one that was open.
     vocab_size : int
         Rows of its embedding.
 
@@ -119,7 +120,7 @@ def implied_tokenizer(checkpoint: Path, vocab_size: int) -> Implied:
     passed: list[str] = []
     for candidate in _candidates(checkpoint, vocab_size):
         try:
-            tokenizer = find_tokenizer(candidate)
+            tokenizer = named_tokenizer(candidate)
             problem = _too_many(tokenizer, vocab_size) or _too_few(tokenizer, vocab_size)
         except RWKVError as error:
             problem = str(error)
@@ -132,12 +133,15 @@ def implied_tokenizer(checkpoint: Path, vocab_size: int) -> Implied:
     return Implied(None, "", tuple(passed))
 
 
-def _candidates(checkpoint: Path, vocab_size: int) -> Iterator[str | Path]:
+def _candidates(checkpoint: ParameterSource, vocab_size: int) -> Iterator[str | Path]:
+    own = checkpoint.metadata.get(TOKENIZER_PATH)
+    if own is not None and Path(own) == checkpoint.path:
+        yield checkpoint.path
     if vocab_size == _BYTES:
         yield "bytes"
         return
     world = _WORLD_USED <= vocab_size <= _WORLD_ALL
-    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
+    folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
     yield from (path for path in tokenizer_files(folder) if world or not is_world_name(path))
     if world:
         yield "world"
@@ -149,30 +153,37 @@ def named_tokenizer(name: str | os.PathLike[str]) -> Tokenizer:
     Parameters
     ----------
     name : str or path-like
-        What :func:`rwkv_cy.text.find_tokenizer` takes: ``"bytes"``, ``"world"``, a file or a folder; or a model file,
-        whose tokenizer it is.
+        What :func:`rwkv_cy.text.find_tokenizer` takes: ``"bytes"``, ``"world"``, a file or a folder; or a model file
+        or GGUF file, whose tokenizer it is.
 
     Raises
     ------
     TokenizerError
         If it is damaged, or the model file has none.
+    FormatError, UnsupportedError
+        If a GGUF file is damaged, or has none of RWKV.
     StorageError, MissingDependencyError
         If it cannot be read, or needs a package that is not installed.
     """
     text = os.fspath(name)
-    if text in ("bytes", "world") or not _is_model_file(Path(text)):
+    path = Path(text)
+    if text in ("bytes", "world") or not _is_file(path):
         return find_tokenizer(text)
-    with open_model(Path(text)) as model:
+    if is_gguf(path):
+        return WorldTokenizer(read_vocabulary(path), text)
+    if not is_model_file(path):
+        return find_tokenizer(text)
+    with open_model(path) as model:
         stored = model.header.tokenizer
     if stored is None:
         raise TokenizerError(f"{text}: expected a model file with a tokenizer, got one without; name another")
     return load_tokenizer(stored.kind, stored.data, text)
 
 
-def _is_model_file(path: Path) -> bool:
+def _is_file(path: Path) -> bool:
     try:
-        return not is_folder(path) and is_model_file(path)
-    except RWKVError:
+        return path.is_file()
+    except (OSError, ValueError):
         return False  # find_tokenizer says why
 
 

@@ -170,7 +170,7 @@ def inspect(
             table_bytes=table_bytes,
             memory={dtype: _memory(checkpoint, dtype) for dtype in _PRECISIONS} if config and not problems else {},
             state_bytes=_state_bytes(config) if config else None,
-            tokenizer=describe_tokenizer(header.tokenizer) if header else _implied_tokenizer(source.path, config),
+            tokenizer=describe_tokenizer(header.tokenizer) if header else _implied_tokenizer(source, config),
             fingerprint=header.fingerprint if header else None,
             created_by=header.created_by if header else None,
             source=dict(header.source) if header else {},
@@ -193,11 +193,13 @@ def _identify(checkpoint: Checkpoint) -> tuple[Config | None, tuple[str, ...]]:
         return None, (problem,)
 
 
-def _implied_tokenizer(path: Path, config: Config | None) -> str | None:
+def _implied_tokenizer(source: ParameterSource, config: Config | None) -> str | None:
     """Describe the tokenizer that loading a foreign checkpoint uses."""
-    found = None if config is None else implied_tokenizer(path, config.vocab_size)
+    found = None if config is None else implied_tokenizer(source, config.vocab_size)
     if found is None or found.tokenizer is None:
         return None
+    if found.origin == source.path:
+        return f"{found.tokenizer.kind} (in the file)"
     origin = found.origin
     return f"{origin.name} (beside the file)" if isinstance(origin, Path) else f"{origin} (not in the file)"
 

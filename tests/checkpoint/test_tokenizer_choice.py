@@ -6,15 +6,18 @@ from pathlib import Path
 import pytest
 
 from checkpoints import write_small
+from formats.foreign import rwkv7_parameters
+from formats.make_gguf import Gguf, rwkv7_gguf, rwkv7_tensors, rwkv7_values, world_like
 from rwkv_cy.checkpoint import tokenizer_choice
 from rwkv_cy.checkpoint.checkpoint import open_source
 from rwkv_cy.checkpoint.tokenizer_choice import choose_tokenizer, describe_tokenizer, fit_warning
-from rwkv_cy.errors import StorageError, TokenizerError
+from rwkv_cy.errors import FormatError, StorageError, TokenizerError
 from rwkv_cy.model.language_model import load
 from rwkv_cy.storage import StoredTokenizer
 from rwkv_cy.text import WorldTokenizer, find_tokenizer, load_tokenizer
 from rwkv_cy.text.tokenizers import find as text_tokenizers
 from rwkv_cy.toolkit.convert import convert
+from rwkv_cy.toolkit.inspect import inspect
 
 
 def choose(path: Path, vocab: int, wanted: str | None = None) -> tuple[StoredTokenizer | None, tuple[str, ...]]:
@@ -195,6 +198,22 @@ def test_the_tokenizer_of_another_model_file(tmp_path: Path) -> None:
     assert choose(source, 256, str(tmp_path / "bytes")) == (StoredTokenizer("bytes", b""), ())
     with pytest.raises(TokenizerError, match="none: expected a model file with a tokenizer, got one without; name"):
         choose(source, 256, str(tmp_path / "none"))
+
+
+def test_the_vocabulary_of_a_gguf_file(tmp_path: Path) -> None:
+    words = [b"a", b"b c", b"\xff", "\u4eba".encode()]
+    parameters = rwkv7_parameters(vocab=8)
+    path = tmp_path / "m.gguf"
+    path.write_bytes(Gguf([*rwkv7_values(parameters), *world_like(words, 8)], rwkv7_tensors(parameters)).to_bytes())
+    expected = WorldTokenizer([b"", *words, b"", b"", b""])
+    stored, warnings = choose(path, 8)
+    assert (stored, warnings) == (StoredTokenizer("world", expected.to_bytes()), ())
+    assert inspect(path).tokenizer == "world (in the file)"
+    assert load(path).tokenizer is not None
+    assert choose(write_small(tmp_path / "s", vocab=8), 8, str(path)) == (stored, ())
+    with pytest.raises(FormatError, match="none.gguf: tokenizer.ggml.model: expected the kind of the vocabulary, got"):
+        (tmp_path / "none.gguf").write_bytes(rwkv7_gguf(parameters))
+        choose(path, 8, str(tmp_path / "none.gguf"))
 
 
 def test_a_tokenizer_with_more_ids_than_rows_is_not_loaded(small: Path) -> None:
