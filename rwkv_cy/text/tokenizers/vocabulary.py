@@ -135,8 +135,8 @@ def _parse_line(line: str, where: str) -> tuple[int, bytes]:
     if match is None:
         raise TokenizerError(f"{where}: expected an id, a quoted str or bytes, and a length, got {_shown(line)}")
     token_id, length = int(match[1]), int(match[3])
-    if not 1 <= token_id < WORLD_SIZE:
-        raise TokenizerError(f"{where}: expected an id from 1 to {WORLD_SIZE - 1}, got {token_id}")
+    if token_id >= WORLD_SIZE:
+        raise TokenizerError(f"{where}: expected an id from 0 to {WORLD_SIZE - 1}, got {token_id}")
     token = evaluate(match[2], where)
     if len(token) != length:
         raise TokenizerError(f"{where}: expected {length} bytes, as the line says, got {len(token)}")

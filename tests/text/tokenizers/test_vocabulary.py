@@ -61,9 +61,8 @@ def test_any_text_in_the_text_format(text: str) -> None:
         ("7 'a\x00' 2", "expected an id, a quoted"),
         ("7 '" + "a" * 9_000 + "' 9000", "expected an id, a quoted"),
         ("\u0667 'a' 1", "expected an id, a quoted"),
-        ("0 'a' 1", "expected an id from 1 to 65535, got 0"),
-        ("65536 'a' 1", "expected an id from 1 to 65535, got 65536"),
-        ("999999999 'a' 1", "expected an id from 1 to 65535, got 999999999"),
+        ("65536 'a' 1", "expected an id from 0 to 65535, got 65536"),
+        ("999999999 'a' 1", "expected an id from 0 to 65535, got 999999999"),
         ("7 '' 0", "empty token"),
         ("7 b'' 0", "empty token"),
         ("7 'a' 2", "expected 2 bytes, as the line says, got 1"),
@@ -134,6 +133,7 @@ def test_packed_form_of_a_small_vocabulary() -> None:
 
 def test_a_vocabulary_ends_with_its_last_id() -> None:
     assert parse_text(b"1 'a' 1\n3 'b' 1") == [b"", b"a", b"", b"b"]
+    assert parse_text(b"0 'a' 1") == [b"a"]
     assert len(parse_text(b"65528 'a' 1")) == 65_529
     assert len(parse_text(b"65529 'a' 1")) == WORLD_SIZE
 
