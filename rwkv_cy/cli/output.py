@@ -99,7 +99,7 @@ def print_warning(message: str) -> None:
 def warnings_as_lines() -> Iterator[None]:
     """Print the package's warnings as :func:`print_warning` does, each time, for the length of a with statement."""
 
-    def show(message: Warning | str, *_: object) -> None:
+    def show(message: Warning | str, *_: object, **__: object) -> None:
         print_warning(str(message))
 
     with warnings.catch_warnings():
