@@ -8,7 +8,18 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 
-__all__ = ["ARRAY", "BOOL", "FLOAT32", "SCALARS", "STRING", "TENSOR_TYPES", "UNREAD_TYPES", "VALUE_NAMES"]
+__all__ = [
+    "ARRAY",
+    "BOOL",
+    "FLOAT32",
+    "INT32",
+    "SCALARS",
+    "STRING",
+    "TENSOR_TYPES",
+    "UINT32",
+    "UNREAD_TYPES",
+    "VALUE_NAMES",
+]
 
 #: Types of values in the metadata that have a fixed size.
 SCALARS: Mapping[int, struct.Struct] = {
@@ -24,7 +35,7 @@ SCALARS: Mapping[int, struct.Struct] = {
     11: struct.Struct("<q"),
     12: struct.Struct("<d"),
 }
-FLOAT32, BOOL, STRING, ARRAY = 6, 7, 8, 9
+UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY = 4, 5, 6, 7, 8, 9
 
 VALUE_NAMES = (
     *("uint8", "int8", "uint16", "int16", "uint32", "int32", "float32"),

@@ -18,13 +18,15 @@ from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.base import FileBytes
 from rwkv_cy.formats.gguf.container import read_values
 from rwkv_cy.formats.gguf.header import Array, Value
-from rwkv_cy.formats.gguf.types import STRING
+from rwkv_cy.formats.gguf.types import INT32, STRING, UINT32
 
 __all__ = [
     "CONTROL",
+    "END_OF_TEXT",
     "MAX_TOKENS",
     "MODEL",
     "NORMAL",
+    "NO_VOCABULARY",
     "RWKV",
     "TOKENS",
     "TOKEN_TYPES",
@@ -36,8 +38,10 @@ __all__ = [
 ]
 
 MODEL, TOKENS, TOKEN_TYPES = "tokenizer.ggml.model", "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
-#: What MODEL says of a vocabulary of RWKV.
-RWKV = "rwkv"
+#: What MODEL says of a vocabulary of RWKV, and where there is none.
+RWKV, NO_VOCABULARY = "rwkv", "none"
+#: Shown for token 0, which ends a text.
+END_OF_TEXT = b"<s>"
 #: Types of tokens.
 NORMAL, CONTROL, UNUSED = 1, 3, 5
 
@@ -79,7 +83,7 @@ def read_vocabulary(path: Path) -> list[bytes]:
             # Token 0 has a text, "<s>", for people alone.
             return [b"", *texts[1:]]
         types = _array(path, values, TOKEN_TYPES)
-        if types.kind not in (4, 5) or types.count != tokens.count:
+        if types.kind not in (UINT32, INT32) or types.count != tokens.count:
             raise FormatError(
                 f"{path}: {TOKEN_TYPES}: expected {tokens.count} integers, one for each token, got {types.count}; "
                 "the file is damaged"
@@ -110,7 +114,7 @@ def escaped(token: bytes) -> bytes:
 
 def _check_model(path: Path, values: Mapping[str, Value]) -> None:
     model = values.get(MODEL)
-    if model is None:
+    if model in (None, NO_VOCABULARY):
         raise FormatError(f"{path}: {MODEL}: expected the kind of the vocabulary, got none; the file has no vocabulary")
     if model != RWKV:
         raise UnsupportedError(

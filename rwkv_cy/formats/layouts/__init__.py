@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 from rwkv_cy.errors import UnsupportedError
 from rwkv_cy.formats.layouts.fla import FLA, FLA_6, FLA_FUSED, LINEAR_ATTENTION
-from rwkv_cy.formats.layouts.gguf import gguf_layout
+from rwkv_cy.formats.layouts.gguf import GGUF_ARCHITECTURES, gguf_layout
 from rwkv_cy.formats.layouts.huggingface import (
     HUGGINGFACE,
     HUGGINGFACE_4,
@@ -56,6 +56,8 @@ EXPORT_LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "original": (ORIGINAL_4, ORIGINAL_6, ORIGINAL),
     "transformers": (HUGGINGFACE_4, HUGGINGFACE, HUGGINGFACE_7),
     "fla": (FLA, FLA_6),
+    # What is written does not depend on the head size.
+    "llama.cpp": tuple(architecture.layout(1, 0) for architecture in GGUF_ARCHITECTURES.values()),
     "web-rwkv": (ORIGINAL_4, WEB_RWKV_5, WEB_RWKV_6, WEB_RWKV_7),
 }
 

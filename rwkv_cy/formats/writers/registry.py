@@ -6,6 +6,7 @@ from pathlib import Path
 
 from rwkv_cy.errors import ConfigError
 from rwkv_cy.formats.writers.base import ExportFormat
+from rwkv_cy.formats.writers.gguf import GgufFormat
 from rwkv_cy.formats.writers.huggingface import HuggingFaceFormat
 from rwkv_cy.formats.writers.pth import PthFormat
 from rwkv_cy.formats.writers.safetensors import SafetensorsFormat, WebRwkvFormat
@@ -15,7 +16,7 @@ __all__ = ["EXPORT_FORMATS", "format_of"]
 _FOLDER = HuggingFaceFormat()
 #: By name.
 EXPORT_FORMATS: dict[str, ExportFormat] = {
-    entry.name: entry for entry in (PthFormat(), SafetensorsFormat(), WebRwkvFormat(), _FOLDER)
+    entry.name: entry for entry in (PthFormat(), SafetensorsFormat(), WebRwkvFormat(), GgufFormat(), _FOLDER)
 }
 
 

@@ -1,0 +1,74 @@
+"""GGUF exports run by llama.cpp itself, through llama-cpp-python: the logits of every token of a sequence.
+
+These tests need a build of llama.cpp: ``pip install llama-cpp-python`` (0.3.36 was used).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from formats.writers.gguf_models import CONFIGS, write_source
+from rwkv_cy.architectures import ARCHITECTURES
+from rwkv_cy.model.language_model import load
+from rwkv_cy.toolkit.export import export
+
+llama_cpp = pytest.importorskip("llama_cpp", reason="runs exports with llama.cpp: pip install llama-cpp-python")
+
+pytestmark = pytest.mark.oracle
+
+TOKENS = [int(token) for token in np.random.default_rng(5).integers(0, 256, 60)]
+#: Largest difference of a logit, relative to the largest logit. llama.cpp rounds the inputs of products to the type of
+#: the weights (q8_0 for quantized ones); in float32 both differ in the order of sums alone.
+TOLERANCES = {
+    "f32": 2e-6,
+    "f16": 2e-3,
+    "bf16": 1e-2,
+    "q8_0": 3e-2,
+    "q4_0": 3e-2,
+    "q4_1": 3e-2,
+    "q5_0": 3e-2,
+    "q5_1": 3e-2,
+}
+
+
+def run(path: Path, tokens: list[int]) -> Any:
+    """Return llama.cpp's logits after each token, (tokens, vocabulary)."""
+    model = llama_cpp.Llama(str(path), n_ctx=128, n_batch=128, logits_all=True, verbose=False, n_threads=1)
+    model.eval(tokens)
+    logits = np.array(model.scores[: len(tokens)])
+    model.close()
+    return logits
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name.split(",")[0] in ARCHITECTURES])
+@pytest.mark.parametrize("dtype", TOLERANCES)
+def test_llama_cpp_computes_the_same_logits(tmp_path: Path, name: str, dtype: str) -> None:
+    export(write_source(tmp_path / "s", CONFIGS[name]), tmp_path / "t.gguf", dtype=dtype, tokenizer="bytes")
+    expected, _ = load(tmp_path / "t.gguf").forward(TOKENS, all_logits=True)
+    found = run(tmp_path / "t.gguf", TOKENS)
+    assert found.shape == expected.shape
+    assert np.abs(found - expected).max() <= TOLERANCES[dtype] * np.abs(expected).max()
+
+
+def test_another_model_gives_other_logits(tmp_path: Path) -> None:
+    """The tolerance can be exceeded: one tensor that llama.cpp would miss shows."""
+    source = write_source(tmp_path / "s", CONFIGS["rwkv7, heads of 64"])
+    export(source, tmp_path / "t.gguf", tokenizer="bytes")
+    other = load(source)
+    expected, _ = other.forward([*TOKENS[:-1], TOKENS[-1] ^ 1], all_logits=True)
+    found = run(tmp_path / "t.gguf", TOKENS)
+    assert np.abs(found[:-1] - expected[:-1]).max() <= 2e-6 * np.abs(expected).max()
+    assert np.abs(found[-1] - expected[-1]).max() > 1e-2 * np.abs(expected).max()
+
+
+def test_llama_cpp_tokenizes_with_the_vocabulary(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "s", CONFIGS["rwkv7, heads of 64"])
+    export(source, tmp_path / "t.gguf", tokenizer="bytes")
+    model = llama_cpp.Llama(str(tmp_path / "t.gguf"), vocab_only=True, verbose=False)
+    text = "a\\x41 \N{SNOWMAN}'\"\n".encode() + bytes(range(1, 256))
+    assert model.tokenize(text, add_bos=False, special=False) == list(text)
+    assert model.detokenize(list(text)) == text
