@@ -236,8 +236,21 @@ class Model:
         self._check_state(state)
         return state.data
 
-    def state_after(self, state: State | None, *, in_place: bool) -> State:
-        """Return the state that a call writes to: a new uninitialized one, or `state` itself."""
+    def state_after(self, state: State | None, *, in_place: bool, out: State | None = None) -> State:
+        """Return the state that a call writes to: `out`, a new uninitialized one, or `state` itself.
+
+        Raises
+        ------
+        ConfigError
+            If both `in_place` and `out` are given.
+        StateError
+            If `out` belongs to another model.
+        """
+        if out is not None:
+            if in_place:
+                raise ConfigError("out: expected one of in_place and out, got both; leave one out")
+            self._check_fits(out, "out")
+            return out
         if in_place and state is not None:
             return state
         return self._state(np.empty_like(self._initial))
@@ -309,9 +322,12 @@ class Model:
         self._workspaces.append(workspace)
 
     def _check_state(self, state: State) -> None:
-        if not isinstance(state, State):
-            raise StateError(f"state: expected a State or None, got {type(state).__name__}")
+        self._check_fits(state, "state")
         state.check_valid()
+
+    def _check_fits(self, state: State, what: str) -> None:
+        if not isinstance(state, State):
+            raise StateError(f"{what}: expected a State or None, got {type(state).__name__}")
         config = self.config
         dtype = self._initial.dtype
         if (
@@ -323,12 +339,12 @@ class Model:
             or not state.data.flags.writeable
         ):
             raise StateError(
-                f"state: expected one of a {config.architecture} model with {config.num_layers} layers of width "
+                f"{what}: expected one of a {config.architecture} model with {config.num_layers} layers of width "
                 f"{config.d_model} in {dtype}, got {state!r}; start from None"
             )
         if state.fingerprint and self.fingerprint and state.fingerprint != self.fingerprint:
             raise StateError(
-                f"state: expected one of this model (fingerprint {self.fingerprint[:12]}), got one of another model "
+                f"{what}: expected one of this model (fingerprint {self.fingerprint[:12]}), got one of another model "
                 f"({state.fingerprint[:12]}); start from None, or load the model that made it"
             )
 

@@ -160,6 +160,7 @@ class LanguageModel:
         *,
         all_logits: bool = False,
         in_place: bool = False,
+        out: State | None = None,
         num_threads: int | None = None,
     ) -> tuple[npt.NDArray[Any], State]:
         """Run one token or many, and return the logits of the next token.
@@ -175,6 +176,9 @@ class LanguageModel:
         in_place : bool, default False
             False leaves `state` unchanged and returns a new one. True updates `state` in place, without copying or
             allocating a state, and returns it. If an in-place call fails, `state` becomes invalid.
+        out : State, optional
+            A state of this model to overwrite and return, instead of a new one. If the call fails, it becomes invalid,
+            and `state` is unchanged: two states in turn are a way to go on after an interrupt, without allocations.
         num_threads : int, optional
             Threads to use; the result is the same for every number.
 
@@ -190,20 +194,20 @@ class LanguageModel:
         TokenError
             If there are no tokens, or one is outside the vocabulary.
         StateError
-            If `state` belongs to another model.
+            If `state` or `out` belongs to another model.
         NumericalError
             If the logits are not finite; the message says which layer first produced NaN or Inf.
         FormatError
             If the model file has been truncated since it was loaded.
         ConfigError
-            If `num_threads` is out of range, or the model is closed.
+            If `num_threads` is out of range, both `in_place` and `out` are given, or the model is closed.
         """
         ids = check_token_array(tokens, self.vocab_size)
         threads = resolve_num_threads(num_threads)
         wake(threads)
         self._check_open()
         before = self.encoder.numbers(state)
-        after = self.encoder.state_after(state, in_place=in_place)
+        after = self.encoder.state_after(state, in_place=in_place, out=out)
         result = np.empty((len(ids) if all_logits else 1, self.vocab_size), before.dtype)
         finite, read = True, before
         try:
@@ -221,6 +225,7 @@ class LanguageModel:
         except BaseException:
             after.invalidate()
             raise
+        after.complete()
         return (result if all_logits else result[0]), after
 
     def forward_batch(

@@ -91,11 +91,15 @@ class State:
         self._valid = True
 
     def invalidate(self) -> None:
-        """Mark the state as partly updated, after an in-place call has failed."""
+        """Mark the state as partly updated, after a call that wrote to it has failed."""
         self._valid = False
 
+    def complete(self) -> None:
+        """Mark the state as complete, after a call that overwrote all of it."""
+        self._valid = True
+
     def check_valid(self) -> None:
-        """Raise StateError if an in-place call on the state has failed."""
+        """Raise StateError if a call that wrote to the state has failed."""
         if not self._valid:
             raise StateError(
                 "state: expected a complete state, got one that a failed call had partly updated in place; "

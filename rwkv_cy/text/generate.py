@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from collections.abc import Sequence as AbstractSequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
 from inspect import signature
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
@@ -44,17 +44,34 @@ class TextModel(Protocol[S]):
         ...
 
     def forward(
-        self, tokens: AbstractSequence[int], state: S | None = None, *, in_place: bool = False
+        self, tokens: AbstractSequence[int], state: S | None = None, *, out: S | None = None
     ) -> tuple[npt.NDArray[np.float32], S]:
         """Read `tokens`; return the logits after the last, float32 [vocab_size], and the state after it.
 
-        `state` is modified only with `in_place`.
+        `state` is not modified. The state after it is `out`, overwritten, or a new one.
         """
         ...
 
 
+@dataclass(frozen=True)
+class _Position(Generic[S]):
+    """Where the model is in the text; replaced as a whole, so that an interrupt leaves one or the next."""
+
+    #: Tokens that it has read, those of the prompt included.
+    count: int
+    state: S | None
+    logits: npt.NDArray[np.float32] | None
+    #: Whether nobody else has the state, so that it may be overwritten once it is out of date.
+    owned: bool = False
+    #: Such a state, out of date.
+    spare: S | None = None
+
+
 class Generation(Iterator[str], Generic[S]):
     """Text that is being generated. Iterating over it yields non-empty pieces of text.
+
+    An interrupt (Ctrl-C), or an exception of the model or of a logits processor, ends an iteration but loses nothing:
+    `tokens`, `text` and `state` are those after the last complete token, and iterating again goes on from there.
 
     Parameters
     ----------
@@ -81,10 +98,7 @@ class Generation(Iterator[str], Generic[S]):
     ) -> None:
         self.sequence = sequence
         self._model = model
-        self._state = state
-        self._logits = logits
-        # The caller's state must not be modified.
-        self._owns_state = False
+        self._position = _Position(0, state, logits)
 
     def __iter__(self) -> Generation[S]:
         return self
@@ -124,8 +138,8 @@ class Generation(Iterator[str], Generic[S]):
     def state(self) -> S | None:
         """The state after the prompt and all `tokens`; generating further does not change it."""
         self._read()
-        self._owns_state = False
-        return self._state
+        self._position = replace(self._position, owned=False)
+        return self._position.state
 
     @property
     def logits(self) -> npt.NDArray[np.float32]:
@@ -134,12 +148,16 @@ class Generation(Iterator[str], Generic[S]):
 
     def _read(self) -> npt.NDArray[np.float32]:
         """Let the model read what is pending; return the logits."""
-        pending = self.sequence.pending
-        if pending or self._logits is None:
-            self._logits, self._state = self._model.forward(pending, self._state, in_place=self._owns_state)
-            self._owns_state = True
-            self.sequence.mark_read()
-        return self._logits
+        before, count = self._position, len(self.prompt) + len(self.tokens)
+        logits = before.logits
+        if logits is None or before.count < count:
+            # Not all pending tokens, if an interrupt came before they were marked as read.
+            unread = self.sequence.pending[before.count - count :]
+            logits, state = self._model.forward(unread, before.state, out=before.spare)
+            spare = before.state if before.owned else None
+            self._position = _Position(count, state, logits, owned=True, spare=spare)
+        self.sequence.mark_read()
+        return logits
 
 
 def generate(

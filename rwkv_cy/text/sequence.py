@@ -64,20 +64,26 @@ class Sequence:
         self._stop = StopStrings(stop)
         self._stop_tokens = frozenset(stop_tokens)
         self._max_tokens = max_tokens
-        self._pending = list(self.prompt)
+        self._read = 0  # tokens that the model has read, those of the prompt included
+        self._whole = True  # whether `tokens`, `text` and the rest agree
         self._pieces: list[str] = []
         self._taken = 0
 
     def __repr__(self) -> str:
         return (
-            f"Sequence({len(self.prompt)} prompt tokens, {len(self.tokens)} generated, {len(self._pending)} pending, "
+            f"Sequence({len(self.prompt)} prompt tokens, {len(self.tokens)} generated, {self._unread} pending, "
             f"finish_reason={self.finish_reason!r})"
         )
 
     @property
     def pending(self) -> list[int]:
         """Tokens that the model has not read yet, as a copy: the rest of the prompt, or the last chosen token."""
-        return list(self._pending)
+        own = self._read - len(self.prompt)
+        return self.tokens[own:] if own >= 0 else [*self.prompt[self._read :], *self.tokens]
+
+    @property
+    def _unread(self) -> int:
+        return len(self.prompt) + len(self.tokens) - self._read
 
     def mark_read(self, count: int | None = None) -> None:
         """Remove the first `count` tokens from `pending`; all of them by default.
@@ -87,10 +93,10 @@ class Sequence:
         GenerationError
             If there are fewer.
         """
-        count = len(self._pending) if count is None else count
-        if not 0 <= count <= len(self._pending):
-            raise GenerationError(f"count: expected 0 to {len(self._pending)} pending tokens, got {count}")
-        del self._pending[:count]
+        count = self._unread if count is None else count
+        if not 0 <= count <= self._unread:
+            raise GenerationError(f"count: expected 0 to {self._unread} pending tokens, got {count}")
+        self._read += count
 
     def accept(self, logits: npt.NDArray[np.floating[Any]]) -> int:
         """Choose the next token from the logits after the last one.
@@ -108,27 +114,40 @@ class Sequence:
         Raises
         ------
         GenerationError
-            If the text is complete, tokens are pending, or no token can be chosen (see :meth:`Sampler.sample`).
+            If the text is complete, tokens are pending, no token can be chosen (see :meth:`Sampler.sample`), or an
+            earlier call failed after it had chosen a token, so that text and tokens do not agree.
+
+        Notes
+        -----
+        If the choice fails, as by an exception of a logits processor, the sequence is as before.
         """
+        if not self._whole:
+            raise GenerationError(
+                "accept: expected a text that agrees with its tokens, but an earlier call was interrupted as it added "
+                "one; generate anew from the state or the tokens"
+            )
         if self.finish_reason is not None:
             raise GenerationError(f"accept: expected a text in progress, got one that ended by {self.finish_reason}")
-        if self._pending:
+        if self._unread:
             raise GenerationError(
-                f"accept: expected logits after every pending token, got {len(self._pending)} still unread; "
-                "call mark_read"
+                f"accept: expected logits after every pending token, got {self._unread} still unread; call mark_read"
             )
         token = self._sampler.sample(logits[: self._sampler.vocab_size], self.tokens)
+        self._whole = False
         if token in self._stop_tokens:
             self._finish("stop_token")
-            return token
+        else:
+            self._append(token)
+        self._whole = True
+        return token
+
+    def _append(self, token: int) -> None:
         self.tokens.append(token)
-        self._pending.append(token)
         self._add(self._stop.push(self._stream.push(token)))
         if self._stop.stopped:
             self.finish_reason = "stop_string"
         elif self._max_tokens is not None and len(self.tokens) >= self._max_tokens:
             self._finish("length")
-        return token
 
     @property
     def text(self) -> str:

@@ -88,13 +88,13 @@ class CountingModel:
         self.calls: list[list[int]] = []
 
     def forward(
-        self, tokens: Sequence[int], state: list[int] | None = None, *, in_place: bool = False
+        self, tokens: Sequence[int], state: list[int] | None = None, *, out: list[int] | None = None
     ) -> tuple[npt.NDArray[np.float32], list[int]]:
         """Say the script, one token after another, or, at its end, noise that the history decides."""
         self.calls.append(list(tokens))
-        if state is None or not in_place:
-            state = list(state or ())
-        state += tokens
+        after = [] if out is None else out
+        after[:] = [*(state or ()), *tokens]
+        state = after
         logits = np.random.default_rng([len(state), *state[-3:]]).standard_normal(self.vocab_size).astype(np.float32)
         place = len(self.calls) - 1
         if place < len(self.script):
