@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -12,7 +13,7 @@ from pathlib import Path
 from rwkv_cy.architectures import architecture_of, check_parameters, detect
 from rwkv_cy.architectures.base import ParameterSpec
 from rwkv_cy.checkpoint.fingerprint import fingerprint
-from rwkv_cy.checkpoint.tokenizer_choice import choose_tokenizer, guess_tokenizer
+from rwkv_cy.checkpoint.tokenizer_choice import choose_tokenizer, implied_tokenizer
 from rwkv_cy.config import Config
 from rwkv_cy.errors import ConfigError, FormatError, SpecError, UnsupportedError
 from rwkv_cy.files.reading import is_folder
@@ -20,7 +21,7 @@ from rwkv_cy.formats import open_checkpoint
 from rwkv_cy.storage import ModelFile, ModelHeader, StoredTokenizer, is_model_file, open_model
 from rwkv_cy.tensors.policy import may_be_transposed, present
 from rwkv_cy.tensors.tensor import Parameter, ParameterSource, TensorInfo
-from rwkv_cy.text import Tokenizer, find_tokenizer, load_tokenizer
+from rwkv_cy.text import Tokenizer, load_tokenizer
 
 __all__ = ["Checkpoint", "check_layouts", "open_source"]
 
@@ -146,8 +147,8 @@ class Checkpoint:
         if self.header is not None:
             stored = self.header.tokenizer
             return lambda: None if stored is None else load_tokenizer(stored.kind, stored.data)
-        guess = guess_tokenizer(self.path, self.config.vocab_size)
-        return lambda: None if guess is None else find_tokenizer(guess)
+        source, vocab_size = self.source, self.config.vocab_size
+        return lambda: _implied(source, vocab_size)
 
     def close(self) -> None:
         """Close the files. Arrays over their memory maps stay valid."""
@@ -211,6 +212,14 @@ def _listed(left_out: Mapping[str, str]) -> str:
     """Describe tensors that are left out: a few of them, and the number of the others."""
     shown = [f"{name} ({what})" for name, what in islice(left_out.items(), _LISTED)]
     return ", ".join(shown) + (f" and {len(left_out) - _LISTED} more" if len(left_out) > _LISTED else "")
+
+
+def _implied(source: ParameterSource, vocab_size: int) -> Tokenizer | None:
+    """Return the tokenizer that a foreign checkpoint implies; warn of the files that were passed by."""
+    found = implied_tokenizer(source, vocab_size)
+    for reason in found.passed:
+        warnings.warn(reason, RuntimeWarning, stacklevel=2)
+    return found.tokenizer
 
 
 def _number(key: str, text: str) -> float:

@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from rwkv_cy.errors import RWKVError, TokenizerError
-from rwkv_cy.storage import ModelFile, StoredTokenizer
+from rwkv_cy.formats.gguf.vocabulary import is_gguf, read_vocabulary
+from rwkv_cy.formats.metadata import TOKENIZER_PATH
+from rwkv_cy.storage import ModelFile, StoredTokenizer, is_model_file, open_model
 from rwkv_cy.tensors.tensor import ParameterSource
-from rwkv_cy.text import Tokenizer, find_tokenizer
+from rwkv_cy.text import Tokenizer, WorldTokenizer, find_tokenizer, load_tokenizer
+from rwkv_cy.text.tokenizers import is_world_name, tokenizer_files
 
-__all__ = ["choose_tokenizer", "describe_tokenizer", "guess_tokenizer", "stored_tokenizer"]
+__all__ = [
+    "Implied",
+    "check_size",
+    "choose_tokenizer",
+    "describe_tokenizer",
+    "fit_warning",
+    "implied_tokenizer",
+    "named_tokenizer",
+    "stored_tokenizer",
+]
 
 _BYTES = 256
 #: Where the tokenizer of a vocabulary of that size is published.
@@ -17,9 +32,9 @@ _HINTS = {50277: " (the Pile models use 20B_tokenizer.json, the tokenizer.json o
 #: Ids of the World vocabulary that are in use; models of it have this many rows or a few more, 65,536 at most.
 _WORLD_USED = 65_529
 _WORLD_ALL = 65_536
-#: Looked for beside a checkpoint, in this order: Hugging Face's name, then those of the authors' repositories.
-_HUGGINGFACE_NAMES = ("tokenizer.json", "20B_tokenizer.json")
-_WORLD_NAMES = ("rwkv_vocab_v20230424.txt",)
+#: Models have some rows more than their tokenizer has ids (50,304 for 50,277); with fewer ids than this part of the
+#: rows, the tokenizer is another model's.
+_LEAST_USED = 0.98
 
 
 def choose_tokenizer(
@@ -32,69 +47,182 @@ def choose_tokenizer(
     source : ParameterSource
         The checkpoint.
     vocab_size : int
-        Tokens of its vocabulary.
+        Rows of its embedding.
     wanted : str, optional
-        ``"auto"`` (the default): the one that a model file holds; else plain bytes for a vocabulary of 256; the World
-        vocabulary for one of its size, from ``rwkv_vocab_v20230424.txt`` beside the checkpoint or from the ``rwkv``
-        package; else ``tokenizer.json`` (or ``20B_tokenizer.json``) beside the checkpoint or in its folder.
-        ``"none"``; or what :func:`rwkv_cy.text.find_tokenizer` takes: ``"bytes"``, ``"world"``, a path.
+        ``"auto"`` (the default): the one that a model file holds; else what :func:`implied_tokenizer` finds.
+        ``"none"``; or what :func:`named_tokenizer` takes: ``"bytes"``, ``"world"``, a path.
 
     Returns
     -------
     tokenizer : StoredTokenizer or None
     warnings : tuple of str
-        Why ``"auto"`` found none, if so.
+        Why ``"auto"`` found none, and which files it passed by; or why the requested one is probably another model's.
 
     Raises
     ------
     TokenizerError
-        If the requested tokenizer is damaged, or has more tokens than the model.
+        If the requested tokenizer is damaged, or has more ids than the model has rows.
     StorageError, MissingDependencyError
         If it cannot be read, or needs a package that is not installed.
     """
+    where = str(source.path)
     if wanted == "none":
         return None, ()
     if wanted not in (None, "auto"):
-        return stored_tokenizer(find_tokenizer(wanted), vocab_size, str(source.path)), ()
+        tokenizer = named_tokenizer(wanted)
+        warning = fit_warning(tokenizer, vocab_size, where)
+        return stored_tokenizer(tokenizer, vocab_size, where), () if warning is None else (warning,)
     if isinstance(source, ModelFile):
         return source.header.tokenizer, ()
-    try:
-        found = guess_tokenizer(source.path, vocab_size)
-        if found is not None:
-            return stored_tokenizer(find_tokenizer(found), vocab_size, str(source.path)), ()
-    except RWKVError as error:
-        return None, (f"no tokenizer is known for this model: {error}",)
-    warning = (
-        f"{source.path}: no tokenizer is known for a vocabulary of {vocab_size} tokens{_HINTS.get(vocab_size, '')}; "
+    found = implied_tokenizer(source, vocab_size)
+    if found.tokenizer is not None:
+        return stored_tokenizer(found.tokenizer, vocab_size, where), found.passed
+    remedy = (
+        f"{where}: no tokenizer is known for a vocabulary of {vocab_size} tokens{_HINTS.get(vocab_size, '')}; "
         "pass one with tokenizer= (--tokenizer FILE), or the file will have no tokenizer"
     )
-    return None, (warning,)
+    return None, (*found.passed, remedy)
 
 
-def guess_tokenizer(checkpoint: Path, vocab_size: int) -> str | Path | None:
-    """Return the argument of :func:`rwkv_cy.text.find_tokenizer` for a foreign checkpoint.
+@dataclass(frozen=True)
+class Implied:
+    """The tokenizer that a foreign checkpoint implies.
 
-    It depends on the size of the vocabulary, and on files beside the checkpoint or in its folder, which are not opened.
+    Attributes
+    ----------
+    tokenizer : Tokenizer or None
+    origin : str or Path
+        ``"bytes"``, ``"world"`` or the file that it comes from; empty if there is none.
+    passed : tuple of str
+        What was passed by, with the reason, one sentence each.
     """
+
+    tokenizer: Tokenizer | None
+    origin: str | Path
+    passed: tuple[str, ...]
+
+
+def implied_tokenizer(checkpoint: ParameterSource, vocab_size: int) -> Implied:
+    """Return the tokenizer that a foreign checkpoint implies.
+
+    That of a GGUF file; plain bytes for a vocabulary of 256; else the first that fits of the files beside the
+    checkpoint, or in its folder, that :func:`rwkv_cy.text.tokenizers.tokenizer_files` lists, where a World vocabulary
+    is one only of models of its size; for these, at last the one of the ``rwkv`` package.
+
+    Parameters
+    ----------
+    checkpoint : ParameterSource
+        An open checkpoint, or one that was open.
+    vocab_size : int
+        Rows of its embedding.
+
+    """
+    passed: list[str] = []
+    for candidate in _candidates(checkpoint, vocab_size):
+        try:
+            tokenizer = named_tokenizer(candidate)
+            problem = _too_many(tokenizer, vocab_size) or _too_few(tokenizer, vocab_size)
+        except RWKVError as error:
+            problem = str(error)
+        if problem is None:
+            return Implied(tokenizer, candidate, tuple(passed))
+        if isinstance(candidate, Path):
+            where = "" if problem.startswith(str(candidate)) else f"{candidate}: "
+            problem = f"{where}{problem}; passed by"
+        passed.append(problem)
+    return Implied(None, "", tuple(passed))
+
+
+def _candidates(checkpoint: ParameterSource, vocab_size: int) -> Iterator[str | Path]:
+    own = checkpoint.metadata.get(TOKENIZER_PATH)
+    if own is not None and Path(own) == checkpoint.path:
+        yield checkpoint.path
     if vocab_size == _BYTES:
-        return "bytes"
+        yield "bytes"
+        return
     world = _WORLD_USED <= vocab_size <= _WORLD_ALL
-    folder = checkpoint if checkpoint.is_dir() else checkpoint.parent
-    for name in _WORLD_NAMES if world else _HUGGINGFACE_NAMES:
-        if (folder / name).is_file():
-            return folder / name
-    return "world" if world else None
+    folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
+    yield from (path for path in tokenizer_files(folder) if world or not is_world_name(path))
+    if world:
+        yield "world"
+
+
+def named_tokenizer(name: str | os.PathLike[str]) -> Tokenizer:
+    """Return the tokenizer that a user names.
+
+    Parameters
+    ----------
+    name : str or path-like
+        What :func:`rwkv_cy.text.find_tokenizer` takes: ``"bytes"``, ``"world"``, a file or a folder; or a model file
+        or GGUF file, whose tokenizer it is.
+
+    Raises
+    ------
+    TokenizerError
+        If it is damaged, or the model file has none.
+    FormatError, UnsupportedError
+        If a GGUF file is damaged, or has none of RWKV.
+    StorageError, MissingDependencyError
+        If it cannot be read, or needs a package that is not installed.
+    """
+    text = os.fspath(name)
+    path = Path(text)
+    if text in ("bytes", "world") or not _is_file(path):
+        return find_tokenizer(text)
+    if is_gguf(path):
+        return WorldTokenizer(read_vocabulary(path), text)
+    if not is_model_file(path):
+        return find_tokenizer(text)
+    with open_model(path) as model:
+        stored = model.header.tokenizer
+    if stored is None:
+        raise TokenizerError(f"{text}: expected a model file with a tokenizer, got one without; name another")
+    return load_tokenizer(stored.kind, stored.data, text)
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False  # find_tokenizer says why
 
 
 def stored_tokenizer(tokenizer: Tokenizer, vocab_size: int, where: str) -> StoredTokenizer:
-    """Return what a model file keeps of `tokenizer`; TokenizerError if it has more tokens than the model."""
-    world = tokenizer.kind == "world" and vocab_size >= _WORLD_USED
-    if tokenizer.vocab_size > vocab_size and not world:
-        raise TokenizerError(
-            f"{where}: expected a tokenizer of at most {vocab_size} tokens, as the model has, got {tokenizer.kind} "
-            f"with {tokenizer.vocab_size}; pass the model's own"
-        )
+    """Return what a model file keeps of `tokenizer`; TokenizerError if it has more ids than the model has rows."""
+    check_size(tokenizer, vocab_size, where)
     return StoredTokenizer(tokenizer.kind, tokenizer.to_bytes())
+
+
+def check_size(tokenizer: Tokenizer, vocab_size: int, where: str) -> None:
+    """Raise TokenizerError if a tokenizer has more ids than the model has rows."""
+    problem = _too_many(tokenizer, vocab_size)
+    if problem is not None:
+        raise TokenizerError(f"{where}: {problem}; pass the model's own")
+
+
+def fit_warning(tokenizer: Tokenizer, vocab_size: int, where: str) -> str | None:
+    """Return a warning where a tokenizer has so few ids that it is probably another model's, or None."""
+    problem = _too_few(tokenizer, vocab_size)
+    return None if problem is None else f"{where}: {problem}; its text will make no sense"
+
+
+def _too_many(tokenizer: Tokenizer, vocab_size: int) -> str | None:
+    world = tokenizer.kind == "world" and tokenizer.vocab_size == _WORLD_ALL and vocab_size >= _WORLD_USED
+    if tokenizer.vocab_size <= vocab_size or world:
+        return None
+    return (
+        f"expected a tokenizer of at most {vocab_size} tokens, as the model has, got {tokenizer.kind} with "
+        f"{tokenizer.vocab_size}"
+    )
+
+
+def _too_few(tokenizer: Tokenizer, vocab_size: int) -> str | None:
+    if tokenizer.vocab_size >= _LEAST_USED * vocab_size:
+        return None
+    return (
+        f"expected a tokenizer of about {vocab_size} tokens, as the model has, got {tokenizer.kind} with "
+        f"{tokenizer.vocab_size}: probably another model's"
+    )
 
 
 def describe_tokenizer(tokenizer: StoredTokenizer | None) -> str:

@@ -60,7 +60,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--tokenizer",
         default="auto",
         metavar="auto|none|bytes|world|FILE",
-        help="the tokenizer to store; FILE is a tokenizer.json or a World vocabulary (default: auto)",
+        help="the tokenizer to store; FILE is a tokenizer.json, a vocabulary or a model file (default: auto)",
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, with sizes; write nothing")
     parser.add_argument(

@@ -129,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stdout is None:  # closed by the caller: the results would be lost
         return _report(StorageError("standard output: expected an open stream, got a closed one"), arguments.debug)
     try:
-        with ended_by_signals():
+        with ended_by_signals(), output.warnings_as_lines():
             code: int = arguments.run(arguments)
     except (RWKVError, OSError, MemoryError, KeyboardInterrupt) as error:
         code = _report(error, arguments.debug)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rwkv_cy.units import byte_size
@@ -22,6 +24,7 @@ __all__ = [
     "print_warning",
     "printable",
     "table",
+    "warnings_as_lines",
 ]
 
 
@@ -90,6 +93,19 @@ def print_json(value: Mapping[str, Any]) -> None:
 def print_warning(message: str) -> None:
     """Print a warning of one line on standard error."""
     print(f"rwkv-cy: warning: {printable(message)}", file=sys.stderr)
+
+
+@contextmanager
+def warnings_as_lines() -> Iterator[None]:
+    """Print the package's warnings as :func:`print_warning` does, each time, for the length of a with statement."""
+
+    def show(message: Warning | str, *_: object, **__: object) -> None:
+        print_warning(str(message))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RuntimeWarning)
+        warnings.showwarning = show
+        yield
 
 
 def print_error(message: str) -> None:

@@ -541,7 +541,8 @@ def load(
         and all matrices if the file system does not support maps. False reads everything into memory of the process,
         with several threads and in pages of 2 MiB if the system provides them; the file may then be changed or removed.
     tokenizer : str, path-like or Tokenizer, optional
-        Replaces the file's own tokenizer: ``"bytes"``, ``"world"``, or a vocabulary file.
+        Replaces the file's own tokenizer: ``"bytes"``, ``"world"``, or a vocabulary file, a folder with one, or a model
+        file that has one.
     rescale_layer : int, optional
         Halve the residual stream after each group of this many layers. Not needed in float32. None follows the file.
     activations : {"f32", "bf16"}, default "f32"

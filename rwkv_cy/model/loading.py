@@ -12,6 +12,7 @@ from rwkv_cy.architectures import architecture_of
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.checkpoint.fingerprint import fingerprint as compute_fingerprint
 from rwkv_cy.checkpoint.memory import MemorySource
+from rwkv_cy.checkpoint.tokenizer_choice import check_size, fit_warning, named_tokenizer
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import check_dtype
 from rwkv_cy.errors import ConfigError, NotEnoughMemoryError, TokenizerError
@@ -20,7 +21,7 @@ from rwkv_cy.tensors.converter import Converter, describe_overflow, read_paramet
 from rwkv_cy.tensors.policy import Target, choose_all
 from rwkv_cy.tensors.reading import check_stored
 from rwkv_cy.tensors.tensor import Parameter, ParameterSource
-from rwkv_cy.text import Tokenizer, find_tokenizer
+from rwkv_cy.text import Tokenizer
 from rwkv_cy.units import byte_size
 
 __all__ = ["Loaded", "load_parameters"]
@@ -181,10 +182,16 @@ def _tokenizer_maker(
     if requested is None:
         return checkpoint.tokenizer_maker()
     if isinstance(requested, (str, os.PathLike)):
-        tokenizer = find_tokenizer(os.fspath(requested))
-        return lambda: tokenizer
-    if not isinstance(requested, Tokenizer):
+        tokenizer = named_tokenizer(requested)
+    elif isinstance(requested, Tokenizer):
+        tokenizer = requested
+    else:
         raise TokenizerError(
             f'tokenizer: expected "bytes", "world", a vocabulary file or a Tokenizer, got {type(requested).__name__}'
         )
-    return lambda: requested
+    where, rows = str(checkpoint.path), checkpoint.config.vocab_size
+    check_size(tokenizer, rows, where)
+    warning = fit_warning(tokenizer, rows, where)
+    if warning is not None:
+        warnings.warn(warning, RuntimeWarning, stacklevel=5)
+    return lambda: tokenizer

@@ -117,7 +117,8 @@ def convert(
         it has that type, and becomes f16 otherwise. ``"bf12"`` is bf16 with matrices compressed, without loss, where
         that saves space. Vectors always keep their types.
     tokenizer : str, optional
-        ``"auto"`` (the default), ``"none"``, ``"bytes"``, ``"world"``, or the path of a vocabulary; see
+        ``"auto"`` (the default), ``"none"``, ``"bytes"``, ``"world"``, or the path of a vocabulary, a folder with one,
+        a model file or a GGUF file; see
         :func:`rwkv_cy.checkpoint.tokenizer_choice.choose_tokenizer`.
     overwrite : bool, default False
         Whether to replace an existing model file, complete or not. No other file is ever replaced.

@@ -10,7 +10,7 @@ from typing import Any
 
 from rwkv_cy.architectures import architecture_of, detect, version_label
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
-from rwkv_cy.checkpoint.tokenizer_choice import describe_tokenizer, guess_tokenizer
+from rwkv_cy.checkpoint.tokenizer_choice import describe_tokenizer, implied_tokenizer
 from rwkv_cy.config import Config
 from rwkv_cy.errors import RWKVError
 from rwkv_cy.tensors.policy import choose
@@ -170,7 +170,7 @@ def inspect(
             table_bytes=table_bytes,
             memory={dtype: _memory(checkpoint, dtype) for dtype in _PRECISIONS} if config and not problems else {},
             state_bytes=_state_bytes(config) if config else None,
-            tokenizer=describe_tokenizer(header.tokenizer) if header else _implied_tokenizer(source.path, config),
+            tokenizer=describe_tokenizer(header.tokenizer) if header else _implied_tokenizer(source, config),
             fingerprint=header.fingerprint if header else None,
             created_by=header.created_by if header else None,
             source=dict(header.source) if header else {},
@@ -193,12 +193,15 @@ def _identify(checkpoint: Checkpoint) -> tuple[Config | None, tuple[str, ...]]:
         return None, (problem,)
 
 
-def _implied_tokenizer(path: Path, config: Config | None) -> str | None:
-    """Describe the tokenizer that loading a foreign checkpoint uses, without opening it."""
-    guess = None if config is None else guess_tokenizer(path, config.vocab_size)
-    if guess is None:
+def _implied_tokenizer(source: ParameterSource, config: Config | None) -> str | None:
+    """Describe the tokenizer that loading a foreign checkpoint uses."""
+    found = None if config is None else implied_tokenizer(source, config.vocab_size)
+    if found is None or found.tokenizer is None:
         return None
-    return f"{guess.name} (beside the file)" if isinstance(guess, Path) else f"{guess} (not in the file)"
+    if found.origin == source.path:
+        return f"{found.tokenizer.kind} (in the file)"
+    origin = found.origin
+    return f"{origin.name} (beside the file)" if isinstance(origin, Path) else f"{origin} (not in the file)"
 
 
 def _memory(checkpoint: Checkpoint, dtype: str) -> int:

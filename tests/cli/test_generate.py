@@ -121,7 +121,13 @@ def test_a_model_without_tokenizer_is_refused(run: Run, tmp_path: Path) -> None:
     result = run("generate", path, "hello", *SHORT)
     assert result.code == 1
     assert f"{path}: the model has no tokenizer; pass one with --tokenizer bytes, world or FILE" in result.err
-    assert run("generate", path, "hello", *SHORT, "--tokenizer", "bytes").code == 0
+    result = run("generate", path, "hello", *SHORT, "--tokenizer", "bytes")
+    assert result.code == 0
+    assert f"rwkv-cy: warning: {path}: expected a tokenizer of about 300 tokens, as the model has, got b" in result.err
+    write_small(tmp_path / "small", vocab=200)
+    result = run("generate", tmp_path / "small", "hello", *SHORT, "--tokenizer", "bytes")
+    assert result.code == 1
+    assert "expected a tokenizer of at most 200 tokens, as the model has, got bytes with 256" in result.err
 
 
 class Terminal(io.StringIO):

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.text.tokenizers import Tokenizer
-from rwkv_cy.text.tokenizers.vocabulary import WORLD_SIZE
+from rwkv_cy.text.tokenizers.vocabulary import WORLD_SIZE, WORLD_USED
 
 #: Tokens of more than one byte: words, halves of characters, quotes and escapes of each kind.
 MORE = (
@@ -20,13 +20,15 @@ MORE = (
 
 
 def world_tokens() -> list[bytes]:
-    """Return the bytes of each id of a small World vocabulary."""
+    """Return the bytes of each id of a World vocabulary with few tokens, the last one among them."""
     tokens = [b"", *(bytes([b]) for b in range(256))]
     for token in MORE:
         data = token.encode() if isinstance(token, str) else token
         if data not in tokens:
             tokens.append(data)
-    return tokens + [b""] * (WORLD_SIZE - len(tokens))
+    tokens += [b""] * (WORLD_SIZE - len(tokens))
+    tokens[WORLD_USED] = b"\xfe" * 4
+    return tokens
 
 
 def line(token_id: int, token: bytes) -> str:

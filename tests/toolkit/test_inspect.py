@@ -51,18 +51,19 @@ def test_a_checkpoint_from_its_headers(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("vocab_size", "beside", "tokenizer"),
+    ("vocab_size", "characters", "tokenizer"),
     [
-        (256, (), "bytes (not in the file)"),
-        (300, (), None),
-        (300, ("tokenizer.json",), "tokenizer.json (beside the file)"),
+        (256, 0, "bytes (not in the file)"),
+        (300, 0, None),
+        (300, 300, "vocab.json (beside the file)"),
+        (300, 301, None),  # another model's
     ],
 )
 def test_the_tokenizer_that_loading_a_checkpoint_takes(
-    tmp_path: Path, vocab_size: int, beside: tuple[str, ...], tokenizer: str | None
+    tmp_path: Path, vocab_size: int, characters: int, tokenizer: str | None
 ) -> None:
-    for name in beside:
-        (tmp_path / name).write_text("not opened")
+    if characters:
+        (tmp_path / "vocab.json").write_text(json.dumps({i: chr(0x4E00 + i) for i in range(characters)}))
     assert inspect(write_small(tmp_path / "s", vocab=vocab_size)).tokenizer == tokenizer
 
 

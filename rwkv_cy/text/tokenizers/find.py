@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import os
+import re
 import stat
 from pathlib import Path
 
@@ -10,10 +12,19 @@ from rwkv_cy.errors import StorageError, TokenizerError
 from rwkv_cy.text.tokenizers.base import Tokenizer
 from rwkv_cy.text.tokenizers.huggingface import MAX_JSON_BYTES, HuggingFaceTokenizer
 from rwkv_cy.text.tokenizers.plain_bytes import ByteTokenizer
-from rwkv_cy.text.tokenizers.vocabulary import is_packed
+from rwkv_cy.text.tokenizers.vocabulary import is_packed, parse_text
+from rwkv_cy.text.tokenizers.vocabulary_json import parse_json
 from rwkv_cy.text.tokenizers.world import WorldTokenizer, packaged_vocabulary
 
-__all__ = ["find_tokenizer", "load_tokenizer"]
+__all__ = ["find_tokenizer", "is_world_name", "load_tokenizer", "tokenizer_files"]
+
+#: Names of the World vocabulary, whose date may change; they say what is in the file.
+_WORLD_NAME = re.compile(r"rwkv_vocab_v\d+\.(?:txt|json)")
+#: Other names, in the order of preference: a vocabulary beside a tokenizer.json may be a part of it.
+_NAMES = ("tokenizer.json", "20B_tokenizer.json", "vocab.txt", "vocab.json")
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+#: A tokenizer.json has its model in an object of that name; in a vocabulary, the name could only have an id.
+_MODEL = re.compile(rb'"model"\s*:\s*\{')
 
 
 def load_tokenizer(kind: str, data: bytes, name: str = "tokenizer") -> Tokenizer:
@@ -43,13 +54,14 @@ def find_tokenizer(spec: str | Path) -> Tokenizer:
     Parameters
     ----------
     spec : str or Path
-        ``"bytes"``; ``"world"``, whose vocabulary then comes from the ``rwkv`` package; or the path of a World
-        vocabulary or of a ``tokenizer.json``, told apart by their contents. A file named ``bytes`` is ``./bytes``.
+        ``"bytes"``; ``"world"``, whose vocabulary then comes from the ``rwkv`` package; the path of a vocabulary or of
+        a ``tokenizer.json``, told apart by their contents; or a folder with one in it, under a usual name (see
+        :func:`tokenizer_files`). A file named ``bytes`` is ``./bytes``.
 
     Raises
     ------
     TokenizerError
-        If the file is neither of them.
+        If the file is neither of them, or the folder has none.
     StorageError
         If the file cannot be read.
     MissingDependencyError
@@ -59,13 +71,62 @@ def find_tokenizer(spec: str | Path) -> Tokenizer:
     if spec == "bytes":
         return ByteTokenizer()
     path = packaged_vocabulary() if spec == "world" else Path(spec)
-    data = _read_file(path)
+    if spec and _is_folder(path):
+        files = tokenizer_files(path)
+        if not files:
+            raise TokenizerError(
+                f"{path}: expected a folder with rwkv_vocab_v20230424.txt, {', '.join(_NAMES[:-1])} or {_NAMES[-1]}, "
+                "found none of them; name the file of the vocabulary"
+            )
+        path = files[0]
     name = str(path)
+    data = _as_utf8(_read_file(path), name)
     if is_packed(data):
         return WorldTokenizer.from_bytes(data, name)
-    if data.removeprefix(b"\xef\xbb\xbf").lstrip()[:1] == b"{":
-        return HuggingFaceTokenizer(data.removeprefix(b"\xef\xbb\xbf"), name)
-    return WorldTokenizer.from_text(data, name)
+    if data.lstrip()[:1] not in (b"{", b"["):
+        return WorldTokenizer(parse_text(data, name), name)
+    if _MODEL.search(data):
+        return HuggingFaceTokenizer(data, name)
+    return WorldTokenizer(parse_json(data, name), name)
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """Return the files in a folder whose names are those of a tokenizer, the one to prefer first.
+
+    These are ``rwkv_vocab_v*.txt`` and ``.json`` (the World vocabulary), ``tokenizer.json``, ``20B_tokenizer.json``,
+    ``vocab.txt`` and ``vocab.json``; none if the folder cannot be listed.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            present = sorted(entry.name for entry in entries if entry.is_file())
+    except (OSError, ValueError):
+        return []
+    world = sorted(filter(_WORLD_NAME.fullmatch, present), key=lambda name: name.endswith(".json"))
+    return [folder / name for name in (*world, *(name for name in _NAMES if name in present))]
+
+
+def is_world_name(path: Path) -> bool:
+    """Tell whether a file has the name of the World vocabulary."""
+    return _WORLD_NAME.fullmatch(path.name) is not None
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except (OSError, ValueError):
+        return False  # reading it says why
+
+
+def _as_utf8(data: bytes, name: str) -> bytes:
+    """Return a text file without a byte order mark, in UTF-8 if it was in UTF-16."""
+    if data.startswith(_UTF16):
+        try:
+            return data.decode("utf-16").encode("utf-8")
+        except UnicodeError as error:
+            raise TokenizerError(
+                f"{name}: expected UTF-16, as its first bytes say, got something else: {error}"
+            ) from None
+    return data.removeprefix(codecs.BOM_UTF8)
 
 
 def _read_file(path: Path) -> bytes:

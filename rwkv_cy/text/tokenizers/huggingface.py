@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
-from rwkv_cy.errors import MissingDependencyError, TokenizerError
+from rwkv_cy.errors import FormatError, MissingDependencyError, TokenizerError
+from rwkv_cy.files.strict_json import parse_object
 from rwkv_cy.text.tokenizers.expansion import MAX_EXPANSION, expansion
 from rwkv_cy.text.tokenizers.utf8 import TextStream, Utf8Stream, decode_text, encode_text
 from rwkv_cy.text.tokens import check_tokens
@@ -18,6 +20,8 @@ MAX_JSON_BYTES = 64 << 20
 #: A file with larger ids is damaged.
 MAX_ID = 1 << 24
 END_OF_TEXT = "<|endoftext|>"
+#: Types of model that the library has.
+_MODELS = ("BPE", "WordPiece", "WordLevel", "Unigram")
 
 
 def _byte_of_character() -> dict[str, int]:
@@ -98,7 +102,14 @@ class HuggingFaceTokenizer:
 
     def encode_bytes(self, data: bytes) -> list[int]:
         """Return the ids of bytes that are valid UTF-8; TokenizerError for others, which cannot be encoded."""
-        return self.encode(decode_text(bytes(data), "strict"))
+        try:
+            text = bytes(data).decode("utf-8")
+        except UnicodeDecodeError as error:
+            raise TokenizerError(
+                f"text: expected UTF-8, which a tokenizer.json needs, got an invalid byte at offset {error.start} "
+                f"({error.reason}); convert the text to UTF-8 first (iconv -f its-encoding -t UTF-8)"
+            ) from None
+        return self.encode(text)
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
         """Return the bytes of `tokens`; TokenError if one is not an integer in ``0 .. vocab_size - 1``."""
@@ -156,7 +167,24 @@ def _read(tokenizer_class: Any, data: bytes, name: str) -> Any:
         return tokenizer_class.from_str(data.decode("utf-8"))
     except BaseException as error:
         _reraise_foreign(error)
-        raise TokenizerError(f"{name}: not a tokenizer.json: {error}") from None
+        raise TokenizerError(f"{name}: {_reason(data, str(error))}") from None
+
+
+def _reason(data: bytes, message: str) -> str:
+    """Return why the library could not read a file, and what to do: its own message names no cause."""
+    try:
+        model = parse_object(Path("tokenizer.json"), "tokenizer", data)["model"]["type"]
+    except (FormatError, KeyError, TypeError):
+        return f"not a tokenizer.json: {message}; download it again"
+    if model not in _MODELS:
+        return (
+            f"expected a model of type {', '.join(_MODELS)}, got {str(model)[:40]!a}, which the tokenizers library "
+            "does not have; for a World model, name its vocabulary (rwkv_vocab_v20230424.txt) instead"
+        )
+    return (
+        f"not a tokenizer.json that the installed tokenizers library reads: {message}; if it is complete, a later "
+        "version of the library wrote it: pip install --upgrade tokenizers"
+    )
 
 
 def _reraise_foreign(error: BaseException) -> None:

@@ -1,4 +1,4 @@
-"""The RWKV World vocabulary as data: the published text format, and the packed form stored in model files."""
+"""Vocabularies of bytes as data: the World vocabulary's text formats, and the packed form stored in model files."""
 
 from __future__ import annotations
 
@@ -6,16 +6,29 @@ import ast
 import itertools
 import re
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from rwkv_cy.errors import TokenizerError
 
-__all__ = ["MAX_VOCABULARY_BYTES", "WORLD_SIZE", "is_packed", "pack", "parse_text", "unpack"]
+__all__ = [
+    "MAX_VOCABULARY_BYTES",
+    "WORLD_SIZE",
+    "WORLD_USED",
+    "as_table",
+    "evaluate",
+    "is_packed",
+    "pack",
+    "parse_text",
+    "unpack",
+]
 
-#: Ids of the World vocabulary; 0 ends a text, and ids without a line have no bytes.
+#: Ids of the World vocabulary, and the most that any vocabulary of bytes has; 0 ends a text, and ids without a line
+#: have no bytes.
 WORLD_SIZE = 65_536
+#: The last id of the World vocabulary that has bytes.
+WORLD_USED = 65_529
 #: Largest vocabulary file that is read; the published one has 1.2 MB.
 MAX_VOCABULARY_BYTES = 16 << 20
 MAX_LINE = 8_192
@@ -33,13 +46,45 @@ _LITERAL = "|".join(
     for quote in "'\""
 )
 _LINE = re.compile(rf"(0|[1-9][0-9]{{0,8}}) ({_LITERAL}) (0|[1-9][0-9]{{0,8}})")
+_LITERAL_ALONE = re.compile(_LITERAL)
+#: What stands for the end of a text, as a name and not as bytes that a text could have.
+_NAMES_OF_END = frozenset({b"<s>", b"<|endoftext|>", b"<|rwkv_tokenizer_end_of_text|>"})
+
+
+def as_table(tokens: Mapping[int, bytes], name: str) -> list[bytes]:
+    """Return the bytes of each id from 0 to the largest, or to the last of the World vocabulary if it reaches its end.
+
+    The name of an end-of-text token as id 0 stands for no bytes.
+
+    Parameters
+    ----------
+    tokens : mapping of int to bytes
+        The bytes of each id, from 0 to ``WORLD_SIZE - 1``.
+    name : str
+        Where they come from, for messages.
+
+    Raises
+    ------
+    TokenizerError
+        If there are none.
+    """
+    if not tokens:
+        raise TokenizerError(f"{name}: expected a vocabulary, got one without tokens; download it again")
+    size = max(tokens) + 1
+    table = [b""] * (WORLD_SIZE if size > WORLD_USED else size)
+    for number, token in tokens.items():
+        table[number] = token
+    if table[0] in _NAMES_OF_END:
+        table[0] = b""
+    return table
 
 
 def parse_text(data: bytes, name: str = "vocabulary") -> list[bytes]:
-    r"""Read the text format: one token a line, ``id literal length``.
+    r"""Read a text format: one token a line, ``id literal length``, or the literal alone.
 
     The literal is a Python str (which stands for its UTF-8) or bytes, as ``repr`` writes it; the length is in
-    bytes. Lines end in ``\n`` or ``\r\n``.
+    bytes. Lines end in ``\n`` or ``\r\n``. Where the first line is a literal alone (Hugging Face's ``vocab.txt``), all
+    are, and the id is the number of the line, from 0.
 
     Parameters
     ----------
@@ -51,7 +96,7 @@ def parse_text(data: bytes, name: str = "vocabulary") -> list[bytes]:
     Returns
     -------
     list of bytes
-        The bytes of each id, ``WORLD_SIZE`` of them; empty where an id has no token.
+        As :func:`as_table` returns them; empty where an id has no token.
 
     Raises
     ------
@@ -65,30 +110,57 @@ def parse_text(data: bytes, name: str = "vocabulary") -> list[bytes]:
     except UnicodeDecodeError as error:
         bad = data.count(b"\n", 0, error.start) + 1
         raise TokenizerError(f"{name}: line {bad}: expected UTF-8, got the byte {data[error.start]:#04x}") from None
-    tokens = [b""] * WORLD_SIZE
-    line_of: dict[bytes, int] = {}
     lines = text.split("\n")
     if lines[-1] == "":
         lines.pop()
+    numbered = not (lines and _LITERAL_ALONE.fullmatch(lines[0].removesuffix("\r")[:MAX_LINE]))
+    tokens: dict[int, bytes] = {}
+    line_of: dict[bytes, int] = {}
     for number, line in enumerate(lines, 1):
         where = f"{name}: line {number}"
-        token_id, token = _parse_line(line.removesuffix("\r"), where)
-        if tokens[token_id]:
+        content = line.removesuffix("\r")
+        token_id, token = _parse_line(content, where) if numbered else (number - 1, _parse_literal(content, where))
+        if token_id >= WORLD_SIZE:
+            raise TokenizerError(f"{where}: expected at most {WORLD_SIZE} tokens, got more")
+        if token_id in tokens:
             raise TokenizerError(f"{where}: duplicate id {token_id}")
-        if line_of.setdefault(token, number) != number:
+        if line_of.setdefault(token, number) != number and not (line_of[token] == 1 and token in _NAMES_OF_END):
             raise TokenizerError(f"{where}: duplicate of the token in line {line_of[token]}")
         tokens[token_id] = token
-    return tokens
+    return as_table(tokens, name)
 
 
 def _parse_line(line: str, where: str) -> tuple[int, bytes]:
     match = _LINE.fullmatch(line) if len(line) <= MAX_LINE else None
     if match is None:
-        shown = ascii(line if len(line) <= 60 else line[:60] + "...")
-        raise TokenizerError(f"{where}: expected an id, a quoted str or bytes, and a length, got {shown}")
-    token_id, literal, length = int(match[1]), match[2], int(match[3])
-    if not 1 <= token_id < WORLD_SIZE:
-        raise TokenizerError(f"{where}: expected an id from 1 to {WORLD_SIZE - 1}, got {token_id}")
+        raise TokenizerError(f"{where}: expected an id, a quoted str or bytes, and a length, got {_shown(line)}")
+    token_id, length = int(match[1]), int(match[3])
+    if token_id >= WORLD_SIZE:
+        raise TokenizerError(f"{where}: expected an id from 0 to {WORLD_SIZE - 1}, got {token_id}")
+    token = evaluate(match[2], where)
+    if len(token) != length:
+        raise TokenizerError(f"{where}: expected {length} bytes, as the line says, got {len(token)}")
+    return token_id, token
+
+
+def _parse_literal(line: str, where: str) -> bytes:
+    if len(line) > MAX_LINE or not _LITERAL_ALONE.fullmatch(line):
+        raise TokenizerError(f"{where}: expected a quoted str or bytes, got {_shown(line)}")
+    return evaluate(line, where)
+
+
+def _shown(line: str) -> str:
+    return ascii(line if len(line) <= 60 else line[:60] + "...")
+
+
+def evaluate(literal: str, where: str) -> bytes:
+    """Return the bytes of a Python literal as `repr` writes it, which must have been matched as one.
+
+    Raises
+    ------
+    TokenizerError
+        If it is not valid Unicode, or empty.
+    """
     try:
         value = literal[1:-1] if "\\" not in literal and literal[0] != "b" else ast.literal_eval(literal)
         token = value if isinstance(value, bytes) else value.encode("utf-8")
@@ -96,9 +168,7 @@ def _parse_line(line: str, where: str) -> tuple[int, bytes]:
         raise TokenizerError(f"{where}: invalid Unicode in {literal!a}") from None
     if not token:
         raise TokenizerError(f"{where}: empty token")
-    if len(token) != length:
-        raise TokenizerError(f"{where}: expected {length} bytes, as the line says, got {len(token)}")
-    return token_id, token
+    return token
 
 
 def is_packed(data: bytes) -> bool:
@@ -123,8 +193,8 @@ def unpack(data: bytes, name: str = "vocabulary") -> list[bytes]:
     if len(data) < _HEADER.size or not is_packed(data):
         raise TokenizerError(f"{name}: expected a packed vocabulary, got {data[:8]!r}; convert the model again")
     count = _HEADER.unpack_from(data)[1]
-    if count != WORLD_SIZE:
-        raise TokenizerError(f"{name}: expected {WORLD_SIZE} ids, got {count}; convert the model again")
+    if not 1 <= count <= WORLD_SIZE:
+        raise TokenizerError(f"{name}: expected 1 to {WORLD_SIZE} ids, got {count}; convert the model again")
     begin = _HEADER.size + count * _LENGTH.itemsize
     if len(data) < begin:
         raise TokenizerError(f"{name}: expected at least {begin} bytes, got {len(data)}; convert the model again")

@@ -1,4 +1,4 @@
-"""The RWKV World tokenizer: greedy longest match over 65,536 ids."""
+"""The RWKV World tokenizer: greedy longest match over a vocabulary of bytes."""
 
 from __future__ import annotations
 
@@ -26,38 +26,39 @@ _NOT_A_TOKEN = -1
 
 
 class WorldTokenizer:
-    """The tokenizer of the RWKV World models. It works on bytes: any bytes can be encoded, and decode to the same.
+    """The tokenizer of the RWKV World models, and of models with a small vocabulary of words or characters.
 
-    Id 0 ends a text. It, and the few ids that the vocabulary leaves out, decode to nothing.
+    It works on bytes. With the World vocabulary any bytes can be encoded, and decode to the same; a small one may lack
+    some, which cannot be encoded. Id 0 ends a text, unless the vocabulary has bytes for it. Ids without bytes decode
+    to nothing.
 
     Parameters
     ----------
     tokens : sequence of bytes
-        The bytes of each id, ``WORLD_SIZE`` of them, the first empty.
+        The bytes of each id, at most ``WORLD_SIZE`` of them; those of the World vocabulary are as many.
     name : str
         Where they come from, for messages.
 
     Raises
     ------
     TokenizerError
-        If there are more or fewer, they are longer than the limits, id 0 has bytes, two ids have the same bytes, or
-        one of the 256 bytes has no token of its own (then some texts could not be encoded).
+        If there are more or none, they are longer than the limits, or two ids have the same bytes; in a vocabulary of
+        the World's size, if id 0 has bytes, or one of the 256 bytes has no token of its own.
     """
 
     kind: str = "world"
-    vocab_size: int = WORLD_SIZE
-    end_of_text: int | None = 0
 
     def __init__(self, tokens: Sequence[bytes], name: str = "vocabulary") -> None:
-        if len(tokens) != WORLD_SIZE:
-            raise TokenizerError(f"{name}: expected {WORLD_SIZE} ids, got {len(tokens)}")
-        if tokens[0]:
+        if not 1 <= len(tokens) <= WORLD_SIZE:
+            raise TokenizerError(f"{name}: expected 1 to {WORLD_SIZE} ids, got {len(tokens)}")
+        world = len(tokens) == WORLD_SIZE
+        if world and tokens[0]:
             raise TokenizerError(f"{name}: expected no bytes for id 0, which ends a text, got {tokens[0][:20]!r}")
         longest, total = max(map(len, tokens)), sum(map(len, tokens))
         if longest > MAX_TOKEN_BYTES or total > MAX_TOTAL_BYTES:
             raise TokenizerError(
                 f"{name}: expected tokens of at most {MAX_TOKEN_BYTES} bytes, {MAX_TOTAL_BYTES} in all, got {longest} "
-                f"and {total}; this is not a World vocabulary, download {VOCABULARY_FILE} again"
+                f"and {total}; this is not a vocabulary of RWKV, download {VOCABULARY_FILE} again"
             )
         ids = {token: number for number, token in enumerate(tokens) if token}
         if len(ids) != len(tokens) - tokens.count(b""):
@@ -66,11 +67,13 @@ class WorldTokenizer:
                 f"{name}: expected different tokens, got the same bytes for ids {twice} and {ids[tokens[twice]]}"
             )
         missing = [byte for byte in range(256) if bytes([byte]) not in ids]
-        if missing:
+        if world and missing:
             raise TokenizerError(
                 f"{name}: expected a token for each of the 256 bytes, got {256 - len(missing)} (the first missing is "
                 f"{missing[0]:#04x}); the vocabulary is incomplete, download {VOCABULARY_FILE} again"
             )
+        self.vocab_size: int = len(tokens)
+        self.end_of_text: int | None = None if tokens[0] else 0
         self._tokens = tokens
         self._ids = ids
 
@@ -82,7 +85,7 @@ class WorldTokenizer:
 
     @classmethod
     def from_text(cls, data: bytes, name: str = "vocabulary") -> WorldTokenizer:
-        """Read the published text format; TokenizerError names a malformed line."""
+        """Read a text format, as :func:`~rwkv_cy.text.tokenizers.vocabulary.parse_text` does."""
         return cls(parse_text(data, name), name)
 
     @classmethod
@@ -103,23 +106,29 @@ class WorldTokenizer:
         Raises
         ------
         TokenizerError
-            If `text` is not a str, or has a lone surrogate.
+            If `text` is not a str, has a lone surrogate, or has what a small vocabulary lacks.
         """
         return self.encode_bytes(encode_text(text))
 
     def encode_bytes(self, data: bytes) -> list[int]:
-        """Return the ids of any bytes."""
+        """Return the ids of any bytes; TokenizerError names the first that a small vocabulary lacks."""
         data = bytes(data)
         lookup = self._prefixes.get
         ids, start, size = [], 0, len(data)
         while start < size:
-            end = start + 1
+            end, after = start + 1, start
             number = lookup(data[start:end])
             while number is not None:  # some token begins with data[start:end]
                 if number != _NOT_A_TOKEN:
                     longest, after = number, end
                 end += 1
                 number = lookup(data[start:end]) if end <= size else None
+            if after == start:
+                shown = data[start : start + 16].decode("utf-8", "backslashreplace")
+                raise TokenizerError(
+                    f"text: expected characters of the vocabulary, got {shown!a} at byte {start}, which begins with no "
+                    f"token of it; this vocabulary of {self.vocab_size} ids cannot encode every text"
+                )
             ids.append(longest)
             start = after
         return ids

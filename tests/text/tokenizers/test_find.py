@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rwkv_cy.errors import MissingDependencyError, StorageError, TokenError, TokenizerError
-from rwkv_cy.text.tokenizers import ByteTokenizer, find_tokenizer, load_tokenizer
+from rwkv_cy.text.tokenizers import ByteTokenizer, find_tokenizer, load_tokenizer, tokenizer_files
 from rwkv_cy.text.tokenizers import find as module
 from rwkv_cy.text.tokenizers import world as world_module
 from rwkv_cy.text.tokenizers.huggingface import MAX_JSON_BYTES
@@ -119,8 +119,54 @@ def test_folders_fifos_and_loops(tmp_path: Path) -> None:
         find_tokenizer(tmp_path / "fifo")
     with pytest.raises(StorageError, match="loop: cannot be read"):
         find_tokenizer(tmp_path / "loop")
-    with pytest.raises(StorageError, match=r"cannot be read \(Is a directory\)|expected a regular file"):
+    with pytest.raises(TokenizerError, match=r"expected a folder with rwkv_vocab_v20230424.txt, tokenizer.json, .* or"):
         find_tokenizer(tmp_path)
+
+
+def test_a_folder_with_a_vocabulary(tmp_path: Path, world_text: bytes) -> None:
+    (tmp_path / "vocab.txt").write_bytes(b"'a'\n'b'\n")
+    (tmp_path / "vocab.json").mkdir()
+    assert find_tokenizer(tmp_path).vocab_size == 2
+    for name in ("rwkv_vocab_v20260603.json", "rwkv_vocab_v20230424.txt", "rwkv_vocab.txt", "tokenizer.json"):
+        (tmp_path / name).write_bytes(world_text)
+    names = ["rwkv_vocab_v20230424.txt", "rwkv_vocab_v20260603.json", "tokenizer.json", "vocab.txt"]
+    assert [path.name for path in tokenizer_files(tmp_path)] == names
+    assert find_tokenizer(str(tmp_path)).kind == "world"
+    assert tokenizer_files(tmp_path / "missing") == tokenizer_files(Path("a\0b")) == []
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-8-sig"])
+def test_byte_order_marks(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "vocab.json"
+    mark = "\ufeff" if encoding.endswith("e") else ""
+    path.write_text(mark + '{"0": "\\n", "1": "\u4eba"}', encoding=encoding)
+    assert find_tokenizer(path).encode("\u4eba\n") == [1, 0]
+    path.write_bytes(b"\xff\xfe{")
+    with pytest.raises(TokenizerError, match=r"vocab.json: expected UTF-16, as its first bytes say, got"):
+        find_tokenizer(path)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (
+            b'{"model_type": "rwkv", "hidden_size": 8}',
+            "expected a tokenizer, got a JSON object of 'model_type', 'hidden_size'; a tokenizer.json has",
+        ),
+        (b"{}", "expected a tokenizer, got a JSON object of nothing; a tokenizer.json has a model in it"),
+        (b'["a", "b"]', "expected a tokenizer, got a JSON list; a tokenizer.json has a model in it"),
+        (
+            b'{"model": {"type": "RwkvTrie", "vocab": {}}}',
+            "expected a model of type BPE, .*, got 'RwkvTrie', which the",
+        ),
+    ],
+)
+def test_json_of_another_kind(tmp_path: Path, data: bytes, message: str) -> None:
+    pytest.importorskip("tokenizers")
+    path = tmp_path / "file.json"
+    path.write_bytes(data)
+    with pytest.raises(TokenizerError, match=f"file.json: {message}"):
+        find_tokenizer(path)
 
 
 def test_a_file_that_is_too_long(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def test_what_is_no_text() -> None:
     with pytest.raises(TokenizerError, match="text: expected str, got int"):
         BPE.encode(3)  # type: ignore[arg-type]
     assert BPE.encode_bytes("é".encode()) == BPE.encode("é")
-    with pytest.raises(TokenizerError, match="expected UTF-8, invalid byte at offset 1"):
+    with pytest.raises(TokenizerError, match=r"expected UTF-8, .* got an invalid byte at offset 1 .*\(iconv"):
         BPE.encode_bytes(b"a\xff")
 
 
@@ -154,7 +154,10 @@ def test_stored_and_restored() -> None:
     [b"", b"{", b"{}", b"[1]", b"\xff\xfe", b"{" * 100_000, b'{"model": {"type": "BPE"}}', byte_level_json()[:-9]],
 )
 def test_damaged_files(data: bytes) -> None:
-    with pytest.raises(TokenizerError, match=r"my.json: not a tokenizer.json: "):
+    with pytest.raises(
+        TokenizerError,
+        match=r"my.json: not a tokenizer.json( that the installed tokenizers library reads)?: .*; (down|if it is)",
+    ):
         HuggingFaceTokenizer(data, "my.json")
 
 
@@ -196,7 +199,7 @@ def test_panics_of_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
             raise PanicException("index out of bounds")
 
     monkeypatch.setattr(tokenizers, "Tokenizer", Panicking)
-    with pytest.raises(TokenizerError, match=r"not a tokenizer.json: index out of bounds"):
+    with pytest.raises(TokenizerError, match=r"not a tokenizer.json that the .* reads: index out of bounds"):
         HuggingFaceTokenizer(byte_level_json())
 
 

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rwkv_cy.errors import TokenizerError
-from rwkv_cy.text.tokenizers.vocabulary import MAX_VOCABULARY_BYTES, WORLD_SIZE, pack, parse_text, unpack
+from rwkv_cy.text.tokenizers.vocabulary import MAX_LINE, MAX_VOCABULARY_BYTES, WORLD_SIZE, pack, parse_text, unpack
 from text.samples import line, world_tokens
 
 
@@ -61,9 +61,8 @@ def test_any_text_in_the_text_format(text: str) -> None:
         ("7 'a\x00' 2", "expected an id, a quoted"),
         ("7 '" + "a" * 9_000 + "' 9000", "expected an id, a quoted"),
         ("\u0667 'a' 1", "expected an id, a quoted"),
-        ("0 'a' 1", "expected an id from 1 to 65535, got 0"),
-        ("65536 'a' 1", "expected an id from 1 to 65535, got 65536"),
-        ("999999999 'a' 1", "expected an id from 1 to 65535, got 999999999"),
+        ("65536 'a' 1", "expected an id from 0 to 65535, got 65536"),
+        ("999999999 'a' 1", "expected an id from 0 to 65535, got 999999999"),
         ("7 '' 0", "empty token"),
         ("7 b'' 0", "empty token"),
         ("7 'a' 2", "expected 2 bytes, as the line says, got 1"),
@@ -122,8 +121,47 @@ def test_packed_form_with_more_behind() -> None:
 @pytest.mark.parametrize("count", [0, 1, WORLD_SIZE - 1, WORLD_SIZE + 1, 0xFFFFFFFF])
 def test_packed_form_with_another_count(count: int) -> None:
     data = pack(world_tokens())
-    with pytest.raises(TokenizerError, match=f"expected 65536 ids, got {count}; convert"):
+    expected = r"\d+ bytes, got" if 0 < count < WORLD_SIZE else f"1 to 65536 ids, got {count}"
+    with pytest.raises(TokenizerError, match=rf"expected {expected}.*; convert"):
         unpack(data[:8] + struct.pack("<I", count) + data[12:])
+
+
+def test_packed_form_of_a_small_vocabulary() -> None:
+    tokens = [b"", b"a", b"", b"bc"]
+    assert unpack(pack(tokens)) == tokens
+
+
+def test_a_vocabulary_ends_with_its_last_id() -> None:
+    assert parse_text(b"1 'a' 1\n3 'b' 1") == [b"", b"a", b"", b"b"]
+    assert parse_text(b"0 'a' 1") == [b"a"]
+    assert len(parse_text(b"65528 'a' 1")) == 65_529
+    assert len(parse_text(b"65529 'a' 1")) == WORLD_SIZE
+
+
+def test_literals_alone(world_text: bytes) -> None:
+    """As Hugging Face's vocab.txt: ids are places, and the first is the end of a text."""
+    tokens = world_tokens()[: world_tokens().index(b"", 1)]
+    lines = [repr(b"<s>"), *map(repr, tokens[1:])]
+    assert parse_text("\n".join(lines).encode()) == tokens
+    assert parse_text("\r\n".join([*lines, ""]).encode()) == tokens
+    assert parse_text(b"b'<s>'\n'a'\nb'<s>'\n") == [b"", b"a", b"<s>"]  # the last is a token like any other
+    assert parse_text(b"'a'\n\"'\"\n") == [b"a", b"'"]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"b'a'\n1 'b' 1", r"v: line 2: expected a quoted str or bytes, got \"1 'b' 1\""),
+        (b"b'a'\nb'b'\nb'a'", "v: line 3: duplicate of the token in line 1"),
+        (b"b'a'\n''", "v: line 2: empty token"),
+        (b"'a'\n'\\ud800'", "v: line 2: invalid Unicode"),
+        (b"'a'\n" + b"'" + b"b" * MAX_LINE + b"'", "v: line 2: expected a quoted str or bytes, got \"'bbb"),
+        (b"".join(b"'%d'\n" % i for i in range(WORLD_SIZE + 1)), "v: line 65537: expected at most 65536 tokens, got"),
+    ],
+)
+def test_malformed_literals_are_named(data: bytes, message: str) -> None:
+    with pytest.raises(TokenizerError, match=message):
+        parse_text(data, "v")
 
 
 def test_packed_form_of_something_else() -> None:

@@ -92,7 +92,7 @@ def test_tokens_far_longer_than_any_in_use() -> None:
     with pytest.raises(TokenizerError, match=r"v: expected tokens of at most 256 bytes, 1048576 in all, got 257 and"):
         WorldTokenizer(tokens, "v")
     many = [b"", *(bytes([b]) for b in range(256)), *(b"%065d" % i for i in range(257, WORLD_SIZE))]
-    with pytest.raises(TokenizerError, match=r"expected tokens of at most .* got 65 and 4243391; this is not a World"):
+    with pytest.raises(TokenizerError, match=r"expected tokens of at most .* got 65 and 4243391; this is not a voc"):
         WorldTokenizer(many)
 
 
@@ -155,8 +155,29 @@ def test_a_vocabulary_without_all_bytes() -> None:
 
 
 def test_a_vocabulary_of_another_size() -> None:
-    with pytest.raises(TokenizerError, match="vocabulary: expected 65536 ids, got 257"):
-        WorldTokenizer(world_tokens()[:257])
+    for tokens in ([], [*world_tokens(), b""]):
+        with pytest.raises(TokenizerError, match=f"vocabulary: expected 1 to 65536 ids, got {len(tokens)}"):
+            WorldTokenizer(tokens)
+
+
+def test_a_small_vocabulary() -> None:
+    tokenizer = WorldTokenizer([b"", b"UP ", b"UP and ", "人".encode()])
+    assert (tokenizer.vocab_size, tokenizer.end_of_text) == (4, 0)
+    assert tokenizer.encode("UP UP and 人") == [1, 2, 3]
+    again = WorldTokenizer.from_bytes(tokenizer.to_bytes())
+    assert again.decode([3, 0, 1]) == "人UP "
+    with pytest.raises(TokenError, match="expected an id from 0 to 3, got 4"):
+        again.decode([4])
+    with pytest.raises(TokenizerError, match=r"got '.+xe4and ' at byte 3, .* vocabulary of 4 ids cannot encode every"):
+        again.encode_bytes(b"UP \xe4and ")
+    with pytest.raises(TokenizerError, match=r"expected characters of the vocabulary, got 'U' at byte 3"):
+        again.encode("UP U")
+
+
+def test_a_small_vocabulary_with_bytes_for_id_0() -> None:
+    tokenizer = WorldTokenizer([b"\n", b"a"])
+    assert tokenizer.end_of_text is None
+    assert tokenizer.decode(tokenizer.encode("a\na")) == "a\na"
 
 
 def test_a_vocabulary_with_bytes_for_id_0() -> None:
