@@ -24,7 +24,7 @@ _ABANDONED_SECONDS = 24 * 3600
 _WRITE_BYTES = 256 << 10
 #: Bytes after which the disk begins to write them, so that the fsync at the end has little left to do.
 _WRITE_OUT_BYTES = 8 << 20
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -68,6 +68,11 @@ class Replacement:
         if isinstance(error, StorageError):
             return error
         reason = error.strerror or str(error)
+        if error.errno == errno.EFBIG and self.size:
+            return StorageError(
+                f"{self.name}: a file of {byte_size(self.size)} is larger than its file system (FAT32: 4 GiB) or a limit "
+                f"of this process (ulimit -f) allows ({reason}); choose another folder or a smaller type"
+            )
         if error.errno in _NO_SPACE and self.size:
             return StorageError(
                 f"{self.name}: not enough disk space: {byte_size(self.size)} needed, {byte_size(self._free())} free "
