@@ -70,8 +70,8 @@ class Replacement:
         reason = error.strerror or str(error)
         if error.errno == errno.EFBIG and self.size:
             return StorageError(
-                f"{self.name}: a file of {byte_size(self.size)} is larger than its file system (FAT32: 4 GiB) or a limit "
-                f"of this process (ulimit -f) allows ({reason}); choose another folder or a smaller type"
+                f"{self.name}: a file of {byte_size(self.size)} is larger than its file system (FAT32: 4 GiB) or a "
+                f"limit of this process (ulimit -f) allows ({reason}); choose another folder or a smaller type"
             )
         if error.errno in _NO_SPACE and self.size:
             return StorageError(
