@@ -18,7 +18,7 @@ from rwkv_cy.errors import ConfigError, RWKVError
 from rwkv_cy.storage import StoredTokenizer
 from rwkv_cy.tensors.difference import Comparison, Difference
 
-__all__ = ["DiffReport", "TensorDifference", "diff"]
+__all__ = ["DiffReport", "TensorDifference", "config_differences", "diff"]
 
 #: What follows from the types of the tensors.
 _NOT_COMPARED = {"compute_dtype"}
@@ -211,7 +211,7 @@ def diff(
             paths=(a.path, b.path),
             formats=(a.source.format, b.source.format),
             architectures=(version_label(a.shapes), version_label(b.shapes)),
-            config=_config_differences(one, other),
+            config={} if one is None or other is None else config_differences(one, other),
             tokenizers=(describe_tokenizer(tokenizers[0]), describe_tokenizer(tokenizers[1])),
             same_tokenizer=tokenizers[0] == tokenizers[1],
             only_in=(
@@ -249,9 +249,8 @@ def _config(checkpoint: Checkpoint) -> tuple[Config | None, str]:
         return None, str(error)
 
 
-def _config_differences(first: Config | None, second: Config | None) -> dict[str, tuple[Any, Any]]:
-    if first is None or second is None:
-        return {}
+def config_differences(first: Config, second: Config) -> dict[str, tuple[Any, Any]]:
+    """Return the dimensions and settings that differ, with both values; not those that follow from the types."""
     one, other = vars(first), vars(second)
     return {name: (one[name], other[name]) for name in one if one[name] != other[name] and name not in _NOT_COMPARED}
 

@@ -41,5 +41,16 @@ def test_several_problems(run: Run, tmp_path: Path) -> None:
 
 def test_json(run: Run, small: Path) -> None:
     report = json.loads(run("verify", small, "--json").out)
-    assert set(report) == {"path", "format", "tensors", "bytes_read", "checksums", "problems", "ok"}
+    assert set(report) == {"path", "format", "tensors", "bytes_read", "checksums", "problems", "against", "ok"}
     assert report["ok"] is True
+
+
+def test_against_its_source(run: Run, small: Path, tmp_path: Path) -> None:
+    convert(small, tmp_path / "m.h5", dtype="q8")
+    result = run("verify", tmp_path / "m.h5", "--against", small)
+    assert (result.code, result.err) == (0, "")
+    assert "rounded or quantized as a conversion does\n" in result.out
+    other = write_small(tmp_path / "other", ln_out__bias=numbers(3, shape=(32,)))
+    result = run("verify", tmp_path / "m.h5", "--against", other)
+    assert result.code == 1
+    assert f"ln_out.bias: expected 3 at (0), as {other} has it, in f32, got " in result.err

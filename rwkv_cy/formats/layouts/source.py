@@ -83,6 +83,10 @@ class TranslatedSource:
         """Describe the tensor `name`; KeyError if there is none."""
         return self._infos[name]
 
+    def recipe(self, name: str) -> Recipe:
+        """Return how the tensor `name` is made; KeyError if there is none."""
+        return self._recipes[name]
+
     def read_into(self, name: str, buffer: npt.NDArray[Any], start: int = 0) -> None:
         """Fill `buffer` with elements from `start`, in C order.
 

@@ -1,0 +1,264 @@
+"""Fidelity: whether a converted file has what its source has, within the precision of its types."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from rwkv_cy.architectures.base import ParameterSpec
+from rwkv_cy.checkpoint.checkpoint import Checkpoint
+from rwkv_cy.dtypes import STORAGE_TYPES, to_storage, widen
+from rwkv_cy.errors import FormatError, NumericalError, RWKVError
+from rwkv_cy.formats.ggml import BLOCK_TYPES
+from rwkv_cy.formats.layouts.source import TranslatedSource
+from rwkv_cy.tensors.codecs import BLOCK_SIZE, GroupedCodec, StoredArray, rows_at_once
+from rwkv_cy.tensors.plain import PlainSource
+from rwkv_cy.tensors.reading import number_type
+from rwkv_cy.tensors.tensor import TensorInfo
+from rwkv_cy.toolkit.diff import config_differences
+
+__all__ = ["SourceCheck", "check_against"]
+
+Array = npt.NDArray[Any]
+Agreement = Literal["exact", "converted", "within"]
+
+#: Relative precision of the floating point types.
+_PRECISION = {"f64": 2.0**-52, "f32": 2.0**-23, "f16": 2.0**-10, "bf16": 2.0**-7}
+#: Formulas of other layouts lose a few units in the last place.
+_UNITS = 4
+#: Scales of blocks are rounded too.
+_SLACK = 1.25
+
+
+@dataclass(frozen=True)
+class SourceCheck:
+    """What the comparison of a file with its source found.
+
+    Attributes
+    ----------
+    path : Path
+        The source.
+    exact : int
+        Tensors with exactly the numbers of the source.
+    converted : int
+        Tensors with what a conversion gives: numbers of the source rounded or quantized again, bit by bit.
+    within : int
+        Tensors that another program quantized or computed, within the precision of their type.
+    problems : tuple of str
+        What differs, one sentence for each tensor.
+    """
+
+    path: Path
+    exact: int
+    converted: int
+    within: int
+    problems: tuple[str, ...]
+
+
+class _MismatchError(Exception):
+    """A tensor differs from that of the source; the message says where."""
+
+
+def check_against(file: Checkpoint, source: Checkpoint, advance: Callable[[int], None]) -> SourceCheck:
+    """Compare every tensor of `file` with that of `source`, from which it was converted or exported.
+
+    Parameters
+    ----------
+    file, source : Checkpoint
+    advance : callable
+        Called with the bytes of `file` whose numbers have just been compared.
+
+    Raises
+    ------
+    FormatError, StorageError
+        If a file is damaged, or cannot be read.
+    """
+    counts: dict[Agreement, int] = {"exact": 0, "converted": 0, "within": 0}
+    problems = list(_other_problems(file, source))
+    comparer = _Comparer(file, source)
+    for name in file.source.names():
+        if name in source.shapes and source.shapes[name] == file.shapes[name]:
+            try:
+                counts[comparer.compare(name)] += 1
+            except _MismatchError as mismatch:
+                problems.append(f"{file.path}: {name}: {mismatch}")
+            except FormatError as error:
+                problems.append(str(error))
+        advance(file.source.info(name).source_nbytes)
+    return SourceCheck(source.path, counts["exact"], counts["converted"], counts["within"], tuple(problems))
+
+
+def _other_problems(file: Checkpoint, source: Checkpoint) -> Iterator[str]:
+    """Yield what differs beside the numbers: names, shapes, config."""
+    for name, shape in source.shapes.items():
+        if name not in file.shapes and not _unused(source, name):
+            yield f"{file.path}: {name}: expected the tensor of {source.path}, which is missing"
+        elif file.shapes.get(name, shape) != shape:
+            yield f"{file.path}: {name}: expected shape {shape}, as in {source.path}, got {file.shapes[name]}"
+    for name in file.shapes:
+        if name not in source.shapes:
+            yield f"{file.path}: {name}: expected a tensor of {source.path}, which does not have it"
+    try:
+        differences = config_differences(file.config, source.config)
+    except RWKVError:
+        return  # verification reports it; numbers are compared anyway
+    for name, (found, expected) in differences.items():
+        yield f"{file.path}: config {name}: expected {expected}, as in {source.path}, got {found}"
+
+
+def _unused(source: Checkpoint, name: str) -> bool:
+    """Tell whether a model computes the same without that tensor."""
+    try:
+        specs: dict[str, ParameterSpec] = {spec.name: spec for spec in source.specs}
+    except RWKVError:
+        return False
+    spec = specs.get(name)
+    return spec is not None and spec.optional and spec.kind != "state"
+
+
+class _Comparer:
+    """Compares tensors of two checkpoints block by block."""
+
+    def __init__(self, file: Checkpoint, source: Checkpoint) -> None:
+        self._file, self._source = file, source
+        self._plain = PlainSource(file.source)
+
+    @cached_property
+    def _expected(self) -> PlainSource:
+        return PlainSource(self._source.source)
+
+    def compare(self, name: str) -> Agreement:
+        """Return how the tensor agrees; _MismatchError if it does not."""
+        info = self._file.source.info(name)
+        source = self._file.source
+        parts = source.recipe(name).parts if isinstance(source, TranslatedSource) else ()
+        if info.source_dtype in BLOCK_TYPES:
+            # Where elements change their order, a block is spread over the tensor.
+            size = BLOCK_SIZE if any(part.reorders for part in parts) else BLOCK_TYPES[info.source_dtype].size
+            return self._within(info, _block_bound(info.source_dtype, size))
+        if info.source_dtype in _PRECISION and (info.decoded or any(part.computes for part in parts)):
+            return self._within(info, _rounding_bound(info.source_dtype))
+        if isinstance(info.codec, GroupedCodec):
+            return self._quantized(info, info.codec)
+        return self._rounded(info)
+
+    def _blocks(self, info: TensorInfo, step: int) -> Iterator[tuple[int, Array, Array]]:
+        """Yield first element, numbers of the file, and numbers of the source in the type that those have."""
+        kind, own = number_type(info), self._expected.info(info.name).dtype
+        for start in range(0, info.size, step):
+            count = min(step, info.size - start)
+            found = np.empty(count, STORAGE_TYPES[kind].array_dtype)
+            self._plain.read_into(info.name, found, start)
+            expected = np.empty(count, STORAGE_TYPES[own].array_dtype)
+            self._expected.read_into(info.name, expected, start)
+            yield start, found, to_storage(expected, own, kind)
+
+    def _rounded(self, info: TensorInfo) -> Agreement:
+        """Compare numbers that must be the source's, rounded to their type."""
+        kind, own = number_type(info), self._expected.info(info.name).dtype
+        step = BLOCK_SIZE
+        if info.codec.matrices_only:
+            step = min(rows_at_once(info.shape[1], info.codec.row_group) * info.shape[1], info.size)
+        for start, found, expected in self._blocks(info, step):
+            self._same(info, start, found, expected, kind)
+        return "exact" if kind in STORAGE_TYPES[own].lossless_in else "converted"
+
+    def _quantized(self, info: TensorInfo, codec: GroupedCodec) -> Agreement:
+        """Quantize the source again, and compare the bytes."""
+        original = self._source.source.info(info.name)
+        columns = info.shape[1]
+        rows = rows_at_once(columns, codec.row_group)
+        unit = codec.group_size(info.shape)
+        copied = original.dtype == info.dtype
+        for first in range(0, info.shape[0], rows):
+            count = min(rows, info.shape[0] - first)
+            groups = -(-count // codec.row_group)
+            found = np.empty(groups * unit, codec.array_dtype)
+            start = first // codec.row_group * unit
+            self._file.source.read_into(info.name, found, start)
+            if copied:
+                expected = np.empty_like(found)
+                self._source.source.read_into(info.name, expected, start)
+            else:
+                expected = self._quantize(info, codec, first, count)
+            if not np.array_equal(found, expected):
+                one, other = (_decode(codec, array, count, columns) for array in (found, expected))
+                self._same(info, first * columns, one, other, codec.numbers)
+                raise _MismatchError(f"expected the bytes that {codec.name} gives for {self._source.path}, got others")
+        return "exact" if copied else "converted"
+
+    def _quantize(self, info: TensorInfo, codec: GroupedCodec, first: int, count: int) -> Array:
+        own = self._expected.info(info.name).dtype
+        numbers = np.empty(count * info.shape[1], STORAGE_TYPES[own].array_dtype)
+        self._expected.read_into(info.name, numbers, first * info.shape[1])
+        rows = to_storage(numbers, own, codec.numbers).reshape(count, info.shape[1])
+        try:
+            return codec.encode_rows(rows, f"{self._source.path}: {info.name}").reshape(-1)
+        except NumericalError as error:
+            raise _MismatchError(f"expected what {codec.name} gives, but {error}") from error
+
+    def _same(self, info: TensorInfo, start: int, found: Array, expected: Array, kind: str) -> None:
+        """Raise _MismatchError unless two arrays have the same bits, or NaN where they do not."""
+        bits = f"u{found.itemsize}"
+        different = found.view(bits) != expected.view(bits)
+        if not different.any():
+            return
+        one, other = widen(found, kind, "f64"), widen(expected, kind, "f64")
+        self._report(info, start, one, other, different & ~(np.isnan(one) & np.isnan(other)), f"in {info.dtype}")
+
+    def _within(self, info: TensorInfo, bound: Callable[[Array], Array]) -> Agreement:
+        """Compare numbers that another program quantized or computed."""
+        # BLOCK_SIZE is a whole number of blocks of every type.
+        for start, found, expected in self._blocks(info, BLOCK_SIZE):
+            one, other = (widen(array, number_type(info), "f64") for array in (found, expected))
+            with np.errstate(all="ignore"):
+                same = (np.abs(one - other) <= bound(other)) | (one == other) | (np.isnan(one) & np.isnan(other))
+            self._report(info, start, one, other, ~same, f"within the precision of {info.source_dtype}")
+        return "within"
+
+    def _report(
+        self, info: TensorInfo, start: int, found: Array, expected: Array, different: Array, precision: str
+    ) -> None:
+        if not different.any():
+            return
+        at = int(different.argmax())
+        place = ", ".join(str(int(index)) for index in np.unravel_index(start + at, info.shape))
+        count = int(np.count_nonzero(different))
+        others = f"; {count - 1} more in the same block differ" if count > 1 else ""
+        raise _MismatchError(
+            f"expected {expected[at]:.9g} at ({place}), as {self._source.path} has it, {precision}, "
+            f"got {found[at]:.9g}{others}"
+        )
+
+
+def _decode(codec: GroupedCodec, array: Array, rows: int, columns: int) -> Array:
+    stored = StoredArray("", (rows, columns), array.nbytes, lambda start, count: array[start : start + count])
+    return codec.decode_rows(stored, 0, rows).reshape(-1)
+
+
+def _rounding_bound(dtype: str) -> Callable[[Array], Array]:
+    """Return the largest differences of numbers that were computed, and stored as `dtype`, from the exact ones."""
+    precision = _UNITS * _PRECISION[dtype]
+    return lambda numbers: precision * np.maximum(np.abs(numbers), 1.0)
+
+
+def _block_bound(dtype: str, size: int) -> Callable[[Array], Array]:
+    """Return the largest differences of numbers that are quantized to a block type of ggml from the exact ones.
+
+    With b bits, the levels of a block are at most 2^(2-b) of its largest number apart, symmetric or not.
+    """
+    bits = int(re.sub(r"\D", "", dtype)[0])  # q4_k, iq4_nl
+
+    def bound(numbers: Array) -> Array:
+        starts = np.arange(0, numbers.size, size)
+        largest = np.maximum.reduceat(np.abs(numbers), starts)
+        return np.repeat(_SLACK * 2.0 ** (1 - bits) * largest, size)[: numbers.size]
+
+    return bound

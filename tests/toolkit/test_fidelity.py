@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from checkpoints import numbers, random_checkpoint, small_parameters, write_safetensors, write_small
+from contracts.cases import CONFIGS
+from formats import foreign
+from rwkv_cy.errors import StorageError
+from rwkv_cy.toolkit.convert import convert
+from rwkv_cy.toolkit.export import export
+from rwkv_cy.toolkit.fidelity import SourceCheck
+from rwkv_cy.toolkit.verify import verify
+
+KEY = "blocks.1.att.key.weight"
+MATRICES = sum(array.ndim == 2 for array in small_parameters().values())
+TENSORS = len(small_parameters())
+
+
+def check(path: Path, source: Path) -> SourceCheck:
+    report = verify(path, against=source)
+    assert report.against is not None
+    assert report.problems == report.against.problems
+    return report.against
+
+
+def changed(path: Path, name: str = KEY, at: tuple[int, int] = (5, 7), to: float = 3.0) -> Path:
+    """Write the small model with one weight changed."""
+    array = small_parameters()[name].copy()
+    array[at] = to
+    return write_small(path, **{name.replace(".", "__"): array})
+
+
+@pytest.mark.parametrize(
+    ("dtype", "exact"), [(None, TENSORS), ("f64", TENSORS), *((dtype, None) for dtype in ("f16", "bf16", "bf12"))]
+)
+def test_floating_point_types(small: Path, tmp_path: Path, dtype: str | None, exact: int | None) -> None:
+    convert(small, tmp_path / "m.h5", dtype=dtype)
+    found = check(tmp_path / "m.h5", small)
+    assert found.problems == ()
+    assert found.exact == (TENSORS - MATRICES if exact is None else exact)
+    assert found.exact + found.converted == TENSORS
+
+
+@pytest.mark.parametrize("dtype", ["q8", "q6", "q4"])
+def test_matrices_are_quantized_again(small: Path, tmp_path: Path, dtype: str) -> None:
+    convert(small, tmp_path / "m.h5", dtype=dtype)
+    found = check(tmp_path / "m.h5", small)
+    assert (found.problems, found.exact, found.converted) == ((), TENSORS - MATRICES, MATRICES)
+    convert(tmp_path / "m.h5", tmp_path / "copy.h5")
+    assert check(tmp_path / "copy.h5", tmp_path / "m.h5").exact == TENSORS
+    convert(tmp_path / "m.h5", tmp_path / "f16.h5", dtype="f16")
+    assert check(tmp_path / "f16.h5", tmp_path / "m.h5").problems == ()
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64", "bf16", "bf12", "q8", "q6", "q4"])
+@pytest.mark.parametrize("name", [KEY, "blocks.1.ffn.value.weight"])  # one that is stored transposed
+def test_one_other_weight_is_found(small: Path, tmp_path: Path, dtype: str, name: str) -> None:
+    convert(changed(tmp_path / "other", name), tmp_path / "m.h5", dtype=dtype)
+    (problem,) = check(tmp_path / "m.h5", small).problems
+    assert problem.startswith(f"{tmp_path / 'm.h5'}: {name}: expected ")
+    place = re.search(r" at \((\d+), (\d+)\)", problem)
+    assert place is not None
+    # A block has one scale: the first number that differs is in the row of the changed one.
+    assert place[1] == "5"
+    assert f"in {dtype}, got " in problem.replace("in bf16, got", f"in {dtype}, got")
+
+
+@pytest.mark.parametrize("config", ["rwkv7", "rwkv4"])
+@pytest.mark.parametrize("suffix", ["pth", "safetensors", "st"])
+def test_exports(tmp_path: Path, config: str, suffix: str) -> None:
+    source = write_safetensors(tmp_path / "source", random_checkpoint(CONFIGS[config]))
+    export(source, tmp_path / f"m.{suffix}")
+    assert check(tmp_path / f"m.{suffix}", source).problems == ()
+
+
+def test_a_layout_may_leave_out_what_is_not_used(tmp_path: Path) -> None:
+    parameters = random_checkpoint(CONFIGS["rwkv7"])
+    source = write_safetensors(tmp_path / "source", parameters)
+    left_out = re.compile(r"blocks\.0\.att\.v\d|.*\.time_state")
+    rest = {name: array for name, array in parameters.items() if not left_out.fullmatch(name)}
+    assert len(parameters) - len(rest) == 3 + CONFIGS["rwkv7"].num_layers
+    problems = check(write_safetensors(tmp_path / "rest", rest), source).problems
+    assert len(problems) == CONFIGS["rwkv7"].num_layers
+    assert all(".att.time_state: expected the tensor of " in problem for problem in problems)
+
+
+@pytest.mark.parametrize("kind", ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0"])
+def test_what_another_program_quantized(tmp_path: Path, kind: str) -> None:
+    parameters = foreign.rwkv4_parameters()
+    source = write_safetensors(tmp_path / "source", parameters)
+    (tmp_path / "m.bin").write_bytes(foreign.rwkvcpp_bytes(parameters, kind))
+    found = check(tmp_path / "m.bin", source)
+    assert found.problems == ()
+    assert found.within > len(parameters) // 3
+    array = parameters[KEY].copy()
+    array[3, 9] += 2 * np.abs(array[3]).max()
+    (tmp_path / "m.bin").write_bytes(foreign.rwkvcpp_bytes(parameters | {KEY: array}, kind))
+    (problem,) = check(tmp_path / "m.bin", source).problems
+    assert f"{KEY}: expected " in problem
+    assert f"within the precision of {kind}, got " in problem
+
+
+def test_what_another_program_computed(tmp_path: Path) -> None:
+    parameters = foreign.rwkv4_parameters()
+    source = write_safetensors(tmp_path / "source", parameters)
+    (tmp_path / "m.bin").write_bytes(foreign.rwkvcpp_bytes(parameters, "fp32"))
+    assert check(tmp_path / "m.bin", source).within == 2  # time_decay
+    name = "blocks.1.att.time_decay"
+    (tmp_path / "m.bin").write_bytes(foreign.rwkvcpp_bytes(parameters | {name: parameters[name] + 1e-4}, "fp32"))
+    (problem,) = check(tmp_path / "m.bin", source).problems
+    assert f"{name}: expected " in problem
+
+
+def test_nan_is_nan(tmp_path: Path) -> None:
+    bad = write_small(tmp_path / "s", ln_out__bias=numbers(np.nan, shape=(32,)))
+    convert(bad, tmp_path / "m.h5", dtype="bf16")
+    report = verify(tmp_path / "m.h5", against=bad)
+    assert report.against is not None
+    assert report.against.problems == ()
+    assert len(report.problems) == 1  # that it is there
+
+
+def test_names_shapes_and_config(small: Path, tmp_path: Path) -> None:
+    parameters = small_parameters() | {"surplus": np.ones(3, "f4"), "head.weight": np.ones((9, 32), "f4")}
+    del parameters["ln_out.bias"]
+    problems = verify(write_safetensors(tmp_path / "m", parameters), against=small).problems
+    assert any("ln_out.bias: expected the tensor of " in problem for problem in problems)
+    assert any("surplus: expected a tensor of " in problem for problem in problems)
+    assert any("head.weight: expected shape (256, 32), as in " in problem for problem in problems)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(small.read_bytes())
+    (folder / "config.json").write_text(json.dumps({"model_type": "rwkv", "layer_norm_epsilon": 1e-3}))
+    (problem,) = check(small, folder).problems
+    assert problem == f"{small}: config layer_norm_eps: expected 0.001, as in {folder}, got 1e-05"
+
+
+def test_the_report_is_json(small: Path, tmp_path: Path) -> None:
+    convert(small, tmp_path / "m.h5")
+    calls: list[tuple[int, int]] = []
+    report = verify(tmp_path / "m.h5", against=small, progress=lambda done, total: calls.append((done, total)))
+    against = json.loads(json.dumps(report.to_dict()))["against"]
+    assert against == {"path": str(small), "exact": TENSORS, "converted": 0, "within": 0, "problems": []}
+    assert calls[-1][0] == calls[-1][1] == 3 * report.bytes_read
+    assert verify(tmp_path / "m.h5").to_dict()["against"] is None
+    with pytest.raises(StorageError, match="missing"):
+        verify(small, against=tmp_path / "missing")
