@@ -25,8 +25,8 @@ def add_parser(commands: Subparsers) -> None:
         parents=[common_options()],
         help="check a file completely",
         description="Read every number of a model file or checkpoint: compare checksums where the format has them, "
-        "check the parameters against the architecture, and count NaN and Inf. With --against, compare each tensor with "
-        "that of the file it was converted from, within the precision of its type.",
+        "check the parameters against the architecture, and count NaN and Inf. With --against, compare tensors with "
+        "those of the file it was converted from, within the precision of their types.",
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="a model file, a checkpoint, or a folder of shards")
     parser.add_argument(
