@@ -54,7 +54,7 @@ def add_parser(commands: Subparsers) -> None:
         help="most bytes of a file of weights in a folder (default: 5000000000)",
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, with sizes; write nothing")
-    parser.add_argument("--force", action="store_true", help="replace an existing TARGET")
+    parser.add_argument("--force", action="store_true", help="replace a TARGET of the same format")
     parser.add_argument("--quiet", action="store_true", help="print warnings and errors only, without a progress bar")
     parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -101,7 +101,7 @@ def _outline(plan: ExportPlan) -> dict[str, str]:
 def _show_plan(plan: ExportPlan, arguments: argparse.Namespace) -> None:
     warnings = list(plan.warnings)
     if plan.replaces and not arguments.force:
-        warnings.append(f"{plan.target}: already exists; only --force would replace it")
+        warnings.append(f"{plan.target}: already exists; --force replaces it, if it is of the same format")
     for warning in warnings:
         print_warning(warning)
     if arguments.json:

@@ -29,7 +29,7 @@ from rwkv_cy.tensors.policy import Target
 from rwkv_cy.tensors.rounding import Rounding, measure_rounding
 from rwkv_cy.tensors.statistics import NonFinite
 from rwkv_cy.toolkit.export_plan import SHARD_SIZE, ExportPlan, make_export_plan
-from rwkv_cy.toolkit.target_path import is_model_folder
+from rwkv_cy.toolkit.target_path import check_kind, is_model_folder
 
 __all__ = ["ExportReport", "export", "plan_export"]
 
@@ -162,7 +162,8 @@ def export(
     shard_size : int, default 5,000,000,000
         Most bytes of a file of weights, for folders; a larger tensor has a file of its own.
     overwrite : bool, default False
-        Whether to replace an existing target.
+        Whether to replace an existing target: a file of the same format, complete or not, or a folder that holds a
+        model and nothing else.
     progress : callable, optional
         Called after each block with the bytes done and the bytes of all tensors in the target.
 
@@ -178,8 +179,8 @@ def export(
         If the source is damaged (its checksums are verified, if it has any), or is not a model that this package runs,
         or the layout has no form for its version.
     StorageError
-        If the target exists and `overwrite` is false, if it is the source, if the source changed while it was read,
-        or if the operating system refuses: a full disk is noticed before the first tensor is read.
+        If the target exists and may not be replaced, if it is the source, if the source changed while it was read, or
+        if the operating system refuses: a full disk is noticed before the first tensor is read.
     TokenizerError, MissingDependencyError
         If the requested tokenizer is not available.
     """
@@ -193,6 +194,8 @@ def export(
             tokenizer=tokenizer,
             shard_size=shard_size,
         )
+        if overwrite and not plan.writer.folder:
+            check_kind(plan.target, plan.writer)
         converter = Converter(tensors, measure=True)
         reader = _Reader(tensors, converter, plan.nbytes, progress)
         with SourceHash(checkpoint.source.files) as running:

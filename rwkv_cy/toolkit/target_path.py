@@ -7,10 +7,13 @@ from collections.abc import Set
 from pathlib import Path
 
 from rwkv_cy.errors import StorageError
-from rwkv_cy.files.reading import is_folder
+from rwkv_cy.files.reading import FileBytes, is_folder
+from rwkv_cy.formats.writers.base import ExportFormat
 
-__all__ = ["check_folder", "check_target", "free_space", "is_model_folder"]
+__all__ = ["check_folder", "check_kind", "check_target", "free_space", "is_model_folder"]
 
+#: Enough for every signature.
+_HEAD_BYTES = 512
 #: Suffixes of the files that the folder of a model has.
 _MODEL_SUFFIXES = (".json", ".safetensors", ".bin", ".md", ".txt", ".jinja", ".model", ".py", ".gitattributes")
 
@@ -26,6 +29,18 @@ def check_target(target: Path, sources: Set[Path]) -> bool:
     if any(target.samefile(path) for path in sources if path.exists()):
         raise StorageError(f"{target}: expected a target other than the source, got the same file; name another one")
     return True
+
+
+def check_kind(target: Path, writer: ExportFormat) -> None:
+    """Raise StorageError if `target` is a file with content that is not of the writer's format."""
+    if not target.is_file() or target.stat().st_size == 0:
+        return
+    with FileBytes(target) as file:
+        head = file.read_at(0, min(file.size, _HEAD_BYTES))
+    if not writer.recognises(head):
+        raise StorageError(
+            f"{target}: expected a file of the format {writer.label} to replace, got another one; choose another name"
+        )
 
 
 def check_folder(target: Path, sources: Set[Path]) -> bool:

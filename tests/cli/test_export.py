@@ -36,7 +36,7 @@ def test_dry_run_writes_nothing(run: Run, small: Path, tmp_path: Path) -> None:
     (tmp_path / "m.st").write_bytes(b"older")
     result = run("export", small, tmp_path / "m.st", "--dry-run")
     assert result.code == 0
-    assert "already exists; only --force would replace it" in result.err
+    assert "already exists; --force replaces it, if it is of the same format" in result.err
     assert "disk needed" in result.out
     assert ["1", "head", "f32", "f16", "16.4", "kB"] in [line.split() for line in result.out.splitlines()]
     assert result.out.endswith("dry run: nothing was written\n")

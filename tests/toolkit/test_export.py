@@ -27,6 +27,9 @@ from rwkv_cy.toolkit.convert import convert
 from rwkv_cy.toolkit.export import export, plan_export
 from rwkv_cy.units import byte_size
 
+#: Begins as files of any format, and is none.
+OLDER = b"PK\x03\x04\0\0\0\0{older"
+
 
 def sorted_tensors(path: Path) -> dict[str, Any]:
     """Return all tensors of a checkpoint, ordered by name."""
@@ -171,7 +174,7 @@ def test_an_error_half_way_leaves_the_older_target(
     small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
     target = tmp_path / f"t{suffix}"
-    target.write_bytes(b"older")
+    target.write_bytes(OLDER)
     read = TranslatedSource.read_into
     left = [20]
 
@@ -184,13 +187,13 @@ def test_an_error_half_way_leaves_the_older_target(
     monkeypatch.setattr(TranslatedSource, "read_into", fail)
     with pytest.raises(FormatError, match="damaged"):
         export(small, target, overwrite=True)
-    assert target.read_bytes() == b"older"
+    assert target.read_bytes() == OLDER
     assert sorted(path.name for path in tmp_path.iterdir()) == [small.name, target.name]
 
 
 def test_a_kill_leaves_the_older_target(small: Path, tmp_path: Path) -> None:
     target = tmp_path / "t.pth"
-    target.write_bytes(b"older")
+    target.write_bytes(OLDER)
     script = (
         "import sys, time\n"
         "from rwkv_cy import export\n"
@@ -204,7 +207,7 @@ def test_a_kill_leaves_the_older_target(small: Path, tmp_path: Path) -> None:
         assert process.stdout is not None
         assert process.stdout.readline() == b"writing\n"
         process.send_signal(signal.SIGKILL)
-    assert target.read_bytes() == b"older"
+    assert target.read_bytes() == OLDER
     export(small, target, overwrite=True)
     open_source(target).close()
 
@@ -235,10 +238,23 @@ def test_a_writer_that_miscounts_is_an_error(small: Path, tmp_path: Path, monkey
 
 
 def test_an_existing_target_is_left_alone(small: Path, tmp_path: Path) -> None:
-    (tmp_path / "t.pth").write_bytes(b"precious")
+    (tmp_path / "t.pth").write_bytes(OLDER)
     with pytest.raises(StorageError, match="it already exists; choose another name, or replace"):
         export(small, tmp_path / "t.pth")
-    assert (tmp_path / "t.pth").read_bytes() == b"precious"
+    assert (tmp_path / "t.pth").read_bytes() == OLDER
+
+
+@pytest.mark.parametrize("content", [b"thesis", b"\x89HDF\r\n\x1a\n and a model"])
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".st"])
+def test_a_file_of_another_kind_is_not_replaced(small: Path, tmp_path: Path, suffix: str, content: bytes) -> None:
+    target = tmp_path / f"t{suffix}"
+    target.write_bytes(content)
+    with pytest.raises(StorageError, match="t.*: expected a file of the format .* to replace, got another one; choose"):
+        export(small, target, overwrite=True)
+    assert target.read_bytes() == content
+    target.write_bytes(b"")
+    export(small, target, overwrite=True)
+    export(small, target, overwrite=True)
 
 
 def test_the_source_is_never_the_target(small: Path) -> None:

@@ -267,6 +267,8 @@ class ExportFormat(ABC):
         Name for people.
     suffixes : tuple of str
         Suffixes of target names that mean this format, in lower case.
+    signatures : tuple of bytes
+        What files of this format begin with: only such a file is replaced.
     layouts : tuple of str
         Keys of :data:`rwkv_cy.formats.layouts.EXPORT_LAYOUTS` that may be chosen; the first is the default.
     dtypes : tuple of str
@@ -280,10 +282,15 @@ class ExportFormat(ABC):
     name: ClassVar[str]
     label: ClassVar[str]
     suffixes: ClassVar[tuple[str, ...]] = ()
+    signatures: ClassVar[tuple[bytes, ...]] = ()
     layouts: ClassVar[tuple[str, ...]]
     dtypes: ClassVar[tuple[str, ...]] = ("f64", "f32", "f16", "bf16")
     folder: ClassVar[bool] = False
     stores_tokenizer: ClassVar[bool] = False
+
+    def recognises(self, head: bytes) -> bool:
+        """Tell whether a file that begins with these bytes is of this format; it may be damaged or truncated."""
+        return head.startswith(self.signatures)
 
     def store(self, tensor: ExportTensor, dtype: str | None) -> StoredType:
         """Choose how a tensor is stored: as the policy says, if this is not overridden.

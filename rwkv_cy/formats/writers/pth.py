@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rwkv_cy.formats.pth_legacy import LEGACY_MAGIC
 from rwkv_cy.formats.writers.base import ExportedModel, ExportFormat, StoredTensor, TargetFile
 from rwkv_cy.formats.writers.state_dict import state_dict
-from rwkv_cy.formats.writers.zip_archive import ALIGNMENT, ZipItem, zip_file
+from rwkv_cy.formats.writers.zip_archive import ALIGNMENT, ZIP_SIGNATURE, ZipItem, zip_file
 
 __all__ = ["PthFormat", "archive"]
 
@@ -24,6 +25,7 @@ class PthFormat(ExportFormat):
     name = "pth"
     label = "PyTorch .pth"
     suffixes = (".pth", ".pt")
+    signatures = (ZIP_SIGNATURE, LEGACY_MAGIC)
     layouts = ("original",)
 
     def files(self, model: ExportedModel, tensors: Sequence[StoredTensor]) -> Sequence[TargetFile]:

@@ -39,6 +39,10 @@ class SafetensorsFormat(ExportFormat):
     suffixes = (".safetensors",)
     layouts: ClassVar[tuple[str, ...]] = ("original", "transformers", "fla", "web-rwkv")
 
+    def recognises(self, head: bytes) -> bool:
+        """Tell whether these bytes begin a safetensors file: a length, and a JSON object."""
+        return head[8:9] == b"{"
+
     def files(self, model: ExportedModel, tensors: Sequence[StoredTensor]) -> Sequence[TargetFile]:
         """Return the one file."""
         return (safetensors_file("", tensors),)

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 
 from rwkv_cy.formats.writers.base import ReadTensor, StoredTensor, TargetFile
 
-__all__ = ["ALIGNMENT", "ZipItem", "zip_file"]
+__all__ = ["ALIGNMENT", "ZIP_SIGNATURE", "ZipItem", "zip_file"]
 
 #: Alignment of the data of each entry, by which torch maps them.
 ALIGNMENT = 64
+#: What an archive begins with: the local header of an entry.
+ZIP_SIGNATURE = b"PK\x03\x04"
 #: What stands for a number that is in a zip64 field, and the first number that has to be.
 MARK = LARGE = 0xFFFF_FFFF
 
@@ -93,7 +95,7 @@ class _Place:
         sizes = struct.pack("<2H2Q", _ZIP64_ID, 16, 0, 0) if self.large else b""
         extra = sizes + _PADDING_ID + struct.pack("<H", self.padding) + b"Z" * self.padding
         version = _VERSION if self.large else 0
-        fields = (b"PK\x03\x04", version, _FLAGS, 0, 0, _DATE, 0, *self._narrow, len(self.name), len(extra))
+        fields = (ZIP_SIGNATURE, version, _FLAGS, 0, 0, _DATE, 0, *self._narrow, len(self.name), len(extra))
         return _LOCAL.pack(*fields) + self.name + extra
 
     @property
