@@ -72,6 +72,7 @@ class GgufFormat(ExportFormat):
     name = "gguf"
     label = "GGUF of llama.cpp"
     suffixes = (".gguf",)
+    signatures = (b"GGUF",)
     layouts = ("llama.cpp",)
     dtypes: ClassVar[tuple[str, ...]] = ("f32", "f16", "bf16", *ENCODERS)
     stores_tokenizer = True

@@ -29,6 +29,21 @@ def test_a_suffix_means_one_format() -> None:
     assert all(layout in EXPORT_LAYOUTS for entry in EXPORT_FORMATS.values() for layout in entry.layouts)
 
 
+def test_every_format_recognises_what_it_may_replace() -> None:
+    """And nothing that is of another format."""
+    heads = {
+        "pth": b"PK\x03\x04",
+        "safetensors": (100).to_bytes(8, "little") + b'{"',
+        "gguf": b"GGUF\x03\0\0\0",
+        "rwkvcpp": b"fmgg\x65\0\0\0",
+        "model file": b"\x89HDF\r\n\x1a\n",
+    }
+    for name, entry in EXPORT_FORMATS.items():
+        if not entry.folder:
+            own = "safetensors" if name == "st" else name
+            assert [kind for kind, head in heads.items() if entry.recognises(head)] == [own]
+
+
 def test_other_names_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"m\.h5: expected a target that ends in one of \.pth, .*, got \.h5; rename"):
         format_of(Path("m.h5"))
