@@ -53,12 +53,12 @@ def _adapters(label: str, suffix: str) -> tuple[Relative, Relative]:
         Relative(
             f"a model with unmerged {label} adapters",
             beside_their_matrices,
-            "which have to be merged into its matrices first",
+            "which have to be merged into its matrices first; merge them with the program that trained them",
         ),
         Relative(
             f"a {label} adapter",
             lambda shapes: any(pattern.fullmatch(name) for name in shapes),
-            "which has to be merged into its model first",
+            "which has to be merged into its model first; merge it with the program that trained it",
         ),
     )
 
@@ -81,18 +81,20 @@ def _is_52(shapes: Shapes) -> bool:
     return _any(".att.ln_x.")(shapes) and len(decay) >= 2 and decay[1] > 1
 
 
-_KEEPS_TOKENS = "whose attention keeps every past token"
-_TRANSFORMER = "which needs a transformer's layers beside those of RWKV"
+_KEEPS_TOKENS = "whose attention keeps every past token; run it with its authors' code"
+_TRANSFORMER = "which needs a transformer's layers beside those of RWKV; run it with transformers or llama.cpp"
 
 #: What varies a version that may be supported, or is not a model. The first that fits names the file.
 RELATIVES: tuple[Relative, ...] = (
     # Files that are not a model of their own.
     *_adapters("PiSSA", r"init_lora_[AB]"),
-    *_adapters("LoRA", r"(?:lora_[ABMab](?:\..*)?|lora\.[01])"),
+    *_adapters("LoRA", r"(?:lora_(?:[ABMab]|embedding_[AB]|magnitude_vector)(?:\..*)?|lora\.[01])"),
     *_adapters("DiSHA", r"disha"),
     *_adapters("Bone", r"bone"),
     Relative(
-        "a state file (time_state only)", _only_states, "which is loaded beside its model: load_state, or --state"
+        "a state file (time_state only)",
+        _only_states,
+        "which belongs to a model; load the model, and this file with load_state or --state",
     ),
     # Models with layers of a transformer.
     Relative(
@@ -103,37 +105,47 @@ RELATIVES: tuple[Relative, ...] = (
     Relative(
         "HRWKV (RWKV-7 beside attention)",
         _any(".self_attn.receptance.", ".att.r_norm.", ".att.ln_r."),
-        "some of whose layers are a transformer's",
+        "some of whose layers are a transformer's; run it with its authors' code",
     ),
-    Relative("RWKV-7 with attention layers", _both(".att.r_k", ".att.q_proj."), _KEEPS_TOKENS),
-    Relative("a transformer", _any(".self_attn.q_proj.", ".self_attn.qkv_proj."), "which is not an RWKV model"),
+    Relative(
+        "RWKV with attention layers",
+        lambda shapes: _any(".att.q_proj.")(shapes) and _any(".att.r_k", ".att.time_maa_x")(shapes),
+        _KEEPS_TOKENS,
+    ),
+    Relative(
+        "a transformer",
+        _any(".self_attn.q_proj.", ".self_attn.qkv_proj."),
+        "which is not an RWKV model; run it with transformers",
+    ),
     # Variants of RWKV-7 and what is called RWKV-8.
     Relative(
-        "RWKV-8 with ROSA", lambda shapes: any(_ROSA.match(name) for name in shapes), "whose state grows with the text"
+        "RWKV-8 with ROSA",
+        lambda shapes: any(_ROSA.match(name) for name in shapes),
+        "whose state grows with the text; run it with its authors' code",
     ),
     Relative("RWKV-7b", _both(".ffn.s_emb", ".qkv."), _KEEPS_TOKENS),
     Relative("RWKV-8 rc00-hybrid", _both(".ffn.enn.", ".qkv."), _KEEPS_TOKENS),
     Relative("a variant of RWKV-7 with attention (qkv)", _both(".att.r_k", ".qkv."), _KEEPS_TOKENS),
     # Variants of RWKV-6.
-    Relative("RWKV-6b or 6c", _any(".att.time_maa_rkvw_"), "two versions whose files cannot be told apart"),
+    Relative("RWKV-6b or 6c", _any(".att.time_maa_rkvw_"), "two versions whose files cannot be told apart; use RWKV-6"),
     Relative("RWKV-6a", _any(".att.gate_w1")),
     # What came before RWKV-4, and its variants.
     Relative(
         "RWKV-2",
         lambda shapes: any(_ONE_MIX.fullmatch(name) for name in shapes),
-        "which mixes keys, values and receptance with the same weights, unlike RWKV-4",
+        "which mixes keys, values and receptance with the same weights, unlike RWKV-4; use RWKV-4 or later",
     ),
-    Relative("RWKV-3", _is_3, "which limits its keys before it exponentiates them, unlike RWKV-4"),
+    Relative("RWKV-3", _is_3, "which limits its keys before it exponentiates them, unlike RWKV-4; use RWKV-4 or later"),
     Relative(
         "a model trained with pre_ffn",
         _any(".ffnPre.", ".pre_ffn."),
-        "whose first layer has a channel mix in place of the time mix",
+        "whose first layer has a channel mix in place of the time mix; use a model trained without it",
     ),
     Relative("RWKV-4a or 4b", _any(".tiny_"), _KEEPS_TOKENS),
     Relative(
         "a training-only variant of RWKV-4",
         _any("head_q.", ".att.qq", ".att.oo", ".ffn.aa", "pos_emb_"),
-        "for which no weights were published",
+        "for which no weights were published; use a model trained without it",
     ),
 )
 

@@ -54,7 +54,9 @@ CASES: list[tuple[str, str, Shapes]] = [
     ("a model with unmerged DiSHA adapters", UNMERGED, plus(SEVEN, "blocks.0.att.key.disha")),
     ("a Bone adapter", ALONE, plus({}, "blocks.0.att.key.bone")),
     ("a model with unmerged Bone adapters", UNMERGED, plus(SIX, "blocks.0.att.key.bone")),
-    ("a state file (time_state only)", "load_state, or --state", plus({}, "blocks.0.att.time_state")),
+    ("a LoRA adapter", ALONE, plus({}, "base_model.model.emb.lora_embedding_A.default")),
+    ("a LoRA adapter", ALONE, plus({}, "base_model.model.blocks.0.att.key.lora_magnitude_vector.default.weight")),
+    ("a state file (time_state only)", "load_state or --state", plus({}, "blocks.0.att.time_state")),
     ("RWKV-X", KEEPS, plus({f"rwkv.{name}": shape for name, shape in SEVEN.items()}, "moba.0.att.key.weight")),
     ("RWKV-X", KEEPS, plus({}, "module.rwkv.blocks.0.att.r_k", "module.moba.0.ln1.weight")),
     (
@@ -77,7 +79,8 @@ CASES: list[tuple[str, str, Shapes]] = [
         "some of whose layers are a transformer's",
         plus(SEVEN, "blocks.0.att.ln_r.weight"),
     ),
-    ("RWKV-7 with attention layers", KEEPS, plus(SEVEN, "blocks.1.att.q_proj.weight")),
+    ("RWKV with attention layers", KEEPS, plus(SEVEN, "blocks.1.att.q_proj.weight")),
+    ("RWKV with attention layers", KEEPS, plus(SIX, "blocks.1.att.q_proj.weight")),
     ("a transformer", "which is not an RWKV model", QWEN),
     ("RWKV-8 with ROSA", "whose state grows with the text", plus({}, "blocks.0.rosa.q.weight", "head.weight")),
     ("RWKV-8 with ROSA", "whose state grows with the text", plus({}, "e.weight", "rosa1.q.weight", "rwkv1.r_k")),
@@ -128,6 +131,10 @@ def test_refused_by_name(label: str, reason: str, shapes: Shapes) -> None:
 
 def test_every_relative_has_a_case() -> None:
     assert {relative.label for relative in (*RELATIVES, *VERSIONS)} <= {label for label, *_ in CASES}
+
+
+def test_every_reason_says_what_to_do() -> None:
+    assert [relative.label for relative in RELATIVES if relative.reason and "; " not in relative.reason] == []
 
 
 def test_no_supported_version_is_in_the_lists() -> None:
