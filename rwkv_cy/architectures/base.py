@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -154,13 +155,7 @@ class Architecture(ABC):
 
     def parameters(self, config: Config) -> tuple[ParameterSpec, ...]:
         """Return the table of all parameters of a language model: embedding, layers, final LayerNorm, head."""
-        embedding, *rest = self.outer_parameters(config)
-        layers = (
-            replace(spec, name=f"blocks.{i}.{spec.name}")
-            for i in range(config.num_layers)
-            for spec in self.layer_parameters(config, i)
-        )
-        return (embedding, *layers, *rest)
+        return _table(self, config)
 
     @abstractmethod
     def state_fields(self, config: Config) -> tuple[StateField, ...]:
@@ -222,3 +217,14 @@ class Architecture(ABC):
         self, config: Config, layer: int, parameters: Mapping[str, Parameter], output_scale: float, activations: str
     ) -> Any:
         """Return the compiled channel mix of a layer; arguments as for :meth:`time_mix`."""
+
+
+@lru_cache(maxsize=4)  # opening a file takes it several times, and making it takes longer than the rest
+def _table(architecture: Architecture, config: Config) -> tuple[ParameterSpec, ...]:
+    embedding, *rest = architecture.outer_parameters(config)
+    layers = (
+        replace(spec, name=f"blocks.{i}.{spec.name}")
+        for i in range(config.num_layers)
+        for spec in architecture.layer_parameters(config, i)
+    )
+    return (embedding, *layers, *rest)

@@ -125,7 +125,7 @@ class Checkpoint:
         left_out = self.source.left_out
         return (f"{self.path}: left out what no model needs: {_listed(left_out)}",) if left_out else ()
 
-    @property
+    @cached_property
     def specs(self) -> tuple[ParameterSpec, ...]:
         """The architecture's parameters that this model has, in the architecture's order."""
         return tuple(present(self.source, architecture_of(self.config).parameters(self.config)))

@@ -72,9 +72,12 @@ def _recipes(source: ParameterSource) -> dict[str, Recipe]:
         layout = next((layout for layout in layouts if layout.matches(shapes)), None)
         if layout is not None:
             _check_one_each(source, names)
+            recipes = layout.undo(shapes, source.path)
+            if all(map(str.__eq__, names, names.values())):
+                return recipes
             return {
                 name: replace(recipe, parts=tuple(replace(part, name=names[part.name]) for part in recipe.parts))
-                for name, recipe in layout.undo(shapes, source.path).items()
+                for name, recipe in recipes.items()
             }
     return {name: Recipe.whole(name, source.info(name).shape) for name in source.names()}
 

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from rwkv_cy.architectures import architecture_of, detect, version_label
+from rwkv_cy.architectures.base import ParameterSpec
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.checkpoint.tokenizer_choice import describe_tokenizer, implied_tokenizer
 from rwkv_cy.config import Config
 from rwkv_cy.errors import RWKVError
+from rwkv_cy.formats.metadata import TOKENIZER_PATH
 from rwkv_cy.tensors.policy import choose
 from rwkv_cy.tensors.statistics import TensorStatistics, measure_tensor
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
@@ -168,7 +170,7 @@ def inspect(
             bytes_on_disk=sum(file.size for file in source.files),
             bytes_in_memory=sum(info.nbytes for info in infos) - table_bytes,
             table_bytes=table_bytes,
-            memory={dtype: _memory(checkpoint, dtype) for dtype in _PRECISIONS} if config and not problems else {},
+            memory=_memory(checkpoint) if config and not problems else {},
             state_bytes=_state_bytes(config) if config else None,
             tokenizer=describe_tokenizer(header.tokenizer) if header else _implied_tokenizer(source, config),
             fingerprint=header.fingerprint if header else None,
@@ -194,20 +196,32 @@ def _identify(checkpoint: Checkpoint) -> tuple[Config | None, tuple[str, ...]]:
 
 
 def _implied_tokenizer(source: ParameterSource, config: Config | None) -> str | None:
-    """Describe the tokenizer that loading a foreign checkpoint uses."""
+    """Describe the tokenizer that loading a foreign checkpoint uses; one in the file itself is not decoded."""
+    if config is not None and source.metadata.get(TOKENIZER_PATH) == str(source.path):
+        return "world (in the file)"
     found = None if config is None else implied_tokenizer(source, config.vocab_size)
     if found is None or found.tokenizer is None:
         return None
-    if found.origin == source.path:
-        return f"{found.tokenizer.kind} (in the file)"
     origin = found.origin
     return f"{origin.name} (beside the file)" if isinstance(origin, Path) else f"{origin} (not in the file)"
 
 
-def _memory(checkpoint: Checkpoint, dtype: str) -> int:
-    """Return the bytes of all parameters but tables when loaded as `dtype`, whose codec must not need to plan."""
-    specs = (spec for spec in checkpoint.specs if spec.kind != "table")
-    return sum(choose(checkpoint.source, spec, dtype).info.nbytes for spec in specs)
+def _memory(checkpoint: Checkpoint) -> dict[str, int]:
+    """Return the bytes of all parameters but tables when loaded in each precision, none of which needs to plan."""
+    source = checkpoint.source
+    alike: dict[tuple[object, ...], list[ParameterSpec]] = {}
+    for spec in checkpoint.specs:
+        info = source.info(spec.name)
+        key = (spec.kind, spec.stored_transposed, info.shape, info.dtype, info.source_dtype, info.nbytes)
+        alike.setdefault(key, []).append(spec)
+    return {
+        dtype: sum(
+            len(specs) * choose(source, specs[0], dtype).info.nbytes
+            for specs in alike.values()
+            if specs[0].kind != "table"
+        )
+        for dtype in _PRECISIONS
+    }
 
 
 def _table_bytes(checkpoint: Checkpoint) -> int:

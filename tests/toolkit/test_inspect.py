@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,9 +9,13 @@ import pytest
 
 from checkpoints import numbers, small_parameters, write_safetensors, write_small
 from formats import foreign
+from formats.foreign import rwkv7_parameters
+from formats.make_gguf import Gguf, rwkv7_tensors, rwkv7_values, world_like
 from rwkv7_shapes import rwkv7_config
 from rwkv_cy.dtypes import QUANTIZED_TYPES
 from rwkv_cy.errors import FormatError, StorageError
+from rwkv_cy.formats.ggml.source import GgmlSource
+from rwkv_cy.formats.gguf import vocabulary
 from rwkv_cy.formats.raw import RawSource
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.toolkit.convert import convert
@@ -203,3 +208,18 @@ def test_heads_ranks_and_state_of_rwkv7(tmp_path: Path) -> None:
     assert report.memory["f32"] == sum(array.nbytes for array in arrays.values())
     matrices = sum(array.size for name, array in arrays.items() if name.endswith(("key.weight", "value.weight")))
     assert report.memory["f32"] - report.memory["bf16"] > 2 * matrices
+
+
+def test_a_gguf_file_is_described_from_its_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The vocabulary is not decoded, and no tensor is read."""
+    parameters = rwkv7_parameters(vocab=8)
+    path = tmp_path / "m.gguf"
+    path.write_bytes(Gguf([*rwkv7_values(parameters), *world_like([b"a"], 8)], rwkv7_tensors(parameters)).to_bytes())
+    monkeypatch.setattr(vocabulary, "_strings", lambda *arguments: pytest.fail("decoded"))
+    monkeypatch.setattr(GgmlSource, "read_into", lambda *arguments: pytest.fail("read"))
+    report = inspect(path)
+    assert (report.format, report.architecture, report.problems) == ("gguf", "RWKV-7", ())
+    assert report.tokenizer == "world (in the file)"
+    assert report.memory["f32"] == sum(
+        array.nbytes for name, array in parameters.items() if not re.fullmatch(r"blocks\.0\.att\.v[012]", name)
+    )

@@ -6,7 +6,7 @@ Source: github.com/ggml-org/ggml, docs/gguf.md. Every rule of that page is check
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.base import MAX_TENSORS, FileBytes, add_entry, check_shape
@@ -62,7 +62,7 @@ def read_container(file: FileBytes) -> Container:
         tensor = _tensor(file, header, alignment)
         add_entry(file.path, tensors, tensor.info.name, tensor)
     start = -(-header.position // alignment) * alignment
-    tensors = {name: replace(tensor, offset=start + tensor.offset) for name, tensor in tensors.items()}
+    tensors = {name: RawTensor(tensor.info, start + tensor.offset) for name, tensor in tensors.items()}
     _check_spans(file, tensors)
     return Container(values, tensors)
 
@@ -111,9 +111,9 @@ def _tensor(file: FileBytes, header: Header, alignment: int) -> RawTensor:
             f"{file.path}: {name}: expected 1 to {_MAX_DIMENSIONS} dimensions, got {dimensions}; the file is damaged"
         )
     # The length of a row comes first in the file, and last in the shape.
-    shape = check_shape(file.path, name, [header.integer(8) for _ in range(dimensions)][::-1])
-    info = describe(file.path, name, shape, _type_name(file, name, header.integer(4)))
-    offset = header.integer(8)
+    lengths, kind, offset = header.description(dimensions)
+    shape = check_shape(file.path, name, lengths[::-1])
+    info = describe(file.path, name, shape, _type_name(file, name, kind))
     if offset % alignment:
         raise FormatError(
             f"{file.path}: {name}: expected an offset that is a multiple of {alignment}, got {offset}; "

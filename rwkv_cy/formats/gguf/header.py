@@ -19,6 +19,7 @@ _VERSIONS = (2, 3)
 _FIRST_PIECE = 1 << 20
 _LENGTH = struct.Struct("<Q")
 _COUNTS = struct.Struct("<QQ")
+_DESCRIPTIONS = {dimensions: struct.Struct(f"<{dimensions}QIQ") for dimensions in (1, 2, 3, 4)}
 #: Longest text in the metadata that is read, other than as an array of one; chat templates have tens of kilobytes.
 _MAX_TEXT = 1 << 20
 
@@ -86,6 +87,12 @@ class Header:
     def integer(self, size: int) -> int:
         """Return the next integer, without sign, of so many bytes."""
         return int.from_bytes(self._take(size), "little")
+
+    def description(self, dimensions: int) -> tuple[list[int], int, int]:
+        """Return the next so many lengths, the type and the offset of a tensor."""
+        pattern = _DESCRIPTIONS[dimensions]
+        *lengths, kind, offset = pattern.unpack(self._take(pattern.size))
+        return lengths, kind, offset
 
     def name(self, of: str) -> str:
         """Return the next string as the name of something (``"a tensor"``); FormatError if it is not fit to be one."""

@@ -12,7 +12,7 @@ from rwkv_cy.formats.base import FileBytes
 from rwkv_cy.formats.ggml.source import GgmlSource
 from rwkv_cy.formats.gguf.container import Container, read_container
 from rwkv_cy.formats.gguf.header import Array, Value
-from rwkv_cy.formats.gguf.vocabulary import TOKENS
+from rwkv_cy.formats.gguf.vocabulary import MODEL, RWKV, TOKENS
 from rwkv_cy.formats.layouts.gguf import GGUF_ARCHITECTURES, GGUF_RELATIVES
 from rwkv_cy.formats.metadata import TOKENIZER_PATH
 from rwkv_cy.formats.shards import MAX_SHARDS, Shards
@@ -38,7 +38,7 @@ class GgufFile(GgmlSource):
         if epsilon is not None:
             metadata["layer_norm_epsilon"] = epsilon
         super().__init__(file, "gguf", container.tensors, metadata)
-        if TOKENS in values:
+        if values.get(MODEL) == RWKV and TOKENS in values:
             self.metadata = {**self.metadata, TOKENIZER_PATH: str(file.path)}
         self.values = values
 

@@ -37,9 +37,13 @@ class Template:
     def __init__(self, text: str) -> None:
         self._text = text
         self._pattern = re.compile(_pattern(text))
+        pieces = _FIELD.split(text)
+        self._begin, self._end = pieces[0], pieces[-1]
 
     def fields(self, name: str) -> dict[str, str] | None:
         """Return what stands for the fields in `name`, or None if it is another name."""
+        if not (name.endswith(self._end) and name.startswith(self._begin)):  # most names, without the pattern's time
+            return None
         match = self._pattern.fullmatch(name)
         return None if match is None else match.groupdict()
 
