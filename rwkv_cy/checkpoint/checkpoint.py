@@ -29,6 +29,18 @@ __all__ = ["Checkpoint", "check_layouts", "open_source"]
 _LISTED = 5
 
 
+#: Fields of Config by the settings of Hugging Face folders that mean the same in all of them.
+_DIMENSIONS = {
+    "vocab_size": "vocab_size",
+    "hidden_size": "d_model",
+    "num_hidden_layers": "num_layers",
+    "attention_hidden_size": "d_att",
+    "intermediate_size": "d_ffn",
+    "head_size": "head_size",
+    "head_dim": "head_size",
+}
+
+
 class Checkpoint:
     """An open model; a context manager that closes its files.
 
@@ -111,6 +123,8 @@ class Checkpoint:
 
     def _foreign_config(self, detected: Config) -> Config:
         config = detected
+        if self.source.format == "huggingface":
+            self._check_settings(detected)
         for key, name in (("layer_norm_epsilon", "layer_norm_eps"), ("group_norm_epsilon", "group_norm_eps")):
             epsilon = self.source.metadata.get(key)
             if epsilon is not None:
@@ -118,6 +132,16 @@ class Checkpoint:
         if all(self.source.info(name).dtype == "f64" for name in self.source.names()):
             config = replace(config, compute_dtype="f64")
         return config
+
+    def _check_settings(self, detected: Config) -> None:
+        """Hold the dimensions in config.json against those of the tensors."""
+        for key, name in _DIMENSIONS.items():
+            stated, actual = self.source.metadata.get(key, "null"), getattr(detected, name)
+            if actual and stated not in ("null", str(actual)):
+                raise FormatError(
+                    f"{self.path}: config.json: {key}: expected {actual}, as the tensors have, got {stated[:40]}; "
+                    "it is another model's, or the weights are: download the folder again"
+                )
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -18,7 +18,9 @@ MAX_DEPTH = 32
 MAX_DIGITS = 20
 
 
-def parse_object(path: Path, what: str, raw: bytes, max_depth: int = MAX_DEPTH) -> dict[str, Any]:
+def parse_object(
+    path: Path, what: str, raw: bytes, max_depth: int = MAX_DEPTH, *, allow_nan: bool = False
+) -> dict[str, Any]:
     """Parse `raw` as one JSON object.
 
     Parameters
@@ -31,12 +33,14 @@ def parse_object(path: Path, what: str, raw: bytes, max_depth: int = MAX_DEPTH) 
         The text, in UTF-8.
     max_depth : int
         Deepest allowed nesting of objects and arrays.
+    allow_nan : bool, default False
+        Whether NaN, Infinity and -Infinity are numbers, as Python writes them.
 
     Raises
     ------
     FormatError
         If it is not valid UTF-8, JSON or an object, is nested too deeply, has too many tokens, a duplicate key, an
-        integer of more than 20 digits, NaN or Infinity.
+        integer of more than 20 digits, or NaN or Infinity where they are not allowed.
     """
 
     def refuse(problem: str) -> NoReturn:
@@ -54,8 +58,8 @@ def parse_object(path: Path, what: str, raw: bytes, max_depth: int = MAX_DEPTH) 
             refuse(f"an integer of {len(digits)} digits")
         return int(digits)
 
-    def constant(name: str) -> NoReturn:
-        refuse(name)
+    def constant(name: str) -> float:
+        return float(name) if allow_nan else refuse(name)
 
     if sum(raw.count(mark) for mark in (b'"', b",", b"[", b"]", b"{", b"}")) > MAX_TOKENS:
         refuse(f"more than {MAX_TOKENS} parts")

@@ -1,4 +1,4 @@
-"""Hugging Face folders: weights in one file or in shards, with config.json and tokenizer.json."""
+"""Hugging Face folders: weights in one file or in shards, with config.json."""
 
 from __future__ import annotations
 
@@ -6,40 +6,54 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from rwkv_cy.errors import FormatError
+from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.files.strict_json import parse_object
 from rwkv_cy.formats.base import os_errors
 from rwkv_cy.formats.canonical import canonical_recipes
 from rwkv_cy.formats.layouts.source import TranslatedSource
-from rwkv_cy.formats.metadata import TOKENIZER_PATH, own_metadata
+from rwkv_cy.formats.metadata import own_metadata
 from rwkv_cy.formats.shards import open_shards, read_small
 from rwkv_cy.tensors.tensor import ParameterSource
 
 __all__ = ["WEIGHTS", "companions", "open_folder"]
 
-#: Files that hold or list the weights; the first that exists is used.
+#: Files that hold or list the weights; the first that exists is used, as transformers does: an index beside a whole
+#: file is older than it.
 WEIGHTS = (
-    "model.safetensors.index.json",
     "model.safetensors",
-    "pytorch_model.bin.index.json",
+    "model.safetensors.index.json",
     "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
 )
-_CONFIG, _TOKENIZER = "config.json", "tokenizer.json"
+_CONFIG = "config.json"
+#: Other files that come with a model.
+_BESIDE = (
+    _CONFIG,
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "rwkv_vocab_v20230424.txt",
+    "vocab.txt",
+    "vocab.json",
+)
 #: The epsilon of LayerNorm: as transformers' RWKV-4 calls it, and as RWKV-7 and flash-linear-attention do.
 _EPSILON, _EPSILON_7, _GROUP_EPSILON = "layer_norm_epsilon", "norm_eps", "group_norm_epsilon"
+#: What RWKV-5 and RWKV-6 divide the heads by before a GroupNorm of this epsilon: the same as the square times as much.
+_DIVISOR, _DIVIDED_EPSILON = "head_size_divisor", 1e-5
+#: A setting of github.com/rwkv-rs/transformers-rwkv: ln0 has been applied to the embedding, and is not there.
+_FUSED = "embedding_layer_norm_fused"
 
 
 def companions(path: Path) -> tuple[Path, ...]:
     """Return the paths in the folder `path` that may belong to a model in it; none if it is a file."""
-    return tuple(path / name for name in (*WEIGHTS, _CONFIG, _TOKENIZER)) if path.is_dir() else ()
+    return tuple(path / name for name in (*WEIGHTS, *_BESIDE)) if path.is_dir() else ()
 
 
 def open_folder(path: Path, open_file: Callable[[Path], ParameterSource]) -> ParameterSource:
     """Open the model in a folder, under canonical names and shapes.
 
-    Metadata is what the weights' files say, the plain settings of config.json (``layer_norm_epsilon``, which may be
-    called ``norm_eps`` there, ``group_norm_epsilon`` and ``rescale_every``, as JSON), and
-    ``tokenizer_path`` where there is a tokenizer.json.
+    Metadata is what the weights' files say, and the plain settings of config.json as JSON: ``layer_norm_epsilon``,
+    which may be called ``norm_eps`` there, ``group_norm_epsilon``, the dimensions, ``rescale_every``.
     The weights are as they were trained: Hugging Face's code rescales them only as it runs.
 
     Parameters
@@ -53,6 +67,8 @@ def open_folder(path: Path, open_file: Callable[[Path], ParameterSource]) -> Par
     ------
     FormatError
         If there are no weights under the names that transformers gives them, or a file is damaged.
+    UnsupportedError
+        If the settings say that the embedding has been normalised.
     StorageError
         If the operating system reports an error.
     """
@@ -65,11 +81,15 @@ def open_folder(path: Path, open_file: Callable[[Path], ParameterSource]) -> Par
             "name the file that holds the model"
         )
     config = _read_config(path / _CONFIG) if _CONFIG in present else {}
-    found = {TOKENIZER_PATH: str(path / _TOKENIZER)} if _TOKENIZER in present else {}
+    if config.get(_FUSED) == "true":
+        raise UnsupportedError(
+            f"{path / _CONFIG}: expected the embedding as it was trained, got one that ln0 has been applied to "
+            f"({_FUSED}); name the checkpoint that it was made from"
+        )
     opened = open_shards(path / weights, open_file) if weights.endswith(".json") else open_file(path / weights)
     try:
         tied = config.get("tie_word_embeddings") == "true"
-        return HuggingFaceFolder(path, opened, tied, {**opened.metadata, **own_metadata(config), **found})
+        return HuggingFaceFolder(path, opened, tied, {**opened.metadata, **own_metadata(config)})
     except BaseException:
         opened.close()
         raise
@@ -99,7 +119,10 @@ class HuggingFaceFolder(TranslatedSource):
 
 def _read_config(path: Path) -> dict[str, str]:
     """Return the settings that are single values, as JSON; texts without their quotes."""
-    settings = parse_object(path, "config", read_small(path))
+    settings = parse_object(path, "config", read_small(path), allow_nan=True)
+    divisor = settings.get(_DIVISOR)
+    if isinstance(divisor, int):
+        settings.setdefault(_GROUP_EPSILON, _DIVIDED_EPSILON * divisor**2)
     if _EPSILON_7 in settings:
         settings.setdefault(_EPSILON, settings[_EPSILON_7])
         # flash-linear-attention, fla/layers: the GroupNorm adds head_dim times as much.

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-__all__ = ["without_prefixes"]
+__all__ = ["is_head", "without_prefixes"]
 
 #: Names of the head, which some projects keep outside of the model that they wrap.
 _HEADS = (["head", "weight"], ["lm_head", "weight"])
 #: What the names of the layers begin with: a prefix ends before it.
 _LAYERS = ("blocks.", "layers.")
+
+
+def is_head(name: str) -> bool:
+    """Tell whether a name, with any prefix, is that of a head."""
+    return name.split(".")[-2:] in _HEADS
 
 
 def without_prefixes(names: Collection[str]) -> Iterator[dict[str, str]]:
@@ -29,7 +34,7 @@ def without_prefixes(names: Collection[str]) -> Iterator[dict[str, str]]:
         The full names by what remains of them, in the same order; three times at most. Of two names of which the same
         remains it has the last.
     """
-    heads = {name for name in names if name.split(".")[-2:] in _HEADS}
+    heads = {name for name in names if is_head(name)}
     shared = _shared([name for name in names if name not in heads])
     before_layers = min((at for layers in _LAYERS if (at := f".{shared}".find(f".{layers}")) >= 0), default=0)
     for prefix in dict.fromkeys((shared, shared[:before_layers], "")):

@@ -13,6 +13,7 @@ from rwkv_cy.errors import FormatError
 from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.files.strict_json import parse_object
 from rwkv_cy.formats.base import MAX_HEADER_BYTES, MAX_TENSORS, FileBytes
+from rwkv_cy.formats.prefixes import is_head
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 
 __all__ = ["MAX_SHARDS", "Shards", "open_shards", "read_small"]
@@ -115,9 +116,10 @@ def open_shards(path: Path, open_file: Callable[[Path], ParameterSource]) -> Sha
     files = _weight_map(path)
     with ExitStack() as stack:
         shards = {file: stack.enter_context(open_file(path.parent / file)) for file in dict.fromkeys(files.values())}
-        _compare(path, files, shards)
+        missing = _compare(path, files, shards)
         stack.pop_all()
-    return Shards(path, {name: shards[file] for name, file in files.items()})
+    homes = {name: shards[file] for name, file in files.items() if name not in missing}
+    return Shards(path, homes, tuple(shards.values()))
 
 
 def _weight_map(path: Path) -> dict[str, str]:
@@ -143,15 +145,21 @@ def _is_plain(name: str) -> bool:
     return 0 < len(name) <= 255 and name.isprintable() and name not in (".", "..") and not {"/", "\\"} & set(name)
 
 
-def _compare(path: Path, files: Mapping[str, str], shards: Mapping[str, ParameterSource]) -> None:
-    """Check that each shard holds exactly the tensors that the index lists for it."""
+def _compare(path: Path, files: Mapping[str, str], shards: Mapping[str, ParameterSource]) -> set[str]:
+    """Check that each shard holds exactly the tensors that the index lists for it.
+
+    A listed head need not be there, since writers drop one that shares the embedding's matrix; it is returned.
+    """
+    dropped = set()
     for file, shard in shards.items():
         held = {*shard.names(), *shard.left_out}
         listed = {name for name, home in files.items() if home == file}
-        if held != listed:
-            missing, unlisted = sorted(listed - held), sorted(held - listed)
+        missing, unlisted = sorted(listed - held), sorted(held - listed)
+        if unlisted or not all(map(is_head, missing)):
             raise FormatError(
                 f"{path}: expected {file} to hold the {len(listed)} tensors that the index lists for it, got "
                 f"{len(missing)} missing ({', '.join(missing[:3])}) and {len(unlisted)} others "
                 f"({', '.join(unlisted[:3])}); download index and files again"
             )
+        dropped.update(missing)
+    return dropped

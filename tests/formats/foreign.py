@@ -143,7 +143,8 @@ def safetensors_header(tensors: Mapping[str, Array]) -> dict[str, Any]:
     header: dict[str, Any] = {}
     position = 0
     for name, array in tensors.items():
-        dtype = next(key for key, value in SAFETENSORS_TYPES.items() if array.dtype == np.dtype(value))
+        types = SAFETENSORS_TYPES | {"I64": "<i8"}
+        dtype = next(key for key, value in types.items() if array.dtype == np.dtype(value))
         end = position + array.nbytes
         header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [position, end]}
         position = end
