@@ -1,4 +1,4 @@
-"""Folders written by transformers: every parameter is read under its original name."""
+"""Folders written by transformers: parameters under their original names, its logits, its tokenizer's ids."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import pytest
 from formats.foreign import huggingface_name
 from rwkv_cy.dtypes import STORAGE_TYPES, bf16_to_f32
 from rwkv_cy.formats import open_checkpoint
+from rwkv_cy.model.language_model import load
+from text.samples import byte_level_json
 
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("default")]
 
@@ -64,6 +66,41 @@ def test_shards(tmp_path: Path, model: Any, torch: Any) -> None:
     model.save_pretrained(tmp_path, max_shard_size="4KB")
     assert (tmp_path / "model.safetensors.index.json").exists()
     check(tmp_path, model, torch)
+
+
+@pytest.mark.parametrize("form", ["whole", "shards", "pickled", "tied"])
+def test_logits_and_tokenizer(tmp_path: Path, torch: Any, form: str) -> None:
+    """A folder as save_pretrained of model and tokenizer writes it."""
+    transformers = pytest.importorskip("transformers", reason="needs transformers with RwkvForCausalLM")
+    tokenizers = pytest.importorskip("tokenizers")
+    backend = tokenizers.Tokenizer.from_str(byte_level_json().decode())
+    backend.no_truncation()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend)
+    torch.manual_seed(6)
+    config = transformers.RwkvConfig(
+        vocab_size=270, hidden_size=32, num_hidden_layers=4, rescale_every=2, tie_word_embeddings=form == "tied"
+    )
+    model = transformers.RwkvForCausalLM(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(1.0 if "ln" in name and name.endswith("weight") else 0.0, 0.2)
+    tokenizer.save_pretrained(tmp_path)
+    if form == "pickled":
+        config.save_pretrained(tmp_path)
+        torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    else:
+        model.save_pretrained(tmp_path, max_shard_size="40KB" if form == "shards" else "1GB")
+    assert (tmp_path / "model.safetensors.index.json").exists() is (form == "shards")
+    text = "In the beginning \u4eba\n"
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    with torch.no_grad():
+        expected = model.eval()(torch.tensor([ids]), use_cache=False).logits[0].numpy()
+    # The residual stream is halved there, so that the epsilons of later layers weigh more.
+    ours = load(tmp_path, rescale_layer=2)
+    assert ours.tokenizer is not None
+    assert ours.tokenizer.encode(text) == ids
+    logits, _ = ours.forward(ids, all_logits=True)
+    assert np.abs(logits - expected).max() <= 2e-5 * np.abs(expected).max()
 
 
 def test_pickled_weights(tmp_path: Path, model: Any, torch: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from rwkv_cy.errors import MissingDependencyError, TokenError, TokenizerError
 from rwkv_cy.text.tokenizers import world as world_module
 from rwkv_cy.text.tokenizers.vocabulary import WORLD_SIZE
+from rwkv_cy.text.tokenizers.vocabulary_json import parse_json
 from rwkv_cy.text.tokenizers.world import MAX_TOKEN_BYTES, VOCABULARY_FILE, WorldTokenizer, packaged_vocabulary
 from text.samples import world_tokens
 
@@ -222,6 +224,44 @@ def test_a_loaded_module_without_a_spec(monkeypatch: pytest.MonkeyPatch) -> None
         packaged_vocabulary()
 
 
+#: First and last characters of scripts, with blanks, digits and marks between their words.
+SCRIPTS = (
+    ("a", "z"), ("A", "Z"), ("\u00c0", "\u017f"), ("\u0391", "\u03c9"), ("\u0410", "\u044f"), ("\u05d0", "\u05ea"),
+    ("\u0621", "\u064a"), ("\u0905", "\u0939"), ("\u0e01", "\u0e3a"), ("\u3041", "\u3096"), ("\u30a1", "\u30f6"),
+    ("\u4e00", "\u9fff"), ("\uac00", "\ud7a3"), ("\U0001f300", "\U0001f64f"),
+)  # fmt: skip
+BETWEEN = (
+    " ",
+    "  ",
+    "\n",
+    "\n\n",
+    "\t",
+    "\r\n",
+    ", ",
+    ". ",
+    "\u3002",
+    "-",
+    "'",
+    '"',
+    " (",
+    ") ",
+    "\u0301",
+    "0",
+    "12",
+    "\x00",
+)
+
+
+def multilingual(rng: np.random.Generator, words: int) -> str:
+    """Return random words of many scripts, with random marks between them."""
+    text = []
+    for _ in range(words):
+        first, last = map(ord, SCRIPTS[rng.integers(len(SCRIPTS))])
+        text += [chr(code) for code in rng.integers(first, last + 1, rng.integers(1, 9))]
+        text.append(BETWEEN[rng.integers(len(BETWEEN))])
+    return "".join(text)
+
+
 @pytest.mark.oracle
 def test_the_published_vocabulary() -> None:
     """Against the tokenizer of the ``rwkv`` package, which is plain Python and needs no torch."""
@@ -243,8 +283,15 @@ def test_the_published_vocabulary() -> None:
     ]
     data = [text.encode() for text in texts] + [rng.bytes(2_000) for _ in range(5)]
     data += [ours.decode_bytes(rng.integers(1, 65_530, 300).tolist()) for _ in range(20)]
+    data += [multilingual(rng, 400).encode() for _ in range(40)]
     for sample in data:
         ids = ours.encode_bytes(sample)
         assert ids == theirs.encodeBytes(sample)
         assert ours.decode_bytes(ids) == theirs.decodeBytes(ids) == sample
     assert WorldTokenizer.from_bytes(ours.to_bytes()).encode(texts[1]) == ours.encode(texts[1])
+    # The same in the other forms, made from theirs.
+    tokens = [b"", *(theirs.idx2token[number] for number in range(1, 65_530))]
+    lines = "\n".join([repr(b"<s>"), *map(repr, tokens[1:])]).encode()
+    assert WorldTokenizer.from_text(lines).to_bytes() == ours.to_bytes()
+    by_id = {number: list(token) for number, token in enumerate(tokens) if token}
+    assert WorldTokenizer(parse_json(json.dumps(by_id).encode())).to_bytes() == ours.to_bytes()
