@@ -256,7 +256,8 @@ def test_a_module_that_is_not_there_is_no_interrupt(monkeypatch: pytest.MonkeyPa
 def test_a_signal_leaves_nothing_half_written(number: int, code: int, small: Path, tmp_path: Path) -> None:
     """The conversion is stopped where its temporary file exists; an older target stays."""
     target = tmp_path / "t"
-    target.write_bytes(b"older")
+    rwkv_cy.convert(small, target)
+    older = target.read_bytes()
     program = """
 import os, sys
 import rwkv_cy.toolkit.convert
@@ -274,7 +275,7 @@ sys.exit(main(["convert", *sys.argv[2:], "--force"]))
         preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # ignored where the tests run in the background
     )
     assert done.returncode == code
-    assert target.read_bytes() == b"older"
+    assert target.read_bytes() == older
     assert {path.name for path in tmp_path.iterdir()} == {"t", small.name}
 
 

@@ -72,7 +72,7 @@ def test_one_logit_that_is_not_finite_is_found_anywhere(isa: str, real: str) -> 
     largest = np.finfo(STORAGE_TYPES[real].array_dtype).max
     ones, workspace = np.ones(1, STORAGE_TYPES[real].array_dtype), Workspace()
     # LayerNorm of one channel is its bias, here 1: logits are the weights.
-    weights = np.array([0.0, -0.0, 1.0, largest, -largest, np.finfo(ones.dtype).smallest_subnormal] * 7, ones.dtype)
+    weights = np.array([0.0, -0.0, 1.0, largest, -largest, np.finfo(ones.dtype).smallest_normal] * 7, ones.dtype)
     out = np.empty((1, len(weights)), ones.dtype)
     assert _head(ones, ones, weights[:, np.newaxis]).logits(ones[np.newaxis], out, workspace)
     np.testing.assert_array_equal(out[0], weights)
