@@ -1,7 +1,7 @@
 """Writer of GGUF files as llama.cpp loads them: all metadata that it needs, the vocabulary, and the tensors.
 
-Source: github.com/ggml-org/llama.cpp, conversion/base.py and conversion/rwkv.py (what is written), src/llama-vocab.cpp,
-src/models/rwkv6.cpp and rwkv7.cpp (what is read).
+Source: github.com/ggml-org/llama.cpp, conversion/base.py and conversion/rwkv.py (what is written), src/llama-vocab.cpp
+and src/models (what is read).
 """
 
 from __future__ import annotations

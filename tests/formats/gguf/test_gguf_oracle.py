@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,11 @@ import pytest
 from formats.foreign import Array, rwkv7_parameters
 from formats.make_gguf import rwkv7_tensors
 from formats.sources import read_all
+from rwkv_cy.checkpoint.tokenizer_choice import named_tokenizer
 from rwkv_cy.formats import open_checkpoint
-from rwkv_cy.formats.gguf.vocabulary import read_vocabulary
+from rwkv_cy.formats.gguf.vocabulary import escaped, read_vocabulary
+from rwkv_cy.text.tokenizers import WorldTokenizer
+from rwkv_cy.text.tokenizers.world import packaged_vocabulary
 
 gguf = pytest.importorskip("gguf")
 
@@ -85,3 +89,31 @@ def test_a_vocabulary_with_every_byte(tmp_path: Path) -> None:
     writer.write_kv_data_to_file()
     writer.close()
     assert read_vocabulary(tmp_path / "v.gguf") == [b"", *tokens]
+
+
+def test_the_world_vocabulary(tmp_path: Path) -> None:
+    """All 65,536 ids have the bytes of the published file, also where that writes them otherwise than GGUF files do."""
+    published = WorldTokenizer.from_text(packaged_vocabulary().read_bytes())
+    tokens, kinds = [b"<s>"], [3]
+    for line in packaged_vocabulary().read_text("utf-8").splitlines():
+        token = ast.literal_eval(line[line.index(" ") + 1 : line.rindex(" ")])
+        raw = token.encode() if isinstance(token, str) else token
+        tokens.append(repr(raw)[2:-1].encode())
+        kinds.append(1)
+    tokens += [f"[PAD{number}]".encode() for number in range(len(tokens), 65_536)]
+    writer = gguf.GGUFWriter(tmp_path / "v.gguf", "rwkv7")
+    writer.add_tokenizer_model("rwkv")
+    writer.add_token_list(tokens)
+    writer.add_token_types(kinds + [5] * (65_536 - len(kinds)))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    found = named_tokenizer(tmp_path / "v.gguf")
+    assert found.to_bytes() == published.to_bytes()
+    assert (found.kind, found.vocab_size, found.end_of_text) == ("world", 65_536, 0)
+    for number in range(65_536):
+        assert found.decode_bytes([number]) == published.decode_bytes([number])
+        assert escaped(found.decode_bytes([number])) == (tokens[number] if kinds[number : number + 1] == [1] else b"")
+    text = "Der Fluß — 川 \\x41 'a' \"b\"\r\n\t" + "".join(map(chr, range(0x20, 0x2000)))
+    assert found.encode(text) == published.encode(text)
+    assert found.decode(found.encode(text)) == text
