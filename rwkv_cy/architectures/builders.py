@@ -60,8 +60,8 @@ def matrix(
     return ParameterSpec(name, (rows, cols), kind, orthogonal(rows, cols, gain), sparse_input=sparse_input)
 
 
-def table(name: str, vocab_size: int, row: Array) -> ParameterSpec:
-    """Return a table in which tokens are looked up; every row of it begins as `row`.
+def table(name: str, vocab_size: int, width: int, row: Callable[[], Array]) -> ParameterSpec:
+    """Return a table in which tokens are looked up; every row of it begins as what `row` computes.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def table(name: str, vocab_size: int, row: Array) -> ParameterSpec:
     """
     if vocab_size < 1:
         raise ConfigError(f"Config.vocab_size: expected the number of tokens, which {name} has a row for, got 0")
-    return ParameterSpec(name, (vocab_size, row.size), "table", lambda rng: np.tile(row, (vocab_size, 1)))
+    return ParameterSpec(name, (vocab_size, width), "table", lambda rng: np.tile(row(), (vocab_size, 1)))
 
 
 def low_rank(name: str, inputs: int, rank: int, outputs: int, gain: float) -> tuple[ParameterSpec, ParameterSpec]:

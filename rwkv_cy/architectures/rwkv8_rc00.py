@@ -30,7 +30,7 @@ class RWKV8rc00(RWKV7):
     def layer_parameters(self, config: Config, layer: int) -> tuple[ParameterSpec, ...]:
         """Return the parameters of one layer: those of RWKV-7, and the table."""
         # Training code was not published. A new model begins as RWKV-7 does: with the factor 1.
-        enn = table("ffn.enn.weight", config.vocab_size, np.ones(config.d_model))
+        enn = table("ffn.enn.weight", config.vocab_size, config.d_model, lambda: np.ones(config.d_model))
         return (*super().layer_parameters(config, layer), enn)
 
     def channel_mix(
