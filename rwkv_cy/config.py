@@ -46,6 +46,8 @@ class Config:
         Added to the variance by the GroupNorm over the heads, in versions that have one.
     compute_dtype : {"f32", "f64"}, default "f32"
         Type of activations and state.
+    embedding_norm : bool, default True
+        Whether layer 0 normalizes the embedding with ln0; false for a model whose embedding is stored normalized.
 
     Raises
     ------
@@ -65,6 +67,7 @@ class Config:
     head_size: int = 0
     ranks: Mapping[str, int] = field(default_factory=dict, hash=False)
     group_norm_eps: float = 64e-5
+    embedding_norm: bool = True
 
     def __post_init__(self) -> None:
         for name in ("d_model", "num_layers"):
@@ -82,6 +85,8 @@ class Config:
             eps = getattr(self, name)
             if isinstance(eps, bool) or not isinstance(eps, (int, float)) or not math.isfinite(eps) or eps <= 0:
                 raise ConfigError(f"Config.{name}: expected a positive number, got {eps!r}")
+        if not isinstance(self.embedding_norm, bool):
+            raise ConfigError(f"Config.embedding_norm: expected true or false, got {self.embedding_norm!r}")
         if self.compute_dtype not in ("f32", "f64"):
             raise ConfigError(f"Config.compute_dtype: expected 'f32' or 'f64', got {self.compute_dtype!r}")
         if not isinstance(self.architecture, str) or not self.architecture:
@@ -91,8 +96,8 @@ class Config:
         """Return the fields by name, ready for JSON."""
         values = {name: getattr(self, name) for name in self.__dataclass_fields__}
         values["ranks"] = dict(self.ranks)
-        # What a version does not have is left out.
-        defaults = {"head_size": 0, "ranks": {}, "group_norm_eps": Config.group_norm_eps}
+        # What a version does not have, or nearly every model has, is left out.
+        defaults = {"head_size": 0, "ranks": {}, "group_norm_eps": Config.group_norm_eps, "embedding_norm": True}
         return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
 
     @classmethod

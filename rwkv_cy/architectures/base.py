@@ -149,6 +149,11 @@ class Architecture(ABC):
     def layer_parameters(self, config: Config, layer: int) -> tuple[ParameterSpec, ...]:
         """Return the parameters of one layer, names without the ``blocks.i.`` in front."""
 
+    def parameters_of_layer(self, config: Config, layer: int) -> tuple[ParameterSpec, ...]:
+        """Return the parameters that a layer of this model has: all of its version, or those without ln0."""
+        specs = self.layer_parameters(config, layer)
+        return tuple(spec for spec in specs if config.embedding_norm or not spec.name.startswith("ln0."))
+
     @abstractmethod
     def outer_parameters(self, config: Config) -> tuple[ParameterSpec, ...]:
         """Return the parameters outside the layers: embedding, final LayerNorm, head."""
@@ -225,6 +230,6 @@ def _table(architecture: Architecture, config: Config) -> tuple[ParameterSpec, .
     layers = (
         replace(spec, name=f"blocks.{i}.{spec.name}")
         for i in range(config.num_layers)
-        for spec in architecture.layer_parameters(config, i)
+        for spec in architecture.parameters_of_layer(config, i)
     )
     return (embedding, *layers, *rest)

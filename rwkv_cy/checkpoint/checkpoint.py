@@ -17,7 +17,7 @@ from rwkv_cy.checkpoint.tokenizer_choice import choose_tokenizer, implied_tokeni
 from rwkv_cy.config import Config
 from rwkv_cy.errors import ConfigError, FormatError, SpecError, UnsupportedError
 from rwkv_cy.files.reading import is_folder
-from rwkv_cy.formats import open_checkpoint
+from rwkv_cy.formats import NORMALIZED_EMBEDDING, open_checkpoint
 from rwkv_cy.storage import ModelFile, ModelHeader, StoredTokenizer, is_model_file, open_model
 from rwkv_cy.tensors.policy import may_be_transposed, present
 from rwkv_cy.tensors.tensor import Parameter, ParameterSource, TensorInfo
@@ -105,13 +105,14 @@ class Checkpoint:
 
     def _own_config(self, header: ModelHeader, detected: Config) -> Config:
         stored = Config.from_dict(header.config)
-        # What the tensors do not tell: the arithmetic, and ranks of optional tensors that are missing.
+        # What the tensors do not tell: the arithmetic, ranks of optional tensors that are missing, and whether ln0 is.
         comparable = replace(
             stored,
             rescale_layer=0,
             layer_norm_eps=detected.layer_norm_eps,
             group_norm_eps=detected.group_norm_eps,
             compute_dtype=detected.compute_dtype,
+            embedding_norm=detected.embedding_norm,
             ranks={name: rank for name, rank in stored.ranks.items() if name in detected.ranks},
         )
         if comparable != detected:
@@ -129,6 +130,8 @@ class Checkpoint:
             epsilon = self.source.metadata.get(key)
             if epsilon is not None:
                 config = replace(config, **{name: _number(key, epsilon)})  # type: ignore[arg-type]
+        if self.source.metadata.get(NORMALIZED_EMBEDDING) == "true":
+            config = replace(config, embedding_norm=False)
         if all(self.source.info(name).dtype == "f64" for name in self.source.names()):
             config = replace(config, compute_dtype="f64")
         return config

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-__all__ = ["TOKENIZER_PATH", "own_metadata"]
+__all__ = ["NORMALIZED_EMBEDDING", "TOKENIZER_PATH", "own_metadata"]
 
 #: A path that other modules open: a file that could set it could make them read any file of the user.
 TOKENIZER_PATH = "tokenizer_path"
+#: ``"true"`` where the embedding is stored as ln0 leaves it, and ln0 is gone: without it, a model that lacks ln0 is
+#: incomplete.
+NORMALIZED_EMBEDDING = "normalized_embedding"
+_READERS = (TOKENIZER_PATH, NORMALIZED_EMBEDDING)
 
 
 def own_metadata(said: Mapping[str, str]) -> dict[str, str]:
     """Return the metadata of a file, without the keys that only a reader may set."""
-    return {key: value for key, value in said.items() if key != TOKENIZER_PATH}
+    return {key: value for key, value in said.items() if key not in _READERS}

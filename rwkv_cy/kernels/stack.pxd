@@ -56,6 +56,7 @@ cdef class Layer:
     cdef readonly Py_ssize_t vocab_size    # as of the mixes
     cdef readonly bint uses_embedding
     cdef list _norms                       # (weight, bias) of ln1, ln2, and of ln0 in layer 0
+    cdef readonly bint is_first
     cdef const char *ln0_weight
     cdef const char *ln0_bias
     cdef const char *ln1_weight

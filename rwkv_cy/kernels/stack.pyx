@@ -240,7 +240,7 @@ cdef void gather(const Pass *p, const char *x, Py_ssize_t begin, Py_ssize_t end,
 
 
 cdef class Layer:
-    """One layer. Layer 0 first normalizes its input with ln0.
+    """One layer. Layer 0 first normalizes its input with ln0, if ``config.embedding_norm``.
 
     Parameters
     ----------
@@ -267,14 +267,15 @@ cdef class Layer:
         sizes = [mix.vocab_size for mix in (time_mix, channel_mix) if mix.vocab_size]
         self.vocab_size = min(sizes, default=0)
         self.uses_embedding = time_mix.uses_embedding or channel_mix.uses_embedding
+        self.is_first = index == 0
         self._norms = [
             tuple(_vector(parameters, f"{name}.{part}", config.compute_dtype) for part in ("weight", "bias"))
-            for name in (("ln1", "ln2", "ln0") if index == 0 else ("ln1", "ln2"))
+            for name in (("ln1", "ln2", "ln0") if self.is_first and config.embedding_norm else ("ln1", "ln2"))
         ]
         self.ln1_weight, self.ln1_bias = pointer(self._norms[0][0]), pointer(self._norms[0][1])
         self.ln2_weight, self.ln2_bias = pointer(self._norms[1][0]), pointer(self._norms[1][1])
         self.ln0_weight = self.ln0_bias = NULL
-        if index == 0:
+        if len(self._norms) > 2:
             self.ln0_weight, self.ln0_bias = pointer(self._norms[2][0]), pointer(self._norms[2][1])
 
     cdef size_t scratch(self, const Pass *p) noexcept nogil:
@@ -289,8 +290,8 @@ cdef class Layer:
         cdef char *rest = take(&arena, 0)
         if self.ln0_weight != NULL:
             layer_norm(p.ops, x, self.ln0_weight, self.ln0_bias, self.eps, tokens, d, p.num_threads, x)
-            if p.embedded != NULL:
-                memcpy(p.embedded, x, tokens * d * self.itemsize)
+        if self.is_first and p.embedded != NULL:
+            memcpy(p.embedded, x, tokens * d * self.itemsize)
         layer_norm(p.ops, x, self.ln1_weight, self.ln1_bias, self.eps, tokens, d, p.num_threads, normed)
         self.time_mix.run(p, normed, rest, x)
         layer_norm(p.ops, x, self.ln2_weight, self.ln2_bias, self.eps, tokens, d, p.num_threads, normed)
@@ -303,8 +304,8 @@ cdef class Layer:
         cdef Py_ssize_t tokens = p.tokens.count
         if self.ln0_weight != NULL:
             layer_norm(p.ops, x, self.ln0_weight, self.ln0_bias, self.eps, tokens, self.d_model, p.num_threads, x)
-            if p.embedded != NULL:
-                memcpy(p.embedded, x, tokens * self.d_model * self.itemsize)
+        if self.is_first and p.embedded != NULL:
+            memcpy(p.embedded, x, tokens * self.d_model * self.itemsize)
         layer_norm(p.ops, x, self.ln1_weight, self.ln1_bias, self.eps, tokens, self.d_model, p.num_threads, x)
         self.time_mix.update_state(p, x, scratch)
 
@@ -412,8 +413,8 @@ cdef class Stack:
         if len(widths) != 1:
             raise KernelError(f"Stack: expected layers of one width, state and type, got {sorted(widths)}")
         layer = self._layers[0]
-        if self._uses_embedding and layer.ln0_weight == NULL:
-            raise KernelError("Stack: expected layer 0 first, whose ln0 makes the embeddings that its layers use")
+        if self._uses_embedding and not layer.is_first:
+            raise KernelError("Stack: expected layer 0 first, whose input is the embeddings that its layers use")
 
     def forward(self, floating[:, ::1] x, reads, writes, const Py_ssize_t[::1] starts, Workspace workspace not None,
                 int num_threads, bint last_only=False, ids=None):

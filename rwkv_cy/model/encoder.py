@@ -81,7 +81,7 @@ class Model:
         tuned = {
             name: as_parameter(parameters[name])
             for i in range(config.num_layers)
-            for spec in architecture.layer_parameters(config, i)
+            for spec in architecture.parameters_of_layer(config, i)
             if spec.kind == "state" and (name := f"blocks.{i}.{spec.name}") in parameters
         }
         self._initial = architecture.initial_state(config, tuned)
@@ -108,7 +108,7 @@ class Model:
             {
                 f"blocks.{i}.{spec.name}": spec.initialise(generator).astype(dtype)
                 for i in range(config.num_layers)
-                for spec in architecture.layer_parameters(config, i)
+                for spec in architecture.parameters_of_layer(config, i)
             },
         )
 

@@ -150,7 +150,7 @@ class Layer:
     ) -> None:
         architecture = architecture_of(config)
         config = architecture.complete(config)
-        specs = architecture.layer_parameters(config, index)
+        specs = architecture.parameters_of_layer(config, index)
         own = {spec.name: as_parameter(parameters[spec.name]) for spec in specs if spec.name in parameters}
         problems = [
             f"missing {spec.name} {spec.shape}"

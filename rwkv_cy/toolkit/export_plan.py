@@ -14,7 +14,7 @@ from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.checkpoint.tokenizer_choice import describe_tokenizer
 from rwkv_cy.dtype_names import canonical_name
 from rwkv_cy.dtypes import STORAGE_TYPES
-from rwkv_cy.errors import ConfigError
+from rwkv_cy.errors import ConfigError, UnsupportedError
 from rwkv_cy.files.reading import os_errors
 from rwkv_cy.formats import companions
 from rwkv_cy.formats.layouts import EXPORT_LAYOUTS, export_layout
@@ -187,6 +187,11 @@ def make_export_plan(
         sources = {*(file.path for file in source.files), source.path, *companions(source.path)}
         replaces = (check_folder if writer.folder else check_target)(target, sources)
     config = checkpoint.config
+    if not config.embedding_norm:
+        raise UnsupportedError(
+            f"{source.path}: expected a model with ln0, got one whose embedding is stored normalized, which no other "
+            "program can read; export the original checkpoint"
+        )
     specs = {spec.name: spec for spec in checkpoint.specs}
     label = architecture_of(config).label
     shapes = {name: spec.shape for name, spec in specs.items()}

@@ -181,5 +181,5 @@ def test_embeddings_come_from_layer_0() -> None:
     case = Case("rwkv7a")
     own = case.parameters(1)
     layer = Layer(case.config, 1, own, case.architecture.time_mix(case.config, 1, own, 1.0, "f32"), case.mix(1))
-    with pytest.raises(KernelError, match="Stack: expected layer 0 first, whose ln0 makes the embeddings"):
+    with pytest.raises(KernelError, match="Stack: expected layer 0 first, whose input is the embeddings"):
         Stack([layer])

@@ -77,7 +77,8 @@ def block(
     The arrays of `state` are replaced.
     """
     if "ln0.weight" in weights:
-        x = shared["embedded"] = layer_norm(x, weights["ln0.weight"], weights["ln0.bias"], eps)
+        x = layer_norm(x, weights["ln0.weight"], weights["ln0.bias"], eps)
+    shared.setdefault("embedded", x)  # the input of the first layer
     for norm, mix in zip(("ln1", "ln2"), mixes, strict=True):
         normed = layer_norm(x, weights[f"{norm}.weight"], weights[f"{norm}.bias"], eps)
         x = x + output_scale * mix(normed, state, weights, shared)
