@@ -16,7 +16,7 @@ __all__ = ["PACKAGE", "ROOT", "first_line", "layers", "markdown", "modules"]
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "rwkv_cy"
 #: The first line of a docstring, which comments (directives for Cython) may precede.
-_DOCSTRING = re.compile(r'\A(?:\s*#.*\n|\s*\n)*"""(?P<line>.+?)\s*(?:"""|\n)')
+_DOCSTRING = re.compile(r'\A(?:\s*#.*\n|\s*\n)*r?"""(?P<line>.+?)\s*(?:"""|\n)')
 
 
 def layers(root: Path = ROOT) -> list[list[str]]:

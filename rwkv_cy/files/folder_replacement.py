@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from rwkv_cy.errors import StorageError
+from rwkv_cy.files.temporary import name_beside, remove_abandoned
 
 __all__ = ["FolderReplacement"]
 
@@ -18,7 +18,7 @@ class FolderReplacement:
     """Context manager: a new folder that :meth:`commit` renames to `target`; without it, nothing changes.
 
     The new folder is called ``.NAME.XXXXXXXX.tmp``, beside the target. It is removed at the end of the block unless it
-    was committed; only SIGKILL leaves it behind.
+    was committed; only SIGKILL leaves it behind, and a later writer of the same target removes it.
 
     Parameters
     ----------
@@ -45,7 +45,8 @@ class FolderReplacement:
         try:
             self.target = Path(os.path.realpath(target))
             self._check_target(overwrite, replaceable)
-            self.path = self._name_beside("tmp")
+            remove_abandoned(self.target)
+            self.path = name_beside(self.target)
             self.path.mkdir()
         except OSError as error:
             raise self._error(error, "create") from error
@@ -78,7 +79,7 @@ class FolderReplacement:
         StorageError
             If the operating system reports an error; the target is then unchanged.
         """
-        older = self._name_beside("old")
+        older = name_beside(self.target, "old")
         try:
             _sync(self.path)
             if self.target.exists():
@@ -100,10 +101,6 @@ class FolderReplacement:
 
     def __exit__(self, *exc: object) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
-
-    def _name_beside(self, suffix: str) -> Path:
-        stem = os.fsencode(self.target.name)[:200].decode("utf-8", "ignore")
-        return self.target.with_name(f".{stem}.{secrets.token_hex(4)}.{suffix}")
 
     def _error(self, error: OSError, doing: str) -> StorageError:
         if isinstance(error, StorageError):

@@ -5,20 +5,16 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
-import secrets
 import stat
-import time
 from pathlib import Path
 from types import TracebackType
 
 from rwkv_cy.errors import StorageError
+from rwkv_cy.files.temporary import name_beside, remove_abandoned
 from rwkv_cy.units import byte_size
 
 __all__ = ["Replacement"]
 
-#: A temporary file that has not been modified for so long belongs to a writer that died.
-_ABANDONED_SECONDS = 24 * 3600
 #: Bytes in one write. From 1 MiB on, Linux backs a write with pages of 2 MiB, and under a hypervisor that takes free
 #: memory back, getting those costs ten times as much as the write.
 _WRITE_BYTES = 256 << 10
@@ -55,8 +51,8 @@ class Replacement:
         try:
             self._check_target()
             self.target = Path(os.path.realpath(target))
-            self._remove_abandoned()
-            self.path = self._name_beside()
+            remove_abandoned(self.target)
+            self.path = name_beside(self.target)
             self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         except OSError as error:
             raise self.error(error, "create") from error
@@ -208,20 +204,3 @@ class Replacement:
     def _free(self) -> int:
         status = os.statvfs(self.target.parent)
         return status.f_bavail * status.f_frsize
-
-    def _stem(self) -> str:
-        """Return the target's name, shortened so that the temporary name fits into 255 bytes."""
-        return os.fsencode(self.target.name)[:200].decode("utf-8", "ignore")
-
-    def _name_beside(self) -> Path:
-        return self.target.with_name(f".{self._stem()}.{secrets.token_hex(4)}.tmp")
-
-    def _remove_abandoned(self) -> None:
-        pattern = re.compile(rf"\.{re.escape(self._stem())}\.[0-9a-f]{{8}}\.tmp")
-        oldest = time.time() - _ABANDONED_SECONDS
-        with os.scandir(self.target.parent) as entries:
-            for entry in entries:
-                # Best effort: files that are gone or not ours are skipped.
-                with contextlib.suppress(OSError):
-                    if pattern.fullmatch(entry.name) and entry.stat(follow_symlinks=False).st_mtime < oldest:
-                        Path(entry.path).unlink()

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +72,15 @@ def test_a_rename_that_fails_leaves_the_older_folder(tmp_path: Path, monkeypatch
     with pytest.raises(StorageError, match="t: cannot finish writing it: Input/output error; check the folder"):
         replace(tmp_path / "t", overwrite=True)
     assert content(tmp_path) == {"t/old": "old"}
+
+
+def test_what_a_dead_writer_left_is_removed(tmp_path: Path) -> None:
+    for name, age in ((".t.0123abcd.tmp", 90_000), (".t.76543210.tmp", 10), (".other.0123abcd.tmp", 90_000)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "part").write_text("part")
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    replace(tmp_path / "t")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".other.0123abcd.tmp", ".t.76543210.tmp", "t"]
 
 
 def test_what_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from rwkv_cy.formats.layouts.source import TranslatedSource
 from rwkv_cy.model.language_model import load
 from rwkv_cy.text import WorldTokenizer
 from rwkv_cy.text.tokenizers import find_tokenizer, published_text
-from rwkv_cy.text.tokenizers.vocabulary import WORLD_SIZE, parse_text
+from rwkv_cy.text.tokenizers.vocabulary import parse_text
 from rwkv_cy.toolkit.export import export, plan_export
 
 SEVEN = replace(CONFIGS["rwkv7"], vocab_size=256)
@@ -177,7 +177,7 @@ def world() -> bytes:
 
 
 def test_a_world_vocabulary(tmp_path: Path) -> None:
-    config = Config(d_model=8, num_layers=1, vocab_size=WORLD_SIZE)
+    config = Config(d_model=8, num_layers=1, vocab_size=262)
     source = write_safetensors(tmp_path / "s.safetensors", random_checkpoint(config))
     (tmp_path / "v.txt").write_bytes(world())
     export(source, tmp_path / "t", tokenizer=str(tmp_path / "v.txt"))
