@@ -169,25 +169,25 @@ def test_names_in_the_model_card_are_harmless(tmp_path: Path) -> None:
     assert "<img" not in card
 
 
-def world() -> bytes:
-    """Return a World vocabulary of single bytes, and some tokens of every form of literal."""
+def world(size: int = 262) -> bytes:
+    """Return a World vocabulary: single bytes, tokens of every form of literal, and pairs of bytes."""
     tokens = [b"", *(bytes([byte]) for byte in range(256)), b"'\"", "é".encode(), b"\xff\xfe", b"a b", b"\n\\x"]
+    pairs = (bytes(divmod(number, 256)) for number in range(65_536))
+    tokens += [pair for pair in pairs if pair not in tokens][: size - len(tokens)]
     lines = (f"{number} {token!r} {len(token)}\n" for number, token in enumerate(tokens) if token)
     return "".join(lines).encode()
 
 
 def test_a_world_vocabulary(tmp_path: Path) -> None:
-    config = Config(d_model=8, num_layers=1, vocab_size=262)
+    config = Config(d_model=8, num_layers=1, vocab_size=65_536)
     source = write_safetensors(tmp_path / "s.safetensors", random_checkpoint(config))
-    (tmp_path / "v.txt").write_bytes(world())
+    (tmp_path / "v.txt").write_bytes(world(65_530))
     export(source, tmp_path / "t", tokenizer=str(tmp_path / "v.txt"))
-    found = find_tokenizer(tmp_path / "t" / "rwkv_vocab_v20230424.txt")
-    expected = find_tokenizer(tmp_path / "v.txt")
+    found = load(tmp_path / "t").tokenizer
     assert isinstance(found, WorldTokenizer)
-    assert found.to_bytes() == expected.to_bytes()
+    assert found.to_bytes() == find_tokenizer(tmp_path / "v.txt").to_bytes()
     assert settings(tmp_path / "t", "generation_config.json")["eos_token_id"] == 0
     assert settings(tmp_path / "t", "tokenizer_config.json")["tokenizer_class"] == "RwkvTokenizer"
-    assert load(tmp_path / "t").tokenizer is not None
 
 
 def test_the_published_text_of_a_vocabulary() -> None:
