@@ -1,4 +1,4 @@
-"""The authors' `rwkv` package as an oracle for RWKV-7 and 7a, on torch in float32."""
+"""The authors' `rwkv` package as an oracle for RWKV-5, 6, 7 and 7a, on torch in float32."""
 
 from __future__ import annotations
 
@@ -33,11 +33,15 @@ def _module() -> ModuleType:
     return module
 
 
+def _is_7(parameters: Mapping[str, Array]) -> bool:
+    return "blocks.0.att.r_k" in parameters
+
+
 def _environment(parameters: Mapping[str, Array]) -> dict[str, str]:
-    """Return the variables that choose version 7, or 7a for parameters that have its table."""
+    """Return the variables that choose version 7, or 7a for parameters that have its table; others it tells itself."""
     deep_embed = any(".ffn.s_emb." in name for name in parameters)
     return {
-        "RWKV_V7_ON": "1",
+        "RWKV_V7_ON": "1" if _is_7(parameters) else "0",
         "RWKV_DE_VERSION": "1" if deep_embed else "0",
         "RWKV_JIT_ON": "0",
         "RWKV_CUDA_ON": "0",
@@ -45,7 +49,7 @@ def _environment(parameters: Mapping[str, Array]) -> dict[str, str]:
 
 
 class PackageModel:
-    """RWKV-7 or 7a of these float32 parameters, run by the package.
+    """RWKV-5, 6, 7 or 7a of these float32 parameters, run by the package.
 
     Parameters
     ----------
@@ -61,13 +65,15 @@ class PackageModel:
             self._torch = module.torch
             # Its products here are small: threads would only wait for each other.
             self._torch.set_num_threads(1)
-            tensors = {name: self._torch.from_numpy(array) for name, array in parameters.items()}
+            # It tells version 5.2 by a decay that comes after a normalisation, even in a model of one layer.
+            names = sorted(parameters, key=lambda name: ".time_" in name)
+            tensors = {name: self._torch.from_numpy(parameters[name]) for name in names}
             self._torch.save(tensors, folder / "model.pth")
             self._model = module.RWKV(model=str(folder / "model"), strategy="cpu fp32")
         self._parameters = parameters
 
     def initial_state(self) -> list[Any]:
-        """Return the package's state before the first token, with the time_state that it does not read by itself."""
+        """Return the package's state before the first token, with the time_state that version 7 does not read."""
         state: list[Any] = self._model.generate_zero_state()
         for i in range(len(state) // 3):
             tuned = self._parameters.get(f"blocks.{i}.att.time_state")
@@ -77,10 +83,17 @@ class PackageModel:
 
     def forward(self, tokens: Sequence[int]) -> tuple[Array, list[LayerState]]:
         """Return the logits (time, vocab_size) after each token from the beginning, and the layers' states."""
-        logits, state = self._model.forward(list(tokens), self.initial_state(), full_output=True)
-        names = ("att_xx", "att_kv", "ffn_xx")
+        is_7 = _is_7(self._parameters)
+        initial = self.initial_state() if is_7 else None
+        with mock.patch.dict(os.environ, _environment(self._parameters)):
+            logits, state = self._model.forward(list(tokens), initial, full_output=True)
         layers = [
-            {name: array.numpy() for name, array in zip(names, state[i : i + 3], strict=True)}
+            {
+                "att_xx": state[i].numpy(),
+                # Earlier versions hold it as [head, key, value].
+                "att_kv": (state[i + 1] if is_7 else state[i + 1].transpose(1, 2)).numpy(),
+                "ffn_xx": state[i + 2].numpy(),
+            }
             for i in range(0, len(state), 3)
         ]
         return logits.numpy(), layers

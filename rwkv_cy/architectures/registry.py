@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rwkv_cy.architectures.base import Architecture, Shapes
-from rwkv_cy.architectures.relatives import RELATIVES, VERSIONS, Relative
+from rwkv_cy.architectures.relatives import RELATIVES, Relative
 from rwkv_cy.architectures.rwkv4 import RWKV4
+from rwkv_cy.architectures.rwkv5 import RWKV5
+from rwkv_cy.architectures.rwkv6 import RWKV6
 from rwkv_cy.architectures.rwkv7 import RWKV7
 from rwkv_cy.architectures.rwkv7a import RWKV7a
 from rwkv_cy.architectures.rwkv8_rc00 import RWKV8rc00
@@ -30,7 +32,16 @@ def register(architecture: Architecture) -> None:
     ARCHITECTURES[architecture.name] = architecture
 
 
-for _architecture in (RWKV4(), RWKV7(), RWKV7a(), RWKV8rc00()):
+for _architecture in (
+    RWKV4(),
+    RWKV5(0, gate=False, by_channel=False),
+    RWKV5(1, gate=True, by_channel=False),
+    RWKV5(2, gate=True, by_channel=True),
+    RWKV6(),
+    RWKV7(),
+    RWKV7a(),
+    RWKV8rc00(),
+):
     register(_architecture)
 
 
@@ -51,7 +62,7 @@ def architecture_of(config: Config) -> Architecture:
 
 def _find(shapes: Shapes) -> Architecture | Relative | None:
     """Return what the tensors are: a relative, which may vary a supported version, before that version."""
-    candidates: tuple[Architecture | Relative, ...] = (*RELATIVES, *reversed(ARCHITECTURES.values()), *VERSIONS)
+    candidates: tuple[Architecture | Relative, ...] = (*RELATIVES, *reversed(ARCHITECTURES.values()))
     return next((candidate for candidate in candidates if candidate.matches(shapes)), None)
 
 
@@ -85,8 +96,6 @@ def detect(shapes: Shapes, where: str) -> Config:
         raise UnsupportedError(
             f"{where}: expected the parameters of an RWKV model ({supported}), found tensors such as {some}"
         )
-    if isinstance(found, Relative) and not found.reason:
-        raise UnsupportedError(f"{where}: {found.label} is not supported yet (supported: {supported})")
     if isinstance(found, Relative):
         raise UnsupportedError(f"{where}: expected a model of {supported}, found {found.label}, {found.reason}")
     return found.config(shapes, where)

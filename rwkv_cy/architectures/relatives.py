@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rwkv_cy.architectures.base import Shapes
 
-__all__ = ["RELATIVES", "VERSIONS", "Relative"]
+__all__ = ["RELATIVES", "Relative"]
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Relative:
     matches : callable
         Whether tensors of these names and shapes are of this kind.
     reason : str
-        Why it is refused, or what to do; empty for what is not supported yet.
+        Why it is refused, or what to do.
     """
 
     label: str
     matches: Callable[[Shapes], bool]
-    reason: str = ""
+    reason: str
 
 
 def _any(*parts: str) -> Callable[[Shapes], bool]:
@@ -74,11 +74,6 @@ _ONE_MIX = re.compile(r"blocks\.\d+\.(?:att|ffn)\.time_mix")
 def _is_3(shapes: Shapes) -> bool:
     decay = shapes.get("blocks.0.att.time_decay", ())
     return len(decay) == 2 and decay[1] == 1 < decay[0] and not _any(".att.ln_x.")(shapes)
-
-
-def _is_52(shapes: Shapes) -> bool:
-    decay = shapes.get("blocks.0.att.time_decay", ())
-    return _any(".att.ln_x.")(shapes) and len(decay) >= 2 and decay[1] > 1
 
 
 _KEEPS_TOKENS = "whose attention keeps every past token; run it with its authors' code"
@@ -128,7 +123,7 @@ RELATIVES: tuple[Relative, ...] = (
     Relative("a variant of RWKV-7 with attention (qkv)", _both(".att.r_k", ".qkv."), _KEEPS_TOKENS),
     # Variants of RWKV-6.
     Relative("RWKV-6b or 6c", _any(".att.time_maa_rkvw_"), "two versions whose files cannot be told apart; use RWKV-6"),
-    Relative("RWKV-6a", _any(".att.gate_w1")),
+    Relative("RWKV-6a", _any(".att.gate_w1"), "of which no weights were published; use RWKV-6"),
     # What came before RWKV-4, and its variants.
     Relative(
         "RWKV-2",
@@ -147,12 +142,4 @@ RELATIVES: tuple[Relative, ...] = (
         _any("head_q.", ".att.qq", ".att.oo", ".ffn.aa", "pos_emb_"),
         "for which no weights were published; use a model trained without it",
     ),
-)
-
-#: Whole versions that no registered architecture runs. The first that fits names the file.
-VERSIONS: tuple[Relative, ...] = (
-    Relative("RWKV-6", _any(".att.time_maa_x", ".att.time_mix_x", ".attn.x_proj.0.mu")),
-    Relative("RWKV-5.2", _is_52),
-    Relative("RWKV-5.1", _both(".att.ln_x.", ".att.gate.")),
-    Relative("RWKV-5.0", _any(".att.ln_x.")),
 )

@@ -11,12 +11,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rwkv_cy.architectures.base import Architecture, ParameterSpec, Shapes, StateField
+from rwkv_cy.architectures.base import ParameterSpec, Shapes
 from rwkv_cy.architectures.builders import constant, embedding_and_head, low_rank, matrix, norm, vector
+from rwkv_cy.architectures.heads import (
+    HeadsArchitecture,
+    check_heads,
+    completed_head_size,
+    heads,
+    known_ranks,
+    required_ranks,
+)
 from rwkv_cy.architectures.shapes import count_layers, dimension
 from rwkv_cy.config import Config
-from rwkv_cy.dtypes import widen
-from rwkv_cy.errors import ConfigError, SpecError
 from rwkv_cy.kernels import rwkv7 as kernels
 from rwkv_cy.tensors.tensor import Parameter
 
@@ -24,14 +30,12 @@ __all__ = ["RWKV7"]
 
 Array = npt.NDArray[np.float64]
 
-#: Head size of every released model, and a bound: a state has d_att times head_size numbers a layer.
-_HEAD_SIZE, _LARGEST_HEAD = 64, 1024
 #: Rank of a low-rank product that the authors suggest for a new model, as a multiple of the root of d_model.
 _RANK_FACTORS = {"w": 2.5, "a": 2.5, "v": 1.7, "g": 5.0}
 _SMALLEST_RANK = 32
 
 
-class RWKV7(Architecture):
+class RWKV7(HeadsArchitecture):
     """RWKV-7 ("Goose"): a matrix state per head, updated by a generalized delta rule; low-rank gates.
 
     Ranks by name: ``"w"`` of the decay, ``"a"`` of the in-context learning rate, ``"v"`` of the value residual (none in
@@ -51,15 +55,9 @@ class RWKV7(Architecture):
         """Read the dimensions off the shapes."""
         num_layers = count_layers(shapes, where)
         att = "blocks.0.att"
-        heads, head_size = (dimension(shapes, f"{att}.r_k", axis, where) for axis in (0, 1))
+        count, head_size = (dimension(shapes, f"{att}.r_k", axis, where) for axis in (0, 1))
         d_att = dimension(shapes, f"{att}.receptance.weight", 0, where)
-        if head_size > _LARGEST_HEAD:
-            raise SpecError(f"{where}: {att}.r_k: expected heads of at most {_LARGEST_HEAD} channels, got {head_size}")
-        if heads * head_size != d_att:
-            raise SpecError(
-                f"{where}: {att}.r_k: expected (heads, head size) of product {d_att}, the rows of "
-                f"{att}.receptance.weight, got ({heads}, {head_size}); the file is not a whole, unchanged model"
-            )
+        check_heads(f"{att}.r_k", count, head_size, d_att, where)
         # Layer 0 has no value residual: files may leave its factors out.
         first = {"w": 0, "a": 0, "v": min(1, num_layers - 1), "g": 0}
         ranks = {
@@ -86,16 +84,8 @@ class RWKV7(Architecture):
         ConfigError
             If the heads do not fill d_att, or a rank has a name that this version does not know.
         """
-        head_size = config.head_size or _HEAD_SIZE
-        if config.d_att % head_size:
-            raise ConfigError(
-                f"Config.d_att: expected a multiple of head_size {head_size}, got {config.d_att}; "
-                "give a head_size that divides it"
-            )
-        known = (*_RANK_FACTORS, *self.other_ranks)
-        unknown = sorted(set(config.ranks) - set(known))
-        if unknown:
-            raise ConfigError(f"Config.ranks: expected names among {', '.join(known)}, got {', '.join(unknown)}")
+        head_size = completed_head_size(config)
+        known_ranks(config, (*_RANK_FACTORS, *self.other_ranks))
         suggested = {
             name: max(_SMALLEST_RANK, _SMALLEST_RANK * round(factor * math.sqrt(config.d_model) / _SMALLEST_RANK))
             for name, factor in _RANK_FACTORS.items()
@@ -103,29 +93,11 @@ class RWKV7(Architecture):
         }
         return replace(config, head_size=head_size, ranks={**suggested, **self.other_ranks, **config.ranks})
 
-    def state_fields(self, config: Config) -> tuple[StateField, ...]:
-        """Return the arrays of a layer's state; att_kv is indexed [head, value, key]."""
-        heads, size = _heads(config)
-        return (
-            StateField("ffn_xx", (config.d_model,), 0.0),
-            StateField("att_xx", (config.d_model,), 0.0),
-            StateField("att_kv", (heads, size, size), 0.0),
-        )
-
-    def initial_state(self, config: Config, parameters: Mapping[str, Parameter]) -> npt.NDArray[Any]:
-        """Return the state before the first token; att_kv is a layer's time_state where there is one."""
-        state = super().initial_state(config, parameters)
-        start = self.state_offsets(config)["att_kv"]
-        for i, row in enumerate(state):
-            tuned = parameters.get(f"blocks.{i}.att.time_state")
-            if tuned is not None:
-                row[start:] = widen(tuned.array, tuned.dtype, "f64").reshape(-1)
-        return state
-
     def layer_parameters(self, config: Config, layer: int) -> tuple[ParameterSpec, ...]:
         """Return the parameters of one layer."""
         c, a, f = config.d_model, config.d_att, config.d_ffn
-        heads, size = _heads(config)
+        required_ranks(config, "wavg" if config.num_layers > 1 else "wag")
+        count, size = heads(config)
 
         def curve(name: str, width: int) -> ParameterSpec:
             # Checkpoints hold vectors as they were broadcast over (batch, time, channel).
@@ -148,16 +120,14 @@ class RWKV7(Architecture):
             *low_rank_product("g"),
             curve("att.k_k", a),
             curve("att.k_a", a),
-            ParameterSpec("att.r_k", (heads, size), "vector", constant(-0.04, heads, size)),
+            ParameterSpec("att.r_k", (count, size), "vector", constant(-0.04, count, size)),
             matrix("att.receptance.weight", a, c, 1.0),
             matrix("att.key.weight", a, c, 0.1),
             matrix("att.value.weight", a, c, 1.0),
             matrix("att.output.weight", c, a, 0.0),
             vector("att.ln_x.weight", (a,), lambda: _curves(config, layer)["att.ln_x.weight"]),
             ParameterSpec("att.ln_x.bias", (a,), "vector", constant(0.0, a)),
-            ParameterSpec(
-                "att.time_state", (heads, size, size), "state", constant(0.0, heads, size, size), optional=True
-            ),
+            self.tuned_state(config),
             curve("ffn.x_k", c),
             matrix("ffn.key.weight", f, c, 1.0),
             matrix("ffn.value.weight", c, f, 0.0, sparse_input=True),
@@ -178,23 +148,6 @@ class RWKV7(Architecture):
     ) -> Any:
         """Return the compiled channel mix of a layer."""
         return kernels.ChannelMix(config, self.state_offsets(config), parameters, output_scale, activations)
-
-
-def _heads(config: Config) -> tuple[int, int]:
-    """Return the number of heads and their size, of a config that has all dimensions of this version."""
-    required = "wavg" if config.num_layers > 1 else "wag"
-    missing = [name for name in required if name not in config.ranks]
-    if missing:
-        raise ConfigError(
-            f"Config.ranks: expected {', '.join(required)}, missing {', '.join(missing)}; "
-            "complete the config, or give them"
-        )
-    if not config.head_size or config.d_att % config.head_size:
-        raise ConfigError(
-            f"Config.head_size: expected a divisor of d_att {config.d_att}, got {config.head_size}; "
-            "complete the config, or give one"
-        )
-    return config.d_att // config.head_size, config.head_size
 
 
 # --- initial values (RWKV-LM, RWKV-v7/train_temp/src/model.py: constructors, then generate_init_weight) ---

@@ -3,6 +3,10 @@
 from rwkv_cy.kernels.dispatch cimport rk_matrix, rk_ops, rk_product
 
 
+# y[t] = m x[t], for dispatch.matmul
+cdef rk_product times(const rk_matrix *m, const void *x, void *y) noexcept nogil
+
+
 cdef class Matrix:
     cdef rk_matrix m
     cdef readonly object array       # owns the memory that m.data points to

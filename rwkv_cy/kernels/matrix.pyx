@@ -10,7 +10,7 @@ from cython cimport floating
 
 from rwkv_cy.kernels.dispatch cimport (
     RK_AS_IT_IS, RK_BF12, RK_BF16, RK_F16, RK_F32, RK_F64, RK_NOTHING, RK_Q4, RK_Q6, RK_Q8, active_ops, dequantize,
-    matmul, matmul_scratch, quantize, rk_ops, rk_product, rk_tokens, transpose,
+    matmul, matmul_scratch, quantize, rk_matrix, rk_ops, rk_product, rk_tokens, transpose,
 )
 
 cdef dict _CODES = {"f32": RK_F32, "f64": RK_F64, "f16": RK_F16, "bf16": RK_BF16, "q8": RK_Q8, "q6": RK_Q6,
@@ -183,6 +183,10 @@ def transposed(array, first=0, out=None):
     return out
 
 
+cdef rk_product times(const rk_matrix *m, const void *x, void *y) noexcept nogil:
+    return rk_product(m, x, m.cols, RK_AS_IT_IS, NULL, NULL, 0, y, RK_NOTHING, NULL, NULL)
+
+
 cdef class Matrix:
     """A weight matrix (outputs, inputs) in any storage type; the array is neither copied nor modified.
 
@@ -264,7 +268,7 @@ cdef class Matrix:
         return matmul_scratch(ops, &self.m, tokens, num_threads)
 
     cdef rk_product times(self, const void *x, void *y) noexcept nogil:
-        return rk_product(&self.m, x, self.m.cols, RK_AS_IT_IS, NULL, NULL, 0, y, RK_NOTHING, NULL, NULL)
+        return times(&self.m, x, y)
 
     def matmul(self, const floating[:, ::1] x, int num_threads=1, Workspace workspace=None):
         """Multiply tokens by the matrix.

@@ -3,6 +3,7 @@
 from rwkv_cy.kernels.dispatch cimport rk_channels
 from rwkv_cy.kernels.matrix cimport Matrix
 from rwkv_cy.kernels.stack cimport Arena, Mix, Pass
+from rwkv_cy.kernels.time_mix cimport BaseTimeMix
 
 
 cdef extern from "wkv/versions.h" nogil:
@@ -24,25 +25,19 @@ cdef extern from "wkv/wkv4.h" nogil:
 
 
 cdef struct TimeMixBuffers:
-    char *mixed      # (tokens, d_model)
-    char *r          # (tokens, d_att), as are k, v and rwkv
+    char *r          # (tokens, d_att), as are k and v
     char *k
     char *v
-    char *rwkv
     char *rest       # scratch of the products
 
 
-cdef class TimeMix(Mix):
-    cdef readonly Matrix key, value, receptance, output
-    cdef readonly Py_ssize_t d_att
-    cdef size_t xx
+cdef class TimeMix(BaseTimeMix):
     cdef rk_wkv4 call                      # parameters and sizes; `wkv` sets the activations
     cdef const char *mix_k
     cdef const char *mix_v
     cdef const char *mix_r
 
     cdef TimeMixBuffers carve(self, Arena *arena, const Pass *p) noexcept nogil
-    cdef void wkv(self, const Pass *p, const char *x, const TimeMixBuffers *b, bint outputs) noexcept nogil
 
 
 cdef struct ChannelMixBuffers:
@@ -56,6 +51,7 @@ cdef class ChannelMix(Mix):
     cdef readonly Matrix key, value, receptance
     cdef readonly Py_ssize_t d_ffn
     cdef size_t xx
+    cdef int shift                         # RK_SHIFTED or RK_LERPED
     cdef const char *mix_k
     cdef const char *mix_r
 

@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rwkv_cy.kernels.stack import Mix
+from rwkv_cy.kernels.time_mix import BaseTimeMix
 
-class TimeMix(Mix):
+class TimeMix(BaseTimeMix):
     def __init__(
         self,
         config: Any,
@@ -23,4 +24,6 @@ class ChannelMix(Mix):
         parameters: Mapping[str, Any],
         output_scale: float,
         activations: str = "f32",
+        mixes: str = "ffn.time_mix_",
+        lerped: bool = False,
     ) -> None: ...

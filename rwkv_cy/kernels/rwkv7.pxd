@@ -3,6 +3,7 @@
 from rwkv_cy.kernels.dispatch cimport rk_heads
 from rwkv_cy.kernels.matrix cimport Matrix
 from rwkv_cy.kernels.stack cimport Arena, Mix, Pass
+from rwkv_cy.kernels.time_mix cimport BaseTimeMix
 
 
 cdef extern from "wkv/versions.h" nogil:
@@ -37,23 +38,18 @@ cdef struct TimeMixBuffers:
     char *a
     char *g
     char *v_mix
-    char *y
     char *hidden_w   # (tokens, rank) of each
     char *hidden_a
     char *hidden_g
     char *hidden_v
-    char *mixed      # (tokens, d_model)
     char *bonus      # (tokens, heads)
     char *wkv        # scratch of each thread
     char *rest       # scratch of the products
 
 
-cdef class TimeMix(Mix):
-    cdef readonly Matrix receptance, key, value, output
+cdef class TimeMix(BaseTimeMix):
     cdef readonly Matrix w1, w2, a1, a2, g1, g2, v1, v2   # v1 and v2 are None in the first layer
-    cdef readonly Py_ssize_t d_att
     cdef readonly bint first                               # whether this layer produces v_first
-    cdef size_t xx
     cdef rk_wkv7 call                                      # parameters and sizes; `wkv` sets the activations
     cdef const char *x_r
     cdef const char *x_w
@@ -63,7 +59,6 @@ cdef class TimeMix(Mix):
     cdef const char *x_g
 
     cdef TimeMixBuffers carve(self, Arena *arena, const Pass *p) noexcept nogil
-    cdef void wkv(self, const Pass *p, const char *x, const TimeMixBuffers *b, bint outputs) noexcept nogil
 
 
 cdef struct ChannelMixBuffers:

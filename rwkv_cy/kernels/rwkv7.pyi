@@ -4,8 +4,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rwkv_cy.kernels.stack import Mix
+from rwkv_cy.kernels.time_mix import BaseTimeMix
 
-class TimeMix(Mix):
+class TimeMix(BaseTimeMix):
     def __init__(
         self,
         config: Any,

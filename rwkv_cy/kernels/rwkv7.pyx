@@ -5,39 +5,27 @@ from rwkv_cy.kernels.matrix import make_low_rank, make_matrix
 from rwkv_cy.kernels.dispatch cimport (
     RK_ADD, RK_LERPED, RK_RELU_SQUARED, RK_SIGMOID, RK_TANH, heads_scratch, matmul, rk_product, run_heads,
 )
-from rwkv_cy.kernels.stack cimport Arena, Mix, Pass, heads_of, keep_last, product_scratch, shifted, take
+from rwkv_cy.kernels.stack cimport Arena, Mix, Pass, keep_last, product_scratch, shifted, take
+from rwkv_cy.kernels.time_mix cimport BaseTimeMix, heads_of
 
 
-cdef class TimeMix(Mix):
+cdef class TimeMix(BaseTimeMix):
     """Time mix: token shift, low-rank decay, learning rate, value residual and gate, WKV, GroupNorm, output matrix.
 
     Parameters
     ----------
-    config : Config
-        Dimensions and type.
-    offsets : mapping of str to int
-        Offset of each field in a layer's row of the state, in elements; ``"end"`` is the row's length.
-    parameters : mapping of str to Parameter
-        The layer's parameters by short name.
-    output_scale : float
-        Factor of the result, a power of two.
-    activations : {"f32", "bf16"}
-        Precision of the activations that bf16 matrices are multiplied with; see :class:`rwkv_cy.kernels.matrix.Matrix`.
+    config, offsets, parameters, output_scale, activations
+        As for :class:`rwkv_cy.kernels.time_mix.BaseTimeMix`.
     layer : int
         Index of the layer. Layer 0 produces v_first, the values that all later layers mix into theirs.
     """
 
     def __init__(self, config, offsets, parameters, output_scale, activations, layer):
-        super().__init__(config, offsets["end"])
+        super().__init__(config, offsets, parameters, output_scale, activations)
         real = config.compute_dtype
-        self.d_att = config.d_att
-        self.call.heads = heads_of(self, config, offsets, parameters)
         self.first = layer == 0
         self.shared_row = self.d_att * self.itemsize
-        self.receptance = make_matrix(parameters["att.receptance.weight"], real, 1.0, activations)
-        self.key = make_matrix(parameters["att.key.weight"], real, 1.0, activations)
-        self.value = make_matrix(parameters["att.value.weight"], real, 1.0, activations)
-        self.output = make_matrix(parameters["att.output.weight"], real, output_scale, activations)
+        self.call.heads = heads_of(self, config, offsets, parameters)
         self.w1, self.w2 = make_low_rank(parameters["att.w1"], real), make_low_rank(parameters["att.w2"], real)
         self.a1, self.a2 = make_low_rank(parameters["att.a1"], real), make_low_rank(parameters["att.a2"], real)
         self.g1, self.g2 = make_low_rank(parameters["att.g1"], real), make_low_rank(parameters["att.g2"], real)
@@ -55,7 +43,6 @@ cdef class TimeMix(Mix):
         self.call.k_k = self.vector(parameters, "att.k_k", real)
         self.call.k_a = self.vector(parameters, "att.k_a", real)
         self.call.r_k = self.vector(parameters, "att.r_k", real)
-        self.xx = offsets["att_xx"] * self.itemsize
 
     cdef TimeMixBuffers carve(self, Arena *arena, const Pass *p) noexcept nogil:
         cdef TimeMixBuffers b
@@ -67,7 +54,7 @@ cdef class TimeMix(Mix):
                              + product_scratch(p, self.a1) + product_scratch(p, self.g1))
         cdef size_t second = product_scratch(p, self.w2) + product_scratch(p, self.a2) + product_scratch(p, self.g2)
         b.r, b.k, b.v, b.w = take(arena, att), take(arena, att), take(arena, att), take(arena, att)
-        b.a, b.g, b.y = take(arena, att), take(arena, att), take(arena, att)
+        b.a, b.g = take(arena, att), take(arena, att)
         b.hidden_w = take(arena, number * self.w1.m.rows)
         b.hidden_a = take(arena, number * self.a1.m.rows)
         b.hidden_g = take(arena, number * self.g1.m.rows)
@@ -77,19 +64,20 @@ cdef class TimeMix(Mix):
             b.hidden_v = take(arena, number * self.v1.m.rows)
             first += product_scratch(p, self.v1)
             second += product_scratch(p, self.v2)
-        b.mixed = take(arena, number * self.d_model)
         b.bonus = take(arena, number * self.call.heads.count)
         b.wkv = take(arena, heads_scratch(p.ops, RK_WKV7, self.call.heads.size, p.num_threads))
-        b.rest = take(arena, max(first, max(second, product_scratch(p, self.output))))
+        b.rest = take(arena, max(first, second))
         return b
 
-    cdef size_t scratch(self, const Pass *p) noexcept nogil:
+    cdef size_t wkv_scratch(self, const Pass *p) noexcept nogil:
         cdef Arena arena = Arena(NULL, 0)
         self.carve(&arena, p)
         return arena.used
 
-    cdef void wkv(self, const Pass *p, const char *x, const TimeMixBuffers *b, bint outputs) noexcept nogil:
-        """Map normalized activations to the gated output of WKV; without `outputs`, only update the states."""
+    cdef void wkv(self, const Pass *p, const char *x, char *scratch, char *y) noexcept nogil:
+        cdef Arena arena = Arena(scratch, 0)
+        cdef TimeMixBuffers b = self.carve(&arena, p)
+        cdef bint outputs = y != NULL
         cdef rk_product[7] products
         cdef int count = 0
         # k = K lerp(x, xx, x_k), and the others likewise
@@ -124,22 +112,8 @@ cdef class TimeMix(Mix):
         call.k, call.v, call.w, call.a, call.v_mix = b.k, b.v, b.w, b.a, b.v_mix
         call.v_first = p.shared
         if outputs:
-            call.r, call.g, call.bonus, call.heads.y = b.r, b.g, b.bonus, b.y
+            call.r, call.g, call.bonus, call.heads.y = b.r, b.g, b.bonus, y
         run_heads(p.ops, RK_WKV7, &call.heads, &p.tokens, b.wkv, p.num_threads)
-
-    cdef void run(self, const Pass *p, const char *x, char *scratch, char *y) noexcept nogil:
-        cdef Arena arena = Arena(scratch, 0)
-        cdef TimeMixBuffers b = self.carve(&arena, p)
-        self.wkv(p, x, &b, True)
-        # y += O (wkv * g)
-        cdef rk_product product = self.output.times(b.y, b.mixed)
-        product.then, product.into = RK_ADD, y
-        matmul(p.ops, &product, 1, &p.tokens, b.rest, p.num_threads)
-
-    cdef void update_state(self, const Pass *p, const char *x, char *scratch) noexcept nogil:
-        cdef Arena arena = Arena(scratch, 0)
-        cdef TimeMixBuffers b = self.carve(&arena, p)
-        self.wkv(p, x, &b, False)
 
 
 cdef class ChannelMix(Mix):

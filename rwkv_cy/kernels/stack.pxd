@@ -1,6 +1,6 @@
 """Declarations for layers: mixes over a batch of sequences, states by address, scratch from one arena."""
 
-from rwkv_cy.kernels.dispatch cimport rk_heads, rk_ops, rk_product, rk_tokens
+from rwkv_cy.kernels.dispatch cimport rk_ops, rk_product, rk_tokens
 from rwkv_cy.kernels.matrix cimport Matrix
 
 
@@ -43,10 +43,6 @@ cdef class Mix:
     cdef void update_state(self, const Pass *p, const char *x, char *scratch) noexcept nogil
     cdef const char *vector(self, parameters, name, real) except NULL
     cdef const char *keep(self, array) except NULL
-
-
-# The heads of a time mix with a matrix-valued state: sizes, offset of att_kv, GroupNorm; without a result.
-cdef rk_heads heads_of(Mix mix, config, offsets, parameters) except *
 
 
 cdef class Layer:

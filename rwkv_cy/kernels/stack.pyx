@@ -10,7 +10,7 @@ from cython cimport floating
 from libc.string cimport memcpy
 
 from rwkv_cy.kernels.dispatch cimport (
-    active_ops, layer_norm, matmul_scratch, multiply, rk_heads, rk_product, rk_sequence, rk_tokens,
+    active_ops, layer_norm, matmul_scratch, multiply, rk_product, rk_sequence, rk_tokens,
 )
 from rwkv_cy.kernels.embedding cimport check_ids
 from rwkv_cy.kernels.matrix cimport Matrix, Workspace, padded
@@ -179,20 +179,6 @@ cdef class Mix:
     def shared_width(self):
         """Elements per token that layers share through this mix."""
         return self.shared_row // self.itemsize
-
-
-cdef rk_heads heads_of(Mix mix, config, offsets, parameters) except *:
-    """Return the heads of a time mix with a matrix-valued state, without the address of their result."""
-    cdef rk_heads heads
-    if config.head_size < 1 or config.d_att % config.head_size:
-        raise KernelError(f"TimeMix: expected whole heads in d_att {config.d_att}, got heads of {config.head_size}")
-    heads.count, heads.size = config.d_att // config.head_size, config.head_size
-    heads.kv = offsets["att_kv"] * mix.itemsize
-    heads.norm_weight = mix.vector(parameters, "att.ln_x.weight", config.compute_dtype)
-    heads.norm_bias = mix.vector(parameters, "att.ln_x.bias", config.compute_dtype)
-    heads.eps = config.group_norm_eps
-    heads.y = NULL
-    return heads
 
 
 def _copy_ids(what, ids, tokens, vocab_size):

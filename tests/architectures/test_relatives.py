@@ -7,7 +7,7 @@ import re
 import pytest
 
 from rwkv_cy.architectures import ARCHITECTURES, detect, version_label
-from rwkv_cy.architectures.relatives import RELATIVES, VERSIONS
+from rwkv_cy.architectures.relatives import RELATIVES
 from rwkv_cy.config import Config
 from rwkv_cy.errors import UnsupportedError
 
@@ -31,7 +31,6 @@ def plus(base: Shapes, *names: str) -> Shapes:
 KEEPS = "whose attention keeps every past token"
 ALONE = "which has to be merged into its model first"
 UNMERGED = "which have to be merged into its matrices first"
-NOT_YET = f"is not supported yet (supported: {', '.join(one.label for one in ARCHITECTURES.values())})"
 CASES: list[tuple[str, str, Shapes]] = [
     ("a LoRA adapter", ALONE, plus({}, "blocks.0.att.key.lora_A", "blocks.0.att.key.lora_B", "blocks.0.ln1.weight")),
     ("a LoRA adapter", ALONE, plus({}, "base_model.model.blocks.0.att.key.lora_A.weight")),
@@ -85,16 +84,10 @@ CASES: list[tuple[str, str, Shapes]] = [
     ("RWKV-8 with ROSA", "whose state grows with the text", plus({}, "blocks.0.rosa.q.weight", "head.weight")),
     ("RWKV-8 with ROSA", "whose state grows with the text", plus({}, "e.weight", "rosa1.q.weight", "rwkv1.r_k")),
     ("RWKV-7b", KEEPS, plus(SEVEN, "blocks.0.ffn.s_emb.weight", "blocks.0.qkv.qq.weight")),
-    (
-        "RWKV-7a",
-        NOT_YET,
-        plus(SEVEN, "blocks.0.ffn.s_emb.weight", "blocks.0.ffn.s_emb_x.weight"),
-    ),
     ("RWKV-8 rc00-hybrid", KEEPS, plus(SEVEN, "blocks.0.ffn.enn.weight", "blocks.0.qkv.qq.weight")),
-    ("RWKV-8 rc00", NOT_YET, plus(SEVEN, "blocks.0.ffn.enn.weight")),
     ("a variant of RWKV-7 with attention (qkv)", KEEPS, plus(SEVEN, "blocks.0.qkv.qq.weight")),
     ("RWKV-6b or 6c", "cannot be told apart", plus(SIX, "blocks.0.att.time_maa_rkvw_w1")),
-    ("RWKV-6a", NOT_YET, plus(SIX, "blocks.0.att.gate_w1")),
+    ("RWKV-6a", "no weights were published", plus(SIX, "blocks.0.att.gate_w1")),
     ("RWKV-2", "mixes keys, values and receptance with the same", plus(ANY, "blocks.0.att.time_mix", "head_q.weight")),
     ("RWKV-3", "limits its keys", {**FOUR, "blocks.0.att.time_decay": (8, 1), "head_q.weight": (8, 8)}),
     (
@@ -106,14 +99,20 @@ CASES: list[tuple[str, str, Shapes]] = [
     ("a training-only variant of RWKV-4", "no weights were published", plus(FOUR, "head_q.weight", "copy_mask")),
     ("a training-only variant of RWKV-4", "no weights were published", plus(FOUR, "blocks.0.att.qq.weight")),
     ("a training-only variant of RWKV-4", "no weights were published", plus(FOUR, "blocks.0.ffn.aa.weight")),
-    ("RWKV-7", NOT_YET, SEVEN),
-    ("RWKV-6", NOT_YET, SIX),
-    ("RWKV-6", NOT_YET, plus({}, "model.layers.0.attn.x_proj.0.mu")),
-    ("RWKV-6", NOT_YET, plus(FIVE, "blocks.0.att.time_mix_x")),
-    ("RWKV-5.2", NOT_YET, {**FIVE, "blocks.0.att.time_decay": (2, 4)}),
-    ("RWKV-5.1", NOT_YET, plus(FIVE, "blocks.0.att.gate.weight")),
-    ("RWKV-5.1", NOT_YET, {**plus(FIVE, "blocks.0.att.gate.weight"), "blocks.0.att.time_decay": (2, 1)}),
-    ("RWKV-5.0", NOT_YET, FIVE),
+]
+#: What is run, told from few tensors.
+VERSIONS: list[tuple[str, Shapes]] = [
+    ("RWKV-4", FOUR),
+    ("RWKV-5.0", FIVE),
+    ("RWKV-5.0", {**FIVE, "blocks.0.att.time_decay": (2, 1)}),
+    ("RWKV-5.1", plus(FIVE, "blocks.0.att.gate.weight")),
+    ("RWKV-5.1", {**plus(FIVE, "blocks.0.att.gate.weight"), "blocks.0.att.time_decay": (2, 1)}),
+    ("RWKV-5.2", {**FIVE, "blocks.0.att.time_decay": (2, 4)}),
+    ("RWKV-5.2", {**plus(FIVE, "blocks.0.att.gate.weight"), "blocks.0.att.time_decay": (2, 4)}),
+    ("RWKV-6", SIX),
+    ("RWKV-7", SEVEN),
+    ("RWKV-7a", plus(SEVEN, "blocks.0.ffn.s_emb.weight", "blocks.0.ffn.s_emb_x.weight")),
+    ("RWKV-8 rc00", plus(SEVEN, "blocks.0.ffn.enn.weight")),
 ]
 SUPPORTED = {architecture.label for architecture in ARCHITECTURES.values()}
 
@@ -122,15 +121,23 @@ SUPPORTED = {architecture.label for architecture in ARCHITECTURES.values()}
 def test_refused_by_name(label: str, reason: str, shapes: Shapes) -> None:
     for tensors in (shapes, dict(reversed(shapes.items()))):
         assert version_label(tensors) == label
-        if label not in SUPPORTED:
-            with pytest.raises(UnsupportedError, match=re.escape(label) + ".*" + re.escape(reason)) as error:
-                detect(tensors, "model.pth")
-            start = f"model.pth: {label} " if "not supported yet" in reason else "model.pth: expected a model of RWKV-4"
-            assert str(error.value).startswith(start)
+        with pytest.raises(UnsupportedError, match=re.escape(label) + ".*" + re.escape(reason)) as error:
+            detect(tensors, "model.pth")
+        assert str(error.value).startswith("model.pth: expected a model of RWKV-4")
+
+
+@pytest.mark.parametrize(("label", "shapes"), VERSIONS)
+def test_versions_are_told_apart(label: str, shapes: Shapes) -> None:
+    for tensors in (shapes, dict(reversed(shapes.items()))):
+        assert version_label(tensors) == label
+
+
+def test_every_version_has_a_case() -> None:
+    assert {label for label, _ in VERSIONS} == SUPPORTED
 
 
 def test_every_relative_has_a_case() -> None:
-    assert {relative.label for relative in (*RELATIVES, *VERSIONS)} <= {label for label, *_ in CASES}
+    assert {relative.label for relative in RELATIVES} <= {label for label, *_ in CASES}
 
 
 def test_every_reason_says_what_to_do() -> None:
@@ -138,7 +145,7 @@ def test_every_reason_says_what_to_do() -> None:
 
 
 def test_no_supported_version_is_in_the_lists() -> None:
-    assert SUPPORTED.isdisjoint(relative.label for relative in (*RELATIVES, *VERSIONS))
+    assert SUPPORTED.isdisjoint(relative.label for relative in RELATIVES)
 
 
 def test_supported_versions_are_no_relatives() -> None:

@@ -10,10 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv7_shapes import SMALL, SMALL_7A
+from rwkv56_shapes import SMALL_5, SMALL_6
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES, widen
 from rwkv_cy.kernels.matrix import unpack
-from rwkv_cy.kernels.reference import rwkv4, rwkv7, rwkv7a, rwkv8_rc00
+from rwkv_cy.kernels.reference import rwkv4, rwkv5, rwkv6, rwkv7, rwkv7a, rwkv8_rc00
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.model.state import State
 from rwkv_cy.tensors.tensor import Parameter
@@ -23,6 +24,8 @@ Array = npt.NDArray[Any]
 #: float64 implementation by architecture: (parameters, config, tokens, state=None) to (logits, layers' states).
 REFERENCES: dict[str, Callable[..., tuple[Array, list[dict[str, Array]]]]] = {
     "rwkv4": rwkv4.forward,
+    **{f"rwkv5.{minor}": rwkv5.forward for minor in range(3)},
+    "rwkv6": rwkv6.forward,
     "rwkv7": rwkv7.forward,
     "rwkv7a": rwkv7a.forward,
     "rwkv8_rc00": rwkv8_rc00.forward,
@@ -33,6 +36,12 @@ REFERENCES: dict[str, Callable[..., tuple[Array, list[dict[str, Array]]]]] = {
 CONFIGS = {
     "rwkv4": Config(d_model=128, num_layers=3, vocab_size=90, d_att=96, d_ffn=192),
     "rwkv4-odd": Config(d_model=35, num_layers=3, vocab_size=61, d_att=41, d_ffn=101, rescale_layer=2),
+    "rwkv5.0": SMALL_5["5.0"],
+    "rwkv5.1": SMALL_5["5.1"],
+    "rwkv5.2": SMALL_5["5.2"],
+    "rwkv5.0-odd": replace(SMALL_5["5.0, odd widths"], rescale_layer=2),
+    "rwkv6": SMALL_6["6, heads of 64"],
+    "rwkv6-odd": replace(SMALL_6["6, odd ranks, odd heads, odd widths"], num_layers=3, rescale_layer=2),
     "rwkv7": replace(SMALL["heads of 64"], vocab_size=90),
     "rwkv7-odd": replace(SMALL["odd heads, odd widths"], num_layers=3, rescale_layer=2),
     "rwkv7a": replace(SMALL_7A["heads of 64"], vocab_size=90),
@@ -74,8 +83,9 @@ PRECISIONS = {
 }
 
 
-#: In RWKV-7a the hidden vector is a product of three vectors, each of them with the rounding of its inputs.
-_AMPLIFIED = {"rwkv7a": 2.0}
+#: What amplifies the rounding of inputs: in RWKV-7a the hidden vector is a product of three vectors; in RWKV-5 and 6
+#: the result of a head is normalized after it was multiplied with a sum that may be nearly 0, as with the first token.
+_AMPLIFIED = {"rwkv7a": 2.0, "rwkv5.0": 2.0, "rwkv5.1": 2.0, "rwkv5.2": 2.0, "rwkv6": 2.0}
 
 
 def tolerance_of(config: Config, dtype: str) -> float:

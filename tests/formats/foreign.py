@@ -85,7 +85,7 @@ def rwkv5_parameters(version: str = "5.2", heads: tuple[int, int] = (2, 16), lay
         "ln_x.weight": (width,),
         "ln_x.bias": (width,),
         "time_decay": decay,
-        "time_first" if version == "5.0" else "time_faaaa": decay,
+        "time_faaaa": decay,
     }
     if version != "5.0":
         own |= {"gate.weight": (width, width), "time_mix_g": (1, 1, width)}

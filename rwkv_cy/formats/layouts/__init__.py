@@ -14,7 +14,7 @@ from rwkv_cy.formats.layouts.huggingface import (
     HUGGINGFACE_7_RENAMED,
 )
 from rwkv_cy.formats.layouts.layout import Layout, Shapes
-from rwkv_cy.formats.layouts.original import ORIGINAL, ORIGINAL_4, ORIGINAL_6
+from rwkv_cy.formats.layouts.original import ORIGINAL, ORIGINAL_4, ORIGINAL_5, ORIGINAL_6
 from rwkv_cy.formats.layouts.rwkvcpp import RWKVCPP_4, RWKVCPP_7
 from rwkv_cy.formats.layouts.web_rwkv import WEB_RWKV_5, WEB_RWKV_6, WEB_RWKV_6_PLAIN, WEB_RWKV_7
 
@@ -33,6 +33,7 @@ LAYOUTS: tuple[Layout, ...] = (
     WEB_RWKV_5,
     WEB_RWKV_7,
     ORIGINAL_4,
+    ORIGINAL_5,
     ORIGINAL_6,
     HUGGINGFACE_7_RENAMED,
     ORIGINAL,
@@ -53,7 +54,7 @@ def layouts_of(format: str, metadata: Mapping[str, str]) -> tuple[Layout, ...]: 
 
 #: Layouts that models are written in, by their names for users: the first that holds the model applies.
 EXPORT_LAYOUTS: dict[str, tuple[Layout, ...]] = {
-    "original": (ORIGINAL_4, ORIGINAL_6, ORIGINAL),
+    "original": (ORIGINAL_4, ORIGINAL_5, ORIGINAL_6, ORIGINAL),
     "transformers": (HUGGINGFACE_4, HUGGINGFACE, HUGGINGFACE_7),
     "fla": (FLA, FLA_6),
     # What is written does not depend on the head size.

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from rwkv_cy.formats.layouts.layout import Layout, Rule, Shapes, any_name
-from rwkv_cy.formats.layouts.steps import vector
+from rwkv_cy.formats.layouts.steps import LOGARITHM, ONE_COLUMN, vector
 
 __all__ = [
     "ORIGINAL",
     "ORIGINAL_4",
+    "ORIGINAL_5",
     "ORIGINAL_6",
     "VECTORS",
     "VECTORS_6",
@@ -85,6 +86,18 @@ ORIGINAL_4 = Layout(
     lambda shapes: _NAMES(shapes) and has_vector_state(shapes),
     (*VECTORS, *vectors("blocks.{i}.att.{name}", "time_decay time_first", 1, 1)),
     holds=has_vector_state,
+)
+
+#: In RWKV-5, numbers of heads may be a column. Its first checkpoints hold the logarithm of the bonus, as time_first.
+ORIGINAL_5 = Layout(
+    "BlinkDL, RWKV-5",
+    lambda shapes: _NAMES(shapes) and has_head_decay(shapes),
+    (
+        *(Rule(name, name, (ONE_COLUMN,)) for name in (f"blocks.{{i}}.att.{n}" for n in ("time_decay", "time_faaaa"))),
+        Rule("blocks.{i}.att.time_faaaa", "blocks.{i}.att.time_first", (ONE_COLUMN, LOGARITHM)),
+        *VECTORS,
+    ),
+    holds=has_head_decay,
 )
 
 ORIGINAL_6 = Layout(

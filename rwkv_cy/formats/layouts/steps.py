@@ -14,7 +14,9 @@ import numpy.typing as npt
 from rwkv_cy.errors import FormatError
 
 __all__ = [
+    "LOGARITHM",
     "NEGATED_EXPONENTIAL",
+    "ONE_COLUMN",
     "TRANSPOSED",
     "Operation",
     "Step",
@@ -112,6 +114,19 @@ class Flatten(Operation):
     def run(self, array: Array, where: str) -> Array:
         """Return the array in its new shape."""
         return array.reshape(-1)
+
+
+@dataclass(frozen=True)
+class OneColumn(Operation):
+    """Makes a vector of a matrix of one column; any other tensor stays as it is."""
+
+    def shape(self, shape: Shape) -> Shape:
+        """Return the shape of the result."""
+        return shape[:1] if len(shape) == 2 and shape[1] == 1 else shape
+
+    def run(self, array: Array, where: str) -> Array:
+        """Return the array in its new shape."""
+        return array.reshape(self.shape(array.shape))
 
 
 @dataclass(frozen=True)
@@ -279,3 +294,12 @@ NEGATED_EXPONENTIAL = Step(
     Formula(lambda x: -np.exp(x)),
     Formula(lambda w: np.log(-w), "-exp(time_decay), which is below 0", lambda w: w >= 0),
 )
+
+#: A logarithm x = log(u) stored in place of u.
+LOGARITHM = Step(
+    Formula(np.log, "a bonus above 0", lambda u: u <= 0),
+    Formula(np.exp),
+)
+
+#: A vector that may be a matrix of one column elsewhere.
+ONE_COLUMN = Step(OneColumn(), OneColumn())

@@ -53,7 +53,7 @@ def _writes_5(axes: int) -> Callable[[Shapes], bool]:
 def _has_wide_bonus(shapes: Shapes) -> bool:
     """Tell whether a time_first is the bonus of RWKV-5.2, one number for each channel of a head."""
     first = shapes.get("blocks.0.att.time_first", ())
-    return len(first) == 2 and "blocks.0.att.ln_x.weight" in shapes
+    return len(first) == 2 and first[1] > 1 and "blocks.0.att.ln_x.weight" in shapes
 
 
 _MIXES_6 = any_name(f"{_ATT}.time_mix_x")

@@ -15,11 +15,14 @@ __all__ = [
     "Shared",
     "Weights",
     "block",
+    "group_norm",
     "layer_norm",
     "matmul",
+    "matrix_states",
     "previous",
     "run",
     "sigmoid",
+    "token_lerp",
 ]
 
 Array = npt.NDArray[np.float64]
@@ -61,6 +64,31 @@ def matmul(weight: Array, x: Array) -> Array:
 def previous(x: Array, last: Array) -> Array:
     """Return the row before each row of x; `last` before the first."""
     return np.concatenate([last[np.newaxis], x[:-1]])
+
+
+def token_lerp(x: Array, last: Array, mix: Array) -> Array:
+    """Return x + (prev - x) * mix, where prev is the previous token."""
+    return x + (previous(x, last) - x) * mix.reshape(-1)
+
+
+def group_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
+    """Normalize each head of x (time, heads, size) separately; weight and bias are per channel."""
+    heads = x.shape[1:]
+    return layer_norm(x, weight.reshape(heads), bias.reshape(heads), eps)
+
+
+def matrix_states(parameters: Weights, config: Any, heads: int) -> list[LayerState]:
+    """Return states of matrices before the first token; att_kv [head, value, key] is time_state if there is one."""
+    size, c = len(parameters["blocks.0.att.receptance.weight"]) // heads, parameters["emb.weight"].shape[1]
+    empty = np.zeros((heads, size, size))
+    return [
+        {
+            "ffn_xx": np.zeros(c),
+            "att_xx": np.zeros(c),
+            "att_kv": np.array(parameters.get(f"blocks.{i}.att.time_state", empty), np.float64),
+        }
+        for i in range(config.num_layers)
+    ]
 
 
 def block(

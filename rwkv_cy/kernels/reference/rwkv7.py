@@ -14,46 +14,21 @@ from rwkv_cy.kernels.reference.common import (
     Mix,
     Shared,
     Weights,
-    layer_norm,
+    group_norm,
     matmul,
-    previous,
+    matrix_states,
     run,
     sigmoid,
+    token_lerp,
 )
 
-__all__ = ["channel_mix", "forward", "group_norm", "initial_state", "low_rank", "time_mix", "token_shift", "wkv"]
-
-
-def initial_state(parameters: Weights, config: Any) -> list[LayerState]:
-    """Return the layers' states before the first token; att_kv [head, value, key] is time_state if there is one."""
-    heads, size = parameters["blocks.0.att.r_k"].shape
-    c = parameters["emb.weight"].shape[1]
-    empty = np.zeros((heads, size, size))
-    return [
-        {
-            "ffn_xx": np.zeros(c),
-            "att_xx": np.zeros(c),
-            "att_kv": np.array(parameters.get(f"blocks.{i}.att.time_state", empty), np.float64),
-        }
-        for i in range(config.num_layers)
-    ]
-
-
-def token_shift(x: Array, last: Array, mix: Array) -> Array:
-    """Return x + (prev - x) * mix, where prev is the previous token."""
-    return x + (previous(x, last) - x) * mix.reshape(-1)
+__all__ = ["channel_mix", "forward", "low_rank", "time_mix", "wkv"]
 
 
 def low_rank(x: Array, first: Array, second: Array) -> Array:
     """(x * first) * second, both factors (in, out)."""
     result: Array = (x @ first) @ second
     return result
-
-
-def group_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
-    """Normalize each head of x (time, heads, size) separately; weight and bias are per channel."""
-    heads = x.shape[1:]
-    return layer_norm(x, weight.reshape(heads), bias.reshape(heads), eps)
 
 
 def wkv(r: Array, w: Array, k: Array, v: Array, kk: Array, a: Array, s: Array) -> tuple[Array, Array]:
@@ -78,7 +53,7 @@ def time_mix(x: Array, state: LayerState, weights: Weights, shared: Shared, eps:
     """
     own = {name.removeprefix("att."): array for name, array in weights.items() if name.startswith("att.")}
     by_head = (len(x), *own["r_k"].shape)
-    xr, xw, xk, xv, xa, xg = (token_shift(x, state["att_xx"], own[f"x_{name}"]) for name in "rwkvag")
+    xr, xw, xk, xv, xa, xg = (token_lerp(x, state["att_xx"], own[f"x_{name}"]) for name in "rwkvag")
     r, k, v = (
         matmul(own[f"{name}.weight"], shifted) for name, shifted in (("receptance", xr), ("key", xk), ("value", xv))
     )
@@ -105,7 +80,7 @@ def time_mix(x: Array, state: LayerState, weights: Weights, shared: Shared, eps:
 
 def channel_mix(x: Array, state: LayerState, weights: Weights, shared: Shared) -> Array:
     """Channel mix over normed x (time, d_model); ffn_xx of `state` is replaced."""
-    k = matmul(weights["ffn.key.weight"], token_shift(x, state["ffn_xx"], weights["ffn.x_k"]))
+    k = matmul(weights["ffn.key.weight"], token_lerp(x, state["ffn_xx"], weights["ffn.x_k"]))
     state["ffn_xx"] = x[-1]
     return matmul(weights["ffn.value.weight"], np.maximum(k, 0) ** 2)
 
@@ -122,6 +97,7 @@ def forward(
 
     `channel_mix` is that of the version, since others have the same time mix.
     """
-    state = initial_state(parameters, config) if state is None else state
+    if state is None:
+        state = matrix_states(parameters, config, len(parameters["blocks.0.att.r_k"]))
     mixes = (partial(time_mix, eps=config.group_norm_eps), channel_mix)
     return run(parameters, config, tokens, state, mixes), state

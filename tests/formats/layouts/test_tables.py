@@ -368,3 +368,30 @@ def test_transformers_rwkv4_names(tmp_path: Path) -> None:
 )
 def test_others_keep_their_names(tmp_path: Path, name: str) -> None:
     assert list(written(tmp_path, {name: np.zeros(2, "<f4")})) == [name]
+
+
+@pytest.mark.parametrize("version", ["5.0", "5.1"])
+@pytest.mark.parametrize("axes", [1, 2])
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+def test_the_first_checkpoints_of_rwkv5_hold_the_logarithm_of_the_bonus(
+    tmp_path: Path, version: str, axes: int, dtype: str
+) -> None:
+    theirs, expected = rwkv5_parameters(version), rwkv5_parameters(version)
+    for i in range(2):
+        decay, bonus = f"blocks.{i}.att.time_decay", f"blocks.{i}.att.time_faaaa"
+        first = to_storage(theirs.pop(bonus), "f32", dtype)
+        theirs[f"blocks.{i}.att.time_first"] = first.reshape(-1, 1) if axes == 2 else first
+        expected[bonus] = np.exp(widen(first, dtype, "f64")).astype(np.float32)
+        if axes == 2:
+            theirs[decay] = theirs[decay].reshape(-1, 1)
+    found = written(tmp_path, theirs)
+    assert_model(found, expected)
+    assert all(found[name].dtype == np.float32 for name in found)
+
+
+@pytest.mark.parametrize("version", ["5.0", "5.1"])
+def test_numbers_of_heads_may_be_a_column(tmp_path: Path, version: str) -> None:
+    expected = rwkv5_parameters(version)
+    heads = ("time_decay", "time_faaaa")
+    theirs = {name: array.reshape(-1, 1) if name.endswith(heads) else array for name, array in expected.items()}
+    assert_model(written(tmp_path, theirs), expected)

@@ -1,4 +1,4 @@
-"""RWKV-7 and 7a against the authors' package: all parameters non-neutral, in usual and unusual shapes."""
+"""RWKV-5, 6, 7 and 7a against the authors' package: all parameters non-neutral, in usual and unusual shapes."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import pytest
 from checkpoints import random_checkpoint
 from contracts.cases import every_logits, tokens_for
 from rwkv7_shapes import RELEASED_01B, SMALL, SMALL_7A_32
+from rwkv56_shapes import RELEASED_04B, SMALL_5, SMALL_6
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.model.state import State
 from rwkv_package import LayerState, PackageModel, assert_close
 
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("default")]
 
-CONFIGS = {**SMALL, **SMALL_7A_32, "0.1B": RELEASED_01B}
+CONFIGS = {**SMALL_5, **SMALL_6, **SMALL, **SMALL_7A_32, "5.2, 0.4B": RELEASED_04B, "7, 0.1B": RELEASED_01B}
 TOKENS = 200
 
 

@@ -1,4 +1,4 @@
-"""The reference implementations of RWKV-7 and 7a against the authors' package, with all parameters non-neutral."""
+"""The reference implementations of RWKV-5, 6, 7 and 7a against the authors' package, no parameter neutral."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import pytest
 from checkpoints import random_checkpoint
 from contracts.cases import REFERENCES
 from rwkv7_shapes import SMALL, SMALL_7A_32
+from rwkv56_shapes import SMALL_5, SMALL_6
 from rwkv_cy.kernels.reference import rwkv7
 from rwkv_package import PackageModel, assert_close
 
 pytestmark = [pytest.mark.oracle, pytest.mark.filterwarnings("default")]
 
-CONFIGS = {**SMALL, **SMALL_7A_32}
+CONFIGS = {**SMALL_5, **SMALL_6, **SMALL, **SMALL_7A_32}
 
 
 @pytest.mark.parametrize("optional", [True, False])

@@ -1,0 +1,5 @@
+"""Types of the compiled module rwkv_cy.kernels.rwkv5."""
+
+from rwkv_cy.kernels.time_mix import BaseTimeMix
+
+class TimeMix(BaseTimeMix): ...
