@@ -130,14 +130,12 @@ def _show_plan(plan: ExportPlan, arguments: argparse.Namespace) -> None:
 
 
 def _print_report(report: ExportReport) -> None:
-    from rwkv_cy.formats.writers.model_card import describe_precision
-
     print_fields(
         {
             **_outline(report.plan),
             "tensors": str(len(report.plan.tensors)),
             "size": byte_size(report.size),
-            "precision": describe_precision(report.rounding, len(report.plan.tensors)),
+            "precision": report.precision,
             "source sha256": report.source_sha256,
         }
     )

@@ -22,7 +22,7 @@ from rwkv_cy.tensors.statistics import NonFinite, count_nonfinite
 from rwkv_cy.tensors.tensor import Parameter, ParameterSource, TensorInfo
 from rwkv_cy.tensors.transposing import TransposedReader, strip_columns
 
-__all__ = ["Converter", "FileSink", "Progress", "describe_overflow", "read_parameters"]
+__all__ = ["Converter", "FileSink", "Progress", "describe_overflow", "number_warnings", "read_parameters"]
 
 #: Called with the bytes written so far and the bytes of all tensors in the target.
 Progress = Callable[[int, int], None]
@@ -192,6 +192,24 @@ class _Stream:
             self._rest = self._rest[part.size :]
             done += part.size
         self.position += done
+
+
+def number_warnings(
+    dtypes: Mapping[str, str], nonfinite: Mapping[str, NonFinite], overflowed: Mapping[str, int]
+) -> Iterator[str]:
+    """Yield warnings about numbers that are not finite, one sentence each.
+
+    Parameters
+    ----------
+    dtypes : mapping of str to str
+        Type of each tensor in the target.
+    nonfinite, overflowed : mapping
+        As a :class:`Converter` counts them.
+    """
+    for name, counts in nonfinite.items():
+        yield f"{name}: {counts.nan} NaN and {counts.inf} infinite numbers in the source, copied unchanged"
+    for name, count in overflowed.items():
+        yield describe_overflow(name, count, dtypes[name])
 
 
 def describe_overflow(name: str, count: int, dtype: str) -> str:

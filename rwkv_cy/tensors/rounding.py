@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy.typing as npt
 
 from rwkv_cy.dtypes import widen
 
-__all__ = ["Rounding", "measure_rounding"]
+__all__ = ["Rounding", "describe_rounding", "measure_rounding"]
 
 
 @dataclass(frozen=True)
@@ -64,3 +65,22 @@ def measure_rounding(numbers: npt.NDArray[Any], dtype: str, rounded: npt.NDArray
         return Rounding()
     # np.dot sums in the precision of the numbers: blocks keep the sums short.
     return Rounding(float(np.abs(error).max()), float(np.dot(error, error)), float(np.dot(before, before)))
+
+
+def describe_rounding(rounding: Mapping[str, Rounding], tensors: int) -> str:
+    """Return in words how exact a file is.
+
+    Parameters
+    ----------
+    rounding : mapping of str to Rounding
+        Errors of the tensors that were rounded.
+    tensors : int
+        Tensors in all.
+    """
+    if not rounding:
+        return "every number as in the source"
+    total = sum(rounding.values(), Rounding())
+    return (
+        f"{len(rounding)} of {tensors} tensors rounded: relative error {total.relative:.2e} (RMS), "
+        f"largest {total.largest:.2e}"
+    )

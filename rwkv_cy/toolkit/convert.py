@@ -15,7 +15,7 @@ from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.files.source_hash import SourceHash
 from rwkv_cy.storage import write_model
 from rwkv_cy.tensors.checksums import ChecksumPass
-from rwkv_cy.tensors.converter import Converter, FileSink, Progress, describe_overflow
+from rwkv_cy.tensors.converter import Converter, FileSink, Progress, number_warnings
 from rwkv_cy.tensors.statistics import NonFinite
 from rwkv_cy.toolkit.plan import ConversionPlan, make_plan
 
@@ -53,12 +53,7 @@ class ConversionReport:
     def warnings(self) -> tuple[str, ...]:
         """Warnings, one sentence each: the plan's, then those about NaN, Inf and overflows."""
         dtypes = {tensor.name: tensor.dtype for tensor in self.plan.tensors}
-        bad = (
-            f"{name}: {counts.nan} NaN and {counts.inf} infinite numbers in the source, copied unchanged"
-            for name, counts in self.nonfinite.items()
-        )
-        lost = (describe_overflow(name, count, dtypes[name]) for name, count in self.overflowed.items())
-        return (*self.plan.warnings, *bad, *lost)
+        return (*self.plan.warnings, *number_warnings(dtypes, self.nonfinite, self.overflowed))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values, ready for JSON."""

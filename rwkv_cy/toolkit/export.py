@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -23,10 +23,10 @@ from rwkv_cy.runtime import get_num_threads
 from rwkv_cy.tensors.checksums import ChecksumPass
 from rwkv_cy.tensors.codecs import BLOCK_SIZE
 from rwkv_cy.tensors.codecs.base import Array
-from rwkv_cy.tensors.converter import Converter, Progress, describe_overflow
+from rwkv_cy.tensors.converter import Converter, Progress, number_warnings
 from rwkv_cy.tensors.parallel import run_jobs
 from rwkv_cy.tensors.policy import Target
-from rwkv_cy.tensors.rounding import Rounding, measure_rounding
+from rwkv_cy.tensors.rounding import Rounding, describe_rounding, measure_rounding
 from rwkv_cy.tensors.statistics import NonFinite
 from rwkv_cy.toolkit.export_plan import SHARD_SIZE, ExportPlan, make_export_plan
 from rwkv_cy.toolkit.target_path import check_kind, is_model_folder
@@ -67,15 +67,14 @@ class ExportReport:
         return sum(self.rounding.values(), Rounding()) if self.rounding else None
 
     @property
+    def precision(self) -> str:
+        """How exact the target is, in words."""
+        return describe_rounding(self.rounding, len(self.plan.tensors))
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """Warnings, one sentence each: the plan's, then those about NaN, Inf and overflows."""
-        dtypes = {tensor.name: tensor.dtype for tensor in self.plan.tensors}
-        bad = (
-            f"{name}: {counts.nan} NaN and {counts.inf} infinite numbers in the source, copied unchanged"
-            for name, counts in self.nonfinite.items()
-        )
-        lost = (describe_overflow(name, count, dtypes[name]) for name, count in self.overflowed.items())
-        return (*self.plan.warnings, *bad, *lost)
+        return (*self.plan.warnings, *_warnings(self.plan, self.nonfinite, self.overflowed))
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values, ready for JSON."""
@@ -87,9 +86,14 @@ class ExportReport:
             "nonfinite": {name: asdict(counts) for name, counts in self.nonfinite.items()},
             "overflowed": dict(self.overflowed),
             "rounding": {name: _describe(error) for name, error in self.rounding.items()},
+            "precision": self.precision,
             "total_rounding": None if total is None else _describe(total),
             "warnings": list(self.warnings),
         }
+
+
+def _warnings(plan: ExportPlan, nonfinite: Mapping[str, NonFinite], overflowed: Mapping[str, int]) -> Iterator[str]:
+    return number_warnings({tensor.name: tensor.dtype for tensor in plan.tensors}, nonfinite, overflowed)
 
 
 def _describe(error: Rounding) -> dict[str, float]:
@@ -243,7 +247,7 @@ def _write_all(
             source_format=plan.source_format,
             source_sha256=running.hexdigest(),
             rounding={name: error for name, error in converter.rounding.items() if error.largest},
-            warnings=plan.warnings,
+            warnings=(*plan.warnings, *_warnings(plan, converter.nonfinite, converter.overflowed)),
         )
         for name, data in plan.writer.notes(plan.model, plan.stored, outcome).items():
             created.append(create(name))

@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from rwkv_cy.formats.writers.base import ExportedModel, Outcome, StoredTensor
-from rwkv_cy.tensors.rounding import Rounding
+from rwkv_cy.tensors.rounding import Rounding, describe_rounding
 
-__all__ = ["describe_precision", "model_card"]
+__all__ = ["model_card"]
 
 _HEADER = """---
 library_name: transformers
@@ -17,17 +17,6 @@ tags:
 - rwkv
 ---
 """
-
-
-def describe_precision(rounding: dict[str, Rounding], tensors: int) -> str:
-    """Return one sentence about the numbers of an export."""
-    if not rounding:
-        return "every number as in the source"
-    total = sum(rounding.values(), Rounding())
-    return (
-        f"{len(rounding)} of {tensors} tensors rounded: relative error {total.relative:.2e} (RMS), "
-        f"largest {total.largest:.2e}"
-    )
 
 
 def model_card(model: ExportedModel, tensors: Sequence[StoredTensor], outcome: Outcome) -> str:
@@ -47,7 +36,7 @@ def model_card(model: ExportedModel, tensors: Sequence[StoredTensor], outcome: O
         f"| source | `{_plain(outcome.source_name)}` ({outcome.source_format}) |",
         f"| SHA-256 of the source | `{outcome.source_sha256}` |",
         f"| types | {', '.join(f'{count} tensors in {name}' for name, count in sorted(types.items()))} |",
-        f"| precision | {describe_precision(dict(outcome.rounding), len(tensors))} |",
+        f"| precision | {describe_rounding(outcome.rounding, len(tensors))} |",
         "",
         *_errors(tensors, outcome),
         *(f"- {_plain(warning)}" for warning in outcome.warnings),
