@@ -16,7 +16,7 @@ from rwkv_cy.formats.layouts.huggingface import (
 from rwkv_cy.formats.layouts.layout import Layout, Shapes
 from rwkv_cy.formats.layouts.original import ORIGINAL, ORIGINAL_4, ORIGINAL_5, ORIGINAL_6
 from rwkv_cy.formats.layouts.rwkvcpp import RWKVCPP_4, RWKVCPP_7
-from rwkv_cy.formats.layouts.web_rwkv import WEB_RWKV_5, WEB_RWKV_6, WEB_RWKV_6_PLAIN, WEB_RWKV_7
+from rwkv_cy.formats.layouts.web_rwkv import WEB_RWKV_5, WEB_RWKV_6, WEB_RWKV_6_PLAIN, WEB_RWKV_7, WEB_RWKV_51
 
 __all__ = ["EXPORT_LAYOUTS", "LAYOUTS", "export_layout", "layouts_of"]
 
@@ -59,7 +59,7 @@ EXPORT_LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "fla": (FLA, FLA_6),
     # What is written does not depend on the head size.
     "llama.cpp": tuple(architecture.layout(1, 0) for architecture in GGUF_ARCHITECTURES.values()),
-    "web-rwkv": (ORIGINAL_4, WEB_RWKV_5, WEB_RWKV_6, WEB_RWKV_7),
+    "web-rwkv": (ORIGINAL_4, WEB_RWKV_51, WEB_RWKV_5, WEB_RWKV_6, WEB_RWKV_7),
 }
 
 

@@ -192,6 +192,8 @@ class Layout:
         Canonical names of tensors that the project leaves out, since they have no use.
     repeated : tuple of Rule
         Tensors that the project stores beside those of the rules and that say nothing new: they are ignored in reading.
+    rules_of : callable, optional
+        Gives rules that depend on the model's dimensions, for its names and shapes; they apply before the others.
     """
 
     name: str
@@ -202,6 +204,7 @@ class Layout:
     holds: Matcher = bool
     omitted: tuple[str, ...] = ()
     repeated: tuple[Rule, ...] = ()
+    rules_of: Callable[[Shapes], tuple[Rule, ...]] = lambda shapes: ()
 
     def undo(self, shapes: Shapes, path: Path) -> dict[str, Recipe]:
         """Return how the canonical tensors are made from foreign ones.
@@ -224,10 +227,11 @@ class Layout:
             If two tensors stand for the same parameter, or a fused one has the wrong number of rows.
         """
         recipes: dict[str, Recipe] = {}
+        rules = (*self.rules_of(shapes), *self.rules)
         for foreign, shape in shapes.items():
             if any(rule.foreign_template.fields(foreign) is not None for rule in self.repeated):
                 continue
-            for name, recipe in self._undo_one(foreign, shape, path):
+            for name, recipe in self._undo_one(foreign, shape, rules, path):
                 other = recipes.setdefault(name, recipe)
                 if other is not recipe:
                     raise FormatError(
@@ -236,8 +240,9 @@ class Layout:
                     )
         return recipes
 
-    def _undo_one(self, foreign: str, shape: Shape, path: Path) -> Iterator[tuple[str, Recipe]]:
-        for rule in self.rules:
+    @staticmethod
+    def _undo_one(foreign: str, shape: Shape, rules: tuple[Rule, ...], path: Path) -> Iterator[tuple[str, Recipe]]:
+        for rule in rules:
             fields = rule.foreign_template.fields(foreign)
             if fields is None:
                 continue
@@ -271,10 +276,11 @@ class Layout:
             By foreign name, in the order of `shapes`, without what the project omits, then what it repeats.
         """
         recipes = {}
+        rules = (*self.rules_of(shapes), *self.rules)
         for name in shapes:
             if name in self.omitted:
                 continue
-            foreign, recipe = self._apply_one(name, shapes, self.rules) or (name, Recipe.whole(name, shapes[name]))
+            foreign, recipe = self._apply_one(name, shapes, rules) or (name, Recipe.whole(name, shapes[name]))
             recipes[foreign if foreign == self.head else self.prefix + foreign] = recipe
         for name in shapes if self.repeated else ():
             again = self._apply_one(name, shapes, self.repeated)

@@ -20,7 +20,7 @@ from rwkv_cy.formats.layouts.original import (
 )
 from rwkv_cy.formats.layouts.steps import TRANSPOSED, Step, repeated, vector
 
-__all__ = ["WEB_RWKV_5", "WEB_RWKV_6", "WEB_RWKV_6_PLAIN", "WEB_RWKV_7", "web_rwkv_51"]
+__all__ = ["WEB_RWKV_5", "WEB_RWKV_6", "WEB_RWKV_6_PLAIN", "WEB_RWKV_7", "WEB_RWKV_51"]
 
 _FACTOR = re.compile(r"blocks\.\d+\.att\.(?:[wavg]|time_mix_w|time_decay_w)([12])")
 _ATT, _FFN = "blocks.{i}.att", "blocks.{i}.ffn"
@@ -90,20 +90,21 @@ WEB_RWKV_5 = Layout(
 )
 
 
-def web_rwkv_51(head_size: int) -> Layout:
-    """Return the layout that RWKV-5.1 is written in: a model of RWKV-5.2, with equal columns in each head."""
-    wide = (repeated(head_size),)
-    return Layout(
-        "web-rwkv, RWKV-5.1",
-        WEB_RWKV_5.matches,
-        (
-            Rule(f"{_ATT}.time_decay", f"{_ATT}.time_decay", wide),
-            Rule(f"{_ATT}.time_faaaa", f"{_ATT}.time_first", wide),
-            _STATE,
-            *VECTORS,
-        ),
-        holds=_writes_5(1),
+def _widened(shapes: Shapes) -> tuple[Rule, ...]:
+    """Return the rules of what RWKV-5.1 has once for a head, and the project for each of its channels."""
+    heads = shapes.get("blocks.0.att.time_decay", (1,))[0]
+    d_att = shapes.get("blocks.0.att.receptance.weight", (heads,))[0]
+    wide = (repeated(d_att // heads),)
+    return (
+        Rule(f"{_ATT}.time_decay", f"{_ATT}.time_decay", wide),
+        Rule(f"{_ATT}.time_faaaa", f"{_ATT}.time_first", wide),
     )
+
+
+#: What RWKV-5.1 is written in: a model of RWKV-5.2, with equal columns in each head. Nothing is read by it.
+WEB_RWKV_51 = Layout(
+    "web-rwkv, RWKV-5.1", WEB_RWKV_5.matches, (_STATE, *VECTORS), holds=_writes_5(1), rules_of=_widened
+)
 
 
 WEB_RWKV_6 = Layout(

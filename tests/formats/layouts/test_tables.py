@@ -30,7 +30,7 @@ from rwkv_cy.formats import open_checkpoint
 from rwkv_cy.formats.layouts import LAYOUTS, layouts_of
 from rwkv_cy.formats.layouts.layout import Layout, Shapes
 from rwkv_cy.formats.layouts.source import TranslatedSource
-from rwkv_cy.formats.layouts.web_rwkv import web_rwkv_51
+from rwkv_cy.formats.layouts.web_rwkv import WEB_RWKV_51
 from rwkv_cy.formats.safetensors import open_safetensors
 from rwkv_cy.tensors.tensor import ParameterSource
 
@@ -57,7 +57,7 @@ MODELS: dict[str, Parameters] = {
 }
 OWN = tuple(layout for layout in layouts_of("rwkvcpp", {}) if layout not in LAYOUTS)
 #: The last is written only: what it makes is a model of another version.
-ALL = (*LAYOUTS, *OWN, web_rwkv_51(16))
+ALL = (*LAYOUTS, *OWN, WEB_RWKV_51)
 DTYPES = {"f64": "<f8", "f32": "<f4", "f16": "<f2", "bf16": "<u2"}
 
 
@@ -151,10 +151,12 @@ def test_a_written_file_reads_as_the_original(tmp_path: Path, layout: Layout, mo
 
 
 def widened(parameters: Parameters) -> Parameters:
-    """Return RWKV-5.1 as RWKV-5.2, with heads of 16."""
+    """Return RWKV-5.1 as RWKV-5.2."""
     names = ("time_decay", "time_faaaa")
+    heads = parameters["blocks.0.att.time_decay"].size
+    size = parameters["blocks.0.att.receptance.weight"].shape[0] // heads
     return {
-        name: np.repeat(array[:, None], 16, axis=1) if name.endswith(names) else array
+        name: np.repeat(array[:, None], size, axis=1) if name.endswith(names) else array
         for name, array in parameters.items()
     }
 
