@@ -6,12 +6,12 @@ import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from rwkv_cy.errors import FormatError, UnsupportedError
+from rwkv_cy.errors import FormatError
 from rwkv_cy.files.strict_json import parse_object
 from rwkv_cy.formats.base import os_errors
 from rwkv_cy.formats.canonical import canonical_recipes
 from rwkv_cy.formats.layouts.source import TranslatedSource
-from rwkv_cy.formats.metadata import own_metadata
+from rwkv_cy.formats.metadata import NORMALIZED_EMBEDDING, own_metadata
 from rwkv_cy.formats.shards import open_shards, read_small
 from rwkv_cy.tensors.tensor import ParameterSource
 
@@ -53,7 +53,8 @@ def open_folder(path: Path, open_file: Callable[[Path], ParameterSource]) -> Par
     """Open the model in a folder, under canonical names and shapes.
 
     Metadata is what the weights' files say, and the plain settings of config.json as JSON: ``layer_norm_epsilon``,
-    which may be called ``norm_eps`` there, ``group_norm_epsilon``, the dimensions, ``rescale_every``.
+    which may be called ``norm_eps`` there, ``group_norm_epsilon``, the dimensions, ``rescale_every``; and
+    ``normalized_embedding`` where ln0 has been applied to the embedding.
     The weights are as they were trained: Hugging Face's code rescales them only as it runs.
 
     Parameters
@@ -67,8 +68,6 @@ def open_folder(path: Path, open_file: Callable[[Path], ParameterSource]) -> Par
     ------
     FormatError
         If there are no weights under the names that transformers gives them, or a file is damaged.
-    UnsupportedError
-        If the settings say that the embedding has been normalised.
     StorageError
         If the operating system reports an error.
     """
@@ -81,15 +80,11 @@ def open_folder(path: Path, open_file: Callable[[Path], ParameterSource]) -> Par
             "name the file that holds the model"
         )
     config = _read_config(path / _CONFIG) if _CONFIG in present else {}
-    if config.get(_FUSED) == "true":
-        raise UnsupportedError(
-            f"{path / _CONFIG}: expected the embedding as it was trained, got one that ln0 has been applied to "
-            f"({_FUSED}); name the checkpoint that it was made from"
-        )
+    found = {NORMALIZED_EMBEDDING: "true"} if config.get(_FUSED) == "true" else {}
     opened = open_shards(path / weights, open_file) if weights.endswith(".json") else open_file(path / weights)
     try:
         tied = config.get("tie_word_embeddings") == "true"
-        return HuggingFaceFolder(path, opened, tied, {**opened.metadata, **own_metadata(config)})
+        return HuggingFaceFolder(path, opened, tied, {**opened.metadata, **own_metadata(config), **found})
     except BaseException:
         opened.close()
         raise

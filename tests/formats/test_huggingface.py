@@ -21,10 +21,11 @@ from formats.foreign import (
 )
 from formats.make_pth import zip_checkpoint
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
-from rwkv_cy.errors import FormatError, SpecError, StorageError, UnsupportedError
+from rwkv_cy.errors import FormatError, SpecError, StorageError
 from rwkv_cy.formats import open_checkpoint
 from rwkv_cy.formats.huggingface import open_folder
 from rwkv_cy.formats.safetensors import open_safetensors
+from rwkv_cy.model.language_model import load
 from rwkv_cy.tensors.tensor import ParameterSource
 
 CONFIG = {
@@ -244,14 +245,24 @@ def test_a_divisor_of_the_heads_is_an_epsilon(tmp_path: Path) -> None:
         assert float(source.metadata["group_norm_epsilon"]) == pytest.approx(16e-5)
 
 
-def test_an_embedding_that_has_been_normalised(tmp_path: Path) -> None:
-    write_model(tmp_path, rwkv7_parameters())
-    for fused in (False, True):
-        (tmp_path / "config.json").write_text(json.dumps({"embedding_layer_norm_fused": fused}))
-        if not fused:
-            open_checkpoint(tmp_path).close()
-    with pytest.raises(UnsupportedError, match=r"config.json: expected the embedding as it was trained, got one that"):
-        open_checkpoint(tmp_path)
+def test_an_embedding_that_has_been_normalized(tmp_path: Path) -> None:
+    """As transformers-rwkv stores it: without ln0, and a setting says so."""
+    arrays = rwkv7_parameters(vocab=256)
+    whole = tmp_path / "whole"
+    whole.mkdir()
+    write_model(whole, arrays)
+    expected, _ = load(whole).forward([1, 2, 3], all_logits=True)
+    embedding = arrays["emb.weight"].astype("<f8")
+    centred = embedding - embedding.mean(1, keepdims=True)
+    scale, shift = arrays.pop("blocks.0.ln0.weight"), arrays.pop("blocks.0.ln0.bias")
+    normalized = centred / np.sqrt((centred**2).mean(1, keepdims=True) + 1e-5) * scale + shift
+    write_model(tmp_path, arrays | {"emb.weight": normalized.astype("<f4")})
+    (tmp_path / "config.json").write_text(json.dumps({"embedding_layer_norm_fused": True}))
+    logits, _ = load(tmp_path).forward([1, 2, 3], all_logits=True)
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=2e-5 * np.abs(expected).max())
+    (tmp_path / "config.json").write_text(json.dumps({"embedding_layer_norm_fused": False}))
+    with pytest.raises(SpecError, match=r"missing blocks.0.ln0.weight"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["pytorch_model.bin", "model.safetensors"])
