@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from rwkv_cy.toolkit.diff import diff
     from rwkv_cy.toolkit.export import export
     from rwkv_cy.toolkit.inspect import inspect
+    from rwkv_cy.toolkit.merge import merge
     from rwkv_cy.toolkit.perplexity import perplexity
     from rwkv_cy.toolkit.verify import verify
 
@@ -73,6 +74,7 @@ _MODULES = {
     "toolkit.diff": ("diff",),
     "toolkit.export": ("export",),
     "toolkit.inspect": ("inspect",),
+    "toolkit.merge": ("merge",),
     "toolkit.perplexity": ("perplexity",),
     "toolkit.verify": ("verify",),
 }
@@ -115,6 +117,7 @@ __all__ = [
     "get_num_threads",
     "inspect",
     "load",
+    "merge",
     "perplexity",
     "quantize",
     "set_num_threads",

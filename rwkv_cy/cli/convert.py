@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rwkv_cy.toolkit.convert import ConversionReport
     from rwkv_cy.toolkit.plan import ConversionPlan, TensorPlan
 
-__all__ = ["add_options", "add_parser"]
+__all__ = ["add_options", "add_parser", "check_target_name", "outline", "print_plan"]
 
 _SWITCH_SECONDS = 0.0002
 #: Suffixes of checkpoints and of other programs' model files.
@@ -75,7 +75,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     dtype = None if arguments.dtype == "keep" else arguments.dtype
-    _check_target_name(arguments.target, arguments.force)
+    check_target_name(arguments.target, arguments.force)
     if arguments.dry_run:
         from rwkv_cy.toolkit.convert import plan_conversion
 
@@ -87,7 +87,7 @@ def _run(arguments: argparse.Namespace) -> int:
             overwrite=arguments.force,
             requantize=arguments.force,
         )
-        _print_plan(plan, arguments.force)
+        print_plan(plan, arguments.force)
         return ExitCode.OK
     bar = progress_bar(printable(arguments.target.name), not (arguments.quiet or arguments.no_progress))
     # The hash takes longest and needs neither NumPy nor HDF5: it runs while they are imported.
@@ -126,7 +126,7 @@ def _short_switch_interval() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
-def _check_target_name(target: Path, force: bool) -> None:
+def check_target_name(target: Path, force: bool) -> None:
     """Raise StorageError if TARGET is probably the source; warn if its suffix is that of another format."""
     if target.suffix.lower() not in _FOREIGN_SUFFIXES:
         return
@@ -137,7 +137,7 @@ def _check_target_name(target: Path, force: bool) -> None:
     print_warning(f"{target}: will be an HDF5 model file despite its name; .h5 is the usual suffix")
 
 
-def _outline(plan: ConversionPlan) -> dict[str, str]:
+def outline(plan: ConversionPlan) -> dict[str, str]:
     """Return the fields that plan and report share."""
     from rwkv_cy.architectures import architecture_of
     from rwkv_cy.checkpoint.tokenizer_choice import describe_tokenizer
@@ -152,7 +152,8 @@ def _outline(plan: ConversionPlan) -> dict[str, str]:
     }
 
 
-def _print_plan(plan: ConversionPlan, force: bool) -> None:
+def print_plan(plan: ConversionPlan, force: bool, further: Mapping[str, str] | None = None) -> None:
+    """Print what would be done, with `further` fields, and the warnings."""
     warnings = list(plan.warnings)
     if plan.replaces and not force:
         warnings.append(f"{plan.target}: already exists; --force replaces it, if it is a model file")
@@ -160,7 +161,8 @@ def _print_plan(plan: ConversionPlan, force: bool) -> None:
         print_warning(warning)
     print_fields(
         {
-            **_outline(plan),
+            **outline(plan),
+            **(further or {}),
             "bytes in": byte_size(plan.source_nbytes),
             "bytes out": byte_size(plan.nbytes),
             "memory needed": f"{byte_size(plan.memory)} besides the program itself",
@@ -194,7 +196,7 @@ def _print_report(report: ConversionReport) -> None:
     dtypes = Counter(tensor.dtype for tensor in report.plan.tensors)
     print_fields(
         {
-            **_outline(report.plan),
+            **outline(report.plan),
             "tensors": ", ".join(f"{count} {dtype}" for dtype, count in sorted(dtypes.items())),
             "size": byte_size(report.size),
             "source sha256": report.source_sha256,

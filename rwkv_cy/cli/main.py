@@ -19,6 +19,7 @@ from rwkv_cy.cli import (
     generate,
     info,
     inspect,
+    merge,
     output,
     perplexity,
     quantize,
@@ -32,14 +33,14 @@ from rwkv_cy.errors import RWKVError, StorageError
 
 __all__ = ["main"]
 
-_COMMANDS = (convert, quantize, export, inspect, diff, verify, generate, perplexity, bench, info)
+_COMMANDS = (convert, quantize, merge, export, inspect, diff, verify, generate, perplexity, bench, info)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="rwkv-cy",
         parents=[common_options()],
-        description="Convert, export, inspect, compare, verify and run RWKV language models on the CPU.",
+        description="Convert, merge, export, inspect, compare, verify and run RWKV language models on the CPU.",
         epilog=exit_codes.HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -17,9 +17,10 @@ from rwkv_cy.storage import write_model
 from rwkv_cy.tensors.checksums import ChecksumPass
 from rwkv_cy.tensors.converter import Converter, FileSink, Progress, number_warnings
 from rwkv_cy.tensors.statistics import NonFinite
+from rwkv_cy.tensors.tensor import ParameterSource
 from rwkv_cy.toolkit.plan import ConversionPlan, make_plan
 
-__all__ = ["ConversionReport", "convert", "plan_conversion", "quantize"]
+__all__ = ["ConversionReport", "convert", "plan_conversion", "quantize", "write_conversion"]
 
 
 @dataclass(frozen=True)
@@ -149,22 +150,40 @@ def convert(
     # Hashing takes longest, so that it starts before the plan is made; it is stopped if planning fails.
     with Checkpoint.open(source) as checkpoint, _hash_of(checkpoint.source.files, source_hash) as running:
         plan = make_plan(checkpoint, target, dtype, tokenizer, overwrite=overwrite, requantize=requantize)
-        converter = Converter(checkpoint.source)
-        sink = FileSink(converter, {chosen.info.name: chosen for chosen in plan.targets}, progress)
+        return write_conversion(checkpoint.source, plan, running, overwrite=overwrite, progress=progress)
 
-        digest: list[str] = []
 
-        def finish() -> dict[str, str]:
-            checksums.finish()
-            digest.append(running.hexdigest())
-            return {"sha256": digest[0], "size": str(running.size)}
+def write_conversion(
+    source: ParameterSource,
+    plan: ConversionPlan,
+    running: SourceHash,
+    *,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> ConversionReport:
+    """Carry out a plan that was made for `source`, whose hash is `running`.
 
-        infos = [chosen.info for chosen in plan.targets]
-        with ChecksumPass(checkpoint.source) as checksums:
-            write_model(target, plan.header, infos, sink.read, overwrite=overwrite, finish=finish)
+    Raises
+    ------
+    RWKVError
+        As raised by :func:`convert`.
+    """
+    converter = Converter(source)
+    sink = FileSink(converter, {chosen.info.name: chosen for chosen in plan.targets}, progress)
+
+    digest: list[str] = []
+
+    def finish() -> dict[str, str]:
+        checksums.finish()
+        digest.append(running.hexdigest())
+        return {"sha256": digest[0], "size": str(running.size)}
+
+    infos = [chosen.info for chosen in plan.targets]
+    with ChecksumPass(source) as checksums:
+        write_model(plan.target, plan.header, infos, sink.read, overwrite=overwrite, finish=finish)
     return ConversionReport(
         plan=plan,
-        size=FileIdentity.of(target).size,
+        size=FileIdentity.of(plan.target).size,
         source_sha256=digest[0],
         fingerprint=plan.header.fingerprint,
         nonfinite=converter.nonfinite,

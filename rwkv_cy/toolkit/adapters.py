@@ -1,0 +1,410 @@
+"""Adapters: what each tensor of an adapter file changes in its model, told from names and shapes.
+
+Names and formulas are those of RWKV-PEFT (merge/*.py of its repository, before and after DiSHA) and web-rwkv.
+"""
+
+from __future__ import annotations
+
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from rwkv_cy.architectures.base import ParameterSpec
+from rwkv_cy.errors import ConfigError, SpecError
+
+__all__ = ["AdapterOptions", "Change", "ReadTensor", "Shapes", "fit"]
+
+Floats = npt.NDArray[np.float64]
+Shapes = Mapping[str, tuple[int, ...]]
+#: ``update(rows, first, column)`` changes part of a matrix, which begins at that row and column, in place.
+Update = Callable[[Floats, int, int], None]
+
+#: An error names so many tensors, and counts the rest.
+_NAMED = 20
+_SUFFIX = re.compile(
+    r"(?P<module>.+)\.(?:(?P<init>init_)?lora_(?P<factor>[AB])(?:\.default)?(?:\.weight)?|lora\.(?P<number>[01])"
+    r"|(?P<blocks>disha|bone))"
+)
+
+
+@dataclass(frozen=True)
+class AdapterOptions:
+    """What an adapter's file does not tell.
+
+    Attributes
+    ----------
+    alpha : float or None
+        Scale of LoRA factors, times their rank; None for PiSSA, and where there are none.
+    weight : float
+        Share of whole tensors: 1 replaces those of the base.
+    bone_blocks : {"rows", "columns"} or None
+        Which blocks the matrices of older bone files belong to, where their shapes do not tell.
+    """
+
+    alpha: float | None = None
+    weight: float = 1.0
+    bone_blocks: Literal["rows", "columns"] | None = None
+
+
+@dataclass(frozen=True)
+class AdapterTensor:
+    """A tensor of the adapter, or, with `initial`, of the file of PiSSA's initial factors."""
+
+    name: str
+    initial: bool = False
+
+
+class ReadTensor(Protocol):
+    """Reads tensors of the adapter, from any thread."""
+
+    def __call__(self, tensor: AdapterTensor, start: int = 0, count: int | None = None) -> Floats:
+        """Return `count` numbers from `start` on, 1-D; or all of them, in the tensor's shape."""
+        ...
+
+
+class Change(ABC):
+    """How an adapter changes one parameter.
+
+    Attributes
+    ----------
+    label : str
+        Kind of the adapter, for people.
+    """
+
+    label: str
+
+    @property
+    def replaces(self) -> bool:
+        """Whether nothing of the base's numbers is left."""
+        return False
+
+    @property
+    @abstractmethod
+    def tensors(self) -> tuple[AdapterTensor, ...]:
+        """What it is made of."""
+
+    @property
+    def columns(self) -> int:
+        """Columns of a row that are changed together: parts begin and end at multiples of it, or at the row's end."""
+        return 1
+
+    @abstractmethod
+    def update(self, read: ReadTensor) -> Update:
+        """Read the tensors, and return the function that changes rows of the matrix."""
+
+
+@dataclass(frozen=True)
+class Whole(Change):
+    """A tensor that was trained as a whole: it replaces that of the base, or is interpolated with it."""
+
+    tensor: AdapterTensor
+    shape: tuple[int, ...]
+    weight: float
+    label = "whole tensor"
+
+    @property
+    def replaces(self) -> bool:
+        """Whether it is not interpolated."""
+        return self.weight == 1
+
+    @property
+    def tensors(self) -> tuple[AdapterTensor, ...]:
+        """The tensor itself."""
+        return (self.tensor,)
+
+    def update(self, read: ReadTensor) -> Update:
+        """Return the function that replaces or interpolates."""
+
+        def update(rows: Floats, first: int, column: int) -> None:
+            # Rows are whole, or one is a part.
+            new = read(self.tensor, first * self.shape[-1] + column, rows.size).reshape(rows.shape)
+            rows[...] = new if self.replaces else rows + self.weight * (new - rows)
+
+        return update
+
+
+@dataclass(frozen=True)
+class Factors:
+    """A product B·A that is added with a scale."""
+
+    a: AdapterTensor
+    b: AdapterTensor
+    scale: float
+    transposed: bool = False  # A is stored as (inputs, rank)
+
+
+@dataclass(frozen=True)
+class LowRank(Change):
+    """W += (alpha / r)·B·A, with A (r, in) and B (out, r); or PiSSA: W += B·A - B0·A0."""
+
+    products: tuple[Factors, ...]
+    label: str
+
+    @property
+    def tensors(self) -> tuple[AdapterTensor, ...]:
+        """All factors."""
+        return tuple(tensor for product in self.products for tensor in (product.a, product.b))
+
+    def update(self, read: ReadTensor) -> Update:
+        """Return the function that adds the products."""
+        factors = [
+            (read(product.a).T if product.transposed else read(product.a), read(product.b) * product.scale)
+            for product in self.products
+        ]
+
+        def update(rows: Floats, first: int, column: int) -> None:
+            for a, b in factors:
+                rows += b[first : first + rows.shape[0]] @ a[:, column : column + rows.shape[1]]
+
+        return update
+
+
+@dataclass(frozen=True)
+class Bone(Change):
+    """W[:, b·r + j] += D[j, :] for every block b of r inputs, with D (r, out)."""
+
+    tensor: AdapterTensor
+    label: str
+
+    @property
+    def tensors(self) -> tuple[AdapterTensor, ...]:
+        """D."""
+        return (self.tensor,)
+
+    def update(self, read: ReadTensor) -> Update:
+        """Return the function that adds D to every block of inputs."""
+        d = read(self.tensor)
+
+        def update(rows: Floats, first: int, column: int) -> None:
+            inputs = (column + np.arange(rows.shape[1])) % d.shape[0]
+            rows += d[inputs, first : first + rows.shape[0]].T
+
+        return update
+
+
+@dataclass(frozen=True)
+class Bat(Change):
+    """W_ab += W_ab·D + D for every block of r rows a and r columns b: D is that of the columns, or of the rows.
+
+    The tensor is (in / r, r, r) or (out / r, r, r), or in the oldest files (out, r).
+    """
+
+    tensor: AdapterTensor
+    rank: int
+    by_rows: bool
+    label: str
+
+    @property
+    def tensors(self) -> tuple[AdapterTensor, ...]:
+        """All D."""
+        return (self.tensor,)
+
+    @property
+    def columns(self) -> int:
+        """Columns of a block."""
+        return self.rank
+
+    def update(self, read: ReadTensor) -> Update:
+        """Return the function that changes every block."""
+        r = self.rank
+        d = read(self.tensor).reshape(-1, r, r)
+
+        def update_rows(rows: Floats, first: int, column: int) -> None:
+            # D by row block: rows of one block at a time.
+            for begin in range(first // r * r, first + len(rows), r):
+                part = rows[max(begin - first, 0) : begin + r - first]
+                within = (max(begin, first) + np.arange(len(part))) % r
+                own = d[begin // r]
+                blocks = part.reshape(len(part), -1, r)
+                blocks += blocks @ own + own[within][:, None]
+
+        def update_columns(rows: Floats, first: int, column: int) -> None:
+            own = d[column // r : (column + rows.shape[1]) // r]
+            blocks = rows.reshape(len(rows), -1, r).transpose(1, 0, 2)
+            blocks += blocks @ own + own[:, (first + np.arange(len(rows))) % r]
+
+        return update_rows if self.by_rows else update_columns
+
+
+def fit(
+    specs: Mapping[str, ParameterSpec],
+    adapter: Shapes,
+    initial: Shapes | None,
+    options: AdapterOptions,
+    where: str,
+) -> dict[str, Change]:
+    """Return what the adapter changes in each parameter, by canonical name.
+
+    Parameters
+    ----------
+    specs : mapping of str to ParameterSpec
+        All parameters that the model's version has, whether the model has them or not.
+    adapter : mapping of str to tuple of int
+        Names and shapes in the adapter.
+    initial : mapping of str to tuple of int, optional
+        Those in the file of PiSSA's initial factors.
+    options : AdapterOptions
+    where : str
+        The adapter's file, for messages.
+
+    Raises
+    ------
+    SpecError
+        Naming every tensor that fits nowhere, fits in two ways, or lacks its other factor, at once.
+    ConfigError
+        If `alpha` is missing for LoRA factors, or given where nothing is scaled.
+    """
+    return _Fitting(specs, options, initial is not None).fit(adapter, initial or {}, where)
+
+
+class _Fitting:
+    """Assigns the tensors of an adapter to parameters, and collects what is wrong."""
+
+    def __init__(self, specs: Mapping[str, ParameterSpec], options: AdapterOptions, pissa: bool) -> None:
+        self._specs, self._options, self._pissa = specs, options, pissa
+        self._changes: dict[str, Change] = {}
+        self._factors: dict[tuple[str, bool], dict[str, tuple[str, tuple[int, ...]]]] = {}
+        self._stored_transposed: set[str] = set()
+        self._problems: list[str] = []
+
+    def fit(self, adapter: Shapes, initial: Shapes, where: str) -> dict[str, Change]:
+        """Return the changes by parameter."""
+        for name, shape in adapter.items():
+            self._place(name, shape, initial=False)
+        for name, shape in initial.items():
+            self._place(name, shape, initial=True)
+        self._pair()
+        if self._problems:
+            more = f"; and {len(self._problems) - _NAMED} more" if len(self._problems) > _NAMED else ""
+            raise SpecError(
+                f"{where}: {'; '.join(self._problems[:_NAMED])}{more}; "
+                "expected an adapter of this model's version and size"
+            )
+        self._check_alpha(any(isinstance(change, LowRank) for change in self._changes.values()))
+        return self._changes
+
+    def _place(self, name: str, shape: tuple[int, ...], initial: bool) -> None:
+        match = _SUFFIX.fullmatch(name)
+        if match is None:
+            self._whole(name, shape, initial)
+            return
+        spec = self._matrix(match["module"])
+        if spec is None or initial != bool(match["init"]):
+            expected = "expected factors init_lora_A and init_lora_B" if initial else "fits no matrix of the model"
+            self._problems.append(f"{name} {shape}: {expected}")
+        elif match["blocks"]:
+            self._blocks(spec, name, shape, match["blocks"])
+        else:
+            factor = match["factor"] or "AB"[int(match["number"])]
+            if match["number"]:
+                self._stored_transposed.add(spec.name)
+            pair = self._factors.setdefault((spec.name, initial), {})
+            if factor in pair:
+                self._problems.append(f"{name} and {pair[factor][0]}: both are factor {factor} of {spec.name}")
+            pair[factor] = (name, shape)
+
+    def _matrix(self, module: str) -> ParameterSpec | None:
+        """Return the matrix that an adapter's module stands for: its name with ``.weight`` or without."""
+        found = self._specs.get(f"{module}.weight", self._specs.get(module))
+        usable = found is not None and len(found.shape) == 2 and found.orientation == "out_in"
+        return found if usable else None
+
+    def _add(self, parameter: str, change: Change) -> None:
+        if parameter in self._changes:
+            names = ", ".join(tensor.name for each in (self._changes[parameter], change) for tensor in each.tensors)
+            self._problems.append(f"{names}: change {parameter} in two ways")
+        self._changes[parameter] = change
+
+    def _whole(self, name: str, shape: tuple[int, ...], initial: bool) -> None:
+        spec = self._specs.get(name)
+        if spec is None or initial:
+            what = "expected factors init_lora_A and init_lora_B" if initial else "fits no parameter of the model"
+            self._problems.append(f"{name} {shape}: {what}")
+        elif spec.shape != shape:
+            self._problems.append(f"{name}: expected shape {spec.shape}, got {shape}")
+        else:
+            # A state has no counterpart in most models: nothing to interpolate with.
+            weight = 1.0 if spec.kind == "state" else self._options.weight
+            self._add(name, Whole(AdapterTensor(name), shape, weight))
+
+    def _blocks(self, spec: ParameterSpec, name: str, shape: tuple[int, ...], suffix: str) -> None:
+        """Add DiSHA (modes bone and bat), or one of the forms that came before it."""
+        rows, columns = spec.shape
+        tensor = AdapterTensor(name)
+        forms: dict[str, Change] = {}
+        if len(shape) == 2 and shape[1] == rows and shape[0] <= columns:
+            forms["bone"] = Bone(tensor, f"{suffix} (bone)")
+        square = len(shape) == 3 and shape[1] == shape[2] and not (rows % shape[1] or columns % shape[1])
+        if square and shape[0] * shape[1] == columns:
+            forms["columns"] = Bat(tensor, shape[1], False, f"{suffix} (bat)")
+        if suffix == "bone":
+            if square and shape[0] * shape[1] == rows:
+                forms["rows"] = Bat(tensor, shape[1], True, "bone (bat by rows)")
+            if len(shape) == 2 and shape[0] == rows and not (rows % shape[1] or columns % shape[1]):
+                forms["rows"] = Bat(tensor, shape[1], True, "bone (bat by rows)")
+        chosen = self._options.bone_blocks
+        if len(forms) > 1 and chosen in forms:
+            forms = {chosen: forms[chosen]}
+        if len(forms) == 1:
+            self._add(spec.name, next(iter(forms.values())))
+        elif forms:
+            self._problems.append(
+                f"{name} {shape}: ambiguous for {spec.name} {spec.shape}: its blocks may be those of rows or of "
+                "columns; choose with bone_blocks= (--bone-blocks rows or columns)"
+            )
+        else:
+            self._problems.append(f"{name} {shape}: does not fit {spec.name} {spec.shape}")
+
+    def _pair(self) -> None:
+        """Make changes of the pairs of factors."""
+        trained = [parameter for parameter, initial in self._factors if not initial]
+        for parameter in trained:
+            products = [self._product(parameter, initial=False)]
+            if self._pissa:
+                products.append(self._product(parameter, initial=True))
+            usable = tuple(product for product in products if product is not None)
+            if usable:
+                self._add(parameter, LowRank(usable, "PiSSA" if self._pissa else "LoRA"))
+        for parameter, initial in self._factors:
+            if initial and parameter not in trained:
+                self._problems.append(f"{parameter}: initial factors without trained ones in the adapter")
+
+    def _check_alpha(self, trained: bool) -> None:
+        alpha = self._options.alpha
+        if alpha is not None and (self._pissa or not trained):
+            reason = "PiSSA is not scaled" if self._pissa else "the adapter has no LoRA factors"
+            raise ConfigError(f"alpha: expected none, since {reason}; leave it out")
+        if trained and alpha is None and not self._pissa:
+            raise ConfigError(
+                "alpha: expected the lora_alpha of the training, which a LoRA file does not hold; pass alpha= "
+                "(--alpha; 32 unless it was chosen), or, for a PiSSA adapter, its initial factors with init= (--init)"
+            )
+
+    def _product(self, parameter: str, initial: bool) -> Factors | None:
+        """Return the product of a pair of factors; a problem where they do not fit."""
+        pair = self._factors.get((parameter, initial), {})
+        rows, columns = self._specs[parameter].shape
+        missing = [factor for factor in "AB" if factor not in pair]
+        kind = "initial factor" if initial else "factor"
+        if missing:
+            self._problems.append(f"{parameter}: {kind} {' and '.join(missing)} missing")
+            return None
+        (a, a_shape), (b, b_shape) = pair["A"], pair["B"]
+        rank = b_shape[-1]
+        fits = {False: a_shape == (rank, columns), True: a_shape == (columns, rank)}
+        if parameter not in self._stored_transposed:
+            fits[True] = False
+        if b_shape != (rows, rank) or not any(fits.values()):
+            self._problems.append(f"{a} {a_shape} and {b} {b_shape}: do not fit {parameter} {(rows, columns)}")
+            return None
+        if all(fits.values()):
+            self._problems.append(f"{a} {a_shape}: ambiguous, since its rank is its number of inputs")
+            return None
+        alpha = self._options.alpha
+        scale = -1.0 if initial else 1.0 if alpha is None else alpha / rank
+        return Factors(AdapterTensor(a, initial), AdapterTensor(b, initial), scale, fits[True])

@@ -1,0 +1,251 @@
+"""Merging an adapter into its model: one model file, block by block, through the converter."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+from rwkv_cy.architectures import architecture_of
+from rwkv_cy.architectures.base import ParameterSpec
+from rwkv_cy.checkpoint.checkpoint import Checkpoint, open_source
+from rwkv_cy.config import Config
+from rwkv_cy.errors import ConfigError
+from rwkv_cy.files.source_hash import SourceHash
+from rwkv_cy.storage import StoredTokenizer
+from rwkv_cy.tensors.converter import Progress
+from rwkv_cy.tensors.reading import number_type
+from rwkv_cy.tensors.tensor import ParameterSource
+from rwkv_cy.toolkit.adapters import AdapterOptions, Change, fit
+from rwkv_cy.toolkit.convert import ConversionReport, write_conversion
+from rwkv_cy.toolkit.merged_source import MergedSource
+from rwkv_cy.toolkit.plan import ConversionPlan, make_plan
+
+__all__ = ["MergePlan", "MergeReport", "merge", "plan_merge"]
+
+
+@dataclass(frozen=True)
+class MergePlan:
+    """A merge that can be carried out.
+
+    Attributes
+    ----------
+    conversion : ConversionPlan
+        Of the merged model.
+    adapter : Path
+    changes : dict of str to str
+        What is changed: kind of the change by parameter.
+    """
+
+    conversion: ConversionPlan
+    adapter: Path
+    changes: dict[str, str]
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Number of parameters by kind of change."""
+        return dict(Counter(self.changes.values()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the plan as plain values, ready for JSON."""
+        return {"conversion": self.conversion.to_dict(), "adapter": str(self.adapter), "changes": dict(self.changes)}
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    """Result of a merge.
+
+    Attributes
+    ----------
+    plan : MergePlan
+        The plan that was carried out.
+    conversion : ConversionReport
+        Its `source_sha256` is that of the files of the base and of the adapter, concatenated.
+    """
+
+    plan: MergePlan
+    conversion: ConversionReport
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as plain values, ready for JSON."""
+        plan = self.plan.to_dict()
+        return {"adapter": plan["adapter"], "changes": plan["changes"], "conversion": self.conversion.to_dict()}
+
+
+def merge(
+    base: str | os.PathLike[str],
+    adapter: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    alpha: float | None = None,
+    init: str | os.PathLike[str] | None = None,
+    weight: float = 1.0,
+    bone_blocks: Literal["rows", "columns"] | None = None,
+    dtype: str | None = None,
+    tokenizer: str | None = None,
+    overwrite: bool = False,
+    requantize: bool = False,
+    progress: Progress | None = None,
+) -> MergeReport:
+    """Merge an adapter into its model, and write a model file.
+
+    The names and shapes of its tensors tell the kind of an adapter: LoRA, PiSSA, DiSHA (bone and bat) and the bone
+    files before it, and tensors that were trained as a whole, tuned states among them. Products are computed in
+    float64, and the sum is rounded once, to the type in the target. Memory is bounded as for
+    :func:`rwkv_cy.convert`, plus the adapter's tensors for one matrix.
+
+    Parameters
+    ----------
+    base : path
+        The model: a model file, or a checkpoint of any supported format.
+    adapter : path
+        The adapter, in any supported format.
+    target : path
+        The model file to write; :func:`rwkv_cy.export` writes other formats from it.
+    alpha : float, optional
+        ``lora_alpha`` of the training, for LoRA: the product of the factors is scaled by ``alpha / rank``. Files do not
+        hold it.
+    init : path, optional
+        The file of the initial factors, for PiSSA (``init_pissa.pth``).
+    weight : float, default 1
+        Share of the tensors that were trained as a whole: 1 replaces those of the base, 0.5 takes the mean of both.
+        States are always replaced.
+    bone_blocks : {"rows", "columns"}, optional
+        For bone files from before DiSHA whose square matrices do not tell which blocks they belong to.
+    dtype : str, optional
+        Type of matrices and embedding, as for :func:`rwkv_cy.convert`. By default they keep the types of the base;
+        changed ones become f16 if they are quantized there.
+    tokenizer, overwrite, requantize, progress
+        As for :func:`rwkv_cy.convert`.
+
+    Returns
+    -------
+    MergeReport
+
+    Raises
+    ------
+    SpecError
+        If a tensor of the adapter fits nowhere, fits in more than one way, or lacks its other factor; all of them are
+        named.
+    ConfigError
+        If `alpha` is missing or has no use, or a number is out of range.
+    RWKVError
+        As raised by :func:`rwkv_cy.convert`.
+    """
+    options = _options(alpha, weight, bone_blocks)
+    with _opened(base, adapter, init, options, dtype) as (merged, changes):
+        plan = _make_plan(merged, Path(adapter), Path(target), changes, alpha, dtype, tokenizer, overwrite, requantize)
+        with SourceHash(merged.source.files) as running:
+            conversion = write_conversion(
+                merged.source, plan.conversion, running, overwrite=overwrite, progress=progress
+            )
+    return MergeReport(plan, conversion)
+
+
+def plan_merge(
+    base: str | os.PathLike[str],
+    adapter: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    *,
+    alpha: float | None = None,
+    init: str | os.PathLike[str] | None = None,
+    weight: float = 1.0,
+    bone_blocks: Literal["rows", "columns"] | None = None,
+    dtype: str | None = None,
+    tokenizer: str | None = None,
+    overwrite: bool = False,
+    requantize: bool = False,
+) -> MergePlan:
+    """Describe what :func:`merge` would do with the same arguments; writes nothing.
+
+    Raises
+    ------
+    RWKVError
+        As raised by :func:`merge`, except if the target exists and `overwrite` is false.
+    """
+    options = _options(alpha, weight, bone_blocks)
+    with _opened(base, adapter, init, options, dtype) as (merged, changes):
+        return _make_plan(merged, Path(adapter), Path(target), changes, alpha, dtype, tokenizer, overwrite, requantize)
+
+
+class _Merged(Checkpoint):
+    """The checkpoint of the merged model: config and tokenizer are those of the base."""
+
+    def __init__(self, base: Checkpoint, source: MergedSource) -> None:
+        super().__init__(source)
+        self._base = base
+
+    @cached_property
+    def config(self) -> Config:
+        """The config of the base."""
+        return self._base.config
+
+    def choose_tokenizer(self, name: str | None = None) -> tuple[StoredTokenizer | None, tuple[str, ...]]:
+        """Choose as for the base."""
+        return self._base.choose_tokenizer(name)
+
+
+def _options(alpha: float | None, weight: float, bone_blocks: Literal["rows", "columns"] | None) -> AdapterOptions:
+    for name, value in (("alpha", alpha), ("weight", weight)):
+        if value is not None and (isinstance(value, bool) or not math.isfinite(value)):
+            raise ConfigError(f"{name}: expected a finite number, got {value!r}")
+    if bone_blocks not in (None, "rows", "columns"):
+        raise ConfigError(f"bone_blocks: expected 'rows' or 'columns', got {bone_blocks!r}")
+    return AdapterOptions(alpha, weight, bone_blocks)
+
+
+@contextmanager
+def _opened(
+    base: str | os.PathLike[str],
+    adapter: str | os.PathLike[str],
+    init: str | os.PathLike[str] | None,
+    options: AdapterOptions,
+    dtype: str | None,
+) -> Iterator[tuple[_Merged, dict[str, Change]]]:
+    """Open the files, and yield the merged model and the changes."""
+    with ExitStack() as stack:
+        model = stack.enter_context(Checkpoint.open(base))
+        table = {spec.name: spec for spec in architecture_of(model.config).parameters(model.config)}
+        sources = [stack.enter_context(open_source(path)) for path in (adapter, init) if path is not None]
+        shapes = [{name: source.info(name).shape for name in source.names()} for source in sources]
+        initial = shapes[1] if init is not None else None
+        changes = fit(table, shapes[0], initial, options, str(sources[0].path))
+        dtypes = {
+            name: _delivered(model.source, sources[0], change, table[name], dtype) for name, change in changes.items()
+        }
+        yield _Merged(model, MergedSource(model.source, tuple(sources), changes, dtypes)), changes
+
+
+def _delivered(
+    base: ParameterSource, adapter: ParameterSource, change: Change, spec: ParameterSpec, dtype: str | None
+) -> str:
+    """Return the type of a changed parameter before it is converted, so that it is rounded once."""
+    if spec.name not in base.names() or (change.replaces and not spec.converted):
+        return number_type(adapter.info(change.tensors[0].name))
+    info = base.info(spec.name)
+    if info.decoded or info.codec.requantizes or (dtype is not None and spec.converted):
+        return "f64"
+    return number_type(info)
+
+
+def _make_plan(
+    merged: _Merged,
+    adapter: Path,
+    target: Path,
+    changes: dict[str, Change],
+    alpha: float | None,
+    dtype: str | None,
+    tokenizer: str | None,
+    overwrite: bool,
+    requantize: bool,
+) -> MergePlan:
+    plan = make_plan(merged, target, dtype, tokenizer, overwrite=overwrite, requantize=requantize)
+    origin = {"adapter": adapter.name, **({} if alpha is None else {"alpha": f"{alpha:g}"})}
+    plan = replace(plan, header=plan.header.with_source(origin))
+    return MergePlan(plan, adapter, {name: change.label for name, change in changes.items()})
