@@ -12,7 +12,7 @@ from formats.foreign import open_files, rwkv7_parameters
 from formats.ggml.test_blocks import SIZES, decoded, random_blocks
 from formats.make_gguf import TENSOR_TYPES, Gguf, Tensor, rwkv7_gguf, rwkv7_tensors, rwkv7_values, value, world_like
 from formats.sources import read_all
-from rwkv_cy.errors import FormatError, StorageError, UnsupportedError
+from rwkv_cy.errors import FormatError, RWKVError, StorageError, UnsupportedError
 from rwkv_cy.formats import open_checkpoint
 from rwkv_cy.formats.ggml import source as ggml_source
 from rwkv_cy.formats.gguf.reader import open_gguf
@@ -142,6 +142,32 @@ def test_a_tensor_beyond_the_end(tmp_path: Path) -> None:
     data = rwkv7_gguf(PARAMETERS)
     with pytest.raises(FormatError, match="the file is cut short or damaged: download or copy it again"):
         open_checkpoint(write(tmp_path / "a", data[:-100]))
+
+
+def test_every_bit_of_the_header(tmp_path: Path) -> None:
+    """Each flip is an error of the package, or another model that can be read; nothing else, and nothing hangs."""
+    parameters = rwkv7_parameters(2, (1, 2), 1)
+    values = [*rwkv7_values(parameters)[:1], *rwkv7_values(parameters)[5:6], *world_like([b"a"], 2)]
+    tensors = [t for t in rwkv7_tensors(parameters) if "time_mix_w" in str(t.name) or "token_embd." in str(t.name)]
+    data = Gguf(values, tensors).to_bytes()
+    end = data.index(tensors[0].data)
+    path = tmp_path / "a"
+    before, accepted = open_files(), 0
+    for position in range(end):
+        for bit in range(8):
+            path.write_bytes(data[:position] + bytes([data[position] ^ 1 << bit]) + data[position + 1 :])
+            try:
+                read_all(open_checkpoint(path))
+                accepted += 1
+            except RWKVError:
+                continue
+    assert open_files() == before
+    assert 0 < accepted < 8 * end
+
+
+def test_trailing_bytes(tmp_path: Path) -> None:
+    found = read_all(open_checkpoint(write(tmp_path / "a", rwkv7_gguf(PARAMETERS) + bytes(999))))
+    assert len(found) == len(PARAMETERS) - len(UNUSED)
 
 
 # --- split files ---

@@ -86,11 +86,12 @@ def test_every_tensor_of_rwkv7_is_that_of_the_converter(tmp_path: Path) -> None:
 
 def converted6(parameters: Parameters, *, fused: bool, rescale: int = 0) -> Parameters:
     """What conversion/rwkv.py makes of RWKV-6, written down a second time."""
+    layers = sum(name.endswith(".ln1.weight") for name in parameters)
     theirs = {"token_embd.weight": parameters["emb.weight"], "output.weight": parameters["head.weight"]}
     for part in ("weight", "bias"):
         theirs[f"token_embd_norm.{part}"] = parameters[f"blocks.0.ln0.{part}"]
         theirs[f"output_norm.{part}"] = parameters[f"ln_out.{part}"]
-    for i in range(2):
+    for i in range(layers):
         att, ffn, blk = f"blocks.{i}.att.", f"blocks.{i}.ffn.", f"blk.{i}."
         share = np.float32(2 ** (i // rescale) if rescale else 1)
         for ours, other in (("ln1", "attn_norm"), ("ln2", "attn_norm_2"), ("att.ln_x", "time_mix_ln")):

@@ -37,13 +37,13 @@ def container(path: Path) -> Container:
         return read_container(file)
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name.startswith("rwkv7")])
+@pytest.mark.parametrize("name", CONFIGS)
 def test_float32_comes_back_bit_for_bit(tmp_path: Path, name: str) -> None:
     source = write_source(tmp_path / "s", CONFIGS[name])
     report = export(source, tmp_path / "t.gguf", tokenizer="none")
     assert report.total_rounding is None
     assert report.size == (tmp_path / "t.gguf").stat().st_size
-    expected = {name: array for name, array in parameters_of(CONFIGS[name]).items() if name not in UNUSED}
+    expected = {key: array for key, array in parameters_of(CONFIGS[name]).items() if key not in UNUSED}
     found = read_all(open_checkpoint(tmp_path / "t.gguf"))
     assert set(found) == set(expected)
     for key, array in expected.items():
@@ -136,6 +136,26 @@ def test_metadata(tmp_path: Path) -> None:
         "rwkv7.attention.value_residual_mix_lora_rank": ranks["v"],
         "rwkv7.attention.gate_lora_rank": ranks["g"],
         "tokenizer.ggml.model": "none",
+    }
+
+
+def test_metadata_of_rwkv6(tmp_path: Path) -> None:
+    config = CONFIGS["rwkv6, heads of 32"]
+    export(write_source(tmp_path / "s", config), tmp_path / "t.gguf", tokenizer="none")
+    values = container(tmp_path / "t.gguf").values
+    own = {key: number for key, number in values.items() if key.startswith("rwkv6.")}
+    parameters = parameters_of(config)
+    assert own == {
+        "rwkv6.context_length": 1048576,
+        "rwkv6.block_count": 2,
+        "rwkv6.attention.layer_norm_epsilon": 1e-5,
+        "rwkv6.attention.head_count": 0,
+        "rwkv6.vocab_size": 300,
+        "rwkv6.embedding_length": 128,
+        "rwkv6.feed_forward_length": 256,
+        "rwkv6.wkv.head_size": 32,
+        "rwkv6.time_mix_extra_dim": parameters["blocks.0.att.time_maa_w2"].shape[1],
+        "rwkv6.time_decay_extra_dim": parameters["blocks.0.att.time_decay_w1"].shape[1],
     }
 
 
