@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ __all__ = [
     "print_table",
     "print_warning",
     "printable",
+    "stacked",
     "table",
     "warnings_as_lines",
 ]
@@ -73,9 +75,30 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[
     return lines
 
 
+def stacked(header: Sequence[str], rows: Iterable[Sequence[str]], width: int) -> list[str]:
+    """Return the rows of a table one below the other: the first cell, then names and values, in lines of `width`."""
+    lines = []
+    for first, *others in rows:
+        lines.append(printable(first))
+        line = ""
+        for name, cell in zip(header[1:], others, strict=True):
+            pair = f"{name} {printable(cell)}"
+            if line and len(line) + 2 + len(pair) > width:
+                lines.append(line)
+                line = ""
+            line = f"{line}, {pair}" if line else f"  {pair}"
+        lines.append(line)
+    return lines
+
+
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """Print the lines of :func:`table` on standard output."""
-    print("\n".join(table(header, rows, right)))
+    """Print the lines of :func:`table` on standard output; on a terminal too narrow for them, of :func:`stacked`."""
+    rows = [tuple(row) for row in rows]
+    lines = table(header, rows, right)
+    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    if width and max(map(len, lines)) > width:
+        lines = stacked(header, rows, width)
+    print("\n".join(lines))
 
 
 def print_fields(fields: Mapping[str, str]) -> None:

@@ -77,7 +77,7 @@ def open_folder(path: Path, open_file: Callable[[Path], ParameterSource]) -> Par
     if weights is None:
         raise FormatError(
             f"{path}: no model in this folder; looked for {', '.join(WEIGHTS)}, found {_shown(present)}; "
-            "name the file that holds the model"
+            f"{_hint(present)}"
         )
     config = _read_config(path / _CONFIG) if _CONFIG in present else {}
     found = {NORMALIZED_EMBEDDING: "true"} if config.get(_FUSED) == "true" else {}
@@ -129,6 +129,12 @@ def _read_config(path: Path) -> dict[str, str]:
         for key, value in settings.items()
         if isinstance(value, (str, int, float))
     }
+
+
+def _hint(present: set[str]) -> str:
+    if "snapshots" in present:
+        return "this is a model in the cache of the hub: name a folder in its snapshots"
+    return "name the file that holds the model"
 
 
 def _shown(present: set[str]) -> str:

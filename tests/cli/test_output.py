@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import json
+import sys
 
 import pytest
 
@@ -52,6 +54,35 @@ def test_table_aligns_and_escapes() -> None:
 
 def test_a_table_without_rows_is_its_header() -> None:
     assert output.table(("a", "b"), []) == ["a  b", "-  -"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("columns", "is_stacked"), [(24, True), (25, False), (80, False)])
+def test_a_table_wider_than_the_terminal_is_stacked(
+    monkeypatch: pytest.MonkeyPatch, columns: int, is_stacked: bool
+) -> None:
+    header, rows = ("tensor", "shape", "bytes"), [("emb.weight", "6 x 32", "768"), ("\x1b", "-", "1")]
+    monkeypatch.setattr(sys, "stdout", screen := Terminal())
+    monkeypatch.setenv("COLUMNS", str(columns))
+    output.print_table(header, rows, right=("bytes",))
+    lines = screen.getvalue().splitlines()
+    assert all(len(line) <= columns for line in lines)
+    if is_stacked:
+        assert lines == ["emb.weight", "  shape 6 x 32", "  bytes 768", "\\x1b", "  shape -, bytes 1"]
+    else:
+        assert lines == output.table(header, rows, right=("bytes",))
+
+
+def test_a_table_in_a_pipe_is_never_stacked(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "3")
+    output.print_table(("a", "b"), [("long", "row")])
+    assert capsys.readouterr().out == "a     b\n----  ---\nlong  row\n"
 
 
 def test_fields_stand_in_two_columns(capsys: pytest.CaptureFixture[str]) -> None:
