@@ -68,7 +68,8 @@ def known_ranks(config: Config, names: Sequence[str]) -> None:
     """Raise ConfigError if a rank has another name than these."""
     unknown = sorted(set(config.ranks) - set(names))
     if unknown:
-        raise ConfigError(f"Config.ranks: expected names among {', '.join(names)}, got {', '.join(unknown)}")
+        known = f"names among {', '.join(names)}" if names else "none"
+        raise ConfigError(f"Config.ranks: expected {known}, got {', '.join(unknown)}")
 
 
 def required_ranks(config: Config, names: Sequence[str]) -> None:

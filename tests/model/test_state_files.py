@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from checkpoints import random_model
 from formats.foreign import safetensors_bytes
 from formats.make_pth import zip_checkpoint
 from rwkv7_shapes import SMALL
+from rwkv56_shapes import SMALL_5, SMALL_6
 from rwkv_cy.dtypes import to_storage
 from rwkv_cy.errors import FormatError, StateError, StorageError
 from rwkv_cy.model.language_model import LanguageModel
@@ -22,11 +24,19 @@ Array = npt.NDArray[Any]
 SHAPE = (2, 64, 64)
 
 
-@pytest.fixture(scope="module")
-def model() -> LanguageModel:
-    """Return an RWKV-7 of three layers, two heads of 64, without parameters that are zero."""
+#: Three layers and two heads of 64, in every version that has tuned states.
+CONFIGS = {
+    "RWKV-7": SMALL["heads of 64"],
+    "RWKV-6": SMALL_6["6, heads of 64"],
+    "RWKV-5.2": replace(SMALL_5["5.2"], num_layers=3),
+}
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def model(request: pytest.FixtureRequest) -> LanguageModel:
+    """Return a model without parameters that are zero."""
     rng = np.random.default_rng(0)
-    new = LanguageModel.new(SMALL["heads of 64"], rng)
+    new = LanguageModel.new(CONFIGS[request.param], rng)
     noise = {name: rng.normal(0, 0.1, parameter.shape) for name, parameter in new.parameters.items()}
     return LanguageModel(
         new.config, {name: (new.parameters[name].array + values).astype(np.float32) for name, values in noise.items()}
@@ -82,7 +92,7 @@ def test_a_tuned_state_from_pth(model: LanguageModel, tmp_path: Path, dtype: str
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        (tuned_arrays(2), "expected the time_state of 3 RWKV-7 layers and nothing else, got 2 tensors: missing"),
+        (tuned_arrays(2), "expected the time_state of 3 RWKV-[0-9.]+ layers and nothing else, got 2 tensors: missing"),
         (tuned_arrays(4), r"got 4 tensors: unexpected blocks\.3\.att\.time_state"),
         (tuned_arrays(12), "unexpected blocks.7.att.time_state; and 4 more"),
         (
@@ -109,7 +119,11 @@ def test_a_version_without_tuned_states(tmp_path: Path) -> None:
 
 def test_saved_states_of_other_models(model: LanguageModel, tmp_path: Path) -> None:
     for name, other, message in (
-        ("architecture", random_model(), "expected a state with the model's architecture, rwkv7, got rwkv4"),
+        (
+            "architecture",
+            random_model(),
+            f"a state with the model's architecture, {model.config.architecture}, got rwkv4",
+        ),
         ("layers", random_model(num_layers=2), "expected a state with the model's number of layers, 3, got 2"),
         ("width", random_model(d_model=48), r"the model's arrays, ffn_xx \(24,\), .* got ffn_xx \(48,\)"),
         ("type", random_model("f64"), "the model's type, float32, got float64"),
