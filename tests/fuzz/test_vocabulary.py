@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from fuzz.fuzz_vocabulary import fuzz_one
@@ -10,12 +12,22 @@ from rwkv_cy.text.tokenizers.vocabulary import pack
 from text.samples import byte_level_json, line, world_tokens
 
 
-def world_lines() -> bytes:
+def lines() -> bytes:
     return "".join(line(i, token) + "\n" for i, token in enumerate(world_tokens()) if token).encode()
 
 
-@pytest.mark.parametrize(
-    "seed", [world_lines, lambda: pack(world_tokens()), byte_level_json], ids=["text", "packed", "json"]
-)
+def literals() -> bytes:
+    return "\n".join(["b'<s>'", *map(repr, filter(None, world_tokens()))]).encode()
+
+
+def by_id() -> bytes:
+    return json.dumps({i: list(token) for i, token in enumerate(world_tokens()) if token}).encode()
+
+
+def by_text() -> bytes:
+    return json.dumps({chr(0x4E00 + i): i for i in range(50)}).encode()
+
+
+@pytest.mark.parametrize("seed", [lines, literals, lambda: pack(world_tokens()), by_id, by_text, byte_level_json])
 def test_damaged_vocabularies(seed, fuzz_examples: int) -> None:  # type: ignore[no-untyped-def]
     fuzz(fuzz_one, [seed()], fuzz_examples)
