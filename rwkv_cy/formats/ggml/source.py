@@ -17,8 +17,8 @@ from rwkv_cy.tensors.tensor import TensorInfo, check_buffer
 
 __all__ = ["GgmlSource", "describe"]
 
-#: Numbers that are decoded at a time, so that memory stays bounded for any buffer.
-_DECODED_AT_ONCE = 1 << 18
+#: Numbers that are decoded at a time: memory stays bounded for any buffer, and intermediate results in the cache.
+_DECODED_AT_ONCE = 1 << 15
 
 
 def describe(path: Path, name: str, shape: tuple[int, ...], dtype: str) -> TensorInfo:

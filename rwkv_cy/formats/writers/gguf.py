@@ -62,8 +62,18 @@ _CONTEXT_LENGTH = 1 << 20
 _LARGE = "q8_0"
 #: Added to the variance by llama.cpp's GroupNorm, whatever the file says.
 _GROUP_NORM_EPS = 64e-5
-#: What ends a turn of a chat with World models, by llama.cpp's converter.
-_END_OF_TURN, _END_OF_TURN_ID, _CHAT_TEMPLATE = b"\n\n", 261, "rwkv-world"
+#: What ends a turn of a chat with World models.
+_END_OF_TURN, _END_OF_TURN_ID = b"\n\n", 261
+#: Jinja. Programs that know templates by name look for the one in the comment.
+_CHAT_TEMPLATE = """{#- rwkv-world -#}
+{%- for message in messages -%}
+{%- if message.role == 'system' -%}{{- 'System: ' -}}
+{%- elif message.role == 'user' -%}{{- 'User: ' -}}
+{%- else -%}{{- 'Assistant: ' -}}
+{%- endif -%}
+{{- message.content | trim + '\\n\\n' -}}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- 'Assistant:' -}}{%- endif -%}"""
 
 
 class GgufFormat(ExportFormat):

@@ -200,7 +200,9 @@ def test_a_vocabulary_of_the_world_kind(tmp_path: Path) -> None:
     assert values["tokenizer.ggml.tokens"].count == 300
     ends = {name: values[f"tokenizer.ggml.{name}_token_id"] for name in ("bos", "eos", "eot")}
     assert ends == {"bos": 0, "eos": 0, "eot": 261}
-    assert values["tokenizer.chat_template"] == "rwkv-world"
+    template = str(values["tokenizer.chat_template"])
+    assert "rwkv-world" in template
+    assert template.count("{%") == template.count("%}")
 
 
 def test_a_vocabulary_of_more_ids_than_rows_is_cut(tmp_path: Path) -> None:

@@ -15,14 +15,18 @@ import pytest
 from formats.layouts.test_gguf import converted6
 from formats.make_gguf import Gguf, Tensor, value, world_like
 from formats.writers.gguf_models import CONFIGS, complete, parameters_of, write_source
+from formats.writers.test_gguf import values_of
 from rwkv_cy.files.reading import FileBytes
 from rwkv_cy.formats.ggml.encode import ENCODERS
 from rwkv_cy.formats.gguf.container import read_container
 from rwkv_cy.formats.gguf.header import Array
+from rwkv_cy.formats.writers.base import Vocabulary
 from rwkv_cy.model.language_model import LanguageModel, load
 from rwkv_cy.toolkit.export import export
 
 llama_cpp = pytest.importorskip("llama_cpp", reason="runs exports with llama.cpp: pip install llama-cpp-python")
+
+llama_chat_format = pytest.importorskip("llama_cpp.llama_chat_format")
 
 pytestmark = pytest.mark.oracle
 
@@ -97,3 +101,18 @@ def test_llama_cpp_tokenizes_with_the_vocabulary(tmp_path: Path) -> None:
     text = "a\\x41 \N{SNOWMAN}'\"\n".encode() + bytes(range(1, 256))
     assert model.tokenize(text, add_bos=False, special=False) == list(text)
     assert model.detokenize(list(text)) == text
+
+
+def test_the_chat_template(tmp_path: Path) -> None:
+    """As the authors' page of templates has it: turns end with an empty line, nothing follows the last colon."""
+    words = [b"", *(bytes([byte]) for byte in range(256)), b"ab", b"cd", b"ef", b"gh", b"\n\n"]
+    path = values_of(tmp_path, Vocabulary("world", b"", 0, lambda: words, lambda: b""))
+    model = llama_cpp.Llama(str(path), vocab_only=True, verbose=False)
+    formatter = llama_chat_format.Jinja2ChatFormatter(
+        template=model.metadata["tokenizer.chat_template"], eos_token="", bos_token=""
+    )
+    turns = [("system", "Be brief."), ("user", " Hi \n"), ("assistant", "Hello."), ("user", "Why?")]
+    messages = [{"role": role, "content": content} for role, content in turns]
+    prompt = "System: Be brief.\n\nUser: Hi\n\nAssistant: Hello.\n\nUser: Why?\n\nAssistant:"
+    assert formatter(messages=messages).prompt == prompt
+    assert llama_cpp.llama_vocab_eot(model._model.vocab) == 261
