@@ -6,26 +6,48 @@ python -m tools.format_table
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 from rwkv_cy.architectures import ARCHITECTURES
 from rwkv_cy.architectures.base import Architecture
 from rwkv_cy.config import Config
 from rwkv_cy.formats.layouts import EXPORT_LAYOUTS, LAYOUTS
-from rwkv_cy.formats.layouts.layout import Shapes
+from rwkv_cy.formats.layouts.layout import Layout, Shapes
 from rwkv_cy.formats.writers import EXPORT_FORMATS
 
-__all__ = ["ROWS", "format_table"]
+__all__ = ["ROWS", "Row", "format_table"]
 
-#: Label, export format and layout of each row. A row without a format is of one that is only read.
-ROWS: tuple[tuple[str, str | None, str], ...] = (
-    ("PyTorch `.pth`", "pth", "original"),
-    ("safetensors, BlinkDL's names", "safetensors", "original"),
-    ("safetensors of web-rwkv, `.st`", "st", "web-rwkv"),
-    ("Hugging Face folder, transformers", "huggingface", "transformers"),
-    ("Hugging Face folder, flash-linear-attention", "huggingface", "fla"),
-    ("Hugging Face folder, transformers-rwkv", None, "transformers-rwkv"),
-    ("GGUF of llama.cpp", "gguf", "llama.cpp"),
-    ("rwkv.cpp `.bin`", "rwkvcpp", "rwkv.cpp"),
+
+@dataclass(frozen=True)
+class Row:
+    """A format in one layout.
+
+    Attributes
+    ----------
+    label : str
+    format : str or None
+        Key of the format that writes it; None if it is only read.
+    layout : str
+        Key of the layout that is written, or what the names of the layouts that are read begin with.
+    read : str, optional
+        What the names of the layouts that are read begin with, if more are read than written.
+    """
+
+    label: str
+    format: str | None
+    layout: str
+    read: str = ""
+
+
+ROWS = (
+    Row("PyTorch `.pth`", "pth", "original"),
+    Row("safetensors, BlinkDL's names", "safetensors", "original"),
+    Row("safetensors of web-rwkv, `.st`", "st", "web-rwkv"),
+    Row("Hugging Face folder, transformers", "huggingface", "transformers", "transformers,"),
+    Row("Hugging Face folder, flash-linear-attention", "huggingface", "fla", "flash-linear-attention"),
+    Row("Hugging Face folder, transformers-rwkv", None, "", "transformers-rwkv"),
+    Row("GGUF of llama.cpp", "gguf", "llama.cpp"),
+    Row("rwkv.cpp `.bin`", "rwkvcpp", "rwkv.cpp"),
 )
 _OWN = "model file (HDF5)"
 
@@ -37,7 +59,7 @@ def format_table() -> str:
         _line("", [version.label.removeprefix("RWKV-") for version in versions]),
         _line("---", [":-:"] * len(versions)),
         _line(_OWN, ["rw"] * len(versions)),
-        *(_line(label, [_cell(name, layout, version) for version in versions]) for label, name, layout in ROWS),
+        *(_line(row.label, [_cell(row, version) for version in versions]) for row in ROWS),
     ]
     return "\n".join(lines) + "\n"
 
@@ -46,11 +68,17 @@ def _line(label: str, cells: Sequence[str]) -> str:
     return f"| {label} | {' | '.join(cells)} |"
 
 
-def _cell(name: str | None, layout: str, version: Architecture) -> str:
-    tables = EXPORT_LAYOUTS.get(layout) or tuple(table for table in LAYOUTS if table.name.startswith(layout))
-    if not any(table.holds(shapes) for table in tables for shapes in _shapes(version)):
+def _cell(row: Row, version: Architecture) -> str:
+    models = list(_shapes(version))
+    written = EXPORT_LAYOUTS.get(row.layout, ())
+    read = tuple(layout for layout in LAYOUTS if row.read and layout.name.startswith(row.read)) + written
+    if not _holds(read, models):
         return ""
-    return "rw" if name in EXPORT_FORMATS else "r"
+    return "rw" if row.format in EXPORT_FORMATS and _holds(written, models) else "r"
+
+
+def _holds(layouts: Sequence[Layout], models: Sequence[Shapes]) -> bool:
+    return any(layout.holds(shapes) for layout in layouts for shapes in models)
 
 
 def _shapes(version: Architecture) -> Iterator[Shapes]:

@@ -12,6 +12,7 @@ from rwkv_cy.formats.layouts.huggingface import (
     HUGGINGFACE_4,
     HUGGINGFACE_7,
     HUGGINGFACE_7_RENAMED,
+    HUGGINGFACE_WRITTEN,
 )
 from rwkv_cy.formats.layouts.layout import Layout, Shapes
 from rwkv_cy.formats.layouts.original import ORIGINAL, ORIGINAL_4, ORIGINAL_5, ORIGINAL_6
@@ -55,7 +56,7 @@ def layouts_of(format: str, metadata: Mapping[str, str]) -> tuple[Layout, ...]: 
 #: Layouts that models are written in, by their names for users: the first that holds the model applies.
 EXPORT_LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "original": (ORIGINAL_4, ORIGINAL_5, ORIGINAL_6, ORIGINAL),
-    "transformers": (HUGGINGFACE_4, HUGGINGFACE, HUGGINGFACE_7),
+    "transformers": (HUGGINGFACE_4, HUGGINGFACE_WRITTEN, HUGGINGFACE_7),
     "fla": (FLA, FLA_6),
     # What is written does not depend on the head size.
     "llama.cpp": tuple(architecture.layout(1, 0) for architecture in GGUF_ARCHITECTURES.values()),

@@ -185,7 +185,5 @@ def config_problems(layout: Layout, config: Config, shapes: Shapes) -> Iterator[
         widest = config.d_model * 7 // 2 // 32 * 32
         if config.d_ffn != widest:
             yield f"expects a channel mix of width {widest}, got {config.d_ffn}"
-        if len(shapes.get("blocks.0.att.time_decay", ())) == 1:
-            yield "runs RWKV-5.2, and this model has one decay for each head"
     if any(name.endswith(".time_state") for name in shapes):
         yield "starts from a state of zeros, and the model has an initial state of its own"

@@ -5,6 +5,8 @@ Source: transformers, convert_rwkv_checkpoint_to_hf.py.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from rwkv_cy.formats.layouts.layout import Layout, Rule, any_name
 from rwkv_cy.formats.layouts.original import (
     ORIGINAL,
@@ -15,7 +17,7 @@ from rwkv_cy.formats.layouts.original import (
 )
 from rwkv_cy.formats.layouts.steps import vector
 
-__all__ = ["HUGGINGFACE", "HUGGINGFACE_4", "HUGGINGFACE_7", "HUGGINGFACE_7_RENAMED"]
+__all__ = ["HUGGINGFACE", "HUGGINGFACE_4", "HUGGINGFACE_7", "HUGGINGFACE_7_RENAMED", "HUGGINGFACE_WRITTEN"]
 
 _LONG = {"k": "key", "v": "value", "r": "receptance", "g": "gate"}
 _NAMES = any_name("blocks.{i}.attention.{rest}", "blocks.{i}.feed_forward.{rest}", "blocks.{i}.pre_ln.{rest}")
@@ -53,6 +55,14 @@ HUGGINGFACE = Layout(
     _RENAMED,
     prefix="rwkv.",
     holds=lambda shapes: has_head_decay(shapes) or has_dynamic_mixes(shapes),
+)
+
+#: What that code runs: RWKV-6, and RWKV-5 with a decay for each channel.
+HUGGINGFACE_WRITTEN = replace(
+    HUGGINGFACE,
+    holds=lambda shapes: (
+        has_dynamic_mixes(shapes) or (has_head_decay(shapes) and len(shapes.get("blocks.0.att.time_decay", ())) == 2)
+    ),
 )
 
 #: The official checkpoints of RWKV-7 for transformers: original names behind a prefix.
