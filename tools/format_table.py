@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from rwkv_cy.architectures import ARCHITECTURES
 from rwkv_cy.architectures.base import Architecture
 from rwkv_cy.config import Config
-from rwkv_cy.formats.layouts import EXPORT_LAYOUTS, LAYOUTS
+from rwkv_cy.formats.layouts import EXPORT_LAYOUTS, LAYOUTS, layouts_of
 from rwkv_cy.formats.layouts.layout import Layout, Shapes
 from rwkv_cy.formats.writers import EXPORT_FORMATS
 
@@ -47,7 +47,7 @@ ROWS = (
     Row("Hugging Face folder, flash-linear-attention", "huggingface", "fla", "flash-linear-attention"),
     Row("Hugging Face folder, transformers-rwkv", None, "", "transformers-rwkv"),
     Row("GGUF of llama.cpp", "gguf", "llama.cpp"),
-    Row("rwkv.cpp `.bin`", "rwkvcpp", "rwkv.cpp"),
+    Row("rwkv.cpp `.bin`", "rwkvcpp", "rwkv.cpp", "rwkv.cpp,"),
 )
 _OWN = "model file (HDF5)"
 
@@ -71,7 +71,8 @@ def _line(label: str, cells: Sequence[str]) -> str:
 def _cell(row: Row, version: Architecture) -> str:
     models = list(_shapes(version))
     written = EXPORT_LAYOUTS.get(row.layout, ())
-    read = tuple(layout for layout in LAYOUTS if row.read and layout.name.startswith(row.read)) + written
+    known = (*LAYOUTS, *layouts_of("rwkvcpp", {}))
+    read = tuple(layout for layout in known if row.read and layout.name.startswith(row.read)) + written
     if not _holds(read, models):
         return ""
     return "rw" if row.format in EXPORT_FORMATS and _holds(written, models) else "r"

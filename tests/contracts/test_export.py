@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +33,10 @@ KEEPING = ("pth", "safetensors", "st", "huggingface")
 EQUAL_WIDTHS = ("gguf", "rwkvcpp")
 
 
+#: Versions that a layout widens to another, which computes the same: by architecture and layout.
+WIDENED = {("rwkv5.1", "web-rwkv"): "rwkv5.2"}
+
+
 @dataclass(frozen=True)
 class Case:
     """A model in a format and a layout.
@@ -57,6 +61,12 @@ class Case:
         """Whether the program that reads the format does not run the model."""
         config = CONFIGS[self.model]
         return config.d_att != config.d_model and self.format.name in EQUAL_WIDTHS
+
+    @property
+    def architecture(self) -> str:
+        """Of the model in the file."""
+        own = CONFIGS[self.model].architecture
+        return WIDENED.get((own, self.layout), own)
 
     def __str__(self) -> str:
         return f"{self.model}-{self.format.name}-{self.layout}"
@@ -116,7 +126,9 @@ def test_ours_to_theirs_to_ours_has_the_same_bits(tmp_path: Path, case: Case) ->
     assert after.keys() == used
     assert used >= before.keys() - {f"blocks.0.att.{name}" for name in ("v0", "v1", "v2")}
     for name, (dtype, array) in after.items():
-        assert array.shape == before[name][1].shape, name
+        if array.shape != before[name][1].shape:
+            assert (CONFIGS[case.model].architecture, case.layout) in WIDENED, name
+            before[name] = before[name][0], np.broadcast_to(before[name][1][:, None], array.shape)
         if case.format.name in KEEPING:
             assert dtype == before[name][0], name
         numbers, expected = widen(array, dtype, "f64"), widen(before[name][1], before[name][0], "f64")
@@ -131,10 +143,10 @@ def test_an_export_gives_the_same_logits(tmp_path: Path, case: Case) -> None:
     checkpoint = write_checkpoint(tmp_path, case, dtype)
     path, report = case.export(checkpoint, tmp_path, dtype)
     source, theirs = load(checkpoint), load(path)
-    assert theirs.config == source.config
+    assert theirs.config == replace(source.config, architecture=case.architecture)
     tokens = tokens_for(source, 20)
     expected, logits = every_logits(source, tokens)[0], every_logits(theirs, tokens)[0]
-    if any(tensor.computed for tensor in report.plan.tensors):
+    if case.architecture != source.config.architecture or any(tensor.computed for tensor in report.plan.tensors):
         np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-5 * abs(expected).max())
     else:
         assert logits.tobytes() == expected.tobytes()
