@@ -9,9 +9,11 @@ from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.base import FileBytes
 from rwkv_cy.formats.pickle_vm import MAX_PICKLE_BYTES, ByteStream, unpickle
 from rwkv_cy.formats.raw import Checksum, RawSource
+from rwkv_cy.formats.rwkv_package import is_converted, open_converted
 from rwkv_cy.formats.state_dict import find_state_dict
 from rwkv_cy.formats.torch_objects import Storage, TorchObjects, place_tensors
 from rwkv_cy.formats.zip_directory import Place, ZipEntry, locate, read_directory, read_entry
+from rwkv_cy.tensors.tensor import ParameterSource
 
 __all__ = ["open_pth"]
 
@@ -19,7 +21,7 @@ _PICKLE = "data.pkl"
 _MAX_NOTE_BYTES = 64
 
 
-def open_pth(path: Path) -> RawSource:
+def open_pth(path: Path) -> ParameterSource:
     """Open a zip archive of torch.save, without running code from it and without torch.
 
     Parameters
@@ -29,7 +31,7 @@ def open_pth(path: Path) -> RawSource:
 
     Returns
     -------
-    RawSource
+    ParameterSource
         With format ``"pth"``, and the other values of the checkpoint as metadata.
 
     Raises
@@ -49,7 +51,7 @@ def open_pth(path: Path) -> RawSource:
         raise
 
 
-def _open(file: FileBytes) -> RawSource:
+def _open(file: FileBytes) -> ParameterSource:
     entries = read_directory(file)
     prefix = _archive_prefix(file, entries)
     _check_byte_order(file, entries.get(f"{prefix}byteorder"))
@@ -63,17 +65,20 @@ def _open(file: FileBytes) -> RawSource:
             "the file is damaged: download it again"
         )
     state = find_state_dict(file.path, root)
-    tensors = state.usable
+    converted = is_converted(state)
+    tensors = state.in_file if converted else state.usable
     used = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
     places = _locate_storages(file, entries, prefix, used)
     checksums = {
-        name: Checksum(place.offset, entry.size, entry.crc, place.data)
-        for name, tensor in tensors.items()
-        for place in [places[tensor.storage.key]]
-        if (entry := entries[f"{prefix}data/{tensor.storage.key}"]).checked
+        key: Checksum(place.offset, entry.size, entry.crc, place.data)
+        for key, place in places.items()
+        if (entry := entries[f"{prefix}data/{key}"]).checked
     }
+    if converted:
+        return open_converted(file, "pth", state, places, checksums)
     placed = place_tensors(file.path, tensors, places)
-    return RawSource(file, "pth", placed, state.others, checksums, state.left_out)
+    of_tensors = {name: checksums[key] for name, tensor in tensors.items() if (key := tensor.storage.key) in checksums}
+    return RawSource(file, "pth", placed, state.others, of_tensors, state.left_out)
 
 
 def _archive_prefix(file: FileBytes, entries: Mapping[str, ZipEntry]) -> str:

@@ -13,9 +13,11 @@ from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.base import FileBytes
 from rwkv_cy.formats.pickle_vm import MAX_PICKLE_BYTES, ByteStream, unpickle
 from rwkv_cy.formats.raw import RawSource
+from rwkv_cy.formats.rwkv_package import is_converted, open_converted
 from rwkv_cy.formats.state_dict import find_state_dict
 from rwkv_cy.formats.torch_objects import TorchObjects, place_tensors
 from rwkv_cy.formats.zip_directory import Place
+from rwkv_cy.tensors.tensor import ParameterSource
 
 __all__ = ["LEGACY_MAGIC", "open_pth_legacy"]
 
@@ -25,7 +27,7 @@ _PROTOCOL = 1001
 LEGACY_MAGIC = b"\x80\x02\x8a\x0a" + _MAGIC.to_bytes(10, "little") + b"."
 
 
-def open_pth_legacy(path: Path) -> RawSource:
+def open_pth_legacy(path: Path) -> ParameterSource:
     """Open a legacy stream of torch.save, without running code from it and without torch.
 
     Parameters
@@ -35,7 +37,7 @@ def open_pth_legacy(path: Path) -> RawSource:
 
     Returns
     -------
-    RawSource
+    ParameterSource
         With format ``"pth-legacy"``, and the other values of the checkpoint as metadata.
 
     Raises
@@ -55,7 +57,7 @@ def open_pth_legacy(path: Path) -> RawSource:
         raise
 
 
-def _open(file: FileBytes) -> RawSource:
+def _open(file: FileBytes) -> ParameterSource:
     head = file.read_at(0, min(len(LEGACY_MAGIC), file.size))
     if head != LEGACY_MAGIC:
         raise FormatError(f"{file.path}: expected a legacy PyTorch stream, got bytes {head.hex()}")
@@ -76,6 +78,8 @@ def _open(file: FileBytes) -> RawSource:
     offsets = _storage_offsets(file, objects, keys, stream.position)
     state = find_state_dict(file.path, root)
     places = {key: Place(offset) for key, offset in offsets.items()}
+    if is_converted(state):
+        return open_converted(file, "pth-legacy", state, places, {})
     placed = place_tensors(file.path, state.usable, places)
     return RawSource(file, "pth-legacy", placed, state.others, left_out=state.left_out)
 

@@ -137,6 +137,10 @@ class RawSource:
         """Fill `buffer` (1-D, of the tensor's array dtype) with elements from `start`, by positioned reads."""
         tensor = self._tensors[name]
         check_buffer(tensor.info, buffer, start)
+        self._read(tensor, buffer, start)
+
+    def _read(self, tensor: RawTensor, buffer: npt.NDArray[Any], start: int) -> None:
+        """Fill `buffer`, whose dtype is that of the bytes in the file."""
         data = tensor.data or self._file
         if tensor.strides is None:
             data.read_into_at(tensor.offset + start * buffer.itemsize, buffer)

@@ -38,13 +38,16 @@ class StateDict:
     others: dict[str, str]
 
     @property
+    def in_file(self) -> dict[str, Tensor]:
+        """The tensors that are arrays of numbers in the file, of any type."""
+        return {
+            name: tensor for name, tensor in self.tensors.items() if isinstance(tensor, Tensor) and not tensor.is_empty
+        }
+
+    @property
     def usable(self) -> dict[str, Tensor]:
         """The tensors that a model can have."""
-        return {
-            name: tensor
-            for name, tensor in self.tensors.items()
-            if isinstance(tensor, Tensor) and tensor.left_out is None
-        }
+        return {name: tensor for name, tensor in self.in_file.items() if tensor.left_out is None}
 
     @property
     def left_out(self) -> dict[str, str]:
@@ -82,11 +85,6 @@ def find_state_dict(path: Path, root: object) -> StateDict:
         elif isinstance(name, str) and name and len(name) <= MAX_NAME_BYTES and name.isprintable():
             others[name] = _shown(value)
     _refuse_parts(path, tensors)
-    if "_strategy" in others:
-        raise UnsupportedError(
-            f"{path}: expected a checkpoint as it was trained, got one that the rwkv package converted "
-            "for one of its strategies; name the original file"
-        )
     return StateDict(tensors, others)
 
 

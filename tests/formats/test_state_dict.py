@@ -190,8 +190,3 @@ def test_no_dictionary_of_tensors(body: bytes, shown: str) -> None:
 def test_names_of_tensors(title: str) -> None:
     with pytest.raises(FormatError, match="model: expected the name of a tensor"):
         find(dictionary({title: WEIGHT}))
-
-
-def test_a_checkpoint_converted_for_a_strategy() -> None:
-    with pytest.raises(UnsupportedError, match="got one that the rwkv package converted"):
-        find(dictionary({"w": WEIGHT, "_strategy": text("cpu fp32")}))

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from rwkv_cy.errors import FormatError
 
 __all__ = [
+    "DOUBLE_EXPONENTIAL",
     "LOGARITHM",
     "NEGATED_EXPONENTIAL",
     "ONE_COLUMN",
@@ -288,6 +289,16 @@ def divided(power: int) -> Step:
 
 #: A matrix stored the other way round.
 TRANSPOSED = Step(SwapAxes(), SwapAxes())
+
+#: A decay w = exp(-exp(x)) stored in place of its parameter x. Rounded to 1 and to 0, it comes from a finite x.
+DOUBLE_EXPONENTIAL = Step(
+    Formula(lambda x: np.exp(-np.exp(x))),
+    Formula(
+        lambda w: np.log(np.clip(-np.log(w), 1e-13, 110)),
+        "exp(-exp(time_decay)), which is from 0 to 1",
+        lambda w: (w < 0) | (w > 1),
+    ),
+)
 
 #: A decay w = -exp(x) stored in place of its parameter x.
 NEGATED_EXPONENTIAL = Step(
