@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,8 +26,12 @@ torch = pytest.importorskip("torch", reason="needs torch==2.13.0")
 pytest.importorskip("rwkv", reason="needs the rwkv package")
 pytestmark = pytest.mark.oracle
 
-#: The package converts no later version.
-NAMES = [name for name in CONFIGS if name.startswith(("rwkv4", "rwkv5", "rwkv6")) and "odd" not in name]
+#: The package converts no later version, and runs RWKV-4 with an attention as wide as the model only.
+MODELS = {
+    name: replace(config, d_att=config.d_model)
+    for name, config in CONFIGS.items()
+    if name.startswith(("rwkv4", "rwkv5", "rwkv6")) and "odd" not in name
+}
 
 
 @pytest.fixture(scope="module")
@@ -62,25 +67,25 @@ def convert(package: ModuleType, folder: Path, parameters: dict[str, Any], strat
 
 
 @pytest.mark.parametrize("strategy", ["cpu fp32", "cpu fp32i8"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODELS)
 def test_its_logits(package: ModuleType, tmp_path: Path, name: str, strategy: str) -> None:
-    parameters = random_checkpoint(CONFIGS[name], optional=False)
+    parameters = random_checkpoint(MODELS[name], optional=False)
     path = convert(package, tmp_path, parameters, strategy)
-    model = load(path)
+    model = load(path, dtype="f32")
     tokens = tokens_for(model, 20)
-    theirs = package.RWKV(str(tmp_path / "converted"), strategy)
-    expected, _ = theirs.forward(tokens, None, full_output=True)
     logits, _ = every_logits(model, tokens)
-    assert_close(logits, expected.numpy())
+    if not name.startswith("rwkv6"):  # of which it cannot read what it has converted: it has renamed time_faaaa
+        theirs = package.RWKV(str(tmp_path / "converted"), strategy)
+        assert_close(logits, theirs.forward(tokens, None, full_output=True)[0].numpy())
     if strategy == "cpu fp32":
-        assert_close(logits, every_logits(LanguageModel(CONFIGS[name], parameters), tokens)[0])
+        assert_close(logits, every_logits(LanguageModel(MODELS[name], parameters), tokens)[0])
 
 
 @pytest.mark.parametrize("strategy", ["cpu fp32", "cuda fp16i8", "cuda fp16 *1 -> cpu fp32i8", "cpu bf16"])
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", MODELS)
 def test_its_tensors(package: ModuleType, tmp_path: Path, name: str, strategy: str) -> None:
     """Names, shapes and values of every strategy, mixed ones too."""
-    parameters = random_checkpoint(CONFIGS[name], optional=False)
+    parameters = random_checkpoint(MODELS[name], optional=False)
     with open_checkpoint(convert(package, tmp_path, parameters, strategy)) as source:
         assert set(source.names()) == {title for title in parameters if ".ln0." not in title}
         for title in source.names():
@@ -95,8 +100,8 @@ def test_its_tensors(package: ModuleType, tmp_path: Path, name: str, strategy: s
 
 
 def test_the_maker_of_tests_converts_as_it_does(package: ModuleType, tmp_path: Path) -> None:
-    for name in NAMES:
-        parameters = random_checkpoint(CONFIGS[name], optional=False)
+    for name in MODELS:
+        parameters = random_checkpoint(MODELS[name], optional=False)
         for strategy, ours in (("cpu fp32", Strategy("f32", "f32")), ("cpu fp32i8", Strategy("f32", "i8"))):
             theirs = torch.load(convert(package, tmp_path, parameters, strategy), weights_only=True)
             expected = convert_parameters(parameters, ours)
