@@ -12,5 +12,7 @@ cdef class Embedding:
     cdef int _code
     cdef bint _double_precision
 
+    # Begin to read the rows of `count` ids, which must be in range, from a mapped file.
+    cdef void prefetch(self, const long long *ids, Py_ssize_t count) noexcept nogil
     # Convert the rows of `count` ids, which must be in range, to `out` (count, width).
     cdef void write(self, const long long *ids, Py_ssize_t count, char *out) noexcept nogil

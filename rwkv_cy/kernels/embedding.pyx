@@ -7,7 +7,7 @@ from rwkv_cy.errors import KernelError
 
 from cython cimport floating
 
-from rwkv_cy.kernels.dispatch cimport RK_BF16, RK_F16, RK_F32, RK_F64
+from rwkv_cy.kernels.dispatch cimport RK_BF16, RK_F16, RK_F32, RK_F64, prefetch_rows, read_in_no_order
 
 cdef extern from "scalar.h" nogil:
     float rk_bf16_to_f32(unsigned short)
@@ -31,6 +31,21 @@ cdef void _widen(const char *row, int code, Py_ssize_t width, floating *out) noe
     else:
         for i in range(width):
             out[i] = rk_bf16_to_f32((<const unsigned short *>row)[i])
+
+
+def advise_table(array):
+    """Tell the system that single rows of a mapped array are read, so that it does not read what is around them.
+
+    Otherwise each row brings some hundred kilobytes of the file with it, which takes milliseconds.
+
+    Parameters
+    ----------
+    array : numpy.ndarray
+        Contiguous, over a memory map.
+    """
+    cdef const char *data = <const char *><size_t>array.ctypes.data
+    cdef size_t nbytes = array.nbytes
+    read_in_no_order(data, nbytes)
 
 
 cdef int check_ids(str what, const long long *ids, Py_ssize_t count, Py_ssize_t rows) except -1:
@@ -87,6 +102,9 @@ cdef class Embedding:
             with nogil:
                 self.write(&own[0], own.shape[0], out)
         return result
+
+    cdef void prefetch(self, const long long *ids, Py_ssize_t count) noexcept nogil:
+        prefetch_rows(self._data, self._row_bytes, ids, count)
 
     cdef void write(self, const long long *ids, Py_ssize_t count, char *out) noexcept nogil:
         cdef Py_ssize_t i

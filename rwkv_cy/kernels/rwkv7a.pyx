@@ -60,6 +60,9 @@ cdef class ChannelMix(ChannelMix7):
         self.carve_all(&arena, p)
         return arena.used
 
+    cdef void prefetch(self, const Pass *p) noexcept nogil:
+        self.s_emb.prefetch(p.ids, p.tokens.count)
+
     cdef void run(self, const Pass *p, const char *x, char *scratch, char *y) noexcept nogil:
         cdef Arena arena = Arena(scratch, 0)
         cdef DeepEmbedBuffers b = self.carve_all(&arena, p)

@@ -34,6 +34,9 @@ cdef class ChannelMix(ChannelMix7):
         take(&arena, p.tokens.count * self.d_model * self.itemsize)
         return arena.used
 
+    cdef void prefetch(self, const Pass *p) noexcept nogil:
+        self.enn.prefetch(p.ids, p.tokens.count)
+
     cdef void run(self, const Pass *p, const char *x, char *scratch, char *y) noexcept nogil:
         cdef Arena arena = Arena(scratch, 0)
         cdef ChannelMixBuffers b = self.carve(&arena, p)

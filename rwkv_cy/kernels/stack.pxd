@@ -39,6 +39,8 @@ cdef class Mix:
     cdef size_t scratch(self, const Pass *p) noexcept nogil
     # y += mix(x); updates the state of each sequence.
     cdef void run(self, const Pass *p, const char *x, char *scratch, char *y) noexcept nogil
+    # Begin to read what `run` looks up in tables.
+    cdef void prefetch(self, const Pass *p) noexcept nogil
     # Update the states as `run` does, without computing outputs.
     cdef void update_state(self, const Pass *p, const char *x, char *scratch) noexcept nogil
     cdef const char *vector(self, parameters, name, real) except NULL

@@ -103,6 +103,9 @@ cdef class Mix:
     cdef void run(self, const Pass *p, const char *x, char *scratch, char *y) noexcept nogil:
         pass
 
+    cdef void prefetch(self, const Pass *p) noexcept nogil:
+        pass
+
     cdef void update_state(self, const Pass *p, const char *x, char *scratch) noexcept nogil:
         pass
 
@@ -494,6 +497,9 @@ cdef class Stack:
                     f"and ({write.shape[0]}, {write.shape[1]}) for sequence {j}"
                 )
             sequences[j] = rk_sequence(starts[j], starts[j + 1], <const char *>&read[0, 0], <char *>&write[0, 0])
+        for layer in self._layers if self.vocab_size else ():
+            layer.time_mix.prefetch(&p)
+            layer.channel_mix.prefetch(&p)
         for i in range(layers):
             # Many tokens take seconds, so that signals such as Ctrl-C are handled between layers.
             PyErr_CheckSignals()
