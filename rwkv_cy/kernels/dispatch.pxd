@@ -108,7 +108,6 @@ cdef void run_heads(const rk_ops *ops, int version, const rk_heads *p, const rk_
                     int num_threads) noexcept nogil
 cdef void token_matrices(const rk_ops *ops, const void *x, const void *m, Py_ssize_t tokens, Py_ssize_t size,
                          int num_threads, void *y) noexcept nogil
-cdef void read_in_no_order(const void *data, size_t bytes) noexcept nogil
 cdef void prefetch_rows(const void *data, size_t row_bytes, const long long *ids, Py_ssize_t count) noexcept nogil
 cdef void multiply(const rk_ops *ops, double factor, Py_ssize_t n, int num_threads, void *x) noexcept nogil
 cdef bint all_finite(const rk_ops *ops, const void *x, Py_ssize_t n) noexcept nogil

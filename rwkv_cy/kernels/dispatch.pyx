@@ -32,7 +32,6 @@ cdef extern from "rk.h" nogil:
     void rk_multiply(const rk_ops *, void *, double, Py_ssize_t, int)
     void rk_token_matrices(const rk_ops *, const void *, const void *, Py_ssize_t, Py_ssize_t, void *, int)
     void rk_wake(int)
-    void rk_read_in_no_order(const void *, size_t)
     void rk_prefetch_rows(const void *, size_t, const long long *, Py_ssize_t)
 
 
@@ -176,10 +175,6 @@ cdef void run_heads(const rk_ops *ops, int version, const rk_heads *p, const rk_
 cdef void token_matrices(const rk_ops *ops, const void *x, const void *m, Py_ssize_t tokens, Py_ssize_t size,
                          int num_threads, void *y) noexcept nogil:
     rk_token_matrices(ops, x, m, tokens, size, y, num_threads)
-
-
-cdef void read_in_no_order(const void *data, size_t bytes) noexcept nogil:
-    rk_read_in_no_order(data, bytes)
 
 
 cdef void prefetch_rows(const void *data, size_t row_bytes, const long long *ids, Py_ssize_t count) noexcept nogil:

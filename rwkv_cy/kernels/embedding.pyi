@@ -5,8 +5,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-def advise_table(array: npt.NDArray[Any]) -> None: ...
-
 class Embedding:
     @property
     def vocab_size(self) -> int: ...

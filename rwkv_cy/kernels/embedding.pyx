@@ -7,7 +7,7 @@ from rwkv_cy.errors import KernelError
 
 from cython cimport floating
 
-from rwkv_cy.kernels.dispatch cimport RK_BF16, RK_F16, RK_F32, RK_F64, prefetch_rows, read_in_no_order
+from rwkv_cy.kernels.dispatch cimport RK_BF16, RK_F16, RK_F32, RK_F64, prefetch_rows
 
 cdef extern from "scalar.h" nogil:
     float rk_bf16_to_f32(unsigned short)
@@ -31,21 +31,6 @@ cdef void _widen(const char *row, int code, Py_ssize_t width, floating *out) noe
     else:
         for i in range(width):
             out[i] = rk_bf16_to_f32((<const unsigned short *>row)[i])
-
-
-def advise_table(array):
-    """Tell the system that single rows of a mapped array are read, so that it does not read what is around them.
-
-    Otherwise each row brings some hundred kilobytes of the file with it, which takes milliseconds.
-
-    Parameters
-    ----------
-    array : numpy.ndarray
-        Contiguous, over a memory map.
-    """
-    cdef const char *data = <const char *><size_t>array.ctypes.data
-    cdef size_t nbytes = array.nbytes
-    read_in_no_order(data, nbytes)
 
 
 cdef int check_ids(str what, const long long *ids, Py_ssize_t count, Py_ssize_t rows) except -1:

@@ -16,7 +16,6 @@ from rwkv_cy.checkpoint.tokenizer_choice import check_size, fit_warning, named_t
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import check_dtype
 from rwkv_cy.errors import ConfigError, NotEnoughMemoryError, TokenizerError
-from rwkv_cy.kernels.embedding import advise_table
 from rwkv_cy.runtime import available_memory, get_num_threads
 from rwkv_cy.tensors.converter import Converter, describe_overflow, read_parameters
 from rwkv_cy.tensors.policy import Target, choose_all
@@ -162,8 +161,6 @@ def _map(checkpoint: Checkpoint, targets: Mapping[str, Target]) -> dict[str, Par
             view = checkpoint.source.view(spec.name)
             if view is not None:
                 mapped[spec.name] = info.parameter(view)
-            if view is not None and spec.kind == "table":
-                advise_table(view)
     return mapped
 
 

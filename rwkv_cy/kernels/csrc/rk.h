@@ -196,9 +196,8 @@ typedef struct {
     uint64_t sum;
 } rk_piece;
 
-/* Rows of a table in a mapped file (advice.c). rk_read_in_no_order keeps the system from reading what is around a page.
- * rk_prefetch_rows begins to read the rows of some tokens, and does not wait. Both are advice: failure is ignored. */
-void rk_read_in_no_order(const void *data, size_t bytes);
+/* Let the system begin to read rows of a table in a mapped file, without waiting (prefetch.c). Otherwise each page fault
+ * waits for its row and, since the system reads ahead, for what is around it. This is advice: failure is ignored. */
 void rk_prefetch_rows(const void *data, size_t row_bytes, const long long *ids, ptrdiff_t count);
 
 /* Compute the sum of each piece. Every byte is read once; threads share the pieces. */
