@@ -17,22 +17,34 @@ from rwkv_cy.architectures.base import ParameterSpec
 from rwkv_cy.dtypes import PACKED, QUANTIZED_TYPES, to_storage
 from rwkv_cy.toolkit.convert import convert
 
-__all__ = ["DTYPES", "FOLDER", "SHAPES", "cached_checkpoint", "cached_model", "write_checkpoint"]
+__all__ = ["DTYPES", "FOLDER", "SHAPES", "VERSION_SHAPES", "cached_checkpoint", "cached_model", "write_checkpoint"]
 
-SHAPES = {
+#: Of version 7 and its relatives, and of version 6, in models of 0.1B.
+_RANKS_7 = {"w": 64, "a": 64, "v": 32, "g": 128}
+_RANKS_6 = {"maa": 32, "decay": 64}
+
+
+def _small(architecture: str, **changed: Any) -> Config:
+    """Return the Config of a model of 0.1B."""
+    usual = {"d_model": 768, "num_layers": 12, "vocab_size": 65536, "head_size": 64}
+    return Config(architecture=architecture, **usual | changed)
+
+
+#: Every version as a model of 0.1B, by the name of its shape.
+VERSION_SHAPES = {
     "169m": Config(d_model=768, num_layers=12, vocab_size=50277),
+    "5.0-0.1b": _small("rwkv5.0", d_ffn=3072),
+    "5.1-0.1b": _small("rwkv5.1", d_ffn=2304),
+    "5.2-0.1b": _small("rwkv5.2", d_ffn=2688),
+    "6-0.1b": _small("rwkv6", d_ffn=2688, ranks=_RANKS_6),
+    "7-0.1b": _small("rwkv7", ranks=_RANKS_7),
+    "7a-0.1b": _small("rwkv7a", ranks={**_RANKS_7, "s": 32}),
+    "8-rc00-0.1b": _small("rwkv8_rc00", ranks=_RANKS_7),
+}
+SHAPES = {
+    **VERSION_SHAPES,
     "430m": Config(d_model=1024, num_layers=24, vocab_size=50277),
-    **{
-        name: Config(
-            architecture="rwkv7",
-            d_model=d_model,
-            num_layers=num_layers,
-            vocab_size=65536,
-            head_size=64,
-            ranks={"w": 64, "a": 64, "v": 32, "g": 128},
-        )
-        for name, d_model, num_layers in (("7-0.1b", 768, 12), ("7-0.4b", 1024, 24))
-    },
+    "7-0.4b": Config(d_model=1024, num_layers=24, vocab_size=65536, architecture="rwkv7", head_size=64, ranks=_RANKS_7),
 }
 DTYPES = ("f32", "f16", "bf16")
 #: Default folder of the benchmarks' files.
