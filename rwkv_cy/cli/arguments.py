@@ -22,6 +22,7 @@ __all__ = [
     "dtype_name",
     "integer",
     "real",
+    "type_rule",
 ]
 
 #: The names in rwkv_cy.dtypes (STORAGE_TYPES, PACKED, QUANTIZED_TYPES, ACTIVATION_TYPES), which needs NumPy.
@@ -41,6 +42,16 @@ def dtype_name(text: str) -> str:
     if near is not None:
         raise argparse.ArgumentTypeError(f"unknown type {text!r}; did you mean {near}?")
     return text
+
+
+def type_rule(text: str) -> tuple[str, str]:
+    """Return pattern and type of ``pattern=type``; the type is ``"keep"`` where there is none."""
+    pattern, _, name = text.partition("=")
+    dtype = dtype_name(name) if name else "keep"
+    known = ("keep", *DTYPES, *MATRIX_DTYPES)
+    if not pattern or dtype not in known:
+        raise argparse.ArgumentTypeError(f"expected PATTERN=TYPE with a type of {', '.join(known)}, got {text!r}")
+    return pattern, dtype
 
 
 def integer(low: int, high: int | None = None) -> Callable[[str], int]:

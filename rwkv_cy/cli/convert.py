@@ -10,9 +10,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_cy.cli.arguments import DTYPES, PACKED_DTYPE, QUANTIZED_DTYPES, common_options, dtype_name
+from rwkv_cy.cli.arguments import DTYPES, PACKED_DTYPE, QUANTIZED_DTYPES, common_options, dtype_name, type_rule
 from rwkv_cy.cli.exit_codes import ExitCode
-from rwkv_cy.cli.output import byte_size, config_fields, print_fields, print_table, print_warning, printable
+from rwkv_cy.cli.output import byte_size, config_fields, print_fields, print_json, print_table, print_warning, printable
 from rwkv_cy.cli.progress import progress_bar
 from rwkv_cy.errors import StorageError
 from rwkv_cy.files.source_hash import SourceHash
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rwkv_cy.toolkit.convert import ConversionReport
     from rwkv_cy.toolkit.plan import ConversionPlan, TensorPlan
 
-__all__ = ["add_options", "add_parser", "check_target_name", "outline", "print_plan"]
+__all__ = ["add_options", "add_parser", "carry_out", "check_target_name", "outline", "print_plan", "print_report"]
 
 _SWITCH_SECONDS = 0.0002
 #: Suffixes of checkpoints and of other programs' model files.
@@ -62,6 +62,15 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         metavar="auto|none|bytes|world|FILE",
         help="the tokenizer to store; FILE is a tokenizer.json, a vocabulary or a model file (default: auto)",
     )
+    parser.add_argument(
+        "--keep",
+        type=type_rule,
+        action="append",
+        default=[],
+        metavar="PATTERN=TYPE",
+        help="another type for matrices, head or embedding whose names match, as 'head.weight=f16' or "
+        "'blocks.0.*=keep'; may be repeated: the last that matches applies",
+    )
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, with sizes; write nothing")
     parser.add_argument(
         "--force",
@@ -70,10 +79,21 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--quiet", action="store_true", help="print warnings and errors only, without a progress bar")
     parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    report = carry_out(arguments)
+    if report is not None and arguments.json:
+        print_json(report.to_dict())
+    elif report is not None and not arguments.quiet:
+        print_report(report)
+    return ExitCode.OK
+
+
+def carry_out(arguments: argparse.Namespace, *, measure: bool = False) -> ConversionReport | None:
+    """Convert, and print the warnings; for a dry run, print the plan and return None."""
     dtype = None if arguments.dtype == "keep" else arguments.dtype
     check_target_name(arguments.target, arguments.force)
     if arguments.dry_run:
@@ -84,11 +104,15 @@ def _run(arguments: argparse.Namespace) -> int:
             arguments.target,
             dtype,
             arguments.tokenizer,
+            keep=dict(arguments.keep),
             overwrite=arguments.force,
             requantize=arguments.force,
         )
-        print_plan(plan, arguments.force)
-        return ExitCode.OK
+        if arguments.json:
+            print_json(plan.to_dict())
+        else:
+            print_plan(plan, arguments.force)
+        return None
     bar = progress_bar(printable(arguments.target.name), not (arguments.quiet or arguments.no_progress))
     # The hash takes longest and needs neither NumPy nor HDF5: it runs while they are imported.
     with _short_switch_interval(), SourceHash.ahead(arguments.source) as source_hash, bar as progress:
@@ -98,17 +122,17 @@ def _run(arguments: argparse.Namespace) -> int:
             arguments.source,
             arguments.target,
             dtype=dtype,
+            keep=dict(arguments.keep),
             tokenizer=arguments.tokenizer,
             overwrite=arguments.force,
             requantize=arguments.force,
+            measure=measure,
             progress=progress,
             source_hash=source_hash,
         )
     for warning in report.warnings:
         print_warning(warning)
-    if not arguments.quiet:
-        _print_report(report)
-    return ExitCode.OK
+    return report
 
 
 @contextmanager
@@ -192,13 +216,15 @@ def print_plan(plan: ConversionPlan, force: bool, further: Mapping[str, str] | N
     print("dry run: nothing was written")
 
 
-def _print_report(report: ConversionReport) -> None:
+def print_report(report: ConversionReport, further: Mapping[str, str] | None = None) -> None:
+    """Print what was done, with `further` fields."""
     dtypes = Counter(tensor.dtype for tensor in report.plan.tensors)
     print_fields(
         {
             **outline(report.plan),
             "tensors": ", ".join(f"{count} {dtype}" for dtype, count in sorted(dtypes.items())),
             "size": byte_size(report.size),
+            **(further or {}),
             "source sha256": report.source_sha256,
             "fingerprint": report.fingerprint,
         }

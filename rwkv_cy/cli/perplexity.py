@@ -11,7 +11,7 @@ from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.model_options import add_text_options, load_text_model
 from rwkv_cy.cli.output import print_fields, print_json, printable
 from rwkv_cy.cli.progress import progress_bar
-from rwkv_cy.cli.standard_input import read_standard_input
+from rwkv_cy.cli.standard_input import read_text
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
@@ -40,7 +40,7 @@ def add_parser(commands: Subparsers) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from rwkv_cy.toolkit.perplexity import perplexity
 
-    name, text = _read_text(arguments.text)
+    name, text = read_text(arguments.text)
     model = load_text_model(arguments.model, arguments)
     with progress_bar(printable(name), not arguments.no_progress, unit="token") as progress:
         report = perplexity(model, text, window=arguments.window, progress=progress, name=name)
@@ -55,13 +55,3 @@ def _run(arguments: argparse.Namespace) -> int:
         }
     )
     return ExitCode.OK
-
-
-def _read_text(path: Path) -> tuple[str, bytes]:
-    """Return the name of the text for messages, and its bytes."""
-    from rwkv_cy.files.reading import os_errors
-
-    if str(path) == "-":
-        return "standard input", read_standard_input("a text", "name a file")
-    with os_errors(path, "read"):
-        return str(path), path.read_bytes()

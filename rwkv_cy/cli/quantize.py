@@ -1,16 +1,27 @@
-"""``rwkv-cy quantize``: writes a model file with matrices in 8, 6 or 4 bits per weight."""
+"""``rwkv-cy quantize``: writes a model file with matrices in 8, 6 or 4 bits per weight, and measures the error."""
 
 from __future__ import annotations
 
+import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_cy.cli.arguments import QUANTIZED_DTYPES, common_options, dtype_name
-from rwkv_cy.cli.convert import add_options
+from rwkv_cy.cli.arguments import QUANTIZED_DTYPES, common_options, dtype_name, integer
+from rwkv_cy.cli.convert import add_options, carry_out, print_report
+from rwkv_cy.cli.exit_codes import ExitCode
+from rwkv_cy.cli.output import print_fields, print_json, print_table, printable
+from rwkv_cy.cli.progress import progress_bar
+from rwkv_cy.cli.standard_input import read_text
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
+    from rwkv_cy.toolkit.convert import ConversionReport
+    from rwkv_cy.toolkit.divergence import DivergenceReport
 
 __all__ = ["add_parser"]
+
+#: Tensors that are listed without --limit.
+_LIMIT = 5
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -18,9 +29,10 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "quantize",
         parents=[common_options()],
-        help="quantize a model file or checkpoint",
-        description="Write a model file with quantized matrices. The same as convert with --dtype q8, q6 or q4; the "
-        "source is a model file, or any checkpoint that convert reads.",
+        help="quantize a model file or checkpoint, and measure the error",
+        description="Write a model file with quantized matrices, as convert with --dtype q8, q6 or q4 does, and report "
+        "the errors by tensor and, with --text, how the predictions change. The source is a model file, or any "
+        "checkpoint that convert reads.",
     )
     parser.add_argument(
         "--dtype",
@@ -30,3 +42,80 @@ def add_parser(commands: Subparsers) -> None:
         help="type of matrices; the embedding gets 16 bits, vectors keep their type (default: q8)",
     )
     add_options(parser)
+    parser.add_argument(
+        "--limit",
+        type=integer(0),
+        default=_LIMIT,
+        metavar="N",
+        help=f"list the N tensors with the largest relative errors (default: {_LIMIT})",
+    )
+    parser.add_argument(
+        "--text",
+        type=Path,
+        metavar="FILE",
+        help="a text for which perplexity and KL divergence from SOURCE are measured; - reads standard input",
+    )
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    text = None if arguments.text is None else read_text(arguments.text)
+    report = carry_out(arguments, measure=True)
+    if report is None:
+        return ExitCode.OK
+    if not (arguments.json or arguments.quiet):
+        print_report(report, {"precision": _precision(report)})
+        _print_errors(report, arguments.limit)
+    found = None if text is None else _compare(arguments, *text)
+    if arguments.json:
+        print_json({**report.to_dict(), "divergence": None if found is None else found.to_dict()})
+    elif found is not None:
+        _print_divergence(found)
+    return ExitCode.OK
+
+
+def _precision(report: ConversionReport) -> str:
+    total = report.total_rounding
+    if total is None:
+        return "every number as in the source"
+    return (
+        f"{len(report.rounding)} of {len(report.plan.tensors)} tensors rounded: relative error "
+        f"{total.relative:.2e} (RMS), largest {total.largest:.2e}"
+    )
+
+
+def _print_errors(report: ConversionReport, limit: int) -> None:
+    """List the tensors with the largest relative errors."""
+    if not (report.rounding and limit):
+        return
+    dtypes = {tensor.name: tensor.dtype for tensor in report.plan.tensors}
+    worst = sorted(report.rounding.items(), key=lambda item: -item[1].relative)[:limit]
+    print()
+    header = ("tensor", "type", "relative error", "largest")
+    rows = [(name, dtypes[name], f"{error.relative:.2e}", f"{error.largest:.2e}") for name, error in worst]
+    print_table(header, rows, right=header[2:])
+    if len(report.rounding) > limit:
+        print(f"and {len(report.rounding) - limit} more with errors: --limit {len(report.rounding)} lists them")
+
+
+def _compare(arguments: argparse.Namespace, name: str, text: bytes) -> DivergenceReport:
+    from rwkv_cy.model.language_model import load
+    from rwkv_cy.toolkit.divergence import divergence
+
+    bar = progress_bar(printable(name), not (arguments.quiet or arguments.no_progress), unit="token")
+    with load(arguments.source) as reference, load(arguments.target) as model, bar as progress:
+        tokenized = model if reference.tokenizer is None else reference
+        tokens = text if tokenized.tokenizer is None else tokenized.tokenizer.encode_bytes(text)
+        return divergence(reference, model, tokens, progress=progress)
+
+
+def _print_divergence(report: DivergenceReport) -> None:
+    print()
+    print_fields(
+        {
+            "tokens predicted": f"{report.tokens:,}",
+            "perplexity": f"{report.perplexity:.6g} (source {report.reference_perplexity:.6g})",
+            "KL divergence": f"{report.kl:.2e} nats per token, largest {report.largest_kl:.2e}",
+            "same top token": f"{100 * report.same_top / report.tokens:.4g} %",
+        }
+    )

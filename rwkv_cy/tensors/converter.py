@@ -16,7 +16,7 @@ from rwkv_cy.tensors.codecs import BLOCK_SIZE, GroupedCodec, PlannedCodec, rows_
 from rwkv_cy.tensors.codecs.base import Array
 from rwkv_cy.tensors.parallel import run_jobs
 from rwkv_cy.tensors.policy import Target
-from rwkv_cy.tensors.reading import number_type, read_numbers, read_rows
+from rwkv_cy.tensors.reading import decode_rows, number_type, read_numbers, read_rows
 from rwkv_cy.tensors.rounding import Rounding, measure_rounding
 from rwkv_cy.tensors.statistics import NonFinite, count_nonfinite
 from rwkv_cy.tensors.tensor import Parameter, ParameterSource, TensorInfo
@@ -42,7 +42,7 @@ class Converter:
     count_copied : bool, default True
         Whether to count NaN and Inf also in numbers that are copied without conversion.
     measure : bool, default False
-        Whether to measure the error of numbers that are rounded.
+        Whether to measure the error of numbers that are rounded or quantized.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class Converter:
     overflowed : dict of str to int
         Finite numbers of the source that became infinite in a narrower type, for each tensor that has any.
     rounding : dict of str to Rounding
-        Errors of the tensors that were rounded to a narrower type, if they are measured.
+        Errors of the tensors that were rounded to a narrower type or quantized, if they are measured.
     """
 
     def __init__(self, source: ParameterSource, *, count_copied: bool = True, measure: bool = False) -> None:
@@ -109,8 +109,13 @@ class Converter:
         step = rows_at_once(columns, group, min(BLOCK_SIZE, (end - begin) * columns // num_threads))
 
         def encode(first: int) -> None:
-            numbers = self._rows(info, codec.numbers, first, min(step, end - first))
+            count = min(step, end - first)
+            block = read_rows(self._source, info, first, count)
+            numbers = self._narrow(info, block, codec.numbers, measure=False)
             encoded = codec.encode_rows(numbers, f"{self._source.path}: {info.name}").reshape(-1)
+            if self._measure:
+                decoded = decode_rows(codec, encoded, (count, columns))
+                self.add_rounding(info.name, measure_rounding(block, number_type(info), decoded, codec.numbers))
             offset = first // group * unit - start
             result[offset : offset + encoded.size] = encoded
 
@@ -139,8 +144,8 @@ class Converter:
         else:
             result[:] = self._narrow(info, block, target.dtype)
 
-    def _narrow(self, info: TensorInfo, block: Array, dtype: str) -> Array:
-        """Convert numbers of the source to another type, and count overflows."""
+    def _narrow(self, info: TensorInfo, block: Array, dtype: str, *, measure: bool = True) -> Array:
+        """Convert numbers of the source to another type, count overflows, and measure the error."""
         own = number_type(info)
         infinite = self._count(info, block)
         result = to_storage(block, own, dtype)
@@ -149,7 +154,7 @@ class Converter:
             if overflowed:
                 with self._lock:
                     self.overflowed[info.name] = self.overflowed.get(info.name, 0) + overflowed
-            if self._measure:
+            if self._measure and measure:
                 self.add_rounding(info.name, measure_rounding(block, own, result, dtype))
         return result
 

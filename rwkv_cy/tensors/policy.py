@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import Protocol, TypeVar
 
-from rwkv_cy.dtypes import to_storage
+from rwkv_cy.dtypes import check_dtype, to_storage
+from rwkv_cy.errors import ConfigError
 from rwkv_cy.tensors.codecs import CODECS, Plan, PlannedCodec
 from rwkv_cy.tensors.reading import number_type, read_blocks
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 
-__all__ = ["Storable", "Target", "choose", "choose_all", "may_be_transposed", "plain_type", "present"]
+__all__ = [
+    "Storable",
+    "Target",
+    "Types",
+    "choose",
+    "choose_all",
+    "may_be_transposed",
+    "plain_type",
+    "present",
+]
 
 #: Default type of tensors that another program quantized.
 _FOR_DECODED = "f16"
@@ -47,6 +58,50 @@ class Storable(Protocol):
 
 
 Spec = TypeVar("Spec", bound=Storable)
+
+
+@dataclass(frozen=True)
+class Types:
+    """The requested storage types: one for all tensors, and others for names that match a pattern.
+
+    Attributes
+    ----------
+    default : str or None
+        As for :func:`choose`.
+    rules : tuple of (str, str or None)
+        Patterns, as ``"blocks.0.*"``, and the type of the tensors that match; the last that matches applies.
+    """
+
+    default: str | None
+    rules: tuple[tuple[str, str | None], ...] = ()
+
+    @classmethod
+    def of(cls, dtype: str | None, rules: Mapping[str, str | None]) -> Types:
+        """Return the requested types under our names for them; ``"keep"`` stands for None.
+
+        Raises
+        ------
+        ConfigError
+            If one is not a storage type.
+        """
+        return cls(
+            check_dtype(dtype), tuple((name, None if t == "keep" else check_dtype(t)) for name, t in rules.items())
+        )
+
+    def choose(self, name: str) -> str | None:
+        """Return the requested type of the tensor `name`."""
+        matching = (dtype for pattern, dtype in reversed(self.rules) if fnmatchcase(name, pattern))
+        return next(matching, self.default)
+
+    def check(self, specs: Iterable[Storable], where: str) -> None:
+        """Raise ConfigError if a pattern does not match any tensor that is converted."""
+        names = [spec.name for spec in specs if spec.converted]
+        for pattern, _ in self.rules:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise ConfigError(
+                    f"keep: expected a pattern that matches a matrix, the head or the embedding of {where}, "
+                    f"got {pattern!r}; vectors and low-rank factors always keep their type"
+                )
 
 
 @dataclass(frozen=True)

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from rwkv_cy.tensors.codecs import BLOCK_SIZE, StoredArray, rows_at_once
+from rwkv_cy.tensors.codecs import BLOCK_SIZE, Codec, StoredArray, rows_at_once
 from rwkv_cy.tensors.codecs.base import Array
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 from rwkv_cy.tensors.transposing import read_columns
 
-__all__ = ["check_stored", "number_type", "read_blocks", "read_numbers", "read_rows"]
+__all__ = ["check_stored", "decode_rows", "number_type", "read_blocks", "read_numbers", "read_rows"]
 
 
 def number_type(info: TensorInfo) -> str:
@@ -34,6 +34,12 @@ def check_stored(source: ParameterSource, info: TensorInfo) -> None:
     Kernels that use the array in place rely on this check.
     """
     info.codec.check(_stored(source, info))
+
+
+def decode_rows(codec: Codec, encoded: Array, shape: tuple[int, int]) -> Array:
+    """Return the numbers of a matrix, of that shape, that a codec has encoded in memory."""
+    stored = StoredArray("", shape, encoded.nbytes, lambda start, count: encoded[start : start + count])
+    return codec.decode_rows(stored, 0, shape[0])
 
 
 def read_rows(source: ParameterSource, info: TensorInfo, first: int, count: int) -> Array:

@@ -45,6 +45,10 @@ class Rounding:
         """Root of the mean square of the errors, relative to that of the numbers."""
         return math.sqrt(self.squared_error / self.squares) if self.squares else 0.0
 
+    def to_dict(self) -> dict[str, float]:
+        """Return the largest and the relative error, ready for JSON."""
+        return {"largest": self.largest, "relative": self.relative}
+
 
 def measure_rounding(numbers: npt.NDArray[Any], dtype: str, rounded: npt.NDArray[Any], stored: str) -> Rounding:
     """Compare numbers stored as `dtype` with what `stored` keeps of them.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from rwkv_cy.files.source_hash import SourceHash
 from rwkv_cy.storage import write_model
 from rwkv_cy.tensors.checksums import ChecksumPass
 from rwkv_cy.tensors.converter import Converter, FileSink, Progress, number_warnings
+from rwkv_cy.tensors.rounding import Rounding
 from rwkv_cy.tensors.statistics import NonFinite
 from rwkv_cy.tensors.tensor import ParameterSource
 from rwkv_cy.toolkit.plan import ConversionPlan, make_plan
@@ -41,6 +42,8 @@ class ConversionReport:
         NaN and Inf counts of the source, for each tensor that has any.
     overflowed : dict of str to int
         Finite numbers of the source that became infinite in a narrower type, for each tensor that has any.
+    rounding : dict of str to Rounding
+        Errors of the tensors that were rounded or quantized, where they are not 0; empty unless they were measured.
     """
 
     plan: ConversionPlan
@@ -49,6 +52,12 @@ class ConversionReport:
     fingerprint: str
     nonfinite: dict[str, NonFinite]
     overflowed: dict[str, int]
+    rounding: dict[str, Rounding]
+
+    @property
+    def total_rounding(self) -> Rounding | None:
+        """The error of all tensors that were rounded or quantized; None if there are none, or it was not measured."""
+        return sum(self.rounding.values(), Rounding()) if self.rounding else None
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -58,7 +67,14 @@ class ConversionReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values, ready for JSON."""
-        return {**asdict(self), "plan": self.plan.to_dict(), "warnings": list(self.warnings)}
+        total = self.total_rounding
+        return {
+            **asdict(self),
+            "plan": self.plan.to_dict(),
+            "rounding": {name: error.to_dict() for name, error in self.rounding.items()},
+            "total_rounding": None if total is None else total.to_dict(),
+            "warnings": list(self.warnings),
+        }
 
 
 def plan_conversion(
@@ -67,6 +83,7 @@ def plan_conversion(
     dtype: str | None = None,
     tokenizer: str | None = None,
     *,
+    keep: Mapping[str, str | None] | None = None,
     overwrite: bool = False,
     requantize: bool = False,
 ) -> ConversionPlan:
@@ -81,7 +98,9 @@ def plan_conversion(
         ``ConversionPlan.replaces``.
     """
     with Checkpoint.open(source) as checkpoint:
-        return make_plan(checkpoint, Path(target), dtype, tokenizer, overwrite=overwrite, requantize=requantize)
+        return make_plan(
+            checkpoint, Path(target), dtype, tokenizer, keep=keep, overwrite=overwrite, requantize=requantize
+        )
 
 
 def convert(
@@ -89,9 +108,11 @@ def convert(
     target: str | os.PathLike[str],
     *,
     dtype: str | None = None,
+    keep: Mapping[str, str | None] | None = None,
     tokenizer: str | None = None,
     overwrite: bool = False,
     requantize: bool = False,
+    measure: bool = False,
     progress: Progress | None = None,
     source_hash: SourceHash | None = None,
 ) -> ConversionReport:
@@ -112,6 +133,10 @@ def convert(
         quantized them. The embedding is never quantized: with ``"q8"``, ``"q6"`` and ``"q4"`` it stays f16 or bf16 if
         it has that type, and becomes f16 otherwise. ``"bf12"`` is bf16 with matrices compressed, without loss, where
         that saves space. Vectors always keep their types.
+    keep : mapping of str to (str or None), optional
+        Other types for matrices, head and embedding whose names match a pattern, as
+        ``{"head.weight": "f16", "blocks.0.*": "keep"}``; the last pattern that matches applies. None and ``"keep"``
+        stand for the type of the source.
     tokenizer : str, optional
         ``"auto"`` (the default), ``"none"``, ``"bytes"``, ``"world"``, or the path of a vocabulary, a folder with one,
         a model file or a GGUF file; see
@@ -121,6 +146,8 @@ def convert(
     requantize : bool, default False
         Allow ``"q8"``, ``"q6"`` and ``"q4"`` for matrices that are already quantized in another type, which adds a
         second rounding error.
+    measure : bool, default False
+        Whether to measure the errors of tensors that are rounded or quantized.
     progress : callable, optional
         Called after each block with the bytes done and the bytes of all tensors in the target.
     source_hash : SourceHash, optional
@@ -140,7 +167,8 @@ def convert(
         If the target exists and `overwrite` is false, if it is not a model file, or the source, if the source changed
         while it was read, or if the operating system refuses (no space, no permission).
     ConfigError
-        If `dtype` is not a storage type, or a quantized matrix would be requantized without `requantize`.
+        If `dtype` or one in `keep` is not a storage type, a pattern matches nothing, or a quantized matrix would be
+        requantized without `requantize`.
     NumericalError
         If a matrix to quantize has weights that are NaN, infinite, or too large for the type.
     TokenizerError, MissingDependencyError
@@ -149,8 +177,10 @@ def convert(
     source, target = Path(source), Path(target)
     # Hashing takes longest, so that it starts before the plan is made; it is stopped if planning fails.
     with Checkpoint.open(source) as checkpoint, _hash_of(checkpoint.source.files, source_hash) as running:
-        plan = make_plan(checkpoint, target, dtype, tokenizer, overwrite=overwrite, requantize=requantize)
-        return write_conversion(checkpoint.source, plan, running, overwrite=overwrite, progress=progress)
+        plan = make_plan(checkpoint, target, dtype, tokenizer, keep=keep, overwrite=overwrite, requantize=requantize)
+        return write_conversion(
+            checkpoint.source, plan, running, overwrite=overwrite, measure=measure, progress=progress
+        )
 
 
 def write_conversion(
@@ -159,6 +189,7 @@ def write_conversion(
     running: SourceHash,
     *,
     overwrite: bool = False,
+    measure: bool = False,
     progress: Progress | None = None,
 ) -> ConversionReport:
     """Carry out a plan that was made for `source`, whose hash is `running`.
@@ -168,7 +199,7 @@ def write_conversion(
     RWKVError
         As raised by :func:`convert`.
     """
-    converter = Converter(source)
+    converter = Converter(source, measure=measure)
     sink = FileSink(converter, {chosen.info.name: chosen for chosen in plan.targets}, progress)
 
     digest: list[str] = []
@@ -188,6 +219,7 @@ def write_conversion(
         fingerprint=plan.header.fingerprint,
         nonfinite=converter.nonfinite,
         overflowed=converter.overflowed,
+        rounding={name: error for name, error in converter.rounding.items() if error.largest},
     )
 
 
@@ -203,7 +235,7 @@ def quantize(
     dtype : {"q8", "q6", "q4"}, default "q8"
         Type of the matrices and the head.
     **options
-        ``tokenizer``, ``overwrite``, ``requantize`` and ``progress``, as for :func:`convert`.
+        ``keep``, ``tokenizer``, ``overwrite``, ``requantize``, ``measure`` and ``progress``, as for :func:`convert`.
 
     Raises
     ------

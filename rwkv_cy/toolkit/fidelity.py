@@ -18,9 +18,9 @@ from rwkv_cy.dtypes import STORAGE_TYPES, to_storage, widen
 from rwkv_cy.errors import FormatError, NumericalError, RWKVError
 from rwkv_cy.formats.ggml import BLOCK_TYPES
 from rwkv_cy.formats.layouts.source import TranslatedSource
-from rwkv_cy.tensors.codecs import BLOCK_SIZE, GroupedCodec, StoredArray, rows_at_once
+from rwkv_cy.tensors.codecs import BLOCK_SIZE, GroupedCodec, rows_at_once
 from rwkv_cy.tensors.plain import PlainSource
-from rwkv_cy.tensors.reading import number_type
+from rwkv_cy.tensors.reading import decode_rows, number_type
 from rwkv_cy.tensors.tensor import TensorInfo
 from rwkv_cy.toolkit.diff import config_differences
 
@@ -189,7 +189,7 @@ class _Comparer:
             else:
                 expected = self._quantize(info, codec, first, count)
             if not np.array_equal(found, expected):
-                one, other = (_decode(codec, array, count, columns) for array in (found, expected))
+                one, other = (decode_rows(codec, array, (count, columns)).reshape(-1) for array in (found, expected))
                 self._same(info, first * columns, one, other, codec.numbers)
                 raise _MismatchError(f"expected the bytes that {codec.name} gives for {self._source.path}, got others")
         return "exact" if copied else "converted"
@@ -236,11 +236,6 @@ class _Comparer:
             f"expected {expected[at]:.9g} at ({place}), as {self._source.path} has it, {precision}, "
             f"got {found[at]:.9g}{others}"
         )
-
-
-def _decode(codec: GroupedCodec, array: Array, rows: int, columns: int) -> Array:
-    stored = StoredArray("", (rows, columns), array.nbytes, lambda start, count: array[start : start + count])
-    return codec.decode_rows(stored, 0, rows).reshape(-1)
 
 
 def _rounding_bound(dtype: str) -> Callable[[Array], Array]:

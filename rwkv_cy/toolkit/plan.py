@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,12 @@ from rwkv_cy import __version__
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.checkpoint.tokenizer_choice import describe_tokenizer
 from rwkv_cy.config import Config
-from rwkv_cy.dtypes import check_dtype
 from rwkv_cy.errors import ConfigError
 from rwkv_cy.files.reading import os_errors
 from rwkv_cy.formats import companions
 from rwkv_cy.storage import MODEL_KIND, ModelHeader, StoredTokenizer, check_replaceable, needed_bytes
 from rwkv_cy.tensors.codecs import BLOCK_SIZE
-from rwkv_cy.tensors.policy import Target, choose
+from rwkv_cy.tensors.policy import Target, Types, choose
 from rwkv_cy.tensors.tensor import TensorInfo
 from rwkv_cy.tensors.transposing import STRIP_BYTES
 from rwkv_cy.toolkit.target_path import check_target, free_space
@@ -147,6 +147,7 @@ def make_plan(
     dtype: str | None,
     tokenizer: str | None,
     *,
+    keep: Mapping[str, str | None] | None = None,
     overwrite: bool = False,
     requantize: bool = False,
 ) -> ConversionPlan:
@@ -167,7 +168,8 @@ def make_plan(
         If the target is the source itself, a folder, or in a folder that does not exist; with `overwrite`, if it is
         a file of another kind than a model file.
     """
-    dtype = check_dtype(dtype)
+    types = Types.of(dtype, keep or {})
+    dtype = types.default
     source = checkpoint.source
     files = tuple(file.path for file in source.files)
     with os_errors(target, "look at"):
@@ -177,11 +179,12 @@ def make_plan(
     config = checkpoint.config
     if dtype is not None:
         config = replace(config, compute_dtype="f64" if dtype == "f64" else "f32")
+    types.check(checkpoint.specs, str(source.path))
     tensors, targets, twice = [], [], []
     memory = 0
     for spec in checkpoint.specs:
         info = source.info(spec.name)
-        chosen = choose(source, spec, dtype)
+        chosen = choose(source, spec, types.choose(spec.name))
         stored = chosen.info
         tensors.append(
             TensorPlan(
@@ -198,16 +201,18 @@ def make_plan(
         targets.append(chosen)
         memory = max(memory, _block_memory(info, chosen))
         if info.rounds_twice(stored.dtype):
-            twice.append(info.source_dtype)
+            twice.append((info.source_dtype, stored.dtype))
     if twice and not requantize:
+        types_before = ", ".join(sorted({before for before, _ in twice}))
         raise ConfigError(
-            f"{source.path} is already quantized ({len(twice)} matrices in {', '.join(sorted(set(twice)))}); convert "
+            f"{source.path} is already quantized ({len(twice)} matrices in {types_before}); convert "
             "the original, or force it (--force, requantize=True)"
         )
     stored_tokenizer, about_tokenizer = checkpoint.choose_tokenizer(tokenizer)
     warnings = (*checkpoint.warnings, *about_tokenizer)
     if twice:
-        warnings += (f"{source.path}: {len(twice)} quantized matrices are rounded a second time, to {dtype}",)
+        types_after = ", ".join(sorted({after for _, after in twice}))
+        warnings += (f"{source.path}: {len(twice)} quantized matrices are rounded a second time, to {types_after}",)
     header = ModelHeader(
         architecture=config.architecture,
         config=config.to_dict(),

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -58,3 +59,41 @@ def test_types_are_told_by_help(run: Run) -> None:
     assert "{q8,q6,q4}" in run("quantize", "--help").out
     assert "{keep,f64,f32,f16,bf16,bf12,q8,q6,q4}" in run("convert", "--help").out
     assert run("quantize", "a", "b", "--dtype", "f16").code == 2
+
+
+def test_the_error_of_each_tensor(run: Run, small: Path, tmp_path: Path) -> None:
+    result = run("quantize", small, tmp_path / "m.h5", "--dtype", "q4", "--limit", 2)
+    lines = result.out.splitlines()
+    assert any(line.startswith("precision       16 of ") for line in lines)
+    assert lines[-5].split() == ["tensor", "type", "relative", "error", "largest"]
+    assert lines[-1] == "and 14 more with errors: --limit 16 lists them"
+    report = json.loads(run("quantize", small, tmp_path / "m.h5", "--force", "--json").out)
+    assert len(report["rounding"]) == 16
+    assert report["divergence"] is None
+    assert run("quantize", small, tmp_path / "m.h5", "--force", "--quiet").out == ""
+
+
+def test_patterns_of_other_types(run: Run, small: Path, tmp_path: Path) -> None:
+    options = ("--keep", "head.weight", "--keep", "blocks.0.*=q4", "--keep", "blocks.1.*=FP16")
+    assert run("quantize", small, tmp_path / "m.h5", *options, "--limit", 0).code == 0
+    dtypes = {tensor.name: tensor.dtype for tensor in inspect(tmp_path / "m.h5").tensors}
+    assert dtypes["head.weight"] == "f32"
+    assert {dtypes[f"blocks.{i}.att.key.weight"] for i in (0, 1)} == {"q4", "f16"}
+    plan = json.loads(run("convert", small, tmp_path / "n.h5", *options, "--dry-run", "--json").out)
+    assert {tensor["dtype"] for tensor in plan["tensors"]} == {"q4", "f16", "f32"}
+    assert json.loads(run("convert", small, tmp_path / "n.h5", *options, "--json").out)["plan"]["nbytes"] > 0
+    for wrong in ("=q8", "head.weight=q5_1", "x=int3"):
+        assert run("convert", small, tmp_path / "n.h5", "--keep", wrong).code == 2
+    assert run("convert", small, tmp_path / "o.h5", "--keep", "x=q8").code == 1
+
+
+def test_a_text_is_predicted_by_source_and_target(run: Run, small: Path, tmp_path: Path) -> None:
+    (tmp_path / "text").write_text("In the beginning")
+    result = run("quantize", small, tmp_path / "m.h5", "--text", tmp_path / "text")
+    assert result.code == 0
+    assert "tokens predicted  15\n" in result.out
+    assert " nats per token, largest " in result.out
+    report = json.loads(run("quantize", small, tmp_path / "m.h5", "--text", tmp_path / "text", "--force", "--json").out)
+    assert report["divergence"]["kl"] > 0
+    assert run("quantize", small, tmp_path / "new.h5", "--text", tmp_path / "missing").code == 3
+    assert not (tmp_path / "new.h5").exists()  # the text is read first
