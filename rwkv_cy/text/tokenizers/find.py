@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rwkv_cy.errors import StorageError, TokenizerError
 from rwkv_cy.text.tokenizers.base import Tokenizer
+from rwkv_cy.text.tokenizers.byte_level import greedy_vocabulary
 from rwkv_cy.text.tokenizers.huggingface import MAX_JSON_BYTES, HuggingFaceTokenizer
 from rwkv_cy.text.tokenizers.plain_bytes import ByteTokenizer
 from rwkv_cy.text.tokenizers.vocabulary import is_packed, parse_text
@@ -85,9 +86,10 @@ def find_tokenizer(spec: str | Path) -> Tokenizer:
         return WorldTokenizer.from_bytes(data, name)
     if data.lstrip()[:1] not in (b"{", b"["):
         return WorldTokenizer(parse_text(data, name), name)
-    if _MODEL.search(data):
-        return HuggingFaceTokenizer(data, name)
-    return WorldTokenizer(parse_json(data, name), name)
+    if not _MODEL.search(data):
+        return WorldTokenizer(parse_json(data, name), name)
+    vocabulary = greedy_vocabulary(data, name)
+    return HuggingFaceTokenizer(data, name) if vocabulary is None else WorldTokenizer(vocabulary, name)
 
 
 def tokenizer_files(folder: Path) -> list[Path]:

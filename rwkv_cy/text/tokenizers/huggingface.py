@@ -9,6 +9,7 @@ from typing import Any
 
 from rwkv_cy.errors import FormatError, MissingDependencyError, TokenizerError
 from rwkv_cy.files.strict_json import parse_object
+from rwkv_cy.text.tokenizers.byte_level import byte_of_character
 from rwkv_cy.text.tokenizers.expansion import MAX_EXPANSION, expansion
 from rwkv_cy.text.tokenizers.utf8 import TextStream, Utf8Stream, decode_text, encode_text
 from rwkv_cy.text.tokens import check_tokens
@@ -22,13 +23,6 @@ MAX_ID = 1 << 24
 END_OF_TEXT = "<|endoftext|>"
 #: Types of model that the library has.
 _MODELS = ("BPE", "WordPiece", "WordLevel", "Unigram")
-
-
-def _byte_of_character() -> dict[str, int]:
-    """Return GPT-2's mapping of characters to bytes: a printable character is its own byte, others start at 256."""
-    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
-    others = [byte for byte in range(256) if byte not in set(printable)]
-    return {chr(byte): byte for byte in printable} | {chr(256 + i): byte for i, byte in enumerate(others)}
 
 
 class HuggingFaceTokenizer:
@@ -209,7 +203,7 @@ def _check_expansion(tokenizer: Any, name: str) -> None:
 
 
 def _bytes_of_ids(vocabulary: dict[str, int], added: dict[int, Any]) -> dict[int, bytes]:
-    byte_of = _byte_of_character()
+    byte_of = byte_of_character()
     table = {}
     for token, number in vocabulary.items():
         if number in added:
