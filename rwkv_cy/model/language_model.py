@@ -532,9 +532,9 @@ def load(
         content.
     dtype : {"f32", "f16", "bf16", "f64", "bf12", "q8", "q6", "q4"}, optional
         Convert matrices, head and embedding to this type in memory, as :func:`rwkv_cy.convert` does: beside quantized
-        matrices the embedding is f16 or bf16. Low-rank factors and vectors keep their type. None uses all as they are
-        stored. ``"f64"`` computes in float64 throughout; ``"bf12"`` gives what ``"bf16"`` does, to the last bit, in
-        less memory.
+        matrices the embedding is f16 or bf16. Low-rank factors, vectors and tables of tokens keep their type. None uses
+        all as they are stored. ``"f64"`` computes in float64 throughout; ``"bf12"`` gives what ``"bf16"`` does, to the
+        last bit, in less memory.
     mmap : bool, default True
         Use the matrices in place, through a memory map of the file: loading takes milliseconds, and processes share
         the pages. The file must not be modified while it is mapped. Matrices that are converted are read into memory,
