@@ -11,7 +11,19 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from formats.make_pth import NONE, STORAGES, archive, contiguous, dictionary, integer, legacy, storage, tensor, text
+from formats.make_pth import (
+    NONE,
+    STORAGES,
+    Zip,
+    archive,
+    contiguous,
+    dictionary,
+    integer,
+    legacy,
+    storage,
+    tensor,
+    text,
+)
 from rwkv_cy.dtypes import to_storage, widen
 
 Array = npt.NDArray[Any]
@@ -104,6 +116,26 @@ def decoded(tensors: Mapping[str, tuple[str, Array]], name: str) -> Array:
 SETTINGS = {"_strategy": text("cpu fp32"), "_version": text("0.7")}
 
 
+def _converted(
+    tensors: Mapping[str, tuple[str, Array]], rescale_layer: int, settings: Mapping[str, bytes], *rest: bytes
+) -> tuple[bytes, dict[str, tuple[int, bytes]]]:
+    """Return the opcodes of a converted checkpoint, and count and bytes of its storages; matrices are by columns."""
+    bodies: dict[str, bytes] = {}
+    storages = {}
+    for key, (name, (dtype, array)) in enumerate(tensors.items()):
+        by_columns = array.ndim == 2 and not array.flags.c_contiguous
+        strides = [1, array.shape[0]] if by_columns else contiguous(array.shape)
+        bodies[name] = tensor(storage(_KINDS[dtype], str(key), array.size, *rest), array.shape, strides)
+        storages[str(key)] = (array.size, np.ascontiguousarray(array.T if by_columns else array).tobytes())
+    return dictionary({**bodies, **SETTINGS, "_rescale_layer": integer(rescale_layer), **settings}), storages
+
+
+def converted_archive(tensors: Mapping[str, tuple[str, Array]], rescale_layer: int = 0, **settings: bytes) -> Zip:
+    """Return a converted checkpoint as a zip archive, matrices by columns, as the package has them in memory."""
+    body, storages = _converted(tensors, rescale_layer, settings)
+    return archive(body, [data for _, data in storages.values()])
+
+
 def write_converted(
     path: Path,
     tensors: Mapping[str, tuple[str, Array]],
@@ -112,17 +144,8 @@ def write_converted(
     old: bool = False,
     **settings: bytes,
 ) -> Path:
-    """Write a converted checkpoint: matrices by columns, as the package has them in memory."""
-    bodies: dict[str, bytes] = {}
-    storages = {}
-    for key, (name, (dtype, array)) in enumerate(tensors.items()):
-        by_columns = array.ndim == 2 and not array.flags.c_contiguous
-        strides = [1, array.shape[0]] if by_columns else contiguous(array.shape)
-        stored = storage(_KINDS[dtype], str(key), array.size, *([NONE] if old else []))
-        bodies[name] = tensor(stored, array.shape, strides)
-        storages[str(key)] = (array.size, np.ascontiguousarray(array.T if by_columns else array).tobytes())
-    body = dictionary({**bodies, **SETTINGS, "_rescale_layer": integer(rescale_layer), **settings})
+    """Write a converted checkpoint as a zip archive, or as a legacy stream."""
     if old:
-        path.write_bytes(legacy(body, storages))
+        path.write_bytes(legacy(*_converted(tensors, rescale_layer, settings, NONE)))
         return path
-    return archive(body, [data for _, data in storages.values()]).write(path)
+    return converted_archive(tensors, rescale_layer, **settings).write(path)

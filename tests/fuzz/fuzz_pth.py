@@ -1,17 +1,26 @@
-"""Fuzz target: checkpoints recognised by content; the seeds are files of torch.save, both formats."""
+"""Fuzz target: checkpoints recognised by content; the seeds are files of torch.save, of both formats, and deflated."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
+
+from formats.converted import converted_archive
 from formats.make_pth import (
     NONE,
     ORDERED_DICT,
     Zip,
     archive,
+    call,
+    deflated,
     dictionary,
+    integer,
+    integers,
     legacy_checkpoint,
+    name,
     parameter,
+    sequence,
     small_arrays,
     storage,
     tensor,
@@ -41,7 +50,45 @@ def _unchecked(whole: Zip) -> bytes:
     return Zip([replace(entry, crc=0) for entry in whole.entries], wide=whole.wide, align=whole.align).to_bytes()
 
 
+def _deflated(whole: Zip) -> Zip:
+    return Zip([deflated(str(entry.name), entry.data) for entry in whole.entries])
+
+
+#: What training programs save beside a model.
+_BESIDE = dictionary(
+    {
+        "model": dictionary({"blocks.0.att.key.weight": tensor(_SHARED, (2, 2), (1, 2))}),
+        "optimizer": dictionary({"state": b"}" + integer(0) + dictionary({"exp_avg": tensor(_SHARED, (4,))}) + b"s"}),
+        "step": tensor(storage("LongStorage", "1", 1), ()),
+        "shape": call(name("torch", "Size"), integers([2, 2])),
+        "set": call(name("builtins", "set"), b"]" + integer(1) + b"a"),
+        "attributes": call(
+            name("torch._tensor", "_rebuild_from_type_v2"),
+            name("torch._utils", "_rebuild_tensor"),
+            name("torch", "Tensor"),
+            sequence(_SHARED, integer(0), integers([4]), integers([1])),
+            dictionary({"note": NONE}),
+        ),
+        "float8": call(
+            name("torch._utils", "_rebuild_tensor_v3"),
+            *(storage("UntypedStorage", "2", 4).replace(b"ctorch\n", b"ctorch.storage\n"), integer(0)),
+            *(integers([4]), integers([1]), NONE, NONE, name("torch", "float8_e4m3fn")),
+        ),
+    }
+)
+_CONVERTED = {
+    "emb.weight": ("f16", np.ones((2, 3), "<f2")),
+    "blocks.1.att.output.weight": ("i8", np.arange(6, dtype=np.uint8).reshape(2, 3).T),
+    **{f"blocks.1.att.output.weight_{name}": ("f16", np.ones(3, "<f2")) for name in ("my", "ry")},
+    **{f"blocks.1.att.output.weight_{name}": ("f16", np.ones(2, "<f2")) for name in ("mx", "rx")},
+    "blocks.1.att.time_decay": ("f32", np.full(2, -1, "<f4")),
+    "blocks.1.ffn.value.weight": ("f32", np.ones((2, 3), "<f4").T),
+}
+
 SEEDS = (
+    _unchecked(archive(_BESIDE, [bytes(16), bytes(8), bytes(4)])),
+    _unchecked(_deflated(zip_checkpoint(small_arrays()))),
+    _unchecked(converted_archive(_CONVERTED, rescale_layer=1)),
     zip_checkpoint(small_arrays(), align=64).to_bytes(),
     _unchecked(zip_checkpoint(small_arrays(), wide=True)),
     _unchecked(archive(_MODULE, [bytes(16)])),
