@@ -84,7 +84,8 @@ def find_tokenizer(spec: str | Path) -> Tokenizer:
     data = _as_utf8(_read_file(path), name)
     if is_packed(data):
         return WorldTokenizer.from_bytes(data, name)
-    if data.lstrip()[:1] not in (b"{", b"["):
+    text = data.strip()
+    if text[:1] != b"{" and (text[:1], text[-1:]) != (b"[", b"]"):
         return WorldTokenizer(parse_text(data, name), name)
     if not _MODEL.search(data):
         return WorldTokenizer(parse_json(data, name), name)

@@ -117,57 +117,59 @@ def parse_text(data: bytes, name: str = "vocabulary") -> list[bytes]:
     tokens: dict[int, bytes] = {}
     line_of: dict[bytes, int] = {}
     for number, line in enumerate(lines, 1):
-        where = f"{name}: line {number}"
         content = line.removesuffix("\r")
-        token_id, token = _parse_line(content, where) if numbered else (number - 1, _parse_literal(content, where))
-        if token_id >= WORLD_SIZE:
-            raise TokenizerError(f"{where}: expected at most {WORLD_SIZE} tokens, got more")
-        if token_id in tokens:
-            raise TokenizerError(f"{where}: duplicate id {token_id}")
-        if line_of.setdefault(token, number) != number and not (line_of[token] == 1 and token in _NAMES_OF_END):
-            raise TokenizerError(f"{where}: duplicate of the token in line {line_of[token]}")
+        try:
+            token_id, token = _parse_line(content) if numbered else (number - 1, _parse_literal(content))
+            if token_id in tokens:
+                raise ValueError(f"duplicate id {token_id}")
+            if token_id >= WORLD_SIZE:
+                raise ValueError(f"expected at most {WORLD_SIZE} tokens, got more")
+            if line_of.setdefault(token, number) != number and not (line_of[token] == 1 and token in _NAMES_OF_END):
+                raise ValueError(f"duplicate of the token in line {line_of[token]}")
+        except ValueError as problem:
+            raise TokenizerError(f"{name}: line {number}: {problem}") from None
         tokens[token_id] = token
     return as_table(tokens, name)
 
 
-def _parse_line(line: str, where: str) -> tuple[int, bytes]:
+def _parse_line(line: str) -> tuple[int, bytes]:
     match = _LINE.fullmatch(line) if len(line) <= MAX_LINE else None
     if match is None:
-        raise TokenizerError(f"{where}: expected an id, a quoted str or bytes, and a length, got {_shown(line)}")
-    token_id, length = int(match[1]), int(match[3])
-    if token_id >= WORLD_SIZE:
-        raise TokenizerError(f"{where}: expected an id from 0 to {WORLD_SIZE - 1}, got {token_id}")
-    token = evaluate(match[2], where)
-    if len(token) != length:
-        raise TokenizerError(f"{where}: expected {length} bytes, as the line says, got {len(token)}")
-    return token_id, token
+        raise ValueError(f"expected an id, a quoted str or bytes, and a length, got {_shown(line)}")
+    token_id, literal, length = match.groups()
+    if int(token_id) >= WORLD_SIZE:
+        raise ValueError(f"expected an id from 0 to {WORLD_SIZE - 1}, got {token_id}")
+    token = evaluate(literal)
+    if len(token) != int(length):
+        raise ValueError(f"expected {length} bytes, as the line says, got {len(token)}")
+    return int(token_id), token
 
 
-def _parse_literal(line: str, where: str) -> bytes:
+def _parse_literal(line: str) -> bytes:
     if len(line) > MAX_LINE or not _LITERAL_ALONE.fullmatch(line):
-        raise TokenizerError(f"{where}: expected a quoted str or bytes, got {_shown(line)}")
-    return evaluate(line, where)
+        raise ValueError(f"expected a quoted str or bytes, got {_shown(line)}")
+    return evaluate(line)
 
 
 def _shown(line: str) -> str:
     return ascii(line if len(line) <= 60 else line[:60] + "...")
 
 
-def evaluate(literal: str, where: str) -> bytes:
+def evaluate(literal: str) -> bytes:
     """Return the bytes of a Python literal as `repr` writes it, which must have been matched as one.
 
     Raises
     ------
-    TokenizerError
+    ValueError
         If it is not valid Unicode, or empty.
     """
     try:
         value = literal[1:-1] if "\\" not in literal and literal[0] != "b" else ast.literal_eval(literal)
         token = value if isinstance(value, bytes) else value.encode("utf-8")
     except (SyntaxError, ValueError):
-        raise TokenizerError(f"{where}: invalid Unicode in {literal!a}") from None
+        raise ValueError(f"invalid Unicode in {literal!a}") from None
     if not token:
-        raise TokenizerError(f"{where}: empty token")
+        raise ValueError("empty token")
     return token
 
 

@@ -81,24 +81,27 @@ def _are_ids(entries: Mapping[str, Any]) -> bool:
 
 def _by_id(entries: Mapping[str, Any], name: str) -> Iterator[tuple[int, bytes]]:
     for key, value in entries.items():
-        yield int(key), _token(value, f"{name}: {key}")
+        try:
+            yield int(key), _token(value)
+        except ValueError as problem:
+            raise TokenizerError(f"{name}: {key}: {problem}") from None
 
 
-def _token(value: object, where: str) -> bytes:
+def _token(value: object) -> bytes:
     if isinstance(value, str):
-        return _encode(value, where)
+        return _encode(value)
     if isinstance(value, list) and value and all(type(byte) is int and 0 <= byte < 256 for byte in value):
         return bytes(value)
-    raise TokenizerError(f"{where}: expected a text or a list of bytes, got {str(value)[:40]!a}")
+    raise ValueError(f"expected a text or a list of bytes, got {str(value)[:40]!a}")
 
 
-def _encode(text: str, where: str) -> bytes:
+def _encode(text: str) -> bytes:
     try:
         token = text.encode("utf-8")
     except UnicodeEncodeError:
-        raise TokenizerError(f"{where}: invalid Unicode in {text!a}") from None
+        raise ValueError(f"invalid Unicode in {text!a}") from None
     if not token:
-        raise TokenizerError(f"{where}: empty token")
+        raise ValueError("empty token")
     return token
 
 
@@ -114,14 +117,16 @@ def _by_text(entries: Mapping[str, Any], name: str) -> Iterator[tuple[int, bytes
             "name the tokenizer.json that belongs to it"
         )
     for text, number in entries.items():
-        where = f"{name}: {text[:40]!a}"
-        yield number, _unescape(text, where) if escaped else _encode(text, where)
+        try:
+            yield number, _unescape(text) if escaped else _encode(text)
+        except ValueError as problem:
+            raise TokenizerError(f"{name}: {text[:40]!a}: {problem}") from None
 
 
-def _unescape(text: str, where: str) -> bytes:
+def _unescape(text: str) -> bytes:
     if _ESCAPED_BYTES.fullmatch(text):
-        return evaluate(text, where)
+        return evaluate(text)
     if not _ESCAPED.fullmatch(text):
-        raise TokenizerError(f"{where}: expected a text escaped as the others are, got something else")
+        raise ValueError("expected a text escaped as the others are, got something else")
     # A quote is escaped or not, as the literal that it comes from had the other one around it.
-    return evaluate("'" + re.sub(r"\\.|'", lambda match: match[0] if match[0] != "'" else "\\'", text) + "'", where)
+    return evaluate("'" + re.sub(r"\\.|'", lambda match: match[0] if match[0] != "'" else "\\'", text) + "'")

@@ -123,6 +123,13 @@ def test_folders_fifos_and_loops(tmp_path: Path) -> None:
         find_tokenizer(tmp_path)
 
 
+def test_a_text_that_begins_as_a_list_does(tmp_path: Path) -> None:
+    path = tmp_path / "pyproject.toml"
+    path.write_text("[project]\nname = 'x'\n")
+    with pytest.raises(TokenizerError, match=r"line 1: expected an id, a quoted str or bytes, .* got '\[project\]'"):
+        find_tokenizer(path)
+
+
 def test_a_folder_with_a_vocabulary(tmp_path: Path, world_text: bytes) -> None:
     (tmp_path / "vocab.txt").write_bytes(b"'a'\n'b'\n")
     (tmp_path / "vocab.json").mkdir()
