@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from rwkv_cy.errors import NumericalError
 from rwkv_cy.formats.ggml import BLOCK_TYPES
+from rwkv_cy.formats.ggml.encode_superblocks import SUPERBLOCK_ENCODERS
 
 __all__ = ["ENCODERS", "encode_blocks"]
 
@@ -23,6 +24,8 @@ Blocks = npt.NDArray[Any]
 Encoder = Callable[[Floats], dict[str, npt.NDArray[Any]]]
 
 _SIZE = 32
+#: Squares of larger numbers are infinite; scales of float16 end far below.
+_SQUARED = np.float32(1e18)
 _HALF = np.float32(0.5)
 
 
@@ -32,9 +35,9 @@ def encode_blocks(name: str, numbers: Floats, where: str) -> Blocks:
     Parameters
     ----------
     name : str
-        A key of ENCODERS.
+        A key of ENCODERS, or of SUPERBLOCK_ENCODERS.
     numbers : numpy.ndarray
-        float32 of shape (n, 32), a block in a row.
+        float32 of shape (n, 32) or (n, 256), a block in a row.
     where : str
         File and tensor, for messages.
 
@@ -55,10 +58,11 @@ def encode_blocks(name: str, numbers: Floats, where: str) -> Blocks:
         )
     blocks = np.empty(len(numbers), BLOCK_TYPES[name].layout)
     with np.errstate(all="ignore"):
-        for field, values in ENCODERS[name](numbers).items():
+        encoder = ENCODERS.get(name) or SUPERBLOCK_ENCODERS[name]
+        for field, values in encoder(numbers).items():
             blocks[field] = values
-    scales = [blocks[field] for field in ("d", "m") if field in (blocks.dtype.names or ())]
-    if not all(np.isfinite(scale).all() for scale in scales):
+    scales = [blocks[field] for field in ("d", "m", "dmin") if field in (blocks.dtype.names or ())]
+    if not all(np.isfinite(scale).all() for scale in scales) or np.abs(numbers).max(initial=0) > _SQUARED:
         raise NumericalError(
             f"{where}: expected weights that {name} can hold, got up to {np.abs(numbers).max():.3g}; "
             "choose a floating point type"
@@ -119,7 +123,7 @@ def _eight_bits(numbers: Floats) -> dict[str, npt.NDArray[Any]]:
     return {"d": d[:, 0], "q": whole.astype(np.int8)}
 
 
-#: By name of the block type: float32 of shape (n, 32) to the fields of the blocks.
+#: By name of the block type of 32 weights: float32 of shape (n, 32) to the fields of the blocks.
 ENCODERS: dict[str, Encoder] = {
     "q4_0": partial(_symmetric, bits=4),
     "q4_1": partial(_affine, bits=4),

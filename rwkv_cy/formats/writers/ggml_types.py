@@ -19,7 +19,7 @@ def block_type(name: str, where: str) -> StoredType:
     Parameters
     ----------
     name : str
-        A key of :data:`rwkv_cy.formats.ggml.encode.ENCODERS`.
+        A type that :func:`rwkv_cy.formats.ggml.encode.encode_blocks` takes.
     where : str
         The tensor, for messages about weights that it cannot hold.
     """

@@ -53,7 +53,21 @@ from rwkv_cy.formats.writers.ggml_types import block_type
 __all__ = ["GgufFormat"]
 
 #: The type of most matrices, as ``general.file_type`` numbers it.
-_FILE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "bf16": 32}
+_FILE_TYPES = {
+    "f32": 0,
+    "f16": 1,
+    "q4_0": 2,
+    "q4_1": 3,
+    "q8_0": 7,
+    "q5_0": 8,
+    "q5_1": 9,
+    "q4_k": 14,
+    "q5_k": 16,
+    "q6_k": 18,
+    "bf16": 32,
+}
+#: The types of blocks, and what takes the place of one whose blocks rows are not a whole number of.
+_BLOCK_TYPES = {**dict.fromkeys(ENCODERS, "f16"), "q4_k": "q5_0", "q5_k": "q5_1", "q6_k": "q8_0"}
 #: Of the blocks' formats.
 _QUANTIZATION_VERSION = 2
 #: As llama.cpp's converter says: RWKV has no limit of its own.
@@ -84,22 +98,22 @@ class GgufFormat(ExportFormat):
     suffixes = (".gguf",)
     signatures = (b"GGUF",)
     layouts = ("llama.cpp",)
-    dtypes: ClassVar[tuple[str, ...]] = ("f32", "f16", "bf16", *ENCODERS)
+    dtypes: ClassVar[tuple[str, ...]] = ("f32", "f16", "bf16", *_BLOCK_TYPES)
     stores_tokenizer = True
 
     def store(self, tensor: ExportTensor, dtype: str | None) -> StoredType:
         """Return the requested type for matrices; q8_0 at least for embedding and head; float32 for all others.
 
-        Matrices whose rows are not whole blocks become float16.
+        Rows that are not a whole number of blocks get a type of smaller blocks, or float16.
         """
         if tensor.kind not in ("matrix", "embedding", "head"):
             return FLOAT_TYPES["f32"]
-        if dtype not in ENCODERS:
+        if dtype not in _BLOCK_TYPES:
             return FLOAT_TYPES["f32" if tensor.dtype == "f64" else tensor.dtype]
         name = dtype if tensor.kind == "matrix" else _LARGE
-        if tensor.shape[-1] % BLOCK_TYPES[name].size:
-            return FLOAT_TYPES["f16"]
-        return block_type(name, tensor.name)
+        while name in BLOCK_TYPES and tensor.shape[-1] % BLOCK_TYPES[name].size:
+            name = _BLOCK_TYPES[name]
+        return block_type(name, tensor.name) if name in BLOCK_TYPES else FLOAT_TYPES[name]
 
     def problems(self, model: ExportedModel) -> Iterator[str]:
         """Yield that it cannot have the model's tokenizer, if so."""

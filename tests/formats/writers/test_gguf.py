@@ -30,6 +30,7 @@ CONFIG = CONFIGS["rwkv7, heads of 64"]
 #: llama.cpp has other tensors in their place; nothing reads them.
 UNUSED = {f"blocks.0.att.v{n}" for n in "012"}
 FILE_TYPES = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q8_0": 7, "q5_0": 8, "q5_1": 9, "bf16": 32}
+K_TYPES = {"q4_k": (14, "q5_0"), "q5_k": (16, "q5_1"), "q6_k": (18, "q8_0")}
 
 
 def container(path: Path) -> Container:
@@ -103,6 +104,26 @@ def test_rows_that_are_no_whole_blocks_become_f16(tmp_path: Path) -> None:
     dtypes = {tensor.name: tensor.dtype for tensor in report.plan.tensors}
     assert dtypes["blk.1.time_mix_key.weight"] == "f16"
     assert dtypes["blk.1.channel_mix_value.weight"] == "q4_0"
+
+
+@pytest.mark.parametrize("dtype", K_TYPES)
+def test_k_types(tmp_path: Path, dtype: str) -> None:
+    """Rows of 128 get a type of smaller blocks, rows of 256 the requested one; embedding and head have 8 bits."""
+    source = write_source(tmp_path / "s", CONFIG)
+    report = export(source, tmp_path / "t.gguf", dtype=dtype, tokenizer="none")
+    dtypes = {tensor.name: tensor.dtype for tensor in report.plan.tensors}
+    file_type, smaller = K_TYPES[dtype]
+    assert dtypes["blk.1.channel_mix_value.weight"] == dtype
+    assert dtypes["blk.1.channel_mix_key.weight"] == smaller
+    assert dtypes["token_embd.weight"] == dtypes["output.weight"] == "q8_0"
+    wide = replace(CONFIG, d_model=256, d_att=256)
+    report = export(write_source(tmp_path / "w", wide), tmp_path / "w.gguf", dtype=dtype, tokenizer="none")
+    assert container(tmp_path / "w.gguf").values["general.file_type"] == file_type
+    found = read_all(open_checkpoint(tmp_path / "w.gguf"))["blocks.1.att.key.weight"][1]
+    expected = parameters_of(wide)["blocks.1.att.key.weight"]
+    error = np.sqrt(np.square(found - expected).mean() / np.square(expected).mean())
+    assert error == pytest.approx(report.rounding["blk.1.time_mix_key.weight"].relative, rel=1e-5)
+    assert error < {"q4_k": 0.08, "q5_k": 0.04, "q6_k": 0.02}[dtype]
 
 
 def test_float64_becomes_float32(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ These tests need a build of llama.cpp: ``pip install llama-cpp-python`` (0.3.36 
 
 from __future__ import annotations
 
+import ctypes
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,9 @@ from formats.make_gguf import Gguf, Tensor, value, world_like
 from formats.writers.gguf_models import CONFIGS, complete, parameters_of, write_source
 from formats.writers.test_gguf import values_of
 from rwkv_cy.files.reading import FileBytes
-from rwkv_cy.formats.ggml.encode import ENCODERS
+from rwkv_cy.formats.ggml import BLOCK_TYPES
+from rwkv_cy.formats.ggml.encode import ENCODERS, encode_blocks
+from rwkv_cy.formats.ggml.encode_superblocks import SUPERBLOCK_ENCODERS
 from rwkv_cy.formats.gguf.container import read_container
 from rwkv_cy.formats.gguf.header import Array
 from rwkv_cy.formats.writers.base import Vocabulary
@@ -33,7 +36,7 @@ pytestmark = pytest.mark.oracle
 TOKENS = [int(token) for token in np.random.default_rng(5).integers(0, 256, 60)]
 #: Largest difference of a logit, relative to the largest logit. llama.cpp rounds the inputs of products to the type of
 #: the weights (to q8_0 for quantized ones); in float32 both differ in the order of sums alone.
-TOLERANCES = {"f32": 2e-6, "f16": 2e-3, "bf16": 1e-2, **dict.fromkeys(ENCODERS, 0.1)}
+TOLERANCES = {"f32": 2e-6, "f16": 2e-3, "bf16": 1e-2, **dict.fromkeys((*ENCODERS, *SUPERBLOCK_ENCODERS), 0.1)}
 
 
 def run(path: Path, tokens: list[int]) -> Any:
@@ -116,3 +119,22 @@ def test_the_chat_template(tmp_path: Path) -> None:
     prompt = "System: Be brief.\n\nUser: Hi\n\nAssistant: Hello.\n\nUser: Why?\n\nAssistant:"
     assert formatter(messages=messages).prompt == prompt
     assert llama_cpp.llama_vocab_eot(model._model.vocab) == 261
+
+
+@pytest.mark.parametrize("kind", SUPERBLOCK_ENCODERS)
+def test_errors_of_the_k_types_are_those_of_ggml(kind: str) -> None:
+    """ggml adds the same numbers in another order: most blocks are equal, and the errors are."""
+    folder = Path(llama_cpp.__file__).parent / "lib"
+    library = ctypes.CDLL(str(next(folder.glob("libggml-base.*"))))
+    quantize = getattr(library, f"quantize_row_{kind[:2]}_K_ref")
+    rng = np.random.default_rng(6)
+    for numbers in (rng.standard_normal((300, 256)), rng.standard_t(3, (300, 256)), rng.uniform(0, 1, (300, 256))):
+        weights = (numbers * 0.02).astype(np.float32)
+        weights[:3] = 0
+        theirs = np.empty(len(weights), BLOCK_TYPES[kind].layout)
+        pointers = (array.ctypes.data_as(ctypes.c_void_p) for array in (weights, theirs))
+        quantize(*pointers, ctypes.c_int64(weights.size))
+        ours = encode_blocks(kind, weights, "")
+        errors = [np.square(BLOCK_TYPES[kind].decode(blocks) - weights).sum() for blocks in (ours, theirs)]
+        assert errors[0] == pytest.approx(errors[1], rel=5e-3)
+        assert np.mean([one.tobytes() == other.tobytes() for one, other in zip(ours, theirs, strict=True)]) > 0.8
