@@ -85,4 +85,4 @@ def export_layout(name: str, shapes: Shapes, label: str) -> Layout:
         if layout.holds(shapes):
             return layout
     known = ", ".join(layout.name for layout in EXPORT_LAYOUTS[name])
-    raise UnsupportedError(f"layout {name}: expected a model for {known}, got {label}; choose another layout")
+    raise UnsupportedError(f"layout {name}: expected a model for {known}, got {label}; choose another layout or format")
