@@ -83,13 +83,15 @@ def _ranks(config: Config, shapes: Shapes) -> Settings:
     return {names[name]: rank for name, rank in config.ranks.items() if name in names}
 
 
+def _usual_epsilon(config: Config) -> float:
+    """Return the epsilon of the GroupNorm that the code for RWKV-7 computes from that of the LayerNorms."""
+    return config.head_size * config.layer_norm_eps
+
+
 def _group_epsilon(config: Config) -> Settings:
-    """Return the epsilon of the GroupNorm, if it is not what the projects' code computes; this package reads it."""
-    return {} if _has_usual_epsilon(config) else {"group_norm_epsilon": config.group_norm_eps}
-
-
-def _has_usual_epsilon(config: Config) -> bool:
-    return math.isclose(config.group_norm_eps, config.head_size * config.layer_norm_eps, rel_tol=1e-6)
+    """Return the epsilon of the GroupNorm if it is another one; this package reads it."""
+    usual = math.isclose(config.group_norm_eps, _usual_epsilon(config), rel_tol=1e-6)
+    return {} if usual else {"group_norm_epsilon": config.group_norm_eps}
 
 
 def _rwkv7(config: Config, shapes: Shapes, dtype: str) -> Settings:
@@ -154,8 +156,14 @@ _CONFIGS: dict[str, Callable[[Config, Shapes, str], Settings]] = {
     FLA.name: _fla7,
     FLA_6.name: _fla6,
 }
-#: Layouts whose code takes the epsilon of the GroupNorm from that of the LayerNorms: head size times as much.
-_ONE_EPSILON = (HUGGINGFACE_7.name, FLA.name)
+#: The epsilon of the GroupNorm in the code for a layout, where it follows from others.
+_EPSILONS: dict[str, Callable[[Config], float]] = {
+    HUGGINGFACE_7.name: _usual_epsilon,
+    FLA.name: _usual_epsilon,
+    FLA_6.name: lambda config: config.layer_norm_eps,
+}
+#: At this width, the code for RWKV-6 has low-rank products that are twice as wide.
+_LARGE = 4096
 
 
 def huggingface_config(layout: Layout, config: Config, shapes: Shapes, dtype: str) -> Settings:
@@ -178,12 +186,15 @@ def config_problems(layout: Layout, config: Config, shapes: Shapes) -> Iterator[
     """Yield what the project's code cannot know of the model, so that it computes something else or fails."""
     if config.d_att != config.d_model and layout.name != HUGGINGFACE_4.name:
         yield f"expects attention as wide as the model, {config.d_model}, got {config.d_att}"
-    if layout.name in _ONE_EPSILON and not _has_usual_epsilon(config):
-        usual = config.head_size * config.layer_norm_eps
-        yield f"has {usual:g} for the epsilon of the GroupNorm, and the model {config.group_norm_eps:g}"
+    epsilon = _EPSILONS[layout.name](config) if layout.name in _EPSILONS else config.group_norm_eps
+    if not math.isclose(config.group_norm_eps, epsilon, rel_tol=1e-6):
+        yield f"has {epsilon:g} for the epsilon of the GroupNorm, and the model {config.group_norm_eps:g}"
     if layout.name == HUGGINGFACE.name:
-        widest = config.d_model * 7 // 2 // 32 * 32
-        if config.d_ffn != widest:
-            yield f"expects a channel mix of width {widest}, got {config.d_ffn}"
+        width = config.d_model * 7 // 2 // 32 * 32
+        if config.d_ffn != width:
+            yield f"expects a channel mix of width {width}, got {config.d_ffn}"
+        ranks = {"maa": 32, "decay": 64} if config.d_model != _LARGE else {"maa": 64, "decay": 128}
+        if config.ranks and config.ranks != ranks:
+            yield f"expects the ranks {ranks}, got {dict(config.ranks)}"
     if any(name.endswith(".time_state") for name in shapes):
         yield "starts from a state of zeros, and the model has an initial state of its own"

@@ -107,6 +107,39 @@ def test_config_of_rwkv7(seven: Path, tmp_path: Path, layout: str, architecture:
     assert load(tmp_path / "t").config == SEVEN
 
 
+@pytest.mark.parametrize(
+    ("layout", "architecture"), [("transformers", "Rwkv6ForCausalLM"), ("fla", "RWKV6ForCausalLM")]
+)
+def test_config_of_rwkv6(tmp_path: Path, layout: str, architecture: str) -> None:
+    config = replace(CONFIGS["rwkv6"], d_ffn=CONFIGS["rwkv6"].d_model * 7 // 2 // 32 * 32)
+    source = write_safetensors(tmp_path / "s.safetensors", random_checkpoint(config, optional=False))
+    report = export(source, tmp_path / "t", layout=layout, tokenizer="none")
+    found = settings(tmp_path / "t")
+    assert (found["architectures"], found["model_type"]) == ([architecture], "rwkv6")
+    assert (found["hidden_size"], found["intermediate_size"]) == (config.d_model, config.d_ffn)
+    where = f"{tmp_path / 't'}: the code for flash-linear-attention, RWKV-6"
+    if layout == "fla":
+        ranks = found["proj_low_rank_dim"], found["gate_low_rank_dim"]
+        assert ranks == (config.ranks["maa"], config.ranks["decay"])
+        assert (found["expand_k"], found["num_heads"]) == (1.0, config.d_att // config.head_size)
+        assert report.warnings == (f"{where} has 1e-05 for the epsilon of the GroupNorm, and the model 0.00064",)
+    else:
+        assert found["auto_map"]["AutoModelForCausalLM"].endswith("--modeling_rwkv6.Rwkv6ForCausalLM")
+        assert report.warnings == ()
+    assert load(tmp_path / "t").config == config
+
+
+@pytest.mark.parametrize("d_ffn", [448, 512])
+def test_config_of_rwkv5(tmp_path: Path, d_ffn: int) -> None:
+    config = replace(CONFIGS["rwkv5.2"], d_model=128, d_att=128, d_ffn=d_ffn)
+    source = write_safetensors(tmp_path / "s.safetensors", random_checkpoint(config, optional=False))
+    report = export(source, tmp_path / "t", tokenizer="none")
+    found = settings(tmp_path / "t")
+    assert (found["model_type"], found["head_size"], found["head_size_divisor"]) == ("rwkv5", config.head_size, 8)
+    problem = "the code for transformers, RWKV-5 and RWKV-6 expects a channel mix of width 448, got 512"
+    assert report.warnings == ((f"{tmp_path / 't'}: {problem}",) if d_ffn == 512 else ())
+
+
 def test_what_the_project_s_code_cannot_do_is_said(tmp_path: Path) -> None:
     config = replace(SEVEN, head_size=16, d_att=96)
     parameters = random_checkpoint(config)
