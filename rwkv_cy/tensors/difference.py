@@ -156,7 +156,7 @@ class Comparison:
         self._plain = PlainSource(first), PlainSource(second)
         self._advance = advance
 
-    def blocks(self, name: str) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
+    def _pairs(self, name: str) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[Any]]]:
         """Yield the numbers of a tensor of both sources, 1-D and in order; each pair is valid until the next.
 
         Matrices that are encoded by rows are read in whole groups of them.
@@ -175,8 +175,6 @@ class Comparison:
             for source, block in zip(self._plain, (first, second), strict=True):
                 source.read_into(name, block, start)
             yield first, second
-            if self._advance is not None:
-                self._advance(count)
 
     def measure(self, name: str) -> Difference:
         """Compare a tensor that both sources have, in the same shape.
@@ -187,7 +185,20 @@ class Comparison:
             As raised by the sources' ``read_into``.
         """
         first_type, second_type = (source.info(name).dtype for source in self._plain)
+        if first_type == second_type and self._identical(name):
+            size = self._plain[0].info(name).size
+            self._done(size)
+            return Difference(size)
         result = Difference()
-        for first, second in self.blocks(name):
+        for first, second in self._pairs(name):
             result += measure_difference(first, first_type, second, second_type)
+            self._done(first.size)
         return result
+
+    def _identical(self, name: str) -> bool:
+        """Tell whether all bits are the same: at the speed of memory, and decided by the first block where not."""
+        return all(np.array_equal(*(block.view(np.uint8) for block in pair)) for pair in self._pairs(name))
+
+    def _done(self, count: int) -> None:
+        if self._advance is not None:
+            self._advance(count)

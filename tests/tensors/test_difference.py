@@ -103,3 +103,12 @@ def test_long_tensors_are_compared_in_blocks(tmp_path: Path) -> None:
     with open_source(one) as source, open_source(tmp_path / "b.h5") as target:
         found = Comparison(source, target, sizes.append).measure("head.weight")
     assert (found.differing, found.place) == (1, 3000 * 32 - 1)
+
+
+def test_identical_tensors_are_not_decoded(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rwkv_cy.tensors.difference.measure_difference", None)
+    sizes: list[int] = []
+    with open_source(small) as source:
+        found = Comparison(source, source, sizes.append).measure("head.weight")
+        assert found == Difference(size=source.info("head.weight").size)
+    assert sum(sizes) == found.size
