@@ -197,7 +197,7 @@ class Comparison:
 
     def _identical(self, name: str) -> bool:
         """Tell whether all bits are the same: at the speed of memory, and decided by the first block where not."""
-        return all(np.array_equal(*(block.view(np.uint8) for block in pair)) for pair in self._pairs(name))
+        return all(np.array_equal(one.view(np.uint8), other.view(np.uint8)) for one, other in self._pairs(name))
 
     def _done(self, count: int) -> None:
         if self._advance is not None:
