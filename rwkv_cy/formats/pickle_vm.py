@@ -103,7 +103,12 @@ class ByteStream:
 
     def line(self, limit: int) -> bytes:
         """Return the bytes before the next newline and skip it; raise FormatError if it is not within `limit`."""
-        found = bytearray()
+        begin = self.position - self._chunk_start
+        end = self._chunk.find(b"\n", begin, begin + limit + 1)
+        if end >= 0:
+            self.position += end + 1 - begin
+            return self._chunk[begin:end]
+        found = bytearray()  # across the end of the chunk
         while (byte := self.take(1)) != b"\n":
             found += byte
             if len(found) > limit:

@@ -278,9 +278,16 @@ class TorchObjects:
         raise self._damaged("the dimensions of a shape", "other arguments")
 
     def _ordered_dict(self, arguments: tuple[Any, ...]) -> dict[str, object]:
-        if arguments:
-            raise self._damaged("an OrderedDict that begins empty", "one with arguments")
-        return {}
+        if not arguments:
+            return {}
+        # Python 2 gives it a list of pairs.
+        pairs = arguments[0] if len(arguments) == 1 and type(arguments[0]) is list else [None]
+        result: dict[str, object] = {}
+        for pair in pairs:
+            if type(pair) not in (list, tuple) or len(pair) != 2 or type(pair[0]) is not str or pair[0] in result:
+                raise self._damaged("an OrderedDict of pairs, each with a name of its own", "other arguments")
+            result[pair[0]] = pair[1]
+        return result
 
     def _encoded(self, arguments: tuple[Any, ...]) -> Ignored:
         match arguments:

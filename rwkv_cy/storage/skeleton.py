@@ -20,12 +20,10 @@ from rwkv_cy.errors import StorageError
 from rwkv_cy.files.replacement import Replacement
 from rwkv_cy.storage.layout import FILE_TYPES, AttributeValue, dataset_attributes, dataset_offset, root_attributes
 from rwkv_cy.storage.schema import PAGE, DatasetSpec, format_version
-from rwkv_cy.storage.space import metadata_bytes, reserved_bytes
+from rwkv_cy.storage.space import ALIGN_FROM, metadata_bytes, reserved_bytes
 
 __all__ = ["Skeleton", "build_skeleton"]
 
-#: Datasets of this size or more begin at a page boundary. HDF5's own objects are smaller, and so are contiguous.
-_ALIGN_FROM = 512
 _TRIES = 4
 
 
@@ -82,7 +80,7 @@ def _file_access(metadata_block: int) -> h5p.PropFAID:
     access.set_libver_bounds(h5f.LIBVER_V110, h5f.LIBVER_V110)
     access.set_fclose_degree(h5f.CLOSE_STRONG)
     access.set_file_locking(False, True)  # network file systems may have no locks
-    access.set_alignment(_ALIGN_FROM, PAGE)
+    access.set_alignment(ALIGN_FROM, PAGE)
     access.set_meta_block_size(metadata_block)
     return access
 

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 
 from rwkv_cy.storage.schema import PAGE, DatasetSpec
 
-__all__ = ["metadata_bytes", "reserved_bytes"]
+__all__ = ["ALIGN_FROM", "metadata_bytes", "reserved_bytes"]
+
+#: Datasets of this size or more begin at a page boundary. HDF5's own objects are smaller, and so are contiguous.
+ALIGN_FROM = 512
 
 
 def metadata_bytes(specs: Sequence[DatasetSpec]) -> int:
@@ -24,4 +27,6 @@ def reserved_bytes(specs: Sequence[DatasetSpec], metadata: int | None = None) ->
         Bytes of HDF5's metadata, where :func:`metadata_bytes` is too few.
     """
     metadata = metadata_bytes(specs) if metadata is None else metadata
-    return 2 * PAGE + metadata + sum(spec.span + PAGE for spec in specs)
+    # Large datasets begin at a page; HDF5 puts small ones where it has space, a page of their own at most.
+    pages = sum(-(-spec.span // PAGE) if spec.span >= ALIGN_FROM else 1 for spec in specs)
+    return 2 * PAGE + metadata + pages * PAGE

@@ -244,6 +244,12 @@ def test_values_that_are_ignored(body: bytes) -> None:
     assert isinstance(load(body), Ignored)
 
 
+def test_an_ordered_dictionary_of_python_2() -> None:
+    pairs = b"](" + sequence(text("a"), integer(1)) + sequence(text("b"), integer(2)) + b"e"
+    assert load(call(name("collections", "OrderedDict"), pairs)) == {"a": 1, "b": 2}
+    assert load(call(name("collections", "OrderedDict"), b"]")) == {}
+
+
 def test_types_and_schemes_are_values_too() -> None:
     for title in ("float32", "float8_e5m2", "int1", "per_tensor_affine", "Tensor"):
         assert isinstance(load(name("torch", title)), Global)
@@ -273,7 +279,20 @@ def test_types_and_schemes_are_values_too() -> None:
         (call(FROM_TYPE, FLOAT_TYPE, name("torch", "Tensor"), sequence(), NONE), "expected a function that makes"),
         (call(name("torch", "Size"), NONE), "expected the dimensions of a shape, got other arguments"),
         (parameter(NONE), "expected the tensor of a parameter, got other arguments"),
-        (call(name("collections", "OrderedDict"), b"]"), "expected an OrderedDict that begins empty"),
+        (
+            call(name("collections", "OrderedDict"), NONE),
+            "expected an OrderedDict of pairs, each with a name of",
+        ),
+        (call(name("collections", "OrderedDict"), b"]", b"]"), "expected an OrderedDict of pairs, each with a name of"),
+        (
+            call(name("collections", "OrderedDict"), b"]" + sequence(text("a")) + b"a"),
+            "expected an OrderedDict of pairs",
+        ),
+        (call(name("collections", "OrderedDict"), b"]" + sequence(b"]", NONE) + b"a"), "expected an OrderedDict of pa"),
+        (
+            call(name("collections", "OrderedDict"), b"](" + 2 * sequence(text("a"), NONE) + b"e"),
+            "expected an OrderedDict of pairs, each with a name of its own",
+        ),
         (call(name("_codecs", "encode"), text("x"), text("zip")), "expected text that stands for bytes"),
         (call(name("_codecs", "encode"), text("x")), "expected text that stands for bytes"),
         (call(FLOAT_TYPE, integer(3)), "expected a function and its arguments, got torch.FloatStorage"),
