@@ -281,7 +281,7 @@ class TorchObjects:
         if not arguments:
             return {}
         # Python 2 gives it a list of pairs.
-        pairs = arguments[0] if len(arguments) == 1 and type(arguments[0]) is list else [None]
+        pairs: list[Any] = arguments[0] if len(arguments) == 1 and type(arguments[0]) is list else [None]
         result: dict[str, object] = {}
         for pair in pairs:
             if type(pair) not in (list, tuple) or len(pair) != 2 or type(pair[0]) is not str or pair[0] in result:
