@@ -1,8 +1,8 @@
 """Vocabularies of bytes in a ``tokenizer.json``: GPT-2's alphabet, and the World vocabulary written in it.
 
-Source: the repositories RWKV/RWKV7-* on the Hugging Face hub, made by github.com/aabbdev/rwkv-publisher. A WordPiece
-model without a prefix for the parts of a word, whose only word is the whole text, takes the longest token at each
-place, as the World tokenizer does.
+Source: the repositories of the organisation RWKV on the Hugging Face hub, made by github.com/aabbdev/rwkv-publisher. A
+WordPiece model without a prefix for the parts of a word, whose only word is the whole text, takes the longest token at
+each place, as the World tokenizer does.
 """
 
 from __future__ import annotations

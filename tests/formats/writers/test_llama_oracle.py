@@ -15,9 +15,12 @@ import pytest
 
 from formats.layouts.test_gguf import converted6
 from formats.make_gguf import Gguf, Tensor, value, world_like
+from formats.sources import read_all
 from formats.writers.gguf_models import CONFIGS, complete, parameters_of, write_source
 from formats.writers.test_gguf import values_of
+from rwkv_cy.dtypes import widen
 from rwkv_cy.files.reading import FileBytes
+from rwkv_cy.formats import open_checkpoint
 from rwkv_cy.formats.ggml import BLOCK_TYPES
 from rwkv_cy.formats.ggml.encode import ENCODERS, encode_blocks
 from rwkv_cy.formats.ggml.encode_superblocks import SUPERBLOCK_ENCODERS
@@ -84,6 +87,52 @@ def test_files_of_llama_cpp_s_converter(tmp_path: Path, fused: bool, rescale: in
     halving = LanguageModel(replace(complete(config), rescale_layer=rescale), parameters_of(config))
     expected, _ = halving.forward(TOKENS, all_logits=True)
     assert np.abs(run(tmp_path / "theirs.gguf", TOKENS) - expected).max() <= 2e-6 * np.abs(expected).max()
+
+
+#: llama.cpp's numbers for mixes of types, which between them have all that are read.
+MIXES = {
+    "Q4_0": 2,
+    "Q4_1": 3,
+    "Q8_0": 7,
+    "Q5_0": 8,
+    "Q5_1": 9,
+    "Q2_K": 10,
+    "Q3_K_M": 12,
+    "Q4_K_M": 15,
+    "Q5_K_M": 17,
+    "Q6_K": 18,
+    "IQ4_NL": 25,
+    "IQ4_XS": 30,
+    "BF16": 32,
+    "F16": 1,
+}
+
+
+def requantize(source: Path, target: Path, file_type: int) -> None:
+    """What llama-quantize does."""
+    parameters = llama_cpp.llama_model_quantize_default_params()
+    parameters.ftype, parameters.nthread, parameters.allow_requantize = file_type, 1, True
+    names = (str(path).encode() for path in (source, target))
+    assert llama_cpp.llama_model_quantize(*names, ctypes.byref(parameters)) == 0
+
+
+@pytest.mark.parametrize("mix", MIXES)
+def test_what_llama_cpp_quantizes(tmp_path: Path, mix: str) -> None:
+    """Numbers read from a quantized file are those that llama.cpp decodes, to the last bit."""
+    config = replace(CONFIGS["rwkv7, heads of 64"], d_model=256, d_att=256, d_ffn=512)
+    export(write_source(tmp_path / "s", config), tmp_path / "f32.gguf", tokenizer="bytes")
+    requantize(tmp_path / "f32.gguf", tmp_path / "mixed.gguf", MIXES[mix])
+    requantize(tmp_path / "mixed.gguf", tmp_path / "decoded.gguf", 0)
+    mixed, decoded = (read_all(open_checkpoint(tmp_path / f"{name}.gguf")) for name in ("mixed", "decoded"))
+    assert mixed.keys() == decoded.keys()
+    for name, (dtype, array) in mixed.items():
+        assert decoded[name][0] == "f32"
+        assert widen(array, dtype, "f32").tobytes() == decoded[name][1].tobytes(), name
+    with FileBytes(tmp_path / "mixed.gguf") as file:
+        types = {tensor.info.source_dtype for tensor in read_container(file).tensors.values()}
+    assert mix.lower().removesuffix("_m") in types
+    logits = [load(tmp_path / f"{name}.gguf", dtype="f32").forward(TOKENS)[0] for name in ("mixed", "decoded")]
+    np.testing.assert_array_equal(*logits)
 
 
 def test_another_model_gives_other_logits(tmp_path: Path) -> None:
