@@ -107,7 +107,7 @@ def implied_tokenizer(checkpoint: ParameterSource, vocab_size: int) -> Implied:
 
     That of a GGUF file; plain bytes for a vocabulary of 256; else the first that fits of the files beside the
     checkpoint, or in its folder, that :func:`rwkv_cy.text.tokenizers.tokenizer_files` lists, where a World vocabulary
-    is one only of models of its size; for these, at last the one of the ``rwkv`` package.
+    beside a file is one only of models of its size; for these, at last the one of the ``rwkv`` package.
 
     Parameters
     ----------
@@ -141,8 +141,10 @@ def _candidates(checkpoint: ParameterSource, vocab_size: int) -> Iterator[str | 
         yield "bytes"
         return
     world = _WORLD_USED <= vocab_size <= _WORLD_ALL
-    folder = checkpoint.path if checkpoint.path.is_dir() else checkpoint.path.parent
-    yield from (path for path in tokenizer_files(folder) if world or not is_world_name(path))
+    if checkpoint.path.is_dir():
+        yield from tokenizer_files(checkpoint.path)
+    else:
+        yield from (path for path in tokenizer_files(checkpoint.path.parent) if world or not is_world_name(path))
     if world:
         yield "world"
 

@@ -220,7 +220,24 @@ def test_a_world_vocabulary(tmp_path: Path) -> None:
     assert isinstance(found, WorldTokenizer)
     assert found.to_bytes() == find_tokenizer(tmp_path / "v.txt").to_bytes()
     assert settings(tmp_path / "t", "generation_config.json")["eos_token_id"] == 0
+    assert settings(tmp_path / "t", "tokenizer_config.json")["tokenizer_class"] == "PreTrainedTokenizerFast"
+    (tmp_path / "t" / "rwkv_vocab_v20230424.txt").unlink()
+    again = load(tmp_path / "t").tokenizer
+    assert isinstance(again, WorldTokenizer)
+    assert again.to_bytes() == found.to_bytes()
+
+
+def test_a_small_vocabulary_with_bytes_for_id_0(tmp_path: Path) -> None:
+    """It has a text, and needs code from the hub: a tokenizer.json would have no name for what it cannot encode."""
+    config = Config(d_model=8, num_layers=1, vocab_size=3)
+    source = write_safetensors(tmp_path / "s.safetensors", random_checkpoint(config))
+    (tmp_path / "v.json").write_text('{"0": "a", "1": "b", "2": "ab"}')
+    export(source, tmp_path / "t", tokenizer=str(tmp_path / "v.json"))
+    assert not (tmp_path / "t" / "tokenizer.json").exists()
     assert settings(tmp_path / "t", "tokenizer_config.json")["tokenizer_class"] == "RwkvTokenizer"
+    tokenizer = load(tmp_path / "t").tokenizer
+    assert tokenizer is not None
+    assert tokenizer.encode("aba") == [2, 0]
 
 
 def test_the_published_text_of_a_vocabulary() -> None:
