@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -264,6 +265,20 @@ def test_a_tuned_initial_state_is_refused(tmp_path: Path) -> None:
     parameters |= {f"blocks.{i}.att.time_state": np.ones((2, 64, 64), "<f4") for i in range(3)}
     with pytest.raises(UnsupportedError, match=r"layout llama\.cpp"):
         export(write_safetensors(tmp_path / "s", parameters), tmp_path / "t.gguf", tokenizer="none")
+
+
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    """Matrices of 32 MB, written and read with a fraction of that in memory at once."""
+    config = replace(CONFIG, d_model=64, d_att=64, d_ffn=64, vocab_size=131_072, num_layers=1)
+    source = write_source(tmp_path / "s", config)
+    export(write_source(tmp_path / "warm", CONFIG), tmp_path / "t.gguf", tokenizer="none")  # imports
+    for dtype in (None, "q8_0", "q4_0"):
+        tracemalloc.start()
+        export(source, tmp_path / "t.gguf", dtype=dtype, tokenizer="none", overwrite=True)
+        convert(tmp_path / "t.gguf", tmp_path / "t.h5", tokenizer="none", overwrite=True)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 16e6
 
 
 def test_weights_that_blocks_cannot_hold(tmp_path: Path) -> None:
