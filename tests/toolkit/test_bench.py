@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from rwkv7_shapes import rwkv7_config
+from rwkv56_shapes import SMALL_6
 from rwkv_cy.errors import ConfigError, StorageError
 from rwkv_cy.kernels.dispatch import active_instruction_set
 from rwkv_cy.model.language_model import LanguageModel, load
@@ -53,6 +54,14 @@ def test_low_rank_factors_and_the_state_count() -> None:
     assert run.low_rank_bytes == 4 * 2 * 96 * (3 * (8 + 8 + 16) + 2 * 8)
     assert run.matrix_bytes == 4 * (3 * (4 * 96 * 96 + 2 * 4 * 96 * 96) + 100 * 96)
     assert run.state_bytes == 4 * 3 * (2 * 96 + 3 * 32 * 32)
+    assert run.token_bytes == run.stream.nbytes == run.matrix_bytes + run.low_rank_bytes + 2 * run.state_bytes
+
+
+def test_factors_of_three_axes_count() -> None:
+    """Of RWKV-6, ranks 16 of each of the five mixes and 8 of the decay."""
+    run = Measurement(LanguageModel.new(SMALL_6["6, C 96 with heads of 32"], 0), 1, 1)
+    assert run.low_rank_bytes == 4 * 2 * 96 * 3 * (5 * 16 + 8)
+    assert run.matrix_bytes == 4 * (3 * (6 * 96 * 96 + 2 * 4 * 96 * 96) + 100 * 96)
     assert run.token_bytes == run.stream.nbytes == run.matrix_bytes + run.low_rank_bytes + 2 * run.state_bytes
 
 

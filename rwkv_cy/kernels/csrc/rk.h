@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "wkv/versions.h"
+
 /* Storage types of a matrix. */
 enum { RK_F32 = 0, RK_F64 = 1, RK_F16 = 2, RK_BF16 = 3, RK_Q8 = 4, RK_Q4 = 5, RK_BF12 = 6, RK_Q6 = 7 };
 
@@ -52,8 +54,6 @@ typedef struct {
     void (*finish)(const rk_heads *p, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head);
     ptrdiff_t vectors;
 } rk_wkv;
-
-#define RK_MOST_VERSIONS 8 /* of WKV */
 
 /* Kernels for one type of activations; most process a range `[begin, end)`. Arrays are contiguous. `void *` stands for
  * float or double, the activation type of the table. */
@@ -103,7 +103,7 @@ typedef struct rk_ops {
     /* The same with one weight: y = x + (before - x) * (mix + more); more may be NULL. */
     void (*token_lerp)(const void *x, const void *before, const void *mix, const void *more, ptrdiff_t width, void *y);
     /* By version (wkv/versions.h). */
-    rk_wkv wkv[RK_MOST_VERSIONS];
+    rk_wkv wkv[RK_WKV_VERSIONS];
     /* y = tanh(x), and y = 1 / (1 + e^-x), for n elements. */
     void (*tanh)(const void *x, void *y, ptrdiff_t n);
     void (*sigmoid)(const void *x, void *y, ptrdiff_t n);

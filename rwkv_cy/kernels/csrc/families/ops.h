@@ -1,5 +1,3 @@
-#include "wkv/versions.h"
-
 /* Fields of rk_ops for the functions with this suffix; `type` is that of an element. */
 #define RK_OPS(suffix, type)                                                                                           \
     .itemsize = sizeof(type), .sumsize = sizeof(type), .lanes = RK_VECTOR_BYTES / sizeof(type),                        \

@@ -3,7 +3,7 @@
 #define RK_WKV_VERSIONS_H
 
 /* Index of a version in rk_ops.wkv. */
-enum { RK_WKV4, RK_WKV6, RK_WKV7 };
+enum { RK_WKV4, RK_WKV6, RK_WKV7, RK_WKV_VERSIONS };
 
 /* Initialiser of rk_ops.wkv for the functions with this suffix. */
 #define RK_WKV_OPS(suffix)                                                                                             \
