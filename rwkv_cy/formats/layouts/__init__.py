@@ -16,7 +16,7 @@ from rwkv_cy.formats.layouts.huggingface import (
 )
 from rwkv_cy.formats.layouts.layout import Layout, Shapes
 from rwkv_cy.formats.layouts.original import ORIGINAL, ORIGINAL_4, ORIGINAL_5, ORIGINAL_6
-from rwkv_cy.formats.layouts.rwkvcpp import RWKVCPP_4, RWKVCPP_7
+from rwkv_cy.formats.layouts.rwkvcpp import RWKVCPP, RWKVCPP_WRITTEN
 from rwkv_cy.formats.layouts.web_rwkv import WEB_RWKV_5, WEB_RWKV_6, WEB_RWKV_6_PLAIN, WEB_RWKV_7, WEB_RWKV_51
 
 __all__ = ["EXPORT_LAYOUTS", "LAYOUTS", "export_layout", "layouts_of"]
@@ -43,7 +43,7 @@ LAYOUTS: tuple[Layout, ...] = (
 
 #: Formats whose files have layouts of their own, which may depend on the metadata.
 _OWN: dict[str, Callable[[Mapping[str, str]], tuple[Layout, ...]]] = {
-    "rwkvcpp": lambda metadata: (RWKVCPP_4, RWKVCPP_7, ORIGINAL),
+    "rwkvcpp": lambda metadata: (*RWKVCPP, ORIGINAL),
     "gguf": lambda metadata: (gguf_layout(metadata),),
 }
 
@@ -53,6 +53,9 @@ def layouts_of(format: str, metadata: Mapping[str, str]) -> tuple[Layout, ...]: 
     return _OWN[format](metadata) if format in _OWN else LAYOUTS
 
 
+#: Ends the name of a layer's initial state.
+_STATE = ".att.time_state"
+
 #: Layouts that models are written in, by their names for users: the first that holds the model applies.
 EXPORT_LAYOUTS: dict[str, tuple[Layout, ...]] = {
     "original": (ORIGINAL_4, ORIGINAL_5, ORIGINAL_6, ORIGINAL),
@@ -61,6 +64,7 @@ EXPORT_LAYOUTS: dict[str, tuple[Layout, ...]] = {
     # What is written does not depend on the head size.
     "llama.cpp": tuple(architecture.layout(1, 0) for architecture in GGUF_ARCHITECTURES.values()),
     "web-rwkv": (ORIGINAL_4, WEB_RWKV_51, WEB_RWKV_5, WEB_RWKV_6, WEB_RWKV_7),
+    "rwkv.cpp": RWKVCPP_WRITTEN,
 }
 
 
@@ -79,10 +83,16 @@ def export_layout(name: str, shapes: Shapes, label: str) -> Layout:
     Raises
     ------
     UnsupportedError
-        If the project does not run that version, or its layout is not known.
+        If the project does not run that version, or has no place for an initial state, or its layout is not known.
     """
     for layout in EXPORT_LAYOUTS[name]:
         if layout.holds(shapes):
             return layout
+    stateless = {parameter: shape for parameter, shape in shapes.items() if not parameter.endswith(_STATE)}
+    if any(layout.holds(stateless) for layout in EXPORT_LAYOUTS[name]):
+        raise UnsupportedError(
+            f"layout {name}: expected a model without an initial state, got one with time_state, which the project "
+            "does not read; choose another layout, or the model that the state was tuned for"
+        )
     known = ", ".join(layout.name for layout in EXPORT_LAYOUTS[name])
     raise UnsupportedError(f"layout {name}: expected a model for {known}, got {label}; choose another layout or format")

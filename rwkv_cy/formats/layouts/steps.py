@@ -21,9 +21,11 @@ __all__ = [
     "TRANSPOSED",
     "Operation",
     "Step",
+    "columns",
     "divided",
     "heads",
     "merged",
+    "per_head",
     "regrouped",
     "repeated",
     "vector",
@@ -106,15 +108,17 @@ class Heads(Operation):
 
 @dataclass(frozen=True)
 class Flatten(Operation):
-    """Gives any tensor one axis."""
+    """Gives any tensor so many axes, all but the last of length 1."""
+
+    count: int = 1
 
     def shape(self, shape: Shape) -> Shape:
         """Return the shape of the result."""
-        return (math.prod(shape),)
+        return (1,) * (self.count - 1) + (math.prod(shape),)
 
     def run(self, array: Array, where: str) -> Array:
         """Return the array in its new shape."""
-        return array.reshape(-1)
+        return array.reshape(self.shape(array.shape))
 
 
 @dataclass(frozen=True)
@@ -223,6 +227,52 @@ class FirstColumn(Operation):
 
 
 @dataclass(frozen=True)
+class AppendAxes(Operation):
+    """Gives a tensor so many axes, the new ones last and of length 1; one of more axes stays as it is."""
+
+    count: int
+
+    def shape(self, shape: Shape) -> Shape:
+        """Return the shape of the result."""
+        return shape + (1,) * (self.count - len(shape))
+
+    def run(self, array: Array, where: str) -> Array:
+        """Return the array in its new shape."""
+        return array.reshape(self.shape(array.shape))
+
+
+@dataclass(frozen=True)
+class DropAxes(Operation):
+    """Takes off axes of length 1 at the end, but never the first axis."""
+
+    def shape(self, shape: Shape) -> Shape:
+        """Return the shape of the result."""
+        while len(shape) > 1 and shape[-1] == 1:
+            shape = shape[:-1]
+        return shape
+
+    def run(self, array: Array, where: str) -> Array:
+        """Return the array in its new shape."""
+        return array.reshape(self.shape(array.shape))
+
+
+@dataclass(frozen=True)
+class SplitHeads(Operation):
+    """Divides a vector of any axes into heads of `size`: (heads, size, 1); one that cannot be stays as it is."""
+
+    size: int
+
+    def shape(self, shape: Shape) -> Shape:
+        """Return the shape of the result."""
+        count = math.prod(shape)
+        return shape if count % self.size else (count // self.size, self.size, 1)
+
+    def run(self, array: Array, where: str) -> Array:
+        """Return the array in its new shape."""
+        return array.reshape(self.shape(array.shape))
+
+
+@dataclass(frozen=True)
 class Formula(Operation):
     """Replaces each number x by ``function(x)``.
 
@@ -287,6 +337,16 @@ def divided(power: int) -> Step:
     return Step(Formula(lambda x: np.ldexp(x, -power)), Formula(lambda x: np.ldexp(x, power)))
 
 
+def columns(count: int) -> Step:
+    """Return the step of a tensor that has `count` axes elsewhere, those at the end of length 1."""
+    return Step(AppendAxes(count), DropAxes())
+
+
+def per_head(size: int, original: int) -> Step:
+    """Return the step of a vector of `original` axes that is divided into heads of `size` elsewhere."""
+    return Step(SplitHeads(size), Flatten(original))
+
+
 #: A matrix stored the other way round.
 TRANSPOSED = Step(SwapAxes(), SwapAxes())
 
@@ -314,3 +374,9 @@ LOGARITHM = Step(
 
 #: A vector that may be a matrix of one column elsewhere.
 ONE_COLUMN = Step(OneColumn(), OneColumn())
+
+#: A decay w = exp(-exp(x)) stored in place of its parameter x.
+DOUBLE_EXPONENTIAL = Step(
+    Formula(lambda x: np.exp(-np.exp(x))),
+    Formula(lambda w: np.log(-np.log(w)), "exp(-exp(time_decay)), from 0 to 1", lambda w: (w < 0) | (w > 1)),
+)

@@ -9,6 +9,7 @@ from rwkv_cy.formats.writers.base import ExportFormat
 from rwkv_cy.formats.writers.gguf import GgufFormat
 from rwkv_cy.formats.writers.huggingface import HuggingFaceFormat
 from rwkv_cy.formats.writers.pth import PthFormat
+from rwkv_cy.formats.writers.rwkvcpp import RwkvCppFormat
 from rwkv_cy.formats.writers.safetensors import SafetensorsFormat, WebRwkvFormat
 
 __all__ = ["EXPORT_FORMATS", "format_of"]
@@ -16,7 +17,8 @@ __all__ = ["EXPORT_FORMATS", "format_of"]
 _FOLDER = HuggingFaceFormat()
 #: By name.
 EXPORT_FORMATS: dict[str, ExportFormat] = {
-    entry.name: entry for entry in (PthFormat(), SafetensorsFormat(), WebRwkvFormat(), GgufFormat(), _FOLDER)
+    entry.name: entry
+    for entry in (PthFormat(), SafetensorsFormat(), WebRwkvFormat(), GgufFormat(), RwkvCppFormat(), _FOLDER)
 }
 
 
