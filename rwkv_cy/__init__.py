@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from rwkv_cy.toolkit.export import export
     from rwkv_cy.toolkit.inspect import inspect
     from rwkv_cy.toolkit.merge import merge
+    from rwkv_cy.toolkit.parts import join, shard
     from rwkv_cy.toolkit.perplexity import perplexity
     from rwkv_cy.toolkit.verify import verify
 
@@ -75,6 +76,7 @@ _MODULES = {
     "toolkit.export": ("export",),
     "toolkit.inspect": ("inspect",),
     "toolkit.merge": ("merge",),
+    "toolkit.parts": ("join", "shard"),
     "toolkit.perplexity": ("perplexity",),
     "toolkit.verify": ("verify",),
 }
@@ -116,11 +118,13 @@ __all__ = [
     "export",
     "get_num_threads",
     "inspect",
+    "join",
     "load",
     "merge",
     "perplexity",
     "quantize",
     "set_num_threads",
+    "shard",
     "verify",
 ]
 

@@ -21,6 +21,7 @@ from rwkv_cy.cli import (
     inspect,
     merge,
     output,
+    parts,
     perplexity,
     quantize,
     verify,
@@ -33,7 +34,7 @@ from rwkv_cy.errors import RWKVError, StorageError
 
 __all__ = ["main"]
 
-_COMMANDS = (convert, quantize, merge, export, inspect, diff, verify, generate, perplexity, bench, info)
+_COMMANDS = (convert, quantize, merge, export, parts, inspect, diff, verify, generate, perplexity, bench, info)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,0 +1,108 @@
+"""``rwkv-cy shard`` and ``rwkv-cy join``: a file in parts, for file systems with limits."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rwkv_cy.cli.arguments import common_options
+from rwkv_cy.cli.exit_codes import ExitCode
+from rwkv_cy.cli.output import byte_size, print_fields, print_json, printable
+from rwkv_cy.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from rwkv_cy.cli.arguments import Subparsers
+
+__all__ = ["add_parser"]
+
+_UNITS = " KMGT"
+_SIZE = re.compile(r"(\d{1,15})([KMGT]?)(i?)B?", re.IGNORECASE)
+_DEFAULT = "4G"
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add ``shard`` and ``join`` to the command's parser."""
+    parser = commands.add_parser(
+        "shard",
+        parents=[common_options()],
+        help="cut a file into parts, for file systems with limits",
+        description="Cut a file of any kind into parts, and write a list of them with their SHA-256; join puts them "
+        "together again. For shards that programs open as they are, export to a Hugging Face folder.",
+    )
+    parser.add_argument("file", metavar="FILE", type=Path, help="the file")
+    parser.add_argument("folder", metavar="FOLDER", type=Path, help="where the parts are written")
+    parser.add_argument(
+        "--size",
+        type=_bytes,
+        default=_bytes(_DEFAULT),
+        metavar="BYTES",
+        help=f"most bytes of a part, as 700M or 2GiB (default: {_DEFAULT}, which FAT32 can hold)",
+    )
+    _add_options(parser)
+    parser.set_defaults(run=_shard)
+    parser = commands.add_parser(
+        "join",
+        parents=[common_options()],
+        help="join the parts of a file",
+        description="Join the parts that shard wrote, and check every byte against their SHA-256.",
+    )
+    parser.add_argument("parts", metavar="PARTS", type=Path, help="the list NAME.parts.json, or any of the parts")
+    parser.add_argument("target", metavar="TARGET", type=Path, help="the file to write")
+    _add_options(parser)
+    parser.set_defaults(run=_join)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--quiet", action="store_true", help="print errors only, without a progress bar")
+    parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _bytes(text: str) -> int:
+    """Return the number of bytes of a size with a unit."""
+    match = _SIZE.fullmatch(text.strip())
+    if match is None or not int(match[1]) or (match[3] and not match[2]):
+        raise argparse.ArgumentTypeError(f"expected a size as 4000000000, 700M or 2GiB, got {text!r}")
+    thousand = 1024 if match[3] else 1000
+    return int(match[1]) * thousand ** _UNITS.index(match[2].upper() or " ")
+
+
+def _shard(arguments: argparse.Namespace) -> int:
+    from rwkv_cy.toolkit.parts import shard
+
+    bar = progress_bar(printable(arguments.file.name), not (arguments.quiet or arguments.no_progress))
+    with bar as progress:
+        report = shard(arguments.file, arguments.folder, part_size=arguments.size, progress=progress)
+    if arguments.json:
+        print_json(report.to_dict())
+    elif not arguments.quiet:
+        print_fields(
+            {
+                "file": f"{report.source} ({byte_size(report.size)})",
+                "parts": f"{len(report.parts)}, {report.parts[0].name} first",
+                "list": str(report.list),
+                "sha256": report.sha256,
+            }
+        )
+    return ExitCode.OK
+
+
+def _join(arguments: argparse.Namespace) -> int:
+    from rwkv_cy.toolkit.parts import join
+
+    bar = progress_bar(printable(arguments.target.name), not (arguments.quiet or arguments.no_progress))
+    with bar as progress:
+        report = join(arguments.parts, arguments.target, progress=progress)
+    if arguments.json:
+        print_json(report.to_dict())
+    elif not arguments.quiet:
+        print_fields(
+            {
+                "target": f"{report.target} ({byte_size(report.size)})",
+                "parts": str(report.parts),
+                "sha256": f"{report.sha256} (as listed)",
+            }
+        )
+    return ExitCode.OK
