@@ -66,7 +66,8 @@ def _bytes(text: str) -> int:
     if match is None or not int(match[1]) or (match[3] and not match[2]):
         raise argparse.ArgumentTypeError(f"expected a size as 4000000000, 700M or 2GiB, got {text!r}")
     thousand = 1024 if match[3] else 1000
-    return int(match[1]) * thousand ** _UNITS.index(match[2].upper() or " ")
+    unit: int = thousand ** _UNITS.index(match[2].upper() or " ")
+    return int(match[1]) * unit
 
 
 def _shard(arguments: argparse.Namespace) -> int:

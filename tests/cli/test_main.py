@@ -40,7 +40,7 @@ def test_version(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["paint"], "argument COMMAND: invalid choice: 'paint'; choose from convert, quantize, export, inspect"),
+        (["paint"], "argument COMMAND: invalid choice: 'paint'; choose from convert, quantize, merge, export"),
         (["convrt"], "argument COMMAND: invalid choice: 'convrt'; did you mean convert? choose from"),
         (["--verison"], "unknown option --verison; did you mean --version?"),
         (["inspect"], "the following arguments are required: FILE"),
