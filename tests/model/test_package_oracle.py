@@ -30,6 +30,7 @@ class Case:
         self.model = LanguageModel(CONFIGS[name], parameters)
         self.tokens = tokens_for(self.model, TOKENS)
         self.logits, self.states = PackageModel(folder, parameters).forward(self.tokens)
+        self.path = folder / "model.pth"
 
     def check(self, logits: np.ndarray, state: State) -> None:
         assert_close(logits, self.logits)
@@ -45,6 +46,14 @@ class Case:
 @pytest.fixture(scope="module", params=CONFIGS)
 def case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Case:
     return Case(tmp_path_factory.mktemp("package"), request.param)
+
+
+def test_the_file_that_torch_wrote(case: Case) -> None:
+    model = load(case.path)
+    assert model.config == case.model.config
+    tokens = case.tokens[:40]
+    assert every_logits(model, tokens)[0].tobytes() == every_logits(case.model, tokens)[0].tobytes()
+    assert not any(parameter.array.flags.writeable for name, parameter in model.parameters.items() if "emb." in name)
 
 
 def test_single_tokens(case: Case) -> None:
