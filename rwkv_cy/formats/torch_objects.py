@@ -145,7 +145,8 @@ class Tensor:
         """What the tensor is, where no model can have it."""
         if self.element.dtype is not None and not self.is_empty:
             return None
-        known = len(self.shape) <= MAX_DIMENSIONS and all(type(size) is int for size in self.shape)
+        sane = (type(size) is int and 0 <= size <= MAX_ELEMENTS for size in self.shape)
+        known = len(self.shape) <= MAX_DIMENSIONS and all(sane)
         shape = f", shape {self.shape}" if known else ""
         return f"{'empty ' if self.is_empty else ''}{self.element.name}{shape}"
 

@@ -151,13 +151,13 @@ def test_numbers_that_are_not_weights(kind: str, dtype: str) -> None:
     assert left_out(tensor(storage(kind, "0", 4), (2, 2))) == f"{dtype}, shape (2, 2)"
 
 
-@pytest.mark.parametrize("shape", [(0,), (2, 0), (0, 1 << 63)])
+@pytest.mark.parametrize("shape", [(0,), (2, 0), (0, 1 << 48)])
 def test_empty_tensors(shape: tuple[int, ...]) -> None:
     assert left_out(tensor(storage("FloatStorage", "0", 0), shape, [1] * len(shape))) == f"empty float32, shape {shape}"
 
 
 def test_a_left_out_shape_is_not_walked() -> None:
-    for sizes in (LAUGHS, integers([0] * 9)):
+    for sizes in (LAUGHS, integers([0] * 9), integers([1 << 2000]), integers([-1])):
         body = REBUILD + b"(" + FLOATS + integer(0) + sequence(integer(0), sizes) + b")" + FALSE + ORDERED_DICT + b"tR"
         assert left_out(body) == "empty float32"
 
