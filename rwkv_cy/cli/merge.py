@@ -36,6 +36,9 @@ def add_parser(commands: Subparsers) -> None:
         "--init", type=Path, metavar="FILE", help="the initial factors of a PiSSA adapter (init_pissa.pth)"
     )
     parser.add_argument(
+        "--state", type=Path, metavar="FILE", help="a file of tuned states (time_state) to merge beside ADAPTER"
+    )
+    parser.add_argument(
         "--weight",
         type=real(0),
         default=1.0,
@@ -74,6 +77,7 @@ def _run(arguments: argparse.Namespace) -> int:
     options: dict[str, Any] = {
         "alpha": arguments.alpha,
         "init": arguments.init,
+        "state": arguments.state,
         "weight": arguments.weight,
         "bone_blocks": arguments.bone_blocks,
         "dtype": None if arguments.dtype == "keep" else arguments.dtype,

@@ -17,15 +17,22 @@ import numpy.typing as npt
 from rwkv_cy.architectures.base import ParameterSpec
 from rwkv_cy.errors import ConfigError, SpecError
 
-__all__ = ["AdapterOptions", "Change", "ReadTensor", "Shapes", "fit"]
+__all__ = ["AdapterFile", "AdapterOptions", "Change", "ReadTensor", "Shapes", "fit"]
 
 Floats = npt.NDArray[np.float64]
 Shapes = Mapping[str, tuple[int, ...]]
+AdapterFile = Literal["adapter", "initial", "state"]
 #: ``update(rows, first, column)`` changes part of a matrix, which begins at that row and column, in place.
 Update = Callable[[Floats, int, int], None]
 
 #: An error names so many tensors, and counts the rest.
 _NAMED = 20
+#: What is wrong with a whole tensor of a file.
+_EXPECTED: Mapping[AdapterFile, str] = {
+    "adapter": "fits no parameter of the model",
+    "initial": "expected factors init_lora_A and init_lora_B",
+    "state": "expected states of the model (att.time_state)",
+}
 _SUFFIX = re.compile(
     r"(?P<module>.+)\.(?:(?P<init>init_)?lora_(?P<factor>[AB])(?:\.default)?(?:\.weight)?|lora\.(?P<number>[01])"
     r"|(?P<blocks>disha|bone))"
@@ -53,10 +60,17 @@ class AdapterOptions:
 
 @dataclass(frozen=True)
 class AdapterTensor:
-    """A tensor of the adapter, or, with `initial`, of the file of PiSSA's initial factors."""
+    """A tensor of one of an adapter's files.
+
+    Attributes
+    ----------
+    name : str
+    file : {"adapter", "initial", "state"}
+        The adapter itself, the file of PiSSA's initial factors, or a file of tuned states beside it.
+    """
 
     name: str
-    initial: bool = False
+    file: AdapterFile = "adapter"
 
 
 class ReadTensor(Protocol):
@@ -233,8 +247,7 @@ class Bat(Change):
 
 def fit(
     specs: Mapping[str, ParameterSpec],
-    adapter: Shapes,
-    initial: Shapes | None,
+    files: Mapping[AdapterFile, Shapes],
     options: AdapterOptions,
     where: str,
 ) -> dict[str, Change]:
@@ -244,10 +257,8 @@ def fit(
     ----------
     specs : mapping of str to ParameterSpec
         All parameters that the model's version has, whether the model has them or not.
-    adapter : mapping of str to tuple of int
-        Names and shapes in the adapter.
-    initial : mapping of str to tuple of int, optional
-        Those in the file of PiSSA's initial factors.
+    files : mapping of str to (mapping of str to tuple of int)
+        Names and shapes in the adapter's files, by what they are.
     options : AdapterOptions
     where : str
         The adapter's file, for messages.
@@ -259,7 +270,7 @@ def fit(
     ConfigError
         If `alpha` is missing for LoRA factors, or given where nothing is scaled.
     """
-    return _Fitting(specs, options, initial is not None).fit(adapter, initial or {}, where)
+    return _Fitting(specs, options, "initial" in files).fit(files, where)
 
 
 class _Fitting:
@@ -268,16 +279,15 @@ class _Fitting:
     def __init__(self, specs: Mapping[str, ParameterSpec], options: AdapterOptions, pissa: bool) -> None:
         self._specs, self._options, self._pissa = specs, options, pissa
         self._changes: dict[str, Change] = {}
-        self._factors: dict[tuple[str, bool], dict[str, tuple[str, tuple[int, ...]]]] = {}
+        self._factors: dict[tuple[str, bool], dict[str, tuple[AdapterTensor, tuple[int, ...]]]] = {}
         self._stored_transposed: set[str] = set()
         self._problems: list[str] = []
 
-    def fit(self, adapter: Shapes, initial: Shapes, where: str) -> dict[str, Change]:
+    def fit(self, files: Mapping[AdapterFile, Shapes], where: str) -> dict[str, Change]:
         """Return the changes by parameter."""
-        for name, shape in adapter.items():
-            self._place(name, shape, initial=False)
-        for name, shape in initial.items():
-            self._place(name, shape, initial=True)
+        for file, shapes in files.items():
+            for name, shape in shapes.items():
+                self._place(AdapterTensor(name, file), shape)
         self._pair()
         if self._problems:
             more = f"; and {len(self._problems) - _NAMED} more" if len(self._problems) > _NAMED else ""
@@ -288,25 +298,27 @@ class _Fitting:
         self._check_alpha(any(isinstance(change, LowRank) for change in self._changes.values()))
         return self._changes
 
-    def _place(self, name: str, shape: tuple[int, ...], initial: bool) -> None:
-        match = _SUFFIX.fullmatch(name)
-        if match is None:
-            self._whole(name, shape, initial)
+    def _place(self, tensor: AdapterTensor, shape: tuple[int, ...]) -> None:
+        match = _SUFFIX.fullmatch(tensor.name)
+        if match is None or tensor.file == "state":
+            self._whole(tensor, shape)
             return
+        initial = tensor.file == "initial"
         spec = self._matrix(match["module"])
         if spec is None or initial != bool(match["init"]):
-            expected = "expected factors init_lora_A and init_lora_B" if initial else "fits no matrix of the model"
-            self._problems.append(f"{name} {shape}: {expected}")
+            self._problems.append(f"{tensor.name} {shape}: {_EXPECTED[tensor.file] if initial else 'fits no matrix'}")
         elif match["blocks"]:
-            self._blocks(spec, name, shape, match["blocks"])
+            self._blocks(spec, tensor, shape, match["blocks"])
         else:
             factor = match["factor"] or "AB"[int(match["number"])]
             if match["number"]:
                 self._stored_transposed.add(spec.name)
             pair = self._factors.setdefault((spec.name, initial), {})
             if factor in pair:
-                self._problems.append(f"{name} and {pair[factor][0]}: both are factor {factor} of {spec.name}")
-            pair[factor] = (name, shape)
+                self._problems.append(
+                    f"{tensor.name} and {pair[factor][0].name}: both are factor {factor} of {spec.name}"
+                )
+            pair[factor] = (tensor, shape)
 
     def _matrix(self, module: str) -> ParameterSpec | None:
         """Return the matrix that an adapter's module stands for: its name with ``.weight`` or without."""
@@ -320,22 +332,20 @@ class _Fitting:
             self._problems.append(f"{names}: change {parameter} in two ways")
         self._changes[parameter] = change
 
-    def _whole(self, name: str, shape: tuple[int, ...], initial: bool) -> None:
-        spec = self._specs.get(name)
-        if spec is None or initial:
-            what = "expected factors init_lora_A and init_lora_B" if initial else "fits no parameter of the model"
-            self._problems.append(f"{name} {shape}: {what}")
+    def _whole(self, tensor: AdapterTensor, shape: tuple[int, ...]) -> None:
+        spec = self._specs.get(tensor.name)
+        if spec is None or tensor.file == "initial" or (tensor.file == "state" and spec.kind != "state"):
+            self._problems.append(f"{tensor.name} {shape}: {_EXPECTED[tensor.file]}")
         elif spec.shape != shape:
-            self._problems.append(f"{name}: expected shape {spec.shape}, got {shape}")
+            self._problems.append(f"{tensor.name}: expected shape {spec.shape}, got {shape}")
         else:
             # A state has no counterpart in most models: nothing to interpolate with.
             weight = 1.0 if spec.kind == "state" else self._options.weight
-            self._add(name, Whole(AdapterTensor(name), shape, weight))
+            self._add(spec.name, Whole(tensor, shape, weight))
 
-    def _blocks(self, spec: ParameterSpec, name: str, shape: tuple[int, ...], suffix: str) -> None:
+    def _blocks(self, spec: ParameterSpec, tensor: AdapterTensor, shape: tuple[int, ...], suffix: str) -> None:
         """Add DiSHA (modes bone and bat), or one of the forms that came before it."""
         rows, columns = spec.shape
-        tensor = AdapterTensor(name)
         forms: dict[str, Change] = {}
         if len(shape) == 2 and shape[1] == rows and shape[0] <= columns:
             forms["bone"] = Bone(tensor, f"{suffix} (bone)")
@@ -354,11 +364,11 @@ class _Fitting:
             self._add(spec.name, next(iter(forms.values())))
         elif forms:
             self._problems.append(
-                f"{name} {shape}: ambiguous for {spec.name} {spec.shape}: its blocks may be those of rows or of "
+                f"{tensor.name} {shape}: ambiguous for {spec.name} {spec.shape}: its blocks may be those of rows or of "
                 "columns; choose with bone_blocks= (--bone-blocks rows or columns)"
             )
         else:
-            self._problems.append(f"{name} {shape}: does not fit {spec.name} {spec.shape}")
+            self._problems.append(f"{tensor.name} {shape}: does not fit {spec.name} {spec.shape}")
 
     def _pair(self) -> None:
         """Make changes of the pairs of factors."""
@@ -400,11 +410,13 @@ class _Fitting:
         if parameter not in self._stored_transposed:
             fits[True] = False
         if b_shape != (rows, rank) or not any(fits.values()):
-            self._problems.append(f"{a} {a_shape} and {b} {b_shape}: do not fit {parameter} {(rows, columns)}")
+            self._problems.append(
+                f"{a.name} {a_shape} and {b.name} {b_shape}: do not fit {parameter} {(rows, columns)}"
+            )
             return None
         if all(fits.values()):
-            self._problems.append(f"{a} {a_shape}: ambiguous, since its rank is its number of inputs")
+            self._problems.append(f"{a.name} {a_shape}: ambiguous, since its rank is its number of inputs")
             return None
         alpha = self._options.alpha
         scale = -1.0 if initial else 1.0 if alpha is None else alpha / rank
-        return Factors(AdapterTensor(a, initial), AdapterTensor(b, initial), scale, fits[True])
+        return Factors(a, b, scale, fits[True])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,7 +22,7 @@ from rwkv_cy.storage import StoredTokenizer
 from rwkv_cy.tensors.converter import Progress
 from rwkv_cy.tensors.reading import number_type
 from rwkv_cy.tensors.tensor import ParameterSource
-from rwkv_cy.toolkit.adapters import AdapterOptions, Change, fit
+from rwkv_cy.toolkit.adapters import AdapterFile, AdapterOptions, Change, fit
 from rwkv_cy.toolkit.convert import ConversionReport, write_conversion
 from rwkv_cy.toolkit.merged_source import MergedSource
 from rwkv_cy.toolkit.plan import ConversionPlan, make_plan
@@ -85,6 +85,7 @@ def merge(
     *,
     alpha: float | None = None,
     init: str | os.PathLike[str] | None = None,
+    state: str | os.PathLike[str] | None = None,
     weight: float = 1.0,
     bone_blocks: Literal["rows", "columns"] | None = None,
     dtype: str | None = None,
@@ -113,6 +114,8 @@ def merge(
         hold it.
     init : path, optional
         The file of the initial factors, for PiSSA (``init_pissa.pth``).
+    state : path, optional
+        A file of tuned states (``att.time_state``) beside the adapter; a state file alone is an adapter too.
     weight : float, default 1
         Share of the tensors that were trained as a whole: 1 replaces those of the base, 0.5 takes the mean of both.
         States are always replaced.
@@ -139,7 +142,8 @@ def merge(
         As raised by :func:`rwkv_cy.convert`.
     """
     options = _options(alpha, weight, bone_blocks)
-    with _opened(base, adapter, init, options, dtype) as (merged, changes):
+    files: dict[AdapterFile, Any] = {"adapter": adapter, "initial": init, "state": state}
+    with _opened(base, files, options, dtype) as (merged, changes):
         plan = _make_plan(merged, Path(adapter), Path(target), changes, alpha, dtype, tokenizer, overwrite, requantize)
         with SourceHash(merged.source.files) as running:
             conversion = write_conversion(
@@ -155,6 +159,7 @@ def plan_merge(
     *,
     alpha: float | None = None,
     init: str | os.PathLike[str] | None = None,
+    state: str | os.PathLike[str] | None = None,
     weight: float = 1.0,
     bone_blocks: Literal["rows", "columns"] | None = None,
     dtype: str | None = None,
@@ -170,7 +175,8 @@ def plan_merge(
         As raised by :func:`merge`, except if the target exists and `overwrite` is false.
     """
     options = _options(alpha, weight, bone_blocks)
-    with _opened(base, adapter, init, options, dtype) as (merged, changes):
+    files: dict[AdapterFile, Any] = {"adapter": adapter, "initial": init, "state": state}
+    with _opened(base, files, options, dtype) as (merged, changes):
         return _make_plan(merged, Path(adapter), Path(target), changes, alpha, dtype, tokenizer, overwrite, requantize)
 
 
@@ -203,8 +209,7 @@ def _options(alpha: float | None, weight: float, bone_blocks: Literal["rows", "c
 @contextmanager
 def _opened(
     base: str | os.PathLike[str],
-    adapter: str | os.PathLike[str],
-    init: str | os.PathLike[str] | None,
+    files: Mapping[AdapterFile, str | os.PathLike[str] | None],
     options: AdapterOptions,
     dtype: str | None,
 ) -> Iterator[tuple[_Merged, dict[str, Change]]]:
@@ -212,22 +217,31 @@ def _opened(
     with ExitStack() as stack:
         model = stack.enter_context(Checkpoint.open(base))
         table = {spec.name: spec for spec in architecture_of(model.config).parameters(model.config)}
-        sources = [stack.enter_context(open_source(path)) for path in (adapter, init) if path is not None]
-        shapes = [{name: source.info(name).shape for name in source.names()} for source in sources]
-        initial = shapes[1] if init is not None else None
-        changes = fit(table, shapes[0], initial, options, str(sources[0].path))
+        sources = {file: stack.enter_context(open_source(path)) for file, path in files.items() if path is not None}
+        shapes = {file: {name: source.info(name).shape for name in source.names()} for file, source in sources.items()}
+        changes = fit(table, shapes, options, str(sources["adapter"].path))
+        own = frozenset(model.source.names())
         dtypes = {
-            name: _delivered(model.source, sources[0], change, table[name], dtype) for name, change in changes.items()
+            name: _delivered(model.source if name in own else None, sources, change, table[name], dtype)
+            for name, change in changes.items()
         }
-        yield _Merged(model, MergedSource(model.source, tuple(sources), changes, dtypes)), changes
+        yield _Merged(model, MergedSource(model.source, sources, changes, dtypes)), changes
 
 
 def _delivered(
-    base: ParameterSource, adapter: ParameterSource, change: Change, spec: ParameterSpec, dtype: str | None
+    base: ParameterSource | None,
+    adapters: Mapping[AdapterFile, ParameterSource],
+    change: Change,
+    spec: ParameterSpec,
+    dtype: str | None,
 ) -> str:
-    """Return the type of a changed parameter before it is converted, so that it is rounded once."""
-    if spec.name not in base.names() or (change.replaces and not spec.converted):
-        return number_type(adapter.info(change.tensors[0].name))
+    """Return the type of a changed parameter before it is converted, so that it is rounded once.
+
+    `base` is None where the model does not have the parameter.
+    """
+    if base is None or (change.replaces and not spec.converted):
+        tensor = change.tensors[0]
+        return number_type(adapters[tensor.file].info(tensor.name))
     info = base.info(spec.name)
     if info.decoded or info.codec.requantizes or (dtype is not None and spec.converted):
         return "f64"

@@ -15,7 +15,7 @@ from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.tensors.codecs import BLOCK_SIZE
 from rwkv_cy.tensors.plain import PlainSource
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo, check_buffer
-from rwkv_cy.toolkit.adapters import AdapterTensor, Change, Floats, Update
+from rwkv_cy.toolkit.adapters import AdapterFile, AdapterTensor, Change, Floats, Update
 
 __all__ = ["MergedSource"]
 
@@ -28,8 +28,8 @@ class MergedSource:
     Parameters
     ----------
     base : ParameterSource
-    adapters : sequence of ParameterSource
-        The adapter, and the file of initial factors where there is one.
+    adapters : mapping of str to ParameterSource
+        The adapter's files, by what they are.
     changes : mapping of str to Change
         By canonical name; of parameters that the base has, or that are whole in the adapter.
     dtypes : mapping of str to str
@@ -43,7 +43,7 @@ class MergedSource:
     def __init__(
         self,
         base: ParameterSource,
-        adapters: tuple[ParameterSource, ...],
+        adapters: Mapping[AdapterFile, ParameterSource],
         changes: Mapping[str, Change],
         dtypes: Mapping[str, str],
     ) -> None:
@@ -53,16 +53,16 @@ class MergedSource:
         self.left_out: Mapping[str, str] = base.left_out
         self._base, self._adapters, self._changes = base, adapters, changes
         self._plain = PlainSource(base)
-        self._numbers = tuple(PlainSource(adapter) for adapter in adapters)
-        self._infos = {name: self._describe(name, dtype) for name, dtype in dtypes.items()}
+        self._numbers = {file: PlainSource(adapter) for file, adapter in adapters.items()}
         self._own = set(base.names())
+        self._infos = {name: self._describe(name, dtype) for name, dtype in dtypes.items()}
         self._lock = threading.RLock()  # of the plain sources, and of the last update
         self._last: tuple[str, Update] | None = None
 
     def _describe(self, name: str, dtype: str) -> TensorInfo:
         """Describe a changed parameter."""
         change = self._changes[name]
-        if name in self._base.names():
+        if name in self._own:
             info = self._base.info(name)
             # Quantized numbers stay what was quantized once; others count as their own type.
             original = info.source_dtype if info.decoded or info.codec.requantizes else dtype
@@ -72,12 +72,12 @@ class MergedSource:
         return replace(info, name=name, dtype=dtype, source_dtype=original, transposed=False, encoded_nbytes=0)
 
     def _source(self, tensor: AdapterTensor) -> ParameterSource:
-        return self._adapters[int(tensor.initial)]
+        return self._adapters[tensor.file]
 
     @property
     def files(self) -> tuple[FileIdentity, ...]:
         """The files of the base, then those of the adapter."""
-        return tuple(file for source in (self._base, *self._adapters) for file in source.files)
+        return tuple(file for source in (self._base, *self._adapters.values()) for file in source.files)
 
     def names(self) -> tuple[str, ...]:
         """Canonical names: those of the base, then those that it does not have."""
@@ -131,7 +131,7 @@ class MergedSource:
             return self._last[1]
 
     def _read_adapter(self, tensor: AdapterTensor, start: int = 0, count: int | None = None) -> Floats:
-        source = self._numbers[int(tensor.initial)]
+        source = self._numbers[tensor.file]
         info = source.info(tensor.name)
         block = np.empty(info.size if count is None else count, storage_type(info.dtype).array_dtype)
         with self._lock:
@@ -152,7 +152,7 @@ class MergedSource:
 
     def check(self) -> None:
         """Raise FormatError if a file has been truncated since it was opened."""
-        for source in (self._base, *self._adapters):
+        for source in (self._base, *self._adapters.values()):
             source.check()
 
     def close(self) -> None:

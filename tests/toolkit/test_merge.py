@@ -154,6 +154,32 @@ def test_the_config_and_tokenizer_of_the_base(tmp_path: Path) -> None:
         assert merged.config.layer_norm_eps == 1e-3
 
 
+def test_a_state_file_beside_the_adapter(tmp_path: Path) -> None:
+    base = write_base(tmp_path / "base")
+    case = CASES["DiSHA bone"]
+    name = "blocks.1.att.time_state"
+    state = write_safetensors(tmp_path / "state", {name: draw(2, 64, 64)})
+    report = merge_case(case, base, tmp_path / "m.h5", state=state)
+    both = Case(case.adapter, lambda w: {**case.merged(w), name: draw(2, 64, 64)})
+    assert_merged(read(tmp_path / "m.h5"), read(base), both)
+    assert report.plan.changes[name] == "whole tensor"
+    merge(base, state, tmp_path / "alone.h5")
+    assert_merged(read(tmp_path / "alone.h5"), read(base), Case({}, lambda w: {name: draw(2, 64, 64)}))
+    wrong = write_safetensors(tmp_path / "wrong", {"ln_out.bias": draw(128)})
+    with pytest.raises(SpecError, match="ln_out.bias .*: expected states of the model"):
+        merge_case(case, base, tmp_path / "n.h5", state=wrong)
+
+
+@pytest.mark.parametrize("names", ["base_model.model.{}.weight", "model.{}.default.weight", "{}"])
+def test_names_of_wrappers(tmp_path: Path, names: str) -> None:
+    base = write_base(tmp_path / "base")
+    case = CASES["LoRA"]
+    factors = {name: array for name, array in case.adapter.items() if ".lora_" in name}
+    renamed = {names.format(name): array for name, array in factors.items()}
+    report = merge(base, write_safetensors(tmp_path / "adapter", renamed), tmp_path / "m.h5", alpha=16)
+    assert report.plan.counts == {"LoRA": 3}
+
+
 def test_a_dry_run_writes_nothing(tmp_path: Path) -> None:
     base = write_base(tmp_path / "base")
     adapter = write_safetensors(tmp_path / "adapter", CASES["LoRA"].adapter)
