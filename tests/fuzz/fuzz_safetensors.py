@@ -39,6 +39,25 @@ SEEDS = (
             "lm_head.weight": np.ones((1, 2), "<f4"),
         }
     ),
+    # The mixes of RWKV-6, grouped and transposed in several ways.
+    safetensors_bytes(
+        {
+            "layers.0.attn.x_proj.0.mu": np.ones(2, "<f4"),
+            "layers.0.attn.x_proj.0.linear.weight": np.arange(20, dtype="<f4").reshape(10, 2),
+            "layers.0.attn.x_proj.2.weight": np.arange(20, dtype="<f4").reshape(2, 10),
+            "layers.0.attn.x_bias": np.arange(10, dtype="<f4").reshape(5, 2),
+            "layers.0.attn.w_proj.linear.lora.2.bias": np.ones(2, "<f4"),
+        }
+    ),
+    safetensors_bytes(
+        {
+            "blocks.0.att.time_mix_x": np.ones(2, "<f4"),
+            "blocks.0.att.time_mix_w1": np.arange(20, dtype="<f4").reshape(10, 2),
+            "blocks.0.att.time_mix_w2": np.arange(20, dtype="<f4").reshape(5, 2, 2),
+            "blocks.0.att.time_first": np.ones((1, 2), "<f4"),
+            "emb.weight": np.ones((1, 2), "<f4"),
+        }
+    ),
 )
 
 
