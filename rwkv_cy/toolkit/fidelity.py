@@ -27,12 +27,15 @@ from rwkv_cy.toolkit.diff import config_differences
 __all__ = ["SourceCheck", "check_against"]
 
 Array = npt.NDArray[Any]
+#: ``bound(start, numbers)`` returns the largest differences from these numbers of the source, from an element on.
+Bound = Callable[[int, Array], Array]
 Agreement = Literal["exact", "converted", "within"]
 
 #: Relative precision of the floating point types.
 _PRECISION = {"f64": 2.0**-52, "f32": 2.0**-23, "f16": 2.0**-10, "bf16": 2.0**-7}
-#: Formulas of other layouts lose a few units in the last place.
-_UNITS = 4
+#: Formulas of other layouts lose a few units in the last place, and half of the least float16, times 64 where matrices
+#: are divided by 2 after every so many layers.
+_UNITS, _LEAST = 4, {"f16": 2.0**-18}
 #: Scales of blocks are rounded too.
 _SLACK = 1.25
 
@@ -143,8 +146,10 @@ class _Comparer:
             # Where elements change their order, a block is spread over the tensor.
             size = BLOCK_SIZE if any(part.reorders for part in parts) else BLOCK_TYPES[info.source_dtype].size
             return self._within(info, _block_bound(info.source_dtype, size))
-        if info.source_dtype in _PRECISION and (info.decoded or any(part.computes for part in parts)):
-            return self._within(info, _rounding_bound(info.source_dtype))
+        if info.source_dtype in _PRECISION and any(part.computes for part in parts):
+            return self._within(info, self._computed_bound(info))
+        if info.source_dtype in _PRECISION and info.decoded:
+            return self._within(info, lambda start, numbers: _PRECISION[info.source_dtype] * np.abs(numbers))
         if isinstance(info.codec, GroupedCodec):
             return self._quantized(info, info.codec)
         return self._rounded(info)
@@ -213,13 +218,29 @@ class _Comparer:
         one, other = widen(found, kind, "f64"), widen(expected, kind, "f64")
         self._report(info, start, one, other, different & ~(np.isnan(one) & np.isnan(other)), f"in {info.dtype}")
 
-    def _within(self, info: TensorInfo, bound: Callable[[Array], Array]) -> Agreement:
+    def _computed_bound(self, info: TensorInfo) -> Bound:
+        """Return how far the file's rounding of what numbers are computed from can move them."""
+        source, kind = self._file.source, number_type(info)
+        precision = _UNITS * _PRECISION[info.source_dtype]
+
+        def bound(start: int, numbers: Array) -> Array:
+            found, moved = (np.empty(numbers.size, STORAGE_TYPES[kind].array_dtype) for _ in range(2))
+            source.read_into(info.name, found, start)
+            if isinstance(source, TranslatedSource):
+                source.read_scaled(info.name, moved, start, 1 - precision)
+            one, other = widen(found, kind, "f64"), widen(moved, kind, "f64")
+            result: Array = 2 * np.abs(one - other) + _UNITS * _PRECISION[kind] * np.abs(numbers)
+            return result + _LEAST.get(info.source_dtype, 0.0)
+
+        return bound
+
+    def _within(self, info: TensorInfo, bound: Bound) -> Agreement:
         """Compare numbers that another program quantized or computed."""
         # BLOCK_SIZE is a whole number of blocks of every type.
         for start, found, expected in self._blocks(info, BLOCK_SIZE):
             one, other = (widen(array, number_type(info), "f64") for array in (found, expected))
             with np.errstate(all="ignore"):
-                same = (np.abs(one - other) <= bound(other)) | (one == other) | (np.isnan(one) & np.isnan(other))
+                same = (np.abs(one - other) <= bound(start, other)) | (one == other) | (np.isnan(one) & np.isnan(other))
             self._report(info, start, one, other, ~same, f"within the precision of {info.source_dtype}")
         return "within"
 
@@ -238,20 +259,14 @@ class _Comparer:
         )
 
 
-def _rounding_bound(dtype: str) -> Callable[[Array], Array]:
-    """Return the largest differences of numbers that were computed, and stored as `dtype`, from the exact ones."""
-    precision = _UNITS * _PRECISION[dtype]
-    return lambda numbers: precision * np.maximum(np.abs(numbers), 1.0)
-
-
-def _block_bound(dtype: str, size: int) -> Callable[[Array], Array]:
+def _block_bound(dtype: str, size: int) -> Bound:
     """Return the largest differences of numbers that are quantized to a block type of ggml from the exact ones.
 
     With b bits, the levels of a block are at most 2^(2-b) of its largest number apart, symmetric or not.
     """
     bits = int(re.sub(r"\D", "", dtype)[0])  # q4_k, iq4_nl
 
-    def bound(numbers: Array) -> Array:
+    def bound(start: int, numbers: Array) -> Array:
         starts = np.arange(0, numbers.size, size)
         largest = np.maximum.reduceat(np.abs(numbers), starts)
         return np.repeat(_SLACK * 2.0 ** (1 - bits) * largest, size)[: numbers.size]

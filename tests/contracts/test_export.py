@@ -141,6 +141,16 @@ def test_ours_to_theirs_to_ours_has_the_same_bits(tmp_path: Path, case: Case) ->
             np.testing.assert_array_equal(numbers, expected, err_msg=name)
 
 
+def test_an_export_verifies_against_its_source(tmp_path: Path, case: Case) -> None:
+    checkpoint = write_checkpoint(tmp_path, case, "f16")
+    theirs, _ = case.export(checkpoint, tmp_path)
+    problems = verify(theirs, against=checkpoint).problems
+    if case.architecture != CONFIGS[case.model].architecture:
+        assert all("expected shape" in problem or ": config " in problem for problem in problems)
+    else:
+        assert problems == ()
+
+
 def test_an_export_gives_the_same_logits(tmp_path: Path, case: Case) -> None:
     dtype = "f32" if "f32" in case.format.dtypes else "f16"
     checkpoint = write_checkpoint(tmp_path, case, dtype)

@@ -95,6 +95,13 @@ class TranslatedSource:
         FormatError
             If a number is one that the layout cannot hold.
         """
+        self.read_scaled(name, buffer, start, 1.0)
+
+    def read_scaled(self, name: str, buffer: npt.NDArray[Any], start: int, factor: float) -> None:
+        """Read as :meth:`read_into`, with the numbers of the file that others are computed from times `factor`.
+
+        With a factor near 1, it shows how far the rounding of the file moves what is computed.
+        """
         info = self._infos[name]
         parts = self._recipes[name].parts
         check_buffer(info, buffer, start)
@@ -106,7 +113,7 @@ class TranslatedSource:
             size = math.prod(part.result_shape)
             begin, end = max(start, position), min(start + buffer.size, position + size)
             if begin < end:
-                self._read_part(info, part, buffer[begin - start : end - start], begin - position)
+                self._read_part(info, part, buffer[begin - start : end - start], begin - position, factor)
             position += size
 
     def _keeps_form(self, parts: tuple[Part, ...]) -> bool:
@@ -116,7 +123,7 @@ class TranslatedSource:
         (part,) = parts
         return not part.reorders and not part.computes and part.size == self._source.info(part.name).size
 
-    def _read_part(self, info: TensorInfo, part: Part, buffer: npt.NDArray[Any], start: int) -> None:
+    def _read_part(self, info: TensorInfo, part: Part, buffer: npt.NDArray[Any], start: int, factor: float) -> None:
         """Fill `buffer` with elements of the result of a part, from its element `start` on."""
         own = self._source.info(part.name).dtype
         block = (
@@ -127,7 +134,7 @@ class TranslatedSource:
         else:
             self._source.read_into(part.name, block, part.start + start)
         if part.computes:
-            numbers = widen(block, own, "f64")
+            numbers = widen(block, own, "f64") * factor
             for operation in part.operations:
                 if operation.computes:
                     numbers = operation.run(numbers, f"{self.path}: {info.source_name}")
