@@ -9,12 +9,20 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from pathlib import Path
 
+import setuptools
 from Cython import __version__ as cython_version
 from Cython.Build import cythonize
 from setuptools import Distribution, Extension, find_packages, setup
 from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 from setuptools.modified import newer_group
+
+#: The first that knows the metadata in pyproject.toml; without build isolation, an older one may be installed.
+SETUPTOOLS = 77
+if int(setuptools.__version__.partition(".")[0]) < SETUPTOOLS:
+    sys.exit(
+        f"rwkv_cy: expected setuptools {SETUPTOOLS} or newer, got {setuptools.__version__}; pip install -U setuptools"
+    )
 
 PACKAGE = Path("rwkv_cy")
 C_KERNELS = PACKAGE / "kernels" / "csrc"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from rwkv_cy.errors import ConfigError
 
@@ -108,15 +109,16 @@ def _core_of(cpu: int, root: Path = Path("/sys/devices/system/cpu")) -> str:
 def _cgroup_cpus(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:
     """Return the CPU limit of the control groups (the lowest quota / period); None if there is no limit."""
     limits = []
-    for folder in _cgroup_folders(root, own):
+    for folder in _cgroup_folders(root, own, "cpu"):
         for quota, period in (_limit_v2(folder), _limit_v1(folder)):
             if quota > 0 and period > 0:
                 limits.append(quota / period)
     return min(limits) if limits else None
 
 
-def _cgroup_folders(root: Path, own: Path) -> list[Path]:
-    folders = [root, root / "cpu"]
+def _cgroup_folders(root: Path, own: Path, controller: str) -> list[Path]:
+    """Return the folders of the control groups of this process, of version 2 and of a controller of version 1."""
+    folders = [root, root / controller]
     try:
         lines = own.read_text().splitlines()
     except OSError:
@@ -124,8 +126,8 @@ def _cgroup_folders(root: Path, own: Path) -> list[Path]:
     for line in lines:
         number, _, rest = line.partition(":")
         controllers, _, path = rest.partition(":")
-        base = root if number == "0" else root / "cpu"
-        if number != "0" and "cpu" not in controllers.split(","):
+        base = root if number == "0" else root / controller
+        if number != "0" and controller not in controllers.split(","):
             continue
         parts = [part for part in path.split("/") if part not in ("", "..")]
         folders += [base.joinpath(*parts[:depth]) for depth in range(1, len(parts) + 1)]
@@ -154,7 +156,7 @@ def available_memory(
 ) -> int | None:
     """Return the bytes of memory available without swapping; None if the system does not report them.
 
-    That is the minimum over the machine and the control groups (version 2) of this process.
+    That is the minimum over the machine and the control groups of this process.
     """
     available = []
     with suppress(OSError, ValueError, IndexError):
@@ -162,20 +164,36 @@ def available_memory(
             name, _, value = line.partition(":")
             if name == "MemAvailable":
                 available.append(int(value.split()[0]) * 1024)
-    for folder in _cgroup_folders(root, own):
-        with suppress(OSError, ValueError, IndexError):
-            limit = (folder / "memory.max").read_text().strip()
-            if limit != "max":
-                available.append(max(0, int(limit) - _cgroup_memory(folder)))
+    for folder in _cgroup_folders(root, own, "memory"):
+        for files in _MEMORY_FILES:
+            with suppress(OSError, ValueError, IndexError):
+                limit = (folder / files.limit).read_text().strip()
+                if limit != "max":
+                    available.append(max(0, int(limit) - _cgroup_memory(folder, files)))
     return min(available) if available else None
 
 
-def _cgroup_memory(folder: Path) -> int:
+class _MemoryFiles(NamedTuple):
+    """Names of the files of a control group that tell limit and use, and of a line in its statistics."""
+
+    limit: str
+    used: str
+    inactive: str
+
+
+#: Of version 2 and of version 1, where no limit is one beyond any memory.
+_MEMORY_FILES = (
+    _MemoryFiles("memory.max", "memory.current", "inactive_file"),
+    _MemoryFiles("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+
+def _cgroup_memory(folder: Path, files: _MemoryFiles) -> int:
     """Return the bytes that a control group uses, without inactive pages of files, which can be reclaimed."""
-    used = int((folder / "memory.current").read_text())
+    used = int((folder / files.used).read_text())
     for line in (folder / "memory.stat").read_text().splitlines():
         name, _, value = line.partition(" ")
-        if name == "inactive_file":
+        if name == files.inactive:
             used -= int(value)
     return max(0, used)  # the two files are not read at the same instant
 

@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 import re
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -74,6 +75,13 @@ def test_every_extra_is_known(project: dict[str, Any]) -> None:
 def test_makefile_finds_what_the_build_needs(project: dict[str, Any]) -> None:
     (line,) = re.findall(r"^requires = \[(.*)\]$", (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
     assert re.findall('"([^"]+)"', line) == project["build-system"]["requires"]
+
+
+def test_an_older_setuptools_is_named() -> None:
+    program = "import runpy, setuptools; setuptools.__version__ = '76.1.0'; runpy.run_path('setup.py')"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "rwkv_cy: expected setuptools 77 or newer, got 76.1.0; pip install -U setuptools" in done.stderr
 
 
 def test_kernels_are_compiled_alike_everywhere() -> None:

@@ -109,6 +109,24 @@ def test_available_memory(tmp_path: Path) -> None:
     assert runtime.available_memory(tmp_path / "no", tmp_path / "no", own) is None
 
 
+def test_memory_of_a_control_group_of_version_1(tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    own.write_text("9:cpu,cpuacct:/other\n4:memory:/docker/abc\n1:name=systemd:/docker/abc\n")
+    folder = tmp_path / "memory" / "docker" / "abc"
+    folder.mkdir(parents=True)
+    for place, limit in ((tmp_path / "memory", 9223372036854771712), (folder, 50_000)):
+        (place / "memory.limit_in_bytes").write_text(f"{limit}\n")
+        (place / "memory.usage_in_bytes").write_text("20000\n")
+        (place / "memory.stat").write_text("inactive_file 1\ntotal_inactive_file 5000\n")
+    assert runtime.available_memory(tmp_path, tmp_path / "no", own) == 50_000 - 15_000
+    # In a container the group is the root of what it sees.
+    (tmp_path / "memory" / "memory.limit_in_bytes").write_text("30000\n")
+    assert runtime.available_memory(tmp_path, tmp_path / "no", tmp_path / "nothing") == 30_000 - 15_000
+    (tmp_path / "memory" / "memory.stat").write_text("nonsense\n")
+    (tmp_path / "memory" / "memory.usage_in_bytes").unlink()
+    assert runtime.available_memory(tmp_path, tmp_path / "no", tmp_path / "nothing") is None
+
+
 def test_process_memory(tmp_path: Path) -> None:
     status = tmp_path / "status"
     status.write_text("Name:\tpython\nVmRSS:\t 12 kB\nRssAnon:\t       5 kB\nRssFile:\t 7 kB\nRssShmem:\t0 kB\n")

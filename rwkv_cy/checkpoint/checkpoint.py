@@ -15,7 +15,7 @@ from rwkv_cy.architectures.base import ParameterSpec
 from rwkv_cy.checkpoint.fingerprint import fingerprint
 from rwkv_cy.checkpoint.tokenizer_choice import choose_tokenizer, implied_tokenizer
 from rwkv_cy.config import Config
-from rwkv_cy.errors import ConfigError, FormatError, SpecError, UnsupportedError
+from rwkv_cy.errors import ConfigError, FormatError, SpecError, StorageError, UnsupportedError
 from rwkv_cy.files.reading import is_folder
 from rwkv_cy.formats import NORMALIZED_EMBEDDING, open_checkpoint
 from rwkv_cy.storage import ModelFile, ModelHeader, StoredTokenizer, is_model_file, open_model
@@ -203,6 +203,8 @@ def open_source(path: str | os.PathLike[str]) -> ParameterSource:
     FormatError
         If it is damaged, or of no supported format.
     """
+    if not os.fspath(path):
+        raise StorageError("model: expected a path, got an empty text; name a file or a folder")
     path = Path(path)
     if not is_folder(path) and is_model_file(path):
         return open_model(path)

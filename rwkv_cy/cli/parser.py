@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
+from copy import copy
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, NoReturn
 
 from rwkv_cy.cli.arguments import DTYPES, MATRIX_DTYPES
@@ -45,12 +47,37 @@ class CommandParser(argparse.ArgumentParser):
         print(f"try '{self.prog} --help'", file=sys.stderr)
         raise SystemExit(int(ExitCode.USAGE))
 
+    #: Whether the base class parses options and positional arguments apart, and calls back for each.
+    _apart = False
+
     def parse_known_args(self, args: Sequence[str] | None = None, namespace: Any = None) -> Any:  # type: ignore[override]
-        """Parse the arguments; unlike the base class, refuse unknown ones here, where their command is known."""
-        namespace, unknown = super().parse_known_args(args, namespace)
+        """Parse the arguments; unlike the base class, refuse unknown ones here, where their command is known.
+
+        Options may stand between positional arguments. Before Python 3.12, the base class then takes those that may be
+        missing for missing.
+        """
+        if self._apart:
+            return super().parse_known_args(args, namespace)
+        words = sys.argv[1:] if args is None else list(args)
+        before = copy(namespace)
+        namespace, unknown = super().parse_known_args(words, namespace)
+        if unknown and "--" not in words and not any(word.startswith("-") for word in unknown):
+            namespace, unknown = self._parse_apart(words, before)
         if unknown:
             self.error(self._unknown(unknown))
         return namespace, []
+
+    def _parse_apart(self, words: Sequence[str], namespace: Any) -> Any:
+        self._apart = True
+        try:
+            return self.parse_known_intermixed_args(words, namespace)
+        finally:
+            self._apart = False
+
+    def _get_value(self, action: argparse.Action, text: str) -> Any:
+        if action.type is Path and not text:
+            raise argparse.ArgumentError(action, "expected a path, got an empty text")
+        return super()._get_value(action, text)
 
     def _unknown(self, words: Sequence[str]) -> str:
         word = words[0]

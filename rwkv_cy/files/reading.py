@@ -6,6 +6,7 @@ import errno
 import math
 import mmap
 import os
+import re
 import stat
 import zlib
 from collections.abc import Callable, Iterator
@@ -23,7 +24,6 @@ __all__ = ["FileBytes", "is_folder", "os_errors"]
 
 _CRC_BLOCK = 1 << 20
 _REMEDIES = {
-    errno.ENOENT: "check the path",
     errno.ENOTDIR: "check the path",
     errno.ELOOP: "check where its symbolic links lead",
     errno.ENAMETOOLONG: "check the path",
@@ -34,6 +34,18 @@ _REMEDIES = {
     errno.EIO: "check the disk, then copy the file again",
     errno.ESTALE: "mount the network file system again",
 }
+_UNKNOWN = "check the file and its disk"
+#: The beginning of a URL, after pathlib has merged its slashes; and the name of a repository on the Hugging Face hub.
+_URL, _REPOSITORY = re.compile(r"[a-z][a-z0-9+.-]+:/"), re.compile(r"\w[\w.-]*/\w[\w.-]*")
+
+
+def _elsewhere(path: Path) -> str:
+    """Return what to do about a file that does not exist: it may be somewhere else than on this machine."""
+    if _URL.match(str(path)):
+        return "this looks like a URL: download the file, and name it"
+    if _REPOSITORY.fullmatch(str(path)) and not path.suffix[1:].isalpha() and not path.parent.exists():
+        return "this looks like a repository of the Hugging Face hub: download it (hf download), and name its folder"
+    return "check the path"
 
 
 @contextmanager
@@ -44,7 +56,7 @@ def os_errors(path: Path, doing: str) -> Iterator[None]:
     except StorageError:
         raise
     except OSError as error:
-        remedy = _REMEDIES.get(error.errno or 0, "check the file and its disk")
+        remedy = _elsewhere(path) if error.errno == errno.ENOENT else _REMEDIES.get(error.errno or 0, _UNKNOWN)
         raise StorageError(f"{path}: cannot {doing} it: {error.strerror or error}; {remedy}") from error
 
 

@@ -44,4 +44,4 @@ def remove_abandoned(target: Path) -> None:
 
 def _stem(target: Path) -> str:
     """Return the target's name, shortened so that a temporary name fits into 255 bytes."""
-    return os.fsencode(target.name)[:200].decode("utf-8", "ignore")
+    return os.fsdecode(os.fsencode(target.name)[:200].decode("utf-8", "ignore").encode())

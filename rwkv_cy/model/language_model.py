@@ -472,7 +472,7 @@ class LanguageModel:
         state after the tokens is examined: the last input of a time mix is the output of the previous layer.
         """
         if before is after:
-            found = self._spoiled_layer(after, None) or _AFTER_THE_LAYERS
+            found = self._spoiled_layer(after, None) or self._after_the_layers
             return f"{found}, unless the state that was given was not finite already"
         if not np.isfinite(before).all():
             return "expected a finite state, got NaN or infinity in it; start from another state"
@@ -486,7 +486,17 @@ class LanguageModel:
             problem = self._spoiled_row(token) or self._spoiled_layer(state, x)
             if problem is not None:
                 return f"token {token} at {position}: {problem}"
-        return _AFTER_THE_LAYERS
+        return self._after_the_layers
+
+    @property
+    def _after_the_layers(self) -> str:
+        return f"expected finite logits, ln_out or head gave NaN or infinity; {self._remedy}"
+
+    @property
+    def _remedy(self) -> str:
+        """What to do about NaN and infinity: float16 ends at 65504, so that larger weights became infinite."""
+        narrow = any(parameter.dtype == "f16" for parameter in self.parameters.values())
+        return "verify the model file" + (", or load the original in a type with more range than f16" if narrow else "")
 
     def _spoiled_row(self, token: int) -> str | None:
         """Describe the first table whose row of the token has NaN or Inf."""
@@ -503,15 +513,12 @@ class LanguageModel:
             if np.isfinite(row).all():
                 continue
             if np.isfinite(LayerState(self.encoder.state_fields, row)[self._previous_input]).all():
-                return f"expected finite numbers, layer {index} gave NaN or infinity; verify the model file"
+                return f"expected finite numbers, layer {index} gave NaN or infinity; {self._remedy}"
             where = f"layer {index - 1}" if index else "emb.weight or the LayerNorms of layer 0"
-            return f"expected finite numbers, {where} gave NaN or infinity; verify the model file"
+            return f"expected finite numbers, {where} gave NaN or infinity; {self._remedy}"
         if x is not None and not np.isfinite(x).all():
-            return f"expected finite numbers, layer {len(state) - 1} gave NaN or infinity; verify the model file"
+            return f"expected finite numbers, layer {len(state) - 1} gave NaN or infinity; {self._remedy}"
         return None
-
-
-_AFTER_THE_LAYERS = "expected finite logits, ln_out or head gave NaN or infinity; verify the model file"
 
 
 def load(

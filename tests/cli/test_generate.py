@@ -41,6 +41,19 @@ def test_a_model_and_a_prompt(run: Run, demo_checkpoint: Path, tmp_path: Path) -
     assert run("generate", demo_checkpoint, "--prompt", "In the beginning", *SHORT).out == expected
 
 
+def test_options_may_stand_between_model_and_prompt(run: Run, demo_checkpoint: Path) -> None:
+    expected = run("generate", demo_checkpoint, "In the", *SHORT)
+    assert expected.code == 0
+    for arguments in (
+        [demo_checkpoint, *SHORT, "In the"],
+        [*SHORT[:2], demo_checkpoint, *SHORT[2:], "In the"],
+        [*SHORT, demo_checkpoint, "In the"],
+    ):
+        assert run("generate", *arguments) == expected
+    result = run("generate", demo_checkpoint, *SHORT, "In", "the")
+    assert (result.code, "unexpected argument 'the'; put quotes" in result.err) == (2, True)
+
+
 def test_a_prompt_that_begins_with_a_dash(run: Run, demo_checkpoint: Path) -> None:
     for arguments in (["--prompt=-x"], [demo_checkpoint, "--prompt=-x"], [demo_checkpoint, "--", "-x"]):
         result = run("generate", *SHORT, *arguments)

@@ -304,3 +304,37 @@ def test_the_doors_of_a_checkout(script: str, command: str, tmp_path: Path, smal
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "RWKV-4" in done.stdout
+
+
+def test_an_empty_path_is_not_the_current_folder(run: Run) -> None:
+    for arguments in (["inspect", ""], ["generate", "", "x"], ["convert", "", "m.h5"], ["convert", "m.pth", ""]):
+        result = run(*arguments)
+        assert (result.code, "expected a path, got an empty text" in result.err) == (2, True), arguments
+
+
+@pytest.mark.parametrize(
+    ("model", "hint"),
+    [
+        ("https://huggingface.co/RWKV/x/resolve/main/m.pth", "this looks like a URL: download the file, and name it"),
+        ("BlinkDL/rwkv-7-world", "this looks like a repository of the Hugging Face hub: download it (hf download)"),
+        ("missing/model.pth", "check the path"),
+        ("./BlinkDL/rwkv7/x", "check the path"),
+    ],
+)
+def test_a_model_that_is_somewhere_else(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, hint: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("inspect", model)
+    assert (result.code, f"No such file or directory; {hint}" in result.err) == (3, True), result.err
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the encoding of file names depends on the locale on Linux")
+def test_names_that_are_not_ascii_where_the_locale_is(spawn: Run, tmp_path: Path, demo_checkpoint: Path) -> None:
+    # Other environments make Python use UTF-8.
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    target = tmp_path / "m\xf6del.h5"
+    result = spawn("convert", demo_checkpoint, target, env=environment)
+    assert (result.code, result.err) == (0, result.err)
+    assert [path.name for path in tmp_path.iterdir()] == [target.name]
+    assert spawn("verify", target, env=environment).code == 0

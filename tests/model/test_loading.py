@@ -8,10 +8,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from checkpoints import numbers, write_small
-from rwkv_cy.errors import ConfigError, FormatError, StorageError
+from rwkv_cy.errors import ConfigError, FormatError, NumericalError, StorageError
 from rwkv_cy.files.reading import FileBytes
 from rwkv_cy.model import loading
 from rwkv_cy.model.language_model import LanguageModel, load
@@ -116,6 +117,29 @@ def test_numbers_that_overflow_are_told(tmp_path: Path) -> None:
     assert Path(caught[0].filename) == Path(__file__)
     for dtype in (None, "bf16", "bf12"):
         load(source, dtype=dtype)
+
+
+def test_what_overflowed_is_not_blamed_on_the_file(tmp_path: Path) -> None:
+    source = write_small(tmp_path / "s", head__weight=numbers(1e6, -1e6, shape=(256, 32)))
+    with pytest.warns(RuntimeWarning, match="too large for f16"):
+        model = load(source, dtype="f16")
+    remedy = "verify the model file, or load the original in a type with more range than f16"
+    with pytest.raises(NumericalError, match=f"ln_out or head gave NaN or infinity; {remedy}"):
+        model.forward([1])
+    broken = write_small(tmp_path / "b", head__weight=numbers(np.nan, shape=(256, 32)))
+    with pytest.raises(NumericalError, match="ln_out or head gave NaN or infinity; verify the model file$"):
+        load(broken).forward([1])
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_decay_beyond_the_range_of_an_exponential_is_one_that_forgets(tmp_path: Path) -> None:
+    logits = [
+        load(write_small(tmp_path / f"{decay}", blocks__0__att__time_decay=np.full(32, decay, np.float32)))
+        .forward([1, 2, 3])[0]
+        .tobytes()
+        for decay in (80, 88.8, 1000)
+    ]
+    assert len(set(logits)) == 1
 
 
 @pytest.mark.parametrize(("name", "ours"), [("float16", "f16"), ("Q8", "q8"), ("FP64", "f64")])

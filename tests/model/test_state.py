@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
@@ -38,9 +41,10 @@ def test_layers_are_views() -> None:
         _ = first._hidden
 
 
-def test_copy_is_independent() -> None:
+@pytest.mark.parametrize("how", [State.copy, copy.copy, copy.deepcopy])
+def test_copy_is_independent(how: Callable[[State], State]) -> None:
     state = make()
-    other = state.copy()
+    other = how(state)
     assert other == state
     other.data[0, 0] = 1
     assert other != state
