@@ -31,7 +31,7 @@ def commands(source: Path, folder: Path, formats: Sequence[str]) -> dict[str, Co
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_export", description=__doc__)
     parser.add_argument("formats", nargs="*", metavar="FORMAT[:TYPE]", help="default: all formats, types kept")
-    parser.add_argument("--shape", choices=SHAPES, default="430m")
+    parser.add_argument("--shape", choices=SHAPES, default="7-0.4b", help="RWKV-7 runs in every format")
     parser.add_argument("--dtype", choices=DTYPES, default="f32", help="of the model file")
     parser.add_argument("--cache", choices=("warm", "cold"), nargs="+", default=["warm", "cold"])
     parser.add_argument("--rounds", type=int, default=5)
