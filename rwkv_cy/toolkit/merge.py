@@ -22,7 +22,8 @@ from rwkv_cy.storage import StoredTokenizer
 from rwkv_cy.tensors.converter import Progress
 from rwkv_cy.tensors.reading import number_type
 from rwkv_cy.tensors.tensor import ParameterSource
-from rwkv_cy.toolkit.adapters import AdapterFile, AdapterOptions, Change, fit
+from rwkv_cy.toolkit.adapter_fit import AdapterOptions, fit
+from rwkv_cy.toolkit.adapters import AdapterFile, Change
 from rwkv_cy.toolkit.convert import ConversionReport, write_conversion
 from rwkv_cy.toolkit.merged_source import MergedSource
 from rwkv_cy.toolkit.plan import ConversionPlan, make_plan
