@@ -60,9 +60,10 @@ _OTHER_SCALE = 0.5
 def write_checkpoint(path: Path, config: Config, dtype: str = "f32", seed: int = 0) -> None:
     """Write a checkpoint of random weights; the same arguments give the same bytes.
 
-    Vectors have their official initial values. A matrix is drawn from a normal distribution with the variance that
-    the elements of the official orthogonal one have, scale² / columns, since an orthogonal draw of the head alone
-    takes longer than all of this. The embedding is uniform in ±1e-4, as the official one.
+    As official ones, it has no initial state, and vectors have their official initial values. A matrix is drawn from a
+    normal distribution with the variance that the elements of the official orthogonal one have, scale² / columns, since
+    an orthogonal draw of the head alone takes longer than all of this. The embedding is uniform in ±1e-4, as the
+    official one.
 
     Parameters
     ----------
@@ -78,6 +79,7 @@ def write_checkpoint(path: Path, config: Config, dtype: str = "f32", seed: int =
     tensors = [
         ArchiveTensor(spec.name, dtype, spec.shape, _blocks(spec, dtype, np.random.default_rng((seed, index))))
         for index, spec in enumerate(architecture_of(config).parameters(config))
+        if spec.kind != "state"
     ]
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f".{path.name}.part")
@@ -89,7 +91,7 @@ def write_checkpoint(path: Path, config: Config, dtype: str = "f32", seed: int =
 
 
 def _blocks(spec: ParameterSpec, dtype: str, rng: np.random.Generator) -> Iterator[npt.NDArray[Any]]:
-    if spec.kind in ("vector", "state"):
+    if spec.kind == "vector":
         yield to_storage(spec.initialise(rng).astype("<f4").reshape(-1), "f32", dtype)
         return
     size = int(np.prod(spec.shape))
