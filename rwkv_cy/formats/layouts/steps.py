@@ -355,7 +355,7 @@ DOUBLE_EXPONENTIAL = Step(
     Formula(lambda x: np.exp(-np.exp(x))),
     Formula(
         lambda w: np.log(np.clip(-np.log(w), 1e-13, 110)),
-        "exp(-exp(time_decay)), which is from 0 to 1",
+        "exp(-exp(time_decay)), from 0 to 1",
         lambda w: (w < 0) | (w > 1),
     ),
 )
@@ -374,9 +374,3 @@ LOGARITHM = Step(
 
 #: A vector that may be a matrix of one column elsewhere.
 ONE_COLUMN = Step(OneColumn(), OneColumn())
-
-#: A decay w = exp(-exp(x)) stored in place of its parameter x.
-DOUBLE_EXPONENTIAL = Step(
-    Formula(lambda x: np.exp(-np.exp(x))),
-    Formula(lambda w: np.log(-np.log(w)), "exp(-exp(time_decay)), from 0 to 1", lambda w: (w < 0) | (w > 1)),
-)
