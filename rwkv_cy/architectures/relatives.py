@@ -69,7 +69,7 @@ def _adapters(label: str, suffix: str) -> tuple[Relative, Relative]:
         Relative(
             f"a {label} adapter",
             lambda shapes: end.search(_lines(shapes)) is not None,
-            "which has to be merged into its model first; merge it with the program that trained it",
+            "which has to be merged into its model first; merge it: rwkv-cy merge MODEL ADAPTER TARGET",
         ),
     )
 

@@ -100,7 +100,7 @@ class Types:
             if not any(fnmatchcase(name, pattern) for name in names):
                 raise ConfigError(
                     f"keep: expected a pattern that matches a matrix, the head or the embedding of {where}, "
-                    f"got {pattern!r}; vectors and low-rank factors always keep their type"
+                    f"got {pattern!r}; names are such as {', '.join(names[:2])}; vectors always keep their type"
                 )
 
 

@@ -36,6 +36,8 @@ _PRECISION = {"f64": 2.0**-52, "f32": 2.0**-23, "f16": 2.0**-10, "bf16": 2.0**-7
 #: Formulas of other layouts lose a few units in the last place, and half of the least float16, times 64 where matrices
 #: are divided by 2 after every so many layers.
 _UNITS, _LEAST = 4, {"f16": 2.0**-18}
+#: A problem names so many tensors, and counts the rest.
+_NAMED = 5
 #: Scales of blocks are rounded too.
 _SLACK = 1.25
 
@@ -100,20 +102,30 @@ def check_against(file: Checkpoint, source: Checkpoint, advance: Callable[[int],
 
 def _other_problems(file: Checkpoint, source: Checkpoint) -> Iterator[str]:
     """Yield what differs beside the numbers: names, shapes, config."""
-    for name, shape in source.shapes.items():
-        if name not in file.shapes and not _unused(source, name):
-            yield f"{file.path}: {name}: expected the tensor of {source.path}, which is missing"
-        elif file.shapes.get(name, shape) != shape:
-            yield f"{file.path}: {name}: expected shape {shape}, as in {source.path}, got {file.shapes[name]}"
-    for name in file.shapes:
-        if name not in source.shapes:
-            yield f"{file.path}: {name}: expected a tensor of {source.path}, which does not have it"
+    missing = [name for name in source.shapes if name not in file.shapes and not _unused(source, name)]
+    if missing:
+        yield f"{file.path}: expected the tensors of {source.path}, {_listed(missing)} missing"
+    surplus = [name for name in file.shapes if name not in source.shapes]
+    if surplus:
+        yield f"{file.path}: expected tensors of {source.path}, which does not have {_listed(surplus)}"
+    reshaped = [
+        f"{name} {file.shapes[name]} instead of {shape}"
+        for name, shape in source.shapes.items()
+        if file.shapes.get(name, shape) != shape
+    ]
+    if reshaped:
+        yield f"{file.path}: expected the shapes of {source.path}, got {_listed(reshaped)}"
     try:
         differences = config_differences(file.config, source.config)
     except RWKVError:
         return  # verification reports it; numbers are compared anyway
     for name, (found, expected) in differences.items():
         yield f"{file.path}: config {name}: expected {expected}, as in {source.path}, got {found}"
+
+
+def _listed(items: list[str]) -> str:
+    more = len(items) - _NAMED
+    return ", ".join(items[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _unused(source: Checkpoint, name: str) -> bool:

@@ -143,10 +143,12 @@ def shard(
         raise StorageError(f"{folder}: expected a folder for the parts, got none; create it first")
     with FileBytes(source) as file:
         count = -(-file.size // part_size)
-        if not 2 <= count <= _MOST_PARTS:
+        if count == 1:
+            raise ConfigError(f"{source}: its {byte_size(file.size)} fit into one part of {byte_size(part_size)}")
+        if count > _MOST_PARTS:
             raise ConfigError(
-                f"part_size: expected from 2 to {_MOST_PARTS} parts of {source} ({byte_size(file.size)}), got {count} "
-                f"of {byte_size(part_size)}"
+                f"part_size: expected at most {_MOST_PARTS} parts, got {count} of {byte_size(part_size)}; "
+                "choose larger ones"
             )
         paths = [folder / f"{source.name}.{number:05}-of-{count:05}" for number in range(1, count + 1)]
         listed = folder / f"{source.name}{_LIST_SUFFIX}"
@@ -272,9 +274,16 @@ def _write_list(report: PartsReport) -> None:
 
 
 def _list_of(path: Path) -> Path:
-    """Return the list that a path names, or that of the part that it names."""
+    """Return the list that a path names, or that of the part that it names; FormatError for other names."""
+    if path.name.endswith(_LIST_SUFFIX):
+        return path
     match = _PART_NAME.fullmatch(path.name)
-    return path if match is None else path.with_name(f"{match[1]}{_LIST_SUFFIX}")
+    if match is None:
+        raise FormatError(
+            f"{path}: expected a list NAME{_LIST_SUFFIX} or a part NAME.00001-of-00002, got another name; "
+            "shard writes such files"
+        )
+    return path.with_name(f"{match[1]}{_LIST_SUFFIX}")
 
 
 def _read_list(path: Path) -> tuple[int, str, tuple[Part, ...]]:

@@ -85,8 +85,8 @@ def test_a_layout_may_leave_out_what_is_not_used(tmp_path: Path) -> None:
     rest = {name: array for name, array in parameters.items() if not left_out.fullmatch(name)}
     assert len(parameters) - len(rest) == 3 + CONFIGS["rwkv7"].num_layers
     problems = check(write_safetensors(tmp_path / "rest", rest), source).problems
-    assert len(problems) == CONFIGS["rwkv7"].num_layers
-    assert all(".att.time_state: expected the tensor of " in problem for problem in problems)
+    names = ", ".join(f"blocks.{i}.att.time_state" for i in range(CONFIGS["rwkv7"].num_layers))
+    assert problems == (f"{tmp_path / 'rest'}: expected the tensors of {source}, {names} missing",)
 
 
 @pytest.mark.parametrize("kind", ["q4_0", "q4_1", "q5_0", "q5_1", "q8_0"])
@@ -129,9 +129,13 @@ def test_names_shapes_and_config(small: Path, tmp_path: Path) -> None:
     parameters = small_parameters() | {"surplus": np.ones(3, "f4"), "head.weight": np.ones((9, 32), "f4")}
     del parameters["ln_out.bias"]
     problems = verify(write_safetensors(tmp_path / "m", parameters), against=small).problems
-    assert any("ln_out.bias: expected the tensor of " in problem for problem in problems)
-    assert any("surplus: expected a tensor of " in problem for problem in problems)
-    assert any("head.weight: expected shape (256, 32), as in " in problem for problem in problems)
+    assert f"{tmp_path / 'm'}: expected the tensors of {small}, ln_out.bias missing" in problems
+    assert f"{tmp_path / 'm'}: expected tensors of {small}, which does not have surplus" in problems
+    assert f"{tmp_path / 'm'}: expected the shapes of {small}, got head.weight (9, 32) instead of (256, 32)" in problems
+    other = write_safetensors(tmp_path / "other", random_checkpoint(CONFIGS["rwkv7"]))
+    problems = verify(other, against=small).problems
+    assert len(problems) < 15
+    assert re.search(r"which does not have blocks\.0\.att\.x_r, .* and \d+ more$", "\n".join(problems), re.MULTILINE)
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(small.read_bytes())

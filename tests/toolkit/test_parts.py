@@ -62,15 +62,28 @@ def test_names(source: Path, folder: Path) -> None:
     assert report.list == folder / "m.h5.parts.json"
 
 
-@pytest.mark.parametrize("part_size", [2500, 1 << 40, 0, -1])
-def test_useless_sizes(source: Path, folder: Path, part_size: int) -> None:
-    with pytest.raises(ConfigError, match="part_size: expected"):
+@pytest.mark.parametrize(
+    ("part_size", "message"),
+    [
+        (2500, r"m\.h5: its 2\.50 kB fit into one part of 2\.50 kB"),
+        (1 << 40, "fit into one part of 1.10 TB"),
+        (0, "part_size: expected a positive number"),
+        (-1, "part_size: expected a positive number"),
+    ],
+)
+def test_useless_sizes(source: Path, folder: Path, part_size: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         shard(source, folder, part_size=part_size)
+
+
+def test_other_names_are_no_lists(source: Path, folder: Path) -> None:
+    with pytest.raises(FormatError, match=r"m\.h5: expected a list NAME\.parts\.json or a part"):
+        join(source, folder / "back")
 
 
 def test_not_too_many_parts(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "long").write_bytes(bytes(10_000))
-    with pytest.raises(ConfigError, match="expected from 2 to 9999 parts"):
+    with pytest.raises(ConfigError, match="expected at most 9999 parts, got 10000 of 1 B"):
         shard(tmp_path / "long", folder, part_size=1)
 
 
