@@ -31,11 +31,9 @@ cdef class TimeMix(BaseTimeMix):
         self.gate = make_matrix(parameters["att.gate.weight"], real, 1.0, activations)
         self.w1 = make_low_rank(parameters["att.time_maa_w1"], real)
         second = parameters["att.time_maa_w2"]
-        if second.shape[0] * second.shape[1] != self.w1.m.rows or second.shape[0] != MIXES:
-            raise KernelError(
-                f"TimeMix: expected time_maa_w2 ({MIXES}, {self.w1.m.rows // MIXES}, {self.d_model}), "
-                f"got {second.shape}"
-            )
+        expected = (MIXES, self.w1.m.rows // MIXES, self.d_model)
+        if self.w1.m.rows % MIXES or second.array.shape != expected:
+            raise KernelError(f"TimeMix: expected time_maa_w2 {expected}, got {second.array.shape}")
         self._factors = [make_low_rank(replace(second, array=array), real) for array in second.array]
         self.maa_x = self.vector(parameters, "att.time_maa_x", real)
         for i, name in enumerate("wkvrg"):
