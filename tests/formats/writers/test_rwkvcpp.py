@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -160,6 +161,23 @@ def test_numbers_that_blocks_cannot_hold_leave_no_file(tmp_path: Path) -> None:
     ):
         exported(tmp_path, parameters, "q4_1")
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
+
+
+def test_memory_is_bounded(tmp_path: Path) -> None:
+    """Matrices of 32 MB, written and read with less in memory at once; what model files transpose takes strips."""
+    config = replace(CONFIGS["rwkv4"], d_model=64, d_att=64, d_ffn=131_072, num_layers=1)
+    source = write_safetensors(tmp_path / "s", parameters_of(config))
+    export(write_safetensors(tmp_path / "warm", parameters_of(CONFIGS["rwkv4"])), tmp_path / "warm.bin")  # imports
+    for dtype in (None, "f16", "q8_0", "q4_0"):
+        tracemalloc.start()
+        export(source, tmp_path / "t.bin", dtype=dtype, overwrite=True)
+        _, exporting = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        convert(tmp_path / "t.bin", tmp_path / "t.h5", overwrite=True)
+        _, converting = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert exporting < 12e6
+        assert converting < 25e6
 
 
 def test_an_initial_state_is_refused(tmp_path: Path) -> None:
