@@ -27,7 +27,7 @@ def add_parser(commands: Subparsers) -> None:
         help="write a model in a format of another program",
         description="Write a model file, or a checkpoint of any format that is read, in a format of another program. "
         "The suffix of TARGET tells the format: .pth (BlinkDL's names), .safetensors, .st (web-rwkv), .gguf "
-        "(llama.cpp); a name without a suffix means a Hugging Face folder.",
+        "(llama.cpp), .bin (rwkv.cpp); a name without a suffix means a Hugging Face folder.",
     )
     parser.add_argument("source", metavar="SOURCE", type=Path, help="a model file, a checkpoint, or a folder of one")
     parser.add_argument("target", metavar="TARGET", type=Path, help="the file or the folder to write")

@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 from cli.conftest import Run
+from rwkv_cy.formats.writers import EXPORT_FORMATS
 
 
 def fields(out: str) -> dict[str, str]:
@@ -58,3 +59,9 @@ def test_warnings_and_errors(run: Run, small: Path, tmp_path: Path) -> None:
     assert "matrices are quantized (q8)" in result.err
     assert run("export", small, tmp_path / "m.xyz").code == 1
     assert run("export", small, tmp_path / "m.pth", "--dtype", "q8").code == 1
+
+
+def test_help_has_every_format(run: Run) -> None:
+    out = run("export", "--help").out
+    for entry in EXPORT_FORMATS.values():
+        assert entry.suffixes[0] in out if entry.suffixes else "folder" in out
