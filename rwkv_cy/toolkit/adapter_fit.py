@@ -178,7 +178,7 @@ class _Fitting:
 
     def _pair(self) -> None:
         """Make changes of the pairs of factors."""
-        trained = [parameter for parameter, initial in self._factors if not initial]
+        trained = {parameter: None for parameter, initial in self._factors if not initial}
         for parameter in trained:
             products = [self._product(parameter, initial=False)]
             if self._pissa:
@@ -211,7 +211,7 @@ class _Fitting:
             self._problems.append(f"{parameter}: {kind} {' and '.join(missing)} missing")
             return None
         (a, a_shape), (b, b_shape) = pair["A"], pair["B"]
-        rank = b_shape[-1]
+        rank = b_shape[-1] if b_shape else 0
         fits = {False: a_shape == (rank, columns), True: a_shape == (columns, rank)}
         if parameter not in self._stored_transposed:
             fits[True] = False

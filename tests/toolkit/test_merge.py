@@ -197,6 +197,11 @@ BAD = {
     "shape": ({"ln_out.bias": draw(127)}, {}, r"ln_out.bias: expected shape \(128,\), got \(127,\)"),
     "lora shape": ({f"{KEY}.lora_A": A.T, f"{KEY}.lora_B": B}, {"alpha": 1}, "do not fit blocks.1.att.key.weight"),
     "lora rows": ({f"{KEY}.lora_A": A, f"{KEY}.lora_B": draw(64, 4)}, {"alpha": 1}, "do not fit"),
+    "lora of no axes": ({f"{KEY}.lora_A": A, f"{KEY}.lora_B": np.float32(1)}, {"alpha": 1}, "do not fit"),
+    "lora of three axes": ({f"{KEY}.lora_A": A[None], f"{KEY}.lora_B": B}, {"alpha": 1}, "do not fit"),
+    "disha of no axes": ({f"{KEY}.disha": np.float32(1)}, {}, "does not fit"),
+    "disha of more than the inputs": ({f"{KEY}.disha": draw(129, 128)}, {}, "does not fit"),
+    "bone of odd blocks": ({f"{KEY}.bone": draw(128, 3)}, {}, "does not fit"),
     "half": ({f"{KEY}.lora_A": A}, {"alpha": 1}, "blocks.1.att.key.weight: factor B missing"),
     "twice": ({f"{KEY}.lora_A": A, f"{KEY}.weight.lora.0": A}, {"alpha": 1}, "both are factor A of"),
     "two ways": (
