@@ -131,11 +131,11 @@ def test_checksums_of_a_zip_archive(tmp_path: Path) -> None:
 
 def test_checksums_that_torch_left_out(tmp_path: Path) -> None:
     written = archive()
-    for entry in written.entries[2:4]:
+    for entry in written.entries:
         entry.crc = 0
     report = verify(written.write(tmp_path / "s.pth"))
     assert report.ok
-    assert report.checksums == len(small_parameters()) - 2
+    assert report.checksums == 0
 
 
 def test_a_folder_with_an_archive(tmp_path: Path) -> None:
