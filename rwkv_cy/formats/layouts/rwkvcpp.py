@@ -120,10 +120,7 @@ def _rules_6(head_size: int) -> tuple[Rule, ...]:
     return (
         *vectors(f"{_ATT}.time_maa_{{name}}", "x w k v r g", 3, 1),
         *vectors(f"{_FFN}.time_maa_{{name}}", "k r", 3, 1),
-        *(
-            Rule(name, name, (TRANSPOSED,))
-            for name in (f"{_ATT}.time_{m}_w{n}" for m in ("maa", "decay") for n in "12")
-        ),
+        *(Rule(name, name, (TRANSPOSED,)) for name in _FACTORS_6),
         Rule(_DECAY, _DECAY, (per_head(head_size, 3),)),
         Rule(_BONUS, _BONUS, (columns(3),)),
     )
