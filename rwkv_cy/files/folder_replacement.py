@@ -42,9 +42,10 @@ class FolderReplacement:
 
     def __init__(self, target: Path, *, overwrite: bool, replaceable: Callable[[Path], bool]) -> None:
         self.name = target
+        self._overwrite, self._replaceable = overwrite, replaceable
         try:
             self.target = Path(os.path.realpath(target))
-            self._check_target(overwrite, replaceable)
+            self._check_target()
             remove_abandoned(self.target)
             self.path = name_beside(self.target)
             self.path.mkdir()
@@ -53,19 +54,19 @@ class FolderReplacement:
         except ValueError as error:
             raise StorageError(f"{str(target)!r}: expected a path, got an invalid file name ({error})") from error
 
-    def _check_target(self, overwrite: bool, replaceable: Callable[[Path], bool]) -> None:
+    def _check_target(self) -> None:
         if not self.target.exists():
             return
         if not self.target.is_dir():
             raise StorageError(f"{self.name}: expected a folder to replace, got a file; choose another name")
         if not any(self.target.iterdir()):
             return
-        if not overwrite:
+        if not self._overwrite:
             raise StorageError(
                 f"{self.name}: it already exists; "
                 "choose another name, or replace it with overwrite=True (--force on the command line)"
             )
-        if not replaceable(self.target):
+        if not self._replaceable(self.target):
             raise StorageError(
                 f"{self.name}: expected a folder that holds a model and nothing else, got other files or folders in "
                 "it, which would be lost; choose another name"
@@ -77,11 +78,13 @@ class FolderReplacement:
         Raises
         ------
         StorageError
-            If the operating system reports an error; the target is then unchanged.
+            If the operating system reports an error, or the target has got a content meanwhile that may not be
+            replaced; the target is then unchanged.
         """
         older = name_beside(self.target, "old")
         try:
             _sync(self.path)
+            self._check_target()  # writing takes long
             if self.target.exists():
                 self.target.rename(older)
             try:

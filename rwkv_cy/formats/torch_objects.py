@@ -138,7 +138,8 @@ class Tensor:
     @property
     def is_empty(self) -> bool:
         """Whether it has no numbers."""
-        return any(type(size) is int and size == 0 for size in self.shape)
+        # One tuple of very many items may be the shape of very many tensors: only what a shape may have is looked at.
+        return any(type(size) is int and size == 0 for size in self.shape[:MAX_DIMENSIONS])
 
     @property
     def left_out(self) -> str | None:

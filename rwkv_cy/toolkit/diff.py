@@ -156,9 +156,10 @@ def diff(
 ) -> DiffReport:
     """Compare two model files of any formats and precisions.
 
-    Tensors are compared under their canonical names, in their canonical shapes, decoded, in float64. Every number is
-    read once, in memory that is bounded by a block, by sixteen rows of a quantized matrix, or by 32 MiB for one that is
-    stored transposed. Checksums are not compared: :func:`rwkv_cy.verify` does that.
+    Tensors are compared under their canonical names, in their canonical shapes, decoded, in float64. Numbers are read
+    once, or twice where the types are equal and some bits are not, in memory that is bounded by a block, by sixteen
+    rows of a quantized matrix, or by 32 MiB for one that is stored transposed. Checksums are not compared:
+    :func:`rwkv_cy.verify` does that.
 
     Parameters
     ----------

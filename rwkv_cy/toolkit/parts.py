@@ -302,7 +302,7 @@ def _read_list(path: Path) -> tuple[int, str, tuple[Part, ...]]:
     size, digest = content.get("size"), content.get("sha256")
     if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
         _refuse(path, "the SHA-256 of the file", f"{digest!r:.40}")
-    if size != sum(part.size for part in parts) or isinstance(size, bool):
+    if not isinstance(size, int) or size != sum(part.size for part in parts):
         _refuse(path, "the size of all parts together", f"{size!r:.40}")
     return size, digest, parts
 

@@ -16,6 +16,8 @@ __all__ = ["check_folder", "check_kind", "check_target", "free_space", "is_model
 _HEAD_BYTES = 512
 #: Suffixes of the files that the folder of a model has.
 _MODEL_SUFFIXES = (".json", ".safetensors", ".bin", ".md", ".txt", ".jinja", ".model", ".py", ".gitattributes")
+#: Those of weights. Without them, the others may be a program's.
+_WEIGHTS_SUFFIXES = (".safetensors", ".bin")
 
 
 def check_target(target: Path, sources: Set[Path]) -> bool:
@@ -59,11 +61,14 @@ def check_folder(target: Path, sources: Set[Path]) -> bool:
 
 
 def is_model_folder(path: Path) -> bool:
-    """Tell whether a folder holds a model and nothing else: config.json, and files of the kinds beside it."""
+    """Tell whether a folder holds a model and nothing else: config.json, weights, files of the kinds beside them."""
     entries = list(path.iterdir())
-    names = {entry.name for entry in entries}
-    return "config.json" in names and all(
-        entry.is_file() and (entry.suffix or entry.name) in _MODEL_SUFFIXES for entry in entries
+    suffixes = {entry.suffix or entry.name for entry in entries}
+    return (
+        any(entry.name == "config.json" for entry in entries)
+        and not suffixes.isdisjoint(_WEIGHTS_SUFFIXES)
+        and suffixes.issubset(_MODEL_SUFFIXES)
+        and all(entry.is_file() for entry in entries)
     )
 
 

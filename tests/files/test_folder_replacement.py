@@ -74,6 +74,16 @@ def test_a_rename_that_fails_leaves_the_older_folder(tmp_path: Path, monkeypatch
     assert content(tmp_path) == {"t/old": "old"}
 
 
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_what_appears_meanwhile_is_not_lost(tmp_path: Path, overwrite: bool) -> None:
+    with FolderReplacement(tmp_path / "t", overwrite=overwrite, replaceable=lambda path: False) as folder:
+        (tmp_path / "t").mkdir()
+        (tmp_path / "t" / "thesis").write_text("old")
+        with pytest.raises(StorageError, match="t: (it already exists|expected a folder that holds a model)"):
+            folder.commit()
+    assert content(tmp_path) == {"t/thesis": "old"}
+
+
 def test_what_a_dead_writer_left_is_removed(tmp_path: Path) -> None:
     for name, age in ((".t.0123abcd.tmp", 90_000), (".t.76543210.tmp", 10), (".other.0123abcd.tmp", 90_000)):
         (tmp_path / name).mkdir()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
 from formats.make_pth import (
@@ -21,6 +23,7 @@ from formats.make_pth import (
 from formats.test_torch_objects import HERE, load
 from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.state_dict import StateDict, find_state_dict
+from rwkv_cy.formats.torch_objects import Element, Storage, Tensor, place_tensors
 
 WEIGHT = tensor(storage("FloatStorage", "0", 12), (12,))
 EMPTY = tensor(storage("FloatStorage", "1", 0), (0,))
@@ -156,6 +159,20 @@ def test_what_no_model_can_have() -> None:
         "mask": "empty float32, shape (0,)",
         "table": "a sparse tensor",
     }
+
+
+def test_a_shape_of_very_many_dimensions_is_not_walked() -> None:
+    class Shape(tuple):  # type: ignore[type-arg]
+        __slots__ = ()
+
+        def __iter__(self) -> Iterator[object]:
+            raise AssertionError("walked")
+
+    element, shape = Element("float32", 4, "f32"), Shape([1] * 100)
+    state = find_state_dict(HERE, {"w": Tensor(Storage("0", element, 1), 0, shape, shape, element)})
+    assert list(state.usable) == ["w"]
+    with pytest.raises(FormatError, match="w: expected at most 8 dimensions, got 100"):
+        place_tensors(HERE, state.usable, {})
 
 
 def test_a_part_of_a_checkpoint() -> None:

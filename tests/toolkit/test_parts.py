@@ -177,6 +177,7 @@ NAME = "m.h5.00001-of-00002"
         ({"sha256_of_part": "x" * 64}, "the SHA-256 of m.h5"),
         ({"sha256": None}, "the SHA-256 of the file"),
         ({"size": 3}, "the size of all parts together"),
+        ({"size": 2.0}, "the size of all parts together"),
         ({"size": None}, "the size of all parts together"),
         ({"sha256": GOOD}, "expected parts of a file with the SHA-256 0000"),
     ],

@@ -265,6 +265,7 @@ def older(tmp_path: Path) -> Path:
     folder = tmp_path / "t"
     folder.mkdir()
     (folder / "config.json").write_text("older")
+    (folder / "model.safetensors").write_text("older")
     return folder
 
 
@@ -288,6 +289,15 @@ def test_a_folder_with_something_else_is_not_replaced(small: Path, tmp_path: Pat
     assert (tmp_path / "t" / "README.md").read_text() == "x"
 
 
+def test_a_program_with_a_config_is_not_replaced(small: Path, tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    for name in ("config.json", "main.py", "README.md", "requirements.txt"):
+        (tmp_path / "t" / name).write_text("x")
+    with pytest.raises(StorageError, match="expected a folder that holds a model and nothing else"):
+        export(small, tmp_path / "t", overwrite=True)
+    assert (tmp_path / "t" / "main.py").read_text() == "x"
+
+
 def test_an_error_half_way_leaves_the_older_folder(small: Path, older: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(self: TranslatedSource, name: str, buffer: Any, start: int = 0) -> None:
         if name == "head.weight":
@@ -297,7 +307,7 @@ def test_an_error_half_way_leaves_the_older_folder(small: Path, older: Path, mon
     monkeypatch.setattr(TranslatedSource, "read_into", fail)
     with pytest.raises(FormatError, match="damaged"):
         export(small, older, overwrite=True, shard_size=40_000)
-    assert [path.name for path in older.iterdir()] == ["config.json"]
+    assert sorted(path.name for path in older.iterdir()) == ["config.json", "model.safetensors"]
     assert sorted(path.name for path in older.parent.iterdir()) == [small.name, "t"]
 
 
