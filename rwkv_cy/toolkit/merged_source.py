@@ -127,7 +127,8 @@ class MergedSource:
         with self._lock:
             if self._last is None or self._last[0] != name:
                 self._last = None
-                self._last = name, self._changes[name].update(self._read_adapter)
+                with np.errstate(all="ignore"):  # infinities stay what they are
+                    self._last = name, self._changes[name].update(self._read_adapter)
             return self._last[1]
 
     def _read_adapter(self, tensor: AdapterTensor, start: int = 0, count: int | None = None) -> Floats:

@@ -285,3 +285,13 @@ def test_targets_are_protected(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="already exists"):
         merge(base, adapter, tmp_path / "m.h5")
     merge(base, adapter, tmp_path / "m.h5", overwrite=True)
+
+
+@pytest.mark.parametrize(("factor", "alpha"), [(np.nan, 1), (np.inf, 1), (3e38, 1e300)])
+@pytest.mark.filterwarnings("error")
+def test_numbers_that_are_not_finite_are_counted(tmp_path: Path, factor: float, alpha: float) -> None:
+    tensors = {f"{KEY}.lora_A": np.ones((2, 128), "f4"), f"{KEY}.lora_B": np.full((128, 2), factor, "f4")}
+    adapter = write_safetensors(tmp_path / "adapter", tensors)
+    report = merge(write_base(tmp_path / "base"), adapter, tmp_path / "m.h5", alpha=alpha)
+    assert report.conversion.nonfinite.keys() == {f"{KEY}.weight"}
+    assert any(f"{KEY}.weight: " in warning for warning in report.conversion.warnings)
