@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,8 @@ from rwkv_cy.tensors.tensor import TensorInfo, check_buffer
 
 __all__ = ["Checksum", "RawSource", "RawTensor"]
 
-#: Tied matrices share their bytes. Many tensors over the same bytes would make a small file take days to read.
+#: Tied matrices share their bytes. Many tensors over the same bytes would make a small file take days to read; so would
+#: many that are parts of one deflated entry, if each begins before the one that was read last.
 _MOST_SHARED = 4
 
 
@@ -83,7 +85,7 @@ class RawSource:
     Raises
     ------
     FormatError
-        If a tensor exceeds the file, or too many share their bytes.
+        If a tensor exceeds the file, or too many share their bytes or a deflated entry.
     """
 
     def __init__(
@@ -105,7 +107,13 @@ class RawSource:
         total = sum(
             tensor.info.source_nbytes if tensor.strides is None else tensor.info.nbytes for tensor in tensors.values()
         )
-        held = file.size + sum(data.size for data in {tensor.data for tensor in tensors.values() if tensor.data})
+        parts = Counter(tensor.data for tensor in tensors.values() if tensor.data)
+        if max(parts.values(), default=0) > _MOST_SHARED:
+            raise FormatError(
+                f"{file.path}: expected at most {_MOST_SHARED} tensors in one deflated entry of the archive, got "
+                f"{max(parts.values())}; save the weights anew, each with its own storage"
+            )
+        held = file.size + sum(data.size for data in parts)
         if total > _MOST_SHARED * held:
             raise FormatError(
                 f"{file.path}: expected tensors with bytes of their own, got {total} bytes of them in a file of "

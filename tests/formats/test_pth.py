@@ -160,6 +160,19 @@ def test_deflated_columns(tmp_path: Path) -> None:
     assert_same(read_all(open_pth(path)), {"w": ("f32", np.ascontiguousarray(array.reshape(100, 40).T))})
 
 
+def test_many_tensors_in_one_deflated_entry(tmp_path: Path) -> None:
+    """Each that begins before the one that was read last has the entry inflated from its beginning."""
+
+    def write(count: int) -> Path:
+        whole = storage("FloatStorage", "0", 12)
+        parts = {str(i): tensor(whole, (1,), offset=11 - i) for i in range(count)}
+        return packed(archive(dictionary(parts), [FLOATS.tobytes()])).write(tmp_path / "x")
+
+    assert_same(read_all(open_pth(write(4))), {str(i): ("f32", FLOATS[11 - i : 12 - i]) for i in range(4)})
+    with pytest.raises(FormatError, match="expected at most 4 tensors in one deflated entry of the archive, got 5"):
+        open_pth(write(5))
+
+
 def test_one_changed_number_of_a_deflated_archive(tmp_path: Path) -> None:
     whole = packed(zip_checkpoint({"w": ("f32", FLOATS)}))
     other = deflated("small/data/0", (FLOATS + 1).tobytes())
