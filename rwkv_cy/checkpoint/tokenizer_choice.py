@@ -14,6 +14,7 @@ from rwkv_cy.storage import ModelFile, StoredTokenizer, is_model_file, open_mode
 from rwkv_cy.tensors.tensor import ParameterSource
 from rwkv_cy.text import Tokenizer, WorldTokenizer, find_tokenizer, load_tokenizer
 from rwkv_cy.text.tokenizers import is_world_name, tokenizer_files
+from rwkv_cy.text.tokenizers.vocabulary import WORLD_SIZE, WORLD_USED
 
 __all__ = [
     "Implied",
@@ -29,9 +30,6 @@ __all__ = [
 _BYTES = 256
 #: Where the tokenizer of a vocabulary of that size is published.
 _HINTS = {50277: " (the Pile models use 20B_tokenizer.json, the tokenizer.json of EleutherAI/gpt-neox-20b)"}
-#: Ids of the World vocabulary that are in use; models of it have this many rows or a few more, 65,536 at most.
-_WORLD_USED = 65_529
-_WORLD_ALL = 65_536
 #: Models have some rows more than their tokenizer has ids (50,304 for 50,277); with fewer ids than this part of the
 #: rows, the tokenizer is another model's.
 _LEAST_USED = 0.98
@@ -140,7 +138,8 @@ def _candidates(checkpoint: ParameterSource, vocab_size: int) -> Iterator[str | 
     if vocab_size == _BYTES:
         yield "bytes"
         return
-    world = _WORLD_USED <= vocab_size <= _WORLD_ALL
+    # Models of the World vocabulary have as many rows as it has ids in use, or a few more.
+    world = WORLD_USED <= vocab_size <= WORLD_SIZE
     if checkpoint.path.is_dir():
         yield from tokenizer_files(checkpoint.path)
     else:
@@ -209,7 +208,7 @@ def fit_warning(tokenizer: Tokenizer, vocab_size: int, where: str) -> str | None
 
 
 def _too_many(tokenizer: Tokenizer, vocab_size: int) -> str | None:
-    world = tokenizer.kind == "world" and tokenizer.vocab_size == _WORLD_ALL and vocab_size >= _WORLD_USED
+    world = tokenizer.kind == "world" and tokenizer.vocab_size == WORLD_SIZE and vocab_size >= WORLD_USED
     if tokenizer.vocab_size <= vocab_size or world:
         return None
     return (

@@ -85,19 +85,15 @@ class ExportReport:
             "source_sha256": self.source_sha256,
             "nonfinite": {name: asdict(counts) for name, counts in self.nonfinite.items()},
             "overflowed": dict(self.overflowed),
-            "rounding": {name: _describe(error) for name, error in self.rounding.items()},
+            "rounding": {name: error.to_dict() for name, error in self.rounding.items()},
             "precision": self.precision,
-            "total_rounding": None if total is None else _describe(total),
+            "total_rounding": None if total is None else total.to_dict(),
             "warnings": list(self.warnings),
         }
 
 
 def _warnings(plan: ExportPlan, nonfinite: Mapping[str, NonFinite], overflowed: Mapping[str, int]) -> Iterator[str]:
     return number_warnings({tensor.name: tensor.dtype for tensor in plan.tensors}, nonfinite, overflowed)
-
-
-def _describe(error: Rounding) -> dict[str, float]:
-    return {"largest": error.largest, "relative": error.relative}
 
 
 def plan_export(

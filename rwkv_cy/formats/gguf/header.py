@@ -152,8 +152,8 @@ class Header:
         self.position = position
 
     def _text(self) -> Value:
-        length = self._length()
         start = self.position
+        length = self._length()
         if length > _MAX_TEXT:
             self.position += length
             self._load(self.position)
