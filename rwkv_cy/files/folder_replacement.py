@@ -47,7 +47,7 @@ class FolderReplacement:
             self.target = Path(os.path.realpath(target))
             self._check_target()
             remove_abandoned(self.target)
-            self.path = name_beside(self.target)
+            self.path, self._older = name_beside(self.target), name_beside(self.target, "old")
             self.path.mkdir()
         except OSError as error:
             raise self._error(error, "create") from error
@@ -79,30 +79,29 @@ class FolderReplacement:
         ------
         StorageError
             If the operating system reports an error, or the target has got a content meanwhile that may not be
-            replaced; the target is then unchanged.
+            replaced; the target is then unchanged at the end of the block.
         """
-        older = name_beside(self.target, "old")
         try:
             _sync(self.path)
             self._check_target()  # writing takes long
             if self.target.exists():
-                self.target.rename(older)
-            try:
-                self.path.rename(self.target)
-            except BaseException:
-                if older.exists():
-                    older.rename(self.target)
-                raise
+                self.target.rename(self._older)
+            self.path.rename(self.target)
             _sync(self.target.parent)
         except OSError as error:
             raise self._error(error, "finish writing") from error
-        # What cannot be removed has a hidden name, and the new folder is complete.
-        shutil.rmtree(older, ignore_errors=True)
 
     def __enter__(self) -> FolderReplacement:
         return self
 
     def __exit__(self, *exc: object) -> None:
+        # Here and not in commit, since an interrupt may come between any two of its steps.
+        if not self.path.exists():
+            # What cannot be removed has a hidden name, and the new folder is complete.
+            shutil.rmtree(self._older, ignore_errors=True)
+        elif self._older.exists() and not self.target.exists():
+            with contextlib.suppress(OSError):
+                self._older.rename(self.target)
         shutil.rmtree(self.path, ignore_errors=True)
 
     def _error(self, error: OSError, doing: str) -> StorageError:

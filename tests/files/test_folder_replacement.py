@@ -74,6 +74,30 @@ def test_a_rename_that_fails_leaves_the_older_folder(tmp_path: Path, monkeypatch
     assert content(tmp_path) == {"t/old": "old"}
 
 
+@pytest.mark.parametrize("step", range(3))
+def test_an_interrupt_leaves_one_of_both_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+    """It comes before the first rename, between the two, or after the second."""
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "old").write_text("old")
+    rename, calls = Path.rename, 0
+
+    def interrupted(self: Path, target: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if step == 0:
+            raise KeyboardInterrupt
+        result = rename(self, target)
+        if calls == step:
+            raise KeyboardInterrupt
+        return result
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        replace(tmp_path / "t", overwrite=True)
+    assert content(tmp_path) == ({"t/new": "new"} if step == 2 else {"t/old": "old"})
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_what_appears_meanwhile_is_not_lost(tmp_path: Path, overwrite: bool) -> None:
     with FolderReplacement(tmp_path / "t", overwrite=overwrite, replaceable=lambda path: False) as folder:
