@@ -59,12 +59,14 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from rwkv_cy.tensors.rounding import describe_rounding
+
     text = None if arguments.text is None else read_text(arguments.text)
     report = carry_out(arguments, measure=True)
     if report is None:
         return ExitCode.OK
     if not (arguments.json or arguments.quiet):
-        print_report(report, {"precision": _precision(report)})
+        print_report(report, {"precision": describe_rounding(report.rounding, len(report.plan.tensors))})
         _print_errors(report, arguments.limit)
     found = None if text is None else _compare(arguments, *text)
     if arguments.json:
@@ -72,16 +74,6 @@ def _run(arguments: argparse.Namespace) -> int:
     elif found is not None:
         _print_divergence(found)
     return ExitCode.OK
-
-
-def _precision(report: ConversionReport) -> str:
-    total = report.total_rounding
-    if total is None:
-        return "every number as in the source"
-    return (
-        f"{len(report.rounding)} of {len(report.plan.tensors)} tensors rounded: relative error "
-        f"{total.relative:.2e} (RMS), largest {total.largest:.2e}"
-    )
 
 
 def _print_errors(report: ConversionReport, limit: int) -> None:

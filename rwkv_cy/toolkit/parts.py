@@ -131,7 +131,7 @@ def shard(
     Raises
     ------
     ConfigError
-        If the file is no larger than a part, or there would be more than 9,999 parts.
+        If the file is no larger than a part, there would be more than 9,999 parts, or its name cannot be printed.
     StorageError
         If a part or the list exists, there is too little space, the file changed while it was read, or the operating
         system refuses.
@@ -141,6 +141,11 @@ def shard(
         raise ConfigError(f"part_size: expected a positive number of bytes, got {part_size}")
     if not is_folder(folder):
         raise StorageError(f"{folder}: expected a folder for the parts, got none; create it first")
+    if not source.name.isprintable():
+        raise ConfigError(
+            f"{source}: expected a name of characters that can be printed, since the list of parts holds it; "
+            "rename the file"
+        )
     with FileBytes(source) as file:
         count = -(-file.size // part_size)
         if count == 1:

@@ -81,6 +81,14 @@ def test_other_names_are_no_lists(source: Path, folder: Path) -> None:
         join(source, folder / "back")
 
 
+@pytest.mark.parametrize("name", [b"m\xff.h5", b"m\x1b.h5", "m\N{NO-BREAK SPACE}.h5".encode()])
+def test_names_that_the_list_cannot_hold(source: Path, folder: Path, name: bytes) -> None:
+    renamed = source.rename(source.with_name(os.fsdecode(name)))
+    with pytest.raises(ConfigError, match="expected a name of characters that can be printed, .*; rename the file"):
+        shard(renamed, folder, part_size=1000)
+    assert not list(folder.iterdir())
+
+
 def test_not_too_many_parts(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "long").write_bytes(bytes(10_000))
     with pytest.raises(ConfigError, match="expected at most 9999 parts, got 10000 of 1 B"):

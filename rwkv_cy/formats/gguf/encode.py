@@ -30,8 +30,8 @@ def float32(number: float) -> TypedValue:
 
 
 def string(text: str) -> TypedValue:
-    """Return a value."""
-    return STRING, _text(text.encode())
+    """Return a value; what is not Unicode, as in some file names, becomes a question mark."""
+    return STRING, _text(text.encode("utf-8", "replace"))
 
 
 def string_array(texts: Sequence[bytes]) -> TypedValue:

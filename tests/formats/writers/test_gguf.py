@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
@@ -159,6 +160,13 @@ def test_metadata(tmp_path: Path) -> None:
         "rwkv7.attention.gate_lora_rank": ranks["g"],
         "tokenizer.ggml.model": "none",
     }
+
+
+def test_a_name_that_is_not_unicode(tmp_path: Path) -> None:
+    source = write_source(tmp_path / "s", CONFIG)
+    renamed = source.rename(tmp_path / os.fsdecode(b"m\xff.safetensors"))
+    export(renamed, tmp_path / "t.gguf", tokenizer="none")
+    assert container(tmp_path / "t.gguf").values["general.name"] == "m?"
 
 
 def test_metadata_of_rwkv6(tmp_path: Path) -> None:
