@@ -89,6 +89,7 @@ def test_what_is_not_a_greedy_vocabulary_is_the_librarys() -> None:
         change(data, "model", "vocab", "x", value=WORLD_SIZE),
         change(data, "model", "vocab", "x", value=-1),
         change(data, "model", "vocab", "x", value=True),
+        change(data, "model", "vocab", "xx", value=7),  # the id of another text
         change(data, "model", value=None) + b'"type": "WordPiece"',
         data[:-1],
     ]
