@@ -15,7 +15,7 @@ from typing import Any
 
 from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.base import MAX_DIMENSIONS, MAX_ELEMENTS, MAX_TENSORS, check_shape
-from rwkv_cy.formats.pickle_vm import Global, Ignored
+from rwkv_cy.formats.pickle_vm import MAX_OPERATIONS, Global, Ignored
 from rwkv_cy.formats.raw import RawTensor
 from rwkv_cy.formats.strided import is_contiguous, span
 from rwkv_cy.formats.zip_directory import Place
@@ -187,6 +187,7 @@ class TorchObjects:
         self.storages: dict[str, Storage] = {}
         self._path = path
         self._views = views
+        self._pairs = 0
         tensors: dict[str, Callable[[tuple[Any, ...]], object]] = {
             "torch._utils._rebuild_tensor": self._tensor,
             "torch._utils._rebuild_tensor_v2": self._tensor,
@@ -284,6 +285,10 @@ class TorchObjects:
             return {}
         # Python 2 gives it a list of pairs.
         pairs: list[Any] = arguments[0] if len(arguments) == 1 and type(arguments[0]) is list else [None]
+        # One list may be given very many times, and each time it is copied.
+        self._pairs += len(pairs)
+        if self._pairs > MAX_OPERATIONS:
+            raise self._damaged(f"at most {MAX_OPERATIONS} pairs for OrderedDicts", "more")
         result: dict[str, object] = {}
         for pair in pairs:
             if type(pair) not in (list, tuple) or len(pair) != 2 or type(pair[0]) is not str or pair[0] in result:

@@ -250,6 +250,15 @@ def test_an_ordered_dictionary_of_python_2() -> None:
     assert load(call(name("collections", "OrderedDict"), b"]")) == {}
 
 
+def test_one_list_of_pairs_is_not_copied_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch_objects, "MAX_OPERATIONS", 6)
+    pairs = b"](" + sequence(text("a"), NONE) + sequence(text("b"), NONE) + b"eq\x00"
+    make = name("collections", "OrderedDict") + b"h\x00\x85R"
+    assert load(b"(" + pairs + 3 * make + b"t") is not None
+    with pytest.raises(FormatError, match="expected at most 6 pairs for OrderedDicts, got more"):
+        load(b"(" + pairs + 4 * make + b"t")
+
+
 def test_types_and_schemes_are_values_too() -> None:
     for title in ("float32", "float8_e5m2", "int1", "per_tensor_affine", "Tensor"):
         assert isinstance(load(name("torch", title)), Global)
