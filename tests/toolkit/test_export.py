@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 import rwkv_cy
-from checkpoints import numbers, small_parameters, write_safetensors, write_small
+from checkpoints import numbers, random_checkpoint, small_parameters, write_safetensors, write_small
+from contracts.cases import CONFIGS
 from formats.sources import assert_same, read_all
 from rwkv_cy.checkpoint.checkpoint import open_source
 from rwkv_cy.errors import ConfigError, FormatError, KernelError, SpecError, StorageError, UnsupportedError
@@ -286,6 +287,24 @@ def test_options_that_a_format_does_not_have(
 def test_a_layout_without_the_version_is_refused(small: Path, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="layout fla: expected a model for flash-.*, got RWKV-4; choose"):
         export(small, tmp_path / "t.safetensors", layout="fla")
+
+
+@pytest.mark.parametrize(
+    ("name", "suffix"),
+    [("rwkv4", "pth"), ("rwkv6", "pth"), ("rwkv6", "safetensors"), ("rwkv6", "st"), ("rwkv6", "bin")],
+)
+def test_epsilons_that_a_file_of_tensors_does_not_hold(tmp_path: Path, name: str, suffix: str) -> None:
+    write_safetensors(tmp_path / "model.safetensors", random_checkpoint(CONFIGS[name], optional=False))
+    plain = {message for message in plan_export(tmp_path, tmp_path.parent / f"t.{suffix}").warnings if "has" in message}
+    assert not any("epsilon" in message for message in plain)
+    settings = {"layer_norm_epsilon": 1e-6, "group_norm_epsilon": 1e-5}
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    warnings = plan_export(tmp_path, tmp_path.parent / f"t.{suffix}").warnings
+    found = [message.partition(" has ")[2] for message in warnings if "epsilon" in message]
+    expected = ["1e-05 for the epsilon of the LayerNorms, and the model 1e-06"]
+    if name != "rwkv4":
+        expected.append("0.00064 for the epsilon of the GroupNorm, and the model 1e-05")
+    assert found == expected
 
 
 def test_an_incomplete_model_is_refused(tmp_path: Path) -> None:

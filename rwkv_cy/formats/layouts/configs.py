@@ -65,6 +65,7 @@ def _remote_code(config: Config, version: int, repository: str, dtype: str) -> S
         "context_length": _CONTEXT,
         "head_size": config.head_size,
         "head_size_divisor": 8,
+        **_group_epsilon(config, Config.group_norm_eps),
         "layer_norm_epsilon": config.layer_norm_eps,
         "rescale_every": _RESCALE_EVERY if dtype == "f16" else 0,
         **_frame(config),
@@ -88,9 +89,9 @@ def _usual_epsilon(config: Config) -> float:
     return config.head_size * config.layer_norm_eps
 
 
-def _group_epsilon(config: Config) -> Settings:
-    """Return the epsilon of the GroupNorm if it is another one; this package reads it."""
-    usual = math.isclose(config.group_norm_eps, _usual_epsilon(config), rel_tol=1e-6)
+def _group_epsilon(config: Config, read: float) -> Settings:
+    """Return the epsilon of the GroupNorm, for this package, where it would read another one from the folder."""
+    usual = math.isclose(config.group_norm_eps, read, rel_tol=1e-6)
     return {} if usual else {"group_norm_epsilon": config.group_norm_eps}
 
 
@@ -103,7 +104,7 @@ def _rwkv7(config: Config, shapes: Shapes, dtype: str) -> Settings:
         **_ranks(config, shapes),
         "norm_bias": True,
         "norm_eps": config.layer_norm_eps,
-        **_group_epsilon(config),
+        **_group_epsilon(config, _usual_epsilon(config)),
         **_frame(config),
     }
 
@@ -132,7 +133,7 @@ def _fla7(config: Config, shapes: Shapes, dtype: str) -> Settings:
         "head_dim": config.head_size,
         **_ranks(config, shapes),
         "value_dim": [config.d_att] * config.num_layers,
-        **_group_epsilon(config),
+        **_group_epsilon(config, _usual_epsilon(config)),
         **_fla_frame(config),
     }
 
@@ -145,6 +146,7 @@ def _fla6(config: Config, shapes: Shapes, dtype: str) -> Settings:
         "expand_v": 1.0,
         "proj_low_rank_dim": shapes["blocks.0.att.time_maa_w2"][1],
         "gate_low_rank_dim": shapes["blocks.0.att.time_decay_w1"][1],
+        **_group_epsilon(config, Config.group_norm_eps),
         **_fla_frame(config),
     }
 
@@ -158,6 +160,7 @@ _CONFIGS: dict[str, Callable[[Config, Shapes, str], Settings]] = {
 }
 #: The epsilon of the GroupNorm in the code for a layout, where it follows from others.
 _EPSILONS: dict[str, Callable[[Config], float]] = {
+    HUGGINGFACE.name: lambda config: Config.group_norm_eps,
     HUGGINGFACE_7.name: _usual_epsilon,
     FLA.name: _usual_epsilon,
     FLA_6.name: lambda config: config.layer_norm_eps,

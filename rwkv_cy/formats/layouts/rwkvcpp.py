@@ -10,9 +10,6 @@ input of the GroupNorm is linear in the values: what rwkv.cpp computes of a file
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from rwkv_cy.config import Config
 from rwkv_cy.formats.layouts.layout import Layout, Rule, Shapes, any_name
 from rwkv_cy.formats.layouts.original import (
     has_delta_rule,
@@ -32,7 +29,7 @@ from rwkv_cy.formats.layouts.steps import (
     vector,
 )
 
-__all__ = ["RWKVCPP", "RWKVCPP_WRITTEN", "rwkvcpp_problems"]
+__all__ = ["RWKVCPP", "RWKVCPP_WRITTEN"]
 
 _ATT, _FFN = "blocks.{i}.att", "blocks.{i}.ffn"
 _DECAY, _FIRST, _BONUS = (f"{_ATT}.time_{name}" for name in ("decay", "first", "faaaa"))
@@ -152,13 +149,3 @@ RWKVCPP_7 = Layout(
 RWKVCPP = (RWKVCPP_4, RWKVCPP_7, RWKVCPP_6, RWKVCPP_50, RWKVCPP_52)
 #: The layouts that models are written in.
 RWKVCPP_WRITTEN = (RWKVCPP_4, RWKVCPP_50, RWKVCPP_51, RWKVCPP_52, RWKVCPP_6, RWKVCPP_7)
-
-_LAYER_NORM, _GROUP_NORM = 1e-5, 64e-5
-
-
-def rwkvcpp_problems(config: Config) -> Iterator[str]:
-    """Yield what rwkv.cpp cannot know of a model, so that it computes something else."""
-    if config.layer_norm_eps != _LAYER_NORM:
-        yield f"has {_LAYER_NORM:g} for the epsilon of the LayerNorms, and the model {config.layer_norm_eps:g}"
-    if config.head_size and config.group_norm_eps != _GROUP_NORM:
-        yield f"has {_GROUP_NORM:g} for the epsilon of the GroupNorm, and the model {config.group_norm_eps:g}"

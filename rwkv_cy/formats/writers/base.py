@@ -303,9 +303,19 @@ class ExportFormat(ABC):
         """
         return FLOAT_TYPES[tensor.dtype]
 
-    def problems(self, model: ExportedModel) -> Iterable[str]:
-        """Return what the programs that read this format cannot do with such a model; none by default."""
-        return ()
+    def problems(self, model: ExportedModel) -> Iterator[str]:
+        """Yield what the programs that read this format cannot do with such a model.
+
+        By default: what files of tensors alone do not say, so that those programs, and this package when it reads such
+        a file, compute something else.
+        """
+        config = model.config
+        epsilons = [("LayerNorms", Config.layer_norm_eps, config.layer_norm_eps)]
+        if config.head_size:
+            epsilons.append(("GroupNorm", Config.group_norm_eps, config.group_norm_eps))
+        for name, usual, own in epsilons:
+            if own != usual:
+                yield f"has {usual:g} for the epsilon of the {name}, and the model {own:g}"
 
     def notes(self, model: ExportedModel, tensors: Sequence[StoredTensor], outcome: Outcome) -> Mapping[str, bytes]:
         """Return small files that tell of the export, by name, to be written last; none by default.

@@ -7,12 +7,11 @@ rwkv_quantize.inc (what is quantized).
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from rwkv_cy.errors import ConfigError
 from rwkv_cy.formats.ggml import BLOCK_TYPES
 from rwkv_cy.formats.ggml.encode import ENCODERS
-from rwkv_cy.formats.layouts.rwkvcpp import rwkvcpp_problems
 from rwkv_cy.formats.rwkvcpp import FILE_HEADER, MAGIC, TENSOR_HEADER, TYPE_NAMES
 from rwkv_cy.formats.writers.base import (
     FLOAT_TYPES,
@@ -61,10 +60,6 @@ class RwkvCppFormat(ExportFormat):
         if dtype in ENCODERS and _may_be_quantized(tensor, BLOCK_TYPES[dtype].size):
             return block_type(dtype, tensor.name)
         return FLOAT_TYPES[plain]
-
-    def problems(self, model: ExportedModel) -> Iterable[str]:
-        """Return what rwkv.cpp cannot do with the model."""
-        return rwkvcpp_problems(model.config)
 
     def files(self, model: ExportedModel, tensors: Sequence[StoredTensor]) -> Sequence[TargetFile]:
         """Return the one file.

@@ -129,6 +129,17 @@ def test_config_of_rwkv6(tmp_path: Path, layout: str, architecture: str) -> None
     assert load(tmp_path / "t").config == config
 
 
+@pytest.mark.parametrize(("name", "layout"), [("rwkv6", "transformers"), ("rwkv6", "fla"), ("rwkv5.2", "transformers")])
+def test_another_epsilon_of_the_group_norm_comes_back(tmp_path: Path, name: str, layout: str) -> None:
+    (tmp_path / "s").mkdir()
+    write_safetensors(tmp_path / "s" / "model.safetensors", random_checkpoint(CONFIGS[name], optional=False))
+    (tmp_path / "s" / "config.json").write_text(json.dumps({"group_norm_epsilon": 1e-5}))
+    report = export(tmp_path / "s", tmp_path / "t", layout=layout, tokenizer="none")
+    assert load(tmp_path / "t").config.group_norm_eps == 1e-5
+    said = any("has 0.00064 for the epsilon of the GroupNorm, and the model 1e-05" in text for text in report.warnings)
+    assert said == (layout == "transformers")  # the code of flash-linear-attention has 1e-05
+
+
 @pytest.mark.parametrize("d_ffn", [448, 512])
 def test_config_of_rwkv5(tmp_path: Path, d_ffn: int) -> None:
     config = replace(CONFIGS["rwkv5.2"], d_model=128, d_att=128, d_ffn=d_ffn)

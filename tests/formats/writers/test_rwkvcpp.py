@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import struct
 import tracemalloc
 from collections.abc import Iterator
@@ -22,9 +21,8 @@ from rwkv_cy.errors import ConfigError, NumericalError, UnsupportedError
 from rwkv_cy.formats import open_checkpoint
 from rwkv_cy.formats.ggml import BLOCK_TYPES
 from rwkv_cy.formats.ggml.encode import ENCODERS, encode_blocks
-from rwkv_cy.formats.layouts.rwkvcpp import rwkvcpp_problems
 from rwkv_cy.toolkit.convert import convert
-from rwkv_cy.toolkit.export import export, plan_export
+from rwkv_cy.toolkit.export import export
 
 #: The format's numbers for its types, and the bytes of a block of so many numbers.
 NUMBERS = {"f32": 0, "f16": 1, "q4_0": 2, "q4_1": 3, "q5_0": 7, "q5_1": 8, "q8_0": 9}
@@ -192,27 +190,6 @@ def test_an_attention_of_another_width_is_refused(tmp_path: Path) -> None:
     config = Config(d_model=64, num_layers=1, vocab_size=20, d_att=96)
     with pytest.raises(ConfigError, match=r"rwkv\.cpp \.bin: expected an attention as wide as the model, 64, got 96"):
         exported(tmp_path, parameters_of(config))
-
-
-def test_what_rwkvcpp_computes_otherwise_is_said() -> None:
-    other = {"layer_norm_eps": 1e-6, "group_norm_eps": 1e-5}
-    assert list(rwkvcpp_problems(CONFIGS["rwkv4"])) == list(rwkvcpp_problems(CONFIGS["rwkv5.0"])) == []
-    layer_norms = "has 1e-05 for the epsilon of the LayerNorms, and the model 1e-06"
-    assert list(rwkvcpp_problems(replace(CONFIGS["rwkv4"], **other))) == [layer_norms]
-    assert list(rwkvcpp_problems(replace(CONFIGS["rwkv7"], **other))) == [
-        layer_norms,
-        "has 0.00064 for the epsilon of the GroupNorm, and the model 1e-05",
-    ]
-
-
-def test_problems_become_warnings(tmp_path: Path) -> None:
-    parameters = parameters_of(CONFIGS["rwkv4"])
-    settings = {"model_type": "rwkv", "layer_norm_epsilon": 1e-6}
-    (tmp_path / "config.json").write_text(json.dumps(settings))
-    write_safetensors(tmp_path / "model.safetensors", parameters)
-    plan = plan_export(tmp_path, tmp_path.parent / "model.bin")
-    said = "the code for rwkv.cpp, RWKV-4 has 1e-05 for the epsilon of the LayerNorms, and the model 1e-06"
-    assert any(said in text for text in plan.warnings)
 
 
 def test_every_type_is_one_that_is_read() -> None:
