@@ -178,7 +178,8 @@ class LanguageModel:
             allocating a state, and returns it. If an in-place call fails, `state` becomes invalid.
         out : State, optional
             A state of this model to overwrite and return, instead of a new one. If the call fails, it becomes invalid,
-            and `state` is unchanged: two states in turn are a way to go on after an interrupt, without allocations.
+            and `state`, unless it is the same, is unchanged: two states in turn are a way to go on after an interrupt,
+            without allocations.
         num_threads : int, optional
             Threads to use; the result is the same for every number.
 

@@ -44,6 +44,9 @@ class Array:
     offset: int
     nbytes: int
 
+    def __str__(self) -> str:
+        return f"an array of {self.count}"
+
 
 Value = int | float | bool | str | Array
 

@@ -124,6 +124,7 @@ def test_dimensions_that_are_not_stated_are_those_of_the_tensors(tmp_path: Path)
         ("general_architecture", value("string", "llama"), "got 'llama', which is not RWKV; run it with llama.cpp"),
         ("general_architecture", value("string", "arwkv7"), "got arwkv7: ARWKV-7, which puts the time mix"),
         ("general_architecture", value("uint32", 7), "got '7', which is not RWKV"),
+        ("general_architecture", value("string[]", ["rwkv7"]), "got 'an array of 1', which is not RWKV"),
     ],
 )
 def test_other_models_are_named(tmp_path: Path, key: str, raw: bytes | None, message: str) -> None:
