@@ -24,6 +24,9 @@ __all__ = ["Checksum", "RawSource", "RawTensor"]
 #: Tied matrices share their bytes. Many tensors over the same bytes would make a small file take days to read; so would
 #: many that are parts of one deflated entry, if each begins before the one that was read last.
 _MOST_SHARED = 4
+#: Most bytes between the first and last element of a deflated tensor in another order: all of them are inflated again
+#: for each block that is read.
+_MOST_REORDERED = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,8 @@ class RawSource:
     Raises
     ------
     FormatError
-        If a tensor exceeds the file, or too many share their bytes or a deflated entry.
+        If a tensor exceeds the file, too many share their bytes or a deflated entry, or a large one is deflated and not
+        in C order.
     """
 
     def __init__(
@@ -113,6 +117,13 @@ class RawSource:
                 f"{file.path}: expected at most {_MOST_SHARED} tensors in one deflated entry of the archive, got "
                 f"{max(parts.values())}; save the weights anew, each with its own storage"
             )
+        for name, tensor in tensors.items():
+            if tensor.data and tensor.strides is not None and tensor.end - tensor.offset > _MOST_REORDERED:
+                raise FormatError(
+                    f"{file.path}: {name}: expected a deflated tensor in C order, or of at most {_MOST_REORDERED} "
+                    f"bytes, got {tensor.end - tensor.offset} in another order; unpack the archive, and pack it again "
+                    "without compression, as zip -0 -r does"
+                )
         held = file.size + sum(data.size for data in parts)
         if total > _MOST_SHARED * held:
             raise FormatError(

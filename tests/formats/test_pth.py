@@ -31,7 +31,7 @@ from formats.make_pth import (
 )
 from formats.sources import assert_same, read_all
 from rwkv_cy.errors import FormatError, RWKVError, StorageError, UnsupportedError
-from rwkv_cy.formats import pth
+from rwkv_cy.formats import pth, raw
 from rwkv_cy.formats.pth import open_pth
 from rwkv_cy.tensors.tensor import ParameterSource
 
@@ -153,11 +153,16 @@ def test_deflated_archives(tmp_path: Path) -> None:
         assert all(source.check_bytes(title) for title in source.names())
 
 
-def test_deflated_columns(tmp_path: Path) -> None:
+def test_deflated_columns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     array = np.arange(4000, dtype="<f4").reshape(40, 100)
     body = dictionary({"w": tensor(storage("FloatStorage", "0", 4000), (40, 100), (1, 40))})
     path = packed(archive(body, [array.tobytes()])).write(tmp_path / "x")
     assert_same(read_all(open_pth(path)), {"w": ("f32", np.ascontiguousarray(array.reshape(100, 40).T))})
+    monkeypatch.setattr(raw, "_MOST_REORDERED", 4000 * 4 - 1)
+    with pytest.raises(
+        FormatError, match="w: expected a deflated tensor in C order, or of at most 15999 bytes, got 16"
+    ):
+        open_pth(path)
 
 
 def test_many_tensors_in_one_deflated_entry(tmp_path: Path) -> None:
