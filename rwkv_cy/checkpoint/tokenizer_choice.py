@@ -12,7 +12,7 @@ from rwkv_cy.formats.gguf.vocabulary import is_gguf, read_vocabulary
 from rwkv_cy.formats.metadata import TOKENIZER_PATH
 from rwkv_cy.storage import ModelFile, StoredTokenizer, is_model_file, open_model
 from rwkv_cy.tensors.tensor import ParameterSource
-from rwkv_cy.text import Tokenizer, WorldTokenizer, find_tokenizer, load_tokenizer
+from rwkv_cy.text import ByteTokenizer, Tokenizer, WorldTokenizer, find_tokenizer, load_tokenizer
 from rwkv_cy.text.tokenizers import is_world_name, tokenizer_files
 from rwkv_cy.text.tokenizers.vocabulary import WORLD_SIZE, WORLD_USED
 
@@ -28,6 +28,8 @@ __all__ = [
 ]
 
 _BYTES = 256
+#: The vocabulary of plain bytes, where a file spells it out.
+_EVERY_BYTE = [bytes([byte]) for byte in range(_BYTES)]
 #: Where the tokenizer of a vocabulary of that size is published.
 _HINTS = {50277: " (the Pile models use 20B_tokenizer.json, the tokenizer.json of EleutherAI/gpt-neox-20b)"}
 #: Models have some rows more than their tokenizer has ids (50,304 for 50,277); with fewer ids than this part of the
@@ -171,7 +173,8 @@ def named_tokenizer(name: str | os.PathLike[str]) -> Tokenizer:
     if text in ("bytes", "world") or not _is_file(path):
         return find_tokenizer(text)
     if is_gguf(path):
-        return WorldTokenizer(read_vocabulary(path), text)
+        vocabulary = read_vocabulary(path)
+        return ByteTokenizer() if vocabulary == _EVERY_BYTE else WorldTokenizer(vocabulary, text)
     if not is_model_file(path):
         return find_tokenizer(text)
     with open_model(path) as model:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ __all__ = [
     "dtype_name",
     "integer",
     "real",
+    "size",
     "type_rule",
 ]
 
@@ -31,6 +33,8 @@ PACKED_DTYPE = "bf12"
 QUANTIZED_DTYPES = ("q8", "q6", "q4")
 MATRIX_DTYPES = (PACKED_DTYPE, *QUANTIZED_DTYPES)
 ACTIVATIONS = ("f32", "bf16")
+_UNITS = " KMGT"
+_SIZE = re.compile(r"(\d{1,15})([KMGT]?)(i?)B?", re.IGNORECASE)
 
 
 def dtype_name(text: str) -> str:
@@ -73,6 +77,23 @@ def _integers(low: int, high: int | None) -> str:
     if high is not None:
         return f"an integer from {low} to {high}"
     return {0: "a non-negative integer", 1: "a positive integer"}.get(low, f"an integer of at least {low}")
+
+
+def size(low: int) -> Callable[[str], int]:
+    """Return a parser of bytes with a unit, from `low` on."""
+
+    def parse(text: str) -> int:
+        match = _SIZE.fullmatch(text.strip())
+        value = 0
+        if match is not None and (match[2] or not match[3]):
+            thousand = 1024 if match[3] else 1000
+            value = int(match[1]) * thousand ** _UNITS.index(match[2].upper() or " ")
+        if value < low:
+            least = f" of at least {low}" if low > 1 else ""
+            raise argparse.ArgumentTypeError(f"expected a size{least} as 4000000000, 700M or 2GiB, got {text!r}")
+        return value
+
+    return parse
 
 
 def real(low: float, high: float = math.inf) -> Callable[[str], float]:

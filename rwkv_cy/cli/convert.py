@@ -35,8 +35,8 @@ def add_parser(commands: Subparsers) -> None:
         "convert",
         parents=[common_options()],
         help="convert a checkpoint to a model file",
-        description="Convert a checkpoint (.pth, .safetensors, Hugging Face folder, rwkv.cpp .bin, or a model file) "
-        "to one HDF5 model file, which also holds the tokenizer. The source format is recognised by content.",
+        description="Convert a checkpoint (.pth, .safetensors, .gguf, Hugging Face folder, rwkv.cpp .bin, or a model "
+        "file) to one HDF5 model file, which also holds the tokenizer. The source format is recognised by content.",
     )
     parser.add_argument(
         "--dtype",
@@ -53,14 +53,15 @@ def add_parser(commands: Subparsers) -> None:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that ``convert`` and ``quantize`` share, except the type."""
     parser.add_argument(
-        "source", metavar="SOURCE", type=Path, help="the checkpoint, a folder of safetensors files, or a model file"
+        "source", metavar="SOURCE", type=Path, help="the checkpoint, a Hugging Face folder, or a model file"
     )
     parser.add_argument("target", metavar="TARGET", type=Path, help="the model file to write")
     parser.add_argument(
         "--tokenizer",
         default="auto",
         metavar="auto|none|bytes|world|FILE",
-        help="the tokenizer to store; FILE is a tokenizer.json, a vocabulary or a model file (default: auto)",
+        help="the tokenizer to store; FILE is a tokenizer.json, a vocabulary, a model file, a GGUF file, or a "
+        "folder with one (default: auto)",
     )
     parser.add_argument(
         "--keep",
@@ -158,7 +159,9 @@ def check_target_name(target: Path, force: bool) -> None:
         raise StorageError(
             f"{target} already exists, and its name is that of a checkpoint: are SOURCE and TARGET swapped?"
         )
-    print_warning(f"{target}: will be an HDF5 model file despite its name; .h5 is the usual suffix")
+    print_warning(
+        f"{target}: will be an HDF5 model file despite its name; .h5 is the usual suffix, export writes other formats"
+    )
 
 
 def outline(plan: ConversionPlan) -> dict[str, str]:

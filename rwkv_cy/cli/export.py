@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_cy.cli.arguments import common_options, integer
+from rwkv_cy.cli.arguments import common_options, size
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import byte_size, config_fields, print_fields, print_json, print_table, print_warning, printable
 from rwkv_cy.cli.progress import progress_bar
@@ -27,10 +27,10 @@ def add_parser(commands: Subparsers) -> None:
         help="write a model in a format of another program",
         description="Write a model file, or a checkpoint of any format that is read, in a format of another program. "
         "The suffix of TARGET tells the format: .pth (BlinkDL's names), .safetensors, .st (web-rwkv), .gguf "
-        "(llama.cpp), .bin (rwkv.cpp); a name without a suffix means a Hugging Face folder.",
+        "(llama.cpp), .bin (rwkv.cpp); a name without one, or with a slash at its end, means a Hugging Face folder.",
     )
     parser.add_argument("source", metavar="SOURCE", type=Path, help="a model file, a checkpoint, or a folder of one")
-    parser.add_argument("target", metavar="TARGET", type=Path, help="the file or the folder to write")
+    parser.add_argument("target", metavar="TARGET", help="the file or the folder to write")
     parser.add_argument("--format", metavar="NAME", help="the format, if the suffix of TARGET does not tell it")
     parser.add_argument("--layout", metavar="NAME", help="names and shapes of the tensors, if the format has several")
     parser.add_argument(
@@ -48,10 +48,10 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument(
         "--shard-size",
-        type=integer(1_000_000),
-        default=5_000_000_000,
+        type=size(1_000_000),
+        default="5G",
         metavar="BYTES",
-        help="most bytes of a file of weights in a folder (default: 5000000000)",
+        help="most bytes of a file of weights in a folder, as 700M or 2GiB (default: 5G)",
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, with sizes; write nothing")
     parser.add_argument("--force", action="store_true", help="replace a TARGET of the same format")
@@ -74,7 +74,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         _show_plan(plan_export(arguments.source, arguments.target, **options), arguments)
         return ExitCode.OK
-    bar = progress_bar(printable(arguments.target.name), not (arguments.quiet or arguments.no_progress))
+    bar = progress_bar(printable(Path(arguments.target).name), not (arguments.quiet or arguments.no_progress))
     with bar as progress:
         report = export(arguments.source, arguments.target, overwrite=arguments.force, progress=progress, **options)
     for warning in report.warnings:
@@ -88,6 +88,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _outline(plan: ExportPlan) -> dict[str, str]:
     """Return the fields that plan and report share."""
+    from rwkv_cy.checkpoint.tokenizer_choice import describe_tokenizer
+
     return {
         "source": f"{plan.source} ({plan.source_format})",
         "target": str(plan.target),
@@ -95,6 +97,7 @@ def _outline(plan: ExportPlan) -> dict[str, str]:
         "layout": plan.layout,
         "architecture": plan.model.label,
         **config_fields(plan.model.config),
+        **({"tokenizer": describe_tokenizer(plan.tokenizer)} if plan.writer.stores_tokenizer else {}),
     }
 
 

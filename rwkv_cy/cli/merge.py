@@ -107,7 +107,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _changes(plan: MergePlan) -> dict[str, str]:
-    counts = ", ".join(f"{count} {kind}" for kind, count in sorted(plan.counts.items()))
+    counts = ", ".join(f"{kind} {count}" for kind, count in sorted(plan.counts.items()))
     return {"adapter": str(plan.adapter), "changed": counts or "nothing"}
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_cy.cli.arguments import common_options
+from rwkv_cy.cli.arguments import common_options, size
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import byte_size, print_fields, print_json, printable
 from rwkv_cy.cli.progress import progress_bar
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser"]
 
-_UNITS = " KMGT"
-_SIZE = re.compile(r"(\d{1,15})([KMGT]?)(i?)B?", re.IGNORECASE)
 _DEFAULT = "4G"
 
 
@@ -35,8 +32,8 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="where the parts are written")
     parser.add_argument(
         "--size",
-        type=_bytes,
-        default=_bytes(_DEFAULT),
+        type=size(1),
+        default=_DEFAULT,
         metavar="BYTES",
         help=f"most bytes of a part, as 700M or 2GiB (default: {_DEFAULT}, which FAT32 can hold)",
     )
@@ -58,16 +55,6 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="print errors only, without a progress bar")
     parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
     parser.add_argument("--json", action="store_true", help="print JSON")
-
-
-def _bytes(text: str) -> int:
-    """Return the number of bytes of a size with a unit."""
-    match = _SIZE.fullmatch(text.strip())
-    if match is None or not int(match[1]) or (match[3] and not match[2]):
-        raise argparse.ArgumentTypeError(f"expected a size as 4000000000, 700M or 2GiB, got {text!r}")
-    thousand = 1024 if match[3] else 1000
-    unit: int = thousand ** _UNITS.index(match[2].upper() or " ")
-    return int(match[1]) * unit
 
 
 def _shard(arguments: argparse.Namespace) -> int:

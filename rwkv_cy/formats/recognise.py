@@ -57,6 +57,10 @@ def _looks_like_safetensors(head: bytes) -> bool:
     return head[8:9] == b"{" and int.from_bytes(head[:8], "little") < _MAX_SAFETENSORS_HEADER
 
 
+def _lists_parts(head: bytes) -> bool:
+    return head.startswith(b"{") and b'"format": "rwkv-cy-parts"' in head
+
+
 _READERS = (
     _Reader(_begins(b"PK\x03\x04", b"PK\x05\x06"), open_pth),
     _Reader(_begins(LEGACY_MAGIC), open_pth_legacy),
@@ -96,6 +100,7 @@ _REFUSALS = (
     _Refusal(_begins(b"BZh"), "a file compressed with bzip2", _UNPACK),
     _Refusal(_begins(b"7z\xbc\xaf\x27\x1c"), "a 7-Zip archive", _UNPACK),
     _Refusal(_begins(b"Rar!\x1a\x07"), "a RAR archive", _UNPACK),
+    _Refusal(_lists_parts, "the list of the parts of a file", "join them: rwkv-cy join LIST TARGET"),
     _Refusal(_begins_with_text(b"{", b"["), "a JSON text", "name the folder or the file that holds the weights"),
 )
 

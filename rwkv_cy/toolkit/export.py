@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -116,7 +115,7 @@ def plan_export(
     with Checkpoint.open(source) as checkpoint:
         plan, _ = make_export_plan(
             checkpoint,
-            Path(target),
+            target,
             dtype=dtype,
             format=format,
             layout=layout,
@@ -148,7 +147,7 @@ def export(
     source : path
         A model file, or a checkpoint of any format that the package reads.
     target : path
-        The file to write, or a folder.
+        The file to write, or a folder: a name without a suffix, with a slash at its end, or of a folder that exists.
     dtype : str, optional
         Type of matrices, head and embedding, one of the format's. By default every tensor keeps the numbers that it
         has; weights that are quantized in the source are decoded, and become f16. Vectors, low-rank factors and
@@ -174,7 +173,8 @@ def export(
     Raises
     ------
     ConfigError
-        If the format, the layout or the type is not known, or the format does not have it.
+        If the format, the layout or the type is not known, or the format does not have it, or `shard_size` is not
+        positive.
     FormatError, UnsupportedError, SpecError
         If the source is damaged (its checksums are verified, if it has any), or is not a model that this package runs,
         or the layout has no form for its version.
@@ -187,7 +187,7 @@ def export(
     with Checkpoint.open(source) as checkpoint:
         plan, tensors = make_export_plan(
             checkpoint,
-            Path(target),
+            target,
             dtype=dtype,
             format=format,
             layout=layout,

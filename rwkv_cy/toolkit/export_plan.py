@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from rwkv_cy.dtypes import STORAGE_TYPES
 from rwkv_cy.errors import ConfigError, UnsupportedError
 from rwkv_cy.files.reading import os_errors
 from rwkv_cy.formats import companions
-from rwkv_cy.formats.layouts import EXPORT_LAYOUTS, export_layout
+from rwkv_cy.formats.layouts import export_layout
 from rwkv_cy.formats.layouts.layout import Recipe
 from rwkv_cy.formats.layouts.source import TranslatedSource
 from rwkv_cy.formats.writers import EXPORT_FORMATS, format_of
@@ -150,7 +151,7 @@ class ExportPlan:
 
 def make_export_plan(
     checkpoint: Checkpoint,
-    target: Path,
+    target: str | os.PathLike[str],
     *,
     dtype: str | None = None,
     format: str | None = None,  # noqa: A002 (the public option)
@@ -171,7 +172,8 @@ def make_export_plan(
     Raises
     ------
     ConfigError
-        If the format, the layout or the type is not known, or the format does not have it.
+        If the format, the layout or the type is not known, or the format does not have it, or `shard_size` is not
+        positive.
     UnsupportedError, SpecError
         If the source is not a model that this package runs, or the layout has no form for its version.
     StorageError
@@ -180,6 +182,9 @@ def make_export_plan(
         If the requested tokenizer is not available.
     """
     writer = format_of(target, format)
+    target = Path(target)
+    if not isinstance(shard_size, int) or shard_size < 1:
+        raise ConfigError(f"shard_size: expected a positive number of bytes, got {shard_size!r}")
     layout = _check_layout(writer, layout)
     dtype = _check_type(writer, dtype)
     source = checkpoint.source
@@ -211,7 +216,9 @@ def make_export_plan(
         shard_size=shard_size,
     )
     files = tuple(writer.files(model, stored))
-    warnings += tuple(f"{target}: the code for {table.name} {problem}" for problem in writer.problems(model))
+    warnings += tuple(
+        f"{target}: the code of {table.project} for {table.versions} {problem}" for problem in writer.problems(model)
+    )
     tensors = tuple(
         ExportedTensor(
             name=tensor.name,
@@ -252,9 +259,10 @@ def _check_layout(writer: ExportFormat, layout: str | None) -> str:
     if layout is None:
         return writer.layouts[0]
     if layout not in writer.layouts:
-        known = ", ".join(writer.layouts)
-        hint = "" if layout in EXPORT_LAYOUTS else "; this layout is not known"
-        raise ConfigError(f"layout: expected one of {known} for {writer.label}, got {layout!r}{hint}")
+        raise ConfigError(
+            f"layout: expected one of {', '.join(writer.layouts)} for {writer.label}, got {layout!r}; "
+            "choose one of them, or leave it out"
+        )
     return layout
 
 

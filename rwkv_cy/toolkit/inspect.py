@@ -23,6 +23,8 @@ __all__ = ["FileReport", "TensorReport", "inspect"]
 
 #: Types for which the memory needed is estimated.
 _PRECISIONS = ("f32", "bf16", "q8", "q6", "q4")
+#: Ids of the vocabulary of plain bytes.
+_BYTES = 256
 
 
 @dataclass(frozen=True)
@@ -159,7 +161,8 @@ def inspect(
         dtypes: dict[str, int] = {}
         for info in infos:
             dtypes[info.source_dtype] = dtypes.get(info.source_dtype, 0) + 1
-        table_bytes = _table_bytes(checkpoint) if config and not problems else 0
+        loadable = config is not None and not problems
+        loaded, *estimates = _memory(checkpoint, None, *_PRECISIONS) if loadable else (0,)
         return FileReport(
             path=source.path,
             format=source.format,
@@ -168,9 +171,9 @@ def inspect(
             num_parameters=sum(info.size for info in infos),
             dtypes=dtypes,
             bytes_on_disk=sum(file.size for file in source.files),
-            bytes_in_memory=sum(info.nbytes for info in infos) - table_bytes,
-            table_bytes=table_bytes,
-            memory=_memory(checkpoint) if config and not problems else {},
+            bytes_in_memory=loaded if loadable else sum(info.nbytes for info in infos),
+            table_bytes=_table_bytes(checkpoint) if loadable else 0,
+            memory=dict(zip(_PRECISIONS, estimates, strict=False)),
             state_bytes=_state_bytes(config) if config else None,
             tokenizer=describe_tokenizer(header.tokenizer) if header else _implied_tokenizer(source, config),
             fingerprint=header.fingerprint if header else None,
@@ -196,32 +199,35 @@ def _identify(checkpoint: Checkpoint) -> tuple[Config | None, tuple[str, ...]]:
 
 
 def _implied_tokenizer(source: ParameterSource, config: Config | None) -> str | None:
-    """Describe the tokenizer that loading a foreign checkpoint uses; one in the file itself is not decoded."""
-    if config is not None and source.metadata.get(TOKENIZER_PATH) == str(source.path):
+    """Describe the tokenizer that loading a foreign checkpoint uses; one in the file is decoded if it may be bytes."""
+    in_file = source.metadata.get(TOKENIZER_PATH) == str(source.path)
+    if config is not None and config.vocab_size != _BYTES and in_file:
         return "world (in the file)"
     found = None if config is None else implied_tokenizer(source, config.vocab_size)
     if found is None or found.tokenizer is None:
         return None
     origin = found.origin
+    if in_file and origin == source.path:
+        return f"{found.tokenizer.kind} (in the file)"
     return f"{origin.name} (beside the file)" if isinstance(origin, Path) else f"{origin} (not in the file)"
 
 
-def _memory(checkpoint: Checkpoint) -> dict[str, int]:
-    """Return the bytes of all parameters but tables when loaded in each precision, none of which needs to plan."""
+def _memory(checkpoint: Checkpoint, *dtypes: str | None) -> list[int]:
+    """Return the bytes of all parameters but tables when loaded in each type; None stands for loading without one."""
     source = checkpoint.source
     alike: dict[tuple[object, ...], list[ParameterSpec]] = {}
     for spec in checkpoint.specs:
         info = source.info(spec.name)
         key = (spec.kind, spec.stored_transposed, info.shape, info.dtype, info.source_dtype, info.nbytes)
         alike.setdefault(key, []).append(spec)
-    return {
-        dtype: sum(
+    return [
+        sum(
             len(specs) * choose(source, specs[0], dtype).info.nbytes
             for specs in alike.values()
             if specs[0].kind != "table"
         )
-        for dtype in _PRECISIONS
-    }
+        for dtype in dtypes
+    ]
 
 
 def _table_bytes(checkpoint: Checkpoint) -> int:

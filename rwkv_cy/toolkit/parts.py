@@ -226,6 +226,8 @@ def join(
         raise StorageError(f"{target.parent}: expected a folder for the target, got none; create it first")
     whole = hashlib.sha256()
     done = 0
+    if target.is_symlink() or target.exists():
+        raise StorageError(f"{target}: it already exists; choose another name, or remove it")
     with Replacement(target, overwrite=False) as joined:
         joined.reserve(size)
         for part in expected:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from checkpoints import write_small
+from checkpoints import write_safetensors, write_small
 from formats.foreign import rwkv7_parameters
 from formats.make_gguf import Gguf, rwkv7_gguf, rwkv7_tensors, rwkv7_values, world_like
 from rwkv_cy.checkpoint import tokenizer_choice
@@ -17,6 +17,7 @@ from rwkv_cy.storage import StoredTokenizer
 from rwkv_cy.text import WorldTokenizer, find_tokenizer, load_tokenizer
 from rwkv_cy.text.tokenizers import find as text_tokenizers
 from rwkv_cy.toolkit.convert import convert
+from rwkv_cy.toolkit.export import export
 from rwkv_cy.toolkit.inspect import inspect
 
 
@@ -214,6 +215,19 @@ def test_the_vocabulary_of_a_gguf_file(tmp_path: Path) -> None:
     (tmp_path / "none.gguf").write_bytes(rwkv7_gguf(parameters))
     with pytest.raises(FormatError, match="none.gguf: tokenizer.ggml.model: expected the kind of the vocabulary, got"):
         choose(path, 8, str(tmp_path / "none.gguf"))
+
+
+def test_a_gguf_file_of_plain_bytes(tmp_path: Path) -> None:
+    parameters = rwkv7_parameters(vocab=256)
+    config = load(write_safetensors(tmp_path / "s", parameters)).config
+    assert config.vocab_size == 256
+    export(tmp_path / "s", tmp_path / "m.gguf")
+    assert choose(tmp_path / "m.gguf", 256) == (StoredTokenizer("bytes", b""), ())
+    assert inspect(tmp_path / "m.gguf").tokenizer == "bytes (in the file)"
+    words = [bytes([i]) for i in range(1, 256)]
+    content = Gguf([*rwkv7_values(parameters), *world_like(words, 256)], rwkv7_tensors(parameters)).to_bytes()
+    (tmp_path / "w.gguf").write_bytes(content)
+    assert inspect(tmp_path / "w.gguf").tokenizer == "world (in the file)"
 
 
 def test_a_tokenizer_with_more_ids_than_rows_is_not_loaded(small: Path) -> None:

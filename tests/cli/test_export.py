@@ -65,3 +65,18 @@ def test_help_has_every_format(run: Run) -> None:
     out = run("export", "--help").out
     for entry in EXPORT_FORMATS.values():
         assert entry.suffixes[0] in out if entry.suffixes else "folder" in out
+
+
+def test_a_format_that_stores_a_tokenizer_says_which(run: Run, small: Path, tmp_path: Path) -> None:
+    assert fields(run("export", small, tmp_path / "m", "--shard-size", "2MiB").out)["tokenizer"] == "bytes"
+    assert fields(run("export", small, tmp_path / "n", "--tokenizer", "none").out)["tokenizer"] == "none"
+    assert "tokenizer" not in fields(run("export", small, tmp_path / "m.pth").out)
+    result = run("export", small, tmp_path / "o", "--shard-size", "9k")
+    assert result.code == 2
+    assert "expected a size of at least 1000000 as 4000000000, 700M or 2GiB, got '9k'" in result.err
+
+
+def test_a_slash_at_the_end_means_a_folder(run: Run, small: Path, tmp_path: Path) -> None:
+    assert run("export", small, f"{tmp_path}/a.b/").code == 0
+    assert (tmp_path / "a.b" / "config.json").is_file()
+    assert run("export", small, f"{tmp_path}/a.b").code == 3

@@ -28,7 +28,7 @@ def test_it_says_what_it_changed(run: Run, small: Path, adapter: Path, tmp_path:
     target = tmp_path / "m.h5"
     result = run("merge", small, adapter, target, "--alpha", 8)
     assert (result.code, result.err) == (0, "")
-    assert "changed         1 LoRA, 1 whole tensor\n" in result.out
+    assert "changed         LoRA 1, whole tensor 1\n" in result.out
     different = json.loads(run("diff", small, target, "--json").out)["tensors"][:3]
     assert [tensor["difference"]["differing"] > 0 for tensor in different] == [True, True, False]
     assert run("merge", small, adapter, target, "--alpha", 8).code == 3
@@ -38,7 +38,7 @@ def test_it_says_what_it_changed(run: Run, small: Path, adapter: Path, tmp_path:
 def test_dry_run(run: Run, small: Path, adapter: Path, tmp_path: Path) -> None:
     result = run("merge", small, adapter, tmp_path / "m.h5", "--alpha", 8, "--dry-run")
     assert result.code == 0
-    assert "changed         1 LoRA, 1 whole tensor\n" in result.out
+    assert "changed         LoRA 1, whole tensor 1\n" in result.out
     assert result.out.endswith("dry run: nothing was written\n")
     plan = json.loads(run("merge", small, adapter, tmp_path / "m.h5", "--alpha", 8, "--dry-run", "--json").out)
     assert plan["changes"] == {f"{KEY}.weight": "LoRA", "ln_out.bias": "whole tensor"}

@@ -37,6 +37,16 @@ def test_sizes(run: Run, tmp_path: Path, text: str, size: int) -> None:
     assert run("shard", tmp_path / "file", tmp_path, "--size", text, "--quiet").code == 3
 
 
+def test_a_target_that_exists(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(3))
+    assert run("shard", tmp_path / "file", tmp_path, "--size", "2").code == 0
+    result = run("join", tmp_path / "file.parts.json", tmp_path / "file")
+    assert result.code == 3
+    assert result.err.endswith("file: it already exists; choose another name, or remove it\n")
+    result = run("inspect", tmp_path / "file.parts.json")
+    assert "got the list of the parts of a file; join them: rwkv-cy join LIST TARGET" in result.err
+
+
 @pytest.mark.parametrize("text", ["0", "x", "-1", "1.5G", "10i", "1PB", ""])
 def test_sizes_that_are_none(run: Run, tmp_path: Path, text: str) -> None:
     result = run("shard", tmp_path / "file", tmp_path, f"--size={text}")

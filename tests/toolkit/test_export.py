@@ -272,20 +272,22 @@ def test_the_source_is_never_the_target(small: Path) -> None:
             {"dtype": "q8"},
             r"dtype: expected one of f64, f32, f16, bf16 for PyTorch \.pth, got 'q8'; choose one of them",
         ),
-        ({"layout": "fla"}, r"layout: expected one of original for PyTorch \.pth, got 'fla'$"),
-        ({"layout": "keras"}, r"layout: expected one of original for .*, got 'keras'; this layout is not known"),
+        ({"layout": "fla"}, r"layout: expected one of original for PyTorch \.pth, got 'fla'; choose one of them"),
+        ({"layout": "keras"}, r"layout: expected one of original for .*, got 'keras'; choose one of them"),
+        ({"shard_size": 0}, r"shard_size: expected a positive number of bytes, got 0"),
+        ({"shard_size": "5G"}, r"shard_size: expected a positive number of bytes, got '5G'"),
         ({"format": "onnx"}, r"format: expected one of pth, .*, got 'onnx'"),
     ],
 )
 def test_options_that_a_format_does_not_have(
-    small: Path, tmp_path: Path, options: dict[str, str], message: str
+    small: Path, tmp_path: Path, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         export(small, tmp_path / "t.pth", **options)
 
 
 def test_a_layout_without_the_version_is_refused(small: Path, tmp_path: Path) -> None:
-    with pytest.raises(UnsupportedError, match="layout fla: expected a model for flash-.*, got RWKV-4; choose"):
+    with pytest.raises(UnsupportedError, match="layout fla: expected a model of RWKV-6, RWKV-7, got RWKV-4; choose"):
         export(small, tmp_path / "t.safetensors", layout="fla")
 
 

@@ -94,5 +94,5 @@ def export_layout(name: str, shapes: Shapes, label: str) -> Layout:
             f"layout {name}: expected a model without an initial state, got one with time_state, which the project "
             "does not read; choose another layout, or the model that the state was tuned for"
         )
-    known = ", ".join(layout.name for layout in EXPORT_LAYOUTS[name])
-    raise UnsupportedError(f"layout {name}: expected a model for {known}, got {label}; choose another layout or format")
+    known = ", ".join(sorted(layout.versions for layout in EXPORT_LAYOUTS[name]))
+    raise UnsupportedError(f"layout {name}: expected a model of {known}, got {label}; choose another layout or format")

@@ -177,7 +177,7 @@ class Layout:
     Attributes
     ----------
     name : str
-        Of the project and its version, for people.
+        Of the project and, after a comma, of its versions, for people.
     matches : callable
         Whether tensors of these names and shapes, without the prefix, are in this layout.
     rules : tuple of Rule
@@ -205,6 +205,16 @@ class Layout:
     omitted: tuple[str, ...] = ()
     repeated: tuple[Rule, ...] = ()
     rules_of: Callable[[Shapes], tuple[Rule, ...]] = lambda shapes: ()
+
+    @property
+    def project(self) -> str:
+        """Name of the project."""
+        return self.name.partition(", ")[0]
+
+    @property
+    def versions(self) -> str:
+        """The versions of RWKV; empty for all."""
+        return self.name.partition(", ")[2]
 
     def undo(self, shapes: Shapes, path: Path) -> dict[str, Recipe]:
         """Return how the canonical tensors are made from foreign ones.

@@ -117,7 +117,7 @@ def test_config_of_rwkv6(tmp_path: Path, layout: str, architecture: str) -> None
     found = settings(tmp_path / "t")
     assert (found["architectures"], found["model_type"]) == ([architecture], "rwkv6")
     assert (found["hidden_size"], found["intermediate_size"]) == (config.d_model, config.d_ffn)
-    where = f"{tmp_path / 't'}: the code for flash-linear-attention, RWKV-6"
+    where = f"{tmp_path / 't'}: the code of flash-linear-attention for RWKV-6"
     if layout == "fla":
         ranks = found["proj_low_rank_dim"], found["gate_low_rank_dim"]
         assert ranks == (config.ranks["maa"], config.ranks["decay"])
@@ -147,7 +147,7 @@ def test_config_of_rwkv5(tmp_path: Path, d_ffn: int) -> None:
     report = export(source, tmp_path / "t", tokenizer="none")
     found = settings(tmp_path / "t")
     assert (found["model_type"], found["head_size"], found["head_size_divisor"]) == ("rwkv5", config.head_size, 8)
-    problem = "the code for transformers, RWKV-5 and RWKV-6 expects a channel mix of width 448, got 512"
+    problem = "the code of transformers for RWKV-5 and RWKV-6 expects a channel mix of width 448, got 512"
     assert report.warnings == ((f"{tmp_path / 't'}: {problem}",) if d_ffn == 512 else ())
 
 
@@ -157,7 +157,7 @@ def test_what_the_project_s_code_cannot_do_is_said(tmp_path: Path) -> None:
     assert any(name.endswith("time_state") for name in parameters)
     source = write_safetensors(tmp_path / "s.safetensors", parameters)
     report = export(source, tmp_path / "t")
-    where = f"{tmp_path / 't'}: the code for transformers, RWKV-7"
+    where = f"{tmp_path / 't'}: the code of transformers for RWKV-7"
     assert report.warnings == (
         f"{where} expects attention as wide as the model, {config.d_model}, got 96",
         f"{where} has 0.00016 for the epsilon of the GroupNorm, and the model 0.00064",

@@ -18,7 +18,7 @@ def test_suffixes_tell_the_format() -> None:
 
 def test_a_folder_is_one_of_hugging_face(tmp_path: Path) -> None:
     (tmp_path / "RWKV-1.5B").mkdir()
-    for target in (tmp_path / "new", tmp_path / "RWKV-1.5B"):
+    for target in (tmp_path / "new", tmp_path / "RWKV-1.5B", "rwkv7-0.4b", "RWKV-5.2-World", "m.gguf/"):
         assert format_of(target).name == "huggingface"
 
 
@@ -45,7 +45,10 @@ def test_every_format_recognises_what_it_may_replace() -> None:
 
 
 def test_other_names_are_refused() -> None:
-    with pytest.raises(ConfigError, match=r"m\.h5: expected a target that ends in one of \.pth, .*, got \.h5; rename"):
+    expected = "expected a target that ends in one of .pth, .*, or a folder"
+    with pytest.raises(ConfigError, match=rf"m\.onnx: {expected}, got \.onnx; rename it, or name the format"):
+        format_of(Path("m.onnx"))
+    with pytest.raises(ConfigError, match=rf"m\.h5: {expected}, got \.h5; rwkv-cy convert .* writes model files"):
         format_of(Path("m.h5"))
     with pytest.raises(ConfigError, match=r"format: expected one of pth, .*, got 'onnx'"):
         format_of(Path("m.pth"), "onnx")
