@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -243,7 +244,7 @@ def _write_all(
             source_format=plan.source_format,
             source_sha256=running.hexdigest(),
             rounding={name: error for name, error in converter.rounding.items() if error.largest},
-            warnings=(*plan.warnings, *_warnings(plan, converter.nonfinite, converter.overflowed)),
+            warnings=tuple(_without_folders(plan, converter)),
         )
         for name, data in plan.writer.notes(plan.model, plan.stored, outcome).items():
             created.append(create(name))
@@ -253,6 +254,16 @@ def _write_all(
         if folder is not None:
             folder.commit()
     return outcome
+
+
+def _without_folders(plan: ExportPlan, converter: Converter) -> Iterator[str]:
+    """Yield the warnings for people who get the target: they have no use for the folders of this machine."""
+    for warning in (*plan.warnings, *_warnings(plan, converter.nonfinite, converter.overflowed)):
+        text = warning
+        for path in (plan.source, plan.target):
+            if path.parent != Path():
+                text = text.replace(str(path), path.name)
+        yield text
 
 
 def _write(replaced: Replacement, file: TargetFile, read: ReadTensor) -> None:

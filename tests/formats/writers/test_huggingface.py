@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from rwkv_cy.model.language_model import load
 from rwkv_cy.text import WorldTokenizer
 from rwkv_cy.text.tokenizers import find_tokenizer, published_text
 from rwkv_cy.text.tokenizers.vocabulary import parse_text
+from rwkv_cy.toolkit.convert import convert
 from rwkv_cy.toolkit.export import export, plan_export
 
 SEVEN = replace(CONFIGS["rwkv7"], vocab_size=256)
@@ -203,6 +205,15 @@ def test_the_model_card(small: Path, tmp_path: Path) -> None:
     error = rounded.rounding["head.weight"]
     assert f"| head | {error.relative:.2e} | {error.largest:.2e} |" in card
     assert "| vector |" not in card
+
+
+def test_the_card_does_not_name_local_folders(tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "small.safetensors", random_checkpoint(CONFIGS["rwkv7"]))
+    convert(tmp_path / "small.safetensors", tmp_path / "q.h5", dtype="q8")
+    export(tmp_path / "q.h5", tmp_path / "t")
+    card = (tmp_path / "t" / "README.md").read_text()
+    assert re.search(r"\n- q\.h5: \d+ matrices are quantized \(q8\)", card)
+    assert str(tmp_path) not in card
 
 
 def test_names_in_the_model_card_are_harmless(tmp_path: Path) -> None:
