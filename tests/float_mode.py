@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-__all__ = ["MODES", "NEEDS_MODES", "current", "mode"]
+__all__ = ["FLAGS", "MODES", "NEEDS_MODES", "current", "mode"]
 
 #: By machine: bytes of glibc's fenv_t, where its control word begins, and the values of the modes that are tried.
 _MACHINES = {
@@ -18,6 +18,8 @@ _MACHINES = {
     "aarch64": (8, 0, {"usual": 0, "upward": 1 << 22, "downward": 2 << 22, "flushing": 1 << 24}),
 }
 _SIZE, _AT, MODES = _MACHINES.get(platform.machine(), (0, 0, {"usual": 0}))
+#: Bits of the control word that are exceptions which any code of the thread raised: on x86 the lowest six.
+FLAGS = 0x3F if platform.machine() == "x86_64" else 0
 NEEDS_MODES = pytest.mark.skipif(
     not _SIZE or platform.libc_ver()[0] != "glibc", reason="floating point modes are set through glibc here"
 )

@@ -399,7 +399,7 @@ def test_rwkvcpp_5_with_a_decay_that_is_none(tmp_path: Path, value: float) -> No
     theirs = read_all(applied(opened(tmp_path / "model", MODELS["5.2"]), OWN[3]))
     arrays = {name: array for name, (_, array) in theirs.items()}
     arrays["blocks.0.att.time_decay"][1, 2, 0] = value
-    message = r"blocks.0.att.time_decay: expected exp\(-exp\(time_decay\)\), which is from 0 to 1, got"
+    message = r"blocks.0.att.time_decay: expected exp\(-exp\(time_decay\)\), from 0 to 1, got"
     with pytest.raises(FormatError, match=message):
         of_rwkvcpp(tmp_path, arrays)
 
