@@ -206,6 +206,8 @@ def make_export_plan(
     drafts = tuple(_drafts(checkpoint, translated, recipes, specs, dtype))
     stored = tuple(StoredTensor(draft.name, draft.shape, draft.kind, writer.store(draft, dtype)) for draft in drafts)
     stored_tokenizer, warnings = checkpoint.choose_tokenizer(tokenizer if writer.stores_tokenizer else "none")
+    if tokenizer not in (None, "auto", "none") and not writer.stores_tokenizer:
+        warnings = (*warnings, f"tokenizer {tokenizer}: not stored, since {writer.label} has no place for one")
     model = ExportedModel(
         config=config,
         label=label,
@@ -270,7 +272,7 @@ def _check_type(writer: ExportFormat, dtype: str | None) -> str | None:
     """Return the format's name of the requested type."""
     if dtype is None:
         return None
-    for name in (dtype, canonical_name(dtype)):
+    for name in (dtype, canonical_name(dtype)) if isinstance(dtype, str) else ():
         if name in writer.dtypes:
             return name
     raise ConfigError(

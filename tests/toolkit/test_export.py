@@ -286,6 +286,17 @@ def test_options_that_a_format_does_not_have(
         export(small, tmp_path / "t.pth", **options)
 
 
+def test_a_tokenizer_that_a_format_does_not_store_is_warned_of(small: Path, tmp_path: Path) -> None:
+    (warning,) = plan_export(small, tmp_path / "t.pth", tokenizer="bytes").warnings
+    assert warning == "tokenizer bytes: not stored, since PyTorch .pth has no place for one"
+    assert plan_export(small, tmp_path / "t.pth", tokenizer="auto").warnings == ()
+
+
+def test_a_type_that_is_not_a_name_is_refused(small: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"dtype: expected one of .* for PyTorch .pth, got 3;"):
+        plan_export(small, tmp_path / "t.pth", dtype=3)  # type: ignore[arg-type]
+
+
 def test_a_layout_without_the_version_is_refused(small: Path, tmp_path: Path) -> None:
     with pytest.raises(UnsupportedError, match="layout fla: expected a model of RWKV-6, RWKV-7, got RWKV-4; choose"):
         export(small, tmp_path / "t.safetensors", layout="fla")
