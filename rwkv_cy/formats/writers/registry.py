@@ -30,7 +30,7 @@ def format_of(target: str | os.PathLike[str], name: str | None = None) -> Export
     """Return the export format of that name, or the one that the suffix of `target` means.
 
     A name without a suffix or with a slash at its end, and an existing folder, mean a folder. What begins with a digit
-    is not a suffix but a number in the name, as in ``rwkv7-0.4b``.
+    is not a suffix but a number in the name, as in ``model-0.4b``.
 
     Raises
     ------
