@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from rwkv_cy.model.state import LayerState, State
     from rwkv_cy.runtime import get_num_threads, set_num_threads
     from rwkv_cy.tensors.tensor import Parameter
-    from rwkv_cy.text import Generation, LogitsProcessor, SamplingOptions, Tokenizer
+    from rwkv_cy.text import Generation, LogitsProcessor, Logprobs, SamplingOptions, Tokenizer
     from rwkv_cy.toolkit.bench import benchmark
     from rwkv_cy.toolkit.convert import convert, quantize
     from rwkv_cy.toolkit.diff import diff
@@ -69,7 +69,7 @@ _MODULES = {
     "model.state": ("LayerState", "State"),
     "runtime": ("get_num_threads", "set_num_threads"),
     "tensors.tensor": ("Parameter",),
-    "text": ("Generation", "LogitsProcessor", "SamplingOptions", "Tokenizer"),
+    "text": ("Generation", "LogitsProcessor", "Logprobs", "SamplingOptions", "Tokenizer"),
     "toolkit.bench": ("benchmark",),
     "toolkit.convert": ("convert", "quantize"),
     "toolkit.diff": ("diff",),
@@ -94,6 +94,7 @@ __all__ = [
     "Layer",
     "LayerState",
     "LogitsProcessor",
+    "Logprobs",
     "MissingDependencyError",
     "Model",
     "NotEnoughMemoryError",

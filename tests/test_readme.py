@@ -3,47 +3,15 @@
 from __future__ import annotations
 
 import re
-import shlex
-from collections.abc import Iterator
-from dataclasses import dataclass
-from doctest import ELLIPSIS, OutputChecker
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from pages import ROOT, blocks, run_commands, run_python
 from rwkv_cy.cli.main import main
 
-ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
-BLOCK = re.compile(r"^(?P<mark><!-- [^\n]* -->\n)?```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!!)\[[^\]]+\]\((?!https?://|#)([^)#\s]+)(?:#([^)\s]+))?\)")
-NEEDS_A_FILE = "<!-- needs a file of yours -->"
-#: Compares what a page shows with what was printed; "..." stands for anything.
-SHOWN = OutputChecker()
-
-
-@dataclass(frozen=True)
-class Block:
-    """One fenced block of a page."""
-
-    language: str
-    text: str
-    runs: bool
-
-    def commands(self) -> Iterator[tuple[list[str], str]]:
-        """Give each command of a console block, and the output that stands below it."""
-        for part in re.split(r"^\$ ", self.text, flags=re.MULTILINE)[1:]:
-            line, _, shown = part.partition("\n")
-            yield shlex.split(line, comments=True), shown
-
-
-def blocks(page: Path) -> list[Block]:
-    """Return the fenced blocks of a page."""
-    return [
-        Block(match["language"], match["text"], (match["mark"] or "").strip() != NEEDS_A_FILE)
-        for match in BLOCK.finditer(page.read_text("utf-8"))
-    ]
 
 
 @pytest.fixture
@@ -52,30 +20,6 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "data").symlink_to(ROOT / "data")
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-def run_python(page: Path) -> dict[str, Any]:
-    """Run the Python blocks of a page from top to bottom, and return the names that they leave."""
-    names: dict[str, Any] = {}
-    for block in blocks(page):
-        if block.runs and block.language == "python":
-            exec(compile(block.text, page.name, "exec"), names)
-    return names
-
-
-def run_commands(page: Path, capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """Run the commands of a page, compare what they print with what the page shows, and return their names."""
-    ran = []
-    for block in blocks(page):
-        for command, shown in block.commands() if block.runs else ():
-            if command[0] == "rwkv-cy":
-                assert main(command[1:]) == 0, command
-                printed = capsys.readouterr().out
-                assert printed.strip(), command
-                printed = printed if printed.endswith("\n") else f"{printed}\n"  # as on a terminal
-                assert SHOWN.check_output(shown or "...\n", printed, ELLIPSIS), printed
-                ran.append(command[1])
-    return ran
 
 
 @pytest.mark.usefixtures("workplace")
@@ -123,9 +67,10 @@ def test_the_guides_python_runs_twice_from_top_to_bottom(capsys: pytest.CaptureF
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_commands_that_need_a_file_are_well_formed(page: Path) -> None:
     for block in blocks(page):
-        for command, _ in block.commands():
-            if command[0] == "rwkv-cy" and not block.runs:
-                assert main(command[1:]) in (0, 3), command  # 3: no such file; 2 would be a wrong command line
+        for command in block.commands() if not block.runs else ():
+            for words in command.stages():
+                if words[0] == "rwkv-cy":
+                    assert main(words[1:]) in (0, 3), command.line  # 3: no such file; 2 would be a wrong command line
 
 
 def test_make_targets_exist() -> None:

@@ -14,16 +14,19 @@ from rwkv_cy.cli import (
     bench,
     convert,
     diff,
+    embed,
     exit_codes,
     export,
     generate,
     info,
     inspect,
+    logprobs,
     merge,
     output,
     parts,
     perplexity,
     quantize,
+    tokenize,
     verify,
 )
 from rwkv_cy.cli.arguments import common_options
@@ -32,12 +35,29 @@ from rwkv_cy.cli.parser import CommandParser
 from rwkv_cy.cli.signals import ended_by_signals
 from rwkv_cy.errors import RWKVError, StorageError
 
-__all__ = ["main"]
+__all__ = ["command_parser", "main"]
 
-_COMMANDS = (convert, quantize, merge, export, parts, inspect, diff, verify, generate, perplexity, bench, info)
+_COMMANDS = (
+    convert,
+    quantize,
+    merge,
+    export,
+    parts,
+    inspect,
+    diff,
+    verify,
+    generate,
+    tokenize,
+    logprobs,
+    embed,
+    perplexity,
+    bench,
+    info,
+)
 
 
-def _parser() -> argparse.ArgumentParser:
+def command_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line, with those of all commands."""
     parser = CommandParser(
         prog="rwkv-cy",
         parents=[common_options()],
@@ -120,7 +140,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    parser = _parser()
+    parser = command_parser()
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["help"]:
         words = [*words[1:2], "--help"]

@@ -13,8 +13,9 @@ from rwkv_cy.errors import TokenizerError
 
 if TYPE_CHECKING:
     from rwkv_cy.model.language_model import LanguageModel
+    from rwkv_cy.text import Tokenizer
 
-__all__ = ["add_load_options", "add_text_options", "load_text_model", "warn_of_threads"]
+__all__ = ["add_load_options", "add_text_options", "load_text_model", "no_tokenizer", "tokenizer_of", "warn_of_threads"]
 
 
 def add_load_options(parser: argparse.ArgumentParser) -> None:
@@ -73,9 +74,20 @@ def load_text_model(path: Path, arguments: argparse.Namespace) -> LanguageModel:
         tokenizer=arguments.tokenizer,
         activations=arguments.activations,
     )
-    if model.tokenizer is None:
-        raise TokenizerError(f"{path}: the model has no tokenizer; pass one with --tokenizer bytes, world or FILE")
+    tokenizer_of(model, path)
     return model
+
+
+def tokenizer_of(model: LanguageModel, path: Path) -> Tokenizer:
+    """Return the tokenizer of the model that was loaded from `path`; TokenizerError if there is none."""
+    if model.tokenizer is None:
+        raise no_tokenizer(path)
+    return model.tokenizer
+
+
+def no_tokenizer(path: Path) -> TokenizerError:
+    """Return the error for a model without tokenizer."""
+    return TokenizerError(f"{path}: the model has no tokenizer; pass one with --tokenizer bytes, world or FILE")
 
 
 def warn_of_threads(threads: int) -> None:

@@ -84,15 +84,12 @@ cdef class Head:
         cdef Py_ssize_t tokens = x.shape[0]
         cdef Py_ssize_t width = self.matrix.m.cols
         cdef bint finite
-        if sizeof(floating) != self._itemsize:
-            raise KernelError(f"Head: expected numbers of {self._itemsize} bytes, got {sizeof(floating)}")
+        self._check(sizeof(floating), num_threads)
         if x.shape[1] != width or out.shape[0] != tokens or out.shape[1] != self.matrix.m.rows:
             raise KernelError(
                 f"Head: expected x (tokens, {width}) and out (tokens, {self.matrix.m.rows}), got "
                 f"({tokens}, {x.shape[1]}) and ({out.shape[0]}, {out.shape[1]})"
             )
-        if num_threads < 1:
-            raise KernelError(f"Head: expected at least one thread, got {num_threads}")
         if tokens == 0:
             return True
         cdef const floating[::1] weight = self._weight
@@ -107,3 +104,51 @@ cdef class Head:
             matmul(ops, &product, 1, &all, workspace.start + bytes_normed, num_threads)
             finite = all_finite(ops, &out[0, 0], tokens * self.matrix.m.rows)
         return finite
+
+    def normalize(self, const floating[:, ::1] x, floating[:, ::1] out, int num_threads=1):
+        """Apply the LayerNorm alone.
+
+        Parameters
+        ----------
+        x : numpy.ndarray
+            Shape (tokens, d_model), the output of the last layer.
+        out : numpy.ndarray
+            Shape (tokens, d_model), another array; receives the hidden states that the matrix is multiplied with.
+        num_threads : int, default 1
+            Threads to use; the result is the same for every number.
+
+        Returns
+        -------
+        bool
+            Whether all of them are finite.
+
+        Raises
+        ------
+        KernelError
+            If an array has another shape, `x` does not have the head's type, or `num_threads` is below 1.
+        """
+        cdef Py_ssize_t tokens = x.shape[0]
+        cdef Py_ssize_t width = self.matrix.m.cols
+        cdef bint finite
+        self._check(sizeof(floating), num_threads)
+        if x.shape[1] != width or out.shape[0] != tokens or out.shape[1] != width:
+            raise KernelError(
+                f"Head: expected x and out (tokens, {width}), got ({tokens}, {x.shape[1]}) and ({out.shape[0]}, "
+                f"{out.shape[1]})"
+            )
+        if tokens == 0:
+            return True
+        cdef const floating[::1] weight = self._weight
+        cdef const floating[::1] bias = self._bias
+        cdef const rk_ops *ops = active_ops(sizeof(floating) == 8)
+        with nogil:
+            layer_norm(ops, &x[0, 0], &weight[0], &bias[0], self._eps, tokens, width, num_threads, &out[0, 0])
+            finite = all_finite(ops, &out[0, 0], tokens * width)
+        return finite
+
+    cdef int _check(self, size_t itemsize, int num_threads) except -1:
+        if itemsize != self._itemsize:
+            raise KernelError(f"Head: expected numbers of {self._itemsize} bytes, got {itemsize}")
+        if num_threads < 1:
+            raise KernelError(f"Head: expected at least one thread, got {num_threads}")
+        return 0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import accumulate
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -14,20 +13,23 @@ import numpy.typing as npt
 from rwkv_cy.architectures import architecture_of, check_parameters
 from rwkv_cy.checkpoint.checkpoint import check_layouts
 from rwkv_cy.config import Config
-from rwkv_cy.dtypes import check_activations, widen
-from rwkv_cy.errors import ConfigError, NumericalError, StateError, TokenError
+from rwkv_cy.dtypes import check_activations
+from rwkv_cy.errors import ConfigError, NumericalError, StateError, TokenError, TokenizerError
 from rwkv_cy.kernels.dispatch import wake
 from rwkv_cy.kernels.embedding import Embedding
 from rwkv_cy.kernels.head import Head
+from rwkv_cy.model.batching import last_outputs
 from rwkv_cy.model.encoder import CHUNK_TOKENS, Model
+from rwkv_cy.model.hidden import HiddenStates, check_pooling, unit
 from rwkv_cy.model.loading import Loaded, load_parameters
+from rwkv_cy.model.not_finite import LOGITS, Origin
 from rwkv_cy.model.saving import save_parameters
-from rwkv_cy.model.state import LayerState, State
+from rwkv_cy.model.state import State
 from rwkv_cy.model.state_files import load_state
 from rwkv_cy.runtime import resolve_num_threads
 from rwkv_cy.tensors.tensor import Parameter, as_parameter
-from rwkv_cy.text import Generation, SamplingOptions, Tokenizer, generate
-from rwkv_cy.text.score import score
+from rwkv_cy.text import Generation, Logprobs, SamplingOptions, Tokenizer, generate, logprobs
+from rwkv_cy.text.score import as_tokens, score
 from rwkv_cy.text.tokens import check_token_array
 
 if TYPE_CHECKING:
@@ -100,12 +102,13 @@ class LanguageModel:
         self.config = config
         self._loaded = loaded
         self._closed = False
-        self._previous_input = architecture_of(config).previous_input
         self.encoder = Model(
             config, loaded.parameters, loaded.fingerprint, divide_weights=True, activations=activations
         )
         self._embedding = Embedding(loaded.parameters["emb.weight"], config.compute_dtype)
         self._head = Head(loaded.parameters, config.compute_dtype, config.layer_norm_eps, activations)
+        self._origin = Origin(config, loaded.parameters, self._embedding, self.encoder)
+        self._hidden = HiddenStates(self._embedding, self.encoder, self._head, self._origin)
 
     @classmethod
     def new(cls, config: Config, rng: np.random.Generator | int, tokenizer: Tokenizer | None = None) -> LanguageModel:
@@ -222,7 +225,7 @@ class LanguageModel:
             if not all_logits:
                 finite = self._logits(xs[-1:], result, threads)
             if not finite:
-                raise NumericalError(self._where_it_began(ids, before, after.data, threads))
+                raise NumericalError(self._origin.describe(ids, before, after.data, threads, LOGITS))
         except BaseException:
             after.invalidate()
             raise
@@ -285,46 +288,116 @@ class LanguageModel:
         after = [self.encoder.state_after(state, in_place=in_place) for state in given]
         result = np.empty((len(ids), self.vocab_size), dtype)
         try:
-            last = self._run_batch(ids, before, [state.data for state in after], threads)
+            numbers = [state.data for state in after]
+            last = last_outputs(self._embedding, self.encoder, ids, before, numbers, threads)
             if not self._logits(last, result, threads):
                 i = int(np.isfinite(result).all(axis=1).argmin())
-                raise NumericalError(f"sequence {i}: {self._where_it_began(ids[i], before[i], after[i].data, threads)}")
+                where = self._origin.describe(ids[i], before[i], after[i].data, threads, LOGITS)
+                raise NumericalError(f"sequence {i}: {where}")
         except BaseException:
             for state in after:
                 state.invalidate()
             raise
         return result, after
 
-    def _run_batch(
-        self,
-        ids: Sequence[npt.NDArray[np.int64]],
-        before: Sequence[npt.NDArray[Any]],
-        after: Sequence[npt.NDArray[Any]],
-        num_threads: int,
-    ) -> npt.NDArray[Any]:
-        """Run the sequences through the layers, in chunks with a part of each; return the last output of each."""
-        last = np.empty((len(ids), self.config.d_model), after[0].dtype)
-        done = 0
-        while active := [i for i in range(len(ids)) if len(ids[i]) > done]:
-            share = max(1, CHUNK_TOKENS // len(active))
-            parts = [ids[i][done : done + share] for i in active]
-            starts = [0, *accumulate(len(part) for part in parts)]
-            chunk = np.concatenate(parts)
-            xs = self._embedding.rows(chunk)
-            reads = [after[i] if done else before[i] for i in active]
-            self.encoder.run(xs, reads, [after[i] for i in active], starts, num_threads, last_only=True, ids=chunk)
-            for i, end in zip(active, starts[1:], strict=True):
-                last[i] = xs[end - 1]
-            done += share
-        return last
-
     @staticmethod
     def _named(sequence: int, function: Callable[[Any], _T], argument: Any) -> _T:
         """Call `function`, and name the sequence in its errors."""
         try:
             return function(argument)
-        except (TokenError, StateError) as error:
+        except (TokenError, TokenizerError, StateError) as error:
             raise type(error)(f"sequence {sequence}: {error}") from None
+
+    def hidden(
+        self,
+        tokens: int | Sequence[int] | npt.NDArray[np.integer[Any]],
+        state: State | None = None,
+        *,
+        in_place: bool = False,
+        num_threads: int | None = None,
+    ) -> tuple[npt.NDArray[Any], State]:
+        """Run one token or many, and return their hidden states after ``ln_out``, which the head maps to logits.
+
+        Parameters
+        ----------
+        tokens, state, in_place, num_threads
+            As for :meth:`forward`.
+
+        Returns
+        -------
+        hidden : numpy.ndarray
+            Shape (len(tokens), d_model); float32, float64 in an f64 model. What transformers calls
+            ``last_hidden_state``.
+        state : State
+            After the last token.
+
+        Raises
+        ------
+        TokenError, StateError, NumericalError, FormatError, ConfigError
+            As for :meth:`forward`.
+        """
+        ids = check_token_array(tokens, self.vocab_size)
+        threads = resolve_num_threads(num_threads)
+        wake(threads)
+        self._check_open()
+        before = self.encoder.numbers(state)
+        after = self.encoder.state_after(state, in_place=in_place)
+        try:
+            return self._hidden.of_tokens(ids, before, after.data, threads), after
+        except BaseException:
+            after.invalidate()
+            raise
+
+    def embed(
+        self,
+        text: str | bytes | Sequence[int] | npt.NDArray[np.integer[Any]] | Sequence[str | bytes | Sequence[int]],
+        *,
+        pooling: str = "mean",
+        normalize: bool = False,
+        num_threads: int | None = None,
+    ) -> npt.NDArray[Any]:
+        """Return a vector that stands for a text: its hidden states after ``ln_out``, pooled.
+
+        Parameters
+        ----------
+        text : str, bytes or sequence of int, or a sequence of them
+            A text or its tokens, at least one; or several texts, which run in batches.
+        pooling : {"mean", "last"}, default "mean"
+            ``"mean"`` averages over all tokens; ``"last"`` takes the hidden state after the last token, from which the
+            model predicts the next.
+        normalize : bool, default False
+            Scale each vector to Euclidean length 1, so that a dot product is the cosine of the angle.
+        num_threads : int, optional
+            Threads to use; the result is the same for every number, and does not depend on the other texts.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (d_model,) for a text, (texts, d_model) for several; float32, float64 in an f64 model.
+
+        Raises
+        ------
+        ConfigError
+            If `pooling` is unknown, or a text is str or bytes and the model does not have a tokenizer.
+        TokenizerError, TokenError
+            If a text cannot be encoded, or has no tokens; of several, the message says which.
+        NumericalError, FormatError
+            As for :meth:`forward`.
+        """
+        check_pooling(pooling)
+        given = [text] if isinstance(text, (str, bytes)) else list(text)
+        one = isinstance(text, (str, bytes)) or (bool(given) and isinstance(given[0], (int, np.integer)))
+        if one:
+            ids = [as_tokens(self, text)]  # type: ignore[arg-type]
+        else:
+            ids = [self._named(i, partial(as_tokens, self), each) for i, each in enumerate(given)]
+        threads = resolve_num_threads(num_threads)
+        wake(threads)
+        self._check_open()
+        vectors = self._hidden.of_texts(ids, pooling, threads)
+        if normalize:
+            vectors = unit(vectors)
+        return vectors[0] if one else vectors
 
     def generate(
         self,
@@ -399,6 +472,29 @@ class LanguageModel:
         """
         return score(self, text, state=state, num_threads=num_threads)
 
+    def logprobs(
+        self,
+        text: str | bytes | Sequence[int] | npt.NDArray[np.integer[Any]],
+        *,
+        top: int = 0,
+        state: State | None = None,
+        logits: npt.NDArray[Any] | None = None,
+        num_threads: int | None = None,
+    ) -> Logprobs:
+        """Return the log-probability and the rank of each token, and the `top` likeliest tokens in its place.
+
+        Parameters
+        ----------
+        text, top, state, logits, num_threads
+            As for :func:`rwkv_cy.text.logprobs`.
+
+        Returns
+        -------
+        Logprobs
+            Arrays over the tokens, their sum, and the perplexity.
+        """
+        return logprobs(self, text, top=top, state=state, logits=logits, num_threads=num_threads)
+
     def load_state(self, path: str | os.PathLike[str]) -> State:
         """Read a state of this model from a file.
 
@@ -463,63 +559,6 @@ class LanguageModel:
             return self._head.logits(xs, result, workspace, num_threads)
         finally:
             self.encoder.return_workspace(workspace)
-
-    def _where_it_began(
-        self, ids: npt.NDArray[np.int64], before: npt.NDArray[Any], after: npt.NDArray[Any], num_threads: int
-    ) -> str:
-        """Describe where NaN or Inf first appeared: in which layer and, if possible, at which token.
-
-        The tokens are run again one at a time. After an in-place call the earlier state is lost, so that only the
-        state after the tokens is examined: the last input of a time mix is the output of the previous layer.
-        """
-        if before is after:
-            found = self._spoiled_layer(after, None) or self._after_the_layers
-            return f"{found}, unless the state that was given was not finite already"
-        if not np.isfinite(before).all():
-            return "expected a finite state, got NaN or infinity in it; start from another state"
-        read, state = before, np.empty_like(before)
-        for position, token in enumerate(ids):
-            x = self._embedding.rows(ids[position : position + 1])
-            if not np.isfinite(x).all():
-                return f"token {token} at {position}: its row of emb.weight is not finite; the model file is damaged"
-            self.encoder.run(x, [read], [state], [0, 1], num_threads, ids=ids[position : position + 1])
-            read = state
-            problem = self._spoiled_row(token) or self._spoiled_layer(state, x)
-            if problem is not None:
-                return f"token {token} at {position}: {problem}"
-        return self._after_the_layers
-
-    @property
-    def _after_the_layers(self) -> str:
-        return f"expected finite logits, ln_out or head gave NaN or infinity; {self._remedy}"
-
-    @property
-    def _remedy(self) -> str:
-        """What to do about NaN and infinity: float16 ends at 65504, so that larger weights became infinite."""
-        narrow = any(parameter.dtype == "f16" for parameter in self.parameters.values())
-        return "verify the model file" + (", or load the original in a type with more range than f16" if narrow else "")
-
-    def _spoiled_row(self, token: int) -> str | None:
-        """Describe the first table whose row of the token has NaN or Inf."""
-        for spec in architecture_of(self.config).parameters(self.config):
-            if spec.kind == "table":
-                table = self.parameters[spec.name]
-                if not np.isfinite(widen(table.array[token], table.dtype, "f64")).all():
-                    return f"its row of {spec.name} is not finite; the model file is damaged"
-        return None
-
-    def _spoiled_layer(self, state: npt.NDArray[Any], x: npt.NDArray[Any] | None) -> str | None:
-        """Describe the first layer that produced NaN or Inf, from the states and `x`, the output of the last layer."""
-        for index, row in enumerate(state):
-            if np.isfinite(row).all():
-                continue
-            if np.isfinite(LayerState(self.encoder.state_fields, row)[self._previous_input]).all():
-                return f"expected finite numbers, layer {index} gave NaN or infinity; {self._remedy}"
-            where = f"layer {index - 1}" if index else "emb.weight or the LayerNorms of layer 0"
-            return f"expected finite numbers, {where} gave NaN or infinity; {self._remedy}"
-        if x is not None and not np.isfinite(x).all():
-            return f"expected finite numbers, layer {len(state) - 1} gave NaN or infinity; {self._remedy}"
-        return None
 
 
 def load(

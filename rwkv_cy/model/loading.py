@@ -24,7 +24,7 @@ from rwkv_cy.tensors.tensor import Parameter, ParameterSource
 from rwkv_cy.text import Tokenizer
 from rwkv_cy.units import byte_size
 
-__all__ = ["Loaded", "load_parameters"]
+__all__ = ["Loaded", "load_parameters", "load_tokenizer_of"]
 
 
 class Loaded:
@@ -98,6 +98,24 @@ def load_parameters(
     except BaseException:
         checkpoint.close()
         raise
+
+
+def load_tokenizer_of(path: str | os.PathLike[str], tokenizer: str | None = None) -> Tokenizer | None:
+    """Return the tokenizer that the model at `path` would have after :func:`rwkv_cy.load`, without reading weights.
+
+    Parameters
+    ----------
+    path : path-like
+    tokenizer : str, optional
+        Replaces the model's own, as in :func:`rwkv_cy.load`.
+
+    Raises
+    ------
+    RWKVError
+        As raised by :func:`rwkv_cy.load` for the headers and the tokenizer.
+    """
+    with Checkpoint.open(path) as checkpoint:
+        return _tokenizer_maker(checkpoint, tokenizer)()
 
 
 def _load(

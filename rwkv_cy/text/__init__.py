@@ -1,8 +1,9 @@
-"""Text in and out: tokenizers, sampling, one text in progress, generation, scores."""
+"""Text in and out: tokenizers, sampling, one text in progress, generation, scores and log-probabilities."""
 
 from __future__ import annotations
 
 from rwkv_cy.text.generate import Generation, TextModel, generate
+from rwkv_cy.text.logprobs import Logprobs, logprobs
 from rwkv_cy.text.sampling import LogitsProcessor, Sampler, SamplingKeywords, SamplingOptions
 from rwkv_cy.text.score import ScoringModel, score
 from rwkv_cy.text.sequence import Sequence
@@ -12,6 +13,7 @@ __all__ = [
     "ByteTokenizer",
     "Generation",
     "LogitsProcessor",
+    "Logprobs",
     "Sampler",
     "SamplingKeywords",
     "SamplingOptions",
@@ -23,5 +25,6 @@ __all__ = [
     "find_tokenizer",
     "generate",
     "load_tokenizer",
+    "logprobs",
     "score",
 ]

@@ -12,7 +12,7 @@ from rwkv_cy.errors import ConfigError
 from rwkv_cy.text.tokenizers import Tokenizer
 from rwkv_cy.text.tokens import check_model, check_token_array
 
-__all__ = ["ScoringModel", "as_tokens", "score", "score_chunks"]
+__all__ = ["ScoringModel", "as_tokens", "check_logits", "log_softmax", "logit_chunks", "score", "score_chunks"]
 
 S = TypeVar("S")
 
@@ -105,12 +105,18 @@ def score(
     """
     check_model("score", model, text)
     tokens = as_tokens(model, text)
-    first = np.nan
-    if logits is not None:
-        if np.shape(logits) != (model.vocab_size,):
-            raise ConfigError(f"logits: expected shape ({model.vocab_size},), got {np.shape(logits)}")
-        first = _log_probabilities(np.asarray(logits)[np.newaxis], tokens[:1])[0]
-    return np.concatenate([[first], *score_chunks(model, tokens, state=state, num_threads=num_threads)])
+    if logits is None:
+        first = np.array([np.nan])
+    else:
+        first = _log_probabilities(check_logits(logits, model.vocab_size)[np.newaxis], tokens[:1])
+    return np.concatenate([first, *score_chunks(model, tokens, state=state, num_threads=num_threads)])
+
+
+def check_logits(logits: npt.NDArray[Any], vocab_size: int) -> npt.NDArray[Any]:
+    """Return logits from a caller as an array; ConfigError if their shape is not (vocab_size,)."""
+    if np.shape(logits) != (vocab_size,):
+        raise ConfigError(f"logits: expected shape ({vocab_size},), got {np.shape(logits)}")
+    return np.asarray(logits)
 
 
 def score_chunks(
@@ -131,20 +137,46 @@ def score_chunks(
     num_threads : int, optional
         Threads to use.
     """
+    for logits, following in logit_chunks(model, tokens, state=state, num_threads=num_threads):
+        yield _log_probabilities(logits, following)
+
+
+def logit_chunks(
+    model: ScoringModel[S],
+    tokens: npt.NDArray[np.int64],
+    *,
+    state: S | None = None,
+    num_threads: int | None = None,
+) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.int64]]]:
+    """Yield the logits after all tokens but the last, in chunks, each with the tokens that followed.
+
+    Parameters
+    ----------
+    model, tokens, state, num_threads
+        As for :func:`score_chunks`.
+
+    Yields
+    ------
+    logits : float [chunk, vocab_size]
+    following : int64 [chunk]
+    """
     for start in range(0, len(tokens) - 1, CHUNK_TOKENS):
         end = min(start + CHUNK_TOKENS, len(tokens) - 1)
         # The first state may be the caller's; later ones are our own.
         logits, state = model.forward(
             tokens[start:end], state, all_logits=True, in_place=start > 0, num_threads=num_threads
         )
-        yield _log_probabilities(logits, tokens[start + 1 : end + 1])
+        yield logits, tokens[start + 1 : end + 1]
+
+
+def log_softmax(row: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return the logarithms of the probabilities of all tokens, float64 [vocab_size], for one row of logits."""
+    shifted = row.astype(np.float64)
+    shifted -= shifted.max()
+    shifted -= np.log(np.exp(shifted).sum())
+    return shifted
 
 
 def _log_probabilities(logits: npt.NDArray[Any], tokens: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Return log softmax(logits) at `tokens`, row by row in float64."""
-    result = np.empty(len(tokens))
-    for place, (row, token) in enumerate(zip(logits, tokens, strict=True)):
-        shifted = row.astype(np.float64)
-        shifted -= shifted.max()
-        result[place] = shifted[token] - np.log(np.exp(shifted).sum())
-    return result
+    """Return log softmax(logits) at `tokens`, row by row."""
+    return np.array([log_softmax(row)[token] for row, token in zip(logits, tokens, strict=True)])

@@ -107,3 +107,28 @@ def test_pickled_weights(tmp_path: Path, model: Any, torch: Any) -> None:
     model.config.save_pretrained(tmp_path)
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     check(tmp_path, model, torch)
+
+
+@pytest.mark.parametrize("rescale", [0, 2])
+def test_hidden_states(tmp_path: Path, torch: Any, rescale: int) -> None:
+    """The last_hidden_state of RwkvModel, and vectors pooled from it."""
+    transformers = pytest.importorskip("transformers", reason="needs transformers with RwkvForCausalLM")
+    torch.manual_seed(7)
+    config = transformers.RwkvConfig(vocab_size=90, hidden_size=32, num_hidden_layers=4, rescale_every=rescale)
+    model = transformers.RwkvForCausalLM(config)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.normal_(1.0 if "ln" in name and name.endswith("weight") else 0.0, 0.2)
+    model.save_pretrained(tmp_path)
+    ids = list(np.random.default_rng(7).integers(0, 90, 40))
+    with torch.no_grad():
+        expected = model.rwkv.eval()(torch.tensor([ids]), use_cache=False).last_hidden_state[0].numpy()
+    ours = load(tmp_path, rescale_layer=rescale)
+    hidden, _ = ours.hidden(ids)
+    assert hidden.shape == expected.shape
+    for found, truth in (
+        (hidden, expected),
+        (ours.embed(ids), expected.mean(axis=0)),
+        (ours.embed(ids, pooling="last"), expected[-1]),
+    ):
+        assert np.abs(found - truth).max() <= 2e-5 * np.abs(expected).max()

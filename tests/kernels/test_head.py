@@ -117,3 +117,29 @@ def test_a_thread_at_least() -> None:
     head = _head(np.ones(4), np.ones(4), np.ones((5, 4)))
     with pytest.raises(KernelError, match="Head: expected at least one thread, got 0"):
         head.logits(np.ones((1, 4)), np.ones((1, 5)), Workspace(), 0)
+
+
+def test_the_norm_alone(isa: str, real: str) -> None:
+    rng = np.random.default_rng(1)
+    dtype = STORAGE_TYPES[real].array_dtype
+    x, weight, bias = (rng.standard_normal(shape).astype(dtype) for shape in ((5, 33), 33, 33))
+    head = _head(weight, bias, np.ones((2, 33), dtype))
+    out = np.empty_like(x)
+    for threads in (1, 3):
+        out[...] = 7
+        assert head.normalize(x, out, threads)
+        assert out.tobytes() == _norm(x, weight, bias).tobytes()
+    x[3, 32] = np.nan
+    assert not head.normalize(x, out)
+    assert head.normalize(x[:0], out[:0])
+
+
+def test_what_the_norm_refuses() -> None:
+    head = _head(np.ones(4), np.ones(4), np.ones((5, 4)))
+    for x, out in (((2, 3), (2, 4)), ((2, 4), (1, 4)), ((2, 4), (2, 5))):
+        with pytest.raises(KernelError, match=r"expected x and out \(tokens, 4\), got"):
+            head.normalize(np.ones(x), np.ones(out))
+    with pytest.raises(KernelError, match="expected numbers of 8 bytes, got 4"):
+        head.normalize(np.ones((1, 4), np.float32), np.ones((1, 4), np.float32))
+    with pytest.raises(KernelError, match="Head: expected at least one thread, got 0"):
+        head.normalize(np.ones((1, 4)), np.ones((1, 4)), 0)
