@@ -183,7 +183,10 @@ setup(
     # The demo model is in the checkout's data/, and beside the modules of an installed package.
     packages=[*find_packages(include=["rwkv_cy", "rwkv_cy.*"]), "rwkv_cy.data"],
     package_dir={"rwkv_cy.data": "data"},
-    package_data={"rwkv_cy": ["py.typed", "*.pyi", "**/*.pyi"], "rwkv_cy.data": ["kjv.pth", "MANIFEST*"]},
+    package_data={
+        "rwkv_cy": ["py.typed", "*.pyi", "**/*.pyi", "toolkit/known_models.json"],
+        "rwkv_cy.data": ["kjv.pth", "MANIFEST*"],
+    },
     include_package_data=False,
     ext_modules=extensions(),
     cmdclass={"build_ext": BuildExt},

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         ConfigError,
         FormatError,
         GenerationError,
+        HubError,
         KernelError,
         MissingDependencyError,
         NotEnoughMemoryError,
@@ -36,9 +37,11 @@ if TYPE_CHECKING:
     from rwkv_cy.toolkit.diff import diff
     from rwkv_cy.toolkit.export import export
     from rwkv_cy.toolkit.inspect import inspect
+    from rwkv_cy.toolkit.known_models import known_models
     from rwkv_cy.toolkit.merge import merge
     from rwkv_cy.toolkit.parts import join, shard
     from rwkv_cy.toolkit.perplexity import perplexity
+    from rwkv_cy.toolkit.pull import pull
     from rwkv_cy.toolkit.verify import verify
 
 __version__ = "0.1.0"
@@ -51,6 +54,7 @@ _MODULES = {
         "ConfigError",
         "FormatError",
         "GenerationError",
+        "HubError",
         "KernelError",
         "MissingDependencyError",
         "NotEnoughMemoryError",
@@ -75,9 +79,11 @@ _MODULES = {
     "toolkit.diff": ("diff",),
     "toolkit.export": ("export",),
     "toolkit.inspect": ("inspect",),
+    "toolkit.known_models": ("known_models",),
     "toolkit.merge": ("merge",),
     "toolkit.parts": ("join", "shard"),
     "toolkit.perplexity": ("perplexity",),
+    "toolkit.pull": ("pull",),
     "toolkit.verify": ("verify",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
@@ -89,6 +95,7 @@ __all__ = [
     "FormatError",
     "Generation",
     "GenerationError",
+    "HubError",
     "KernelError",
     "LanguageModel",
     "Layer",
@@ -120,9 +127,11 @@ __all__ = [
     "get_num_threads",
     "inspect",
     "join",
+    "known_models",
     "load",
     "merge",
     "perplexity",
+    "pull",
     "quantize",
     "set_num_threads",
     "shard",

@@ -5,10 +5,13 @@ Each message is one sentence: where, what was expected, what was found, and what
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 __all__ = [
     "ConfigError",
     "FormatError",
     "GenerationError",
+    "HubError",
     "KernelError",
     "MissingDependencyError",
     "NotEnoughMemoryError",
@@ -65,6 +68,24 @@ class GenerationError(RWKVError, ValueError):
 
 class StorageError(RWKVError, OSError):
     """A read or write failed, a file already exists, or a file changed while it was read."""
+
+
+class HubError(StorageError):
+    """A model cannot be fetched from the Hugging Face hub: its name, the network, access, or what arrived.
+
+    Parameters
+    ----------
+    message : str
+    files : sequence of (str, int), default ()
+        Names and sizes of the files to choose from, where the message is about a choice.
+    transient : bool, default False
+        Whether the same request may succeed later.
+    """
+
+    def __init__(self, message: str, files: Sequence[tuple[str, int]] = (), *, transient: bool = False) -> None:
+        super().__init__(message)
+        self.files = tuple(files)
+        self.transient = transient
 
 
 class MissingDependencyError(RWKVError, ImportError):

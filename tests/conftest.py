@@ -13,6 +13,7 @@ import pytest
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from checkpoints import write_small
+from hub.server import HubServer, serve
 from rwkv_cy.kernels import dispatch
 from rwkv_cy.model.language_model import LanguageModel, load
 
@@ -70,3 +71,23 @@ def heldout() -> bytes:
 def small(tmp_path: Path) -> Path:
     """Return a small checkpoint of 256 tokens."""
     return write_small(tmp_path / "small.safetensors")
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HubServer]:
+    """Return a Hugging Face hub on the loopback, which this process and those that it starts take for the only one."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr("rwkv_cy.hub.transfer._PAUSES", (0.0, 0.0, 0.0, 0.0))
+    for variable in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "HF_OIDC_RESOURCE"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub-home"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "hub-home" / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub-home" / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with serve() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        monkeypatch.setattr(constants, "ENDPOINT", server.url)
+        template = f"{server.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        yield server

@@ -42,6 +42,7 @@ def main(wheel: Path) -> None:
         run(programs / "pip", "--disable-pip-version-check", "install", "--quiet", wheel.resolve(), folder=work)
         command = programs / "rwkv-cy"
         run(command, "info", folder=work)
+        run(command, "models", folder=work)
         demo = run(programs / "python", "-c", "import rwkv_cy.demo as d; print(d.demo_model_path())", folder=work)
         run(command, "convert", demo.strip(), "demo.h5", folder=work)
         run(command, "inspect", "demo.h5", folder=work)

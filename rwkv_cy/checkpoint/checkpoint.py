@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
 
 from rwkv_cy.architectures import architecture_of, check_parameters, detect
 from rwkv_cy.architectures.base import ParameterSpec
@@ -18,6 +17,7 @@ from rwkv_cy.config import Config
 from rwkv_cy.errors import ConfigError, FormatError, SpecError, StorageError, UnsupportedError
 from rwkv_cy.files.reading import is_folder
 from rwkv_cy.formats import NORMALIZED_EMBEDDING, open_checkpoint
+from rwkv_cy.hub import local_path
 from rwkv_cy.storage import ModelFile, ModelHeader, StoredTokenizer, is_model_file, open_model
 from rwkv_cy.tensors.policy import may_be_transposed, present
 from rwkv_cy.tensors.tensor import Parameter, ParameterSource, TensorInfo
@@ -194,18 +194,19 @@ def open_source(path: str | os.PathLike[str]) -> ParameterSource:
     Parameters
     ----------
     path : path-like
-        A model file of this package, a checkpoint, or a folder of one.
+        A model file of this package, a checkpoint, or a folder of one; or the name of one on the Hugging Face hub,
+        ``hf:owner/name/file@revision``, which is downloaded to the hub's cache if it is not there.
 
     Raises
     ------
     StorageError
-        If the operating system refuses the file.
+        If the operating system refuses the file, or it cannot be downloaded (HubError).
     FormatError
         If it is damaged, or of no supported format.
     """
     if not os.fspath(path):
         raise StorageError("model: expected a path, got an empty text; name a file or a folder")
-    path = Path(path)
+    path = local_path(path)
     if not is_folder(path) and is_model_file(path):
         return open_model(path)
     return open_checkpoint(path)

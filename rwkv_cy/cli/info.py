@@ -32,7 +32,7 @@ def add_parser(commands: Subparsers) -> None:
     parser.set_defaults(run=_run)
 
 
-_LIBRARIES = ("numpy", "h5py", "tqdm", "tokenizers", "rwkv")
+_LIBRARIES = ("numpy", "h5py", "tqdm", "tokenizers", "rwkv", "huggingface_hub")
 
 
 def _run(arguments: argparse.Namespace) -> int:

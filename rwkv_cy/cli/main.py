@@ -22,15 +22,18 @@ from rwkv_cy.cli import (
     inspect,
     logprobs,
     merge,
+    models,
     output,
     parts,
     perplexity,
+    pull,
     quantize,
     tokenize,
     verify,
 )
 from rwkv_cy.cli.arguments import common_options
 from rwkv_cy.cli.exit_codes import ExitCode
+from rwkv_cy.cli.hub_arguments import replace_hub_names
 from rwkv_cy.cli.parser import CommandParser
 from rwkv_cy.cli.signals import ended_by_signals
 from rwkv_cy.errors import RWKVError, StorageError
@@ -38,6 +41,8 @@ from rwkv_cy.errors import RWKVError, StorageError
 __all__ = ["command_parser", "main"]
 
 _COMMANDS = (
+    pull,
+    models,
     convert,
     quantize,
     merge,
@@ -61,7 +66,7 @@ def command_parser() -> argparse.ArgumentParser:
     parser = CommandParser(
         prog="rwkv-cy",
         parents=[common_options()],
-        description="Convert, merge, export, inspect, compare, verify and run RWKV language models on the CPU.",
+        description="Fetch, convert, merge, export, inspect, compare, verify and run RWKV language models on the CPU.",
         epilog=exit_codes.HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -152,6 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _report(StorageError("standard output: expected an open stream, got a closed one"), arguments.debug)
     try:
         with ended_by_signals(), output.warnings_as_lines():
+            replace_hub_names(arguments)
             code: int = arguments.run(arguments)
     except (RWKVError, OSError, MemoryError, KeyboardInterrupt) as error:
         code = _report(error, arguments.debug)

@@ -6,7 +6,6 @@ import errno
 import math
 import mmap
 import os
-import re
 import stat
 import zlib
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ import numpy.typing as npt
 
 from rwkv_cy.errors import FormatError, KernelError, StorageError
 from rwkv_cy.files.identity import FileIdentity
+from rwkv_cy.hub_names import HubName, complete_url, is_repository, name_in_url
 
 __all__ = ["FileBytes", "is_folder", "os_errors"]
 
@@ -35,16 +35,19 @@ _REMEDIES = {
     errno.ESTALE: "mount the network file system again",
 }
 _UNKNOWN = "check the file and its disk"
-#: The beginning of a URL, after pathlib has merged its slashes; and the name of a repository on the Hugging Face hub.
-_URL, _REPOSITORY = re.compile(r"[a-z][a-z0-9+.-]+:/"), re.compile(r"\w[\w.-]*/\w[\w.-]*")
 
 
 def _elsewhere(path: Path) -> str:
     """Return what to do about a file that does not exist: it may be somewhere else than on this machine."""
-    if _URL.match(str(path)):
-        return "this looks like a URL: download the file, and name it"
-    if _REPOSITORY.fullmatch(str(path)) and not path.suffix[1:].isalpha() and not path.parent.exists():
-        return "this looks like a repository of the Hugging Face hub: download it (hf download), and name its folder"
+    text = str(path)
+    url = complete_url(text)
+    if url is not None:
+        name = name_in_url(url)
+        if name is None:
+            return "this looks like a URL: download the file, and name it"
+        return f"this looks like a URL of the Hugging Face hub: name it as {name}"
+    if is_repository(text) and not path.suffix[1:].isalpha() and not path.parent.exists():
+        return f"this looks like a repository of the Hugging Face hub: name it as {HubName(text)}"
     return "check the path"
 
 
@@ -56,8 +59,9 @@ def os_errors(path: Path, doing: str) -> Iterator[None]:
     except StorageError:
         raise
     except OSError as error:
+        where = complete_url(str(path)) or path
         remedy = _elsewhere(path) if error.errno == errno.ENOENT else _REMEDIES.get(error.errno or 0, _UNKNOWN)
-        raise StorageError(f"{path}: cannot {doing} it: {error.strerror or error}; {remedy}") from error
+        raise StorageError(f"{where}: cannot {doing} it: {error.strerror or error}; {remedy}") from error
 
 
 def is_folder(path: Path) -> bool:

@@ -15,7 +15,7 @@ from rwkv_cy.formats.metadata import NORMALIZED_EMBEDDING, own_metadata
 from rwkv_cy.formats.shards import open_shards, read_small
 from rwkv_cy.tensors.tensor import ParameterSource
 
-__all__ = ["WEIGHTS", "companions", "open_folder"]
+__all__ = ["BESIDE", "WEIGHTS", "companions", "open_folder"]
 
 #: Files that hold or list the weights; the first that exists is used, as transformers does: an index beside a whole
 #: file is older than it.
@@ -27,7 +27,7 @@ WEIGHTS = (
 )
 _CONFIG = "config.json"
 #: Other files that come with a model.
-_BESIDE = (
+BESIDE = (
     _CONFIG,
     "generation_config.json",
     "tokenizer.json",
@@ -46,7 +46,7 @@ _FUSED = "embedding_layer_norm_fused"
 
 def companions(path: Path) -> tuple[Path, ...]:
     """Return the paths in the folder `path` that may belong to a model in it; none if it is a file."""
-    return tuple(path / name for name in (*WEIGHTS, *_BESIDE)) if path.is_dir() else ()
+    return tuple(path / name for name in (*WEIGHTS, *BESIDE)) if path.is_dir() else ()
 
 
 def open_folder(path: Path, open_file: Callable[[Path], ParameterSource]) -> ParameterSource:

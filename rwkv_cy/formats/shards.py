@@ -16,7 +16,7 @@ from rwkv_cy.formats.base import MAX_HEADER_BYTES, MAX_TENSORS, FileBytes
 from rwkv_cy.formats.prefixes import is_head
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 
-__all__ = ["MAX_SHARDS", "Shards", "open_shards", "read_small"]
+__all__ = ["MAX_SHARDS", "Shards", "files_by_tensor", "open_shards", "read_small"]
 
 #: Each shard is an open file.
 MAX_SHARDS = 256
@@ -113,7 +113,7 @@ def open_shards(path: Path, open_file: Callable[[Path], ParameterSource]) -> Sha
     FormatError
         If the index is damaged, names a file outside its folder, or differs from the content of the shards.
     """
-    files = _weight_map(path)
+    files = files_by_tensor(path)
     with ExitStack() as stack:
         shards = {file: stack.enter_context(open_file(path.parent / file)) for file in dict.fromkeys(files.values())}
         missing = _compare(path, files, shards)
@@ -122,8 +122,8 @@ def open_shards(path: Path, open_file: Callable[[Path], ParameterSource]) -> Sha
     return Shards(path, homes, tuple(shards.values()))
 
 
-def _weight_map(path: Path) -> dict[str, str]:
-    """Return the file name of each tensor, checked."""
+def files_by_tensor(path: Path) -> dict[str, str]:
+    """Return the file name of each tensor in an index; FormatError if it is damaged, or names other folders."""
     weight_map = parse_object(path, "index", read_small(path)).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map:
         raise FormatError(f"{path}: expected a weight_map of tensors and their files, got none; the index is damaged")

@@ -14,6 +14,7 @@ from rwkv_cy.config import Config
 from rwkv_cy.dtypes import STORAGE_TYPES, array_dtype
 from rwkv_cy.errors import StateError
 from rwkv_cy.formats import open_checkpoint
+from rwkv_cy.hub import local_path
 from rwkv_cy.model.state import State
 from rwkv_cy.storage import is_model_file
 from rwkv_cy.tensors.tensor import Parameter, ParameterSource
@@ -59,7 +60,7 @@ def load_state(model: StatefulModel, path: str | os.PathLike[str]) -> State:
     StorageError
         If the operating system refuses access.
     """
-    path = Path(path)
+    path = local_path(path)
     if is_model_file(path):
         return _checked(State.load(path), model.initial_state(), path)
     with open_checkpoint(path) as source:

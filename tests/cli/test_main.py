@@ -40,7 +40,7 @@ def test_version(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["paint"], "argument COMMAND: invalid choice: 'paint'; choose from convert, quantize, merge, export"),
+        (["paint"], "argument COMMAND: invalid choice: 'paint'; choose from pull, models, convert, quantize, merge"),
         (["convrt"], "argument COMMAND: invalid choice: 'convrt'; did you mean convert? choose from"),
         (["--verison"], "unknown option --verison; did you mean --version?"),
         (["inspect"], "the following arguments are required: FILE"),
@@ -315,8 +315,15 @@ def test_an_empty_path_is_not_the_current_folder(run: Run) -> None:
 @pytest.mark.parametrize(
     ("model", "hint"),
     [
-        ("https://huggingface.co/RWKV/x/resolve/main/m.pth", "this looks like a URL: download the file, and name it"),
-        ("BlinkDL/rwkv-7-world", "this looks like a repository of the Hugging Face hub: download it (hf download)"),
+        ("https://example.org/m.pth", "this looks like a URL: download the file, and name it"),
+        (
+            "https://huggingface.co/RWKV/x/resolve/main/m.pth?download=true",
+            "this looks like a URL of the Hugging Face hub: name it as hf:RWKV/x/m.pth",
+        ),
+        (
+            "BlinkDL/rwkv-7-world",
+            "this looks like a repository of the Hugging Face hub: name it as hf:BlinkDL/rwkv-7-world",
+        ),
         ("missing/model.pth", "check the path"),
         ("./BlinkDL/rwkv7/x", "check the path"),
     ],
@@ -327,6 +334,7 @@ def test_a_model_that_is_somewhere_else(
     monkeypatch.chdir(tmp_path)
     result = run("inspect", model)
     assert (result.code, f"No such file or directory; {hint}" in result.err) == (3, True), result.err
+    assert model.removeprefix("./") in result.err
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the encoding of file names depends on the locale on Linux")

@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 from rwkv_cy.errors import StorageError, TokenizerError
+from rwkv_cy.hub_names import complete_url
 from rwkv_cy.text.tokenizers.base import Tokenizer
 from rwkv_cy.text.tokenizers.byte_level import greedy_vocabulary
 from rwkv_cy.text.tokenizers.huggingface import MAX_JSON_BYTES, HuggingFaceTokenizer
@@ -17,7 +18,7 @@ from rwkv_cy.text.tokenizers.vocabulary import is_packed, parse_text
 from rwkv_cy.text.tokenizers.vocabulary_json import parse_json
 from rwkv_cy.text.tokenizers.world import WorldTokenizer, packaged_vocabulary
 
-__all__ = ["find_tokenizer", "is_world_name", "load_tokenizer", "tokenizer_files"]
+__all__ = ["find_tokenizer", "is_tokenizer_name", "is_world_name", "load_tokenizer", "tokenizer_files"]
 
 #: Names of the World vocabulary, whose date may change; they say what is in the file.
 _WORLD_NAME = re.compile(r"rwkv_vocab_v\d+\.(?:txt|json)")
@@ -108,6 +109,11 @@ def tokenizer_files(folder: Path) -> list[Path]:
     return [folder / name for name in (*world, *(name for name in _NAMES if name in present))]
 
 
+def is_tokenizer_name(name: str) -> bool:
+    """Tell whether :func:`tokenizer_files` takes a file of this name for a tokenizer."""
+    return name in _NAMES or _WORLD_NAME.fullmatch(name) is not None
+
+
 def is_world_name(path: Path) -> bool:
     """Tell whether a file has the name of the World vocabulary."""
     return _WORLD_NAME.fullmatch(path.name) is not None
@@ -141,8 +147,9 @@ def _read_file(path: Path) -> bytes:
             data = file.read(MAX_JSON_BYTES + 1) if regular else b""
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
+        where = complete_url(str(path)) or path
         raise StorageError(
-            f'{path}: cannot be read ({reason}); expected "bytes", "world" or the path of a vocabulary'
+            f'{where}: cannot be read ({reason}); expected "bytes", "world" or the path of a vocabulary'
         ) from None
     if not regular:
         raise StorageError(f"{path}: expected a regular file; name a vocabulary file")

@@ -1,0 +1,46 @@
+"""Names on the hub (``hf:owner/name/file``) among the arguments: downloaded, with a bar, before the command runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+from rwkv_cy.cli.output import printable
+from rwkv_cy.cli.progress import progress_bar
+from rwkv_cy.errors import HubError
+from rwkv_cy.hub_names import is_hub_name
+
+__all__ = ["replace_hub_names"]
+
+#: Arguments that name what a command writes.
+_WRITTEN = ("target", "folder", "save_state", "html", "into", "to")
+#: Arguments that are texts, and may be paths.
+_TEXTS = ("tokenizer",)
+
+
+def replace_hub_names(arguments: argparse.Namespace) -> None:
+    """Replace each path ``hf:...`` by that of the file or folder on this machine, after downloading what is missing.
+
+    Raises
+    ------
+    HubError
+        If it cannot be had, or a target has such a name.
+    """
+    for key, value in list(vars(arguments).items()):
+        if not isinstance(value, Path) and key not in (*_WRITTEN, *_TEXTS):
+            continue
+        if isinstance(value, (str, Path)) and is_hub_name(value) and not os.path.lexists(value):
+            if key in _WRITTEN:
+                raise HubError(f"{value}: expected a path on this machine to write to, got a name on the hub")
+            setattr(arguments, key, _fetched(value, arguments))
+
+
+def _fetched(value: str | Path, arguments: argparse.Namespace) -> Any:
+    from rwkv_cy.hub import local_path
+
+    quiet = getattr(arguments, "quiet", False) or getattr(arguments, "no_progress", False)
+    with progress_bar(printable(str(value)), not quiet) as progress:
+        path = local_path(value, progress)
+    return type(value)(path)
