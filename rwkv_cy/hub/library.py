@@ -131,7 +131,7 @@ def open_stream(name: HubName, offset: int) -> Iterator[Stream]:
 
 def _request(session: Any, url: str, headers: dict[str, str], stack: ExitStack) -> tuple[Any, Iterator[bytes]]:
     """Send a GET request with httpx, or before version 1.0 of huggingface_hub with requests."""
-    if hasattr(session, "stream"):
+    if callable(getattr(session, "stream", None)):
         options = {"headers": headers, "timeout": _READ_SECONDS, "follow_redirects": True}
         response = stack.enter_context(session.stream("GET", url, **options))
         return response, response.iter_bytes(_CHUNK)
