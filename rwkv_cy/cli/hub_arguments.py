@@ -15,7 +15,7 @@ from rwkv_cy.hub_names import is_hub_name
 __all__ = ["replace_hub_names"]
 
 #: Arguments that name what a command writes.
-_WRITTEN = ("target", "folder", "save_state", "html", "into", "to")
+_WRITTEN = ("target", "folder", "output", "save_state", "html", "into", "to")
 #: Arguments that are texts, and may be paths.
 _TEXTS = ("tokenizer",)
 
