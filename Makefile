@@ -228,6 +228,10 @@ docs: $(BUILT) $(VENV)/.extra-docs ## the documentation as HTML, in docs/_build/
 	@$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
+.PHONY: pictures
+pictures: $(BUILT) $(VENV)/.package ## the pictures of docs/reports.md, drawn from the demo model
+	@$(BIN)/python -m tools.report_pictures
+
 .PHONY: dist
 dist: $(VENV)/.extra-dev ## the source distribution, and the wheel built from it
 	@rm -rf dist

@@ -50,6 +50,13 @@ def test_the_command_line_s_page_runs(capsys: pytest.CaptureFixture[str]) -> Non
         assert {"convert", "diff", "export"} <= set(run_commands(ROOT / "docs" / "cli.md", capsys))
 
 
+@pytest.mark.usefixtures("workplace")
+def test_the_page_of_reports_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(2):
+        assert run_commands(ROOT / "docs" / "reports.md", capsys) == ["inspect", "convert", "diff"]
+        assert run_python(ROOT / "docs" / "reports.md")["difference"].same
+
+
 def test_the_readme_is_short() -> None:
     assert len((ROOT / "README.md").read_text("utf-8").splitlines()) < 150
 

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from rwkv_cy.architectures.curves import Curve
 from rwkv_cy.config import Config
 from rwkv_cy.tensors.tensor import Parameter
 
@@ -120,6 +121,8 @@ class Architecture(ABC):
     label: str
     #: Field of the state that keeps the previous input of the time mix: it shows what the layer before gave.
     previous_input: str = "att_xx"
+    #: The vectors of a layer that a report draws by layer and channel, in the order of the formula.
+    curves: tuple[Curve, ...] = ()
 
     @abstractmethod
     def matches(self, shapes: Shapes) -> bool:

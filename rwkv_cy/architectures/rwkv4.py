@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from rwkv_cy.architectures.base import Architecture, ParameterSpec, Shapes, StateField
 from rwkv_cy.architectures.builders import embedding_and_head, matrix, norm, vector
+from rwkv_cy.architectures.curves import Curve, doubly_exponential, one_minus
 from rwkv_cy.architectures.shapes import count_layers, dimension
 from rwkv_cy.config import Config
 from rwkv_cy.kernels import rwkv4 as kernels
@@ -25,6 +26,12 @@ class RWKV4(Architecture):
 
     name = "rwkv4"
     label = "RWKV-4"
+    curves = (
+        Curve("att.time_decay", "decay", "factor of the state at each token, exp(-exp(w))", doubly_exponential),
+        Curve("att.time_first", "bonus", "added to the key of the current token"),
+        *(Curve(f"att.time_mix_{part}", "mix", "share of the previous token, 1 - mix", one_minus) for part in "kvr"),
+        *(Curve(f"ffn.time_mix_{part}", "mix", "share of the previous token, 1 - mix", one_minus) for part in "kr"),
+    )
 
     def matches(self, shapes: Shapes) -> bool:
         """Tell whether these are tensors of RWKV-4: a time_mix_k, and no normalisation after the WKV."""

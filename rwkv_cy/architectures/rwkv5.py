@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from rwkv_cy.architectures.base import ParameterSpec, Shapes
 from rwkv_cy.architectures.builders import constant, embedding_and_head, matrix, norm, vector
+from rwkv_cy.architectures.curves import Curve, doubly_exponential, one_minus
 from rwkv_cy.architectures.heads import HeadsArchitecture, check_heads, completed_head_size, heads, known_ranks
 from rwkv_cy.architectures.shapes import count_layers, dimension
 from rwkv_cy.config import Config
@@ -41,6 +42,13 @@ class RWKV5(HeadsArchitecture):
     def __init__(self, minor: int, *, gate: bool, by_channel: bool) -> None:
         self.name = f"rwkv5.{minor}"
         self.label = f"RWKV-5.{minor}"
+        mixes = (*(f"att.time_mix_{part}" for part in ("kvrg" if gate else "kvr")), "ffn.time_mix_k", "ffn.time_mix_r")
+        decay = Curve("att.time_decay", "decay", "factor of the state at each token, exp(-exp(w))", doubly_exponential)
+        bonus = Curve("att.time_faaaa", "bonus", "weight of the current token")
+        self.curves = (
+            *(replace(curve, element="channel" if by_channel else "head") for curve in (decay, bonus)),
+            *(Curve(name, "mix", "share of the previous token, 1 - mix", one_minus) for name in mixes),
+        )
         self._gate = gate
         self._by_channel = by_channel
 

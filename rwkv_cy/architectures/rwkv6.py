@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from rwkv_cy.architectures.base import ParameterSpec, Shapes
 from rwkv_cy.architectures.builders import constant, embedding_and_head, matrix, norm, uniform, vector
+from rwkv_cy.architectures.curves import Curve, doubly_exponential
 from rwkv_cy.architectures.heads import (
     HeadsArchitecture,
     check_heads,
@@ -46,6 +47,17 @@ class RWKV6(HeadsArchitecture):
 
     name = "rwkv6"
     label = "RWKV-6"
+    curves = (
+        Curve(
+            "att.time_decay", "decay", "factor of the state without the token's part, exp(-exp(w))", doubly_exponential
+        ),
+        Curve("att.time_faaaa", "bonus", "weight of the current token"),
+        *(
+            Curve(f"att.time_maa_{part}", "mix", "share of the previous token, without the token's part")
+            for part in f"x{_MIXES}"
+        ),
+        *(Curve(f"ffn.time_maa_{part}", "mix", "share of the previous token") for part in "kr"),
+    )
 
     def matches(self, shapes: Shapes) -> bool:
         """Tell whether these are tensors of RWKV-6 or of a relative of it: mixes that depend on the token."""

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from rwkv_cy.architectures.base import ParameterSpec, Shapes
 from rwkv_cy.architectures.builders import constant, embedding_and_head, low_rank, matrix, norm, vector
+from rwkv_cy.architectures.curves import Curve, sigmoid
 from rwkv_cy.architectures.heads import (
     HeadsArchitecture,
     check_heads,
@@ -35,6 +36,10 @@ _RANK_FACTORS = {"w": 2.5, "a": 2.5, "v": 1.7, "g": 5.0}
 _SMALLEST_RANK = 32
 
 
+def _decay(w0: Array) -> Array:
+    return np.asarray(np.exp(-sigmoid(w0) / math.sqrt(math.e)))
+
+
 class RWKV7(HeadsArchitecture):
     """RWKV-7 ("Goose"): a matrix state per head, updated by a generalized delta rule; low-rank gates.
 
@@ -44,6 +49,16 @@ class RWKV7(HeadsArchitecture):
 
     name = "rwkv7"
     label = "RWKV-7"
+    curves = (
+        Curve("att.w0", "decay", "factor of the state without the token's part, exp(-sigmoid(w0) / sqrt(e))", _decay),
+        Curve("att.a0", "rate", "in-context learning rate without the token's part, sigmoid(a0)", sigmoid),
+        Curve("att.v0", "rate", "share of the first layer's value without the token's part, sigmoid(v0)", sigmoid),
+        Curve("att.k_k", "rate", "factor of the key that is removed"),
+        Curve("att.k_a", "rate", "weight of the learning rate in the key that is added"),
+        Curve("att.r_k", "bonus", "weight of the current token"),
+        *(Curve(f"att.x_{part}", "mix", "share of the previous token") for part in "rwkvag"),
+        Curve("ffn.x_k", "mix", "share of the previous token"),
+    )
     #: Ranks that a variant has beside those of this version, and those of its new models.
     other_ranks: Mapping[str, int] = MappingProxyType({})
 

@@ -6,6 +6,7 @@ import argparse
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rwkv_cy.dtype_names import canonical_name, nearest_type
@@ -19,9 +20,11 @@ __all__ = [
     "MATRIX_DTYPES",
     "PACKED_DTYPE",
     "QUANTIZED_DTYPES",
+    "check_page_options",
     "common_options",
     "dtype_name",
     "integer",
+    "page_options",
     "real",
     "size",
     "type_rule",
@@ -115,6 +118,21 @@ def _numbers(low: float, high: float) -> str:
     if high != math.inf:
         return f"a number from {low:g} to {high:g}"
     return "a non-negative number" if low == 0 else f"a number of at least {low:g}"
+
+
+def page_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of commands that write a report as a page."""
+    parser.add_argument(
+        "--html", metavar="REPORT", type=Path, help="write a page with pictures of all numbers, as report.html"
+    )
+    parser.add_argument("--force", action="store_true", help="let --html replace an older report")
+    parser.set_defaults(parser=parser)
+
+
+def check_page_options(arguments: argparse.Namespace) -> None:
+    """End with a usage error if an option of the page comes without it."""
+    if arguments.force and arguments.html is None:
+        arguments.parser.error("--force replaces the report that --html writes; name it, as --html report.html")
 
 
 def common_options() -> argparse.ArgumentParser:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_cy.cli.arguments import common_options, integer, real
+from rwkv_cy.cli.arguments import check_page_options, common_options, integer, page_options, real
 from rwkv_cy.cli.exit_codes import ExitCode
-from rwkv_cy.cli.output import print_fields, print_json, print_table, print_warning, printable
+from rwkv_cy.cli.output import print_fields, print_json, print_page, print_table, print_warning, printable
 from rwkv_cy.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument(
         "--limit", type=integer(0), default=_LIMIT, metavar="N", help=f"list at most N tensors (default: {_LIMIT})"
     )
+    page_options(parser)
     parser.add_argument("--quiet", action="store_true", help="print nothing but errors; the exit code tells")
     parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
     parser.add_argument("--json", action="store_true", help="print JSON, with all tensors")
@@ -60,23 +62,30 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from rwkv_cy.toolkit.diff import diff
-
+    check_page_options(arguments)
     label = f"{printable(arguments.first.name)}, {printable(arguments.second.name)}"
     bar = progress_bar(label, not (arguments.quiet or arguments.no_progress), unit=" numbers")
     with bar as progress:
-        report = diff(
-            arguments.first,
-            arguments.second,
-            tensors=arguments.tensors,
-            tolerance=arguments.tolerance,
-            progress=progress,
-        )
+        report = _compare(arguments, progress)
     if arguments.json:
         print_json(report.to_dict())
     elif not arguments.quiet:
         _print(report, arguments.limit)
+        print_page(arguments.html)
     return ExitCode.OK if report.same else ExitCode.REFUSED
+
+
+def _compare(arguments: argparse.Namespace, progress: Callable[[int, int], None] | None) -> DiffReport:
+    """Compare the files, and write the page if there is to be one."""
+    files = arguments.first, arguments.second
+    options = {"tensors": arguments.tensors, "tolerance": arguments.tolerance, "progress": progress}
+    if arguments.html is None:
+        from rwkv_cy.toolkit.diff import diff
+
+        return diff(*files, **options)
+    from rwkv_cy.toolkit.pages.diff_page import write_diff_page
+
+    return write_diff_page(*files, arguments.html, overwrite=arguments.force, **options)
 
 
 def _print(report: DiffReport, limit: int) -> None:

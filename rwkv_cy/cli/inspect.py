@@ -8,9 +8,18 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_cy.cli.arguments import common_options
+from rwkv_cy.cli.arguments import check_page_options, common_options, page_options
 from rwkv_cy.cli.exit_codes import ExitCode
-from rwkv_cy.cli.output import byte_size, config_fields, print_fields, print_json, print_table, print_warning, printable
+from rwkv_cy.cli.output import (
+    byte_size,
+    config_fields,
+    print_fields,
+    print_json,
+    print_page,
+    print_table,
+    print_warning,
+    printable,
+)
 from rwkv_cy.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -40,6 +49,7 @@ def add_parser(commands: Subparsers) -> None:
     listed.add_argument(
         "--tensors", metavar="PATTERN", help="list only tensors whose names match, as 'blocks.0.*' or '*.key.weight'"
     )
+    page_options(parser)
     parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_run, parser=parser)
@@ -48,24 +58,33 @@ def add_parser(commands: Subparsers) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     from rwkv_cy.toolkit.inspect import inspect
 
+    check_page_options(arguments)
     if arguments.stats and arguments.no_tensors:
         arguments.parser.error(
             "--stats describes the numbers of each tensor, and --no-tensors hides them; leave one out"
         )
-    bar = progress_bar(printable(arguments.file.name), arguments.stats and not arguments.no_progress)
+    reads_numbers = arguments.stats or arguments.html is not None
+    bar = progress_bar(printable(arguments.file.name), reads_numbers and not arguments.no_progress)
     with bar as progress:
-        report = inspect(arguments.file, arguments.stats, progress=progress)
+        if arguments.html is None:
+            report = inspect(arguments.file, arguments.stats, progress=progress)
+        else:
+            from rwkv_cy.toolkit.pages.model_page import write_model_page
+
+            report = write_model_page(arguments.file, arguments.html, overwrite=arguments.force, progress=progress)
     pattern = "*" if arguments.tensors is None else arguments.tensors
     tensors = tuple(tensor for tensor in report.tensors if fnmatchcase(tensor.name, pattern))
     if not tensors and arguments.tensors is not None:
         print_warning(f"{arguments.file}: no tensor has a name that matches {pattern!r}")
-    report = replace(report, tensors=() if arguments.no_tensors else tensors)
+    in_page_alone = arguments.html is not None and not (arguments.stats or arguments.tensors or arguments.json)
+    report = replace(report, tensors=() if arguments.no_tensors or in_page_alone else tensors)
     if arguments.json:
         print_json(report.to_dict())
     else:
         _print_report(report)
         for problem in report.problems:
             print_warning(problem)
+        print_page(arguments.html)
     return ExitCode.OK
 
 

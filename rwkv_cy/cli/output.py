@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rwkv_cy.units import byte_size
@@ -21,6 +22,7 @@ __all__ = [
     "print_error",
     "print_fields",
     "print_json",
+    "print_page",
     "print_table",
     "print_warning",
     "printable",
@@ -111,6 +113,12 @@ def print_fields(fields: Mapping[str, str]) -> None:
 def print_json(value: Mapping[str, Any]) -> None:
     """Print `value` as JSON, in ASCII, on standard output."""
     print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def print_page(path: Path | None) -> None:
+    """Print where the page with the report is, if there is one, on standard output."""
+    if path is not None:
+        print(f"\n{printable(str(path))}: the report, {byte_size(path.stat().st_size)}")
 
 
 def print_warning(message: str) -> None:

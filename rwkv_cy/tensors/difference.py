@@ -15,7 +15,10 @@ from rwkv_cy.tensors.codecs import BLOCK_SIZE, rows_at_once
 from rwkv_cy.tensors.plain import PlainSource
 from rwkv_cy.tensors.tensor import ParameterSource
 
-__all__ = ["Comparison", "Difference", "measure_difference"]
+__all__ = ["EXPONENTS", "Comparison", "Difference", "measure_difference"]
+
+#: Counters of differences by their exponent as float64, which is that number less 1023; the first is of equal numbers.
+EXPONENTS = 2048
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,11 @@ class Difference:
 
 
 def measure_difference(
-    first: npt.NDArray[Any], first_type: str, second: npt.NDArray[Any], second_type: str
+    first: npt.NDArray[Any],
+    first_type: str,
+    second: npt.NDArray[Any],
+    second_type: str,
+    exponents: npt.NDArray[np.int64] | None = None,
 ) -> Difference:
     """Compare two arrays of equal size.
 
@@ -106,6 +113,8 @@ def measure_difference(
         1-D, of the array types of these storage types.
     first_type, second_type : str
         Floating point types.
+    exponents : numpy.ndarray, optional
+        EXPONENTS counters. The absolute differences are added to them; those that are not finite are not.
     """
     one, other = widen(first, first_type, "f64"), widen(second, second_type, "f64")
     with np.errstate(all="ignore"):
@@ -121,6 +130,9 @@ def measure_difference(
             one, other = np.where(finite, one, 0.0), np.where(finite, other, 0.0)
         largest = float(difference.max(initial=0.0))
         nonfinite = 0 if wrong is None else int(np.count_nonzero(wrong))
+        if exponents is not None:
+            exponents += np.bincount(difference.view(np.int64) >> 52, minlength=EXPONENTS)
+            exponents[0] -= nonfinite
         return Difference(
             size=difference.size,
             differing=int(np.count_nonzero(difference)) + nonfinite,
@@ -176,8 +188,14 @@ class Comparison:
                 source.read_into(name, block, start)
             yield first, second
 
-    def measure(self, name: str) -> Difference:
+    def measure(self, name: str, exponents: npt.NDArray[np.int64] | None = None) -> Difference:
         """Compare a tensor that both sources have, in the same shape.
+
+        Parameters
+        ----------
+        name : str
+        exponents : numpy.ndarray, optional
+            As for :func:`measure_difference`.
 
         Raises
         ------
@@ -188,10 +206,12 @@ class Comparison:
         if first_type == second_type and self._identical(name):
             size = self._plain[0].info(name).size
             self._done(size)
+            if exponents is not None:
+                exponents[0] += size
             return Difference(size)
         result = Difference()
         for first, second in self._pairs(name):
-            result += measure_difference(first, first_type, second, second_type)
+            result += measure_difference(first, first_type, second, second_type, exponents)
             self._done(first.size)
         return result
 

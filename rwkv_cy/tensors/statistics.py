@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from rwkv_cy.tensors.codecs import BLOCK_SIZE
 from rwkv_cy.tensors.reading import number_type, read_blocks
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 
-__all__ = ["NonFinite", "TensorStatistics", "count_nonfinite", "measure_tensor"]
+__all__ = ["NonFinite", "TensorStatistics", "count_nonfinite", "measure_blocks", "measure_tensor"]
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,12 @@ class TensorStatistics:
 
 
 def measure_tensor(source: ParameterSource, info: TensorInfo, block_size: int = BLOCK_SIZE) -> TensorStatistics:
-    """Read a tensor once and compute its statistics, in float64, with memory for one block.
+    """Read a tensor once and compute its statistics, in float64, with memory for one block."""
+    return measure_blocks(read_blocks(source, info, block_size), number_type(info))
+
+
+def measure_blocks(blocks: Iterable[npt.NDArray[Any]], dtype: str) -> TensorStatistics:
+    """Compute the statistics of the numbers of all blocks, which are 1-D and stored as `dtype`.
 
     Mean and variance are merged block by block (Chan, Golub and LeVeque 1979, equations 2.1), which stays
     accurate if the mean is large compared with the spread.
@@ -112,10 +118,10 @@ def measure_tensor(source: ParameterSource, info: TensorInfo, block_size: int = 
     n = zeros = 0
     mean = squares = 0.0
     low, high = np.inf, -np.inf
-    for block in read_blocks(source, info, block_size):
-        nonfinite = count_nonfinite(block, number_type(info))
+    for block in blocks:
+        nonfinite = count_nonfinite(block, dtype)
         counts += nonfinite
-        values = widen(block, number_type(info), "f64")
+        values = widen(block, dtype, "f64")
         if nonfinite:
             values = values[np.isfinite(values)]
         if values.size == 0:

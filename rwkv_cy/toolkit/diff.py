@@ -10,6 +10,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from rwkv_cy.architectures import version_label
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.checkpoint.tokenizer_choice import describe_tokenizer
@@ -18,7 +21,7 @@ from rwkv_cy.errors import ConfigError, RWKVError
 from rwkv_cy.storage import StoredTokenizer
 from rwkv_cy.tensors.difference import Comparison, Difference
 
-__all__ = ["DiffReport", "TensorDifference", "config_differences", "diff"]
+__all__ = ["DiffReport", "TensorDifference", "compare", "config_differences", "diff"]
 
 #: What follows from the types of the tensors.
 _NOT_COMPARED = {"compute_dtype"}
@@ -185,44 +188,67 @@ def diff(
     StorageError
         If the operating system refuses access.
     """
+    with Checkpoint.open(first) as a, Checkpoint.open(second) as b:
+        return compare(a, b, tensors=tensors, tolerance=tolerance, progress=progress)
+
+
+def compare(
+    a: Checkpoint,
+    b: Checkpoint,
+    *,
+    tensors: str = "*",
+    tolerance: float = 0.0,
+    progress: Callable[[int, int], None] | None = None,
+    exponents: Callable[[str], npt.NDArray[np.int64]] | None = None,
+) -> DiffReport:
+    """Compare two open models, as :func:`diff` does.
+
+    Parameters
+    ----------
+    a, b : Checkpoint
+    tensors, tolerance, progress
+        As for :func:`diff`.
+    exponents : callable, optional
+        Returns, for the name of a tensor, the counters that its differences are added to, as
+        :func:`rwkv_cy.tensors.difference.measure_difference` takes them.
+    """
     if not tolerance >= 0:
         raise ConfigError(f"tolerance: expected a non-negative number, got {tolerance!r}")
-    with Checkpoint.open(first) as a, Checkpoint.open(second) as b:
-        shapes = [{n: s for n, s in checkpoint.shapes.items() if fnmatchcase(n, tensors)} for checkpoint in (a, b)]
-        if not any(shapes):
-            raise ConfigError(
-                f"tensors: expected a pattern that matches a tensor of {a.path} or {b.path}, got {tensors!r}"
-            )
-        common = [name for name in shapes[0] if name in shapes[1]]
-        comparable = [name for name in common if shapes[0][name] == shapes[1][name]]
-        counter = _Counter(progress, sum(math.prod(shapes[0][name]) for name in comparable))
-        comparison = Comparison(a.source, b.source, counter.add)
-        found = [
-            TensorDifference(
-                name=name,
-                shapes=(shapes[0][name], shapes[1][name]),
-                dtypes=(a.source.info(name).source_dtype, b.source.info(name).source_dtype),
-                difference=comparison.measure(name) if shapes[0][name] == shapes[1][name] else None,
-            )
-            for name in common
-        ]
-        (one, problem), (other, other_problem) = _config(a), _config(b)
-        tokenizers = _tokenizer(a, one), _tokenizer(b, other)
-        return DiffReport(
-            paths=(a.path, b.path),
-            formats=(a.source.format, b.source.format),
-            architectures=(version_label(a.shapes), version_label(b.shapes)),
-            config={} if one is None or other is None else config_differences(one, other),
-            tokenizers=(describe_tokenizer(tokenizers[0]), describe_tokenizer(tokenizers[1])),
-            same_tokenizer=tokenizers[0] == tokenizers[1],
-            only_in=(
-                tuple(name for name in shapes[0] if name not in shapes[1]),
-                tuple(name for name in shapes[1] if name not in shapes[0]),
-            ),
-            tensors=tuple(sorted(found, key=_equality)),
-            tolerance=tolerance,
-            problems=tuple(filter(None, (problem, other_problem))),
+    shapes = [{n: s for n, s in checkpoint.shapes.items() if fnmatchcase(n, tensors)} for checkpoint in (a, b)]
+    if not any(shapes):
+        raise ConfigError(f"tensors: expected a pattern that matches a tensor of {a.path} or {b.path}, got {tensors!r}")
+    common = [name for name in shapes[0] if name in shapes[1]]
+    comparable = [name for name in common if shapes[0][name] == shapes[1][name]]
+    counter = _Counter(progress, sum(math.prod(shapes[0][name]) for name in comparable))
+    comparison = Comparison(a.source, b.source, counter.add)
+    found = [
+        TensorDifference(
+            name=name,
+            shapes=(shapes[0][name], shapes[1][name]),
+            dtypes=(a.source.info(name).source_dtype, b.source.info(name).source_dtype),
+            difference=comparison.measure(name, None if exponents is None else exponents(name))
+            if shapes[0][name] == shapes[1][name]
+            else None,
         )
+        for name in common
+    ]
+    (one, problem), (other, other_problem) = _config(a), _config(b)
+    tokenizers = _tokenizer(a, one), _tokenizer(b, other)
+    return DiffReport(
+        paths=(a.path, b.path),
+        formats=(a.source.format, b.source.format),
+        architectures=(version_label(a.shapes), version_label(b.shapes)),
+        config={} if one is None or other is None else config_differences(one, other),
+        tokenizers=(describe_tokenizer(tokenizers[0]), describe_tokenizer(tokenizers[1])),
+        same_tokenizer=tokenizers[0] == tokenizers[1],
+        only_in=(
+            tuple(name for name in shapes[0] if name not in shapes[1]),
+            tuple(name for name in shapes[1] if name not in shapes[0]),
+        ),
+        tensors=tuple(sorted(found, key=_equality)),
+        tolerance=tolerance,
+        problems=tuple(filter(None, (problem, other_problem))),
+    )
 
 
 def _equality(tensor: TensorDifference) -> float:

@@ -1,0 +1,179 @@
+"""Tables of a model's page: sizes by group and type, memory, the tensors, metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from rwkv_cy.tensors.statistics import TensorStatistics
+from rwkv_cy.toolkit.inspect import FileReport, TensorReport
+from rwkv_cy.toolkit.pages.charts import bar
+from rwkv_cy.toolkit.pages.markup import Child, Markup, element, escaped
+from rwkv_cy.toolkit.pages.numbers import count, number, percent, plural
+from rwkv_cy.toolkit.pages.skeleton import Table, details, section
+from rwkv_cy.toolkit.survey import Survey
+from rwkv_cy.units import byte_size
+
+__all__ = ["metadata", "sizes", "tensors"]
+
+#: Rows of the tables of names, of single tensors and of metadata: further ones are counted.
+_MOST_NAMES, _MOST_TENSORS, _MOST_ENTRIES = 200, 400, 40
+#: Values of metadata are cut.
+_LONGEST_VALUE = 400
+
+
+def sizes(report: FileReport, survey: Survey) -> Markup:
+    """Return the section of sizes by group, by type, and in memory."""
+    total = max(sum(group.nbytes for group in survey.groups.values()), 1)
+    header = ("group", "tensors", "parameters", "in the file", "share", "", "types")
+    table = Table(header, frozenset(header[1:5]), frozenset({""}))
+    by_size = sorted(survey.groups.items(), key=lambda item: -item[1].nbytes)
+    groups = table.render(
+        "Sizes by group",
+        [
+            (
+                name,
+                f"{group.tensors:,}",
+                count(group.parameters),
+                byte_size(group.nbytes),
+                percent(group.nbytes / total),
+                bar(group.nbytes / total),
+                ", ".join(sorted(group.dtypes)),
+            )
+            for name, group in by_size
+        ],
+    )
+    return section("Sizes", groups, _types(report, total), _memory(report.memory))
+
+
+def _types(report: FileReport, total: int) -> Markup:
+    """Return the table of types in the file."""
+    found: dict[str, list[TensorReport]] = {}
+    for tensor in report.tensors:
+        found.setdefault(tensor.dtype, []).append(tensor)
+    rows: list[tuple[int, Sequence[Child]]] = []
+    for dtype, group in found.items():
+        nbytes = sum(tensor.nbytes for tensor in group)
+        numbers = sum(_size(tensor.shape) for tensor in group)
+        bits = f"{8 * nbytes / numbers:.2f}" if numbers else "\N{EN DASH}"
+        share = nbytes / total
+        row = (dtype, f"{len(group):,}", count(numbers), bits, byte_size(nbytes), percent(share), bar(share))
+        rows.append((nbytes, row))
+    header = ("type", "tensors", "parameters", "bits a number", "in the file", "share", "")
+    table = Table(header, frozenset(header[1:6]), frozenset({""}))
+    return table.render("Sizes by type", [row for _, row in sorted(rows, key=lambda item: -item[0])])
+
+
+def _memory(memory: Mapping[str, int]) -> Markup | None:
+    """Return the table of the memory that the weights need by precision."""
+    if not memory:
+        return None
+    most = max(memory.values())
+    header = ("loaded as", "weights in memory", "")
+    rows = [(dtype, byte_size(nbytes), bar(nbytes / most, "second")) for dtype, nbytes in memory.items()]
+    return Table(header, frozenset(header[1:2]), frozenset({""})).render("Memory by precision", rows)
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for length in shape:
+        size *= length
+    return size
+
+
+@dataclass
+class _Member:
+    """The tensors of one name within the layers."""
+
+    tensors: list[TensorReport] = field(default_factory=list)
+    statistics: list[TensorStatistics] = field(default_factory=list)
+
+
+def tensors(report: FileReport, survey: Survey) -> Markup:
+    """Return the section of tensors: by name within the layers, and each of them on demand."""
+    members: dict[str, _Member] = {}
+    for tensor in report.tensors:
+        place = survey.places[tensor.name]
+        name = place.member if place.layer is None else f"blocks.*.{place.member}"
+        member = members.setdefault(name, _Member())
+        member.tensors.append(tensor)
+        member.statistics.append(survey.statistics[tensor.name])
+    header = ("name", "tensors", "shape", "type", "in the file", "least", "largest", "mean", "std. dev.", "NaN, Inf")
+    table = Table(header, frozenset({"tensors", *header[4:]}))
+    shown = [_member_row(name, member) for name, member in list(members.items())[:_MOST_NAMES]]
+    summary = table.render("Tensors by name", shown, _rest(len(members), _MOST_NAMES, "name"))
+    single = Table((header[0], *header[2:]), frozenset(header[4:]))
+    rows = (_tensor_row(tensor, survey.statistics[tensor.name]) for tensor in report.tensors[:_MOST_TENSORS])
+    every = single.render("All tensors", rows, _rest(len(report.tensors), _MOST_TENSORS, "tensor"))
+    return section("Tensors", summary, details(f"Each of the {len(report.tensors):,} tensors", every))
+
+
+def _rest(total: int, most: int, noun: str) -> str | None:
+    """Return the line that says what a table leaves out."""
+    if total <= most:
+        return None
+    return f"The first {plural(most, noun)} of {total:,}; rwkv-cy inspect --json lists all tensors."
+
+
+def _member_row(name: str, member: _Member) -> Sequence[Child]:
+    shapes = dict.fromkeys(_shape(tensor.shape) for tensor in member.tensors)
+    dtypes = dict.fromkeys(tensor.dtype for tensor in member.tensors)
+    return (
+        element("code", name),
+        f"{len(member.tensors):,}",
+        _some(shapes),
+        _some(dtypes),
+        byte_size(sum(tensor.nbytes for tensor in member.tensors)),
+        *_numbers(member.statistics, [_size(tensor.shape) for tensor in member.tensors]),
+    )
+
+
+def _tensor_row(tensor: TensorReport, statistics: TensorStatistics) -> Sequence[Child]:
+    numbers = _numbers([statistics], [_size(tensor.shape)])
+    name = element("code", tensor.name)
+    return (name, _shape(tensor.shape), tensor.dtype, byte_size(tensor.nbytes), *numbers)
+
+
+def _numbers(found: Sequence[TensorStatistics], weights: Sequence[int]) -> tuple[str, ...]:
+    """Return least, largest, mean and deviation of all numbers of some tensors, and the count of NaN and Inf."""
+    nonfinite = sum(one.nan + one.inf for one in found)
+    low = min((one.minimum for one in found if one.minimum is not None), default=None)
+    high = max((one.maximum for one in found if one.maximum is not None), default=None)
+    known = [
+        (one.mean, one.std, weight - one.nan - one.inf)
+        for one, weight in zip(found, weights, strict=True)
+        if one.mean is not None and one.std is not None
+    ]
+    mean = deviation = None
+    total = sum(weight for *_, weight in known)
+    if total:
+        mean = sum(one * (weight / total) for one, _, weight in known)
+        # Variance of the whole: mean of the variances, and variance of the means.
+        spread = sum((std**2 + (one - mean) ** 2) * (weight / total) for one, std, weight in known)
+        deviation = spread**0.5
+    return (*map(number, (low, high, mean, deviation)), f"{nonfinite:,}")
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    return " \N{MULTIPLICATION SIGN} ".join(f"{length:,}" for length in shape) or "scalar"
+
+
+def _some(texts: Iterable[str]) -> str:
+    """Return some texts in one line."""
+    found = list(texts)
+    return ", ".join(found[:3]) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+
+
+def metadata(report: FileReport) -> Markup | None:
+    """Return the section of the file's origin and metadata."""
+    entries = {f"source {name}": value for name, value in report.source.items()} | report.metadata
+    own = {"created by": report.created_by, "fingerprint": report.fingerprint}
+    known = {name: value for name, value in own.items() if value is not None} | entries
+    if not known:
+        return None
+    rows = [
+        (element("code", name), escaped(value, _LONGEST_VALUE)) for name, value in list(known.items())[:_MOST_ENTRIES]
+    ]
+    rest = len(known) - _MOST_ENTRIES
+    caption = f"The first {_MOST_ENTRIES} entries of {len(known):,}." if rest > 0 else None
+    return section("Metadata", Table(("name", "value")).render("Metadata", rows, caption))
