@@ -15,11 +15,10 @@ __all__ = ["WeightHistogram"]
 #: Bits that are dropped: sign, exponent and the first five bits of the mantissa remain, 32 bins an octave.
 _DROPPED = 18
 _BINS = 1 << (32 - _DROPPED)
-#: Bins of positive numbers, and those below infinity.
+#: Bins of positive numbers; bits of the sign, of infinity and of the least normal number; bins below infinity.
 _POSITIVE = _BINS // 2
-_FINITE = 0x7F80_0000 >> _DROPPED
-#: Bins of zero and of the subnormal numbers.
-_SUBNORMAL = 0x0080_0000 >> _DROPPED
+_SIGN, _INFINITY, _NORMAL = 0x8000_0000, 0x7F80_0000, 0x0080_0000
+_FINITE = _INFINITY >> _DROPPED
 
 
 class WeightHistogram:
@@ -32,10 +31,13 @@ class WeightHistogram:
     ----------
     zeros, subnormals, size : int
         Numbers that are zero as float32; that are not, but below 2**-126; and that are finite.
+    largest : float
+        The largest magnitude of a finite number; 0 if there are none.
     """
 
     def __init__(self) -> None:
         self.zeros = self.subnormals = self.size = 0
+        self.largest = 0.0
         self._counts = np.zeros(_BINS, np.int64)
 
     def add(self, block: npt.NDArray[Any], dtype: str) -> None:
@@ -46,21 +48,27 @@ class WeightHistogram:
         with np.errstate(over="ignore"):
             numbers = widen(block, dtype, "f32")
         bits = np.ascontiguousarray(numbers).view(np.uint32)
-        counts = np.bincount(bits >> np.uint32(_DROPPED), minlength=_BINS)
-        for start in (0, _POSITIVE):  # numbers without and with the sign
-            zeros = int(np.count_nonzero(bits == np.uint32(start << _DROPPED))) if counts[start] else 0
-            self.size += int(counts[start : start + _FINITE].sum())
-            counts[start] -= zeros
-            self.zeros += zeros
-            self.subnormals += int(counts[start : start + _SUBNORMAL].sum())
-        self._counts += counts
+        magnitudes = bits & np.uint32(_SIGN - 1)
+        finite = int(np.count_nonzero(magnitudes < _INFINITY))
+        zeros = int(np.count_nonzero(magnitudes == 0))
+        self.size += finite
+        self.zeros += zeros
+        self.subnormals += int(np.count_nonzero(magnitudes < _NORMAL)) - zeros
+        self._count(bits >> np.uint32(_DROPPED))
+        if zeros:
+            negative = int(np.count_nonzero(bits == _SIGN))
+            self._counts[0] -= zeros - negative
+            self._counts[_POSITIVE] -= negative
+        if finite < magnitudes.size:
+            magnitudes = magnitudes[magnitudes < _INFINITY]
+        self.largest = max(self.largest, float(magnitudes.max(initial=0).view(np.float32)))
 
-    def __iadd__(self, other: WeightHistogram) -> WeightHistogram:
-        self.zeros += other.zeros
-        self.subnormals += other.subnormals
-        self.size += other.size
-        self._counts += other._counts
-        return self
+    def _count(self, bins: npt.NDArray[np.uint32]) -> None:
+        """Count numbers by their bins; the cheaper way depends on how many there are."""
+        if bins.size < _BINS:
+            np.add.at(self._counts, bins, 1)
+        else:
+            self._counts += np.bincount(bins, minlength=_BINS)
 
     def _cumulative(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """Return the edges of the bins in ascending order, and how many numbers but zeros are below each."""
@@ -87,14 +95,9 @@ class WeightHistogram:
         return np.diff(np.interp(np.asarray(edges, np.float64), *self._cumulative()))
 
     def reach(self, share: float) -> float:
-        """Return the magnitude that `share` of all finite numbers do not exceed; 0 if there are none.
-
-        The result is the upper edge of a bin.
-        """
+        """Return a magnitude that `share` of all finite numbers do not exceed: the edge of a bin, or the largest."""
         magnitudes = (np.arange(1, _FINITE + 1, dtype=np.uint32) << np.uint32(_DROPPED)).view(np.float32)
         both = self._counts[:_FINITE] + self._counts[_POSITIVE : _POSITIVE + _FINITE]
         below = self.zeros + np.cumsum(both)
-        if self.size <= self.zeros:
-            return 0.0
         index = min(int(np.searchsorted(below, share * self.size)), _FINITE - 1)
-        return float(min(magnitudes[index], np.finfo(np.float32).max))
+        return min(float(magnitudes[index]), self.largest)

@@ -55,13 +55,12 @@ class Group:
     dtypes: set[str] = field(default_factory=set)
     histogram: WeightHistogram = field(default_factory=WeightHistogram)
 
-    def add(self, info: TensorInfo, histogram: WeightHistogram) -> None:
-        """Count one tensor more."""
+    def add(self, info: TensorInfo) -> None:
+        """Count one tensor more; its numbers are added to the histogram as they are read."""
         self.tensors += 1
         self.parameters += info.size
         self.nbytes += info.source_nbytes
         self.dtypes.add(info.source_dtype)
-        self.histogram += histogram
 
 
 class LayerMap:
@@ -200,12 +199,13 @@ class _Reader:
 
     def read(self, info: TensorInfo) -> None:
         found, place = self._found, self._found.places[info.name]
-        histogram = WeightHistogram()
-        statistics = measure_blocks(self._counted(info, histogram), number_type(info))
+        group = found.groups.setdefault(place.group, Group())
+        group.add(info)
+        before = group.histogram.subnormals
+        statistics = measure_blocks(self._counted(info, group.histogram), number_type(info))
         found.statistics[info.name] = statistics
-        if histogram.subnormals:
-            found.subnormals[info.name] = histogram.subnormals
-        found.groups.setdefault(place.group, Group()).add(info, histogram)
+        if group.histogram.subnormals > before:
+            found.subnormals[info.name] = group.histogram.subnormals - before
         if place.layer is None:
             return
         if place.kind == "vector" and 0 < info.size <= _LARGEST_VECTOR:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
 from rwkv_cy.toolkit.pages.charts import layer_ticks
 
-__all__ = ["channel_labels", "layer_labels", "thinned"]
+__all__ = ["NAMES", "channel_labels", "layer_labels", "name_labels", "thinned"]
+
+#: Space left of a heat map for names of tensors, and characters that it holds.
+NAMES = 118.0
+_NAME_LENGTH = 17
 
 #: A line over layers has at most so many points.
 _MOST_POINTS = 200
@@ -17,6 +21,15 @@ _MOST_POINTS = 200
 def layer_labels(layers: int, places: int) -> list[tuple[float, str]]:
     """Return labels of layers: the middle of each one's cell among `places` cells, and its number."""
     return [((layer + 0.5) * places / layers, str(layer)) for layer in layer_ticks(layers)]
+
+
+def name_labels(names: Iterable[str]) -> list[tuple[float, str]]:
+    """Return labels of rows: names of tensors without ``.weight``; of long ones, the end."""
+    short = (name.removesuffix(".weight") for name in names)
+    cut = (
+        name if len(name) <= _NAME_LENGTH else f"\N{HORIZONTAL ELLIPSIS}{name[1 - _NAME_LENGTH :]}" for name in short
+    )
+    return [(row + 0.5, name) for row, name in enumerate(cut)]
 
 
 def channel_labels(channels: int, places: int) -> list[tuple[float, str]]:

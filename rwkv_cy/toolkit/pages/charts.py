@@ -69,6 +69,8 @@ def colours_of(values: Array) -> Colours:
     if low < 0 < high and min(-low, high) > 0.1 * max(-low, high):
         reach = max(-low, high)
         return Colours(-reach, reach, "d")
+    if 0 < low < 0.01 * high:
+        low = 0.0
     return Colours(low, high, "s") if high > low else Colours(low - 0.5, low + 0.5, "s")
 
 

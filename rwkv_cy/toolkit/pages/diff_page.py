@@ -13,10 +13,10 @@ import rwkv_cy
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.tensors.difference import EXPONENTS
 from rwkv_cy.toolkit.diff import DiffReport, TensorDifference, compare
-from rwkv_cy.toolkit.pages.axes import layer_labels
+from rwkv_cy.toolkit.pages.axes import NAMES, layer_labels, name_labels
 from rwkv_cy.toolkit.pages.charts import Colours, bar, heat_map
 from rwkv_cy.toolkit.pages.markup import Child, Markup, element, escaped, join
-from rwkv_cy.toolkit.pages.numbers import number, percent, plural
+from rwkv_cy.toolkit.pages.numbers import number, percent, plural, power_of_ten
 from rwkv_cy.toolkit.pages.skeleton import Table, facts, notes, page, section
 from rwkv_cy.toolkit.pages.svg import figure
 from rwkv_cy.toolkit.pages.writing import write_page
@@ -206,7 +206,7 @@ def _table(changed: Sequence[TensorDifference]) -> Markup:
         return section("Tensors", element("p", "All numbers of all tensors are equal."))
     finite = (one.difference.relative for one in changed if one.difference is not None)
     most = max((value for value in finite if math.isfinite(value)), default=0.0)
-    header = ("tensor", "shape", "types", "differ", "largest", "mean", "largest rel.", "RMS rel.", "RMS relative")
+    header = ("tensor", "shape", "types", "differ", "largest", "mean", "largest rel.", "RMS rel.", "")
     table = Table(header, frozenset(header[3:8]), frozenset(header[8:]))
     rest = len(changed) - _MOST_TENSORS
     caption = f"The first {_MOST_TENSORS} of {len(changed):,}; rwkv-cy diff --json lists all." if rest > 0 else None
@@ -229,7 +229,14 @@ def _row(tensor: TensorDifference, most: float) -> Sequence[Child]:
     if found.nonfinite:
         return (name, one, types, differ, "NaN or Inf", *["\N{EN DASH}"] * 3, bar(1.0, "second"))
     measures = (found.largest, found.mean, found.largest_relative, found.relative)
-    return (name, one, types, differ, *map(number, measures), bar(found.relative / most if most else 0.0))
+    return (
+        name,
+        one,
+        types,
+        differ,
+        *(number(value, fixed=True) for value in measures),
+        bar(found.relative / most if most else 0.0),
+    )
 
 
 def _layers(report: DiffReport, by_layer: LayerDifferences, where: Mapping[str, Place]) -> Markup | None:
@@ -257,7 +264,7 @@ def members_picture(report: DiffReport, layers: int, where: Mapping[str, Place])
         place, difference = where[tensor.name], tensor.difference
         if place.layer is None or difference is None or not math.isfinite(difference.relative):
             continue
-        if place.member not in cells and len(cells) >= _MOST_MEMBERS:
+        if place.member not in cells and (len(cells) >= _MOST_MEMBERS or not difference.differing):
             continue
         row = cells.setdefault(place.member, np.full(columns, np.nan))
         column = place.layer * columns // layers
@@ -271,10 +278,10 @@ def members_picture(report: DiffReport, layers: int, where: Mapping[str, Place])
         "Relative difference by name and layer",
         f"Root mean square of the differences relative to that of the numbers, for {plural(len(cells), 'name')} from "
         f"top to bottom and {plural(layers, 'layer')} from left to right.",
-        rows=[(row + 0.5, name[-18:]) for row, name in enumerate(cells)],
+        rows=name_labels(cells),
         columns=layer_labels(layers, columns),
         below="layer",
-        left=118,
+        left=NAMES,
         beside="",
     )
 
@@ -315,4 +322,4 @@ def _powers_of_ten(first: int, last: int) -> list[tuple[float, str]]:
     low, high = (first - _BIAS) * math.log10(2), (last + 1 - _BIAS) * math.log10(2)
     powers = range(math.ceil(low), math.floor(high) + 1)
     step = max(1, -(-len(powers) // 6))
-    return [(power / math.log10(2) + _BIAS - first, number(10.0**power)) for power in powers[::step]]
+    return [(power / math.log10(2) + _BIAS - first, power_of_ten(power)) for power in powers[::step]]

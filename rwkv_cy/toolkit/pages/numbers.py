@@ -5,24 +5,33 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["Scale", "count", "nice_ticks", "number", "percent", "plural"]
+__all__ = ["Scale", "count", "nice_ticks", "number", "percent", "plural", "power_of_ten"]
 
 _MINUS = "\N{MINUS SIGN}"
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def number(value: float | None, digits: int = 3) -> str:
-    """Return a number with so many significant digits; powers of ten where it is very large or small."""
+def number(value: float | None, digits: int = 3, *, fixed: bool = False) -> str:
+    """Return a number with so many significant digits; powers of ten where it is very large or small.
+
+    With `fixed`, zeros at the end are kept, as in a column of a table.
+    """
     if value is None or not math.isfinite(value):
         return "\N{EN DASH}"
-    text = f"{value:.{digits}g}"
+    text = f"{value:#.{digits}g}".rstrip(".") if fixed and value else f"{value:.{digits}g}"
     mantissa, _, exponent = text.partition("e")
     if exponent and 0 < int(exponent) < (4 if mantissa == "1" else 6):
         text = f"{float(text):,.0f}"
     elif exponent:
-        power = f"10{str(int(exponent)).translate(_SUPERSCRIPTS)}"
+        mantissa = mantissa.rstrip(".")
+        power = power_of_ten(int(exponent))
         text = power if mantissa == "1" else f"{mantissa}\N{MULTIPLICATION SIGN}{power}"
     return text.replace("-", _MINUS)
+
+
+def power_of_ten(exponent: int) -> str:
+    """Return a power of ten as such: ``"10"`` with a raised exponent."""
+    return f"10{str(exponent).translate(_SUPERSCRIPTS)}" if exponent else "1"
 
 
 def count(value: int) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.architectures.curves import Role
-from rwkv_cy.toolkit.pages.axes import channel_labels, layer_labels, thinned
+from rwkv_cy.toolkit.pages.axes import NAMES, channel_labels, layer_labels, name_labels, thinned
 from rwkv_cy.toolkit.pages.charts import Colours, band, bar, colours_of, heat_map, histogram, layer_line
 from rwkv_cy.toolkit.pages.markup import Child, Markup, element
 from rwkv_cy.toolkit.pages.numbers import count, number, percent, plural
@@ -53,6 +53,10 @@ _WITHIN = 0.999
 def curve_picture(curve_map: LayerMap) -> Markup:
     """Return the heat map of a vector by layer and channel."""
     values = curve_map.values
+    rows = layer_labels(curve_map.layers, values.shape[0])
+    if len(curve_map.quantiles) == 1:  # a vector of one layer alone, as ln0
+        values = values[~np.isnan(values).all(axis=1)]
+        rows = [(0.5, str(*curve_map.quantiles))]
     shares = curve_map.curve.role == "mix"
     return heat_map(
         values,
@@ -61,7 +65,7 @@ def curve_picture(curve_map: LayerMap) -> Markup:
         f"{curve_map.curve.meaning}; {plural(curve_map.layers, 'layer')} from top to bottom, "
         f"{plural(curve_map.channels, curve_map.curve.element)} from left to right, from {number(curve_map.low)} to "
         f"{number(curve_map.high)}.",
-        rows=layer_labels(curve_map.layers, values.shape[0]),
+        rows=rows,
         columns=channel_labels(curve_map.channels, values.shape[1]),
         below=curve_map.curve.element,
     )
@@ -70,8 +74,13 @@ def curve_picture(curve_map: LayerMap) -> Markup:
 def _curve_figure(curve_map: LayerMap) -> Markup:
     curve = curve_map.curve
     missing = f"; {plural(curve_map.skipped, 'layer')} of another length left out" if curve_map.skipped else ""
-    caption = f"{curve.meaning}; {number(curve_map.low)} to {number(curve_map.high)}{missing}"
+    caption = f"{_with_signs(curve.meaning)}; {number(curve_map.low)} to {number(curve_map.high)}{missing}"
     return figure(curve.name, caption, curve_picture(curve_map))
+
+
+def _with_signs(formula: str) -> str:
+    """Return a text whose formulas have minus signs, after which no line ends, in place of hyphens."""
+    return formula.replace("(-", "(\N{MINUS SIGN}").replace(" - ", " \N{MINUS SIGN} ")
 
 
 def decay(survey: Survey) -> Markup | None:
@@ -135,14 +144,11 @@ def histograms(survey: Survey) -> Markup | None:
         numbers = group.histogram
         if numbers.size <= numbers.zeros:
             continue
-        found = [survey.statistics[tensor] for tensor, place in survey.places.items() if place.group == name]
-        extremes = [value for one in found for value in (one.minimum, one.maximum) if value is not None]
-        largest = max(map(abs, extremes), default=0.0)
         zeros = f"; {percent(numbers.zeros / numbers.size)} are zero" if numbers.zeros else ""
         reach = numbers.reach(_WITHIN)
         caption = (
             f"{count(group.parameters)} numbers; {percent(_WITHIN)} within \N{PLUS-MINUS SIGN}{number(reach, 2)}, "
-            f"the largest {number(largest)}{zeros}"
+            f"the largest {number(numbers.largest)}{zeros}"
         )
         pictures.append(figure(name, caption, histogram_picture(name, group)))
     if not pictures:
@@ -229,13 +235,13 @@ def ranks(survey: Survey) -> Markup | None:
         "Effective rank of low-rank factors by layer",
         f"Effective rank as a share of the nominal one; {plural(len(names), 'factor')} from top to bottom, "
         f"{plural(survey.layers, 'layer')} from left to right.",
-        rows=[(row + 0.5, name[-18:]) for row, name in enumerate(names)],
-        columns=[(place, text) for place, text in layer_labels(survey.layers, columns)],
+        rows=name_labels(names),
+        columns=layer_labels(survey.layers, columns),
         below="layer",
-        left=118,
+        left=NAMES,
         beside="",
     )
-    header = ("factor", "rank", "least", "mean", "largest", "share", "of the rank")
+    header = ("factor", "rank", "least", "mean", "largest", "share", "")
     numeric = frozenset(header[1:6])
     table = Table(header, numeric, frozenset(header[6:])).render("Effective ranks", rows)
     text = (

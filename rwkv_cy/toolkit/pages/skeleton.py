@@ -90,11 +90,14 @@ class Table:
         Those of numbers, which are aligned to the right.
     bars : set of str
         Those of bars.
+    optional : set of str
+        Those that narrow pages leave out.
     """
 
     header: Sequence[str]
     numeric: frozenset[str] = frozenset()
     bars: frozenset[str] = frozenset()
+    optional: frozenset[str] = frozenset()
 
     def render(self, label: str, rows: Iterable[Sequence[Child]], caption: Child = None) -> Markup:
         """Return the table; it scrolls sideways where the page is too narrow for it.
@@ -125,4 +128,5 @@ class Table:
         return element("div", table, class_="scroll", tabindex="0", role="region", aria_label=label)
 
     def _class(self, name: str) -> str | None:
-        return "n" if name in self.numeric else "bar" if name in self.bars else None
+        classes = (("n", self.numeric), ("bar", self.bars), ("o", self.optional))
+        return " ".join(letter for letter, names in classes if name in names) or None

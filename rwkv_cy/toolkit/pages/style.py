@@ -89,15 +89,15 @@ header{padding-top:36px}
 h1{font-size:26px;line-height:1.2;margin:0 0 4px;overflow-wrap:anywhere;font-weight:650;letter-spacing:-.01em}
 h2{font-size:18px;margin:44px 0 4px;padding-top:14px;border-top:1px solid var(--rule);font-weight:650}
 h3{font-size:14px;margin:0;font-weight:600;overflow-wrap:anywhere}
-p{margin:4px 0 12px;max-width:76ch}
+p{margin:4px 0 12px;max-width:76ch;text-wrap:pretty}
 .muted,.lead{color:var(--muted)} .lead{font-size:16px;margin-bottom:20px}
 code{font:13px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;overflow-wrap:anywhere}
 td code,th code{font-size:12.5px}
 .facts{
   display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,165px),1fr));gap:1px;margin:18px 0 0;
-  background:var(--rule);border:1px solid var(--rule);border-radius:6px;overflow:hidden;
+  border:1px solid var(--rule);border-radius:6px;overflow:hidden;
 }
-.facts div{background:var(--paper);padding:10px 14px;min-width:0}
+.facts div{box-shadow:0 0 0 1px var(--rule);padding:10px 14px;min-width:0}
 .facts dt{color:var(--muted);font-size:12.5px}
 .facts dd{margin:0;font-size:16px;font-weight:600;overflow-wrap:anywhere;font-variant-numeric:tabular-nums}
 .facts dd small{display:block;font-size:12.5px;font-weight:400;color:var(--muted)}
@@ -106,7 +106,11 @@ td code,th code{font-size:12.5px}
   margin-top:16px;
 }
 .pictures.small{grid-template-columns:repeat(auto-fill,minmax(min(100%,250px),1fr));gap:18px 26px}
+.pair{
+  display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,440px),1fr));gap:0 48px;margin-top:12px;
+}
 figure{margin:0;min-width:0}
+section>h3{margin-top:26px}
 figcaption{font-size:13px;color:var(--muted);margin-bottom:6px}
 figcaption h3{color:var(--ink)}
 figure svg{display:block;width:100%;height:auto;max-width:460px}
@@ -137,6 +141,7 @@ footer{margin-top:56px;padding-bottom:40px;color:var(--muted);font-size:13px}
   header{padding-top:22px}
   h1{font-size:22px}
   .facts{grid-template-columns:1fr 1fr}
+  .o{display:none}
 }
 @media print{h2{break-after:avoid} figure,tr{break-inside:avoid}}
 """

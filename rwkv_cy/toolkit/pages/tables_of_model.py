@@ -25,25 +25,25 @@ _LONGEST_VALUE = 400
 def sizes(report: FileReport, survey: Survey) -> Markup:
     """Return the section of sizes by group, by type, and in memory."""
     total = max(sum(group.nbytes for group in survey.groups.values()), 1)
-    header = ("group", "tensors", "parameters", "in the file", "share", "", "types")
-    table = Table(header, frozenset(header[1:5]), frozenset({""}))
+    header = ("group", "types", "tensors", "parameters", "in the file", "share", "")
+    table = Table(header, frozenset(header[2:6]), frozenset({""}), frozenset(header[1:4]))
     by_size = sorted(survey.groups.items(), key=lambda item: -item[1].nbytes)
     groups = table.render(
         "Sizes by group",
         [
             (
                 name,
+                _some(sorted(group.dtypes)),
                 f"{group.tensors:,}",
                 count(group.parameters),
                 byte_size(group.nbytes),
                 percent(group.nbytes / total),
                 bar(group.nbytes / total),
-                ", ".join(sorted(group.dtypes)),
             )
             for name, group in by_size
         ],
     )
-    return section("Sizes", groups, _types(report, total), _memory(report.memory))
+    return section("Sizes", groups, element("div", _types(report, total), _memory(report.memory), class_="pair"))
 
 
 def _types(report: FileReport, total: int) -> Markup:
@@ -57,10 +57,9 @@ def _types(report: FileReport, total: int) -> Markup:
         numbers = sum(_size(tensor.shape) for tensor in group)
         bits = f"{8 * nbytes / numbers:.2f}" if numbers else "\N{EN DASH}"
         share = nbytes / total
-        row = (dtype, f"{len(group):,}", count(numbers), bits, byte_size(nbytes), percent(share), bar(share))
-        rows.append((nbytes, row))
-    header = ("type", "tensors", "parameters", "bits a number", "in the file", "share", "")
-    table = Table(header, frozenset(header[1:6]), frozenset({""}))
+        rows.append((nbytes, (dtype, count(numbers), bits, byte_size(nbytes), percent(share), bar(share))))
+    header = ("type", "numbers", "bits each", "in the file", "share", "")
+    table = Table(header, frozenset(header[1:5]), frozenset({""}), frozenset(header[1:3]))
     return table.render("Sizes by type", [row for _, row in sorted(rows, key=lambda item: -item[0])])
 
 
@@ -151,7 +150,7 @@ def _numbers(found: Sequence[TensorStatistics], weights: Sequence[int]) -> tuple
         # Variance of the whole: mean of the variances, and variance of the means.
         spread = sum((std**2 + (one - mean) ** 2) * (weight / total) for one, std, weight in known)
         deviation = spread**0.5
-    return (*map(number, (low, high, mean, deviation)), f"{nonfinite:,}")
+    return (*(number(value, fixed=True) for value in (low, high, mean, deviation)), f"{nonfinite:,}")
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rwkv_cy.tensors.histogram import WeightHistogram
-from rwkv_cy.toolkit.pages.axes import channel_labels, layer_labels, thinned
+from rwkv_cy.toolkit.pages.axes import channel_labels, layer_labels, name_labels, thinned
 from rwkv_cy.toolkit.pages.charts import Colours, band, bar, colours_of, heat_map, histogram, layer_line
 from rwkv_cy.toolkit.pages.markup import Markup, element, escaped, join
 from rwkv_cy.toolkit.pages.numbers import Scale, count, nice_ticks, number, percent, plural
@@ -70,6 +70,13 @@ def test_number(value: float | None, shown: str) -> None:
     assert number(value) == shown
 
 
+def test_numbers_of_a_column() -> None:
+    values = (0.0, 0.0054, -12.0, 123.0, 5000.0, 2e-7, 1e9)
+    assert [number(value, fixed=True) for value in values] == (
+        ["0", "0.00540", "−12.0", "123", "5,000", "2.00×10⁻⁷", "1.00×10⁹"]
+    )
+
+
 def test_counts_and_shares() -> None:
     assert [count(n) for n in (0, 9999, 10_000, 999_600, 1_352_448, 13_300_000_000, 7 * 10**14)] == (
         ["0", "9,999", "10.0 k", "1.00 M", "1.35 M", "13.3 B", "700 T"]
@@ -113,6 +120,11 @@ def test_labels_of_axes() -> None:
     assert all(0 <= place <= 64 for place, _ in layer_labels(100_000, 64))
     assert [text for _, text in channel_labels(2048, 96)] == ["0", "512", "1,024", "1,536", "2,047"]
     assert [text for _, text in channel_labels(3, 3)] == ["0", "1", "2"]
+
+
+def test_labels_of_names() -> None:
+    names = ["att.key.weight", "att.time_maa_x", "a.very.long.name.of.a.vector"]
+    assert name_labels(names) == [(0.5, "att.key"), (1.5, "att.time_maa_x"), (2.5, "…name.of.a.vector")]
 
 
 def test_long_series_are_averaged() -> None:
