@@ -44,7 +44,7 @@ def test_import_is_silent_and_cheap() -> None:
     assert printed == ""
     assert [name for name in seen["read"] if name.startswith(("RWKV", "OMP"))] == []
     foreign = {name.split(".")[0] for name in seen["new"]} - set(sys.stdlib_module_names) - {"rwkv_cy"}
-    assert foreign.isdisjoint({"torch", "tokenizers", "transformers", "rwkv", "tqdm", "scipy"})
+    assert foreign.isdisjoint({"torch", "tokenizers", "transformers", "rwkv", "tqdm", "scipy", "huggingface_hub"})
     assert not any(name.startswith("rwkv_cy.cli") for name in seen["new"])
 
 
@@ -52,7 +52,7 @@ def test_the_command_line_is_read_without_what_commands_work_with() -> None:
     probe = "import sys, rwkv_cy.cli.main; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
-    assert loaded.isdisjoint({"numpy", "h5py", "tqdm", "tokenizers", "importlib.metadata"})
+    assert loaded.isdisjoint({"numpy", "h5py", "tqdm", "tokenizers", "huggingface_hub", "importlib.metadata"})
     assert not any(name.startswith("rwkv_cy.kernels") for name in loaded)
 
 

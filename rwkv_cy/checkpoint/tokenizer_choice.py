@@ -32,7 +32,7 @@ _BYTES = 256
 #: The vocabulary of plain bytes, where a file spells it out.
 _EVERY_BYTE = [bytes([byte]) for byte in range(_BYTES)]
 #: Where the tokenizer of a vocabulary of that size is published.
-_HINTS = {50277: " (the Pile models use 20B_tokenizer.json, the tokenizer.json of EleutherAI/gpt-neox-20b)"}
+_HINTS = {50277: " (the Pile models use 20B_tokenizer.json, which is hf:EleutherAI/gpt-neox-20b/tokenizer.json)"}
 #: Models have some rows more than their tokenizer has ids (50,304 for 50,277); with fewer ids than this part of the
 #: rows, the tokenizer is another model's.
 _LEAST_USED = 0.98

@@ -6,9 +6,11 @@ of a branch or tag when it was last looked up.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
+import shutil
 from contextlib import suppress
 from pathlib import Path
 
@@ -77,7 +79,7 @@ class Cache:
             path.parent.mkdir(parents=True, exist_ok=True)
             if not path.exists():
                 beside = path.with_name(f".{secrets.token_hex(8)}.tmp")
-                beside.symlink_to(os.path.relpath(self.blob(file), path.parent))
+                _point(beside, self.blob(file))
                 beside.replace(path)
         return path
 
@@ -91,3 +93,13 @@ class Cache:
             beside = path.with_name(f".{secrets.token_hex(8)}.tmp")
             beside.write_text(listing.commit, "ascii")
             beside.replace(path)
+
+
+def _point(path: Path, blob: Path) -> None:
+    """Make `path` a symbolic link to a blob, or a copy of it on a file system that has no links."""
+    try:
+        path.symlink_to(os.path.relpath(blob, path.parent))
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        shutil.copyfile(blob, path)

@@ -44,7 +44,7 @@ class KnownModel:
     config : Config
         Its dimensions.
     tokenizer : str
-        ``"world"``, or the name of a tokenizer's file.
+        What ``tokenizer=`` takes: ``"world"``, or the name of a file on the hub.
     context : int or None
         Tokens of the longest texts that it was trained with.
     file_bytes : int or None

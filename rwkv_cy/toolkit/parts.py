@@ -16,6 +16,7 @@ from rwkv_cy.errors import ConfigError, FormatError, StorageError
 from rwkv_cy.files.reading import FileBytes, is_folder, os_errors
 from rwkv_cy.files.replacement import Replacement
 from rwkv_cy.files.strict_json import parse_object
+from rwkv_cy.hub import local_path
 from rwkv_cy.toolkit.target_path import free_space
 from rwkv_cy.units import byte_size
 
@@ -136,7 +137,7 @@ def shard(
         If a part or the list exists, there is too little space, the file changed while it was read, or the operating
         system refuses.
     """
-    source, folder = Path(source), Path(folder)
+    source, folder = local_path(source), Path(folder)
     if part_size < 1:
         raise ConfigError(f"part_size: expected a positive number of bytes, got {part_size}")
     if not is_folder(folder):

@@ -112,7 +112,7 @@ def test_no_tokenizer_is_a_warning(small: Path) -> None:
 def test_the_vocabulary_of_the_pile_is_known_by_its_size(small: Path) -> None:
     stored, (warning,) = choose(small, 50_277)
     assert stored is None
-    assert "for a vocabulary of 50277 tokens (the Pile models use 20B_tokenizer.json, the tokenizer.json of" in warning
+    assert "for a vocabulary of 50277 tokens (the Pile models use 20B_tokenizer.json, which is hf:" in warning
 
 
 def test_one_beside_it_that_does_not_fit_is_a_warning(small: Path) -> None:

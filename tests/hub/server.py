@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import socket
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -105,6 +106,7 @@ class HubServer(ThreadingHTTPServer):
         self.requests: list[tuple[str, str, Mapping[str, str]]] = []
         self.token = "hf_secretsecretsecret"
         self.edit: Callable[[dict[str, Any]], Any] = lambda answer: answer
+        self._connections: list[socket.socket] = []
 
     @property
     def url(self) -> str:
@@ -113,6 +115,18 @@ class HubServer(ThreadingHTTPServer):
     def gets(self, name: str) -> list[Mapping[str, str]]:
         """Return the headers of the requests for the bytes of a file."""
         return [headers for method, path, headers in self.requests if method == "GET" and path.endswith(f"/{name}")]
+
+    def get_request(self) -> tuple[socket.socket, Any]:
+        """Accept a connection."""
+        connection, address = super().get_request()
+        self._connections.append(connection)
+        return connection, address
+
+    def close_connections(self) -> None:
+        """End what clients keep open, so that they do not take the next server at this port for this one."""
+        for connection in self._connections:
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Say nothing of clients that close the connection."""
@@ -232,4 +246,5 @@ def serve() -> Iterator[HubServer]:
     finally:
         server.shutdown()
         thread.join()
+        server.close_connections()
         server.server_close()

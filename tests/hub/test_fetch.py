@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -326,3 +327,14 @@ def test_a_local_file_of_that_name_comes_first(
     assert local_path("hf:o/n") == Path("hf:o/n")
     assert rwkv_cy.inspect("hf:o/n").num_parameters
     assert hub.requests == []
+
+
+def test_a_file_system_without_links(hub: HubServer, repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path, target: str) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    path = pull("hf:o/n").path
+    assert not path.is_symlink()
+    assert path.read_bytes() == DATA
+    assert local_path(NAME) == path
