@@ -10,7 +10,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,6 @@ from benchmarks.report import Report, median, ratio
 from rwkv_cy.dtypes import QUANTIZED_TYPES
 from rwkv_cy.model.language_model import LanguageModel, load
 from rwkv_cy.tensors.arena import Arena
-from rwkv_cy.tensors.tensor import Parameter
 from rwkv_cy.toolkit.bench import Measurement, Round
 
 _DECODED = 8
@@ -60,7 +59,7 @@ def _in_small_pages(path: Path) -> LanguageModel:
         array = parameter.array
         copy = np.frombuffer(memory, array.dtype, array.size, at).reshape(array.shape)
         copy[...] = array
-        copies[name] = Parameter(copy, parameter.dtype, parameter.matrix_shape)
+        copies[name] = replace(parameter, array=copy)
         at += Arena.padded(array.nbytes)
     return LanguageModel(model.config, copies, None, model.fingerprint)
 

@@ -1,72 +1,145 @@
-"""What writing a large file costs: commands that read one file and write another, in the same conditions."""
+"""What writing large files costs: a command that reads a model and writes another, beside a copy of what it reads."""
 
 from __future__ import annotations
 
+import argparse
 import mmap
 import os
 import random
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from benchmarks.checkpoints import DTYPES, FOLDER, SHAPES
 from benchmarks.processes import Run, run
+from benchmarks.report import Report, median, ratio
 
-__all__ = ["Command", "copies", "measure"]
+__all__ = ["CACHES", "Command", "Costs", "files_of", "measure", "options", "report_of"]
 
+CACHES = ("warm", "cold")
 #: Free memory to provide, as a multiple of the source: for its copy, and for the page cache.
 _SPARE = 2
+_COPY = 'cp -r --reflink=never "$1" "$2" && find "$2" -type f -exec sync {} +'
+#: Limits of a command that recomputes nothing.
+_MAX_ANONYMOUS, _MAX_RATIO = 150e6, 1.5
 
 
 @dataclass(frozen=True)
 class Command:
-    """A command that writes a file or a folder.
+    """A command that reads a file or a folder and writes another.
 
     Attributes
     ----------
+    label : str
     words : tuple of str
+    source : Path
     target : Path
-        What it writes, removed before each run.
-    sample : bool, default False
-        Whether to watch its memory.
+        Removed before each run.
     """
 
+    label: str
     words: tuple[str, ...]
+    source: Path
     target: Path
-    sample: bool = False
 
 
-def copies(source: Path, target: Path) -> dict[str, Command]:
-    """Return the commands that everything is compared with."""
-    shell = ("/bin/sh", "-c", 'cp --reflink=never "$1" "$2" && sync "$2"', "sh", str(source), str(target))
-    return {
-        "copy": Command(("cp", "--reflink=never", str(source), str(target)), target),
-        "copy and fsync": Command(shell, target),
-    }
+@dataclass(frozen=True)
+class Costs:
+    """Runs of a command, and of a copy of its source with fsync, alternating."""
+
+    command: list[Run]
+    copy: list[Run]
+
+    @property
+    def ratio(self) -> float:
+        """Time of the command over that of the copy: the median of the rounds."""
+        return ratio([one.seconds for one in self.command], [one.seconds for one in self.copy])
+
+    @property
+    def anonymous_bytes(self) -> int:
+        """The most anonymous memory that the command was seen with."""
+        return max(one.anonymous_bytes for one in self.command)
 
 
-def measure(
-    source: Path, commands: Mapping[str, Command], rounds: int, caches: Sequence[str] = ("warm", "cold")
-) -> dict[str, dict[str, list[Run]]]:
-    """Run the commands alternately, with `source` in the page cache and without.
+def measure(command: Command, rounds: int, cache: str) -> Costs:
+    """Run a command and a copy alternately, with the source in the page cache or not.
 
     Each run finds nothing at its target, nothing left to be written, and free memory that is really there: under a
     hypervisor that takes free memory back, getting it again costs several times what a copy does. The order changes
     from round to round.
     """
-    found: dict[str, dict[str, list[Run]]] = {cache: {name: [] for name in commands} for cache in caches}
+    costs = Costs([], [])
+    copy = ("/bin/sh", "-c", _COPY, "sh", str(command.source), str(command.target))
+    runs = [(command.words, costs.command), (copy, costs.copy)]
     order = random.Random(0)
     for _ in range(rounds):
-        for cache, runs in found.items():
-            for name in order.sample(list(commands), len(commands)):
-                command = commands[name]
-                _remove(command.target)
-                os.sync()
-                _prepare_cache(source, cache)
-                _take_and_free(_SPARE * source.stat().st_size)
-                runs[name].append(run(command.words, sample=command.sample))
-                _remove(command.target)
-    return found
+        for words, found in order.sample(runs, len(runs)):
+            _remove(command.target)
+            os.sync()
+            for file in files_of(command.source):
+                _prepare_cache(file, cache)
+            _take_and_free(_SPARE * _size(command.source))
+            found.append(run(words, sample=found is costs.command))
+            _remove(command.target)
+    return costs
+
+
+def options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that these benchmarks share."""
+    parser.add_argument("--shape", choices=SHAPES, default="7-0.4b", help="RWKV-7 exists in every format")
+    parser.add_argument("--dtype", choices=DTYPES, default="f32", help="of the source")
+    parser.add_argument("--cache", choices=CACHES, nargs="+", default=CACHES)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="of the sources and what is written")
+    parser.add_argument("--json", action="store_true")
+
+
+def report_of(title: str, commands: Iterable[Command], arguments: argparse.Namespace, notes: Sequence[str]) -> Report:
+    """Measure all commands, and return the table."""
+    report = Report(
+        f"{title}: RWKV {arguments.shape} {arguments.dtype}",
+        ("", "page cache", "ratio to copy and fsync", "median, s", "copy and fsync, s", "source, GB", "peak memory, MB"),
+        values={"limits": {"anonymous_bytes": _MAX_ANONYMOUS, "ratio": _MAX_RATIO}, "rows": []},
+        notes=[
+            f"Medians of {arguments.rounds} rounds, alternating with a copy of the source; ratios within a round.",
+            "Every command ends with its files on the disk (fsync), as the copy does.",
+            "Peak memory: the most anonymous memory (RssAnon), sampled every 2 ms.",
+            "Cold: the source has to come from the disk.",
+            "Before each run, twice the size of the source was taken from the system as memory and freed.",
+            f"Limits: {_MAX_ANONYMOUS / 1e6:.0f} MB; {_MAX_RATIO} times copy and fsync, unless numbers are recomputed.",
+            *notes,
+        ],
+    )
+    for command in commands:
+        for cache in arguments.cache:
+            costs = measure(command, arguments.rounds, cache)
+            seconds = [[one.seconds for one in runs] for runs in (costs.command, costs.copy)]
+            size = _size(command.source)
+            report.rows.append(
+                (
+                    command.label,
+                    cache,
+                    f"{costs.ratio:.2f}",
+                    *(f"{median(taken):.2f}" for taken in seconds),
+                    f"{size / 1e9:.2f}",
+                    f"{costs.anonymous_bytes / 1e6:.0f}",
+                )
+            )
+            report.values["rows"].append(
+                {"label": command.label, "cache": cache, "bytes": size, "ratio": costs.ratio}
+                | {"seconds": seconds[0], "copy_seconds": seconds[1], "anonymous_bytes": costs.anonymous_bytes}
+            )
+    return report
+
+
+def files_of(source: Path) -> Iterator[Path]:
+    """Yield the files of a folder, or a file itself."""
+    yield from (path for path in source.rglob("*") if path.is_file()) if source.is_dir() else (source,)
+
+
+def _size(source: Path) -> int:
+    return sum(path.stat().st_size for path in files_of(source))
 
 
 def _remove(target: Path) -> None:
