@@ -113,9 +113,7 @@ def main() -> None:
     for dtype in arguments.dtypes:
         for threads in arguments.threads:
             with ExitStack() as stack:
-                workers = [
-                    stack.enter_context(TreeWorker(tree, arguments.shape, dtype, threads)) for tree in trees
-                ]
+                workers = [stack.enter_context(TreeWorker(tree, arguments.shape, dtype, threads)) for tree in trees]
                 found = measure(workers, jobs, arguments.rounds)
             cells = []
             for ours, theirs_seconds in found.values():

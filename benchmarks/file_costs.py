@@ -99,12 +99,12 @@ def report_of(title: str, commands: Iterable[Command], arguments: argparse.Names
     """Measure all commands, and return the table."""
     report = Report(
         f"{title}: RWKV {arguments.shape} {arguments.dtype}",
-        ("", "page cache", "ratio to copy and fsync", "median, s", "copy and fsync, s", "source, GB", "peak memory, MB"),
+        ("", "page cache", "ratio to copy and fsync", "median, s", "copy and fsync, s", "source, GB", "anonymous, MB"),
         values={"limits": {"anonymous_bytes": _MAX_ANONYMOUS, "ratio": _MAX_RATIO}, "rows": []},
         notes=[
             f"Medians of {arguments.rounds} rounds, alternating with a copy of the source; ratios within a round.",
             "Every command ends with its files on the disk (fsync), as the copy does.",
-            "Peak memory: the most anonymous memory (RssAnon), sampled every 2 ms.",
+            "Anonymous: the most memory that the process had allocated (RssAnon), sampled every 2 ms.",
             "Cold: the source has to come from the disk.",
             "Before each run, twice the size of the source was taken from the system as memory and freed.",
             f"Limits: {_MAX_ANONYMOUS / 1e6:.0f} MB; {_MAX_RATIO} times copy and fsync, unless numbers are recomputed.",

@@ -62,6 +62,9 @@ class MemorySource:
         """Return False: memory has no checksums."""
         return False
 
+    def checksum(self, name: str) -> None:
+        """Return None: memory has no checksums."""
+
     def check(self) -> None:
         """Do nothing: memory cannot be truncated."""
 

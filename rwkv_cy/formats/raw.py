@@ -208,6 +208,14 @@ class RawSource:
             self._checked.add(span)
         return True
 
+    def checksum(self, name: str) -> int | None:
+        """Return the CRC-32 of the tensor's bytes; None if the file has none of them alone, in C order."""
+        span, tensor = self._checksums.get(name), self._tensors[name]
+        if span is None or tensor.strides is not None:
+            return None
+        own = (tensor.offset, tensor.info.source_nbytes, tensor.data)
+        return span.crc32 if own == (span.offset, span.size, span.data) else None
+
     def check(self) -> None:
         """Raise FormatError if the file has been truncated since it was opened."""
         self._file.check()

@@ -207,6 +207,12 @@ class _ConvertedSource(RawSource):
         scales = tensor.scales if isinstance(tensor, _CodedTensor) else ()
         return all([own, *(RawSource.check_bytes(self, scale.info.name) for scale in scales)])
 
+    def checksum(self, name: str) -> int | None:
+        """Return the CRC-32 of a tensor's bytes; None where they are decoded or multiplied."""
+        if name in self._powers or isinstance(self._tensors[name], _CodedTensor):
+            return None
+        return super().checksum(name)
+
     def _decode(self, tensor: _CodedTensor, buffer: Array, start: int) -> None:
         """Decode elements from `start` on: (code + 0.5) ry rx + my + mx, in float32 and in this order."""
         columns = tensor.info.shape[1]

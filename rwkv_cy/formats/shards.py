@@ -71,6 +71,10 @@ class Shards:
         """Compare the checksum of a tensor's bytes, where its shard has one."""
         return self._homes[name].check_bytes(name)
 
+    def checksum(self, name: str) -> int | None:
+        """Return the CRC-32 of a tensor's bytes, where its shard has one."""
+        return self._homes[name].checksum(name)
+
     def check(self) -> None:
         """Raise FormatError if a shard has been truncated since it was opened."""
         for shard in self._shards:

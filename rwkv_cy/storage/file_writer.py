@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy.typing as npt
 
 from rwkv_cy.errors import SpecError
 from rwkv_cy.files.replacement import Replacement
+from rwkv_cy.files.write_behind import WriteBehind
 from rwkv_cy.storage.footer import Footer
 from rwkv_cy.storage.index import Entry, index_capacity, pack_index
 from rwkv_cy.storage.schema import BLOCK_BYTES, FOOTER_PATH, INDEX_PATH, PAGE, DatasetSpec, Progress, format_version
@@ -28,11 +30,15 @@ class Content:
     ----------
     spec : DatasetSpec
     blocks : callable
-        Gives the bytes in order; called once, after all contents before this one were written.
+        Gives the bytes in order; called once, after all contents before this one were written. The memory of a block
+        must stay as it is until the block after the next is made.
+    written : callable, optional
+        Called with the CRC-32 of the bytes that were written.
     """
 
     spec: DatasetSpec
     blocks: Callable[[], Iterable[memoryview]]
+    written: Callable[[int], None] | None = None
 
 
 def bytes_content(path: str, data: bytes) -> Content:
@@ -88,10 +94,11 @@ def write_file(
             ).pack()
 
         file.write_at(footer_offset, footer(complete=False, index=b""))
-        entries = [
-            Entry(content.spec, offset, _write_content(file, content, offset, progress))
-            for content, offset in zip(contents, offsets, strict=True)
-        ]
+        with WriteBehind() as behind:
+            entries = [
+                Entry(content.spec, offset, _write_content(file, behind, content, offset, progress))
+                for content, offset in zip(contents, offsets, strict=True)
+            ]
         index = pack_index(kind, entries, index_size)
         file.write_at(index_offset, index)
         file.write_at(0, skeleton.metadata)
@@ -123,19 +130,29 @@ def _check_paths(specs: Sequence[DatasetSpec]) -> None:
         seen.add(spec.path)
 
 
-def _write_content(file: Replacement, content: Content, offset: int, progress: Progress | None) -> int:
+def _write_content(
+    file: Replacement, behind: WriteBehind, content: Content, offset: int, progress: Progress | None
+) -> int:
     """Write one dataset, and return the CRC-32 of its bytes."""
     crc = done = 0
+
+    def write(block: memoryview, start: int) -> None:
+        nonlocal crc
+        file.write_at(offset + start, block)
+        crc = zlib.crc32(block, crc)
+
     for block in content.blocks():
         if done + len(block) > content.spec.nbytes:
             break
-        file.write_at(offset + done, block)
-        crc = zlib.crc32(block, crc)
+        behind.submit(partial(write, block, done))
         done += len(block)
         if progress is not None:
             progress(len(block))
     else:
         if done == content.spec.nbytes:
+            behind.wait()
+            if content.written is not None:
+                content.written(crc)
             return crc
     raise SpecError(
         f"{content.spec.path}: expected {content.spec.nbytes} bytes, got a different number; match its shape"

@@ -149,6 +149,10 @@ class ModelFile:
         self._checked.check_bytes(entry)
         return True
 
+    def checksum(self, name: str) -> int:
+        """Return the CRC-32 of a parameter's bytes."""
+        return self._entries[name].crc32
+
     def check(self) -> None:
         """Raise FormatError if the file has been truncated since it was opened: so that its map must not be used."""
         self._checked.file.check()

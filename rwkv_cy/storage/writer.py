@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,7 @@ def write_model(
     overwrite: bool = False,
     progress: Progress | None = None,
     finish: Callable[[], Mapping[str, str]] | None = None,
+    written: Callable[[str, int], None] | None = None,
 ) -> None:
     """Write a model file. Afterwards `path` is complete, or unchanged after an error.
 
@@ -70,6 +72,8 @@ def write_model(
         Called with the number of bytes that have just been written.
     finish : callable, optional
         Called when every tensor has been read; what it returns is added to ``header.source``.
+    written : callable, optional
+        Called with the name of each tensor and the CRC-32 of its bytes, when they have been written.
 
     Raises
     ------
@@ -81,7 +85,7 @@ def write_model(
     SpecError
         If a tensor or the header cannot be stored, or `read` does not return what was requested.
     """
-    contents = _contents(header, tensors, read, finish)
+    contents = _contents(header, tensors, read, finish, written)
     write_file(Path(path), MODEL_KIND, contents, overwrite=overwrite, progress=progress)
 
 
@@ -100,9 +104,13 @@ def _contents(
     tensors: Sequence[TensorInfo],
     read: ReadBlock,
     finish: Callable[[], Mapping[str, str]] | None,
+    written: Callable[[str, int], None] | None = None,
 ) -> list[Content]:
     """Return the parameters, the tokenizer and the header, in the order in which they are stored."""
-    contents = [Content(DatasetSpec.of_parameter(info), _reader(info, read)) for info in tensors]
+    contents = [
+        Content(DatasetSpec.of_parameter(info), _reader(info, read), written and partial(written, info.name))
+        for info in tensors
+    ]
     data = b"" if header.tokenizer is None else header.tokenizer.data
     if len(data) > MAX_TOKENIZER_BYTES:
         raise SpecError(f"tokenizer: expected at most {MAX_TOKENIZER_BYTES} bytes, got {len(data)}; choose another one")

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
 
+from rwkv_cy.errors import StorageError
 from rwkv_cy.tensors.tensor import ParameterSource
 
 __all__ = ["ChecksumPass"]
 
 
 class ChecksumPass:
-    """A pass over all tensors that verifies their checksums. A context manager; leaving it stops the pass.
+    """A pass over the tensors of a source that verifies their checksums. A context manager; leaving it stops the pass.
 
     Parameters
     ----------
     source : ParameterSource
+    copied : collection of str
+        Tensors that are left to :meth:`compare`: somebody reads all of their bytes anyway.
     """
 
-    def __init__(self, source: ParameterSource) -> None:
+    def __init__(self, source: ParameterSource, copied: Collection[str] = ()) -> None:
         self._source = source
+        self.copied = copied
         self._stop = threading.Event()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="rwkv_cy-checksums")
         self._running: Future[None] | None = None
@@ -38,11 +43,29 @@ class ChecksumPass:
         else:
             self._running.result()
 
+    def compare(self, name: str, crc: int) -> None:
+        """Compare the CRC-32 of a tensor in `copied`, computed while its bytes were copied, with the source's.
+
+        Raises
+        ------
+        FormatError
+            If the source is damaged.
+        StorageError
+            If it is not: the bytes were others a moment ago.
+        """
+        if crc != self._source.checksum(name):
+            self._source.check_bytes(name)
+            raise StorageError(
+                f"{self._source.path}: {name}: expected the same bytes in two reads, got different ones; the file "
+                "changed, or memory or the disk is faulty: try again"
+            )
+
     def _run(self) -> None:
         for name in self._source.names():
             if self._stop.is_set():
                 return
-            self._source.check_bytes(name)
+            if name not in self.copied:
+                self._source.check_bytes(name)
 
     def __exit__(self, *exc: object) -> None:
         self._stop.set()

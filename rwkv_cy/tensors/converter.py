@@ -239,12 +239,14 @@ class FileSink:
         self._progress = progress
         self._total = sum(target.info.nbytes for target in targets.values())
         self._done = 0
-        self._memory = np.empty(0, np.uint8)
+        #: Of the last two blocks.
+        self._memory = [np.empty(0, np.uint8)] * 2
 
     def read(self, info: TensorInfo, start: int, count: int) -> Array:
         """Return `count` elements of the array of a target from element `start` on, 1-D.
 
-        The array is valid until the next call, which reuses its memory, to avoid the page faults of new memory.
+        The array is valid until the call after the next, which reuses its memory, to avoid the page faults of new
+        memory.
         Requests must be valid for :meth:`Converter.fill`, and in the order of the file.
 
         Raises
@@ -254,9 +256,10 @@ class FileSink:
         """
         dtype = info.codec.array_dtype
         nbytes = count * dtype.itemsize
-        if self._memory.nbytes < nbytes:
-            self._memory = np.empty(nbytes, np.uint8)
-        result = self._memory[:nbytes].view(dtype)
+        self._memory.reverse()
+        if self._memory[0].nbytes < nbytes:
+            self._memory[0] = np.empty(nbytes, np.uint8)
+        result = self._memory[0][:nbytes].view(dtype)
         self._converter.fill(self._targets[info.name], result, start, get_num_threads())
         self._done += nbytes
         if self._progress is not None:

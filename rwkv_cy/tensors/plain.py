@@ -70,6 +70,11 @@ class PlainSource:
         """Compare the checksum of a tensor's bytes; False where the source has none."""
         return self._source.check_bytes(name)
 
+    def checksum(self, name: str) -> int | None:
+        """Return the CRC-32 of a tensor's bytes; None if they are decoded or transposed, or the source has none."""
+        info = self._source.info(name)
+        return None if info.codec.matrices_only or info.transposed else self._source.checksum(name)
+
     def check(self) -> None:
         """Raise FormatError if a file has been truncated since it was opened."""
         self._source.check()

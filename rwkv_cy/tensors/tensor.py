@@ -196,6 +196,13 @@ class ParameterSource(Protocol):
         """
         ...
 
+    def checksum(self, name: str) -> int | None:
+        """Return the CRC-32 that the file has for exactly the bytes that :meth:`read_into` delivers, or None.
+
+        Whoever reads all of them can compare it, instead of reading them again with :meth:`check_bytes`.
+        """
+        ...
+
     def check(self) -> None:
         """Raise FormatError if a mapped file has been truncated since it was opened."""
         ...

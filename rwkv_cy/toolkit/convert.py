@@ -18,7 +18,7 @@ from rwkv_cy.tensors.checksums import ChecksumPass
 from rwkv_cy.tensors.converter import Converter, FileSink, Progress, number_warnings
 from rwkv_cy.tensors.rounding import Rounding
 from rwkv_cy.tensors.statistics import NonFinite
-from rwkv_cy.tensors.tensor import ParameterSource
+from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 from rwkv_cy.toolkit.plan import ConversionPlan, make_plan
 
 __all__ = ["ConversionReport", "convert", "plan_conversion", "quantize", "write_conversion"]
@@ -209,9 +209,14 @@ def write_conversion(
         digest.append(running.hexdigest())
         return {"sha256": digest[0], "size": str(running.size)}
 
+    def written(name: str, crc: int) -> None:
+        if name in checksums.copied:
+            checksums.compare(name, crc)
+
     infos = [chosen.info for chosen in plan.targets]
-    with ChecksumPass(source) as checksums:
-        write_model(plan.target, plan.header, infos, sink.read, overwrite=overwrite, finish=finish)
+    copied = {info.name for info in infos if _is_copied(source, info)}
+    with ChecksumPass(source, copied) as checksums:
+        write_model(plan.target, plan.header, infos, sink.read, overwrite=overwrite, finish=finish, written=written)
     return ConversionReport(
         plan=plan,
         size=FileIdentity.of(plan.target).size,
@@ -221,6 +226,13 @@ def write_conversion(
         overflowed=converter.overflowed,
         rounding={name: error for name, error in converter.rounding.items() if error.largest},
     )
+
+
+def _is_copied(source: ParameterSource, target: TensorInfo) -> bool:
+    """Tell whether the bytes of a target are those of the source, which has a checksum of them."""
+    info = source.info(target.name)
+    same = (info.dtype, info.transposed) == (target.dtype, target.transposed)
+    return same and source.checksum(target.name) is not None
 
 
 def quantize(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -17,6 +18,7 @@ from rwkv_cy.errors import KernelError
 from rwkv_cy.files.folder_replacement import FolderReplacement
 from rwkv_cy.files.replacement import Replacement
 from rwkv_cy.files.source_hash import SourceHash
+from rwkv_cy.files.write_behind import WriteBehind
 from rwkv_cy.formats.layouts.source import TranslatedSource
 from rwkv_cy.formats.writers.base import BlockCodec, Outcome, ReadTensor, StoredTensor, StoredType, TargetFile
 from rwkv_cy.runtime import get_num_threads
@@ -198,7 +200,7 @@ def export(
         if overwrite and not plan.writer.folder:
             check_kind(plan.target, plan.writer)
         converter = Converter(tensors, measure=True)
-        reader = _Reader(tensors, converter, plan.nbytes, progress)
+        reader = _Reader(tensors, converter, plan.stored, progress)
         with SourceHash(checkpoint.source.files) as running:
             outcome = _write_all(plan, checkpoint, converter, reader, running, overwrite)
     return ExportReport(
@@ -235,10 +237,10 @@ def _write_all(
         created = [create(file.name) for file in plan.files]
         for file, target in zip(plan.files, created, strict=True):
             target.reserve(file.size)
-        with ChecksumPass(checkpoint.source) as checksums:
+        with reader.checksums:
             for file, target in zip(plan.files, created, strict=True):
                 _write(target, file, reader.read)
-            checksums.finish()
+            reader.checksums.finish()
         outcome = Outcome(
             source_name=plan.source.name,
             source_format=plan.source_format,
@@ -269,9 +271,11 @@ def _without_folders(plan: ExportPlan, converter: Converter) -> Iterator[str]:
 def _write(replaced: Replacement, file: TargetFile, read: ReadTensor) -> None:
     """Write the bytes of a file, whose disk space is reserved."""
     position = 0
-    for block in file.blocks(read):
-        replaced.write_at(position, block)
-        position += len(block)
+    with WriteBehind() as behind:
+        for block in file.blocks(read):
+            behind.submit(partial(replaced.write_at, position, block))
+            position += len(block)
+        behind.wait()
     if position != file.size:
         raise KernelError(f"{replaced.name}: expected {file.size} bytes from the writer, got {position}")
 
@@ -285,34 +289,58 @@ class _Reader:
         The tensors under their names in the target.
     converter : Converter
         Of `source`.
-    total : int
-        Bytes of all tensors in the target.
+    stored : sequence of StoredTensor
+        All tensors of the target.
     progress : callable, optional
+
+    Attributes
+    ----------
+    checksums : ChecksumPass
+        Over `source`; those of tensors that are copied are compared here.
     """
 
-    def __init__(self, source: TranslatedSource, converter: Converter, total: int, progress: Progress | None) -> None:
+    def __init__(
+        self,
+        source: TranslatedSource,
+        converter: Converter,
+        stored: Sequence[StoredTensor],
+        progress: Progress | None,
+    ) -> None:
         self._source = source
         self._converter = converter
         self._progress = progress
-        self._done, self._total = 0, total
-        self._memory = np.empty(BLOCK_SIZE * 8, np.uint8)  # reused: new memory costs page faults
+        self._done, self._total = 0, sum(tensor.nbytes for tensor in stored)
+        self.checksums = ChecksumPass(source, {tensor.name for tensor in stored if self._is_copied(tensor)})
+        #: Of the last two blocks, reused: new memory costs page faults.
+        self._memory = [np.empty(BLOCK_SIZE * 8, np.uint8) for _ in range(2)]
 
     def read(self, tensor: StoredTensor) -> Iterator[memoryview]:
-        """Yield the stored bytes of a tensor; each part is valid until the next."""
+        """Yield the stored bytes of a tensor; each part is valid until the one after the next is made."""
         stored = tensor.type
         target = Target(replace(self._source.info(tensor.name), dtype=stored.numbers))
         dtype = target.info.codec.array_dtype
         step = max(BLOCK_SIZE // stored.block_size, 1) * stored.block_size
+        copied, crc = tensor.name in self.checksums.copied, 0
         for start in range(0, tensor.size, step):
             count = min(step, tensor.size - start)
-            block = self._memory[: count * dtype.itemsize].view(dtype)
+            self._memory.reverse()
+            block = self._memory[0][: count * dtype.itemsize].view(dtype)
             self._converter.fill(target, block, start)
+            if copied:
+                crc = zlib.crc32(block.data, crc)
             if stored.codec is not None:
                 block = self._encode(tensor.name, stored, stored.codec, block)
             yield block.view(np.uint8).data
             self._done += block.nbytes
             if self._progress is not None:
                 self._progress(self._done, self._total)
+        if copied:
+            self.checksums.compare(tensor.name, crc)
+
+    def _is_copied(self, tensor: StoredTensor) -> bool:
+        """Tell whether the bytes of a tensor are those of the source, which has a checksum of them."""
+        same = tensor.type.codec is None and tensor.type.numbers == self._source.info(tensor.name).dtype
+        return same and self._source.checksum(tensor.name) is not None
 
     def _encode(self, name: str, stored: StoredType, codec: BlockCodec, numbers: Array) -> Array:
         """Return the encoded blocks of some numbers, and measure their error."""

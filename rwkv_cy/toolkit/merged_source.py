@@ -151,6 +151,10 @@ class MergedSource:
             checked += [self._source(tensor).check_bytes(tensor.name) for tensor in self._changes[name].tensors]
         return all(checked)
 
+    def checksum(self, name: str) -> int | None:
+        """Return the CRC-32 of a parameter without a change, if the base has it."""
+        return None if name in self._changes else self._base.checksum(name)
+
     def check(self) -> None:
         """Raise FormatError if a file has been truncated since it was opened."""
         for source in (self._base, *self._adapters.values()):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rwkv_cy.errors import FormatError
+from rwkv_cy.errors import FormatError, StorageError
 from rwkv_cy.tensors.checksums import ChecksumPass
 
 
@@ -16,12 +16,16 @@ class Source:
     """A source of ten tensors that notes which of them were checked, and may be damaged in one."""
 
     def __init__(self, damaged: str | None = None) -> None:
+        self.path = "model.pth"
         self.checked: list[str] = []
         self.first = threading.Event()
         self._damaged = damaged
 
     def names(self) -> tuple[str, ...]:
         return tuple(f"t{i}" for i in range(10))
+
+    def checksum(self, name: str) -> int:
+        return 7
 
     def check_bytes(self, name: str) -> bool:
         self.checked.append(name)
@@ -72,3 +76,15 @@ def test_it_stops_with_the_conversion() -> None:
     threading.Thread(target=lambda: (stop.wait(), going_on.set())).start()
     checksums.__exit__()
     assert source.checked == ["t0"]
+
+
+def test_tensors_that_are_copied_are_compared_while_they_are_read() -> None:
+    source: Any = Source("t4")
+    with ChecksumPass(source, {"t3", "t4"}) as checksums:
+        checksums.finish()
+        assert set(source.checked) == set(source.names()) - {"t3", "t4"}
+        checksums.compare("t3", 7)
+        with pytest.raises(FormatError, match="t4: damaged"):
+            checksums.compare("t4", 8)
+        with pytest.raises(StorageError, match="t3: expected the same bytes in two reads"):
+            checksums.compare("t3", 8)

@@ -153,7 +153,7 @@ class StoredTensor:
         return self.size // self.type.block_size * self.type.block_nbytes
 
 
-#: Yields the stored bytes of a tensor in order; each part is valid until the next.
+#: Yields the stored bytes of a tensor in order; each part is valid until the one after the next.
 ReadTensor = Callable[[StoredTensor], Iterator[memoryview]]
 
 
