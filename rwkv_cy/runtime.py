@@ -12,6 +12,7 @@ from rwkv_cy.errors import ConfigError
 __all__ = [
     "available_cpus",
     "available_memory",
+    "colour_setting",
     "get_num_threads",
     "instruction_set_override",
     "keep_blas_quiet",
@@ -29,6 +30,18 @@ _num_threads: int | None = None
 def instruction_set_override() -> str | None:
     """Return the instruction set named by ``RWKV_CY_ISA``, or None."""
     return os.environ.get("RWKV_CY_ISA", "").strip().lower() or None
+
+
+def colour_setting() -> bool | None:
+    """Return whether the environment turns colours off (``NO_COLOR``) or on (``CLICOLOR_FORCE``); None for neither.
+
+    Terminals that cannot show any (``TERM=dumb``) have them turned off.
+    """
+    if os.environ.get("NO_COLOR"):
+        return False
+    if os.environ.get("CLICOLOR_FORCE", "0") not in ("", "0"):
+        return True
+    return False if os.environ.get("TERM") == "dumb" else None
 
 
 def keep_blas_quiet() -> None:

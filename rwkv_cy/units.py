@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["byte_size"]
+__all__ = ["byte_size", "exact_bytes"]
 
 _UNITS = ("kB", "MB", "GB", "TB", "PB")
 
@@ -18,3 +18,8 @@ def byte_size(count: int) -> str:
             break
     digits = 2 if value < 9.995 else 1 if value < 99.95 else 0
     return f"{value:.{digits}f} {unit}"
+
+
+def exact_bytes(count: int) -> str:
+    """Return a number of bytes with all digits, and from 1 MB on also with a unit (``"2731579 bytes (2.73 MB)"``)."""
+    return f"{count} bytes" + (f" ({byte_size(count)})" if count >= 1_000_000 else "")

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 __all__ = [
     "ACTIVATIONS",
     "DTYPES",
+    "EXPORT_FORMATS",
+    "EXPORT_LAYOUTS",
     "MATRIX_DTYPES",
     "PACKED_DTYPE",
     "QUANTIZED_DTYPES",
@@ -24,6 +26,7 @@ __all__ = [
     "common_options",
     "dtype_name",
     "integer",
+    "output_options",
     "page_options",
     "real",
     "size",
@@ -36,6 +39,9 @@ PACKED_DTYPE = "bf12"
 QUANTIZED_DTYPES = ("q8", "q6", "q4")
 MATRIX_DTYPES = (PACKED_DTYPE, *QUANTIZED_DTYPES)
 ACTIVATIONS = ("f32", "bf16")
+#: The keys of rwkv_cy.formats.writers.EXPORT_FORMATS, and the layouts of these formats.
+EXPORT_FORMATS = ("pth", "safetensors", "st", "gguf", "rwkvcpp", "huggingface")
+EXPORT_LAYOUTS = ("original", "transformers", "fla", "web-rwkv", "llama.cpp", "rwkv.cpp")
 _UNITS = " KMGT"
 _SIZE = re.compile(r"(\d{1,15})([KMGT]?)(i?)B?", re.IGNORECASE)
 
@@ -142,4 +148,18 @@ def common_options() -> argparse.ArgumentParser:
     parser.add_argument(
         "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"
     )
+    parser.add_argument(
+        "-q",
+        "--quiet",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="print no warnings, no progress bar, and no report on what was done: errors and results only",
+    )
     return parser
+
+
+def output_options(parser: argparse.ArgumentParser, *, progress: bool = True, json: str = "print JSON") -> None:
+    """Add ``--no-progress``, for commands that may take long, and ``--json``, explained by a text."""
+    if progress:
+        parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
+    parser.add_argument("--json", action="store_true", help=json)

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rwkv_cy import runtime
-from rwkv_cy.cli.arguments import common_options, integer
+from rwkv_cy.cli.arguments import common_options, integer, output_options
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.model_options import add_load_options, warn_of_threads
-from rwkv_cy.cli.output import byte_size, print_fields, print_json, print_table, printable
+from rwkv_cy.cli.output import byte_size, markdown_table, print_fields, print_json, print_table, printable
 from rwkv_cy.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -29,10 +29,14 @@ def add_parser(commands: Subparsers) -> None:
         description="Measure decode (one token at a time) and prefill (a prompt at once) in tokens per second, and "
         "which part of the memory bandwidth decode reaches: the same threads read the same bytes, alternating with the "
         "tokens. Medians of several rounds, with the lowest and the highest.",
+        examples=[
+            "rwkv-cy bench model.h5 --threads 1,2",
+            "rwkv-cy bench model.pth --dtype q8 --prefill 64 --rounds 3 --json",
+        ],
     )
     parser.add_argument("model", metavar="MODEL", type=Path, help="a model file or checkpoint")
     parser.add_argument(
-        "--threads", type=_thread_counts, metavar="N,N,...", help="numbers of threads (default: one per core)"
+        "-t", "--threads", type=_thread_counts, metavar="N,N,...", help="numbers of threads (default: one per core)"
     )
     for name, default, text in (
         ("--prefill", 512, "tokens of the prompt"),
@@ -42,8 +46,8 @@ def add_parser(commands: Subparsers) -> None:
         help_text = f"{text} (default: {default})"
         parser.add_argument(name, type=integer(1), default=default, metavar="N", help=help_text)
     add_load_options(parser)
-    parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    output_options(parser)
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     parser.set_defaults(run=_run)
 
 
@@ -75,6 +79,8 @@ def _run(arguments: argparse.Namespace) -> int:
         )
     if arguments.json:
         print_json(report.to_dict())
+    elif arguments.markdown:
+        print("\n".join(markdown_table(*_table(report))))
     else:
         _print(report)
     return ExitCode.OK
@@ -94,6 +100,12 @@ def _print(report: BenchReport) -> None:
         fields["memory"] = f"{byte_size(report.anonymous_bytes)} own, {byte_size(report.file_bytes)} mapped files"
     print_fields(fields)
     print()
+    header, rows = _table(report)
+    print_table(header, rows, right=header)
+
+
+def _table(report: BenchReport) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+    """Return header and rows of the table of results."""
     header = (
         "threads",
         "decode tokens/s",
@@ -101,20 +113,17 @@ def _print(report: BenchReport) -> None:
         "read GB/s",
         "decode % of read",
     )
-    print_table(
-        header,
-        [
-            (
-                str(result.threads),
-                _spread(result.decode),
-                _spread(result.prefill),
-                _spread(result.read, 1e-9),
-                _spread(result.share, 100),
-            )
-            for result in report.results
-        ],
-        right=header,
-    )
+    rows: list[tuple[str, ...]] = [
+        (
+            str(result.threads),
+            _spread(result.decode),
+            _spread(result.prefill),
+            _spread(result.read, 1e-9),
+            _spread(result.share, 100),
+        )
+        for result in report.results
+    ]
+    return header, rows
 
 
 def _spread(spread: Spread, factor: float = 1) -> str:

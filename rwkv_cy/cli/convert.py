@@ -10,11 +10,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_cy.cli.arguments import DTYPES, PACKED_DTYPE, QUANTIZED_DTYPES, common_options, dtype_name, type_rule
+from rwkv_cy.cli.arguments import (
+    DTYPES,
+    PACKED_DTYPE,
+    QUANTIZED_DTYPES,
+    common_options,
+    dtype_name,
+    output_options,
+    type_rule,
+)
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import byte_size, config_fields, print_fields, print_json, print_table, print_warning, printable
 from rwkv_cy.cli.progress import progress_bar
-from rwkv_cy.errors import StorageError
+from rwkv_cy.cli.targets import check_model_target
 from rwkv_cy.files.source_hash import SourceHash
 
 if TYPE_CHECKING:
@@ -22,11 +30,9 @@ if TYPE_CHECKING:
     from rwkv_cy.toolkit.convert import ConversionReport
     from rwkv_cy.toolkit.plan import ConversionPlan, TensorPlan
 
-__all__ = ["add_options", "add_parser", "carry_out", "check_target_name", "outline", "print_plan", "print_report"]
+__all__ = ["add_options", "add_parser", "carry_out", "outline", "print_plan", "print_report"]
 
 _SWITCH_SECONDS = 0.0002
-#: Suffixes of checkpoints and of other programs' model files.
-_FOREIGN_SUFFIXES = (".pth", ".pt", ".safetensors", ".st", ".bin", ".gguf")
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -37,6 +43,11 @@ def add_parser(commands: Subparsers) -> None:
         help="convert a checkpoint to a model file",
         description="Convert a checkpoint (.pth, .safetensors, .gguf, Hugging Face folder, rwkv.cpp .bin, or a model "
         "file) to one HDF5 model file, which also holds the tokenizer. The source format is recognised by content.",
+        examples=[
+            "rwkv-cy convert model.pth model.h5",
+            "rwkv-cy convert model.pth small.h5 --dtype q8 --keep head.weight=f16",
+            "rwkv-cy convert model.pth half.h5 --dtype f16 --dry-run",
+        ],
     )
     parser.add_argument(
         "--dtype",
@@ -78,9 +89,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="replace a model file at TARGET, but never another file; requantize a quantized SOURCE",
     )
-    parser.add_argument("--quiet", action="store_true", help="print warnings and errors only, without a progress bar")
-    parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    output_options(parser)
     parser.set_defaults(run=_run)
 
 
@@ -96,7 +105,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def carry_out(arguments: argparse.Namespace, *, measure: bool = False) -> ConversionReport | None:
     """Convert, and print the warnings; for a dry run, print the plan and return None."""
     dtype = None if arguments.dtype == "keep" else arguments.dtype
-    check_target_name(arguments.target, arguments.force)
+    check_model_target(arguments.source, arguments.target, force=arguments.force, dry_run=arguments.dry_run)
     if arguments.dry_run:
         from rwkv_cy.toolkit.convert import plan_conversion
 
@@ -114,7 +123,7 @@ def carry_out(arguments: argparse.Namespace, *, measure: bool = False) -> Conver
         else:
             print_plan(plan, arguments.force)
         return None
-    bar = progress_bar(printable(arguments.target.name), not (arguments.quiet or arguments.no_progress))
+    bar = progress_bar(printable(arguments.target.name), not arguments.no_progress)
     # The hash takes longest and needs neither NumPy nor HDF5: it runs while they are imported.
     with _short_switch_interval(), SourceHash.ahead(arguments.source) as source_hash, bar as progress:
         from rwkv_cy.toolkit.convert import convert
@@ -151,19 +160,6 @@ def _short_switch_interval() -> Iterator[None]:
         sys.setswitchinterval(before)
 
 
-def check_target_name(target: Path, force: bool) -> None:
-    """Raise StorageError if TARGET is probably the source; warn if its suffix is that of another format."""
-    if target.suffix.lower() not in _FOREIGN_SUFFIXES:
-        return
-    if target.is_file() and not force:
-        raise StorageError(
-            f"{target} already exists, and its name is that of a checkpoint: are SOURCE and TARGET swapped?"
-        )
-    print_warning(
-        f"{target}: will be an HDF5 model file despite its name; .h5 is the usual suffix, export writes other formats"
-    )
-
-
 def outline(plan: ConversionPlan) -> dict[str, str]:
     """Return the fields that plan and report share."""
     from rwkv_cy.architectures import architecture_of
@@ -183,7 +179,7 @@ def print_plan(plan: ConversionPlan, force: bool, further: Mapping[str, str] | N
     """Print what would be done, with `further` fields, and the warnings."""
     warnings = list(plan.warnings)
     if plan.replaces and not force:
-        warnings.append(f"{plan.target}: already exists; --force replaces it, if it is a model file")
+        warnings.append(f"{plan.target} already exists; --force replaces it, if it is a model file")
     for warning in warnings:
         print_warning(warning)
     print_fields(

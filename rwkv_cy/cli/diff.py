@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_cy.cli.arguments import check_page_options, common_options, integer, page_options, real
+from rwkv_cy.cli.arguments import check_page_options, common_options, integer, output_options, page_options, real
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import print_fields, print_json, print_page, print_table, print_warning, printable
 from rwkv_cy.cli.progress import progress_bar
@@ -22,6 +22,8 @@ _NUMBERS = ("differ", "largest", "at", "mean", "largest rel.", "RMS rel.")
 _HEADER = ("tensor", "shape", "types", *_NUMBERS)
 #: Tensors and names that are listed without --limit.
 _LIMIT = 20
+#: Names that only one of two versions has, and that are listed: the others are counted.
+_NAMED = 3
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -33,7 +35,12 @@ def add_parser(commands: Subparsers) -> None:
         description="Compare two model files or checkpoints of any formats and types: names, shapes, types and numbers "
         "of the tensors, the most different first, and config and tokenizer. Exit code: 0 if tensors and config are "
         "the same, whatever their formats and types; 1 if they differ; 2 if a file is damaged or not supported; 3 if "
-        "one cannot be read.",
+        "one cannot be read. With --quiet, it alone tells.",
+        examples=[
+            "rwkv-cy diff model.pth model.h5",
+            "rwkv-cy diff model.pth model-q8.h5 --tolerance 0.05 --limit 3",
+            "rwkv-cy diff model.h5 copy.h5 --quiet && echo the same",
+        ],
     )
     for name, metavar in (("first", "A"), ("second", "B")):
         parser.add_argument(name, metavar=metavar, type=Path, help="a model file, a checkpoint, or a folder of one")
@@ -54,9 +61,7 @@ def add_parser(commands: Subparsers) -> None:
         "--limit", type=integer(0), default=_LIMIT, metavar="N", help=f"list at most N tensors (default: {_LIMIT})"
     )
     page_options(parser)
-    parser.add_argument("--quiet", action="store_true", help="print nothing but errors; the exit code tells")
-    parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
-    parser.add_argument("--json", action="store_true", help="print JSON, with all tensors")
+    output_options(parser, json="print JSON, with all tensors")
     # As of diff and cmp: 1 is for files that differ, errors are above it.
     parser.set_defaults(run=_run, refused=ExitCode.USAGE)
 
@@ -64,7 +69,7 @@ def add_parser(commands: Subparsers) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     check_page_options(arguments)
     label = f"{printable(arguments.first.name)}, {printable(arguments.second.name)}"
-    bar = progress_bar(label, not (arguments.quiet or arguments.no_progress), unit=" numbers")
+    bar = progress_bar(label, not arguments.no_progress, unit=" numbers")
     with bar as progress:
         report = _compare(arguments, progress)
     if arguments.json:
@@ -89,6 +94,8 @@ def _compare(arguments: argparse.Namespace, progress: Callable[[int, int], None]
 
 
 def _print(report: DiffReport, limit: int) -> None:
+    from rwkv_cy.toolkit.diff import describe_values
+
     for problem in report.problems:
         print_warning(f"{problem}; its config is not compared")
     fields = {}
@@ -97,16 +104,17 @@ def _print(report: DiffReport, limit: int) -> None:
     ):
         fields[letter] = f"{path} ({file_format}, {architecture or 'unknown architecture'})"
     for name, (one, other) in report.config.items():
-        fields[f"config {name}"] = f"{one} in A, {other} in B"
+        fields[f"config {name}"] = "{} in A, {} in B".format(*describe_values(one, other))
     one, other = report.tokenizers
     differ = one if report.same_tokenizer else f"{one} in A, {other} in B"
     fields["tokenizer"] = f"{differ}{' (different)' if not report.same_tokenizer and one == other else ''}"
+    other_version = report.architectures[0] != report.architectures[1]
     for letter, names in zip("AB", report.only_in, strict=True):
         if names:
-            fields[f"only in {letter}"] = _names(names, limit)
+            fields[f"only in {letter}"] = _names(names, min(limit, _NAMED) if other_version else limit)
     fields["tensors"] = f"{len(report.tensors)} in both: {_counts(report)}"
     fields["result"] = _result(report)
-    print_fields(fields)
+    print_fields(fields, {"result": "ok" if report.same else "warning"})
     changed = [tensor for tensor in report.tensors if not tensor.same(0)]
     if changed and limit:
         print()
@@ -132,7 +140,8 @@ def _counts(report: DiffReport) -> str:
 
 def _result(report: DiffReport) -> str:
     if not report.same:
-        return "different"
+        one, other = report.architectures
+        return "different" if one == other else f"different: {one or 'unknown'} and {other or 'unknown'}"
     changed = any(not tensor.same(0) for tensor in report.tensors)
     return f"the same within {report.tolerance:g} of the largest number of each tensor" if changed else "the same"
 

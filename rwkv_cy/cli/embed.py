@@ -33,13 +33,6 @@ POOLINGS = ("mean", "last")
 _MAGIC = b"\x93NUMPY"
 #: Texts whose vectors are in memory at a time.
 _GROUP = 64
-_DESCRIPTION = """\
-Print a vector that stands for a text: the hidden states of its tokens after the last LayerNorm, which the head
-maps to logits, pooled to one vector of d_model numbers. With --lines, each line is a text of its own.
-
-  rwkv-cy embed model.h5 "In the beginning"
-  rwkv-cy embed model.h5 --file sentences.txt --lines --normalize --output vectors.npy
-  rwkv-cy embed model.h5 - --lines --json < sentences.txt"""
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -48,8 +41,14 @@ def add_parser(commands: Subparsers) -> None:
         "embed",
         parents=[common_options()],
         help="print vectors of texts",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Print a vector that stands for a text: the hidden states of its tokens after the last "
+        "LayerNorm, which the head maps to logits, pooled to one vector of d_model numbers. With "
+        "--lines, each line is a text of its own.",
+        examples=[
+            "rwkv-cy embed model.h5 'In the beginning'",
+            "rwkv-cy embed model.h5 --file text.txt --lines --normalize --output vectors.npy",
+            "cat text.txt | rwkv-cy embed model.h5 - --lines --json",
+        ],
     )
     parser.add_argument("model", metavar="MODEL", type=Path, help="a model file or checkpoint")
     add_text_argument(parser, "the text")

@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_cy.cli.arguments import common_options, size
+from rwkv_cy.cli.arguments import EXPORT_FORMATS, EXPORT_LAYOUTS, common_options, output_options, size
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import byte_size, config_fields, print_fields, print_json, print_table, print_warning, printable
 from rwkv_cy.cli.progress import progress_bar
+from rwkv_cy.cli.targets import check_export_target
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
@@ -28,11 +29,26 @@ def add_parser(commands: Subparsers) -> None:
         description="Write a model file, or a checkpoint of any format that is read, in a format of another program. "
         "The suffix of TARGET tells the format: .pth (BlinkDL's names), .safetensors, .st (web-rwkv), .gguf "
         "(llama.cpp), .bin (rwkv.cpp); a name without one, or with a slash at its end, means a Hugging Face folder.",
+        examples=[
+            "rwkv-cy export model.h5 model.safetensors --dtype bf16",
+            "rwkv-cy export rwkv7.pth rwkv7-q8.gguf --dtype q8_0",
+            "rwkv-cy export model.h5 folder/ --shard-size 2G",
+        ],
     )
     parser.add_argument("source", metavar="SOURCE", type=Path, help="a model file, a checkpoint, or a folder of one")
     parser.add_argument("target", metavar="TARGET", help="the file or the folder to write")
-    parser.add_argument("--format", metavar="NAME", help="the format, if the suffix of TARGET does not tell it")
-    parser.add_argument("--layout", metavar="NAME", help="names and shapes of the tensors, if the format has several")
+    parser.add_argument(
+        "--format",
+        choices=EXPORT_FORMATS,
+        metavar="NAME",
+        help=f"the format, if the suffix of TARGET does not tell it: {', '.join(EXPORT_FORMATS)}",
+    )
+    parser.add_argument(
+        "--layout",
+        choices=EXPORT_LAYOUTS,
+        metavar="NAME",
+        help=f"names and shapes of the tensors, if the format has several: {', '.join(EXPORT_LAYOUTS[:4])}",
+    )
     parser.add_argument(
         "--dtype",
         default="keep",
@@ -55,15 +71,14 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, with sizes; write nothing")
     parser.add_argument("--force", action="store_true", help="replace a TARGET of the same format")
-    parser.add_argument("--quiet", action="store_true", help="print warnings and errors only, without a progress bar")
-    parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    output_options(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     from rwkv_cy.toolkit.export import export, plan_export
 
+    check_export_target(arguments.source, Path(arguments.target), force=arguments.force, dry_run=arguments.dry_run)
     options = {
         "dtype": None if arguments.dtype == "keep" else arguments.dtype,
         "format": arguments.format,
@@ -74,7 +89,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         _show_plan(plan_export(arguments.source, arguments.target, **options), arguments)
         return ExitCode.OK
-    bar = progress_bar(printable(Path(arguments.target).name), not (arguments.quiet or arguments.no_progress))
+    bar = progress_bar(printable(Path(arguments.target).name), not arguments.no_progress)
     with bar as progress:
         report = export(arguments.source, arguments.target, overwrite=arguments.force, progress=progress, **options)
     for warning in report.warnings:
@@ -104,7 +119,7 @@ def _outline(plan: ExportPlan) -> dict[str, str]:
 def _show_plan(plan: ExportPlan, arguments: argparse.Namespace) -> None:
     warnings = list(plan.warnings)
     if plan.replaces and not arguments.force:
-        warnings.append(f"{plan.target}: already exists; --force replaces it, if it is of the same format")
+        warnings.append(f"{plan.target} already exists; --force replaces it, if it is of the same format")
     for warning in warnings:
         print_warning(warning)
     if arguments.json:

@@ -7,30 +7,29 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rwkv_cy.cli.arguments import common_options, integer, real
+from rwkv_cy.cli.arguments import common_options, integer, output_options, real
+from rwkv_cy.cli.colours import styled
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.model_options import add_text_options, load_text_model
-from rwkv_cy.cli.output import printable
+from rwkv_cy.cli.output import print_json, print_warning, printable
+from rwkv_cy.cli.progress import progress_bar
 from rwkv_cy.cli.standard_input import read_standard_input
 from rwkv_cy.demo import DEMO_PROMPT, demo_model_path
-from rwkv_cy.errors import StorageError
+from rwkv_cy.errors import StorageError, TokenError
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
+    from rwkv_cy.model.language_model import LanguageModel
     from rwkv_cy.model.state import State
     from rwkv_cy.text import Generation
 
 __all__ = ["add_parser"]
 
 _STATE_ALONE = "--state needs a prompt: the text that follows what the state has read, at least one token"
-_DESCRIPTION = """Print a prompt and its continuation, piece by piece.
-
-  rwkv-cy generate                          the demo model and its prompt
-  rwkv-cy generate --prompt "And he said"   the demo model, your prompt
-  rwkv-cy generate model.h5 "In the"        your model, your prompt
-  rwkv-cy generate model.h5 --prompt="-x"   a prompt that begins with a dash"""
+#: Prompts of more tokens get a progress bar.
+_LONG_PROMPT = 256
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -39,8 +38,13 @@ def add_parser(commands: Subparsers) -> None:
         "generate",
         parents=[common_options()],
         help="continue a prompt",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Print a prompt and its continuation, piece by piece. Without MODEL, the demo model that comes "
+        "with the package is used; a single argument is always MODEL.",
+        examples=[
+            "rwkv-cy generate --prompt 'And he said'",
+            "rwkv-cy generate model.h5 'In the beginning' -n 64 --temperature 0.8",
+            "cat prompt.txt | rwkv-cy generate model.h5 - --save-state state.h5",
+        ],
     )
     parser.add_argument("model", metavar="MODEL", type=Path, nargs="?", help="a model file or checkpoint")
     parser.add_argument("prompt", metavar="PROMPT", nargs="?", help="the text to continue; - reads standard input")
@@ -56,7 +60,7 @@ def add_parser(commands: Subparsers) -> None:
         "--top-k", type=integer(0), default=0, metavar="K", help="choose among the K likeliest tokens (default: 0, all)"
     )
     _add_rules(parser)
-    parser.add_argument("--seed", type=integer(0), metavar="N", help="the same seed gives the same text")
+    parser.add_argument("-s", "--seed", type=integer(0), metavar="N", help="the same seed gives the same text")
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="stop before TEXT; repeatable")
     parser.add_argument(
         "--stop-token", type=integer(0), action="append", metavar="TOKEN", help="stop at this token id; repeatable"
@@ -70,6 +74,7 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("--save-state", type=Path, metavar="FILE", help="write the state after the text to FILE")
     parser.add_argument("--force", action="store_true", help="let --save-state replace a state file")
     parser.add_argument("--stats", action="store_true", help="print speed and finish reason on standard error")
+    output_options(parser, json="print JSON when the text is complete, in place of the text")
     add_text_options(parser)
     parser.set_defaults(run=_run, parser=parser)
 
@@ -131,7 +136,9 @@ def _run(arguments: argparse.Namespace) -> int:
     prompt = _prompt(arguments)
     _check_model(arguments.model, arguments.prompt)
     _check_save(arguments)
-    model = load_text_model(arguments.model or demo_model_path(), arguments)
+    path = arguments.model or demo_model_path()
+    model = load_text_model(path, arguments)
+    _check_tokens(arguments, model)
     state = None
     if arguments.state is not None:
         from rwkv_cy.model.state_files import load_state
@@ -157,24 +164,75 @@ def _run(arguments: argparse.Namespace) -> int:
         stop=arguments.stop,
         stop_tokens=arguments.stop_token,
     )
+    _run_generation(generation, prompt.decode("utf-8", "replace"), path, arguments)
+    return ExitCode.OK
+
+
+def _run_generation(generation: Generation[State], prompt: str, path: Path, arguments: argparse.Namespace) -> None:
+    """Generate and print the text, and save the state."""
     # The model's text is untrusted: control characters are escaped on a terminal. A file or a pipe gets it unchanged.
     terminal = sys.stdout.isatty()
-    _write(prompt.decode("utf-8", "replace"), terminal)
+    shown = not arguments.json
+    is_long = len(generation.prompt) > _LONG_PROMPT
+    if shown and not is_long:
+        _write_prompt(prompt, terminal)
     start = time.perf_counter()
+    with progress_bar("prompt", is_long and not arguments.no_progress, unit="token") as progress:
+        generation.prefill(progress)
+    if shown and is_long:  # after its progress bar, which would overwrite its last line
+        _write_prompt(prompt, terminal)
+    middle = time.perf_counter()
     try:
-        if arguments.stats:
-            _ = generation.logits  # reads the prompt
-        middle = time.perf_counter()
         for piece in generation:
-            _write(piece, terminal)
+            if shown:
+                _write(piece, terminal)
+    except KeyboardInterrupt:
+        if arguments.save_state is not None:
+            _save_state(generation, arguments)
+            print_warning(f"interrupted: {arguments.save_state} has the state after the text so far")
+        raise
     finally:
-        if terminal:
+        if shown and terminal:
             _write("\n", terminal)
+    times = middle - start, time.perf_counter() - middle
+    if arguments.json:
+        print_json(_report(generation, prompt, path, *times))
     if arguments.stats:
-        _print_stats(generation, middle - start, time.perf_counter() - middle)
-    if arguments.save_state is not None and generation.state is not None:
+        _print_stats(generation, *times)
+    if arguments.save_state is not None:
+        _save_state(generation, arguments)
+
+
+def _save_state(generation: Generation[State], arguments: argparse.Namespace) -> None:
+    if generation.state is not None:
         generation.state.save(arguments.save_state, overwrite=arguments.force)
-    return ExitCode.OK
+
+
+def _report(generation: Generation[State], prompt: str, path: Path, prefill: float, decode: float) -> dict[str, Any]:
+    """Return what --json prints."""
+    return {
+        "model": str(path),
+        "prompt": prompt,
+        "text": generation.text,
+        "prompt_tokens": generation.prompt,
+        "tokens": generation.tokens,
+        "finish_reason": generation.finish_reason,
+        "prefill_seconds": prefill,
+        "decode_seconds": decode,
+    }
+
+
+def _check_tokens(arguments: argparse.Namespace, model: LanguageModel) -> None:
+    """Raise TokenError, in the name of the option, for a token id that is outside the vocabulary."""
+    sizes = model.vocab_size, (model.tokenizer or model).vocab_size
+    for option, tokens, size in (
+        ("--ban", arguments.ban, min(sizes)),
+        ("--logit-bias", [token for token, _ in arguments.logit_bias], min(sizes)),
+        ("--stop-token", arguments.stop_token or (), max(sizes)),
+    ):
+        wrong = next((token for token in tokens if not 0 <= token < size), None)
+        if wrong is not None:
+            raise TokenError(f"{option} {wrong}: expected a token id from 0 to {size - 1}, as the vocabulary has")
 
 
 def _prompt(arguments: argparse.Namespace) -> bytes:
@@ -233,6 +291,13 @@ def _print_stats(generation: Generation[State], prefill: float, decode: float) -
         f"finish reason: {generation.finish_reason}",
         file=sys.stderr,
     )
+
+
+def _write_prompt(prompt: str, terminal: bool) -> None:
+    if terminal:
+        prompt = styled(printable(prompt, keep="\n\t"), "dim", sys.stdout)
+    sys.stdout.write(prompt)
+    sys.stdout.flush()
 
 
 def _write(text: str, terminal: bool) -> None:

@@ -40,7 +40,6 @@ def replace_hub_names(arguments: argparse.Namespace) -> None:
 def _fetched(value: str | Path, arguments: argparse.Namespace) -> Any:
     from rwkv_cy.hub import local_path
 
-    quiet = getattr(arguments, "quiet", False) or getattr(arguments, "no_progress", False)
-    with progress_bar(printable(str(value)), not quiet) as progress:
+    with progress_bar(printable(str(value)), not getattr(arguments, "no_progress", False)) as progress:
         path = local_path(value, progress)
     return type(value)(path)

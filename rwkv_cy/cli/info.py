@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import rwkv_cy
 from rwkv_cy import runtime
-from rwkv_cy.cli.arguments import common_options
+from rwkv_cy.cli.arguments import common_options, output_options
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import print_fields, print_json
 from rwkv_cy.demo import demo_model_path
@@ -27,8 +27,9 @@ def add_parser(commands: Subparsers) -> None:
         parents=[common_options()],
         help="show version, threads, instruction set and libraries",
         description="Show the version of this installation and what it uses on this machine.",
+        examples=["rwkv-cy info", "rwkv-cy info --json"],
     )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    output_options(parser, progress=False)
     parser.set_defaults(run=_run)
 
 

@@ -41,6 +41,10 @@ def add_parser(commands: Subparsers) -> None:
         parents=[common_options()],
         help="describe a file: dimensions, types, sizes, tensors",
         description="Describe a model file or checkpoint. Reads headers only, unless --stats is given.",
+        examples=[
+            "rwkv-cy inspect model.pth --no-tensors",
+            "rwkv-cy inspect model.h5 --stats --tensors 'blocks.0.*'",
+        ],
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="a model file, a checkpoint, or a folder of shards")
     parser.add_argument("--stats", action="store_true", help="read the numbers too, and describe those of each tensor")

@@ -28,13 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser"]
 
-_DESCRIPTION = """\
-Print the log-probability (natural logarithm) of each token of a text, given the tokens before it, its rank among all
-tokens, and the likeliest tokens in its place. Nothing predicts the first token, unless --context is before it.
-
-  rwkv-cy logprobs model.h5 "In the beginning"
-  rwkv-cy logprobs model.h5 --context "Q: 2+2? A:" " 4" --no-tokens
-  rwkv-cy logprobs model.h5 --file book.txt --json > book.json"""
 _MOST_SHOWN = 100
 _HEADER = ("position", "id", "log p", "p", "rank", "piece")
 _WIDTHS = (8, 6, 8, 8, 6)
@@ -46,8 +39,14 @@ def add_parser(commands: Subparsers) -> None:
         "logprobs",
         parents=[common_options()],
         help="print the log-probability of each token of a text",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Print the log-probability (natural logarithm) of each token of a text, given the tokens before "
+        "it, its rank among all tokens, and the likeliest tokens in its place. Nothing predicts the "
+        "first token, unless --context is before it.",
+        examples=[
+            "rwkv-cy logprobs model.h5 'In the beginning'",
+            "rwkv-cy logprobs model.h5 --context 'Q: 2+2? A:' ' 4' --no-tokens",
+            "rwkv-cy logprobs model.h5 --file text.txt --json > text.json",
+        ],
     )
     parser.add_argument("model", metavar="MODEL", type=Path, help="a model file or checkpoint")
     add_text_argument(parser, "the text")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import io
 import os
 import sys
@@ -32,6 +31,7 @@ from rwkv_cy.cli import (
     verify,
 )
 from rwkv_cy.cli.arguments import common_options
+from rwkv_cy.cli.completion import command as completion
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.hub_arguments import replace_hub_names
 from rwkv_cy.cli.parser import CommandParser
@@ -58,19 +58,20 @@ _COMMANDS = (
     perplexity,
     bench,
     info,
+    completion,
 )
 
 
-def command_parser() -> argparse.ArgumentParser:
+def command_parser() -> CommandParser:
     """Return the parser of the command line, with those of all commands."""
     parser = CommandParser(
         prog="rwkv-cy",
         parents=[common_options()],
         description="Fetch, convert, merge, export, inspect, compare, verify and run RWKV language models on the CPU.",
         epilog=exit_codes.HELP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples=["rwkv-cy generate", "rwkv-cy help convert"],
     )
-    parser.set_defaults(debug=False, run=None, refused=ExitCode.REFUSED)
+    parser.set_defaults(debug=False, quiet=False, run=None, refused=ExitCode.REFUSED)
     parser.add_argument("--version", action="version", version=f"rwkv-cy {rwkv_cy.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
     for command in _COMMANDS:
@@ -156,7 +157,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if sys.stdout is None:  # closed by the caller: the results would be lost
         return _report(StorageError("standard output: expected an open stream, got a closed one"), arguments.debug)
     try:
-        with ended_by_signals(), output.warnings_as_lines():
+        with ended_by_signals(), output.quiet(arguments.quiet), output.warnings_as_lines():
             replace_hub_names(arguments)
             code: int = arguments.run(arguments)
     except (RWKVError, OSError, MemoryError, KeyboardInterrupt) as error:

@@ -6,11 +6,20 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rwkv_cy.cli.arguments import DTYPES, PACKED_DTYPE, QUANTIZED_DTYPES, common_options, dtype_name, real
-from rwkv_cy.cli.convert import check_target_name, outline, print_plan
+from rwkv_cy.cli.arguments import (
+    DTYPES,
+    PACKED_DTYPE,
+    QUANTIZED_DTYPES,
+    common_options,
+    dtype_name,
+    output_options,
+    real,
+)
+from rwkv_cy.cli.convert import outline, print_plan
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import byte_size, print_fields, print_json, print_warning, printable
 from rwkv_cy.cli.progress import progress_bar
+from rwkv_cy.cli.targets import check_model_target
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
@@ -27,6 +36,11 @@ def add_parser(commands: Subparsers) -> None:
         help="merge an adapter (LoRA, PiSSA, DiSHA, bone, states) into its model",
         description="Merge an adapter into its model, and write one model file; export writes other formats from it. "
         "The names and shapes of the adapter's tensors tell its kind.",
+        examples=[
+            "rwkv-cy merge model.pth lora.pth merged.h5 --alpha 32",
+            "rwkv-cy merge model.h5 pissa.pth merged.h5 --init init_pissa.pth",
+            "rwkv-cy merge rwkv7.pth state.pth tuned.h5",
+        ],
     )
     parser.add_argument("base", metavar="BASE", type=Path, help="the model, or a checkpoint of any format that is read")
     parser.add_argument("adapter", metavar="ADAPTER", type=Path, help="the adapter, in any format that is read")
@@ -65,9 +79,7 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument(
         "--force", action="store_true", help="replace a model file at TARGET; requantize changed matrices"
     )
-    parser.add_argument("--quiet", action="store_true", help="print warnings and errors only, without a progress bar")
-    parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    output_options(parser)
     parser.set_defaults(run=_run)
 
 
@@ -85,7 +97,9 @@ def _run(arguments: argparse.Namespace) -> int:
         "overwrite": arguments.force,
         "requantize": arguments.force,
     }
-    check_target_name(arguments.target, arguments.force)
+    check_model_target(
+        arguments.base, arguments.target, force=arguments.force, dry_run=arguments.dry_run, names="BASE and TARGET"
+    )
     paths = arguments.base, arguments.adapter, arguments.target
     if arguments.dry_run:
         plan = plan_merge(*paths, **options)
@@ -94,7 +108,7 @@ def _run(arguments: argparse.Namespace) -> int:
         else:
             print_plan(plan.conversion, arguments.force, _changes(plan))
         return ExitCode.OK
-    bar = progress_bar(printable(arguments.target.name), not (arguments.quiet or arguments.no_progress))
+    bar = progress_bar(printable(arguments.target.name), not arguments.no_progress)
     with bar as progress:
         report = merge(*paths, **options, progress=progress)
     for warning in report.conversion.warnings:

@@ -44,7 +44,11 @@ def add_load_options(parser: argparse.ArgumentParser) -> None:
 def add_text_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that :func:`load_text_model` reads."""
     parser.add_argument(
-        "--threads", type=integer(1, runtime.MAX_THREADS), metavar="N", help="threads to use (default: one per core)"
+        "-t",
+        "--threads",
+        type=integer(1, runtime.MAX_THREADS),
+        metavar="N",
+        help="threads to use (default: one per core)",
     )
     parser.add_argument("--tokenizer", metavar="bytes|world|FILE", help="replaces the model's own")
     add_load_options(parser)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from rwkv_cy.cli.arguments import common_options
+from rwkv_cy.cli.arguments import common_options, output_options
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import byte_size, print_json, print_table
 from rwkv_cy.errors import HubError
@@ -27,11 +27,12 @@ def add_parser(commands: Subparsers) -> None:
         description="List models that people use: the short name, which pull takes, the version of RWKV, the size of "
         "the file, and the memory that the weights need by type. The list comes with the package and is not looked up; "
         "sizes are computed from the dimensions of the models.",
+        examples=["rwkv-cy models", "rwkv-cy models g1 2.9b"],
     )
     parser.add_argument(
         "words", metavar="WORD", nargs="*", help="list only models whose name or title contains every WORD, as g1 2.9b"
     )
-    parser.add_argument("--json", action="store_true", help="print JSON, with repositories, dimensions and all types")
+    output_options(parser, progress=False, json="print JSON, with repositories, dimensions and all types")
     parser.set_defaults(run=_run)
 
 

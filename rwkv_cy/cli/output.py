@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from rwkv_cy.cli.colours import Style, styled
 from rwkv_cy.units import byte_size
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = [
     "byte_size",
     "config_fields",
+    "is_quiet",
+    "markdown_table",
     "print_error",
     "print_fields",
     "print_json",
@@ -26,10 +30,14 @@ __all__ = [
     "print_table",
     "print_warning",
     "printable",
+    "quiet",
     "stacked",
     "table",
     "warnings_as_lines",
 ]
+
+#: Whether warnings and progress bars are left out.
+_quiet = False
 
 
 def printable(text: str, keep: str = "") -> str:
@@ -93,6 +101,13 @@ def stacked(header: Sequence[str], rows: Iterable[Sequence[str]], width: int) ->
     return lines
 
 
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Return the lines of a table in Markdown, with right-aligned columns."""
+    cells = [header, *([printable(cell).replace("|", "\\|") for cell in row] for row in rows)]
+    lines = [f"| {' | '.join(row)} |" for row in cells]
+    return [lines[0], "|" + "---:|" * len(header), *lines[1:]]
+
+
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
     """Print the lines of :func:`table` on standard output; on a terminal too narrow for them, of :func:`stacked`."""
     rows = [tuple(row) for row in rows]
@@ -103,11 +118,21 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Seq
     print("\n".join(lines))
 
 
-def print_fields(fields: Mapping[str, str]) -> None:
-    """Print names and values in two columns on standard output."""
-    width = max(map(len, fields))
+def print_fields(fields: Mapping[str, str], styles: Mapping[str, Style] | None = None) -> None:
+    """Print names and values in two columns on standard output; on a terminal, wrapped between the words of values.
+
+    `styles` has those of values, by name.
+    """
+    width = max(map(len, fields)) + 2
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
     for name, value in fields.items():
-        print(f"{name.ljust(width)}  {printable(value)}".rstrip())
+        lines = [printable(value)]
+        if columns > width and width + len(lines[0]) > columns:
+            lines = textwrap.wrap(lines[0], columns - width, break_long_words=False, break_on_hyphens=False)
+        if styles and name in styles:
+            lines = [styled(line, styles[name], sys.stdout) for line in lines]
+        gap = "\n" + " " * width
+        print(f"{name.ljust(width)}{gap.join(lines)}".rstrip())
 
 
 def print_json(value: Mapping[str, Any]) -> None:
@@ -122,8 +147,9 @@ def print_page(path: Path | None) -> None:
 
 
 def print_warning(message: str) -> None:
-    """Print a warning of one line on standard error."""
-    print(f"rwkv-cy: warning: {printable(message)}", file=sys.stderr)
+    """Print a warning of one line on standard error; with --quiet, nothing."""
+    if not _quiet:
+        _print_message("warning", message)
 
 
 @contextmanager
@@ -141,4 +167,24 @@ def warnings_as_lines() -> Iterator[None]:
 
 def print_error(message: str) -> None:
     """Print an error of one line on standard error."""
-    print(f"rwkv-cy: error: {printable(message)}", file=sys.stderr)
+    _print_message("error", message)
+
+
+def _print_message(kind: Literal["error", "warning"], message: str) -> None:
+    print(styled(f"rwkv-cy: {kind}:", kind, sys.stderr), printable(message), file=sys.stderr)
+
+
+@contextmanager
+def quiet(enabled: bool) -> Iterator[None]:
+    """Leave out warnings and progress bars for the length of a with statement, if `enabled`."""
+    global _quiet
+    before, _quiet = _quiet, enabled
+    try:
+        yield
+    finally:
+        _quiet = before
+
+
+def is_quiet() -> bool:
+    """Tell whether warnings and progress bars are left out."""
+    return _quiet

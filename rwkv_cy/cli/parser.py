@@ -1,9 +1,11 @@
-"""The argument parser: errors in two lines, with the nearest option or command."""
+"""The argument parser: errors in two lines, with the nearest option or command; help with examples."""
 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from copy import copy
 from difflib import get_close_matches
@@ -17,29 +19,82 @@ from rwkv_cy.dtype_names import canonical_name
 
 __all__ = ["CommandParser", "nearest"]
 
-#: What is meant by words that are not similar to what they mean; its first word is checked where it is an option.
+#: What is meant by words that are not similar to what they mean. A hint is given where its first word is known.
 _MEANT = {
-    "--greedy": "--temperature 0",
-    "--model": "MODEL, an argument without a name",
-    "--version": "rwkv-cy --version",
-    "version": "rwkv-cy --version",
-    "chat": "generate",
-    "run": "generate",
+    **dict.fromkeys(("--greedy", "--argmax"), "--temperature 0"),
+    **dict.fromkeys(("--model", "-m"), "MODEL, an argument without a name"),
+    **dict.fromkeys(("--output", "--out", "--outfile", "-o"), "TARGET, an argument without a name"),
+    **dict.fromkeys(("--input", "--src", "-i"), "SOURCE, an argument without a name"),
+    **dict.fromkeys(("--n-predict", "--max-new-tokens", "--max-length"), "--max-tokens"),
+    **dict.fromkeys(("--outtype", "--type", "--precision"), "--dtype"),
+    **dict.fromkeys(("--overwrite", "--yes", "-y", "-f"), "--force"),
+    **dict.fromkeys(("--silent", "-s"), "--quiet"),
+    **dict.fromkeys(("--fp16", "--half"), "--dtype f16"),
+    **dict.fromkeys(("--version", "version", "-V"), "rwkv-cy --version"),
+    **dict.fromkeys(("chat", "run", "complete"), "generate"),
+    **dict.fromkeys(("show", "ls", "describe"), "inspect"),
+    **dict.fromkeys(("check", "validate", "test"), "verify"),
+    **dict.fromkeys(("compare", "cmp"), "diff"),
+    **dict.fromkeys(("download", "fetch", "get"), "pull"),
+    **dict.fromkeys(("ppl", "eval", "score"), "perplexity"),
+    "split": "shard",
+    "speed": "bench",
+    "tokenise": "tokenize",
 }
 _SIMILARITY = 0.75
+#: A line of a table in a help text: its first column, and the rest.
+_TABLE_LINE = re.compile(r"( +\S+(?: \S+)* {2,})(\S.*)")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return a hint that names what `word` probably means, among the `known` words; empty where nothing is similar."""
     known = list(known)
     meant = _MEANT.get(word)
-    if meant is None or (meant.split()[0] not in known and meant.split()[0].startswith("--")):
+    if meant is None or meant.split()[0].rstrip(",") not in (*known, "rwkv-cy"):
         meant = next(iter(get_close_matches(word, known, 1, _SIMILARITY)), None)
     return "" if meant is None else f"; did you mean {meant}?"
 
 
+class HelpFormatter(argparse.HelpFormatter):
+    """Wraps descriptions line by line: text as paragraphs, tables behind their first column, examples not at all."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return "\n".join(self._fill_line(line, width, indent) for line in text.splitlines())
+
+    def _fill_line(self, line: str, width: int, indent: str) -> str:
+        row = _TABLE_LINE.fullmatch(line)
+        if row is not None:
+            first, rest = row.groups()
+            return textwrap.fill(rest, width, initial_indent=first, subsequent_indent=" " * len(first))
+        return line if line.startswith(" ") else textwrap.fill(line, width)
+
+
 class CommandParser(argparse.ArgumentParser):
-    """An ArgumentParser whose errors point to the help of the command, instead of printing its usage."""
+    """An ArgumentParser whose errors point to the help of the command, instead of printing its usage.
+
+    Parameters
+    ----------
+    examples : sequence of str
+        Command lines at the end of its help.
+    **options
+        As for the base class.
+
+    Attributes
+    ----------
+    examples : tuple of str
+    """
+
+    def __init__(self, *, examples: Sequence[str] = (), **options: Any) -> None:
+        options.setdefault("formatter_class", HelpFormatter)
+        super().__init__(**options)
+        self.examples = tuple(examples)
+
+    def format_help(self) -> str:
+        """Return the help, with the examples."""
+        return "\n".join([super().format_help(), *(("examples:",) if self.examples else ()), *self._example_lines()])
+
+    def _example_lines(self) -> list[str]:
+        return [f"  {example}" for example in self.examples] + ([""] if self.examples else [])
 
     def error(self, message: str) -> NoReturn:
         """Print the error and where to find help on standard error, and exit with code 2."""
@@ -85,16 +140,22 @@ class CommandParser(argparse.ArgumentParser):
             return f"unexpected argument {word!r} after --; give options before --"
         if word.startswith("-") and len(word) > 1:
             option = word.split("=")[0]
-            return f"unknown option {printable(option)}{nearest(option, self._option_string_actions)}"
+            return f"unknown option {printable(option)}{nearest(option, self._names())}"
         if "--dtype" in self._option_string_actions and canonical_name(word) in (*DTYPES, *MATRIX_DTYPES):
             return f"unexpected argument {word!r}; did you mean --dtype {canonical_name(word)}?"
         advice = "; put quotes around text with spaces" if "--prompt" in self._option_string_actions else ""
         return f"unexpected argument {word!r}{advice}"
 
+    def _names(self) -> list[str]:
+        """Return the options, and the names of the positional arguments."""
+        return [*self._option_string_actions, *(str(action.metavar) for action in self._get_positional_actions())]
+
     def _check_value(self, action: argparse.Action, value: Any) -> None:
-        if action.choices is not None and value not in action.choices:
-            names = list(map(str, action.choices))
-            hint = nearest(str(value), names)
-            raise argparse.ArgumentError(
-                action, f"invalid choice: {value!r}{hint}{';' if not hint else ''} choose from {', '.join(names)}"
-            )
+        if action.choices is None or value in action.choices:
+            return
+        names = list(map(str, action.choices))
+        hint = nearest(str(value), names)
+        choose = f"{hint or ';'} choose from {', '.join(names)}"
+        if isinstance(action, argparse._SubParsersAction):
+            raise argparse.ArgumentError(None, f"unknown command {value!r}{choose}")
+        raise argparse.ArgumentError(action, f"invalid choice: {value!r}{choose}")

@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_cy.cli.arguments import common_options, size
+from rwkv_cy.cli.arguments import common_options, output_options, size
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import byte_size, print_fields, print_json, printable
 from rwkv_cy.cli.progress import progress_bar
+from rwkv_cy.cli.targets import refuse_swapped
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
@@ -27,6 +28,7 @@ def add_parser(commands: Subparsers) -> None:
         help="cut a file into parts, for file systems with limits",
         description="Cut a file of any kind into parts, and write a list of them with their SHA-256; join puts them "
         "together again. For shards that programs open as they are, export to a Hugging Face folder.",
+        examples=["rwkv-cy shard model.h5 usb/ --size 1M"],
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="the file")
     parser.add_argument("folder", metavar="FOLDER", type=Path, help="where the parts are written")
@@ -37,30 +39,26 @@ def add_parser(commands: Subparsers) -> None:
         metavar="BYTES",
         help=f"most bytes of a part, as 700M or 2GiB (default: {_DEFAULT}, which FAT32 can hold)",
     )
-    _add_options(parser)
+    output_options(parser)
     parser.set_defaults(run=_shard)
     parser = commands.add_parser(
         "join",
         parents=[common_options()],
         help="join the parts of a file",
         description="Join the parts that shard wrote, and check every byte against their SHA-256.",
+        examples=["rwkv-cy join usb/model.h5.parts.json copy.h5"],
     )
     parser.add_argument("parts", metavar="PARTS", type=Path, help="the list NAME.parts.json, or any of the parts")
     parser.add_argument("target", metavar="TARGET", type=Path, help="the file to write")
-    _add_options(parser)
+    output_options(parser)
     parser.set_defaults(run=_join)
-
-
-def _add_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--quiet", action="store_true", help="print errors only, without a progress bar")
-    parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
-    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _shard(arguments: argparse.Namespace) -> int:
     from rwkv_cy.toolkit.parts import shard
 
-    bar = progress_bar(printable(arguments.file.name), not (arguments.quiet or arguments.no_progress))
+    refuse_swapped(arguments.file, arguments.folder, "FILE and FOLDER")
+    bar = progress_bar(printable(arguments.file.name), not arguments.no_progress)
     with bar as progress:
         report = shard(arguments.file, arguments.folder, part_size=arguments.size, progress=progress)
     if arguments.json:
@@ -80,7 +78,8 @@ def _shard(arguments: argparse.Namespace) -> int:
 def _join(arguments: argparse.Namespace) -> int:
     from rwkv_cy.toolkit.parts import join
 
-    bar = progress_bar(printable(arguments.target.name), not (arguments.quiet or arguments.no_progress))
+    refuse_swapped(arguments.parts, arguments.target, "PARTS and TARGET")
+    bar = progress_bar(printable(arguments.target.name), not arguments.no_progress)
     with bar as progress:
         report = join(arguments.parts, arguments.target, progress=progress)
     if arguments.json:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_cy.cli.arguments import common_options, integer
+from rwkv_cy.cli.arguments import common_options, integer, output_options
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.model_options import add_text_options, load_text_model
 from rwkv_cy.cli.output import print_fields, print_json, printable
@@ -27,13 +27,16 @@ def add_parser(commands: Subparsers) -> None:
         help="measure how well a model predicts a text",
         description="Print the perplexity of a text per token, and the bits per byte, which are comparable between "
         "vocabularies. The state is carried from the first token to the last.",
+        examples=[
+            "rwkv-cy perplexity model.h5 text.txt",
+            "cat text.txt | rwkv-cy perplexity model.h5 - --window 512 --json",
+        ],
     )
     parser.add_argument("model", metavar="MODEL", type=Path, help="a model file or checkpoint")
     parser.add_argument("text", metavar="TEXT", type=Path, help="a text file; - reads standard input")
     parser.add_argument("--window", type=integer(2), metavar="N", help="restart from the initial state every N tokens")
     add_text_options(parser)
-    parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    output_options(parser)
     parser.set_defaults(run=_run)
 
 

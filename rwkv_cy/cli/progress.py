@@ -6,13 +6,15 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from rwkv_cy.cli.output import is_quiet
+
 __all__ = ["progress_bar"]
 
 
 @contextmanager
 def progress_bar(label: str, enabled: bool = True, *, unit: str = "B") -> Iterator[Callable[[int, int], None] | None]:
-    """Yield ``advance(done, total)``; None unless `enabled` and standard error is a terminal."""
-    if not (enabled and sys.stderr.isatty()):
+    """Yield ``advance(done, total)``; None unless `enabled`, without --quiet, and standard error is a terminal."""
+    if not (enabled and sys.stderr.isatty()) or is_quiet():
         yield None
         return
     from tqdm import tqdm  # imported here: most runs show no bar

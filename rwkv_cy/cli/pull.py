@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_cy.cli.arguments import common_options
+from rwkv_cy.cli.arguments import common_options, output_options
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import byte_size, print_fields, print_json, print_table, print_warning, printable, table
 from rwkv_cy.cli.progress import progress_bar
@@ -19,12 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser"]
 
-_EXAMPLES = """examples:
-  rwkv-cy pull rwkv7-g1-0.1b                          a known model: rwkv-cy models lists them
-  rwkv-cy pull hf:BlinkDL/rwkv7-g1 --list             what is in a repository
-  rwkv-cy pull hf:BlinkDL/rwkv7-g1 --file '*0.1b*'    the file that matches
-  rwkv-cy pull hf:RWKV/RWKV7-G1k-1.5B-20260930        a folder of config, weights and tokenizer"""
-
 
 def add_parser(commands: Subparsers) -> None:
     """Add ``pull`` to the command's parser."""
@@ -35,9 +29,12 @@ def add_parser(commands: Subparsers) -> None:
         description="Download a model into the hub's cache, which other programs share, and print its path. Every "
         "file is compared with its hash; an interrupted download continues where it ended; what the cache has is not "
         "downloaded again. Tokens, mirrors and offline mode are those of huggingface_hub (HF_TOKEN, HF_ENDPOINT, "
-        "HF_HUB_OFFLINE, HF_HOME).",
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        "HF_HUB_OFFLINE, HF_HOME). With --quiet, only the path is printed.",
+        examples=[
+            "rwkv-cy pull rwkv7-g1-0.1b",
+            "rwkv-cy pull hf:BlinkDL/rwkv7-g1 --list",
+            "rwkv-cy pull hf:BlinkDL/rwkv7-g1 --file '*0.1b*'",
+        ],
     )
     parser.add_argument(
         "source", metavar="NAME", help="hf:owner/name[/file][@revision], a URL of the hub, or the name of a known model"
@@ -57,9 +54,7 @@ def add_parser(commands: Subparsers) -> None:
     where.add_argument("--to", type=Path, metavar="PATH", help="write the file, or the folder, at PATH")
     where.add_argument("--list", action="store_true", help="list what matches, with sizes; download nothing")
     parser.add_argument("--force", action="store_true", help="replace other files at FOLDER or PATH")
-    parser.add_argument("--quiet", action="store_true", help="print the path only, without a progress bar")
-    parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    output_options(parser)
     parser.set_defaults(run=_run)
 
 
@@ -70,7 +65,7 @@ def _run(arguments: argparse.Namespace) -> int:
         if arguments.list:
             _print_list(list_repository(arguments.source, arguments.files, revision=arguments.revision), arguments.json)
             return ExitCode.OK
-        bar = progress_bar(printable(arguments.source), not (arguments.quiet or arguments.no_progress))
+        bar = progress_bar(printable(arguments.source), not arguments.no_progress)
         with bar as progress:
             report = pull(
                 arguments.source,

@@ -33,6 +33,10 @@ def add_parser(commands: Subparsers) -> None:
         description="Write a model file with quantized matrices, as convert with --dtype q8, q6 or q4 does, and report "
         "the errors by tensor and, with --text, how the predictions change. The source is a model file, or any "
         "checkpoint that convert reads.",
+        examples=[
+            "rwkv-cy quantize model.h5 model-q8.h5",
+            "rwkv-cy quantize model.pth small.h5 --dtype q4 --keep head.weight=q8 --text text.txt",
+        ],
     )
     parser.add_argument(
         "--dtype",
@@ -71,7 +75,7 @@ def _run(arguments: argparse.Namespace) -> int:
     found = None if text is None else _compare(arguments, *text)
     if arguments.json:
         print_json({**report.to_dict(), "divergence": None if found is None else found.to_dict()})
-    elif found is not None:
+    elif found is not None and not arguments.quiet:
         _print_divergence(found)
     return ExitCode.OK
 
@@ -94,11 +98,11 @@ def _compare(arguments: argparse.Namespace, name: str, text: bytes) -> Divergenc
     from rwkv_cy.model.language_model import load
     from rwkv_cy.toolkit.divergence import divergence
 
-    bar = progress_bar(printable(name), not (arguments.quiet or arguments.no_progress), unit="token")
+    bar = progress_bar(printable(name), not arguments.no_progress, unit="token")
     with load(arguments.source) as reference, load(arguments.target) as model, bar as progress:
         tokenized = model if reference.tokenizer is None else reference
         tokens = text if tokenized.tokenizer is None else tokenized.tokenizer.encode_bytes(text)
-        return divergence(reference, model, tokens, progress=progress)
+        return divergence(reference, model, tokens, progress=progress, name=name)
 
 
 def _print_divergence(report: DivergenceReport) -> None:

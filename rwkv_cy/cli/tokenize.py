@@ -23,13 +23,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser"]
 
-_DESCRIPTION = """Show the tokens of a text: ids, and the text of each. Only the tokenizer of MODEL is read.
-
-  rwkv-cy tokenize model.h5 "In the beginning"
-  rwkv-cy tokenize --tokenizer rwkv_vocab_v20230424.txt "In the beginning"
-  rwkv-cy tokenize model.h5 --file book.txt --count
-  rwkv-cy tokenize model.h5 --decode "73 110"
-  rwkv-cy tokenize model.h5 - --ids < text.txt | rwkv-cy tokenize model.h5 - --decode"""
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -38,8 +31,12 @@ def add_parser(commands: Subparsers) -> None:
         "tokenize",
         parents=[common_options()],
         help="show the tokens of a text",
-        description=_DESCRIPTION,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Show the tokens of a text: ids, and the text of each. Only the tokenizer of MODEL is read.",
+        examples=[
+            "rwkv-cy tokenize model.h5 'In the beginning'",
+            "rwkv-cy tokenize model.h5 --file text.txt --count",
+            "rwkv-cy tokenize model.h5 --decode '73 110'",
+        ],
     )
     parser.add_argument(
         "model", metavar="MODEL", nargs="?", help="a model file or checkpoint; leave it out with --tokenizer"

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_cy.cli.arguments import common_options
+from rwkv_cy.cli.arguments import common_options, integer, output_options
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import byte_size, print_error, print_fields, print_json, printable
 from rwkv_cy.cli.progress import progress_bar
@@ -14,8 +14,12 @@ from rwkv_cy.cli.progress import progress_bar
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
     from rwkv_cy.toolkit.fidelity import SourceCheck
+    from rwkv_cy.toolkit.verify import FileCheck
 
 __all__ = ["add_parser"]
+
+#: Problems that are printed without --limit.
+_LIMIT = 20
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -26,14 +30,18 @@ def add_parser(commands: Subparsers) -> None:
         help="check a file completely",
         description="Read every number of a model file or checkpoint: compare checksums where the format has them, "
         "check the parameters against the architecture, and count NaN and Inf. With --against, compare tensors with "
-        "those of the file it was converted from, within the precision of their types.",
+        "those of the file it was converted from, within the precision of their types. The exit code is 1 if there is "
+        "a problem; with --quiet, only problems are printed.",
+        examples=["rwkv-cy verify model.h5", "rwkv-cy verify model-q8.h5 --against model.pth"],
     )
     parser.add_argument("file", metavar="FILE", type=Path, help="a model file, a checkpoint, or a folder of shards")
     parser.add_argument(
         "--against", metavar="SOURCE", type=Path, help="the file that FILE was converted or exported from"
     )
-    parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument(
+        "--limit", type=integer(1), default=_LIMIT, metavar="N", help=f"print at most N problems (default: {_LIMIT})"
+    )
+    output_options(parser, json="print JSON, with all problems")
     parser.set_defaults(run=_run)
 
 
@@ -44,21 +52,29 @@ def _run(arguments: argparse.Namespace) -> int:
         report = verify(arguments.file, against=arguments.against, progress=progress)
     if arguments.json:
         print_json(report.to_dict())
-    else:
-        count = len(report.problems)
-        fields = {
-            "file": str(report.path),
-            "format": report.format,
-            "tensors read": f"{report.tensors} ({byte_size(report.bytes_read)})",
-            "checksums": f"{report.checksums} compared" if report.checksums else "none in this file",
-        }
-        if report.against is not None:
-            fields["source"] = str(report.against.path)
-            fields["compared"] = _agreement(report.against)
-        print_fields({**fields, "result": "ok" if report.ok else f"{count} problem{'s' if count > 1 else ''}"})
-    for problem in report.problems:
+    elif not arguments.quiet:
+        _print(report)
+    for problem in report.problems[: arguments.limit]:
         print_error(problem)
+    count = len(report.problems)
+    if count > arguments.limit:
+        print_error(f"{count - arguments.limit} more problems; --limit {count} prints them")
     return ExitCode.OK if report.ok else ExitCode.REFUSED
+
+
+def _print(report: FileCheck) -> None:
+    count = len(report.problems)
+    fields = {
+        "file": str(report.path),
+        "format": report.format,
+        "tensors read": f"{report.tensors} ({byte_size(report.bytes_read)})",
+        "checksums": f"{report.checksums} compared" if report.checksums else "none in this file",
+    }
+    if report.against is not None:
+        fields["source"] = str(report.against.path)
+        fields["compared"] = _agreement(report.against)
+    fields["result"] = "ok" if report.ok else f"{count} problem{'s' if count > 1 else ''}"
+    print_fields(fields, {"result": "ok" if report.ok else "error"})
 
 
 def _agreement(check: SourceCheck) -> str:

@@ -62,10 +62,7 @@ class FolderReplacement:
         if not any(self.target.iterdir()):
             return
         if not self._overwrite:
-            raise StorageError(
-                f"{self.name}: it already exists; "
-                "choose another name, or replace it with overwrite=True (--force on the command line)"
-            )
+            raise StorageError(f"{self.name} already exists; choose another name or pass --force (overwrite=True)")
         if not self._replaceable(self.target):
             raise StorageError(
                 f"{self.name}: expected a folder that holds a model and nothing else, got other files or folders in "

@@ -18,7 +18,9 @@ import numpy.typing as npt
 
 from rwkv_cy.errors import FormatError, KernelError, StorageError
 from rwkv_cy.files.identity import FileIdentity
+from rwkv_cy.files.similar import similar_path
 from rwkv_cy.hub_names import HubName, complete_url, is_repository, name_in_url
+from rwkv_cy.units import exact_bytes
 
 __all__ = ["FileBytes", "is_folder", "os_errors"]
 
@@ -48,7 +50,8 @@ def _elsewhere(path: Path) -> str:
         return f"this looks like a URL of the Hugging Face hub: name it as {name}"
     if is_repository(text) and not path.suffix[1:].isalpha() and not path.parent.exists():
         return f"this looks like a repository of the Hugging Face hub: name it as {HubName(text)}"
-    return "check the path"
+    meant = similar_path(path)
+    return "check the path" if meant is None else f"did you mean {meant}?"
 
 
 @contextmanager
@@ -232,6 +235,7 @@ class FileBytes:
 
     def _truncated(self, size: int) -> FormatError:
         return FormatError(
-            f"{self.path}: expected {self.size} bytes, got {size}: the file was truncated while it was open; "
+            f"{self.path}: expected {exact_bytes(self.size)}, got {exact_bytes(size)}: the file was truncated "
+            "while it was open; "
             "copy it again and reopen it"
         )

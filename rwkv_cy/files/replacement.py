@@ -71,7 +71,7 @@ class Replacement:
             )
         if error.errno in _NO_SPACE and self.size:
             return StorageError(
-                f"{self.name}: not enough disk space: {byte_size(self.size)} needed, {byte_size(self._free())} free "
+                f"{self.name}: not enough disk space: need {byte_size(self.size)}, {byte_size(self._free())} free "
                 f"({reason}); free some space or choose another folder"
             )
         return StorageError(f"{self.name}: cannot {doing} it: {reason}; check the folder {self.name.parent}")
@@ -172,10 +172,7 @@ class Replacement:
             raise self._exists()
 
     def _exists(self) -> StorageError:
-        return StorageError(
-            f"{self.name}: it already exists; "
-            "choose another name, or replace it with overwrite=True (--force on the command line)"
-        )
+        return StorageError(f"{self.name} already exists; choose another name or pass --force (overwrite=True)")
 
     def _put_where_nothing_is(self) -> None:
         """Link the file to its target, which fails atomically if the target exists."""

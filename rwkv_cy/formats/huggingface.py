@@ -26,6 +26,8 @@ WEIGHTS = (
     "pytorch_model.bin.index.json",
 )
 _CONFIG = "config.json"
+#: Suffixes of files that may hold a model.
+_SUFFIXES = (".h5", ".pth", ".safetensors", ".st", ".gguf", ".bin")
 #: Other files that come with a model.
 BESIDE = (
     _CONFIG,
@@ -77,7 +79,7 @@ def open_folder(path: Path, open_file: Callable[[Path], ParameterSource]) -> Par
     if weights is None:
         raise FormatError(
             f"{path}: no model in this folder; looked for {', '.join(WEIGHTS)}, found {_shown(present)}; "
-            f"{_hint(present)}"
+            f"{_hint(path, present)}"
         )
     config = _read_config(path / _CONFIG) if _CONFIG in present else {}
     found = {NORMALIZED_EMBEDDING: "true"} if config.get(_FUSED) == "true" else {}
@@ -131,10 +133,11 @@ def _read_config(path: Path) -> dict[str, str]:
     }
 
 
-def _hint(present: set[str]) -> str:
+def _hint(path: Path, present: set[str]) -> str:
     if "snapshots" in present:
         return "this is a model in the cache of the hub: name a folder in its snapshots"
-    return "name the file that holds the model"
+    name = next((name for name in sorted(present) if name.endswith(_SUFFIXES)), None)
+    return "name the file that holds the model" + ("" if name is None else f", as {path / name}")
 
 
 def _shown(present: set[str]) -> str:

@@ -18,6 +18,7 @@ from rwkv_cy.formats.state_dict import find_state_dict
 from rwkv_cy.formats.torch_objects import TorchObjects, place_tensors
 from rwkv_cy.formats.zip_directory import Place
 from rwkv_cy.tensors.tensor import ParameterSource
+from rwkv_cy.units import exact_bytes
 
 __all__ = ["LEGACY_MAGIC", "open_pth_legacy"]
 
@@ -104,7 +105,7 @@ def _storage_offsets(file: FileBytes, objects: TorchObjects, keys: object, posit
         position += 8 + storage.nbytes
     if position != file.size:
         raise FormatError(
-            f"{file.path}: expected {position} bytes in the file, got {file.size}; "
+            f"{file.path}: expected {exact_bytes(position)} in the file, got {exact_bytes(file.size)}; "
             "it is cut short or damaged: download or copy it again"
         )
     return offsets

@@ -17,6 +17,7 @@ from rwkv_cy.files.strict_json import parse_object
 from rwkv_cy.formats.base import MAX_HEADER_BYTES, FileBytes, add_entry, check_name, check_shape
 from rwkv_cy.formats.raw import RawSource, RawTensor
 from rwkv_cy.tensors.tensor import TensorInfo
+from rwkv_cy.units import exact_bytes
 
 __all__ = ["open_safetensors"]
 
@@ -161,12 +162,12 @@ def _check_spans(file: FileBytes, entries: Mapping[str, _Entry], data_start: int
     position = data_start + end
     if position < file.size:
         raise FormatError(
-            f"{file.path}: expected {position} bytes as its header says, got {file.size}: {file.size - position} bytes "
-            f"follow the last tensor, which the format does not allow; cut them off (truncate -s {position}), or "
-            "download it again"
+            f"{file.path}: expected {exact_bytes(position)} as its header says, got {exact_bytes(file.size)}: "
+            f"{file.size - position} bytes follow the last tensor, which the format does not allow; cut them off "
+            f"(truncate -s {position}), or download it again"
         )
     if position > file.size:
         raise FormatError(
-            f"{file.path}: expected {position} bytes as its header says, got {file.size}; "
+            f"{file.path}: expected {exact_bytes(position)} as its header says, got {exact_bytes(file.size)}; "
             "the file is cut short: download or copy it again"
         )

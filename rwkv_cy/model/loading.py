@@ -189,7 +189,7 @@ def _check_memory(checkpoint: Checkpoint, targets: Iterable[Target]) -> None:
     needed, available = sum(target.info.nbytes for target in targets) + state, available_memory()
     if available is not None and needed > available:
         raise NotEnoughMemoryError(
-            f"{checkpoint.path}: not enough memory for parameters and states: {byte_size(needed)} needed, "
+            f"{checkpoint.path}: not enough memory for parameters and states: need {byte_size(needed)}, "
             f"{byte_size(available)} free; convert it to a smaller dtype with rwkv-cy convert, and map that file"
         )
 

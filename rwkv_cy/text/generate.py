@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as AbstractSequence
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 __all__ = ["Generation", "TextModel", "generate", "unpenalised_tokens"]
 
 S = TypeVar("S")
+
+#: Tokens of a prompt that the model reads at once: more would not be faster, and an interrupt would lose more.
+_PART_TOKENS = 512
 
 #: The ``rwkv`` package does not count a token whose text is a substring of this.
 UNPENALISED = " \t0123456789"
@@ -146,16 +149,30 @@ class Generation(Iterator[str], Generic[S]):
         """The logits after the prompt and all `tokens`, float32 [vocab_size]."""
         return self._read()
 
-    def _read(self) -> npt.NDArray[np.float32]:
-        """Let the model read what is pending; return the logits."""
-        before, count = self._position, len(self.prompt) + len(self.tokens)
-        logits = before.logits
-        if logits is None or before.count < count:
+    def prefill(self, progress: Callable[[int, int], None] | None = None) -> None:
+        """Let the model read the prompt; without this call, it does so when the first piece is requested.
+
+        Parameters
+        ----------
+        progress : callable, optional
+            Called with the tokens of the prompt that are read, and all of them.
+        """
+        self._read(progress)
+
+    def _read(self, progress: Callable[[int, int], None] | None = None) -> npt.NDArray[np.float32]:
+        """Let the model read what is pending, in parts; return the logits."""
+        count = len(self.prompt) + len(self.tokens)
+        while (logits := self._position.logits) is None or self._position.count < count:
+            before = self._position
             # Not all pending tokens, if an interrupt came before they were marked as read.
             unread = self.sequence.pending[before.count - count :]
-            logits, state = self._model.forward(unread, before.state, out=before.spare)
+            parts = -(-len(unread) // _PART_TOKENS)
+            part = unread[: -(-len(unread) // parts)]  # parts are equally long: a short last one would be slower
+            logits, state = self._model.forward(part, before.state, out=before.spare)
             spare = before.state if before.owned else None
-            self._position = _Position(count, state, logits, owned=True, spare=spare)
+            self._position = _Position(before.count + len(part), state, logits, owned=True, spare=spare)
+            if progress is not None:
+                progress(self._position.count, count)
         self.sequence.mark_read()
         return logits
 
@@ -177,8 +194,9 @@ def generate(
 ) -> Generation[S]:
     """Continue a prompt.
 
-    All arguments are checked immediately; the model runs when the first piece is requested. It reads the whole prompt
-    in one call. Incomplete characters, and text that may become a stop string, are held back until they are decided.
+    All arguments are checked immediately; the model runs when the first piece is requested. It reads the prompt in
+    parts of up to 512 tokens. Incomplete characters, and text that may become a stop string, are held back until they
+    are decided.
 
     Parameters
     ----------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -21,7 +21,7 @@ from rwkv_cy.errors import ConfigError, RWKVError
 from rwkv_cy.storage import StoredTokenizer
 from rwkv_cy.tensors.difference import Comparison, Difference
 
-__all__ = ["DiffReport", "TensorDifference", "compare", "config_differences", "diff"]
+__all__ = ["DiffReport", "TensorDifference", "compare", "config_differences", "describe_values", "diff"]
 
 #: What follows from the types of the tensors.
 _NOT_COMPARED = {"compute_dtype"}
@@ -280,6 +280,15 @@ def config_differences(first: Config, second: Config) -> dict[str, tuple[Any, An
     """Return the dimensions and settings that differ, with both values; not those that follow from the types."""
     one, other = vars(first), vars(second)
     return {name: (one[name], other[name]) for name in one if one[name] != other[name] and name not in _NOT_COMPARED}
+
+
+def describe_values(one: Any, other: Any) -> tuple[str, str]:
+    """Return two values of a setting in words; of settings by name, such as ranks, those that differ."""
+    if not (isinstance(one, Mapping) and isinstance(other, Mapping)):
+        return str(one), str(other)
+    names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    first, second = (", ".join(f"{name} {values.get(name, 'none')}" for name in names) for values in (one, other))
+    return first, second
 
 
 def _tokenizer(checkpoint: Checkpoint, config: Config | None) -> StoredTokenizer | None:

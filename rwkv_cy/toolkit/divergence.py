@@ -73,6 +73,7 @@ def divergence(
     *,
     progress: Callable[[int, int], None] | None = None,
     num_threads: int | None = None,
+    name: str = "text",
 ) -> DivergenceReport:
     """Compare the predictions of `model` with those of `reference` over `text`, in bounded memory.
 
@@ -86,6 +87,8 @@ def divergence(
         Called with the tokens done and the tokens of the text.
     num_threads : int, optional
         Threads to use.
+    name : str, default "text"
+        Name of the text in messages.
 
     Returns
     -------
@@ -107,7 +110,7 @@ def divergence(
         )
     tokens = as_tokens(reference, text) if len(text) else np.empty(0, np.int64)
     if len(tokens) < 2:
-        raise TokenError(f"text: expected at least two tokens, got {len(tokens)}")
+        raise TokenError(f"{name}: expected at least two tokens, got {len(tokens)}")
     states: list[Any] = [None, None]
     nats = np.zeros(2)
     total = largest = 0.0

@@ -237,7 +237,7 @@ def make_export_plan(
     needed = sum(file.size for file in files) + (NOTES_BYTES if writer.folder else 0)
     free = free_space(target.parent)
     if needed > free:
-        warnings += (f"{target}: {byte_size(needed)} needed, {byte_size(free)} free",)
+        warnings += (f"{target}: not enough disk space: need {byte_size(needed)}, {byte_size(free)} free",)
     plan = ExportPlan(
         source=source.path,
         target=target,

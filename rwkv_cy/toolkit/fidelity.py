@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from rwkv_cy.architectures import version_label
 from rwkv_cy.architectures.base import ParameterSpec
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.dtypes import STORAGE_TYPES, to_storage, widen
@@ -22,7 +23,7 @@ from rwkv_cy.tensors.codecs import BLOCK_SIZE, GroupedCodec, rows_at_once
 from rwkv_cy.tensors.plain import PlainSource
 from rwkv_cy.tensors.reading import decode_rows, number_type
 from rwkv_cy.tensors.tensor import TensorInfo
-from rwkv_cy.toolkit.diff import config_differences
+from rwkv_cy.toolkit.diff import config_differences, describe_values
 
 __all__ = ["SourceCheck", "check_against"]
 
@@ -85,6 +86,9 @@ def check_against(file: Checkpoint, source: Checkpoint, advance: Callable[[int],
     FormatError, StorageError
         If a file is damaged, or cannot be read.
     """
+    other = _another_model(file, source)
+    if other is not None:
+        return SourceCheck(source.path, 0, 0, 0, (other,))
     counts: dict[Agreement, int] = {"exact": 0, "converted": 0, "within": 0}
     problems = list(_other_problems(file, source))
     comparer = _Comparer(file, source)
@@ -98,6 +102,26 @@ def check_against(file: Checkpoint, source: Checkpoint, advance: Callable[[int],
                 problems.append(str(error))
         advance(file.source.info(name).source_nbytes)
     return SourceCheck(source.path, counts["exact"], counts["converted"], counts["within"], tuple(problems))
+
+
+def _another_model(file: Checkpoint, source: Checkpoint) -> str | None:
+    """Return a sentence if the file is so different from the source that their tensors cannot be compared."""
+    common = sum(file.shapes.get(name) == shape for name, shape in source.shapes.items())
+    if 2 * common >= min(len(file.shapes), len(source.shapes)):
+        return None
+    found, expected = _kind(file), _kind(source)
+    difference = "tensors of other names and shapes" if found == expected else f"{found} instead of {expected}"
+    return f"{file.path}: expected a file made from {source.path}, got another model: {difference}"
+
+
+def _kind(checkpoint: Checkpoint) -> str:
+    """Return version and size in words."""
+    label = version_label(checkpoint.shapes) or "an unknown version"
+    try:
+        config = checkpoint.config
+    except RWKVError:
+        return label
+    return f"{label} of {config.num_layers} layers and d_model {config.d_model}"
 
 
 def _other_problems(file: Checkpoint, source: Checkpoint) -> Iterator[str]:
@@ -119,7 +143,8 @@ def _other_problems(file: Checkpoint, source: Checkpoint) -> Iterator[str]:
         differences = config_differences(file.config, source.config)
     except RWKVError:
         return  # verification reports it; numbers are compared anyway
-    for name, (found, expected) in differences.items():
+    for name, values in differences.items():
+        found, expected = describe_values(*values)
         yield f"{file.path}: config {name}: expected {expected}, as in {source.path}, got {found}"
 
 

@@ -12,11 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from rwkv_cy.architectures import architecture_of
+from rwkv_cy.architectures import architecture_of, version_label
 from rwkv_cy.architectures.base import ParameterSpec
 from rwkv_cy.checkpoint.checkpoint import Checkpoint, open_source
 from rwkv_cy.config import Config
-from rwkv_cy.errors import ConfigError
+from rwkv_cy.errors import ConfigError, FormatError, UnsupportedError
 from rwkv_cy.files.source_hash import SourceHash
 from rwkv_cy.storage import StoredTokenizer
 from rwkv_cy.tensors.converter import Progress
@@ -217,7 +217,8 @@ def _opened(
     """Open the files, and yield the merged model and the changes."""
     with ExitStack() as stack:
         model = stack.enter_context(Checkpoint.open(base))
-        table = {spec.name: spec for spec in architecture_of(model.config).parameters(model.config)}
+        config = _base_config(model, files["adapter"])
+        table = {spec.name: spec for spec in architecture_of(config).parameters(config)}
         sources = {file: stack.enter_context(open_source(path)) for file, path in files.items() if path is not None}
         shapes = {file: {name: source.info(name).shape for name in source.names()} for file, source in sources.items()}
         changes = fit(table, shapes, options, str(sources["adapter"].path))
@@ -227,6 +228,28 @@ def _opened(
             for name, change in changes.items()
         }
         yield _Merged(model, MergedSource(model.source, sources, changes, dtypes)), changes
+
+
+def _base_config(base: Checkpoint, adapter: str | os.PathLike[str] | None) -> Config:
+    """Return the config of the base; an error asks whether it and the adapter are swapped, if that is a model."""
+    try:
+        return base.config
+    except UnsupportedError as error:
+        if adapter is None or not _is_model(adapter):
+            raise
+        what = version_label(base.shapes) or "something else"
+        raise UnsupportedError(
+            f"{base.path}: expected a model, got {what}, and {adapter} is a model: are base and adapter swapped?"
+        ) from error
+
+
+def _is_model(path: str | os.PathLike[str]) -> bool:
+    try:
+        with Checkpoint.open(path) as checkpoint:
+            _ = checkpoint.config
+    except FormatError:
+        return False
+    return True
 
 
 def _delivered(

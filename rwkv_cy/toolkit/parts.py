@@ -160,11 +160,11 @@ def shard(
         listed = folder / f"{source.name}{_LIST_SUFFIX}"
         for path in (*paths, listed):
             if path.exists() or path.is_symlink():
-                raise StorageError(f"{path}: it already exists; choose another folder, or remove it")
+                raise StorageError(f"{path} already exists; choose another folder, or remove it")
         free = free_space(folder)
         if free < file.size:
             raise StorageError(
-                f"{folder}: not enough disk space: {byte_size(file.size)} needed, {byte_size(free)} free; "
+                f"{folder}: not enough disk space: need {byte_size(file.size)}, {byte_size(free)} free; "
                 "choose another folder"
             )
         with _removed_after_an_error() as written:
@@ -228,7 +228,7 @@ def join(
     whole = hashlib.sha256()
     done = 0
     if target.is_symlink() or target.exists():
-        raise StorageError(f"{target}: it already exists; choose another name, or remove it")
+        raise StorageError(f"{target} already exists; choose another name, or remove it")
     with Replacement(target, overwrite=False) as joined:
         joined.reserve(size)
         for part in expected:

@@ -224,7 +224,7 @@ def make_plan(
     needed = needed_bytes(header, [chosen.info for chosen in targets])
     free = free_space(target.parent)
     if needed > free:
-        warnings += (f"{target}: {byte_size(needed)} needed, {byte_size(free)} free",)
+        warnings += (f"{target}: not enough disk space: need {byte_size(needed)}, {byte_size(free)} free",)
     return ConversionPlan(
         source=source.path,
         target=target,

@@ -4,8 +4,19 @@ import argparse
 
 import pytest
 
-from rwkv_cy.cli.arguments import ACTIVATIONS, DTYPES, PACKED_DTYPE, QUANTIZED_DTYPES, dtype_name, integer, real
+from rwkv_cy.cli.arguments import (
+    ACTIVATIONS,
+    DTYPES,
+    EXPORT_FORMATS,
+    EXPORT_LAYOUTS,
+    PACKED_DTYPE,
+    QUANTIZED_DTYPES,
+    dtype_name,
+    integer,
+    real,
+)
 from rwkv_cy.dtypes import ACTIVATION_TYPES, PACKED, QUANTIZED_TYPES, STORAGE_TYPES
+from rwkv_cy.formats.writers import EXPORT_FORMATS as FORMATS
 
 
 def test_whole_numbers() -> None:
@@ -75,3 +86,9 @@ def test_types_of_other_programs_get_a_hint(name: str, ours: str) -> None:
 
 def test_unknown_types_are_left_to_the_choices() -> None:
     assert dtype_name("paint") == "paint"
+
+
+def test_the_formats_are_those_of_the_writers() -> None:
+    assert tuple(FORMATS) == EXPORT_FORMATS
+    layouts = dict.fromkeys(layout for entry in FORMATS.values() for layout in entry.layouts)
+    assert set(layouts) == set(EXPORT_LAYOUTS)

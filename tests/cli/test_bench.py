@@ -73,9 +73,9 @@ def test_more_threads_than_cores_are_warned_of(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--threads", "0"), "argument --threads: expected an integer from 1 to 1024, got '0'"),
-        (("--threads", "1,x"), "argument --threads: expected an integer from 1 to 1024, got 'x'"),
-        (("--threads", "2,2"), "argument --threads: expected each number of threads once, got '2,2'"),
+        (("--threads", "0"), "argument -t/--threads: expected an integer from 1 to 1024, got '0'"),
+        (("--threads", "1,x"), "argument -t/--threads: expected an integer from 1 to 1024, got 'x'"),
+        (("--threads", "2,2"), "argument -t/--threads: expected each number of threads once, got '2,2'"),
         (("--prefill", "0"), "argument --prefill: expected a positive integer, got '0'"),
         (("--rounds", "-1"), "argument --rounds: expected a positive integer, got '-1'"),
         (("--dtype", "q5"), "argument --dtype: unknown type 'q5'; did you mean q6?"),
@@ -115,3 +115,11 @@ def test_memory_where_models_run(run: Run, demo_checkpoint: Path, tmp_path: Path
     outputs = {run(name, demo_checkpoint, *rest, *more, *memory).out for memory in ((), ("--no-mmap",))}
     assert len(outputs) == 1
     assert outputs != {""}
+
+
+def test_markdown(run: Run, demo_checkpoint: Path) -> None:
+    out = run("bench", demo_checkpoint, "--prefill", 8, "--decode", 2, "--rounds", 1, "--threads", 1, "--markdown").out
+    header, rule, row = out.splitlines()
+    assert header == "| threads | decode tokens/s | prefill 8 tokens/s | read GB/s | decode % of read |"
+    assert rule == "|---:|---:|---:|---:|---:|"
+    assert row.startswith("| 1 | ")

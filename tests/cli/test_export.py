@@ -58,7 +58,7 @@ def test_warnings_and_errors(run: Run, small: Path, tmp_path: Path) -> None:
     assert "warning: " in result.err
     assert "matrices are quantized (q8)" in result.err
     assert run("export", small, tmp_path / "m.xyz").code == 1
-    assert run("export", small, tmp_path / "m.pth", "--dtype", "q8").code == 1
+    assert run("export", small, tmp_path / "n.pth", "--dtype", "q8").code == 1
 
 
 def test_help_has_every_format(run: Run) -> None:

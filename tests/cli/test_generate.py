@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import re
 import sys
@@ -11,6 +12,7 @@ import pytest
 from checkpoints import random_model, write_small
 from cli.conftest import Run
 from rwkv_cy import runtime
+from rwkv_cy.cli import generate as generate_command
 from rwkv_cy.model.language_model import load
 from rwkv_cy.model.state import State
 from rwkv_cy.toolkit.convert import convert
@@ -150,6 +152,7 @@ class Terminal(io.StringIO):
 
 def test_a_model_cannot_drive_the_terminal(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
+    monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setattr(sys, "stdout", terminal)
     assert run("generate", "--prompt", "a\x1b[2J\n\tb", "--max-tokens", "0").code == 0
     assert terminal.getvalue() == "a\\x1b[2J\n\tb\n"
@@ -296,3 +299,74 @@ def test_a_wrong_instruction_set_is_reported_before_the_prompt(spawn: Run) -> No
     result = spawn("generate", *SHORT, env=os.environ | {"RWKV_CY_ISA": "foo"})
     assert (result.code, result.out) == (1, "")
     assert "RWKV_CY_ISA" in result.err
+
+
+def test_json(run: Run, demo_checkpoint: Path) -> None:
+    text = run("generate", *SHORT).out
+    result = run("generate", *SHORT, "--json", "--stats")
+    values = json.loads(result.out)
+    assert values["prompt"] + values["text"] == text
+    assert values["prompt_tokens"] == list(b"In the beginning")
+    assert bytes(values["tokens"]).decode() == values["text"]
+    assert values["finish_reason"] == "length"
+    assert values["model"].endswith("kjv.pth")
+    assert min(values["prefill_seconds"], values["decode_seconds"]) > 0
+    assert "finish reason: length" in result.err
+    assert json.loads(run("generate", demo_checkpoint, "a", "-n", "0", "--json").out)["model"] == str(demo_checkpoint)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        (["--stop-token", "9", "--stop-token", "999"], "--stop-token 999: expected a token id from 0 to 255"),
+        (["--ban", "256"], "--ban 256: expected a token id from 0 to 255"),
+        (["--logit-bias=-1=2"], "--logit-bias -1: expected a token id from 0 to 255"),
+    ],
+)
+def test_token_ids_are_named_with_their_option(run: Run, option: list[str], message: str) -> None:
+    result = run("generate", *SHORT, *option)
+    assert (result.code, result.out) == (1, "")
+    assert f"rwkv-cy: error: {message}, as the vocabulary has\n" in result.err
+
+
+def test_a_long_prompt_has_a_bar(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", terminal := Terminal())
+    plain = run("generate", "--prompt", "a" * 600, "-n", "3", "-q").out
+    assert terminal.getvalue() == ""
+    assert run("generate", "--prompt", "a" * 600, "-n", "3", "--no-progress", *SHORT[2:]).code == 0
+    assert terminal.getvalue() == ""
+    assert run("generate", "--prompt", "a" * 600, "-n", "3").out[:600] == plain[:600]
+    assert "prompt: " in terminal.getvalue()
+    assert run("generate", "--prompt", "short").code == 0
+
+
+def test_an_interrupt_saves_the_state_of_the_text_so_far(
+    run: Run, demo_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pieces: list[str] = []
+    written = generate_command._write
+
+    def write(text: str, terminal: bool) -> None:
+        written(text, terminal)
+        pieces.append(text)
+        if len(pieces) == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(generate_command, "_write", write)
+    state = tmp_path / "s.h5"
+    result = run("generate", "-p", "In the", "--temperature", "0", "--save-state", state)
+    assert result.code == 130
+    assert result.err == (
+        f"rwkv-cy: warning: interrupted: {state} has the state after the text so far\nrwkv-cy: interrupted\n"
+    )
+    text = ("In the" + "".join(pieces)).encode()
+    assert State.load(state) == load(demo_checkpoint).forward(list(text))[1]
+
+
+def test_a_checkpoint_is_not_a_tokenizer(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
+    result = run("generate", *SHORT, "--tokenizer", demo_checkpoint)
+    assert result.code == 1
+    assert (
+        f"{demo_checkpoint}: expected a tokenizer.json or a vocabulary such as rwkv_vocab_v20230424.txt" in result.err
+    )
+    assert "got a binary file" in result.err

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import rwkv_cy
-from checkpoints import small_parameters, write_safetensors
+from checkpoints import small_parameters, write_safetensors, write_small
 from cli.conftest import Run
 from rwkv_cy.__main__ import main as entry_point
 from rwkv_cy.cli.exit_codes import ExitCode
@@ -40,8 +41,8 @@ def test_version(run: Run) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["paint"], "argument COMMAND: invalid choice: 'paint'; choose from pull, models, convert, quantize, merge"),
-        (["convrt"], "argument COMMAND: invalid choice: 'convrt'; did you mean convert? choose from"),
+        (["paint"], "unknown command 'paint'; choose from pull, models, convert, quantize, merge"),
+        (["convrt"], "unknown command 'convrt'; did you mean convert? choose from"),
         (["--verison"], "unknown option --verison; did you mean --version?"),
         (["inspect"], "the following arguments are required: FILE"),
         (["convert", "a"], "the following arguments are required: TARGET"),
@@ -59,9 +60,14 @@ def test_version(run: Run) -> None:
         (["verify", "--greedy", "a"], "unknown option --greedy\n"),
         (["generate", "--model", "a"], "unknown option --model; did you mean MODEL, an argument without a name?"),
         (["generate", "--version"], "unknown option --version; did you mean rwkv-cy --version?"),
-        (["chat"], "invalid choice: 'chat'; did you mean generate? choose from"),
-        (["run"], "invalid choice: 'run'; did you mean generate? choose from"),
-        (["version"], "invalid choice: 'version'; did you mean rwkv-cy --version? choose from"),
+        (["chat"], "unknown command 'chat'; did you mean generate? choose from"),
+        (["run"], "unknown command 'run'; did you mean generate? choose from"),
+        (["ls"], "unknown command 'ls'; did you mean inspect? choose from"),
+        (["convert", "a", "-o", "b"], "unknown option -o; did you mean TARGET, an argument without a name?"),
+        (["inspect", "a", "-o", "b"], "unknown option -o\n"),
+        (["generate", "--fp16"], "unknown option --fp16; did you mean --dtype f16?"),
+        (["generate", "--max-new-tokens", "5"], "unknown option --max-new-tokens; did you mean --max-tokens?"),
+        (["version"], "unknown command 'version'; did you mean rwkv-cy --version? choose from"),
         (["generate", "a", "--", "-x", "-n", "2"], "unexpected argument '-n' after --; give options before --"),
         (["inspect", "a", "--no-tensors", "--tensors", "x"], "not allowed with argument --no-tensors"),
         (["inspect", "a", "--no-tensors", "--stats"], "--no-tensors hides them; leave one out"),
@@ -83,6 +89,34 @@ def test_without_arguments_help_is_shown(run: Run) -> None:
     result = run()
     assert (result.code, result.out) == (2, "")
     assert result.err == run("--help").out
+
+
+@pytest.mark.parametrize("place", [0, 3])
+def test_quiet_leaves_out_warnings_and_reports(run: Run, tmp_path: Path, place: int) -> None:
+    source = write_small(tmp_path / "s", vocab=300)
+    words = ["convert", source, tmp_path / "m.h5"]
+    loud = run(*words, "--force")
+    assert "warning: " in loud.err
+    words.insert(place, "-q")
+    quiet = run(*words, "--force")
+    assert (quiet.code, quiet.out, quiet.err) == (0, "", "")
+    assert run("convert", source, tmp_path / "none" / "m.h5", "--quiet").err.startswith("rwkv-cy: error: ")
+    assert json.loads(run(*words, "--force", "--json").out)["plan"]
+
+
+def test_quiet_ends_with_the_command(run: Run, tmp_path: Path) -> None:
+    source = write_small(tmp_path / "s", vocab=300)
+    run("convert", source, tmp_path / "m.h5", "--quiet")
+    assert "warning: " in run("convert", source, tmp_path / "m.h5", "--force").err
+
+
+def test_quiet_leaves_results(run: Run, small: Path) -> None:
+    for command in ("inspect", "info", "perplexity"):
+        words = [command] if command == "info" else [command, small]
+        words += [small.with_name("text")] if command == "perplexity" else []
+        small.with_name("text").write_text("In the beginning")
+        assert run(*words, "--quiet").out == run(*words).out != ""
+    assert run("verify", small, "--quiet").out == run("diff", small, small, "-q").out == ""
 
 
 def test_help_as_a_command(run: Run) -> None:

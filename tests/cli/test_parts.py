@@ -42,7 +42,7 @@ def test_a_target_that_exists(run: Run, tmp_path: Path) -> None:
     assert run("shard", tmp_path / "file", tmp_path, "--size", "2").code == 0
     result = run("join", tmp_path / "file.parts.json", tmp_path / "file")
     assert result.code == 3
-    assert result.err.endswith("file: it already exists; choose another name, or remove it\n")
+    assert result.err.endswith("file already exists; choose another name, or remove it\n")
     result = run("inspect", tmp_path / "file.parts.json")
     assert "got the list of the parts of a file; join them: rwkv-cy join LIST TARGET" in result.err
 

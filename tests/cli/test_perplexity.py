@@ -81,3 +81,27 @@ def test_a_text_that_is_too_short_is_named(
     result = run("perplexity", demo_checkpoint, "-")
     assert result.code == 3
     assert "standard input: expected a text, got a closed stream; name a file" in result.err
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (b"\x89HDF\r\n\x1a\n\0\0", "expected a text, got a binary file; name a text file after MODEL"),
+        ("text".encode("utf-16"), "expected a text in UTF-8, got one in UTF-16; save it as UTF-8"),
+    ],
+)
+def test_a_file_that_is_not_a_text(
+    run: Run,
+    demo_checkpoint: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: bytes,
+    problem: str,
+) -> None:
+    (tmp_path / "odd").write_bytes(content)
+    for command in (["perplexity", demo_checkpoint, tmp_path / "odd"], ["quantize", demo_checkpoint, "q.h5", "--text"]):
+        result = run(*command, *([tmp_path / "odd"] if command[0] == "quantize" else []))
+        assert result.code == 1
+        assert result.err.startswith(f"rwkv-cy: error: {tmp_path / 'odd'}: {problem}")
+    monkeypatch.setattr(sys, "stdin", Stdin(content))
+    assert run("perplexity", demo_checkpoint, "-").code == 0

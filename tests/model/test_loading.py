@@ -77,7 +77,10 @@ def test_a_file_cut_while_it_is_read(demo_checkpoint: Path, tmp_path: Path, monk
         os.truncate(path, 1_000_000)
 
     monkeypatch.setattr(loading, "_check_memory", cut)
-    with pytest.raises(FormatError, match=r"m\.pth: expected 2731579 bytes, got 1000000: the file was truncated"):
+    with pytest.raises(
+        FormatError,
+        match=r"m\.pth: expected 2731579 bytes \(2.73 MB\), got 1000000 bytes \(1.00 MB\): the file was truncated",
+    ):
         load(path, mmap=False)
 
 

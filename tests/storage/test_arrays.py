@@ -54,7 +54,7 @@ def test_no_arrays(tmp_path: Path) -> None:
 
 
 def test_overwriting(path: Path) -> None:
-    with pytest.raises(StorageError, match="it already exists"):
+    with pytest.raises(StorageError, match="already exists"):
         write_arrays(path, "state", {}, {})
     write_arrays(path, "state", {}, {}, overwrite=True)
     assert read_arrays(path, "state") == ({}, {})

@@ -125,10 +125,23 @@ def test_prompts_of_every_kind() -> None:
         assert model.calls == [[0xC3, 0xA9]]
 
 
-def test_a_long_prompt_is_read_in_one_call() -> None:
+def test_a_long_prompt_is_read_in_equal_parts() -> None:
     model = bytes_model("a")
-    list(generate(model, b"x" * 100_000, options=GREEDY, max_tokens=1))
-    assert [len(call) for call in model.calls] == [100_000]
+    list(generate(model, b"x" * 100_001, options=GREEDY, max_tokens=1))
+    lengths = [len(call) for call in model.calls]
+    assert (sum(lengths), max(lengths)) == (100_001, 511)
+    assert min(lengths) >= 510
+
+
+def test_prefill_shows_how_far_it_is() -> None:
+    model = bytes_model("--ab")  # a letter for each call
+    generation = generate(model, b"x" * 1025, options=GREEDY, max_tokens=2)
+    seen: list[tuple[int, int]] = []
+    generation.prefill(lambda done, total: seen.append((done, total)))
+    assert seen == [(342, 1025), (684, 1025), (1025, 1025)]
+    generation.prefill()
+    assert len(model.calls) == 3
+    assert "".join(generation) == "ab"
 
 
 def test_no_tokens_at_all() -> None:

@@ -182,7 +182,7 @@ def test_a_target_that_exists_is_left_alone(small: Path, tmp_path: Path) -> None
     target = tmp_path / "t"
     convert(small, target, dtype="f16")
     before = target.read_bytes()
-    with pytest.raises(StorageError, match="it already exists; choose another name, or replace"):
+    with pytest.raises(StorageError, match="already exists; choose another name or pass --force"):
         convert(small, target)
     assert target.read_bytes() == before
     assert plan_conversion(small, target).replaces
@@ -287,7 +287,7 @@ def test_a_plan_warns_of_a_full_disk(small: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(os, "statvfs", lambda path: Full)
     plan = plan_conversion(small, tmp_path / "t")
     assert plan.warnings == (
-        f"{tmp_path / 't'}: {byte_size(plan.disk_needed)} needed, {byte_size(real.f_frsize)} free",
+        f"{tmp_path / 't'}: not enough disk space: need {byte_size(plan.disk_needed)}, {byte_size(real.f_frsize)} free",
     )
 
 
@@ -305,9 +305,7 @@ def test_a_disk_that_fills_leaves_nothing_behind(small: Path, tmp_path: Path, mo
         return write(descriptor, data, offset)
 
     monkeypatch.setattr(os, "pwrite", fill)
-    with pytest.raises(
-        StorageError, match=r"t: not enough disk space: [\d.]+ [kM]?B needed, .*No space left on device"
-    ):
+    with pytest.raises(StorageError, match=r"t: not enough disk space: need [\d.]+ [kM]?B, .*No space left on device"):
         convert(small, target, overwrite=True)
     assert target.read_bytes() == older
     assert small.read_bytes() == before

@@ -150,7 +150,8 @@ def test_a_plan_warns_of_a_full_disk(small: Path, tmp_path: Path, monkeypatch: p
 
     monkeypatch.setattr(os, "statvfs", lambda path: Full)
     plan = plan_export(small, tmp_path / "t.pth")
-    assert plan.warnings == (f"{tmp_path / 't.pth'}: {byte_size(plan.disk_needed)} needed, 1.00 kB free",)
+    needed = byte_size(plan.disk_needed)
+    assert plan.warnings == (f"{tmp_path / 't.pth'}: not enough disk space: need {needed}, 1.00 kB free",)
 
 
 def test_a_full_disk_is_noticed_before_anything_is_read(
@@ -164,7 +165,7 @@ def test_a_full_disk_is_noticed_before_anything_is_read(
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     monkeypatch.setattr(TranslatedSource, "read_into", lambda *arguments: pytest.fail("read"))
-    with pytest.raises(StorageError, match=r"t\.pth: not enough disk space: [\d.]+ [kM]?B needed"):
+    with pytest.raises(StorageError, match=r"t\.pth: not enough disk space: need [\d.]+ [kM]?B"):
         export(small, tmp_path / "t.pth")
     assert sizes == [plan_export(small, tmp_path / "t.pth").disk_needed]
     assert [path.name for path in tmp_path.iterdir()] == [small.name]
@@ -240,7 +241,7 @@ def test_a_writer_that_miscounts_is_an_error(small: Path, tmp_path: Path, monkey
 
 def test_an_existing_target_is_left_alone(small: Path, tmp_path: Path) -> None:
     (tmp_path / "t.pth").write_bytes(OLDER)
-    with pytest.raises(StorageError, match="it already exists; choose another name, or replace"):
+    with pytest.raises(StorageError, match="already exists; choose another name or pass --force"):
         export(small, tmp_path / "t.pth")
     assert (tmp_path / "t.pth").read_bytes() == OLDER
 

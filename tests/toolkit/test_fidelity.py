@@ -134,8 +134,8 @@ def test_names_shapes_and_config(small: Path, tmp_path: Path) -> None:
     assert f"{tmp_path / 'm'}: expected the shapes of {small}, got head.weight (9, 32) instead of (256, 32)" in problems
     other = write_safetensors(tmp_path / "other", random_checkpoint(CONFIGS["rwkv7"]))
     problems = verify(other, against=small).problems
-    assert len(problems) < 15
-    assert re.search(r"which does not have blocks\.0\.att\.x_r, .* and \d+ more$", "\n".join(problems), re.MULTILINE)
+    version = f"{tmp_path / 'other'}: expected a file made from {small}, got another model: RWKV-7 of "
+    assert [problem.startswith(version) for problem in problems] == [True]
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "model.safetensors").write_bytes(small.read_bytes())

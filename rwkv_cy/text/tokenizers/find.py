@@ -17,6 +17,7 @@ from rwkv_cy.text.tokenizers.plain_bytes import ByteTokenizer
 from rwkv_cy.text.tokenizers.vocabulary import is_packed, parse_text
 from rwkv_cy.text.tokenizers.vocabulary_json import parse_json
 from rwkv_cy.text.tokenizers.world import WorldTokenizer, packaged_vocabulary
+from rwkv_cy.units import byte_size
 
 __all__ = ["find_tokenizer", "is_tokenizer_name", "is_world_name", "load_tokenizer", "tokenizer_files"]
 
@@ -24,6 +25,9 @@ __all__ = ["find_tokenizer", "is_tokenizer_name", "is_world_name", "load_tokeniz
 _WORLD_NAME = re.compile(r"rwkv_vocab_v\d+\.(?:txt|json)")
 #: Other names, in the order of preference: a vocabulary beside a tokenizer.json may be a part of it.
 _NAMES = ("tokenizer.json", "20B_tokenizer.json", "vocab.txt", "vocab.json")
+#: What is looked at to tell a text from a binary file.
+_HEAD_BYTES = 4096
+_VOCABULARY = "a tokenizer.json or a vocabulary such as rwkv_vocab_v20230424.txt"
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 #: A tokenizer.json has its model in an object of that name; in a vocabulary, the name could only have an id.
 _MODEL = re.compile(rb'"model"\s*:\s*\{')
@@ -85,6 +89,8 @@ def find_tokenizer(spec: str | Path) -> Tokenizer:
     data = _as_utf8(_read_file(path), name)
     if is_packed(data):
         return WorldTokenizer.from_bytes(data, name)
+    if b"\0" in data[:_HEAD_BYTES]:
+        raise TokenizerError(f"{name}: expected {_VOCABULARY}, got a binary file; name a vocabulary")
     text = data.strip()
     if text[:1] != b"{" and (text[:1], text[-1:]) != (b"[", b"]"):
         return WorldTokenizer(parse_text(data, name), name)
@@ -154,5 +160,8 @@ def _read_file(path: Path) -> bytes:
     if not regular:
         raise StorageError(f"{path}: expected a regular file; name a vocabulary file")
     if len(data) > MAX_JSON_BYTES:
-        raise TokenizerError(f"{path}: expected a vocabulary of at most {MAX_JSON_BYTES} bytes, got a larger file")
+        raise TokenizerError(
+            f"{path}: expected {_VOCABULARY}, of at most {byte_size(MAX_JSON_BYTES)}, got a larger file; "
+            "name a vocabulary"
+        )
     return data

@@ -1,0 +1,58 @@
+"""The file that a user may have meant by a name that does not exist."""
+
+from __future__ import annotations
+
+import os
+from difflib import get_close_matches
+from itertools import islice
+from pathlib import Path
+
+__all__ = ["similar_path"]
+
+#: Entries of a folder that are looked at.
+_MOST_ENTRIES = 10_000
+_SIMILARITY = 0.75
+
+
+def similar_path(path: Path) -> Path | None:
+    """Return an existing path that a user may have meant by `path`, which does not exist; None if nothing is similar.
+
+    In this order: the same name in other letters, with a suffix or another one (``model`` for ``model.h5``), as the
+    beginning of shards, or with a few letters changed. A folder that does not exist may be another one as well.
+    """
+    return _similar(path, folders=False)
+
+
+def _similar(path: Path, *, folders: bool) -> Path | None:
+    """Return a similar path; with `folders`, one of a folder."""
+    names = _names(path.parent, folders)
+    if names is None:
+        folder = _similar(path.parent, folders=True) if path.parent != path else None
+        meant = None if folder is None else folder / path.name
+        return meant if meant is not None and os.path.exists(meant) else None  # noqa: PTH110 (any name)
+    name = _similar_name(path.name, names)
+    return None if name is None else path.with_name(name)
+
+
+def _similar_name(name: str, names: list[str]) -> str | None:
+    lower, stem = name.lower(), Path(name).stem.lower()
+    for fits in (
+        lambda other: other.lower() == lower,
+        lambda other: other.lower().startswith(f"{lower}."),
+        lambda other: Path(other).stem.lower() == stem,
+        lambda other: other.lower().startswith(f"{stem}-00001-of-"),
+    ):
+        found = next(filter(fits, names), None)
+        if found is not None:
+            return found
+    return next(iter(get_close_matches(name, names, 1, _SIMILARITY)), None)
+
+
+def _names(folder: Path, folders: bool) -> list[str] | None:
+    """Return the names in a folder, of folders or of everything, without hidden ones; None if it cannot be listed."""
+    try:
+        with os.scandir(folder) as entries:
+            first = [entry for entry in islice(entries, _MOST_ENTRIES) if not entry.name.startswith(".")]
+            return sorted(entry.name for entry in first if entry.is_dir() or not folders)
+    except (OSError, ValueError):
+        return None

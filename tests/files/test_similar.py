@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from rwkv_cy.files.similar import similar_path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with a model in some forms."""
+    for name in (
+        "RWKV-x060-World-1B6.pth",
+        "model.h5",
+        "model.safetensors.index.json",
+        "large-00001-of-00002.safetensors",
+        "large-00002-of-00002.safetensors",
+        ".hidden.h5",
+    ):
+        (tmp_path / name).touch()
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "goose.pth").touch()
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("model", "model.h5"),
+        ("Model.H5", "model.h5"),
+        ("model.pth", "model.h5"),
+        ("model.safetensors", "model.safetensors.index.json"),
+        ("modle.h5", "model.h5"),
+        ("rwkv-x060-world-1b6", "RWKV-x060-World-1B6.pth"),
+        ("RWKV-x060-World-1B5.pth", "RWKV-x060-World-1B6.pth"),
+        ("large.safetensors", "large-00001-of-00002.safetensors"),
+        ("model/goose.pth", "models/goose.pth"),
+        ("modles/goose.pth", "models/goose.pth"),
+    ],
+)
+def test_what_was_probably_meant(folder: Path, name: str, meant: str) -> None:
+    assert similar_path(folder / name) == folder / meant
+
+
+@pytest.mark.parametrize("name", ["zebra.bin", ".hidden", "modles/duck.pth", "a/b/c/d", "x" * 300])
+def test_nothing_similar(folder: Path, name: str) -> None:
+    assert similar_path(folder / name) is None
+
+
+def test_relative_paths(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder)
+    assert similar_path(Path("modl.h5")) == Path("model.h5")
+    assert similar_path(Path("a/b")) is None
