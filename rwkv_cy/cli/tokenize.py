@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 __all__ = ["add_parser"]
 
 
-
 def add_parser(commands: Subparsers) -> None:
     """Add ``tokenize`` to the command's parser."""
     parser = commands.add_parser(
