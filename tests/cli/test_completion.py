@@ -55,7 +55,7 @@ def test_every_path_is_completed() -> None:
     """A positional argument of a command is a path, a choice, or one of a few texts."""
     _, commands = command_tree(command_parser())
     others = {value.name for command in commands for value in command.arguments if not (value.files or value.words)}
-    assert others <= {"PROMPT", "TEXT", "REPOSITORY", "NAME", "PATTERN"}
+    assert others <= {"PROMPT", "TEXT", "NAME", "WORD"}
 
 
 @pytest.mark.parametrize("shell", _SCRIPTS)
