@@ -26,8 +26,8 @@ Array = npt.NDArray[np.float64]
 
 #: A map has at most so many rows and columns: neighbouring layers and channels are averaged.
 ROWS, COLUMNS = 64, 96
-#: Maps of vectors, and of low-rank factors; a file with more of them than any version has gets the first.
-_MOST_MAPS = 40
+#: Names of vectors that are drawn, and of matrices; no version has more.
+PICTURES = 40
 #: Vectors of more numbers are not drawn, and factors of more, or of a higher rank, are not decomposed.
 _LARGEST_VECTOR, _LARGEST_FACTOR, _LARGEST_RANK = 1 << 20, 1 << 22, 1024
 #: Larger numbers are drawn as this one, so that differences do not overflow.
@@ -80,7 +80,7 @@ class LayerMap:
     quantiles : dict of int to tuple of float
         By layer: the QUANTILES of its displayed numbers.
     skipped : int
-        Layers whose vector is of another length than the others'.
+        Layers whose vector is of another length than the first one's, and not drawn.
     """
 
     def __init__(self, curve: Curve, layers: int, channels: int) -> None:
@@ -93,10 +93,7 @@ class LayerMap:
         self._starts = np.arange(self._sums.shape[1]) * channels // self._sums.shape[1]
 
     def add(self, layer: int, numbers: Array) -> None:
-        """Add the vector of a layer, 1-D, as the file has it; what is not finite is left out."""
-        if numbers.size != self.channels or layer >= self.layers:
-            self.skipped += 1
-            return
+        """Add the vector of a layer, shape (channels,), as the file has it; what is not finite is left out."""
         shown = self.curve.transform(numbers)
         finite = np.isfinite(shown)
         if not finite.any():
@@ -138,6 +135,8 @@ class Survey:
         Root mean square of the numbers of each matrix, by name within the layer, then by layer.
     ranks : dict of str to (dict of int to tuple of float)
         Effective and nominal rank of each low-rank factor, by name within the layer, then by layer.
+    not_drawn : set of str
+        Names within the layers of further vectors and matrices: a report draws at most PICTURES of each kind.
     """
 
     layers: int
@@ -148,6 +147,7 @@ class Survey:
     maps: dict[str, LayerMap] = field(default_factory=dict)
     sizes: dict[str, dict[int, float]] = field(default_factory=dict)
     ranks: dict[str, dict[int, tuple[float, float]]] = field(default_factory=dict)
+    not_drawn: set[str] = field(default_factory=set)
 
 
 def survey(checkpoint: Checkpoint, progress: Callable[[int, int], None] | None = None) -> Survey:
@@ -208,16 +208,10 @@ class _Reader:
             found.subnormals[info.name] = group.histogram.subnormals - before
         if place.layer is None:
             return
-        if place.kind == "vector" and 0 < info.size <= _LARGEST_VECTOR:
+        if place.kind == "vector":
             self._add_vector(info, place.member, place.layer)
-        elif place.kind in ("matrix", "low_rank") and _has_room(found.sizes, place.member):
-            size = _root_mean_square(statistics)
-            if size is not None:
-                found.sizes.setdefault(place.member, {})[place.layer] = size
-        if place.kind == "low_rank" and _has_room(found.ranks, place.member):
-            ranks = self._ranks(info)
-            if ranks is not None:
-                found.ranks.setdefault(place.member, {})[place.layer] = ranks
+        elif place.kind in ("matrix", "low_rank"):
+            self._add_matrix(info, place, place.layer, statistics)
 
     def _counted(self, info: TensorInfo, histogram: WeightHistogram) -> Iterator[npt.NDArray[Any]]:
         """Yield the blocks of a tensor, counted, and report how many bytes of the file are done."""
@@ -237,11 +231,28 @@ class _Reader:
     def _add_vector(self, info: TensorInfo, member: str, layer: int) -> None:
         maps = self._found.maps
         if member not in maps:
-            if not _has_room(maps, member) and member not in self._curves:
+            fits = len(maps) < PICTURES or member in self._curves
+            if not fits or not 0 < info.size <= _LARGEST_VECTOR:
+                self._found.not_drawn.add(member)
                 return
             curve = self._curves.get(member) or Curve(member, "other", "as stored", as_stored)
             maps[member] = LayerMap(curve, self._found.layers, info.size)
-        maps[member].add(layer, self._numbers(info))
+        if info.size == maps[member].channels:
+            maps[member].add(layer, self._numbers(info))
+        else:
+            maps[member].skipped += 1
+
+    def _add_matrix(self, info: TensorInfo, place: Place, layer: int, statistics: TensorStatistics) -> None:
+        sizes, ranks = self._found.sizes, self._found.ranks
+        if place.member not in sizes and len(sizes) >= PICTURES:
+            self._found.not_drawn.add(place.member)
+            return
+        size = _root_mean_square(statistics)
+        if size is not None:
+            sizes.setdefault(place.member, {})[layer] = size
+        found = self._ranks(info) if place.kind == "low_rank" else None
+        if found is not None:
+            ranks.setdefault(place.member, {})[layer] = found
 
     def _ranks(self, info: TensorInfo) -> tuple[float, float] | None:
         """Return effective and nominal rank of a factor, the mean of several; None if it is not decomposed."""
@@ -253,10 +264,6 @@ class _Reader:
         if not np.isfinite(factors).all():
             return None
         return float(np.mean([effective_rank(factor) for factor in factors])), float(nominal)
-
-
-def _has_room(table: dict[str, Any], member: str) -> bool:
-    return member in table or len(table) < _MOST_MAPS
 
 
 def _root_mean_square(statistics: TensorStatistics) -> float | None:

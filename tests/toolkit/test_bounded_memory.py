@@ -13,6 +13,8 @@ from checkpoints import small_parameters, write_safetensors
 from rwkv_cy.toolkit.convert import convert
 from rwkv_cy.toolkit.diff import diff
 from rwkv_cy.toolkit.merge import merge
+from rwkv_cy.toolkit.pages.diff_page import write_diff_page
+from rwkv_cy.toolkit.pages.model_page import write_model_page
 from rwkv_cy.toolkit.verify import verify
 
 VOCAB = 262_144
@@ -47,6 +49,13 @@ def test_diff(large: Path, tmp_path: Path) -> None:
     assert not diff(large, other).same
     assert peak(lambda: diff(large, other)) < MATRIX_BYTES / 2
     assert peak(lambda: diff(large, large)) < MATRIX_BYTES / 4
+
+
+def test_pages(large: Path, tmp_path: Path) -> None:
+    target = tmp_path / "report.html"
+    assert peak(lambda: write_model_page(large, target)) < MATRIX_BYTES / 2
+    other = write_large(tmp_path / "b", 1)
+    assert peak(lambda: write_diff_page(large, other, target, overwrite=True)) < MATRIX_BYTES / 2
 
 
 @pytest.mark.parametrize("dtype", ["bf16", "q8"])

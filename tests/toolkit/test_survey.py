@@ -12,7 +12,7 @@ from rwkv_cy.architectures.curves import Curve
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.tensors.statistics import measure_tensor
 from rwkv_cy.toolkit.convert import convert
-from rwkv_cy.toolkit.survey import LayerMap, Survey, effective_rank, survey
+from rwkv_cy.toolkit.survey import PICTURES, LayerMap, Survey, effective_rank, survey
 
 
 def survey_of(path: Path) -> Survey:
@@ -84,6 +84,14 @@ def test_a_file_of_an_unknown_version(tmp_path: Path) -> None:
     assert found.maps["att.time_decay"].quantiles.keys() == {0, 1}
 
 
+def test_vectors_of_other_lengths_and_many_names(tmp_path: Path) -> None:
+    tensors = {f"blocks.{i}.v{j}": np.ones(3 + (i == 2), "f4") for i in range(3) for j in range(50)}
+    found = survey_of(write_safetensors(tmp_path / "m", tensors))
+    assert len(found.maps) == PICTURES
+    assert {one.skipped for one in found.maps.values()} == {1}
+    assert found.not_drawn == {f"v{j}" for j in range(PICTURES, 50)}
+
+
 def test_progress(small: Path) -> None:
     calls: list[tuple[int, int]] = []
     with Checkpoint.open(small) as checkpoint:
@@ -97,8 +105,6 @@ def test_maps_of_many_layers_and_channels_are_averages() -> None:
     curve_map = LayerMap(Curve("x", "other", "numbers"), 1000, 960)
     for layer in range(1000):
         curve_map.add(layer, np.full(960, float(layer)) + np.arange(960) // 10 / 100)
-    curve_map.add(5, np.zeros(3))
-    assert curve_map.skipped == 1
     values = curve_map.values
     assert values.shape == (64, 96)
     np.testing.assert_allclose(values[0], 7.5 + np.arange(96) / 100)  # layers 0 to 15

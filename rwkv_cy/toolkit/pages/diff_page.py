@@ -16,7 +16,7 @@ from rwkv_cy.toolkit.diff import DiffReport, TensorDifference, compare
 from rwkv_cy.toolkit.pages.axes import NAMES, layer_labels, name_labels
 from rwkv_cy.toolkit.pages.charts import Colours, bar, heat_map
 from rwkv_cy.toolkit.pages.markup import Child, Markup, element, escaped, join
-from rwkv_cy.toolkit.pages.numbers import number, percent, plural, power_of_ten
+from rwkv_cy.toolkit.pages.numbers import number, percent, plural, power_of_ten, shape_text
 from rwkv_cy.toolkit.pages.skeleton import Table, facts, notes, page, section
 from rwkv_cy.toolkit.pages.svg import figure
 from rwkv_cy.toolkit.pages.writing import write_page
@@ -124,8 +124,8 @@ def diff_page(report: DiffReport, by_layer: LayerDifferences, where: Mapping[str
     changed = [tensor for tensor in report.tensors if not tensor.same(0)]
     sections = [
         _result(report),
-        _table(changed),
         _layers(report, by_layer, where) if changed else None,
+        _table(changed),
         _names(report),
     ]
     lead = join(*(_file(report, side) for side in (0, 1)))
@@ -173,7 +173,7 @@ def _result(report: DiffReport) -> Markup:
     others: list[Child] = [f"{name}: {one} in A, {other} in B" for name, (one, other) in report.config.items()]
     for letter, names in zip("AB", report.only_in, strict=True):
         if names:
-            others.append(f"{plural(len(names), 'tensor')} in {letter} alone; they are listed at the end.")
+            others.append(f"{plural(len(names), 'tensor')} in {letter} alone, listed at the end.")
     good: list[Child] = []
     if not alarms and not others:
         good.append("Both files have the same tensors in the same shapes, and the same dimensions.")
@@ -207,7 +207,7 @@ def _table(changed: Sequence[TensorDifference]) -> Markup:
     finite = (one.difference.relative for one in changed if one.difference is not None)
     most = max((value for value in finite if math.isfinite(value)), default=0.0)
     header = ("tensor", "shape", "types", "differ", "largest", "mean", "largest rel.", "RMS rel.", "")
-    table = Table(header, frozenset(header[3:8]), frozenset(header[8:]))
+    table = Table(header, frozenset(header[3:8]), frozenset(header[8:]), frozenset(header[1:6]))
     rest = len(changed) - _MOST_TENSORS
     caption = f"The first {_MOST_TENSORS} of {len(changed):,}; rwkv-cy diff --json lists all." if rest > 0 else None
     rows = (_row(tensor, most) for tensor in changed[:_MOST_TENSORS])
@@ -219,8 +219,8 @@ def _table(changed: Sequence[TensorDifference]) -> Markup:
 
 
 def _row(tensor: TensorDifference, most: float) -> Sequence[Child]:
-    one, other = (" \N{MULTIPLICATION SIGN} ".join(map(str, shape)) or "scalar" for shape in tensor.shapes)
-    types = tensor.dtypes[0] if tensor.dtypes[0] == tensor.dtypes[1] else " / ".join(tensor.dtypes)
+    one, other = map(shape_text, tensor.shapes)
+    types = " / ".join(dict.fromkeys(tensor.dtypes))
     found = tensor.difference
     name = element("code", tensor.name)
     if found is None:
@@ -246,7 +246,11 @@ def _layers(report: DiffReport, by_layer: LayerDifferences, where: Mapping[str, 
     pictures = []
     members, differences = members_picture(report, by_layer.layers, where), differences_picture(by_layer)
     if members is not None:
-        text = f"by name and layer, the most different names first, at most {_MOST_MEMBERS}"
+        names = {
+            where[one.name].member for one in report.tensors if where[one.name].layer is not None and _differs(one)
+        }
+        rest = f"; {plural(len(names) - _MOST_MEMBERS, 'name')} more left out" if len(names) > _MOST_MEMBERS else ""
+        text = f"by name and layer, the most different first{rest}"
         pictures.append(figure("RMS relative difference", text, members))
     if differences is not None:
         equal = by_layer.counts[:, 0] / np.maximum(by_layer.counts.sum(1), 1)
@@ -264,7 +268,7 @@ def members_picture(report: DiffReport, layers: int, where: Mapping[str, Place])
         place, difference = where[tensor.name], tensor.difference
         if place.layer is None or difference is None or not math.isfinite(difference.relative):
             continue
-        if place.member not in cells and (len(cells) >= _MOST_MEMBERS or not difference.differing):
+        if place.member not in cells and not (len(cells) < _MOST_MEMBERS and _differs(tensor)):
             continue
         row = cells.setdefault(place.member, np.full(columns, np.nan))
         column = place.layer * columns // layers
@@ -286,15 +290,21 @@ def members_picture(report: DiffReport, layers: int, where: Mapping[str, Place])
     )
 
 
+def _differs(tensor: TensorDifference) -> bool:
+    """Tell whether a tensor has differences that can be drawn."""
+    found = tensor.difference
+    return found is not None and found.differing > 0 and math.isfinite(found.relative)
+
+
 def _difference_colours(values: Array) -> Colours:
-    """Return colours for differences: on a logarithmic scale where they span more than a power of ten."""
+    """Return colours from the least difference to the largest; logarithmic where they span a power of ten."""
     positive = values[np.isfinite(values) & (values > 0)]
     if not positive.size:
         return Colours(0.0, 1.0, "s")
     low, high = float(positive.min()), float(positive.max())
     if high / 10 > low:
         return Colours(max(low, high * 1e-6), high, "s", logarithmic=True)
-    return Colours(0.0, high, "s")
+    return Colours(low if high > low else 0.0, high, "s")
 
 
 def differences_picture(by_layer: LayerDifferences) -> Markup | None:

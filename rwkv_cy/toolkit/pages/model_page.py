@@ -101,7 +101,7 @@ def model_page(report: FileReport, found: Survey) -> str:
 
 
 def _lead(report: FileReport) -> str:
-    what = report.architecture or "A model file of a version that is not known"
+    what = report.architecture or "Unknown version"
     return f"{what}, {count(report.num_parameters)} parameters, {report.format}"
 
 
@@ -153,6 +153,8 @@ def _remarks(report: FileReport, found: Survey) -> Markup:
     zeros = [name for name, place in found.places.items() if place.kind in _WEIGHTS and _is_zero(found, name)]
     if zeros:
         others.append(join(f"{plural(len(zeros), 'tensor')} of zeros alone: ", _named(zeros)))
+    if found.not_drawn:
+        others.append(join(f"{plural(len(found.not_drawn), 'name')} not drawn: ", _named(sorted(found.not_drawn))))
     if report.left_out:
         others.append(join("Tensors that no model can have are left out: ", _named(report.left_out)))
     good: list[Child] = []

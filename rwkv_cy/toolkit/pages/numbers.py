@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-__all__ = ["Scale", "count", "nice_ticks", "number", "percent", "plural", "power_of_ten"]
+__all__ = ["Scale", "count", "nice_ticks", "number", "percent", "plural", "power_of_ten", "shape_text"]
 
 _MINUS = "\N{MINUS SIGN}"
 _SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -57,6 +58,11 @@ def percent(share: float) -> str:
 def plural(amount: int, noun: str) -> str:
     """Return a count with its noun: ``"1 tensor"``, ``"2 tensors"``."""
     return f"{amount:,} {noun}{'' if amount == 1 else 's'}"
+
+
+def shape_text(shape: Sequence[int]) -> str:
+    """Return a shape, lengths with a multiplication sign between them; ``"scalar"`` for one without lengths."""
+    return " \N{MULTIPLICATION SIGN} ".join(f"{length:,}" for length in shape) or "scalar"
 
 
 def nice_ticks(low: float, high: float, most: int = 5) -> list[float]:

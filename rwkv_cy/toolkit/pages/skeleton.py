@@ -92,12 +92,15 @@ class Table:
         Those of bars.
     optional : set of str
         Those that narrow pages leave out.
+    prose : set of str
+        Those of long texts, which may have several lines.
     """
 
     header: Sequence[str]
     numeric: frozenset[str] = frozenset()
     bars: frozenset[str] = frozenset()
     optional: frozenset[str] = frozenset()
+    prose: frozenset[str] = frozenset()
 
     def render(self, label: str, rows: Iterable[Sequence[Child]], caption: Child = None) -> Markup:
         """Return the table; it scrolls sideways where the page is too narrow for it.
@@ -128,5 +131,5 @@ class Table:
         return element("div", table, class_="scroll", tabindex="0", role="region", aria_label=label)
 
     def _class(self, name: str) -> str | None:
-        classes = (("n", self.numeric), ("bar", self.bars), ("o", self.optional))
+        classes = (("n", self.numeric), ("bar", self.bars), ("o", self.optional), ("p", self.prose))
         return " ".join(letter for letter, names in classes if name in names) or None

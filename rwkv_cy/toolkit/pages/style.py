@@ -123,7 +123,8 @@ th,td{text-align:left;padding:5px 14px 5px 0;border-bottom:1px solid var(--rule)
 thead th{color:var(--muted);font-weight:500;font-size:12.5px;vertical-align:bottom;white-space:nowrap}
 tbody th{font-weight:500;min-width:9em}
 tbody tr:last-child>*{border-bottom-color:transparent}
-.n{text-align:right;white-space:nowrap}
+td{white-space:nowrap} td.p{white-space:normal;overflow-wrap:anywhere}
+.n{text-align:right}
 th:last-child,td:last-child{padding-right:0}
 td.bar{width:32%;min-width:90px;vertical-align:middle;padding-right:0}
 td.bar svg{display:block;width:100%;height:10px}

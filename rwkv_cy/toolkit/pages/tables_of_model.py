@@ -9,7 +9,7 @@ from rwkv_cy.tensors.statistics import TensorStatistics
 from rwkv_cy.toolkit.inspect import FileReport, TensorReport
 from rwkv_cy.toolkit.pages.charts import bar
 from rwkv_cy.toolkit.pages.markup import Child, Markup, element, escaped
-from rwkv_cy.toolkit.pages.numbers import count, number, percent, plural
+from rwkv_cy.toolkit.pages.numbers import count, number, percent, plural, shape_text
 from rwkv_cy.toolkit.pages.skeleton import Table, details, section
 from rwkv_cy.toolkit.survey import Survey
 from rwkv_cy.units import byte_size
@@ -115,7 +115,7 @@ def _rest(total: int, most: int, noun: str) -> str | None:
 
 
 def _member_row(name: str, member: _Member) -> Sequence[Child]:
-    shapes = dict.fromkeys(_shape(tensor.shape) for tensor in member.tensors)
+    shapes = dict.fromkeys(shape_text(tensor.shape) for tensor in member.tensors)
     dtypes = dict.fromkeys(tensor.dtype for tensor in member.tensors)
     return (
         element("code", name),
@@ -130,7 +130,7 @@ def _member_row(name: str, member: _Member) -> Sequence[Child]:
 def _tensor_row(tensor: TensorReport, statistics: TensorStatistics) -> Sequence[Child]:
     numbers = _numbers([statistics], [_size(tensor.shape)])
     name = element("code", tensor.name)
-    return (name, _shape(tensor.shape), tensor.dtype, byte_size(tensor.nbytes), *numbers)
+    return (name, shape_text(tensor.shape), tensor.dtype, byte_size(tensor.nbytes), *numbers)
 
 
 def _numbers(found: Sequence[TensorStatistics], weights: Sequence[int]) -> tuple[str, ...]:
@@ -153,10 +153,6 @@ def _numbers(found: Sequence[TensorStatistics], weights: Sequence[int]) -> tuple
     return (*(number(value, fixed=True) for value in (low, high, mean, deviation)), f"{nonfinite:,}")
 
 
-def _shape(shape: tuple[int, ...]) -> str:
-    return " \N{MULTIPLICATION SIGN} ".join(f"{length:,}" for length in shape) or "scalar"
-
-
 def _some(texts: Iterable[str]) -> str:
     """Return some texts in one line."""
     found = list(texts)
@@ -165,7 +161,11 @@ def _some(texts: Iterable[str]) -> str:
 
 def metadata(report: FileReport) -> Markup | None:
     """Return the section of the file's origin and metadata."""
-    entries = {f"source {name}": value for name, value in report.source.items()} | report.metadata
+    source = {f"source {name}": value for name, value in report.source.items()}
+    size = source.get("source size", "")
+    if size.isdecimal() and len(size) < 20:
+        source["source size"] = byte_size(int(size))
+    entries = source | report.metadata
     own = {"created by": report.created_by, "fingerprint": report.fingerprint}
     known = {name: value for name, value in own.items() if value is not None} | entries
     if not known:
@@ -175,4 +175,4 @@ def metadata(report: FileReport) -> Markup | None:
     ]
     rest = len(known) - _MOST_ENTRIES
     caption = f"The first {_MOST_ENTRIES} entries of {len(known):,}." if rest > 0 else None
-    return section("Metadata", Table(("name", "value")).render("Metadata", rows, caption))
+    return section("Metadata", Table(("name", "value"), prose=frozenset({"value"})).render("Metadata", rows, caption))

@@ -93,17 +93,19 @@ def test_metadata_is_escaped_and_cut(tmp_path: Path) -> None:
 
 def test_a_page_of_many_tensors_is_small(tmp_path: Path) -> None:
     tensors = {f"blocks.{i}.m{j}.weight": np.ones((2, 2), "f4") for i in range(1000) for j in range(5)}
+    tensors |= {f"blocks.0.v{j}": np.ones(2, "f4") for j in range(50)}
     odd = {f"odd{i}.{'x' * 400}": np.arange(3, dtype="f4") for i in range(1000)}
     path = write_safetensors(tmp_path / "m", tensors | odd)
     text = model_page_of(path, tmp_path)
     assert len(text) < 1_500_000
-    assert "The first 200 names of 1,005" in text
-    assert "The first 400 tensors of 6,000" in text
+    assert "The first 200 names of 1,055" in text
+    assert "10 names not drawn: <code>" in text
+    assert "The first 400 tensors of 6,050" in text
     other = write_safetensors(tmp_path / "n", {name: array + 1 for name, array in tensors.items()})
     write_diff_page(path, other, tmp_path / "d.html")
     page = (tmp_path / "d.html").read_text("utf-8")
     assert len(page) < 500_000
-    assert "The first 200 of 5,000" in page
+    assert "The first 200 of 5,050" in page
     assert "and 960 more" in page
 
 

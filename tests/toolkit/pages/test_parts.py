@@ -14,7 +14,7 @@ from rwkv_cy.tensors.histogram import WeightHistogram
 from rwkv_cy.toolkit.pages.axes import channel_labels, layer_labels, name_labels, thinned
 from rwkv_cy.toolkit.pages.charts import Colours, band, bar, colours_of, heat_map, histogram, layer_line
 from rwkv_cy.toolkit.pages.markup import Markup, element, escaped, join
-from rwkv_cy.toolkit.pages.numbers import Scale, count, nice_ticks, number, percent, plural
+from rwkv_cy.toolkit.pages.numbers import Scale, count, nice_ticks, number, percent, plural, shape_text
 from rwkv_cy.toolkit.pages.skeleton import Table, page
 from rwkv_cy.toolkit.pages.style import COLOURS, LEVELS, PAGE_STYLE
 from rwkv_cy.toolkit.pages.svg import cells, picture, standalone
@@ -120,6 +120,11 @@ def test_labels_of_axes() -> None:
     assert all(0 <= place <= 64 for place, _ in layer_labels(100_000, 64))
     assert [text for _, text in channel_labels(2048, 96)] == ["0", "512", "1,024", "1,536", "2,047"]
     assert [text for _, text in channel_labels(3, 3)] == ["0", "1", "2"]
+
+
+def test_shapes() -> None:
+    assert shape_text((1024, 3)) == "1,024 × 3"
+    assert shape_text(()) == "scalar"
 
 
 def test_labels_of_names() -> None:
