@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from checkpoints import write_safetensors
+from hub.server import Repository
 from pages import EXIT_CODE, ROOT, Command, blocks, run_commands, run_pipeline
 from rwkv_cy.toolkit.convert import convert
 from toolkit.adapters import draw
@@ -31,12 +32,17 @@ def model_file(tmp_path_factory: pytest.TempPathFactory, demo_checkpoint: Path) 
 
 
 @pytest.fixture
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_file: Path) -> Path:
+def workplace(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_file: Path
+) -> Path:
     """Return the folder that the examples run in: what docs/cli.md says is in it."""
     (tmp_path / "data").symlink_to(ROOT / "data")
     (tmp_path / "model.h5").write_bytes(model_file.read_bytes())
     (tmp_path / "text.txt").write_text(TEXT)
     write_adapter(tmp_path)
+    if request.node.callspec.params["page"].stem == "pull":
+        files = {"rwkv7-g1d-0.1b-20260129-ctx8192.pth": (ROOT / "data" / "kjv.pth").read_bytes(), "README.md": b""}
+        request.getfixturevalue("hub").repositories["BlinkDL/rwkv7-g1"] = Repository(files)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -58,10 +64,11 @@ def json_commands(page: Path) -> list[Command]:
     return [command for block in blocks(page) for command in block.commands() if "--json" in command.line]
 
 
-def test_every_page_is_of_a_command() -> None:
-    assert {page.stem for page in PAGES} <= set(COMMANDS)
+def test_every_command_has_a_page() -> None:
+    assert {page.stem for page in PAGES} == set(COMMANDS)
     overview = (ROOT / "docs" / "cli.md").read_text("utf-8")
-    assert set(re.findall(r"\(commands/([\w-]+)\.md\)", overview)) == {page.stem for page in PAGES}
+    assert set(re.findall(r"^\| .*\(commands/([\w-]+)\.md\)", overview, re.MULTILINE)) <= set(COMMANDS)
+    assert all(f"](commands/{name}.md)" in overview for name in COMMANDS)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)

@@ -45,12 +45,6 @@ def test_the_start_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 @pytest.mark.usefixtures("workplace")
-def test_the_command_line_s_page_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    for _ in range(2):
-        assert {"convert", "diff", "export"} <= set(run_commands(ROOT / "docs" / "cli.md", capsys))
-
-
-@pytest.mark.usefixtures("workplace")
 def test_the_page_of_reports_runs(capsys: pytest.CaptureFixture[str]) -> None:
     for _ in range(2):
         assert run_commands(ROOT / "docs" / "reports.md", capsys) == ["inspect", "convert", "diff"]

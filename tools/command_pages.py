@@ -66,9 +66,8 @@ def with_options(page: str, parser: argparse.ArgumentParser) -> str:
 
 def main() -> None:
     """Rewrite the pages that differ."""
-    parsers = commands()
-    for path in sorted(FOLDER.glob("*.md")):
-        parser = parsers[path.stem]
+    for name, parser in commands().items():
+        path = FOLDER / f"{name}.md"
         before = path.read_text("utf-8")
         after = with_options(before, parser)
         if after != before:

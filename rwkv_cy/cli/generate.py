@@ -5,17 +5,17 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rwkv_cy.cli.arguments import common_options, integer, output_options, real
 from rwkv_cy.cli.colours import styled
 from rwkv_cy.cli.exit_codes import ExitCode
+from rwkv_cy.cli.generation_report import Clock, print_generation, print_stats
 from rwkv_cy.cli.model_options import add_text_options, load_text_model
-from rwkv_cy.cli.output import print_json, print_warning, printable
+from rwkv_cy.cli.output import print_warning, printable
 from rwkv_cy.cli.progress import progress_bar
-from rwkv_cy.cli.standard_input import read_standard_input
+from rwkv_cy.cli.standard_input import read_standard_input, read_text
 from rwkv_cy.demo import DEMO_PROMPT, demo_model_path
 from rwkv_cy.errors import StorageError, TokenError
 
@@ -50,6 +50,9 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument("prompt", metavar="PROMPT", nargs="?", help="the text to continue; - reads standard input")
     parser.add_argument("-p", "--prompt", dest="prompt_option", metavar="PROMPT", help="the same; works without MODEL")
     parser.add_argument(
+        "-f", "--file", type=Path, metavar="FILE", help="read the prompt from a file; works without MODEL"
+    )
+    parser.add_argument(
         "-n", "--max-tokens", type=integer(0), default=256, metavar="N", help="generate at most N (default: 256)"
     )
     parser.add_argument("--temperature", type=real(0), default=1.0, metavar="T", help="0 is greedy (default: 1)")
@@ -73,7 +76,7 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument("--save-state", type=Path, metavar="FILE", help="write the state after the text to FILE")
     parser.add_argument("--force", action="store_true", help="let --save-state replace a state file")
-    parser.add_argument("--stats", action="store_true", help="print speed and finish reason on standard error")
+    parser.add_argument("--stats", action="store_true", help="print speed, memory and finish reason on standard error")
     output_options(parser, json="print JSON when the text is complete, in place of the text")
     add_text_options(parser)
     parser.set_defaults(run=_run, parser=parser)
@@ -136,6 +139,7 @@ def _run(arguments: argparse.Namespace) -> int:
     prompt = _prompt(arguments)
     _check_model(arguments.model, arguments.prompt)
     _check_save(arguments)
+    clock = Clock()
     path = arguments.model or demo_model_path()
     model = load_text_model(path, arguments)
     _check_tokens(arguments, model)
@@ -144,6 +148,7 @@ def _run(arguments: argparse.Namespace) -> int:
         from rwkv_cy.model.state_files import load_state
 
         state = load_state(model, arguments.state)
+    clock.lap("load")
     generation = model.generate(
         prompt,
         state=state,
@@ -164,62 +169,50 @@ def _run(arguments: argparse.Namespace) -> int:
         stop=arguments.stop,
         stop_tokens=arguments.stop_token,
     )
-    _run_generation(generation, prompt.decode("utf-8", "replace"), path, arguments)
-    return ExitCode.OK
-
-
-def _run_generation(generation: Generation[State], prompt: str, path: Path, arguments: argparse.Namespace) -> None:
-    """Generate and print the text, and save the state."""
-    # The model's text is untrusted: control characters are escaped on a terminal. A file or a pipe gets it unchanged.
-    terminal = sys.stdout.isatty()
-    shown = not arguments.json
-    is_long = len(generation.prompt) > _LONG_PROMPT
-    if shown and not is_long:
-        _write_prompt(prompt, terminal)
-    start = time.perf_counter()
-    with progress_bar("prompt", is_long and not arguments.no_progress, unit="token") as progress:
-        generation.prefill(progress)
-    if shown and is_long:  # after its progress bar, which would overwrite its last line
-        _write_prompt(prompt, terminal)
-    middle = time.perf_counter()
+    text = prompt.decode("utf-8", "replace")
     try:
-        for piece in generation:
-            if shown:
-                _write(piece, terminal)
+        _print_text(generation, text, clock, arguments)
     except KeyboardInterrupt:
         if arguments.save_state is not None:
             _save_state(generation, arguments)
             print_warning(f"interrupted: {arguments.save_state} has the state after the text so far")
         raise
     finally:
-        if shown and terminal:
-            _write("\n", terminal)
-    times = middle - start, time.perf_counter() - middle
+        if arguments.stats:
+            print_stats(generation, clock)
     if arguments.json:
-        print_json(_report(generation, prompt, path, *times))
-    if arguments.stats:
-        _print_stats(generation, *times)
+        print_generation(generation, clock, {"model": str(path), "prompt": text, "seed": arguments.seed})
     if arguments.save_state is not None:
         _save_state(generation, arguments)
+    return ExitCode.OK
+
+
+def _print_text(generation: Generation[State], prompt: str, clock: Clock, arguments: argparse.Namespace) -> None:
+    """Generate the text; print the prompt and each piece as soon as it is complete, unless JSON comes at the end."""
+    # The model's text is untrusted: control characters are escaped on a terminal. A file or a pipe gets it unchanged.
+    terminal = sys.stdout.isatty()
+    shown = not arguments.json
+    is_long = len(generation.prompt) > _LONG_PROMPT
+    if shown and not is_long:
+        _write_prompt(prompt, terminal)
+    with progress_bar("prompt", is_long and not arguments.no_progress, unit="token") as progress:
+        generation.prefill(progress)
+    if shown and is_long:  # after its progress bar, which would overwrite its last line
+        _write_prompt(prompt, terminal)
+    clock.lap("prefill")
+    try:
+        for piece in generation:
+            if shown:
+                _write(piece, terminal)
+    finally:
+        clock.lap("decode")
+        if shown and terminal:
+            _write("\n", terminal)
 
 
 def _save_state(generation: Generation[State], arguments: argparse.Namespace) -> None:
     if generation.state is not None:
         generation.state.save(arguments.save_state, overwrite=arguments.force)
-
-
-def _report(generation: Generation[State], prompt: str, path: Path, prefill: float, decode: float) -> dict[str, Any]:
-    """Return what --json prints."""
-    return {
-        "model": str(path),
-        "prompt": prompt,
-        "text": generation.text,
-        "prompt_tokens": generation.prompt,
-        "tokens": generation.tokens,
-        "finish_reason": generation.finish_reason,
-        "prefill_seconds": prefill,
-        "decode_seconds": decode,
-    }
 
 
 def _check_tokens(arguments: argparse.Namespace, model: LanguageModel) -> None:
@@ -236,25 +229,30 @@ def _check_tokens(arguments: argparse.Namespace, model: LanguageModel) -> None:
 
 
 def _prompt(arguments: argparse.Namespace) -> bytes:
-    """Return the prompt's bytes, from the command line or standard input."""
-    if arguments.prompt is not None and arguments.prompt_option is not None:
-        arguments.parser.error("two prompts, PROMPT and --prompt; leave one out")
+    """Return the prompt's bytes, from the command line, a file or standard input."""
+    given = {"PROMPT": arguments.prompt, "--prompt": arguments.prompt_option, "--file": arguments.file}
+    names = [name for name, value in given.items() if value is not None]
+    if len(names) > 1:
+        arguments.parser.error(f"two prompts, {names[0]} and {names[1]}; leave one out")
     text = arguments.prompt if arguments.prompt is not None else arguments.prompt_option
-    if text is None and arguments.model is None:
-        text = DEMO_PROMPT
-    if not text and arguments.state is not None:
-        arguments.parser.error(_STATE_ALONE)
-    if text is None:
+    if arguments.file is not None:
+        prompt = read_text(arguments.file)[1]
+    elif text == "-":
+        prompt = read_standard_input("a prompt", "give the prompt as an argument")
+    elif text is not None:
+        prompt = os.fsencode(text)
+    elif arguments.model is None:
+        prompt = os.fsencode(DEMO_PROMPT)
+    elif arguments.state is not None:
+        prompt = b""
+    else:
         arguments.parser.error(
             f"{str(arguments.model)!r} was taken as MODEL, and PROMPT is missing (- reads standard input); "
             "for the demo model, write --prompt before a prompt"
         )
-    if text != "-":
-        return os.fsencode(text)
-    data = read_standard_input("a prompt", "give the prompt as an argument")
-    if not data and arguments.state is not None:
+    if not prompt and arguments.state is not None:
         arguments.parser.error(_STATE_ALONE)
-    return data
+    return prompt
 
 
 def _check_model(model: Path | None, prompt: str | None) -> None:
@@ -281,16 +279,6 @@ def _check_save(arguments: argparse.Namespace) -> None:
         raise StorageError(f"{path} already exists; choose another name or pass --force")
     if not path.parent.is_dir():
         raise StorageError(f"{path.parent}: not a folder; create it before a state is saved there")
-
-
-def _print_stats(generation: Generation[State], prefill: float, decode: float) -> None:
-    read, generated = len(generation.prompt), len(generation.tokens)
-    print(
-        f"prompt: {read} tokens in {prefill:.3f} s, {read / prefill:.1f} tokens/s; "
-        f"generated: {generated} tokens in {decode:.3f} s, {generated / decode:.1f} tokens/s; "
-        f"finish reason: {generation.finish_reason}",
-        file=sys.stderr,
-    )
 
 
 def _write_prompt(prompt: str, terminal: bool) -> None:

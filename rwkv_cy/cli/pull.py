@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser"]
 
-_SHA256_DIGITS = 64
-
 
 def add_parser(commands: Subparsers) -> None:
     """Add ``pull`` to the command's parser."""
@@ -114,18 +112,15 @@ def _print_list(report: RepositoryReport, as_json: bool) -> None:
 
 
 def _print_report(report: PullReport) -> None:
-    count, weights = len(report.files), report.files[0]
-    downloaded = (
-        f"{byte_size(report.downloaded)}, compared with its hash" if report.downloaded else "nothing: it is here"
-    )
+    count = len(report.files)
     print_fields(
         {
             "model": str(report.name),
             "commit": report.commit,
             "kind": report.kind,
             "files": f"{count} ({byte_size(report.size)})",
-            **({"sha256": weights.digest} if count == 1 and len(weights.digest) == _SHA256_DIGITS else {}),
-            "downloaded": downloaded,
+            "downloaded": byte_size(report.downloaded) if report.downloaded else "nothing: it was here already",
+            "checked": "the size and hash of every file",
             "path": str(report.path),
         }
     )

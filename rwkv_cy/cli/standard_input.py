@@ -47,6 +47,11 @@ def read_text(path: Path) -> tuple[str, bytes]:
 
     if str(path) == "-":
         return "standard input", read_standard_input("a text", "name a file")
+    if " " in path.name and not os.path.lexists(path):
+        raise StorageError(
+            f"{path}: no such file, and this looks like a text: name a file, or write - and pass the text as standard "
+            "input"
+        )
     with os_errors(path, "read"), path.open("rb") as file:
         head = file.read(_HEAD_BYTES)
         _require_text(path, head)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from rwkv_cy.cli.arguments import common_options
 from rwkv_cy.cli.exit_codes import ExitCode
+from rwkv_cy.cli.hub_arguments import replace_hub_names
 from rwkv_cy.cli.json_stream import JsonObject
 from rwkv_cy.cli.output import printable
 from rwkv_cy.cli.pieces import piece_of, quoted, token_fields
@@ -93,10 +94,12 @@ def _tokenizer(arguments: argparse.Namespace) -> Tokenizer:
     from rwkv_cy.cli.model_options import no_tokenizer
     from rwkv_cy.model.loading import load_tokenizer_of
 
-    path = Path(arguments.model)
-    tokenizer = load_tokenizer_of(path, arguments.tokenizer)
+    # Only now it is known to be a path: with --tokenizer alone it was the text.
+    arguments.model = Path(arguments.model)
+    replace_hub_names(arguments)
+    tokenizer = load_tokenizer_of(arguments.model, arguments.tokenizer)
     if tokenizer is None:
-        raise no_tokenizer(path)
+        raise no_tokenizer(arguments.model)
     return tokenizer
 
 

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -245,10 +246,32 @@ def test_stats(run: Run) -> None:
     assert result.out == plain.out
     assert plain.err == ""
     assert re.fullmatch(
-        r"prompt: 16 tokens in [\d.]+ s, [\d.]+ tokens/s; generated: 12 tokens in [\d.]+ s, [\d.]+ tokens/s; "
-        r"finish reason: length\n",
+        r"prompt         16 tokens in [\d.]+ s, [\d.,]+ tokens/s\n"
+        r"generated      12 tokens in [\d.]+ s, [\d.,]+ tokens/s\n"
+        r"finish reason  length\n"
+        r"loaded in      [\d.]+ s\n"
+        r"memory         [\d.]+ .B own, [\d.]+ .B mapped files\n",
         result.err,
     )
+
+
+def test_stats_of_a_text_that_was_interrupted(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generate_command, "_write", Mock(side_effect=[None, None, KeyboardInterrupt]))
+    result = run("generate", *SHORT, "--stats")
+    assert result.code == 130
+    assert "generated      3 tokens in" in result.err
+    assert "finish reason  interrupted\n" in result.err
+
+
+def test_the_prompt_from_a_file(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("In the beginning")
+    expected = run("generate", *SHORT).out
+    assert run("generate", "-f", tmp_path / "p.txt", *SHORT).out == expected
+    assert run("generate", demo_checkpoint, "--file", tmp_path / "p.txt", *SHORT).out == expected
+    result = run("generate", demo_checkpoint, "a", "--file", tmp_path / "p.txt")
+    assert (result.code, "two prompts, PROMPT and --file; leave one out" in result.err) == (2, True)
+    result = run("generate", "--file", tmp_path / "none.txt")
+    assert (result.code, "none.txt: cannot read it: No such file" in result.err) == (3, True)
 
 
 @pytest.mark.usefixtures("own_threads")
@@ -310,8 +333,11 @@ def test_json(run: Run, demo_checkpoint: Path) -> None:
     assert bytes(values["tokens"]).decode() == values["text"]
     assert values["finish_reason"] == "length"
     assert values["model"].endswith("kjv.pth")
-    assert min(values["prefill_seconds"], values["decode_seconds"]) > 0
-    assert "finish reason: length" in result.err
+    assert min(values["load_seconds"], values["prefill_seconds"], values["decode_seconds"]) > 0
+    assert values["prefill_tokens_per_second"] == pytest.approx(16 / values["prefill_seconds"])
+    assert values["decode_tokens_per_second"] == pytest.approx(12 / values["decode_seconds"])
+    assert values["seed"] is None
+    assert "finish reason  length\n" in result.err
     assert json.loads(run("generate", demo_checkpoint, "a", "-n", "0", "--json").out)["model"] == str(demo_checkpoint)
 
 

@@ -95,7 +95,7 @@ def test_json_has_the_documented_fields(run: Run, demo_checkpoint: Path, tmp_pat
     assert {name: type(value) for name, value in report.items()} == FIELDS
     assert set(report["tensors"][0]) == {"name", "shape", "dtype", "nbytes", "source_name", "statistics"}
     assert set(report["tensors"][0]["statistics"]) == {"minimum", "maximum", "mean", "std", "zeros", "nan", "inf"}
-    page = (Path(__file__).parents[2] / "docs" / "cli.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "commands" / "inspect.md").read_text()
     assert [name for name in FIELDS if f"`{name}`" not in page] == []
 
 

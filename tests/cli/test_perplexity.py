@@ -48,6 +48,12 @@ def test_a_text_that_is_not_there(run: Run, demo_checkpoint: Path, tmp_path: Pat
     assert "none: cannot read it: No such file or directory" in result.err
 
 
+def test_a_text_in_place_of_its_file(run: Run, demo_checkpoint: Path) -> None:
+    result = run("perplexity", demo_checkpoint, "In the beginning")
+    assert (result.code, result.out) == (3, "")
+    assert "In the beginning: no such file, and this looks like a text: name a file, or write - and pass" in result.err
+
+
 def test_a_model_without_a_tokenizer(run: Run, small: Path, text: Path, tmp_path: Path) -> None:
     convert(small, tmp_path / "m.h5", tokenizer="none")
     result = run("perplexity", tmp_path / "m.h5", text)

@@ -9,6 +9,7 @@ import pytest
 
 from checkpoints import write_small
 from cli.conftest import Run
+from hub.server import HubServer, Repository
 from rwkv_cy.cli.pieces import quoted
 from text.samples import byte_level_json
 
@@ -171,3 +172,9 @@ def test_a_file_that_is_taken_as_text_is_warned_of(run: Run, demo_checkpoint: Pa
     result = run("tokenize", demo_checkpoint, tmp_path / "t.txt", "--count")
     assert result.out == f"{len(str(tmp_path / 't.txt'))}\n"
     assert f"'{tmp_path / 't.txt'}' is taken as the text, and there is a file of that name; --file" in result.err
+
+
+def test_the_tokenizer_of_a_model_on_the_hub(run: Run, hub: HubServer, demo_checkpoint: Path) -> None:
+    hub.repositories["o/n"] = Repository({"kjv.pth": demo_checkpoint.read_bytes()})
+    assert run("tokenize", "hf:o/n/kjv.pth", "hf:a/b", "--count").out == "6\n"
+    assert run("tokenize", "--tokenizer", "bytes", "hf:a/b", "--count").out == "6\n"
