@@ -15,20 +15,29 @@ PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 VENV ?= .venv
 ORACLE_VENV ?= .venv-oracle
 MINIMUM_VENV ?= .venv-minimum
+FUZZ_VENV ?= .venv-fuzz
 PYTEST_ARGS ?=
-#: Damaged files per fuzz test of "make fuzz".
+#: Damaged files per target of "make fuzz-mutations", and executions per target of "make fuzz-guided".
 FUZZ_EXAMPLES ?= 20000
+FUZZ_RUNS ?= 1000000
+#: Arguments of tools/fuzz.py.
+FUZZ_ARGS ?=
+#: A clang with libFuzzer.
+CLANG ?= clang
 #: Measurements of "make bench".
 BENCHMARKS ?= $(basename $(notdir $(wildcard benchmarks/bench_*.py)))
 
 BIN := $(VENV)/bin
 ORACLE_BIN := $(ORACLE_VENV)/bin
 MINIMUM_BIN := $(MINIMUM_VENV)/bin
+FUZZ_BIN := $(FUZZ_VENV)/bin
 #: Prints errors only; modules are byte-compiled on first import.
 PIP_INSTALL := pip --disable-pip-version-check install --quiet --quiet --no-compile
 #: Flags for compiling the C kernels without setup.py.
 KERNEL_FLAGS := -std=gnu11 -fno-math-errno -fno-trapping-math -ffp-contract=off -Irwkv_cy/kernels/csrc
 KERNEL_SOURCES := $(shell find rwkv_cy/kernels/csrc -name "*.c")
+SANITIZED_FLAGS := $(subst -Irwkv_cy,-I$(CURDIR)/rwkv_cy,$(KERNEL_FLAGS)) -O1 -g -fsanitize=address,undefined \
+	-fno-sanitize-recover=undefined
 ARM_CC ?= aarch64-linux-gnu-gcc
 ARM_RUN ?= qemu-aarch64
 DEMO_MODEL := build/demo-model.h5
@@ -41,6 +50,10 @@ BUILT := $(VENV)/.built
 ORACLE_MADE := $(ORACLE_VENV)/.made-$(PYTHON_ID)
 ORACLE_BUILT := $(ORACLE_VENV)/.built
 MINIMUM_MADE := $(MINIMUM_VENV)/.made-$(PYTHON_ID)
+FUZZ_MADE := $(FUZZ_VENV)/.made-$(PYTHON_ID)
+FUZZ_BUILT := $(FUZZ_VENV)/.built
+#: The fuzz targets in C.
+FUZZ_PROGRAMS := $(filter-out driver,$(patsubst tests/c/fuzz_%.c,%,$(wildcard tests/c/fuzz_*.c)))
 COMPILED_FROM := $(shell find rwkv_cy -name '*.pyx' -o -name '*.pxd' -o -path '*/csrc/*.[ch]')
 
 .PHONY: help
@@ -157,9 +170,15 @@ test-sanitizers: $(BUILT) $(VENV)/.extra-test ## the thread pool under ThreadSan
 	@$(or $(CC),cc) -O2 -g -std=gnu11 -fsanitize=thread -DRK_THREADS=1 -Irwkv_cy/kernels/csrc \
 		tests/c/stress_threads.c rwkv_cy/kernels/csrc/threads/threads_pool.c -pthread -o build/sanitizers/stress_threads
 	@build/sanitizers/stress_threads 100000
-	@$(or $(CC),cc) $(KERNEL_FLAGS) -O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined \
-		tests/c/families.c $(KERNEL_SOURCES) -lm -o build/sanitizers/families
+	@mkdir -p build/sanitizers/kernels && cd build/sanitizers/kernels && $(or $(CC),cc) $(SANITIZED_FLAGS) \
+		-c $(abspath $(KERNEL_SOURCES))
+	@$(or $(CC),cc) $(SANITIZED_FLAGS) tests/c/families.c build/sanitizers/kernels/*.o -lm -o build/sanitizers/families
 	@build/sanitizers/families
+	@for name in $(FUZZ_PROGRAMS); do \
+		$(or $(CC),cc) $(SANITIZED_FLAGS) tests/c/fuzz_$$name.c tests/c/fuzz_driver.c build/sanitizers/kernels/*.o -lm \
+			-o build/sanitizers/fuzz_$$name && echo "fuzz: $$name" && build/sanitizers/fuzz_$$name -runs=5000 \
+			$$(find tests/c/findings -path "*/$$name/*" -type f 2>/dev/null) || exit 1; \
+	done
 	@CFLAGS="-fsanitize=address,undefined -fno-sanitize-recover=undefined -g" LDFLAGS="-fsanitize=address,undefined" \
 		ASAN_OPTIONS=detect_leaks=0 $(BIN)/python setup.py --quiet build \
 		--build-base build/sanitizers --build-lib build/sanitizers/lib
@@ -192,8 +211,34 @@ test-avx512: ## the same for AVX-512 with VNNI, emulated by bochs; minutes, and 
 	@CC="$(or $(CC),cc)" tests/c/emulate_avx512.sh build/families/static build/avx512
 
 .PHONY: fuzz
-fuzz: $(BUILT) $(VENV)/.extra-test ## a long run of the fuzz tests (FUZZ_EXAMPLES)
+fuzz: fuzz-mutations fuzz-guided ## both kinds of fuzzing, for hours
+
+.PHONY: fuzz-mutations
+fuzz-mutations: $(BUILT) $(VENV)/.extra-test ## damaged files for every reader, drawn by hypothesis (FUZZ_EXAMPLES)
 	@$(BIN)/python -m pytest tests/fuzz --fuzz-examples=$(FUZZ_EXAMPLES) $(PYTEST_ARGS)
+
+$(FUZZ_MADE): tools/preflight.py
+	$(call make-environment,$(FUZZ_VENV))
+
+$(FUZZ_BUILT): $(FUZZ_MADE) pyproject.toml $(BUILT)
+	@echo "installing atheris"
+	@$(FUZZ_BIN)/$(PIP_INSTALL) --no-build-isolation --editable ".[fuzz]"
+	@touch $@
+
+build/fuzz/kernels.a: $(COMPILED_FROM)
+	@command -v $(CLANG) > /dev/null || { echo \
+		"fuzz: $(CLANG) is missing (Debian, Ubuntu: apt-get install clang libclang-rt-dev)" >&2; exit 1; }
+	@mkdir -p build/fuzz/kernels && cd build/fuzz/kernels && $(CLANG) $(SANITIZED_FLAGS) -fsanitize=fuzzer-no-link \
+		-c $(abspath $(KERNEL_SOURCES))
+	@ar rcs $@ build/fuzz/kernels/*.o
+
+build/fuzz/bin/%: tests/c/fuzz_%.c tests/c/fuzz.h build/fuzz/kernels.a
+	@mkdir -p build/fuzz/bin
+	@$(CLANG) $(SANITIZED_FLAGS) -fsanitize=fuzzer $< build/fuzz/kernels.a -lm -o $@
+
+.PHONY: fuzz-guided
+fuzz-guided: $(FUZZ_BUILT) $(addprefix build/fuzz/bin/,$(FUZZ_PROGRAMS)) ## fuzzing guided by coverage, with atheris and libFuzzer (FUZZ_RUNS)
+	@$(FUZZ_BIN)/python tools/fuzz.py --runs $(FUZZ_RUNS) $(FUZZ_ARGS)
 
 .PHONY: test-wheel
 test-wheel: wheel ## install the wheel in a new environment and use it outside of the checkout
@@ -246,8 +291,8 @@ clean: ## remove what was built, except the environments
 	@find rwkv_cy tests tools benchmarks -name __pycache__ -prune -exec rm -rf {} +
 	@find rwkv_cy -name '*.so' -delete
 	@find rwkv_cy -name '*.c' -not -path '*/csrc/*' -delete
-	@rm -f $(VENV)/.built $(VENV)/.package $(VENV)/.extra-* $(ORACLE_BUILT)
+	@rm -f $(VENV)/.built $(VENV)/.package $(VENV)/.extra-* $(ORACLE_BUILT) $(FUZZ_BUILT)
 
 .PHONY: distclean
 distclean: clean ## remove the environments too
-	@rm -rf $(VENV) $(ORACLE_VENV) $(MINIMUM_VENV)
+	@rm -rf $(VENV) $(ORACLE_VENV) $(MINIMUM_VENV) $(FUZZ_VENV)

@@ -1,39 +1,62 @@
 """Fuzz target: the index of a sharded model in a folder of Hugging Face, and the settings beside it.
 
-The data is the index, and after a NUL the config.json. The shards are whole.
+The data is the index, and after a NUL the config.json. The shards are whole. The folder is opened as a model, so that
+the settings are held against the tensors.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from formats.foreign import SHARD_INDEX, huggingface_name, rwkv4_parameters, write_shards
-from fuzz.reading import read_everything
-from rwkv_cy.formats.huggingface import open_folder
-from rwkv_cy.formats.safetensors import open_safetensors
+from fuzz.reading import read_everything, scratch_folder
+from fuzz.target import Target
+from rwkv_cy.checkpoint.checkpoint import Checkpoint
 
 _PARAMETERS = {huggingface_name(name): array for name, array in rwkv4_parameters(2, 2, 1, 2).items()}
-_CONFIG = b'{"model_type": "rwkv", "rescale_every": 6, "layer_norm_epsilon": 1e-05, "x": [null, {"y": true}]}'
+_CONFIGS = (
+    b'{"model_type": "rwkv", "rescale_every": 6, "layer_norm_epsilon": 1e-05, "x": [null, {"y": true}]}',
+    b'{"hidden_size": 2, "num_hidden_layers": 1, "vocab_size": 2, "attention_hidden_size": 2, "intermediate_size": 2}',
+    b'{"norm_eps": 1e-05, "head_dim": 64, "head_size_divisor": 8, "tie_word_embeddings": true}',
+)
 
 
-def _seed() -> bytes:
-    with TemporaryDirectory() as folder:
-        write_shards(Path(folder), _PARAMETERS, 2)
-        return (Path(folder) / SHARD_INDEX).read_bytes()
+@cache
+def _folder() -> Path:
+    folder = scratch_folder() / "hub"
+    folder.mkdir()
+    write_shards(folder, _PARAMETERS, 2)
+    return folder
 
 
-SEEDS = (_seed(), _seed() + b"\0" + _CONFIG)
+def _seeds() -> tuple[bytes, ...]:
+    folder = _folder()
+    write_shards(folder, _PARAMETERS, 2)
+    index = (folder / SHARD_INDEX).read_bytes()
+    return (index, *(index + b"\0" + config for config in _CONFIGS))
 
 
-def fuzz_one(data: bytes) -> None:
+def _read(data: bytes) -> None:
     """Read a folder with this index and these settings."""
-    index, separator, config = data.partition(b"\0")
-    with TemporaryDirectory() as name:
-        folder = Path(name)
-        write_shards(folder, _PARAMETERS, 2)
-        (folder / SHARD_INDEX).write_bytes(index)
-        if separator:
-            (folder / "config.json").write_bytes(config)
-        with open_folder(folder, open_safetensors) as source:
-            read_everything(source, sum(path.stat().st_size for path in folder.iterdir()))
+    index, separator, settings = data.partition(b"\0")
+    folder = _folder()
+    (folder / SHARD_INDEX).write_bytes(index)
+    config = folder / "config.json"
+    if separator:
+        config.write_bytes(settings)
+    try:
+        with Checkpoint.open(folder) as checkpoint:
+            read_everything(checkpoint.source, sum(path.stat().st_size for path in folder.iterdir()))
+            hash(checkpoint.config.num_layers)
+    finally:
+        config.unlink(missing_ok=True)
+
+
+_WORDS = (
+    *(b'"%s":' % key for key in (b"weight_map", b"metadata", b"total_size", b"layer_norm_epsilon", b"norm_eps")),
+    *(b'"%s":' % key for key in (b"head_dim", b"head_size_divisor", b"group_norm_epsilon", b"num_hidden_layers")),
+    *(b'"embedding_layer_norm_fused":', b'"tie_word_embeddings":', b"true", b"NaN", b"Infinity", b"1e400", b"\0{"),
+    *(b"model-00001-of-00002.safetensors", b"config.json", b"model.safetensors.index.json"),
+)
+TARGETS = (Target("huggingface", _seeds, _read, words=_WORDS),)

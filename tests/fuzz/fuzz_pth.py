@@ -1,8 +1,9 @@
-"""Fuzz target: checkpoints recognised by content; the seeds are files of torch.save, of both formats, and deflated."""
+"""Fuzz targets: files of torch.save, of both formats and deflated, and the pickle interpreter alone."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -17,9 +18,11 @@ from formats.make_pth import (
     dictionary,
     integer,
     integers,
+    legacy,
     legacy_checkpoint,
     name,
     parameter,
+    pickled,
     sequence,
     small_arrays,
     storage,
@@ -27,8 +30,14 @@ from formats.make_pth import (
     text,
     zip_checkpoint,
 )
+from fuzz import repair
 from fuzz.reading import read_file
+from fuzz.target import Target
 from rwkv_cy.formats import open_checkpoint
+from rwkv_cy.formats.pickle_vm import ByteStream, unpickle
+from rwkv_cy.formats.state_dict import find_state_dict
+from rwkv_cy.formats.torch_objects import TorchObjects, place_tensors
+from rwkv_cy.formats.zip_directory import Place
 
 _SHARED = storage("FloatStorage", "0", 4)
 _METADATA = dictionary({"_metadata": ORDERED_DICT + b"(" + text("") + dictionary({"version": b"K\x01"}) + b"u"})
@@ -85,7 +94,7 @@ _CONVERTED = {
     "blocks.1.ffn.value.weight": ("f32", np.ones((2, 3), "<f4").T),
 }
 
-SEEDS = (
+ZIPS = (
     _unchecked(archive(_BESIDE, [bytes(16), bytes(8), bytes(4)])),
     _unchecked(_deflated(zip_checkpoint(small_arrays()))),
     _unchecked(converted_archive(_CONVERTED, rescale_layer=1)),
@@ -93,10 +102,42 @@ SEEDS = (
     _unchecked(zip_checkpoint(small_arrays(), wide=True)),
     _unchecked(archive(_MODULE, [bytes(16)])),
     _unchecked(archive(dictionary({"state_dict": _MODULE, "epoch": NONE}), [bytes(16)], align=8)),
+)
+STREAMS = (
     legacy_checkpoint(small_arrays()),
+    legacy(
+        dictionary({"a": tensor(storage("FloatStorage", "0", 4, NONE), (2, 2), (1, 2)), "epoch": integer(3)}),
+        {"0": (4, bytes(16))},
+    ),
+)
+PICKLES = tuple(pickled(body) for body in (_BESIDE, _MODULE, dictionary({"state_dict": _MODULE, "epoch": NONE})))
+_PATH = Path("data.pkl")
+_WORDS = (
+    *(b"c%s\n%s\n" % tuple(name.encode().rsplit(b".", 1)) for name in TorchObjects(_PATH).allowed),
+    *(text(word) for word in ("storage", "cpu", "0", "state_dict", "blocks.0.att.key.weight")),
 )
 
 
-def fuzz_one(data: bytes) -> None:
+def read_checkpoint(data: bytes) -> None:
     """Open a file of these bytes by its content, and read all of it."""
     read_file(data, open_checkpoint)
+
+
+def read_pickle(data: bytes) -> None:
+    """Interpret a pickle, and place the tensors that it describes, without a file."""
+    stream = ByteStream(_PATH, lambda offset, size: data[offset : offset + size], 0, len(data))
+    objects = TorchObjects(_PATH)
+    state = find_state_dict(_PATH, unpickle(stream, objects.allowed, objects.storage))
+    if stream.position > len(data):
+        raise AssertionError(f"the pickle of {len(data)} bytes ends at {stream.position}")
+    places = {tensor.storage.key: Place(0) for tensor in state.usable.values()}
+    placed = place_tensors(_PATH, state.usable, places)
+    if placed.keys() & state.left_out.keys():
+        raise AssertionError("a tensor is placed and left out")
+
+
+TARGETS = (
+    Target("pth-zip", lambda: ZIPS, read_checkpoint, repair.zip_archive, _WORDS),
+    Target("pth-legacy", lambda: STREAMS, read_checkpoint, words=_WORDS),
+    Target("pickle", lambda: PICKLES, read_pickle, words=_WORDS),
+)

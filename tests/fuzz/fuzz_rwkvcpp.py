@@ -16,13 +16,14 @@ from formats.foreign import (
     rwkvcpp_tensor,
 )
 from fuzz.reading import read_file
+from fuzz.target import Target
 from rwkv_cy.formats.canonical import canonical
 from rwkv_cy.formats.rwkvcpp import open_rwkvcpp
 from rwkv_cy.tensors.tensor import ParameterSource
 
 _NUMBERS = np.linspace(-1, 1, 64)
 
-SEEDS = (
+_SEEDS = (
     rwkvcpp_header(),
     rwkvcpp_bytes(rwkv4_parameters(2, 32, 1, 32), "fp16"),
     rwkvcpp_file(
@@ -43,6 +44,20 @@ def _open(path: Path) -> ParameterSource:
     return canonical(open_rwkvcpp(path))
 
 
-def fuzz_one(data: bytes) -> None:
+def _read(data: bytes) -> None:
     """Read a file of these bytes."""
     read_file(data, _open)
+
+
+_NAMES = ("emb.weight", "head.weight", "blocks.0.ln1.weight", "blocks.0.att.time_decay", "blocks.0.att.x_rwkvag")
+TARGETS = (
+    Target(
+        "rwkvcpp",
+        lambda: _SEEDS,
+        _read,
+        words=(
+            *(name.encode() for name in _NAMES),
+            *(number.to_bytes(4, "little") for number in (*RWKVCPP_TYPES.values(), 100, 101)),
+        ),
+    ),
+)

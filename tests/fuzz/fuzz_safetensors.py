@@ -12,7 +12,9 @@ from formats.foreign import (
     safetensors_bytes,
     safetensors_file,
 )
+from fuzz import repair
 from fuzz.reading import read_everything, written
+from fuzz.target import Target
 from rwkv_cy.formats.canonical import canonical
 from rwkv_cy.formats.safetensors import open_safetensors
 
@@ -23,7 +25,7 @@ _LEFT_OUT = {
     "mask": {"dtype": "BOOL", "shape": [2, 1], "data_offsets": [16, 18]},
 }
 
-SEEDS = (
+_SEEDS = (
     safetensors_file(_LEFT_OUT, bytes(18)),
     safetensors_bytes({}),
     safetensors_bytes({kind: np.ones((2, 3), dtype) for kind, dtype in SAFETENSORS_TYPES.items()}, {"format": "pt"}),
@@ -61,7 +63,7 @@ SEEDS = (
 )
 
 
-def fuzz_one(data: bytes) -> None:
+def _read(data: bytes) -> None:
     """Read a file of these bytes; what opens must open with the reference library too, under the same names."""
     with written(data) as path, open_safetensors(path) as raw:
         with safetensors.safe_open(path, "numpy") as reference:
@@ -71,3 +73,10 @@ def fuzz_one(data: bytes) -> None:
         if theirs != ours | {name: theirs.get(name) for name in raw.left_out}:
             raise AssertionError(f"the reference library sees {theirs}")
         read_everything(canonical(raw), len(data))
+
+
+_WORDS = (
+    *(b'"%s"' % kind for kind in (b"F64", b"F32", b"F16", b"BF16", b"I64", b"BOOL", b"F8_E4M3", b"dtype", b"shape")),
+    *(b'"data_offsets"', b'"__metadata__"', b"[0,8]", b"model.layers.0.attn.", b"blocks.0.att.", b".weight"),
+)
+TARGETS = (Target("safetensors", lambda: _SEEDS, _read, repair.safetensors, _WORDS),)

@@ -1,22 +1,23 @@
-"""Fuzz target: the HDF5 model file, with its checksums as they are and with checksums made to fit the damage.
+"""Fuzz targets: model files and states, with their checksums as they are and with checksums that fit the damage.
 
-The package reads a model file without HDF5's library, so that target runs in this process. The check of the HDF5
-objects, which "verify" makes, runs in another, as it does in the package: a crash of the library does no harm there.
+The package reads both without HDF5's library, so these targets run in this process. The check of the HDF5 objects,
+which "verify" makes, runs in another, as it does in the package: a crash of the library does no harm there.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import struct
 import subprocess
-import zlib
 from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from fuzz.reading import read_everything, written
-from rwkv_cy.errors import RWKVError
+import numpy as np
+
+from fuzz import repair
+from fuzz.reading import read_everything, scratch_folder, written
+from fuzz.target import Target
+from rwkv_cy.architectures.base import StateField
+from rwkv_cy.model.state import State
 from rwkv_cy.storage import ModelHeader, open_model
 from storage.small import (
     BARE_HEADER,
@@ -26,18 +27,9 @@ from storage.small import (
     packed_tensors,
     python,
     quantized_tensors,
-    tensors,
     transposed_tensors,
     write_small,
 )
-
-_PAGE = 4096
-_FOOTER = struct.Struct("<8sIIIIQQQQI")
-_ENTRY = re.compile(
-    rb'"dtype":"(\w+)","shape":\[([0-9,]{1,40})\](?:,"matrix_shape":\[[0-9,]+\])?'
-    rb',"offset":([0-9]{1,18}),"crc32":([0-9]+)'
-)
-_SIZES = {b"u8": 1, b"q8": 1, b"q6": 1, b"q4": 1, b"bf12": 1, b"f16": 2, b"bf16": 2, b"f32": 4, b"f64": 8}
 
 _HDF5 = """
 import json
@@ -58,56 +50,41 @@ for line in sys.stdin:
 """
 
 
-def _seed(contents: dict[str, tuple[str, Array]], header: ModelHeader) -> bytes:
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / "model.h5"
-        write_small(path, contents, header)
-        return path.read_bytes()
+def _model(contents: dict[str, tuple[str, Array]], header: ModelHeader) -> bytes:
+    path = scratch_folder() / "seed.h5"
+    write_small(path, contents, header)
+    data = path.read_bytes()
+    path.unlink()
+    return data
 
 
 @cache
-def seeds() -> tuple[bytes, ...]:
-    """Return a file of plain numbers in every layout, one as small as can be, a quantized one, and one of the rest."""
-    contents = few_tensors(), _few_quantized(), {**packed_tensors(), **_few_transposed()}
-    return _seed(tensors(), HEADER), *(_seed(tensors_of, BARE_HEADER) for tensors_of in contents)
+def _models() -> tuple[bytes, ...]:
+    """Return a file as small as can be, one with a tokenizer, a quantized one, and one of the other layouts."""
+    quantized, transposed = _few(quantized_tensors()), _few(transposed_tensors())
+    few = few_tensors()
+    return (
+        _model(few, BARE_HEADER),
+        _model(few, HEADER),
+        *(_model(contents, BARE_HEADER) for contents in (quantized, {**packed_tensors(), **transposed})),
+    )
 
 
-def _few_quantized() -> dict[str, tuple[str, Array]]:
-    large = "blocks.1.ffn.key.weight"
-    return {name: value for name, value in quantized_tensors().items() if name != large}
+def _few(contents: dict[str, tuple[str, Array]]) -> dict[str, tuple[str, Array]]:
+    return {name: value for name, value in contents.items() if value[1].nbytes < 10_000}
 
 
-def _few_transposed() -> dict[str, tuple[str, Array]]:
-    large = "blocks.4.ffn.value.weight"
-    return {name: value for name, value in transposed_tensors().items() if name != large}
-
-
-def with_checksums(data: bytes) -> bytes:
-    """Return the file with checksums that fit what it holds by now, as far as the footer and the index can be read."""
-    raw = bytearray(data)
-    if len(raw) < 2 * _PAGE:
-        return data
-    start = len(raw) - _PAGE
-    magic, major, minor, complete, _, size, metadata, offset, length, _ = _FOOTER.unpack_from(raw, start)
-    if offset + length <= len(raw):
-        index = bytes(raw[offset : offset + length])
-        for entry in reversed(list(_ENTRY.finditer(index))):
-            new = b"%d" % zlib.crc32(raw[int(entry[3]) : int(entry[3]) + _nbytes(entry)])
-            index = index[: entry.start(4)] + new + index[entry.end(4) :]
-        index = index.rstrip().ljust(length)
-        if len(index) == length:
-            raw[offset : offset + length] = index
-    sums = zlib.crc32(raw[:metadata]), zlib.crc32(raw[offset : offset + length])
-    _FOOTER.pack_into(raw, start, magic, major, minor, complete, sums[0], size, metadata, offset, length, sums[1])
-    struct.pack_into("<I", raw, len(raw) - 4, zlib.crc32(raw[start:-4]))
-    return bytes(raw)
-
-
-def _nbytes(entry: re.Match[bytes]) -> int:
-    count = _SIZES.get(entry[1], 0)
-    for size in entry[2].split(b","):
-        count *= int(size or 0)
-    return min(count, 1 << 32)
+@cache
+def _states() -> tuple[bytes, ...]:
+    """Return a state of one field, and one of three in several layers, float64."""
+    found = []
+    for fields, dtype in (((2,), "f32"), ((3, 2, 2), "f64")):
+        table = [StateField(f"field_{i}", (size,) * i or (size,), 0.5 * i) for i, size in enumerate(fields)]
+        path = scratch_folder() / "seed.state"
+        State.initial("rwkv7", table, len(fields), dtype, "0123").save(path)
+        found.append(path.read_bytes())
+        path.unlink()
+    return tuple(found)
 
 
 class Hdf5:
@@ -145,17 +122,40 @@ class Hdf5:
 HDF5 = Hdf5()
 
 
-def fuzz_one(data: bytes) -> None:
-    """Open a file of these bytes, and one with checksums that fit, read all of it, and look at its HDF5 objects."""
-    failure: RWKVError | None = None
-    for content in (data, with_checksums(data)):
-        with written(content) as path:
-            try:
-                with open_model(path) as source:
-                    read_everything(source, len(content))
-            except RWKVError as error:
-                failure = error
-                continue
-            HDF5.look(path)
-    if failure is not None:
-        raise failure
+def _read_model(data: bytes) -> None:
+    """Open a file of these bytes and read all of it."""
+    with written(data) as path, open_model(path) as source:
+        read_everything(source, len(data))
+
+
+def _look(data: bytes) -> None:
+    """Open a file of these bytes, and look at its HDF5 objects."""
+    with written(data) as path:
+        open_model(path).close()
+        HDF5.look(path)
+
+
+def _read_state(data: bytes) -> None:
+    """Load a state; all of it is a copy that can be written and named."""
+    with written(data) as path:
+        state = State.load(path)
+    if state.nbytes > len(data) or state.data.shape[0] != len(state.layers) or not state.data.flags.writeable:
+        raise AssertionError(f"{state!r} of {len(data)} bytes")
+    copy = state.copy()
+    if not np.array_equal(copy.data.view(np.uint8), state.data.view(np.uint8)) or copy != state:
+        raise AssertionError("a copy differs")
+
+
+_WORDS = tuple(
+    b'"%s"' % word
+    for word in (
+        *(b"format", b"kind", b"datasets", b"path", b"dtype", b"shape", b"matrix_shape", b"offset", b"crc32"),
+        *(b"model", b"state", b"u8", b"f16", b"bf16", b"f32", b"f64", b"q8", b"q6", b"q4", b"bf12", b"attributes"),
+        *(b"architecture", b"fingerprint", b"config", b"tokenizer", b"source", b"created_by"),
+    )
+)
+TARGETS = (
+    Target("model-file", _models, _read_model, repair.model_file, _WORDS),
+    Target("hdf5-objects", lambda: _models()[:1], _look, repair.model_file, finish=HDF5.close),
+    Target("state", _states, _read_state, repair.model_file, _WORDS),
+)

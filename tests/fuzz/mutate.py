@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from fuzz.target import Target
 from rwkv_cy.errors import RWKVError
 
 #: Values on which lengths, counts and offsets break: bounds of the integer types, and their neighbours.
@@ -88,14 +89,15 @@ def mutated(draw: st.DrawFn, seeds: Sequence[bytes]) -> bytes:
     return data
 
 
-def fuzz(fuzz_one: Callable[[bytes], None], seeds: Sequence[bytes], examples: int) -> None:
-    """Call `fuzz_one` on every seed, which must pass, and on `examples` mutations of them, always the same ones.
+def fuzz(target: Target, examples: int) -> None:
+    """Run a target on every seed, which must pass, and on `examples` mutations of them, always the same ones.
 
-    `fuzz_one` gets the bytes of a file. Errors of the package are the right answer to a damaged file, and end here;
-    anything else that it raises is the bug that is looked for.
+    Errors of the package are the right answer to a damaged file, and end here; anything else that the target raises is
+    the bug that is looked for. Every other mutation is repaired.
     """
+    seeds = target.seeds()
     for seed in seeds:
-        fuzz_one(seed)
+        target.run(seed)
 
     @settings(
         max_examples=examples,
@@ -104,10 +106,10 @@ def fuzz(fuzz_one: Callable[[bytes], None], seeds: Sequence[bytes], examples: in
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(mutated(seeds))
-    def damaged(data: bytes) -> None:
+    @given(mutated(seeds), st.booleans())
+    def damaged(data: bytes, repaired: bool) -> None:
         try:
-            fuzz_one(data)
+            target.run(target.repair(data) if repaired else data)
         except RWKVError:
             return
 

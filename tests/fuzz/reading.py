@@ -2,25 +2,46 @@
 
 from __future__ import annotations
 
+import atexit
 import math
+import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from rwkv_cy.tensors.reading import check_stored, read_rows
 from rwkv_cy.tensors.tensor import ParameterSource
 
+#: A file system in memory, where there is one.
+_MEMORY = Path("/dev/shm")
+
+
+@cache
+def _folder(process: int) -> Path:
+    folder = tempfile.mkdtemp(prefix="fuzz-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None)
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+def scratch_folder() -> Path:
+    """Return a folder of this process, in memory if possible; it is removed as the process ends."""
+    return _folder(os.getpid())
+
 
 @contextmanager
 def written(data: bytes, name: str = "model") -> Iterator[Path]:
-    """Put `data` into a file of a new folder, which goes again at the end."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder) / name
-        path.write_bytes(data)
+    """Put `data` into a new file, which is removed at the end."""
+    path = scratch_folder() / name
+    path.write_bytes(data)
+    try:
         yield path
+    finally:
+        path.unlink()
 
 
 def read_file(data: bytes, opener: Callable[[Path], ParameterSource]) -> None:

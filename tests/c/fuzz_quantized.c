@@ -1,0 +1,115 @@
+/* Fuzz target: matrices in q8, q6 and q4 as a file may hold them, scales that are NaN or Inf included, and the
+ * quantizer under any finite weights.
+ *
+ * Decoding gives what a decoder by the letter of the format gives, products stay within the matrix, those of finite
+ * matrices are as near to the portable family's as rounding allows, and quantized weights are as near to the
+ * weights as half a step allows. */
+#include "codec/quant.h"
+#include "fuzz.h"
+#include "scalar.h"
+
+enum { MOST_ROWS = 35, MOST_COLS = 200 };
+
+static const ptrdiff_t token_counts[] = {1, 2, 3, 5, 9};
+static const int types[] = {RK_Q8, RK_Q6, RK_Q4};
+
+/* One weight by the letter of the format. */
+static float weight(const uint8_t *packed, ptrdiff_t cols, int dtype, ptrdiff_t row, ptrdiff_t col)
+{
+    const ptrdiff_t width = dtype == RK_Q8 ? 32 : 64, bytes = dtype == RK_Q8 ? 544 : dtype == RK_Q4 ? 576 : 832;
+    const uint8_t *block = packed + (row / 16 * ((cols + width - 1) / width) + col / width) * bytes;
+    const ptrdiff_t lane = row % 16, c = col % width;
+    const float step = rk_f16_to_f32((uint16_t)(block[2 * lane] | block[2 * lane + 1] << 8));
+    if (dtype == RK_Q8) return (float)(int8_t)block[32 + c / 4 * 64 + lane * 4 + c % 4] * step;
+    const float least = rk_f16_to_f32((uint16_t)(block[32 + 2 * lane] | block[33 + 2 * lane] << 8));
+    const int low = block[64 + c / 8 * 64 + lane * 4 + c % 4] >> (c % 8 < 4 ? 0 : 4) & 15;
+    const int high = dtype == RK_Q6 ? block[576 + c / 16 * 64 + lane * 4 + c % 4] >> (c % 16 / 4 * 2) & 3 : 0;
+    return (float)(low | high << 4) * step + least;
+}
+
+/* The magnitudes of what a weight is summed of, by the letter of the format. */
+static double terms(const uint8_t *packed, ptrdiff_t cols, int dtype, ptrdiff_t row, ptrdiff_t col)
+{
+    const ptrdiff_t width = dtype == RK_Q8 ? 32 : 64, bytes = dtype == RK_Q8 ? 544 : dtype == RK_Q4 ? 576 : 832;
+    const uint8_t *block = packed + (row / 16 * ((cols + width - 1) / width) + col / width) * bytes;
+    const ptrdiff_t lane = row % 16;
+    const double step = rk_f16_to_f32((uint16_t)(block[2 * lane] | block[2 * lane + 1] << 8));
+    if (dtype == RK_Q8) return 128 * fabs(step);
+    return 63 * fabs(step) + fabs((double)rk_f16_to_f32((uint16_t)(block[32 + 2 * lane] | block[33 + 2 * lane] << 8)));
+}
+
+static size_t packed_bytes(int dtype, ptrdiff_t rows, ptrdiff_t cols)
+{
+    return (size_t)((rows + RK_Q_ROWS - 1) / RK_Q_ROWS * rk_q_blocks(dtype, cols) * rk_q_bytes(dtype));
+}
+
+/* Quantize weights: all that is decoded is finite if the scales are, and in q8 at most half a step away, or as far as
+ * the scale's own rounding takes the largest weight. */
+static void check_quantizer(fuzz_input *in, int dtype, ptrdiff_t rows, ptrdiff_t cols)
+{
+    float *w = fuzz_bytes(in, (size_t)(rows * cols) * sizeof *w);
+    for (ptrdiff_t i = 0; i < rows * cols; i++)
+        if (!isfinite(w[i])) w[i] = (float)(i % 7) - 3;
+    uint8_t *packed = fuzz_memory(packed_bytes(dtype, rows, cols));
+    rk_quantize(w, rows, cols, dtype, packed);
+    for (ptrdiff_t r = 0; r < rows; r++) {
+        for (ptrdiff_t c = 0; c < cols; c++) {
+            const ptrdiff_t width = rk_q_cols(dtype), begin = c / width * width;
+            const ptrdiff_t end = begin + width < cols ? begin + width : cols;
+            const char *block = (const char *)packed + (r / RK_Q_ROWS * rk_q_blocks(dtype, cols) + c / width) * rk_q_bytes(dtype);
+            const uint16_t *steps = (const uint16_t *)block;
+            const float step = rk_f16_to_f32(steps[r % RK_Q_ROWS]);
+            const float decoded = weight(packed, cols, dtype, r, c);
+            const int finite = isfinite(step) && (dtype == RK_Q8 || isfinite(rk_f16_to_f32(steps[RK_Q_ROWS + r % RK_Q_ROWS])));
+            if (finite && !isfinite(decoded)) fuzz_fail("quantized", r * cols + c, w[r * cols + c], decoded);
+            if (!finite || dtype != RK_Q8) continue;
+            double largest = 0;
+            for (ptrdiff_t i = begin; i < end; i++) largest = fmax(largest, fabs((double)w[r * cols + i]));
+            const double excess = fmax(largest - 127.0 * step, 0), error = fabs((double)decoded - (double)w[r * cols + c]);
+            if (error > fmax(0.5001 * step, excess * 1.0001)) fuzz_fail("q8", r * cols + c, w[r * cols + c], decoded);
+        }
+    }
+    free(w), free(packed);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    fuzz_input in = fuzz_begin(data, size);
+    const int dtype = types[fuzz_byte(&in) % 3], moderate = fuzz_byte(&in) & 1;
+    const ptrdiff_t rows = 1 + fuzz_number(&in, MOST_ROWS - 1), cols = 1 + fuzz_number(&in, MOST_COLS - 1);
+    const ptrdiff_t tokens = token_counts[fuzz_byte(&in) % 5];
+    const size_t bytes = packed_bytes(dtype, rows, cols), block = (size_t)rk_q_bytes(dtype), head = (size_t)rk_q_head(dtype);
+    check_quantizer(&in, dtype, 1 + rows % 5, cols);
+    uint8_t *packed = fuzz_bytes(&in, bytes);
+    if (moderate) /* scales and minimums from 2^-10 to 2^-6 */
+        for (size_t i = 1; i < bytes; i += 2)
+            if (i % block < head) packed[i] = (uint8_t)((packed[i] & 0x83) | 0x14 | (packed[i] & 8));
+    float *w = fuzz_memory((size_t)(rows * cols) * sizeof *w), *x = fuzz_activations(&in, tokens * cols);
+    rk_dequantize(packed, rows, cols, dtype, w);
+    int finite = 1;
+    for (ptrdiff_t i = 0; i < rows * cols; i++) {
+        const float expected = weight(packed, cols, dtype, i / cols, i % cols);
+        if (!fuzz_same(w[i], expected)) fuzz_fail("dequantized", i, expected, w[i]);
+    }
+    for (size_t i = 1; i < bytes; i += 2) finite &= i % block >= head || (packed[i] & 0x7c) != 0x7c;
+
+    const rk_matrix m = {.data = packed, .rows = rows, .cols = cols, .dtype = dtype, .scale = 1};
+    int last = 0;
+    while (rk_available(last + 1) != NULL) last++;
+    float *portable = fuzz_product(&rk_available(last)->f32, &m, x, tokens);
+    for (int i = 0; i < last; i++) {
+        float *y = fuzz_product(&rk_available(i)->f32, &m, x, tokens);
+        for (ptrdiff_t k = 0; finite && k < tokens * rows; k++) {
+            double sum = 0, largest = 0;
+            for (ptrdiff_t c = 0; c < cols; c++) {
+                sum += terms(packed, cols, dtype, k % rows, c);
+                largest = fmax(largest, fabs((double)x[k / rows * cols + c]));
+            }
+            if (!(fabs((double)y[k] - portable[k]) <= 1e-5 * sum * largest))
+                fuzz_fail(rk_available(i)->name, k, portable[k], y[k]);
+        }
+        free(y);
+    }
+    free(packed), free(w), free(x), free(portable);
+    return 0;
+}

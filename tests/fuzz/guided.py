@@ -1,0 +1,70 @@
+"""Coverage-guided fuzzing of one target with atheris.
+
+``python -m fuzz.guided TARGET CORPUS [options of libFuzzer]``, with the folder ``tests`` on the path. The corpus
+is a folder; the target's seeds are added to it. A bug is written as a file under ``-artifact_prefix`` and ends the run.
+"""
+
+from __future__ import annotations
+
+import resource
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import atheris
+
+with atheris.instrument_imports(include=["rwkv_cy"]):
+    from fuzz.target import Target
+    from fuzz.targets import TARGETS
+    from rwkv_cy.errors import RWKVError
+
+#: What a file of some kilobytes may take beside what the process has at the start.
+_MEMORY = 1 << 30
+
+
+def main(arguments: list[str]) -> None:
+    """Fuzz until libFuzzer's limits are reached; does not return."""
+    _, name, corpus, *options = arguments
+    target, folder = TARGETS[name], Path(corpus)
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, seed in enumerate(target.seeds()):
+        (folder / f"seed-{number}").write_bytes(seed)
+    words = folder.with_suffix(".words")
+    words.write_text("".join(f'"{_escaped(word)}"\n' for word in target.words))
+    warnings.simplefilter("error")  # as in the tests
+    _limit_memory()
+    command = [arguments[0], corpus, *([f"-dict={words}"] if target.words else []), *options]
+    atheris.Setup(command, lambda data: _run(target, data), custom_mutator=_mutator(target))
+    atheris.Fuzz()
+
+
+def _run(target: Target, data: bytes) -> None:
+    try:
+        target.run(data)
+    except RWKVError:
+        return
+
+
+def _mutator(target: Target) -> Callable[[bytes, int, int], bytes]:
+    """Return a mutator that repairs every other file."""
+
+    def mutate(data: bytes, most: int, seed: int) -> bytes:
+        mutated: bytes = atheris.Mutate(data, most)
+        return target.repair(mutated)[:most] if seed & 1 else mutated
+
+    return mutate
+
+
+def _escaped(word: bytes) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in word)
+
+
+def _limit_memory() -> None:
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    most = pages * resource.getpagesize() + _MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+
+
+if __name__ == "__main__":
+    main(sys.argv)
