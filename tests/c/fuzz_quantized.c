@@ -8,7 +8,7 @@
 #include "fuzz.h"
 #include "scalar.h"
 
-enum { MOST_ROWS = 35, MOST_COLS = 200 };
+enum { MOST_ROWS = 33, MOST_COLS = 140 };
 
 static const ptrdiff_t token_counts[] = {1, 2, 3, 5, 9};
 static const int types[] = {RK_Q8, RK_Q6, RK_Q4};
