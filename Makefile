@@ -210,6 +210,10 @@ test-avx512: ## the same for AVX-512 with VNNI, emulated by bochs; minutes, and 
 	@$(or $(CC),cc) $(KERNEL_FLAGS) -O2 -static tests/c/families.c $(KERNEL_SOURCES) -lm -o build/families/static
 	@CC="$(or $(CC),cc)" tests/c/emulate_avx512.sh build/families/static build/avx512
 
+.PHONY: test-large
+test-large: $(BUILT) $(VENV)/.extra-test ## kernels and readers with tensors beyond 2^31 elements, by zeros and sparse files; minutes
+	@$(BIN)/python -m pytest -m large $(PYTEST_ARGS)
+
 .PHONY: fuzz
 fuzz: fuzz-mutations fuzz-guided ## both kinds of fuzzing, for hours
 

@@ -1,4 +1,4 @@
-"""Other processes: their run time and anonymous memory."""
+"""Other processes: their run time, anonymous memory and exit code."""
 
 from __future__ import annotations
 
@@ -25,20 +25,28 @@ class Run:
     anonymous_bytes : int
         The most anonymous memory (RssAnon) that it was seen with, sampled every 2 ms: what the process allocated,
         without pages of mapped files.
+    code : int
+        Its exit code.
+    errors : str
+        What it wrote to standard error.
     """
 
     seconds: float
     anonymous_bytes: int
+    code: int = 0
+    errors: str = ""
 
 
-def run(command: Sequence[str], *, sample: bool = False) -> Run:
-    """Run a command to its end; its output is discarded, and this program exits if it fails.
+def run(command: Sequence[str], *, sample: bool = False, check: bool = True) -> Run:
+    """Run a command to its end; its output is discarded.
 
     Parameters
     ----------
     command : sequence of str
     sample : bool
         Whether to watch its memory. Costs a core 1 % of its time.
+    check : bool, default True
+        Whether this program exits if the command fails.
     """
     start = time.perf_counter()
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as child:
@@ -46,11 +54,12 @@ def run(command: Sequence[str], *, sample: bool = False) -> Run:
         while sample and child.poll() is None:
             peak = max(peak, anonymous_bytes(child.pid))
             time.sleep(_SAMPLE_SECONDS)
-        _, errors = child.communicate()
+        _, raw = child.communicate()
     seconds = time.perf_counter() - start
-    if child.returncode != 0:
-        sys.exit(f"{' '.join(command)}: exit code {child.returncode}: {errors.decode(errors='replace').strip()}")
-    return Run(seconds, peak)
+    errors = raw.decode(errors="replace").strip()
+    if check and child.returncode != 0:
+        sys.exit(f"{' '.join(command)}: exit code {child.returncode}: {errors}")
+    return Run(seconds, peak, child.returncode, errors)
 
 
 def anonymous_bytes(pid: int | str = "self") -> int:

@@ -187,26 +187,26 @@ def available_memory(
 
 
 class _MemoryFiles(NamedTuple):
-    """Names of the files of a control group that tell limit and use, and of a line in its statistics."""
+    """Names of the files of a control group that tell limit and use, and of lines in its statistics."""
 
     limit: str
     used: str
-    inactive: str
+    reclaimable: tuple[str, ...]
 
 
 #: Of version 2 and of version 1, where no limit is one beyond any memory.
 _MEMORY_FILES = (
-    _MemoryFiles("memory.max", "memory.current", "inactive_file"),
-    _MemoryFiles("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+    _MemoryFiles("memory.max", "memory.current", ("inactive_file", "active_file")),
+    _MemoryFiles("memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file")),
 )
 
 
 def _cgroup_memory(folder: Path, files: _MemoryFiles) -> int:
-    """Return the bytes that a control group uses, without inactive pages of files, which can be reclaimed."""
+    """Return the bytes that a control group uses, without pages of files, which can be reclaimed."""
     used = int((folder / files.used).read_text())
     for line in (folder / "memory.stat").read_text().splitlines():
         name, _, value = line.partition(" ")
-        if name == files.inactive:
+        if name in files.reclaimable:
             used -= int(value)
     return max(0, used)  # the two files are not read at the same instant
 

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from rwkv_cy.architectures import architecture_of
 from rwkv_cy.config import Config
 from rwkv_cy.files.identity import FileIdentity
-from rwkv_cy.tensors.tensor import Parameter, TensorInfo
+from rwkv_cy.tensors.tensor import Advance, Parameter, TensorInfo
 
 __all__ = ["MemorySource"]
 
@@ -58,7 +58,7 @@ class MemorySource:
         """Return the array itself."""
         return self._parameters[name].array
 
-    def check_bytes(self, name: str) -> bool:
+    def check_bytes(self, name: str, advance: Advance | None = None) -> bool:
         """Return False: memory has no checksums."""
         return False
 

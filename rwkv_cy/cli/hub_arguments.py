@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ __all__ = ["replace_hub_names"]
 _WRITTEN = ("target", "folder", "output", "save_state", "html", "into", "to")
 #: Arguments that are texts, and may be paths.
 _TEXTS = ("tokenizer",)
+#: What short names of published models look like.
+_SHORT_NAME = re.compile(r"rwkv\w+-[\w.-]+\w", re.IGNORECASE)
 
 
 def replace_hub_names(arguments: argparse.Namespace) -> None:
@@ -26,15 +29,33 @@ def replace_hub_names(arguments: argparse.Namespace) -> None:
     Raises
     ------
     HubError
-        If it cannot be had, or a target has such a name.
+        If it cannot be had, a target has such a name, or a path is the short name of a published model.
     """
     for key, value in list(vars(arguments).items()):
         if not isinstance(value, Path) and key not in (*_WRITTEN, *_TEXTS):
             continue
-        if isinstance(value, (str, Path)) and is_hub_name(value) and not os.path.lexists(value):
-            if key in _WRITTEN:
-                raise HubError(f"{value}: expected a path on this machine to write to, got a name on the hub")
+        if not isinstance(value, (str, Path)) or os.path.lexists(value):
+            continue
+        if not is_hub_name(value):
+            if isinstance(value, Path) and key not in _WRITTEN:
+                _check_short_name(str(value))
+        elif key in _WRITTEN:
+            raise HubError(f"{value}: expected a path on this machine to write to, got a name on the hub")
+        else:
             setattr(arguments, key, _fetched(value, arguments))
+
+
+def _check_short_name(path: str) -> None:
+    """Raise HubError if a path that does not exist is the short name of a published model."""
+    if not _SHORT_NAME.fullmatch(path):
+        return
+    from rwkv_cy.toolkit.known_models import known_models
+
+    for model in known_models():
+        if model.name == path.lower():
+            raise HubError(
+                f"{path}: no such file or folder; did you mean {model.hub_name} (rwkv-cy pull {path} downloads it)?"
+            )
 
 
 def _fetched(value: str | Path, arguments: argparse.Namespace) -> Any:

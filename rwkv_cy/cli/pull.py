@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser"]
 
+_SHA256_DIGITS = 64
+
 
 def add_parser(commands: Subparsers) -> None:
     """Add ``pull`` to the command's parser."""
@@ -112,15 +114,18 @@ def _print_list(report: RepositoryReport, as_json: bool) -> None:
 
 
 def _print_report(report: PullReport) -> None:
-    count = len(report.files)
+    count, weights = len(report.files), report.files[0]
+    downloaded = (
+        f"{byte_size(report.downloaded)}, compared with its hash" if report.downloaded else "nothing: it is here"
+    )
     print_fields(
         {
             "model": str(report.name),
             "commit": report.commit,
             "kind": report.kind,
             "files": f"{count} ({byte_size(report.size)})",
-            "downloaded": byte_size(report.downloaded) if report.downloaded else "nothing: it was here already",
-            "checked": "the size and hash of every file",
+            **({"sha256": weights.digest} if count == 1 and len(weights.digest) == _SHA256_DIGITS else {}),
+            "downloaded": downloaded,
             "path": str(report.path),
         }
     )

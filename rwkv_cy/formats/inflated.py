@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import zlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -68,8 +69,11 @@ class InflatedBytes:
         self.read_into_at(offset, buffer)
         return buffer.tobytes()
 
-    def crc32(self) -> int:
-        """Return the CRC-32 of all bytes; FormatError as in :meth:`read_into_at`."""
+    def crc32(self, advance: Callable[[int], None] | None = None) -> int:
+        """Return the CRC-32 of all bytes; FormatError as in :meth:`read_into_at`.
+
+        `advance` is called with the bytes of each block.
+        """
         cursor = self._new_cursor()
         crc = 0
         buffer = np.empty(min(self.size, _OUTPUT_BYTES), np.uint8)
@@ -77,6 +81,8 @@ class InflatedBytes:
             block = buffer[: self.size - cursor.position]
             cursor.fill(block)
             crc = zlib.crc32(block.data, crc)
+            if advance is not None:
+                advance(block.size)
         cursor.finish()
         return crc
 

@@ -17,7 +17,7 @@ from rwkv_cy.formats.base import FileBytes
 from rwkv_cy.formats.inflated import InflatedBytes
 from rwkv_cy.formats.metadata import own_metadata
 from rwkv_cy.formats.strided import gather, read_strided, span
-from rwkv_cy.tensors.tensor import TensorInfo, check_buffer
+from rwkv_cy.tensors.tensor import Advance, TensorInfo, check_buffer
 
 __all__ = ["Checksum", "RawSource", "RawTensor"]
 
@@ -187,7 +187,7 @@ class RawSource:
         dtype: np.dtype[Any] = storage_type(tensor.info.dtype).array_dtype
         return self._file.view(tensor.offset, dtype, tensor.info.shape)
 
-    def check_bytes(self, name: str) -> bool:
+    def check_bytes(self, name: str, advance: Advance | None = None) -> bool:
         """Read the bytes that the checksum of a tensor covers, and compare it; False where there is none.
 
         Raises
@@ -199,7 +199,8 @@ class RawSource:
         if span is None:
             return False
         if span not in self._checked:
-            crc = self._file.crc32(span.offset, span.size) if span.data is None else span.data.crc32()
+            data = span.data
+            crc = self._file.crc32(span.offset, span.size, advance) if data is None else data.crc32(advance)
             if crc != span.crc32:
                 raise FormatError(
                     f"{self.path}: {name}: expected bytes with the checksum {span.crc32:08x}, got {crc:08x}; "

@@ -29,7 +29,7 @@ from rwkv_cy.formats.state_dict import StateDict
 from rwkv_cy.formats.strided import span
 from rwkv_cy.formats.torch_objects import Tensor, place_tensors
 from rwkv_cy.formats.zip_directory import Place
-from rwkv_cy.tensors.tensor import TensorInfo, check_buffer
+from rwkv_cy.tensors.tensor import Advance, TensorInfo, check_buffer
 
 __all__ = ["is_converted", "open_converted"]
 
@@ -200,12 +200,12 @@ class _ConvertedSource(RawSource):
             return None
         return super().view(name)
 
-    def check_bytes(self, name: str) -> bool:
+    def check_bytes(self, name: str, advance: Advance | None = None) -> bool:
         """Compare the checksums of a tensor and of its scales."""
-        own = super().check_bytes(name)
+        own = super().check_bytes(name, advance)
         tensor = self._tensors[name]
         scales = tensor.scales if isinstance(tensor, _CodedTensor) else ()
-        return all([own, *(RawSource.check_bytes(self, scale.info.name) for scale in scales)])
+        return all([own, *(RawSource.check_bytes(self, scale.info.name, advance) for scale in scales)])
 
     def checksum(self, name: str) -> int | None:
         """Return the CRC-32 of a tensor's bytes; None where they are decoded or multiplied."""

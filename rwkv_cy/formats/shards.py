@@ -14,7 +14,7 @@ from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.files.strict_json import parse_object
 from rwkv_cy.formats.base import MAX_HEADER_BYTES, MAX_TENSORS, FileBytes
 from rwkv_cy.formats.prefixes import is_head
-from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
+from rwkv_cy.tensors.tensor import Advance, ParameterSource, TensorInfo
 
 __all__ = ["MAX_SHARDS", "Shards", "files_by_tensor", "open_shards", "read_small"]
 
@@ -67,9 +67,9 @@ class Shards:
         """Return the tensor as a read-only array over a memory map, or None if its shard has no view of it."""
         return self._homes[name].view(name)
 
-    def check_bytes(self, name: str) -> bool:
+    def check_bytes(self, name: str, advance: Advance | None = None) -> bool:
         """Compare the checksum of a tensor's bytes, where its shard has one."""
-        return self._homes[name].check_bytes(name)
+        return self._homes[name].check_bytes(name, advance)
 
     def checksum(self, name: str) -> int | None:
         """Return the CRC-32 of a tensor's bytes, where its shard has one."""

@@ -26,7 +26,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 _MAX_FILES = 100_000
 _MAX_SIZE = 1 << 50
 #: A message lists so many files, and counts the others.
-_LISTED = 6
+_LISTED = 3
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def choose(name: HubName, files: Sequence[RemoteFile], patterns: Sequence[str] =
         return top[0]
     raise HubError(
         f"{name}: expected one model, {_what(name, patterns)} {len(found)}: {_listed(found)}; "
-        f"name one, as hf:{name.repository}/{found[0].name}, or give a narrower pattern with --file",
+        f"name one, as hf:{name.repository}/{found[0].name}; rwkv-cy pull hf:{name.repository} --list shows them",
         [(model.label, model.size) for model in found],
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cached_property
 
@@ -25,6 +25,9 @@ from rwkv_cy.text import Tokenizer
 from rwkv_cy.units import byte_size
 
 __all__ = ["Loaded", "load_parameters", "load_tokenizer_of"]
+
+#: Kinds of parameters of which a token reads one row.
+_READ_BY_ROWS = ("embedding", "table")
 
 
 class Loaded:
@@ -138,10 +141,11 @@ def _load(
         check_stored(source, source.info(name))
     mapped = _map(checkpoint, targets) if mmap else {}
     missing = {name: target for name, target in targets.items() if name not in mapped}
-    _check_memory(checkpoint, missing.values())
+    available = available_memory()
+    _check_memory(checkpoint, missing.values(), available)
     converter = Converter(source, count_copied=False)
     parameters = mapped | read_parameters(converter, source, missing, get_num_threads())
-    for warning in checkpoint.warnings:
+    for warning in (*checkpoint.warnings, *_paging(checkpoint, mapped, available)):
         warnings.warn(warning, RuntimeWarning, stacklevel=4)
     for name, count in converter.overflowed.items():
         warnings.warn(describe_overflow(name, count, targets[name].info.dtype), RuntimeWarning, stacklevel=4)
@@ -182,15 +186,26 @@ def _map(checkpoint: Checkpoint, targets: Mapping[str, Target]) -> dict[str, Par
     return mapped
 
 
-def _check_memory(checkpoint: Checkpoint, targets: Iterable[Target]) -> None:
+def _check_memory(checkpoint: Checkpoint, targets: Iterable[Target], available: int | None) -> None:
     config = checkpoint.config
     # The initial state, and the state of a first call.
     state = 2 * config.num_layers * architecture_of(config).state_offsets(config)["end"] * 8
-    needed, available = sum(target.info.nbytes for target in targets) + state, available_memory()
+    needed = sum(target.info.nbytes for target in targets) + state
     if available is not None and needed > available:
         raise NotEnoughMemoryError(
             f"{checkpoint.path}: not enough memory for parameters and states: need {byte_size(needed)}, "
             f"{byte_size(available)} free; convert it to a smaller dtype with rwkv-cy convert, and map that file"
+        )
+
+
+def _paging(checkpoint: Checkpoint, mapped: Mapping[str, Parameter], available: int | None) -> Iterator[str]:
+    """Yield a warning if the mapped weights that every token reads are larger than the memory."""
+    kinds = {spec.name: spec.kind for spec in checkpoint.specs}
+    weights = sum(parameter.array.nbytes for name, parameter in mapped.items() if kinds[name] not in _READ_BY_ROWS)
+    if available is not None and weights > available:
+        yield (
+            f"{checkpoint.path}: its weights take {byte_size(weights)}, and {byte_size(available)} of memory is free: "
+            "every token reads them from the disk again; convert it to a smaller dtype with rwkv-cy convert"
         )
 
 

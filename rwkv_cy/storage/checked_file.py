@@ -30,6 +30,7 @@ from rwkv_cy.storage.schema import (
     PAGE,
     SIGNATURE,
     DatasetSpec,
+    Progress,
     parameter_name,
 )
 
@@ -140,9 +141,12 @@ class CheckedFile:
             raise self._damaged(entry.spec.path)
         return array
 
-    def check_bytes(self, entry: Entry) -> None:
-        """Read the bytes of a dataset; FormatError if they are not those that were written."""
-        if self.file.crc32(entry.offset, entry.spec.nbytes) != entry.crc32:
+    def check_bytes(self, entry: Entry, progress: Progress | None = None) -> None:
+        """Read the bytes of a dataset; FormatError if they are not those that were written.
+
+        `progress` is called with the bytes of each block.
+        """
+        if self.file.crc32(entry.offset, entry.spec.nbytes, progress) != entry.crc32:
             raise self._damaged(parameter_name(entry.spec.path) or entry.spec.path)
 
     def check_metadata(self) -> None:

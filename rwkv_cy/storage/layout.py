@@ -51,13 +51,25 @@ def dataset_offset(dataset: h5d.DatasetID, spec: DatasetSpec) -> int | None:
         return None
     axis = parts.index(count)
     nbytes = spec.span // count
-    chunks: list[Any] = []
-    dataset.chunk_iter(chunks.append)
-    first = chunks[0].byte_offset
-    for i, chunk in enumerate(chunks):
-        start = tuple(i * part if k == axis else 0 for k, part in enumerate(spec.chunk))
-        if chunk.chunk_offset != start or chunk.byte_offset != first + i * nbytes:
-            return None
-        if chunk.size != nbytes or chunk.filter_mask != 0:
-            return None
-    return int(first)
+    place = _Chunks(spec, axis, nbytes)
+    dataset.chunk_iter(place.next)
+    return place.first if place.index == count else None
+
+
+class _Chunks:
+    """Follows the chunks of a dataset from the first to the last, or to one that is not where it should be."""
+
+    def __init__(self, spec: DatasetSpec, axis: int, nbytes: int) -> None:
+        self.index, self.first = 0, 0
+        self._part, self._axis, self._nbytes = spec.chunk or (), axis, nbytes
+
+    def next(self, chunk: Any) -> bool | None:
+        """Take the next chunk; a result other than None ends the iteration."""
+        if self.index == 0:
+            self.first = int(chunk.byte_offset)
+        start = tuple(self.index * part if k == self._axis else 0 for k, part in enumerate(self._part))
+        place = (chunk.chunk_offset, chunk.byte_offset, chunk.size, chunk.filter_mask)
+        if place != (start, self.first + self.index * self._nbytes, self._nbytes, 0):
+            return True
+        self.index += 1
+        return None

@@ -24,9 +24,9 @@ from rwkv_cy.storage.schema import (
     Progress,
     parameter_name,
 )
-from rwkv_cy.storage.verification import VerifyReport, verify_file
+from rwkv_cy.storage.verification import VerifyReport, structure_problems, verify_file
 from rwkv_cy.tensors.codecs import CODECS
-from rwkv_cy.tensors.tensor import TensorInfo, check_buffer
+from rwkv_cy.tensors.tensor import Advance, TensorInfo, check_buffer
 
 __all__ = ["ModelFile", "is_model_file", "open_model"]
 
@@ -143,10 +143,10 @@ class ModelFile:
             return None
         return self._checked.file.view(entry.offset, codec.array_dtype, entry.spec.shape)
 
-    def check_bytes(self, name: str) -> bool:
+    def check_bytes(self, name: str, advance: Advance | None = None) -> bool:
         """Read the bytes of a parameter and compare their checksum; FormatError if it differs."""
         entry = self._entries[name]
-        self._checked.check_bytes(entry)
+        self._checked.check_bytes(entry, advance)
         return True
 
     def checksum(self, name: str) -> int:
@@ -173,6 +173,18 @@ class ModelFile:
             If the operating system refuses a read.
         """
         return verify_file(self._checked, progress)
+
+    def structure_problems(self) -> list[str]:
+        """Check what belongs to no dataset: HDF5's objects against the index, and that all other bytes are zero.
+
+        Raises
+        ------
+        FormatError
+            If the file was truncated meanwhile.
+        StorageError
+            If the operating system refuses a read.
+        """
+        return structure_problems(self._checked)
 
     def close(self) -> None:
         """Close the file. Arrays from :meth:`view` stay valid."""

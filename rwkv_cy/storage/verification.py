@@ -14,7 +14,7 @@ from rwkv_cy.errors import FormatError, StorageError
 from rwkv_cy.storage.checked_file import CheckedFile
 from rwkv_cy.storage.schema import BLOCK_BYTES, Progress, parameter_name
 
-__all__ = ["VerifyReport", "verify_file"]
+__all__ = ["VerifyReport", "structure_problems", "verify_file"]
 
 #: Time limit of the process in which HDF5 reads the structure: the library may crash or hang on a forged file.
 _TIMEOUT_SECONDS = 300
@@ -59,17 +59,10 @@ def verify_file(checked: CheckedFile, progress: Progress | None = None) -> Verif
     """Read every byte of an open file; see :meth:`rwkv_cy.storage.ModelFile.verify`."""
     checked.file.check()
     damaged = []
-    problems = []
     for path, entry in checked.entries.items():
         if checked.file.crc32(entry.offset, entry.spec.nbytes, progress) != entry.crc32:
             damaged.append(parameter_name(path) or path)
-    try:
-        checked.check_metadata()
-    except FormatError as error:
-        problems.append(str(error))
-    else:
-        problems += _structure_problems(checked)
-    problems += _padding_problems(checked)
+    problems = structure_problems(checked)
     return VerifyReport(
         path=checked.path,
         tensors=len(checked.entries),
@@ -79,7 +72,19 @@ def verify_file(checked: CheckedFile, progress: Progress | None = None) -> Verif
     )
 
 
-def _structure_problems(checked: CheckedFile) -> list[str]:
+def structure_problems(checked: CheckedFile) -> list[str]:
+    """Check all but the datasets of an open file; see :meth:`rwkv_cy.storage.ModelFile.structure_problems`."""
+    problems = []
+    try:
+        checked.check_metadata()
+    except FormatError as error:
+        problems.append(str(error))
+    else:
+        problems += _object_problems(checked)
+    return problems + _padding_problems(checked)
+
+
+def _object_problems(checked: CheckedFile) -> list[str]:
     """Compare the index with the HDF5 objects in another process."""
     # Isolated (-I): otherwise Python would first import modules from the current folder, which may be untrusted.
     arguments = [json.dumps(sys.path), str(checked.absolute), checked.kind, repr(checked.footer)]

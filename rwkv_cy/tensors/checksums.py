@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 
 from rwkv_cy.errors import StorageError
+from rwkv_cy.tensors.parallel import Stop, StoppedError
 from rwkv_cy.tensors.tensor import ParameterSource
 
 __all__ = ["ChecksumPass"]
 
 
 class ChecksumPass:
-    """A pass over the tensors of a source that verifies their checksums. A context manager; leaving it stops the pass.
+    """A pass over a source's tensors that verifies their checksums. A context manager; leaving it stops it at once.
 
     Parameters
     ----------
@@ -25,7 +26,7 @@ class ChecksumPass:
     def __init__(self, source: ParameterSource, copied: Collection[str] = ()) -> None:
         self._source = source
         self.copied = copied
-        self._stop = threading.Event()
+        self._stop = Stop()
         self._pool = ThreadPoolExecutor(1, thread_name_prefix="rwkv_cy-checksums")
         self._running: Future[None] | None = None
 
@@ -61,11 +62,11 @@ class ChecksumPass:
             )
 
     def _run(self) -> None:
-        for name in self._source.names():
-            if self._stop.is_set():
-                return
-            if name not in self.copied:
-                self._source.check_bytes(name)
+        with suppress(StoppedError):
+            for name in self._source.names():
+                self._stop()
+                if name not in self.copied:
+                    self._source.check_bytes(name, self._stop)
 
     def __exit__(self, *exc: object) -> None:
         self._stop.set()

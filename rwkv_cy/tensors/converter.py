@@ -14,7 +14,7 @@ from rwkv_cy.runtime import get_num_threads
 from rwkv_cy.tensors.arena import Arena
 from rwkv_cy.tensors.codecs import BLOCK_SIZE, GroupedCodec, PlannedCodec, rows_at_once
 from rwkv_cy.tensors.codecs.base import Array
-from rwkv_cy.tensors.parallel import run_jobs
+from rwkv_cy.tensors.parallel import Stop, run_jobs
 from rwkv_cy.tensors.policy import Target
 from rwkv_cy.tensors.reading import decode_rows, number_type, read_numbers, read_rows
 from rwkv_cy.tensors.rounding import Rounding, measure_rounding
@@ -52,12 +52,15 @@ class Converter:
         Finite numbers of the source that became infinite in a narrower type, for each tensor that has any.
     rounding : dict of str to Rounding
         Errors of the tensors that were rounded to a narrower type or quantized, if they are measured.
+    stop : Stop
+        Ends the conversion of whole matrices that compress as one, and the verification of checksums.
     """
 
     def __init__(self, source: ParameterSource, *, count_copied: bool = True, measure: bool = False) -> None:
         self.nonfinite: dict[str, NonFinite] = {}
         self.overflowed: dict[str, int] = {}
         self.rounding: dict[str, Rounding] = {}
+        self.stop = Stop()
         self._measure = measure
         self._source = source
         self._count_copied = count_copied
@@ -123,6 +126,7 @@ class Converter:
 
     def _rows(self, info: TensorInfo, dtype: str, first: int, count: int) -> Array:
         """Return rows of a matrix as numbers of a floating point type."""
+        self.stop()
         return self._narrow(info, read_rows(self._source, info, first, count), dtype)
 
     def _convert(self, info: TensorInfo, target: TensorInfo, result: Array, start: int) -> None:
@@ -300,13 +304,13 @@ def read_parameters(
     jobs: list[Callable[[], object]] = []
     for name, target in targets.items():
         info = target.info
-        jobs.append(partial(source.check_bytes, name))
+        jobs.append(partial(source.check_bytes, name, converter.stop))
         array = arena.take(info.array_shape, info.codec.array_dtype)
         flat = array.reshape(-1)
         for start, count in _pieces(source.info(name), info):
             jobs.append(partial(converter.fill, target, flat[start : start + count], start))
         parameters[name] = info.parameter(array)
-    run_jobs(jobs, min(num_threads, 1 + size // _PIECE_BYTES))
+    run_jobs(jobs, min(num_threads, 1 + size // _PIECE_BYTES), converter.stop)
     return parameters
 
 

@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
-__all__ = ["run_jobs"]
+__all__ = ["Stop", "StoppedError", "run_jobs"]
 
 
-def run_jobs(jobs: Sequence[Callable[[], object]], num_threads: int) -> None:
+class StoppedError(Exception):
+    """Ends a job whose result nobody waits for."""
+
+
+class Stop:
+    """Tells running jobs to end: a long one calls it now and then, and it raises StoppedError once it is set.
+
+    It takes a number of bytes, so that it can be what functions call with the progress of a read.
+    """
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        """Let all calls from now on raise StoppedError."""
+        self._event.set()
+
+    def __call__(self, count: int = 0) -> None:
+        """Raise StoppedError if it is set."""
+        if self._event.is_set():
+            raise StoppedError
+
+
+def run_jobs(jobs: Sequence[Callable[[], object]], num_threads: int, stop: Stop | None = None) -> None:
     """Run all jobs; the order in which they end is not defined.
 
     The first error, or an interrupt, cancels the jobs that have not started; it is raised after the running ones have
@@ -18,6 +42,8 @@ def run_jobs(jobs: Sequence[Callable[[], object]], num_threads: int) -> None:
     ----------
     jobs : sequence of callable
     num_threads : int
+    stop : Stop, optional
+        Set before the running jobs are waited for.
     """
     num_threads = min(num_threads, len(jobs))
     if num_threads > 1:
@@ -31,6 +57,8 @@ def run_jobs(jobs: Sequence[Callable[[], object]], num_threads: int) -> None:
                     for future in as_completed(futures):
                         future.result()
                 except BaseException:
+                    if stop is not None:
+                        stop.set()
                     pool.shutdown(cancel_futures=True)
                     raise
                 return

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.tensors.reading import number_type, read_numbers
-from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo, check_buffer
+from rwkv_cy.tensors.tensor import Advance, ParameterSource, TensorInfo, check_buffer
 from rwkv_cy.tensors.transposing import TransposedReader
 
 __all__ = ["PlainSource"]
@@ -66,9 +66,9 @@ class PlainSource:
         info = self._source.info(name)
         return None if info.codec.matrices_only or info.transposed else self._source.view(name)
 
-    def check_bytes(self, name: str) -> bool:
+    def check_bytes(self, name: str, advance: Advance | None = None) -> bool:
         """Compare the checksum of a tensor's bytes; False where the source has none."""
-        return self._source.check_bytes(name)
+        return self._source.check_bytes(name, advance)
 
     def checksum(self, name: str) -> int | None:
         """Return the CRC-32 of a tensor's bytes; None if they are decoded or transposed, or the source has none."""

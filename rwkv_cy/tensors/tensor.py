@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -16,7 +16,11 @@ from rwkv_cy.errors import KernelError, SpecError
 from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.tensors.codecs import CODECS, Codec, codec_of
 
-__all__ = ["Parameter", "ParameterSource", "TensorInfo", "as_parameter", "check_buffer"]
+__all__ = ["Advance", "Parameter", "ParameterSource", "TensorInfo", "as_parameter", "check_buffer"]
+
+
+#: Called with the number of bytes that have just been read.
+Advance = Callable[[int], None]
 
 
 @dataclass(frozen=True)
@@ -181,8 +185,14 @@ class ParameterSource(Protocol):
         """Return the array as a read-only view of a memory map; None if the bytes must be decoded."""
         ...
 
-    def check_bytes(self, name: str) -> bool:
+    def check_bytes(self, name: str, advance: Advance | None = None) -> bool:
         """Read the stored bytes of a tensor and verify their checksum.
+
+        Parameters
+        ----------
+        name : str
+        advance : callable, optional
+            Called with the bytes of each block that has been read. What it raises ends the reading.
 
         Returns
         -------

@@ -14,7 +14,7 @@ from rwkv_cy.dtypes import storage_type, to_storage, widen
 from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.tensors.codecs import BLOCK_SIZE
 from rwkv_cy.tensors.plain import PlainSource
-from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo, check_buffer
+from rwkv_cy.tensors.tensor import Advance, ParameterSource, TensorInfo, check_buffer
 from rwkv_cy.toolkit.adapters import AdapterFile, AdapterTensor, Change, Floats, Update
 
 __all__ = ["MergedSource"]
@@ -144,11 +144,13 @@ class MergedSource:
         """Return a parameter without a change as a view of the memory map, if the base does; None for others."""
         return None if name in self._changes else self._base.view(name)
 
-    def check_bytes(self, name: str) -> bool:
+    def check_bytes(self, name: str, advance: Advance | None = None) -> bool:
         """Compare the checksums of what a parameter is made of; False where one has none."""
-        checked = [self._base.check_bytes(name)] if name in self._own else []
+        checked = [self._base.check_bytes(name, advance)] if name in self._own else []
         if name in self._changes:
-            checked += [self._source(tensor).check_bytes(tensor.name) for tensor in self._changes[name].tensors]
+            checked += [
+                self._source(tensor).check_bytes(tensor.name, advance) for tensor in self._changes[name].tensors
+            ]
         return all(checked)
 
     def checksum(self, name: str) -> int | None:

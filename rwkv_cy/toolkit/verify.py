@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.errors import FormatError
+from rwkv_cy.runtime import get_num_threads
 from rwkv_cy.storage import ModelFile
+from rwkv_cy.tensors.parallel import Stop, run_jobs
 from rwkv_cy.tensors.reading import number_type, read_blocks
 from rwkv_cy.tensors.statistics import NonFinite, count_nonfinite
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
@@ -84,7 +88,7 @@ def verify(
     against : path, optional
         The source of `path`, of any supported format.
     progress : callable, optional
-        Called with the bytes done and the total bytes to read.
+        Called with the bytes done and the total bytes to read, by one thread at a time.
 
     Returns
     -------
@@ -105,11 +109,9 @@ def verify(
         bytes_read = sum(info.source_nbytes for info in infos)
         # Checksums, numbers, and the comparison take one pass each.
         counter = _Counter(progress, (2 if original is None else 3) * bytes_read)
-        checksums, damaged = _compare_checksums(source, counter)
-        problems += damaged
-        for info in infos:
-            problems += _number_problems(source, info)
-            counter.add(info.source_nbytes)
+        found = _check_tensors(source, infos, counter)
+        problems += [problem for tensor in found for problem in tensor.problems]
+        problems += source.structure_problems() if isinstance(source, ModelFile) else []
         compared = None if original is None else check_against(checkpoint, original, counter.add)
         problems += compared.problems if compared is not None else ()
         counter.finish()
@@ -118,44 +120,69 @@ def verify(
             format=source.format,
             tensors=len(infos),
             bytes_read=bytes_read,
-            checksums=checksums,
+            checksums=sum(tensor.compared for tensor in found),
             problems=tuple(dict.fromkeys(problems)),
             against=compared,
         )
 
 
 class _Counter:
-    """Adds up bytes for a progress function."""
+    """Adds up bytes for a progress function; several threads may add some."""
 
     def __init__(self, progress: Callable[[int, int], None] | None, total: int) -> None:
         self._progress, self._done, self._total = progress, 0, total
+        self._lock = threading.Lock()
 
     def add(self, count: int) -> None:
-        self._done = min(self._done + count, self._total)
-        if self._progress is not None:
-            self._progress(self._done, self._total)
+        with self._lock:
+            self._done = min(self._done + count, self._total)
+            if self._progress is not None:
+                self._progress(self._done, self._total)
 
     def finish(self) -> None:
         self.add(self._total)
 
 
-def _compare_checksums(source: ParameterSource, counter: _Counter) -> tuple[int, list[str]]:
-    """Return the number of checksums verified, and the problems."""
-    if isinstance(source, ModelFile):
-        report = source.verify(counter.add)
-        problems = [
-            f"{source.path}: {name}: wrong checksum; copy the file again or convert it again" for name in report.damaged
-        ]
-        return report.tensors, [*problems, *report.problems]
-    compared, problems = 0, []
-    for name in source.names():
-        try:
-            compared += source.check_bytes(name)
-        except FormatError as error:
-            compared += 1
-            problems.append(str(error))
-        counter.add(source.info(name).source_nbytes)
-    return compared, problems
+@dataclass(frozen=True)
+class _TensorCheck:
+    """What is wrong with a tensor, and whether its checksum was compared."""
+
+    compared: bool
+    problems: tuple[str, ...]
+
+
+def _check_tensors(source: ParameterSource, infos: Sequence[TensorInfo], counter: _Counter) -> list[_TensorCheck]:
+    """Check the tensors, each by one thread from end to end, so that its bytes come from the disk once."""
+    found: dict[str, _TensorCheck] = {}
+    stop = Stop()
+
+    def check(info: TensorInfo) -> None:
+        left = 2 * info.source_nbytes
+
+        def advance(count: int) -> None:
+            nonlocal left
+            stop()
+            count = min(count, left)
+            left -= count
+            counter.add(count)
+
+        compared, problems = _checksum_problems(source, info, advance)
+        advance(max(left - info.source_nbytes, 0))
+        found[info.name] = _TensorCheck(compared, (*problems, *_number_problems(source, info, advance)))
+        advance(left)
+
+    run_jobs([partial(check, info) for info in infos], get_num_threads(), stop)
+    return [found[info.name] for info in infos]
+
+
+def _checksum_problems(
+    source: ParameterSource, info: TensorInfo, advance: Callable[[int], None]
+) -> tuple[bool, tuple[str, ...]]:
+    """Return whether there is a checksum, and the problem."""
+    try:
+        return source.check_bytes(info.name, advance), ()
+    except FormatError as error:
+        return True, (str(error),)
 
 
 def _model_problems(checkpoint: Checkpoint) -> tuple[str, ...]:
@@ -166,11 +193,12 @@ def _model_problems(checkpoint: Checkpoint) -> tuple[str, ...]:
     return ()
 
 
-def _number_problems(source: ParameterSource, info: TensorInfo) -> tuple[str, ...]:
+def _number_problems(source: ParameterSource, info: TensorInfo, advance: Callable[[int], None]) -> tuple[str, ...]:
     count = NonFinite()
     try:
         for block in read_blocks(source, info):
             count += count_nonfinite(block, number_type(info))
+            advance(info.source_nbytes * block.size // info.size)
     except FormatError as error:
         return (str(error),)
     if count:

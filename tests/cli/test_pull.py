@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -28,9 +29,12 @@ def test_a_model_is_pulled(run: Run, hub: HubServer, repository: Repository) -> 
     assert (result.code, result.err) == (0, "")
     assert f"commit      {COMMIT}" in result.out
     assert "kind        safetensors" in result.out
+    data = repository.files["g1-0.1b.safetensors"]
+    assert f"sha256      {hashlib.sha256(data).hexdigest()}" in result.out
+    assert "kB, compared with its hash" in result.out
     path = Path(result.out.splitlines()[-1].split()[-1])
     assert path.read_bytes() == repository.files["g1-0.1b.safetensors"]
-    assert "downloaded  nothing: it was here already" in run("pull", "hf:o/n", "--file", "*0.1b*").out
+    assert "downloaded  nothing: it is here" in run("pull", "hf:o/n", "--file", "*0.1b*").out
     assert run("pull", "hf:o/n/g1-0.1b.safetensors", "--quiet").out == f"{path}\n"
     report = json.loads(run("pull", "hf:o/n", "--file", "*0.1b*", "--json").out)
     assert (report["path"], report["commit"], report["files"][0]["path"]) == (str(path), COMMIT, str(path))
@@ -173,3 +177,18 @@ def test_a_known_model_is_pulled_by_its_short_name(run: Run, hub: HubServer, rep
     assert run("pull", "rwkv4-pile-169m", "--quiet").out.endswith(f"/{file}\n")
     result = run("pull", "0.1b")
     assert (result.code, "rwkv7-world-0.1b" in result.err) == (3, True)
+
+
+def test_a_known_model_in_place_of_a_path_is_named(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in (["inspect", "rwkv4-pile-169m"], ["generate", "RWKV4-pile-169M", "x"]):
+        result = run(*command)
+        assert result.code == 3
+        assert (
+            f"{command[1]}: no such file or folder; did you mean hf:BlinkDL/rwkv-4-pile-169m/RWKV-4-Pile" in result.err
+        )
+        assert f"(rwkv-cy pull {command[1]} downloads it)" in result.err
+    (tmp_path / "rwkv4-pile-169m").write_bytes(b"something else")
+    assert "did you mean" not in run("inspect", "rwkv4-pile-169m").err
+    assert "did you mean" not in run("inspect", "rwkv-of-mine").err
+    assert "did you mean" not in run("convert", tmp_path / "rwkv4-pile-169m", "rwkv4-pile-430m").err

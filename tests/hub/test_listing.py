@@ -82,7 +82,7 @@ def test_the_model_in_the_top_folder_is_preferred() -> None:
 def test_several_models_are_listed_with_sizes() -> None:
     listed = files(*(f"m{number}.pth" for number in range(9)))
     with pytest.raises(
-        HubError, match=r"expected one model, found 9: m0.pth \(1.00 kB\), .* and 3 more; name one"
+        HubError, match=r"expected one model, found 9: m0.pth \(1.00 kB\), .* and 6 more; name one"
     ) as error:
         choose(NAME, listed)
     assert error.value.files == tuple((f"m{number}.pth", 1000 + number) for number in range(9))

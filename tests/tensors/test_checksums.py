@@ -10,6 +10,7 @@ import pytest
 
 from rwkv_cy.errors import FormatError, StorageError
 from rwkv_cy.tensors.checksums import ChecksumPass
+from rwkv_cy.tensors.parallel import Stop
 
 
 class Source:
@@ -27,7 +28,7 @@ class Source:
     def checksum(self, name: str) -> int:
         return 7
 
-    def check_bytes(self, name: str) -> bool:
+    def check_bytes(self, name: str, advance: Any = None) -> bool:
         self.checked.append(name)
         self.first.set()
         if name == self._damaged:
@@ -59,13 +60,16 @@ def test_damage_is_an_error_at_the_end(threads: bool, monkeypatch: pytest.Monkey
     assert len(source.checked) == 5
 
 
-def test_it_stops_with_the_conversion() -> None:
+def test_it_stops_with_the_conversion_in_the_middle_of_a_tensor(monkeypatch: pytest.MonkeyPatch) -> None:
     source: Any = Source()
     check, going_on = source.check_bytes, threading.Event()
+    ended: list[str] = []
 
-    def wait(name: str) -> bool:
+    def wait(name: str, advance: Any) -> bool:
         result: bool = check(name)
         going_on.wait()
+        advance(1)  # as after every block: raises in the middle of the tensor
+        ended.append(name)
         return result
 
     source.check_bytes = wait
@@ -73,9 +77,9 @@ def test_it_stops_with_the_conversion() -> None:
     checksums.__enter__()
     source.first.wait()
     stop = checksums._stop
-    threading.Thread(target=lambda: (stop.wait(), going_on.set())).start()
+    monkeypatch.setattr(stop, "set", lambda: (Stop.set(stop), going_on.set()))
     checksums.__exit__()
-    assert source.checked == ["t0"]
+    assert (source.checked, ended) == (["t0"], [])
 
 
 def test_tensors_that_are_copied_are_compared_while_they_are_read() -> None:

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 
-from rwkv_cy.tensors.parallel import run_jobs
+from rwkv_cy.tensors.parallel import Stop, StoppedError, run_jobs
 
 
 @pytest.mark.parametrize("threads", [1, 2, 5])
@@ -38,3 +38,25 @@ def test_where_the_system_starts_no_thread(monkeypatch: pytest.MonkeyPatch) -> N
     done: list[int] = []
     run_jobs([partial(done.append, i) for i in range(3)], 4)
     assert done == [0, 1, 2]
+
+
+@pytest.mark.parametrize("error", [IndexError, KeyboardInterrupt])
+def test_running_jobs_end_before_they_are_done(error: type[BaseException]) -> None:
+    stop, started, ended = Stop(), threading.Event(), threading.Event()
+
+    def long_job() -> None:
+        started.set()
+        try:
+            while True:
+                stop(1)
+        except StoppedError:
+            ended.set()
+            raise
+
+    def fail() -> None:
+        started.wait()
+        raise error
+
+    with pytest.raises(error):
+        run_jobs([long_job, fail], 2, stop)
+    assert ended.is_set()

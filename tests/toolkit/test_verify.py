@@ -46,7 +46,9 @@ def test_a_flipped_bit_is_found_and_named(tmp_path: Path) -> None:
     target.write_bytes(content)
     report = verify(target)
     assert not report.ok
-    damaged = "blocks.1.ffn.key.weight: wrong checksum; copy the file again or convert it again"
+    damaged = (
+        "blocks.1.ffn.key.weight: the checksum does not match: the file is damaged; copy it again or convert it again"
+    )
     assert report.problems == (f"{target}: {damaged}",)
 
 

@@ -15,7 +15,7 @@ from rwkv_cy.errors import FormatError
 from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.formats.layouts.layout import Part, Recipe
 from rwkv_cy.formats.strided import read_strided
-from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo, check_buffer
+from rwkv_cy.tensors.tensor import Advance, ParameterSource, TensorInfo, check_buffer
 
 __all__ = ["TranslatedSource"]
 
@@ -172,9 +172,9 @@ class TranslatedSource:
             return array
         return array.reshape(-1)[part.start : part.start + part.size].reshape(info.shape)
 
-    def check_bytes(self, name: str) -> bool:
+    def check_bytes(self, name: str, advance: Advance | None = None) -> bool:
         """Compare the checksums of the bytes that a tensor comes from; False where the source has none."""
-        checked = [self._source.check_bytes(part.name) for part in self._recipes[name].parts]
+        checked = [self._source.check_bytes(part.name, advance) for part in self._recipes[name].parts]
         return all(checked)
 
     def checksum(self, name: str) -> int | None:

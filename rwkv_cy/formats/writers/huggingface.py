@@ -9,11 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 
+from rwkv_cy.errors import ConfigError
 from rwkv_cy.formats.layouts.configs import config_problems, huggingface_config
+from rwkv_cy.formats.shards import MAX_SHARDS
 from rwkv_cy.formats.writers.base import ExportedModel, ExportFormat, Outcome, StoredTensor, TargetFile
 from rwkv_cy.formats.writers.hub_tokenizer import tokenizer_files
 from rwkv_cy.formats.writers.model_card import model_card
 from rwkv_cy.formats.writers.safetensors import safetensors_file
+from rwkv_cy.units import byte_size
 
 __all__ = ["HuggingFaceFormat"]
 
@@ -72,6 +75,11 @@ def _weights(tensors: Sequence[StoredTensor], shard_size: int) -> Iterator[Targe
     if len(shards) == 1:
         yield safetensors_file(_SINGLE, tensors)
         return
+    if len(shards) > MAX_SHARDS:
+        raise ConfigError(
+            f"shard size: expected at most {MAX_SHARDS} files of weights, got {len(shards)} of "
+            f"{byte_size(shard_size)}; choose a larger size"
+        )
     names = [f"model-{number:05}-of-{len(shards):05}.safetensors" for number in range(1, len(shards) + 1)]
     for name, shard in zip(names, shards, strict=True):
         yield safetensors_file(name, shard)

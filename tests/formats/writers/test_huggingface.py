@@ -14,7 +14,7 @@ from contracts.cases import CONFIGS
 from formats.sources import read_all
 from rwkv_cy.checkpoint.checkpoint import open_source
 from rwkv_cy.config import Config
-from rwkv_cy.errors import FormatError, StorageError
+from rwkv_cy.errors import ConfigError, FormatError, StorageError
 from rwkv_cy.formats.layouts.source import TranslatedSource
 from rwkv_cy.model.language_model import load
 from rwkv_cy.text import WorldTokenizer
@@ -192,6 +192,13 @@ def test_a_tensor_larger_than_a_shard_has_one_of_its_own(small: Path, tmp_path: 
     report = export(small, tmp_path / "t", shard_size=1)
     weights = [file for file in report.plan.files if file.name.endswith(".safetensors")]
     assert len(weights) == len(report.plan.tensors)
+
+
+def test_more_shards_than_a_reader_opens(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rwkv_cy.formats.writers.huggingface.MAX_SHARDS", 4)
+    message = r"shard size: expected at most 4 files of weights, got \d+ of 1 B; choose a larger size"
+    with pytest.raises(ConfigError, match=message):
+        plan_export(small, tmp_path / "t", shard_size=1)
 
 
 def test_the_model_card(small: Path, tmp_path: Path) -> None:
