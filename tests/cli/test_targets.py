@@ -102,8 +102,8 @@ def test_base_and_adapter_swapped(run: Run, small: Path, tmp_path: Path) -> None
 
 
 def test_the_same_file_twice(run: Run, model: Path) -> None:
-    assert "expected a target other than the source, got the same file" in run("convert", model, model, "--force").err
-    assert "expected a target other than the source, got the same file" in run("quantize", model, model).err
+    assert "is the source itself; name another file" in run("convert", model, model, "--force").err
+    assert "is the source itself; name another file" in run("quantize", model, model).err
 
 
 def test_a_path_that_is_not_there_has_a_similar_one(run: Run, model: Path, tmp_path: Path) -> None:
