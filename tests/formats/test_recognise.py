@@ -161,7 +161,7 @@ def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
 
 def test_a_fifo_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(StorageError, match="got a FIFO"):
+    with pytest.raises(StorageError, match="is a FIFO"):
         open_checkpoint(tmp_path / "fifo")
 
 

@@ -123,7 +123,7 @@ def test_an_existing_page_is_replaced_only_on_request(small: Path, tmp_path: Pat
     target = tmp_path / "report.html"
     write_model_page(small, target)
     before = target.read_bytes()
-    with pytest.raises(StorageError, match=r"report.html: it already exists"):
+    with pytest.raises(StorageError, match=r"report.html already exists"):
         write_model_page(small, target)
     write_diff_page(small, small, target, overwrite=True)
     assert target.read_bytes() != before
