@@ -211,8 +211,8 @@ def fetch_into(
             raise StorageError(f"{target}: expected the name of a file, got a folder; choose another place")
         if os.path.lexists(target) and not overwrite:
             raise StorageError(
-                f"{target}: it already exists, and is not {file.name} of {name}; choose another place, or replace it "
-                "with overwrite=True (--force on the command line)"
+                f"{target} already exists, and is not {file.name} of {name}; choose another place or pass --force "
+                "(overwrite=True)"
             )
         partial = target.with_name(f".{target.name[:200]}.{file.digest[:8]}.incomplete")
         steps.append(_Step(file, partial, target, cache.blob(file) if cache.has(file) else None))
