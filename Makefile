@@ -244,6 +244,15 @@ build/fuzz/bin/%: tests/c/fuzz_%.c tests/c/fuzz.h build/fuzz/kernels.a
 fuzz-guided: $(FUZZ_BUILT) $(addprefix build/fuzz/bin/,$(FUZZ_PROGRAMS)) ## fuzzing guided by coverage, with atheris and libFuzzer (FUZZ_RUNS)
 	@$(FUZZ_BIN)/python tools/fuzz.py --runs $(FUZZ_RUNS) $(FUZZ_ARGS)
 
+#: At most so many moments of an operation, and changes of a file, in "make test-faults"; empty for all.
+FAULTS_MOST ?=
+FAULTS := PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python -m faults
+
+.PHONY: test-faults
+test-faults: $(BUILT) $(VENV)/.extra-test ## kill -9, full and failing disks, damaged files of every format; writes docs/reliability.md
+	@$(FAULTS) moments $(if $(FAULTS_MOST),--most $(FAULTS_MOST)) --write docs/reliability.md
+	@$(FAULTS) damage $(if $(FAULTS_MOST),--most $(FAULTS_MOST)) --write docs/reliability.md
+
 .PHONY: test-wheel
 test-wheel: wheel ## install the wheel in a new environment and use it outside of the checkout
 	@$(PYTHON) tools/check_wheel.py dist/*.whl

@@ -20,6 +20,8 @@ __all__ = ["add_parser"]
 
 #: Problems that are printed without --limit.
 _LIMIT = 20
+#: Formats that cannot have checksums; a .pth archive has them unless torch was told to leave them out.
+_WITHOUT_CHECKSUMS = ("safetensors", "gguf", "rwkvcpp", "pth-legacy")
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -68,13 +70,17 @@ def _print(report: FileCheck) -> None:
         "file": str(report.path),
         "format": report.format,
         "tensors read": f"{report.tensors} ({byte_size(report.bytes_read)})",
-        "checksums": f"{report.checksums} compared" if report.checksums else "none in this file",
+        "checksums": f"{report.checksums} compared" if report.checksums else _without_checksums(report.format),
     }
     if report.against is not None:
         fields["source"] = str(report.against.path)
         fields["compared"] = _agreement(report.against)
     fields["result"] = "ok" if report.ok else f"{count} problem{'s' if count > 1 else ''}"
     print_fields(fields, {"result": "ok" if report.ok else "error"})
+
+
+def _without_checksums(format: str) -> str:  # noqa: A002 (the field's word)
+    return "none in this format" if format in _WITHOUT_CHECKSUMS else "none in this file"
 
 
 def _agreement(check: SourceCheck) -> str:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rwkv_cy.errors import StorageError
-from rwkv_cy.files.temporary import name_beside, remove_abandoned
+from rwkv_cy.files.exchange import exchange
+from rwkv_cy.files.temporary import create_beside, leftovers, name_beside, remove, remove_abandoned
 
 __all__ = ["FolderReplacement"]
 
@@ -19,6 +20,9 @@ class FolderReplacement:
 
     The new folder is called ``.NAME.XXXXXXXX.tmp``, beside the target. It is removed at the end of the block unless it
     was committed; only SIGKILL leaves it behind, and a later writer of the same target removes it.
+
+    An older folder is exchanged with the new one in one step. On file systems that cannot, it is renamed to
+    ``.NAME.XXXXXXXX.old`` first; if the process is killed just then, the next writer of the target restores it.
 
     Parameters
     ----------
@@ -45,10 +49,11 @@ class FolderReplacement:
         self._overwrite, self._replaceable = overwrite, replaceable
         try:
             self.target = Path(os.path.realpath(target))
+            _restore(self.target)
             self._check_target()
             remove_abandoned(self.target)
-            self.path, self._older = name_beside(self.target), name_beside(self.target, "old")
-            self.path.mkdir()
+            self._older = name_beside(self.target, "old")
+            self.path, self._descriptor = create_beside(self.target, _new_folder)
         except OSError as error:
             raise self._error(error, "create") from error
         except ValueError as error:
@@ -81,9 +86,11 @@ class FolderReplacement:
         try:
             _sync(self.path)
             self._check_target()  # writing takes long
-            if self.target.exists():
+            if not self.target.exists():
+                self.path.rename(self.target)
+            elif not exchange(self.path, self.target):
                 self.target.rename(self._older)
-            self.path.rename(self.target)
+                self.path.rename(self.target)
             _sync(self.target.parent)
         except OSError as error:
             raise self._error(error, "finish writing") from error
@@ -93,13 +100,20 @@ class FolderReplacement:
 
     def __exit__(self, *exc: object) -> None:
         # Here and not in commit, since an interrupt may come between any two of its steps.
-        if not self.path.exists():
-            # What cannot be removed has a hidden name, and the new folder is complete.
-            shutil.rmtree(self._older, ignore_errors=True)
-        elif self._older.exists() and not self.target.exists():
+        if not self._committed() and self._older.exists() and not self.target.exists():
             with contextlib.suppress(OSError):
                 self._older.rename(self.target)
-        shutil.rmtree(self.path, ignore_errors=True)
+        # What cannot be removed has a hidden name.
+        for path in (self.path, self._older):
+            shutil.rmtree(path, ignore_errors=True)
+        os.close(self._descriptor)
+
+    def _committed(self) -> bool:
+        """Whether the target is the new folder; its temporary name is that of the older one after an exchange."""
+        try:
+            return os.path.samestat(self.target.stat(), os.fstat(self._descriptor))
+        except OSError:
+            return False
 
     def _error(self, error: OSError, doing: str) -> StorageError:
         if isinstance(error, StorageError):
@@ -108,8 +122,31 @@ class FolderReplacement:
         return StorageError(f"{self.name}: cannot {doing} it: {reason}; check the folder {self.name.parent}")
 
 
+def _new_folder(path: Path) -> int:
+    path.mkdir()
+    return _open(path)
+
+
+def _open(folder: Path) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
+def _restore(target: Path) -> None:
+    """Rename the older folder of a writer that was killed between two renames back to `target`, or remove it.
+
+    The names are listed before the target is examined: a writer that is alive and has renamed the older folder may
+    not have put the new one in its place yet.
+    """
+    older = sorted(leftovers(target, "old"), key=lambda path: path.stat().st_mtime)
+    if older and not target.exists():
+        older.pop().rename(target)
+    for path in older:
+        with contextlib.suppress(OSError):
+            remove(path)
+
+
 def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = _open(folder)
     try:
         with contextlib.suppress(OSError):  # some file systems do not support it
             os.fsync(descriptor)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import math
-import mmap
 import os
 import stat
 import zlib
@@ -18,6 +17,7 @@ import numpy.typing as npt
 
 from rwkv_cy.errors import FormatError, KernelError, StorageError
 from rwkv_cy.files.identity import FileIdentity
+from rwkv_cy.files.mapped import MappedFile
 from rwkv_cy.files.similar import similar_path
 from rwkv_cy.hub_names import HubName, complete_url, is_repository, name_in_url
 from rwkv_cy.units import exact_bytes
@@ -95,7 +95,7 @@ def _require_regular(path: Path, mode: int) -> None:
         return
     kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
     kind = kinds.get(stat.S_IFMT(mode), "a device")
-    raise StorageError(f"{path} is {kind}, not a regular file; name the file that holds the model")
+    raise StorageError(f"{path}: expected a regular file, got {kind}; name the file that holds the model")
 
 
 class FileBytes:
@@ -125,12 +125,12 @@ class FileBytes:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._descriptor = _open_regular(path)
-        self._map: mmap.mmap | None = None
+        self._map: MappedFile | None = None
         self.identity = FileIdentity.from_status(path, os.fstat(self._descriptor))
         self.size = self.identity.size
         if self.size == 0:
             self.close()
-            raise FormatError(f"{path} is empty; download or copy it again")
+            raise FormatError(f"{path}: expected a model, got an empty file; download or copy it again")
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return `size` bytes from `offset`; raise FormatError if they are outside the file."""
@@ -192,17 +192,30 @@ class FileBytes:
         if self._map is None:
             self.check()
             try:
-                self._map = mmap.mmap(self._open_descriptor(), self.size, access=mmap.ACCESS_READ)
+                self._map = MappedFile(self._open_descriptor(), self.size)
             except OSError:
                 return None
-        return np.frombuffer(self._map, dtype, count, offset).reshape(shape)
+        return np.frombuffer(memoryview(self._map), dtype, count, offset).reshape(shape)
 
     def check(self) -> None:
-        """Raise FormatError if the file is shorter than when it was opened, so that its map must not be used."""
+        """Raise an error if the file's map must not be used, or what was read from it before is wrong.
+
+        Raises
+        ------
+        FormatError
+            If the file is shorter than when it was opened, or was in the meantime.
+        StorageError
+            If its disk failed.
+        """
         with os_errors(self.path, "look at"):
             size = os.fstat(self._open_descriptor()).st_size
         if size < self.size:
             raise self._truncated(size)
+        if self._map is not None and self._map.damaged:
+            raise StorageError(
+                f"{self.path}: cannot read it: a part of it was missing for a time, or its disk failed; "
+                f"{_REMEDIES[errno.EIO]}, and reopen it"
+            )
 
     def close(self) -> None:
         """Close the file; arrays from :meth:`view` keep its map alive."""

@@ -10,17 +10,18 @@ from pathlib import Path
 from types import TracebackType
 
 from rwkv_cy.errors import StorageError
-from rwkv_cy.files.temporary import name_beside, remove_abandoned
+from rwkv_cy.files.temporary import create_beside, remove_abandoned
 from rwkv_cy.units import byte_size
 
-__all__ = ["Replacement"]
+__all__ = ["NO_SPACE", "Replacement"]
 
 #: Bytes in one write. From 1 MiB on, Linux backs a write with pages of 2 MiB, and under a hypervisor that takes free
 #: memory back, getting those costs ten times as much as the write.
 _WRITE_BYTES = 256 << 10
 #: Bytes after which the disk begins to write them, so that the fsync at the end has little left to do.
 _WRITE_OUT_BYTES = 8 << 20
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
+#: A full disk, and a full quota.
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK)
 
 
@@ -52,8 +53,7 @@ class Replacement:
             self._check_target()
             self.target = Path(os.path.realpath(target))
             remove_abandoned(self.target)
-            self.path = name_beside(self.target)
-            self.descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+            self.path, self.descriptor = create_beside(self.target, _new_file)
         except OSError as error:
             raise self.error(error, "create") from error
         except ValueError as error:
@@ -69,7 +69,7 @@ class Replacement:
                 f"{self.name}: a file of {byte_size(self.size)} is larger than its file system (FAT32: 4 GiB) or a "
                 f"limit of this process (ulimit -f) allows ({reason}); choose another folder or a smaller type"
             )
-        if error.errno in _NO_SPACE and self.size:
+        if error.errno in NO_SPACE and self.size:
             return StorageError(
                 f"{self.name}: not enough disk space: need {byte_size(self.size)}, {byte_size(self._free())} free "
                 f"({reason}); free some space or choose another folder"
@@ -167,7 +167,7 @@ class Replacement:
             return
         if not stat.S_ISREG(mode):
             kind = "a directory" if stat.S_ISDIR(mode) else "a special file"
-            raise StorageError(f"{self.name} is {kind}, not a regular file; choose another name")
+            raise StorageError(f"{self.name}: expected a regular file to replace, got {kind}; choose another name")
         if not self.overwrite:
             raise self._exists()
 
@@ -201,3 +201,7 @@ class Replacement:
     def _free(self) -> int:
         status = os.statvfs(self.target.parent)
         return status.f_bavail * status.f_frsize
+
+
+def _new_file(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)

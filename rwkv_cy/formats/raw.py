@@ -175,6 +175,7 @@ class RawSource:
         else:
             steps = tuple(buffer.itemsize * stride for stride in tensor.strides)
             read_strided(np.ndarray(tensor.info.shape, buffer.dtype, mapped.data, strides=steps), buffer, start)
+            self._file.check()
 
     def view(self, name: str) -> npt.NDArray[Any] | None:
         """Return the tensor as a read-only array over a memory map.

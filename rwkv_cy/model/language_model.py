@@ -224,6 +224,7 @@ class LanguageModel:
                     finite &= self._logits(xs, result[start : start + len(xs)], threads)
             if not all_logits:
                 finite = self._logits(xs[-1:], result, threads)
+            self._check_open()
             if not finite:
                 raise NumericalError(self._origin.describe(ids, before, after.data, threads, LOGITS))
         except BaseException:
@@ -290,7 +291,9 @@ class LanguageModel:
         try:
             numbers = [state.data for state in after]
             last = last_outputs(self._embedding, self.encoder, ids, before, numbers, threads)
-            if not self._logits(last, result, threads):
+            finite = self._logits(last, result, threads)
+            self._check_open()
+            if not finite:
                 i = int(np.isfinite(result).all(axis=1).argmin())
                 where = self._origin.describe(ids[i], before[i], after[i].data, threads, LOGITS)
                 raise NumericalError(f"sequence {i}: {where}")
@@ -343,7 +346,8 @@ class LanguageModel:
         before = self.encoder.numbers(state)
         after = self.encoder.state_after(state, in_place=in_place)
         try:
-            return self._hidden.of_tokens(ids, before, after.data, threads), after
+            with self._loaded.reading():
+                return self._hidden.of_tokens(ids, before, after.data, threads), after
         except BaseException:
             after.invalidate()
             raise
@@ -394,7 +398,8 @@ class LanguageModel:
         threads = resolve_num_threads(num_threads)
         wake(threads)
         self._check_open()
-        vectors = self._hidden.of_texts(ids, pooling, threads)
+        with self._loaded.reading():
+            vectors = self._hidden.of_texts(ids, pooling, threads)
         if normalize:
             vectors = unit(vectors)
         return vectors[0] if one else vectors

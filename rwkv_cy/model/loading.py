@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
 
@@ -15,7 +16,7 @@ from rwkv_cy.checkpoint.memory import MemorySource
 from rwkv_cy.checkpoint.tokenizer_choice import check_size, fit_warning, named_tokenizer
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import check_dtype
-from rwkv_cy.errors import ConfigError, NotEnoughMemoryError, TokenizerError
+from rwkv_cy.errors import ConfigError, NotEnoughMemoryError, NumericalError, TokenizerError
 from rwkv_cy.runtime import available_memory, get_num_threads
 from rwkv_cy.tensors.converter import Converter, describe_overflow, read_parameters
 from rwkv_cy.tensors.policy import Target, choose_all
@@ -68,6 +69,16 @@ class Loaded:
     def tokenizer(self) -> Tokenizer | None:
         """The tokenizer, made on first use."""
         return self._make_tokenizer()
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Check the file after the block, which computes: what it read while the file was truncated is zeros."""
+        try:
+            yield
+        except NumericalError:
+            self.check()
+            raise
+        self.check()
 
     @classmethod
     def of_arrays(

@@ -131,5 +131,6 @@ def _tuned_parameters(source: ParameterSource, config: Config) -> Mapping[str, P
     for name, info in infos.items():
         numbers = np.empty(info.size, array_dtype(info.dtype))
         source.read_into(name, numbers)
+        source.check_bytes(name)
         parameters[name] = Parameter(numbers.reshape(info.shape), info.dtype)
     return parameters

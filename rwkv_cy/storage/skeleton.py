@@ -17,7 +17,7 @@ import numpy as np
 from h5py import h5a, h5d, h5f, h5fd, h5g, h5p, h5s, h5t
 
 from rwkv_cy.errors import StorageError
-from rwkv_cy.files.replacement import Replacement
+from rwkv_cy.files.replacement import NO_SPACE, Replacement
 from rwkv_cy.storage.layout import FILE_TYPES, AttributeValue, dataset_attributes, dataset_offset, root_attributes
 from rwkv_cy.storage.schema import PAGE, DatasetSpec, format_version
 from rwkv_cy.storage.space import ALIGN_FROM, metadata_bytes, reserved_bytes
@@ -67,7 +67,11 @@ def build_skeleton(file: Replacement, kind: str, specs: Sequence[DatasetSpec]) -
                 _set_complete(file.path, 0)
                 return skeleton
         except (OSError, RuntimeError, ValueError, KeyError) as error:
-            raise StorageError(f"{file.name}: cannot create the HDF5 structure ({error}); check the disk") from error
+            reason = " ".join(str(error).split())
+            for number in NO_SPACE:
+                if f"errno = {number}," in reason:
+                    raise file.error(OSError(number, os.strerror(number)), "write") from error
+            raise StorageError(f"{file.name}: cannot create the HDF5 structure ({reason}); check the disk") from error
         block *= 2
     raise StorageError(
         f"{file.name}: expected HDF5 to lay its metadata out in front of the data, got another layout from "

@@ -250,6 +250,7 @@ def _write_all(
         )
         for name, data in plan.writer.notes(plan.model, plan.stored, outcome).items():
             created.append(create(name))
+            created[-1].reserve(len(data))
             created[-1].write_at(0, data)
         for target in created:
             target.commit()

@@ -112,7 +112,8 @@ def shard(
     """Cut a file of any kind into parts, and write a list of them with their SHA-256.
 
     The parts are ``NAME.00001-of-00003`` and so on, the list is ``NAME.parts.json``; it is written last. After an error
-    none of them is left. To write a model as shards that programs open as they are, export it to a Hugging Face folder.
+    none of them is left. A process that is killed leaves parts without a list; the next call compares them with the
+    file, and keeps them. To write a model as shards that programs open as they are, export it to a Hugging Face folder.
 
     Parameters
     ----------
@@ -141,7 +142,7 @@ def shard(
     if part_size < 1:
         raise ConfigError(f"part_size: expected a positive number of bytes, got {part_size}")
     if not is_folder(folder):
-        raise StorageError(f"{folder}: no such folder; create it first")
+        raise StorageError(f"{folder}: expected a folder for the parts, got none; create it first")
     if not source.name.isprintable():
         raise ConfigError(
             f"{source}: expected a name of characters that can be printed, since the list of parts holds it; "
@@ -158,33 +159,39 @@ def shard(
             )
         paths = [folder / f"{source.name}.{number:05}-of-{count:05}" for number in range(1, count + 1)]
         listed = folder / f"{source.name}{_LIST_SUFFIX}"
-        for path in (*paths, listed):
-            if path.exists() or path.is_symlink():
-                raise StorageError(f"{path} already exists; choose another folder, or remove it")
+        sizes = [min(part_size, file.size - number * part_size) for number in range(count)]
+        if listed.exists() or listed.is_symlink():
+            raise _exists(listed)
+        finished = {path for path, size in zip(paths, sizes, strict=True) if _is_finished(path, size)}
+        needed = sum(size for path, size in zip(paths, sizes, strict=True) if path not in finished)
         free = free_space(folder)
-        if free < file.size:
+        if free < needed:
             raise StorageError(
-                f"{folder}: not enough disk space: need {byte_size(file.size)}, {byte_size(free)} free; "
+                f"{folder}: not enough disk space: need {byte_size(needed)}, {byte_size(free)} free; "
                 "choose another folder"
             )
         with _removed_after_an_error() as written:
             whole = hashlib.sha256()
             parts = []
-            for number, path in enumerate(paths):
+            for number, (path, size) in enumerate(zip(paths, sizes, strict=True)):
                 start = number * part_size
-                size = min(part_size, file.size - start)
                 own = hashlib.sha256()
-                with Replacement(path, overwrite=False) as part:
-                    part.reserve(size)
+                with FileBytes(path) if path in finished else Replacement(path, overwrite=False) as part:
+                    if isinstance(part, Replacement):
+                        part.reserve(size)
                     for offset in range(0, size, _BLOCK):
                         block = file.read_at(start + offset, min(_BLOCK, size - offset))
                         own.update(block)
                         whole.update(block)
-                        part.write_at(offset, block)
+                        if isinstance(part, Replacement):
+                            part.write_at(offset, block)
+                        elif part.read_at(offset, len(block)) != block:
+                            raise _exists(path)
                         if progress is not None:
                             progress(start + offset + len(block), file.size)
-                    part.commit()
-                written.append(path)
+                    if isinstance(part, Replacement):
+                        part.commit()
+                        written.append(path)
                 parts.append(Part(path.name, size, own.hexdigest()))
             file.identity.check_unchanged()
             report = PartsReport(source, listed, file.size, whole.hexdigest(), tuple(parts))
@@ -224,7 +231,7 @@ def join(
     size, digest, expected = _read_list(listed)
     _check_sizes(listed, expected)
     if not is_folder(target.parent):
-        raise StorageError(f"{target.parent}: no such folder; create it first")
+        raise StorageError(f"{target.parent}: expected a folder for the target, got none; create it first")
     whole = hashlib.sha256()
     done = 0
     if target.is_symlink() or target.exists():
@@ -263,6 +270,19 @@ def _removed_after_an_error() -> Iterator[list[Path]]:
             with contextlib.suppress(OSError):
                 path.unlink()
         raise
+
+
+def _exists(path: Path) -> StorageError:
+    return StorageError(f"{path} already exists; choose another folder, or remove it")
+
+
+def _is_finished(path: Path, size: int) -> bool:
+    """Whether a part is there already, as far as its size tells; StorageError if it is anything else."""
+    if not path.exists() and not path.is_symlink():
+        return False
+    if path.is_symlink() or not path.is_file() or path.stat().st_size != size:
+        raise _exists(path)
+    return True
 
 
 def _write_list(report: PartsReport) -> None:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from rwkv_cy.errors import StorageError
+from rwkv_cy.files import folder_replacement
+from rwkv_cy.files.exchange import exchange
 from rwkv_cy.files.folder_replacement import FolderReplacement
 
 
@@ -58,7 +60,62 @@ def test_a_link_to_a_folder_stays_one(tmp_path: Path) -> None:
     assert content(tmp_path / "real") == {"new": "new"}
 
 
-def test_a_rename_that_fails_leaves_the_older_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def without_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(folder_replacement, "exchange", lambda first, second: False)
+
+
+def test_without_an_exchange_there_are_two_renames(tmp_path: Path, without_exchange: None) -> None:
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "old").write_text("old")
+    replace(tmp_path / "t", overwrite=True)
+    assert content(tmp_path) == {"t/new": "new"}
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+def test_an_older_folder_is_put_back(tmp_path: Path) -> None:
+    """A writer was killed between two renames, and one before it after both."""
+    for name, age in ((".t.01234567.old", 20), (".t.89abcdef.old", 10)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "old").write_text(name)
+        os.utime(tmp_path / name, (time.time() - age,) * 2)
+    with pytest.raises(StorageError, match="t already exists"):
+        replace(tmp_path / "t")
+    assert content(tmp_path) == {"t/old": ".t.89abcdef.old"}
+
+
+def test_an_exchange_that_fails_leaves_the_older_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(first: Path, second: Path) -> bool:
+        raise OSError(5, "Input/output error")
+
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "old").write_text("old")
+    monkeypatch.setattr(folder_replacement, "exchange", fail)
+    with pytest.raises(StorageError, match="t: cannot finish writing it: Input/output error; check the folder"):
+        replace(tmp_path / "t", overwrite=True)
+    assert content(tmp_path) == {"t/old": "old"}
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+@pytest.mark.parametrize("done", [False, True])
+def test_an_interrupt_of_the_exchange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, done: bool) -> None:
+    def interrupted(first: Path, second: Path) -> bool:
+        if done:
+            exchange(first, second)
+        raise KeyboardInterrupt
+
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "old").write_text("old")
+    monkeypatch.setattr(folder_replacement, "exchange", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        replace(tmp_path / "t", overwrite=True)
+    assert content(tmp_path) == ({"t/new": "new"} if done else {"t/old": "old"})
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+def test_a_rename_that_fails_leaves_the_older_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_exchange: None
+) -> None:
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "old").write_text("old")
     rename = Path.rename
@@ -75,7 +132,9 @@ def test_a_rename_that_fails_leaves_the_older_folder(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("step", range(3))
-def test_an_interrupt_leaves_one_of_both_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int) -> None:
+def test_an_interrupt_leaves_one_of_both_folders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_exchange: None, step: int
+) -> None:
     """It comes before the first rename, between the two, or after the second."""
     (tmp_path / "t").mkdir()
     (tmp_path / "t" / "old").write_text("old")

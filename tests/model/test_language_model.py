@@ -9,6 +9,7 @@ import shutil
 import signal
 import threading
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -457,6 +458,33 @@ def test_a_file_cut_under_its_map(demo_checkpoint: Path, tmp_path: Path) -> None
     os.truncate(path, 100_000)
     with pytest.raises(FormatError, match=r"m\.pth: expected 2731579 bytes \(2.73 MB\), got 100000 bytes"):
         model.forward(1)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda model, state: model.forward(1, state),
+        lambda model, state: model.forward_batch([1, 2], [state, None]),
+        lambda model, state: model.hidden([1, 2], state),
+        lambda model, state: model.embed(b"text"),
+    ],
+)
+def test_a_file_cut_in_the_middle_of_a_call(
+    demo_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[..., Any]
+) -> None:
+    path = tmp_path / "m.pth"
+    shutil.copy(demo_checkpoint, path)
+    model = load(path)
+    state = model.forward(1)[1]
+    run = model.encoder.run
+
+    def cut_and_run(*arguments: Any, **options: Any) -> None:
+        os.truncate(path, 100_000)
+        run(*arguments, **options)
+
+    monkeypatch.setattr(model.encoder, "run", cut_and_run)
+    with pytest.raises(FormatError, match=r"m\.pth: expected 2731579 bytes \(2.73 MB\), got 100000"):
+        call(model, state)
 
 
 @pytest.mark.parametrize("how", [{"mmap": False}, {"dtype": "f32"}])

@@ -89,6 +89,16 @@ def test_a_tuned_state_from_pth(model: LanguageModel, tmp_path: Path, dtype: str
     assert load_state(model, path) == load_state(model, write(tmp_path / "s.st", arrays))
 
 
+def test_a_damaged_tuned_state(model: LanguageModel, tmp_path: Path) -> None:
+    stored = {name: ("f32", array.astype("<f4")) for name, array in tuned_arrays().items()}
+    content = bytearray(zip_checkpoint(stored).to_bytes())
+    content[content.index(stored["blocks.1.att.time_state"][1].tobytes())] ^= 1
+    path = tmp_path / "s.pth"
+    path.write_bytes(content)
+    with pytest.raises(FormatError, match=r"s\.pth: blocks\.1\.att\.time_state: expected bytes with the checksum"):
+        load_state(model, path)
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [

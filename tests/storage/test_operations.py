@@ -98,14 +98,11 @@ def test_killed(target: Path, older: bytes, moment: str) -> None:
     if moment != "finish":
         with pytest.raises(FormatError, match=r"whose writer died|of another kind"):
             open_model(leftover)
-    # A day later the next writer of the same target clears it away.
-    write_small(target, overwrite=True)
-    assert leftover.exists()
-    os.utime(leftover, (0, 0))
     strangers = [target.with_name(name) for name in (".other.h5.01234567.tmp", ".model.h5.0123456.tmp", "model.h5.tmp")]
     for stranger in strangers:
         stranger.touch()
         os.utime(stranger, (0, 0))
+    # The next writer of the same target removes it.
     write_small(target, overwrite=True)
     assert sorted(target.parent.iterdir()) == sorted([target, *strangers])
 
@@ -303,11 +300,11 @@ def test_read_only_folder(target: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_targets_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot create it: No such file or directory; check the folder"):
         write_small(tmp_path / "missing" / "model.h5")
-    with pytest.raises(StorageError, match="is a directory, not a regular file; choose another name"):
+    with pytest.raises(StorageError, match="expected a regular file to replace, got a directory; choose another name"):
         write_small(tmp_path, overwrite=True)
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    with pytest.raises(StorageError, match="is a special file, not a regular file; choose another"):
+    with pytest.raises(StorageError, match="expected a regular file to replace, got a special file; choose another"):
         write_small(fifo, overwrite=True)
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
@@ -373,6 +370,20 @@ def test_hdf5_fails(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(skeleton.h5d, "create", fail)
     with pytest.raises(StorageError, match=r"cannot create the HDF5 structure \(Unable to do it\); check the disk"):
+        write_small(target)
+    assert list(target.parent.iterdir()) == []
+
+
+def test_hdf5_meets_a_full_disk(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its message is several lines long, and holds the number of the error."""
+
+    def fail(*arguments: object, **options: object) -> None:
+        raise RuntimeError("Can't write (time = Sun\n, errno = 28, error message = 'No space left on device')")
+
+    monkeypatch.setattr(skeleton.h5d, "create", fail)
+    with pytest.raises(
+        StorageError, match=r"not enough disk space: need [0-9.]+ kB, .* free \(No space left on device"
+    ):
         write_small(target)
     assert list(target.parent.iterdir()) == []
 

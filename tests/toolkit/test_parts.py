@@ -119,6 +119,27 @@ def test_nothing_is_left_after_an_error(source: Path, folder: Path) -> None:
     assert len(list(folder.iterdir())) == 4
 
 
+def test_parts_of_a_process_that_was_killed_are_kept(source: Path, folder: Path) -> None:
+    expected = shard(source, folder, part_size=1000)
+    expected.list.unlink()
+    third = folder / expected.parts[2].name
+    third.unlink()
+    first = (folder / expected.parts[0].name).stat().st_ino
+    assert shard(source, folder, part_size=1000) == expected
+    assert (folder / expected.parts[0].name).stat().st_ino == first
+    join(expected.list, folder / "back")
+    assert (folder / "back").read_bytes() == CONTENT
+
+
+def test_parts_of_another_file_are_not_lost(source: Path, folder: Path) -> None:
+    second = folder / f"{source.name}.00002-of-00003"
+    second.write_bytes(bytes(1000))
+    with pytest.raises(StorageError, match="00002-of-00003 already exists"):
+        shard(source, folder, part_size=1000)
+    assert [path.name for path in folder.iterdir()] == [second.name]
+    assert second.read_bytes() == bytes(1000)
+
+
 def test_a_source_that_changes(source: Path, folder: Path) -> None:
     def change(done: int, total: int) -> None:
         if done == total:
@@ -137,10 +158,10 @@ def test_too_little_space(source: Path, folder: Path, monkeypatch: pytest.Monkey
 
 
 def test_folders_must_exist(source: Path, folder: Path) -> None:
-    with pytest.raises(StorageError, match="no such folder; create it first"):
+    with pytest.raises(StorageError, match="expected a folder for the parts"):
         shard(source, folder / "none", part_size=1000)
     report = shard(source, folder, part_size=1000)
-    with pytest.raises(StorageError, match="no such folder; create it first"):
+    with pytest.raises(StorageError, match="expected a folder for the target"):
         join(report.list, folder / "none" / "m.h5")
     (folder / "back").write_text("mine")
     with pytest.raises(StorageError, match="already exists"):

@@ -131,6 +131,7 @@ class TranslatedSource:
         )
         if part.reorders:
             read_strided(self._reordered(part), block, start)
+            self._source.check()  # it may be a map
         else:
             self._source.read_into(part.name, block, part.start + start)
         if part.computes:

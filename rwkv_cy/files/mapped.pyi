@@ -1,0 +1,6 @@
+from typing import Final
+
+class MappedFile:
+    damaged: Final[bool]
+    def __init__(self, descriptor: int, size: int) -> None: ...
+    def __buffer__(self, flags: int, /) -> memoryview: ...

@@ -1,0 +1,74 @@
+"""A short run of the campaigns; ``make test-faults`` runs them in full."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from faults.table import CampaignRow, damage_table, moments_table, replace_between
+
+TESTS = Path(__file__).parents[1]
+
+
+def run(*words: str) -> list[dict[str, Any]]:
+    """Run the command, and return its rows; problems are in them."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
+    done = subprocess.run(
+        [sys.executable, "-m", "faults", *words, "--json"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=TESTS.parent,
+    )
+    assert done.returncode in (0, 1), done.stderr
+    rows: list[dict[str, Any]] = json.loads(done.stdout)
+    assert [problem for row in rows for problem in row["problems"]] == []
+    return rows
+
+
+#: A file, a folder, several files, a format of another program, and a small file that is written through Python.
+OPERATIONS = ("convert", "export to huggingface", "export to gguf", "shard", "State.save")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the library of faults is for Linux")
+@pytest.mark.skipif(shutil.which(os.environ.get("CC", "cc").split()[0]) is None, reason="needs a C compiler")
+def test_every_operation_survives_every_fault() -> None:
+    words = [word for name in OPERATIONS for word in ("--only", name)]
+    rows = {row["name"]: row for row in run("moments", "--most", "8", *words)}
+    killed = rows["kill -9"]
+    assert (killed["operations"], killed["moments"]) == (5, 40)
+    assert killed["left"]["older"] >= 8
+    assert killed["left"]["new"] >= 4
+    full = rows["full disk (ENOSPC)"]
+    assert full["moments"] == 40
+    assert full["left"]["older"] >= 30
+    assert rows["short reads and writes"]["left"] == {"new": 10}
+
+
+def test_every_format_survives_damage() -> None:
+    rows = run("damage", "--most", "24")
+    assert len(rows) == 17
+    assert all(row["refused"] >= 12 for row in rows)
+
+
+def test_the_page_is_written_between_its_marks(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text("a\n<!-- moments -->\nold\n<!-- /moments -->\nb\n")
+    row = CampaignRow("kill", "older or new")
+    row.add(3, {"older": 2, "new": 1})
+    replace_between(page, "moments", moments_table([row]))
+    text = page.read_text()
+    assert "| kill | older or new | 1 | 3 | 2 | 1 | 0 | 0 |" in text
+    assert "old\n" not in text.splitlines()
+    replace_between(page, "moments", damage_table([]))
+    assert "kill" not in page.read_text()
+    with pytest.raises(ValueError, match="expected the marks <!-- other --> and <!-- /other --> once, got 0 of them"):
+        replace_between(page, "other", "")
