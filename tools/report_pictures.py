@@ -13,7 +13,6 @@ from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.demo import demo_model_path
 from rwkv_cy.toolkit.convert import convert
 from rwkv_cy.toolkit.diff import compare
-from rwkv_cy.toolkit.pages.charts import WIDTH
 from rwkv_cy.toolkit.pages.diff_page import LayerDifferences, differences_picture, members_picture
 from rwkv_cy.toolkit.pages.markup import Markup
 from rwkv_cy.toolkit.pages.numbers_of_model import (
@@ -29,8 +28,8 @@ from rwkv_cy.toolkit.survey import survey
 __all__ = ["FOLDER", "main", "pictures"]
 
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "pictures"
-#: On a page, in pixels.
-_WIDTH = round(1.25 * WIDTH)
+#: Size on a page of the documentation.
+_SCALE = 1.25
 
 
 def pictures() -> dict[str, str]:
@@ -39,7 +38,7 @@ def pictures() -> dict[str, str]:
     missing = [name for name, svg in drawn.items() if svg is None]
     if missing:
         raise ValueError(f"expected a picture for each name, got none for {', '.join(missing)}")
-    return {name: standalone(svg, _WIDTH) for name, svg in drawn.items() if svg is not None}
+    return {name: standalone(svg, _SCALE) for name, svg in drawn.items() if svg is not None}
 
 
 def _model_pictures() -> Mapping[str, Markup | None]:

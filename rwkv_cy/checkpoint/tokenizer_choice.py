@@ -10,7 +10,7 @@ from pathlib import Path
 from rwkv_cy.errors import RWKVError, TokenizerError
 from rwkv_cy.formats.gguf.vocabulary import is_gguf, read_vocabulary
 from rwkv_cy.formats.metadata import TOKENIZER_PATH
-from rwkv_cy.hub import local_path
+from rwkv_cy.hub import local_tokenizer
 from rwkv_cy.storage import ModelFile, StoredTokenizer, is_model_file, open_model
 from rwkv_cy.tensors.tensor import ParameterSource
 from rwkv_cy.text import ByteTokenizer, Tokenizer, WorldTokenizer, find_tokenizer, load_tokenizer
@@ -158,7 +158,8 @@ def named_tokenizer(name: str | os.PathLike[str]) -> Tokenizer:
     ----------
     name : str or path-like
         What :func:`rwkv_cy.text.find_tokenizer` takes: ``"bytes"``, ``"world"``, a file or a folder; or a model file
-        or GGUF file, whose tokenizer it is; or a name on the hub (``hf:owner/name/tokenizer.json``).
+        or GGUF file, whose tokenizer it is; or a name on the hub (``hf:owner/name``,
+        ``hf:owner/name/tokenizer.json``).
 
     Raises
     ------
@@ -169,7 +170,7 @@ def named_tokenizer(name: str | os.PathLike[str]) -> Tokenizer:
     StorageError, MissingDependencyError
         If it cannot be read, or needs a package that is not installed.
     """
-    path = local_path(name)
+    path = local_tokenizer(name)
     text = os.fspath(name) if path == Path(name) else str(path)
     if text in ("bytes", "world") or not _is_file(path):
         return find_tokenizer(text)

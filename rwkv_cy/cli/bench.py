@@ -64,7 +64,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     for threads in arguments.threads or ():
         warn_of_threads(threads)
-    bar = progress_bar(printable(arguments.model.name), not arguments.no_progress, unit="round")
+    bar = progress_bar(printable(arguments.model.name), not arguments.no_progress, unit=" rounds")
     with bar as progress:
         report = benchmark(
             arguments.model,

@@ -79,7 +79,7 @@ def _run(arguments: argparse.Namespace) -> int:
     model = load_text_model(arguments.model, arguments)
     # Lines on a terminal show the progress themselves.
     bar = not arguments.no_progress and (arguments.output is not None or not sys.stdout.isatty())
-    with progress_bar(printable(name), bar, unit="text") as progress:
+    with progress_bar(printable(name), bar, unit=" texts") as progress:
         vectors = _vectors(model, name, texts, arguments, progress)
         if arguments.output is not None:
             _write(vectors, (len(texts), model.config.d_model), arguments)

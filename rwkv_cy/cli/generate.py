@@ -174,8 +174,7 @@ def _run(arguments: argparse.Namespace) -> int:
         _print_text(generation, text, clock, arguments)
     except KeyboardInterrupt:
         if arguments.save_state is not None:
-            _save_state(generation, arguments)
-            print_warning(f"interrupted: {arguments.save_state} has the state after the text so far")
+            _save_interrupted(generation, arguments)
         raise
     finally:
         if arguments.stats:
@@ -195,7 +194,7 @@ def _print_text(generation: Generation[State], prompt: str, clock: Clock, argume
     is_long = len(generation.prompt) > _LONG_PROMPT
     if shown and not is_long:
         _write_prompt(prompt, terminal)
-    with progress_bar("prompt", is_long and not arguments.no_progress, unit="token") as progress:
+    with progress_bar("prompt", is_long and not arguments.no_progress, unit=" tokens") as progress:
         generation.prefill(progress)
     if shown and is_long:  # after its progress bar, which would overwrite its last line
         _write_prompt(prompt, terminal)
@@ -213,6 +212,15 @@ def _print_text(generation: Generation[State], prompt: str, clock: Clock, argume
 def _save_state(generation: Generation[State], arguments: argparse.Namespace) -> None:
     if generation.state is not None:
         generation.state.save(arguments.save_state, overwrite=arguments.force)
+
+
+def _save_interrupted(generation: Generation[State], arguments: argparse.Namespace) -> None:
+    """Save the state of the text so far, unless the prompt is not read yet: reading the rest would take long."""
+    if len(generation.sequence.pending) > 1:
+        print_warning("interrupted while the prompt was read: no state is saved")
+        return
+    _save_state(generation, arguments)
+    print_warning(f"interrupted: {arguments.save_state} has the state after the text so far")
 
 
 def _check_tokens(arguments: argparse.Namespace, model: LanguageModel) -> None:

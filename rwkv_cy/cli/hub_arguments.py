@@ -42,7 +42,7 @@ def replace_hub_names(arguments: argparse.Namespace) -> None:
         elif key in _WRITTEN:
             raise HubError(f"{value}: expected a path on this machine to write to, got a name on the hub")
         else:
-            setattr(arguments, key, _fetched(value, arguments))
+            setattr(arguments, key, _fetched(key, value, arguments))
 
 
 def _check_short_name(path: str) -> None:
@@ -58,9 +58,9 @@ def _check_short_name(path: str) -> None:
             )
 
 
-def _fetched(value: str | Path, arguments: argparse.Namespace) -> Any:
-    from rwkv_cy.hub import local_path
+def _fetched(key: str, value: str | Path, arguments: argparse.Namespace) -> Any:
+    from rwkv_cy.hub import local_path, local_tokenizer
 
     with progress_bar(printable(str(value)), not getattr(arguments, "no_progress", False)) as progress:
-        path = local_path(value, progress)
+        path = local_tokenizer(value, progress) if key == "tokenizer" else local_path(value, progress)
     return type(value)(path)

@@ -107,7 +107,7 @@ def _run(arguments: argparse.Namespace) -> int:
     totals = _Totals()
     # Lines on a terminal show the progress themselves.
     bar = not arguments.no_progress and (arguments.no_tokens or not sys.stdout.isatty())
-    with progress_bar(printable(name), bar, unit="token") as progress:
+    with progress_bar(printable(name), bar, unit=" tokens") as progress:
         rows = _summed(_rows(model, text, arguments, progress), totals)
         if arguments.json:
             _print_json(arguments, rows, totals)

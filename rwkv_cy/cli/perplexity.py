@@ -45,7 +45,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     name, text = read_text(arguments.text)
     model = load_text_model(arguments.model, arguments)
-    with progress_bar(printable(name), not arguments.no_progress, unit="token") as progress:
+    with progress_bar(printable(name), not arguments.no_progress, unit=" tokens") as progress:
         report = perplexity(model, text, window=arguments.window, progress=progress, name=name)
     if arguments.json:
         print_json(report.to_dict())

@@ -98,7 +98,7 @@ def _compare(arguments: argparse.Namespace, name: str, text: bytes) -> Divergenc
     from rwkv_cy.model.language_model import load
     from rwkv_cy.toolkit.divergence import divergence
 
-    bar = progress_bar(printable(name), not arguments.no_progress, unit="token")
+    bar = progress_bar(printable(name), not arguments.no_progress, unit=" tokens")
     with load(arguments.source) as reference, load(arguments.target) as model, bar as progress:
         tokenized = model if reference.tokenizer is None else reference
         tokens = text if tokenized.tokenizer is None else tokenized.tokenizer.encode_bytes(text)

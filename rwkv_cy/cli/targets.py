@@ -7,6 +7,7 @@ from typing import NoReturn
 
 from rwkv_cy.cli.output import print_warning
 from rwkv_cy.errors import StorageError
+from rwkv_cy.files.similar import similar_path
 
 __all__ = ["check_export_target", "check_model_target", "refuse_swapped"]
 
@@ -17,8 +18,13 @@ _ADVICE = "choose another name or pass --force"
 
 
 def refuse_swapped(source: Path, target: Path, names: str = "SOURCE and TARGET") -> None:
-    """Raise StorageError if `source` does not exist and `target` does: they are probably swapped."""
-    if target.exists() and not source.exists() and ":" not in str(source):  # "hf:owner/name" is not a path
+    """Raise StorageError if `source` does not exist and the file `target` does: they are probably swapped.
+
+    Not if another file has a name similar to that of `source`: then opening it says so.
+    """
+    if not target.is_file() or source.exists() or ":" in str(source):  # "hf:owner/name" is not a path
+        return
+    if similar_path(source) in (None, target):
         raise StorageError(f"{source}: no such file, but {target} exists: are {names} swapped?")
 
 

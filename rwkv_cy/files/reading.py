@@ -95,7 +95,7 @@ def _require_regular(path: Path, mode: int) -> None:
         return
     kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
     kind = kinds.get(stat.S_IFMT(mode), "a device")
-    raise StorageError(f"{path}: expected a regular file, got {kind}; name the file that holds the model")
+    raise StorageError(f"{path} is {kind}, not a regular file; name the file that holds the model")
 
 
 class FileBytes:
@@ -130,7 +130,7 @@ class FileBytes:
         self.size = self.identity.size
         if self.size == 0:
             self.close()
-            raise FormatError(f"{path}: expected a model, got an empty file; download or copy it again")
+            raise FormatError(f"{path} is empty; download or copy it again")
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return `size` bytes from `offset`; raise FormatError if they are outside the file."""

@@ -167,7 +167,7 @@ class Replacement:
             return
         if not stat.S_ISREG(mode):
             kind = "a directory" if stat.S_ISDIR(mode) else "a special file"
-            raise StorageError(f"{self.name}: expected a regular file to replace, got {kind}; choose another name")
+            raise StorageError(f"{self.name} is {kind}, not a regular file; choose another name")
         if not self.overwrite:
             raise self._exists()
 

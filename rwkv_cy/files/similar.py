@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
 
@@ -45,6 +44,8 @@ def _similar_name(name: str, names: list[str]) -> str | None:
         found = next(filter(fits, names), None)
         if found is not None:
             return found
+    from difflib import get_close_matches  # imported here: few runs need it
+
     return next(iter(get_close_matches(name, names, 1, _SIMILARITY)), None)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rwkv_cy.hub.fetch import Fetched, fetch_into, fetch_to_cache, find_in_cache, local_path
+from rwkv_cy.hub.fetch import Fetched, fetch_into, fetch_to_cache, find_in_cache, local_path, local_tokenizer
 from rwkv_cy.hub.library import endpoint, list_files
 from rwkv_cy.hub.listing import Listing, RemoteFile, RemoteModel, choose, choose_all, models_of
 
@@ -19,5 +19,6 @@ __all__ = [
     "find_in_cache",
     "list_files",
     "local_path",
+    "local_tokenizer",
     "models_of",
 ]

@@ -15,9 +15,10 @@ from rwkv_cy.hub.library import is_offline, list_files
 from rwkv_cy.hub.listing import Listing, RemoteFile, RemoteModel, choose
 from rwkv_cy.hub.transfer import copy_file, download, free_space, matches, partial_size
 from rwkv_cy.hub_names import HubName, is_hub_name
+from rwkv_cy.text.tokenizers import is_tokenizer_name
 from rwkv_cy.units import byte_size
 
-__all__ = ["Fetched", "fetch_into", "fetch_to_cache", "find_in_cache", "local_path"]
+__all__ = ["Fetched", "fetch_into", "fetch_to_cache", "find_in_cache", "local_path", "local_tokenizer"]
 
 Progress = Callable[[int, int], None]
 
@@ -76,6 +77,34 @@ def local_path(path: str | os.PathLike[str], progress: Progress | None = None) -
             raise
         return found
     return fetch_to_cache(name, listing, choose(name, listing.files), progress).path
+
+
+def local_tokenizer(path: str | os.PathLike[str], progress: Progress | None = None) -> Path:
+    """Return the local path of a tokenizer, as :func:`local_path` does for a model.
+
+    A name on the hub without a file means the tokenizer files in the repository's top folder, without the weights.
+
+    Raises
+    ------
+    HubError
+        As :func:`local_path` does, and if the repository has no tokenizer there.
+    """
+    name = HubName.parse(os.fspath(path)) if is_hub_name(path) and not os.path.lexists(path) else None
+    if name is None or name.file:
+        return local_path(path, progress)
+    cache = Cache(name.repository)
+    commit = cache.commit(name.revision)
+    if commit is not None and _tokenizers(cache.files(commit)):
+        return cache.snapshot(commit)
+    listing = list_files(name)
+    files = _tokenizers(listing.files)
+    if not files:
+        raise HubError(f"{name}: expected a tokenizer in the repository's top folder, found none; name a file")
+    return fetch_to_cache(name, listing, RemoteModel("", files, is_folder=True), progress).path
+
+
+def _tokenizers(files: Sequence[RemoteFile]) -> tuple[RemoteFile, ...]:
+    return tuple(file for file in files if is_tokenizer_name(file.name))
 
 
 def find_in_cache(name: HubName, *, alone: bool = False) -> Path | None:
@@ -182,8 +211,8 @@ def fetch_into(
             raise StorageError(f"{target}: expected the name of a file, got a folder; choose another place")
         if os.path.lexists(target) and not overwrite:
             raise StorageError(
-                f"{target}: it already exists, and is not {file.name} of {name}; choose another place, or replace it "
-                "with overwrite=True (--force on the command line)"
+                f"{target} already exists, and is not {file.name} of {name}; choose another place or pass --force "
+                "(overwrite=True)"
             )
         partial = target.with_name(f".{target.name[:200]}.{file.digest[:8]}.incomplete")
         steps.append(_Step(file, partial, target, cache.blob(file) if cache.has(file) else None))

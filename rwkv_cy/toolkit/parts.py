@@ -142,7 +142,7 @@ def shard(
     if part_size < 1:
         raise ConfigError(f"part_size: expected a positive number of bytes, got {part_size}")
     if not is_folder(folder):
-        raise StorageError(f"{folder}: expected a folder for the parts, got none; create it first")
+        raise StorageError(f"{folder}: no such folder; create it first")
     if not source.name.isprintable():
         raise ConfigError(
             f"{source}: expected a name of characters that can be printed, since the list of parts holds it; "
@@ -231,7 +231,7 @@ def join(
     size, digest, expected = _read_list(listed)
     _check_sizes(listed, expected)
     if not is_folder(target.parent):
-        raise StorageError(f"{target.parent}: expected a folder for the target, got none; create it first")
+        raise StorageError(f"{target.parent}: no such folder; create it first")
     whole = hashlib.sha256()
     done = 0
     if target.is_symlink() or target.exists():

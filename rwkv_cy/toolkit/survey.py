@@ -29,7 +29,7 @@ ROWS, COLUMNS = 64, 96
 #: Names of vectors that are drawn, and of matrices; no version has more.
 PICTURES = 40
 #: Vectors of more numbers are not drawn, and factors of more, or of a higher rank, are not decomposed.
-_LARGEST_VECTOR, _LARGEST_FACTOR, _LARGEST_RANK = 1 << 20, 1 << 22, 1024
+_LARGEST_VECTOR, _LARGEST_FACTOR, _LARGEST_RANK = 1 << 20, 1 << 22, 512
 #: Larger numbers are drawn as this one, so that differences do not overflow.
 _BOUND = 1e300
 #: Quantiles of a curve that are kept for each layer.

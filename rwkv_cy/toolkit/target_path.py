@@ -23,13 +23,13 @@ _WEIGHTS_SUFFIXES = (".safetensors", ".bin")
 def check_target(target: Path, sources: Set[Path]) -> bool:
     """Return whether the file `target` exists; StorageError if it cannot be written or is one of the sources."""
     if not is_folder(target.parent):
-        raise StorageError(f"{target.parent}: expected a folder for the target, got none; create it first")
+        raise StorageError(f"{target.parent}: no such folder; create it first")
     if target.is_dir():
-        raise StorageError(f"{target}: expected the name of a file to write, got a folder; name a file in it")
+        raise StorageError(f"{target} is a folder; name a file in it")
     if not target.exists():
         return False
     if any(target.samefile(path) for path in sources if path.exists()):
-        raise StorageError(f"{target}: expected a target other than the source, got the same file; name another one")
+        raise StorageError(f"{target} is the source itself; name another file")
     return True
 
 
@@ -48,15 +48,15 @@ def check_kind(target: Path, writer: ExportFormat) -> None:
 def check_folder(target: Path, sources: Set[Path]) -> bool:
     """Return whether the folder `target` exists with something in it; StorageError if a source is in it."""
     if not is_folder(target.parent):
-        raise StorageError(f"{target.parent}: expected a folder for the target, got none; create it first")
+        raise StorageError(f"{target.parent}: no such folder; create it first")
     if target.exists() and not target.is_dir():
-        raise StorageError(f"{target}: expected the name of a folder to write, got a file; choose another name")
+        raise StorageError(f"{target} is a file, not a folder; choose another name")
     if not target.is_dir():
         return False
     folder = target.resolve()
     for source in sources:
         if source.exists() and source.resolve().is_relative_to(folder):
-            raise StorageError(f"{target}: expected a target other than the source, got its folder; name another one")
+            raise StorageError(f"{target} is the folder of the source; name another one")
     return any(target.iterdir())
 
 

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from unittest.mock import Mock
 
@@ -396,3 +397,15 @@ def test_a_checkpoint_is_not_a_tokenizer(run: Run, demo_checkpoint: Path, tmp_pa
         f"{demo_checkpoint}: expected a tokenizer.json or a vocabulary such as rwkv_vocab_v20230424.txt" in result.err
     )
     assert "got a binary file" in result.err
+
+
+def test_an_interrupt_while_the_prompt_is_read_saves_nothing(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(done: int, total: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(generate_command, "progress_bar", lambda *_, **__: nullcontext(interrupt))
+    result = run("generate", "-p", "a" * 600, "--save-state", tmp_path / "s.h5")
+    assert (result.code, (tmp_path / "s.h5").exists()) == (130, False)
+    assert "warning: interrupted while the prompt was read: no state is saved\n" in result.err

@@ -103,7 +103,7 @@ def test_pull_puts_files_where_they_are_wanted(run: Run, repository: Repository,
     assert run("pull", "hf:o/n/g1-0.1b.safetensors", "--to", target, "--quiet").out == f"{target}\n"
     target.write_bytes(b"mine")
     result = run("pull", "hf:o/n/g1-0.1b.safetensors", "--to", target)
-    assert (result.code, "it already exists" in result.err) == (3, True)
+    assert (result.code, "already exists" in result.err) == (3, True)
     assert run("pull", "hf:o/n/g1-0.1b.safetensors", "--to", target, "--force").code == 0
     assert run("pull", "hf:o/n", "--to", target, "--into", tmp_path).code == 2
 

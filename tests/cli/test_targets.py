@@ -102,8 +102,8 @@ def test_base_and_adapter_swapped(run: Run, small: Path, tmp_path: Path) -> None
 
 
 def test_the_same_file_twice(run: Run, model: Path) -> None:
-    assert "expected a target other than the source, got the same file" in run("convert", model, model, "--force").err
-    assert "expected a target other than the source, got the same file" in run("quantize", model, model).err
+    assert "is the source itself; name another file" in run("convert", model, model, "--force").err
+    assert "is the source itself; name another file" in run("quantize", model, model).err
 
 
 def test_a_path_that_is_not_there_has_a_similar_one(run: Run, model: Path, tmp_path: Path) -> None:
@@ -118,3 +118,14 @@ def test_shards_in_a_folder(run: Run, tmp_path: Path, small: Path) -> None:
     shutil.copy(small, folder / "weights.safetensors")
     result = run("inspect", folder)
     assert f"name the file that holds the model, as {folder / 'weights.safetensors'}" in result.err
+
+
+def test_a_typo_in_the_source_is_not_a_swap(run: Run, model: Path, small: Path, tmp_path: Path) -> None:
+    result = run("convert", small.with_name("smal.safetensors"), model, "--force")
+    assert f"smal.safetensors: cannot open it: No such file or directory; did you mean {small}?" in result.err
+    result = run("convert", model.with_suffix(".pth"), model)
+    assert (
+        f"{model.with_suffix('.pth')}: no such file, but {model} exists: are SOURCE and TARGET swapped?" in result.err
+    )
+    result = run("shard", tmp_path / "none", tmp_path)
+    assert (result.code, "FILE and FOLDER" in result.err) == (3, False)

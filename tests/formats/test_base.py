@@ -116,7 +116,7 @@ def test_a_forgotten_file_is_closed(sixteen: Path) -> None:
 
 def test_empty(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
-    with pytest.raises(FormatError, match="expected a model, got an empty file"):
+    with pytest.raises(FormatError, match="is empty; download or copy it again"):
         FileBytes(tmp_path / "empty")
 
 
@@ -135,12 +135,12 @@ def test_dangling_and_looping_links(tmp_path: Path) -> None:
 
 
 def test_directory_fifo_and_device(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="expected a regular file, got a directory"):
+    with pytest.raises(StorageError, match="is a directory, not a regular file"):
         FileBytes(tmp_path)
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(StorageError, match="expected a regular file, got a FIFO"):
+    with pytest.raises(StorageError, match="is a FIFO, not a regular file"):
         FileBytes(tmp_path / "fifo")
-    with pytest.raises(StorageError, match="expected a regular file, got a device"):
+    with pytest.raises(StorageError, match="is a device, not a regular file"):
         FileBytes(Path("/dev/null"))
 
 
@@ -149,7 +149,7 @@ def test_a_path_that_becomes_a_fifo_does_not_hang(sixteen: Path, monkeypatch: py
     sixteen.unlink()
     os.mkfifo(sixteen)
     monkeypatch.setattr(Path, "stat", lambda _self, **_kwargs: regular)
-    with pytest.raises(StorageError, match="expected a regular file, got a FIFO"):
+    with pytest.raises(StorageError, match="is a FIFO, not a regular file"):
         FileBytes(sixteen)
 
 

@@ -289,7 +289,7 @@ def test_the_file_is_closed_when_it_is_refused(tmp_path: Path) -> None:
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="No such file"):
         open_pth(tmp_path / "missing")
-    with pytest.raises(StorageError, match="expected a regular file, got a directory"):
+    with pytest.raises(StorageError, match="is a directory, not a regular file"):
         open_pth(tmp_path)
 
 

@@ -142,7 +142,7 @@ def test_what_nobody_knows(tmp_path: Path, data: bytes) -> None:
 
 
 def test_empty(tmp_path: Path) -> None:
-    with pytest.raises(FormatError, match="got an empty file"):
+    with pytest.raises(FormatError, match="is empty; download"):
         open_checkpoint(write(tmp_path / "x", b""))
     (tmp_path / "folder").mkdir()
     with pytest.raises(FormatError, match=r"no model in this folder; looked for .*, found nothing"):
@@ -161,7 +161,7 @@ def test_paths_that_lead_nowhere(tmp_path: Path) -> None:
 
 def test_a_fifo_does_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
-    with pytest.raises(StorageError, match="got a FIFO"):
+    with pytest.raises(StorageError, match="is a FIFO"):
         open_checkpoint(tmp_path / "fifo")
 
 

@@ -266,7 +266,7 @@ def test_cut_at_every_length(model: Path) -> None:
     for length in range(len(whole)):
         model.write_bytes(whole[:length])
         # Between two tensors only the number of layers tells that something is missing.
-        message = "empty file" if length == 0 else "layers" if length in (24, second) else "expected"
+        message = "is empty" if length == 0 else "layers" if length in (24, second) else "expected"
         with pytest.raises(FormatError, match=message):
             open_rwkvcpp(model)
 

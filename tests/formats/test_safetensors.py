@@ -253,7 +253,7 @@ def test_cut_at_every_length(model: Path) -> None:
     whole = safetensors_bytes({"a": np.arange(3, dtype="<f4"), "b": np.arange(2, dtype="<f2")}, {"x": "y"})
     for length in range(len(whole)):
         model.write_bytes(whole[:length])
-        message = "empty file" if length == 0 else "bytes of a header's length" if length < 8 else "as its header says"
+        message = "is empty" if length == 0 else "bytes of a header's length" if length < 8 else "as its header says"
         if 8 <= length < 8 + int.from_bytes(whole[:8], "little"):
             message = "expected a header of at most"
         with pytest.raises(FormatError, match=message):

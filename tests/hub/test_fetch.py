@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 
 import rwkv_cy
 from hub.server import COMMIT, OLDER, Fault, HubServer, Repository, serve
+from rwkv_cy.checkpoint.tokenizer_choice import named_tokenizer
 from rwkv_cy.errors import HubError, StorageError
 from rwkv_cy.hub import local_path, transfer
 from rwkv_cy.toolkit.pull import pull
@@ -338,3 +340,15 @@ def test_a_file_system_without_links(hub: HubServer, repository: Repository, mon
     assert not path.is_symlink()
     assert path.read_bytes() == DATA
     assert local_path(NAME) == path
+
+
+def test_a_tokenizer_is_taken_without_the_weights(hub: HubServer, repository: Repository) -> None:
+    vocabulary = json.dumps({"a": 0, "b": 1}).encode()
+    repository.files = {"model.safetensors": DATA, "config.json": b"{}", "vocab.json": vocabulary, "s/vocab.json": b"x"}
+    for name in ("hf:o/n", "hf:o/n/vocab.json", Path("hf:o/n")):
+        assert named_tokenizer(name).vocab_size == 2
+    assert hub.gets("model.safetensors") == hub.gets("config.json") == []
+    assert len(hub.requests) == 2
+    hub.repositories["o/m"] = Repository({"model.safetensors": DATA, "s/vocab.json": b"x"})
+    with pytest.raises(HubError, match="expected a tokenizer in the repository's top folder, found none"):
+        named_tokenizer("hf:o/m")

@@ -300,11 +300,11 @@ def test_read_only_folder(target: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_targets_that_cannot_be(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot create it: No such file or directory; check the folder"):
         write_small(tmp_path / "missing" / "model.h5")
-    with pytest.raises(StorageError, match="expected a regular file to replace, got a directory; choose another name"):
+    with pytest.raises(StorageError, match="is a directory, not a regular file; choose another name"):
         write_small(tmp_path, overwrite=True)
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
-    with pytest.raises(StorageError, match="expected a regular file to replace, got a special file; choose another"):
+    with pytest.raises(StorageError, match="is a special file, not a regular file; choose another"):
         write_small(fifo, overwrite=True)
     loop = tmp_path / "loop"
     loop.symlink_to(loop)

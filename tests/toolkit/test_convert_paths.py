@@ -35,7 +35,7 @@ def write_shards(folder: Path) -> Path:
 def test_no_file_of_a_sharded_model_is_a_target(tmp_path: Path, source: str, name: str) -> None:
     write_shards(tmp_path)
     before = (tmp_path / name).read_bytes()
-    with pytest.raises(StorageError, match="expected a target other than the source"):
+    with pytest.raises(StorageError, match="is the source itself; name another file"):
         convert(tmp_path / source, tmp_path / name, overwrite=True)
     assert (tmp_path / name).read_bytes() == before
 
@@ -46,7 +46,7 @@ def test_no_file_of_a_folder_is_a_target(tmp_path: Path, demo_checkpoint: Path) 
     weights.write_bytes(demo_checkpoint.read_bytes())
     (tmp_path / "config.json").write_text("{}")
     for name in ("pytorch_model.bin", "config.json"):
-        with pytest.raises(StorageError, match="expected a target other than the source"):
+        with pytest.raises(StorageError, match="is the source itself; name another file"):
             convert(tmp_path, tmp_path / name, overwrite=True)
     report = convert(tmp_path, tmp_path / "t")
     assert report.source_sha256 == hashlib.sha256(weights.read_bytes()).hexdigest()

@@ -261,7 +261,7 @@ def test_a_file_of_another_kind_is_not_replaced(small: Path, tmp_path: Path, suf
 
 def test_the_source_is_never_the_target(small: Path) -> None:
     before = small.read_bytes()
-    with pytest.raises(StorageError, match="expected a target other than the source, got the same file"):
+    with pytest.raises(StorageError, match="is the source itself; name another file"):
         export(small, small, overwrite=True)
     assert small.read_bytes() == before
 

@@ -191,7 +191,7 @@ def test_the_report_is_json(demo_checkpoint: Path, tmp_path: Path, stats: bool) 
 
 def test_a_file_that_cannot_be_opened_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
-    with pytest.raises(FormatError, match="got an empty file"):
+    with pytest.raises(FormatError, match="is empty; download"):
         inspect(tmp_path / "empty")
     with pytest.raises(StorageError, match="No such file or directory"):
         inspect(tmp_path / "none")

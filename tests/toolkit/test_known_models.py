@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 
 import rwkv_cy
+from checkpoints import small_parameters
+from formats.foreign import safetensors_file
 from rwkv_cy.errors import HubError
 from rwkv_cy.toolkit.known_models import KnownModel, find_known_model, known_models
 
@@ -57,11 +59,17 @@ def test_every_model(model: KnownModel) -> None:
     assert report["size"] >= 2 * model.num_parameters
 
 
-def test_memory_is_what_inspect_says(small: Path) -> None:
-    report = rwkv_cy.inspect(small)
+def test_memory_is_what_inspect_says(tmp_path: Path) -> None:
+    header, end = {}, 0
+    for name, array in small_parameters().items():
+        header[name] = {"dtype": "BF16", "shape": array.shape, "data_offsets": [end, end + 2 * array.size]}
+        end += 2 * array.size
+    (tmp_path / "m.safetensors").write_bytes(safetensors_file(header, bytes(end)))
+    report = rwkv_cy.inspect(tmp_path / "m.safetensors")
     assert report.config is not None
     model = KnownModel("x", "x", "o/n", "x.pth", report.config, "bytes", None, None)
-    assert dict(model.memory) == dict(report.memory) or report.dtypes.keys() != {"bf16"}
+    assert model.memory == report.memory
+    assert (model.num_parameters, model.size) == (report.num_parameters, end)
 
 
 def test_unknown_names() -> None:

@@ -158,10 +158,10 @@ def test_too_little_space(source: Path, folder: Path, monkeypatch: pytest.Monkey
 
 
 def test_folders_must_exist(source: Path, folder: Path) -> None:
-    with pytest.raises(StorageError, match="expected a folder for the parts"):
+    with pytest.raises(StorageError, match="no such folder; create it first"):
         shard(source, folder / "none", part_size=1000)
     report = shard(source, folder, part_size=1000)
-    with pytest.raises(StorageError, match="expected a folder for the target"):
+    with pytest.raises(StorageError, match="no such folder; create it first"):
         join(report.list, folder / "none" / "m.h5")
     (folder / "back").write_text("mine")
     with pytest.raises(StorageError, match="already exists"):

@@ -115,7 +115,7 @@ def test_files_are_put_into_a_folder(hub: HubServer, repository: Repository, tmp
     assert not (tmp_path / "hub-home").exists()
     assert pull("hf:o/n", "*0.1b*", into=target).downloaded == 0
     (target / "g1-0.1b.safetensors").write_bytes(b"mine")
-    with pytest.raises(StorageError, match="it already exists, and is not g1-0.1b.safetensors of hf:o/n"):
+    with pytest.raises(StorageError, match="already exists, and is not g1-0.1b.safetensors of hf:o/n"):
         pull("hf:o/n", "*0.1b*", into=target)
     assert (target / "g1-0.1b.safetensors").read_bytes() == b"mine"
     pull("hf:o/n", "*0.1b*", into=target, overwrite=True)

@@ -7,6 +7,7 @@ import pytest
 
 from checkpoints import random_checkpoint, small_parameters, write_safetensors, write_small
 from contracts.cases import CONFIGS
+from formats.foreign import rwkvcpp_bytes
 from rwkv_cy.architectures import ARCHITECTURES
 from rwkv_cy.architectures.curves import Curve
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
@@ -62,6 +63,14 @@ def test_model_files_of_every_kind_of_storage(tmp_path: Path, dtype: str) -> Non
             assert effective == pytest.approx(expected.ranks[member][layer][0], rel=0.02)
             assert nominal == expected.ranks[member][layer][1]
     np.testing.assert_allclose(found.maps["att.w0"].values, expected.maps["att.w0"].values, rtol=0.02)
+
+
+def test_foreign_quantized_files(tmp_path: Path) -> None:
+    (tmp_path / "q").write_bytes(rwkvcpp_bytes(small_parameters(), "q5_1"))
+    expected, found = survey_of(write_small(tmp_path / "m")), survey_of(tmp_path / "q")
+    assert {dtype for group in found.groups.values() for dtype in group.dtypes} == {"f32", "f16", "q5_1"}
+    assert found.sizes["att.key.weight"] == pytest.approx(expected.sizes["att.key.weight"], rel=0.05)
+    np.testing.assert_allclose(found.maps["att.time_decay"].values, expected.maps["att.time_decay"].values, rtol=1e-6)
 
 
 def test_what_is_not_finite_and_subnormal(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import stat
 from pathlib import Path
 
 from rwkv_cy.errors import StorageError, TokenizerError
+from rwkv_cy.files.similar import similar_path
 from rwkv_cy.hub_names import complete_url
 from rwkv_cy.text.tokenizers.base import Tokenizer
 from rwkv_cy.text.tokenizers.byte_level import greedy_vocabulary
@@ -28,6 +29,7 @@ _NAMES = ("tokenizer.json", "20B_tokenizer.json", "vocab.txt", "vocab.json")
 #: What is looked at to tell a text from a binary file.
 _HEAD_BYTES = 4096
 _VOCABULARY = "a tokenizer.json or a vocabulary such as rwkv_vocab_v20230424.txt"
+_SIMILARITY = 0.75
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 #: A tokenizer.json has its model in an object of that name; in a vocabulary, the name could only have an id.
 _MODEL = re.compile(rb'"model"\s*:\s*\{')
@@ -144,6 +146,15 @@ def _as_utf8(data: bytes, name: str) -> bytes:
     return data.removeprefix(codecs.BOM_UTF8)
 
 
+def _meant(path: Path) -> str:
+    """Return what to do about a vocabulary that cannot be read."""
+    from difflib import get_close_matches
+
+    near = next(iter(get_close_matches(str(path), ("bytes", "world"), 1, _SIMILARITY)), None)
+    meant = near if near or os.path.exists(path) else similar_path(path)  # noqa: PTH110 (any name)
+    return f"did you mean {meant}?" if meant else 'expected "bytes", "world" or the path of a vocabulary'
+
+
 def _read_file(path: Path) -> bytes:
     try:
         # Without O_NONBLOCK, opening a FIFO would wait for a writer.
@@ -154,9 +165,7 @@ def _read_file(path: Path) -> bytes:
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         where = complete_url(str(path)) or path
-        raise StorageError(
-            f'{where}: cannot be read ({reason}); expected "bytes", "world" or the path of a vocabulary'
-        ) from None
+        raise StorageError(f"{where}: cannot be read ({reason}); {_meant(path)}") from None
     if not regular:
         raise StorageError(f"{path}: expected a regular file; name a vocabulary file")
     if len(data) > MAX_JSON_BYTES:

@@ -55,9 +55,10 @@ def picture(width: float, height: float, title: str, description: str, *children
     )
 
 
-def standalone(svg: Markup, width: int) -> str:
-    """Return a picture as the text of an SVG file of that width, on paper of its own, light or dark."""
+def standalone(svg: Markup, scale: float = 1.0) -> str:
+    """Return a picture as the text of an SVG file, on paper of its own, light or dark; `scale` is its size."""
     opening, _, rest = svg.partition(">")
+    width = round(scale * float(opening.split('viewBox="0 0 ')[1].split()[0]))
     paper = f'<style>{PICTURE_STYLE}</style><rect class="paper" width="100%" height="100%"/>'
     head, marker, body = rest.partition("</desc>")
     return f'{opening} xmlns="http://www.w3.org/2000/svg" width="{width}">{head}{marker}{paper}{body}\n'

@@ -344,14 +344,14 @@ def test_an_error_half_way_leaves_the_older_folder(small: Path, older: Path, mon
 
 def test_the_folder_of_the_source_is_no_target(small: Path, tmp_path: Path) -> None:
     export(small, tmp_path / "t")
-    with pytest.raises(StorageError, match="t: expected a target other than the source, got its folder; name another"):
+    with pytest.raises(StorageError, match="t is the folder of the source; name another"):
         export(tmp_path / "t", tmp_path / "t", overwrite=True)
-    with pytest.raises(StorageError, match="expected a target other than the source, got its folder"):
+    with pytest.raises(StorageError, match="is the folder of the source; name another"):
         export(small, tmp_path, overwrite=True)
 
 
 def test_what_cannot_be_a_folder_is_refused(small: Path, tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="none: expected a folder for the target, got none; create it first"):
+    with pytest.raises(StorageError, match="none: no such folder; create it first"):
         export(small, tmp_path / "none" / "t")
-    with pytest.raises(StorageError, match="expected the name of a folder to write, got a file; choose another name"):
+    with pytest.raises(StorageError, match="is a file, not a folder; choose another name"):
         export(small, small, format="huggingface", overwrite=True)

@@ -185,3 +185,12 @@ def test_a_file_that_is_too_long(tmp_path: Path) -> None:
         TokenizerError, match=f"long: expected a tokenizer.json or .* of at most {byte_size(MAX_JSON_BYTES)}"
     ):
         find_tokenizer(path)
+
+
+def test_a_name_with_a_typo(tmp_path: Path) -> None:
+    (tmp_path / "20B_tokenizer.json").touch()
+    for name in ("20B_tokeniser.json", "20b_tokenizer"):
+        with pytest.raises(StorageError, match=r"cannot be read \(No such .*\); did you mean .*20B_tokenizer.json\?"):
+            find_tokenizer(tmp_path / name)
+    with pytest.raises(StorageError, match=r"wrld: cannot be read \(No such .*\); did you mean world\?"):
+        find_tokenizer("wrld")

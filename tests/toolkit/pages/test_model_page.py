@@ -123,7 +123,7 @@ def test_an_existing_page_is_replaced_only_on_request(small: Path, tmp_path: Pat
     target = tmp_path / "report.html"
     write_model_page(small, target)
     before = target.read_bytes()
-    with pytest.raises(StorageError, match=r"report.html: it already exists"):
+    with pytest.raises(StorageError, match=r"report.html already exists"):
         write_model_page(small, target)
     write_diff_page(small, small, target, overwrite=True)
     assert target.read_bytes() != before
@@ -144,15 +144,15 @@ def test_the_source_is_never_replaced(small: Path, tmp_path: Path) -> None:
         lambda: write_model_page(small, small, overwrite=True),
         lambda: write_diff_page(small, write_small(tmp_path / "b"), tmp_path / "b", overwrite=True),
     ):
-        with pytest.raises(StorageError, match="expected a target other than the source"):
+        with pytest.raises(StorageError, match="is the source itself; name another file"):
             write()
     assert small.read_bytes() == before
 
 
 def test_other_targets(small: Path, tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="expected a folder for the target, got none"):
+    with pytest.raises(StorageError, match="no such folder; create it first"):
         write_model_page(small, tmp_path / "none" / "report.html")
-    with pytest.raises(StorageError, match="expected the name of a file to write, got a folder"):
+    with pytest.raises(StorageError, match="is a folder; name a file in it"):
         write_model_page(small, tmp_path)
 
 

@@ -236,9 +236,9 @@ def test_pictures_are_finite(index: int) -> None:
 
 
 def test_a_picture_that_stands_alone() -> None:
-    text = standalone(picture(10, 20, "a < b", "c & d", Markup('<path class="mark" d="M0 0"/>')), 340)
+    text = standalone(picture(10, 20, "a < b", "c & d", Markup('<path class="mark" d="M0 0"/>')), 2.5)
     root = ElementTree.fromstring(text)
-    assert root.tag == "{http://www.w3.org/2000/svg}svg"
+    assert (root.tag, root.attrib["width"]) == ("{http://www.w3.org/2000/svg}svg", "25")
     assert "prefers-color-scheme:dark" in text
     assert [child.tag.rpartition("}")[2] for child in root] == ["title", "desc", "style", "rect", "path"]
 
