@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from rwkv_cy.errors import StateError, TokenError, TokenizerError
 from rwkv_cy.kernels.embedding import Embedding
 from rwkv_cy.model.encoder import CHUNK_TOKENS, Model
 
-__all__ = ["batches", "last_outputs", "run_chunks"]
+__all__ = ["batches", "last_outputs", "named", "run_chunks"]
+
+_T = TypeVar("_T")
 
 #: Each sequence of a batch has a state, which may take tens of megabytes.
 _MOST_SEQUENCES = 16
@@ -94,3 +97,11 @@ def batches(ids: Sequence[npt.NDArray[np.int64]]) -> Iterator[tuple[int, int]]:
         total += len(sequence)
     if len(ids) > start:
         yield start, len(ids)
+
+
+def named(sequence: int, function: Callable[[Any], _T], argument: Any) -> _T:
+    """Call `function`, and name the sequence in its errors."""
+    try:
+        return function(argument)
+    except (TokenError, TokenizerError, StateError) as error:
+        raise type(error)(f"sequence {sequence}: {error}") from None

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,11 +14,11 @@ from rwkv_cy.architectures import architecture_of, check_parameters
 from rwkv_cy.checkpoint.checkpoint import check_layouts
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import check_activations
-from rwkv_cy.errors import ConfigError, NumericalError, StateError, TokenError, TokenizerError
+from rwkv_cy.errors import ConfigError, NumericalError
 from rwkv_cy.kernels.dispatch import wake
 from rwkv_cy.kernels.embedding import Embedding
 from rwkv_cy.kernels.head import Head
-from rwkv_cy.model.batching import last_outputs
+from rwkv_cy.model.batching import last_outputs, named
 from rwkv_cy.model.encoder import CHUNK_TOKENS, Model
 from rwkv_cy.model.hidden import HiddenStates, check_pooling, unit
 from rwkv_cy.model.loading import Loaded, load_parameters
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from rwkv_cy.text import LogitsProcessor, SamplingKeywords
 
 __all__ = ["LanguageModel", "load"]
-
-_T = TypeVar("_T")
 
 
 class LanguageModel:
@@ -207,9 +205,7 @@ class LanguageModel:
             If `num_threads` is out of range, both `in_place` and `out` are given, or the model is closed.
         """
         ids = check_token_array(tokens, self.vocab_size)
-        threads = resolve_num_threads(num_threads)
-        wake(threads)
-        self._check_open()
+        threads = self._begin(num_threads)
         before = self.encoder.numbers(state)
         after = self.encoder.state_after(state, in_place=in_place, out=out)
         result = np.empty((len(ids) if all_logits else 1, self.vocab_size), before.dtype)
@@ -278,14 +274,12 @@ class LanguageModel:
         if in_place and len(set(present)) != len(present):
             raise ConfigError("forward_batch: expected a state of its own for each sequence in place, got one twice")
         checked = partial(check_token_array, vocab_size=self.vocab_size)
-        ids = [self._named(i, checked, tokens) for i, tokens in enumerate(sequences)]
-        threads = resolve_num_threads(num_threads)
-        wake(threads)
-        self._check_open()
+        ids = [named(i, checked, tokens) for i, tokens in enumerate(sequences)]
+        threads = self._begin(num_threads)
         dtype = np.float64 if self.config.compute_dtype == "f64" else np.float32
         if not ids:
             return np.empty((0, self.vocab_size), dtype=dtype), []
-        before = [self._named(i, self.encoder.numbers, state) for i, state in enumerate(given)]
+        before = [named(i, self.encoder.numbers, state) for i, state in enumerate(given)]
         after = [self.encoder.state_after(state, in_place=in_place) for state in given]
         result = np.empty((len(ids), self.vocab_size), dtype)
         try:
@@ -302,14 +296,6 @@ class LanguageModel:
                 state.invalidate()
             raise
         return result, after
-
-    @staticmethod
-    def _named(sequence: int, function: Callable[[Any], _T], argument: Any) -> _T:
-        """Call `function`, and name the sequence in its errors."""
-        try:
-            return function(argument)
-        except (TokenError, TokenizerError, StateError) as error:
-            raise type(error)(f"sequence {sequence}: {error}") from None
 
     def hidden(
         self,
@@ -340,9 +326,7 @@ class LanguageModel:
             As for :meth:`forward`.
         """
         ids = check_token_array(tokens, self.vocab_size)
-        threads = resolve_num_threads(num_threads)
-        wake(threads)
-        self._check_open()
+        threads = self._begin(num_threads)
         before = self.encoder.numbers(state)
         after = self.encoder.state_after(state, in_place=in_place)
         try:
@@ -394,10 +378,8 @@ class LanguageModel:
         if one:
             ids = [as_tokens(self, text)]  # type: ignore[arg-type]
         else:
-            ids = [self._named(i, partial(as_tokens, self), each) for i, each in enumerate(given)]
-        threads = resolve_num_threads(num_threads)
-        wake(threads)
-        self._check_open()
+            ids = [named(i, partial(as_tokens, self), each) for i, each in enumerate(given)]
+        threads = self._begin(num_threads)
         with self._loaded.reading():
             vectors = self._hidden.of_texts(ids, pooling, threads)
         if normalize:
@@ -550,6 +532,13 @@ class LanguageModel:
 
     def __exit__(self, *exc: object) -> None:
         self.close()
+
+    def _begin(self, num_threads: int | None) -> int:
+        """Wake the threads, and return their number; raise an error if the model is closed or its file truncated."""
+        threads = resolve_num_threads(num_threads)
+        wake(threads)
+        self._check_open()
+        return threads
 
     def _check_open(self) -> None:
         """Raise an error if the model is closed, or its mapped file has been truncated."""
