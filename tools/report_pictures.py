@@ -13,7 +13,7 @@ from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.demo import demo_model_path
 from rwkv_cy.toolkit.convert import convert
 from rwkv_cy.toolkit.diff import compare
-from rwkv_cy.toolkit.pages.diff_page import LayerDifferences, differences_picture, members_picture
+from rwkv_cy.toolkit.pages.differences import LayerDifferences, differences_picture, members_picture
 from rwkv_cy.toolkit.pages.markup import Markup
 from rwkv_cy.toolkit.pages.numbers_of_model import (
     curve_picture,

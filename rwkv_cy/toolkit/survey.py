@@ -32,7 +32,7 @@ PICTURES = 40
 _LARGEST_VECTOR, _LARGEST_FACTOR, _LARGEST_RANK = 1 << 20, 1 << 22, 512
 #: Larger numbers are drawn as this one, so that differences do not overflow.
 _BOUND = 1e300
-#: Quantiles of a curve that are kept for each layer.
+#: Quantiles of a curve that are computed for each layer.
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 

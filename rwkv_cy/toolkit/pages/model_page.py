@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import rwkv_cy
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.toolkit.inspect import FileReport, inspect
 from rwkv_cy.toolkit.pages import numbers_of_model, tables_of_model
-from rwkv_cy.toolkit.pages.markup import Child, Markup, element, escaped, join
+from rwkv_cy.toolkit.pages.markup import Child, Markup, escaped, join
 from rwkv_cy.toolkit.pages.numbers import count, plural
-from rwkv_cy.toolkit.pages.skeleton import facts, notes, page, section
+from rwkv_cy.toolkit.pages.skeleton import facts, listed, notes, page, section
 from rwkv_cy.toolkit.pages.writing import write_page
 from rwkv_cy.toolkit.survey import Survey, survey
 from rwkv_cy.units import byte_size
@@ -23,6 +23,8 @@ __all__ = ["model_page", "write_model_page"]
 _NAMED = 6
 #: Problems name many tensors at once: so many characters are shown.
 _LONGEST = 3000
+#: float32 numbers below it are subnormal.
+_LEAST_NORMAL = "2\N{SUPERSCRIPT MINUS}\N{SUPERSCRIPT ONE}\N{SUPERSCRIPT TWO}\N{SUPERSCRIPT SIX}"
 #: Kinds of tensors that a trained model does not have as zeros.
 _WEIGHTS = ("matrix", "head", "embedding", "table")
 
@@ -130,33 +132,18 @@ def _facts(report: FileReport) -> Markup:
 
 def _remarks(report: FileReport, found: Survey) -> Markup:
     """Return the section of problems and remarks."""
-    alarms: list[Child] = [escaped(problem, _LONGEST) for problem in report.problems]
     nonfinite = {name: one.nan + one.inf for name, one in found.statistics.items() if one.nan or one.inf}
-    if nonfinite:
-        total = sum(nonfinite.values())
-        alarms.append(
-            join(
-                f"{plural(total, 'number')} in {plural(len(nonfinite), 'tensor')} NaN or infinite: ", _named(nonfinite)
-            )
-        )
-    others: list[Child] = []
-    if found.subnormals:
-        total = sum(found.subnormals.values())
-        where = plural(len(found.subnormals), "tensor")
-        others.append(
-            join(
-                f"{plural(total, 'number')} in {where} below 2\N{SUPERSCRIPT MINUS}\N{SUPERSCRIPT ONE}"
-                "\N{SUPERSCRIPT TWO}\N{SUPERSCRIPT SIX} (subnormal): they count as zero. ",
-                _named(found.subnormals),
-            )
-        )
     zeros = [name for name, place in found.places.items() if place.kind in _WEIGHTS and _is_zero(found, name)]
-    if zeros:
-        others.append(join(f"{plural(len(zeros), 'tensor')} of zeros alone: ", _named(zeros)))
-    if found.not_drawn:
-        others.append(join(f"{plural(len(found.not_drawn), 'name')} not drawn: ", _named(sorted(found.not_drawn))))
-    if report.left_out:
-        others.append(join("Tensors that no model can have are left out: ", _named(report.left_out)))
+    alarms: list[Child] = [escaped(problem, _LONGEST) for problem in report.problems]
+    if nonfinite:
+        alarms.append(_remark(f"{_numbers(nonfinite)} NaN or infinite", nonfinite))
+    remarks = (
+        (f"{_numbers(found.subnormals)} subnormal, below {_LEAST_NORMAL}, which counts as zero", found.subnormals),
+        (f"{plural(len(zeros), 'tensor')} of zeros alone", zeros),
+        (f"{plural(len(found.not_drawn), 'name')} not drawn", sorted(found.not_drawn)),
+        (f"{plural(len(report.left_out), 'tensor')} left out, which no model can have", report.left_out),
+    )
+    others: Sequence[Child] = [_remark(text, names) for text, names in remarks if names]
     good: list[Child] = []
     if not alarms:
         good.append(f"All {report.num_parameters:,} numbers are finite, and the parameters are complete.")
@@ -164,16 +151,15 @@ def _remarks(report: FileReport, found: Survey) -> Markup:
     return section("Problems" if alarms else "Checks", *parts)
 
 
+def _remark(text: str, names: Iterable[str]) -> Markup:
+    return join(f"{text}: ", listed(names, _NAMED))
+
+
+def _numbers(counts: Mapping[str, int]) -> str:
+    """Return how many numbers there are, and in how many tensors."""
+    return f"{plural(sum(counts.values()), 'number')} in {plural(len(counts), 'tensor')}"
+
+
 def _is_zero(found: Survey, name: str) -> bool:
     one = found.statistics[name]
     return one.minimum == 0 and one.maximum == 0 and not (one.nan or one.inf)
-
-
-def _named(names: Iterable[str]) -> Markup:
-    """Return the first names, and the number of the others."""
-    every = list(names)
-    shown: list[Child] = []
-    for name in every[:_NAMED]:
-        shown += [", " if shown else None, element("code", name)]
-    rest = len(every) - _NAMED
-    return join(*shown, f" and {rest:,} more" if rest > 0 else None)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from rwkv_cy.toolkit.pages.markup import Child, Markup, element, join
 from rwkv_cy.toolkit.pages.style import PAGE_STYLE
 
-__all__ = ["MARK", "Table", "details", "facts", "notes", "page", "section"]
+__all__ = ["MARK", "Table", "details", "facts", "listed", "notes", "page", "section"]
 
 #: What every page begins with: files without it are never replaced.
 MARK = "<!doctype html>\n<!-- report of rwkv_cy -->\n"
@@ -71,6 +71,15 @@ def facts(entries: Mapping[str, Child | tuple[str, str]]) -> Markup:
 def notes(lines: Iterable[Child], kind: str = "") -> Markup:
     """Return remarks as a list; `kind` is ``"alarm"``, ``"good"`` or nothing."""
     return element("ul", *(element("li", line) for line in lines), class_=f"notes {kind}".strip())
+
+
+def listed(names: Iterable[str], most: int) -> Markup:
+    """Return names one after the other, at most so many, and the number of the others."""
+    every = list(names)
+    shown: list[Child] = []
+    for name in every[:most]:
+        shown += [", " if shown else None, element("code", name)]
+    return join(*shown, f" and {len(every) - most:,} more" if len(every) > most else None)
 
 
 def details(summary: str, *children: Child) -> Markup:

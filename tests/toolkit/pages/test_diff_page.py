@@ -11,7 +11,8 @@ from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.errors import ConfigError
 from rwkv_cy.toolkit.convert import convert
 from rwkv_cy.toolkit.diff import compare, diff
-from rwkv_cy.toolkit.pages.diff_page import LayerDifferences, write_diff_page
+from rwkv_cy.toolkit.pages.diff_page import write_diff_page
+from rwkv_cy.toolkit.pages.differences import LayerDifferences
 from rwkv_cy.toolkit.places import places
 
 

@@ -58,7 +58,7 @@ def test_problems_come_first(tmp_path: Path) -> None:
     text = model_page_of(path, tmp_path)
     assert HEADINGS.findall(text)[0] == "Problems"
     assert "2 numbers in 1 tensor NaN or infinite: <code>blocks.0.att.key.weight</code>" in text
-    assert "1,021 numbers in 1 tensor below" in text
+    assert "1,021 numbers in 1 tensor subnormal, below 2⁻¹²⁶, which counts as zero: <code>blocks.0" in text
     assert "1 tensor of zeros alone: <code>blocks.1.att.key.weight</code>" in text
 
 
