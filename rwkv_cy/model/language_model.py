@@ -569,8 +569,8 @@ def load(
     Parameters
     ----------
     path : path-like
-        A model file, a checkpoint (.pth, .safetensors, rwkv.cpp .bin), or a Hugging Face folder; recognised by
-        content.
+        A model file, a checkpoint (.pth, .safetensors, rwkv.cpp .bin), or a Hugging Face folder, recognised by
+        content; or one on the Hugging Face hub: ``"hf:owner/name/file"``.
     dtype : {"f32", "f16", "bf16", "f64", "bf12", "q8", "q6", "q4"}, optional
         Convert matrices, head and embedding to this type in memory, as :func:`rwkv_cy.convert` does: beside quantized
         matrices the embedding is f16 or bf16. Low-rank factors, vectors and tables of tokens keep their type. None uses

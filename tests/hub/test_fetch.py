@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import io
 import json
 import os
 import subprocess
@@ -17,6 +18,7 @@ from hub.server import COMMIT, OLDER, Fault, HubServer, Repository, serve
 from rwkv_cy.checkpoint.tokenizer_choice import named_tokenizer
 from rwkv_cy.errors import HubError, StorageError
 from rwkv_cy.hub import local_path, transfer
+from rwkv_cy.hub_names import HubName
 from rwkv_cy.toolkit.pull import pull
 
 NAME = "hf:o/n/model.pth"
@@ -352,3 +354,15 @@ def test_a_tokenizer_is_taken_without_the_weights(hub: HubServer, repository: Re
     hub.repositories["o/m"] = Repository({"model.safetensors": DATA, "s/vocab.json": b"x"})
     with pytest.raises(HubError, match="expected a tokenizer in the repository's top folder, found none"):
         named_tokenizer("hf:o/m")
+
+
+def test_a_disk_that_is_full_is_named_with_what_is_missing() -> None:
+    class Full(io.RawIOBase):
+        def write(self, data: object) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(
+        StorageError, match=r"hf:o/n/a: not enough disk space: 3.00 MB more needed \(No space left"
+    ) as error:
+        transfer._write(HubName("o/n", "a"), Full(), b"x", 3_000_000)
+    assert "repeat the command: it continues where it ended" in str(error.value)
