@@ -104,7 +104,7 @@ demo: $(BUILT) $(VENV)/.package ## set up, convert the demo model, and generate 
 	@echo
 	$(BIN)/rwkv-cy generate $(DEMO_MODEL) "$(DEMO_PROMPT)" --max-tokens 256 --temperature 0.8 --seed 1
 	@echo
-	@echo "Next:  $(BIN)/rwkv-cy inspect $(DEMO_MODEL)      the tensors in a file"
+	@echo "Next:  $(BIN)/rwkv-cy inspect $(DEMO_MODEL)      what is in a file"
 	@echo "       $(BIN)/rwkv-cy bench $(DEMO_MODEL)        tokens per second on this machine"
 	@echo "       $(BIN)/rwkv-cy convert YOURS.pth model.h5 --dtype q8, then generate: your own model, quantized"
 

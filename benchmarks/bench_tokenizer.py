@@ -17,8 +17,9 @@ from pathlib import Path
 
 from benchmarks.checkpoints import FOLDER, write_checkpoint
 from rwkv_cy import Config, load
+from rwkv_cy.files.vocabulary_files import packaged_vocabulary
 from rwkv_cy.text.tokenizers.vocabulary import WORLD_SIZE
-from rwkv_cy.text.tokenizers.world import WorldTokenizer, packaged_vocabulary
+from rwkv_cy.text.tokenizers.world import WorldTokenizer
 
 ROUNDS = 7
 #: Tokens of a text that the model reads in a round; encoding processes the whole text.

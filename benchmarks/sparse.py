@@ -81,7 +81,7 @@ _ZEROS = np.zeros(16 << 20, np.uint8)
 _COMPUTED, _SHORT = 1 << 20, 1 << 16
 
 
-def write_sparse(path: Path, config: Config, dtype: str) -> None:
+def write_sparse(path: Path, config: Config, dtype: str, tokenizer: str = "none") -> None:
     """Write a model to a new file, or to a new folder if `path` has no suffix.
 
     Parameters
@@ -91,12 +91,14 @@ def write_sparse(path: Path, config: Config, dtype: str) -> None:
     config : Config
     dtype : str
         Type of the matrices, one of the format's.
+    tokenizer : str, default "none"
+        As for :func:`rwkv_cy.export`; a model file has none.
     """
     source = MemorySource(config, parameters_of(config))
     if path.suffix == ".h5":
         _write_model_file(path, source, config, dtype)
         return
-    plan, tensors = make_export_plan(Checkpoint(source), path, dtype=dtype, tokenizer="none")
+    plan, tensors = make_export_plan(Checkpoint(source), path, dtype=dtype, tokenizer=tokenizer)
     if not path.suffix:
         path.mkdir()
     with mock.patch.object(zip_archive, "zlib", SimpleNamespace(crc32=_crc32)):

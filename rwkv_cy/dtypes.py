@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rwkv_cy.dtype_names import canonical_name, nearest_type
 from rwkv_cy.errors import ConfigError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = [
     "ACTIVATION_TYPES",
@@ -39,8 +42,9 @@ class StorageType:
     ----------
     name : str
         Short name, as in options (``"bf16"``).
-    array_dtype : numpy.dtype
-        Type of the arrays that store it. NumPy does not have bfloat16; its bits are stored as uint16.
+    array_format : str
+        Of the arrays that store it, as NumPy spells it (``"<f4"``). NumPy does not have bfloat16; its bits are stored
+        as uint16.
     itemsize : int
         Bytes of one number.
     lossless_in : tuple of str
@@ -48,18 +52,23 @@ class StorageType:
     """
 
     name: str
-    array_dtype: np.dtype[Any]
+    array_format: str
     itemsize: int
     lossless_in: tuple[str, ...]
+
+    @cached_property
+    def array_dtype(self) -> np.dtype[Any]:
+        """NumPy's type of these arrays."""
+        return np.dtype(self.array_format)
 
 
 STORAGE_TYPES: dict[str, StorageType] = {
     t.name: t
     for t in (
-        StorageType("f64", np.dtype("<f8"), 8, ("f64",)),
-        StorageType("f32", np.dtype("<f4"), 4, ("f32", "f64")),
-        StorageType("f16", np.dtype("<f2"), 2, ("f16", "f32", "f64")),
-        StorageType("bf16", np.dtype("<u2"), 2, ("bf16", "f32", "f64")),
+        StorageType("f64", "<f8", 8, ("f64",)),
+        StorageType("f32", "<f4", 4, ("f32", "f64")),
+        StorageType("f16", "<f2", 2, ("f16", "f32", "f64")),
+        StorageType("bf16", "<u2", 2, ("bf16", "f32", "f64")),
     )
 }
 

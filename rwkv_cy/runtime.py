@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import suppress
+from importlib import import_module
 from pathlib import Path
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 from rwkv_cy.errors import ConfigError
 
@@ -14,8 +17,10 @@ __all__ = [
     "available_memory",
     "colour_setting",
     "get_num_threads",
+    "import_later",
     "instruction_set_override",
     "keep_blas_quiet",
+    "last_level_cache",
     "process_memory",
     "resolve_num_threads",
     "set_num_threads",
@@ -50,6 +55,22 @@ def keep_blas_quiet() -> None:
     The package does not use BLAS, whose idle threads would compete with its own.
     """
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+
+class _Later(ModuleType):
+    """Stands for a module until one of its attributes is used."""
+
+    def __getattr__(self, attribute: str) -> Any:
+        if sys.modules.get(self.__name__) is self:
+            del sys.modules[self.__name__]
+        module = import_module(self.__name__)
+        self.__dict__.update(module.__dict__)
+        return getattr(module, attribute)
+
+
+def import_later(name: str) -> None:
+    """Have a module loaded when it is first used, not when it is imported; one that is loaded already stays so."""
+    sys.modules.setdefault(name, _Later(name))
 
 
 def get_num_threads() -> int:
@@ -209,6 +230,16 @@ def _cgroup_memory(folder: Path, files: _MemoryFiles) -> int:
         if name in files.reclaimable:
             used -= int(value)
     return max(0, used)  # the two files are not read at the same instant
+
+
+def last_level_cache(root: Path = Path("/sys/devices/system/cpu/cpu0/cache")) -> int:
+    """Return the bytes of the largest cache of the first processor; 0 if the system does not report it."""
+    sizes = [0]
+    for path in root.glob("index*/size"):
+        with suppress(OSError, ValueError, KeyError):
+            text = path.read_text().strip()
+            sizes.append(int(text[:-1]) * {"K": 1 << 10, "M": 1 << 20}[text[-1:]])
+    return max(sizes)
 
 
 def process_memory(status: Path = Path("/proc/self/status")) -> tuple[int, int] | None:

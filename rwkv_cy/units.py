@@ -1,8 +1,8 @@
-"""Sizes for people: a number of bytes with a unit."""
+"""Sizes for people: numbers of bytes and of parameters with a unit."""
 
 from __future__ import annotations
 
-__all__ = ["byte_size", "exact_bytes"]
+__all__ = ["byte_size", "exact_bytes", "short_count"]
 
 _UNITS = ("kB", "MB", "GB", "TB", "PB")
 
@@ -23,3 +23,11 @@ def byte_size(count: int) -> str:
 def exact_bytes(count: int) -> str:
     """Return a number of bytes with all digits, and from 1 MB on also with a unit (``"2731579 bytes (2.73 MB)"``)."""
     return f"{count} bytes" + (f" ({byte_size(count)})" if count >= 1_000_000 else "")
+
+
+def short_count(count: int) -> str:
+    """Return a number of parameters as people name a model of that size (``"169M"``, ``"1.5B"``, ``"13.3B"``)."""
+    for unit, name in ((10**9, "B"), (10**6, "M"), (10**3, "K")):
+        if count >= 0.9995 * unit:
+            return f"{count / unit:.1f}B" if name == "B" else f"{count / unit:.3g}{name}"
+    return str(count)

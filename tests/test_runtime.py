@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -143,3 +145,22 @@ def test_blas_starts_no_threads_unless_asked(
     monkeypatch.setattr(os, "environ", environment)
     runtime.keep_blas_quiet()
     assert environment == {"OPENBLAS_NUM_THREADS": threads}
+
+
+def test_the_largest_cache(tmp_path: Path) -> None:
+    for index, size in enumerate(("32K", "1M\n", "512K", "nonsense", "")):
+        (tmp_path / f"index{index}").mkdir()
+        (tmp_path / f"index{index}" / "size").write_text(size)
+    assert runtime.last_level_cache(tmp_path) == 1 << 20
+    assert runtime.last_level_cache(tmp_path / "no") == 0
+
+
+def test_a_module_that_is_loaded_when_it_is_used(tmp_path: Path) -> None:
+    (tmp_path / "large.py").write_text("print('loaded')\nvalue = 1\n")
+    program = (
+        "from rwkv_cy.runtime import import_later\nimport_later('large')\nimport_later('large')\n"
+        "import large\nprint('imported')\nprint(large.value)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["imported", "loaded", "1"]

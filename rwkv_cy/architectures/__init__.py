@@ -1,4 +1,7 @@
-"""The versions of RWKV, one file each, and their registry."""
+"""The versions of RWKV, one file each, and their registry.
+
+Kernels are imported where a mix is made: describing a file loads none of them.
+"""
 
 from rwkv_cy.architectures.base import Architecture, ParameterSpec, StateField
 from rwkv_cy.architectures.registry import (

@@ -7,20 +7,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from rwkv_cy.architectures.curves import Curve
 from rwkv_cy.config import Config
 from rwkv_cy.tensors.tensor import Parameter
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
 __all__ = ["Architecture", "Initialiser", "Kind", "ParameterSpec", "Shapes", "StateField"]
 
 #: Names of a file's tensors and their shapes: all that detection looks at.
 Shapes = Mapping[str, tuple[int, ...]]
-Initialiser = Callable[[np.random.Generator], npt.NDArray[np.float64]]
+Initialiser: TypeAlias = "Callable[[np.random.Generator], npt.NDArray[np.float64]]"
 Kind = Literal["matrix", "low_rank", "vector", "embedding", "table", "head", "state"]
 
 

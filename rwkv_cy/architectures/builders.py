@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from rwkv_cy.architectures.base import Initialiser, Kind, ParameterSpec
 from rwkv_cy.config import Config
 from rwkv_cy.errors import ConfigError
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
 __all__ = ["constant", "embedding_and_head", "low_rank", "matrix", "norm", "orthogonal", "table", "uniform", "vector"]
 
-Array = npt.NDArray[np.float64]
+Array: TypeAlias = "npt.NDArray[np.float64]"
 
 
 def constant(value: float, *shape: int) -> Initialiser:
@@ -78,7 +82,7 @@ def low_rank(name: str, inputs: int, rank: int, outputs: int, gain: float) -> tu
 
     The second begins orthogonal, with that gain, times the root of its rows over its columns where it has more rows.
     """
-    grown = gain * max(1.0, float(np.sqrt(rank / outputs)))
+    grown = gain * max(1.0, math.sqrt(rank / outputs))
     return (
         ParameterSpec(f"{name}1", (inputs, rank), "low_rank", constant(0.0, inputs, rank), orientation="in_out"),
         ParameterSpec(f"{name}2", (rank, outputs), "low_rank", orthogonal(rank, outputs, grown), orientation="in_out"),

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
-
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from rwkv_cy.architectures.base import Architecture, ParameterSpec, StateField
 from rwkv_cy.architectures.builders import constant
@@ -13,6 +11,9 @@ from rwkv_cy.config import Config
 from rwkv_cy.dtypes import widen
 from rwkv_cy.errors import ConfigError, SpecError
 from rwkv_cy.tensors.tensor import Parameter
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["HeadsArchitecture", "check_heads", "completed_head_size", "heads", "known_ranks", "required_ranks"]
 

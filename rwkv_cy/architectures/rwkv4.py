@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from rwkv_cy.architectures.base import Architecture, ParameterSpec, Shapes, StateField
 from rwkv_cy.architectures.builders import embedding_and_head, matrix, norm, vector
 from rwkv_cy.architectures.curves import Curve, doubly_exponential, one_minus
 from rwkv_cy.architectures.shapes import count_layers, dimension
 from rwkv_cy.config import Config
-from rwkv_cy.kernels import rwkv4 as kernels
 from rwkv_cy.tensors.tensor import Parameter
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["RWKV4"]
 
-Array = npt.NDArray[np.float64]
+Array: TypeAlias = "npt.NDArray[np.float64]"
 
 
 class RWKV4(Architecture):
@@ -92,12 +94,16 @@ class RWKV4(Architecture):
         self, config: Config, layer: int, parameters: Mapping[str, Parameter], output_scale: float, activations: str
     ) -> Any:
         """Return the compiled time mix of a layer."""
+        from rwkv_cy.kernels import rwkv4 as kernels
+
         return kernels.TimeMix(config, self.state_offsets(config), parameters, output_scale, activations)
 
     def channel_mix(
         self, config: Config, layer: int, parameters: Mapping[str, Parameter], output_scale: float, activations: str
     ) -> Any:
         """Return the compiled channel mix of a layer."""
+        from rwkv_cy.kernels import rwkv4 as kernels
+
         return kernels.ChannelMix(config, self.state_offsets(config), parameters, output_scale, activations)
 
 
@@ -105,7 +111,7 @@ class RWKV4(Architecture):
 
 
 def _gain(rows: int, cols: int) -> float:
-    return float(np.sqrt(rows / cols)) if rows > cols else 1.0
+    return math.sqrt(rows / cols) if rows > cols else 1.0
 
 
 def _time_curves(config: Config, layer: int) -> dict[str, Array]:

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from rwkv_cy.architectures.base import ParameterSpec, Shapes
 from rwkv_cy.architectures.builders import constant, embedding_and_head, matrix, norm, vector
@@ -17,13 +16,14 @@ from rwkv_cy.architectures.heads import HeadsArchitecture, check_heads, complete
 from rwkv_cy.architectures.shapes import count_layers, dimension
 from rwkv_cy.config import Config
 from rwkv_cy.errors import SpecError
-from rwkv_cy.kernels import rwkv4 as kernels4
-from rwkv_cy.kernels import rwkv5 as kernels
 from rwkv_cy.tensors.tensor import Parameter
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["RWKV5"]
 
-Array = npt.NDArray[np.float64]
+Array: TypeAlias = "npt.NDArray[np.float64]"
 
 
 class RWKV5(HeadsArchitecture):
@@ -133,13 +133,17 @@ class RWKV5(HeadsArchitecture):
         self, config: Config, layer: int, parameters: Mapping[str, Parameter], output_scale: float, activations: str
     ) -> Any:
         """Return the compiled time mix of a layer."""
+        from rwkv_cy.kernels import rwkv5 as kernels
+
         return kernels.TimeMix(config, self.state_offsets(config), parameters, output_scale, activations)
 
     def channel_mix(
         self, config: Config, layer: int, parameters: Mapping[str, Parameter], output_scale: float, activations: str
     ) -> Any:
         """Return the compiled channel mix of a layer."""
-        return kernels4.ChannelMix(config, self.state_offsets(config), parameters, output_scale, activations)
+        from rwkv_cy.kernels import rwkv4 as kernels
+
+        return kernels.ChannelMix(config, self.state_offsets(config), parameters, output_scale, activations)
 
     # --- initial values (RWKV-LM: RWKV_Tmix_x052 of RWKV-v5, RWKV_TimeMix_RWKV5_Preview of RWKV-v4neo) ---
 

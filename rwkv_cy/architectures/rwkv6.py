@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from rwkv_cy.architectures.base import ParameterSpec, Shapes
 from rwkv_cy.architectures.builders import constant, embedding_and_head, matrix, norm, uniform, vector
@@ -24,13 +23,14 @@ from rwkv_cy.architectures.heads import (
 from rwkv_cy.architectures.shapes import count_layers, dimension
 from rwkv_cy.config import Config
 from rwkv_cy.errors import SpecError
-from rwkv_cy.kernels import rwkv4 as kernels4
-from rwkv_cy.kernels import rwkv6 as kernels
 from rwkv_cy.tensors.tensor import Parameter
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["RWKV6"]
 
-Array = npt.NDArray[np.float64]
+Array: TypeAlias = "npt.NDArray[np.float64]"
 
 #: The mixes in the order of their low-rank factors.
 _MIXES = "wkvrg"
@@ -151,6 +151,8 @@ class RWKV6(HeadsArchitecture):
         self, config: Config, layer: int, parameters: Mapping[str, Parameter], output_scale: float, activations: str
     ) -> Any:
         """Return the compiled time mix of a layer."""
+        from rwkv_cy.kernels import rwkv6 as kernels
+
         return kernels.TimeMix(config, self.state_offsets(config), parameters, output_scale, activations)
 
     def channel_mix(
@@ -158,7 +160,9 @@ class RWKV6(HeadsArchitecture):
     ) -> Any:
         """Return the compiled channel mix of a layer."""
         offsets = self.state_offsets(config)
-        return kernels4.ChannelMix(
+        from rwkv_cy.kernels import rwkv4 as kernels
+
+        return kernels.ChannelMix(
             config, offsets, parameters, output_scale, activations, mixes="ffn.time_maa_", lerped=True
         )
 

@@ -6,10 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from rwkv_cy.architectures.base import ParameterSpec, Shapes
 from rwkv_cy.architectures.builders import constant, embedding_and_head, low_rank, matrix, norm, vector
@@ -24,12 +23,14 @@ from rwkv_cy.architectures.heads import (
 )
 from rwkv_cy.architectures.shapes import count_layers, dimension
 from rwkv_cy.config import Config
-from rwkv_cy.kernels import rwkv7 as kernels
 from rwkv_cy.tensors.tensor import Parameter
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["RWKV7"]
 
-Array = npt.NDArray[np.float64]
+Array: TypeAlias = "npt.NDArray[np.float64]"
 
 #: Rank of a low-rank product that the authors suggest for a new model, as a multiple of the root of d_model.
 _RANK_FACTORS = {"w": 2.5, "a": 2.5, "v": 1.7, "g": 5.0}
@@ -156,12 +157,16 @@ class RWKV7(HeadsArchitecture):
         self, config: Config, layer: int, parameters: Mapping[str, Parameter], output_scale: float, activations: str
     ) -> Any:
         """Return the compiled time mix of a layer."""
+        from rwkv_cy.kernels import rwkv7 as kernels
+
         return kernels.TimeMix(config, self.state_offsets(config), parameters, output_scale, activations, layer)
 
     def channel_mix(
         self, config: Config, layer: int, parameters: Mapping[str, Parameter], output_scale: float, activations: str
     ) -> Any:
         """Return the compiled channel mix of a layer."""
+        from rwkv_cy.kernels import rwkv7 as kernels
+
         return kernels.ChannelMix(config, self.state_offsets(config), parameters, output_scale, activations)
 
 

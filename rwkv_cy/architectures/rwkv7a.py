@@ -15,7 +15,6 @@ from rwkv_cy.architectures.rwkv7 import RWKV7
 from rwkv_cy.architectures.shapes import dimension
 from rwkv_cy.config import Config
 from rwkv_cy.errors import ConfigError, SpecError
-from rwkv_cy.kernels import rwkv7a as kernels
 from rwkv_cy.tensors.tensor import Parameter
 
 __all__ = ["RWKV7a"]
@@ -72,4 +71,6 @@ class RWKV7a(RWKV7):
         self, config: Config, layer: int, parameters: Mapping[str, Parameter], output_scale: float, activations: str
     ) -> Any:
         """Return the compiled channel mix of a layer."""
+        from rwkv_cy.kernels import rwkv7a as kernels
+
         return kernels.ChannelMix(config, self.state_offsets(config), parameters, output_scale, activations)

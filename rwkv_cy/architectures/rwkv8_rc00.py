@@ -11,7 +11,6 @@ from rwkv_cy.architectures.base import ParameterSpec, Shapes
 from rwkv_cy.architectures.builders import table
 from rwkv_cy.architectures.rwkv7 import RWKV7
 from rwkv_cy.config import Config
-from rwkv_cy.kernels import rwkv8_rc00 as kernels
 from rwkv_cy.tensors.tensor import Parameter
 
 __all__ = ["RWKV8rc00"]
@@ -37,4 +36,6 @@ class RWKV8rc00(RWKV7):
         self, config: Config, layer: int, parameters: Mapping[str, Parameter], output_scale: float, activations: str
     ) -> Any:
         """Return the compiled channel mix of a layer."""
+        from rwkv_cy.kernels import rwkv8_rc00 as kernels
+
         return kernels.ChannelMix(config, self.state_offsets(config), parameters, output_scale, activations)

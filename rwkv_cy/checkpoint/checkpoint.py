@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rwkv_cy.architectures import architecture_of, check_parameters, detect
 from rwkv_cy.architectures.base import ParameterSpec
@@ -15,13 +17,17 @@ from rwkv_cy.checkpoint.fingerprint import fingerprint
 from rwkv_cy.checkpoint.tokenizer_choice import choose_tokenizer, implied_tokenizer
 from rwkv_cy.config import Config
 from rwkv_cy.errors import ConfigError, FormatError, SpecError, StorageError, UnsupportedError
+from rwkv_cy.files.part_names import is_part_name, join_hint
 from rwkv_cy.files.reading import is_folder
-from rwkv_cy.formats import NORMALIZED_EMBEDDING, open_checkpoint
-from rwkv_cy.hub import local_path
+from rwkv_cy.formats import open_checkpoint
+from rwkv_cy.formats.metadata import LAYER_NORM_EPSILON, NORMALIZED_EMBEDDING
+from rwkv_cy.hub_names import is_hub_name
 from rwkv_cy.storage import ModelFile, ModelHeader, StoredTokenizer, is_model_file, open_model
 from rwkv_cy.tensors.policy import may_be_transposed, present
 from rwkv_cy.tensors.tensor import Parameter, ParameterSource, TensorInfo
-from rwkv_cy.text import Tokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from rwkv_cy.text import Tokenizer
 
 __all__ = ["Checkpoint", "check_layouts", "open_source"]
 
@@ -39,6 +45,13 @@ _DIMENSIONS = {
     "head_size": "head_size",
     "head_dim": "head_size",
 }
+
+#: Fields of Config by the metadata that holds them.
+_EPSILONS = (
+    ("layer_norm_epsilon", "layer_norm_eps"),
+    (LAYER_NORM_EPSILON, "layer_norm_eps"),
+    ("group_norm_epsilon", "group_norm_eps"),
+)
 
 
 class Checkpoint:
@@ -126,7 +139,7 @@ class Checkpoint:
         config = detected
         if self.source.format == "huggingface":
             self._check_settings(detected)
-        for key, name in (("layer_norm_epsilon", "layer_norm_eps"), ("group_norm_epsilon", "group_norm_eps")):
+        for key, name in _EPSILONS:
             epsilon = self.source.metadata.get(key)
             if epsilon is not None:
                 config = replace(config, **{name: _number(key, epsilon)})  # type: ignore[arg-type]
@@ -172,6 +185,8 @@ class Checkpoint:
     def tokenizer_maker(self) -> Callable[[], Tokenizer | None]:
         """Return what makes the tokenizer of this model, or None: the stored one, or the one that it implies."""
         if self.header is not None:
+            from rwkv_cy.text import load_tokenizer
+
             stored = self.header.tokenizer
             return lambda: None if stored is None else load_tokenizer(stored.kind, stored.data)
         source, vocab_size = self.source, self.config.vocab_size
@@ -201,15 +216,25 @@ def open_source(path: str | os.PathLike[str]) -> ParameterSource:
     ------
     StorageError
         If the operating system refuses the file, or it cannot be downloaded (HubError).
+    UnsupportedError
+        If it is a part of a file; the message says how to join the parts.
     FormatError
         If it is damaged, or of no supported format.
     """
     if not os.fspath(path):
         raise StorageError("model: expected a path, got an empty text; name a file or a folder")
-    path = local_path(path)
-    if not is_folder(path) and is_model_file(path):
-        return open_model(path)
-    return open_checkpoint(path)
+    if is_hub_name(path):
+        from rwkv_cy.hub import local_path  # which most files do not need
+
+        path = local_path(path)
+    path = Path(path)
+    if is_folder(path):
+        return open_checkpoint(path)
+    hint = join_hint([path])
+    if hint is not None:
+        what = "a part of a file" if is_part_name(path.name) else "the list of the parts of a file"
+        raise UnsupportedError(f"{path}: expected a model file or checkpoint, got {what}; {hint}")
+    return open_model(path) if is_model_file(path) else open_checkpoint(path)
 
 
 def check_layouts(config: Config, tensors: Mapping[str, TensorInfo | Parameter], where: str) -> None:

@@ -6,16 +6,24 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rwkv_cy.errors import RWKVError, TokenizerError
+from rwkv_cy.files.vocabulary_files import (
+    WORLD_SIZE,
+    WORLD_USED,
+    is_world_name,
+    last_id,
+    packaged_vocabulary,
+    tokenizer_files,
+)
 from rwkv_cy.formats.gguf.vocabulary import is_gguf, read_vocabulary
 from rwkv_cy.formats.metadata import TOKENIZER_PATH
-from rwkv_cy.hub import local_tokenizer
 from rwkv_cy.storage import ModelFile, StoredTokenizer, is_model_file, open_model
 from rwkv_cy.tensors.tensor import ParameterSource
-from rwkv_cy.text import ByteTokenizer, Tokenizer, WorldTokenizer, find_tokenizer, load_tokenizer
-from rwkv_cy.text.tokenizers import is_world_name, tokenizer_files
-from rwkv_cy.text.tokenizers.vocabulary import WORLD_SIZE, WORLD_USED
+
+if TYPE_CHECKING:  # imported where a tokenizer is made, so that describing a file does not load it
+    from rwkv_cy.text import Tokenizer
 
 __all__ = [
     "Implied",
@@ -23,6 +31,7 @@ __all__ = [
     "choose_tokenizer",
     "describe_tokenizer",
     "fit_warning",
+    "foreseen_tokenizer",
     "implied_tokenizer",
     "named_tokenizer",
     "stored_tokenizer",
@@ -107,8 +116,8 @@ def implied_tokenizer(checkpoint: ParameterSource, vocab_size: int) -> Implied:
     """Return the tokenizer that a foreign checkpoint implies.
 
     That of a GGUF file; plain bytes for a vocabulary of 256; else the first that fits of the files beside the
-    checkpoint, or in its folder, that :func:`rwkv_cy.text.tokenizers.tokenizer_files` lists, where a World vocabulary
-    beside a file is one only of models of its size; for these, at last the one of the ``rwkv`` package.
+    checkpoint, or in its folder, that :func:`rwkv_cy.files.vocabulary_files.tokenizer_files` lists, where a World
+    vocabulary beside a file is one only of models of its size; for these, at last the one of the ``rwkv`` package.
 
     Parameters
     ----------
@@ -120,18 +129,66 @@ def implied_tokenizer(checkpoint: ParameterSource, vocab_size: int) -> Implied:
     """
     passed: list[str] = []
     for candidate in _candidates(checkpoint, vocab_size):
-        try:
-            tokenizer = named_tokenizer(candidate)
-            problem = _too_many(tokenizer, vocab_size) or _too_few(tokenizer, vocab_size)
-        except RWKVError as error:
-            problem = str(error)
+        tokenizer, problem = _made(candidate, vocab_size)
         if problem is None:
             return Implied(tokenizer, candidate, tuple(passed))
-        if isinstance(candidate, Path):
-            where = "" if problem.startswith(str(candidate)) else f"{candidate}: "
-            problem = f"{where}{problem}; passed by"
-        passed.append(problem)
+        passed.append(_passed_by(candidate, problem))
     return Implied(None, "", tuple(passed))
+
+
+def foreseen_tokenizer(checkpoint: ParameterSource, vocab_size: int) -> tuple[str | None, tuple[str, ...]]:
+    """Describe the tokenizer that :func:`implied_tokenizer` would return, and what was passed by.
+
+    A vocabulary in the checkpoint itself, and one of World in its text format, are not decoded: the last line tells how
+    many ids the latter has.
+    """
+    passed: list[str] = []
+    for candidate in _candidates(checkpoint, vocab_size):
+        in_file = candidate == checkpoint.path and not checkpoint.path.is_dir()
+        if in_file and vocab_size != _BYTES:
+            return "world (in the file)", tuple(passed)
+        if candidate == "bytes":
+            return "bytes (not in the file)", tuple(passed)
+        ids = None if in_file else _declared_ids(candidate)
+        if ids is None:
+            tokenizer, problem = _made(candidate, vocab_size)
+            kind = "" if tokenizer is None else tokenizer.kind
+        else:
+            kind = "world"
+            problem = _too_many(kind, ids, vocab_size) or _too_few(kind, ids, vocab_size)
+        if problem is None:
+            place = "in" if in_file else "beside" if isinstance(candidate, Path) else "not in"
+            name = candidate.name if place == "beside" and isinstance(candidate, Path) else kind
+            return f"{name} ({place} the file)", tuple(passed)
+        passed.append(_passed_by(candidate, problem))
+    return None, tuple(passed)
+
+
+def _made(candidate: str | Path, vocab_size: int) -> tuple[Tokenizer | None, str | None]:
+    """Return a tokenizer, or why it is not one of a model of so many tokens."""
+    try:
+        tokenizer = named_tokenizer(candidate)
+    except RWKVError as error:
+        return None, str(error)
+    size = tokenizer.vocab_size
+    return tokenizer, _too_many(tokenizer.kind, size, vocab_size) or _too_few(tokenizer.kind, size, vocab_size)
+
+
+def _declared_ids(candidate: str | Path) -> int | None:
+    """Return how many ids a World vocabulary has by its last line; None if that does not tell."""
+    try:
+        path = packaged_vocabulary() if candidate == "world" else Path(candidate)
+    except RWKVError:
+        return None
+    last = last_id(path) if is_world_name(path) else None
+    return None if last is None else WORLD_SIZE if last >= WORLD_USED else last + 1
+
+
+def _passed_by(candidate: str | Path, problem: str) -> str:
+    if not isinstance(candidate, Path):
+        return problem
+    where = "" if problem.startswith(str(candidate)) else f"{candidate}: "
+    return f"{where}{problem}; passed by"
 
 
 def _candidates(checkpoint: ParameterSource, vocab_size: int) -> Iterator[str | Path]:
@@ -170,6 +227,9 @@ def named_tokenizer(name: str | os.PathLike[str]) -> Tokenizer:
     StorageError, MissingDependencyError
         If it cannot be read, or needs a package that is not installed.
     """
+    from rwkv_cy.hub import local_tokenizer
+    from rwkv_cy.text import ByteTokenizer, WorldTokenizer, find_tokenizer, load_tokenizer
+
     path = local_tokenizer(name)
     text = os.fspath(name) if path == Path(name) else str(path)
     if text in ("bytes", "world") or not _is_file(path):
@@ -201,33 +261,30 @@ def stored_tokenizer(tokenizer: Tokenizer, vocab_size: int, where: str) -> Store
 
 def check_size(tokenizer: Tokenizer, vocab_size: int, where: str) -> None:
     """Raise TokenizerError if a tokenizer has more ids than the model has rows."""
-    problem = _too_many(tokenizer, vocab_size)
+    problem = _too_many(tokenizer.kind, tokenizer.vocab_size, vocab_size)
     if problem is not None:
         raise TokenizerError(f"{where}: {problem}; pass the model's own")
 
 
 def fit_warning(tokenizer: Tokenizer, vocab_size: int, where: str) -> str | None:
     """Return a warning where a tokenizer has so few ids that it is probably another model's, or None."""
-    problem = _too_few(tokenizer, vocab_size)
+    problem = _too_few(tokenizer.kind, tokenizer.vocab_size, vocab_size)
     return None if problem is None else f"{where}: {problem}; its text will make no sense"
 
 
-def _too_many(tokenizer: Tokenizer, vocab_size: int) -> str | None:
-    world = tokenizer.kind == "world" and tokenizer.vocab_size == WORLD_SIZE and vocab_size >= WORLD_USED
-    if tokenizer.vocab_size <= vocab_size or world:
+def _too_many(kind: str, ids: int, vocab_size: int) -> str | None:
+    world = kind == "world" and ids == WORLD_SIZE and vocab_size >= WORLD_USED
+    if ids <= vocab_size or world:
         return None
-    return (
-        f"expected a tokenizer of at most {vocab_size} tokens, as the model has, got {tokenizer.kind} with "
-        f"{tokenizer.vocab_size}"
-    )
+    return f"expected a tokenizer of at most {vocab_size} tokens, as the model has, got {kind} with {ids}"
 
 
-def _too_few(tokenizer: Tokenizer, vocab_size: int) -> str | None:
-    if tokenizer.vocab_size >= _LEAST_USED * vocab_size:
+def _too_few(kind: str, ids: int, vocab_size: int) -> str | None:
+    if ids >= _LEAST_USED * vocab_size:
         return None
     return (
-        f"expected a tokenizer of about {vocab_size} tokens, as the model has, got {tokenizer.kind} with "
-        f"{tokenizer.vocab_size}: probably another model's"
+        f"expected a tokenizer of about {vocab_size} tokens, as the model has, got {kind} with "
+        f"{ids}: probably another model's"
     )
 
 

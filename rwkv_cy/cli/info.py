@@ -13,6 +13,7 @@ from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import print_fields, print_json
 from rwkv_cy.demo import demo_model_path
 from rwkv_cy.errors import StorageError
+from rwkv_cy.toolkit.schema_names import named
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
@@ -39,7 +40,7 @@ _LIBRARIES = ("numpy", "h5py", "tqdm", "tokenizers", "rwkv", "huggingface_hub")
 def _run(arguments: argparse.Namespace) -> int:
     facts = _facts()
     if arguments.json:
-        print_json(facts)
+        print_json(named("info", facts))
         return ExitCode.OK
     libraries = (f"{name} {version or 'not installed'}" for name, version in facts["libraries"].items())
     print_fields(

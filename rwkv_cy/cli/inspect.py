@@ -10,28 +10,19 @@ from typing import TYPE_CHECKING
 
 from rwkv_cy.cli.arguments import check_page_options, common_options, page_options
 from rwkv_cy.cli.exit_codes import ExitCode
-from rwkv_cy.cli.output import (
-    byte_size,
-    config_fields,
-    print_fields,
-    print_json,
-    print_page,
-    print_table,
-    print_warning,
-    printable,
-)
+from rwkv_cy.cli.output import print_json, print_page, print_table, print_warning, printable
 from rwkv_cy.cli.progress import progress_bar
+from rwkv_cy.runtime import import_later
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
     from rwkv_cy.tensors.statistics import TensorStatistics
-    from rwkv_cy.toolkit.inspect import FileReport, TensorReport
+    from rwkv_cy.toolkit.file_report import FileReport, TensorReport
 
 __all__ = ["add_parser"]
 
 _STATISTICS = ("min", "max", "mean", "std", "zeros", "NaN", "Inf")
-#: Longer metadata values are shortened in the table; JSON has them in full.
-_LONGEST = 200
+_ALL = "*"
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -39,99 +30,113 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "inspect",
         parents=[common_options()],
-        help="describe a file: dimensions, types, sizes, tensors",
-        description="Describe a model file or checkpoint. Reads headers only, unless --stats is given.",
+        help="describe a file: dimensions, types, sizes, tokenizer, memory and speed to expect",
+        description="Describe a model file or checkpoint: what it is, its types and sizes, its tokenizer, "
+        "and the memory and the speed to expect on this machine. Reads headers only, unless --stats is given. "
+        "--tensors, --stats and --metadata list what they name, instead of the summary.",
         examples=[
-            "rwkv-cy inspect model.pth --no-tensors",
+            "rwkv-cy inspect model.pth",
             "rwkv-cy inspect model.h5 --stats --tensors 'blocks.0.*'",
         ],
     )
-    parser.add_argument("file", metavar="FILE", type=Path, help="a model file, a checkpoint, or a folder of shards")
-    parser.add_argument("--stats", action="store_true", help="read the numbers too, and describe those of each tensor")
-    listed = parser.add_mutually_exclusive_group()
-    listed.add_argument("--no-tensors", action="store_true", help="print the summary only, without the tensors")
-    listed.add_argument(
-        "--tensors", metavar="PATTERN", help="list only tensors whose names match, as 'blocks.0.*' or '*.key.weight'"
+    parser.add_argument(
+        "file", metavar="FILE", type=Path, nargs="?", help="a model file, a checkpoint, or a folder of shards"
     )
+    listed = parser.add_mutually_exclusive_group()
+    listed.add_argument(
+        "--tensors",
+        metavar="PATTERN",
+        nargs="?",
+        const=_ALL,
+        help="list the tensors, or those whose names match, as 'blocks.0.*' or '*.key.weight'",
+    )
+    listed.add_argument(
+        "--no-tensors", action="store_true", help="print the summary, as without options; no tensors in the JSON"
+    )
+    parser.add_argument(
+        "--stats", action="store_true", help="list the tensors, read their numbers too, and describe these"
+    )
+    parser.add_argument("--metadata", action="store_true", help="list the metadata of the file, in full")
     page_options(parser)
+    parser.add_argument("--no-speed", action="store_true", help="do not estimate the speed on this machine")
     parser.add_argument("--no-progress", action="store_true", help="show no progress bar")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.set_defaults(run=_run, parser=parser)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from rwkv_cy.toolkit.inspect import inspect
-
     check_page_options(arguments)
-    if arguments.stats and arguments.no_tensors:
-        arguments.parser.error(
-            "--stats describes the numbers of each tensor, and --no-tensors hides them; leave one out"
-        )
-    reads_numbers = arguments.stats or arguments.html is not None
-    bar = progress_bar(printable(arguments.file.name), reads_numbers and not arguments.no_progress)
-    with bar as progress:
-        if arguments.html is None:
-            report = inspect(arguments.file, arguments.stats, progress=progress)
-        else:
-            from rwkv_cy.toolkit.pages.model_page import write_model_page
+    file, pattern = _file_and_pattern(arguments)
+    lists = pattern is not None or arguments.metadata
+    speed = not arguments.no_speed and (arguments.json or not lists)
+    import_later("numpy")  # which takes longer to load than the rest together, and which headers do not need
+    if speed:  # the sample needs another core alone: it begins before the modules are loaded
+        from rwkv_cy.toolkit.bandwidth import machine_sample
 
-            report = write_model_page(arguments.file, arguments.html, overwrite=arguments.force, progress=progress)
-    pattern = "*" if arguments.tensors is None else arguments.tensors
-    tensors = tuple(tensor for tensor in report.tensors if fnmatchcase(tensor.name, pattern))
-    if not tensors and arguments.tensors is not None:
-        print_warning(f"{arguments.file}: no tensor has a name that matches {pattern!r}")
-    in_page_alone = arguments.html is not None and not (arguments.stats or arguments.tensors or arguments.json)
-    report = replace(report, tensors=() if arguments.no_tensors or in_page_alone else tensors)
+        machine_sample().start()
+    # JSON is complete: it has all tensors, unless others are named.
+    wanted = _ALL if arguments.json and pattern is None and not arguments.no_tensors else pattern
+    report = _report(arguments, file, wanted, speed)
     if arguments.json:
         print_json(report.to_dict())
+    elif lists:
+        _print_lists(report, arguments.metadata)
     else:
-        _print_report(report)
-        for problem in report.problems:
-            print_warning(problem)
+        from rwkv_cy.cli.file_summary import print_summary
+
+        print_summary(report)
+    if pattern not in (None, _ALL) and not report.tensors:
+        print_warning(f"{file}: no tensor has a name that matches {pattern!r}")
+    if not arguments.json:
+        for message in (*report.warnings, *report.problems):
+            print_warning(message)
         print_page(arguments.html)
     return ExitCode.OK
 
 
-def _print_report(report: FileReport) -> None:
-    fields = {
-        "file": str(report.path),
-        "format": report.format,
-        "architecture": report.architecture or "unknown",
-        **(config_fields(report.config) if report.config else {}),
-        "parameters": f"{report.num_parameters:,}",
-        "tensors": ", ".join(f"{count} {dtype}" for dtype, count in sorted(report.dtypes.items())) or "none",
-        "size on disk": byte_size(report.bytes_on_disk),
-        "size in memory": byte_size(report.bytes_in_memory),
-    }
-    if report.table_bytes:
-        fields["tables"] = f"{byte_size(report.table_bytes)}, read from the file row by row"
-    if report.memory:
-        needed = (f"{dtype} {byte_size(count)}" for dtype, count in report.memory.items())
-        fields["memory as"] = ", ".join(needed)
-    if report.state_bytes is not None:
-        fields["state"] = f"{byte_size(report.state_bytes)} per sequence"
-    optional = {"tokenizer": report.tokenizer, "fingerprint": report.fingerprint, "created by": report.created_by}
-    fields.update({name: value for name, value in optional.items() if value is not None})
-    fields.update({f"source {name}": _source_value(name, value) for name, value in report.source.items()})
-    fields.update({f"metadata {name}": _cut(value) for name, value in report.metadata.items()})
-    print_fields(fields)
+def _report(arguments: argparse.Namespace, file: Path, tensors: str | None, speed: bool) -> FileReport:
+    """Describe the file, and write the page if there is to be one."""
+    from rwkv_cy.toolkit.inspect import inspect
+
+    reads_numbers = arguments.stats or arguments.html is not None
+    with progress_bar(printable(file.name), reads_numbers and not arguments.no_progress) as progress:
+        if arguments.html is None:
+            return inspect(file, arguments.stats, tensors=tensors, speed=speed, progress=progress)
+        from rwkv_cy.toolkit.pages.model_page import write_model_page
+
+        report = write_model_page(file, arguments.html, overwrite=arguments.force, progress=progress)
+    listed = (one for one in report.tensors if tensors is not None and fnmatchcase(one.name, tensors))
+    return replace(report, tensors=tuple(listed))
+
+
+def _file_and_pattern(arguments: argparse.Namespace) -> tuple[Path, str | None]:
+    """Return the file and the pattern of the tensors to list, None for the summary."""
+    file, pattern = arguments.file, arguments.tensors
+    if file is None and pattern not in (None, _ALL) and Path(pattern).exists():
+        file, pattern = Path(pattern), _ALL  # inspect --tensors FILE
+    if file is None:
+        arguments.parser.error("the following arguments are required: FILE")
+    if arguments.stats and arguments.no_tensors:
+        arguments.parser.error(
+            "--stats describes the numbers of each tensor, and --no-tensors hides them; leave one out"
+        )
+    return file, _ALL if pattern is None and arguments.stats else pattern
+
+
+def _print_lists(report: FileReport, metadata: bool) -> None:
+    if metadata:
+        for key, value in (
+            *report.metadata.items(),
+            *((f"source {key}", value) for key, value in report.source.items()),
+        ):
+            print(printable(f"{key}  {value}"))
     if report.tensors:
-        print()
         has_statistics = report.tensors[0].statistics is not None
-        numbers = ("bytes", *_STATISTICS)
         header = ("tensor", "shape", "type", "bytes", *(_STATISTICS if has_statistics else ()))
-        print_table(header, map(_row, report.tensors), right=numbers)
-        if report.left_out:
-            print()
-            print_table(("left out", "what"), report.left_out.items())
-
-
-def _source_value(name: str, value: str) -> str:
-    return byte_size(int(value)) if name == "size" and value.isdigit() else value
-
-
-def _cut(value: str) -> str:
-    return value if len(value) <= _LONGEST else f"{value[:_LONGEST]}... ({len(value):,} characters)"
+        print_table(header, map(_row, report.tensors), right=("bytes", *_STATISTICS))
+    if report.left_out and not metadata:
+        print()
+        print_table(("left out", "what"), report.left_out.items())
 
 
 def _row(tensor: TensorReport) -> tuple[str, ...]:

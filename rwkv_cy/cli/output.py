@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
 import sys
-import textwrap
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rwkv_cy.cli.colours import Style, styled
+from rwkv_cy.cli.tables import print_rich_table, terminal_width, wrapped
 from rwkv_cy.units import byte_size
 
 if TYPE_CHECKING:
@@ -109,12 +108,17 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list
 
 
 def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], right: Sequence[str] = ()) -> None:
-    """Print the lines of :func:`table` on standard output; on a terminal too narrow for them, of :func:`stacked`."""
-    rows = [tuple(row) for row in rows]
+    """Print the lines of :func:`table` on standard output; on a terminal too narrow for them, of :func:`stacked`.
+
+    On a terminal that is wide enough, rich prints the table where it is installed.
+    """
+    rows = [tuple(map(printable, row)) for row in rows]
     lines = table(header, rows, right)
-    width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    width = terminal_width()
     if width and max(map(len, lines)) > width:
         lines = stacked(header, rows, width)
+    elif width and print_rich_table(header, rows, right):
+        return
     print("\n".join(lines))
 
 
@@ -124,11 +128,9 @@ def print_fields(fields: Mapping[str, str], styles: Mapping[str, Style] | None =
     `styles` has those of values, by name.
     """
     width = max(map(len, fields)) + 2
-    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else 0
+    columns = terminal_width()
     for name, value in fields.items():
-        lines = [printable(value)]
-        if columns > width and width + len(lines[0]) > columns:
-            lines = textwrap.wrap(lines[0], columns - width, break_long_words=False, break_on_hyphens=False)
+        lines = wrapped(printable(value), columns and max(1, columns - width))
         if styles and name in styles:
             lines = [styled(line, styles[name], sys.stdout) for line in lines]
         gap = "\n" + " " * width

@@ -10,10 +10,9 @@ import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rwkv_cy.errors import FormatError, KernelError, StorageError
 from rwkv_cy.files.identity import FileIdentity
@@ -21,6 +20,9 @@ from rwkv_cy.files.mapped import MappedFile
 from rwkv_cy.files.similar import similar_path
 from rwkv_cy.hub_names import HubName, complete_url, is_repository, name_in_url
 from rwkv_cy.units import exact_bytes
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["FileBytes", "is_folder", "os_errors"]
 
@@ -135,9 +137,13 @@ class FileBytes:
     def read_at(self, offset: int, size: int) -> bytes:
         """Return `size` bytes from `offset`; raise FormatError if they are outside the file."""
         self._check_span(offset, size)
-        buffer = np.empty(size, np.uint8)
-        self.read_into_at(offset, buffer)
-        return buffer.tobytes()
+        with os_errors(self.path, "read"):
+            data = os.pread(self._open_descriptor(), size, offset)
+        if len(data) == size:  # in one call, as nearly always
+            return data
+        buffer = bytearray(size)
+        self._fill(offset, memoryview(buffer))
+        return bytes(buffer)
 
     def read_into_at(self, offset: int, buffer: npt.NDArray[Any]) -> None:
         """Fill the whole of `buffer` (C-contiguous, any dtype) from `offset`.
@@ -152,12 +158,15 @@ class FileBytes:
         if not buffer.flags.c_contiguous:
             raise KernelError(f"buffer: expected a contiguous array to read into, got strides {buffer.strides}")
         self._check_span(offset, buffer.nbytes)
+        self._fill(offset, buffer.reshape(-1).view(np.uint8).data)
+
+    def _fill(self, offset: int, view: memoryview) -> None:
+        """Fill a view of bytes from `offset`, within the file."""
         descriptor = self._open_descriptor()
-        view = buffer.reshape(-1).view(np.uint8)
         done = 0
-        while done < view.size:
+        while done < len(view):
             with os_errors(self.path, "read"):
-                count = os.preadv(descriptor, [view[done:].data], offset + done)
+                count = os.preadv(descriptor, [view[done:]], offset + done)
             if count == 0:
                 self.check()  # reports the current size if the file is shorter now
                 raise self._truncated(offset + done)
@@ -169,14 +178,14 @@ class FileBytes:
         `progress` is called with the bytes of each block.
         """
         self._check_span(offset, size)
-        buffer = np.empty(min(size, _CRC_BLOCK), np.uint8)
+        buffer = memoryview(bytearray(min(size, _CRC_BLOCK)))
         crc = 0
         for start in range(0, size, _CRC_BLOCK):
             block = buffer[: min(_CRC_BLOCK, size - start)]
-            self.read_into_at(offset + start, block)
-            crc = zlib.crc32(block.data, crc)
+            self._fill(offset + start, block)
+            crc = zlib.crc32(block, crc)
             if progress is not None:
-                progress(block.size)
+                progress(len(block))
         return crc
 
     def view(self, offset: int, dtype: np.dtype[Any], shape: tuple[int, ...]) -> npt.NDArray[Any] | None:

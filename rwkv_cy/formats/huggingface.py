@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rwkv_cy.errors import FormatError
+from rwkv_cy.files.part_names import LIST_SUFFIX, join_hint
 from rwkv_cy.files.strict_json import parse_object
 from rwkv_cy.formats.base import os_errors
 from rwkv_cy.formats.canonical import canonical_recipes
@@ -134,6 +135,9 @@ def _read_config(path: Path) -> dict[str, str]:
 
 
 def _hint(path: Path, present: set[str]) -> str:
+    parts = join_hint(path / name for name in sorted(present) if name.endswith(LIST_SUFFIX))
+    if parts is not None:
+        return parts
     if "snapshots" in present:
         return "this is a model in the cache of the hub: name a folder in its snapshots"
     name = next((name for name in sorted(present) if name.endswith(_SUFFIXES)), None)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import threading
 import zlib
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rwkv_cy.errors import FormatError
 from rwkv_cy.files.reading import FileBytes
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["InflatedBytes"]
 

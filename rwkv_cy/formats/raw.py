@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rwkv_cy.dtypes import storage_type
 from rwkv_cy.errors import FormatError
@@ -18,6 +17,9 @@ from rwkv_cy.formats.inflated import InflatedBytes
 from rwkv_cy.formats.metadata import own_metadata
 from rwkv_cy.formats.strided import gather, read_strided, span
 from rwkv_cy.tensors.tensor import Advance, TensorInfo, check_buffer
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["Checksum", "RawSource", "RawTensor"]
 

@@ -12,10 +12,9 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from rwkv_cy.dtypes import storage_type, to_storage, widen
 from rwkv_cy.errors import FormatError, UnsupportedError
@@ -31,6 +30,9 @@ from rwkv_cy.formats.torch_objects import Tensor, place_tensors
 from rwkv_cy.formats.zip_directory import Place
 from rwkv_cy.tensors.tensor import Advance, TensorInfo, check_buffer
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
 __all__ = ["is_converted", "open_converted"]
 
 _OLDEST = 0.7
@@ -44,7 +46,7 @@ _CODES = "uint8"
 #: Codes that are decoded at once.
 _DECODED_AT_ONCE = 1 << 20
 
-Array = npt.NDArray[Any]
+Array: TypeAlias = "npt.NDArray[Any]"
 
 
 def is_converted(state: StateDict) -> bool:

@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
-
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from rwkv_cy.errors import FormatError
 from rwkv_cy.files.identity import FileIdentity
@@ -15,6 +13,9 @@ from rwkv_cy.files.strict_json import parse_object
 from rwkv_cy.formats.base import MAX_HEADER_BYTES, MAX_TENSORS, FileBytes
 from rwkv_cy.formats.prefixes import is_head
 from rwkv_cy.tensors.tensor import Advance, ParameterSource, TensorInfo
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["MAX_SHARDS", "Shards", "files_by_tensor", "open_shards", "read_small"]
 

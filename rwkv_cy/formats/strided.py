@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["gather", "is_contiguous", "read_strided", "span"]
 
@@ -15,7 +17,7 @@ __all__ = ["gather", "is_contiguous", "read_strided", "span"]
 _MOST_GAPS, _SMALL = 4, 1024
 
 #: ``read(first, elements)`` fills an array with elements of a file from element `first` on.
-ReadElements = Callable[[int, npt.NDArray[Any]], None]
+ReadElements: TypeAlias = "Callable[[int, npt.NDArray[Any]], None]"
 
 
 def is_contiguous(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 from rwkv_cy.errors import FormatError, HubError, StorageError
 from rwkv_cy.files.reading import os_errors
+from rwkv_cy.files.vocabulary_files import is_tokenizer_name
 from rwkv_cy.formats.shards import files_by_tensor
 from rwkv_cy.hub.cache import Cache
 from rwkv_cy.hub.library import is_offline, list_files
 from rwkv_cy.hub.listing import Listing, RemoteFile, RemoteModel, choose
 from rwkv_cy.hub.transfer import copy_file, download, free_space, matches, partial_size
 from rwkv_cy.hub_names import HubName, is_hub_name
-from rwkv_cy.text.tokenizers import is_tokenizer_name
 from rwkv_cy.units import byte_size
 
 __all__ = ["Fetched", "fetch_into", "fetch_to_cache", "find_in_cache", "local_path", "local_tokenizer"]

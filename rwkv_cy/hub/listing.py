@@ -10,9 +10,9 @@ from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 from rwkv_cy.errors import HubError
+from rwkv_cy.files.vocabulary_files import is_tokenizer_name
 from rwkv_cy.formats.huggingface import BESIDE, WEIGHTS
 from rwkv_cy.hub_names import HubName, is_plain_path
-from rwkv_cy.text.tokenizers import is_tokenizer_name
 from rwkv_cy.units import byte_size
 
 __all__ = ["Listing", "RemoteFile", "RemoteModel", "choose", "choose_all", "models_of"]

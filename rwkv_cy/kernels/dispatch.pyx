@@ -34,6 +34,9 @@ cdef extern from "rk.h" nogil:
     void rk_wake(int)
     void rk_prefetch_rows(const void *, size_t, const long long *, Py_ssize_t)
 
+cdef extern from "bandwidth.h" nogil:
+    double rk_read_bandwidth(const rk_table *, size_t, int, double)
+
 
 cdef const rk_table *_active = NULL
 
@@ -100,6 +103,30 @@ def thread_backend():
 def wake(int num_threads):
     """Wake sleeping threads ahead of work for `num_threads` threads, because waking takes a while."""
     rk_wake(num_threads)
+
+
+def read_bandwidth(size_t nbytes, int num_threads, double seconds):
+    """Measure how many bytes a second threads read from memory, in a quick sample.
+
+    Parameters
+    ----------
+    nbytes : int
+        Memory that is allocated and read: more than the caches hold.
+    num_threads : int
+    seconds : float
+        How long it is read, twice at least.
+
+    Returns
+    -------
+    float
+        The best of several passes; 0 if there is too little memory for a sample.
+    """
+    cdef double speed
+    if _active == NULL:
+        select_instruction_set()
+    with nogil:
+        speed = rk_read_bandwidth(_active, nbytes, num_threads, seconds)
+    return speed
 
 
 cdef const rk_ops *active_ops(bint double_precision) except NULL:

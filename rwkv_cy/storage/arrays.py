@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
-
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from rwkv_cy.dtypes import STORAGE_TYPES
 from rwkv_cy.errors import FormatError, SpecError
@@ -17,14 +15,16 @@ from rwkv_cy.storage.jsontext import pack_json
 from rwkv_cy.storage.replaceable import check_replaceable
 from rwkv_cy.storage.schema import ARRAYS, HEADER_PATH, MAX_HEADER_BYTES, DatasetSpec
 
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
 __all__ = ["Attributes", "read_arrays", "write_arrays"]
 
 Attributes = Mapping[str, int | float | str]
 
 #: The state of the largest RWKV models takes 100 MB.
 _MAX_BYTES = 1 << 30
-
-_NAMES = {storage.array_dtype: name for name, storage in STORAGE_TYPES.items() if storage.array_dtype.kind == "f"}
 
 
 def write_arrays(
@@ -61,7 +61,7 @@ def write_arrays(
         raise SpecError(f"arrays: expected at most {_MAX_BYTES // 2} bytes in total, got more; save them elsewhere")
     contents: list[Content] = []
     for name, array in arrays.items():
-        dtype = _NAMES.get(array.dtype)
+        dtype = _storage_name(array.dtype)
         if dtype is None:
             raise SpecError(f"{name}: expected an array of float16, float32 or float64, got {array.dtype}; convert it")
         contents.append(array_content(DatasetSpec(f"{ARRAYS}/{name}", dtype, array.shape), array))
@@ -116,3 +116,9 @@ def _are_attributes(value: object) -> TypeGuard[dict[str, int | float | str]]:
     return isinstance(value, dict) and all(
         isinstance(name, str) and isinstance(item, (int, float, str)) for name, item in value.items()
     )
+
+
+def _storage_name(dtype: np.dtype[Any]) -> str | None:
+    """Return the storage type of floating point arrays of a type, None for other types."""
+    found = (name for name, storage in STORAGE_TYPES.items() if storage.array_dtype == dtype and dtype.kind == "f")
+    return next(found, None)

@@ -10,10 +10,9 @@ import struct
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rwkv_cy.dtypes import STORAGE_TYPES
 from rwkv_cy.errors import FormatError, UnsupportedError
@@ -33,6 +32,9 @@ from rwkv_cy.storage.schema import (
     Progress,
     parameter_name,
 )
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["CheckedFile"]
 

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rwkv_cy.errors import SpecError
 from rwkv_cy.files.replacement import Replacement
@@ -18,6 +17,9 @@ from rwkv_cy.files.write_behind import WriteBehind
 from rwkv_cy.storage.footer import Footer
 from rwkv_cy.storage.index import Entry, index_capacity, pack_index
 from rwkv_cy.storage.schema import BLOCK_BYTES, FOOTER_PATH, INDEX_PATH, PAGE, DatasetSpec, Progress, format_version
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["Content", "all_datasets", "array_blocks", "array_content", "bytes_content", "write_file"]
 

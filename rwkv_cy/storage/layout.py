@@ -6,7 +6,8 @@ from typing import Any
 
 from h5py import h5d, h5t
 
-from rwkv_cy.storage.schema import ARRAY_DTYPES, FORMAT_NAME, DatasetSpec
+from rwkv_cy.storage.schema import FORMAT_NAME, DatasetSpec
+from rwkv_cy.tensors.codecs import CODECS
 
 __all__ = ["FILE_TYPES", "AttributeValue", "dataset_attributes", "dataset_offset", "root_attributes"]
 
@@ -18,7 +19,10 @@ _HDF5_TYPES = {
     "f8": h5t.IEEE_F64LE,
 }
 #: HDF5's types, by the names of storage types.
-FILE_TYPES = {name: _HDF5_TYPES[f"{dtype.kind}{dtype.itemsize}"] for name, dtype in ARRAY_DTYPES.items()}
+FILE_TYPES = {
+    "u8": h5t.STD_U8LE,
+    **{name: _HDF5_TYPES[f"{codec.array_dtype.kind}{codec.array_dtype.itemsize}"] for name, codec in CODECS.items()},
+}
 
 #: What an attribute holds: a fixed-length string, a 32-bit unsigned integer, or several of 64 bits.
 AttributeValue = str | int | tuple[int, ...]

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from rwkv_cy.errors import FormatError
 from rwkv_cy.files.identity import FileIdentity
@@ -27,6 +25,9 @@ from rwkv_cy.storage.schema import (
 from rwkv_cy.storage.verification import VerifyReport, structure_problems, verify_file
 from rwkv_cy.tensors.codecs import CODECS
 from rwkv_cy.tensors.tensor import Advance, TensorInfo, check_buffer
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["ModelFile", "is_model_file", "open_model"]
 

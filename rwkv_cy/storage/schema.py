@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from rwkv_cy.errors import FormatError, SpecError
 from rwkv_cy.tensors.codecs import CODECS
 from rwkv_cy.tensors.tensor import TensorInfo
@@ -83,8 +81,8 @@ MAX_ELEMENTS = 1 << 48
 _LAYER = re.compile(r"(blocks\.[0-9]+)\.(.+)", re.ASCII)
 _PATH = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", re.ASCII)
 
-#: Types of the stored arrays, by the names of storage types; u8 is for metadata only.
-ARRAY_DTYPES = {"u8": np.dtype(np.uint8), **{name: codec.array_dtype for name, codec in CODECS.items()}}
+#: Bytes of the elements of stored arrays, by the names of storage types; u8 is for metadata only.
+ITEMSIZES = {"u8": 1, **{name: codec.itemsize for name, codec in CODECS.items()}}
 
 
 @dataclass(frozen=True)
@@ -240,7 +238,7 @@ class DatasetSpec:
     @property
     def nbytes(self) -> int:
         """Size of the data in bytes."""
-        return math.prod(self.shape) * ARRAY_DTYPES[self.dtype].itemsize
+        return math.prod(self.shape) * ITEMSIZES[self.dtype]
 
     @property
     def chunk(self) -> tuple[int, ...] | None:
@@ -263,7 +261,7 @@ class DatasetSpec:
         if self.chunk is None:
             return self.nbytes
         rounded = (-(-size // part) * part for size, part in zip(self.shape, self.chunk, strict=True))
-        return math.prod(rounded) * ARRAY_DTYPES[self.dtype].itemsize
+        return math.prod(rounded) * ITEMSIZES[self.dtype]
 
     def check(self) -> None:
         """Raise SpecError if the dataset is not valid in a model file."""
@@ -272,10 +270,8 @@ class DatasetSpec:
                 f"{self.path[:80]!r}: expected a name of letters, digits, '_', '-' and '.', at most {MAX_PATH} long, "
                 "got another; rename the tensor"
             )
-        if self.dtype not in ARRAY_DTYPES:
-            raise SpecError(
-                f"{self.path}: expected one of {', '.join(ARRAY_DTYPES)}, got {self.dtype[:80]!r}; convert it"
-            )
+        if self.dtype not in ITEMSIZES:
+            raise SpecError(f"{self.path}: expected one of {', '.join(ITEMSIZES)}, got {self.dtype[:80]!r}; convert it")
         sizes = self.shape
         if not 1 <= len(sizes) <= MAX_DIMENSIONS or min(sizes) < 1 or math.prod(sizes) > MAX_ELEMENTS:
             raise SpecError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -87,6 +86,8 @@ def structure_problems(checked: CheckedFile) -> list[str]:
 def _object_problems(checked: CheckedFile) -> list[str]:
     """Compare the index with the HDF5 objects in another process."""
     # Isolated (-I): otherwise Python would first import modules from the current folder, which may be untrusted.
+    import subprocess  # which few commands need, and which takes long to import
+
     arguments = [json.dumps(sys.path), str(checked.absolute), checked.kind, repr(checked.footer)]
     command = [sys.executable, "-I", "-c", _CHILD, *arguments]
     try:

@@ -7,9 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rwkv_cy.errors import FormatError, SpecError
 from rwkv_cy.storage.file_writer import Content, all_datasets, array_blocks, bytes_content, write_file
@@ -28,10 +26,13 @@ from rwkv_cy.storage.schema import (
 from rwkv_cy.storage.space import reserved_bytes
 from rwkv_cy.tensors.tensor import TensorInfo
 
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
 __all__ = ["ReadBlock", "needed_bytes", "write_model"]
 
 #: ``read(info, start, count)`` returns elements ``start .. start + count`` of a tensor, in C order, 1-D.
-ReadBlock = Callable[[TensorInfo, int, int], npt.NDArray[Any]]
+ReadBlock: TypeAlias = "Callable[[TensorInfo, int, int], npt.NDArray[Any]]"
 
 #: Capacity reserved in the header for values that are known at the end only.
 _FINISH_CAPACITY = 16 << 10

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rwkv_cy.dtypes import widen
 from rwkv_cy.tensors.codecs import BLOCK_SIZE
 from rwkv_cy.tensors.reading import number_type, read_blocks
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["NonFinite", "TensorStatistics", "count_nonfinite", "measure_blocks", "measure_tensor"]
 
@@ -22,16 +24,16 @@ __all__ = ["NonFinite", "TensorStatistics", "count_nonfinite", "measure_blocks",
 class _Bits:
     """The bits of a floating point type."""
 
-    unsigned: np.dtype[Any]
+    unsigned: str  # type of the bits, as NumPy spells it
     magnitude: int  # all bits but the sign
     infinity: int  # magnitudes above it are NaN
 
 
 _BITS = {
-    "f64": _Bits(np.dtype("<u8"), 0x7FFF_FFFF_FFFF_FFFF, 0x7FF0_0000_0000_0000),
-    "f32": _Bits(np.dtype("<u4"), 0x7FFF_FFFF, 0x7F80_0000),
-    "f16": _Bits(np.dtype("<u2"), 0x7FFF, 0x7C00),
-    "bf16": _Bits(np.dtype("<u2"), 0x7FFF, 0x7F80),
+    "f64": _Bits("<u8", 0x7FFF_FFFF_FFFF_FFFF, 0x7FF0_0000_0000_0000),
+    "f32": _Bits("<u4", 0x7FFF_FFFF, 0x7F80_0000),
+    "f16": _Bits("<u2", 0x7FFF, 0x7C00),
+    "bf16": _Bits("<u2", 0x7FFF, 0x7F80),
 }
 
 
@@ -75,7 +77,7 @@ def count_nonfinite(block: npt.NDArray[Any], dtype: str) -> NonFinite:
     NonFinite
     """
     bits = _BITS[dtype]
-    magnitude = block.view(bits.unsigned) & bits.unsigned.type(bits.magnitude)
+    magnitude = block.view(bits.unsigned) & np.dtype(bits.unsigned).type(bits.magnitude)
     if block.size == 0 or magnitude.max() < bits.infinity:
         return NonFinite()
     infinite = int(np.count_nonzero(magnitude == bits.infinity))
@@ -103,9 +105,27 @@ class TensorStatistics:
     inf: int
 
 
-def measure_tensor(source: ParameterSource, info: TensorInfo, block_size: int = BLOCK_SIZE) -> TensorStatistics:
-    """Read a tensor once and compute its statistics, in float64, with memory for one block."""
-    return measure_blocks(read_blocks(source, info, block_size), number_type(info))
+def measure_tensor(
+    source: ParameterSource,
+    info: TensorInfo,
+    block_size: int = BLOCK_SIZE,
+    *,
+    progress: Callable[[int], None] | None = None,
+) -> TensorStatistics:
+    """Read a tensor once and compute its statistics, in float64, with memory for one block.
+
+    `progress` is called after each block with the numbers done.
+    """
+    blocks = read_blocks(source, info, block_size)
+    return measure_blocks(blocks if progress is None else _counted(blocks, progress), number_type(info))
+
+
+def _counted(blocks: Iterable[npt.NDArray[Any]], progress: Callable[[int], None]) -> Iterator[npt.NDArray[Any]]:
+    done = 0
+    for block in blocks:
+        yield block
+        done += block.size
+        progress(done)
 
 
 def measure_blocks(blocks: Iterable[npt.NDArray[Any]], dtype: str) -> TensorStatistics:

@@ -6,15 +6,17 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
-import numpy.typing as npt
 
 from rwkv_cy.dtypes import STORAGE_TYPES
 from rwkv_cy.errors import KernelError, SpecError
 from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.tensors.codecs import CODECS, Codec, codec_of
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["Advance", "Parameter", "ParameterSource", "TensorInfo", "as_parameter", "check_buffer"]
 
@@ -134,7 +136,7 @@ class TensorInfo:
     @property
     def nbytes(self) -> int:
         """Bytes of that array."""
-        return math.prod(self.array_shape) * self.codec.array_dtype.itemsize
+        return math.prod(self.array_shape) * self.codec.itemsize
 
     def parameter(self, array: npt.NDArray[Any]) -> Parameter:
         """Return the tensor as a Parameter stored in `array`."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from rwkv_cy.kernels.matrix import transposed
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["STRIP_BYTES", "TransposedReader", "read_columns", "strip_columns"]
 
@@ -32,6 +33,8 @@ def read_columns(source: ParameterSource, info: TensorInfo, first: int, count: i
     numpy.ndarray
         Shape (count, rows of the array): each column is a row of the result.
     """
+    from rwkv_cy.kernels.matrix import transposed
+
     strip = np.empty((info.array_shape[0], count), info.codec.array_dtype)
     _read_strip(source, info, first, strip)
     return transposed(strip)
@@ -82,6 +85,8 @@ class TransposedReader:
         start : int
             The first element.
         """
+        from rwkv_cy.kernels.matrix import transposed
+
         width = info.array_shape[0]
         done = 0
         while done < buffer.size:

@@ -18,6 +18,7 @@ from rwkv_cy.kernels.dispatch import active_instruction_set
 from rwkv_cy.kernels.stream import Stream
 from rwkv_cy.model.language_model import LanguageModel, load
 from rwkv_cy.runtime import get_num_threads, process_memory, resolve_num_threads
+from rwkv_cy.toolkit.schema_names import named
 
 __all__ = ["BenchReport", "Measurement", "Round", "Spread", "ThreadsReport", "benchmark"]
 
@@ -123,7 +124,7 @@ class BenchReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values, for JSON."""
-        return asdict(self)
+        return named("bench", asdict(self))
 
 
 def benchmark(

@@ -20,6 +20,7 @@ from rwkv_cy.tensors.rounding import Rounding
 from rwkv_cy.tensors.statistics import NonFinite
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 from rwkv_cy.toolkit.plan import ConversionPlan, make_plan
+from rwkv_cy.toolkit.schema_names import named
 
 __all__ = ["ConversionReport", "convert", "plan_conversion", "quantize", "write_conversion"]
 
@@ -68,13 +69,14 @@ class ConversionReport:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values, ready for JSON."""
         total = self.total_rounding
-        return {
+        fields = {
             **asdict(self),
             "plan": self.plan.to_dict(),
             "rounding": {name: error.to_dict() for name, error in self.rounding.items()},
             "total_rounding": None if total is None else total.to_dict(),
             "warnings": list(self.warnings),
         }
+        return named("convert", fields)
 
 
 def plan_conversion(

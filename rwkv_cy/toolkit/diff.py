@@ -20,6 +20,7 @@ from rwkv_cy.config import Config
 from rwkv_cy.errors import ConfigError, RWKVError
 from rwkv_cy.storage import StoredTokenizer
 from rwkv_cy.tensors.difference import Comparison, Difference
+from rwkv_cy.toolkit.schema_names import named
 
 __all__ = ["DiffReport", "TensorDifference", "compare", "config_differences", "describe_values", "diff"]
 
@@ -134,7 +135,7 @@ class DiffReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values, ready for JSON."""
-        return {
+        fields = {
             "paths": [str(path) for path in self.paths],
             "formats": list(self.formats),
             "architectures": list(self.architectures),
@@ -147,6 +148,7 @@ class DiffReport:
             "tensors": [tensor.to_dict() for tensor in self.tensors],
             "problems": list(self.problems),
         }
+        return named("diff", fields)
 
 
 def diff(

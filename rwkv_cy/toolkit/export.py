@@ -31,6 +31,7 @@ from rwkv_cy.tensors.policy import Target
 from rwkv_cy.tensors.rounding import Rounding, describe_rounding, measure_rounding
 from rwkv_cy.tensors.statistics import NonFinite
 from rwkv_cy.toolkit.export_plan import SHARD_SIZE, ExportPlan, make_export_plan
+from rwkv_cy.toolkit.schema_names import named
 from rwkv_cy.toolkit.target_path import check_kind, is_model_folder
 
 __all__ = ["ExportReport", "export", "plan_export"]
@@ -81,7 +82,7 @@ class ExportReport:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values, ready for JSON."""
         total = self.total_rounding
-        return {
+        fields = {
             "plan": self.plan.to_dict(),
             "size": self.size,
             "source_sha256": self.source_sha256,
@@ -92,6 +93,7 @@ class ExportReport:
             "total_rounding": None if total is None else total.to_dict(),
             "warnings": list(self.warnings),
         }
+        return named("export", fields)
 
 
 def _warnings(plan: ExportPlan, nonfinite: Mapping[str, NonFinite], overflowed: Mapping[str, int]) -> Iterator[str]:

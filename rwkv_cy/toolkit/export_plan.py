@@ -35,6 +35,7 @@ from rwkv_cy.storage import StoredTokenizer
 from rwkv_cy.tensors.plain import PlainSource
 from rwkv_cy.tensors.policy import plain_type
 from rwkv_cy.text.tokenizers import load_tokenizer, published_text
+from rwkv_cy.toolkit.schema_names import named
 from rwkv_cy.toolkit.target_path import check_folder, check_target, free_space
 from rwkv_cy.units import byte_size
 
@@ -131,7 +132,7 @@ class ExportPlan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain values, ready for JSON."""
-        return {
+        fields = {
             "source": str(self.source),
             "target": str(self.target),
             "source_format": self.source_format,
@@ -147,6 +148,7 @@ class ExportPlan:
             "replaces": self.replaces,
             "warnings": list(self.warnings),
         }
+        return named("export-plan", fields)
 
 
 def make_export_plan(

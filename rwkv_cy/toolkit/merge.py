@@ -27,6 +27,7 @@ from rwkv_cy.toolkit.adapters import AdapterFile, Change
 from rwkv_cy.toolkit.convert import ConversionReport, write_conversion
 from rwkv_cy.toolkit.merged_source import MergedSource
 from rwkv_cy.toolkit.plan import ConversionPlan, make_plan
+from rwkv_cy.toolkit.schema_names import named
 
 __all__ = ["MergePlan", "MergeReport", "merge", "plan_merge"]
 
@@ -55,7 +56,10 @@ class MergePlan:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain values, ready for JSON."""
-        return {"conversion": self.conversion.to_dict(), "adapter": str(self.adapter), "changes": dict(self.changes)}
+        conversion = self.conversion.to_dict()
+        return named(
+            "merge-plan", {"conversion": conversion, "adapter": str(self.adapter), "changes": dict(self.changes)}
+        )
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,8 @@ class MergeReport:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values, ready for JSON."""
         plan = self.plan.to_dict()
-        return {"adapter": plan["adapter"], "changes": plan["changes"], "conversion": self.conversion.to_dict()}
+        conversion = self.conversion.to_dict()
+        return named("merge", {"adapter": plan["adapter"], "changes": plan["changes"], "conversion": conversion})
 
 
 def merge(

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from rwkv_cy.errors import ConfigError, FormatError, StorageError
+from rwkv_cy.files.part_names import LIST_SUFFIX, is_part_name, list_of
 from rwkv_cy.files.reading import FileBytes, is_folder, os_errors
 from rwkv_cy.files.replacement import Replacement
 from rwkv_cy.files.strict_json import parse_object
 from rwkv_cy.hub import local_path
+from rwkv_cy.toolkit.schema_names import named
 from rwkv_cy.toolkit.target_path import free_space
 from rwkv_cy.units import byte_size
 
@@ -26,10 +28,8 @@ __all__ = ["PART_SIZE", "JoinReport", "Part", "PartsReport", "join", "shard"]
 PART_SIZE = 4_000_000_000
 _MOST_PARTS = 9_999
 _FORMAT, _VERSION = "rwkv-cy-parts", 1
-_LIST_SUFFIX = ".parts.json"
 _MAX_LIST_BYTES = 4 << 20
 _BLOCK = 4 << 20
-_PART_NAME = re.compile(r"(.+)\.\d{5}-of-\d{5}", re.DOTALL)
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
@@ -76,7 +76,7 @@ class PartsReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values, ready for JSON."""
-        return {**asdict(self), "source": str(self.source), "list": str(self.list)}
+        return named("shard", {**asdict(self), "source": str(self.source), "list": str(self.list)})
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ class JoinReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values, ready for JSON."""
-        return {**asdict(self), "target": str(self.target)}
+        return named("join", {**asdict(self), "target": str(self.target)})
 
 
 def shard(
@@ -158,7 +158,7 @@ def shard(
                 "choose larger ones"
             )
         paths = [folder / f"{source.name}.{number:05}-of-{count:05}" for number in range(1, count + 1)]
-        listed = folder / f"{source.name}{_LIST_SUFFIX}"
+        listed = folder / f"{source.name}{LIST_SUFFIX}"
         sizes = [min(part_size, file.size - number * part_size) for number in range(count)]
         if listed.exists() or listed.is_symlink():
             raise _exists(listed)
@@ -303,15 +303,13 @@ def _write_list(report: PartsReport) -> None:
 
 def _list_of(path: Path) -> Path:
     """Return the list that a path names, or that of the part that it names; FormatError for other names."""
-    if path.name.endswith(_LIST_SUFFIX):
-        return path
-    match = _PART_NAME.fullmatch(path.name)
-    if match is None:
+    listed = list_of(path)
+    if listed is None:
         raise FormatError(
-            f"{path}: expected a list NAME{_LIST_SUFFIX} or a part NAME.00001-of-00002, got another name; "
+            f"{path}: expected a list NAME{LIST_SUFFIX} or a part NAME.00001-of-00002, got another name; "
             "shard writes such files"
         )
-    return path.with_name(f"{match[1]}{_LIST_SUFFIX}")
+    return listed
 
 
 def _read_list(path: Path) -> tuple[int, str, tuple[Part, ...]]:
@@ -339,7 +337,7 @@ def _part(path: Path, item: object) -> Part:
     if not isinstance(item, dict) or item.keys() != {"name", "size", "sha256"}:
         _refuse(path, "parts with name, size and sha256", f"{item!r:.80}")
     name, size, digest = item["name"], item["size"], item["sha256"]
-    if not isinstance(name, str) or not name.isprintable() or not _PART_NAME.fullmatch(name) or "/" in name:
+    if not isinstance(name, str) or not name.isprintable() or not is_part_name(name) or "/" in name:
         _refuse(path, "the name of a part beside the list", f"{name!r:.80}")
     if not isinstance(size, int) or isinstance(size, bool) or not 1 <= size < 1 << 63:
         _refuse(path, f"the size of {name}", f"{size!r:.40}")

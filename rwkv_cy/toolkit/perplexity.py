@@ -16,6 +16,7 @@ from rwkv_cy.errors import ConfigError, TokenError
 from rwkv_cy.files.reading import os_errors
 from rwkv_cy.text.score import ScoringModel, as_tokens, score_chunks
 from rwkv_cy.text.tokens import check_model
+from rwkv_cy.toolkit.schema_names import named
 
 __all__ = ["PerplexityReport", "perplexity"]
 
@@ -55,7 +56,7 @@ class PerplexityReport:
         """Return the report as plain values, ready for JSON; a perplexity that is inf becomes None."""
         value = self.perplexity
         perplexity = value if math.isfinite(value) else None
-        return {**asdict(self), "perplexity": perplexity, "bits_per_byte": self.bits_per_byte}
+        return named("perplexity", {**asdict(self), "perplexity": perplexity, "bits_per_byte": self.bits_per_byte})
 
 
 def perplexity(

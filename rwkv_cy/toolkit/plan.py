@@ -20,6 +20,7 @@ from rwkv_cy.tensors.codecs import BLOCK_SIZE
 from rwkv_cy.tensors.policy import Target, Types, choose
 from rwkv_cy.tensors.tensor import TensorInfo
 from rwkv_cy.tensors.transposing import STRIP_BYTES
+from rwkv_cy.toolkit.schema_names import named
 from rwkv_cy.toolkit.target_path import check_target, free_space
 from rwkv_cy.units import byte_size
 
@@ -127,7 +128,7 @@ class ConversionPlan:
         plain = {
             field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("targets", "header")
         }
-        return {
+        values = {
             **plain,
             "tensors": [asdict(tensor) for tensor in self.tensors],
             "source": str(self.source),
@@ -139,6 +140,7 @@ class ConversionPlan:
             "source_nbytes": self.source_nbytes,
             "nbytes": self.nbytes,
         }
+        return named("convert-plan", values)
 
 
 def make_plan(

@@ -20,6 +20,7 @@ from rwkv_cy.tensors.reading import number_type, read_blocks
 from rwkv_cy.tensors.statistics import NonFinite, count_nonfinite
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 from rwkv_cy.toolkit.fidelity import SourceCheck, check_against
+from rwkv_cy.toolkit.schema_names import named
 
 __all__ = ["FileCheck", "verify"]
 
@@ -61,7 +62,7 @@ class FileCheck:
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values, ready for JSON."""
         against = self.against and {**asdict(self.against), "path": str(self.against.path)}
-        return {**asdict(self), "path": str(self.path), "against": against, "ok": self.ok}
+        return named("verify", {**asdict(self), "path": str(self.path), "against": against, "ok": self.ok})
 
 
 def verify(

@@ -19,6 +19,7 @@ def test_json(run: Run, demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) 
     assert (result.code, result.err) == (0, "")
     values = json.loads(result.out)
     assert set(values) == {
+        "schema",
         "path",
         "architecture",
         "parameters",

@@ -51,7 +51,7 @@ def test_json(run: Run, small: Path) -> None:
     assert report["same"] is True
     assert set(report) == {
         *("paths", "formats", "architectures", "same", "tolerance", "config", "tokenizers", "same_tokenizer"),
-        *("only_in", "tensors", "problems"),
+        *("only_in", "tensors", "problems", "schema"),
     }
 
 

@@ -1,78 +1,108 @@
+"""``rwkv-cy inspect``: one screen of summary, lists on request, JSON."""
+
 from __future__ import annotations
 
+import io
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from checkpoints import numbers, small_parameters, write_safetensors
 from cli.conftest import Run
-from formats.foreign import safetensors_bytes
+from formats.foreign import rwkv7_parameters, safetensors_bytes
+from formats.make_gguf import Gguf, rwkv7_tensors, rwkv7_values, world_like
+from rwkv_cy.cli import file_summary
 from rwkv_cy.cli.output import config_fields
 from rwkv_cy.config import Config
 from rwkv_cy.toolkit.convert import convert
+from rwkv_cy.toolkit.inspect import inspect
 
-FIELDS = {
-    "path": str,
-    "format": str,
-    "architecture": str,
-    "config": dict,
-    "num_parameters": int,
-    "dtypes": dict,
-    "bytes_on_disk": int,
-    "bytes_in_memory": int,
-    "table_bytes": int,
-    "memory": dict,
-    "state_bytes": int,
-    "tokenizer": str,
-    "fingerprint": str,
-    "created_by": str,
-    "source": dict,
-    "metadata": dict,
-    "tensors": list,
-    "left_out": dict,
-    "problems": list,
-}
+#: Lines and columns of the smallest common terminal; the prompt takes a line.
+LINES, COLUMNS = 23, 80
 
 
-def test_the_table(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def fields(out: str) -> dict[str, str]:
+    """Return the values of the summary by name, and the rows of its tables by their first cell."""
+    rows = (re.split(r"  +", line.strip(), maxsplit=1) for line in out.splitlines())
+    return {row[0]: row[1] for row in rows if len(row) == 2}
+
+
+def test_the_summary(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
     convert(demo_checkpoint, tmp_path / "m.h5")
     result = run("inspect", tmp_path / "m.h5")
     assert (result.code, result.err) == (0, "")
-    lines = [re.split(r"  +", line) for line in result.out.splitlines()]
-    for expected in (
-        ["architecture", "RWKV-4"],
-        ["layers", "6"],
-        ["d_model", "128"],
-        ["vocabulary", "256"],
-        ["parameters", "1,352,448"],
-        ["tensors", "114 bf16"],
-        ["size in memory", "2.70 MB"],
-        ["state", "15.4 kB per sequence"],
-        ["tokenizer", "bytes"],
-        ["source name", "kjv.pth"],
-        ["tensor", "shape", "type", "bytes"],
-        ["emb.weight", "256 x 128", "bf16", "65,536"],
-        ["blocks.0.att.time_mix_k", "1 x 1 x 128", "bf16", "256"],
-    ):
-        assert expected in lines
-    (memory,) = (line[1] for line in lines if line[0] == "memory as")
-    assert re.fullmatch(r"f32 5.3\d MB, bf16 2.70 MB, q8 1.4\d MB, q6 1.1\d MB, q4 8\d\d kB", memory)
+    found = fields(result.out)
+    assert re.fullmatch(rf"{tmp_path}/m\.h5 \(hdf5, 2\.\d\d MB\)", found["file"])
+    assert found["model"] == "RWKV-4 1.35M (L6-D128), 1,352,448 parameters in 114 tensors"
+    assert found["dimensions"] == "6 layers, d_model 128, d_ffn 512, vocabulary 256"
+    assert found["tokenizer"] == "bytes"
+    assert found["state"] == "15.4 kB a sequence"
+    assert re.fullmatch(r"kjv\.pth \(pth, \d\.\d\d MB, sha256 [0-9a-f]{12}\)", found["source"])
+    assert re.fullmatch(r"rwkv-cy \S+, fingerprint [0-9a-f]{12}", found["written by"])
+    assert found["embedding"].split() == ["1", "32,768", "65.5", "kB", "bf16"]
+    assert re.fullmatch(r"as it is +f32 +bf16 +q8 +q6 +q4", found["loaded as"])
+    assert re.fullmatch(r"2\.70 MB +5\.3\d MB +2\.70 MB +1\.4\d MB +1\.1\d MB +8\d\d kB", found["memory"])
+    assert re.fullmatch(r"[\d,.]+( +[\d,.]+){5}", found["tokens/s"])
+    assert re.search(r"^tokens/s: at most, by the \d.* read from memory", result.out, re.MULTILINE)
+    assert "emb.weight" not in result.out
+    assert run("inspect", tmp_path / "m.h5", "--no-tensors", "--no-speed").out == (
+        result.out[: result.out.index("\ntokens/s")] + "\n"
+    )
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 200])
+def test_it_fits_the_terminal(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], columns: int
+) -> None:
+    """Lines are broken between words; a table that is too wide has a row below the other."""
+    parameters = rwkv7_parameters()
+    path = tmp_path / "m.gguf"
+    path.write_bytes(Gguf([*rwkv7_values(parameters), *world_like([b"a"], 6)], rwkv7_tensors(parameters)).to_bytes())
+    monkeypatch.chdir(tmp_path)
+    words = set(run("inspect", "m.gguf").out.split())
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys, "stdout", screen := Terminal())
+    file_summary.print_summary(inspect("m.gguf"))
+    lines = screen.getvalue().splitlines()
+    assert max(map(len, lines)) <= columns
+    assert len(lines) <= LINES or columns < COLUMNS
+    known = {re.sub(r"[\d.,]", "", word) for word in words}
+    assert {re.sub(r"[\d.,]", "", word) for word in screen.getvalue().split()} - known <= {""}
 
 
 def test_statistics_are_columns(run: Run, small: Path) -> None:
-    result = run("inspect", small, "--stats")
-    assert re.search(r"^tensor +shape +type +bytes +min +max +mean +std +zeros +NaN +Inf$", result.out, re.MULTILINE)
+    lines = run("inspect", small, "--stats").out.splitlines()
+    assert re.fullmatch(r"tensor +shape +type +bytes +min +max +mean +std +zeros +NaN +Inf", lines[0])
+    assert len(lines) == 2 + len(small_parameters())
+    some = run("inspect", small, "--stats", "--tensors", "ln_out.*").out.splitlines()
+    assert [line.split()[0] for line in some[2:]] == ["ln_out.weight", "ln_out.bias"]
 
 
-def test_tensors_are_chosen(run: Run, small: Path) -> None:
-    whole = run("inspect", small).out
-    summary = run("inspect", small, "--no-tensors").out
-    assert whole.startswith(summary)
-    assert "emb.weight" not in summary
+def test_tensors_are_listed_on_request(run: Run, small: Path) -> None:
+    lines = run("inspect", small, "--tensors").out.splitlines()
+    assert re.fullmatch(r"tensor +shape +type +bytes", lines[0])
+    assert [line.split()[0] for line in lines[2:]] == list(small_parameters())
+    assert run("inspect", "--tensors", small).out.splitlines() == lines
     chosen = run("inspect", small, "--tensors", "blocks.*.att.key.weight").out.splitlines()
-    assert [line.split()[0] for line in chosen[-2:]] == ["blocks.0.att.key.weight", "blocks.1.att.key.weight"]
-    assert chosen[-4].startswith("tensor ")
-    assert json.loads(run("inspect", small, "--no-tensors", "--json").out)["tensors"] == []
+    assert [line.split()[0] for line in chosen[2:]] == ["blocks.0.att.key.weight", "blocks.1.att.key.weight"]
+
+
+def test_which_tensors_json_has(run: Run, small: Path) -> None:
+    def names(*options: str) -> list[str]:
+        return [tensor["name"] for tensor in json.loads(run("inspect", small, "--json", *options).out)["tensors"]]
+
+    assert names() == names("--tensors") == list(small_parameters())
+    assert names("--no-tensors") == []
+    assert names("--tensors", "ln_out.*") == ["ln_out.weight", "ln_out.bias"]
 
 
 def test_heads_and_ranks() -> None:
@@ -87,16 +117,7 @@ def test_nothing_finite_has_dashes(run: Run, tmp_path: Path) -> None:
     parameters = small_parameters() | {"ln_out.bias": numbers(shape=(32,), fill=float("nan"))}
     result = run("inspect", write_safetensors(tmp_path / "s", parameters), "--stats")
     assert re.search(r"^ln_out.bias +32 +f32 +128 +- +- +- +- +0 +32 +0$", result.out, re.MULTILINE)
-
-
-def test_json_has_the_documented_fields(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
-    convert(demo_checkpoint, tmp_path / "m.h5")
-    report = json.loads(run("inspect", tmp_path / "m.h5", "--json", "--stats").out)
-    assert {name: type(value) for name, value in report.items()} == FIELDS
-    assert set(report["tensors"][0]) == {"name", "shape", "dtype", "nbytes", "source_name", "statistics"}
-    assert set(report["tensors"][0]["statistics"]) == {"minimum", "maximum", "mean", "std", "zeros", "nan", "inf"}
-    page = (Path(__file__).parents[2] / "docs" / "commands" / "inspect.md").read_text()
-    assert [name for name in FIELDS if f"`{name}`" not in page] == []
+    assert result.err == "rwkv-cy: warning: ln_out.bias: 32 NaN and 0 Inf\n"
 
 
 def test_problems_are_warnings(run: Run, tmp_path: Path) -> None:
@@ -104,18 +125,30 @@ def test_problems_are_warnings(run: Run, tmp_path: Path) -> None:
     result = run("inspect", write_safetensors(tmp_path / "s", parameters))
     assert result.code == 0
     assert "RWKV-4a or 4b" in result.out
+    assert fields(result.out)["problems"] == "1: it cannot be loaded"
+    assert "tokens/s" not in result.out
     assert result.err.startswith("rwkv-cy: warning: ")
     assert result.err.count("\n") == 1
 
 
-def test_metadata_is_escaped_and_cut(run: Run, tmp_path: Path) -> None:
+def test_metadata_is_counted_and_listed_on_request(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "s"
-    path.write_bytes(safetensors_bytes(small_parameters(), {"note": "\x1b[31m" + "long" * 100}))
-    result = run("inspect", path)
-    assert "\x1b" not in result.out
-    assert "metadata note" in result.out
-    assert "... (405 characters)" in result.out
+    path.write_bytes(safetensors_bytes(small_parameters(), {"note": "\x1b[31m" + "long" * 100, "other": "x"}))
+    assert fields(run("inspect", path).out)["metadata"] == "2 entries: --metadata"
+    listed = run("inspect", path, "--metadata").out
+    assert listed == f"note  \\x1b[31m{'long' * 100}\nother  x\n"
     assert json.loads(run("inspect", path, "--json").out)["metadata"]["note"].endswith("long" * 100)
+
+
+def test_metadata_of_a_gguf_file_is_its_own(run: Run, tmp_path: Path) -> None:
+    parameters = rwkv7_parameters()
+    path = tmp_path / "m.gguf"
+    path.write_bytes(Gguf([*rwkv7_values(parameters), *world_like([b"a"], 6)], rwkv7_tensors(parameters)).to_bytes())
+    listed = run("inspect", path, "--metadata").out
+    assert "general.architecture  rwkv7\n" in listed
+    assert "rwkv7.attention.layer_norm_epsilon  1e-05\n" in listed
+    assert "tokenizer.ggml.tokens  an array of 6 of type string\n" in listed
+    assert all("." in line.split()[0] for line in listed.splitlines())  # keys of this package have no dot
 
 
 def test_a_file_without_tensors(run: Run, tmp_path: Path) -> None:
@@ -123,12 +156,25 @@ def test_a_file_without_tensors(run: Run, tmp_path: Path) -> None:
     path.write_bytes(safetensors_bytes({}))
     result = run("inspect", path)
     assert result.code == 0
-    assert re.search(r"^architecture +unknown$", result.out, re.MULTILINE)
-    assert re.search(r"^tensors +none$", result.out, re.MULTILINE)
+    assert fields(result.out)["model"] == "unknown 0, 0 parameters in 0 tensors"
+    assert run("inspect", path, "--tensors").out == ""
 
 
 def test_a_pattern_that_matches_nothing(run: Run, small: Path) -> None:
     result = run("inspect", small, "--tensors", "nix")
-    assert (result.code, result.out) == (0, run("inspect", small, "--no-tensors").out)
+    assert (result.code, result.out) == (0, "")
     assert "no tensor has a name that matches 'nix'" in result.err
     assert run("inspect", small, "--tensors", "emb.*").err == ""
+
+
+def test_nothing_but_what_is_needed_is_loaded(small: Path) -> None:
+    """It imports neither NumPy nor HDF5, nor kernels other than the one that samples the bandwidth."""
+    probe = (
+        "import sys\nfrom rwkv_cy.cli.main import main\n"
+        "main(['inspect', sys.argv[1]])\nprint(*sys.modules, file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", probe, small], capture_output=True, text=True, check=True)
+    loaded = set(done.stderr.split())
+    assert loaded.isdisjoint({"numpy._core", "h5py", "tqdm", "tokenizers", "rwkv_cy.text", "rwkv_cy.model"})
+    kernels = {name.rpartition(".")[2] for name in loaded if name.startswith("rwkv_cy.kernels.")}
+    assert kernels == {"dispatch", "_cyutility"}

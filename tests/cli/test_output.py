@@ -66,6 +66,7 @@ def test_a_table_wider_than_the_terminal_is_stacked(
     monkeypatch: pytest.MonkeyPatch, columns: int, is_stacked: bool
 ) -> None:
     header, rows = ("tensor", "shape", "bytes"), [("emb.weight", "6 x 32", "768"), ("\x1b", "-", "1")]
+    monkeypatch.setitem(sys.modules, "rich.table", None)  # not installed
     monkeypatch.setattr(sys, "stdout", screen := Terminal())
     monkeypatch.setenv("COLUMNS", str(columns))
     output.print_table(header, rows, right=("bytes",))
@@ -104,3 +105,30 @@ def test_errors_and_warnings_are_one_line_on_stderr(capsys: pytest.CaptureFixtur
     captured = capsys.readouterr()
     assert captured.err == "rwkv-cy: error: two\\nlines\nrwkv-cy: warning: odd \\x1b name\n"
     assert captured.out == ""
+
+
+def test_rich_prints_tables_where_it_is_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("rich")
+    header, rows = ("tensor", "bytes"), [("emb.weight", "768"), ("[bold]x[/] :smile: \x1b", "1")]
+    monkeypatch.setattr(sys, "stdout", screen := Terminal())
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERM", "dumb")
+    output.print_table(header, rows, right=("bytes",))
+    lines = [line.rstrip() for line in screen.getvalue().splitlines()]
+    assert lines == [
+        "tensor                   bytes",
+        "emb.weight                 768",
+        "[bold]x[/] :smile: \\x1b      1",
+    ]
+
+
+def test_fields_are_broken_between_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdout", screen := Terminal())
+    monkeypatch.setenv("COLUMNS", "30")
+    output.print_fields({"a": "one two three four five six", "long name": "a" * 40})
+    assert screen.getvalue().splitlines() == [
+        "a          one two three four",
+        "           five six",
+        "long name  " + "a" * 40,
+    ]

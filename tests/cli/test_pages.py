@@ -15,7 +15,7 @@ def test_inspect(run: Run, small: Path, tmp_path: Path) -> None:
     target = tmp_path / "report.html"
     result = run("inspect", small, "--html", target)
     assert (result.code, result.err) == (0, "")
-    assert "architecture    RWKV-4\n" in result.out
+    assert "model       RWKV-4 " in result.out
     assert result.out.endswith(f"\n{target}: the report, {byte_size(target.stat().st_size)}\n")
     assert "att.key.weight" not in result.out  # the page has the tensors
     assert "att.key.weight" in run("inspect", small, "--html", target, "--force", "--stats").out

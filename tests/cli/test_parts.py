@@ -44,7 +44,22 @@ def test_a_target_that_exists(run: Run, tmp_path: Path) -> None:
     assert result.code == 3
     assert result.err.endswith("file already exists; choose another name, or remove it\n")
     result = run("inspect", tmp_path / "file.parts.json")
-    assert "got the list of the parts of a file; join them: rwkv-cy join LIST TARGET" in result.err
+    advice = f"join the parts first: rwkv-cy join {tmp_path}/file.parts.json {tmp_path}/file\n"
+    assert result.err.endswith(f"got the list of the parts of a file; {advice}")
+
+
+def test_a_part_and_a_folder_of_parts_say_how_to_join(run: Run, small: Path, tmp_path: Path) -> None:
+    run("convert", small, tmp_path / "m.h5")
+    folder = tmp_path / "the parts"
+    folder.mkdir()
+    run("shard", tmp_path / "m.h5", folder, "--size", "100K")
+    advice = f"join the parts first: rwkv-cy join '{folder}/m.h5.parts.json' '{folder}/m.h5'\n"
+    for path in (*sorted(folder.glob("m.h5.0*"))[:2], folder / "m.h5.parts.json", folder):
+        result = run("inspect", path)
+        assert (result.code, result.out) == (1, "")
+        assert result.err.endswith(advice)
+    (folder / "m.h5.parts.json").unlink()
+    assert "rwkv-cy join" not in run("inspect", folder).err
 
 
 @pytest.mark.parametrize("text", ["0", "x", "-1", "1.5G", "10i", "1PB", ""])

@@ -83,7 +83,8 @@ def test_several_problems(run: Run, tmp_path: Path) -> None:
 
 def test_json(run: Run, small: Path) -> None:
     report = json.loads(run("verify", small, "--json").out)
-    assert set(report) == {"path", "format", "tensors", "bytes_read", "checksums", "problems", "against", "ok"}
+    fields = {"schema", "path", "format", "tensors", "bytes_read", "checksums", "problems", "against", "ok"}
+    assert set(report) == fields
     assert report["ok"] is True
 
 

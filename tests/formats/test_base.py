@@ -82,6 +82,8 @@ def test_truncation_while_open(sixteen: Path) -> None:
 
 
 def test_short_reads_are_continued(sixteen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    at_once = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, size, offset: at_once(fd, min(size, 3), offset))
     whole = os.preadv
     monkeypatch.setattr(os, "preadv", lambda fd, buffers, offset: whole(fd, [buffers[0][:3]], offset))
     with FileBytes(sixteen) as file:
@@ -92,7 +94,7 @@ def test_a_failing_disk(sixteen: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_args: object) -> int:
         raise OSError(errno.EIO, "Input/output error")
 
-    monkeypatch.setattr(os, "preadv", fail)
+    monkeypatch.setattr(os, "pread", fail)
     with FileBytes(sixteen) as file, pytest.raises(StorageError, match=r"cannot read it: Input/output.*check the disk"):
         file.read_at(0, 1)
 

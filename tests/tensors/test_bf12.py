@@ -271,7 +271,7 @@ def test_a_matrix_with_many_escapes_is_left_alone(tmp_path: Path, escapes: int, 
 def test_more_escapes_than_pay_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, escapes: int) -> None:
     """By a writer that does not mind, and with checksums that fit."""
     with monkeypatch.context() as patch:
-        patch.setattr("rwkv_cy.tensors.codecs.bf12.max_escapes", lambda shape: 1 << 16)
+        patch.setattr("rwkv_cy.kernels.packed.max_escapes", lambda shape: 1 << 16)
         convert(write_escapes(tmp_path / "s", escapes), tmp_path / "m", dtype="bf12")
     message = f"{KEY}: expected at most 32 escapes, one for 2,048 weights, got {escapes}; convert the model again"
     for mmap in (True, False):

@@ -12,12 +12,16 @@ from formats import foreign
 from formats.foreign import rwkv7_parameters
 from formats.make_gguf import Gguf, rwkv7_tensors, rwkv7_values, world_like
 from rwkv7_shapes import rwkv7_config
+from rwkv_cy.checkpoint import tokenizer_choice
 from rwkv_cy.dtypes import QUANTIZED_TYPES
 from rwkv_cy.errors import FormatError, StorageError
 from rwkv_cy.formats.ggml.source import GgmlSource
 from rwkv_cy.formats.gguf import vocabulary
 from rwkv_cy.formats.raw import RawSource
 from rwkv_cy.model.language_model import LanguageModel, load
+from rwkv_cy.toolkit import inspect as module
+from rwkv_cy.toolkit.bandwidth import BandwidthSample
+from rwkv_cy.toolkit.bench import Measurement
 from rwkv_cy.toolkit.convert import convert
 from rwkv_cy.toolkit.inspect import inspect
 
@@ -131,8 +135,32 @@ def test_what_cannot_be_loaded_has_no_estimate(tmp_path: Path) -> None:
 def test_progress_of_statistics(tmp_path: Path) -> None:
     seen: list[tuple[int, int]] = []
     inspect(write_small(tmp_path / "s"), True, progress=lambda done, total: seen.append((done, total)))
-    assert len(seen) == len(small_parameters())
+    assert len(seen) >= len(small_parameters())
+    assert seen == sorted(seen)
     assert seen[-1] == (4 * COUNT, 4 * COUNT)
+
+
+def test_progress_within_a_tensor(tmp_path: Path) -> None:
+    head = numbers(shape=(256, 32 * 128))
+    seen: list[tuple[int, int]] = []
+    path = write_safetensors(tmp_path / "s", {"head.weight": head})
+    inspect(path, True, progress=lambda done, total: seen.append((done, total)))
+    assert [done for done, _ in seen] == [head.nbytes * part // 4 for part in (1, 2, 3, 4, 4)]
+
+
+def test_statistics_of_requested_tensors_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    original = RawSource.read_into
+
+    def watch(self: RawSource, name: str, buffer: np.ndarray, start: int = 0) -> None:
+        read.append(name)
+        original(self, name, buffer, start)
+
+    monkeypatch.setattr(RawSource, "read_into", watch)
+    report = inspect(write_small(tmp_path / "s"), True, tensors="ln_out.*")
+    assert [tensor.name for tensor in report.tensors] == ["ln_out.weight", "ln_out.bias"]
+    assert set(read) == {"ln_out.weight", "ln_out.bias"}
+    assert inspect(tmp_path / "s", tensors=None).tensors == ()
 
 
 def test_a_folder_counts_all_its_shards(tmp_path: Path) -> None:
@@ -183,6 +211,7 @@ def test_missing_and_misshapen_parameters_are_all_told(tmp_path: Path) -> None:
 def test_the_report_is_json(demo_checkpoint: Path, tmp_path: Path, stats: bool) -> None:
     convert(demo_checkpoint, tmp_path / "m")
     written = json.loads(json.dumps(inspect(tmp_path / "m", stats).to_dict(), allow_nan=False))
+    assert written["schema"] == "rwkv-cy/inspect/1"
     assert written["config"]["architecture"] == "rwkv4"
     assert written["path"] == str(tmp_path / "m")
     assert written["tensors"][0]["shape"] == [256, 128]
@@ -224,3 +253,69 @@ def test_a_gguf_file_is_described_from_its_header(tmp_path: Path, monkeypatch: p
     assert report.memory["f32"] == sum(
         array.nbytes for name, array in parameters.items() if not re.fullmatch(r"blocks\.0\.att\.v[012]", name)
     )
+
+
+def test_tensors_by_kind(tmp_path: Path) -> None:
+    config = rwkv7_config(96, 3, 32, (16, 8, 8, 24))
+    model = LanguageModel.new(config, 0)
+    arrays = {name: parameter.array for name, parameter in model.parameters.items()}
+    report = inspect(write_safetensors(tmp_path / "s", arrays))
+    groups = {group.kind: group for group in report.groups}
+    assert list(groups) == ["embedding", "matrix", "low_rank", "vector", "head"]
+    assert (groups["matrix"].tensors, groups["matrix"].dtypes) == (18, {"f32": 18})
+    assert groups["low_rank"].parameters == sum(
+        array.size for name, array in arrays.items() if re.search(r"\.[wavg][12]$", name)
+    )
+    assert sum(group.tensors for group in report.groups) == report.num_tensors == len(arrays)
+    assert sum(group.nbytes for group in report.groups) == 4 * report.num_parameters
+    other = inspect(write_safetensors(tmp_path / "t", {"conv1": numbers(shape=(3, 3))}))
+    assert [(group.kind, group.parameters) for group in other.groups] == [("other", 9)]
+
+
+@pytest.mark.parametrize("dtype", [None, "f32", "bf16", "q8"])
+def test_what_a_token_reads_is_what_the_benchmark_measures(demo_checkpoint: Path, dtype: str | None) -> None:
+    measured = Measurement(load(demo_checkpoint, dtype=dtype), 1, 1)
+    expected = {one.dtype: one for one in inspect(demo_checkpoint).expected}[dtype]
+    assert expected.token_bytes == measured.token_bytes
+
+
+def test_the_speed_to_expect(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_small(tmp_path / "s")
+    monkeypatch.setattr(BandwidthSample, "result", lambda self: 1e9)
+    monkeypatch.setattr(module, "available_memory", lambda: 4 * COUNT - 1)
+    report = inspect(path)
+    assert report.machine.read_bandwidth == 1e9
+    found = {one.dtype: (one.fits, one.tokens_per_second) for one in report.expected}
+    assert found[None] == found["f32"] == (False, None)
+    assert found["q8"] == (True, 1e9 / {one.dtype: one.token_bytes for one in report.expected}["q8"])
+    assert report.warnings == ()
+    monkeypatch.setattr(module, "available_memory", lambda: 5000)
+    (warning,) = inspect(path).warnings
+    assert warning.startswith("this machine has 5.00 kB of memory available, and the model needs ")
+    unknown = inspect(path, speed=False)
+    assert unknown.machine.read_bandwidth is None
+    assert all(one.tokens_per_second is None for one in unknown.expected)
+
+
+def test_a_foreign_file_has_no_keys_of_this_package(tmp_path: Path) -> None:
+    parameters = rwkv7_parameters(vocab=8)
+    path = tmp_path / "m.gguf"
+    path.write_bytes(Gguf([*rwkv7_values(parameters), *world_like([b"a"], 8)], rwkv7_tensors(parameters)).to_bytes())
+    report = inspect(path)
+    assert report.metadata["rwkv7.attention.layer_norm_epsilon"] == "1e-05"
+    assert all("." in key for key in report.metadata)
+    assert report.config is not None
+    assert report.config.layer_norm_eps == 1e-5
+
+
+def test_a_world_vocabulary_is_told_without_being_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_small(tmp_path / "s", vocab=65536)
+    vocabulary_file = tmp_path / "rwkv_vocab_v20230424.txt"
+    vocabulary_file.write_bytes(b"1 'a' 1\n65529 'b' 1\n")
+    monkeypatch.setattr(tokenizer_choice, "named_tokenizer", lambda *arguments: pytest.fail("decoded"))
+    assert inspect(path).tokenizer == "rwkv_vocab_v20230424.txt (beside the file)"
+    vocabulary_file.write_bytes(b"1 'a' 1\n300 'b' 1\n")
+    monkeypatch.setattr(tokenizer_choice, "packaged_vocabulary", lambda: vocabulary_file)
+    report = inspect(path)
+    assert report.tokenizer is None
+    assert "expected a tokenizer of about 65536 tokens, as the model has, got world with 301" in report.warnings[0]

@@ -6,21 +6,25 @@ same to the last bit.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-__all__ = ["BLOCKS_OF_32", "IQ4_LEVELS", "BlockType", "Blocks", "Floats", "nibbles", "scale"]
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
-Floats = npt.NDArray[np.float32]
-Bytes = npt.NDArray[np.uint8]
-Blocks = npt.NDArray[Any]
+__all__ = ["BLOCKS_OF_32", "BlockType", "Blocks", "Field", "Floats", "iq4_levels", "nibbles", "scale"]
 
-#: The levels of the types iq4_nl and iq4_xs, which are not evenly spaced.
-IQ4_LEVELS = np.array([-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113], np.float32)
+Floats: TypeAlias = "npt.NDArray[np.float32]"
+Bytes: TypeAlias = "npt.NDArray[np.uint8]"
+Blocks: TypeAlias = "npt.NDArray[Any]"
+Field: TypeAlias = tuple[str, str] | tuple[str, str, tuple[int]]
+
+_IQ4_LEVELS = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 
 
 @dataclass(frozen=True)
@@ -33,16 +37,32 @@ class BlockType:
         ggml's name in lower case (``"q5_1"``).
     size : int
         Weights in one block.
-    layout : numpy.dtype
-        The block as a packed record.
+    fields : tuple
+        The fields of the block, a packed record: name, type as NumPy spells it, and a shape where it is an array.
     decode : callable
         Blocks of that layout, shape (n,), to float32, shape (n, size).
     """
 
     name: str
     size: int
-    layout: np.dtype[Any]
+    fields: tuple[Field, ...]
     decode: Callable[[Blocks], Floats]
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Bytes of a block."""
+        return sum(int(kind[-1]) * math.prod(*shape) if shape else int(kind[-1]) for _, kind, *shape in self.fields)
+
+    @cached_property
+    def layout(self) -> np.dtype[Any]:
+        """NumPy's type of the block."""
+        return np.dtype(list(self.fields))
+
+
+@cache
+def iq4_levels() -> Floats:
+    """Return the levels of the types iq4_nl and iq4_xs, which are not evenly spaced."""
+    return np.array(_IQ4_LEVELS, np.float32)
 
 
 def nibbles(packed: Bytes) -> Bytes:
@@ -95,16 +115,16 @@ def _decode_q8_0(blocks: Blocks) -> Floats:
 
 # level[q] * d
 def _decode_iq4_nl(blocks: Blocks) -> Floats:
-    return IQ4_LEVELS[nibbles(blocks["q"])] * scale(blocks, "d")
+    return iq4_levels()[nibbles(blocks["q"])] * scale(blocks, "d")
 
 
 _D, _M, _HIGH, _NIBBLES, _BYTES = ("d", "<f2"), ("m", "<f2"), ("h", "<u4"), ("q", "u1", (16,)), ("q", "i1", (32,))
 
 BLOCKS_OF_32 = (
-    BlockType("q4_0", 32, np.dtype([_D, _NIBBLES]), _decode_q4_0),
-    BlockType("q4_1", 32, np.dtype([_D, _M, _NIBBLES]), _decode_q4_1),
-    BlockType("q5_0", 32, np.dtype([_D, _HIGH, _NIBBLES]), _decode_q5_0),
-    BlockType("q5_1", 32, np.dtype([_D, _M, _HIGH, _NIBBLES]), _decode_q5_1),
-    BlockType("q8_0", 32, np.dtype([_D, _BYTES]), _decode_q8_0),
-    BlockType("iq4_nl", 32, np.dtype([_D, _NIBBLES]), _decode_iq4_nl),
+    BlockType("q4_0", 32, (_D, _NIBBLES), _decode_q4_0),
+    BlockType("q4_1", 32, (_D, _M, _NIBBLES), _decode_q4_1),
+    BlockType("q5_0", 32, (_D, _HIGH, _NIBBLES), _decode_q5_0),
+    BlockType("q5_1", 32, (_D, _M, _HIGH, _NIBBLES), _decode_q5_1),
+    BlockType("q8_0", 32, (_D, _BYTES), _decode_q8_0),
+    BlockType("iq4_nl", 32, (_D, _NIBBLES), _decode_iq4_nl),
 )

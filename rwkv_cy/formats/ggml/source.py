@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rwkv_cy.dtypes import STORAGE_TYPES
 from rwkv_cy.errors import FormatError
 from rwkv_cy.formats.ggml import BLOCK_TYPES
 from rwkv_cy.formats.raw import RawSource, RawTensor
 from rwkv_cy.tensors.tensor import TensorInfo, check_buffer
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["GgmlSource", "describe"]
 
@@ -49,7 +51,7 @@ def describe(path: Path, name: str, shape: tuple[int, ...], dtype: str) -> Tenso
             f"{path}: {name}: expected rows of whole blocks of {block.size} for {dtype}, got shape {shape}; "
             "the file is damaged"
         )
-    return TensorInfo(name, shape, "f32", name, dtype, size // block.size * block.layout.itemsize)
+    return TensorInfo(name, shape, "f32", name, dtype, size // block.size * block.nbytes)
 
 
 class GgmlSource(RawSource):
@@ -77,7 +79,7 @@ class GgmlSource(RawSource):
         first = start // block_type.size
         last = -(-(start + buffer.size) // block_type.size)
         blocks = np.empty(last - first, block_type.layout)
-        self._file.read_into_at(tensor.offset + first * block_type.layout.itemsize, blocks)
+        self._file.read_into_at(tensor.offset + first * block_type.nbytes, blocks)
         # Scales that are infinite or NaN give such weights; conversion counts them.
         with np.errstate(all="ignore"):
             numbers = block_type.decode(blocks).reshape(-1)

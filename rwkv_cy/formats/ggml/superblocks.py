@@ -6,16 +6,18 @@ same to the last bit. Encoding them needs a search for the best scales, and is n
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from rwkv_cy.formats.ggml.blocks import IQ4_LEVELS, Blocks, BlockType, Floats, nibbles, scale
+from rwkv_cy.formats.ggml.blocks import Blocks, BlockType, Field, Floats, iq4_levels, nibbles, scale
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["BLOCKS_OF_256"]
 
-Bytes = npt.NDArray[np.uint8]
+Bytes: TypeAlias = "npt.NDArray[np.uint8]"
 
 _SIZE = 256
 
@@ -101,11 +103,11 @@ def _decode_iq4_xs(blocks: Blocks) -> Floats:
     high = (blocks["h"][:, None] >> np.arange(0, 16, 2, dtype=np.uint16)).astype(np.uint8) & np.uint8(3)
     scales = (low | (high << np.uint8(4))).astype(np.int8) - np.int8(32)
     d = scale(blocks, "d") * scales.astype(np.float32)
-    return _whole(d[:, :, None] * IQ4_LEVELS[_fields(blocks["q"], 4, 8)].reshape(-1, 8, 32))
+    return _whole(d[:, :, None] * iq4_levels()[_fields(blocks["q"], 4, 8)].reshape(-1, 8, 32))
 
 
-def _type(name: str, decode: Any, *fields: tuple[str, str] | tuple[str, str, tuple[int]]) -> BlockType:
-    return BlockType(name, _SIZE, np.dtype(list(fields)), decode)
+def _type(name: str, decode: Any, *fields: Field) -> BlockType:
+    return BlockType(name, _SIZE, fields, decode)
 
 
 _D, _DMIN = ("d", "<f2"), ("dmin", "<f2")

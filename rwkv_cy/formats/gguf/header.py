@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
-
-import numpy as np
 
 from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.base import MAX_HEADER_BYTES, MAX_NAME_BYTES, FileBytes, decode_name
@@ -22,6 +21,7 @@ _COUNTS = struct.Struct("<QQ")
 _DESCRIPTIONS = {dimensions: struct.Struct(f"<{dimensions}QIQ") for dimensions in (1, 2, 3, 4)}
 #: Longest text in the metadata that is read, other than as an array of one; chat templates have tens of kilobytes.
 _MAX_TEXT = 1 << 20
+_LARGEST_FLOAT32 = (2 - 2**-23) * 2.0**127
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,21 @@ class Array:
     nbytes: int
 
     def __str__(self) -> str:
-        return f"an array of {self.count}"
+        return f"an array of {self.count:,} of type {VALUE_NAMES[self.kind]}"
 
 
 Value = int | float | bool | str | Array
+
+
+def _shortest(number: float) -> float:
+    """Return the number with the fewest digits that is stored as the same float32."""
+    pack = SCALARS[FLOAT32].pack
+    if math.isfinite(number):
+        for digits in range(6, 9):
+            short = float(f"{number:.{digits}g}")
+            if abs(short) <= _LARGEST_FLOAT32 and pack(short) == pack(number):
+                return short
+    return float(f"{number:.9g}")
 
 
 class Header:
@@ -122,7 +133,7 @@ class Header:
         number: int | float = SCALARS[kind].unpack(self._take(SCALARS[kind].size))[0]
         if kind == FLOAT32:
             # The shortest number that is stored so: 1e-05, and not 9.999999747378752e-06.
-            return float(str(np.float32(number)))
+            return _shortest(number)
         if kind != BOOL:
             return number
         if number not in (0, 1):

@@ -11,10 +11,10 @@ from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.base import FileBytes
 from rwkv_cy.formats.ggml.source import GgmlSource
 from rwkv_cy.formats.gguf.container import Container, read_container
-from rwkv_cy.formats.gguf.header import Array, Value
+from rwkv_cy.formats.gguf.header import Value
 from rwkv_cy.formats.gguf.vocabulary import MODEL, RWKV, TOKENS
 from rwkv_cy.formats.layouts.gguf import GGUF_ARCHITECTURES, GGUF_RELATIVES
-from rwkv_cy.formats.metadata import TOKENIZER_PATH
+from rwkv_cy.formats.metadata import LAYER_NORM_EPSILON, TOKENIZER_PATH
 from rwkv_cy.formats.shards import MAX_SHARDS, Shards
 from rwkv_cy.tensors.tensor import ParameterSource
 
@@ -33,20 +33,27 @@ class GgufFile(GgmlSource):
 
     def __init__(self, file: FileBytes, container: Container) -> None:
         values = container.values
-        metadata = {key: str(value) for key, value in values.items() if not isinstance(value, Array)}
-        epsilon = metadata.get(f"{metadata.get(_ARCHITECTURE)}.{_EPSILON}")
+        super().__init__(file, "gguf", container.tensors, {key: _shown(value) for key, value in values.items()})
+        own = {}
+        epsilon = values.get(f"{values.get(_ARCHITECTURE)}.{_EPSILON}")
         if epsilon is not None:
-            metadata["layer_norm_epsilon"] = epsilon
-        super().__init__(file, "gguf", container.tensors, metadata)
+            own[LAYER_NORM_EPSILON] = str(epsilon)
         if values.get(MODEL) == RWKV and TOKENS in values:
-            self.metadata = {**self.metadata, TOKENIZER_PATH: str(file.path)}
+            own[TOKENIZER_PATH] = str(file.path)
+        self.metadata = {**self.metadata, **own}
         self.values = values
+
+
+def _shown(value: Value) -> str:
+    """Return a value as text: truth values as in JSON, arrays as their length and type."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def open_gguf(path: Path) -> ParameterSource:
     """Open a model in a GGUF file, or in several of which this is the first.
 
-    Metadata is that of the file, as texts and without arrays, and ``tokenizer_path`` where it has a vocabulary.
+    Metadata is that of the file, as texts, arrays as their type and length; and ``tokenizer_path`` where it has a
+    vocabulary.
 
     Raises
     ------

@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rwkv_cy.dtypes import storage_type, to_storage, widen
 from rwkv_cy.errors import FormatError
@@ -16,6 +15,9 @@ from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.formats.layouts.layout import Part, Recipe
 from rwkv_cy.formats.strided import read_strided
 from rwkv_cy.tensors.tensor import Advance, ParameterSource, TensorInfo, check_buffer
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["TranslatedSource"]
 

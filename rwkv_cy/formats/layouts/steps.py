@@ -6,12 +6,14 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
 from rwkv_cy.errors import FormatError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = [
     "DOUBLE_EXPONENTIAL",
@@ -31,8 +33,8 @@ __all__ = [
     "vector",
 ]
 
-Array = npt.NDArray[Any]
-Floats = npt.NDArray[np.float64]
+Array: TypeAlias = "npt.NDArray[Any]"
+Floats: TypeAlias = "npt.NDArray[np.float64]"
 Shape = tuple[int, ...]
 
 
@@ -368,8 +370,8 @@ NEGATED_EXPONENTIAL = Step(
 
 #: A logarithm x = log(u) stored in place of u.
 LOGARITHM = Step(
-    Formula(np.log, "a bonus above 0", lambda u: u <= 0),
-    Formula(np.exp),
+    Formula(lambda u: np.log(u), "a bonus above 0", lambda u: u <= 0),
+    Formula(lambda u: np.exp(u)),
 )
 
 #: A vector that may be a matrix of one column elsewhere.

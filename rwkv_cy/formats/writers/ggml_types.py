@@ -25,7 +25,7 @@ def block_type(name: str, where: str) -> StoredType:
     """
     block = BLOCK_TYPES[name]
     codec = BlockCodec(partial(_encode, name, where), partial(_decode, name))
-    return StoredType(name, "f32", block.size, block.layout.itemsize, codec)
+    return StoredType(name, "f32", block.size, block.nbytes, codec)
 
 
 def _encode(name: str, where: str, numbers: Array) -> Array:

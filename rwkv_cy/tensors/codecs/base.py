@@ -5,14 +5,16 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 __all__ = ["Array", "Codec", "GroupedCodec", "Plan", "PlannedCodec", "ReadRows", "StoredArray", "rows_at_once"]
 
-Array = npt.NDArray[Any]
+Array: TypeAlias = "npt.NDArray[Any]"
 #: ``read(start, count)`` returns elements ``start .. start + count`` of a stored array, 1-D.
 ReadArray = Callable[[int, int], Array]
 #: ``rows(first, count)`` returns rows of a matrix as numbers, shape (count, columns).
@@ -72,8 +74,8 @@ class Codec(ABC):
         Name of the storage type.
     numbers : str
         Storage type of the decoded numbers: ``"f32"`` for a quantized matrix.
-    array_dtype : numpy.dtype
-        Of the stored array.
+    itemsize : int
+        Bytes of an element of the stored array.
     matrices_only : bool
         Whether it stores matrices only. Its arrays then have another shape than the matrix, and are never transposed.
     row_group : int
@@ -91,13 +93,18 @@ class Codec(ABC):
 
     name: str
     numbers: str
-    array_dtype: np.dtype[Any]
+    itemsize: int = 1
     matrices_only: bool = True
     row_group: int = 1
     alignment: int = 1
     plain_types: tuple[str, ...] = ()
     requantizes: bool = False
     since: int = 0
+
+    @property
+    def array_dtype(self) -> np.dtype[Any]:
+        """Type of the stored array: bytes, if this is not overridden."""
+        return np.dtype(np.uint8)
 
     @abstractmethod
     def array_shape(self, shape: tuple[int, ...], nbytes: int = 0) -> tuple[int, ...]:

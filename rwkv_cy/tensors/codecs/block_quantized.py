@@ -6,7 +6,6 @@ import numpy as np
 
 from rwkv_cy.dtypes import GROUP_ROWS, QuantizedType
 from rwkv_cy.errors import NumericalError
-from rwkv_cy.kernels.matrix import pack, unpack
 from rwkv_cy.tensors.codecs.base import Array, GroupedCodec, StoredArray
 
 __all__ = ["BlockQuantizedCodec"]
@@ -23,7 +22,6 @@ class BlockQuantizedCodec(GroupedCodec):
     """
 
     numbers = "f32"
-    array_dtype = np.dtype(np.uint8)
     row_group = GROUP_ROWS
     alignment = 2  # scales are float16
     plain_types = ("f16", "bf16")
@@ -45,6 +43,8 @@ class BlockQuantizedCodec(GroupedCodec):
 
     def decode_rows(self, stored: StoredArray, first: int, count: int) -> Array:
         """Read rows of a matrix and dequantize them: float32."""
+        from rwkv_cy.kernels.matrix import unpack
+
         part = count, stored.shape[1]
         array_shape = self.array_shape(part)
         unit = self.group_size(part)
@@ -59,6 +59,8 @@ class BlockQuantizedCodec(GroupedCodec):
         NumericalError
             If a weight is NaN or infinite, or too large for the float16 scales.
         """
+        from rwkv_cy.kernels.matrix import pack
+
         if not np.isfinite(numbers).all():
             raise NumericalError(
                 f"{where}: expected finite weights to quantize to {self.name}, got NaN or infinity; "

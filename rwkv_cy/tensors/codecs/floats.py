@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from rwkv_cy.dtypes import StorageType
 from rwkv_cy.tensors.codecs.base import Array, Codec, StoredArray
+
+if TYPE_CHECKING:
+    import numpy as np
 
 __all__ = ["FloatCodec"]
 
@@ -20,7 +25,13 @@ class FloatCodec(Codec):
 
     def __init__(self, storage: StorageType) -> None:
         self.name = self.numbers = storage.name
-        self.array_dtype = storage.array_dtype
+        self.itemsize = storage.itemsize
+        self._storage = storage
+
+    @property
+    def array_dtype(self) -> np.dtype[Any]:
+        """Type of the stored array."""
+        return self._storage.array_dtype
 
     def array_shape(self, shape: tuple[int, ...], nbytes: int = 0) -> tuple[int, ...]:
         """Return the shape of the tensor."""

@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 from rwkv_cy.text.tokenizers.base import Tokenizer
-from rwkv_cy.text.tokenizers.find import (
-    find_tokenizer,
-    is_tokenizer_name,
-    is_world_name,
-    load_tokenizer,
-    tokenizer_files,
-)
+from rwkv_cy.text.tokenizers.find import find_tokenizer, load_tokenizer
 from rwkv_cy.text.tokenizers.huggingface import HuggingFaceTokenizer
 from rwkv_cy.text.tokenizers.plain_bytes import ByteTokenizer
 from rwkv_cy.text.tokenizers.published import published_text
@@ -21,9 +15,6 @@ __all__ = [
     "Tokenizer",
     "WorldTokenizer",
     "find_tokenizer",
-    "is_tokenizer_name",
-    "is_world_name",
     "load_tokenizer",
     "published_text",
-    "tokenizer_files",
 ]

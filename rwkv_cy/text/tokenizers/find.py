@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rwkv_cy.errors import StorageError, TokenizerError
 from rwkv_cy.files.similar import similar_path
+from rwkv_cy.files.vocabulary_files import FILE_NAMES, VOCABULARY_FILE, packaged_vocabulary, tokenizer_files
 from rwkv_cy.hub_names import complete_url
 from rwkv_cy.text.tokenizers.base import Tokenizer
 from rwkv_cy.text.tokenizers.byte_level import greedy_vocabulary
@@ -17,18 +18,14 @@ from rwkv_cy.text.tokenizers.huggingface import MAX_JSON_BYTES, HuggingFaceToken
 from rwkv_cy.text.tokenizers.plain_bytes import ByteTokenizer
 from rwkv_cy.text.tokenizers.vocabulary import is_packed, parse_text
 from rwkv_cy.text.tokenizers.vocabulary_json import parse_json
-from rwkv_cy.text.tokenizers.world import WorldTokenizer, packaged_vocabulary
+from rwkv_cy.text.tokenizers.world import WorldTokenizer
 from rwkv_cy.units import byte_size
 
-__all__ = ["find_tokenizer", "is_tokenizer_name", "is_world_name", "load_tokenizer", "tokenizer_files"]
+__all__ = ["find_tokenizer", "load_tokenizer"]
 
-#: Names of the World vocabulary, whose date may change; they say what is in the file.
-_WORLD_NAME = re.compile(r"rwkv_vocab_v\d+\.(?:txt|json)")
-#: Other names, in the order of preference: a vocabulary beside a tokenizer.json may be a part of it.
-_NAMES = ("tokenizer.json", "20B_tokenizer.json", "vocab.txt", "vocab.json")
 #: What is looked at to tell a text from a binary file.
 _HEAD_BYTES = 4096
-_VOCABULARY = "a tokenizer.json or a vocabulary such as rwkv_vocab_v20230424.txt"
+_VOCABULARY = f"a tokenizer.json or a vocabulary such as {VOCABULARY_FILE}"
 _SIMILARITY = 0.75
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 #: A tokenizer.json has its model in an object of that name; in a vocabulary, the name could only have an id.
@@ -64,7 +61,7 @@ def find_tokenizer(spec: str | Path) -> Tokenizer:
     spec : str or Path
         ``"bytes"``; ``"world"``, whose vocabulary then comes from the ``rwkv`` package; the path of a vocabulary or of
         a ``tokenizer.json``, told apart by their contents; or a folder with one in it, under a usual name (see
-        :func:`tokenizer_files`). A file named ``bytes`` is ``./bytes``.
+        :func:`rwkv_cy.files.vocabulary_files.tokenizer_files`). A file named ``bytes`` is ``./bytes``.
 
     Raises
     ------
@@ -83,7 +80,7 @@ def find_tokenizer(spec: str | Path) -> Tokenizer:
         files = tokenizer_files(path)
         if not files:
             raise TokenizerError(
-                f"{path}: expected a folder with rwkv_vocab_v20230424.txt, {', '.join(_NAMES[:-1])} or {_NAMES[-1]}, "
+                f"{path}: expected a folder with {VOCABULARY_FILE}, {', '.join(FILE_NAMES[:-1])} or {FILE_NAMES[-1]}, "
                 "found none of them; name the file of the vocabulary"
             )
         path = files[0]
@@ -100,31 +97,6 @@ def find_tokenizer(spec: str | Path) -> Tokenizer:
         return WorldTokenizer(parse_json(data, name), name)
     vocabulary = greedy_vocabulary(data, name)
     return HuggingFaceTokenizer(data, name) if vocabulary is None else WorldTokenizer(vocabulary, name)
-
-
-def tokenizer_files(folder: Path) -> list[Path]:
-    """Return the files in a folder whose names are those of a tokenizer, the one to prefer first.
-
-    These are ``rwkv_vocab_v*.txt`` and ``.json`` (the World vocabulary), ``tokenizer.json``, ``20B_tokenizer.json``,
-    ``vocab.txt`` and ``vocab.json``; none if the folder cannot be listed.
-    """
-    try:
-        with os.scandir(folder) as entries:
-            present = sorted(entry.name for entry in entries if entry.is_file())
-    except (OSError, ValueError):
-        return []
-    world = sorted(filter(_WORLD_NAME.fullmatch, present), key=lambda name: name.endswith(".json"))
-    return [folder / name for name in (*world, *(name for name in _NAMES if name in present))]
-
-
-def is_tokenizer_name(name: str) -> bool:
-    """Tell whether :func:`tokenizer_files` takes a file of this name for a tokenizer."""
-    return name in _NAMES or _WORLD_NAME.fullmatch(name) is not None
-
-
-def is_world_name(path: Path) -> bool:
-    """Tell whether a file has the name of the World vocabulary."""
-    return _WORLD_NAME.fullmatch(path.name) is not None
 
 
 def _is_folder(path: Path) -> bool:

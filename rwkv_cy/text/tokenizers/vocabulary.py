@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from rwkv_cy.errors import TokenizerError
+from rwkv_cy.files.vocabulary_files import WORLD_SIZE, WORLD_USED
 
 __all__ = [
     "MAX_VOCABULARY_BYTES",
@@ -24,11 +25,6 @@ __all__ = [
     "unpack",
 ]
 
-#: Ids of the World vocabulary, and the most that any vocabulary of bytes has; 0 ends a text, and ids without a line
-#: have no bytes.
-WORLD_SIZE = 65_536
-#: The last id of the World vocabulary that has bytes.
-WORLD_USED = 65_529
 #: Largest vocabulary file that is read; the published one has 1.2 MB.
 MAX_VOCABULARY_BYTES = 16 << 20
 MAX_LINE = 8_192

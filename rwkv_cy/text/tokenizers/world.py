@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from importlib.util import find_spec
-from pathlib import Path
 
-from rwkv_cy.errors import MissingDependencyError, TokenizerError
+from rwkv_cy.errors import TokenizerError
+from rwkv_cy.files.vocabulary_files import VOCABULARY_FILE
 from rwkv_cy.text.tokenizers.utf8 import Utf8Stream, decode_text, encode_text
 from rwkv_cy.text.tokenizers.vocabulary import WORLD_SIZE, pack, parse_text, unpack
 from rwkv_cy.text.tokens import check_tokens
 
-__all__ = ["WorldTokenizer", "packaged_vocabulary"]
-
-VOCABULARY_FILE = "rwkv_vocab_v20230424.txt"
+__all__ = ["WorldTokenizer"]
 
 #: The published vocabulary has tokens of at most 128 bytes, 373,358 in all. Encoding tries each prefix of a token at
 #: each place of a text, and keeps all prefixes in memory: at these limits, about 250 MB.
@@ -144,25 +141,3 @@ class WorldTokenizer:
     def stream(self) -> Utf8Stream:
         """Return a decoder for a stream of tokens."""
         return Utf8Stream(self.decode_bytes)
-
-
-def packaged_vocabulary() -> Path:
-    """Return the path of the vocabulary file in the ``rwkv`` package, without importing the package.
-
-    Raises
-    ------
-    MissingDependencyError
-        If the package is not installed, or has no such file.
-    """
-    try:
-        spec = find_spec("rwkv")
-    except ValueError:  # a loaded module of that name has no spec
-        spec = None
-    for folder in (spec.submodule_search_locations or ()) if spec else ():
-        path = Path(folder) / VOCABULARY_FILE
-        if path.is_file():
-            return path
-    raise MissingDependencyError(
-        "the World vocabulary comes with the rwkv package, which is not installed: pip install rwkv, "
-        f"or name the file {VOCABULARY_FILE} with --tokenizer FILE (tokenizer= in Python)"
-    )

@@ -49,7 +49,8 @@ def decoded(kind: str, blocks: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]
 
 
 def test_sizes() -> None:
-    assert {name: (block.size, block.layout.itemsize) for name, block in BLOCK_TYPES.items()} == SIZES
+    assert {name: (block.size, block.nbytes) for name, block in BLOCK_TYPES.items()} == SIZES
+    assert all(block.layout.itemsize == block.nbytes for block in BLOCK_TYPES.values())
 
 
 @pytest.mark.parametrize("kind", SIZES)

@@ -12,10 +12,10 @@ from formats.foreign import Array, rwkv7_parameters
 from formats.make_gguf import rwkv7_tensors
 from formats.sources import read_all
 from rwkv_cy.checkpoint.tokenizer_choice import named_tokenizer
+from rwkv_cy.files.vocabulary_files import packaged_vocabulary
 from rwkv_cy.formats import open_checkpoint
 from rwkv_cy.formats.gguf.vocabulary import escaped, read_vocabulary
 from rwkv_cy.text.tokenizers import WorldTokenizer
-from rwkv_cy.text.tokenizers.world import packaged_vocabulary
 
 gguf = pytest.importorskip("gguf")
 

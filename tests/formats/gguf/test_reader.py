@@ -16,6 +16,7 @@ from rwkv_cy.errors import FormatError, RWKVError, StorageError, UnsupportedErro
 from rwkv_cy.formats import open_checkpoint
 from rwkv_cy.formats.ggml import source as ggml_source
 from rwkv_cy.formats.gguf.reader import open_gguf
+from rwkv_cy.formats.metadata import LAYER_NORM_EPSILON
 
 PARAMETERS = rwkv7_parameters()
 #: Files have others in their place, which have no use.
@@ -36,7 +37,7 @@ def test_a_model(tmp_path: Path) -> None:
     with open_checkpoint(path) as source:
         assert source.format == "gguf"
         assert source.metadata["general.architecture"] == "rwkv7"
-        assert source.metadata["layer_norm_epsilon"] == "1e-05"
+        assert source.metadata[LAYER_NORM_EPSILON] == "1e-05"
         assert "tokenizer_path" not in source.metadata
     found = read_all(open_checkpoint(path))
     assert set(found) == set(PARAMETERS) - UNUSED
@@ -124,7 +125,7 @@ def test_dimensions_that_are_not_stated_are_those_of_the_tensors(tmp_path: Path)
         ("general_architecture", value("string", "llama"), "got 'llama', which is not RWKV; run it with llama.cpp"),
         ("general_architecture", value("string", "arwkv7"), "got arwkv7: ARWKV-7, which puts the time mix"),
         ("general_architecture", value("uint32", 7), "got '7', which is not RWKV"),
-        ("general_architecture", value("string[]", ["rwkv7"]), "got 'an array of 1', which is not RWKV"),
+        ("general_architecture", value("string[]", ["rwkv7"]), "got 'an array of 1 of type string', which is not RWKV"),
     ],
 )
 def test_other_models_are_named(tmp_path: Path, key: str, raw: bytes | None, message: str) -> None:

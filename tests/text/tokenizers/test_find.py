@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rwkv_cy.errors import MissingDependencyError, StorageError, TokenError, TokenizerError
-from rwkv_cy.text.tokenizers import ByteTokenizer, find_tokenizer, load_tokenizer, tokenizer_files
+from rwkv_cy.files import vocabulary_files
+from rwkv_cy.files.vocabulary_files import VOCABULARY_FILE, tokenizer_files
+from rwkv_cy.text.tokenizers import ByteTokenizer, find_tokenizer, load_tokenizer
 from rwkv_cy.text.tokenizers import find as module
-from rwkv_cy.text.tokenizers import world as world_module
 from rwkv_cy.text.tokenizers.huggingface import MAX_JSON_BYTES
-from rwkv_cy.text.tokenizers.world import VOCABULARY_FILE, WorldTokenizer
+from rwkv_cy.text.tokenizers.world import WorldTokenizer
 from rwkv_cy.units import byte_size
 from text.samples import byte_level_json
 
@@ -94,7 +95,7 @@ def test_world_by_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, world_te
 
 
 def test_world_by_name_without_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(world_module, "find_spec", lambda name: None)
+    monkeypatch.setattr(vocabulary_files, "find_spec", lambda name: None)
     with pytest.raises(MissingDependencyError, match=r"pip install rwkv"):
         find_tokenizer("world")
 

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from importlib.machinery import ModuleSpec
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rwkv_cy.errors import MissingDependencyError, TokenError, TokenizerError
-from rwkv_cy.text.tokenizers import world as world_module
+from rwkv_cy.errors import TokenError, TokenizerError
+from rwkv_cy.files.vocabulary_files import packaged_vocabulary
 from rwkv_cy.text.tokenizers.vocabulary import WORLD_SIZE
 from rwkv_cy.text.tokenizers.vocabulary_json import parse_json
-from rwkv_cy.text.tokenizers.world import MAX_TOKEN_BYTES, VOCABULARY_FILE, WorldTokenizer, packaged_vocabulary
+from rwkv_cy.text.tokenizers.world import MAX_TOKEN_BYTES, WorldTokenizer
 from text.samples import world_tokens
 
 WORLD = WorldTokenizer(world_tokens())
@@ -192,36 +189,6 @@ def test_a_vocabulary_with_a_token_twice() -> None:
     tokens[1_000] = tokens[300] = b"twice"
     with pytest.raises(TokenizerError, match="vocabulary: expected different tokens, got .* for ids 300 and 1000"):
         WorldTokenizer(tokens)
-
-
-def fake_package(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    spec = ModuleSpec("rwkv", None, is_package=True)
-    spec.submodule_search_locations = [str(folder)]
-    monkeypatch.setattr(world_module, "find_spec", lambda name: spec)
-
-
-def test_the_vocabulary_of_an_installed_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / VOCABULARY_FILE).write_bytes(b"1 'a' 1\n")
-    fake_package(monkeypatch, tmp_path)
-    assert packaged_vocabulary() == tmp_path / VOCABULARY_FILE
-
-
-def test_a_package_of_that_name_without_the_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    fake_package(monkeypatch, tmp_path)
-    with pytest.raises(MissingDependencyError, match=r"pip install rwkv"):
-        packaged_vocabulary()
-
-
-def test_no_such_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(world_module, "find_spec", lambda name: None)
-    with pytest.raises(MissingDependencyError, match=r"pip install rwkv, or name the file .* with --tokenizer FILE"):
-        packaged_vocabulary()
-
-
-def test_a_loaded_module_without_a_spec(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "rwkv", ModuleType("rwkv"))
-    with pytest.raises(MissingDependencyError, match="rwkv package"):
-        packaged_vocabulary()
 
 
 #: First and last characters of scripts, with blanks, digits and marks between their words.

@@ -1,0 +1,95 @@
+"""``rwkv-cy inspect`` of a 13B model in each format: time of the whole process, and its peak memory."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.checkpoints import FOLDER
+from benchmarks.report import Report, median
+from benchmarks.sparse import LARGE_SHAPES, write_sparse
+
+_LIMIT_SECONDS = 0.1
+_SHAPE = "7-13b"
+
+
+#: Name within the folder, type of the matrices and tokenizer, by label. Each file is in a folder of its own, so that a
+#: vocabulary beside it is its own.
+_FILES = {
+    "model file, bf16": ("h5/13b.h5", "bf16", "none"),
+    "model file, q4": ("q4/13b.h5", "q4", "none"),
+    ".pth, bf16": ("pth/13b.pth", "bf16", "none"),
+    ".safetensors, bf16": ("safetensors/13b.safetensors", "bf16", "none"),
+    "web-rwkv .st, f16": ("st/13b.st", "f16", "none"),
+    "GGUF, q4_k": ("gguf/13b.gguf", "q4_k", "auto"),
+    "rwkv.cpp .bin, q5_1": ("bin/13b.bin", "q5_1", "none"),
+    "Hugging Face folder, shards, bf16": ("hf/13b", "bf16", "auto"),
+}
+
+
+def measure(commands: dict[str, Sequence[str]], rounds: int) -> dict[str, list[tuple[float, int]]]:
+    """Run the commands alternately; return seconds and bytes of peak resident memory of each run.
+
+    They may write bytecode, as installed packages have it, and one round that is not counted does.
+    """
+    null = subprocess.DEVNULL
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    found: dict[str, list[tuple[float, int]]] = {label: [] for label in commands}
+    for number in range(rounds + 1):
+        for label, command in commands.items():
+            start = time.perf_counter()
+            with subprocess.Popen(command, stdout=null, stderr=null, env=environment) as child:
+                _, status, usage = os.wait4(child.pid, 0)
+                seconds = time.perf_counter() - start
+                child.returncode = os.waitstatus_to_exitcode(status)
+            if child.returncode:
+                sys.exit(f"{' '.join(command)}: exit code {child.returncode}")
+            if number:
+                found[label].append((seconds, usage.ru_maxrss * 1024))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_inspect", description=__doc__)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--folder", type=Path, default=FOLDER / "sparse", help="of the files, which take no space")
+    parser.add_argument("--json", action="store_true")
+    arguments = parser.parse_args()
+    commands: dict[str, Sequence[str]] = {
+        "Python alone": (sys.executable, "-c", ""),
+        "Python and NumPy": (sys.executable, "-c", "import numpy"),
+    }
+    sizes = {}
+    for label, (name, dtype, tokenizer) in _FILES.items():
+        path = arguments.folder / name
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_sparse(path, LARGE_SHAPES[_SHAPE], dtype, tokenizer)
+        commands[label] = (sys.executable, "-m", "rwkv_cy", "inspect", str(path))
+        members = path.iterdir() if path.is_dir() else (path,)
+        sizes[label] = sum(member.stat().st_size for member in members)
+    found = measure(commands, arguments.rounds)
+    report = Report(
+        "Inspecting RWKV-7 13.3B, headers only",
+        ("", "size, GB", "seconds, median", "fastest", "peak memory, MB"),
+        values={"found": found, "sizes": sizes, "limits": {"seconds": _LIMIT_SECONDS}},
+        notes=[
+            f"{arguments.rounds} rounds, alternating; a process each, from its start to its end, output discarded.",
+            f"Limit: {_LIMIT_SECONDS} s.",
+        ],
+    )
+    for label, runs in found.items():
+        seconds = [one for one, _ in runs]
+        size = f"{sizes[label] / 1e9:.1f}" if label in sizes else ""
+        memory = f"{max(peak for _, peak in runs) / 1e6:.0f}"
+        report.rows.append((label, size, f"{median(seconds):.3f}", f"{min(seconds):.3f}", memory))
+    report.print(as_json=arguments.json)
+
+
+if __name__ == "__main__":
+    main()
