@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,12 @@ import numpy.typing as npt
 from rwkv_cy.errors import ConfigError, NumericalError
 from rwkv_cy.kernels.embedding import Embedding
 from rwkv_cy.kernels.head import Head
-from rwkv_cy.model.batching import batches, run_chunks
+from rwkv_cy.model.batching import batches, named, run_chunks
 from rwkv_cy.model.encoder import Model
 from rwkv_cy.model.not_finite import HIDDEN, Origin
+from rwkv_cy.text.score import ScoringModel, as_tokens
 
-__all__ = ["POOLINGS", "HiddenStates", "check_pooling", "unit"]
+__all__ = ["POOLINGS", "HiddenStates", "check_pooling", "texts_as_tokens", "unit"]
 
 #: How the hidden states of a text become one vector.
 POOLINGS = ("mean", "last")
@@ -25,6 +27,27 @@ def check_pooling(pooling: str) -> None:
     """Raise ConfigError if `pooling` is unknown."""
     if pooling not in POOLINGS:
         raise ConfigError(f"pooling: expected one of {', '.join(POOLINGS)}, got {pooling!r}")
+
+
+def texts_as_tokens(model: ScoringModel[Any], text: Any) -> tuple[list[npt.NDArray[np.int64]], bool]:
+    """Return the tokens of a text, or of each of several, and whether it is one.
+
+    Parameters
+    ----------
+    model : ScoringModel
+    text : str, bytes or sequence of int, or a sequence of them
+
+    Raises
+    ------
+    ConfigError, TokenError, TokenizerError
+        As of :func:`rwkv_cy.text.score.as_tokens`; of several texts, the message says which.
+    """
+    if isinstance(text, (str, bytes)):
+        return [as_tokens(model, text)], True
+    given = list(text)
+    if given and isinstance(given[0], (int, np.integer)):
+        return [as_tokens(model, text)], True
+    return [named(i, partial(as_tokens, model), each) for i, each in enumerate(given)], False
 
 
 def unit(vectors: npt.NDArray[Any]) -> npt.NDArray[Any]:

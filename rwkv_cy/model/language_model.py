@@ -20,7 +20,7 @@ from rwkv_cy.kernels.embedding import Embedding
 from rwkv_cy.kernels.head import Head
 from rwkv_cy.model.batching import last_outputs, named
 from rwkv_cy.model.encoder import CHUNK_TOKENS, Model
-from rwkv_cy.model.hidden import HiddenStates, check_pooling, unit
+from rwkv_cy.model.hidden import HiddenStates, check_pooling, texts_as_tokens, unit
 from rwkv_cy.model.loading import Loaded, load_parameters
 from rwkv_cy.model.not_finite import LOGITS, Origin
 from rwkv_cy.model.saving import save_parameters
@@ -29,7 +29,7 @@ from rwkv_cy.model.state_files import load_state
 from rwkv_cy.runtime import resolve_num_threads
 from rwkv_cy.tensors.tensor import Parameter, as_parameter
 from rwkv_cy.text import Generation, Logprobs, SamplingOptions, Tokenizer, generate, logprobs
-from rwkv_cy.text.score import as_tokens, score
+from rwkv_cy.text.score import score
 from rwkv_cy.text.tokens import check_token_array
 
 if TYPE_CHECKING:
@@ -310,7 +310,7 @@ class LanguageModel:
         Parameters
         ----------
         tokens, state, in_place, num_threads
-            As for :meth:`forward`.
+            As for :meth:`forward`, which raises the same errors.
 
         Returns
         -------
@@ -319,11 +319,6 @@ class LanguageModel:
             ``last_hidden_state``.
         state : State
             After the last token.
-
-        Raises
-        ------
-        TokenError, StateError, NumericalError, FormatError, ConfigError
-            As for :meth:`forward`.
         """
         ids = check_token_array(tokens, self.vocab_size)
         threads = self._begin(num_threads)
@@ -373,12 +368,7 @@ class LanguageModel:
             As for :meth:`forward`.
         """
         check_pooling(pooling)
-        given = [text] if isinstance(text, (str, bytes)) else list(text)
-        one = isinstance(text, (str, bytes)) or (bool(given) and isinstance(given[0], (int, np.integer)))
-        if one:
-            ids = [as_tokens(self, text)]  # type: ignore[arg-type]
-        else:
-            ids = [named(i, partial(as_tokens, self), each) for i, each in enumerate(given)]
+        ids, one = texts_as_tokens(self, text)
         threads = self._begin(num_threads)
         with self._loaded.reading():
             vectors = self._hidden.of_texts(ids, pooling, threads)
@@ -468,17 +458,12 @@ class LanguageModel:
         logits: npt.NDArray[Any] | None = None,
         num_threads: int | None = None,
     ) -> Logprobs:
-        """Return the log-probability and the rank of each token, and the `top` likeliest tokens in its place.
+        """Return log-probability and rank of each token, and the `top` likeliest: :func:`rwkv_cy.text.logprobs`.
 
         Parameters
         ----------
         text, top, state, logits, num_threads
-            As for :func:`rwkv_cy.text.logprobs`.
-
-        Returns
-        -------
-        Logprobs
-            Arrays over the tokens, their sum, and the perplexity.
+            As for that function.
         """
         return logprobs(self, text, top=top, state=state, logits=logits, num_threads=num_threads)
 
