@@ -104,7 +104,9 @@ def _report(arguments: argparse.Namespace, file: Path, tensors: str | None, spee
             return inspect(file, arguments.stats, tensors=tensors, speed=speed, progress=progress)
         from rwkv_cy.toolkit.pages.model_page import write_model_page
 
-        report = write_model_page(file, arguments.html, overwrite=arguments.force, progress=progress)
+        report = write_model_page(
+            file, arguments.html, overwrite=arguments.force, speed=not arguments.no_speed, progress=progress
+        )
     listed = (one for one in report.tensors if tensors is not None and fnmatchcase(one.name, tensors))
     return replace(report, tensors=tuple(listed))
 

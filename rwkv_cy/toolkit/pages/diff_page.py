@@ -13,7 +13,7 @@ from rwkv_cy.toolkit.pages.charts import bar
 from rwkv_cy.toolkit.pages.differences import LayerDifferences, differences_by_layer
 from rwkv_cy.toolkit.pages.markup import Child, Markup, element, escaped, join
 from rwkv_cy.toolkit.pages.numbers import number, percent, plural, shape_text
-from rwkv_cy.toolkit.pages.skeleton import Table, facts, listed, notes, page, section
+from rwkv_cy.toolkit.pages.skeleton import Table, facts, listed, notes, page, section, tensor_name
 from rwkv_cy.toolkit.pages.writing import write_page
 from rwkv_cy.toolkit.places import Place, places
 
@@ -183,7 +183,7 @@ def _row(tensor: TensorDifference, most: float) -> Sequence[Child]:
     one, other = map(shape_text, tensor.shapes)
     types = " / ".join(dict.fromkeys(tensor.dtypes))
     found = tensor.difference
-    name = element("code", tensor.name)
+    name = tensor_name(tensor.name)
     if found is None:
         return (name, f"{one} / {other}", types, *["\N{EN DASH}"] * 5, None)
     differ = percent(found.differing / found.size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 import rwkv_cy
@@ -21,7 +21,7 @@ __all__ = ["model_page", "write_model_page"]
 
 #: A remark names so many tensors.
 _NAMED = 6
-#: Problems name many tensors at once: so many characters are shown.
+#: Problems and warnings name many tensors at once: so many characters are shown.
 _LONGEST = 3000
 #: float32 numbers below it are subnormal.
 _LEAST_NORMAL = "2\N{SUPERSCRIPT MINUS}\N{SUPERSCRIPT ONE}\N{SUPERSCRIPT TWO}\N{SUPERSCRIPT SIX}"
@@ -34,6 +34,7 @@ def write_model_page(
     target: str | os.PathLike[str],
     *,
     overwrite: bool = False,
+    speed: bool = True,
     progress: Callable[[int, int], None] | None = None,
 ) -> FileReport:
     """Describe the model file `path` with all of its numbers in one self-contained HTML page.
@@ -48,6 +49,8 @@ def write_model_page(
         The page.
     overwrite : bool, default False
         Whether `target` may be replaced, if it is such a page.
+    speed : bool, default True
+        Whether to estimate the speed on this machine.
     progress : callable, optional
         Called with the bytes done and the bytes of all tensors.
 
@@ -63,7 +66,7 @@ def write_model_page(
     StorageError
         If the operating system refuses access, or the target exists and may not be replaced.
     """
-    report = inspect(path)
+    report = inspect(path, speed=speed)
     reports = []
     with Checkpoint.open(path) as checkpoint:
 
@@ -141,9 +144,9 @@ def _remarks(report: FileReport, found: Survey) -> Markup:
         (f"{_numbers(found.subnormals)} subnormal, below {_LEAST_NORMAL}, which counts as zero", found.subnormals),
         (f"{plural(len(zeros), 'tensor')} of zeros alone", zeros),
         (f"{plural(len(found.not_drawn), 'name')} not drawn", sorted(found.not_drawn)),
-        (f"{plural(len(report.left_out), 'tensor')} left out, which no model can have", report.left_out),
     )
-    others: Sequence[Child] = [_remark(text, names) for text, names in remarks if names]
+    others: list[Child] = [escaped(warning, _LONGEST) for warning in report.warnings]
+    others += [_remark(text, names) for text, names in remarks if names]
     good: list[Child] = []
     if not alarms:
         good.append(f"All {report.num_parameters:,} numbers are finite, and the parameters are complete.")

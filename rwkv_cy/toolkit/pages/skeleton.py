@@ -7,10 +7,10 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from rwkv_cy.toolkit.pages.markup import Child, Markup, element, join
+from rwkv_cy.toolkit.pages.markup import Child, Markup, element, escaped, join
 from rwkv_cy.toolkit.pages.style import PAGE_STYLE
 
-__all__ = ["MARK", "Table", "details", "facts", "listed", "notes", "page", "section"]
+__all__ = ["MARK", "Table", "details", "facts", "listed", "notes", "page", "section", "tensor_name"]
 
 #: What every page begins with: files without it are never replaced.
 MARK = "<!doctype html>\n<!-- report of rwkv_cy -->\n"
@@ -71,6 +71,13 @@ def facts(entries: Mapping[str, Child | tuple[str, str]]) -> Markup:
 def notes(lines: Iterable[Child], kind: str = "") -> Markup:
     """Return remarks as a list; `kind` is ``"alarm"``, ``"good"`` or nothing."""
     return element("ul", *(element("li", line) for line in lines), class_=f"notes {kind}".strip())
+
+
+def tensor_name(name: str) -> Markup:
+    """Return the name of a tensor for a cell of a table: lines may end after its dots."""
+    break_ = Markup("<wbr>")
+    first, *rest = escaped(name).split(".")
+    return element("code", Markup(first), *(join(Markup("."), break_, Markup(part)) for part in rest))
 
 
 def listed(names: Iterable[str], most: int) -> Markup:

@@ -121,7 +121,7 @@ table{border-collapse:collapse;width:100%;font-size:13.5px;font-variant-numeric:
 caption{text-align:left;color:var(--muted);font-size:13px;padding-bottom:6px}
 th,td{text-align:left;padding:5px 14px 5px 0;border-bottom:1px solid var(--rule);vertical-align:baseline}
 thead th{color:var(--muted);font-weight:500;font-size:12.5px;vertical-align:bottom;white-space:nowrap}
-tbody th{font-weight:500;min-width:9em}
+tbody th{font-weight:500;min-width:8em} th:has(code){min-width:10em}
 tbody tr:last-child>*{border-bottom-color:transparent}
 td{white-space:nowrap} td.p{white-space:normal;overflow-wrap:anywhere}
 .n{text-align:right}

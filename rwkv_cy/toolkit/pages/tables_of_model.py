@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from rwkv_cy.tensors.statistics import TensorStatistics
@@ -10,7 +10,7 @@ from rwkv_cy.toolkit.inspect import FileReport, TensorReport
 from rwkv_cy.toolkit.pages.charts import bar
 from rwkv_cy.toolkit.pages.markup import Child, Markup, element, escaped
 from rwkv_cy.toolkit.pages.numbers import count, number, percent, plural, shape_text
-from rwkv_cy.toolkit.pages.skeleton import Table, details, section
+from rwkv_cy.toolkit.pages.skeleton import Table, details, section, tensor_name
 from rwkv_cy.toolkit.survey import Survey
 from rwkv_cy.units import byte_size
 
@@ -43,7 +43,7 @@ def sizes(report: FileReport, survey: Survey) -> Markup:
             for name, group in by_size
         ],
     )
-    return section("Sizes", groups, element("div", _types(report, total), _memory(report.memory), class_="pair"))
+    return section("Sizes", groups, element("div", _types(report, total), _expected(report), class_="pair"))
 
 
 def _types(report: FileReport, total: int) -> Markup:
@@ -63,14 +63,24 @@ def _types(report: FileReport, total: int) -> Markup:
     return table.render("Sizes by type", [row for _, row in sorted(rows, key=lambda item: -item[0])])
 
 
-def _memory(memory: Mapping[str, int]) -> Markup | None:
-    """Return the table of the memory that the weights need by precision."""
-    if not memory:
+def _expected(report: FileReport) -> Markup | None:
+    """Return the table of memory and speed by precision."""
+    if not report.expected:
         return None
-    most = max(memory.values())
-    header = ("loaded as", "weights in memory", "")
-    rows = [(dtype, byte_size(nbytes), bar(nbytes / most, "second")) for dtype, nbytes in memory.items()]
-    return Table(header, frozenset(header[1:2]), frozenset({""})).render("Memory by precision", rows)
+    most = max(one.memory_bytes for one in report.expected)
+    header = ("loaded as", "in memory", "tokens a second", "")
+    rows = [
+        (
+            one.dtype or "it is",
+            byte_size(one.memory_bytes),
+            "does not fit" if one.fits is False else number(one.tokens_per_second),
+            bar(one.memory_bytes / most, "second"),
+        )
+        for one in report.expected
+    ]
+    threads = plural(report.machine.threads, "thread")
+    caption = f"Speed: the most that decode can reach with {threads} of the machine that made this page."
+    return Table(header, frozenset(header[1:3]), frozenset({""})).render("Memory and speed by precision", rows, caption)
 
 
 def _size(shape: tuple[int, ...]) -> int:
@@ -98,10 +108,11 @@ def tensors(report: FileReport, survey: Survey) -> Markup:
         member.tensors.append(tensor)
         member.statistics.append(survey.statistics[tensor.name])
     header = ("name", "tensors", "shape", "type", "in the file", "least", "largest", "mean", "std. dev.", "NaN, Inf")
-    table = Table(header, frozenset({"tensors", *header[4:]}))
+    optional = frozenset({"tensors", "type", "in the file"})
+    table = Table(header, frozenset({"tensors", *header[4:]}), optional=optional)
     shown = [_member_row(name, member) for name, member in list(members.items())[:_MOST_NAMES]]
     summary = table.render("Tensors by name", shown, _rest(len(members), _MOST_NAMES, "name"))
-    single = Table((header[0], *header[2:]), frozenset(header[4:]))
+    single = Table((header[0], *header[2:]), frozenset(header[4:]), optional=optional)
     rows = (_tensor_row(tensor, survey.statistics[tensor.name]) for tensor in report.tensors[:_MOST_TENSORS])
     every = single.render("All tensors", rows, _rest(len(report.tensors), _MOST_TENSORS, "tensor"))
     return section("Tensors", summary, details(f"Each of the {len(report.tensors):,} tensors", every))
@@ -118,7 +129,7 @@ def _member_row(name: str, member: _Member) -> Sequence[Child]:
     shapes = dict.fromkeys(shape_text(tensor.shape) for tensor in member.tensors)
     dtypes = dict.fromkeys(tensor.dtype for tensor in member.tensors)
     return (
-        element("code", name),
+        tensor_name(name),
         f"{len(member.tensors):,}",
         _some(shapes),
         _some(dtypes),
@@ -129,7 +140,7 @@ def _member_row(name: str, member: _Member) -> Sequence[Child]:
 
 def _tensor_row(tensor: TensorReport, statistics: TensorStatistics) -> Sequence[Child]:
     numbers = _numbers([statistics], [_size(tensor.shape)])
-    name = element("code", tensor.name)
+    name = tensor_name(tensor.name)
     return (name, shape_text(tensor.shape), tensor.dtype, byte_size(tensor.nbytes), *numbers)
 
 
