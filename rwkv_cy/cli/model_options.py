@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from rwkv_cy import runtime
 from rwkv_cy.cli.arguments import ACTIVATIONS, DTYPES, PACKED_DTYPE, QUANTIZED_DTYPES, dtype_name, integer
-from rwkv_cy.cli.output import print_warning
+from rwkv_cy.cli.output import print_warning, printable
+from rwkv_cy.cli.progress import progress_bar
 from rwkv_cy.errors import TokenizerError
 
 if TYPE_CHECKING:
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from rwkv_cy.text import Tokenizer
 
 __all__ = ["add_load_options", "add_text_options", "load_text_model", "no_tokenizer", "tokenizer_of", "warn_of_threads"]
+
+#: Seconds before the progress of loading is shown: a mapped file is loaded in less.
+_DELAY = 0.5
 
 
 def add_load_options(parser: argparse.ArgumentParser) -> None:
@@ -71,13 +75,15 @@ def load_text_model(path: Path, arguments: argparse.Namespace) -> LanguageModel:
     if arguments.threads is not None:
         warn_of_threads(arguments.threads)
         runtime.set_num_threads(arguments.threads)
-    model = load(
-        path,
-        dtype=arguments.dtype,
-        mmap=arguments.mmap,
-        tokenizer=arguments.tokenizer,
-        activations=arguments.activations,
-    )
+    with progress_bar(f"loading {printable(path.name)}", not arguments.no_progress, delay=_DELAY) as progress:
+        model = load(
+            path,
+            dtype=arguments.dtype,
+            mmap=arguments.mmap,
+            tokenizer=arguments.tokenizer,
+            activations=arguments.activations,
+            progress=progress,
+        )
     tokenizer_of(model, path)
     return model
 

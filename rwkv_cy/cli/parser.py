@@ -42,6 +42,8 @@ _MEANT = {
     "tokenise": "tokenize",
 }
 _SIMILARITY = 0.75
+#: The beginning of the base class's message for missing arguments.
+_REQUIRED = "the following arguments are required: "
 #: A line of a table in a help text: its first column, and the rest.
 _TABLE_LINE = re.compile(r"( +\S+(?: \S+)* {2,})(\S.*)")
 
@@ -98,6 +100,10 @@ class CommandParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the error and where to find help on standard error, and exit with code 2."""
+        missing = message.removeprefix(_REQUIRED)
+        if missing != message:
+            positional = " ".join(str(action.metavar) for action in self._get_positional_actions())
+            message = f"{missing} is missing: {self.prog} {positional}"
         print_error(message)
         print(f"try '{self.prog} --help'", file=sys.stderr)
         raise SystemExit(int(ExitCode.USAGE))

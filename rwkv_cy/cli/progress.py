@@ -12,14 +12,19 @@ __all__ = ["progress_bar"]
 
 
 @contextmanager
-def progress_bar(label: str, enabled: bool = True, *, unit: str = "B") -> Iterator[Callable[[int, int], None] | None]:
-    """Yield ``advance(done, total)``; None unless `enabled`, without --quiet, and standard error is a terminal."""
+def progress_bar(
+    label: str, enabled: bool = True, *, unit: str = "B", delay: float = 0
+) -> Iterator[Callable[[int, int], None] | None]:
+    """Yield ``advance(done, total)``; None unless `enabled`, without --quiet, and standard error is a terminal.
+
+    The bar appears after `delay` seconds.
+    """
     if not (enabled and sys.stderr.isatty()) or is_quiet():
         yield None
         return
     from tqdm import tqdm  # imported here: most runs show no bar
 
-    with tqdm(desc=label, unit=unit, unit_scale=True, file=sys.stderr, leave=False) as bar:
+    with tqdm(desc=label, unit=unit, unit_scale=True, file=sys.stderr, leave=False, delay=delay) as bar:
 
         def advance(done: int, total: int) -> None:
             bar.total = total

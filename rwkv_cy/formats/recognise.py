@@ -165,5 +165,13 @@ def _open_by(path: Path, head: bytes) -> ParameterSource:
             raise UnsupportedError(f"{path}: expected a checkpoint, got {refusal.what}; {refusal.remedy}")
     raise FormatError(
         f"{path}: expected a model file, or a checkpoint of PyTorch, safetensors, rwkv.cpp or llama.cpp, "
-        f"got a file that begins with {head[:16]!r}; check that it is the right file and complete"
+        f"got {_described(head)}; check that it is the right file and complete"
     )
+
+
+def _described(head: bytes) -> str:
+    """Return what a file that is not recognised begins with, as a text if it is one."""
+    text = head.decode("utf-8", "ignore")
+    if text.encode() == head[: len(text.encode())] and len(head) - len(text.encode()) < 4 and "\0" not in text:
+        return f"a text that begins with {text[:16]!r}"
+    return f"a file that begins with {head[:16]!r}"

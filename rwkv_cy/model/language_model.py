@@ -548,6 +548,7 @@ def load(
     tokenizer: str | os.PathLike[str] | Tokenizer | None = None,
     rescale_layer: int | None = None,
     activations: str = "f32",
+    progress: Callable[[int, int], None] | None = None,
 ) -> LanguageModel:
     """Load a model file, or a checkpoint of another program directly.
 
@@ -575,6 +576,9 @@ def load(
         ``"bf16"`` rounds activations to bf16, nearest even, before the product with a bf16 matrix. CPUs with
         AVX512-BF16 then run prompts about 1.7 times as fast; other CPUs do not gain. It does not affect other matrices,
         sums or the state.
+    progress : callable, optional
+        Called with the bytes done and the bytes of all tensors that are read into memory rather than mapped; by
+        several threads, one at a time.
 
     Returns
     -------
@@ -593,5 +597,8 @@ def load(
     """
     check_activations(activations)  # before any file is read
     return LanguageModel._of(
-        load_parameters(path, dtype=dtype, mmap=mmap, tokenizer=tokenizer, rescale_layer=rescale_layer), activations
+        load_parameters(
+            path, dtype=dtype, mmap=mmap, tokenizer=tokenizer, rescale_layer=rescale_layer, progress=progress
+        ),
+        activations,
     )

@@ -18,7 +18,7 @@ from rwkv_cy.config import Config
 from rwkv_cy.dtypes import check_dtype
 from rwkv_cy.errors import ConfigError, NotEnoughMemoryError, NumericalError, TokenizerError
 from rwkv_cy.runtime import available_memory, get_num_threads
-from rwkv_cy.tensors.converter import Converter, describe_overflow, read_parameters
+from rwkv_cy.tensors.converter import Converter, Progress, describe_overflow, read_parameters
 from rwkv_cy.tensors.policy import Target, choose_all
 from rwkv_cy.tensors.reading import check_stored
 from rwkv_cy.tensors.tensor import Parameter, ParameterSource
@@ -103,12 +103,20 @@ def load_parameters(
     mmap: bool,
     tokenizer: str | os.PathLike[str] | Tokenizer | None,
     rescale_layer: int | None,
+    progress: Progress | None = None,
 ) -> Loaded:
     """Open the model file at `path` and return its parameters; see :func:`rwkv_cy.load`."""
     dtype = check_dtype(dtype)
     checkpoint = Checkpoint.open(path)
     try:
-        return _load(checkpoint, dtype=dtype, mmap=mmap, tokenizer=tokenizer, rescale_layer=rescale_layer)
+        return _load(
+            checkpoint,
+            dtype=dtype,
+            mmap=mmap,
+            tokenizer=tokenizer,
+            rescale_layer=rescale_layer,
+            progress=progress,
+        )
     except BaseException:
         checkpoint.close()
         raise
@@ -139,6 +147,7 @@ def _load(
     mmap: bool,
     tokenizer: str | os.PathLike[str] | Tokenizer | None,
     rescale_layer: int | None,
+    progress: Progress | None,
 ) -> Loaded:
     source, config = checkpoint.source, checkpoint.config
     if rescale_layer is not None:
@@ -155,7 +164,7 @@ def _load(
     available = available_memory()
     _check_memory(checkpoint, missing.values(), available)
     converter = Converter(source, count_copied=False)
-    parameters = mapped | read_parameters(converter, source, missing, get_num_threads())
+    parameters = mapped | read_parameters(converter, source, missing, get_num_threads(), progress)
     for warning in (*checkpoint.warnings, *_paging(checkpoint, mapped, available)):
         warnings.warn(warning, RuntimeWarning, stacklevel=4)
     for name, count in converter.overflowed.items():

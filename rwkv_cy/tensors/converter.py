@@ -272,7 +272,11 @@ class FileSink:
 
 
 def read_parameters(
-    converter: Converter, source: ParameterSource, targets: Mapping[str, Target], num_threads: int
+    converter: Converter,
+    source: ParameterSource,
+    targets: Mapping[str, Target],
+    num_threads: int,
+    progress: Progress | None = None,
 ) -> dict[str, Parameter]:
     """Read and convert tensors into memory, and verify their checksums.
 
@@ -285,6 +289,8 @@ def read_parameters(
         By name.
     num_threads : int
         Most threads to use; small models use fewer.
+    progress : callable, optional
+        Called with the bytes done and the bytes of all tensors in memory, by any of the threads, one at a time.
 
     Returns
     -------
@@ -300,6 +306,7 @@ def read_parameters(
     """
     size = sum(Arena.padded(target.info.nbytes) for target in targets.values())
     arena = Arena(size)
+    counter = _Counter(progress, sum(target.info.nbytes for target in targets.values()))
     parameters = {}
     jobs: list[Callable[[], object]] = []
     for name, target in targets.items():
@@ -308,10 +315,29 @@ def read_parameters(
         array = arena.take(info.array_shape, info.codec.array_dtype)
         flat = array.reshape(-1)
         for start, count in _pieces(source.info(name), info):
-            jobs.append(partial(converter.fill, target, flat[start : start + count], start))
+            jobs.append(partial(_fill, converter, target, flat[start : start + count], start, counter))
         parameters[name] = info.parameter(array)
     run_jobs(jobs, min(num_threads, 1 + size // _PIECE_BYTES), converter.stop)
     return parameters
+
+
+class _Counter:
+    """Adds up bytes of several threads for a progress function."""
+
+    def __init__(self, progress: Progress | None, total: int) -> None:
+        self._progress, self._done, self._total = progress, 0, total
+        self._lock = threading.Lock()
+
+    def add(self, count: int) -> None:
+        if self._progress is not None:
+            with self._lock:
+                self._done += count
+                self._progress(self._done, self._total)
+
+
+def _fill(converter: Converter, target: Target, block: Array, start: int, counter: _Counter) -> None:
+    converter.fill(target, block, start)
+    counter.add(block.nbytes)
 
 
 def _pieces(info: TensorInfo, target: TensorInfo) -> Iterator[tuple[int, int]]:

@@ -177,3 +177,11 @@ def test_the_hash_runs_while_modules_are_imported_and_then_turns_are_as_before(
     assert seen == [(pytest.approx(0.0002), True)]
     assert sys.getswitchinterval() == before
     assert "rwkv_cy-sha256" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_a_bar_that_is_not_needed_is_not_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress.sys, "stderr", terminal := Terminal())
+    with progress.progress_bar("label", delay=60) as advance:
+        assert advance is not None
+        advance(1000, 1000)
+    assert terminal.getvalue() == ""

@@ -153,3 +153,10 @@ def test_other_spellings_of_a_type(name: str, ours: str, demo_checkpoint: Path, 
     plan = convert(demo_checkpoint, tmp_path / "m.h5", dtype=name).plan
     assert {tensor.dtype for tensor in plan.tensors if tensor.kind == "head"} == {ours}
     assert plan.config.compute_dtype == model.config.compute_dtype
+
+
+def test_progress_of_what_is_read_into_memory(demo_checkpoint: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    model = load(demo_checkpoint, dtype="q8", mmap=False, progress=lambda done, total: seen.append((done, total)))
+    assert [done for done, _ in seen] == sorted(done for done, _ in seen)
+    assert seen[-1][0] == seen[-1][1] == sum(parameter.array.nbytes for parameter in model.parameters.values())
