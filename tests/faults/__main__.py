@@ -1,6 +1,6 @@
 """Runs the campaigns of faults and of damage: ``make test-faults``.
 
-python -m faults moments|damage [--most N] [--only NAME]... [--json] [--write PAGE]
+python -m faults moments|damage [--most N] [--flips N] [--only NAME]... [--json] [--write PAGE]
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="faults", description="Break every operation, and every file.")
     parser.add_argument("campaign", choices=["moments", "damage"])
     parser.add_argument("--most", type=int, help="at most so many moments of an operation, or changes of a file")
+    parser.add_argument("--flips", type=int, help="at most so many flipped bits of a file")
     parser.add_argument("--only", metavar="NAME", action="append", default=[], help="an operation, a fault or a format")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--write", metavar="PAGE", type=Path, help="put the table into a page of the documentation")
@@ -105,7 +106,7 @@ def _damage(arguments: argparse.Namespace) -> list[DamageRow]:
             specimen = make(Path(os.path.realpath(name)))
             if arguments.only and specimen.name not in arguments.only:
                 continue
-            row = damage(specimen, arguments.most, Path(name) / "output")
+            row = damage(specimen, Path(name) / "output", arguments.most, arguments.flips or arguments.most)
             _told(row.problems)
             print(row.line(), file=sys.stderr, flush=True)
             rows.append(row)

@@ -28,8 +28,8 @@ _SECONDS = 20
 _MARGIN = 64
 
 
-def _cases(specimen: Specimen, data: bytes, most: int | None) -> list[tuple[str, int]]:
-    """Return what is done to the file: a length to cut it to, or the number of a bit to flip; at most `most` of each.
+def _cases(specimen: Specimen, data: bytes, cuts: int | None, flips: int | None) -> list[tuple[str, int]]:
+    """Return what is done to the file: at most `cuts` lengths to cut it to, and `flips` numbers of bits to flip.
 
     Of a file that is read in long steps, every byte of its beginning and end is changed, and of the rest a part.
     """
@@ -42,7 +42,7 @@ def _cases(specimen: Specimen, data: bytes, most: int | None) -> list[tuple[str,
         bits = [8 * offset + (offset * 5 + 3) % 8 for offset in offsets]
     else:
         bits = [8 * offset + bit for offset in offsets for bit in range(8)]
-    return [*(("cut", length) for length in _spread(offsets, most)), *(("flip", bit) for bit in _spread(bits, most))]
+    return [*(("cut", length) for length in _spread(offsets, cuts)), *(("flip", bit) for bit in _spread(bits, flips))]
 
 
 def _spread(items: list[int], most: int | None) -> list[int]:
@@ -68,10 +68,10 @@ class _Shared:
         return iter(self.numbers.tolist())
 
 
-def damage(specimen: Specimen, most: int | None, log: Path) -> DamageRow:
-    """Read the specimen with every kind of damage; at most `most` truncations and flipped bits, if given."""
+def damage(specimen: Specimen, log: Path, cuts: int | None = None, flips: int | None = None) -> DamageRow:
+    """Read the specimen with every kind of damage; at most so many truncations and flipped bits, if given."""
     data = specimen.file.read_bytes()
-    cases = _cases(specimen, data, most)
+    cases = _cases(specimen, data, cuts, flips)
     row = DamageRow(specimen.name, len(data))
     row.cuts = sum(how == "cut" for how, _ in cases)
     row.flips = len(cases) - row.cuts
