@@ -101,7 +101,7 @@ def model_page(report: FileReport, found: Survey) -> str:
         tables_of_model.tensors(report, found),
         tables_of_model.metadata(report),
     ]
-    footer = f"Made by rwkv-cy {rwkv_cy.__version__} from the tensors of the file alone."
+    footer = f"Made by rwkv-cy {rwkv_cy.__version__}; all numbers are those of the decoded tensors."
     return page(report.path.name or str(report.path), _lead(report), sections, footer, _facts(report))
 
 

@@ -90,7 +90,7 @@ h1{font-size:26px;line-height:1.2;margin:0 0 4px;overflow-wrap:anywhere;font-wei
 h2{font-size:18px;margin:44px 0 4px;padding-top:14px;border-top:1px solid var(--rule);font-weight:650}
 h3{font-size:14px;margin:0;font-weight:600;overflow-wrap:anywhere}
 p{margin:4px 0 12px;max-width:76ch;text-wrap:pretty}
-.muted,.lead{color:var(--muted)} .lead{font-size:16px;margin-bottom:20px}
+.aside,.lead{color:var(--muted)} .aside{font-size:13px;margin-top:8px} .lead{font-size:16px;margin-bottom:20px}
 code{font:13px ui-monospace,SFMono-Regular,Menlo,Consolas,monospace;overflow-wrap:anywhere}
 td code,th code{font-size:12.5px}
 .facts{

@@ -71,7 +71,7 @@ def _expected(report: FileReport) -> Markup | None:
     header = ("loaded as", "in memory", "tokens a second", "")
     rows = [
         (
-            one.dtype or "it is",
+            one.dtype or "as it is",
             byte_size(one.memory_bytes),
             "does not fit" if one.fits is False else number(one.tokens_per_second),
             bar(one.memory_bytes / most, "second"),
@@ -79,8 +79,9 @@ def _expected(report: FileReport) -> Markup | None:
         for one in report.expected
     ]
     threads = plural(report.machine.threads, "thread")
-    caption = f"Speed: the most that decode can reach with {threads} of the machine that made this page."
-    return Table(header, frozenset(header[1:3]), frozenset({""})).render("Memory and speed by precision", rows, caption)
+    text = f"Speed: the most that decode can reach with {threads} of the machine that made this page."
+    table = Table(header, frozenset(header[1:3]), frozenset({""}))
+    return element("div", table.render("Memory and speed by precision", rows), element("p", text, class_="aside"))
 
 
 def _size(shape: tuple[int, ...]) -> int:
