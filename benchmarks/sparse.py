@@ -76,9 +76,9 @@ FORMATS = {
 #: Kinds of parameters whose last number is 1.
 _MARKED = ("matrix", "embedding", "head")
 #: Bytes of zeros that a writer gets at a time.
-_ZEROS = np.zeros(16 << 20, np.uint8)
+_ZEROS = np.zeros(2 << 20, np.uint8)
 #: Most numbers of a tensor that are computed, and bytes of a block whose checksum is.
-_COMPUTED, _SHORT = 1 << 20, 1 << 16
+_COMPUTED, _SHORT = 1 << 17, 1 << 16
 
 
 def write_sparse(path: Path, config: Config, dtype: str, tokenizer: str = "none") -> None:
