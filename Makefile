@@ -2,6 +2,7 @@
 #
 #   make test PYTHON=python3.12         another interpreter (which gets a new environment)
 #   make test PYTEST_ARGS="-k pth -x"   arguments for pytest
+#   make test PYTEST_WORKERS=0          in one process, as for a debugger
 #   make test VENV=/tmp/env             another place for the environment
 
 SHELL := /bin/bash
@@ -17,6 +18,8 @@ ORACLE_VENV ?= .venv-oracle
 MINIMUM_VENV ?= .venv-minimum
 FUZZ_VENV ?= .venv-fuzz
 PYTEST_ARGS ?=
+#: Processes that share the tests.
+PYTEST_WORKERS ?= auto
 #: Damaged files per target of "make fuzz-mutations", and executions per target of "make fuzz-guided".
 FUZZ_EXAMPLES ?= 20000
 FUZZ_RUNS ?= 1000000
@@ -31,6 +34,8 @@ BIN := $(VENV)/bin
 ORACLE_BIN := $(ORACLE_VENV)/bin
 MINIMUM_BIN := $(MINIMUM_VENV)/bin
 FUZZ_BIN := $(FUZZ_VENV)/bin
+#: The tests of a file run in one process.
+WORKERS := --numprocesses $(PYTEST_WORKERS) --dist loadfile
 #: Prints errors only; modules are byte-compiled on first import.
 PIP_INSTALL := pip --disable-pip-version-check install --quiet --quiet --no-compile
 #: Flags for compiling the C kernels without setup.py.
@@ -110,7 +115,7 @@ demo: $(BUILT) $(VENV)/.package ## set up, convert the demo model, and generate 
 
 .PHONY: test
 test: $(BUILT) $(VENV)/.extra-test ## set up, then run the tests
-	@$(BIN)/python -m pytest $(PYTEST_ARGS)
+	@$(BIN)/python -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 # More tests
 
@@ -146,7 +151,7 @@ $(MINIMUM_MADE): tools/preflight.py tools/minimum.py pyproject.toml
 .PHONY: test-minimum
 test-minimum: $(MINIMUM_MADE) $(BUILT) ## the tests with the oldest allowed version of every dependency, in a separate build
 	@$(MINIMUM_BIN)/python setup.py --quiet build --build-base build/minimum --build-lib build/minimum/lib
-	@PYTHONPATH=$(abspath build/minimum/lib):$(CURDIR) $(MINIMUM_BIN)/python -P -m pytest $(PYTEST_ARGS)
+	@PYTHONPATH=$(abspath build/minimum/lib):$(CURDIR) $(MINIMUM_BIN)/python -P -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 #: What depends on who shares the work.
 THREAD_TESTS := $(addprefix tests/kernels/test_,threads.py float_mode.py stack.py matrix.py rwkv4.py rwkv7.py head.py) \
