@@ -21,7 +21,10 @@ from fuzz.reading import read_everything, scratch_folder, written
 from fuzz.target import Target
 from rwkv_cy.architectures import architecture_of
 from rwkv_cy.checkpoint.checkpoint import Checkpoint, open_source
+from rwkv_cy.model.language_model import LanguageModel
+from rwkv_cy.model.state_files import load_state
 from rwkv_cy.toolkit.adapter_fit import AdapterOptions, fit
+from rwkv_cy.toolkit.convert import convert
 from rwkv_cy.toolkit.inspect import inspect
 from rwkv_cy.toolkit.merged_source import MergedSource
 from rwkv_cy.toolkit.parts import join
@@ -118,9 +121,10 @@ def _join(data: bytes) -> None:
         raise AssertionError(f"{sorted(path.name for path in folder.iterdir())} in the folder")
 
 
+@cache
 def _models() -> tuple[bytes, ...]:
-    """Return a model of every main version, as small as their shapes allow."""
-    return tuple(
+    """Return a model of every main version, as small as their shapes allow, and two as model files."""
+    foreign = tuple(
         safetensors_bytes(parameters)
         for parameters in (
             rwkv4_parameters(2, 4, 1, 4),
@@ -130,6 +134,30 @@ def _models() -> tuple[bytes, ...]:
             rwkv7_parameters(2, (2, 2), 1),
         )
     )
+    return (*foreign, *map(_converted, (foreign[0], foreign[-1])))
+
+
+def _converted(data: bytes) -> bytes:
+    target = scratch_folder() / "converted.h5"
+    with written(data, "foreign") as path:
+        convert(path, target)
+    found = target.read_bytes()
+    target.unlink()
+    return found
+
+
+@cache
+def _small_model() -> LanguageModel:
+    return LanguageModel.new(_base().config, np.random.default_rng(0))
+
+
+def _load_tuned_state(data: bytes) -> None:
+    """Load a state-tuned checkpoint: the state has the numbers of the file, and can be continued."""
+    model = _small_model()
+    with written(data) as path:
+        state = load_state(model, path)
+    if state.data.shape != model.initial_state().data.shape or not state.data.flags.writeable:
+        raise AssertionError(f"{state!r}")
 
 
 def _inspect(data: bytes) -> None:
@@ -163,6 +191,15 @@ TARGETS = (
         (*_SUFFIXES, b'"F32"', b'"F16"', b"base_model.model.", b"blocks.0.att.time_state"),
     ),
     Target("parts", _lists, _join, words=(b"rwkv-cy-parts", b'"sha256":', b'"size":', b'"name":', b".00001-of-00002")),
-    Target("model", _models, _open_model, repair.safetensors, _NAMES),
-    Target("inspect", _models, _inspect, repair.safetensors, _NAMES),
+    Target(
+        "tuned-state",
+        lambda: tuple(
+            safetensors_bytes({"blocks.0.att.time_state": _draw(2, 4, 4).astype(dtype)}) for dtype in ("<f4", "<f2")
+        ),
+        _load_tuned_state,
+        repair.safetensors,
+        (b'"F16"', b'"BF16"', b'"F64"', b"blocks.0.att.time_state", b"blocks.1.att.time_state"),
+    ),
+    Target("model", _models, _open_model, repair.by_content, _NAMES),
+    Target("inspect", _models, _inspect, repair.by_content, _NAMES),
 )

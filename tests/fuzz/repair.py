@@ -17,6 +17,7 @@ _DEFLATED = 8
 #: More is not inflated to learn its size.
 _MOST_INFLATED = 1 << 20
 
+_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _PAGE = 4096
 _FOOTER = struct.Struct("<8sIIIIQQQQI")
 _END_OF_FILE = 40  # of the superblock
@@ -116,6 +117,13 @@ def _nbytes(entry: re.Match[bytes]) -> int:
     for size in entry[2].split(b","):
         count *= int(size or 0)
     return min(count, 1 << 32)
+
+
+def by_content(data: bytes) -> bytes:
+    """Return the file repaired as what its first bytes say that it is."""
+    if data.startswith(_SIGNATURE):
+        return model_file(data)
+    return zip_archive(data) if data.startswith(_LOCAL) else safetensors(data)
 
 
 def vocabulary(data: bytes) -> bytes:
