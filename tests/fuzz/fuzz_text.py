@@ -39,7 +39,7 @@ def _tokenizers() -> tuple[tuple[WorldTokenizer, dict[bytes, int]], ...]:
 def _read_text(data: bytes) -> None:
     """Encode bytes, the longest token first; decode them at once and token by token; and decode them as ids."""
     tokenizer, table = _tokenizers()[data[0] & 1 if data else 0]
-    text = data[1:]
+    text = data[1:100]
     expected: list[int] = []
     place = 0
     while place < len(text):
@@ -56,7 +56,7 @@ def _read_text(data: bytes) -> None:
         ids = expected
     if ids != expected or tokenizer.decode_bytes(ids) != text[:place]:
         raise AssertionError(f"{text!r}: expected {expected}, got {ids}")
-    for some in (ids, [byte % tokenizer.vocab_size for byte in data]):
+    for some in (ids, [byte % tokenizer.vocab_size for byte in data[:100]]):
         stream = tokenizer.stream()
         pieces = "".join([*map(stream.push, some), stream.finish()])
         if pieces != tokenizer.decode(some) or pieces != tokenizer.decode_bytes(some).decode(errors="replace"):
