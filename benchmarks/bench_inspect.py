@@ -32,14 +32,14 @@ _FILES = {
 }
 
 
-def measure(commands: dict[str, Sequence[str]], rounds: int) -> dict[str, list[tuple[float, int]]]:
-    """Run the commands alternately; return seconds and bytes of peak resident memory of each run.
+def measure(commands: dict[str, Sequence[str]], rounds: int) -> dict[str, list[tuple[float, float, int]]]:
+    """Run the commands alternately; return seconds, CPU seconds and peak resident memory of each run.
 
     They may write bytecode, as installed packages have it, and one round that is not counted does.
     """
     null = subprocess.DEVNULL
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-    found: dict[str, list[tuple[float, int]]] = {label: [] for label in commands}
+    found: dict[str, list[tuple[float, float, int]]] = {label: [] for label in commands}
     for number in range(rounds + 1):
         for label, command in commands.items():
             start = time.perf_counter()
@@ -50,7 +50,7 @@ def measure(commands: dict[str, Sequence[str]], rounds: int) -> dict[str, list[t
             if child.returncode:
                 sys.exit(f"{' '.join(command)}: exit code {child.returncode}")
             if number:
-                found[label].append((seconds, usage.ru_maxrss * 1024))
+                found[label].append((seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024))
     return found
 
 
@@ -76,7 +76,7 @@ def main() -> None:
     found = measure(commands, arguments.rounds)
     report = Report(
         "Inspecting RWKV-7 13.3B, headers only",
-        ("", "size, GB", "seconds, median", "fastest", "peak memory, MB"),
+        ("", "size, GB", "seconds, median", "fastest", "CPU seconds, median", "peak memory, MB"),
         values={"found": found, "sizes": sizes, "limits": {"seconds": _LIMIT_SECONDS}},
         notes=[
             f"{arguments.rounds} rounds, alternating; a process each, from its start to its end, output discarded.",
@@ -84,10 +84,10 @@ def main() -> None:
         ],
     )
     for label, runs in found.items():
-        seconds = [one for one, _ in runs]
+        seconds, cpu, peaks = zip(*runs, strict=True)
         size = f"{sizes[label] / 1e9:.1f}" if label in sizes else ""
-        memory = f"{max(peak for _, peak in runs) / 1e6:.0f}"
-        report.rows.append((label, size, f"{median(seconds):.3f}", f"{min(seconds):.3f}", memory))
+        times = (f"{value:.3f}" for value in (median(seconds), min(seconds), median(cpu)))
+        report.rows.append((label, size, *times, f"{max(peaks) / 1e6:.0f}"))
     report.print(as_json=arguments.json)
 
 
