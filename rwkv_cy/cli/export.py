@@ -31,7 +31,7 @@ def add_parser(commands: Subparsers) -> None:
         "(llama.cpp), .bin (rwkv.cpp); a name without one, or with a slash at its end, means a Hugging Face folder.",
         examples=[
             "rwkv-cy export model.h5 model.safetensors --dtype bf16",
-            "rwkv-cy export rwkv7.pth rwkv7-q8.gguf --dtype q8_0",
+            "rwkv-cy export goose.pth goose-q8.gguf --dtype q8_0",
             "rwkv-cy export model.h5 folder/ --shard-size 2G",
         ],
     )

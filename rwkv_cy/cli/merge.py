@@ -39,7 +39,7 @@ def add_parser(commands: Subparsers) -> None:
         examples=[
             "rwkv-cy merge model.pth lora.pth merged.h5 --alpha 32",
             "rwkv-cy merge model.h5 pissa.pth merged.h5 --init init_pissa.pth",
-            "rwkv-cy merge rwkv7.pth state.pth tuned.h5",
+            "rwkv-cy merge goose.pth state.pth tuned.h5",
         ],
     )
     parser.add_argument("base", metavar="BASE", type=Path, help="the model, or a checkpoint of any format that is read")

@@ -76,12 +76,12 @@ def test_the_prompt_is_dim(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_fields_are_wrapped_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("COLUMNS", "24")
     monkeypatch.setattr(sys, "stdout", terminal := Terminal())
     output.print_fields({"name": "one, two, three, four", "sha256": "0123456789abcdef0123"}, {"name": "ok"})
     lines = terminal.getvalue().splitlines()
     assert lines == [
-        "name    \x1b[32mone, two,\x1b[0m",
-        "        \x1b[32mthree, four\x1b[0m",
+        "name    \x1b[32mone, two, three,\x1b[0m",
+        "        \x1b[32mfour\x1b[0m",
         "sha256  0123456789abcdef0123",
     ]

@@ -55,7 +55,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, demo_checkpoint: Path) -> Pa
     initial = {f"{key}.init_lora_{factor}": array for factor, array in factors.items()}
     write_safetensors(folder / "init_pissa.pth", initial)
     config = rwkv7_config(128, 2, 64, (8, 8, 8, 16), vocab_size=256)
-    write_source(folder / "rwkv7.pth", config)
+    write_source(folder / "goose.pth", config)
     write_safetensors(folder / "state.pth", {"blocks.1.att.time_state": np.ones((2, 64, 64), "f4")})
     return folder
 
