@@ -9,11 +9,12 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from rwkv_cy.errors import StateError, TokenError, TokenizerError
+from rwkv_cy.errors import ConfigError, StateError, TokenError, TokenizerError
 from rwkv_cy.kernels.embedding import Embedding
 from rwkv_cy.model.encoder import CHUNK_TOKENS, Model
+from rwkv_cy.model.state import State
 
-__all__ = ["batches", "last_outputs", "named", "run_chunks"]
+__all__ = ["batches", "last_outputs", "named", "run_chunks", "states_for"]
 
 _T = TypeVar("_T")
 
@@ -105,3 +106,20 @@ def named(sequence: int, function: Callable[[Any], _T], argument: Any) -> _T:
         return function(argument)
     except (TokenError, TokenizerError, StateError) as error:
         raise type(error)(f"sequence {sequence}: {error}") from None
+
+
+def states_for(sequences: Sequence[Any], states: Sequence[State | None] | None, in_place: bool) -> list[State | None]:
+    """Return the state of each sequence of a batch, as :meth:`LanguageModel.forward_batch` takes them.
+
+    Raises
+    ------
+    ConfigError
+        If there are not as many as sequences, or two sequences share one in place.
+    """
+    given: list[State | None] = [None] * len(sequences) if states is None else list(states)
+    if len(given) != len(sequences):
+        raise ConfigError(f"forward_batch: expected {len(sequences)} states, one per sequence, got {len(given)}")
+    present = [state.data.ctypes.data for state in given if isinstance(state, State)]
+    if in_place and len(set(present)) != len(present):
+        raise ConfigError("forward_batch: expected a state of its own for each sequence in place, got one twice")
+    return given

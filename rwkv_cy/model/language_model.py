@@ -18,7 +18,7 @@ from rwkv_cy.errors import ConfigError, NumericalError
 from rwkv_cy.kernels.dispatch import wake
 from rwkv_cy.kernels.embedding import Embedding
 from rwkv_cy.kernels.head import Head
-from rwkv_cy.model.batching import last_outputs, named
+from rwkv_cy.model.batching import last_outputs, named, states_for
 from rwkv_cy.model.encoder import CHUNK_TOKENS, Model
 from rwkv_cy.model.hidden import HiddenStates, check_pooling, texts_as_tokens, unit
 from rwkv_cy.model.loading import Loaded, load_parameters
@@ -267,12 +267,7 @@ class LanguageModel:
         TokenError, StateError, NumericalError, FormatError
             As for :meth:`forward`; the message says which sequence.
         """
-        given = [None] * len(sequences) if states is None else list(states)
-        if len(given) != len(sequences):
-            raise ConfigError(f"forward_batch: expected {len(sequences)} states, one per sequence, got {len(given)}")
-        present = [state.data.ctypes.data for state in given if isinstance(state, State)]
-        if in_place and len(set(present)) != len(present):
-            raise ConfigError("forward_batch: expected a state of its own for each sequence in place, got one twice")
+        given = states_for(sequences, states, in_place)
         checked = partial(check_token_array, vocab_size=self.vocab_size)
         ids = [named(i, checked, tokens) for i, tokens in enumerate(sequences)]
         threads = self._begin(num_threads)
@@ -362,10 +357,8 @@ class LanguageModel:
         ------
         ConfigError
             If `pooling` is unknown, or a text is str or bytes and the model does not have a tokenizer.
-        TokenizerError, TokenError
-            If a text cannot be encoded, or has no tokens; of several, the message says which.
-        NumericalError, FormatError
-            As for :meth:`forward`.
+        TokenizerError, TokenError, NumericalError, FormatError
+            As for encoding a text and for :meth:`forward`; of several texts, the message says which.
         """
         check_pooling(pooling)
         ids, one = texts_as_tokens(self, text)
@@ -435,17 +428,17 @@ class LanguageModel:
         state: State | None = None,
         num_threads: int | None = None,
     ) -> npt.NDArray[np.float64]:
-        """Return the natural logarithm of the probability of each token, given the tokens before it.
+        """Return the natural logarithm of the probability of each token: :func:`rwkv_cy.text.score.score`.
 
         Parameters
         ----------
         text, state, num_threads
-            As for :func:`rwkv_cy.text.score.score`.
+            As for that function.
 
         Returns
         -------
         numpy.ndarray
-            float64, one value per token; NaN for the first token, which nothing predicts.
+            float64 [tokens]; NaN for the first token, which nothing predicts.
         """
         return score(self, text, state=state, num_threads=num_threads)
 
