@@ -556,19 +556,17 @@ def load(
         all as they are stored. ``"f64"`` computes in float64 throughout; ``"bf12"`` gives what ``"bf16"`` does, to the
         last bit, in less memory.
     mmap : bool, default True
-        Use the matrices in place, through a memory map of the file: loading takes milliseconds, and processes share
-        the pages. The file must not be modified while it is mapped. Matrices that are converted are read into memory,
-        and all matrices if the file system does not support maps. False reads everything into memory of the process,
-        with several threads and in pages of 2 MiB if the system provides them; the file may then be changed or removed.
+        Use the matrices in place, through a memory map: loading takes milliseconds, and processes share the pages. The
+        file must not be modified while it is mapped. Matrices that are converted, and all where the file system cannot
+        map, are read into memory. False reads everything, in pages of 2 MiB if the system provides them.
     tokenizer : str, path-like or Tokenizer, optional
         Replaces the file's own tokenizer: ``"bytes"``, ``"world"``, or a vocabulary file, a folder with one, or a model
         file that has one.
     rescale_layer : int, optional
         Halve the residual stream after each group of this many layers. Not needed in float32. None follows the file.
     activations : {"f32", "bf16"}, default "f32"
-        ``"bf16"`` rounds activations to bf16, nearest even, before the product with a bf16 matrix. CPUs with
-        AVX512-BF16 then run prompts about 1.7 times as fast; other CPUs do not gain. It does not affect other matrices,
-        sums or the state.
+        ``"bf16"`` rounds activations to bf16, nearest even, before the product with a bf16 matrix, but not sums or the
+        state. CPUs with AVX512-BF16 then run prompts about 1.7 times as fast; other CPUs do not gain.
     progress : callable, optional
         Called with the bytes done and the bytes of all tensors that are read into memory rather than mapped; by
         several threads, one at a time.
@@ -589,9 +587,7 @@ def load(
         If `dtype` or `activations` has another value, or `dtype` would requantize quantized matrices.
     """
     check_activations(activations)  # before any file is read
-    return LanguageModel._of(
-        load_parameters(
-            path, dtype=dtype, mmap=mmap, tokenizer=tokenizer, rescale_layer=rescale_layer, progress=progress
-        ),
-        activations,
+    loaded = load_parameters(
+        path, dtype=dtype, mmap=mmap, tokenizer=tokenizer, rescale_layer=rescale_layer, progress=progress
     )
+    return LanguageModel._of(loaded, activations)
