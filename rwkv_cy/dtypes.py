@@ -188,8 +188,8 @@ def widen(array: npt.NDArray[Any], dtype: str, target: str = "f32") -> npt.NDArr
         array = bf16_to_f32(array)
     if array.dtype == array_type:
         return array
-    # NumPy warns when a signalling NaN becomes a quiet one.
-    with np.errstate(invalid="ignore"):
+    # NumPy warns when a signalling NaN becomes a quiet one, and when a number becomes infinite.
+    with np.errstate(invalid="ignore", over="ignore"):
         return array.astype(array_type, copy=False)
 
 
@@ -202,13 +202,14 @@ def to_storage(array: npt.NDArray[Any], dtype: str, target: str) -> npt.NDArray[
         return array
     if target == "bf16":
         return f32_to_bf16(_f32_to_odd(array) if dtype == "f64" else widen(array, dtype, "f32"))
-    with np.errstate(over="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         return widen(array, dtype, "f64" if dtype == "f64" else "f32").astype(storage_type(target).array_dtype)
 
 
 def _f32_to_odd(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float32]:
     """Narrow float64 by rounding to odd, so that rounding again to bfloat16 equals rounding once."""
-    narrow = values.astype(np.float32)
+    with np.errstate(invalid="ignore", over="ignore"):
+        narrow = values.astype(np.float32)
     bits = narrow.view(np.uint32)
     inexact = narrow.astype(np.float64) != values
     bits -= (np.abs(narrow) > np.abs(values)).astype(np.uint32)

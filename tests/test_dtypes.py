@@ -7,7 +7,16 @@ import re
 import numpy as np
 import pytest
 
-from rwkv_cy.dtypes import STORAGE_TYPES, bf16_to_f32, check_dtype, f32_to_bf16, storage_type, to_storage, widen
+from rwkv_cy.dtypes import (
+    STORAGE_TYPES,
+    array_dtype,
+    bf16_to_f32,
+    check_dtype,
+    f32_to_bf16,
+    storage_type,
+    to_storage,
+    widen,
+)
 from rwkv_cy.errors import ConfigError
 
 
@@ -80,3 +89,19 @@ def test_unknown_types(name: str, message: str) -> None:
         ConfigError, match=re.escape(f"dtype: expected one of bf12, bf16, f16, f32, f64, q4, q6, q8, {message}") + "$"
     ):
         check_dtype(name)
+
+
+@pytest.mark.parametrize("target", ["f16", "bf16", "f32", "f64"])
+@pytest.mark.parametrize(("dtype", "words"), [("f16", "<u2"), ("bf16", "<u2"), ("f32", "<u4"), ("f64", "<u8")])
+def test_a_signalling_nan_converts_without_a_warning(dtype: str, words: str, target: str) -> None:
+    bits = {"f16": 0x7C01, "bf16": 0x7F81, "f32": 0x7F800001, "f64": 0x7FF0000000000001}[dtype]
+    stored = np.array([bits], words).view(array_dtype(dtype))
+    assert np.isnan(widen(to_storage(stored, dtype, target), target)).all()
+    assert np.isnan(widen(stored, dtype)).all()
+
+
+@pytest.mark.parametrize("target", ["f16", "bf16", "f32"])
+def test_a_number_too_large_becomes_infinite_without_a_warning(target: str) -> None:
+    large = np.array([1e300, -1e300])
+    assert widen(to_storage(large, "f64", target), target).tolist() == [np.inf, -np.inf]
+    assert widen(large, "f64").tolist() == [np.inf, -np.inf]

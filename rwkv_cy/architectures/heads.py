@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from rwkv_cy.architectures.base import Architecture, ParameterSpec, StateField
 from rwkv_cy.architectures.builders import constant
 from rwkv_cy.config import Config
@@ -102,7 +104,8 @@ class HeadsArchitecture(Architecture):
         for i, row in enumerate(state):
             tuned = parameters.get(f"blocks.{i}.att.time_state")
             if tuned is not None:
-                row[start:] = widen(tuned.array, tuned.dtype, "f64").reshape(-1)
+                with np.errstate(invalid="ignore", over="ignore"):  # numbers that float32 cannot hold become infinite
+                    row[start:] = widen(tuned.array, tuned.dtype, "f64").reshape(-1)
         return state
 
     def tuned_state(self, config: Config) -> ParameterSpec:
