@@ -220,7 +220,6 @@ class LanguageModel:
                     finite &= self._logits(xs, result[start : start + len(xs)], threads)
             if not all_logits:
                 finite = self._logits(xs[-1:], result, threads)
-            self._check_open()
             if not finite:
                 raise NumericalError(self._origin.describe(ids, before, after.data, threads, LOGITS))
         except BaseException:
@@ -280,9 +279,7 @@ class LanguageModel:
         try:
             numbers = [state.data for state in after]
             last = last_outputs(self._embedding, self.encoder, ids, before, numbers, threads)
-            finite = self._logits(last, result, threads)
-            self._check_open()
-            if not finite:
+            if not self._logits(last, result, threads):
                 i = int(np.isfinite(result).all(axis=1).argmin())
                 where = self._origin.describe(ids[i], before[i], after[i].data, threads, LOGITS)
                 raise NumericalError(f"sequence {i}: {where}")
@@ -525,12 +522,13 @@ class LanguageModel:
         self._loaded.check()
 
     def _logits(self, xs: npt.NDArray[Any], result: npt.NDArray[Any], num_threads: int) -> bool:
-        """Compute the logits after each token into `result`; return whether all are finite."""
+        """Compute the logits after each token into `result`, check the file, and return whether all are finite."""
         workspace = self.encoder.take_workspace()
         try:
             return self._head.logits(xs, result, workspace, num_threads)
         finally:
             self.encoder.return_workspace(workspace)
+            self._check_open()
 
 
 def load(

@@ -70,10 +70,13 @@ def _spread(items: Sequence[_T], count: int) -> list[_T]:
 
 
 def _moments(kinds: Sequence[Kind], count: int) -> list[int]:
-    """Return the numbers of about `count` calls: half are evenly spread writes, the others calls of other kinds."""
+    """Return the numbers of about `count` calls: every rename, and other calls and writes half each, evenly spread."""
+    chosen = [n for n, kind in enumerate(kinds) if kind == Kind.RENAME]
     writes = [n for n, kind in enumerate(kinds) if kind == Kind.WRITE]
-    others = _spread([n for n, kind in enumerate(kinds) if kind != Kind.WRITE], max(count // 2, count - len(writes)))
-    return sorted(others + _spread(writes, count - len(others)))
+    others = [n for n, kind in enumerate(kinds) if kind not in (Kind.RENAME, Kind.WRITE)]
+    left = max(count - len(chosen), 2)
+    chosen += _spread(others, max(left // 2, left - len(writes)))
+    return sorted(chosen + _spread(writes, max(count - len(chosen), 1)))
 
 
 def _existing(bench: Bench) -> tuple[bool, ...]:
