@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import shutil
 from collections.abc import Callable
@@ -91,9 +92,15 @@ class FolderReplacement:
             elif not exchange(self.path, self.target):
                 self.target.rename(self._older)
                 self.path.rename(self.target)
-            _sync(self.target.parent)
         except OSError as error:
             raise self._error(error, "finish writing") from error
+        try:
+            _sync(self.target.parent)
+        except OSError as error:
+            raise StorageError(
+                f"{self.name}: complete, but its folder {self.target.parent} could not be synchronised: "
+                f"{error.strerror}; it may be missing after a power failure"
+            ) from error
 
     def __enter__(self) -> FolderReplacement:
         return self
@@ -148,7 +155,9 @@ def _restore(target: Path) -> None:
 def _sync(folder: Path) -> None:
     descriptor = _open(folder)
     try:
-        with contextlib.suppress(OSError):  # some file systems do not support it
-            os.fsync(descriptor)
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some file systems do not support it
+            raise
     finally:
         os.close(descriptor)

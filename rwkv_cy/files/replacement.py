@@ -122,8 +122,10 @@ class Replacement:
                 os.posix_fadvise(self.descriptor, end - self._pending, self._pending, os.POSIX_FADV_DONTNEED)
             self._pending = 0
 
-    def commit(self) -> None:
+    def commit(self, *, sync_folder: bool = True) -> None:
         """Rename the file to its target, after it is durable.
+
+        Without `sync_folder`, the caller makes the name durable, with those of other files.
 
         Raises
         ------
@@ -139,6 +141,8 @@ class Replacement:
                 self._put_where_nothing_is()
         except OSError as error:
             raise self.error(error, "finish writing") from error
+        if not sync_folder:
+            return
         try:
             self._sync_folder()
         except OSError as error:

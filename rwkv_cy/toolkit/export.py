@@ -255,7 +255,7 @@ def _write_all(
             created[-1].reserve(len(data))
             created[-1].write_at(0, data)
         for target in created:
-            target.commit()
+            target.commit(sync_folder=folder is None)
         if folder is not None:
             folder.commit()
     return outcome

@@ -17,6 +17,7 @@ from rwkv_cy.files.part_names import LIST_SUFFIX, is_part_name, list_of
 from rwkv_cy.files.reading import FileBytes, is_folder, os_errors
 from rwkv_cy.files.replacement import Replacement
 from rwkv_cy.files.strict_json import parse_object
+from rwkv_cy.files.temporary import remove_abandoned
 from rwkv_cy.hub import local_path
 from rwkv_cy.toolkit.schema_names import named
 from rwkv_cy.toolkit.target_path import free_space
@@ -163,6 +164,9 @@ def shard(
         if listed.exists() or listed.is_symlink():
             raise _exists(listed)
         finished = {path for path, size in zip(paths, sizes, strict=True) if _is_finished(path, size)}
+        for path in finished:
+            with os_errors(path, "look beside"):
+                remove_abandoned(path)  # the temporary name of a part whose writer was killed just after its rename
         needed = sum(size for path, size in zip(paths, sizes, strict=True) if path not in finished)
         free = free_space(folder)
         if free < needed:

@@ -11,6 +11,7 @@ import pytest
 
 import rwkv_cy
 from rwkv_cy.errors import ConfigError, FormatError, StorageError
+from rwkv_cy.files.temporary import name_beside
 from rwkv_cy.toolkit.parts import join, shard
 
 CONTENT = os.urandom(2500)
@@ -124,9 +125,12 @@ def test_parts_of_a_process_that_was_killed_are_kept(source: Path, folder: Path)
     expected.list.unlink()
     third = folder / expected.parts[2].name
     third.unlink()
+    abandoned = name_beside(folder / expected.parts[0].name)
+    abandoned.hardlink_to(folder / expected.parts[0].name)
     first = (folder / expected.parts[0].name).stat().st_ino
     assert shard(source, folder, part_size=1000) == expected
     assert (folder / expected.parts[0].name).stat().st_ino == first
+    assert not abandoned.exists()
     join(expected.list, folder / "back")
     assert (folder / "back").read_bytes() == CONTENT
 
