@@ -6,32 +6,12 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
 
 import rwkv_cy
-from rwkv_cy.cli import (
-    bench,
-    convert,
-    diff,
-    embed,
-    exit_codes,
-    export,
-    generate,
-    info,
-    inspect,
-    logprobs,
-    merge,
-    models,
-    output,
-    parts,
-    perplexity,
-    pull,
-    quantize,
-    tokenize,
-    verify,
-)
+from rwkv_cy.cli import exit_codes, output
 from rwkv_cy.cli.arguments import common_options
-from rwkv_cy.cli.completion import command as completion
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.hub_arguments import replace_hub_names
 from rwkv_cy.cli.parser import CommandParser
@@ -40,30 +20,32 @@ from rwkv_cy.errors import RWKVError, StorageError
 
 __all__ = ["command_parser", "main"]
 
-_COMMANDS = (
-    pull,
-    models,
-    convert,
-    quantize,
-    merge,
-    export,
-    parts,
-    inspect,
-    diff,
-    verify,
-    generate,
-    tokenize,
-    logprobs,
-    embed,
-    perplexity,
-    bench,
-    info,
-    completion,
-)
+#: The commands in the order of the help, and their modules.
+_COMMANDS = {
+    "pull": "pull",
+    "models": "models",
+    "convert": "convert",
+    "quantize": "quantize",
+    "merge": "merge",
+    "export": "export",
+    "shard": "parts",
+    "join": "parts",
+    "inspect": "inspect",
+    "diff": "diff",
+    "verify": "verify",
+    "generate": "generate",
+    "tokenize": "tokenize",
+    "logprobs": "logprobs",
+    "embed": "embed",
+    "perplexity": "perplexity",
+    "bench": "bench",
+    "info": "info",
+    "completion": "completion.command",
+}
 
 
-def command_parser() -> CommandParser:
-    """Return the parser of the command line, with those of all commands."""
+def command_parser(only: str | None = None) -> CommandParser:
+    """Return the parser of the command line: with all commands, or with the module of one, which takes less time."""
     parser = CommandParser(
         prog="rwkv-cy",
         parents=[common_options()],
@@ -74,8 +56,8 @@ def command_parser() -> CommandParser:
     parser.set_defaults(debug=False, quiet=False, run=None, refused=ExitCode.REFUSED)
     parser.add_argument("--version", action="version", version=f"rwkv-cy {rwkv_cy.__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for command in _COMMANDS:
-        command.add_parser(commands)
+    for module in dict.fromkeys(_COMMANDS.values() if only is None else [_COMMANDS[only]]):
+        import_module(f"rwkv_cy.cli.{module}").add_parser(commands)
     return parser
 
 
@@ -146,10 +128,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    parser = command_parser()
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["help"]:
         words = [*words[1:2], "--help"]
+    first = next((word for word in words if not word.startswith("-")), None)
+    parser = command_parser(first if first in _COMMANDS else None)
     arguments = parser.parse_args(words)
     if arguments.run is None:
         parser.print_help(sys.stderr)

@@ -31,6 +31,11 @@ def _pattern(template: str) -> str:
     return "".join(pieces)
 
 
+def _tail(name: str) -> str:
+    """Return the last two words of a name."""
+    return ".".join(name.rsplit(".", 2)[-2:])
+
+
 class Template:
     """Names of one kind of tensor: ``{i}`` stands for the number of a layer, any other field for any text."""
 
@@ -39,6 +44,8 @@ class Template:
         self._pattern = re.compile(_pattern(text))
         pieces = _FIELD.split(text)
         self._begin, self._end = pieces[0], pieces[-1]
+        #: The last two words of every such name; None if a field is among them.
+        self.tail = _tail(self._end) if len(pieces) == 1 or self._end.count(".") >= 2 else None
 
     def fields(self, name: str) -> dict[str, str] | None:
         """Return what stands for the fields in `name`, or None if it is another name."""
@@ -101,6 +108,16 @@ class Rule:
 
     def _steps(self, fields: Mapping[str, str]) -> tuple[Step, ...]:
         return self.steps if self.steps_of_layer is None else self.steps_of_layer(int(fields["i"]))
+
+
+def _possible(rules: tuple[Rule, ...]) -> Callable[[str], tuple[Rule, ...]]:
+    """Return a function that gives the rules that a foreign name may match, in their order: one look-up for most."""
+    tails = [rule.foreign_template.tail for rule in rules]
+    found = {
+        tail: tuple(rule for rule, own in zip(rules, tails, strict=True) if own in (tail, None))
+        for tail in {*tails, None}
+    }
+    return lambda name: found.get(_tail(name), found[None])
 
 
 @dataclass(frozen=True)
@@ -237,11 +254,12 @@ class Layout:
             If two tensors stand for the same parameter, or a fused one has the wrong number of rows.
         """
         recipes: dict[str, Recipe] = {}
-        rules = (*self.rules_of(shapes), *self.rules)
+        rules = _possible((*self.rules_of(shapes), *self.rules))
+        repeated = _possible(self.repeated)
         for foreign, shape in shapes.items():
-            if any(rule.foreign_template.fields(foreign) is not None for rule in self.repeated):
+            if any(rule.foreign_template.fields(foreign) is not None for rule in repeated(foreign)):
                 continue
-            for name, recipe in self._undo_one(foreign, shape, rules, path):
+            for name, recipe in self._undo_one(foreign, shape, rules(foreign), path):
                 other = recipes.setdefault(name, recipe)
                 if other is not recipe:
                     raise FormatError(
