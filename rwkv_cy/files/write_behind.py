@@ -16,16 +16,21 @@ class WriteBehind:
     """
 
     def __init__(self) -> None:
-        self._pool = ThreadPoolExecutor(1, thread_name_prefix="rwkv_cy-write")
+        self._pool: ThreadPoolExecutor | None = ThreadPoolExecutor(1, thread_name_prefix="rwkv_cy-write")
         self._running: Future[None] | None = None
 
     def submit(self, write: Callable[[], None]) -> None:
         """Wait for the previous write, and start this one; raises what the previous one raised."""
         self.wait()
-        try:
-            self._running = self._pool.submit(write)
-        except RuntimeError:  # the system cannot start a thread
-            write()
+        if self._pool is not None:
+            try:
+                self._running = self._pool.submit(write)
+                return
+            except RuntimeError:  # the system cannot start a thread
+                # The executor has queued the write: a thread that starts later must not repeat it.
+                self._pool.shutdown(cancel_futures=True)
+                self._pool = None
+        write()
 
     def wait(self) -> None:
         """Wait for the last write; raises what it raised."""
@@ -37,4 +42,12 @@ class WriteBehind:
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self._pool.shutdown()
+        interrupt = None
+        while self._pool is not None:
+            try:
+                self._pool.shutdown()
+                self._pool = None
+            except KeyboardInterrupt as error:  # the file must not be closed while a write is under way
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
