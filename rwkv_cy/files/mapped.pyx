@@ -23,9 +23,11 @@ cdef extern from *:
 
     #define RK_MAPS 1024
 
-    /* A map is entered with its start last, and removed with its start first: the handler takes no lock. */
+    /* The handler takes no lock, and may run in one thread while another, which holds the GIL, changes an entry: start
+       and end belong together only if `version` is even, and the same before and after they are read. */
     static struct {
         _Atomic uintptr_t start, end;
+        atomic_uint version;
         atomic_int damaged;
     } rk_maps[RK_MAPS];
 
@@ -38,9 +40,12 @@ cdef extern from *:
         uintptr_t at = (uintptr_t)info->si_addr;
         /* A positive code comes from the kernel: a fault, not a signal that a process sent. */
         for (int i = 0; i < RK_MAPS && info->si_code > 0; i++) {
+            unsigned version = atomic_load(&rk_maps[i].version);
             uintptr_t start = atomic_load(&rk_maps[i].start), end = atomic_load(&rk_maps[i].end);
             if (start == 0 || at < start || at >= end)
                 continue;
+            if (version % 2 || atomic_load(&rk_maps[i].version) != version)
+                continue; /* not the map that is read, which nobody removes meanwhile */
             uintptr_t page = at & ~(rk_page - 1);
             atomic_store(&rk_maps[i].damaged, 1);
             if (mmap((void *)page, end - page, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
@@ -64,14 +69,26 @@ cdef extern from *:
     static int rk_install(void)
     {
         struct sigaction action;
-        if (rk_page)
+        static int installed;
+        if (installed)
             return 0;
         memset(&action, 0, sizeof action);
         action.sa_sigaction = rk_on_sigbus;
         action.sa_flags = SA_SIGINFO | SA_ONSTACK;
         sigemptyset(&action.sa_mask);
         rk_page = (uintptr_t)sysconf(_SC_PAGESIZE);
-        return sigaction(SIGBUS, &action, &rk_before);
+        if (sigaction(SIGBUS, &action, &rk_before) != 0)
+            return -1;
+        installed = 1;
+        return 0;
+    }
+
+    static void rk_set(int i, uintptr_t start, uintptr_t end)
+    {
+        atomic_fetch_add(&rk_maps[i].version, 1);
+        atomic_store(&rk_maps[i].start, start);
+        atomic_store(&rk_maps[i].end, end);
+        atomic_fetch_add(&rk_maps[i].version, 1);
     }
 
     static int rk_enter(void *start, size_t size)
@@ -80,8 +97,7 @@ cdef extern from *:
             if (atomic_load(&rk_maps[i].start))
                 continue;
             atomic_store(&rk_maps[i].damaged, 0);
-            atomic_store(&rk_maps[i].end, (uintptr_t)start + size);
-            atomic_store(&rk_maps[i].start, (uintptr_t)start);
+            rk_set(i, (uintptr_t)start, (uintptr_t)start + size);
             return i;
         }
         return -1;
@@ -89,7 +105,7 @@ cdef extern from *:
 
     static void rk_remove(int i)
     {
-        atomic_store(&rk_maps[i].start, 0);
+        rk_set(i, 0, 0);
     }
 
     static int rk_damaged(int i)
