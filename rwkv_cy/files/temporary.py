@@ -55,12 +55,16 @@ def create_beside(target: Path, create: Callable[[Path], int]) -> tuple[Path, in
             descriptor = create(path)
         except FileExistsError:
             continue
-        # Without locks (some network file systems), its age tells that it is in use.
-        with contextlib.suppress(OSError):
+        taken = False
+        try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        if path.exists():
+        except BlockingIOError:
+            taken = True
+        except OSError:
+            pass  # without locks (some network file systems), its age tells that it is in use
+        if not taken and path.exists():
             return path, descriptor
-        os.close(descriptor)  # another writer removed it before it was locked
+        os.close(descriptor)  # another writer removes it, or did so before it was locked
 
 
 def remove_abandoned(target: Path) -> None:

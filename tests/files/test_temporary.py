@@ -131,3 +131,24 @@ def test_without_an_id_of_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path:
     tags = {temporary._machine()}
     assert temporary._machine() in tags
     temporary._machine.cache_clear()
+
+
+def test_a_file_that_another_writer_is_about_to_remove_is_created_again(
+    target: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between its creation and its lock, another writer may take it for one that was left behind."""
+    flock, created = fcntl.flock, []
+
+    def lock_the_first_elsewhere(descriptor: int, operation: int) -> None:
+        if len(created) == 1:
+            raise BlockingIOError(errno.EWOULDBLOCK, "Resource temporarily unavailable")
+        flock(descriptor, operation)
+
+    def note(path: Path) -> int:
+        created.append(path)
+        return create(path)
+
+    monkeypatch.setattr(fcntl, "flock", lock_the_first_elsewhere)
+    path, descriptor = create_beside(target, note)
+    os.close(descriptor)
+    assert created[1:] == [path]
