@@ -13,8 +13,9 @@ __all__ = ["exchange"]
 
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
-#: What systems and file systems without the operation answer.
-_MISSING = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV)
+#: What systems and file systems without the operation answer; EPERM is that of containers whose filter of system calls
+#: does not know it. Where a permission is really missing, renaming reports it.
+_MISSING = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EXDEV, errno.EPERM)
 
 
 def exchange(first: Path, second: Path) -> bool:

@@ -32,12 +32,13 @@ def test_what_is_missing_is_an_error(folders: tuple[Path, Path]) -> None:
         exchange(folders[0], folders[1].with_name("none"))
 
 
+@pytest.mark.parametrize("number", [errno.EINVAL, errno.EPERM])
 @pytest.mark.parametrize("function", [None, lambda *arguments: -1])
 def test_without_the_operation_nothing_happens(
-    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, function: object
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, function: object, number: int
 ) -> None:
     monkeypatch.setattr(module, "_renameat2", lambda: function)
-    monkeypatch.setattr(module.ctypes, "get_errno", lambda: errno.EINVAL)
+    monkeypatch.setattr(module.ctypes, "get_errno", lambda: number)
     assert not exchange(*folders)
     assert [(path / "in").read_text() for path in folders] == ["a", "b"]
 
