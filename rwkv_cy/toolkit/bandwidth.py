@@ -23,20 +23,27 @@ class BandwidthSample:
     def __init__(self) -> None:
         self._lock = Lock()
         self._thread: Thread | None = None
+        self._started = False
         self._result: float | None = None
 
     def start(self) -> None:
         """Begin to measure, if that has not begun; returns at once."""
         with self._lock:
-            if self._thread is None:
-                self._thread = Thread(target=self._measure, name="read bandwidth", daemon=True)
-                self._thread.start()
+            if self._started:
+                return
+            self._started = True
+            thread = Thread(target=self._measure, name="read bandwidth", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system cannot start a thread
+                return
+            self._thread = thread
 
     def result(self) -> float | None:
-        """Return the bytes a second, after waiting for them; None if the machine has too little memory for a sample."""
+        """Return the bytes a second, after waiting for them; None if there is too little memory, or no thread starts."""
         self.start()
-        assert self._thread is not None
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
         return self._result
 
     def _measure(self) -> None:

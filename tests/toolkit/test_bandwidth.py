@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from threading import Thread
+
 import pytest
 
 from rwkv_cy.errors import ConfigError
@@ -48,3 +50,13 @@ def test_a_wrong_setting_is_left_to_others(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(module, "get_num_threads", refuse)
     assert BandwidthSample().result() is None
+
+
+def test_no_sample_where_no_thread_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(thread: Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(Thread, "start", refuse)
+    sample = BandwidthSample()
+    sample.start()
+    assert sample.result() is None
