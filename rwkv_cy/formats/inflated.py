@@ -95,7 +95,7 @@ class InflatedBytes:
             nearest = max(before, key=lambda cursor: cursor.position)
             self._cursors.remove(nearest)
             return nearest
-        del self._cursors[: len(self._cursors) - _CURSORS + 1]
+        del self._cursors[: max(len(self._cursors) - _CURSORS + 1, 0)]
         return self._new_cursor()
 
     def _new_cursor(self) -> _Cursor:

@@ -49,6 +49,20 @@ def test_in_order_everything_is_inflated_once(inflated: InflatedBytes, monkeypat
     assert len(begun) == 1
 
 
+@pytest.mark.parametrize("readers", [2, 3, 4])
+def test_each_of_several_readers_goes_on_where_it_was(
+    readers: int, inflated: InflatedBytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = []
+    begin = inflated._new_cursor
+    monkeypatch.setattr(inflated, "_new_cursor", lambda: begun.append(1) or begin())
+    starts = [reader * 200_000 for reader in reversed(range(readers))]
+    for step in range(0, 100_000, 10_000):
+        for start in starts:
+            assert inflated.read_at(start + step, 10_000) == DATA[start + step :][:10_000]
+    assert len(begun) == readers
+
+
 def test_checksums(inflated: InflatedBytes) -> None:
     inflated.read_at(5, 5)
     assert inflated.crc32() == zlib.crc32(DATA)
