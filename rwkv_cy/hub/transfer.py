@@ -105,9 +105,9 @@ def _fill(name: HubName, file: RemoteFile, stream: BinaryIO, advance: Advance) -
     """Append what is missing to the stream, and return the hash of the whole."""
     digest = _hash_of(file)
     done = _read_back(file, stream, digest)
-    failures = 0
+    # A server that always begins anew makes progress only beyond what was there once.
+    farthest, failures = done, 0
     while done < file.size:
-        before = done
         try:
             with open_stream(name, done) as response:
                 if response.start < done:
@@ -125,13 +125,14 @@ def _fill(name: HubName, file: RemoteFile, stream: BinaryIO, advance: Advance) -
                     digest.update(chunk)
                     done += len(chunk)
                     advance(len(chunk))
-            if done == before:
+            if done <= farthest:
                 raise HubError(f"{name}: expected {file.size} bytes, got {done}; try again later", transient=True)
         except HubError as error:
-            failures = failures + 1 if done <= before else 1
+            failures = failures + 1 if done <= farthest else 1
             if not error.transient or failures > len(_PAUSES):
                 raise
             time.sleep(_PAUSES[failures - 1])
+        farthest = max(farthest, done)
     return str(digest.hexdigest())
 
 

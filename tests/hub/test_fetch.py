@@ -105,6 +105,18 @@ def test_a_server_without_ranges_sends_the_whole_file_again(hub: HubServer, repo
     assert done[-1] == len(DATA)
 
 
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_server_that_always_begins_anew_is_given_up(hub: HubServer, repository: Repository, cut: bool) -> None:
+    sizes = [1_000_000, *(900_000, 950_000) * 9]
+    hub.faults["model.pth"] = [
+        Fault(no_range=True, cut=size) if cut else Fault(no_range=True, change=lambda data, size=size: data[:size])
+        for size in sizes
+    ]
+    with pytest.raises(HubError, match="no answer from" if cut else f"expected {len(DATA)} bytes, got 9"):
+        pull("hf:o/n")
+    assert len(hub.gets("model.pth")) <= 10
+
+
 def test_a_wrong_range_is_not_written(hub: HubServer, repository: Repository, tmp_path: Path) -> None:
     hub.faults["model.pth"] = [Fault(cut=1_000_000), *[Fault(range_from=7)] * 5]
     with pytest.raises(HubError, match="expected the bytes from 1?[0-9]+, got status 206 and 'bytes "):
