@@ -102,8 +102,9 @@ class LayerMap:
         self.low, self.high = min(self.low, float(values.min())), max(self.high, float(values.max()))
         self.quantiles[layer] = tuple(np.quantile(values, QUANTILES).tolist())
         row = layer * self._sums.shape[0] // self.layers
-        with np.errstate(over="ignore"):
-            self._sums[row] += np.add.reduceat(np.where(finite, shown, 0.0), self._starts)
+        bounded = np.where(finite, np.clip(shown, -_BOUND, _BOUND), 0.0)
+        with np.errstate(over="ignore", invalid="ignore"):
+            self._sums[row] += np.add.reduceat(bounded, self._starts)
         self._counts[row] += np.add.reduceat(finite.astype(np.float64), self._starts)
 
     @property

@@ -33,9 +33,13 @@ def escaped(text: str, longest: int = _LONGEST) -> Markup:
         return text
     if len(text) > longest:
         text = f"{text[:longest]}\N{HORIZONTAL ELLIPSIS}"
+    return Markup(_visible(text))
+
+
+def _visible(text: str) -> str:
     if not text.isprintable():
         text = "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
-    return Markup(html.escape(text))
+    return html.escape(text)
 
 
 def join(*children: Child) -> Markup:
@@ -63,7 +67,7 @@ def element(name: str, *children: Child, **attributes: str | float | None) -> Ma
         if not _NAME.fullmatch(attribute):
             raise ValueError(f"attribute: expected a name of letters, digits and hyphens, got {attribute!r}")
         shown = f"{value:g}" if isinstance(value, float) else str(value)
-        parts.append(f'{attribute}="{html.escape(shown)}"')
+        parts.append(f'{attribute}="{_visible(shown)}"')
     opening = f"<{' '.join(parts)}>"
     if name in _VOID:
         return Markup(opening)

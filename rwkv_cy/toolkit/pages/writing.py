@@ -40,7 +40,7 @@ def write_page(
     """
     path = Path(target)
     check_target(path, set(sources))
-    if overwrite and path.is_file():
+    if overwrite and path.is_file() and path.stat().st_size:
         _check_page(path)
     with Replacement(path, overwrite=overwrite) as file:
         data = make().encode()
@@ -51,10 +51,10 @@ def write_page(
 
 
 def _check_page(path: Path) -> None:
-    """Raise StorageError if a file has content that is not a page of this package."""
+    """Raise StorageError if a file that is not empty is not a page of this package."""
     expected = MARK.encode()
     with FileBytes(path) as file:
-        if file.size and (file.size < len(expected) or file.read_at(0, len(expected)) != expected):
+        if file.size < len(expected) or file.read_at(0, len(expected)) != expected:
             raise StorageError(
                 f"{path}: expected a report of rwkv-cy to replace, got another file; choose another name"
             )

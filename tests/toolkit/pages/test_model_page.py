@@ -138,6 +138,13 @@ def test_another_file_is_never_replaced(small: Path, tmp_path: Path, content: by
     assert target.read_bytes() == content
 
 
+def test_an_empty_file_is_replaced(small: Path, tmp_path: Path) -> None:
+    target = tmp_path / "report.html"
+    target.touch()
+    write_model_page(small, target, overwrite=True)
+    assert target.read_text("utf-8").startswith(MARK)
+
+
 def test_the_source_is_never_replaced(small: Path, tmp_path: Path) -> None:
     before = small.read_bytes()
     for write in (

@@ -41,6 +41,7 @@ def test_elements() -> None:
     assert element("a", "<", Markup("<b>x</b>"), None, class_="n", data_x='"', width=1.5, left=None) == (
         '<a class="n" data-x="&quot;" width="1.5">&lt;<b>x</b></a>'
     )
+    assert element("a", aria_label="\x1b\u202e<") == '<a aria-label="\\x1b\\u202e&lt;"></a>'
     assert element("meta", name_="x") == '<meta name="x">'
     assert join("<", None, Markup("<br>")) == "&lt;<br>"
     with pytest.raises(ValueError, match="attribute: expected a name"):
