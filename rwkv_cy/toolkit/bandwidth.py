@@ -40,7 +40,7 @@ class BandwidthSample:
             self._thread = thread
 
     def result(self) -> float | None:
-        """Return the bytes a second, after waiting for them; None if there is too little memory, or no thread starts."""
+        """Return the bytes a second, after waiting for them; None if memory is short, or no thread starts."""
         self.start()
         if self._thread is not None:
             self._thread.join()
