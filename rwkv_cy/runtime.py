@@ -7,6 +7,7 @@ import sys
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
+from threading import Lock
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -57,12 +58,16 @@ def keep_blas_quiet() -> None:
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
+_later_lock = Lock()
+
+
 class _Later(ModuleType):
     """Stands for a module until one of its attributes is used."""
 
     def __getattr__(self, attribute: str) -> Any:
-        if sys.modules.get(self.__name__) is self:
-            del sys.modules[self.__name__]
+        with _later_lock:  # of two threads, the second must not remove the module that the first one loads
+            if sys.modules.get(self.__name__) is self:
+                del sys.modules[self.__name__]
         module = import_module(self.__name__)
         self.__dict__.update(module.__dict__)
         return getattr(module, attribute)

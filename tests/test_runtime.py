@@ -164,3 +164,31 @@ def test_a_module_that_is_loaded_when_it_is_used(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["imported", "loaded", "1"]
+
+
+def test_two_threads_load_a_later_module_once(tmp_path: Path) -> None:
+    names = [f"later_{number}" for number in range(300)]
+    for name in names:
+        (tmp_path / f"{name}.py").write_text("import builtins\nbuiltins.loaded.append(__name__)\nvalue = 1\n")
+    program = (
+        "import builtins, sys, threading\n"
+        "from rwkv_cy.runtime import import_later\n"
+        "builtins.loaded, failed = [], []\n"
+        "sys.setswitchinterval(1e-6)\n"
+        "def use(module, barrier):\n"
+        "    barrier.wait()\n"
+        "    try:\n"
+        "        assert module.value == 1\n"
+        "    except BaseException as error:\n"
+        "        failed.append(repr(error))\n"
+        f"for name in {names}:\n"
+        "    import_later(name)\n"
+        "    module, barrier = __import__(name), threading.Barrier(4)\n"
+        "    threads = [threading.Thread(target=use, args=(module, barrier)) for _ in range(4)]\n"
+        "    [thread.start() for thread in threads]\n"
+        "    [thread.join() for thread in threads]\n"
+        "print(len(builtins.loaded), len(set(builtins.loaded)), *failed)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "300 300\n"
