@@ -184,7 +184,7 @@ def fetch_into(
 ) -> Fetched:
     """Put the files of a model at given paths: copied from the cache where it has them, downloaded otherwise.
 
-    A target that has the right size and hash already is left as it is.
+    A target that has the right size and hash already is left as it is. What is copied is compared with its hash too.
 
     Parameters
     ----------
@@ -255,7 +255,7 @@ def _carry_out(name: HubName, steps: Sequence[_Step], progress: Progress | None)
         if step.copied_from is None:
             download(name, step.file, step.partial, step.target, advance)
         else:
-            copy_file(step.copied_from, step.partial, step.target, advance)
+            copy_file(step.copied_from, step.file, step.partial, step.target, advance)
 
 
 def _check_space(name: HubName, folder: Path, needed: int) -> None:

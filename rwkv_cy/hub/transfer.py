@@ -180,22 +180,38 @@ def matches(path: Path, file: RemoteFile) -> bool:
     return bool(digest.hexdigest() == file.digest)
 
 
-def copy_file(source: Path, partial: Path, target: Path, advance: Advance) -> None:
-    """Copy a file that is on this machine already, under the name `partial` until it is complete.
+def copy_file(source: Path, file: RemoteFile, partial: Path, target: Path, advance: Advance) -> None:
+    """Copy a file that the cache has, under the name `partial` until it is complete and compared with its hash.
 
     Raises
     ------
+    HubError
+        If the cache has other bytes.
     StorageError
         If it cannot be read or written.
     """
-    with os_errors(source, "copy"), source.open("rb", buffering=0) as stream, partial.open("wb") as copy:
-        while block := stream.read(_BLOCK):
-            copy.write(block)
-            advance(len(block))
-        copy.flush()
-        os.fsync(copy.fileno())
-    with os_errors(target, "write"):
-        partial.replace(target)
+    digest = _hash_of(file)
+    with _locked(partial) as copy:
+        try:
+            with os_errors(source, "copy"), source.open("rb", buffering=0) as stream:
+                copy.truncate(0)
+                while block := stream.read(_BLOCK):
+                    digest.update(block)
+                    view = memoryview(block)
+                    while view:
+                        view = view[copy.write(view) :]
+                    advance(len(block))
+                os.fsync(copy.fileno())
+            if digest.hexdigest() != file.digest:
+                raise HubError(
+                    f"{source}: expected a file with the hash {file.digest}, as {file.name} has, got "
+                    f"{digest.hexdigest()}; the cache is damaged: remove this file, and download it again"
+                )
+        except BaseException:
+            partial.unlink(missing_ok=True)
+            raise
+        with os_errors(target, "write"):
+            partial.replace(target)
 
 
 def free_space(folder: Path) -> int:

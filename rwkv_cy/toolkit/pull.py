@@ -48,7 +48,7 @@ class PulledFile:
     size : int
         Bytes.
     digest : str
-        Its hash, which was compared: SHA-256, or for small files the SHA-1 of the git object.
+        Its hash on the hub: SHA-256, or for small files the SHA-1 of the git object.
     path : Path
         Where it is on this machine.
     """
@@ -203,9 +203,9 @@ def pull(
 ) -> PullReport:
     """Download a model from the Hugging Face hub, or take it from the hub's cache if nothing has changed.
 
-    Every file is compared with its hash. A download that was interrupted continues where it ended. Tokens, the cache,
-    a mirror and offline mode are those of huggingface_hub: ``HF_TOKEN`` or ``hf auth login``, ``HF_HOME``,
-    ``HF_ENDPOINT`` and ``HF_HUB_OFFLINE``.
+    What is downloaded or copied is compared with its hash; what stays in the cache is taken by its size. A download
+    that was interrupted continues where it ended. Tokens, the cache, a mirror and offline mode are those of
+    huggingface_hub: ``HF_TOKEN`` or ``hf auth login``, ``HF_HOME``, ``HF_ENDPOINT`` and ``HF_HUB_OFFLINE``.
 
     Parameters
     ----------

@@ -138,6 +138,27 @@ def test_what_the_cache_has_is_copied(hub: HubServer, repository: Repository, tm
     assert len(hub.gets("g1-0.1b.safetensors")) == 1
 
 
+def test_a_damaged_cache_is_not_copied(hub: HubServer, repository: Repository, tmp_path: Path) -> None:
+    blob = pull("hf:o/n", "*0.1b*").path.resolve()
+    data = bytearray(blob.read_bytes())
+    data[-1] ^= 1
+    blob.write_bytes(data)
+    with pytest.raises(HubError, match=f"{blob}: expected a file with the hash .* the cache is damaged: remove this"):
+        pull("hf:o/n", "*0.1b*", into=tmp_path / "copy")
+    assert [path.name for path in (tmp_path / "copy").iterdir() if "0.1b" in path.name] == []
+
+
+def test_a_copy_does_not_follow_a_link_in_its_way(hub: HubServer, repository: Repository, tmp_path: Path) -> None:
+    report = pull("hf:o/n", "*0.1b*")
+    victim, copy = tmp_path / "victim", tmp_path / "copy.safetensors"
+    victim.write_bytes(b"mine")
+    digest = next(file.digest for file in report.files if file.name == "g1-0.1b.safetensors")
+    copy.with_name(f".{copy.name}.{digest[:8]}.incomplete").symlink_to(victim)
+    with pytest.raises(StorageError, match="cannot write it: Too many levels of symbolic links"):
+        pull("hf:o/n", "*0.1b*", to=copy)
+    assert victim.read_bytes() == b"mine"
+
+
 def test_a_folder_is_written_at_a_path(hub: HubServer, folder: Repository, tmp_path: Path) -> None:
     report = pull("hf:o/folder", to=tmp_path / "model")
     assert report.path == tmp_path / "model"
