@@ -30,6 +30,8 @@ _GROUP_COLUMNS = ("group", "tensors", "parameters", "on disk", "types")
 _NUMBERS = _GROUP_COLUMNS[1:4]
 #: Digits of a SHA-256 and of a fingerprint that are shown; JSON has all.
 _DIGITS = 12
+#: Digits of a size that no file reaches.
+_LONGEST_SIZE = 20
 #: Values of metadata that are shown without --metadata.
 _SHOWN_METADATA = ("general.name",)
 
@@ -104,10 +106,11 @@ def _source(source: dict[str, str]) -> str:
     size = source.get("size", "")
     details = [
         source.get("format"),
-        byte_size(int(size)) if size.isdigit() else None,
+        byte_size(int(size)) if size.isdecimal() and len(size) < _LONGEST_SIZE else None,
         f"sha256 {source['sha256'][:_DIGITS]}" if "sha256" in source else None,
     ]
-    return f"{source.get('name', 'unknown')} ({', '.join(filter(None, details))})"
+    known = ", ".join(filter(None, details))
+    return source.get("name", "unknown") + (f" ({known})" if known else "")
 
 
 def _metadata(metadata: dict[str, str]) -> str:
@@ -153,7 +156,7 @@ def _note(report: FileReport) -> str:
     threads = f"{machine.threads} thread{'s' if machine.threads > 1 else ''}"
     speed = f"tokens/s: at most, by the {byte_size(int(machine.read_bandwidth))}/s that {threads} read from memory"
     free = machine.available_memory
-    return speed if free is None else f"{speed}; {byte_size(free)} of it are available"
+    return speed if free is None else f"{speed}; {byte_size(free)} of memory is available"
 
 
 def _print_table(header: tuple[str, ...], rows: list[tuple[str, ...]], right: tuple[str, ...], width: int) -> None:

@@ -29,7 +29,7 @@ def add_parser(commands: Subparsers) -> None:
         parents=[common_options()],
         help="download a model from the Hugging Face hub",
         description="Download a model into the hub's cache, which other programs share, and print its path. Every "
-        "download is compared with its hash, and an interrupted one continues where it ended; what the cache has is not "
+        "download is compared with its hash; an interrupted one continues where it ended; what the cache has is not "
         "downloaded again. Tokens, mirrors and offline mode are those of huggingface_hub (HF_TOKEN, HF_ENDPOINT, "
         "HF_HUB_OFFLINE, HF_HOME). With --quiet, only the path is printed.",
         examples=[

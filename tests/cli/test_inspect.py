@@ -7,8 +7,12 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pytest
 
 from checkpoints import numbers, small_parameters, write_safetensors
@@ -18,6 +22,8 @@ from formats.make_gguf import Gguf, rwkv7_tensors, rwkv7_values, world_like
 from rwkv_cy.cli import file_summary
 from rwkv_cy.cli.output import config_fields
 from rwkv_cy.config import Config
+from rwkv_cy.storage import open_model, write_model
+from rwkv_cy.tensors.tensor import TensorInfo
 from rwkv_cy.toolkit.convert import convert
 from rwkv_cy.toolkit.inspect import inspect
 
@@ -57,6 +63,25 @@ def test_the_summary(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
     assert run("inspect", tmp_path / "m.h5", "--no-tensors", "--no-speed").out == (
         result.out[: result.out.index("\ntokens/s")] + "\n"
     )
+
+
+@pytest.mark.parametrize("size", ["\N{SUPERSCRIPT TWO}", "9" * 5000, "-1", ""])
+def test_a_header_may_state_anything_as_the_size_of_the_source(
+    run: Run, small: Path, tmp_path: Path, size: str
+) -> None:
+    convert(small, tmp_path / "m.h5")
+    with open_model(tmp_path / "m.h5") as model:
+
+        def read(info: TensorInfo, start: int, count: int) -> npt.NDArray[Any]:
+            buffer = np.empty(count, info.codec.array_dtype)
+            model.read_into(info.name, buffer, start)
+            return buffer
+
+        header = replace(model.header, source={"name": "x.pth", "size": size})
+        write_model(tmp_path / "hostile.h5", header, [model.info(name) for name in model.names()], read)
+    result = run("inspect", tmp_path / "hostile.h5", "--no-speed")
+    assert result.code == 0
+    assert fields(result.out)["source"] == "x.pth"
 
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 200])
