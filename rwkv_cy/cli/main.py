@@ -61,6 +61,12 @@ def command_parser(only: str | None = None) -> CommandParser:
     return parser
 
 
+def _only_command(words: Sequence[str]) -> str | None:
+    """Return the command, if nothing but it needs a parser: help before it lists all of them."""
+    place = next((place for place, word in enumerate(words) if word not in ("-q", "--quiet", "--debug")), None)
+    return words[place] if place is not None and words[place] in _COMMANDS else None
+
+
 def _message(error: BaseException) -> str:
     """Return the message of an error."""
     if isinstance(error, RWKVError):
@@ -131,8 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["help"]:
         words = [*words[1:2], "--help"]
-    first = next((word for word in words if not word.startswith("-")), None)
-    parser = command_parser(first if first in _COMMANDS else None)
+    parser = command_parser(_only_command(words))
     arguments = parser.parse_args(words)
     if arguments.run is None:
         parser.print_help(sys.stderr)

@@ -125,6 +125,11 @@ def test_help_as_a_command(run: Run) -> None:
     assert run("help", "verify").out == run("verify", "--help").out
 
 
+@pytest.mark.parametrize("words", [("--help", "convert"), ("-q", "-h", "convert"), ("-qh", "verify"), ("--he", "diff")])
+def test_help_before_a_command_lists_all_of_them(run: Run, words: tuple[str, ...]) -> None:
+    assert run(*words).out == run("--help").out
+
+
 @pytest.mark.parametrize("command", [["inspect"], ["verify"], ["convert"], ["generate", "--max-tokens", "1"]])
 def test_a_missing_file_is_code_3(run: Run, tmp_path: Path, command: list[str]) -> None:
     result = run(*command, tmp_path / "none", *([tmp_path / "t"] if command[0] in ("convert", "generate") else []))
