@@ -6,7 +6,6 @@ import errno
 import math
 import os
 import stat
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rwkv_cy.errors import FormatError, KernelError, StorageError
+from rwkv_cy.files.checksum import crc32
 from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.files.mapped import MappedFile
 from rwkv_cy.files.similar import similar_path
@@ -183,7 +183,7 @@ class FileBytes:
         for start in range(0, size, _CRC_BLOCK):
             block = buffer[: min(_CRC_BLOCK, size - start)]
             self._fill(offset + start, block)
-            crc = zlib.crc32(block, crc)
+            crc = crc32(block, crc)
             if progress is not None:
                 progress(len(block))
         return crc

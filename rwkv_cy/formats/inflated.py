@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rwkv_cy.errors import FormatError
+from rwkv_cy.files.checksum import crc32
 from rwkv_cy.files.reading import FileBytes
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class InflatedBytes:
         while cursor.position < self.size:
             block = buffer[: self.size - cursor.position]
             cursor.fill(block)
-            crc = zlib.crc32(block.data, crc)
+            crc = crc32(block.data, crc)
             if advance is not None:
                 advance(block.size)
         cursor.finish()

@@ -7,7 +7,6 @@ verifies the checksum of the structure that HDF5 would read.
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ import numpy as np
 
 from rwkv_cy.dtypes import STORAGE_TYPES
 from rwkv_cy.errors import FormatError, UnsupportedError
+from rwkv_cy.files.checksum import crc32
 from rwkv_cy.files.reading import FileBytes
 from rwkv_cy.files.strict_json import parse_object
 from rwkv_cy.storage.footer import Footer
@@ -91,7 +91,7 @@ class CheckedFile:
             self.footer = self._read_footer()
             self.check_metadata()
             index = self.file.read_at(self.footer.index_offset, self.footer.index_size)
-            if zlib.crc32(index) != self.footer.index_crc:
+            if crc32(index) != self.footer.index_crc:
                 raise self._damaged("the index")
             found, self.entries = unpack_index(index, path, self.footer.metadata_size, self.footer.index_offset)
             self.kind = found
@@ -123,7 +123,7 @@ class CheckedFile:
                 + "; convert or save it again"
             )
         raw = self.file.read_at(entry.offset, entry.spec.nbytes)
-        if zlib.crc32(raw) != entry.crc32:
+        if crc32(raw) != entry.crc32:
             raise self._damaged(path)
         return raw
 
@@ -139,7 +139,7 @@ class CheckedFile:
         """Return a dataset as a new array; raise FormatError if its checksum differs."""
         array = np.empty(entry.spec.shape, STORAGE_TYPES[entry.spec.dtype].array_dtype)
         self.file.read_into_at(entry.offset, array)
-        if zlib.crc32(array.data) != entry.crc32:
+        if crc32(array.data) != entry.crc32:
             raise self._damaged(entry.spec.path)
         return array
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rwkv_cy.errors import SpecError
+from rwkv_cy.files.checksum import crc32
 from rwkv_cy.files.replacement import Replacement
 from rwkv_cy.files.write_behind import WriteBehind
 from rwkv_cy.storage.footer import Footer
@@ -89,10 +89,10 @@ def write_file(
                 complete=complete,
                 file_size=skeleton.file_size,
                 metadata_size=len(skeleton.metadata),
-                metadata_crc=zlib.crc32(skeleton.metadata),
+                metadata_crc=crc32(skeleton.metadata),
                 index_offset=index_offset,
                 index_size=index_size,
-                index_crc=zlib.crc32(index),
+                index_crc=crc32(index),
             ).pack()
 
         file.write_at(footer_offset, footer(complete=False, index=b""))
@@ -141,7 +141,7 @@ def _write_content(
     def write(block: memoryview, start: int) -> None:
         nonlocal crc
         file.write_at(offset + start, block)
-        crc = zlib.crc32(block, crc)
+        crc = crc32(block, crc)
 
     for block in content.blocks():
         if done + len(block) > content.spec.nbytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -15,6 +14,7 @@ import numpy as np
 
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.errors import KernelError
+from rwkv_cy.files.checksum import crc32
 from rwkv_cy.files.folder_replacement import FolderReplacement
 from rwkv_cy.files.replacement import Replacement
 from rwkv_cy.files.source_hash import SourceHash
@@ -330,7 +330,7 @@ class _Reader:
             block = self._memory[0][: count * dtype.itemsize].view(dtype)
             self._converter.fill(target, block, start)
             if copied:
-                crc = zlib.crc32(block.data, crc)
+                crc = crc32(block.data, crc)
             if stored.codec is not None:
                 block = self._encode(tensor.name, stored, stored.codec, block)
             yield block.view(np.uint8).data

@@ -9,10 +9,10 @@ Format: PKWARE's APPNOTE.TXT 6.3.10, sections 4.3.7 (local header) to 4.3.16 (en
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from rwkv_cy.files.checksum import crc32
 from rwkv_cy.formats.writers.base import ReadTensor, StoredTensor, TargetFile
 
 __all__ = ["ALIGNMENT", "ZIP_SIGNATURE", "ZipItem", "zip_file"]
@@ -147,7 +147,7 @@ def zip_file(name: str, folder: str, items: Sequence[ZipItem]) -> TargetFile:
             yield place.header()
             crc = 0
             for block in place.item.blocks(read):
-                crc = zlib.crc32(block, crc)
+                crc = crc32(block, crc)
                 yield block
             yield place.descriptor(crc)
             central.append(place.central(crc))
