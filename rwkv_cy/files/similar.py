@@ -11,6 +11,8 @@ __all__ = ["similar_path"]
 #: Entries of a folder that are looked at.
 _MOST_ENTRIES = 10_000
 _SIMILARITY = 0.75
+#: Parts of a path, beyond which nothing is looked for: each missing folder is a step of the recursion.
+_MOST_PARTS = 100
 
 
 def similar_path(path: Path) -> Path | None:
@@ -19,7 +21,7 @@ def similar_path(path: Path) -> Path | None:
     In this order: the same name in other letters, with a suffix or another one (``model`` for ``model.h5``), as the
     beginning of shards, or with a few letters changed. A folder that does not exist may be another one as well.
     """
-    return _similar(path, folders=False)
+    return _similar(path, folders=False) if len(path.parts) <= _MOST_PARTS else None
 
 
 def _similar(path: Path, *, folders: bool) -> Path | None:

@@ -24,6 +24,11 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def test_a_path_of_very_many_folders_is_none(folder: Path) -> None:
+    assert similar_path(folder / ("a/" * 1500) / "model.h5") is None
+    assert similar_path(folder / ("a/" * 50) / "model.h5") is None
+
+
 @pytest.mark.parametrize(
     ("name", "meant"),
     [
