@@ -9,6 +9,7 @@ import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -128,6 +129,7 @@ class FileBytes:
         self.path = path
         self._descriptor = _open_regular(path)
         self._map: MappedFile | None = None
+        self._lock = Lock()
         self.identity = FileIdentity.from_status(path, os.fstat(self._descriptor))
         self.size = self.identity.size
         if self.size == 0:
@@ -198,13 +200,15 @@ class FileBytes:
         self._check_span(offset, count * dtype.itemsize)
         if offset % dtype.alignment:
             return None
-        if self._map is None:
-            self.check()
-            try:
-                self._map = MappedFile(self._open_descriptor(), self.size)
-            except OSError:
-                return None
-        return np.frombuffer(memoryview(self._map), dtype, count, offset).reshape(shape)
+        with self._lock:  # one map, since check() looks at one
+            if self._map is None:
+                self.check()
+                try:
+                    self._map = MappedFile(self._open_descriptor(), self.size)
+                except OSError:
+                    return None
+            mapped = memoryview(self._map)
+        return np.frombuffer(mapped, dtype, count, offset).reshape(shape)
 
     def check(self) -> None:
         """Raise an error if the file's map must not be used, or what was read from it before is wrong.

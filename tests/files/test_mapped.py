@@ -6,12 +6,16 @@ import mmap
 import os
 import signal
 import subprocess
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rwkv_cy.errors import FormatError, StorageError
+from rwkv_cy.files import reading
 from rwkv_cy.files.mapped import MappedFile
 from rwkv_cy.files.reading import FileBytes
 from storage.small import python
@@ -83,6 +87,26 @@ def test_the_file_says_so(path: Path) -> None:
         os.truncate(path, SIZE)
         with pytest.raises(StorageError, match="cannot read it: a part of it was missing for a time, or its disk fail"):
             file.check()
+
+
+def test_threads_share_one_map(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second map would not be the one that check() looks at."""
+    made, barrier = [], threading.Barrier(4)
+
+    def slowly(descriptor: int, size: int) -> MappedFile:
+        time.sleep(0.05)
+        made.append(MappedFile(descriptor, size))
+        return made[-1]
+
+    def view(_: int) -> object:
+        barrier.wait()
+        return file.view(0, np.dtype(np.uint8), (SIZE,))
+
+    monkeypatch.setattr(reading, "MappedFile", slowly)
+    with FileBytes(path) as file, ThreadPoolExecutor(4) as pool:
+        views = list(pool.map(view, range(4)))
+    assert len(views) == 4
+    assert len(made) == 1
 
 
 #: Maps a file without a guard beside a guarded one, and reads beyond the end of it.
