@@ -103,6 +103,7 @@ def test_the_json_has_the_fields_of_the_page(page: Path, workplace: Path, capsys
     for command in (command for block in blocks(page) for command in block.commands()):
         printed = run_pipeline(command, capsys)
         if "--json" in EXIT_CODE.sub("", command.line):
+            assert next(iter(json.loads(printed).items()))[1].startswith("rwkv-cy/"), command.line
             assert set(json.loads(printed)) == {name for name in fields if "." not in name}, command.line
     assert workplace.is_dir()
 

@@ -176,7 +176,7 @@ def _write(vectors: Iterator[npt.NDArray[Any]], shape: tuple[int, int], argument
 def _print_json(
     vectors: Iterator[npt.NDArray[Any]], texts: Sequence[bytes], d_model: int, arguments: argparse.Namespace
 ) -> None:
-    with JsonObject() as result:
+    with JsonObject("embed") as result:
         result.member("model", str(arguments.model))
         result.member("pooling", arguments.pooling)
         result.member("normalized", arguments.normalize)

@@ -55,7 +55,7 @@ def _speed(report: Mapping[str, Any], tokens: str, phase: str) -> str:
 
 def print_generation(generation: Generation[State], clock: Clock, first: Mapping[str, Any]) -> None:
     """Print a complete generation as JSON, after the members in `first`."""
-    with JsonObject() as result:
+    with JsonObject("generate") as result:
         for name, value in {**first, **_report(generation, clock)}.items():
             result.member(name, value)
 

@@ -7,26 +7,33 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
+from rwkv_cy.toolkit.schema_names import named
+
 __all__ = ["JsonObject"]
 
 
 class JsonObject:
-    """Context manager: a JSON object on standard output, in ASCII, member by member.
+    """Context manager: a JSON object on standard output, in ASCII, member by member; the name of its schema is first.
+
+    `kind` is what :func:`rwkv_cy.toolkit.schema_names.named` takes.
 
     After an exception the object is left incomplete, so that no program takes it for a whole one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
         self._separator = "{\n"
 
     def __enter__(self) -> JsonObject:
+        for name, value in named(self._kind, {}).items():
+            self.member(name, value)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         if kind is None:
-            print("\n}" if self._separator != "{\n" else "{}")
+            print("\n}")
 
     def member(self, name: str, value: Any) -> None:
         """Print a member whose value is in memory."""

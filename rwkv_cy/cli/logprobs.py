@@ -191,7 +191,7 @@ def _probability(logprob: float) -> str:
 
 
 def _print_json(arguments: argparse.Namespace, rows: Iterable[_Row], totals: _Totals) -> None:
-    with JsonObject() as result:
+    with JsonObject("logprobs") as result:
         result.member("model", str(arguments.model))
         result.member("context", arguments.context)
         if arguments.no_tokens:

@@ -9,6 +9,7 @@ from rwkv_cy.cli.arguments import common_options, output_options
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import byte_size, print_json, print_table
 from rwkv_cy.errors import HubError
+from rwkv_cy.toolkit.schema_names import named
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
@@ -48,7 +49,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if not models:
         raise HubError(f"no known model matches {' '.join(map(repr, words))}; rwkv-cy models lists all of them")
     if arguments.json:
-        print_json({"models": [model.to_dict() for model in models]})
+        print_json(named("models", {"models": [model.to_dict() for model in models]}))
         return ExitCode.OK
     rows = [
         (

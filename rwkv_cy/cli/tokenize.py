@@ -128,7 +128,7 @@ def _print_tokens(tokenizer: Tokenizer, tokens: Sequence[int], data: bytes) -> N
 
 def _print_json(tokenizer: Tokenizer, tokens: Sequence[int], data: bytes) -> None:
     piece = piece_of(tokenizer)
-    with JsonObject() as result:
+    with JsonObject("tokenize") as result:
         result.member("tokenizer", tokenizer.kind)
         result.member("vocab_size", tokenizer.vocab_size)
         result.member("text", data.decode("utf-8", "replace"))

@@ -22,6 +22,7 @@ from rwkv_cy.hub import (
 )
 from rwkv_cy.hub_names import MAIN, HubName, complete_url, is_hub_name, name_in_url
 from rwkv_cy.toolkit.known_models import find_known_model
+from rwkv_cy.toolkit.schema_names import named
 
 __all__ = ["PullReport", "PulledFile", "RepositoryReport", "hub_name_of", "list_repository", "pull"]
 
@@ -100,7 +101,7 @@ class PullReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything by name, for JSON."""
-        return {
+        fields = {
             **asdict(self),
             "name": str(self.name),
             "pinned": str(self.pinned),
@@ -110,6 +111,7 @@ class PullReport:
             "files": [{**asdict(file), "path": str(file.path)} for file in self.files],
             "size": self.size,
         }
+        return named("pull", fields)
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ class RepositoryReport:
             {"name": str(_of(self.name, model)), "size": model.size, "files": [asdict(file) for file in model.files]}
             for model in self.models
         ]
-        return {**asdict(self), "name": str(self.name), "models": models}
+        return named("pull-list", {**asdict(self), "name": str(self.name), "models": models})
 
 
 def hub_name_of(source: str, revision: str | None = None) -> HubName:

@@ -94,6 +94,7 @@ def test_json(run: Run, demo_checkpoint: Path, demo: LanguageModel, sentences: P
     report = json.loads(run("embed", demo_checkpoint, "-f", sentences, "--lines", "--json", "--normalize").out)
     vectors = report.pop("vectors")
     assert report == {
+        "schema": "rwkv-cy/embed/1",
         "model": str(demo_checkpoint),
         "pooling": "mean",
         "normalized": True,

@@ -58,6 +58,7 @@ def test_totals_alone(run: Run, demo_checkpoint: Path) -> None:
 def test_json(run: Run, demo_checkpoint: Path, demo: LanguageModel) -> None:
     report = json.loads(run("logprobs", demo_checkpoint, "Iné", "--json", "--top", 1).out)
     assert list(report) == [
+        "schema",
         "model",
         "context",
         "tokens",

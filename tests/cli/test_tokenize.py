@@ -80,6 +80,7 @@ def test_ids_and_count(run: Run, demo_checkpoint: Path) -> None:
 def test_json(run: Run, demo_checkpoint: Path) -> None:
     for arguments in (["é\n"], ["195 169 10", "--decode"]):
         assert json.loads(run("tokenize", demo_checkpoint, *arguments, "--json").out) == {
+            "schema": "rwkv-cy/tokenize/1",
             "tokenizer": "bytes",
             "vocab_size": 256,
             "text": "é\n",
