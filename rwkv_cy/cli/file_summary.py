@@ -76,9 +76,9 @@ def _sizes(report: FileReport) -> str:
 def _model(report: FileReport) -> str:
     config = report.config
     name = report.architecture or "unknown"
-    shape = "" if config is None else f" (L{config.num_layers}-D{config.d_model})"
+    size = "" if config is None else f" {report.size_name} (L{config.num_layers}-D{config.d_model})"
     count = f"{report.num_parameters:,} parameters in {report.num_tensors:,} tensors"
-    return f"{name} {report.size_name}{shape}, {count}"
+    return f"{name}{size}, {count}"
 
 
 def _dimensions(config: Config) -> str:
@@ -87,7 +87,8 @@ def _dimensions(config: Config) -> str:
         parts.append(f"d_att {config.d_att}")
     parts.append(f"d_ffn {config.d_ffn}")
     if config.head_size:
-        parts.append(f"{config.d_att // config.head_size} heads of {config.head_size}")
+        heads = config.d_att // config.head_size
+        parts.append(f"{heads} head{'' if heads == 1 else 's'} of {config.head_size}")
     if config.ranks:
         parts.append("ranks " + " ".join(f"{name}={rank}" for name, rank in config.ranks.items()))
     parts.append(f"vocabulary {config.vocab_size:,}")

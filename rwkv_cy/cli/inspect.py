@@ -23,6 +23,8 @@ __all__ = ["add_parser"]
 
 _STATISTICS = ("min", "max", "mean", "std", "zeros", "NaN", "Inf")
 _ALL = "*"
+#: Longer keys of metadata do not move the column of the values.
+_WIDEST_KEY = 48
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -127,11 +129,7 @@ def _file_and_pattern(arguments: argparse.Namespace) -> tuple[Path, str | None]:
 
 def _print_lists(report: FileReport, metadata: bool) -> None:
     if metadata:
-        for key, value in (
-            *report.metadata.items(),
-            *((f"source {key}", value) for key, value in report.source.items()),
-        ):
-            print(printable(f"{key}  {value}"))
+        _print_metadata(report)
     if report.tensors:
         has_statistics = report.tensors[0].statistics is not None
         header = ("tensor", "shape", "type", "bytes", *(_STATISTICS if has_statistics else ()))
@@ -139,6 +137,24 @@ def _print_lists(report: FileReport, metadata: bool) -> None:
     if report.left_out and not metadata:
         print()
         print_table(("left out", "what"), report.left_out.items())
+
+
+def _print_metadata(report: FileReport) -> None:
+    own = {"created by": report.created_by, "fingerprint": report.fingerprint}
+    known = {
+        **report.metadata,
+        **{f"source {key}": value for key, value in report.source.items()},
+        **{key: value for key, value in own.items() if value is not None},
+    }
+    entries = [(printable(key), printable(value)) for key, value in known.items()]
+    if not entries:
+        print_warning(f"{report.path}: the file has no metadata")
+        return
+    width = min(max(len(key) for key, _ in entries), _WIDEST_KEY)
+    for key, value in entries:  # of any length, on one line each, for grep
+        print(f"{key.ljust(width)}  {value}")
+    if report.tensors:
+        print()
 
 
 def _row(tensor: TensorReport) -> tuple[str, ...]:

@@ -45,6 +45,8 @@ _UNKNOWN = "check the file and its disk"
 def _elsewhere(path: Path) -> str:
     """Return what to do about a file that does not exist: it may be somewhere else than on this machine."""
     text = str(path)
+    if text == "-":
+        return "standard input is read for texts only, not for models: name a file"
     url = complete_url(text)
     if url is not None:
         name = name_in_url(url)

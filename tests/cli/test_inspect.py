@@ -15,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from benchmarks.sparse import write_sparse
 from checkpoints import numbers, small_parameters, write_safetensors
 from cli.conftest import Run
 from formats.foreign import rwkv7_parameters, safetensors_bytes
 from formats.make_gguf import Gguf, rwkv7_tensors, rwkv7_values, world_like
+from rwkv7_shapes import rwkv7_config
 from rwkv_cy.cli import file_summary
 from rwkv_cy.cli.output import config_fields
 from rwkv_cy.config import Config
@@ -161,8 +163,42 @@ def test_metadata_is_counted_and_listed_on_request(run: Run, tmp_path: Path) -> 
     path.write_bytes(safetensors_bytes(small_parameters(), {"note": "\x1b[31m" + "long" * 100, "other": "x"}))
     assert fields(run("inspect", path).out)["metadata"] == "2 entries: --metadata"
     listed = run("inspect", path, "--metadata").out
-    assert listed == f"note  \\x1b[31m{'long' * 100}\nother  x\n"
+    assert listed == f"note   \\x1b[31m{'long' * 100}\nother  x\n"
     assert json.loads(run("inspect", path, "--json").out)["metadata"]["note"].endswith("long" * 100)
+
+
+def test_metadata_of_a_model_file_is_its_origin_in_columns(run: Run, tmp_path: Path, demo_checkpoint: Path) -> None:
+    run("convert", demo_checkpoint, tmp_path / "m.h5")
+    lines = run("inspect", tmp_path / "m.h5", "--metadata").out.splitlines()
+    assert [line[:15] for line in lines] == [
+        "source name    ",
+        "source format  ",
+        "source sha256  ",
+        "source size    ",
+        "created by     ",
+        "fingerprint    ",
+    ]
+    assert all(line[15] != " " for line in lines)
+
+
+def test_standard_input_is_not_a_model(run: Run) -> None:
+    result = run("inspect", "-")
+    assert (result.code, "read for texts only, not for models: name a file" in result.err) == (3, True)
+
+
+def test_an_adapter_and_a_single_head_are_named_in_plain_words(run: Run, tmp_path: Path) -> None:
+    name = "blocks.0.att.key.lora_"
+    factors = {f"{name}A": numbers(shape=(4, 32)), f"{name}B": numbers(shape=(32, 4))}
+    adapter = write_safetensors(tmp_path / "a", factors)
+    assert fields(run("inspect", adapter).out)["model"] == "a LoRA adapter, 256 parameters in 2 tensors"
+    write_sparse(tmp_path / "m.h5", rwkv7_config(64, 2, 64, (8, 8, 8, 16)), "bf16")
+    assert ", 1 head of 64, " in run("inspect", tmp_path / "m.h5").out
+
+
+def test_a_file_without_metadata_says_so(run: Run, demo_checkpoint: Path) -> None:
+    result = run("inspect", demo_checkpoint, "--metadata")
+    assert (result.code, result.out) == (0, "")
+    assert result.err == f"rwkv-cy: warning: {demo_checkpoint}: the file has no metadata\n"
 
 
 def test_metadata_of_a_gguf_file_is_its_own(run: Run, tmp_path: Path) -> None:
@@ -170,9 +206,11 @@ def test_metadata_of_a_gguf_file_is_its_own(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
     path.write_bytes(Gguf([*rwkv7_values(parameters), *world_like([b"a"], 6)], rwkv7_tensors(parameters)).to_bytes())
     listed = run("inspect", path, "--metadata").out
-    assert "general.architecture  rwkv7\n" in listed
-    assert "rwkv7.attention.layer_norm_epsilon  1e-05\n" in listed
-    assert "tokenizer.ggml.tokens  an array of 6 of type string\n" in listed
+    assert {
+        ("general.architecture", "rwkv7"),
+        ("rwkv7.attention.layer_norm_epsilon", "1e-05"),
+        ("tokenizer.ggml.tokens", "an array of 6 of type string"),
+    } <= {tuple(line.split(maxsplit=1)) for line in listed.splitlines()}
     assert all("." in line.split()[0] for line in listed.splitlines())  # keys of this package have no dot
 
 
@@ -181,7 +219,7 @@ def test_a_file_without_tensors(run: Run, tmp_path: Path) -> None:
     path.write_bytes(safetensors_bytes({}))
     result = run("inspect", path)
     assert result.code == 0
-    assert fields(result.out)["model"] == "unknown 0, 0 parameters in 0 tensors"
+    assert fields(result.out)["model"] == "unknown, 0 parameters in 0 tensors"
     assert run("inspect", path, "--tensors").out == ""
 
 
