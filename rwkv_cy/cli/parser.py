@@ -149,7 +149,10 @@ class CommandParser(argparse.ArgumentParser):
             return f"unknown option {printable(option)}{nearest(option, self._names())}"
         if "--dtype" in self._option_string_actions and canonical_name(word) in (*DTYPES, *MATRIX_DTYPES):
             return f"unexpected argument {word!r}; did you mean --dtype {canonical_name(word)}?"
-        advice = "; put quotes around text with spaces" if "--prompt" in self._option_string_actions else ""
+        texts = (
+            one for one in self._get_positional_actions() if one.metavar in ("PROMPT", "TEXT") and one.type is None
+        )
+        advice = "; put quotes around text with spaces" if any(texts) else ""
         return f"unexpected argument {word!r}{advice}"
 
     def _names(self) -> list[str]:

@@ -183,9 +183,9 @@ def find_known_model(text: str) -> KnownModel:
             f"{text}: expected hf:owner/name, or the short name of a model, as {models[0].name}, got another text; "
             "rwkv-cy models lists them"
         )
+    names = ", ".join(model.name for model in found)
     raise HubError(
-        f"{text}: expected the short name of one model, got one that fits {', '.join(model.name for model in found)}; "
-        "name one of them",
+        f"{text}: expected the short name of one model, got a part of the names {names}; name one of them",
         [(model.name, model.size) for model in found],
     )
 

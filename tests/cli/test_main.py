@@ -15,8 +15,9 @@ from cli.conftest import Run
 from rwkv_cy.__main__ import main as entry_point
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.main import main
+from tools.command_pages import commands
 
-COMMANDS = ("convert", "quantize", "inspect", "verify", "generate", "perplexity", "bench", "info")
+COMMANDS = tuple(commands())
 
 
 def test_help_names_commands_and_exit_codes(run: Run) -> None:
@@ -72,6 +73,8 @@ def test_version(run: Run) -> None:
         (["inspect", "a", "--no-tensors", "--tensors", "x"], "not allowed with argument --no-tensors"),
         (["inspect", "a", "--no-tensors", "--stats"], "--no-tensors hides them; leave one out"),
         (["generate", "a", "In", "the", "beginning"], "unexpected argument 'the'; put quotes around text"),
+        (["tokenize", "a", "In", "the"], "unexpected argument 'the'; put quotes around text"),
+        (["perplexity", "a", "In", "the"], "unexpected argument 'the'\n"),
         (["inspect", "a", "--\x1b[2J"], "unknown option --\\x1b[2J"),
     ],
 )

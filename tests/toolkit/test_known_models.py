@@ -75,6 +75,6 @@ def test_memory_is_what_inspect_says(tmp_path: Path) -> None:
 def test_unknown_names() -> None:
     with pytest.raises(HubError, match="rwkv-cy models lists them"):
         find_known_model("rwkv9")
-    with pytest.raises(HubError, match="fits rwkv7-g1-0.1b, rwkv7-g1-0.4b") as error:
+    with pytest.raises(HubError, match="names rwkv7-g1-0.1b, rwkv7-g1-0.4b") as error:
         find_known_model("rwkv7 g1")
     assert ("rwkv7-g1-13.3b", 26540868485) in error.value.files

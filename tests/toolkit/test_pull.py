@@ -54,7 +54,7 @@ def test_what_a_source_means(source: str, name: str) -> None:
     ("source", "message"),
     [
         ("https://example.org/a.pth", "https://example.org/a.pth: expected a URL of the Hugging Face hub"),
-        ("0.1b", "0.1b: expected the short name of one model, got one that fits rwkv7-g1-0.1b, rwkv7-world-0.1b"),
+        ("0.1b", "0.1b: expected the short name of one model, got a part of the names rwkv7-g1-0.1b, rwkv7-world-0.1b"),
         ("llama", "llama: expected hf:owner/name, or the short name of a model, as rwkv7-g1-0.1b"),
         ("", ": expected hf:owner/name, or the short name of a model"),
         ("hf:x", "hf:x: expected hf:owner/name"),
