@@ -71,7 +71,7 @@ def measure_rounding(numbers: npt.NDArray[Any], dtype: str, rounded: npt.NDArray
     return Rounding(float(np.abs(error).max()), float(np.dot(error, error)), float(np.dot(before, before)))
 
 
-def describe_rounding(rounding: Mapping[str, Rounding], tensors: int) -> str:
+def describe_rounding(rounding: Mapping[str, Rounding], tensors: int, computed: int = 0) -> str:
     """Return in words how exact a file is.
 
     Parameters
@@ -80,9 +80,11 @@ def describe_rounding(rounding: Mapping[str, Rounding], tensors: int) -> str:
         Errors of the tensors that were rounded.
     tensors : int
         Tensors in all.
+    computed : int
+        Those whose numbers another layout computes from the source, so that reading them back rounds.
     """
     if not rounding:
-        return "every number as in the source"
+        return "every number as in the source" + (f", except {computed} computed tensors" if computed else "")
     total = sum(rounding.values(), Rounding())
     return (
         f"{len(rounding)} of {tensors} tensors rounded: relative error {total.relative:.2e} (RMS), "

@@ -72,7 +72,8 @@ class ExportReport:
     @property
     def precision(self) -> str:
         """How exact the target is, in words."""
-        return describe_rounding(self.rounding, len(self.plan.tensors))
+        tensors = self.plan.tensors
+        return describe_rounding(self.rounding, len(tensors), sum(tensor.computed for tensor in tensors))
 
     @property
     def warnings(self) -> tuple[str, ...]:

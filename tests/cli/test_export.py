@@ -26,6 +26,14 @@ def test_export_says_what_it_did(run: Run, demo_checkpoint: Path, tmp_path: Path
     assert run("export", demo_checkpoint, target, "--force", "--quiet").out == ""
 
 
+def test_numbers_that_the_layout_computes_are_not_called_those_of_the_source(
+    run: Run, demo_checkpoint: Path, tmp_path: Path
+) -> None:
+    result = run("export", demo_checkpoint, tmp_path / "m.bin")
+    assert "6 tensors, blocks.0.att.time_decay first, are computed" in result.err
+    assert fields(result.out)["precision"] == "every number as in the source, except 6 computed tensors"
+
+
 def test_the_error_of_rounding_is_shown(run: Run, small: Path, tmp_path: Path) -> None:
     result = run("export", small, tmp_path / "m.pth", "--dtype", "bf16")
     assert re.match(
