@@ -126,7 +126,7 @@ tbody tr:last-child>*{border-bottom-color:transparent}
 td{white-space:nowrap} td.p{white-space:normal;overflow-wrap:anywhere}
 .n{text-align:right}
 th:last-child,td:last-child{padding-right:0}
-td.bar{width:32%;min-width:90px;vertical-align:middle;padding-right:0}
+td.bar{width:20%;min-width:90px;vertical-align:middle}
 td.bar svg{display:block;width:100%;height:10px}
 .notes{padding:0;margin:14px 0 0;list-style:none;max-width:100ch}
 .notes li{

@@ -68,19 +68,19 @@ def _expected(report: FileReport) -> Markup | None:
     if not report.expected:
         return None
     most = max(one.memory_bytes for one in report.expected)
-    header = ("loaded as", "in memory", "tokens a second", "")
+    header = ("loaded as", "in memory", "", "tokens a second")
     rows = [
         (
             one.dtype or "as it is",
             byte_size(one.memory_bytes),
-            "does not fit" if one.fits is False else number(one.tokens_per_second),
             bar(one.memory_bytes / most, "second"),
+            "does not fit" if one.fits is False else number(one.tokens_per_second),
         )
         for one in report.expected
     ]
     threads = plural(report.machine.threads, "thread")
     text = f"Speed: the most that decode can reach with {threads} of the machine that made this page."
-    table = Table(header, frozenset(header[1:3]), frozenset({""}))
+    table = Table(header, frozenset({header[1], header[3]}), frozenset({""}))
     return element("div", table.render("Memory and speed by precision", rows), element("p", text, class_="aside"))
 
 

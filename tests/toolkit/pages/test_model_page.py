@@ -49,6 +49,11 @@ def test_every_version(tmp_path: Path, case: str) -> None:
     assert len(text) < 2_000_000
 
 
+def test_the_bars_of_the_memory_are_beside_it(small: Path, tmp_path: Path) -> None:
+    text = model_page_of(small, tmp_path)
+    assert re.search(r'>in memory</th><th[^>]*class="bar"[^>]*></th><th[^>]*>tokens a second</th>', text)
+
+
 def test_problems_come_first(tmp_path: Path) -> None:
     weight = np.full((32, 32), 1e-40, "f4")
     weight[0, :3] = np.nan, np.inf, 1.0
