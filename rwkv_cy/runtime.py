@@ -17,6 +17,7 @@ __all__ = [
     "available_cpus",
     "available_memory",
     "colour_setting",
+    "columns_setting",
     "get_num_threads",
     "import_later",
     "instruction_set_override",
@@ -48,6 +49,12 @@ def colour_setting() -> bool | None:
     if os.environ.get("CLICOLOR_FORCE", "0") not in ("", "0"):
         return True
     return False if os.environ.get("TERM") == "dumb" else None
+
+
+def columns_setting() -> int:
+    """Return the columns of the terminal that the environment states (``COLUMNS``); 0 if it states none."""
+    columns = os.environ.get("COLUMNS", "")
+    return int(columns) if columns.isdecimal() and len(columns) < 6 else 0
 
 
 def keep_blas_quiet() -> None:

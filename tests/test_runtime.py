@@ -192,3 +192,14 @@ def test_two_threads_load_a_later_module_once(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "300 300\n"
+
+
+@pytest.mark.parametrize(
+    ("value", "columns"), [(None, 0), ("", 0), ("80", 80), ("0", 0), ("-5", 0), ("x", 0), ("9" * 5000, 0)]
+)
+def test_columns(monkeypatch: pytest.MonkeyPatch, value: str | None, columns: int) -> None:
+    if value is None:
+        monkeypatch.delenv("COLUMNS", raising=False)
+    else:
+        monkeypatch.setenv("COLUMNS", value)
+    assert runtime.columns_setting() == columns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
@@ -31,6 +32,8 @@ __all__ = ["add_parser"]
 POOLINGS = ("mean", "last")
 #: The first bytes of a NumPy array.
 _MAGIC = b"\x93NUMPY"
+#: How errors begin that concern one of several texts.
+_SEQUENCE = re.compile(r"sequence ([0-9]{1,9}): ")
 #: Texts whose vectors are in memory at a time.
 _GROUP = 64
 
@@ -145,9 +148,18 @@ def _vectors(
         try:
             yield from model.embed(group, pooling=arguments.pooling, normalize=arguments.normalize)
         except (NumericalError, TokenizerError) as error:
-            raise type(error)(f"{name}: lines {start + 1} to {start + len(group)}: {error}") from None
+            raise type(error)(_located(str(error), name, start, arguments.lines)) from None
         if progress is not None:
             progress(start + len(group), len(texts))
+
+
+def _located(message: str, name: str, start: int, lines: bool) -> str:
+    """Return an error of :meth:`LanguageModel.embed`, which counts the texts of a group, with the number of a line."""
+    match = _SEQUENCE.match(message)
+    if match is None:
+        return f"{name}: {message}"
+    line = f"line {start + int(match[1]) + 1}: " if lines else ""
+    return f"{name}: {line}{message[match.end() :]}"
 
 
 def _write(vectors: Iterator[npt.NDArray[Any]], shape: tuple[int, int], arguments: argparse.Namespace) -> None:

@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 
+from rwkv_cy.runtime import columns_setting
+
 __all__ = ["print_rich_table", "terminal_width", "wrapped"]
 
 #: Columns of a terminal that does not tell, and of the narrowest that lines are broken for.
@@ -16,9 +18,9 @@ def terminal_width() -> int:
     """Return the columns of the terminal that standard output is, as COLUMNS or the system says; 0 if it is not one."""
     if not sys.stdout.isatty():
         return 0
-    columns = os.environ.get("COLUMNS", "")
-    if columns.isdecimal() and int(columns):
-        return int(columns)
+    columns = columns_setting()
+    if columns:
+        return columns
     try:
         return os.get_terminal_size(sys.stdout.fileno()).columns or _USUAL
     except (OSError, ValueError):

@@ -158,5 +158,9 @@ def test_a_vector_with_nan_is_no_file(run: Run, tmp_path: Path) -> None:
     (tmp_path / "t").write_text("a\nb\nxx\n")
     result = run("embed", path, "-f", tmp_path / "t", "--lines", "-o", tmp_path / "v.npy")
     assert result.code == 1
-    assert "t: lines 1 to 3: sequence 2: token 120 at 0: its row of emb.weight is not finite" in result.err
+    assert "t: line 3: token 120 at 0: its row of emb.weight is not finite" in result.err
     assert not (tmp_path / "v.npy").exists()
+    (tmp_path / "t").write_text("a\n" * 70 + "x\n")
+    result = run("embed", path, "-f", tmp_path / "t", "--lines", "-o", tmp_path / "v.npy")
+    assert "t: line 71: token 120 at 0" in result.err
+    assert "error: text: token 120 at 0" in run("embed", path, "x").err
