@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 from unittest import mock
 
@@ -101,7 +100,7 @@ def write_sparse(path: Path, config: Config, dtype: str, tokenizer: str = "none"
     plan, tensors = make_export_plan(Checkpoint(source), path, dtype=dtype, tokenizer=tokenizer)
     if not path.suffix:
         path.mkdir()
-    with mock.patch.object(zip_archive, "zlib", SimpleNamespace(crc32=_crc32)):
+    with mock.patch.object(zip_archive, "crc32", _crc32):
         for file in plan.files:
             _write_file(path / file.name, file, partial(_stored, tensors))
 
@@ -130,7 +129,7 @@ def _write_model_file(path: Path, source: MemorySource, config: Config, dtype: s
 
     with (
         mock.patch.object(file_writer, "Replacement", _SparseReplacement),
-        mock.patch.object(file_writer, "zlib", SimpleNamespace(crc32=_crc32)),
+        mock.patch.object(file_writer, "crc32", _crc32),
     ):
         write_model(path, header, infos, read)
 
