@@ -144,12 +144,21 @@ def _restore(target: Path) -> None:
     The names are listed before the target is examined: a writer that is alive and has renamed the older folder may
     not have put the new one in its place yet.
     """
-    older = sorted(leftovers(target, "old"), key=lambda path: path.stat().st_mtime)
+    older = sorted(leftovers(target, "old"), key=_modified)
     if older and not target.exists():
-        older.pop().rename(target)
+        with contextlib.suppress(FileNotFoundError):  # another writer has just put it back
+            older.pop().rename(target)
     for path in older:
         with contextlib.suppress(OSError):
             remove(path)
+
+
+def _modified(path: Path) -> float:
+    """Return when a path was modified; 0 if another writer has just removed it."""
+    try:
+        return path.lstat().st_mtime
+    except FileNotFoundError:
+        return 0.0
 
 
 def _sync(folder: Path) -> None:

@@ -184,3 +184,12 @@ def test_what_cannot_be_a_folder_is_refused(tmp_path: Path) -> None:
         replace(tmp_path / "none" / "t")
     with pytest.raises(StorageError, match="expected a path, got an invalid file name"):
         replace(Path("a\0b"))
+
+
+def test_an_older_folder_that_another_writer_puts_back_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [tmp_path / f".t.{number:08x}.old" for number in range(2)]
+    monkeypatch.setattr(folder_replacement, "leftovers", lambda target, suffix="tmp": names if suffix == "old" else [])
+    replace(tmp_path / "t")
+    assert content(tmp_path) == {"t/new": "new"}
