@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_cy.errors import RWKVError, TokenizerError
+from rwkv_cy.errors import MissingDependencyError, RWKVError, TokenizerError
 from rwkv_cy.files.vocabulary_files import (
     WORLD_SIZE,
     WORLD_USED,
@@ -149,7 +149,11 @@ def foreseen_tokenizer(checkpoint: ParameterSource, vocab_size: int) -> tuple[st
             return "world (in the file)", tuple(passed)
         if candidate == "bytes":
             return "bytes (not in the file)", tuple(passed)
-        ids = None if in_file else _declared_ids(candidate)
+        try:
+            ids = None if in_file else _declared_ids(candidate)
+        except MissingDependencyError as error:
+            passed.append(_passed_by(candidate, str(error)))
+            continue
         if ids is None:
             tokenizer, problem = _made(candidate, vocab_size)
             kind = "" if tokenizer is None else tokenizer.kind
@@ -176,10 +180,7 @@ def _made(candidate: str | Path, vocab_size: int) -> tuple[Tokenizer | None, str
 
 def _declared_ids(candidate: str | Path) -> int | None:
     """Return how many ids a World vocabulary has by its last line; None if that does not tell."""
-    try:
-        path = packaged_vocabulary() if candidate == "world" else Path(candidate)
-    except RWKVError:
-        return None
+    path = packaged_vocabulary() if candidate == "world" else Path(candidate)
     last = last_id(path) if is_world_name(path) else None
     return None if last is None else WORLD_SIZE if last >= WORLD_USED else last + 1
 

@@ -241,3 +241,15 @@ def test_nothing_but_what_is_needed_is_loaded(small: Path) -> None:
     assert loaded.isdisjoint({"numpy._core", "h5py", "tqdm", "tokenizers", "rwkv_cy.text", "rwkv_cy.model"})
     kernels = {name.rpartition(".")[2] for name in loaded if name.startswith("rwkv_cy.kernels.")}
     assert kernels == {"dispatch", "_cyutility"}
+
+
+def test_a_world_vocabulary_that_is_not_installed_is_told_without_tokenizers(tmp_path: Path) -> None:
+    path = tmp_path / "m.pth"
+    write_sparse(path, rwkv7_config(64, 1, 64, (8, 8, 8, 8), vocab_size=65536), "bf16")
+    probe = (
+        "import sys\nsys.modules['rwkv'] = None\nfrom rwkv_cy.cli.main import main\n"
+        "main(['inspect', sys.argv[1], '--no-speed'])\nprint(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", probe, path], capture_output=True, text=True, check=True)
+    assert "the World vocabulary comes with the rwkv package, which is not installed" in done.stderr
+    assert {"numpy._core", "rwkv_cy.text"}.isdisjoint(done.stdout.split())
