@@ -27,8 +27,6 @@ __all__ = ["Converter", "FileSink", "Progress", "describe_overflow", "number_war
 #: Called with the bytes written so far and the bytes of all tensors in the target.
 Progress = Callable[[int, int], None]
 
-#: Numbers that are worth a thread of their own.
-_LEAST_NUMBERS = 1 << 16
 #: Bytes of a piece that is copied, and numbers of a piece that is converted.
 _PIECE_BYTES, _PIECE_NUMBERS = 8 << 20, 1 << 20
 
@@ -94,8 +92,7 @@ class Converter:
             self._encode(codec, info, result, start, num_threads)
         else:
             for first in range(0, result.size, BLOCK_SIZE):
-                part = result[first : first + BLOCK_SIZE]
-                self._convert(info, target.info, part, start + first, num_threads)
+                self._convert(info, target.info, result[first : first + BLOCK_SIZE], start + first)
 
     def _stream(self, codec: PlannedCodec, info: TensorInfo, target: Target, start: int) -> _Stream:
         if start == 0 and target.plan is not None:
@@ -132,8 +129,8 @@ class Converter:
         self.stop()
         return self._narrow(info, read_rows(self._source, info, first, count), dtype)
 
-    def _convert(self, info: TensorInfo, target: TensorInfo, result: Array, start: int, num_threads: int) -> None:
-        """Fill `result` with numbers of a floating point type: read by this thread, converted by several."""
+    def _convert(self, info: TensorInfo, target: TensorInfo, result: Array, start: int) -> None:
+        """Fill `result` with numbers of a floating point type."""
         own = number_type(info)
         if info.codec.matrices_only:
             block = read_numbers(self._source, info, start, result.size)
@@ -149,12 +146,7 @@ class Converter:
         if copied:
             self._count(info, block)
         else:
-            step = max(-(-block.size // num_threads), _LEAST_NUMBERS)
-
-            def narrow(first: int) -> None:
-                result[first : first + step] = self._narrow(info, block[first : first + step], target.dtype)
-
-            run_jobs([partial(narrow, first) for first in range(0, block.size, step)], num_threads)
+            result[:] = self._narrow(info, block, target.dtype)
 
     def _narrow(self, info: TensorInfo, block: Array, dtype: str, *, measure: bool = True) -> Array:
         """Convert numbers of the source to another type, count overflows, and measure the error."""

@@ -329,7 +329,7 @@ class _Reader:
             count = min(step, tensor.size - start)
             self._memory.reverse()
             block = self._memory[0][: count * dtype.itemsize].view(dtype)
-            self._converter.fill(target, block, start, get_num_threads())
+            self._converter.fill(target, block, start)
             if copied:
                 crc = crc32(block.data, crc)
             if stored.codec is not None:
