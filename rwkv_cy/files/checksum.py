@@ -1,4 +1,4 @@
-"""CRC-32 of large blocks: by isal where it is installed, several times as fast as zlib's."""
+"""CRC-32 of large blocks: by isal where it is installed, which is faster than zlib."""
 
 from __future__ import annotations
 
