@@ -28,7 +28,15 @@ def layers(root: Path = ROOT) -> list[list[str]]:
         for contract in contracts
         if contract["type"] == "layers" and contract["containers"] == [PACKAGE]
     ]
-    return [[name.strip(" ()") for name in re.split("[|:]", line)] for line in lines]
+    names = [[name.strip(" ()") for name in re.split("[|:]", line)] for line in lines]
+    # A name in parentheses is that of an optional layer, which may not exist.
+    existing = [[name for name in layer if any(_paths(name, root))] for layer in names]
+    return [layer for layer in existing if layer]
+
+
+def _paths(name: str, root: Path) -> list[Path]:
+    base = root / PACKAGE / name
+    return [path for path in (base, base.with_suffix(".py"), base.with_suffix(".pyx")) if path.exists()]
 
 
 def first_line(path: Path) -> str:
