@@ -6,6 +6,7 @@ import contextlib
 import errno
 import os
 import shutil
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from rwkv_cy.files.exchange import exchange
 from rwkv_cy.files.temporary import create_beside, leftovers, name_beside, remove, remove_abandoned
 
 __all__ = ["FolderReplacement"]
+
+#: The target has appeared, or has got a content, or has been taken away since it was examined.
+_CHANGED = (errno.EEXIST, errno.ENOTEMPTY, errno.ENOENT)
 
 
 class FolderReplacement:
@@ -61,11 +65,16 @@ class FolderReplacement:
             raise StorageError(f"{str(target)!r}: expected a path, got an invalid file name ({error})") from error
 
     def _check_target(self) -> None:
-        if not self.target.exists():
+        try:
+            mode = self.target.stat().st_mode
+        except FileNotFoundError:
             return
-        if not self.target.is_dir():
+        if not stat.S_ISDIR(mode):
             raise StorageError(f"{self.name}: expected a folder to replace, got a file; choose another name")
-        if not any(self.target.iterdir()):
+        try:
+            if not any(self.target.iterdir()):
+                return
+        except FileNotFoundError:  # another writer has just renamed it
             return
         if not self._overwrite:
             raise StorageError(f"{self.name} already exists; choose another name or pass --force (overwrite=True)")
@@ -86,12 +95,8 @@ class FolderReplacement:
         """
         try:
             _sync(self.path)
-            self._check_target()  # writing takes long
-            if not self.target.exists():
-                self.path.rename(self.target)
-            elif not exchange(self.path, self.target):
-                self.target.rename(self._older)
-                self.path.rename(self.target)
+            while not self._put_in_place():
+                pass
         except OSError as error:
             raise self._error(error, "finish writing") from error
         try:
@@ -101,6 +106,23 @@ class FolderReplacement:
                 f"{self.name}: complete, but its folder {self.target.parent} could not be synchronised: "
                 f"{error.strerror}; it may be missing after a power failure"
             ) from error
+
+    def _put_in_place(self) -> bool:
+        """Rename the new folder to the target; return False if another writer changed the target between two steps."""
+        self._check_target()  # writing takes long
+        try:
+            if not self.target.exists():
+                self.path.rename(self.target)
+            elif not exchange(self.path, self.target):
+                self.target.rename(self._older)
+                self.path.rename(self.target)
+        except OSError as error:
+            if error.errno not in _CHANGED or not self.path.exists() or not self.target.parent.exists():
+                raise
+            if self._older.exists() and self.target.exists():  # the target of another writer stands in its place
+                shutil.rmtree(self._older, ignore_errors=True)
+            return False
+        return True
 
     def __enter__(self) -> FolderReplacement:
         return self
@@ -146,8 +168,11 @@ def _restore(target: Path) -> None:
     """
     older = sorted(leftovers(target, "old"), key=_modified)
     if older and not target.exists():
-        with contextlib.suppress(FileNotFoundError):  # another writer has just put it back
+        try:
             older.pop().rename(target)
+        except OSError as error:
+            if error.errno not in _CHANGED:  # another writer has just put it back, or a new one in its place
+                raise
     for path in older:
         with contextlib.suppress(OSError):
             remove(path)

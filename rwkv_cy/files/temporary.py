@@ -55,6 +55,12 @@ def create_beside(target: Path, create: Callable[[Path], int]) -> tuple[Path, in
             descriptor = create(path)
         except FileExistsError:
             continue
+        except FileNotFoundError:
+            # Another writer takes a folder that is not locked yet for an abandoned one, and removes it before it is
+            # opened. That the target's folder is missing is an error.
+            if path.parent.exists():
+                continue
+            raise
         taken = False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -165,6 +166,46 @@ def test_what_appears_meanwhile_is_not_lost(tmp_path: Path, overwrite: bool) -> 
         with pytest.raises(StorageError, match="t(?: already exists|: expected a folder that holds a model)"):
             folder.commit()
     assert content(tmp_path) == {"t/thesis": "old"}
+
+
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_a_folder_of_another_writer_between_two_steps_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanged: bool
+) -> None:
+    if not exchanged:
+        monkeypatch.setattr(folder_replacement, "exchange", lambda first, second: False)
+    rename, renamed = Path.rename, []
+
+    def lose_the_first_race(self: Path, target: Any) -> Any:
+        if self.suffix == ".tmp":
+            renamed.append(self)
+            if len(renamed) == 1:
+                (tmp_path / "t").mkdir()
+                (tmp_path / "t" / "theirs").write_text("theirs")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", lose_the_first_race)
+    if not exchanged:
+        (tmp_path / "t").mkdir()
+        (tmp_path / "t" / "old").write_text("old")
+    replace(tmp_path / "t", overwrite=True)
+    assert content(tmp_path) == {"t/new": "new"}
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
+
+
+@pytest.mark.parametrize("exchanged", [False, True])
+def test_many_writers_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchanged: bool) -> None:
+    if not exchanged:
+        monkeypatch.setattr(folder_replacement, "exchange", lambda first, second: False)
+
+    def write(number: int) -> None:
+        for _ in range(25):
+            replace(tmp_path / "t", overwrite=True)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(8)))
+    assert content(tmp_path) == {"t/new": "new"}
+    assert [path.name for path in tmp_path.iterdir()] == ["t"]
 
 
 def test_what_a_dead_writer_left_is_removed(tmp_path: Path) -> None:

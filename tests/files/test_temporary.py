@@ -152,3 +152,24 @@ def test_a_file_that_another_writer_is_about_to_remove_is_created_again(
     path, descriptor = create_beside(target, note)
     os.close(descriptor)
     assert created[1:] == [path]
+
+
+def test_a_folder_that_is_removed_before_it_is_opened_is_created_again(target: Path) -> None:
+    created = []
+
+    def lose_the_first(path: Path) -> int:
+        created.append(path)
+        path.mkdir()
+        if len(created) == 1:
+            remove_abandoned(target)  # as another writer does
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+
+    path, descriptor = create_beside(target, lose_the_first)
+    os.close(descriptor)
+    assert created[1:] == [path]
+    assert path.exists()
+
+
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        create_beside(tmp_path / "missing" / "model.h5", create)
