@@ -1,0 +1,31 @@
+"""Chat: prompt formats, templates, messages as tokens, and answers split into reasoning, content and calls."""
+
+from __future__ import annotations
+
+from rwkv_cy.chat.answers import Answer, AnswerParser, CallDelta, CallStart, Event, TextDelta
+from rwkv_cy.chat.choice import AnyFormat, build_prompt, choose_format
+from rwkv_cy.chat.formats import FORMATS, THINKING_MODES, ChatFormat
+from rwkv_cy.chat.messages import Conversation, Message, Tool, ToolCall
+from rwkv_cy.chat.prompts import Prompt
+from rwkv_cy.chat.templates import TemplateFormat
+
+__all__ = [
+    "FORMATS",
+    "THINKING_MODES",
+    "Answer",
+    "AnswerParser",
+    "AnyFormat",
+    "CallDelta",
+    "CallStart",
+    "ChatFormat",
+    "Conversation",
+    "Event",
+    "Message",
+    "Prompt",
+    "TemplateFormat",
+    "TextDelta",
+    "Tool",
+    "ToolCall",
+    "build_prompt",
+    "choose_format",
+]
