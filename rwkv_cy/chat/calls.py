@@ -122,7 +122,7 @@ class CallReader:
 
 def _arguments(call: dict[str, Any]) -> str:
     """Return the arguments of a call as JSON text; some models write them as a string of JSON."""
-    value = next((call[key] for key in _ARGUMENTS if key in call), {})
+    value: Any = next((call[key] for key in _ARGUMENTS if key in call), {})
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
