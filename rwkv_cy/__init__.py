@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from rwkv_cy.config import Config
     from rwkv_cy.demo import demo_model_path
     from rwkv_cy.errors import (
+        BusyError,
         ConfigError,
         FormatError,
         GenerationError,
@@ -51,6 +52,7 @@ _MODULES = {
     "config": ("Config",),
     "demo": ("demo_model_path",),
     "errors": (
+        "BusyError",
         "ConfigError",
         "FormatError",
         "GenerationError",
@@ -89,6 +91,7 @@ _MODULES = {
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 __all__ = [
+    "BusyError",
     "ChannelMix",
     "Config",
     "ConfigError",
@@ -139,7 +142,7 @@ __all__ = [
 ]
 
 # Packages of the API reference, which "import rwkv_cy" is enough for.
-_PACKAGES = ("architectures", "dtypes", "errors", "formats", "model", "storage", "tensors", "text", "toolkit")
+_PACKAGES = ("architectures", "dtypes", "engine", "errors", "formats", "model", "storage", "tensors", "text", "toolkit")
 
 
 def __getattr__(name: str) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 __all__ = [
+    "BusyError",
     "ConfigError",
     "FormatError",
     "GenerationError",
@@ -64,6 +65,10 @@ class TokenizerError(RWKVError, ValueError):
 
 class GenerationError(RWKVError, ValueError):
     """Text cannot be generated: a sampling option is out of range, or the logits are NaN."""
+
+
+class BusyError(RWKVError):
+    """The queue of an engine is full; the same request may succeed later."""
 
 
 class StorageError(RWKVError, OSError):

@@ -23,6 +23,7 @@ from rwkv_cy.model.encoder import CHUNK_TOKENS, Model
 from rwkv_cy.model.hidden import HiddenStates, check_pooling, texts_as_tokens, unit
 from rwkv_cy.model.loading import Loaded, load_parameters
 from rwkv_cy.model.not_finite import LOGITS, Origin
+from rwkv_cy.model.passes import Passes
 from rwkv_cy.model.saving import save_parameters
 from rwkv_cy.model.state import State
 from rwkv_cy.model.state_files import load_state
@@ -67,6 +68,11 @@ class LanguageModel:
         If parameters are missing, unexpected or of the wrong shape (the message names all of them), or if a parameter
         other than a matrix is quantized, compressed or transposed.
 
+    Attributes
+    ----------
+    passes : Passes
+        Runs parts of many texts in one pass over the weights; for engines.
+
     Notes
     -----
     Several threads may use one model at once, each with its own state.
@@ -100,6 +106,7 @@ class LanguageModel:
         self.config = config
         self._loaded = loaded
         self._closed = False
+        self.activations = activations
         self.encoder = Model(
             config, loaded.parameters, loaded.fingerprint, divide_weights=True, activations=activations
         )
@@ -107,6 +114,7 @@ class LanguageModel:
         self._head = Head(loaded.parameters, config.compute_dtype, config.layer_norm_eps, activations)
         self._origin = Origin(config, loaded.parameters, self._embedding, self.encoder)
         self._hidden = HiddenStates(self._embedding, self.encoder, self._head, self._origin)
+        self.passes = Passes(self._embedding, self.encoder, self._head, self._origin, self._begin, self._check_open)
 
     @classmethod
     def new(cls, config: Config, rng: np.random.Generator | int, tokenizer: Tokenizer | None = None) -> LanguageModel:

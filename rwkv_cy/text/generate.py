@@ -12,25 +12,21 @@ from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from rwkv_cy.errors import GenerationError, TokenizerError
-from rwkv_cy.text.sampling import LogitsProcessor, Sampler, SamplingKeywords, SamplingOptions
-from rwkv_cy.text.sampling.options import check_natural
+from rwkv_cy.text.sampling import LogitsProcessor, SamplingKeywords, SamplingOptions
 from rwkv_cy.text.sequence import Sequence
+from rwkv_cy.text.start import start_sequence
 from rwkv_cy.text.tokenizers import Tokenizer
-from rwkv_cy.text.tokens import check_model, check_tokens
+from rwkv_cy.text.tokens import check_model
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-__all__ = ["Generation", "TextModel", "generate", "unpenalised_tokens"]
+__all__ = ["Generation", "TextModel", "generate"]
 
 S = TypeVar("S")
 
 #: Tokens of a prompt that the model reads at once: more would not be faster, and an interrupt would lose more.
 _PART_TOKENS = 512
-
-#: The ``rwkv`` package does not count a token whose text is a substring of this.
-UNPENALISED = " \t0123456789"
 
 
 class TextModel(Protocol[S]):
@@ -250,34 +246,18 @@ def generate(
     """
     check_model("generate", model, prompt)
     _check_names(sampling)
-    tokenizer = tokenizer if tokenizer is not None else model.tokenizer
-    if tokenizer is None:
-        raise GenerationError('tokenizer: the model has none; pass tokenizer=rwkv_cy.text.find_tokenizer("...")')
-    if not isinstance(tokenizer, Tokenizer):
-        raise GenerationError(
-            f"tokenizer: expected a Tokenizer, got {type(tokenizer).__name__}; rwkv_cy.text.find_tokenizer makes one"
-        )
-    if max_tokens is not None:
-        check_natural("max_tokens", max_tokens)
-    options = replace(options or SamplingOptions(), **sampling)
-    if options.penalty_free_tokens is None and options.order == "rwkv":
-        options = replace(options, penalty_free_tokens=unpenalised_tokens(tokenizer))
-    if stop_tokens is None:
-        stop_tokens = () if tokenizer.end_of_text is None else (tokenizer.end_of_text,)
-    # Ids beyond the tokenizer's vocabulary do not stand for text, so that they are never chosen.
-    sampler = Sampler(options, min(model.vocab_size, tokenizer.vocab_size), seed, logits_processors)
-    tokens = _prompt_tokens(prompt, tokenizer, model.vocab_size)
-    if not tokens and logits is None:
-        tokens = _first_tokens(tokenizer, state is not None)
-    elif logits is not None and (tokens or state is None):
-        raise GenerationError("logits: expected them only with a state and an empty prompt; leave them out")
-    sequence = Sequence(
-        tokens,
-        tokenizer,
-        sampler,
-        stop=stop,
-        stop_tokens=check_tokens(stop_tokens, max(model.vocab_size, tokenizer.vocab_size), "stop_tokens"),
+    sequence = start_sequence(
+        model,
+        prompt,
+        has_state=state is not None,
+        has_logits=logits is not None,
         max_tokens=max_tokens,
+        options=replace(options or SamplingOptions(), **sampling),
+        logits_processors=logits_processors,
+        seed=seed,
+        stop=stop,
+        stop_tokens=stop_tokens,
+        tokenizer=tokenizer,
     )
     return Generation(model, sequence, state, logits)
 
@@ -290,43 +270,3 @@ def _check_names(sampling: Iterable[str]) -> None:
             near = get_close_matches(name, [*options, *list(signature(generate).parameters)[1:-1]], 1, 0.7)
             hint = f"; did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(options)}"
             raise TypeError(f"generate() got an unexpected option {name!r}{hint}")
-
-
-def unpenalised_tokens(tokenizer: Tokenizer) -> frozenset[int]:
-    """Return the tokens that the ``rwkv`` package does not count: spaces, tabs, digits and runs of them."""
-    ends = range(len(UNPENALISED) + 1)
-    free = set()
-    for text in {UNPENALISED[i:j] for i in ends for j in ends if i < j}:
-        try:
-            tokens = tokenizer.encode(text)
-        except TokenizerError:  # the vocabulary does not cover this text
-            continue
-        if len(tokens) == 1 and tokenizer.decode(tokens) == text:
-            free.add(tokens[0])
-    return frozenset(free)
-
-
-def _prompt_tokens(prompt: str | bytes | Iterable[int], tokenizer: Tokenizer, vocab_size: int) -> list[int]:
-    if isinstance(prompt, str):
-        tokens: Iterable[int] = tokenizer.encode(prompt)
-    elif isinstance(prompt, (bytes, bytearray, memoryview)):
-        tokens = tokenizer.encode_bytes(bytes(prompt))
-    elif isinstance(prompt, Iterable):
-        tokens = prompt
-    else:
-        raise GenerationError(f"prompt: expected str, bytes or token ids, got {type(prompt).__name__}")
-    return check_tokens(tokens, vocab_size)
-
-
-def _first_tokens(tokenizer: Tokenizer, has_state: bool) -> list[int]:
-    if has_state:
-        raise GenerationError(
-            "prompt: expected at least one token, got none, and a state alone does not say what comes next; "
-            "pass the logits that came with it"
-        )
-    if tokenizer.end_of_text is None:
-        raise GenerationError(
-            f"prompt: expected at least one token, got none, and the {tokenizer.kind} tokenizer "
-            "has no end-of-text token to start with"
-        )
-    return [tokenizer.end_of_text]

@@ -14,7 +14,7 @@ from rwkv_cy.errors import ConfigError
 from rwkv_cy.text.score import ScoringModel, as_tokens, check_logits, log_softmax, logit_chunks
 from rwkv_cy.text.tokens import check_model
 
-__all__ = ["Logprobs", "logprob_chunks", "logprobs"]
+__all__ = ["Logprobs", "likeliest", "logprob_chunks", "logprobs"]
 
 S = TypeVar("S")
 
@@ -163,12 +163,12 @@ def _of_rows(rows: npt.NDArray[Any], tokens: npt.NDArray[np.int64], top: int) ->
         every = log_softmax(row)
         result.logprobs[place] = every[token]
         result.ranks[place] = 1 + np.count_nonzero(row > row[token])
-        result.top_tokens[place] = best = _likeliest(row, top)
+        result.top_tokens[place] = best = likeliest(row, top)
         result.top_logprobs[place] = every[best]
     return result
 
 
-def _likeliest(row: npt.NDArray[Any], count: int) -> npt.NDArray[np.int64]:
+def likeliest(row: npt.NDArray[Any], count: int) -> npt.NDArray[np.int64]:
     """Return the `count` tokens with the largest logits, in descending order, and of equal ones the first."""
     if count == 0:
         return np.empty(0, np.int64)

@@ -44,6 +44,8 @@ class Sequence:
         Tokens generated so far, including those of a stop string; a stop token is not included.
     finish_reason : str or None
         ``"length"``, ``"stop_token"`` or ``"stop_string"`` once the text is complete, None before.
+    matched : int, str or None
+        The stop token or stop string that ended the text.
     """
 
     def __init__(
@@ -59,6 +61,7 @@ class Sequence:
         self.prompt = list(prompt)
         self.tokens: list[int] = []
         self.finish_reason: str | None = "length" if max_tokens == 0 else None
+        self.matched: int | str | None = None
         self._sampler = sampler
         self._stream = tokenizer.stream()
         self._stop = StopStrings(stop)
@@ -135,6 +138,7 @@ class Sequence:
         token = self._sampler.sample(logits[: self._sampler.vocab_size], self.tokens)
         self._whole = False
         if token in self._stop_tokens:
+            self.matched = token
             self._finish("stop_token")
         else:
             self._append(token)
@@ -145,7 +149,7 @@ class Sequence:
         self.tokens.append(token)
         self._add(self._stop.push(self._stream.push(token)))
         if self._stop.stopped:
-            self.finish_reason = "stop_string"
+            self.finish_reason, self.matched = "stop_string", self._stop.matched
         elif self._max_tokens is not None and len(self.tokens) >= self._max_tokens:
             self._finish("length")
 

@@ -26,6 +26,8 @@ class StopStrings:
     ----------
     stopped : bool
         Whether a stop string was found; nothing is passed on after it.
+    matched : str or None
+        The one that was found.
     """
 
     def __init__(self, stops: str | Iterable[str]) -> None:
@@ -38,6 +40,7 @@ class StopStrings:
                 raise GenerationError(f"stop: expected strings of at least one character, got {stop!r}")
         self._held = ""
         self.stopped = False
+        self.matched: str | None = None
 
     def push(self, text: str) -> str:
         """Take a piece; return the text that is certain to come before any stop string."""
@@ -46,9 +49,12 @@ class StopStrings:
         held = self._held + text
         # The stop string that ends first, and of those the one that starts first, so that the result does not depend on
         # how the text is split into pieces.
-        ends = [(held.index(stop) + len(stop), held.index(stop)) for stop in self._stops if stop in held]
+        ends = [(held.index(stop) + len(stop), held.index(stop), stop) for stop in self._stops if stop in held]
         self.stopped = bool(ends)
-        end = min(ends)[1] if ends else len(held) - self._open_end(held)
+        if ends:
+            _, end, self.matched = min(ends)
+        else:
+            end = len(held) - self._open_end(held)
         self._held = "" if self.stopped else held[end:]
         return held[:end]
 

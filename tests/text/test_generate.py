@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 from rwkv_cy.errors import ConfigError, GenerationError, TokenError, TokenizerError
-from rwkv_cy.text.generate import Generation, generate, unpenalised_tokens
+from rwkv_cy.text.generate import Generation, generate
 from rwkv_cy.text.sampling.options import SamplingOptions
+from rwkv_cy.text.start import unpenalised_tokens
 from rwkv_cy.text.tokenizers import ByteTokenizer
 from rwkv_cy.text.tokenizers.world import WorldTokenizer
 from text.samples import CountingModel

@@ -1,0 +1,10 @@
+"""Many texts at once: an engine that runs requests side by side, with a cache of states and exact speculation."""
+
+from __future__ import annotations
+
+from rwkv_cy.engine.async_engine import AsyncEngine, EventStream
+from rwkv_cy.engine.engine import Engine
+from rwkv_cy.engine.events import Event, Timings, TokenLogprobs, Usage
+from rwkv_cy.engine.request import Request
+
+__all__ = ["AsyncEngine", "Engine", "Event", "EventStream", "Request", "Timings", "TokenLogprobs", "Usage"]

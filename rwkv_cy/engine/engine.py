@@ -1,0 +1,296 @@
+"""Engine: runs many requests side by side, a step at a time, on one thread."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rwkv_cy.engine.arena import Arena
+from rwkv_cy.engine.events import Event
+from rwkv_cy.engine.job import Job
+from rwkv_cy.engine.request import Request
+from rwkv_cy.engine.schedule import prompt_shares
+from rwkv_cy.errors import BusyError, ConfigError, GenerationError, NumericalError
+from rwkv_cy.model.encoder import CHUNK_TOKENS
+from rwkv_cy.model.language_model import LanguageModel
+from rwkv_cy.model.passes import Part
+from rwkv_cy.text.score import check_logits
+from rwkv_cy.text.start import start_sequence
+
+__all__ = ["Engine"]
+
+
+class Engine:
+    """Runs requests side by side: each step is one pass over the weights, for the next tokens of all of them.
+
+    A request gets the same tokens, log-probabilities and state as alone, to the last bit, whatever runs beside it
+    (except in a model with ``activations="bf16"``).
+
+    Parameters
+    ----------
+    model : LanguageModel
+    slots : int, default 16
+        Requests in progress at once, each with a state.
+    queue : int, default 64
+        Requests that wait for a slot.
+    prompt_tokens : int, default 128
+        Tokens of prompts in a step while other requests generate: more reads prompts faster, fewer makes steps
+        shorter. A step without generation reads up to 512.
+    num_threads : int, optional
+        Threads to use; the result is the same for every number.
+
+    Raises
+    ------
+    ConfigError
+        If a number is not positive.
+
+    Notes
+    -----
+    :meth:`submit` and :meth:`cancel` may be called by any thread, :meth:`step` by one at a time.
+    """
+
+    def __init__(
+        self,
+        model: LanguageModel,
+        *,
+        slots: int = 16,
+        queue: int = 64,
+        prompt_tokens: int = 128,
+        num_threads: int | None = None,
+    ) -> None:
+        for name, value in (("slots", slots), ("queue", queue), ("prompt_tokens", prompt_tokens)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ConfigError(f"{name}: expected a positive integer, got {value!r}")
+        self.model = model
+        self._most_queued = queue
+        self._prompt_tokens = prompt_tokens
+        self._num_threads = num_threads
+        self._arena = Arena(slots, 1, model.encoder.numbers(None))
+        self._waiting: deque[Job] = deque()
+        self._running: list[Job] = []
+        self._lock = Lock()  # guards what submit, cancel and step share: the names, the queue and what is cancelled
+        self._names: set[str] = set()
+        self._cancelled: set[str] = set()
+        self._count = 0
+        self._stepping = Lock()
+
+    def __repr__(self) -> str:
+        return f"Engine({self.running} running, {self.waiting} waiting, {self.model!r})"
+
+    @property
+    def running(self) -> int:
+        """Requests that have a slot."""
+        return len(self._running)
+
+    @property
+    def waiting(self) -> int:
+        """Requests that wait for a slot."""
+        return len(self._waiting)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is in progress, so that a step would do nothing."""
+        return not self._names
+
+    def submit(self, request: Request) -> str:
+        """Add a request to the queue; steps run it.
+
+        Parameters
+        ----------
+        request : Request
+
+        Returns
+        -------
+        str
+            Its name in events.
+
+        Raises
+        ------
+        BusyError
+            If the queue is full.
+        GenerationError, TokenizerError, TokenError, StateError
+            If the request cannot be run: see :func:`rwkv_cy.text.generate`.
+        """
+        self._check_queue()
+        job = self._job(request)
+        with self._lock:
+            self._check_queue()
+            if not job.name:
+                self._count += 1
+                job.name = f"request-{self._count}"
+            if job.name in self._names:
+                raise GenerationError(f"id: expected one that is not in progress, got {job.name!r}; leave it out")
+            self._names.add(job.name)
+            self._waiting.append(job)
+        return job.name
+
+    def cancel(self, name: str) -> bool:
+        """End a request before the next step, wherever it is; its last event has the reason ``"cancelled"``.
+
+        Parameters
+        ----------
+        name : str
+            As :meth:`submit` returned it.
+
+        Returns
+        -------
+        bool
+            Whether it was in progress.
+        """
+        with self._lock:
+            if name not in self._names:
+                return False
+            self._cancelled.add(name)
+            return True
+
+    def cancel_all(self) -> None:
+        """End every request before the next step."""
+        with self._lock:
+            self._cancelled |= self._names
+
+    def step(self) -> list[Event]:
+        """Run one pass over the weights for the requests in progress.
+
+        Returns
+        -------
+        list of Event
+            In the order of the requests; empty if there was nothing to say.
+
+        Raises
+        ------
+        ConfigError
+            If another thread is in this method, or the model is closed.
+        """
+        if not self._stepping.acquire(blocking=False):
+            raise ConfigError("step: expected one thread at a time, got two; submit requests from other threads")
+        try:
+            return [*self._end_cancelled(), *self._admit(), *self._run()]
+        finally:
+            self._stepping.release()
+
+    def run(self, requests: Iterable[Request] = ()) -> Iterator[Event]:
+        """Submit requests as the queue takes them, and yield the events of steps until all are complete.
+
+        Parameters
+        ----------
+        requests : iterable of Request
+        """
+        rest = deque(requests)
+        while rest or not self.idle:
+            while rest and self.waiting < self._most_queued:
+                self.submit(rest.popleft())
+            yield from self.step()
+
+    def _check_queue(self) -> None:
+        if len(self._waiting) >= self._most_queued:
+            raise BusyError(
+                f"engine: expected fewer than {self._most_queued} waiting requests, got {len(self._waiting)}; "
+                "try again later"
+            )
+
+    def _job(self, request: Request) -> Job:
+        """Check a request, and return a job that has no slot yet."""
+        model = self.model
+        if not isinstance(request, Request):
+            raise GenerationError(f"request: expected a Request, got {type(request).__name__}")
+        base = model.encoder.numbers(request.state)
+        if request.logits is not None:
+            check_logits(request.logits, model.vocab_size)
+        if request.logprobs is not None and request.logprobs > model.vocab_size:
+            raise GenerationError(f"logprobs: expected at most {model.vocab_size}, got {request.logprobs}")
+        sequence = start_sequence(
+            model,
+            request.prompt,
+            has_state=request.state is not None,
+            has_logits=request.logits is not None,
+            max_tokens=request.max_tokens,
+            options=request.options,
+            logits_processors=request.constraints,
+            seed=request.seed,
+            stop=request.stop,
+            stop_tokens=request.stop_tokens,
+        )
+        return Job(request, request.id, sequence, base, model.initial_state)
+
+    def _end_cancelled(self) -> list[Event]:
+        with self._lock:
+            names, self._cancelled = self._cancelled, set()
+            jobs = [job for job in (*self._waiting, *self._running) if job.name in names]
+            for job in jobs:
+                if job.slot < 0:
+                    self._waiting.remove(job)
+        for job in jobs:
+            self._leave(job)
+        return [job.final(reason="cancelled") for job in jobs]
+
+    def _admit(self) -> list[Event]:
+        """Give free slots to waiting requests, in the order of their submission."""
+        events: list[Event] = []
+        while len(self._arena):
+            with self._lock:
+                if not self._waiting:
+                    break
+                job = self._waiting.popleft()
+            job.enter(*self._arena.take())
+            self._running.append(job)
+            if not job.unread:  # it continues from known logits
+                events += self._guarded(job, None, np.asarray(job.request.logits)[np.newaxis])
+        return events
+
+    def _run(self) -> list[Event]:
+        """Run the next tokens of all requests in one pass."""
+        work = self._work()
+        if not work:
+            return []
+        parts = [job.part(count) for job, count in work]
+        try:
+            rows = self.model.passes.run(parts, self._num_threads)
+        except Exception as error:
+            return [self._failed(job, error) for job, _ in work]
+        except BaseException:  # an interrupt: the states are undefined, the texts are not
+            for job, _ in work:
+                job.rewind()
+            raise
+        events: list[Event] = []
+        for (job, _), part, logits in zip(work, parts, rows, strict=True):
+            events += self._guarded(job, part, logits)
+        return events
+
+    def _work(self) -> Sequence[tuple[Job, int]]:
+        """Return who runs in this step, with how many tokens."""
+        decoding = [job for job in self._running if job.decodes]
+        reading = [job for job in self._running if not job.decodes]
+        budget = self._prompt_tokens if decoding else CHUNK_TOKENS
+        shares = prompt_shares([job.unread for job in reading], budget)
+        return [*((job, job.unread) for job in decoding), *zip(reading, shares, strict=True)]
+
+    def _guarded(self, job: Job, part: Part | None, rows: npt.NDArray[Any]) -> list[Event]:
+        """Let a job take note of its logits; if that fails, it ends with an error, and nobody else does."""
+        try:
+            events = job.accept(rows) if part is None else job.advance(part, rows)
+        except Exception as error:
+            if part is None or np.isfinite(rows).all():
+                return [self._failed(job, error)]
+            where = self.model.passes.describe(part, self._num_threads)
+            return [self._failed(job, NumericalError(f"{job.name}: {where}"))]
+        if events and events[-1].finish_reason is not None:
+            self._leave(job)
+        return events
+
+    def _failed(self, job: Job, error: Exception) -> Event:
+        self._leave(job)
+        return job.final(reason="error", error=error)
+
+    def _leave(self, job: Job) -> None:
+        """Free what a job holds."""
+        if job.slot >= 0:
+            self._arena.give_back(job.slot)
+            self._running.remove(job)
+        with self._lock:
+            self._names.discard(job.name)
+            self._cancelled.discard(job.name)

@@ -1,0 +1,150 @@
+"""Job: a request in progress: its sequence, its slot, and how far the model has read its text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rwkv_cy.engine.events import Event, Timings, TokenLogprobs, Usage
+from rwkv_cy.engine.request import Request
+from rwkv_cy.model.passes import Part
+from rwkv_cy.model.state import State
+from rwkv_cy.text.sequence import Sequence
+
+__all__ = ["Job"]
+
+
+class Job:
+    """A request in progress.
+
+    Parameters
+    ----------
+    request : Request
+    name : str
+        Its name in events.
+    sequence : Sequence
+    base : numpy.ndarray
+        The state before the prompt; not modified.
+    new_state : callable
+        Makes a state of the model.
+
+    Attributes
+    ----------
+    position : int
+        Tokens of the text, those of the prompt included, that the state `source` has read.
+    """
+
+    def __init__(
+        self,
+        request: Request,
+        name: str,
+        sequence: Sequence,
+        base: npt.NDArray[Any],
+        new_state: Callable[[], State],
+    ) -> None:
+        self.request = request
+        self.name = name
+        self.sequence = sequence
+        self.position = 0
+        self.source = base
+        self.usage = Usage(prompt_tokens=len(sequence.prompt))
+        self.timings = Timings()
+        self.slot = -1
+        self._base = base
+        self._new_state = new_state
+        self._planes: npt.NDArray[Any] = base[np.newaxis]
+        self._since = perf_counter()
+
+    @property
+    def unread(self) -> int:
+        """Tokens of the text that the state has not read."""
+        return len(self.sequence.prompt) + len(self.sequence.tokens) - self.position
+
+    @property
+    def decodes(self) -> bool:
+        """Whether the prompt is read."""
+        return self.position >= len(self.sequence.prompt)
+
+    def enter(self, slot: int, planes: npt.NDArray[Any]) -> None:
+        """Take a slot and its states."""
+        self.slot, self._planes = slot, planes
+        self.timings.queued = self._lap()
+
+    def rewind(self) -> None:
+        """Begin to read the text anew, after a pass that failed has left the states undefined."""
+        self.position, self.source = 0, self._base
+
+    def part(self, count: int) -> Part:
+        """Return the next `count` unread tokens, for a pass that writes to the first of the slot's states."""
+        prompt, own = self.sequence.prompt, self.position - len(self.sequence.prompt)
+        if own >= 0:
+            tokens = self.sequence.tokens[own : own + count]
+        else:
+            tokens = [*prompt[self.position : self.position + count], *self.sequence.tokens][:count]
+        return Part(np.array(tokens, np.int64), self.source, self._planes[0], wanted=int(count == self.unread))
+
+    def advance(self, part: Part, rows: npt.NDArray[Any]) -> list[Event]:
+        """Take note of a pass over a part, and choose the next token if the text is read."""
+        self.source = part.write
+        self.position += len(part.ids)
+        if self.unread:
+            return [Event(self.name, read_tokens=self.position)] if self.request.report_progress else []
+        return self.accept(rows)
+
+    def accept(self, rows: npt.NDArray[Any]) -> list[Event]:
+        """Choose the next token from the logits after the text, or end a text that is complete."""
+        sequence = self.sequence
+        if sequence.finish_reason is not None:
+            return [self.final(logits=rows[-1])]
+        sequence.mark_read()
+        token = sequence.accept(rows[0])
+        if len(sequence.tokens) <= 1:
+            self.timings.prefill += self._lap()
+        wanted = self.request.logprobs
+        logprobs = None if wanted is None else TokenLogprobs.of(rows[0], token, wanted)
+        ended = sequence.finish_reason is not None and not (self.request.return_state and self.unread)
+        shown = None if sequence.finish_reason == "stop_token" else token
+        if ended:
+            return [self.final(sequence.take_text(), shown, logprobs, rows[0])]
+        return [Event(self.name, sequence.take_text(), shown, logprobs)]
+
+    def final(
+        self,
+        text: str = "",
+        token: int | None = None,
+        logprobs: TokenLogprobs | None = None,
+        logits: npt.NDArray[Any] | None = None,
+        *,
+        reason: str | None = None,
+        error: Exception | None = None,
+    ) -> Event:
+        """Return the last event; `reason` replaces that of the sequence."""
+        self.timings.decode = self._lap()
+        self.usage.completion_tokens = len(self.sequence.tokens)
+        state = None
+        if reason is None and self.request.return_state:
+            state = self._new_state()
+            state.data[...] = self.source
+        reason = reason or self.sequence.finish_reason
+        return Event(
+            self.name,
+            text,
+            token,
+            logprobs,
+            finish_reason=reason,
+            usage=self.usage,
+            timings=self.timings,
+            matched=self.sequence.matched if reason in ("stop_token", "stop_string") else None,
+            state=state,
+            logits=None if state is None or logits is None else logits.copy(),
+            error=error,
+        )
+
+    def _lap(self) -> float:
+        """Return the seconds since the last call."""
+        before, self._since = self._since, perf_counter()
+        return self._since - before
