@@ -79,6 +79,14 @@ cdef extern from "rk.h" nogil:
         const void *gate
         void *into
 
+    ctypedef struct rk_narrowing:
+        double largest
+        double squared_error
+        double squares
+        unsigned long long nan
+        unsigned long long infinite
+        unsigned long long overflowed
+
     ctypedef struct rk_ops:
         Py_ssize_t lanes
         int (*all_finite)(const void *x, Py_ssize_t n) noexcept nogil
@@ -86,6 +94,7 @@ cdef extern from "rk.h" nogil:
 cdef const rk_ops *active_ops(bint double_precision) except NULL
 
 cdef int read_pieces(rk_piece *pieces, Py_ssize_t count, int num_threads) except -1
+cdef int narrow(const float *x, Py_ssize_t n, int dtype, unsigned short *out, rk_narrowing *sums) except -1
 cdef void quantize(const float *w, Py_ssize_t rows, Py_ssize_t cols, int dtype, void *out) noexcept nogil
 cdef void dequantize(const void *packed, Py_ssize_t rows, Py_ssize_t cols, int dtype, float *w) noexcept nogil
 cdef void bf12_count(const unsigned short *words, Py_ssize_t n, long long *counts) noexcept nogil

@@ -11,6 +11,7 @@ cdef extern from "rk.h" nogil:
         const char *name
         rk_ops f32
         rk_ops f64
+        void (*narrow)(const float *, Py_ssize_t, int, unsigned short *, rk_narrowing *) noexcept nogil
 
     void rk_read(const rk_table *, rk_piece *, Py_ssize_t, int)
     const rk_table *rk_available(int i)
@@ -140,6 +141,14 @@ cdef int read_pieces(rk_piece *pieces, Py_ssize_t count, int num_threads) except
         select_instruction_set()
     with nogil:
         rk_read(_active, pieces, count, num_threads)
+    return 0
+
+
+cdef int narrow(const float *x, Py_ssize_t n, int dtype, unsigned short *out, rk_narrowing *sums) except -1:
+    if _active == NULL:
+        select_instruction_set()
+    with nogil:
+        _active.narrow(x, n, dtype, out, sums)
     return 0
 
 

@@ -126,12 +126,22 @@ typedef struct rk_ops {
     int (*all_finite)(const void *x, ptrdiff_t n);
 } rk_ops;
 
+/* What rounding n floats to 16 bits made of them. The sums and the largest error leave out what is not finite, before or
+ * after. */
+typedef struct {
+    double largest, squared_error, squares;
+    uint64_t nan, infinite; /* before */
+    uint64_t overflowed;    /* finite before, infinite after */
+} rk_narrowing;
+
 typedef struct {
     const char *name;
     rk_ops f32, f64;
     rk_ops bf16; /* what f32.bf16 points to */
     /* Sum of a span as 64-bit words: measures read bandwidth. */
     uint64_t (*sum_words)(const void *data, ptrdiff_t bytes);
+    /* Round n < 2^32 floats to RK_F16 or RK_BF16 and add to `sums`, in one pass. */
+    void (*narrow)(const float *x, ptrdiff_t n, int dtype, uint16_t *out, rk_narrowing *sums);
 } rk_table;
 
 /* Kernel families, one function per instruction set. Each fills in its part of a table; cpu.c composes them, floats
