@@ -100,6 +100,11 @@ class AnswerParser:
         self._marker = ("", "")
         self.calls = 0
 
+    @property
+    def reasoning(self) -> bool:
+        """Whether the text so far ends within reasoning."""
+        return self._state == "reasoning"
+
     def push(self, text: str) -> list[Event]:
         """Take a piece of text; return what it completes."""
         self._held += text
