@@ -34,6 +34,7 @@ _COMMANDS = {
     "diff": "diff",
     "verify": "verify",
     "generate": "generate",
+    "serve": "serve",
     "tokenize": "tokenize",
     "logprobs": "logprobs",
     "embed": "embed",

@@ -27,6 +27,4 @@ def check_format(given: Mapping[str, Any] | None, limits: Limits, param: str = "
     size = len(msgspec.json.encode(given))
     if size > limits.schema_bytes:
         raise invalid(param, f"expected at most {limits.schema_bytes} bytes, got {size}", "schema_too_large")
-    raise invalid(
-        param, f"{kind} needs a grammar engine, which this server does not have; use text", "not_supported"
-    )
+    raise invalid(param, f"{kind} needs a grammar engine, which this server does not have; use text", "not_supported")

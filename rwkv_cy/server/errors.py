@@ -112,7 +112,9 @@ def _of_validation(text: str) -> ApiError:
     message = message.replace("`", "")
     if message.startswith("Object missing required field "):
         field = message.removeprefix("Object missing required field ")
-        return invalid(f"{param}.{field}" if param else field, "expected a value, got none", "missing_required_parameter")
+        return invalid(
+            f"{param}.{field}" if param else field, "expected a value, got none", "missing_required_parameter"
+        )
     return invalid(param, message[:1].lower() + message[1:], "invalid_type")
 
 

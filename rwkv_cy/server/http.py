@@ -29,7 +29,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _HEARTBEAT = 15.0
 
 
-class Disconnected(Exception):
+class DisconnectedError(Exception):
     """The client left before the answer was complete."""
 
 
@@ -111,7 +111,7 @@ class Endpoint:
         self._service = service
         self._path = path
         self._handler = handler
-        self._decoder = None if body is None else msgspec.json.Decoder(body)
+        self._decoder: msgspec.json.Decoder[Any] | None = None if body is None else msgspec.json.Decoder(body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -126,7 +126,7 @@ class Endpoint:
                 value = None if self._decoder is None else self._decoder.decode(data)
                 reply = await _watched(receive, self._run(context, value), deadline)
             except Exception as error:
-                if isinstance(error, Disconnected):
+                if isinstance(error, DisconnectedError):
                     raise
                 await self._send_error(context, error, send)
                 return
@@ -134,7 +134,7 @@ class Endpoint:
                 await self._send_events(context, reply, receive, send, deadline)
             else:
                 await send_reply(reply, send)
-        except Disconnected:
+        except DisconnectedError:
             context.notes["disconnected"] = True
 
     async def _run(self, context: Context, value: Any) -> Reply:
@@ -170,7 +170,7 @@ class Endpoint:
         alive = asyncio.create_task(keep_alive())
         try:
             await _watched(receive, produce(), deadline)
-        except Disconnected:
+        except DisconnectedError:
             raise
         except Exception as error:
             known = as_api_error(error)
@@ -189,7 +189,7 @@ async def read_body(scope: Scope, receive: Receive, service: Service) -> bytes:
     ------
     ApiError
         If it is too long, or takes too long.
-    Disconnected
+    DisconnectedError
         If the client leaves.
     """
     limits = service.settings.limits
@@ -203,7 +203,7 @@ async def read_body(scope: Scope, receive: Receive, service: Service) -> bytes:
             while True:
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise Disconnected
+                    raise DisconnectedError
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
                 if size > limits.body_bytes:
@@ -224,7 +224,7 @@ async def _watched(receive: Receive, work: Coroutine[Any, Any, _T], deadline: fl
         if task.done():
             return task.result()
         if watcher.done():
-            raise Disconnected
+            raise DisconnectedError
         raise ApiError(504, "the answer took longer than the server allows", "timeout_error", code="timeout")
     finally:
         for each in (task, watcher):

@@ -7,9 +7,10 @@ import hmac
 import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 
+from rwkv_cy.errors import ConfigError
 from rwkv_cy.server.errors import ApiError
 
-__all__ = ["LOCAL_HOSTS", "cors_headers", "is_loopback", "owner_of", "parse_keys", "check_host", "check_key"]
+__all__ = ["LOCAL_HOSTS", "check_host", "check_key", "cors_headers", "is_loopback", "owner_of", "parse_keys"]
 
 #: Names of this machine that a page of a stranger cannot bind to its own name.
 LOCAL_HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -32,16 +33,18 @@ def parse_keys(text: str, where: str) -> tuple[str, ...]:
 
     Raises
     ------
-    ValueError
+    ConfigError
         If a key is short, has white space or characters that headers cannot hold, or if there is none.
     """
     lines = (line.strip() for line in text.splitlines())
     keys = tuple(line for line in lines if line and not line.startswith("#"))
     for number, key in enumerate(keys, 1):
         if len(key) < _SHORTEST_KEY or not key.isascii() or not key.isprintable() or " " in key:
-            raise ValueError(f"{where}: key {number}: expected at least {_SHORTEST_KEY} characters of ASCII, no spaces")
+            raise ConfigError(
+                f"{where}: key {number}: expected at least {_SHORTEST_KEY} characters of ASCII, no spaces"
+            )
     if not keys:
-        raise ValueError(f"{where}: expected at least one API key, got none")
+        raise ConfigError(f"{where}: expected at least one API key, got none")
     return keys
 
 
@@ -58,10 +61,7 @@ def check_host(host: str | None, allowed: Sequence[str] | None) -> None:
     if allowed is None:
         return
     name = (host or "").strip().lower()
-    if name.startswith("["):
-        name = name[: name.find("]") + 1]
-    else:
-        name = name.partition(":")[0].rstrip(".")
+    name = name[: name.find("]") + 1] if name.startswith("[") else name.partition(":")[0].rstrip(".")
     if name not in allowed and not (name.endswith(".localhost") and "localhost" in allowed):
         raise ApiError(
             403,

@@ -82,13 +82,13 @@ class Service:
     async def prompt(self, conversation: Conversation) -> Prompt:
         """Return the prompt of a conversation."""
         size = sum(len(message.content) for message in conversation.messages)
-        prompt = await self.aside(size > _LONG, build_prompt, self.chat, conversation, self.tokenizer)
+        prompt: Prompt = await self.aside(size > _LONG, build_prompt, self.chat, conversation, self.tokenizer)
         self._check_length(prompt.tokens)
         return prompt
 
     async def encode(self, param: str, text: str) -> list[int]:
         """Return the tokens of a text."""
-        tokens = await self.aside(len(text) > _LONG, self.tokenizer.encode, text)
+        tokens: list[int] = await self.aside(len(text) > _LONG, self.tokenizer.encode, text)
         self._check_length(tokens, param)
         return tokens
 

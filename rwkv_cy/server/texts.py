@@ -118,13 +118,13 @@ async def merged(streams: Sequence[EventStream]) -> AsyncIterator[tuple[int, Eve
     try:
         open_streams = len(streams)
         while open_streams:
-            place, event = await queue.get()
-            if event is None:
+            place, item = await queue.get()
+            if item is None:
                 open_streams -= 1
-            elif isinstance(event, Exception):
-                raise event
+            elif isinstance(item, Exception):
+                raise item
             else:
-                yield place, event
+                yield place, item
     finally:
         close_all(streams)
         for task in tasks:
@@ -133,9 +133,7 @@ async def merged(streams: Sequence[EventStream]) -> AsyncIterator[tuple[int, Eve
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _forward(
-    queue: asyncio.Queue[tuple[int, Event | Exception | None]], place: int, stream: EventStream
-) -> None:
+async def _forward(queue: asyncio.Queue[tuple[int, Event | Exception | None]], place: int, stream: EventStream) -> None:
     try:
         async for event in stream:
             queue.put_nowait((place, event))

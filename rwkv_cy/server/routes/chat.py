@@ -167,4 +167,3 @@ class _Answer:
         if not self.body.logprobs:
             return None
         return {"content": [token_logprob(self.service.tokenizer, one) for one in logprobs], "refusal": None}
-

@@ -57,9 +57,7 @@ async def create(service: Service, context: Context, body: CompletionRequest) ->
 async def _prompts(service: Service, body: CompletionRequest) -> list[_Prompt]:
     """Return the texts of a request: one or several, as text or tokens."""
     given = body.prompt
-    if isinstance(given, str):
-        given = [given]
-    elif given and all(type(one) is int for one in given):
+    if isinstance(given, str) or (given and all(type(one) is int for one in given)):
         given = [given]
     if not 0 < len(given) <= service.settings.limits.choices:
         raise invalid("prompt", f"expected 1 to {service.settings.limits.choices} texts, got {len(given)}")
@@ -136,7 +134,9 @@ class _Answer:
         self.created = int(time.time())
         self.choices = [Choice(index) for index in range(len(self.streams))]
         #: Characters before the next token, for each choice.
-        self._offsets = [len(prompt.text) if self.body.echo else 0 for prompt in self.prompts for _ in range(self.tried)]
+        self._offsets = [
+            len(prompt.text) if self.body.echo else 0 for prompt in self.prompts for _ in range(self.tried)
+        ]
 
     async def whole(self) -> dict[str, Any]:
         """Return the answers when they are complete."""
@@ -195,9 +195,7 @@ class _Answer:
         if self.body.logprobs is None:
             return None
         tokens = [one.token for one in logprobs]
-        result, self._offsets[place] = logprobs_object(
-            self.service.tokenizer, logprobs, self._offsets[place], tokens
-        )
+        result, self._offsets[place] = logprobs_object(self.service.tokenizer, logprobs, self._offsets[place], tokens)
         return result
 
     def _note(self, event: Any) -> None:
@@ -226,9 +224,7 @@ class _Answer:
         return sse.frame({**self._head(), "choices": [choice], **extra})
 
 
-def _object(
-    choice: Choice, text: str, logprobs: dict[str, Any] | None, finish_reason: str | None
-) -> dict[str, Any]:
+def _object(choice: Choice, text: str, logprobs: dict[str, Any] | None, finish_reason: str | None) -> dict[str, Any]:
     return {"index": choice.index, "text": text, "logprobs": logprobs, "finish_reason": finish_reason}
 
 
@@ -236,4 +232,3 @@ def _mean_logprob(choice: Choice) -> float:
     """Return the mean log-probability of an answer's tokens."""
     values = [one.logprob for one in choice.logprobs]
     return sum(values) / len(values) if values else -math.inf
-

@@ -126,7 +126,7 @@ def sampling_options(fields: SamplingFields, defaults: SamplingKeywords, vocab_s
         own["top_k"] = max(0, fields.top_k)
     if fields.logit_bias:
         own["logit_bias"] = {_token_id(key, vocab_size): value for key, value in fields.logit_bias.items()}
-    return SamplingOptions(**{**defaults, **own})  # type: ignore[typeddict-item]
+    return SamplingOptions(**{**defaults, **own})
 
 
 def seed_of(fields: SamplingFields, choice: int) -> int | None:
