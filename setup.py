@@ -184,7 +184,7 @@ setup(
     packages=[*find_packages(include=["rwkv_cy", "rwkv_cy.*"]), "rwkv_cy.data"],
     package_dir={"rwkv_cy.data": "data"},
     package_data={
-        "rwkv_cy": ["py.typed", "*.pyi", "**/*.pyi", "toolkit/known_models.json"],
+        "rwkv_cy": ["py.typed", "*.pyi", "**/*.pyi", "toolkit/known_models.json", "server/page.html"],
         "rwkv_cy.data": ["kjv.pth", "MANIFEST*"],
     },
     include_package_data=False,

@@ -17,15 +17,23 @@ from rwkv_cy.server.http import Endpoint, Handler, send_error
 from rwkv_cy.server.routes import (
     chat,
     completions,
+    decisions,
     embeddings,
+    messages,
     models,
     operations,
+    responses,
+    states,
     tokens,
 )
 from rwkv_cy.server.service import Service
 from rwkv_cy.server.wire.chat import ChatRequest
 from rwkv_cy.server.wire.completions import CompletionRequest
+from rwkv_cy.server.wire.decisions import DecisionRequest
 from rwkv_cy.server.wire.embeddings import EmbeddingRequest
+from rwkv_cy.server.wire.messages import CountRequest, MessagesRequest
+from rwkv_cy.server.wire.responses import ResponseRequest
+from rwkv_cy.server.wire.states import ForkRequest, LoadRequest, SaveRequest
 from rwkv_cy.server.wire.tokens import DetokenizeRequest, TokenizeRequest
 
 if TYPE_CHECKING:
@@ -41,12 +49,25 @@ ROUTES: tuple[tuple[str, str, Handler, type | None], ...] = (
     ("POST", "/v1/chat/completions", chat.create, ChatRequest),
     ("POST", "/v1/completions", completions.create, CompletionRequest),
     ("POST", "/v1/embeddings", embeddings.create, EmbeddingRequest),
+    ("POST", "/v1/responses", responses.create, ResponseRequest),
+    ("GET", "/v1/responses/{id}", responses.one, None),
+    ("DELETE", "/v1/responses/{id}", responses.delete, None),
+    ("POST", "/v1/decisions", decisions.create, DecisionRequest),
+    ("POST", "/v1/messages", messages.create, MessagesRequest),
+    ("POST", "/v1/messages/count_tokens", messages.count, CountRequest),
+    ("GET", "/v1/states", states.listed, None),
+    ("POST", "/v1/states", states.load, LoadRequest),
+    ("GET", "/v1/states/{id}", states.one, None),
+    ("DELETE", "/v1/states/{id}", states.delete, None),
+    ("POST", "/v1/states/{id}/fork", states.fork, ForkRequest),
+    ("POST", "/v1/states/{id}/save", states.save, SaveRequest),
     ("POST", "/tokenize", tokens.tokenize, TokenizeRequest),
     ("POST", "/detokenize", tokens.detokenize, DetokenizeRequest),
     ("GET", "/tokenizer_info", tokens.info, None),
     ("GET", "/health", operations.health, None),
     ("GET", "/ready", operations.ready, None),
     ("GET", "/metrics", operations.metrics, None),
+    ("GET", "/", operations.page, None),
 )
 
 

@@ -6,26 +6,36 @@ import asyncio
 import time
 import traceback
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any
 
-from rwkv_cy.chat import AnyFormat, Conversation, Prompt, build_prompt
-from rwkv_cy.engine import AsyncEngine, Request, Usage
+from rwkv_cy.chat import AnyFormat, Conversation, Message, Prompt, build_prompt
+from rwkv_cy.engine import AsyncEngine, Event, Request, Usage
 from rwkv_cy.engine.async_engine import EventStream
 from rwkv_cy.errors import BusyError, TokenizerError
 from rwkv_cy.model.language_model import LanguageModel
-from rwkv_cy.server.errors import ApiError, invalid, not_found
+from rwkv_cy.model.state import State
+from rwkv_cy.server.errors import ApiError, invalid
 from rwkv_cy.server.http import Context
 from rwkv_cy.server.logs import Log
 from rwkv_cy.server.metrics import Metrics
 from rwkv_cy.server.settings import Settings
+from rwkv_cy.server.stores import OwnedStore
 from rwkv_cy.server.texts import close_all
 from rwkv_cy.text import Tokenizer
 
-__all__ = ["Service"]
+__all__ = ["Service", "StoredResponse"]
 
-_T = TypeVar("_T")
 #: Texts of more characters are encoded in a thread, so that other requests go on.
 _LONG = 20_000
+
+
+@dataclass(frozen=True)
+class StoredResponse:
+    """A response that later ones refer to: its object, and the conversation up to its end."""
+
+    body: dict[str, Any]
+    messages: tuple[Message, ...]
 
 
 class Service:
@@ -59,6 +69,8 @@ class Service:
         self.settings = settings
         self.metrics = Metrics()
         self.log = log if log is not None else Log()
+        self.states: OwnedStore[State] = OwnedStore("state", settings.limits.state_bytes)
+        self.responses: OwnedStore[StoredResponse] = OwnedStore("response", settings.limits.response_bytes)
         self.created = int(time.time())
         self.closing = False
 
@@ -148,12 +160,18 @@ class Service:
             completion_tokens=usage.completion_tokens,
         )
 
-    def note_times(self, context: Context, first_token: float, decode: float, tokens: int) -> None:
-        """Count the time to the first token, and that of the others."""
-        self.metrics.first_token.observe(first_token)
-        if tokens > 1:
-            self.metrics.per_token.observe(decode / (tokens - 1))
-        context.notes.setdefault("first_token_seconds", round(first_token, 4))
+    def note_event(self, context: Context, event: Event) -> None:
+        """Count the times of a text that has ended."""
+        if event.timings is None or event.usage is None:
+            return
+        self.metrics.first_token.observe(event.timings.first_token)
+        if event.usage.completion_tokens > 1:
+            self.metrics.per_token.observe(event.timings.decode / (event.usage.completion_tokens - 1))
+        context.notes.setdefault("first_token_seconds", round(event.timings.first_token, 4))
+
+    def keep_state(self, owner: str, name: str, state: State) -> None:
+        """Store a state under a name."""
+        self.states.add(owner, name, state, state.nbytes)
 
     def note_error(self, context: Context, error: ApiError, cause: BaseException | None = None) -> None:
         """Log an error: what a client did wrong in one word, an error of the server with its traceback."""
@@ -171,13 +189,6 @@ class Service:
         self.log.request(
             id=context.id, method=method, route=context.route, status=status, seconds=round(seconds, 4), **context.notes
         )
-
-    def find(self, what: str, store: dict[tuple[str, str], _T], owner: str, name: str) -> _T:
-        """Return what an owner has stored under a name; ApiError if there is nothing."""
-        try:
-            return store[owner, name]
-        except KeyError:
-            raise not_found(what, name) from None
 
     def _check_length(self, tokens: Sequence[Any], param: str = "messages") -> None:
         most = self.settings.limits.prompt_tokens

@@ -32,10 +32,10 @@ class Limits:
         Stop strings of a request.
     schema_bytes : int
         Of a JSON schema or grammar.
-    stored : int
-        Responses that are kept for `previous_response_id`.
+    response_bytes : int
+        Of the responses of a user that are kept for `previous_response_id`.
     state_bytes : int
-        Of named states in memory.
+        Of the named states of a user, in memory.
     """
 
     body_bytes: int = 8 << 20
@@ -47,7 +47,7 @@ class Limits:
     choices: int = 128
     stops: int = 16
     schema_bytes: int = 64 << 10
-    stored: int = 1000
+    response_bytes: int = 32 << 20
     state_bytes: int = 256 << 20
 
 

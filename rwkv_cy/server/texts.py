@@ -74,7 +74,7 @@ class Choice:
             raise event.error
         if event.finish_reason == "cancelled":
             raise ApiError(503, "the server is shutting down", "unavailable_error", retry_after=5)
-        if event.logprobs is not None:
+        if event.logprobs is not None and event.token is not None:
             self.logprobs.append(event.logprobs)
         self.text += event.text
         pieces = self._pieces(event.text)

@@ -37,3 +37,12 @@ def client(demo: LanguageModel) -> Iterator[Client]:
 
     with running(demo) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def g1(demo: LanguageModel) -> Iterator[Client]:
+    """Return a client of a server whose prompts are those of G1 models."""
+    from server.running import running
+
+    with running(demo, chat="g1") as server:
+        yield server

@@ -8,11 +8,13 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+
 from rwkv_cy.chat import FORMATS
-from rwkv_cy.engine import AsyncEngine, Engine
+from rwkv_cy.engine import AsyncEngine, Engine, Request
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.server.logs import Log
 from rwkv_cy.server.run import bind, make_server
@@ -20,6 +22,37 @@ from rwkv_cy.server.service import Service
 from rwkv_cy.server.settings import Settings
 
 NAME = "demo"
+
+
+class ScriptedEngine(Engine):
+    """An engine whose model writes what a script says: for what the demo model cannot do, as calls of tools.
+
+    Attributes
+    ----------
+    script : list of str
+        What is written, one text for each request that generates, in their order; then the model is free.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.script: list[str] = []
+
+    def submit(self, request: Request) -> str:
+        if request.max_tokens and self.script:
+            request = replace(request, constraints=[Forced(self.script.pop(0))])
+        return super().submit(request)
+
+
+class Forced:
+    """Lets a model of bytes write a text."""
+
+    def __init__(self, text: str) -> None:
+        self._data = text.encode()
+
+    def __call__(self, tokens: Any, logits: Any) -> None:
+        if len(tokens) < len(self._data):
+            logits[...] = -np.inf
+            logits[self._data[len(tokens)]] = 0.0
 
 
 @dataclass
@@ -84,6 +117,13 @@ class Client:
     def post(self, path: str, body: Any, **headers: str) -> Answer:
         return self("POST", path, body, **headers)
 
+    @property
+    def script(self) -> list[str]:
+        """What the model writes: see ScriptedEngine."""
+        engine = self.service.engine.engine
+        assert isinstance(engine, ScriptedEngine)
+        return engine.script
+
     def logged(self) -> list[dict[str, Any]]:
         return [json.loads(line) for line in self.log.getvalue().splitlines()]
 
@@ -94,7 +134,7 @@ def running(
 ) -> Iterator[Client]:
     """Run a server in a thread."""
     log = io.StringIO()
-    engine = AsyncEngine(Engine(model, slots=slots, queue=queue))
+    engine = AsyncEngine(ScriptedEngine(model, slots=slots, queue=queue))
     service = Service(model, engine, FORMATS[chat], settings or Settings(NAME), Log(log))
     listening = bind("127.0.0.1", 0)
     port = listening.getsockname()[1]

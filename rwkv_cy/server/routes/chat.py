@@ -8,137 +8,95 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 
-from rwkv_cy.chat import Prompt
-from rwkv_cy.engine import Request, TokenLogprobs
-from rwkv_cy.engine.async_engine import EventStream
+from rwkv_cy.engine import TokenLogprobs
 from rwkv_cy.server import sse
+from rwkv_cy.server.answering import Answering, begin
 from rwkv_cy.server.constraints import check_format
 from rwkv_cy.server.errors import invalid
 from rwkv_cy.server.http import Context, Events, Reply
 from rwkv_cy.server.service import Service
-from rwkv_cy.server.texts import Choice, merged, total_usage
+from rwkv_cy.server.texts import Choice
 from rwkv_cy.server.wire.chat import ChatRequest, conversation_of, delta_of, message_object
-from rwkv_cy.server.wire.common import (
-    new_id,
-    sampling_options,
-    seed_of,
-    stop_strings,
-    token_logprob,
-    usage_object,
-)
+from rwkv_cy.server.wire.common import new_id, stop_strings, token_logprob, usage_object
 
-__all__ = ["create", "requests_of"]
+__all__ = ["create"]
 
 
 async def create(service: Service, context: Context, body: ChatRequest) -> Reply:
     """Answer a conversation."""
     model = service.check_model(body.model)
-    conversation = conversation_of(body, service.settings.thinking)
-    prompt = await service.prompt(conversation)
-    requests = requests_of(service, body, prompt)
-    names = [tool.name for tool in conversation.callable_tools]
-    choices = [Choice.of_chat(index, prompt.opening, names) for index in range(len(requests))]
-    answer = _Answer(service, context, model, body, choices, service.submit(requests))
-    if body.stream:
-        return Events(answer.chunks())
-    return await answer.whole()
-
-
-def requests_of(service: Service, body: ChatRequest, prompt: Prompt) -> list[Request]:
-    """Return the requests to the engine, one for each choice."""
     limits = service.settings.limits
     count = body.n or 1
     if count > limits.choices:
         raise invalid("n", f"expected at most {limits.choices}, got {count}")
-    check_format(body.response_format, limits)
-    wants = (body.top_logprobs or 0) if body.logprobs else None
     if body.top_logprobs and not body.logprobs:
         raise invalid("top_logprobs", "expected logprobs to be true; set it, or leave top_logprobs out")
-    options = sampling_options(body, prompt.sampling, service.vocab_size)
-    stops = (*stop_strings("stop", body.stop, limits.stops), *prompt.stops)
-    return [
-        Request(
-            prompt=prompt.tokens,
-            options=options,
-            max_tokens=service.max_tokens(body.max_completion_tokens, body.max_tokens),
-            stop=stops,
-            seed=seed_of(body, index),
-            logprobs=wants,
-        )
-        for index in range(count)
-    ]
+    check_format(body.response_format, limits)
+    answering = await begin(
+        service,
+        context,
+        conversation_of(body, service.settings.thinking),
+        body,
+        max_tokens=service.max_tokens(body.max_completion_tokens, body.max_tokens),
+        stops=stop_strings("stop", body.stop, limits.stops),
+        count=count,
+        logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+    )
+    told = _Told(answering, model, body, new_id("chatcmpl-"), int(time.time()))
+    return Events(told.chunks()) if body.stream else await told.whole()
 
 
-@dataclass
-class _Answer:
-    """The choices of a request in progress, and how they are told."""
+@dataclass(frozen=True)
+class _Told:
+    """How the answers are told."""
 
-    service: Service
-    context: Context
+    answering: Answering
     model: str
     body: ChatRequest
-    choices: list[Choice]
-    streams: list[EventStream]
-
-    def __post_init__(self) -> None:
-        self.id = new_id("chatcmpl-")
-        self.created = int(time.time())
+    id: str
+    created: int
 
     async def whole(self) -> dict[str, Any]:
-        """Return the answer when it is complete."""
-        logprobs: list[list[TokenLogprobs]] = [[] for _ in self.choices]
-        async with aclosing(merged(self.streams)) as events:  # type: ignore[type-var]
-            async for place, event in events:
-                self.choices[place].push(event)
-                logprobs[place] += self.choices[place].take_logprobs()
-                self._note(event)
-        return {
-            **self._head("chat.completion"),
-            "choices": [
-                {
-                    "index": choice.index,
-                    "message": message_object(choice.answer),
-                    "logprobs": self._logprobs(own),
-                    "finish_reason": choice.finish_reason,
-                }
-                for choice, own in zip(self.choices, logprobs, strict=True)
-            ],
-            "usage": self._usage(),
-        }
+        """Return the answers when they are complete."""
+        await self.answering.complete()
+        choices = [
+            {
+                "index": choice.index,
+                "message": message_object(choice.answer),
+                "logprobs": self._logprobs(choice.take_logprobs()),
+                "finish_reason": choice.finish_reason,
+            }
+            for choice in self.answering.choices
+        ]
+        for choice, state in zip(choices, self.answering.states, strict=False):
+            choice["state"] = state
+        return {**self._head("chat.completion"), "choices": choices, "usage": self._usage()}
 
     async def chunks(self) -> AsyncIterator[bytes]:
-        """Yield the frames of the answer."""
+        """Yield the frames of the answers."""
         wants_usage = bool(self.body.stream_options and self.body.stream_options.include_usage)
         extra = {"usage": None} if wants_usage else {}
-        async with aclosing(merged(self.streams)) as events:  # type: ignore[type-var]
-            for choice in self.choices:
-                yield self._chunk(choice, {"role": "assistant", "content": "", "refusal": None}, extra)
-            async for place, event in events:
-                choice = self.choices[place]
-                pieces = choice.push(event)
-                self._note(event)
+        for choice in self.answering.choices:
+            yield self._chunk(choice, {"role": "assistant", "content": "", "refusal": None}, extra)
+        async with aclosing(self.answering.run()) as steps:  # type: ignore[type-var]
+            async for choice, _, pieces in steps:
                 for number, piece in enumerate(pieces):
                     own = choice.take_logprobs() if number == 0 else []
                     yield self._chunk(choice, delta_of(piece), extra, own)
                 if choice.finish_reason is not None:
                     yield self._chunk(choice, {}, extra, choice.take_logprobs(), choice.finish_reason)
-        usage = self._usage()
+        if self.answering.states:
+            states = [{"index": index, "state": state} for index, state in enumerate(self.answering.states)]
+            yield sse.frame({**self._head("chat.completion.chunk"), "choices": [], "states": states, **extra})
         if wants_usage:
-            yield sse.frame({**self._head("chat.completion.chunk"), "choices": [], "usage": usage})
+            yield sse.frame({**self._head("chat.completion.chunk"), "choices": [], "usage": self._usage()})
         yield sse.DONE
 
-    def _note(self, event: Any) -> None:
-        if event.timings is not None and event.usage is not None:
-            times = event.timings
-            self.service.note_times(self.context, times.first_token, times.decode, event.usage.completion_tokens)
-
     def _usage(self) -> dict[str, Any]:
-        usage = total_usage(self.choices)
-        self.service.note_usage(self.context, usage)
-        return usage_object(usage, sum(choice.reasoning_tokens for choice in self.choices))
+        return usage_object(self.answering.usage, self.answering.reasoning_tokens)
 
     def _head(self, kind: str) -> dict[str, Any]:
-        fingerprint = f"fp_{self.service.model.fingerprint[:12]}"
+        fingerprint = f"fp_{self.answering.service.model.fingerprint[:12]}"
         return {
             "id": self.id,
             "object": kind,
@@ -166,4 +124,5 @@ class _Answer:
     def _logprobs(self, logprobs: Sequence[TokenLogprobs]) -> dict[str, Any] | None:
         if not self.body.logprobs:
             return None
-        return {"content": [token_logprob(self.service.tokenizer, one) for one in logprobs], "refusal": None}
+        tokenizer = self.answering.service.tokenizer
+        return {"content": [token_logprob(tokenizer, one) for one in logprobs], "refusal": None}

@@ -143,7 +143,7 @@ class _Answer:
         async with aclosing(merged(self.streams)) as events:  # type: ignore[type-var]
             async for place, event in events:
                 self.choices[place].push(event)
-                self._note(event)
+                self.service.note_event(self.context, event)
         results = []
         for number, prompt in enumerate(self.prompts):
             own = self.choices[number * self.tried : (number + 1) * self.tried]
@@ -165,7 +165,7 @@ class _Answer:
             async for place, event in events:
                 choice = self.choices[place]
                 choice.push(event)
-                self._note(event)
+                self.service.note_event(self.context, event)
                 if not event.text and choice.finish_reason is None:
                     continue
                 logprobs = self._logprobs(place, choice.take_logprobs())
@@ -197,11 +197,6 @@ class _Answer:
         tokens = [one.token for one in logprobs]
         result, self._offsets[place] = logprobs_object(self.service.tokenizer, logprobs, self._offsets[place], tokens)
         return result
-
-    def _note(self, event: Any) -> None:
-        if event.timings is not None and event.usage is not None:
-            times = event.timings
-            self.service.note_times(self.context, times.first_token, times.decode, event.usage.completion_tokens)
 
     def _usage(self) -> dict[str, Any]:
         usage = total_usage(self.choices, len(self.prompts))

@@ -1,0 +1,152 @@
+"""A chat's answer from conversation to streams: what the chat, responses and messages APIs have in common."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from rwkv_cy.chat import Answer, Conversation, Message, Prompt
+from rwkv_cy.chat import Event as Piece
+from rwkv_cy.engine import Event, Request, Usage
+from rwkv_cy.engine.async_engine import EventStream
+from rwkv_cy.model.state import State
+from rwkv_cy.server.errors import ApiError
+from rwkv_cy.server.http import Context
+from rwkv_cy.server.service import Service
+from rwkv_cy.server.texts import Choice, merged, total_usage
+from rwkv_cy.server.wire.common import SamplingFields, new_id, sampling_options, seed_of
+
+__all__ = ["Answering", "begin", "read_state"]
+
+
+@dataclass
+class Answering:
+    """Answers to one conversation, in progress.
+
+    Attributes
+    ----------
+    service : Service
+    context : Context
+    conversation : Conversation
+    prompt : Prompt
+    choices : list of Choice
+    states : list of str
+        Names of the states after the answers, once they are complete, if the request wants them.
+    """
+
+    service: Service
+    context: Context
+    conversation: Conversation
+    prompt: Prompt
+    choices: list[Choice]
+    streams: list[EventStream]
+    base: State | None = None
+    keep_states: bool = False
+    states: list[str] = field(default_factory=list)
+
+    async def run(self) -> AsyncIterator[tuple[Choice, Event, list[Piece]]]:
+        """Yield each event with the pieces of the answer that it completes; closing it cancels what is in progress."""
+        async with aclosing(merged(self.streams)) as events:  # type: ignore[type-var]
+            async for place, event in events:
+                choice = self.choices[place]
+                pieces = choice.push(event)
+                self.service.note_event(self.context, event)
+                yield choice, event, pieces
+        self.service.note_usage(self.context, self.usage)
+        if self.keep_states:
+            self.states = [await self._keep(choice.answer) for choice in self.choices]
+
+    async def complete(self) -> None:
+        """Wait until all answers are complete."""
+        async with aclosing(self.run()) as steps:  # type: ignore[type-var]
+            async for _ in steps:
+                pass
+
+    @property
+    def usage(self) -> Usage:
+        """Tokens of the prompt and of all answers."""
+        return total_usage(self.choices)
+
+    @property
+    def reasoning_tokens(self) -> int:
+        """Tokens of reasoning in all answers."""
+        return sum(choice.reasoning_tokens for choice in self.choices)
+
+    async def _keep(self, answer: Answer) -> str:
+        """Store the state after the conversation with the answer, as a next turn has it; return its name."""
+        messages = [*self.conversation.messages, message_of(answer)]
+        # The end of the answer is where the next message begins.
+        following = replace(self.conversation, messages=[*messages, Message("user", "x")], thinking="off")
+        prompt = await self.service.prompt(following)
+        if len(prompt.message_ends) < 2:
+            raise ApiError(501, "return_state: the chat template does not tell where messages end", "not_supported")
+        tokens = prompt.tokens[: prompt.message_ends[-2]]
+        state = await read_state(self.service, tokens, self.base)
+        name = new_id("state_")
+        self.service.keep_state(self.context.owner, name, state)
+        return name
+
+
+def message_of(answer: Answer) -> Message:
+    """Return an answer as a message of the conversation."""
+    return Message("assistant", answer.content, answer.reasoning, tuple(answer.calls))
+
+
+async def begin(
+    service: Service,
+    context: Context,
+    conversation: Conversation,
+    fields: SamplingFields,
+    *,
+    max_tokens: int,
+    stops: Sequence[str] = (),
+    count: int = 1,
+    logprobs: int | None = None,
+    **more: Any,
+) -> Answering:
+    """Submit the requests that answer a conversation.
+
+    Parameters
+    ----------
+    service : Service
+    context : Context
+    conversation : Conversation
+    fields : SamplingFields
+    max_tokens : int
+    stops : sequence of str
+        Of the client, beside those of the format.
+    count : int
+        Answers.
+    logprobs : int, optional
+        As in a Request.
+    **more
+        Other fields of a Request.
+    """
+    prompt = await service.prompt(conversation)
+    base = service.states.get(context.owner, fields.state) if fields.state else None
+    request = Request(
+        prompt=prompt.tokens,
+        options=sampling_options(fields, prompt.sampling, service.vocab_size),
+        max_tokens=max_tokens,
+        stop=(*stops, *prompt.stops),
+        logprobs=logprobs,
+        state=base,
+        **more,
+    )
+    names = [tool.name for tool in conversation.callable_tools]
+    choices = [Choice.of_chat(index, prompt.opening, names) for index in range(count)]
+    streams = service.submit([replace(request, seed=seed_of(fields, index)) for index in range(count)])
+    return Answering(service, context, conversation, prompt, choices, streams, base, fields.return_state)
+
+
+async def read_state(service: Service, tokens: Sequence[int], base: State | None = None) -> State:
+    """Return the state after tokens."""
+    (stream,) = service.submit([Request(prompt=tokens, max_tokens=0, return_state=True, state=base)])
+    choice = Choice(0)
+    async with aclosing(merged([stream])) as events:  # type: ignore[type-var]
+        async for _, event in events:
+            choice.push(event)
+    assert choice.state is not None
+    return choice.state
