@@ -41,10 +41,10 @@ async def create(service: Service, context: Context, body: CompletionRequest) ->
     check_format(body.response_format, service.settings.limits)
     if body.suffix:
         raise invalid("suffix", "expected none: the model continues a text only at its end", "not_supported")
-    base = _request(service, body)
+    base = _request(service, context, body)
     if body.echo and body.logprobs is not None:
         for prompt in prompts:
-            prompt.scored = await score_prompt(service.model, prompt.tokens, body.logprobs, None)
+            prompt.scored = await score_prompt(service.model, prompt.tokens, body.logprobs, base.state)
     requests = [
         replace(_starting(base, prompt), seed=seed_of(body, index)) for prompt in prompts for index in range(tried)
     ]
@@ -96,7 +96,7 @@ def _counts(service: Service, body: CompletionRequest, prompts: int) -> tuple[in
     return count, tried
 
 
-def _request(service: Service, body: CompletionRequest) -> Request:
+def _request(service: Service, context: Context, body: CompletionRequest) -> Request:
     limits = service.settings.limits
     wants = body.logprobs
     if wants is None and (body.best_of or 1) > (body.n or 1):
@@ -107,6 +107,8 @@ def _request(service: Service, body: CompletionRequest) -> Request:
         max_tokens=service.max_tokens(body.max_tokens, default),
         stop=stop_strings("stop", body.stop, limits.stops),
         logprobs=wants,
+        state=service.states.get(context.owner, body.state) if body.state else None,
+        return_state=body.return_state,
     )
 
 
@@ -169,7 +171,8 @@ class _Answer:
                 if not event.text and choice.finish_reason is None:
                     continue
                 logprobs = self._logprobs(place, choice.take_logprobs())
-                yield self._chunk(_object(choice, event.text, logprobs, choice.finish_reason), extra)
+                told = _object(choice, event.text, logprobs, choice.finish_reason)
+                yield self._chunk({**told, **self._state(choice)}, extra)
         usage = self._usage()
         if wants_usage:
             yield sse.frame({**self._head(), "choices": [], "usage": usage})
@@ -183,7 +186,15 @@ class _Answer:
             before = prompt.scored.logprobs if prompt.scored is not None else []
             tokens = [*(prompt.tokens if before else []), *(one.token for one in own)]
             logprobs, _ = logprobs_object(self.service.tokenizer, [*before, *own], 0, tokens)
-        return _object(choice, text, logprobs, choice.finish_reason)
+        return {**_object(choice, text, logprobs, choice.finish_reason), **self._state(choice)}
+
+    def _state(self, choice: Choice) -> dict[str, str]:
+        """Store the state after an answer, if the request wants it; return its name."""
+        if choice.state is None:
+            return {}
+        name = new_id("state_")
+        self.service.keep_state(self.context.owner, name, choice.state)
+        return {"state": name}
 
     def _echo(self, prompt: _Prompt, choice: Choice) -> dict[str, Any]:
         logprobs = None
