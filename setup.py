@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import runpy
 import sys
+import sysconfig
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import setuptools
 from Cython import __version__ as cython_version
 from Cython.Build import cythonize
 from setuptools import Distribution, Extension, find_packages, setup
+from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build import build
 from setuptools.command.build_ext import build_ext
 from setuptools.modified import newer_group
@@ -40,7 +44,10 @@ DIRECTIVES = {
     "cdivision": True,
     "freethreading_compatible": False,
 }
-MACROS = [("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")]
+#: The stable ABI of the oldest Python that pyproject.toml allows: one build runs on it and on all later ones. An
+#: interpreter without a GIL has another ABI, and needs a build of its own.
+LIMITED_API = None if sysconfig.get_config_var("Py_GIL_DISABLED") else (3, 11)
+MACROS = [("Py_LIMITED_API", "0x{:02X}{:02X}0000".format(*LIMITED_API))] if LIMITED_API else []
 
 C_FLAGS = ["-std=gnu11", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
 #: Optimisation of the C kernels; of Cython modules that loop themselves; and of all others, which only call kernels.
@@ -67,9 +74,9 @@ def extensions() -> list[Extension]:
     found = []
     for path in sorted(PACKAGE.rglob("*.pyx")):
         name = ".".join(path.with_suffix("").parts)
-        found.append(Extension(name, [path.as_posix()]))
+        found.append(Extension(name, [path.as_posix()], py_limited_api=bool(LIMITED_API)))
     shared = Path(*SHARED_UTILITY.split(".")).with_suffix(".c")
-    return [Extension(SHARED_UTILITY, [shared.as_posix()]), *found]
+    return [Extension(SHARED_UTILITY, [shared.as_posix()], py_limited_api=bool(LIMITED_API)), *found]
 
 
 class Progress:
@@ -114,8 +121,23 @@ class BuildExt(build_ext):
             for extension in self.extensions:
                 extension.sources = []
                 extension.extra_objects = extension.depends = objects[extension.name]
-                extension.extra_link_args = thread_flags
+                extension.extra_link_args = [*thread_flags, "-lm"]
             super().build_extensions()
+        self._remove_others()
+
+    def copy_extensions_to_source(self) -> None:
+        """Copy what was built beside the sources, for a build in place."""
+        super().copy_extensions_to_source()
+        self._remove_others()
+
+    def _remove_others(self) -> None:
+        """Remove earlier builds that this interpreter would import instead of the new ones: with another suffix."""
+        for extension in self.extensions:
+            built = Path(self.get_ext_fullpath(extension.name))
+            module = built.with_name(built.name.partition(".")[0])
+            for suffix in EXTENSION_SUFFIXES:
+                if (other := module.with_name(module.name + suffix)) != built:
+                    other.unlink(missing_ok=True)
 
     @contextmanager
     def _same_options(self) -> Iterator[None]:
@@ -179,6 +201,18 @@ class BuildExt(build_ext):
         self.compiler.compile([source], self.build_temp, self._macros, include, extra_postargs=[*self._flags, *level])
 
 
+class BdistWheel(bdist_wheel):
+    """Adds the list of what is compiled into the wheel (PEP 770)."""
+
+    def egg2dist(self, egginfo_path: str, distinfo_path: str) -> None:
+        """Write the metadata of the wheel, of which RECORD is made afterwards."""
+        super().egg2dist(egginfo_path, distinfo_path)
+        path = Path(distinfo_path, "sboms", "rwkv_cy.cdx.json")
+        path.parent.mkdir()
+        sbom = runpy.run_path(Path("tools", "sbom.py").as_posix())
+        path.write_text(sbom["document"](self.distribution.get_version()), "utf-8")
+
+
 setup(
     # The demo model is in the checkout's data/, and beside the modules of an installed package.
     packages=[*find_packages(include=["rwkv_cy", "rwkv_cy.*"]), "rwkv_cy.data"],
@@ -189,5 +223,6 @@ setup(
     },
     include_package_data=False,
     ext_modules=extensions(),
-    cmdclass={"build_ext": BuildExt},
+    cmdclass={"build_ext": BuildExt, "bdist_wheel": BdistWheel},
+    options={"bdist_wheel": {"py_limited_api": "cp{}{}".format(*LIMITED_API)}} if LIMITED_API else {},
 )

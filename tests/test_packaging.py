@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.metadata
+import json
 import re
+import runpy
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -82,6 +86,31 @@ def test_an_older_setuptools_is_named() -> None:
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
     assert "rwkv_cy: expected setuptools 77 or newer, got 76.1.0; pip install -U setuptools" in done.stderr
+
+
+def test_one_build_serves_every_later_python(project: dict[str, Any]) -> None:
+    """The oldest Python of the package is that of its ABI, in every compiled module."""
+    (limited,) = re.findall(r"^LIMITED_API = .* else \((\d+), (\d+)\)$", (ROOT / "setup.py").read_text("utf-8"), re.M)
+    assert project["project"]["requires-python"] == ">=" + ".".join(limited)
+    names = [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in PACKAGE.rglob("*.pyx")]
+    files = [Path(str(importlib.import_module(name).__file__)).name for name in [*names, "rwkv_cy.kernels._cyutility"]]
+    suffix = sysconfig.get_config_var("EXT_SUFFIX") if sysconfig.get_config_var("Py_GIL_DISABLED") else ".abi3.so"
+    assert {name for name in files if not name.endswith(suffix)} == set()
+
+
+def test_bill_of_materials(monkeypatch: pytest.MonkeyPatch) -> None:
+    cython = pytest.importorskip("Cython", reason="the build's Cython is part of what is listed")
+    monkeypatch.chdir(ROOT)
+    document = runpy.run_path("tools/sbom.py")["document"]
+    bom = json.loads(document("1.2.3"))
+    assert (bom["bomFormat"], bom["specVersion"]) == ("CycloneDX", "1.6")
+    assert bom["metadata"]["component"]["purl"] == "pkg:pypi/rwkv-cy@1.2.3"
+    by_ref = {each["bom-ref"]: each for each in bom["components"]}
+    assert f"pkg:pypi/cython@{cython.__version__}" in by_ref
+    digest = hashlib.sha256((ROOT / "data" / "kjv.pth").read_bytes()).hexdigest()
+    assert by_ref["demo-model"]["hashes"] == [{"alg": "SHA-256", "content": digest}]
+    assert {each["ref"] for each in bom["dependencies"]} == {"pkg:pypi/rwkv-cy@1.2.3", *by_ref}
+    assert document("1.2.3") == document("1.2.3") != document("1.2.4")
 
 
 def test_kernels_are_compiled_alike_everywhere() -> None:
