@@ -13,6 +13,7 @@ import numpy as np
 
 from rwkv_cy.architectures.curves import Curve
 from rwkv_cy.config import Config
+from rwkv_cy.errors import UnsupportedError
 from rwkv_cy.tensors.tensor import Parameter
 
 if TYPE_CHECKING:
@@ -240,6 +241,40 @@ class Architecture(ABC):
         self, config: Config, layer: int, parameters: Mapping[str, Parameter], output_scale: float, activations: str
     ) -> Any:
         """Return the compiled channel mix of a layer; arguments as for :meth:`time_mix`."""
+
+    def gradients(self, config: Config, layer: int, time_mix: Any, channel_mix: Any) -> tuple[Any, Any]:
+        """Return the backward pass of a layer's two mixes: each a ``rwkv_cy.kernels.gradient.MixGradient``.
+
+        Parameters
+        ----------
+        config : Config
+        layer : int
+            Its index.
+        time_mix, channel_mix : rwkv_cy.kernels.stack.Mix
+            The results of :meth:`time_mix` and :meth:`channel_mix`.
+
+        Raises
+        ------
+        UnsupportedError
+            If this version does not have one.
+        """
+        raise UnsupportedError(f"{self.label}: gradients are not supported for this version")
+
+    def initial_state_gradient(self, config: Config, d_state: npt.NDArray[Any]) -> Mapping[str, npt.NDArray[Any]]:
+        """Return the gradients of the parameters that :meth:`initial_state` takes the state from.
+
+        Parameters
+        ----------
+        config : Config
+        d_state : numpy.ndarray
+            Gradient of that state, of its shape.
+
+        Returns
+        -------
+        mapping of str to numpy.ndarray
+            By canonical name.
+        """
+        return {}
 
 
 @lru_cache(maxsize=4)  # opening a file takes it several times, and making it takes longer than the rest

@@ -108,6 +108,11 @@ class HeadsArchitecture(Architecture):
                     row[start:] = widen(tuned.array, tuned.dtype, "f64").reshape(-1)
         return state
 
+    def initial_state_gradient(self, config: Config, d_state: npt.NDArray[Any]) -> Mapping[str, npt.NDArray[Any]]:
+        """Return the gradient of each layer's time_state."""
+        start, shape = self.state_offsets(config)["att_kv"], self.tuned_state(config).shape
+        return {f"blocks.{i}.att.time_state": row[start:].reshape(shape) for i, row in enumerate(d_state)}
+
     def tuned_state(self, config: Config) -> ParameterSpec:
         """Return the parameter that holds the state a sequence begins with, [head, value, key]."""
         count, size = heads(config)

@@ -106,6 +106,12 @@ class RWKV4(Architecture):
 
         return kernels.ChannelMix(config, self.state_offsets(config), parameters, output_scale, activations)
 
+    def gradients(self, config: Config, layer: int, time_mix: Any, channel_mix: Any) -> tuple[Any, Any]:
+        """Return the backward pass of a layer's mixes."""
+        from rwkv_cy.kernels import rwkv4_gradient as kernels
+
+        return kernels.TimeMixGradient(time_mix), kernels.ChannelMixGradient(channel_mix)
+
 
 # --- initial values (RWKV-LM, RWKV-v4/src/model.py: RWKV_TimeMix, RWKV_ChannelMix, RWKV_Init) ---
 

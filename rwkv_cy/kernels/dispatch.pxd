@@ -89,7 +89,15 @@ cdef extern from "rk.h" nogil:
 
     ctypedef struct rk_ops:
         Py_ssize_t lanes
+        void (*add_scaled)(void *y, const void *gate, const void *x, Py_ssize_t begin, Py_ssize_t end) noexcept nogil
         int (*all_finite)(const void *x, Py_ssize_t n) noexcept nogil
+
+    ctypedef struct rk_shift_gradient:
+        const void *mix
+        const void *more
+        const void *d
+        void *d_mix
+        void *d_more
 
 cdef const rk_ops *active_ops(bint double_precision) except NULL
 
@@ -120,3 +128,30 @@ cdef void token_matrices(const rk_ops *ops, const void *x, const void *m, Py_ssi
 cdef void prefetch_rows(const void *data, size_t row_bytes, const long long *ids, Py_ssize_t count) noexcept nogil
 cdef void multiply(const rk_ops *ops, double factor, Py_ssize_t n, int num_threads, void *x) noexcept nogil
 cdef bint all_finite(const rk_ops *ops, const void *x, Py_ssize_t n) noexcept nogil
+
+# Of the backward pass; gradients.h describes them.
+cdef void layer_norm_gradient(const rk_ops *ops, const void *x, const void *weight, double eps, const void *dy,
+                              Py_ssize_t tokens, Py_ssize_t width, void *dx, void *d_weight, void *d_bias,
+                              void *moments, int num_threads) noexcept nogil
+cdef void shift_gradients(const rk_ops *ops, const rk_shift_gradient *shifts, int count, bint lerped, const void *x,
+                          size_t before, const rk_tokens *all, Py_ssize_t width, void *dx,
+                          int num_threads) noexcept nogil
+cdef void shift_tokens(const rk_ops *ops, bint lerped, const void *x, const void *mix, const void *more, size_t before,
+                       const rk_tokens *all, Py_ssize_t width, void *y, int num_threads) noexcept nogil
+cdef void take_last(const rk_ops *ops, const rk_tokens *all, Py_ssize_t width, size_t field, void *dx) noexcept nogil
+cdef void gated_gradient(const rk_ops *ops, const void *gate, const void *x, const void *dy, Py_ssize_t n, void *dx,
+                         void *d_gate, int num_threads) noexcept nogil
+cdef void relu_squared(const rk_ops *ops, const void *x, Py_ssize_t n, void *y, int num_threads) noexcept nogil
+cdef void relu_squared_gradient(const rk_ops *ops, const void *x, Py_ssize_t n, void *d, int num_threads) noexcept nogil
+cdef void add(const rk_ops *ops, const void *x, Py_ssize_t n, void *y, int num_threads) noexcept nogil
+cdef size_t channels_gradient_scratch(const rk_ops *ops, const rk_tokens *all, int num_threads) noexcept nogil
+cdef void run_channels_gradient(const rk_ops *ops, int version, const rk_channels *p, const rk_tokens *all,
+                                void *scratch, int num_threads) noexcept nogil
+cdef void decode(const rk_matrix *m, float *out, int num_threads) noexcept nogil
+cdef size_t outer_scratch(const rk_ops *ops, Py_ssize_t a_width, Py_ssize_t b_width, Py_ssize_t tokens,
+                          int num_threads) noexcept nogil
+cdef void outer(const rk_ops *ops, const void *a, Py_ssize_t a_width, Py_ssize_t a_stride, const void *b,
+                Py_ssize_t b_width, Py_ssize_t tokens, double scale, void *g, void *scratch,
+                int num_threads) noexcept nogil
+# y += gate * x for n elements, on this thread.
+cdef void add_scaled(const rk_ops *ops, const void *gate, const void *x, Py_ssize_t n, void *y) noexcept nogil

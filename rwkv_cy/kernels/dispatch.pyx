@@ -39,6 +39,26 @@ cdef extern from "bandwidth.h" nogil:
     double rk_read_bandwidth(const rk_table *, size_t, int, double)
 
 
+cdef extern from "gradients.h" nogil:
+    void rk_layer_norm_gradient(const rk_ops *, const void *, const void *, double, const void *, Py_ssize_t,
+                                Py_ssize_t, void *, void *, void *, void *, int)
+    void rk_shift_gradients(const rk_ops *, const rk_shift_gradient *, int, int, const void *, size_t,
+                            const rk_tokens *, Py_ssize_t, void *, int)
+    void rk_shift_tokens(const rk_ops *, int, const void *, const void *, const void *, size_t, const rk_tokens *,
+                         Py_ssize_t, void *, int)
+    void rk_take_last(const rk_ops *, const rk_tokens *, Py_ssize_t, size_t, void *)
+    void rk_gated_gradient(const rk_ops *, const void *, const void *, const void *, Py_ssize_t, void *, void *, int)
+    void rk_relu_squared(const rk_ops *, const void *, Py_ssize_t, void *, int)
+    void rk_relu_squared_gradient(const rk_ops *, const void *, Py_ssize_t, void *, int)
+    void rk_add(const rk_ops *, const void *, Py_ssize_t, void *, int)
+    size_t rk_channels_gradient_scratch(const rk_ops *, const rk_tokens *, int)
+    void rk_run_channels_gradient(const rk_ops *, int, const rk_channels *, const rk_tokens *, void *, int)
+    void rk_decode(const rk_matrix *, float *, int)
+    size_t rk_outer_scratch(const rk_ops *, Py_ssize_t, Py_ssize_t, Py_ssize_t, int)
+    void rk_outer(const rk_ops *, const void *, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, double,
+                  void *, void *, int)
+
+
 cdef const rk_table *_active = NULL
 
 
@@ -223,3 +243,70 @@ cdef void multiply(const rk_ops *ops, double factor, Py_ssize_t n, int num_threa
 
 cdef bint all_finite(const rk_ops *ops, const void *x, Py_ssize_t n) noexcept nogil:
     return ops.all_finite(x, n)
+
+
+cdef void layer_norm_gradient(const rk_ops *ops, const void *x, const void *weight, double eps, const void *dy,
+                              Py_ssize_t tokens, Py_ssize_t width, void *dx, void *d_weight, void *d_bias,
+                              void *moments, int num_threads) noexcept nogil:
+    rk_layer_norm_gradient(ops, x, weight, eps, dy, tokens, width, dx, d_weight, d_bias, moments, num_threads)
+
+
+cdef void shift_gradients(const rk_ops *ops, const rk_shift_gradient *shifts, int count, bint lerped, const void *x,
+                          size_t before, const rk_tokens *all, Py_ssize_t width, void *dx,
+                          int num_threads) noexcept nogil:
+    rk_shift_gradients(ops, shifts, count, lerped, x, before, all, width, dx, num_threads)
+
+
+cdef void shift_tokens(const rk_ops *ops, bint lerped, const void *x, const void *mix, const void *more, size_t before,
+                       const rk_tokens *all, Py_ssize_t width, void *y, int num_threads) noexcept nogil:
+    rk_shift_tokens(ops, lerped, x, mix, more, before, all, width, y, num_threads)
+
+
+cdef void take_last(const rk_ops *ops, const rk_tokens *all, Py_ssize_t width, size_t field, void *dx) noexcept nogil:
+    rk_take_last(ops, all, width, field, dx)
+
+
+cdef void gated_gradient(const rk_ops *ops, const void *gate, const void *x, const void *dy, Py_ssize_t n, void *dx,
+                         void *d_gate, int num_threads) noexcept nogil:
+    rk_gated_gradient(ops, gate, x, dy, n, dx, d_gate, num_threads)
+
+
+cdef void relu_squared(const rk_ops *ops, const void *x, Py_ssize_t n, void *y, int num_threads) noexcept nogil:
+    rk_relu_squared(ops, x, n, y, num_threads)
+
+
+cdef void relu_squared_gradient(const rk_ops *ops, const void *x, Py_ssize_t n, void *d,
+                                int num_threads) noexcept nogil:
+    rk_relu_squared_gradient(ops, x, n, d, num_threads)
+
+
+cdef void add(const rk_ops *ops, const void *x, Py_ssize_t n, void *y, int num_threads) noexcept nogil:
+    rk_add(ops, x, n, y, num_threads)
+
+
+cdef size_t channels_gradient_scratch(const rk_ops *ops, const rk_tokens *all, int num_threads) noexcept nogil:
+    return rk_channels_gradient_scratch(ops, all, num_threads)
+
+
+cdef void run_channels_gradient(const rk_ops *ops, int version, const rk_channels *p, const rk_tokens *all,
+                                void *scratch, int num_threads) noexcept nogil:
+    rk_run_channels_gradient(ops, version, p, all, scratch, num_threads)
+
+
+cdef void decode(const rk_matrix *m, float *out, int num_threads) noexcept nogil:
+    rk_decode(m, out, num_threads)
+
+
+cdef size_t outer_scratch(const rk_ops *ops, Py_ssize_t a_width, Py_ssize_t b_width, Py_ssize_t tokens,
+                          int num_threads) noexcept nogil:
+    return rk_outer_scratch(ops, a_width, b_width, tokens, num_threads)
+
+
+cdef void outer(const rk_ops *ops, const void *a, Py_ssize_t a_width, Py_ssize_t a_stride, const void *b,
+                Py_ssize_t b_width, Py_ssize_t tokens, double scale, void *g, void *scratch,
+                int num_threads) noexcept nogil:
+    rk_outer(ops, a, a_width, a_stride, b, b_width, tokens, scale, g, scratch, num_threads)
+
+
+cdef void add_scaled(const rk_ops *ops, const void *gate, const void *x, Py_ssize_t n, void *y) noexcept nogil:
+    ops.add_scaled(y, gate, x, 0, n)

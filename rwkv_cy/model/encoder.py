@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ from rwkv_cy.model.state import State
 from rwkv_cy.runtime import resolve_num_threads
 from rwkv_cy.tensors.tensor import Parameter, as_parameter
 from rwkv_cy.text.tokens import check_token_array
+
+if TYPE_CHECKING:
+    from rwkv_cy.model.tape import EncoderGradient, Tape
 
 __all__ = ["CHUNK_TOKENS", "Model"]
 
@@ -87,6 +90,7 @@ class Model:
         self._initial = architecture.initial_state(config, tuned)
         self._initial.flags.writeable = False
         self._workspaces: list[Workspace] = []
+        self._gradient: EncoderGradient | None = None
 
     @classmethod
     def new(cls, config: Config, rng: np.random.Generator | int) -> Model:
@@ -222,6 +226,55 @@ class Model:
         if not len(ys) and after is not state:
             after.data[...] = before
         return ys, after
+
+    def record(
+        self,
+        xs: npt.ArrayLike | Sequence[npt.ArrayLike],
+        state: State | Sequence[State | None] | None = None,
+        *,
+        trainable: str | Iterable[str] | None = None,
+        memory: int | None = None,
+        num_threads: int | None = None,
+    ) -> tuple[Any, Any, Tape]:
+        """Run a sequence of vectors, or several sequences, and record what :meth:`Tape.backward` needs.
+
+        Parameters
+        ----------
+        xs : array_like, or list of array_like
+            Shape (time, d_model), at least one vector; a list of several such sequences, whose lengths may differ.
+        state : State, optional
+            As for :meth:`forward_sequence`, but left unchanged; a sequence of them for several sequences.
+        trainable : str or iterable of str, optional
+            Names of the parameters that get a gradient, or patterns such as ``"blocks.*.att.*"``; the others are
+            frozen. None stands for all but quantized matrices and tuned initial states.
+        memory : int, optional
+            Bytes of activations to keep, 1 GiB by default; those beyond are computed again in the backward pass, from
+            states that are kept every so many tokens.
+        num_threads : int, optional
+            Threads to use; the result is the same for every number.
+
+        Returns
+        -------
+        ys : numpy.ndarray, or list of numpy.ndarray
+            Shape (time, d_model). Quantized matrices are multiplied with activations that are not quantized.
+        state : State, or list of State
+            After the last vector.
+        tape : Tape
+
+        Raises
+        ------
+        ConfigError
+            If an array has another shape, or a pattern does not match any parameter.
+        StateError
+            If `state` belongs to another model.
+        UnsupportedError
+            If the version does not have a backward pass.
+        """
+        from rwkv_cy.model import tape
+
+        if self._gradient is None:
+            self._gradient = tape.EncoderGradient(self)
+        return tape.record(self._gradient, xs, state, trainable, memory, num_threads)
 
     def numbers(self, state: State | None) -> npt.NDArray[Any]:
         """Return the array of a state, for reading only; None stands for the initial state.

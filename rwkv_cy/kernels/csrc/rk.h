@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "gradient_ops.h"
 #include "wkv/versions.h"
 
 /* Storage types of a matrix. */
@@ -53,6 +54,9 @@ typedef struct {
                  ptrdiff_t begin, ptrdiff_t end, void *scratch);
     void (*finish)(const rk_heads *p, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head);
     ptrdiff_t vectors;
+    /* The backward pass of `channels`: p is the version's own struct of gradients. */
+    void (*channels_gradient)(const rk_channels *p, ptrdiff_t first, ptrdiff_t tokens, const char *read, char *d_state,
+                              ptrdiff_t begin, ptrdiff_t end, void *scratch);
 } rk_wkv;
 
 /* Kernels for one type of activations; most process a range `[begin, end)`. Arrays are contiguous. `void *` stands for
@@ -122,6 +126,7 @@ typedef struct rk_ops {
     void (*add)(void *y, const void *x, ptrdiff_t begin, ptrdiff_t end);
     /* x *= factor for elements begin..end. */
     void (*multiply)(void *x, double factor, ptrdiff_t begin, ptrdiff_t end);
+    rk_gradients gradients;
     /* Whether all n elements are finite. */
     int (*all_finite)(const void *x, ptrdiff_t n);
 } rk_ops;

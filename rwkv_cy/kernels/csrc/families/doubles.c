@@ -80,6 +80,7 @@ static void pack_transposed_f64(const rk_matrix *m, ptrdiff_t first, ptrdiff_t p
 #include "gemm/panels_body.h"
 #include "gemm/columns_body.h"
 #include "layer_body.h"
+#include "gradients_body.h"
 
 void rk_doubles(rk_table *table)
 {

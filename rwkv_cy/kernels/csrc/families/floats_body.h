@@ -32,6 +32,7 @@
 #include "gemm/panels_body.h"
 #include "gemm/columns_body.h"
 #include "layer_body.h"
+#include "gradients_body.h"
 #include "stream_body.h"
 #include "codec/narrow_body.h"
 

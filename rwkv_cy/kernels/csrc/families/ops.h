@@ -8,4 +8,4 @@
     .wkv = RK_WKV_OPS(suffix), .relu_squared = relu_squared_##suffix,                                                  \
     .relu_squared_scaled = relu_squared_scaled_##suffix, .token_matrices = token_matrices_##suffix,                    \
     .add_gated = add_gated_##suffix, .add_scaled = add_scaled_##suffix, .add = add_##suffix,                           \
-    .multiply = multiply_##suffix, .all_finite = all_finite_##suffix
+    .gradients = RK_GRADIENTS(suffix), .multiply = multiply_##suffix, .all_finite = all_finite_##suffix

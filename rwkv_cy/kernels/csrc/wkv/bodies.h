@@ -1,5 +1,6 @@
 /* WKV of every version, for one type of activations and one instruction set. */
 #include "wkv/heads_body.h"
 #include "wkv/wkv4_body.h"
+#include "wkv/wkv4_gradient_body.h"
 #include "wkv/wkv6_body.h"
 #include "wkv/wkv7_body.h"

@@ -8,7 +8,7 @@ enum { RK_WKV4, RK_WKV6, RK_WKV7, RK_WKV_VERSIONS };
 /* Initialiser of rk_ops.wkv for the functions with this suffix. */
 #define RK_WKV_OPS(suffix)                                                                                             \
     {                                                                                                                  \
-        [RK_WKV4] = {.channels = wkv4_##suffix},                                                                       \
+        [RK_WKV4] = {.channels = wkv4_##suffix, .channels_gradient = wkv4_gradient_##suffix},                          \
         [RK_WKV6] = {.rows = wkv6_##suffix, .finish = wkv6_finish_##suffix, .vectors = RK_WKV6_VECTORS},               \
         [RK_WKV7] = {.rows = wkv7_##suffix, .finish = wkv7_finish_##suffix, .vectors = RK_WKV7_VECTORS},               \
     }

@@ -1,0 +1,441 @@
+"""The recorded pass and the backward pass of layers of any version, over a batch of sequences."""
+
+import numpy as np
+
+from rwkv_cy.dtypes import MATRIX_TYPES, PACKED, QUANTIZED_TYPES
+from rwkv_cy.errors import KernelError
+from rwkv_cy.kernels.packed import unpack_matrix
+
+from cpython.exc cimport PyErr_CheckSignals
+from cython cimport floating
+from libc.string cimport memcpy, memset
+
+from rwkv_cy.kernels.dispatch cimport (
+    RK_F32, RK_LERPED, RK_SHIFTED, active_ops, decode as decode_matrix, layer_norm, layer_norm_gradient, matmul, matmul_scratch, multiply,
+    outer, outer_scratch, rk_sequence, rk_tokens, shift_tokens,
+)
+from rwkv_cy.kernels.matrix cimport Workspace, padded, times
+from rwkv_cy.kernels.stack cimport Arena, pointer, shifted, take
+
+
+cdef enum:
+    MOST_PARAMETERS = 64    # of a layer
+    NORMS = 6               # parameters of ln1, ln2 and ln0, which come first in the names of a layer
+
+
+cdef rk_matrix transpose(rk_matrix m) noexcept nogil:
+    m.rows, m.cols, m.transposed = m.cols, m.rows, not m.transposed
+    return m
+
+
+cdef class Weight:
+    """A matrix in the recorded pass and the backward pass; activations are never rounded or quantized.
+
+    Parameters
+    ----------
+    matrix : Matrix
+        A quantized one is dequantized for every product.
+    index : int
+        Of the parameter among the names of the mix.
+    in_out : bool, default False
+        The parameter has the shape (inputs, outputs).
+    offset : int, default 0
+        First byte of this matrix in the parameter's gradient.
+    """
+
+    def __init__(self, Matrix matrix not None, int index, bint in_out=False, size_t offset=0):
+        if matrix.dtype == PACKED:
+            matrix = Matrix(unpack_matrix(matrix.array, matrix.shape), "bf16", matrix.scale)
+        self.matrix, self.m = matrix, matrix.m
+        self.m.rounded = 0
+        self.decoded = matrix.dtype in QUANTIZED_TYPES
+        self.index, self.in_out, self.offset = index, in_out, offset
+
+    cdef rk_matrix floats(self, char *start) noexcept nogil:
+        """Return the matrix as floats; a quantized one, if it is decoded, is at `start`."""
+        cdef rk_matrix m = self.m
+        if self.decoded:
+            m.data, m.dtype = start, RK_F32
+        return m
+
+    cdef size_t decoded_bytes(self) noexcept nogil:
+        return padded(self.m.rows * self.m.cols * sizeof(float)) if self.decoded else 0
+
+    cdef size_t scratch(self, const Pass *p) noexcept nogil:
+        cdef rk_matrix m = self.floats(NULL)
+        cdef rk_matrix t = transpose(m)
+        cdef Py_ssize_t tokens = p.tokens.count
+        return self.decoded_bytes() + max(
+            max(matmul_scratch(p.ops, &m, tokens, p.num_threads), matmul_scratch(p.ops, &t, tokens, p.num_threads)),
+            max(outer_scratch(p.ops, m.rows, m.cols, tokens, p.num_threads),
+                outer_scratch(p.ops, m.cols, m.rows, tokens, p.num_threads)))
+
+    cdef rk_matrix decode(self, const Pass *p, char *scratch) noexcept nogil:
+        if self.decoded:
+            decode_matrix(&self.m, <float *>scratch, p.num_threads)
+        return self.floats(scratch)
+
+    cdef void forward(self, const Pass *p, rk_product product, char *scratch) noexcept nogil:
+        cdef rk_matrix m = self.decode(p, scratch)
+        product.m = &m
+        matmul(p.ops, &product, 1, &p.tokens, scratch + self.decoded_bytes(), p.num_threads)
+
+    cdef void forward_shifted(self, const Pass *p, bint lerped, const char *x, const char *mix, const char *more,
+                              size_t before, char *y, char *scratch) noexcept nogil:
+        cdef rk_product product = shifted(times(&self.m, x, y), RK_LERPED if lerped else RK_SHIFTED, mix, before)
+        product.more = more
+        self.forward(p, product, scratch)
+
+    cdef bint needs_input(self, const Backward *b) noexcept nogil:
+        return b.gradients[self.index] != NULL
+
+    cdef void backward(self, const Backward *b, const char *x, Py_ssize_t x_stride, const char *dy, char *dx,
+                       char *scratch) noexcept nogil:
+        cdef const Pass *p = &b.forward
+        cdef rk_matrix m
+        cdef rk_product product
+        cdef char *rest = scratch + self.decoded_bytes()
+        cdef char *g = b.gradients[self.index]
+        if dx != NULL:
+            m = transpose(self.decode(p, scratch))
+            product = times(&m, dy, dx)
+            matmul(p.ops, &product, 1, &p.tokens, rest, p.num_threads)
+        if g == NULL:
+            return
+        g += self.offset
+        if self.in_out:
+            outer(p.ops, x, self.m.cols, x_stride, dy, self.m.rows, p.tokens.count, self.m.scale, g, rest,
+                  p.num_threads)
+        else:
+            outer(p.ops, dy, self.m.rows, self.m.rows, x, self.m.cols, p.tokens.count, self.m.scale, g, rest,
+                  p.num_threads)
+
+    cdef void backward_shifted(self, const Backward *b, bint lerped, const char *x, const char *mix, const char *more,
+                               size_t before, const char *dy, char *d_shifted, char *shifted,
+                               char *scratch) noexcept nogil:
+        cdef const Pass *p = &b.forward
+        if self.needs_input(b):
+            shift_tokens(p.ops, lerped, x, mix, more, before, &p.tokens, self.m.cols, shifted, p.num_threads)
+        self.backward(b, shifted, self.m.cols, dy, d_shifted, scratch)
+
+
+cdef class MixGradient:
+    """Recorded pass and backward pass of a mix. Each version has two.
+
+    Parameters
+    ----------
+    mix : Mix
+    """
+
+    def __init__(self, Mix mix not None):
+        self.names, self.quantized = [], []
+        self.d_model, self.itemsize, self.shared_row = mix.d_model, mix.itemsize, mix.shared_row
+
+    cdef int parameter(self, name) except -1:
+        """Return the index of a parameter that gets a gradient."""
+        self.names.append(name)
+        return len(self.names) - 1
+
+    cdef Weight weight(self, Matrix matrix, name, bint in_out=False, size_t offset=0):
+        """Return a matrix whose parameter has this name."""
+        index = self.names.index(name) if name in self.names else self.parameter(name)
+        if matrix.dtype in MATRIX_TYPES:
+            self.quantized.append(name)
+        return Weight(matrix, index, in_out, offset)
+
+    cdef size_t saved(self, const Pass *p) noexcept nogil:
+        return 0
+
+    cdef size_t scratch(self, const Pass *p) noexcept nogil:
+        return 0
+
+    cdef void record(self, const Pass *p, const char *x, char *saved, char *scratch, char *y) noexcept nogil:
+        pass
+
+    cdef void backward(self, const Backward *b, const char *x, const char *saved, const char *dy, char *scratch,
+                       char *dx) noexcept nogil:
+        pass
+
+
+cdef class LayerGradient:
+    """Recorded pass and backward pass of one layer.
+
+    Parameters
+    ----------
+    layer : Layer
+    time_mix, channel_mix : MixGradient
+    """
+
+    def __init__(self, Layer layer not None, MixGradient time_mix not None, MixGradient channel_mix not None):
+        self.layer, self.time_mix, self.channel_mix = layer, time_mix, channel_mix
+        norms = [f"{norm}.{part}" for norm in ("ln1", "ln2", "ln0") for part in ("weight", "bias")]
+        self.names = (*norms, *time_mix.names, *channel_mix.names)
+        self.of_time_mix = len(time_mix.names)
+        if len(self.names) > MOST_PARAMETERS:
+            raise KernelError(f"LayerGradient: expected at most {MOST_PARAMETERS} parameters, got {len(self.names)}")
+
+    @property
+    def quantized(self):
+        """The names of quantized or compressed matrices."""
+        return [*self.time_mix.quantized, *self.channel_mix.quantized]
+
+    cdef size_t saved(self, const Pass *p) noexcept nogil:
+        cdef size_t row = padded(p.tokens.count * self.layer.d_model * self.layer.itemsize)
+        return ((2 if self.layer.ln0_weight == NULL else 3) * row
+                + self.time_mix.saved(p) + self.channel_mix.saved(p))
+
+    cdef size_t scratch(self, const Pass *p) noexcept nogil:
+        cdef size_t row = padded(p.tokens.count * self.layer.d_model * self.layer.itemsize)
+        cdef size_t moments = padded(2 * p.tokens.count * self.layer.itemsize)
+        return 2 * row + moments + max(self.time_mix.scratch(p), self.channel_mix.scratch(p))
+
+    cdef void norm(self, const Pass *p, const char *x, const char *weight, const char *bias, char *y) noexcept nogil:
+        layer_norm(p.ops, x, weight, bias, self.layer.eps, p.tokens.count, self.layer.d_model, p.num_threads, y)
+
+    cdef void record(self, const Pass *p, char *x, char *saved, char *scratch) noexcept nogil:
+        """Run the layer in place, and save what `backward` needs."""
+        cdef size_t size = p.tokens.count * self.layer.d_model * self.layer.itemsize
+        cdef Arena arena = Arena(scratch, 0)
+        cdef Arena save = Arena(saved, 0)
+        cdef char *normed = take(&arena, size)
+        cdef char *rest = take(&arena, 0)
+        if self.layer.ln0_weight != NULL:
+            memcpy(take(&save, size), x, size)
+            self.norm(p, x, self.layer.ln0_weight, self.layer.ln0_bias, x)
+        memcpy(take(&save, size), x, size)
+        self.norm(p, x, self.layer.ln1_weight, self.layer.ln1_bias, normed)
+        self.time_mix.record(p, normed, take(&save, self.time_mix.saved(p)), rest, x)
+        memcpy(take(&save, size), x, size)
+        self.norm(p, x, self.layer.ln2_weight, self.layer.ln2_bias, normed)
+        self.channel_mix.record(p, normed, take(&save, self.channel_mix.saved(p)), rest, x)
+        if self.layer.halve:
+            multiply(p.ops, 0.5, p.tokens.count * self.layer.d_model, p.num_threads, x)
+
+    cdef void norm_backward(self, const Backward *b, const char *x, const char *weight, const char *dy, char *moments,
+                            int first, char *dx) noexcept nogil:
+        """dx += gradient of a LayerNorm's input; `first` is the index of its weight."""
+        cdef const Pass *p = &b.forward
+        layer_norm_gradient(p.ops, x, weight, self.layer.eps, dy, p.tokens.count, self.layer.d_model, dx,
+                            b.gradients[first], b.gradients[first + 1], moments, p.num_threads)
+
+    cdef void backward(self, const Backward *b, const char *saved, char *scratch, char *dx) noexcept nogil:
+        """Replace the gradient of the layer's output by that of its input."""
+        cdef const Pass *p = &b.forward
+        cdef size_t size = p.tokens.count * self.layer.d_model * self.layer.itemsize
+        cdef Arena arena = Arena(scratch, 0)
+        cdef Arena save = Arena(<char *>saved, 0)
+        cdef const char *embedded = take(&save, size) if self.layer.ln0_weight != NULL else NULL
+        cdef const char *first = take(&save, size)
+        cdef const char *of_time_mix = take(&save, self.time_mix.saved(p))
+        cdef const char *second = take(&save, size)
+        cdef const char *of_channel_mix = take(&save, self.channel_mix.saved(p))
+        cdef char *normed = take(&arena, size)
+        cdef char *d_normed = take(&arena, size)
+        cdef char *moments = take(&arena, 2 * p.tokens.count * self.layer.itemsize)
+        cdef char *rest = take(&arena, 0)
+        cdef Backward own = b[0]
+        if self.layer.halve:
+            multiply(p.ops, 0.5, p.tokens.count * self.layer.d_model, p.num_threads, dx)
+        self.norm(p, second, self.layer.ln2_weight, self.layer.ln2_bias, normed)
+        memset(d_normed, 0, size)
+        own.gradients = b.gradients + NORMS + self.of_time_mix
+        self.channel_mix.backward(&own, normed, of_channel_mix, dx, rest, d_normed)
+        self.norm_backward(b, second, self.layer.ln2_weight, d_normed, moments, 2, dx)
+        self.norm(p, first, self.layer.ln1_weight, self.layer.ln1_bias, normed)
+        memset(d_normed, 0, size)
+        own.gradients = b.gradients + NORMS
+        self.time_mix.backward(&own, normed, of_time_mix, dx, rest, d_normed)
+        self.norm_backward(b, first, self.layer.ln1_weight, d_normed, moments, 0, dx)
+        if embedded != NULL:
+            memcpy(d_normed, dx, size)
+            memset(dx, 0, size)
+            self.norm_backward(b, embedded, self.layer.ln0_weight, d_normed, moments, 4, dx)
+
+
+cdef class StackGradient:
+    """Recorded pass and backward pass of a sequence of layers.
+
+    Parameters
+    ----------
+    layers : sequence of LayerGradient
+        At least one, of one model.
+    """
+
+    cdef tuple _layers
+    cdef size_t _shared_row
+
+    def __init__(self, layers):
+        self._layers = tuple(layers)
+        self._shared_row = max(layer.time_mix.shared_row for layer in self._layers)
+
+    @property
+    def names(self):
+        """The parameters of each layer that get a gradient, by their names within it."""
+        return tuple((<LayerGradient>layer).names for layer in self._layers)
+
+    cdef Pass whole(self, Py_ssize_t tokens, Py_ssize_t sequences, int num_threads, rk_sequence *own) except *:
+        cdef LayerGradient layer = self._layers[0]
+        return Pass(active_ops(layer.layer.itemsize == 8), rk_tokens(tokens, own, sequences), num_threads, NULL, NULL,
+                    NULL)
+
+    cdef int place(self, const Py_ssize_t[::1] starts, reads, writes, rk_sequence *sequences) except -1:
+        """Set the sequences of a pass, after checking their states."""
+        cdef LayerGradient layer = self._layers[0]
+        cdef Py_ssize_t i
+        real = np.dtype(np.float64 if layer.layer.itemsize == 8 else np.float32)
+        shape = len(self._layers), layer.layer.state_size
+        if len(reads) != starts.shape[0] - 1 or len(writes) != len(reads):
+            raise KernelError(f"StackGradient: expected {starts.shape[0] - 1} states, got {len(reads)}, {len(writes)}")
+        for i in range(starts.shape[0] - 1):
+            for array in (reads[i], writes[i]):
+                if array.shape != shape or array.dtype != real or not array.flags.c_contiguous:
+                    raise KernelError(
+                        f"StackGradient: expected contiguous states {shape} of {real}, got {array.dtype} {array.shape}"
+                    )
+            if starts[i] >= starts[i + 1]:
+                raise KernelError(f"StackGradient: expected at least one token in sequence {i}, got none")
+            sequences[i] = rk_sequence(starts[i], starts[i + 1], pointer(reads[i]), <char *>pointer(writes[i]))
+        return 0
+
+    cdef size_t saved_bytes(self, const Pass *p) except *:
+        cdef size_t total = padded(p.tokens.count * self._shared_row)
+        for layer in self._layers:
+            total += (<LayerGradient>layer).saved(p)
+        return total
+
+    cdef size_t scratch_bytes(self, const Pass *p) except *:
+        cdef size_t most = 0
+        for layer in self._layers:
+            most = max(most, (<LayerGradient>layer).scratch(p))
+        return most
+
+    def saved(self, const Py_ssize_t[::1] starts, int num_threads=1):
+        """Return the bytes that :meth:`record` saves for sequences that begin at `starts`."""
+        cdef Workspace own = Workspace()
+        own.ensure(starts.shape[0] * sizeof(rk_sequence))
+        cdef rk_sequence *sequences = <rk_sequence *>own.start
+        cdef Pass p = self.whole(starts[starts.shape[0] - 1], starts.shape[0] - 1, num_threads, sequences)
+        cdef Py_ssize_t i
+        for i in range(starts.shape[0] - 1):
+            sequences[i] = rk_sequence(starts[i], starts[i + 1], NULL, NULL)
+        return self.saved_bytes(&p)
+
+    def record(self, floating[:, ::1] x, reads, writes, const Py_ssize_t[::1] starts, Workspace workspace not None,
+               int num_threads, Workspace saved=None):
+        """Run over the tokens of one sequence or several, in place, as :meth:`rwkv_cy.kernels.stack.Stack.forward`.
+
+        Parameters
+        ----------
+        x, reads, writes, starts, workspace, num_threads
+            As for that method; a state that is read is not written.
+        saved : Workspace, optional
+            Receives what :meth:`backward` needs; None saves nothing.
+        """
+        cdef LayerGradient layer = self._layers[0]
+        cdef Py_ssize_t tokens = x.shape[0]
+        cdef Py_ssize_t i, j
+        cdef size_t row = layer.layer.state_size * layer.layer.itemsize
+        self.check(sizeof(floating), tokens, x.shape[1], starts, num_threads)
+        cdef Workspace own = Workspace()
+        own.ensure(starts.shape[0] * sizeof(rk_sequence))
+        cdef rk_sequence *sequences = <rk_sequence *>own.start
+        cdef Pass p = self.whole(tokens, starts.shape[0] - 1, num_threads, sequences)
+        self.place(starts, reads, writes, sequences)
+        cdef size_t shared = padded(tokens * self._shared_row)
+        cdef size_t most = 0
+        cdef char *at
+        if saved is not None:
+            saved.ensure(self.saved_bytes(&p))
+            workspace.ensure(self.scratch_bytes(&p))
+            p.shared, at = saved.start, saved.start + shared
+        else:
+            for layer in self._layers:
+                most = max(most, layer.saved(&p))
+            workspace.ensure(self.scratch_bytes(&p) + shared + most)
+            p.shared = workspace.start + self.scratch_bytes(&p)
+            at = p.shared + shared
+        for i in range(len(self._layers)):
+            PyErr_CheckSignals()
+            layer = self._layers[i]
+            with nogil:
+                layer.record(&p, <char *>&x[0, 0], at, workspace.start)
+            if saved is not None:
+                at += layer.saved(&p)
+            for j in range(starts.shape[0] - 1):
+                sequences[j].read += row
+                sequences[j].write += row
+
+    def backward(self, floating[:, ::1] dx, reads, d_states, const Py_ssize_t[::1] starts, Workspace workspace not None,
+                 int num_threads, Workspace saved not None, gradients):
+        """Go back through the layers.
+
+        Parameters
+        ----------
+        dx : numpy.ndarray
+            Gradient of the outputs, shape (tokens, d_model); replaced by that of the inputs.
+        reads : sequence of numpy.ndarray
+            The states that :meth:`record` has read.
+        d_states : sequence of numpy.ndarray
+            Gradient of the state of each sequence, of the shape of the state: after the last token on entry, before the
+            first on return.
+        starts, workspace, num_threads
+            As for :meth:`record`.
+        saved : Workspace
+            What :meth:`record` has saved.
+        gradients : sequence of sequence of numpy.ndarray or None
+            For each layer, arrays to add the gradients of its parameters to, in the order of `names`; None for one that
+            is frozen.
+        """
+        cdef LayerGradient layer = self._layers[0]
+        cdef Py_ssize_t tokens = dx.shape[0]
+        cdef Py_ssize_t i, j
+        cdef size_t row = layer.layer.state_size * layer.layer.itemsize
+        cdef char *pointers[MOST_PARAMETERS]
+        self.check(sizeof(floating), tokens, dx.shape[1], starts, num_threads)
+        cdef Workspace own = Workspace()
+        own.ensure(starts.shape[0] * sizeof(rk_sequence))
+        cdef rk_sequence *sequences = <rk_sequence *>own.start
+        cdef Backward b
+        b.forward = self.whole(tokens, starts.shape[0] - 1, num_threads, sequences)
+        self.place(starts, reads, d_states, sequences)
+        cdef size_t shared = padded(tokens * self._shared_row)
+        cdef size_t total = self.saved_bytes(&b.forward)
+        if saved.size < total:
+            raise KernelError(f"StackGradient: expected {total} bytes of a recorded pass, got {saved.size}")
+        cdef size_t scratch = self.scratch_bytes(&b.forward)
+        workspace.ensure(scratch + shared)
+        b.forward.shared, b.d_shared, b.gradients = saved.start, workspace.start + scratch, pointers
+        memset(b.d_shared, 0, tokens * self._shared_row)
+        cdef char *at = saved.start + total
+        for j in range(starts.shape[0] - 1):
+            sequences[j].read += len(self._layers) * row
+            sequences[j].write += len(self._layers) * row
+        for i in range(len(self._layers) - 1, -1, -1):
+            PyErr_CheckSignals()
+            layer = self._layers[i]
+            for j in range(starts.shape[0] - 1):
+                sequences[j].read -= row
+                sequences[j].write -= row
+            at -= layer.saved(&b.forward)
+            own_gradients = gradients[i]
+            if len(own_gradients) != len(layer.names):
+                raise KernelError(f"StackGradient: expected {len(layer.names)} gradients, got {len(own_gradients)}")
+            for j in range(len(layer.names)):
+                array = own_gradients[j]
+                pointers[j] = NULL if array is None else <char *>pointer(array)
+            with nogil:
+                layer.backward(&b, at, workspace.start, <char *>&dx[0, 0])
+
+    cdef int check(self, size_t itemsize, Py_ssize_t tokens, Py_ssize_t width, const Py_ssize_t[::1] starts,
+                   int num_threads) except -1:
+        cdef LayerGradient layer = self._layers[0]
+        if itemsize != layer.layer.itemsize:
+            raise KernelError(f"StackGradient: expected numbers of {layer.layer.itemsize} bytes, got {itemsize}")
+        if width != layer.layer.d_model or num_threads < 1:
+            raise KernelError(
+                f"StackGradient: expected (tokens, {layer.layer.d_model}) and at least one thread, got "
+                f"({tokens}, {width}) and {num_threads}"
+            )
+        if starts.shape[0] < 2 or starts[0] != 0 or starts[starts.shape[0] - 1] != tokens:
+            raise KernelError(f"StackGradient: expected starts from 0 to {tokens}, got {list(starts)[:10]}")
+        return 0

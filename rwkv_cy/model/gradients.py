@@ -1,0 +1,97 @@
+"""Gradients of a model's parameters, inputs and states, and the choice of parameters that get one."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rwkv_cy.errors import ConfigError
+from rwkv_cy.model.state import State
+
+__all__ = ["Gradients", "buffers", "choose"]
+
+
+@dataclass
+class Gradients:
+    """Gradients of a loss.
+
+    Attributes
+    ----------
+    parameters : dict of str to numpy.ndarray
+        By canonical name, of the canonical shape, float32 or float64 like the model; only of trainable parameters.
+    inputs : numpy.ndarray or list of numpy.ndarray
+        Of the vectors that the layers began with, shape (time, d_model): the rows of the embedding in a language model.
+        A list, with one array for each sequence, after a batch.
+    state : State or list of State
+        Of the numbers of the initial state, in its layout. A list after a batch.
+    """
+
+    parameters: dict[str, npt.NDArray[Any]]
+    inputs: Any
+    state: Any
+
+    def __repr__(self) -> str:
+        states = [self.state] if isinstance(self.state, State) else self.state
+        return f"Gradients({len(self.parameters)} parameters, {len(states)} sequences)"
+
+
+def choose(names: Collection[str], default: Collection[str], trainable: str | Iterable[str] | None) -> frozenset[str]:
+    """Return the parameters that get a gradient.
+
+    Parameters
+    ----------
+    names : collection of str
+        All parameters that can get one.
+    default : collection of str
+        Those that get one if `trainable` is None.
+    trainable : str or iterable of str, optional
+        Names, or patterns with ``*``.
+
+    Raises
+    ------
+    ConfigError
+        If a pattern does not match any parameter.
+    """
+    if trainable is None:
+        return frozenset(default)
+    patterns = [trainable] if isinstance(trainable, str) else list(trainable)
+    chosen: set[str] = set()
+    for pattern in patterns:
+        matching = {name for name in names if fnmatchcase(name, pattern)}
+        if not matching:
+            raise ConfigError(
+                f"trainable: expected names or patterns of parameters, got {pattern!r}, which matches none of "
+                f"{', '.join(sorted(names)[:4])}, ..."
+            )
+        chosen |= matching
+    return frozenset(chosen)
+
+
+def buffers(
+    shapes: Mapping[str, tuple[int, ...]], dtype: np.dtype[Any], given: Mapping[str, npt.NDArray[Any]] | None
+) -> dict[str, npt.NDArray[Any]]:
+    """Return an array for each gradient: zeros, or the given arrays, which are added to.
+
+    Raises
+    ------
+    ConfigError
+        If one of the given arrays is missing, or of another shape or type.
+    """
+    if given is None:
+        return {name: np.zeros(shape, dtype) for name, shape in shapes.items()}
+    for name, shape in shapes.items():
+        array = given.get(name)
+        if (
+            array is None
+            or array.shape != shape
+            or array.dtype != dtype
+            or not (array.flags.c_contiguous and array.flags.writeable)
+        ):
+            got = "none" if array is None else f"{array.dtype} of shape {array.shape}"
+            raise ConfigError(f"parameters[{name!r}]: expected a contiguous array of {dtype} {shape}, got {got}")
+    return {name: given[name] for name in shapes}

@@ -1,0 +1,354 @@
+"""Tape: a recorded pass through the layers, from which gradients are computed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rwkv_cy.architectures import architecture_of
+from rwkv_cy.errors import ConfigError, StateError
+from rwkv_cy.kernels.gradient import LayerGradient, StackGradient
+from rwkv_cy.kernels.matrix import Workspace
+from rwkv_cy.model.encoder import Model
+from rwkv_cy.model.gradients import Gradients, buffers, choose
+from rwkv_cy.model.layer import activations
+from rwkv_cy.model.state import State
+from rwkv_cy.runtime import resolve_num_threads
+
+__all__ = ["EncoderGradient", "Recording", "Tape", "record"]
+
+Array = npt.NDArray[Any]
+
+#: Most tokens of a segment: enough for products near the peak of the arithmetic.
+SEGMENT_TOKENS = 1024
+#: Default of the bytes that a tape keeps of the activations; what is beyond is computed again.
+MEMORY = 1 << 30
+
+
+class EncoderGradient:
+    """The layers of a model for recorded passes.
+
+    Parameters
+    ----------
+    encoder : Model
+
+    Raises
+    ------
+    UnsupportedError
+        If the version does not have a backward pass.
+    """
+
+    def __init__(self, encoder: Model) -> None:
+        config = encoder.config
+        architecture = architecture_of(config)
+        self.encoder = encoder
+        layers = [
+            LayerGradient(
+                layer.kernel, *architecture.gradients(config, i, layer.kernel.time_mix, layer.kernel.channel_mix)
+            )
+            for i, layer in enumerate(encoder.layers)
+        ]
+        self.stack = StackGradient(layers)
+        self._names = self.stack.names
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self.states: list[str] = []
+        for i, names in enumerate(self._names):
+            for spec in architecture.parameters_of_layer(config, i):
+                if spec.kind == "state":
+                    self.states.append(f"blocks.{i}.{spec.name}")
+                if spec.kind == "state" or spec.name in names:
+                    self.shapes[f"blocks.{i}.{spec.name}"] = spec.shape
+        quantized = {f"blocks.{i}.{name}" for i, layer in enumerate(layers) for name in layer.quantized}
+        self.default = [name for name in self.shapes if name not in quantized and name not in self.states]
+
+    def buffers_of_layers(self, parameters: Mapping[str, Array]) -> list[list[Array | None]]:
+        """Return the gradients of each layer in the order of its names; None for a frozen parameter."""
+        return [[parameters.get(f"blocks.{i}.{name}") for name in names] for i, names in enumerate(self._names)]
+
+
+@dataclass
+class _Segment:
+    """Tokens of some sequences that run together."""
+
+    active: list[int]
+    starts: npt.NDArray[np.intp]
+    begins: int  # the first token within each of the sequences
+    reads: list[Array]
+    saved: Workspace | None
+
+
+class Recording:
+    """A pass of sequences through the layers, in segments; the states between segments are kept.
+
+    Parameters
+    ----------
+    gradient : EncoderGradient
+    lengths : sequence of int
+        Tokens of each sequence.
+    inputs : callable
+        Given a sequence, a first token and an end: their vectors, shape (tokens, d_model), in a new array.
+    before : sequence of numpy.ndarray
+        The state of each sequence; must not be modified later.
+    num_threads : int
+    memory : int
+        Bytes of activations to keep; those of segments beyond are computed again in the backward pass.
+    """
+
+    def __init__(
+        self,
+        gradient: EncoderGradient,
+        lengths: Sequence[int],
+        inputs: Callable[[int, int, int], Array],
+        before: Sequence[Array],
+        num_threads: int,
+        memory: int,
+    ) -> None:
+        self._gradient = gradient
+        self._inputs = inputs
+        self.lengths = list(lengths)
+        dtype, width = before[0].dtype, gradient.encoder.config.d_model
+        self.outputs = [np.empty((length, width), dtype) for length in lengths]
+        self.after = list(before)
+        self._segments: list[_Segment] = []
+        done, left = 0, memory
+        tokens = self._segment_tokens(memory)
+        while active := [i for i, length in enumerate(lengths) if length > done]:
+            share = max(1, tokens // len(active))
+            ends = [min(done + share, lengths[i]) for i in active]
+            starts = np.array([0, *accumulate(end - done for end in ends)], np.intp)
+            size = gradient.stack.saved(starts)
+            segment = _Segment(active, starts, done, [self.after[i] for i in active], None)
+            if size <= left:
+                segment.saved = Workspace()
+                left -= size
+            writes = [np.empty_like(self.after[i]) for i in active]
+            xs = self._run(segment, writes, segment.saved, num_threads)
+            for i, begin, end, write in zip(active, starts[:-1], starts[1:], writes, strict=True):
+                self.outputs[i][done : done + end - begin] = xs[begin:end]
+                self.after[i] = write
+            self._segments.append(segment)
+            done += share
+
+    def _segment_tokens(self, memory: int) -> int:
+        """Return the tokens of a segment: its activations must fit into the memory."""
+        one = self._gradient.stack.saved(np.array([0, 64], np.intp)) // 64
+        return int(min(SEGMENT_TOKENS, max(16, memory // (one + 1))))
+
+    def _run(self, segment: _Segment, writes: list[Array], saved: Workspace | None, num_threads: int) -> Array:
+        parts = [
+            self._inputs(i, segment.begins, segment.begins + int(end - begin))
+            for i, begin, end in zip(segment.active, segment.starts[:-1], segment.starts[1:], strict=True)
+        ]
+        xs = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        encoder = self._gradient.encoder
+        workspace = encoder.take_workspace()
+        try:
+            self._gradient.stack.record(xs, segment.reads, writes, segment.starts, workspace, num_threads, saved)
+        finally:
+            encoder.return_workspace(workspace)
+        return xs
+
+    def backward(
+        self, d_outputs: Sequence[Array], d_states: Sequence[Array], parameters: Mapping[str, Array], num_threads: int
+    ) -> list[Array]:
+        """Return the gradient of the inputs of each sequence.
+
+        Parameters
+        ----------
+        d_outputs : sequence of numpy.ndarray
+            Gradient of the outputs of each sequence, shape (tokens, d_model).
+        d_states : sequence of numpy.ndarray
+            Gradient of the state after each sequence; replaced by that of the state before it.
+        parameters : mapping of str to numpy.ndarray
+            Arrays that the gradients of trainable parameters are added to.
+        num_threads : int
+        """
+        d_inputs = [np.empty_like(array) for array in d_outputs]
+        of_layers = self._gradient.buffers_of_layers(parameters)
+        encoder, again = self._gradient.encoder, Workspace()
+        for segment in reversed(self._segments):
+            saved = segment.saved
+            if saved is None:
+                saved = again
+                self._run(segment, [np.empty_like(read) for read in segment.reads], saved, num_threads)
+            spans = list(zip(segment.active, segment.starts[:-1], segment.starts[1:], strict=True))
+            own = [d_outputs[i][segment.begins : segment.begins + end - begin] for i, begin, end in spans]
+            dx = np.concatenate(own)
+            workspace = encoder.take_workspace()
+            try:
+                self._gradient.stack.backward(
+                    dx,
+                    segment.reads,
+                    [d_states[i] for i in segment.active],
+                    segment.starts,
+                    workspace,
+                    num_threads,
+                    saved,
+                    of_layers,
+                )
+            finally:
+                encoder.return_workspace(workspace)
+            for i, begin, end in spans:
+                d_inputs[i][segment.begins : segment.begins + end - begin] = dx[begin:end]
+        return d_inputs
+
+
+class Tape:
+    """A recorded pass of vectors through a model: :meth:`Model.record` makes it.
+
+    It keeps the states between segments, and activations up to a number of bytes; the others are computed again. It can
+    be used more than once.
+    """
+
+    def __init__(
+        self,
+        gradient: EncoderGradient,
+        recording: Recording,
+        trainable: frozenset[str],
+        fresh: Sequence[bool],
+        *,
+        batch: bool,
+    ) -> None:
+        self._gradient = gradient
+        self._recording = recording
+        self._fresh = list(fresh)
+        self._batch = batch
+        self.trainable = trainable
+
+    @cached_property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of the gradients of the trainable parameters, by canonical name."""
+        return {name: shape for name, shape in self._gradient.shapes.items() if name in self.trainable}
+
+    def backward(
+        self,
+        d_ys: Any,
+        d_state: State | Sequence[State | None] | None = None,
+        *,
+        parameters: Mapping[str, Array] | None = None,
+        num_threads: int | None = None,
+    ) -> Gradients:
+        """Return the gradients of a loss.
+
+        Parameters
+        ----------
+        d_ys : array_like
+            Gradient of the outputs, shape (time, d_model); a sequence of them after a batch.
+        d_state : State, optional
+            Gradient of the state after the last vector, in the layout of a state; None stands for zeros. A sequence of
+            them after a batch.
+        parameters : mapping of str to numpy.ndarray, optional
+            Arrays that the gradients of the parameters are added to, such as :attr:`Gradients.parameters` of another
+            tape with the same trainable parameters; None begins with zeros.
+        num_threads : int, optional
+            Threads to use; the result is the same for every number.
+
+        Raises
+        ------
+        ConfigError
+            If an array has another shape or type.
+        StateError
+            If `d_state` is not of this model's layout.
+        """
+        encoder = self._gradient.encoder
+        given = list(d_ys) if self._batch else [d_ys]
+        lengths = self._recording.lengths
+        if len(given) != len(lengths):
+            raise ConfigError(f"d_ys: expected {len(lengths)} arrays, one for each sequence, got {len(given)}")
+        d_outputs = [activations(d, encoder.config, 2, "d_ys") for d in given]
+        for i, (d, length) in enumerate(zip(d_outputs, lengths, strict=True)):
+            if len(d) != length:
+                raise ConfigError(f"d_ys: expected {length} rows for sequence {i}, got {len(d)}")
+        states = self.state_gradients(d_state)
+        own = buffers(self.shapes, states[0].dtype, parameters)
+        d_inputs = self._recording.backward(d_outputs, states, own, resolve_num_threads(num_threads))
+        self.add_initial_state(states, own)
+        return self.gradients(own, d_inputs, states)
+
+    def state_gradients(self, d_state: State | Sequence[State | None] | None) -> list[Array]:
+        """Return the gradient of each sequence's last state, in arrays of their own."""
+        count = len(self._recording.lengths)
+        given = list(d_state) if self._batch and d_state is not None else [d_state] * count  # type: ignore[arg-type]
+        if len(given) != count:
+            raise ConfigError(f"d_state: expected {count} states, one for each sequence, got {len(given)}")
+        result = []
+        for d, like in zip(given, self._recording.after, strict=True):
+            if d is None:
+                result.append(np.zeros_like(like))
+            elif isinstance(d, State) and d.data.shape == like.shape:
+                result.append(d.data.astype(like.dtype))
+            else:
+                raise StateError(f"d_state: expected a State of shape {like.shape} or None, got {d!r}")
+        return result
+
+    def add_initial_state(self, d_states: Sequence[Array], parameters: dict[str, Array]) -> None:
+        """Add the gradients of states before the first token to those of the parameters that they come from."""
+        config = self._gradient.encoder.config
+        for d, fresh in zip(d_states, self._fresh, strict=True):
+            if fresh and any(name in parameters for name in self._gradient.states):
+                for name, array in architecture_of(config).initial_state_gradient(config, d).items():
+                    if name in parameters:
+                        parameters[name] += array
+
+    def gradients(self, parameters: dict[str, Array], d_inputs: list[Array], d_states: list[Array]) -> Gradients:
+        """Return gradients as the caller of `record` gets them: lists after a batch."""
+        encoder = self._gradient.encoder
+        states = [State(encoder.config.architecture, encoder.state_fields, d, encoder.fingerprint) for d in d_states]
+        if self._batch:
+            return Gradients(parameters, d_inputs, states)
+        return Gradients(parameters, d_inputs[0], states[0])
+
+
+def record(
+    gradient: EncoderGradient,
+    xs: Any,
+    state: State | Sequence[State | None] | None,
+    trainable: str | Iterable[str] | None,
+    memory: int | None,
+    num_threads: int | None,
+) -> tuple[Any, Any, Tape]:
+    """Run one sequence of vectors or several, and record the pass: :meth:`Model.record`."""
+    encoder = gradient.encoder
+    batch = isinstance(xs, (list, tuple)) and len(xs) > 0 and np.ndim(xs[0]) == 2
+    sequences = [activations(x, encoder.config, 2, "record") for x in (xs if batch else [xs])]
+    if not all(len(x) for x in sequences):
+        raise ConfigError("record: expected at least one vector in each sequence, got none")
+    chosen = choose(gradient.shapes, gradient.default, trainable)
+    states, before = states_before(encoder, state, len(sequences), batch)
+    recording = Recording(
+        gradient,
+        [len(x) for x in sequences],
+        lambda i, start, end: sequences[i][start:end].copy(),
+        before,
+        resolve_num_threads(num_threads),
+        MEMORY if memory is None else memory,
+    )
+    tape = Tape(gradient, recording, chosen, [given is None for given in states], batch=batch)
+    after = [state_of(encoder, data) for data in recording.after]
+    outputs = [y.copy() for y in recording.outputs]
+    return (outputs, after, tape) if batch else (outputs[0], after[0], tape)
+
+
+def state_of(encoder: Model, data: Array) -> State:
+    """Return a copy of the numbers as a State."""
+    return State(encoder.config.architecture, encoder.state_fields, data.copy(), encoder.fingerprint)
+
+
+def states_before(
+    encoder: Model, state: State | Sequence[State | None] | None, count: int, batch: bool
+) -> tuple[list[State | None], list[Array]]:
+    """Return the given state of each sequence, and copies of their numbers."""
+    given: list[State | None]
+    if batch:
+        given = [None] * count if state is None else list(state)  # type: ignore[arg-type]
+        if len(given) != count:
+            raise ConfigError(f"state: expected {count} states, one for each sequence, got {len(given)}")
+    else:
+        given = [state]  # type: ignore[list-item]
+    return given, [encoder.numbers(one) if one is None else encoder.numbers(one).copy() for one in given]
