@@ -41,10 +41,10 @@ cdef class Weight:
     # apart; of a weight that is not in_out, as many as its inputs.
     cdef void backward(self, const Backward *b, const char *x, Py_ssize_t x_stride, const char *dy, char *dx,
                        char *scratch) noexcept nogil
-    # The same for a token shift of x: x is shifted into the buffer `shifted` (tokens, inputs) if it is needed; d_shifted
-    # is the gradient of the shifted tokens, for dispatch.shift_gradients.
+    # The same for a token shift of x: x is shifted into `buffer` (tokens, inputs) if it is needed; d_shifted is the
+    # gradient of the shifted tokens, for dispatch.shift_gradients.
     cdef void backward_shifted(self, const Backward *b, bint lerped, const char *x, const char *mix, const char *more,
-                               size_t before, const char *dy, char *d_shifted, char *shifted,
+                               size_t before, const char *dy, char *d_shifted, char *buffer,
                                char *scratch) noexcept nogil
 
 

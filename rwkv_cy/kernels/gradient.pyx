@@ -11,8 +11,8 @@ from cython cimport floating
 from libc.string cimport memcpy, memset
 
 from rwkv_cy.kernels.dispatch cimport (
-    RK_F32, RK_LERPED, RK_SHIFTED, active_ops, decode as decode_matrix, layer_norm, layer_norm_gradient, matmul, matmul_scratch, multiply,
-    outer, outer_scratch, rk_sequence, rk_tokens, shift_tokens,
+    RK_F32, RK_LERPED, RK_SHIFTED, active_ops, decode as decode_matrix, layer_norm, layer_norm_gradient, matmul,
+    matmul_scratch, multiply, outer, outer_scratch, rk_sequence, rk_tokens, shift_tokens,
 )
 from rwkv_cy.kernels.matrix cimport Workspace, padded, times
 from rwkv_cy.kernels.stack cimport Arena, pointer, shifted, take
@@ -111,12 +111,12 @@ cdef class Weight:
                   p.num_threads)
 
     cdef void backward_shifted(self, const Backward *b, bint lerped, const char *x, const char *mix, const char *more,
-                               size_t before, const char *dy, char *d_shifted, char *shifted,
+                               size_t before, const char *dy, char *d_shifted, char *buffer,
                                char *scratch) noexcept nogil:
         cdef const Pass *p = &b.forward
         if self.needs_input(b):
-            shift_tokens(p.ops, lerped, x, mix, more, before, &p.tokens, self.m.cols, shifted, p.num_threads)
-        self.backward(b, shifted, self.m.cols, dy, d_shifted, scratch)
+            shift_tokens(p.ops, lerped, x, mix, more, before, &p.tokens, self.m.cols, buffer, p.num_threads)
+        self.backward(b, buffer, self.m.cols, dy, d_shifted, scratch)
 
 
 cdef class MixGradient:
