@@ -15,7 +15,8 @@ _ALIASES = {
 _NEAREST = {
     **dict.fromkeys(("q8", "int8", "i8", "uint8", "8bit"), "q8"),
     **dict.fromkeys(("q6", "q5", "int6", "int5"), "q6"),
-    **dict.fromkeys(("q4", "q3", "int4", "i4", "nf4", "fp4", "4bit"), "q4"),
+    **dict.fromkeys(("q4n", "q4_k", "iq4", "nf4", "fp4"), "q4n"),
+    **dict.fromkeys(("q4", "q3", "int4", "i4", "4bit"), "q4"),
     **dict.fromkeys(("fp8", "f8", "float8"), "q8"),
 }
 

@@ -86,13 +86,16 @@ class QuantizedType:
     block_bytes : int
         Bytes of a block.
     head_bytes : int
-        Bytes before the integers: scales, and minimums where the type has them; all float16.
+        Bytes before the integers, in words of 16 bits: scales, and what else the type has for each row.
+    exponent : int
+        Bits of a word that are all set if its scale or minimum is not finite.
     """
 
     name: str
     columns: int
     block_bytes: int
     head_bytes: int
+    exponent: int = 0x7C00
 
     def packed_shape(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
         """Return the shape of the uint8 array that stores a matrix (rows, columns)."""
@@ -110,6 +113,7 @@ QUANTIZED_TYPES: dict[str, QuantizedType] = {
         QuantizedType("q8", 32, 32 + 512, 32),
         QuantizedType("q6", 64, 64 + 512 + 256, 64),
         QuantizedType("q4", 64, 64 + 512, 64),
+        QuantizedType("q4n", 32, 32 + 256, 32, exponent=0xF800),
     )
 }
 

@@ -85,9 +85,8 @@ def test_other_spellings_of_a_type(name: str | None, ours: str | None) -> None:
     [("Q8_0", "got 'Q8_0'; did you mean 'q8'?"), ("paint", "got 'paint'"), (np.float16, "got <class 'numpy.float16'>")],
 )
 def test_unknown_types(name: str, message: str) -> None:
-    with pytest.raises(
-        ConfigError, match=re.escape(f"dtype: expected one of bf12, bf16, f16, f32, f64, q4, q6, q8, {message}") + "$"
-    ):
+    expected = f"dtype: expected one of bf12, bf16, f16, f32, f64, q4, q4n, q6, q8, {message}"
+    with pytest.raises(ConfigError, match=re.escape(expected) + "$"):
         check_dtype(name)
 
 

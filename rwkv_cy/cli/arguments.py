@@ -36,7 +36,7 @@ __all__ = [
 #: The names in rwkv_cy.dtypes (STORAGE_TYPES, PACKED, QUANTIZED_TYPES, ACTIVATION_TYPES), which needs NumPy.
 DTYPES = ("f64", "f32", "f16", "bf16")
 PACKED_DTYPE = "bf12"
-QUANTIZED_DTYPES = ("q8", "q6", "q4")
+QUANTIZED_DTYPES = ("q8", "q6", "q4", "q4n")
 MATRIX_DTYPES = (PACKED_DTYPE, *QUANTIZED_DTYPES)
 ACTIVATIONS = ("f32", "bf16")
 #: The keys of rwkv_cy.formats.writers.EXPORT_FORMATS, and the layouts of these formats.

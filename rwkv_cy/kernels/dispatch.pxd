@@ -12,6 +12,7 @@ cdef extern from "rk.h" nogil:
         RK_Q4
         RK_BF12
         RK_Q6
+        RK_Q4N
 
     ctypedef struct rk_matrix:
         const void *data
@@ -103,7 +104,8 @@ cdef const rk_ops *active_ops(bint double_precision) except NULL
 
 cdef int read_pieces(rk_piece *pieces, Py_ssize_t count, int num_threads) except -1
 cdef int narrow(const float *x, Py_ssize_t n, int dtype, unsigned short *out, rk_narrowing *sums) except -1
-cdef void quantize(const float *w, Py_ssize_t rows, Py_ssize_t cols, int dtype, void *out) noexcept nogil
+cdef void quantize(const float *w, Py_ssize_t rows, Py_ssize_t cols, int dtype, const float *importance,
+                   void *out) noexcept nogil
 cdef void dequantize(const void *packed, Py_ssize_t rows, Py_ssize_t cols, int dtype, float *w) noexcept nogil
 cdef void bf12_count(const unsigned short *words, Py_ssize_t n, long long *counts) noexcept nogil
 cdef Py_ssize_t bf12_pack(const unsigned short *words, Py_ssize_t rows, Py_ssize_t cols, const unsigned char *table,

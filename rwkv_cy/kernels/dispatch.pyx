@@ -16,7 +16,7 @@ cdef extern from "rk.h" nogil:
     void rk_read(const rk_table *, rk_piece *, Py_ssize_t, int)
     const rk_table *rk_available(int i)
     const char *rk_built(int i)
-    void rk_quantize(const float *, Py_ssize_t, Py_ssize_t, int, void *)
+    void rk_quantize(const float *, Py_ssize_t, Py_ssize_t, int, const float *, void *)
     void rk_dequantize(const void *, Py_ssize_t, Py_ssize_t, int, float *)
     void rk_bf12_count(const unsigned short *, Py_ssize_t, long long *)
     Py_ssize_t rk_bf12_pack(const unsigned short *, Py_ssize_t, Py_ssize_t, const unsigned char *, unsigned char *,
@@ -172,8 +172,9 @@ cdef int narrow(const float *x, Py_ssize_t n, int dtype, unsigned short *out, rk
     return 0
 
 
-cdef void quantize(const float *w, Py_ssize_t rows, Py_ssize_t cols, int dtype, void *out) noexcept nogil:
-    rk_quantize(w, rows, cols, dtype, out)
+cdef void quantize(const float *w, Py_ssize_t rows, Py_ssize_t cols, int dtype, const float *importance,
+                   void *out) noexcept nogil:
+    rk_quantize(w, rows, cols, dtype, importance, out)
 
 
 cdef void dequantize(const void *packed, Py_ssize_t rows, Py_ssize_t cols, int dtype, float *w) noexcept nogil:

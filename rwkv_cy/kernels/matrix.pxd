@@ -10,7 +10,7 @@ cdef rk_product times(const rk_matrix *m, const void *x, void *y) noexcept nogil
 cdef class Matrix:
     cdef rk_matrix m
     cdef readonly object array       # owns the memory that m.data points to
-    cdef readonly str dtype          # "f32", "f64", "f16", "bf16", "q8", "q6", "q4", "bf12"
+    cdef readonly str dtype          # "f32", "f64", "f16", "bf16", "q8", "q6", "q4", "q4n", "bf12"
     cdef readonly bint double_precision
 
     # y[t] = scale * array @ x[t], for dispatch.matmul, which needs scratch_bytes of scratch

@@ -9,12 +9,12 @@ from rwkv_cy.kernels.packed import HEAD_BYTES, packed_nbytes, stored_escapes, un
 from cython cimport floating
 
 from rwkv_cy.kernels.dispatch cimport (
-    RK_AS_IT_IS, RK_BF12, RK_BF16, RK_F16, RK_F32, RK_F64, RK_NOTHING, RK_Q4, RK_Q6, RK_Q8, active_ops, dequantize,
-    matmul, matmul_scratch, quantize, rk_matrix, rk_ops, rk_product, rk_tokens, transpose,
+    RK_AS_IT_IS, RK_BF12, RK_BF16, RK_F16, RK_F32, RK_F64, RK_NOTHING, RK_Q4, RK_Q4N, RK_Q6, RK_Q8, active_ops,
+    dequantize, matmul, matmul_scratch, quantize, rk_matrix, rk_ops, rk_product, rk_tokens, transpose,
 )
 
 cdef dict _CODES = {"f32": RK_F32, "f64": RK_F64, "f16": RK_F16, "bf16": RK_BF16, "q8": RK_Q8, "q6": RK_Q6,
-                    "q4": RK_Q4, "bf12": RK_BF12}
+                    "q4": RK_Q4, "q4n": RK_Q4N, "bf12": RK_BF12}
 
 cdef enum:
     CACHE_LINE = 64
@@ -75,14 +75,17 @@ def _check_bf12(array, shape):
     return escapes
 
 
-def pack(const float[:, ::1] weights, dtype):
-    """Quantize a matrix.
+def pack(const float[:, ::1] weights, dtype, importance=None):
+    """Quantize a matrix, with the scales of the smallest sum of squared errors that a search finds.
 
     Parameters
     ----------
     weights : numpy.ndarray
         Shape (rows, cols), float32, finite.
-    dtype : {"q8", "q6", "q4"}
+    dtype : {"q8", "q6", "q4", "q4n"}
+    importance : numpy.ndarray, optional
+        float32, shape (cols,), finite and not negative: weights of the squared errors of each column. They are equal by
+        default, and for q8, whose scales are not searched.
 
     Returns
     -------
@@ -93,7 +96,7 @@ def pack(const float[:, ::1] weights, dtype):
     Raises
     ------
     KernelError
-        If the matrix is empty, or `dtype` is not a quantized type.
+        If the matrix is empty, `dtype` is not a quantized type, or `importance` is not as it should be.
     """
     if dtype not in QUANTIZED_TYPES:
         raise KernelError(f"pack: expected a dtype of {', '.join(QUANTIZED_TYPES)}, got {dtype!r}")
@@ -102,8 +105,18 @@ def pack(const float[:, ::1] weights, dtype):
     packed = np.empty(QUANTIZED_TYPES[dtype].packed_shape((weights.shape[0], weights.shape[1])), dtype=np.uint8)
     cdef unsigned char[:, :, ::1] out = packed
     cdef int code = _CODES[dtype]
+    cdef const float *columns = NULL
+    cdef const float[::1] given
+    if importance is not None:
+        if importance.shape != (weights.shape[1],) or not (np.isfinite(importance) & (importance >= 0)).all():
+            raise KernelError(
+                f"pack: expected importance that is finite and not negative, of shape ({weights.shape[1]},), got shape "
+                f"{importance.shape} with numbers from {importance.min()} to {importance.max()}"
+            )
+        given = importance
+        columns = &given[0]
     with nogil:
-        quantize(&weights[0, 0], weights.shape[0], weights.shape[1], code, &out[0, 0, 0])
+        quantize(&weights[0, 0], weights.shape[0], weights.shape[1], code, columns, &out[0, 0, 0])
     return packed
 
 
@@ -114,7 +127,7 @@ def unpack(const unsigned char[:, :, ::1] packed, dtype, shape):
     ----------
     packed : numpy.ndarray
         The result of :func:`pack`.
-    dtype : {"q8", "q6", "q4"}
+    dtype : {"q8", "q6", "q4", "q4n"}
     shape : tuple of int
         (rows, cols).
 
@@ -196,7 +209,7 @@ cdef class Matrix:
         Shape (rows, cols), C-contiguous, of the array dtype of `dtype` (uint16 for bf16). For a quantized matrix the
         result of :func:`pack`, for bf12 that of :func:`rwkv_cy.kernels.packed.pack_matrix`. May be read-only and
         memory-mapped.
-    dtype : {"f32", "f16", "bf16", "f64", "q8", "q6", "q4", "bf12"}
+    dtype : {"f32", "f16", "bf16", "f64", "q8", "q6", "q4", "q4n", "bf12"}
         Storage type. An f64 matrix takes float64 activations, the others float32.
     scale : float, default 1.0
         Factor of every product; a power of two is exact.

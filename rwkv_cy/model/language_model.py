@@ -556,7 +556,7 @@ def load(
     path : path-like
         A model file, a checkpoint (.pth, .safetensors, rwkv.cpp .bin), or a Hugging Face folder, recognised by
         content; or one on the Hugging Face hub: ``"hf:owner/name/file"``.
-    dtype : {"f32", "f16", "bf16", "f64", "bf12", "q8", "q6", "q4"}, optional
+    dtype : {"f32", "f16", "bf16", "f64", "bf12", "q8", "q6", "q4", "q4n"}, optional
         Convert matrices, head and embedding to this type in memory, as :func:`rwkv_cy.convert` does: beside quantized
         matrices the embedding is f16 or bf16. Low-rank factors, vectors and tables of tokens keep their type. None uses
         all as they are stored. ``"f64"`` computes in float64 throughout; ``"bf12"`` gives what ``"bf16"`` does, to the

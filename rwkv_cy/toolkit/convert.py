@@ -130,9 +130,9 @@ def convert(
         type.
     target : path
         The model file to write.
-    dtype : {"f64", "f32", "f16", "bf16", "bf12", "q8", "q6", "q4"}, optional
+    dtype : {"f64", "f32", "f16", "bf16", "bf12", "q8", "q6", "q4", "q4n"}, optional
         Storage type of matrices and embedding. By default they keep their types, and become f16 if another program
-        quantized them. The embedding is never quantized: with ``"q8"``, ``"q6"`` and ``"q4"`` it stays f16 or bf16 if
+        quantized them. The embedding is never quantized: with quantized types it stays f16 or bf16 if
         it has that type, and becomes f16 otherwise. ``"bf12"`` is bf16 with matrices compressed, without loss, where
         that saves space. Vectors always keep their types.
     keep : mapping of str to (str or None), optional
@@ -146,7 +146,7 @@ def convert(
     overwrite : bool, default False
         Whether to replace an existing model file, complete or not. No other file is ever replaced.
     requantize : bool, default False
-        Allow ``"q8"``, ``"q6"`` and ``"q4"`` for matrices that are already quantized in another type, which adds a
+        Allow quantized types for matrices that are already quantized in another type, which adds a
         second rounding error.
     measure : bool, default False
         Whether to measure the errors of tensors that are rounded or quantized.
@@ -246,7 +246,7 @@ def quantize(
     ----------
     source, target
         As for :func:`convert`.
-    dtype : {"q8", "q6", "q4"}, default "q8"
+    dtype : {"q8", "q6", "q4", "q4n"}, default "q8"
         Type of the matrices and the head.
     **options
         ``keep``, ``tokenizer``, ``overwrite``, ``requantize``, ``measure`` and ``progress``, as for :func:`convert`.

@@ -78,7 +78,7 @@ def verify(
     against the parameter table of their architecture, and NaN and Inf are counted.
 
     With `against`, every tensor is compared with that of the file from which `path` was converted or exported. Numbers
-    in floating point types must be those of the source, rounded to the type; matrices in ``q8``, ``q6`` and ``q4`` must
+    in floating point types must be those of the source, rounded to the type; matrices in quantized types must
     be what quantizing the source again gives, to the last bit; what another program quantized or computed must be
     within the precision of its type. Shapes, names and config must be the same.
 

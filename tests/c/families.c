@@ -18,7 +18,7 @@ enum { MOST_TOKENS = 40, ALIGNMENT = 64 };
 static const ptrdiff_t token_counts[] = {1, 2, 3, 4, 5, 9, MOST_TOKENS};
 static const ptrdiff_t shapes[][2] = {{1, 1}, {7, 33}, {16, 64}, {45, 129}, {34, 300}, {100, 3300}};
 static size_t shape_count = sizeof shapes / sizeof *shapes;
-static const char *const type_names[] = {"f32", "f64", "f16", "bf16", "q8", "q4", "bf12", "q6"};
+static const char *const type_names[] = {"f32", "f64", "f16", "bf16", "q8", "q4", "bf12", "q6", "q4n"};
 
 static void *allocate(size_t bytes)
 {
@@ -94,10 +94,10 @@ static sample make_sample(int dtype, ptrdiff_t rows, ptrdiff_t cols, int transpo
     sample s = {{.rows = rows, .cols = cols, .dtype = dtype, .scale = 0.5, .transposed = transposed, .rounded = rounded},
                 random_array(n), NULL};
     uint16_t *words = allocate((size_t)n * 2);
-    if (dtype == RK_Q8 || rk_q_affine(dtype)) {
+    if (rk_q_quantized(dtype)) {
         const ptrdiff_t groups = (rows + RK_Q_ROWS - 1) / RK_Q_ROWS;
         s.data = allocate((size_t)(groups * rk_q_blocks(dtype, cols) * rk_q_bytes(dtype)));
-        rk_quantize(s.weights, rows, cols, dtype, s.data);
+        rk_quantize(s.weights, rows, cols, dtype, NULL, s.data);
         rk_dequantize(s.data, rows, cols, dtype, s.weights);
     } else {
         for (ptrdiff_t i = 0; i < n; i++) {
@@ -139,7 +139,7 @@ static void check_product(const rk_table *table, const sample *s, const float *x
                           const float *portable, ptrdiff_t tokens)
 {
     const ptrdiff_t rows = s->m.rows, cols = s->m.cols;
-    const int quantized = s->m.dtype == RK_Q8 || rk_q_affine(s->m.dtype);
+    const int quantized = rk_q_quantized(s->m.dtype);
     const int rounds = s->m.rounded && tokens >= table->f32.few_tokens;
     char what[80];
     snprintf(what, sizeof what, "%s%s%s %tdx%td, %td tokens", type_names[s->m.dtype],
@@ -261,7 +261,7 @@ static void check_layer(const rk_table *table, const rk_table *portable)
 
 int main(int argc, char **argv)
 {
-    static const int types[] = {RK_F32, RK_F16, RK_BF16, RK_Q8, RK_Q6, RK_Q4, RK_BF12};
+    static const int types[] = {RK_F32, RK_F16, RK_BF16, RK_Q8, RK_Q6, RK_Q4, RK_Q4N, RK_BF12};
     const rk_table *portable = NULL;
     int levels = 0;
     if (argc > 1 && !strcmp(argv[1], "quick")) shape_count--;

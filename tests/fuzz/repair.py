@@ -25,7 +25,7 @@ _ENTRY = re.compile(
     rb'"dtype":"(\w+)","shape":\[([0-9,]{1,40})\](?:,"matrix_shape":\[[0-9,]+\])?'
     rb',"offset":([0-9]{1,18}),"crc32":([0-9]+)'
 )
-_SIZES = {b"u8": 1, b"q8": 1, b"q6": 1, b"q4": 1, b"bf12": 1, b"f16": 2, b"bf16": 2, b"f32": 4, b"f64": 8}
+_SIZES = {b"u8": 1, b"q8": 1, b"q6": 1, b"q4": 1, b"q4n": 1, b"bf12": 1, b"f16": 2, b"bf16": 2, b"f32": 4, b"f64": 8}
 
 #: A string, or a bracket outside of strings.
 _BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"|[{}]', re.DOTALL)

@@ -17,8 +17,8 @@ def with_rubbish(packed: np.ndarray, dtype: str) -> np.ndarray:
     """Return the blocks with random integers, and steps that are NaN, for what is not in the matrix."""
     rng = np.random.default_rng(1)
     result = packed.copy()
-    header, run = (32, 4) if dtype == "q8" else (64, 8)
-    for group, block, j, lane, k in itertools.product(*map(range, (*packed.shape[:2], 8, GROUP_ROWS, 4))):
+    header, run, runs = {"q8": (32, 4, 8), "q4n": (32, 8, 4)}.get(dtype, (64, 8, 8))
+    for group, block, j, lane, k in itertools.product(*map(range, (*packed.shape[:2], runs, GROUP_ROWS, 4))):
         row = group * GROUP_ROWS + lane
         column = block * QUANTIZED_TYPES[dtype].columns + run * j + k
         missing = 0

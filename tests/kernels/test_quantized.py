@@ -11,6 +11,7 @@ from rwkv_cy.kernels import dispatch, reference
 from rwkv_cy.kernels.matrix import Matrix, Workspace, make_matrix, pack, unpack
 from rwkv_cy.tensors.tensor import Parameter
 
+LEVELS = (0, 6, 12, 16, 20, 24, 27, 30, 33, 36, 39, 43, 47, 51, 57, 63)
 SHAPES = [(1, 1), (3, 40), (16, 32), (17, 33), (16, 64), (40, 130), (50, 100), (33, 768)]
 
 
@@ -27,7 +28,12 @@ def by_description(packed: np.ndarray, dtype: str, shape: tuple[int, int]) -> np
             block = packed[row // GROUP_ROWS, column // columns].tobytes()
             lane, i = row % GROUP_ROWS, column % columns
             step = np.frombuffer(block, "<f2", 1, 2 * lane)[0].astype(np.float64)
-            if dtype == "q8":
+            if dtype == "q4n":
+                word = int(np.frombuffer(block, "<u2", 1, 2 * lane)[0])
+                scale = float(np.array([word >> 1 & 0x7FE0], "<u2").view("<f2")[0]) / 256
+                pair = block[32 + i // 8 * 64 + lane * 4 + i % 4]
+                result[row, column] = (LEVELS[pair & 15 if i % 8 < 4 else pair >> 4] - (word & 63)) * scale
+            elif dtype == "q8":
                 q = np.frombuffer(block, np.int8, 1, 32 + i // 4 * 64 + lane * 4 + i % 4)[0]
                 result[row, column] = int(q) * step
             else:
@@ -49,7 +55,9 @@ def test_bytes_are_as_described(dtype: str, shape: tuple[int, int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("dtype", "levels", "rms"), [("q8", 127, 0.006), ("q6", 31.5, 0.022), ("q4", 7.5, 0.09)], ids=QUANTIZED_TYPES
+    ("dtype", "levels", "rms"),
+    [("q8", 127, 0.006), ("q6", 31.5, 0.022), ("q4", 7.5, 0.09), ("q4n", 7.5, 0.071)],
+    ids=QUANTIZED_TYPES,
 )
 def test_no_weight_is_off_by_much_more_than_half_a_step(dtype: str, levels: float, rms: float) -> None:
     w = weights((64, 256))
@@ -80,7 +88,8 @@ def test_zeros_and_tiny_numbers(dtype: str) -> None:
     tiny = unpack(pack(np.full((20, 40), 1e-30, np.float32), dtype), dtype, (20, 40))
     assert np.abs(tiny).max() <= 1e-7
     constant = unpack(pack(np.full((20, 70), 0.5, np.float32), dtype), dtype, (20, 70))
-    np.testing.assert_allclose(constant, 0.5, rtol=1e-3)
+    # A scale of q4n has six bits.
+    np.testing.assert_allclose(constant, 0.5, rtol=1 / 64 if dtype == "q4n" else 1e-3)
 
 
 @pytest.mark.parametrize("dtype", QUANTIZED_TYPES)
@@ -144,7 +153,9 @@ def test_extremes_of_the_integers(isa: str, dtype: str) -> None:
         packed = pack(w, dtype)
         x = np.ones((3, 64), np.float32)
         x[:, ::2] *= -1
-        np.testing.assert_allclose(Matrix(packed, dtype, 1.0, shape).matmul(x), sign * 64, rtol=2e-3)
+        stored = unpack(packed, dtype, shape)
+        np.testing.assert_allclose(stored, w, rtol=0.04 if dtype == "q4n" else 2e-3)
+        np.testing.assert_allclose(Matrix(packed, dtype, 1.0, shape).matmul(x), x @ stored.T, rtol=2e-3)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -178,11 +189,11 @@ def test_a_double_model_widens_them(dtype: str) -> None:
 
 def test_what_is_refused() -> None:
     packed = pack(weights((20, 64)), "q8")
-    with pytest.raises(KernelError, match="pack: expected a dtype of q8, q6, q4, got 'f16'"):
+    with pytest.raises(KernelError, match="pack: expected a dtype of q8, q6, q4, q4n, got 'f16'"):
         pack(weights((2, 2)), "f16")
     with pytest.raises(KernelError, match=r"pack: expected a matrix that is not empty, got \(0, 4\)"):
         pack(np.empty((0, 4), np.float32), "q8")
-    with pytest.raises(KernelError, match="unpack: expected a dtype of q8, q6, q4, got 'q5'"):
+    with pytest.raises(KernelError, match="unpack: expected a dtype of q8, q6, q4, q4n, got 'q5'"):
         unpack(packed, "q5", (20, 64))
     with pytest.raises(KernelError, match=r"unpack: expected blocks \(3, 2, 544\), got \(2, 2, 544\)"):
         unpack(packed, "q8", (40, 64))

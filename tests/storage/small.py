@@ -56,13 +56,15 @@ MATRIX_SHAPES = {
     "blocks.1.ffn.key.weight": (4100, 1030),
     "blocks.1.att.key.weight": (40, 70),
     "blocks.1.att.value.weight": (17, 140),
+    "blocks.1.att.output.weight": (32, 64),
+    "blocks.1.att.receptance.weight": (17, 75),
 }
 
 
 def quantized_tensors() -> dict[str, tuple[str, Array]]:
     """Quantized matrices by name, packed, and a vector beside them."""
     rng = np.random.default_rng(6)
-    dtypes = ("q8", "q8", "q4", "q4", "q8", "q6", "q6")
+    dtypes = ("q8", "q8", "q4", "q4", "q8", "q6", "q6", "q4n", "q4n")
     packed = {
         name: (dtype, pack(rng.standard_normal(shape, dtype=np.float32), dtype))
         for dtype, (name, shape) in zip(dtypes, MATRIX_SHAPES.items(), strict=True)

@@ -247,7 +247,7 @@ EMB = rb'("path":"parameters/emb.weight",.*?"offset":)\d+'
         (replaced(b"[130,128]", b"[4294967296,4294967296]"), FormatError, r"at most 2\*\*48 elements"),
         (replaced(b"[130,128]", b"[4503599627370496]"), FormatError, r"at most 2\*\*48 elements"),
         (replaced(b"[130,128]", b"[281474976710656]"), FormatError, "expected it behind parameters/emb.weight"),
-        (replaced(b'"f32"', b'"u4"'), FormatError, "one of u8, f64, f32, f16, bf16, q8, q6, q4, bf12, got 'u4'"),
+        (replaced(b'"f32"', b'"u4"'), FormatError, "one of u8, f64, f32, f16, bf16, q8, q6, q4, q4n, bf12, got 'u4'"),
         (replaced(b'"f32"', b'"u8"'), FormatError, r"expected a parameter, got a dataset of another kind \(u8\)"),
         (replaced(b"emb.weight", b"../weight"), FormatError, "expected a name of letters"),
         (replaced(b"emb.weight", b""), FormatError, "expected a name of letters"),

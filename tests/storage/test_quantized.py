@@ -84,16 +84,24 @@ def test_large_matrices_are_chunked_by_groups(tmp_path: Path) -> None:
 
 
 SOME_QUANTIZED = quantized_tensors()
+
+
+def of_types(*dtypes: str) -> dict[str, tuple[str, Any]]:
+    return {name: value for name, value in SOME_QUANTIZED.items() if value[0] in dtypes}
+
+
 VERSIONS = [
     (tensors(), (1, 0)),
-    ({name: value for name, value in SOME_QUANTIZED.items() if value[0] != "q6"}, (1, 1)),
+    (of_types("q8", "q4"), (1, 1)),
     (packed_tensors(), (1, 2)),
-    (SOME_QUANTIZED, (1, 3)),
-    (SOME_QUANTIZED | packed_tensors(), (1, 3)),
+    (of_types("q8", "q6", "q4"), (1, 3)),
+    (of_types("q6") | packed_tensors(), (1, 3)),
+    (SOME_QUANTIZED | packed_tensors(), (1, 4)),
     (transposed_tensors(), (2, 0)),
-    (transposed_tensors() | {name: value for name, value in SOME_QUANTIZED.items() if value[0] != "q6"}, (2, 0)),
+    (transposed_tensors() | of_types("q8", "q4"), (2, 0)),
     (transposed_tensors() | packed_tensors(), (2, 1)),
-    (transposed_tensors() | SOME_QUANTIZED, (2, 2)),
+    (transposed_tensors() | of_types("q8", "q6"), (2, 2)),
+    (transposed_tensors() | SOME_QUANTIZED, (2, 3)),
 ]
 
 
@@ -197,7 +205,7 @@ FIELDS = "index: expected path, dtype, shape, offset and crc32"
         (swap(b"[3,3,544]", b"[3,1632]"), r"expected an array \(3, 3, 544\) for q8 .* got \(3, 1632\)"),
         (swap(b'"q8"', b'"q4"'), r"expected an array \(3, 2, 576\) for q4 of shape \(40, 70\), got \(3, 3, 544\)"),
         (swap(b'"q8"', b'"q6"'), r"expected an array \(3, 2, 832\) for q6 of shape \(40, 70\), got \(3, 3, 544\)"),
-        (swap(b'"q8"', b'"q5"'), "expected one of u8, f64, f32, f16, bf16, q8, q6, q4, bf12, got 'q5'"),
+        (swap(b'"q8"', b'"q5"'), "expected one of u8, f64, f32, f16, bf16, q8, q6, q4, q4n, bf12, got 'q5'"),
         (swap(b'"q8"', b'"u8"'), r"and of no other tensor, got \(40, 70\) for u8"),
         (swap(b'"q8"', b'[8]'), FIELDS),
     ],

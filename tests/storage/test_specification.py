@@ -30,7 +30,8 @@ from storage.small import (
 )
 
 #: Types that only a matrix has.
-OF_MATRICES = ("q8", "q6", "q4", "bf12")
+LEVELS = (0, 6, 12, 16, 20, 24, 27, 30, 33, 36, 39, 43, 47, 51, 57, 63)
+OF_MATRICES = ("q8", "q6", "q4", "q4n", "bf12")
 NUMPY = {"f64": "<f8", "f32": "<f4", "f16": "<f2", "bf16": "<u2", "u8": "<u1", **dict.fromkeys(OF_MATRICES, "<u1")}
 
 
@@ -115,14 +116,20 @@ def chunks(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...] | None:
 
 def decode(blocks: np.ndarray, dtype: str, shape: tuple[int, int]) -> np.ndarray:
     """The section "Quantized matrices": returns the weights, one after the other."""
-    width, size = {"q8": (32, 544), "q6": (64, 832), "q4": (64, 576)}[dtype]
+    width, size = {"q8": (32, 544), "q6": (64, 832), "q4": (64, 576), "q4n": (32, 288)}[dtype]
     assert blocks.shape == (math.ceil(shape[0] / 16), math.ceil(shape[1] / width), size)
     weights = np.empty(shape, np.float32)
     for r, c in itertools.product(*map(range, shape)):
         block = blocks[r // 16, c // width].tobytes()
         row, i = r % 16, c % width
         step = np.float32(struct.unpack_from("<e", block, 2 * row)[0])
-        if dtype == "q8":
+        if dtype == "q4n":
+            word = struct.unpack_from("<H", block, 2 * row)[0]
+            scale = np.frombuffer(struct.pack("<H", word >> 6 << 5), "<f2")[0]
+            pair = block[32 + 64 * (i // 8) + 4 * row + i % 4]
+            q = pair & 15 if i % 8 < 4 else pair >> 4
+            weights[r, c] = np.float32(LEVELS[q] - word % 64) * np.float32(scale) / 256
+        elif dtype == "q8":
             q = struct.unpack_from("<b", block, 32 + 64 * (i // 4) + 4 * row + i % 4)[0]
             assert -127 <= q <= 127
             weights[r, c] = np.float32(q) * step
@@ -139,13 +146,13 @@ def decode(blocks: np.ndarray, dtype: str, shape: tuple[int, int]) -> np.ndarray
 
 def missing_bytes(blocks: np.ndarray, dtype: str, shape: tuple[int, int]) -> np.ndarray:
     """Return what stands in a dataset for rows and columns that the matrix has not."""
-    header, run = (32, 4) if dtype == "q8" else (64, 8)
+    header, run, runs = {"q8": (32, 4, 8), "q4n": (32, 8, 4)}.get(dtype, (64, 8, 8))
     missing_row = np.arange(blocks.shape[0] * 16).reshape(-1, 16) >= shape[0]
     steps = blocks[:, :, :header].reshape(*blocks.shape[:2], -1, 16, 2)
     found = [steps.transpose(0, 3, 1, 2, 4)[missing_row].reshape(-1)]
-    for g, b, j, row, k in itertools.product(*map(range, (*blocks.shape[:2], 8, 16, 4))):
+    for g, b, j, row, k in itertools.product(*map(range, (*blocks.shape[:2], runs, 16, 4))):
         byte = blocks[g, b, header + 64 * j + 4 * row + k]
-        first = b * run * 8 + run * j + k
+        first = b * run * runs + run * j + k
         for i, q in enumerate([byte] if dtype == "q8" else [byte & 15, byte >> 4]):
             if g * 16 + row >= shape[0] or first + 4 * i >= shape[1]:
                 found.append(np.array([q], np.uint8))
@@ -204,7 +211,7 @@ def test_both_ways_agree(model: Path) -> None:
         assert with_hdf5[path][1].tobytes() == array.tobytes()
 
 
-@pytest.mark.parametrize(("dtypes", "minor"), [(("q8", "q4"), 1), (("q6",), 3)])
+@pytest.mark.parametrize(("dtypes", "minor"), [(("q8", "q4"), 1), (("q6",), 3), (("q4n",), 4)])
 @pytest.mark.parametrize("read", [read_without_hdf5, read_with_hdf5])
 def test_quantized_matrices(tmp_path: Path, read: Any, dtypes: tuple[str, ...], minor: int) -> None:
     large = "blocks.1.ffn.key.weight"
@@ -221,7 +228,7 @@ def test_quantized_matrices(tmp_path: Path, read: Any, dtypes: tuple[str, ...], 
         assert blocks.tobytes() == contents[name][1].tobytes()
         shape = MATRIX_SHAPES[name]
         np.testing.assert_allclose(decode(blocks, dtype, shape), unpack(blocks, dtype, shape), rtol=1e-6, atol=1e-6)
-        if dtype == "q8":  # one rounding: the same number to the last bit
+        if dtype in ("q8", "q4n"):  # one rounding: the same number to the last bit
             np.testing.assert_array_equal(decode(blocks, dtype, shape), unpack(blocks, dtype, shape))
         assert not missing_bytes(blocks, dtype, shape).any()
 

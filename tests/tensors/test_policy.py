@@ -127,7 +127,7 @@ def test_kinds(source: Path, dtype: str) -> None:
     """Types of matrices go to matrices alone, and only matrices of plain numbers are transposed."""
     with open_source(source) as opened:
         found = {name: target.info for name, target in choose_all(opened, SPECS, dtype).items()}
-    plain = {"bf12": "bf16", "q8": "f16", "q6": "f16", "q4": "f16"}.get(dtype, dtype)
+    plain = {"bf12": "bf16", **dict.fromkeys(QUANTIZED_TYPES, "f16")}.get(dtype, dtype)
     sparse = "bf16" if dtype == "bf12" else dtype
     assert {name: info.dtype for name, info in found.items()} == {
         "emb": plain,
@@ -138,7 +138,7 @@ def test_kinds(source: Path, dtype: str) -> None:
         "vector": "f32",
     }
     transposed = {name for name, info in found.items() if info.transposed}
-    assert transposed == ({"w1"} if dtype in ("q8", "q6", "q4") else {"w1", "sparse"})
+    assert transposed == ({"w1"} if dtype in QUANTIZED_TYPES else {"w1", "sparse"})
     assert found["w1"].array_shape == (16, 128)
 
 

@@ -62,7 +62,7 @@ static void share(shared *s, void (*body)(const product *, ptrdiff_t, ptrdiff_t,
     rk_parallel(pieces, 1, threads, shared_pieces, s);
 }
 
-static int is_quantized(const rk_matrix *m) { return m->dtype == RK_Q8 || rk_q_affine(m->dtype); }
+static int is_quantized(const rk_matrix *m) { return rk_q_quantized(m->dtype); }
 
 /* Whether activations are rounded to bf16: only if there are enough tokens to pack them. */
 static int is_rounded(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens)

@@ -11,7 +11,7 @@
 #include "wkv/versions.h"
 
 /* Storage types of a matrix. */
-enum { RK_F32 = 0, RK_F64 = 1, RK_F16 = 2, RK_BF16 = 3, RK_Q8 = 4, RK_Q4 = 5, RK_BF12 = 6, RK_Q6 = 7 };
+enum { RK_F32 = 0, RK_F64 = 1, RK_F16 = 2, RK_BF16 = 3, RK_Q8 = 4, RK_Q4 = 5, RK_BF12 = 6, RK_Q6 = 7, RK_Q4N = 8 };
 
 /* A weight matrix in its stored layout, without gaps: `rows` rows of `cols` elements or, if transposed, `cols` columns
  * of `rows` elements. */
@@ -188,8 +188,9 @@ void rk_parallel(ptrdiff_t n, ptrdiff_t grain, int threads, rk_body body, void *
  * spinning. */
 void rk_wake(int threads);
 
-/* Quantize float weights [rows, cols] to groups of `dtype` (RK_Q8, RK_Q6, RK_Q4), and the reverse (quantize.c). */
-void rk_quantize(const float *w, ptrdiff_t rows, ptrdiff_t cols, int dtype, void *out);
+/* Quantize float weights [rows, cols] to groups of `dtype` (RK_Q8, RK_Q6, RK_Q4, RK_Q4N), and the reverse (quantize.c).
+ * importance [cols]: weights of the squared errors, not negative and finite; NULL if all are equal. */
+void rk_quantize(const float *w, ptrdiff_t rows, ptrdiff_t cols, int dtype, const float *importance, void *out);
 void rk_dequantize(const void *packed, ptrdiff_t rows, ptrdiff_t cols, int dtype, float *w);
 
 /* Compressed bfloat16 (bf12.c, bf12.h). rk_bf12_count adds the histogram of the exponents of n weights to counts[256].

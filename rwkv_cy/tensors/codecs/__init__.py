@@ -26,6 +26,7 @@ CODECS: dict[str, Codec] = {
         BlockQuantizedCodec(QUANTIZED_TYPES["q8"], since=1),
         BlockQuantizedCodec(QUANTIZED_TYPES["q6"], since=3),
         BlockQuantizedCodec(QUANTIZED_TYPES["q4"], since=1),
+        BlockQuantizedCodec(QUANTIZED_TYPES["q4n"], since=4),
         BF12Codec(),
     )
 }

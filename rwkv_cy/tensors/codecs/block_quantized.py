@@ -1,4 +1,4 @@
-"""Block-quantized matrices, q8, q6 and q4: blocks of small integers, with a scale for each row of a block."""
+"""Block-quantized matrices, q8, q6, q4 and q4n: blocks of small integers, with a scale for each row of a block."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class BlockQuantizedCodec(GroupedCodec):
 
     numbers = "f32"
     row_group = GROUP_ROWS
-    alignment = 2  # scales are float16
+    alignment = 2  # scales are words of 16 bits
     plain_types = ("f16", "bf16")
     requantizes = True
 
@@ -67,7 +67,8 @@ class BlockQuantizedCodec(GroupedCodec):
                 "convert to another dtype, or get an undamaged checkpoint"
             )
         packed: Array = pack(numbers, self.name)
-        if not np.isfinite(packed[:, :, : self._storage.head_bytes].view("<f2")).all():
+        exponent = self._storage.exponent
+        if (packed[:, :, : self._storage.head_bytes].view("<u2") & exponent == exponent).any():
             raise NumericalError(
                 f"{where}: expected weights that {self.name} can hold, got up to {np.abs(numbers).max():.3g}; "
                 "convert to another dtype"

@@ -1,4 +1,5 @@
 /* Quantization of float rows for files. Portable C, so that every CPU writes the same bytes. */
+#include "codec/levels.h"
 #include "codec/quant.h"
 #include "scalar.h"
 
@@ -39,15 +40,17 @@ static void quantize_q8(const float *w, int8_t *q, uint16_t *step_bits)
 static float round_trip(float value) { return rk_f16_to_f32(f32_to_f16(value)); }
 
 /* w = q * scale + minimum, q from 0 to `most`. Several narrowed ranges are tried and refined by least squares; the one
- * with the smallest squared error is used. */
-static void quantize_affine(const float *w, float most, uint8_t *q, uint16_t *step_bits, uint16_t *least_bits)
+ * with the smallest squared error is used. `weight`: of each square; their sum is positive. */
+static void quantize_affine(const float *w, const float *weight, float most, uint8_t *q, uint16_t *step_bits,
+                            uint16_t *least_bits)
 {
     const int n = RK_AFFINE_COLS;
-    float low = w[0], high = w[0], best = -1, sum_w = 0;
+    float low = w[0], high = w[0], best = -1, sum = 0, sum_w = 0;
     for (int i = 0; i < n; i++) {
         low = w[i] < low ? w[i] : low;
         high = w[i] > high ? w[i] : high;
-        sum_w += w[i];
+        sum += weight[i];
+        sum_w += weight[i] * w[i];
     }
     *step_bits = 0;
     *least_bits = f32_to_f16(low);
@@ -64,12 +67,12 @@ static void quantize_affine(const float *w, float most, uint8_t *q, uint16_t *st
             uint8_t tried[RK_AFFINE_COLS];
             for (int i = 0; i < n; i++) {
                 float level = rintf(clip((w[i] - least) * inverse, 0, most));
-                float off = level * step + least - w[i];
+                float off = level * step + least - w[i], weighted = weight[i] * level;
                 tried[i] = (uint8_t)level;
-                error += off * off;
-                sum_q += level;
-                sum_qq += level * level;
-                sum_qw += level * w[i];
+                error += weight[i] * (off * off);
+                sum_q += weighted;
+                sum_qq += weighted * level;
+                sum_qw += weighted * w[i];
             }
             if (best < 0 || error < best) {
                 best = error;
@@ -78,19 +81,24 @@ static void quantize_affine(const float *w, float most, uint8_t *q, uint16_t *st
                 memcpy(q, tried, sizeof tried);
             }
             /* The least-squares line through (q, w) gives the next scale and minimum. */
-            float spread = (float)n * sum_qq - sum_q * sum_q;
+            float spread = sum * sum_qq - sum_q * sum_q;
             if (!(spread > 0)) break;
-            step = ((float)n * sum_qw - sum_q * sum_w) / spread;
-            least = (sum_w - step * sum_q) / (float)n;
+            step = (sum * sum_qw - sum_q * sum_w) / spread;
+            least = (sum_w - step * sum_q) / sum;
         }
     }
 }
 
-void rk_quantize(const float *w, ptrdiff_t rows, ptrdiff_t cols, int dtype, void *out)
+void rk_quantize(const float *w, ptrdiff_t rows, ptrdiff_t cols, int dtype, const float *importance,
+                 void *out)
 {
     const ptrdiff_t width = rk_q_cols(dtype), blocks = rk_q_blocks(dtype, cols), bytes = rk_q_bytes(dtype);
     const ptrdiff_t groups = (rows + RK_Q_ROWS - 1) / RK_Q_ROWS;
     memset(out, 0, (size_t)(groups * blocks * bytes));
+    if (dtype == RK_Q4N) {
+        rk_quantize_levels(w, rows, cols, importance, out);
+        return;
+    }
     for (ptrdiff_t r = 0; r < rows; r++) {
         for (ptrdiff_t b = 0; b < blocks; b++) {
             char *block = (char *)out + (r / RK_Q_ROWS * blocks + b) * bytes;
@@ -99,7 +107,7 @@ void rk_quantize(const float *w, ptrdiff_t rows, ptrdiff_t cols, int dtype, void
             uint8_t *values = (uint8_t *)block + rk_q_head(dtype);
             uint8_t *uppers = (uint8_t *)block + RK_Q6_UPPER;
             ptrdiff_t count = cols - b * width < width ? cols - b * width : width;
-            float part[RK_AFFINE_COLS];
+            float part[RK_AFFINE_COLS], weight[RK_AFFINE_COLS];
             /* Padding repeats the last weight, so that it does not widen the range. */
             for (ptrdiff_t i = 0; i < width; i++) part[i] = w[r * cols + b * width + (i < count ? i : count - 1)];
             if (dtype == RK_Q8) {
@@ -109,7 +117,8 @@ void rk_quantize(const float *w, ptrdiff_t rows, ptrdiff_t cols, int dtype, void
                     values[i / 4 * 64 + lane * 4 + i % 4] = i < count ? (uint8_t)q[i] : 0;
             } else {
                 uint8_t q[RK_AFFINE_COLS];
-                quantize_affine(part, dtype == RK_Q4 ? 15 : 63, q, &steps[lane], &steps[RK_Q_ROWS + lane]);
+                rk_block_importance(importance == NULL ? NULL : importance + b * width, count, width, weight);
+                quantize_affine(part, weight, dtype == RK_Q4 ? 15 : 63, q, &steps[lane], &steps[RK_Q_ROWS + lane]);
                 for (ptrdiff_t i = 0; i < count; i++) {
                     values[i / 8 * 64 + lane * 4 + i % 4] |= (uint8_t)((q[i] & 15) << (i % 8 < 4 ? 0 : 4));
                     if (dtype == RK_Q6)
@@ -131,7 +140,12 @@ void rk_dequantize(const void *packed, ptrdiff_t rows, ptrdiff_t cols, int dtype
             const uint8_t *values = (const uint8_t *)block + rk_q_head(dtype);
             const uint8_t *uppers = (const uint8_t *)block + RK_Q6_UPPER;
             float step = rk_f16_to_f32(steps[lane]);
-            if (dtype == RK_Q8) {
+            if (dtype == RK_Q4N) {
+                static const int8_t levels[16] = {RK_LEVELS};
+                const int q = values[i / 8 * 64 + lane * 4 + i % 4] >> (i % 8 < 4 ? 0 : 4) & 15;
+                const float scale = rk_f16_to_f32(steps[lane] >> 1 & RK_SCALE_MASK) * RK_SCALE_UNIT;
+                w[r * cols + k] = (float)(levels[q] - (steps[lane] & RK_ZERO_MASK)) * scale;
+            } else if (dtype == RK_Q8) {
                 w[r * cols + k] = (float)(int8_t)values[i / 4 * 64 + lane * 4 + i % 4] * step;
             } else {
                 uint8_t pair = values[i / 8 * 64 + lane * 4 + i % 4];

@@ -91,6 +91,13 @@ static inline float Q_(float)(const char *p)
     return value;
 }
 
+/* The 16 bits that each row of vector p of `w` begins with, groups `apart` bytes from one to the next. */
+static inline const uint16_t *Q_(word)(const char *w, ptrdiff_t apart, int p)
+{
+    enum { PARTS = RK_Q_ROWS / RK_Q_LANES };
+    return (const uint16_t *)(w + (p / PARTS) * apart) + RK_Q_LANES * (p % PARTS);
+}
+
 /* `wide` groups, `apart` bytes from one to the next, times `count` tokens; wide, count and dtype are constants after
  * inlining. `prefetch`: whether to prefetch weights. */
 static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const int dtype, const int wide,
@@ -99,7 +106,7 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
                                                            float sums[][RK_Q_MOST * RK_Q_ROWS])
 {
     enum { PARTS = RK_Q_ROWS / RK_Q_LANES, MOST = RK_Q_MOST * PARTS };
-    const int affine = rk_q_affine(dtype), parts = wide * PARTS;
+    const int affine = rk_q_affine(dtype), halves = rk_q_halves(dtype), parts = wide * PARTS;
     const ptrdiff_t group_bytes = blocks * rk_q_bytes(dtype);
     /* Two independent integer sums for few tokens, to hide the latency of the additions. */
     const int few = count < RK_Q_TOKENS, chains = few ? 2 : 1;
@@ -110,7 +117,10 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
         rk_qi dot[RK_Q_TOKENS][2][MOST];
         for (int t = 0; t < count; t++) {
             for (int p = 0; p < parts; p++) {
-                dot[t][0][p] = affine ? RK_QI_SET(0) : RK_QI_SET(RK_Q8_START(Q_(int)(x + 4 * (2 * count + t))));
+                const int32_t total = Q_(int)(x + 4 * (2 * count + t)); /* of the activations */
+                dot[t][0][p] = dtype == RK_Q8    ? RK_QI_SET(RK_Q8_START(total))
+                               : dtype == RK_Q4N ? RK_QI_TIMES(RK_QI_ZERO(Q_(word)(w, apart, p)), -total)
+                                                 : RK_QI_SET(0);
                 dot[t][1][p] = RK_QI_SET(0);
             }
         }
@@ -121,7 +131,7 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
             for (int i = 0; i < wide * rk_q_bytes(dtype) / 64; i++)
                 __builtin_prefetch(w + wide * group_bytes + (i % wide) * group_bytes + i / wide * 64, 0, 2);
 #pragma GCC unroll 8
-        for (int i = 0; i < 8; i++) {
+        for (int i = 0; i < rk_q_runs(dtype); i++) {
             const uint8_t *values = (const uint8_t *)w + rk_q_head(dtype) + 64 * i;
             const uint8_t *uppers = (const uint8_t *)w + RK_Q6_UPPER + 64 * (i / 2);
             rk_qw first_values[MOST], second_values[MOST];
@@ -130,8 +140,12 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
             for (int p = 0; p < parts; p++) {
                 const ptrdiff_t place = (p / PARTS) * apart + 4 * RK_Q_LANES * (p % PARTS);
                 rk_qw v = RK_QW_LOAD(values + place);
-                first_values[p] = affine ? RK_QW_LOW(v) : v;
-                second_values[p] = affine ? RK_QW_HIGH(v) : v;
+                first_values[p] = halves ? RK_QW_LOW(v) : v;
+                second_values[p] = halves ? RK_QW_HIGH(v) : v;
+                if (dtype == RK_Q4N) {
+                    first_values[p] = RK_QW_LEVEL(first_values[p]);
+                    second_values[p] = RK_QW_LEVEL(second_values[p]);
+                }
                 if (dtype == RK_Q6) {
                     rk_qw upper = RK_QW_LOAD(uppers + place);
                     first_values[p] = RK_QW_JOIN(first_values[p], upper, 2 * (i % 2));
@@ -139,12 +153,14 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
                 }
             }
             for (int t = 0; t < count; t++) {
-                const char *q = x + RK_X_HEAD * count + 4 * ((affine ? 2 : 1) * i * count + t);
+                const char *q = x + RK_X_HEAD * count + 4 * ((halves ? 2 : 1) * i * count + t);
                 rk_qx first = RK_QX_SET(Q_(int)(q));
-                rk_qx second = affine ? RK_QX_SET(Q_(int)(q + 4 * count)) : first;
+                rk_qx second = halves ? RK_QX_SET(Q_(int)(q + 4 * count)) : first;
                 for (int p = 0; p < parts; p++) {
                     const int chain = i & (chains - 1), odd = chains - 1;
-                    if (affine) {
+                    if (halves && RK_Q_PAIRS) {
+                        dot[t][0][p] = RK_QI_DOT_PAIR(dot[t][0][p], first_values[p], first, second_values[p], second);
+                    } else if (halves) {
                         dot[t][0][p] = RK_QI_DOT4(dot[t][0][p], first_values[p], first);
                         dot[t][odd][p] = RK_QI_DOT4(dot[t][odd][p], second_values[p], second);
                     } else {
@@ -154,11 +170,11 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
             }
         }
         for (int p = 0; p < parts; p++) {
-            const uint16_t *steps = (const uint16_t *)(w + (p / PARTS) * apart) + RK_Q_LANES * (p % PARTS);
-            rk_qf step = RK_QF_F16(steps);
+            const uint16_t *steps = Q_(word)(w, apart, p);
+            rk_qf step = dtype == RK_Q4N ? RK_QF_SCALE(steps) : RK_QF_F16(steps);
             rk_qf least = affine ? RK_QF_F16(steps + RK_Q_ROWS) : RK_QF_ZERO();
             for (int t = 0; t < count; t++) {
-                rk_qi total = chains == 2 ? RK_QI_ADD(dot[t][0][p], dot[t][1][p]) : dot[t][0][p];
+                rk_qi total = chains == 2 && !(halves && RK_Q_PAIRS) ? RK_QI_ADD(dot[t][0][p], dot[t][1][p]) : dot[t][0][p];
                 /* acc += (scale * x.scale) * sum of q * x.q; for affine types also + minimum * x.sum */
                 acc[t][p] = RK_QF_FMA(RK_QF_MUL(step, RK_QF_SET(Q_(float)(x + 4 * t))), RK_QF_OF(total), acc[t][p]);
                 if (affine) acc[t][p] = RK_QF_FMA(least, RK_QF_SET(Q_(float)(x + 4 * (count + t))), acc[t][p]);
@@ -179,6 +195,7 @@ static inline __attribute__((always_inline)) void Q_(groups_at)(const rk_matrix 
     const ptrdiff_t apart = run * blocks * rk_q_bytes(dtype);
     const char *w = (const char *)m->data + g * blocks * rk_q_bytes(dtype);
     const ptrdiff_t first = g * RK_Q_ROWS;
+    const float scale = (float)m->scale * rk_q_unit(dtype);
     for (ptrdiff_t t = 0; t < tokens;) {
         float sums[RK_Q_TOKENS][RK_Q_MOST * RK_Q_ROWS];
         const char *x = packed + t * token_bytes;
@@ -194,7 +211,7 @@ static inline __attribute__((always_inline)) void Q_(groups_at)(const rk_matrix 
         for (int j = 0; j < count; j++) {
             for (ptrdiff_t r = 0; r < wide * RK_Q_ROWS; r++) {
                 const ptrdiff_t row = first + r / RK_Q_ROWS * run * RK_Q_ROWS + r % RK_Q_ROWS;
-                if (row < m->rows) y[(t + j) * ldy + row] = sums[j][r] * (float)m->scale;
+                if (row < m->rows) y[(t + j) * ldy + row] = sums[j][r] * scale;
             }
         }
         t += count;
@@ -225,6 +242,7 @@ static void groups(const rk_matrix *m, const void *packed, ptrdiff_t tokens, voi
     switch (m->dtype) {
     case RK_Q8: Q_(groups_of)(m, RK_Q8, packed, tokens, y, ldy, begin, end); break;
     case RK_Q6: Q_(groups_of)(m, RK_Q6, packed, tokens, y, ldy, begin, end); break;
+    case RK_Q4N: Q_(groups_of)(m, RK_Q4N, packed, tokens, y, ldy, begin, end); break;
     case RK_Q4: Q_(groups_of)(m, RK_Q4, packed, tokens, y, ldy, begin, end); break;
     }
 }
