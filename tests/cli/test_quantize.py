@@ -57,7 +57,7 @@ def test_dry_run_says_what_stays(run: Run, small: Path, tmp_path: Path) -> None:
 
 def test_types_are_told_by_help(run: Run) -> None:
     assert "{q8,q6,q4,q4n}" in run("quantize", "--help").out
-    assert "{keep,f64,f32,f16,bf16,bf12,q8,q6,q4}" in run("convert", "--help").out
+    assert "{keep,f64,f32,f16,bf16,bf12,q8,q6,q4,q4n}" in run("convert", "--help").out
     assert run("quantize", "a", "b", "--dtype", "f16").code == 2
 
 
