@@ -77,15 +77,15 @@ class Page:
                 assert "error" not in answer, answer
                 return dict(answer["result"])
 
-    def open(self, path: Path, width: int, dark: bool) -> None:
-        """Show a file in a window of that width, in light or dark."""
+    def open(self, path: Path | str, width: int, dark: bool) -> None:
+        """Show a file, or what an address has, in a window of that width, in light or dark."""
         self.messages, self.requests, self._loaded = [], [], False
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
         self.call(
             "Emulation.setDeviceMetricsOverride", width=width, height=900, deviceScaleFactor=1, mobile=width < 600
         )
-        self.call("Page.navigate", url=path.as_uri())
+        self.call("Page.navigate", url=path if isinstance(path, str) else path.as_uri())
         while not self._loaded:
             self._receive()
 

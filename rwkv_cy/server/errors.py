@@ -120,5 +120,5 @@ def _of_validation(text: str) -> ApiError:
 
 def _param(message: str) -> str | None:
     """Return the field that a message of the package begins with."""
-    word = message.partition(":")[0]
+    word = message.partition(":")[0].partition(" of ")[0]
     return word if word.isidentifier() else None
