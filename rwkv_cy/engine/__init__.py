@@ -6,5 +6,17 @@ from rwkv_cy.engine.async_engine import AsyncEngine, EventStream
 from rwkv_cy.engine.engine import Engine
 from rwkv_cy.engine.events import Event, Timings, TokenLogprobs, Usage
 from rwkv_cy.engine.request import Request
+from rwkv_cy.engine.state_cache import CacheStats, StateCache
 
-__all__ = ["AsyncEngine", "Engine", "Event", "EventStream", "Request", "Timings", "TokenLogprobs", "Usage"]
+__all__ = [
+    "AsyncEngine",
+    "CacheStats",
+    "Engine",
+    "Event",
+    "EventStream",
+    "Request",
+    "StateCache",
+    "Timings",
+    "TokenLogprobs",
+    "Usage",
+]

@@ -13,8 +13,10 @@ import numpy.typing as npt
 from rwkv_cy.engine.arena import Arena
 from rwkv_cy.engine.events import Event
 from rwkv_cy.engine.job import Job
+from rwkv_cy.engine.prefixes import Prefixes, cache_key
 from rwkv_cy.engine.request import Request
 from rwkv_cy.engine.schedule import prompt_shares
+from rwkv_cy.engine.state_cache import StateCache
 from rwkv_cy.errors import BusyError, ConfigError, GenerationError, NumericalError
 from rwkv_cy.model.encoder import CHUNK_TOKENS
 from rwkv_cy.model.language_model import LanguageModel
@@ -41,6 +43,8 @@ class Engine:
     prompt_tokens : int, default 128
         Tokens of prompts in a step while other requests generate: more reads prompts faster, fewer makes steps
         shorter. A step without generation reads up to 512.
+    cache : StateCache, optional
+        Keeps states, so that prompts are read from where earlier ones left off.
     num_threads : int, optional
         Threads to use; the result is the same for every number.
 
@@ -61,12 +65,17 @@ class Engine:
         slots: int = 16,
         queue: int = 64,
         prompt_tokens: int = 128,
+        cache: StateCache | None = None,
         num_threads: int | None = None,
     ) -> None:
         for name, value in (("slots", slots), ("queue", queue), ("prompt_tokens", prompt_tokens)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name}: expected a positive integer, got {value!r}")
+        if cache is not None:
+            cache.attach(model)
         self.model = model
+        self.cache = cache
+        self._prefixes = Prefixes(cache)
         self._most_queued = queue
         self._prompt_tokens = prompt_tokens
         self._num_threads = num_threads
@@ -169,7 +178,9 @@ class Engine:
         if not self._stepping.acquire(blocking=False):
             raise ConfigError("step: expected one thread at a time, got two; submit requests from other threads")
         try:
-            return [*self._end_cancelled(), *self._admit(), *self._run()]
+            events = self._end_cancelled()
+            self._admit()
+            return [*events, *self._run()]
         finally:
             self._stepping.release()
 
@@ -215,7 +226,12 @@ class Engine:
             stop=request.stop,
             stop_tokens=request.stop_tokens,
         )
-        return Job(request, request.id, sequence, base, model.initial_state)
+        for name in ("breakpoints", "message_ends"):
+            last = max(getattr(request, name), default=0)
+            if last > len(sequence.prompt):
+                raise GenerationError(f"{name}: expected places in the {len(sequence.prompt)} tokens, got {last}")
+        key = cache_key(request.cache_key, None if request.state is None or self.cache is None else base)
+        return Job(request, request.id, sequence, base, model.initial_state, key)
 
     def _end_cancelled(self) -> list[Event]:
         with self._lock:
@@ -228,51 +244,54 @@ class Engine:
             self._leave(job)
         return [job.final(reason="cancelled") for job in jobs]
 
-    def _admit(self) -> list[Event]:
+    def _admit(self) -> None:
         """Give free slots to waiting requests, in the order of their submission."""
-        events: list[Event] = []
         while len(self._arena):
             with self._lock:
                 if not self._waiting:
                     break
                 job = self._waiting.popleft()
             job.enter(*self._arena.take())
+            self._prefixes.enter(job, self._running)
             self._running.append(job)
-            if not job.unread:  # it continues from known logits
-                events += self._guarded(job, None, np.asarray(job.request.logits)[np.newaxis])
-        return events
 
     def _run(self) -> list[Event]:
         """Run the next tokens of all requests in one pass."""
-        work = self._work()
+        events: list[Event] = []
+        ready = [job for job in self._running if self._prefixes.ready(job)]
+        for job in ready:
+            if job.known_logits is not None:
+                events += self._guarded(job, None, job.known_logits[np.newaxis])
+        work = self._work([job for job in ready if job.unread and job.slot >= 0])
         if not work:
-            return []
+            return events
         parts = [job.part(count) for job, count in work]
         try:
             rows = self.model.passes.run(parts, self._num_threads)
         except Exception as error:
-            return [self._failed(job, error) for job, _ in work]
+            return [*events, *(self._failed(job, error) for job, _ in work)]
         except BaseException:  # an interrupt: the states are undefined, the texts are not
             for job, _ in work:
                 job.rewind()
             raise
-        events: list[Event] = []
         for (job, _), part, logits in zip(work, parts, rows, strict=True):
+            job.advance(part)
+            self._prefixes.note(job, logits[-1] if len(logits) else None)
             events += self._guarded(job, part, logits)
         return events
 
-    def _work(self) -> Sequence[tuple[Job, int]]:
+    def _work(self, jobs: Sequence[Job]) -> Sequence[tuple[Job, int]]:
         """Return who runs in this step, with how many tokens."""
-        decoding = [job for job in self._running if job.decodes]
-        reading = [job for job in self._running if not job.decodes]
+        decoding = [job for job in jobs if job.decodes]
+        reading = [job for job in jobs if not job.decodes]
         budget = self._prompt_tokens if decoding else CHUNK_TOKENS
-        shares = prompt_shares([job.unread for job in reading], budget)
+        shares = prompt_shares([self._prefixes.next_stop(job) for job in reading], budget)
         return [*((job, job.unread) for job in decoding), *zip(reading, shares, strict=True)]
 
     def _guarded(self, job: Job, part: Part | None, rows: npt.NDArray[Any]) -> list[Event]:
         """Let a job take note of its logits; if that fails, it ends with an error, and nobody else does."""
         try:
-            events = job.accept(rows) if part is None else job.advance(part, rows)
+            events = job.events(rows)
         except Exception as error:
             if part is None or np.isfinite(rows).all():
                 return [self._failed(job, error)]
@@ -283,14 +302,16 @@ class Engine:
         return events
 
     def _failed(self, job: Job, error: Exception) -> Event:
-        self._leave(job)
+        self._leave(job, complete=False)
         return job.final(reason="error", error=error)
 
-    def _leave(self, job: Job) -> None:
-        """Free what a job holds."""
+    def _leave(self, job: Job, *, complete: bool = True) -> None:
+        """Free what a job holds; its text may go on from its state if it is `complete`."""
+        self._prefixes.leave(job, complete=complete)
         if job.slot >= 0:
             self._arena.give_back(job.slot)
             self._running.remove(job)
+            job.slot = -1
         with self._lock:
             self._names.discard(job.name)
             self._cancelled.discard(job.name)

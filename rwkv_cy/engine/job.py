@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from rwkv_cy.engine.events import Event, Timings, TokenLogprobs, Usage
 from rwkv_cy.engine.request import Request
+from rwkv_cy.engine.state_cache.cache import Key
+from rwkv_cy.engine.state_cache.radix_tree import Tokens
 from rwkv_cy.model.passes import Part
 from rwkv_cy.model.state import State
 from rwkv_cy.text.sequence import Sequence
@@ -31,6 +33,8 @@ class Job:
         The state before the prompt; not modified.
     new_state : callable
         Makes a state of the model.
+    cache_key : (str, str)
+        Of the texts that it may share states with.
 
     Attributes
     ----------
@@ -45,6 +49,7 @@ class Job:
         sequence: Sequence,
         base: npt.NDArray[Any],
         new_state: Callable[[], State],
+        cache_key: Key,
     ) -> None:
         self.request = request
         self.name = name
@@ -54,6 +59,9 @@ class Job:
         self.usage = Usage(prompt_tokens=len(sequence.prompt))
         self.timings = Timings()
         self.slot = -1
+        self.cache_key = cache_key
+        #: The logits after the text, if they are known before it is read.
+        self.known_logits = None if request.logits is None else np.asarray(request.logits)
         self._base = base
         self._new_state = new_state
         self._planes: npt.NDArray[Any] = base[np.newaxis]
@@ -74,6 +82,18 @@ class Job:
         self.slot, self._planes = slot, planes
         self.timings.queued = self._lap()
 
+    def begin_from(self, count: int, state: npt.NDArray[Any], logits: npt.NDArray[Any] | None) -> None:
+        """Begin after `count` tokens of the prompt, from a state that is not modified."""
+        self.position, self.source = count, state
+        self.usage.cached_tokens = count
+        if not self.unread:
+            self.known_logits = logits
+
+    def read_tokens(self) -> Tokens:
+        """Return the tokens that the state has read."""
+        own = max(0, self.position - len(self.sequence.prompt))
+        return np.array([*self.sequence.prompt[: self.position], *self.sequence.tokens[:own]], np.int32)
+
     def rewind(self) -> None:
         """Begin to read the text anew, after a pass that failed has left the states undefined."""
         self.position, self.source = 0, self._base
@@ -87,10 +107,13 @@ class Job:
             tokens = [*prompt[self.position : self.position + count], *self.sequence.tokens][:count]
         return Part(np.array(tokens, np.int64), self.source, self._planes[0], wanted=int(count == self.unread))
 
-    def advance(self, part: Part, rows: npt.NDArray[Any]) -> list[Event]:
-        """Take note of a pass over a part, and choose the next token if the text is read."""
+    def advance(self, part: Part) -> None:
+        """Take note of a pass over a part."""
         self.source = part.write
         self.position += len(part.ids)
+
+    def events(self, rows: npt.NDArray[Any]) -> list[Event]:
+        """Choose the next token if the text is read."""
         if self.unread:
             return [Event(self.name, read_tokens=self.position)] if self.request.report_progress else []
         return self.accept(rows)
@@ -98,6 +121,7 @@ class Job:
     def accept(self, rows: npt.NDArray[Any]) -> list[Event]:
         """Choose the next token from the logits after the text, or end a text that is complete."""
         sequence = self.sequence
+        self.known_logits = None
         if sequence.finish_reason is not None:
             return [self.final(logits=rows[-1])]
         sequence.mark_read()

@@ -51,6 +51,13 @@ class Request:
         Return the state after the text, and the logits of the next token.
     report_progress : bool
         Return events while the prompt is read.
+    cache : bool
+        Use the engine's cache of states, if it has one: begin from a known state, and leave states there.
+    cache_key : str
+        Name of a partition of the cache: requests of other partitions share nothing with this one.
+    breakpoints, message_ends : sequence of int
+        Places in the prompt where its state is stored, in tokens from its beginning: those that the caller names, and
+        the ends of messages.
     id : str
         Name of the request in events, unique among those in progress; the engine makes one if it is empty.
 
@@ -72,10 +79,18 @@ class Request:
     logits: npt.NDArray[np.floating[Any]] | None = None
     return_state: bool = False
     report_progress: bool = False
+    cache: bool = True
+    cache_key: str = ""
+    breakpoints: Sequence[int] = ()
+    message_ends: Sequence[int] = ()
     id: str = ""
 
     def __post_init__(self) -> None:
         if self.logprobs is not None:
             check_natural("logprobs", self.logprobs, _MOST_LOGPROBS)
-        if not isinstance(self.id, str):
-            raise GenerationError(f"id: expected a str, got {self.id!r}")
+        for name in ("id", "cache_key"):
+            if not isinstance(getattr(self, name), str):
+                raise GenerationError(f"{name}: expected a str, got {getattr(self, name)!r}")
+        for name in ("breakpoints", "message_ends"):
+            for place in getattr(self, name):
+                check_natural(name, place)
