@@ -157,3 +157,6 @@ cdef void outer(const rk_ops *ops, const void *a, Py_ssize_t a_width, Py_ssize_t
                 int num_threads) noexcept nogil
 # y += gate * x for n elements, on this thread.
 cdef void add_scaled(const rk_ops *ops, const void *gate, const void *x, Py_ssize_t n, void *y) noexcept nogil
+cdef void cross_entropy(const rk_ops *ops, void *logits, const long long *targets, const double *weights,
+                        double l2_wrap, Py_ssize_t tokens, Py_ssize_t vocab_size, double *losses,
+                        int num_threads) noexcept nogil

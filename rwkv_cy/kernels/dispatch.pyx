@@ -51,6 +51,8 @@ cdef extern from "gradients.h" nogil:
     void rk_relu_squared(const rk_ops *, const void *, Py_ssize_t, void *, int)
     void rk_relu_squared_gradient(const rk_ops *, const void *, Py_ssize_t, void *, int)
     void rk_add(const rk_ops *, const void *, Py_ssize_t, void *, int)
+    void rk_cross_entropy(const rk_ops *, void *, const long long *, const double *, double, Py_ssize_t, Py_ssize_t,
+                          double *, int)
     size_t rk_channels_gradient_scratch(const rk_ops *, const rk_tokens *, int)
     void rk_run_channels_gradient(const rk_ops *, int, const rk_channels *, const rk_tokens *, void *, int)
     void rk_decode(const rk_matrix *, float *, int)
@@ -311,3 +313,9 @@ cdef void outer(const rk_ops *ops, const void *a, Py_ssize_t a_width, Py_ssize_t
 
 cdef void add_scaled(const rk_ops *ops, const void *gate, const void *x, Py_ssize_t n, void *y) noexcept nogil:
     ops.add_scaled(y, gate, x, 0, n)
+
+
+cdef void cross_entropy(const rk_ops *ops, void *logits, const long long *targets, const double *weights,
+                        double l2_wrap, Py_ssize_t tokens, Py_ssize_t vocab_size, double *losses,
+                        int num_threads) noexcept nogil:
+    rk_cross_entropy(ops, logits, targets, weights, l2_wrap, tokens, vocab_size, losses, num_threads)

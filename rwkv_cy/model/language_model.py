@@ -24,6 +24,7 @@ from rwkv_cy.model.hidden import HiddenStates, check_pooling, texts_as_tokens, u
 from rwkv_cy.model.loading import Loaded, load_parameters
 from rwkv_cy.model.not_finite import LOGITS, Origin
 from rwkv_cy.model.passes import Passes
+from rwkv_cy.model.recorded import Recorded
 from rwkv_cy.model.saving import save_parameters
 from rwkv_cy.model.state import State
 from rwkv_cy.model.state_files import load_state
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["LanguageModel", "load"]
 
 
-class LanguageModel:
+class LanguageModel(Recorded):
     """A language model: computes the logits of the next token from a state and new tokens.
 
     Use :func:`load` or :meth:`new` to make one.

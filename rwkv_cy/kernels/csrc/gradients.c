@@ -176,6 +176,31 @@ void rk_add(const rk_ops *ops, const void *x, ptrdiff_t n, void *y, int threads)
 }
 
 typedef struct {
+    const rk_ops *ops;
+    char *logits;
+    const long long *targets;
+    const double *weights;
+    double l2_wrap, *losses;
+    ptrdiff_t vocab_size;
+} loss_work;
+
+static void loss_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+{
+    const loss_work *w = context;
+    (void)thread;
+    for (ptrdiff_t t = begin; t < end; t++)
+        w->losses[t] = w->ops->gradients.cross_entropy(w->logits + (size_t)(t * w->vocab_size) * w->ops->sumsize,
+                                                       w->vocab_size, w->targets[t], w->weights[t], w->l2_wrap);
+}
+
+void rk_cross_entropy(const rk_ops *ops, void *logits, const long long *targets, const double *weights, double l2_wrap,
+                      ptrdiff_t tokens, ptrdiff_t vocab_size, double *losses, int threads)
+{
+    loss_work work = {ops, logits, targets, weights, l2_wrap, losses, vocab_size};
+    rk_parallel(tokens, at_least_one(PIECE_ELEMENTS / vocab_size), threads, loss_piece, &work);
+}
+
+typedef struct {
     const rk_wkv *wkv;
     const rk_channels *p;
     const rk_tokens *all;

@@ -27,6 +27,9 @@ void rk_relu_squared(const rk_ops *ops, const void *x, ptrdiff_t n, void *y, int
 void rk_relu_squared_gradient(const rk_ops *ops, const void *x, ptrdiff_t n, void *d, int threads);
 /* y += x */
 void rk_add(const rk_ops *ops, const void *x, ptrdiff_t n, void *y, int threads);
+/* Cross-entropy of the logits of each token, which are replaced by their gradient; losses gets that of each. */
+void rk_cross_entropy(const rk_ops *ops, void *logits, const long long *targets, const double *weights, double l2_wrap,
+                      ptrdiff_t tokens, ptrdiff_t vocab_size, double *losses, int threads);
 /* WKV of a vector-valued state; p is the version's own struct of gradients. */
 size_t rk_channels_gradient_scratch(const rk_ops *ops, const rk_tokens *all, int threads);
 void rk_run_channels_gradient(const rk_ops *ops, int version, const rk_channels *p, const rk_tokens *all,

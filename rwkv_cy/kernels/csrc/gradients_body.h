@@ -102,5 +102,38 @@ static void FN(relu_squared_gradient)(const void *x_, void *d_, ptrdiff_t begin,
     for (ptrdiff_t i = begin; i < end; i++) d[i] *= x[i] <= 0 ? 0 : (REAL)2 * x[i];
 }
 
+/* loss = log(sum of e^x) - x[target];  dx = e^x / sum - [target] */
+static double FN(cross_entropy)(void *logits, ptrdiff_t vocab_size, ptrdiff_t target, double weight, double l2_wrap)
+{
+    enum { TOGETHER = 1024 }; /* elements that are summed in REAL */
+    REAL *x = logits;
+    ptrdiff_t largest = 0;
+    for (ptrdiff_t i = 1; i < vocab_size; i++)
+        if (x[i] > x[largest]) largest = i;
+    const REAL most = x[largest], right = x[target];
+    double sum = 0;
+    for (ptrdiff_t first = 0; first < vocab_size; first += TOGETHER) {
+        const ptrdiff_t end = vocab_size - first < TOGETHER ? vocab_size : first + TOGETHER;
+        VEC part = {0};
+        ptrdiff_t i = first;
+        for (; i + LANES <= end; i += LANES) {
+            const VEC e = VEC_EXP(FN(load)(x + i) - most);
+            memcpy(x + i, &e, sizeof e);
+            part += e;
+        }
+        sum += VEC_SUM(part);
+        for (; i < end; i++) {
+            const VEC e = VEC_EXP((x[i] - most) + (VEC){0});
+            x[i] = e[0];
+            sum += e[0];
+        }
+    }
+    const REAL scale = (REAL)(weight / sum);
+    for (ptrdiff_t i = 0; i < vocab_size; i++) x[i] *= scale;
+    x[target] -= (REAL)weight;
+    x[largest] += (REAL)(l2_wrap * weight * most);
+    return log(sum) + (double)most - (double)right;
+}
+
 #undef LANES
 #undef FN
