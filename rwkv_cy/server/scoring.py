@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import numpy.typing as npt
 from rwkv_cy.engine import TokenLogprobs
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.model.state import State
+from rwkv_cy.server.service import Service
 
 __all__ = ["Scored", "score_prompt"]
 
@@ -37,12 +37,12 @@ class Scored:
     logits: npt.NDArray[Any]
 
 
-async def score_prompt(model: LanguageModel, tokens: Sequence[int], top: int, state: State | None) -> Scored:
+async def score_prompt(service: Service, tokens: Sequence[int], top: int, state: State | None) -> Scored:
     """Read a prompt in a thread.
 
     Parameters
     ----------
-    model : LanguageModel
+    service : Service
     tokens : sequence of int
         At least one.
     top : int
@@ -54,7 +54,7 @@ async def score_prompt(model: LanguageModel, tokens: Sequence[int], top: int, st
     logits: npt.NDArray[Any] | None = None
     for start in range(0, len(tokens), _CHUNK):
         part = tokens[start : start + _CHUNK]
-        own, state, logits = await asyncio.to_thread(_score, model, part, top, state, logits)
+        own, state, logits = await service.beside(_score, service.model, part, top, state, logits)
         logprobs += own
     assert state is not None
     assert logits is not None

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from rwkv_cy.chat import AnyFormat, Conversation, Message, Prompt, build_prompt
 from rwkv_cy.engine import AsyncEngine, Event, Request, Usage
@@ -26,6 +26,7 @@ from rwkv_cy.text import Tokenizer
 
 __all__ = ["Service", "StoredResponse"]
 
+_T = TypeVar("_T")
 #: Texts of more characters are encoded in a thread, so that other requests go on.
 _LONG = 20_000
 
@@ -36,6 +37,12 @@ class StoredResponse:
 
     body: dict[str, Any]
     messages: tuple[Message, ...]
+
+
+def _busy() -> ApiError:
+    return ApiError(
+        429, "too many requests wait for this model; try again", "rate_limit_error", code="busy", retry_after=1
+    )
 
 
 class Service:
@@ -73,6 +80,8 @@ class Service:
         self.responses: OwnedStore[StoredResponse] = OwnedStore("response", settings.limits.response_bytes)
         self.created = int(time.time())
         self.closing = False
+        self._beside = asyncio.Semaphore(1)
+        self._beside_waiting = 0
 
     @property
     def vocab_size(self) -> int:
@@ -113,6 +122,23 @@ class Service:
                 raise invalid(param, f"expected token ids below {size}, got {str(token)[:20]}")
         return list(tokens)
 
+    async def beside(self, function: Callable[..., _T], *arguments: Any, **options: Any) -> _T:
+        """Call a function that runs the model in a thread, one at a time, beside the engine.
+
+        Raises
+        ------
+        ApiError
+            If too many calls wait, with the status 429.
+        """
+        if self._beside_waiting >= self.settings.limits.queue:
+            raise _busy()
+        self._beside_waiting += 1
+        try:
+            async with self._beside:
+                return await asyncio.to_thread(function, *arguments, **options)
+        finally:
+            self._beside_waiting -= 1
+
     async def aside(self, long: bool, function: Any, *arguments: Any) -> Any:
         """Call a function, in a thread if it may take long."""
         return await asyncio.to_thread(function, *arguments) if long else function(*arguments)
@@ -133,9 +159,7 @@ class Service:
                 streams.append(self.engine.submit(request))
         except BusyError:
             close_all(streams)
-            raise ApiError(
-                429, "too many requests wait for this model; try again", "rate_limit_error", code="busy", retry_after=1
-            ) from None
+            raise _busy() from None
         except BaseException:
             close_all(streams)
             raise

@@ -44,7 +44,7 @@ async def create(service: Service, context: Context, body: CompletionRequest) ->
     base = _request(service, context, body)
     if body.echo and body.logprobs is not None:
         for prompt in prompts:
-            prompt.scored = await score_prompt(service.model, prompt.tokens, body.logprobs, base.state)
+            prompt.scored = await score_prompt(service, prompt.tokens, body.logprobs, base.state)
     requests = [
         replace(_starting(base, prompt), seed=seed_of(body, index)) for prompt in prompts for index in range(tried)
     ]

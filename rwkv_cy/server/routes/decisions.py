@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from contextlib import aclosing
 from typing import Any
@@ -45,7 +44,7 @@ async def create(service: Service, context: Context, body: DecisionRequest) -> R
         read += len(prompt.tokens) - start
         after, logits = await _ask(service, prompt.tokens[start:], state if common else None)
         endings = [service.tokenizer.encode(" " + word.strip()) for word in own]
-        scores = await asyncio.to_thread(_scores, service.model, endings, after, logits)
+        scores = await service.beside(_scores, service.model, endings, after, logits)
         answers.append(answer_object(question, _probabilities(scores)))
     usage = Usage(prompt_tokens=read)
     service.note_usage(context, usage)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 from typing import Any
 
@@ -90,9 +89,8 @@ async def _vectors(service: Service, texts: list[list[int]], body: EmbeddingRequ
             tokens += len(texts[end])
             end += 1
         group = texts[start:end]
-        vectors += list(
-            await asyncio.to_thread(service.model.embed, group, pooling=body.pooling, normalize=body.normalize)
-        )
+        rows = await service.beside(service.model.embed, group, pooling=body.pooling, normalize=body.normalize)
+        vectors += list(rows)
         start = end
     return vectors
 
