@@ -25,6 +25,8 @@ FUZZ_EXAMPLES ?= 20000
 FUZZ_RUNS ?= 1000000
 #: Arguments of tools/fuzz.py.
 FUZZ_ARGS ?=
+#: A bochs of release 3.0 or later, for "make test-amx".
+export BOCHS
 #: A clang with libFuzzer.
 CLANG ?= clang
 #: Measurements of "make bench".
@@ -41,6 +43,9 @@ PIP_INSTALL := pip --disable-pip-version-check install --quiet --quiet --no-comp
 #: Flags for compiling the C kernels without setup.py.
 KERNEL_FLAGS := -std=gnu11 -fno-math-errno -fno-trapping-math -ffp-contract=off -Irwkv_cy/kernels/csrc
 KERNEL_SOURCES := $(shell find rwkv_cy/kernels/csrc -name "*.c")
+#: The test of the kernel families, with families for other CPUs on instructions in plain C.
+FAMILIES_TEST := -DRK_MODELS -Wno-psabi -I$(CURDIR)/tests/c tests/c/families.c tests/c/model/int8.c tests/c/model/bf16.c \
+	tests/c/model/quantized.c
 SANITIZED_FLAGS := $(subst -Irwkv_cy,-I$(CURDIR)/rwkv_cy,$(KERNEL_FLAGS)) -O1 -g -fsanitize=address,undefined \
 	-fno-sanitize-recover=undefined
 ARM_CC ?= aarch64-linux-gnu-gcc
@@ -177,7 +182,7 @@ test-sanitizers: $(BUILT) $(VENV)/.extra-test ## the thread pool under ThreadSan
 	@build/sanitizers/stress_threads 100000
 	@mkdir -p build/sanitizers/kernels && cd build/sanitizers/kernels && $(or $(CC),cc) $(SANITIZED_FLAGS) \
 		-c $(abspath $(KERNEL_SOURCES))
-	@$(or $(CC),cc) $(SANITIZED_FLAGS) tests/c/families.c build/sanitizers/kernels/*.o -lm -o build/sanitizers/families
+	@$(or $(CC),cc) $(SANITIZED_FLAGS) $(FAMILIES_TEST) build/sanitizers/kernels/*.o -lm -o build/sanitizers/families
 	@build/sanitizers/families
 	@for name in $(FUZZ_PROGRAMS); do \
 		$(or $(CC),cc) $(SANITIZED_FLAGS) tests/c/fuzz_$$name.c tests/c/fuzz_driver.c build/sanitizers/kernels/*.o -lm \
@@ -194,7 +199,7 @@ test-sanitizers: $(BUILT) $(VENV)/.extra-test ## the thread pool under ThreadSan
 .PHONY: test-families
 test-families: ## the kernels of every instruction set of this CPU against plain loops, without Python
 	@mkdir -p build/families
-	@$(or $(CC),cc) $(KERNEL_FLAGS) -O2 tests/c/families.c $(KERNEL_SOURCES) -lm -o build/families/native
+	@$(or $(CC),cc) $(KERNEL_FLAGS) -O2 $(FAMILIES_TEST) $(KERNEL_SOURCES) -lm -o build/families/native
 	@build/families/native
 	@$(or $(CC),cc) $(KERNEL_FLAGS) -O2 tests/c/float_mode.c $(KERNEL_SOURCES) -lm -o build/families/float_mode
 	@build/families/float_mode
@@ -209,11 +214,19 @@ test-neon: ## the same for 64-bit ARM, cross-compiled and run by qemu
 	@$(ARM_CC) $(KERNEL_FLAGS) -O2 -static tests/c/float_mode.c $(KERNEL_SOURCES) -lm -o build/families/neon_float_mode
 	@$(ARM_RUN) build/families/neon_float_mode
 
-.PHONY: test-avx512
-test-avx512: ## the same for AVX-512 with VNNI, emulated by bochs; minutes, and without the largest matrices
+.PHONY: build/families/static
+build/families/static:
 	@mkdir -p build/families
 	@$(or $(CC),cc) $(KERNEL_FLAGS) -O2 -static tests/c/families.c $(KERNEL_SOURCES) -lm -o build/families/static
-	@CC="$(or $(CC),cc)" tests/c/emulate_avx512.sh build/families/static build/avx512
+
+.PHONY: test-avx512
+test-avx512: build/families/static ## the same for AVX-512 with VNNI, emulated by bochs; minutes, and without the largest matrices
+	@CC="$(or $(CC),cc)" tests/c/emulate.sh build/families/static build/avx512 corei7_icelake_u avx512vnni
+
+.PHONY: test-amx
+test-amx: build/families/static ## the same for AVX-VNNI and AMX, emulated by bochs 3.0 (BOCHS); CONTRIBUTING.md says how to build it
+	@CC="$(or $(CC),cc)" tests/c/emulate.sh build/families/static build/avxvnni arrow_lake avxvnni
+	@CC="$(or $(CC),cc)" tests/c/emulate.sh build/families/static build/amx sapphire_rapids amx
 
 .PHONY: test-large
 test-large: $(BUILT) $(VENV)/.extra-test ## kernels and readers with tensors beyond 2^31 elements, by zeros and sparse files; minutes

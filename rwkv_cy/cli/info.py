@@ -42,6 +42,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print_json(named("info", facts))
         return ExitCode.OK
+    kernels = (f"{family} {name}" for family, name in facts["kernels"].items() if name)
+    left_out = "".join(f"; not {name}: the compiler is too old" for name in facts["instruction_sets_left_out"])
     libraries = (f"{name} {version or 'not installed'}" for name, version in facts["libraries"].items())
     print_fields(
         {
@@ -51,8 +53,9 @@ def _run(arguments: argparse.Namespace) -> int:
             "threads": str(facts["threads"]),
             "cores": str(facts["cores"]),
             "instruction set": facts["instruction_set"],
+            "kernels": ", ".join(kernels),
             "CPU supports": ", ".join(facts["instruction_sets_available"]),
-            "build contains": ", ".join(facts["instruction_sets_built"]),
+            "build contains": ", ".join(facts["instruction_sets_built"]) + left_out,
             "thread backend": facts["thread_backend"],
             "libraries": ", ".join(libraries),
             "demo model": facts["demo_model"] or "not installed",
@@ -71,8 +74,10 @@ def _facts() -> dict[str, Any]:
         "threads": runtime.get_num_threads(),
         "cores": runtime.available_cpus(),
         "instruction_set": dispatch.active_instruction_set(),
+        "kernels": dispatch.kernel_families(),
         "instruction_sets_available": list(dispatch.available_instruction_sets()),
         "instruction_sets_built": list(dispatch.built_instruction_sets()),
+        "instruction_sets_left_out": list(dispatch.left_out_instruction_sets()),
         "thread_backend": dispatch.thread_backend(),
         "libraries": {name: _version(name) for name in _LIBRARIES},
         "demo_model": _demo_model(),

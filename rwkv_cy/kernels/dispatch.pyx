@@ -6,16 +6,20 @@ from rwkv_cy.errors import ConfigError
 cdef extern from "rk.h" nogil:
     enum:
         RK_THREADS
+        RK_FAMILIES
 
     ctypedef struct rk_table:
         const char *name
+        const char **families
         rk_ops f32
         rk_ops f64
         void (*narrow)(const float *, Py_ssize_t, int, unsigned short *, rk_narrowing *) noexcept nogil
 
     void rk_read(const rk_table *, rk_piece *, Py_ssize_t, int)
     const rk_table *rk_available(int i)
+    int rk_default()
     const char *rk_built(int i)
+    const char *rk_left_out(int i)
     void rk_quantize(const float *, Py_ssize_t, Py_ssize_t, int, const float *, void *)
     void rk_dequantize(const void *, Py_ssize_t, Py_ssize_t, int, float *)
     void rk_bf12_count(const unsigned short *, Py_ssize_t, long long *)
@@ -74,6 +78,16 @@ def built_instruction_sets():
     return tuple(result)
 
 
+def left_out_instruction_sets():
+    """Names of the instruction sets for which the compiler of this build was too old."""
+    cdef int i = 0
+    result = []
+    while rk_left_out(i) != NULL:
+        result.append(rk_left_out(i).decode("ascii"))
+        i += 1
+    return tuple(result)
+
+
 def available_instruction_sets():
     """Names of the instruction sets that are built and that this CPU supports, best first."""
     cdef int i = 0
@@ -85,7 +99,7 @@ def available_instruction_sets():
 
 
 def select_instruction_set(name=None):
-    """Activate the kernels of an instruction set; None selects RWKV_CY_ISA if it is set, else the best available.
+    """Activate the kernels of an instruction set; None selects RWKV_CY_ISA if it is set, else the fastest for this CPU.
 
     Returns
     -------
@@ -104,7 +118,7 @@ def select_instruction_set(name=None):
         where = "RWKV_CY_ISA"
     available = available_instruction_sets()
     if name is None:
-        name = available[0]
+        name = available[rk_default()]
     if name not in available:
         raise ConfigError(f"{where}: expected one that this CPU can run ({', '.join(available)}), got {name!r}")
     _active = rk_available(available.index(name))
@@ -116,6 +130,23 @@ def active_instruction_set():
     if _active == NULL:
         return select_instruction_set()
     return _active.name.decode("ascii")
+
+
+def kernel_families():
+    """The instruction set that each family of kernels comes from; None for a family that is not available.
+
+    Returns
+    -------
+    dict of str to str or None
+        By the name of the family.
+    """
+    if _active == NULL:
+        select_instruction_set()
+    names = ("floats", "quantized", "bf16", "int8 tiles")
+    return {
+        names[i]: None if _active.families[i] == NULL else _active.families[i].decode("ascii")
+        for i in range(RK_FAMILIES)
+    }
 
 
 def thread_backend():

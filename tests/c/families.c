@@ -15,7 +15,7 @@
 
 enum { MOST_TOKENS = 40, ALIGNMENT = 64 };
 
-static const ptrdiff_t token_counts[] = {1, 2, 3, 4, 5, 9, MOST_TOKENS};
+static const ptrdiff_t token_counts[] = {1, 2, 3, 4, 5, 9, 16, 33, MOST_TOKENS};
 static const ptrdiff_t shapes[][2] = {{1, 1}, {7, 33}, {16, 64}, {45, 129}, {34, 300}, {100, 3300}};
 static size_t shape_count = sizeof shapes / sizeof *shapes;
 static const char *const type_names[] = {"f32", "f64", "f16", "bf16", "q8", "q4", "bf12", "q6", "q4n"};
@@ -59,6 +59,31 @@ static void compare(const char *level, const char *what, const float *got, const
         if (expected[i] > largest || -expected[i] > largest) largest = expected[i] < 0 ? -expected[i] : expected[i];
     for (ptrdiff_t i = 0; i < n; i++)
         if (!near_to(got[i], expected[i], relative * largest)) fail(level, what, i, expected[i], got[i]);
+}
+
+#if defined(RK_MODELS)
+/* Families for other CPUs, on instructions in plain C (model/). */
+void rk_quantized_model(rk_table *table), rk_int8_model(rk_table *table), rk_bf16_model(rk_table *table);
+static rk_table model;
+#endif
+
+/* The tables of this CPU, best first. */
+enum { MOST_TABLES = 16 };
+static const rk_table *tables[MOST_TABLES];
+static int table_count = 0;
+
+static void find_tables(void)
+{
+    while (rk_available(table_count) != NULL) tables[table_count] = rk_available(table_count), table_count++;
+#if defined(RK_MODELS)
+    /* After the best one of this CPU, whose other families it has. */
+    model = *tables[0];
+    model.name = "model";
+    rk_quantized_model(&model), rk_int8_model(&model), rk_bf16_model(&model);
+    for (int i = table_count++; i > 1; i--) tables[i] = tables[i - 1];
+    tables[1] = &model;
+#endif
+    if (table_count >= MOST_TABLES) exit(2);
 }
 
 /* A weight matrix in one type, and its weights as the type has them. */
@@ -135,12 +160,18 @@ static void product(const rk_ops *ops, const sample *s, const float *x, ptrdiff_
     free(scratch);
 }
 
-static void check_product(const rk_table *table, const sample *s, const float *x, const float *single,
-                          const float *portable, ptrdiff_t tokens)
+/* The results of other tables: of the portable one, and of one that rounds as `table` does. */
+typedef struct {
+    float *portable, *same;
+} others;
+
+static void check_product(const rk_table *table, const sample *s, const float *x, const float *single, others expected,
+                          ptrdiff_t tokens)
 {
     const ptrdiff_t rows = s->m.rows, cols = s->m.cols;
     const int quantized = rk_q_quantized(s->m.dtype);
-    const int rounds = s->m.rounded && tokens >= table->f32.few_tokens;
+    const rk_ops *rounding = table->f32.bf16 != NULL ? table->f32.bf16 : &table->f32;
+    const int rounds = s->m.rounded && tokens >= rounding->few_tokens;
     char what[80];
     snprintf(what, sizeof what, "%s%s%s %tdx%td, %td tokens", type_names[s->m.dtype],
              s->m.transposed ? " transposed" : "", s->m.rounded ? " rounding" : "", rows, cols, tokens);
@@ -158,8 +189,9 @@ static void check_product(const rk_table *table, const sample *s, const float *x
             /* Activations of quantized matrices have 8 bits. */
             const ptrdiff_t at = t * rows + r;
             if (!near_to(y[at], sum, magnitude * (quantized ? 0.01 : 1e-6))) fail(table->name, what, at, sum, y[at]);
-            if (quantized && !near_to(y[at], portable[at], magnitude * 1e-6))
-                fail(table->name, what, at, portable[at], y[at]);
+            if (quantized && !near_to(y[at], expected.portable[at], magnitude * 1e-6))
+                fail(table->name, what, at, expected.portable[at], y[at]);
+            if (quantized && y[at] != expected.same[at]) fail(table->name, what, at, expected.same[at], y[at]);
         }
     }
     if (!rounds && memcmp(y, single, (size_t)(tokens * rows) * sizeof(float)))
@@ -169,18 +201,23 @@ static void check_product(const rk_table *table, const sample *s, const float *x
 
 static void check_products(const rk_table *table, const rk_table *portable, int dtype, int transposed, int rounded)
 {
+    /* Multiply and add are rounded separately in the portable kernels only. */
+    const rk_table *same = table == portable ? portable : tables[0];
     for (size_t i = 0; i < shape_count; i++) {
         const ptrdiff_t rows = shapes[i][0], cols = shapes[i][1];
         sample s = make_sample(dtype, rows, cols, transposed, rounded);
         float *x = random_array(MOST_TOKENS * cols);
         float *single = allocate(MOST_TOKENS * (size_t)rows * sizeof(float));
-        float *expected = allocate(MOST_TOKENS * (size_t)rows * sizeof(float));
+        others expected = {allocate(MOST_TOKENS * (size_t)rows * sizeof(float)),
+                           allocate(MOST_TOKENS * (size_t)rows * sizeof(float))};
         for (ptrdiff_t k = 0; k < MOST_TOKENS * cols; k += 3) x[k] = 0;
         for (ptrdiff_t t = 0; t < MOST_TOKENS; t++) product(&table->f32, &s, x + t * cols, 1, single + t * rows);
-        product(&portable->f32, &s, x, MOST_TOKENS, expected);
+        product(&portable->f32, &s, x, MOST_TOKENS, expected.portable);
+        product(&same->f32, &s, x, MOST_TOKENS, expected.same);
         for (size_t c = 0; c < sizeof token_counts / sizeof *token_counts; c++)
             check_product(table, &s, x, single, expected, token_counts[c]);
-        free(s.weights), free(s.data), free(x), free(single), free(expected);
+        free(s.weights), free(s.data), free(x), free(single);
+        free(expected.portable), free(expected.same);
     }
 }
 
@@ -262,12 +299,11 @@ static void check_layer(const rk_table *table, const rk_table *portable)
 int main(int argc, char **argv)
 {
     static const int types[] = {RK_F32, RK_F16, RK_BF16, RK_Q8, RK_Q6, RK_Q4, RK_Q4N, RK_BF12};
-    const rk_table *portable = NULL;
-    int levels = 0;
     if (argc > 1 && !strcmp(argv[1], "quick")) shape_count--;
-    while (rk_available(levels) != NULL) portable = rk_available(levels++);
-    for (int i = 0; i < levels; i++) {
-        const rk_table *table = rk_available(i);
+    find_tables();
+    const rk_table *portable = tables[table_count - 1];
+    for (int i = 0; i < table_count; i++) {
+        const rk_table *table = tables[i];
         for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
             check_products(table, portable, types[t], 0, 0);
             if (types[t] == RK_F32 || types[t] == RK_F16 || types[t] == RK_BF16)

@@ -8,6 +8,7 @@ import rwkv_cy
 from cli.conftest import Run
 from rwkv_cy.cli import info
 from rwkv_cy.errors import StorageError
+from rwkv_cy.kernels import dispatch
 
 
 def test_info(run: Run) -> None:
@@ -24,7 +25,21 @@ def test_json(run: Run) -> None:
     assert facts["cores"] >= 1
     assert facts["instruction_set"] in facts["instruction_sets_available"]
     assert set(facts["instruction_sets_available"]) <= set(facts["instruction_sets_built"])
+    assert facts["kernels"]["floats"] in facts["instruction_sets_available"]
+    assert set(facts["kernels"].values()) <= {*facts["instruction_sets_available"], None}
+    assert not set(facts["instruction_sets_left_out"]) & set(facts["instruction_sets_built"])
     assert facts["libraries"]["numpy"]
+
+
+def test_kernels_and_what_the_compiler_left_out(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    families = {"floats": "avx512", "quantized": "avx512vnni", "bf16": "amx", "int8 tiles": None}
+    monkeypatch.setattr(dispatch, "kernel_families", lambda: families)
+    monkeypatch.setattr(dispatch, "built_instruction_sets", lambda: ("avx2", "portable"))
+    monkeypatch.setattr(dispatch, "left_out_instruction_sets", lambda: ("avxvnni", "amx"))
+    out = " ".join(run("info").out.split())
+    assert "kernels floats avx512, quantized avx512vnni, bf16 amx CPU" in out
+    too_old = "not avxvnni: the compiler is too old; not amx: the compiler is too old"
+    assert f"build contains avx2, portable; {too_old}" in out
 
 
 def test_what_is_missing_is_said(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

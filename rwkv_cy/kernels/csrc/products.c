@@ -9,6 +9,7 @@
 #define LEAST_WORK ((ptrdiff_t)1000000) /* of a piece, in multiply-adds */
 #define PIECES_A_THREAD 32
 #define FEW_TOKENS 24 /* below this, `follow` runs right after each piece, not as one more shared operation */
+#define LINE_ROWS 16 /* whole cache lines of the result */
 #define WHOLE_LINES 8 /* panels; their rows fill whole cache lines of the result and of a transposed matrix */
 
 /* How a product is computed: by rows or columns of the matrix in its stored layout, by groups of quantized rows, or,
@@ -64,16 +65,18 @@ static void share(shared *s, void (*body)(const product *, ptrdiff_t, ptrdiff_t,
 
 static int is_quantized(const rk_matrix *m) { return rk_q_quantized(m->dtype); }
 
-/* Whether activations are rounded to bf16: only if there are enough tokens to pack them. */
-static int is_rounded(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens)
-{
-    return m->rounded && m->dtype == RK_BF16 && tokens >= ops->few_tokens;
-}
-
 /* Kernels for products of this many tokens with m. */
 static const rk_ops *ops_for(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens)
 {
-    return is_rounded(ops, m, tokens) && ops->bf16 != NULL ? ops->bf16 : ops;
+    const rk_ops *special = is_quantized(m) ? ops->tiles : m->rounded && m->dtype == RK_BF16 ? ops->bf16 : NULL;
+    return special != NULL && tokens >= special->few_tokens ? special : ops;
+}
+
+/* Whether activations are rounded to bf16: only if there are enough tokens for `own`, the kernels of the product, to pack
+ * them. */
+static int is_rounded(const rk_ops *own, const rk_matrix *m, ptrdiff_t tokens)
+{
+    return m->rounded && m->dtype == RK_BF16 && tokens >= own->few_tokens;
 }
 
 static way way_for(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens)
@@ -90,6 +93,8 @@ static size_t bytes_of(ptrdiff_t elements, size_t size, ptrdiff_t unit)
     return (size_t)round_up(elements * (ptrdiff_t)size, unit);
 }
 
+static size_t larger(size_t a, size_t b) { return a > b ? a : b; }
+
 /* Bytes of a group of packed tokens. */
 static size_t group_bytes(const rk_ops *ops, ptrdiff_t cols)
 {
@@ -104,7 +109,9 @@ static ptrdiff_t token_groups(const rk_ops *ops, ptrdiff_t tokens)
 static size_t prepared_bytes(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens)
 {
     switch (way_for(ops, m, tokens)) {
-    case BY_GROUPS: return (size_t)round_up(tokens * rk_q_blocks(m->dtype, m->cols) * rk_x_bytes(m->dtype), 64);
+    case BY_GROUPS:
+        return bytes_of(round_up(tokens, ops->whole_tokens) * rk_q_blocks(m->dtype, m->cols),
+                        (size_t)rk_x_bytes(m->dtype), 64);
     case BY_PANELS: return bytes_of(token_groups(ops, tokens), group_bytes(ops, m->cols), 4096);
     default: return bytes_of(tokens * m->cols, ops->itemsize, 64);
     }
@@ -116,14 +123,14 @@ static size_t prepared_bytes(const rk_ops *ops, const rk_matrix *m, ptrdiff_t to
 static size_t thread_bytes(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens)
 {
     const size_t token = bytes_of(m->cols, ops->sumsize + ops->itemsize, 4096);
+    if (ops->scratch != NULL) return larger(token, ops->scratch(m, tokens));
     if (way_for(ops, m, tokens) != BY_PANELS) return token;
     ptrdiff_t padded = padded_cols(ops, m->cols), run = rk_panel_run(padded, ops->itemsize);
     ptrdiff_t waiting = run < padded                                  ? round_up(tokens, ops->panel_tokens)
                         : rk_panel_step(padded, ops->itemsize) < run ? ops->panel_tokens
                                                                       : 0;
     ptrdiff_t elements = (run + waiting * ops->lanes) * ops->panel_rows * rk_block_panels(padded, ops->itemsize);
-    const size_t panels = bytes_of(elements, ops->itemsize, 4096);
-    return token > panels ? token : panels;
+    return larger(token, bytes_of(elements, ops->itemsize, 4096));
 }
 
 size_t rk_matmul_scratch(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens, int threads)
@@ -167,18 +174,21 @@ static const void *token_of(const product *p, ptrdiff_t t, void *buffer)
     return buffer;
 }
 
+static char *own_scratch(const product *p, int thread) { return p->scratch + (size_t)thread * p->stride; }
+
 /* Prepare tokens begin..end; numbers past the last token stand for zeros, which fill its group. */
 static void prepare(const product *p, ptrdiff_t begin, ptrdiff_t end, int thread)
 {
     const rk_matrix *m = p->spec->m;
     const ptrdiff_t group = p->ops->panel_tokens;
-    char *buffer = p->scratch + (size_t)thread * p->stride;
+    char *buffer = own_scratch(p, thread);
     char *rounded = buffer + (size_t)m->cols * p->ops->sumsize;
     for (ptrdiff_t t = begin; t < end; t++) {
+        const void *x = NULL;
+        if (p->way == BY_GROUPS || p->way == BY_PANELS) x = t < p->all->count ? token_of(p, t, buffer) : NULL;
         if (p->way == BY_GROUPS) {
-            p->ops->quantize_token(token_of(p, t, buffer), m->dtype, m->cols, p->all->count, t, p->prepared);
+            p->ops->quantize_token(x, m->dtype, m->cols, p->all->count, t, p->prepared);
         } else if (p->way == BY_PANELS) {
-            const void *x = t < p->all->count ? token_of(p, t, buffer) : NULL;
             if (is_rounded(p->ops, m, p->all->count) && x != NULL) {
                 p->ops->round(x, rounded, m->cols);
                 x = rounded;
@@ -186,7 +196,7 @@ static void prepare(const product *p, ptrdiff_t begin, ptrdiff_t end, int thread
             p->ops->pack_token(x, m->cols, t % group, p->prepared + (size_t)(t / group) * group_bytes(p->ops, m->cols));
         } else {
             char *to = p->prepared + (size_t)(t * m->cols) * p->ops->itemsize;
-            const void *x = token_of(p, t, to);
+            x = token_of(p, t, to);
             if (x != to) memcpy(to, x, (size_t)m->cols * p->ops->itemsize);
         }
     }
@@ -201,9 +211,15 @@ static int in_place(const product *p)
 
 static const void *tokens_as_rows(const product *p) { return in_place(p) ? p->spec->x : p->prepared; }
 
+/* Tokens are prepared in multiples of this. */
+static ptrdiff_t tokens_together(const product *p)
+{
+    return p->way == BY_PANELS ? p->ops->panel_tokens : p->way == BY_GROUPS ? p->ops->whole_tokens : 1;
+}
+
 static cut cut_tokens(const product *p)
 {
-    const ptrdiff_t together = p->way == BY_PANELS ? p->ops->panel_tokens : 1;
+    const ptrdiff_t together = tokens_together(p);
     const ptrdiff_t grain = round_up(at_least_one(PIECE_ELEMENTS / at_least_one(p->spec->m->cols)), together);
     return cut_up(in_place(p) ? 0 : round_up(p->all->count, together), grain);
 }
@@ -244,9 +260,9 @@ static void multiply(const product *p, ptrdiff_t begin, ptrdiff_t end, int threa
     const ptrdiff_t tokens = p->all->count;
     void *y = p->spec->y;
     if (p->way == BY_PANELS) {
-        p->ops->panels(m, p->prepared, tokens, y, m->rows, begin, end, p->scratch + (size_t)thread * p->stride);
+        p->ops->panels(m, p->prepared, tokens, y, m->rows, begin, end, own_scratch(p, thread));
     } else if (p->way == BY_GROUPS) {
-        p->ops->groups(m, p->prepared, tokens, y, m->rows, begin, end);
+        p->ops->groups(m, p->prepared, tokens, y, m->rows, begin, end, own_scratch(p, thread));
     } else {
         p->ops->rows(m, tokens_as_rows(p), tokens, y, m->rows, begin, end);
     }
@@ -283,7 +299,10 @@ static ptrdiff_t units_of(const product *p, ptrdiff_t *cost)
  * because a thread takes long runs of them at first and short ones at the end. */
 static cut cut_product(const product *p, ptrdiff_t units, ptrdiff_t cost, ptrdiff_t total, int threads)
 {
-    if (p->way == BY_PANELS) return cut_up(units, round_up(at_least_one(LEAST_WORK / cost), WHOLE_LINES));
+    if (p->way == BY_PANELS) {
+        const ptrdiff_t together = p->ops->panel_rows % LINE_ROWS == 0 ? 1 : WHOLE_LINES;
+        return cut_up(units, round_up(at_least_one(LEAST_WORK / cost), together));
+    }
     const ptrdiff_t share = total / (PIECES_A_THREAD * (ptrdiff_t)threads);
     const ptrdiff_t bytes = share < LEAST_BYTES ? LEAST_BYTES : at_most(share, MOST_BYTES);
     /* `rows` processes four rows together. */
@@ -307,8 +326,7 @@ static void run(const rk_ops *ops, const rk_product *const *products, int count,
         scratch += prepared_bytes(own, m, all->count);
         columns[i] = scratch;
         scratch += p->way == BY_COLUMNS ? rk_columns_scratch(own, m, all->count) : 0;
-        const size_t bytes = thread_bytes(own, m, all->count);
-        stride = stride > bytes ? stride : bytes;
+        stride = larger(stride, thread_bytes(own, m, all->count));
         s.cuts[i] = cut_tokens(p);
         elements += s.cuts[i].units ? all->count * m->cols : 0;
         if (p->way == BY_COLUMNS) continue;

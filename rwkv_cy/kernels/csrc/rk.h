@@ -89,15 +89,24 @@ typedef struct rk_ops {
     /* Round n floats to bf16, in the element type that `pack_token` reads; NULL for double. */
     void (*round)(const void *x, void *out, ptrdiff_t n);
     /* Products of many rounded activations with bf16 matrices, by the CPU's bf16 instructions: only sizes, pack_token,
-     * panels and round are set. NULL if the CPU does not have them. */
+     * panels, scratch and round are set. NULL if the CPU does not have them. */
     const struct rk_ops *bf16;
 
     /* Quantized matrices; NULL if activations are double. `quantize_token` quantizes and packs x [cols], token t of
-     * `tokens`; `groups` computes the same product as `rows` for groups begin..end of sixteen rows (quant.h). */
+     * `tokens`, rk_q_packed bytes for all; `groups` computes the same product as `rows` for groups begin..end of sixteen
+     * rows (quant.h). */
     void (*quantize_token)(const void *x, int dtype, ptrdiff_t cols, ptrdiff_t tokens, ptrdiff_t t, void *packed);
-    ptrdiff_t wide_groups; /* groups that `groups` processes together */
+    ptrdiff_t wide_groups;  /* groups that `groups` processes together */
+    ptrdiff_t whole_tokens; /* tokens are packed in multiples of this; those past the last are NULL, for zeros */
     void (*groups)(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy, ptrdiff_t begin,
-                   ptrdiff_t end);
+                   ptrdiff_t end, void *scratch);
+    /* The same for few_tokens and more, bit for bit, by tiles in hardware: only sizes, quantize_token, groups and scratch
+     * are set. NULL if the CPU does not have them. */
+    const struct rk_ops *tiles;
+
+    /* Bytes of a thread's scratch for `groups`, or for `panels` if their layout is not that of panels_body.h; NULL
+     * otherwise. */
+    size_t (*scratch)(const rk_matrix *m, ptrdiff_t tokens);
 
     /* LayerNorm of tokens begin..end: y = (x - mean) / sqrt(var + eps) * weight + bias. */
     void (*layer_norm)(const void *x, const void *weight, const void *bias, double eps, ptrdiff_t width,
@@ -139,24 +148,29 @@ typedef struct {
     uint64_t overflowed;    /* finite before, infinite after */
 } rk_narrowing;
 
+/* Kernel families: each comes from the best instruction set that has it (cpu.c). */
+enum { RK_FLOATS, RK_QUANTIZED, RK_BF16_PRODUCTS, RK_INT8_TILES, RK_FAMILIES };
+
 typedef struct {
     const char *name;
+    const char *families[RK_FAMILIES]; /* the instruction set that each family comes from; NULL if there is none */
     rk_ops f32, f64;
-    rk_ops bf16; /* what f32.bf16 points to */
+    rk_ops bf16, tiles; /* what f32.bf16 and f32.tiles point to */
     /* Sum of a span as 64-bit words: measures read bandwidth. */
     uint64_t (*sum_words)(const void *data, ptrdiff_t bytes);
     /* Round n < 2^32 floats to RK_F16 or RK_BF16 and add to `sums`, in one pass. */
     void (*narrow)(const float *x, ptrdiff_t n, int dtype, uint16_t *out, rk_narrowing *sums);
 } rk_table;
 
-/* Kernel families, one function per instruction set. Each fills in its part of a table; cpu.c composes them, floats
- * first. */
+/* One function per family and instruction set. Each fills in its part of a table; cpu.c composes them in the order of
+ * families. */
 void rk_doubles(rk_table *table);
 void rk_floats_portable(rk_table *table), rk_quantized_portable(rk_table *table);
 #if defined(__x86_64__)
 void rk_floats_avx2(rk_table *table), rk_floats_avx512(rk_table *table);
-void rk_quantized_avx2(rk_table *table), rk_quantized_avx512vnni(rk_table *table);
-void rk_bf16_avx512(rk_table *table);
+void rk_quantized_avx2(rk_table *table), rk_quantized_avxvnni(rk_table *table), rk_quantized_avx512vnni(rk_table *table);
+void rk_bf16_avx512(rk_table *table), rk_bf16_amx(rk_table *table);
+void rk_int8_amx(rk_table *table);
 #endif
 #if defined(__aarch64__)
 void rk_floats_neon(rk_table *table), rk_quantized_neon(rk_table *table);
@@ -165,8 +179,12 @@ void rk_floats_neon(rk_table *table), rk_quantized_neon(rk_table *table);
 /* The i-th table that is compiled in and that this CPU can run, best first; NULL past the end. */
 const rk_table *rk_available(int i);
 
-/* The name of the i-th table in this build, best first; NULL past the end. */
-const char *rk_built(int i);
+/* Which of them is used unless another one is named. */
+int rk_default(void);
+
+/* The name of the i-th instruction set in this build, best first, and of the i-th that the compiler could not build; NULL
+ * past the end. */
+const char *rk_built(int i), *rk_left_out(int i);
 
 /* --- threads (threads_pool.c, threads_other.c) and the drivers that use them (products.c, drive.c) --- */
 

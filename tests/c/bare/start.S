@@ -1,4 +1,4 @@
-/* A multiboot image that runs its first module, a static Linux program for x86-64 that may use AVX-512, without a kernel:
+/* A multiboot image that runs its first module, a static Linux program for x86-64 that may use AVX-512 and AMX, without a kernel:
  * long mode, one flat map of memory, one level of privilege, no interrupts; system.c answers the calls. */
     .code32
     .section .note.GNU-stack, "", @progbits
@@ -49,8 +49,11 @@ long_mode:
     movl %eax, %ds
     movl %eax, %es
     movl %eax, %ss
+    movl $0xd, %eax
     xorl %ecx, %ecx
-    movl $0xe7, %eax /* every register of AVX-512 */
+    cpuid
+    andl $0x600e7, %eax /* the registers of AVX-512 and AMX, as far as the CPU has them */
+    xorl %ecx, %ecx
     xorl %edx, %edx
     xsetbv
     fninit

@@ -4,34 +4,11 @@
  * Float sums are in the order of the blocks, on every path and for every number of tokens and threads. */
 #include "families/names.h"
 #include "codec/quant.h"
-#include "scalar.h"
+#include "codec/quant_integers.h"
 
 #define Q_(name) quant_##name
 
 #define RK_Q_MOST (RK_Q_WIDE > RK_Q8_RUNS ? RK_Q_WIDE : RK_Q8_RUNS) /* groups of a tile */
-
-/* Quantize `width` activations: integers, their sum, and the scale (returned). `width` is a constant after inlining. */
-static inline __attribute__((always_inline)) float Q_(integers)(const float *x, const ptrdiff_t width, int8_t *q,
-                                                                int32_t *total)
-{
-    int32_t bits = 0, sum = 0;
-    /* Magnitudes of floats compare as their bits do, with NaN above infinity, so that NaN is not lost. */
-    for (ptrdiff_t i = 0; i < width; i++) {
-        int32_t magnitude = (int32_t)(rk_f32_to_bits(x[i]) & 0x7fffffffu);
-        bits = magnitude > bits ? magnitude : bits;
-    }
-    float largest = rk_bits_to_f32((uint32_t)bits);
-    float inverse = largest > 0 ? 127.0f / largest : 0;
-    inverse = inverse > 0x1p+120f ? 0 : inverse;
-    for (ptrdiff_t i = 0; i < width; i++) {
-        /* Adding 1.5 * 2^23 leaves the nearest integer in the low bits. */
-        float shifted = x[i] * inverse + 0x1.8p23f;
-        q[i] = (int8_t)rk_f32_to_bits(shifted);
-    }
-    for (ptrdiff_t i = 0; i < width; i++) sum += q[i];
-    *total = sum;
-    return largest / 127.0f;
-}
 
 /* How many tokens the next tile has if `left` remain. */
 static inline int Q_(together)(ptrdiff_t left)
@@ -56,7 +33,7 @@ static inline __attribute__((always_inline)) void Q_(blocks_of)(const float *x, 
         int8_t q[RK_AFFINE_COLS];
         int32_t total;
         if (count < width) from = memcpy(part, from, (size_t)count * sizeof(float));
-        float step = Q_(integers)(from, width, q, &total);
+        float step = rk_quantize_integers(from, width, q, &total);
         float sum = step * (float)total;
         memcpy(out + 4 * place, &step, 4);
         memcpy(out + 4 * (together + place), &sum, 4);
@@ -237,8 +214,9 @@ static inline __attribute__((always_inline)) void Q_(groups_of)(const rk_matrix 
 
 /* y[t, r] = scale * sum_k m[r, k] * x[t, k] for groups begin..end of a quantized matrix and quantized tokens. */
 static void groups(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy, ptrdiff_t begin,
-                   ptrdiff_t end)
+                   ptrdiff_t end, void *scratch)
 {
+    (void)scratch;
     switch (m->dtype) {
     case RK_Q8: Q_(groups_of)(m, RK_Q8, packed, tokens, y, ldy, begin, end); break;
     case RK_Q6: Q_(groups_of)(m, RK_Q6, packed, tokens, y, ldy, begin, end); break;
@@ -252,4 +230,5 @@ void RK_CAT(rk_quantized, RK_NAME)(rk_table *table)
     table->f32.quantize_token = quantize_token;
     table->f32.groups = groups;
     table->f32.wide_groups = RK_Q_WIDE;
+    table->f32.whole_tokens = 1;
 }

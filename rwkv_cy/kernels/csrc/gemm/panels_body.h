@@ -1,5 +1,6 @@
 /* Products of many tokens with a matrix of floats, by packed panels, for one type of factors and one instruction set.
  * Sums are in the order of rows_body.h. */
+#include "gemm/ahead.h"
 
 #define LANES ((ptrdiff_t)(sizeof(NVEC) / sizeof(NUM)))
 #define FN(name) RK_CAT(name, SUFFIX)
@@ -77,44 +78,6 @@ static void FN(pack_panels)(const rk_matrix *m, ptrdiff_t first, ptrdiff_t panel
     PACK_TRANSPOSED(m, first, panels, from, count, packed);
 }
 
-/* Weights to prefetch: `rows` runs of `bytes` bytes, `stride` bytes apart; `at` is the position in the current run. */
-typedef struct {
-    const char *row;
-    ptrdiff_t stride, rows, bytes, at;
-} FN(ahead);
-
-static FN(ahead) FN(ahead_of)(const rk_matrix *m, ptrdiff_t first, ptrdiff_t rows, ptrdiff_t from, ptrdiff_t count)
-{
-    const ptrdiff_t size = (ptrdiff_t)FN(weight_bytes)(m->dtype);
-    if (first >= m->rows) return (FN(ahead)){NULL, 0, 0, 0, 0};
-    if (first + rows > m->rows) rows = m->rows - first;
-    if (m->dtype == RK_BF12) { /* groups of rows with interleaved columns */
-        const char *group = (const char *)rk_bf12_chunk(m, first / RK_BF12_ROWS * RK_BF12_ROWS, from * LANES);
-        return (FN(ahead)){group, rk_bf12_group(m->cols), (rows + RK_BF12_ROWS - 1) / RK_BF12_ROWS,
-                           rk_bf12_group(count * LANES), 0};
-    }
-    if (m->transposed) {
-        const ptrdiff_t k = from * LANES, columns = m->cols - k < count * LANES ? m->cols - k : count * LANES;
-        return (FN(ahead)){(const char *)m->data + (k * m->rows + first) * size, m->rows * size, columns, rows * size, 0};
-    }
-    return (FN(ahead)){(const char *)m->data + (first * m->cols + from * LANES) * size, m->cols * size, rows,
-                       count * LANES * size, 0};
-}
-
-/* Prefetch the next `lines` cache lines. Few at a time: more than the CPU's miss buffers would stall it. */
-static inline void FN(prefetch_lines)(FN(ahead) *next, ptrdiff_t lines)
-{
-    for (; lines > 0 && next->rows > 0; lines--) {
-        __builtin_prefetch(next->row + next->at, 0, 2);
-        next->at += 64;
-        if (next->at >= next->bytes) {
-            next->at = 0;
-            next->row += next->stride;
-            next->rows--;
-        }
-    }
-}
-
 /* acc[j][i] += panel row i * token j over `vectors` column vectors, at least one. A do-while, because gcc spills all of
  * acc around a loop that may run zero times. */
 static inline __attribute__((always_inline)) void FN(tile)(const NUM *w, const NUM *x, ptrdiff_t vectors,
@@ -184,8 +147,8 @@ static void FN(panels)(const rk_matrix *m, const void *packed_tokens, ptrdiff_t 
             for (ptrdiff_t s = v; s < stop; s += step)
                 FN(pack_panels)(m, first, block, s, stop - s < step ? stop - s : step, w + (s - v) * wide);
             /* Packed next, so prefetched now: the next run of these rows, or the first run of the next block. */
-            FN(ahead) next = stop == vectors ? FN(ahead_of)(m, first + rows, most * RK_PANEL_ROWS, 0, run)
-                                             : FN(ahead_of)(m, first, rows, stop, run);
+            rk_ahead next = stop == vectors ? rk_ahead_of(m, first + rows, most * RK_PANEL_ROWS, 0, run * LANES)
+                                            : rk_ahead_of(m, first, rows, stop * LANES, run * LANES);
             const ptrdiff_t tiles = groups * block * ((stop - v + step - 1) / step);
             const ptrdiff_t lines = next.rows * (next.bytes / 64 + 1) / tiles + 1;
             for (ptrdiff_t g = 0; g < groups; g++) {
@@ -197,7 +160,7 @@ static void FN(panels)(const rk_matrix *m, const void *packed_tokens, ptrdiff_t 
                     for (ptrdiff_t p = 0; p < block; p++) {
                         const ptrdiff_t r = first + p * RK_PANEL_ROWS;
                         VEC *slot = slots + p * TILE;
-                        FN(prefetch_lines)(&next, lines);
+                        rk_prefetch_lines(&next, lines);
                         FN(tile_step)(w + (s - v) * wide + p * count * RK_PANEL_ROWS * LANES, x, count,
                                       s == 0 ? zeros : slot, s + count == vectors ? NULL : slot, (REAL)m->scale,
                                       y + t * ldy + r, ldy, m->rows - r, tokens - t);

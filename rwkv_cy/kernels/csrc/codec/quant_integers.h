@@ -1,0 +1,31 @@
+/* Quantization of a block of activations, the same bits in every kernel family. Included with a family's target, so that
+ * its loops use the family's vectors. */
+#ifndef RK_QUANT_INTEGERS_H
+#define RK_QUANT_INTEGERS_H
+
+#include "scalar.h"
+
+/* Quantize `width` activations: integers, their sum, and the scale (returned). `width` is a constant after inlining. */
+static inline __attribute__((always_inline)) float rk_quantize_integers(const float *x, const ptrdiff_t width, int8_t *q,
+                                                                        int32_t *total)
+{
+    int32_t bits = 0, sum = 0;
+    /* Magnitudes of floats compare as their bits do, with NaN above infinity, so that NaN is not lost. */
+    for (ptrdiff_t i = 0; i < width; i++) {
+        int32_t magnitude = (int32_t)(rk_f32_to_bits(x[i]) & 0x7fffffffu);
+        bits = magnitude > bits ? magnitude : bits;
+    }
+    float largest = rk_bits_to_f32((uint32_t)bits);
+    float inverse = largest > 0 ? 127.0f / largest : 0;
+    inverse = inverse > 0x1p+120f ? 0 : inverse;
+    for (ptrdiff_t i = 0; i < width; i++) {
+        /* Adding 1.5 * 2^23 leaves the nearest integer in the low bits. */
+        float shifted = x[i] * inverse + 0x1.8p23f;
+        q[i] = (int8_t)rk_f32_to_bits(shifted);
+    }
+    for (ptrdiff_t i = 0; i < width; i++) sum += q[i];
+    *total = sum;
+    return largest / 127.0f;
+}
+
+#endif
