@@ -248,7 +248,7 @@ class Model:
             Names of the parameters that get a gradient, or patterns such as ``"blocks.*.att.*"``; the others are
             frozen. None stands for all but quantized matrices and tuned initial states.
         memory : int, optional
-            Bytes of activations to keep, 1 GiB by default; those beyond are computed again in the backward pass, from
+            Bytes of activations to keep, 512 MiB by default; those beyond are computed again in the backward pass, from
             states that are kept every so many tokens.
         num_threads : int, optional
             Threads to use; the result is the same for every number.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,7 +29,9 @@ Array = npt.NDArray[Any]
 #: Most tokens of a segment: enough for products near the peak of the arithmetic.
 SEGMENT_TOKENS = 1024
 #: Default of the bytes that a tape keeps of the activations; what is beyond is computed again.
-MEMORY = 1 << 30
+MEMORY = 512 << 20
+#: Least tokens of a segment, whatever they take.
+LEAST_TOKENS = 16
 
 
 class EncoderGradient:
@@ -65,7 +68,25 @@ class EncoderGradient:
                 if spec.kind == "state" or spec.name in names:
                     self.shapes[f"blocks.{i}.{spec.name}"] = spec.shape
         quantized = {f"blocks.{i}.{name}" for i, layer in enumerate(layers) for name in layer.quantized}
+        self._saved: list[Workspace] = []
         self.default = [name for name in self.shapes if name not in quantized and name not in self.states]
+
+    def segment_tokens(self, memory: int) -> int:
+        """Return the most tokens of a segment: their activations must fit into the memory."""
+        sample = 256
+        one = self.stack.saved(np.array([0, sample], np.intp)) // sample
+        return int(min(SEGMENT_TOKENS, max(LEAST_TOKENS, memory // one)))
+
+    def take_saved(self) -> Workspace:
+        """Return memory for the activations of a segment, until :meth:`return_saved`."""
+        try:
+            return self._saved.pop()
+        except IndexError:
+            return Workspace()
+
+    def return_saved(self, saved: Workspace) -> None:
+        """Return such memory, for reuse by later segments and passes: new pages would have to be cleared first."""
+        self._saved.append(saved)
 
     def buffers_of_layers(self, parameters: Mapping[str, Array]) -> list[list[Array | None]]:
         """Return the gradients of each layer in the order of its names; None for a frozen parameter."""
@@ -80,7 +101,8 @@ class _Segment:
     starts: npt.NDArray[np.intp]
     begins: int  # the first token within each of the sequences
     reads: list[Array]
-    saved: Workspace | None
+    kept: bool
+    saved: Workspace | None = None
 
 
 class Recording:
@@ -97,7 +119,8 @@ class Recording:
         The state of each sequence; must not be modified later.
     num_threads : int
     memory : int
-        Bytes of activations to keep; those of segments beyond are computed again in the backward pass.
+        Bytes of activations to keep until the backward pass, which begins with the last segment. Those of the others
+        are computed again, in memory that is then free.
     """
 
     def __init__(
@@ -115,36 +138,28 @@ class Recording:
         dtype, width = before[0].dtype, gradient.encoder.config.d_model
         self.outputs = [np.empty((length, width), dtype) for length in lengths]
         self.after = list(before)
-        self._segments: list[_Segment] = []
-        done, left = 0, memory
-        tokens = self._segment_tokens(memory)
-        while active := [i for i, length in enumerate(lengths) if length > done]:
-            share = max(1, tokens // len(active))
-            ends = [min(done + share, lengths[i]) for i in active]
-            starts = np.array([0, *accumulate(end - done for end in ends)], np.intp)
-            size = gradient.stack.saved(starts)
-            segment = _Segment(active, starts, done, [self.after[i] for i in active], None)
-            if size <= left:
-                segment.saved = Workspace()
-                left -= size
-            writes = [np.empty_like(self.after[i]) for i in active]
+        self._segments = _segments(lengths, gradient.segment_tokens(memory))
+        left = memory
+        for segment in reversed(self._segments):
+            left -= gradient.stack.saved(segment.starts)
+            segment.kept = left >= 0 or segment is self._segments[-1]
+        for segment in self._segments:
+            segment.reads = [self.after[i] for i in segment.active]
+            writes = [np.empty_like(read) for read in segment.reads]
+            if segment.kept:
+                segment.saved = gradient.take_saved()
             xs = self._run(segment, writes, segment.saved, num_threads)
-            for i, begin, end, write in zip(active, starts[:-1], starts[1:], writes, strict=True):
-                self.outputs[i][done : done + end - begin] = xs[begin:end]
+            for (i, begin, end), write in zip(_spans(segment), writes, strict=True):
+                self.outputs[i][segment.begins : segment.begins + end - begin] = xs[begin:end]
                 self.after[i] = write
-            self._segments.append(segment)
-            done += share
 
-    def _segment_tokens(self, memory: int) -> int:
-        """Return the tokens of a segment: its activations must fit into the memory."""
-        one = self._gradient.stack.saved(np.array([0, 64], np.intp)) // 64
-        return int(min(SEGMENT_TOKENS, max(16, memory // (one + 1))))
+    def __del__(self) -> None:
+        for segment in self.__dict__.get("_segments", ()):
+            if segment.saved is not None:
+                self._gradient.return_saved(segment.saved)
 
     def _run(self, segment: _Segment, writes: list[Array], saved: Workspace | None, num_threads: int) -> Array:
-        parts = [
-            self._inputs(i, segment.begins, segment.begins + int(end - begin))
-            for i, begin, end in zip(segment.active, segment.starts[:-1], segment.starts[1:], strict=True)
-        ]
+        parts = [self._inputs(i, segment.begins, segment.begins + end - begin) for i, begin, end in _spans(segment)]
         xs = parts[0] if len(parts) == 1 else np.concatenate(parts)
         encoder = self._gradient.encoder
         workspace = encoder.take_workspace()
@@ -171,13 +186,13 @@ class Recording:
         """
         d_inputs = [np.empty_like(array) for array in d_outputs]
         of_layers = self._gradient.buffers_of_layers(parameters)
-        encoder, again = self._gradient.encoder, Workspace()
+        encoder = self._gradient.encoder
         for segment in reversed(self._segments):
-            saved = segment.saved
+            saved, segment.saved = segment.saved, None
             if saved is None:
-                saved = again
+                saved = self._gradient.take_saved()
                 self._run(segment, [np.empty_like(read) for read in segment.reads], saved, num_threads)
-            spans = list(zip(segment.active, segment.starts[:-1], segment.starts[1:], strict=True))
+            spans = _spans(segment)
             own = [d_outputs[i][segment.begins : segment.begins + end - begin] for i, begin, end in spans]
             dx = np.concatenate(own)
             workspace = encoder.take_workspace()
@@ -194,9 +209,32 @@ class Recording:
                 )
             finally:
                 encoder.return_workspace(workspace)
+                self._gradient.return_saved(saved)
             for i, begin, end in spans:
                 d_inputs[i][segment.begins : segment.begins + end - begin] = dx[begin:end]
         return d_inputs
+
+
+def _spans(segment: _Segment) -> list[tuple[int, int, int]]:
+    """Return each sequence of a segment, and its rows in it: the first, and the end."""
+    starts = segment.starts.tolist()
+    return list(zip(segment.active, starts[:-1], starts[1:], strict=True))
+
+
+def _segments(lengths: Sequence[int], most: int) -> list[_Segment]:
+    """Split sequences into segments of at most so many tokens, all whole but the first ones."""
+    segments: list[_Segment] = []
+    end = max(lengths)
+    while end > 0:
+        # The first start, from 0 on, from which no more than `most` tokens remain before `end`.
+        begin = bisect_left(
+            range(end - 1), True, key=lambda start: sum(max(0, min(n, end) - start) for n in lengths) <= most
+        )
+        active = [i for i, length in enumerate(lengths) if length > begin]
+        starts = np.array([0, *accumulate(min(lengths[i], end) - begin for i in active)], np.intp)
+        segments.append(_Segment(active, starts, begin, [], kept=False))
+        end = begin
+    return segments[::-1]
 
 
 class Tape:

@@ -13,6 +13,7 @@ from rwkv_cy.kernels.matrix import unpack
 from rwkv_cy.kernels.packed import unpack_matrix
 from rwkv_cy.model.gradients import Gradients
 from rwkv_cy.model.language_model import LanguageModel, load
+from rwkv_cy.model.tape import LEAST_TOKENS
 from rwkv_cy.tensors.tensor import Parameter
 from rwkv_cy.text.score import score
 
@@ -165,6 +166,26 @@ def test_recomputation_and_threads_give_the_same_bits() -> None:
     _, _, small = model.record(sequences, logits=False, memory=0)
     assert len(small._recording._segments) > 3
     assert_equal(results[0], small.cross_entropy(targets)[1], 1e-4)
+
+
+def test_a_tape_can_be_used_again(model: LanguageModel) -> None:
+    _, _, tape = model.record([TOKENS, TOKENS[:2]], logits=False)
+    _, first = tape.cross_entropy([TARGETS, TARGETS[:2]])
+    _, again = tape.cross_entropy([TARGETS, TARGETS[:2]])
+    assert_equal(first, again)
+
+
+def test_segments_cover_every_token_once_and_bound_the_activations(model: LanguageModel) -> None:
+    _, _, tape = model.record([[1] * n for n in (70, 3, 41)], logits=False, memory=1)
+    recording = tape._recording
+    covered = [0, 0, 0]
+    for segment in recording._segments:
+        assert segment.starts[-1] <= LEAST_TOKENS
+        for i, tokens in zip(segment.active, np.diff(segment.starts), strict=True):
+            assert covered[i] == segment.begins
+            covered[i] += int(tokens)
+    assert covered == [70, 3, 41]
+    assert [segment.kept for segment in recording._segments].count(True) == 1
 
 
 def test_frozen_parameters_do_not_change_the_others(model: LanguageModel) -> None:
