@@ -6,6 +6,7 @@ from rwkv_cy.engine.async_engine import AsyncEngine, EventStream
 from rwkv_cy.engine.engine import Engine
 from rwkv_cy.engine.events import Event, Timings, TokenLogprobs, Usage
 from rwkv_cy.engine.request import Request
+from rwkv_cy.engine.speculation import Speculation
 from rwkv_cy.engine.state_cache import CacheStats, StateCache
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Event",
     "EventStream",
     "Request",
+    "Speculation",
     "StateCache",
     "Timings",
     "TokenLogprobs",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from threading import Lock
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -16,15 +17,19 @@ from rwkv_cy.engine.job import Job
 from rwkv_cy.engine.prefixes import Prefixes, cache_key
 from rwkv_cy.engine.request import Request
 from rwkv_cy.engine.schedule import prompt_shares
+from rwkv_cy.engine.speculation import Speculation
 from rwkv_cy.engine.state_cache import StateCache
 from rwkv_cy.errors import BusyError, ConfigError, GenerationError, NumericalError
 from rwkv_cy.model.encoder import CHUNK_TOKENS
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.model.passes import Part
 from rwkv_cy.text.score import check_logits
-from rwkv_cy.text.start import start_sequence
+from rwkv_cy.text.start import prompt_tokens, resolve_tokenizer, start_sequence
 
 __all__ = ["Engine"]
+
+#: Stands for a new Speculation of each engine, since costs are those of a model.
+_DEFAULT = Speculation()
 
 
 class Engine:
@@ -45,6 +50,9 @@ class Engine:
         shorter. A step without generation reads up to 512.
     cache : StateCache, optional
         Keeps states, so that prompts are read from where earlier ones left off.
+    speculation : Speculation or None
+        How tokens are drafted, which makes text that repeats itself faster; None: not at all. By default
+        ``Speculation()``. A model with ``activations="bf16"`` does not speculate.
     num_threads : int, optional
         Threads to use; the result is the same for every number.
 
@@ -66,6 +74,7 @@ class Engine:
         queue: int = 64,
         prompt_tokens: int = 128,
         cache: StateCache | None = None,
+        speculation: Speculation | None = _DEFAULT,
         num_threads: int | None = None,
     ) -> None:
         for name, value in (("slots", slots), ("queue", queue), ("prompt_tokens", prompt_tokens)):
@@ -73,13 +82,21 @@ class Engine:
                 raise ConfigError(f"{name}: expected a positive integer, got {value!r}")
         if cache is not None:
             cache.attach(model)
+        if speculation is _DEFAULT:
+            speculation = Speculation()
+        if speculation is not None and speculation.model is not None:
+            _check_same_vocabulary(speculation.model, model)
+        state = model.encoder.numbers(None)
+        longest = 0 if speculation is None else speculation.longest(slots, state.nbytes)
         self.model = model
         self.cache = cache
         self._prefixes = Prefixes(cache)
         self._most_queued = queue
         self._prompt_tokens = prompt_tokens
         self._num_threads = num_threads
-        self._arena = Arena(slots, 1, model.encoder.numbers(None))
+        # Drafts are verified many tokens at a time, which must give the bits of one at a time.
+        self._speculation = speculation if longest > 0 and model.activations == "f32" else None
+        self._arena = Arena(slots, 1 + (0 if self._speculation is None else longest), state)
         self._waiting: deque[Job] = deque()
         self._running: list[Job] = []
         self._lock = Lock()  # guards what submit, cancel and step share: the names, the queue and what is cancelled
@@ -231,7 +248,11 @@ class Engine:
             if last > len(sequence.prompt):
                 raise GenerationError(f"{name}: expected places in the {len(sequence.prompt)} tokens, got {last}")
         key = cache_key(request.cache_key, None if request.state is None or self.cache is None else base)
-        return Job(request, request.id, sequence, base, model.initial_state, key)
+        prediction = prompt_tokens(request.prediction, resolve_tokenizer(model, None), model.vocab_size)
+        drafts = None
+        if self._speculation is not None and request.speculate:
+            drafts = self._speculation.drafts(sequence.prompt, prediction, request.constraints)
+        return Job(request, request.id, sequence, base, model.initial_state, key, drafts)
 
     def _end_cancelled(self) -> list[Event]:
         with self._lock:
@@ -265,7 +286,15 @@ class Engine:
         work = self._work([job for job in ready if job.unread and job.slot >= 0])
         if not work:
             return events
-        parts = [job.part(count) for job, count in work]
+        tokens = sum(count for _, count in work)
+        texts = sum(count == job.unread for job, count in work)
+        parts = []
+        for job, count in work:
+            draft = job.draft(tokens, texts)
+            parts.append(job.part(count, draft))
+            tokens += len(draft)
+        decoding = all(job.decodes for job, _ in work)
+        start = perf_counter()
         try:
             rows = self.model.passes.run(parts, self._num_threads)
         except Exception as error:
@@ -274,9 +303,9 @@ class Engine:
             for job, _ in work:
                 job.rewind()
             raise
+        if self._speculation is not None and decoding:
+            self._speculation.costs.observe(tokens, perf_counter() - start)
         for (job, _), part, logits in zip(work, parts, rows, strict=True):
-            job.advance(part)
-            self._prefixes.note(job, logits[-1] if len(logits) else None)
             events += self._guarded(job, part, logits)
         return events
 
@@ -291,7 +320,15 @@ class Engine:
     def _guarded(self, job: Job, part: Part | None, rows: npt.NDArray[Any]) -> list[Event]:
         """Let a job take note of its logits; if that fails, it ends with an error, and nobody else does."""
         try:
-            events = job.events(rows)
+            if part is not None and part.each_token:
+                events = job.verify(part, rows)
+                self._prefixes.note(job, None)
+            elif part is not None:
+                job.advance(part)
+                self._prefixes.note(job, rows[-1] if len(rows) else None)
+                events = job.events(rows)
+            else:
+                events = job.events(rows)
         except Exception as error:
             if part is None or np.isfinite(rows).all():
                 return [self._failed(job, error)]
@@ -315,3 +352,12 @@ class Engine:
         with self._lock:
             self._names.discard(job.name)
             self._cancelled.discard(job.name)
+
+
+def _check_same_vocabulary(small: LanguageModel, model: LanguageModel) -> None:
+    """Raise ConfigError if the model that drafts has tokens of another vocabulary."""
+    if small.vocab_size != model.vocab_size:
+        raise ConfigError(
+            f"speculation: expected a model with the same vocabulary, {model.vocab_size} tokens, got one with "
+            f"{small.vocab_size}"
+        )

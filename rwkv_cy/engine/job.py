@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -11,11 +11,12 @@ import numpy.typing as npt
 
 from rwkv_cy.engine.events import Event, Timings, TokenLogprobs, Usage
 from rwkv_cy.engine.request import Request
+from rwkv_cy.engine.speculation.plan import Drafts
 from rwkv_cy.engine.state_cache.cache import Key
 from rwkv_cy.engine.state_cache.radix_tree import Tokens
 from rwkv_cy.model.passes import Part
 from rwkv_cy.model.state import State
-from rwkv_cy.text.sequence import Sequence
+from rwkv_cy.text.sequence import Sequence as Text
 
 __all__ = ["Job"]
 
@@ -28,13 +29,15 @@ class Job:
     request : Request
     name : str
         Its name in events.
-    sequence : Sequence
+    sequence : rwkv_cy.text.Sequence
     base : numpy.ndarray
         The state before the prompt; not modified.
     new_state : callable
         Makes a state of the model.
     cache_key : (str, str)
         Of the texts that it may share states with.
+    drafts : Drafts or None
+        None: it does not speculate.
 
     Attributes
     ----------
@@ -46,10 +49,11 @@ class Job:
         self,
         request: Request,
         name: str,
-        sequence: Sequence,
+        sequence: Text,
         base: npt.NDArray[Any],
         new_state: Callable[[], State],
         cache_key: Key,
+        drafts: Drafts | None,
     ) -> None:
         self.request = request
         self.name = name
@@ -60,11 +64,13 @@ class Job:
         self.timings = Timings()
         self.slot = -1
         self.cache_key = cache_key
+        self.drafts = drafts
         #: The logits after the text, if they are known before it is read.
         self.known_logits = None if request.logits is None else np.asarray(request.logits)
         self._base = base
         self._new_state = new_state
         self._planes: npt.NDArray[Any] = base[np.newaxis]
+        self._plane = 0  # the one that `source` is in, after the first pass
         self._since = perf_counter()
 
     @property
@@ -98,25 +104,66 @@ class Job:
         """Begin to read the text anew, after a pass that failed has left the states undefined."""
         self.position, self.source = 0, self._base
 
-    def part(self, count: int) -> Part:
-        """Return the next `count` unread tokens, for a pass that writes to the first of the slot's states."""
+    def draft(self, tokens: int, texts: int) -> Sequence[int]:
+        """Return a draft of what may follow the one unread token, as :meth:`Drafts.draft` does."""
+        if self.drafts is None or not self.decodes or self.unread != 1 or self.sequence.finish_reason is not None:
+            return ()
+        most, limit = len(self._planes) - 1, self.request.max_tokens
+        if limit is not None:
+            most = min(most, limit - len(self.sequence.tokens) - 1)
+        return self.drafts.draft(most, tokens, texts)
+
+    def part(self, count: int, draft: Sequence[int] = ()) -> Part:
+        """Return the next `count` unread tokens, or the only one with a draft, for a pass."""
+        if draft:
+            ids = np.array([self.sequence.tokens[-1], *draft], np.int64)
+            return Part(ids, self.source, self._planes[: len(ids)], wanted=len(ids))
         prompt, own = self.sequence.prompt, self.position - len(self.sequence.prompt)
         if own >= 0:
             tokens = self.sequence.tokens[own : own + count]
         else:
             tokens = [*prompt[self.position : self.position + count], *self.sequence.tokens][:count]
-        return Part(np.array(tokens, np.int64), self.source, self._planes[0], wanted=int(count == self.unread))
+        return Part(
+            np.array(tokens, np.int64), self.source, self._planes[self._plane], wanted=int(count == self.unread)
+        )
 
     def advance(self, part: Part) -> None:
         """Take note of a pass over a part."""
         self.source = part.write
         self.position += len(part.ids)
 
+    def verify(self, part: Part, rows: npt.NDArray[Any]) -> list[Event]:
+        """Choose tokens from the logits of a pass with a draft, as long as they are those of the draft.
+
+        Each is chosen from the logits that it would be chosen from without a draft, with the same random numbers, and
+        only after the one before: samplers and constraints are never ahead of the text.
+        """
+        events: list[Event] = []
+        chosen: list[int] = []
+        draft = part.ids[1:]
+        self.usage.drafted_tokens += len(draft)
+        for place, row in enumerate(rows):
+            self.source, self._plane = part.write[place], place
+            self.position += 1
+            self.usage.accepted_tokens += place > 0
+            events += self.accept(row[np.newaxis])
+            if self.sequence.finish_reason is not None:
+                break
+            chosen.append(self.sequence.tokens[-1])
+            if place < len(draft) and chosen[-1] != draft[place]:
+                break
+        if self.drafts is not None:
+            self.drafts.observe(chosen)
+        return events
+
     def events(self, rows: npt.NDArray[Any]) -> list[Event]:
         """Choose the next token if the text is read."""
         if self.unread:
             return [Event(self.name, read_tokens=self.position)] if self.request.report_progress else []
-        return self.accept(rows)
+        events = self.accept(rows)
+        if self.drafts is not None and self.sequence.finish_reason is None:
+            self.drafts.observe(self.sequence.tokens[-1:])
+        return events
 
     def accept(self, rows: npt.NDArray[Any]) -> list[Event]:
         """Choose the next token from the logits after the text, or end a text that is complete."""

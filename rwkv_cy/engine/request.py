@@ -58,6 +58,10 @@ class Request:
     breakpoints, message_ends : sequence of int
         Places in the prompt where its state is stored, in tokens from its beginning: those that the caller names, and
         the ends of messages.
+    prediction : str, bytes or sequence of int
+        What the text will be in large part, such as the code before an edit: what is right of it takes less time.
+    speculate : bool
+        Let the engine draft tokens; the text is the same.
     id : str
         Name of the request in events, unique among those in progress; the engine makes one if it is empty.
 
@@ -83,6 +87,8 @@ class Request:
     cache_key: str = ""
     breakpoints: Sequence[int] = ()
     message_ends: Sequence[int] = ()
+    prediction: str | bytes | Sequence[int] = ""
+    speculate: bool = True
     id: str = ""
 
     def __post_init__(self) -> None:

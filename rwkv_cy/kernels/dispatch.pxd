@@ -34,6 +34,7 @@ cdef extern from "rk.h" nogil:
         Py_ssize_t end
         const char *read
         char *write
+        Py_ssize_t stride
 
     ctypedef struct rk_channels:
         Py_ssize_t width

@@ -294,7 +294,7 @@ cdef class StackGradient:
                     )
             if starts[i] >= starts[i + 1]:
                 raise KernelError(f"StackGradient: expected at least one token in sequence {i}, got none")
-            sequences[i] = rk_sequence(starts[i], starts[i + 1], pointer(reads[i]), <char *>pointer(writes[i]))
+            sequences[i] = rk_sequence(starts[i], starts[i + 1], pointer(reads[i]), <char *>pointer(writes[i]), 0)
         return 0
 
     cdef size_t saved_bytes(self, const Pass *p) except *:
@@ -317,7 +317,7 @@ cdef class StackGradient:
         cdef Pass p = self.whole(starts[starts.shape[0] - 1], starts.shape[0] - 1, num_threads, sequences)
         cdef Py_ssize_t i
         for i in range(starts.shape[0] - 1):
-            sequences[i] = rk_sequence(starts[i], starts[i + 1], NULL, NULL)
+            sequences[i] = rk_sequence(starts[i], starts[i + 1], NULL, NULL, 0)
         return self.saved_bytes(&p)
 
     def record(self, floating[:, ::1] x, reads, writes, const Py_ssize_t[::1] starts, Workspace workspace not None,

@@ -46,12 +46,13 @@ cdef rk_product shifted(rk_product product, int kind, const char *mix, size_t be
 
 
 cdef void keep_last(const Pass *p, const char *x, size_t row, size_t field) noexcept nogil:
-    """Copy the last token of each sequence to the field of its state at offset `field`."""
-    cdef Py_ssize_t i
+    """Copy the last token of each sequence to the field of its state at offset `field`, or each to its own state."""
+    cdef Py_ssize_t i, t
     cdef const rk_sequence *s
     for i in range(p.tokens.sequence_count):
         s = &p.tokens.sequences[i]
-        memcpy(s.write + field, x + (s.end - 1) * row, row)
+        for t in range(s.begin if s.stride else s.end - 1, s.end):
+            memcpy(s.write + (t - s.begin if s.stride else 0) * s.stride + field, x + t * row, row)
 
 
 cdef const char *pointer(array):
@@ -167,7 +168,7 @@ cdef class Mix:
                 f"{getattr(embedded, 'dtype', type(embedded).__name__)} of shape {getattr(embedded, 'shape', None)}"
             )
         cdef floating[:, ::1] y = result
-        cdef rk_sequence whole = rk_sequence(0, tokens, <const char *>&state[0], <char *>&state[0])
+        cdef rk_sequence whole = rk_sequence(0, tokens, <const char *>&state[0], <char *>&state[0], 0)
         cdef Pass p = Pass(active_ops(sizeof(floating) == 8), rk_tokens(tokens, &whole, 1), num_threads,
                            <char *>pointer(shared), <const long long *>pointer(own_ids), NULL)
         if self.uses_embedding:
@@ -346,7 +347,7 @@ cdef class Layer:
             if begin >= end:
                 continue
             heads[head.tokens.sequence_count] = rk_sequence(
-                head.tokens.count, head.tokens.count + end - begin, sequences[i].read, sequences[i].write)
+                head.tokens.count, head.tokens.count + end - begin, sequences[i].read, sequences[i].write, 0)
             gather(p, x, begin, end, head.tokens.count, &head, &g)
             head.tokens.sequence_count += 1
             head.tokens.count += end - begin
@@ -355,7 +356,7 @@ cdef class Layer:
             begin, end = max(sequences[i].begin, sequences[i].end - TAIL), sequences[i].end
             # A tail continues from the state that its head has written.
             tails[i] = rk_sequence(
-                tail.tokens.count, tail.tokens.count + end - begin, sequences[i].write, sequences[i].write)
+                tail.tokens.count, tail.tokens.count + end - begin, sequences[i].write, sequences[i].write, 0)
             if begin == sequences[i].begin:
                 tails[i].read = sequences[i].read
             gather(p, x, begin, end, tail.tokens.count, &tail, &g)
@@ -415,7 +416,9 @@ cdef class Stack:
             Shape (tokens, d_model): the concatenated sequences. Replaced by the outputs.
         reads, writes : sequence of numpy.ndarray
             The state of each sequence before and after: shape (layers, state_size), contiguous, of x's type. If both
-            are the same array, it is updated in place. No two sequences may write to the same array.
+            are the same array, it is updated in place. No two sequences may write to the same array. Where an array to
+            write to has a further dimension in front, (tokens, layers, state_size), it receives the state after each
+            token of the sequence, and the array to read from may be one of these.
         starts : numpy.ndarray
             Shape (sequences + 1,), intp: the first token of each sequence, then the number of tokens. Every sequence
             has at least one token.
@@ -445,6 +448,8 @@ cdef class Stack:
         cdef size_t row = layer.state_size * layer.itemsize
         cdef const floating[:, ::1] read
         cdef floating[:, ::1] write
+        cdef floating[:, :, ::1] each
+        cdef Py_ssize_t stride
         if sizeof(floating) != layer.itemsize:
             raise KernelError(f"Stack: expected numbers of {layer.itemsize} bytes, got {sizeof(floating)}")
         _check_threads("Stack", num_threads)
@@ -489,14 +494,26 @@ cdef class Stack:
             p.embedded = NULL
         cdef char *rest = take(&arena, 0)
         for j in range(count):
-            read, write = reads[j], writes[j]
+            stride = 0
+            if writes[j].ndim == 3:
+                each = writes[j]
+                if each.shape[0] != starts[j + 1] - starts[j] or last_only:
+                    raise KernelError(
+                        f"Stack: expected {starts[j + 1] - starts[j]} states, one after each token of sequence {j}, and "
+                        f"outputs for all of them, got {each.shape[0]} states"
+                    )
+                stride = each.strides[0]
+                read, write = reads[j], each[0]
+            else:
+                read, write = reads[j], writes[j]
             if (read.shape[0] != layers or write.shape[0] != layers or read.shape[1] != layer.state_size
                     or write.shape[1] != layer.state_size):
                 raise KernelError(
                     f"Stack: expected states ({layers}, {layer.state_size}), got ({read.shape[0]}, {read.shape[1]}) "
                     f"and ({write.shape[0]}, {write.shape[1]}) for sequence {j}"
                 )
-            sequences[j] = rk_sequence(starts[j], starts[j + 1], <const char *>&read[0, 0], <char *>&write[0, 0])
+            sequences[j] = rk_sequence(
+                starts[j], starts[j + 1], <const char *>&read[0, 0], <char *>&write[0, 0], stride)
         for layer in self._layers if self.vocab_size else ():
             layer.time_mix.prefetch(&p)
             layer.channel_mix.prefetch(&p)

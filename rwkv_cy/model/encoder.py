@@ -327,7 +327,8 @@ class Model:
             Shape (tokens, d_model): the concatenated sequences; replaced by the outputs.
         reads, writes : sequence of numpy.ndarray
             The state of each sequence before and after, shape (num_layers, elements of a layer's state); both may be
-            the same array.
+            the same array. One to write to may have a further dimension in front, (tokens, num_layers, elements): it
+            receives the state after each token, and the one to read may be one of these; not with `last_only`.
         starts : sequence of int
             The first row of each sequence in `xs`, then the number of rows. Every sequence has at least one.
         num_threads : int

@@ -39,6 +39,11 @@ class Part:
     write: npt.NDArray[Any]
     wanted: int = 1
 
+    @property
+    def each_token(self) -> bool:
+        """Whether the state after each token is written."""
+        return self.write.ndim > self.read.ndim
+
 
 class Passes:
     """Runs parts of texts through a model, each weight read once for all of them; `LanguageModel.passes` is one.
@@ -102,7 +107,7 @@ class Passes:
         starts = [0, *accumulate(len(part.ids) for part in parts)]
         ids = np.concatenate([part.ids for part in parts])
         xs = self._embedding.rows(ids)
-        last_only = all(part.wanted <= 1 for part in parts)
+        last_only = all(part.wanted <= 1 and not part.each_token for part in parts)
         self._encoder.run(
             xs,
             [part.read for part in parts],

@@ -9,6 +9,7 @@ from contracts.cases import CONFIGS, REFERENCES, every_logits, reference_forward
 from contracts.conftest import Loader
 from rwkv_cy.architectures import ARCHITECTURES
 from rwkv_cy.model.language_model import LanguageModel
+from rwkv_cy.model.passes import Part
 from rwkv_cy.model.state import State
 
 #: Tokens of a prompt: more than a tile of any product, and not a multiple of one.
@@ -125,3 +126,28 @@ def test_packed_matrices_give_the_bits_of_bf16(load_model: Loader, name: str) ->
         assert state.data.tobytes() == expected_state.data.tobytes()
     one, _ = packed.forward(tokens[0])
     assert one.tobytes() == plain.forward(tokens[0])[0].tobytes()
+
+
+def test_a_pass_writes_the_state_after_each_token(model: LanguageModel) -> None:
+    """A pass with parts of all kinds gives what each gives alone, also if it reads a state that it overwrites."""
+    tokens = tokens_for(model, LENGTH)
+    expected, _ = steps(model, tokens)
+    states = [model.forward(tokens[:n])[1] for n in range(1, 13)]
+    planes = np.full((6, *states[0].data.shape), np.nan, states[0].data.dtype)
+    planes[3] = states[5].data  # after six tokens, written by an earlier pass
+    prompt, single = np.empty_like(planes[0]), states[0].copy()
+    ids = np.array(tokens, np.int64)
+    for threads in (1, 3):
+        draft = planes.copy()
+        parts = [
+            Part(ids[:40], model.encoder.numbers(None), prompt, wanted=0),
+            Part(ids[6:12], draft[3], draft, wanted=6),
+            Part(ids[1:2], states[0].data, single.data),
+        ]
+        rows = model.passes.run(parts, threads)
+        assert [len(each) for each in rows] == [0, 6, 1]
+        assert rows[1].tobytes() == expected[6:12].tobytes()
+        assert rows[2].tobytes() == expected[1:2].tobytes()
+        assert draft.tobytes() == np.array([state.data for state in states[6:]]).tobytes()
+        assert single.data.tobytes() == states[1].data.tobytes()
+        assert prompt.tobytes() == model.forward(tokens[:40])[1].data.tobytes()

@@ -85,6 +85,17 @@ static ptrdiff_t longest_sequence(const rk_tokens *all)
     return longest;
 }
 
+/* The tokens of a sequence from *begin on that share a state: all of them, or one if each has a state of its own.
+ * *read and *write become the states before and after them; *begin, the first token of the next call. */
+static ptrdiff_t next_tokens(const rk_sequence *s, ptrdiff_t *begin, const char **read, char **write)
+{
+    const ptrdiff_t first = *begin, count = s->stride != 0 ? 1 : s->end - first;
+    *read = first == s->begin ? s->read : s->write + (first - s->begin - 1) * s->stride;
+    *write = s->write + (first - s->begin) * s->stride;
+    *begin = first + count;
+    return count;
+}
+
 typedef struct {
     const rk_wkv *wkv;
     const rk_channels *p;
@@ -100,8 +111,13 @@ static void channels_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int th
     while (begin < end) {
         const ptrdiff_t part = begin % work->parts, last = at_most(part + end - begin, work->parts);
         const rk_sequence *s = &work->all->sequences[begin / work->parts];
-        work->wkv->channels(work->p, s->begin, s->end - s->begin, s->read, s->write, part * CHANNELS,
-                            at_most(last * CHANNELS, work->p->width));
+        const char *read;
+        char *write;
+        for (ptrdiff_t t = s->begin; t < s->end;) {
+            const ptrdiff_t first = t, count = next_tokens(s, &t, &read, &write);
+            work->wkv->channels(work->p, first, count, read, write, part * CHANNELS,
+                                at_most(last * CHANNELS, work->p->width));
+        }
         begin += last - part;
     }
 }
@@ -130,8 +146,13 @@ static void rows_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread
     for (; begin < end; begin++) {
         const ptrdiff_t part = begin % work->parts, head = begin / work->parts % p->count;
         const rk_sequence *s = &work->all->sequences[begin / work->parts / p->count];
-        work->wkv->rows(p, s->begin, s->end - s->begin, head, s->read, s->write, part * p->size / work->parts,
-                        (part + 1) * p->size / work->parts, work->scratch + (size_t)thread * work->stride);
+        const char *read;
+        char *write;
+        for (ptrdiff_t t = s->begin; t < s->end;) {
+            const ptrdiff_t first = t, count = next_tokens(s, &t, &read, &write);
+            work->wkv->rows(p, first, count, head, read, write, part * p->size / work->parts,
+                            (part + 1) * p->size / work->parts, work->scratch + (size_t)thread * work->stride);
+        }
         if (work->parts == 1 && p->y != NULL) work->wkv->finish(p, s->begin, s->end - s->begin, head);
     }
 }

@@ -238,11 +238,13 @@ void rk_prefetch_rows(const void *data, size_t row_bytes, const long long *ids, 
 void rk_read(const rk_table *table, rk_piece *pieces, ptrdiff_t count, int threads);
 
 /* Tokens begin..end of a batch, which belong to one sequence. The current layer's row of its state is read from `read`
- * and written to `write`, which may be equal. */
+ * and written to `write`, which may be equal. With a `stride`, the state after token begin + i is written to
+ * write + i * stride, and `read` may be one of these. */
 typedef struct {
     ptrdiff_t begin, end;
     const char *read;
     char *write;
+    ptrdiff_t stride;
 } rk_sequence;
 
 /* A batch of tokens and its sequences, each of at least one token. Products without a token shift need no sequences. */

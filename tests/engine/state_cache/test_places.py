@@ -44,8 +44,8 @@ def test_a_ladder_grows_slowly() -> None:
             {"message_ends": range(100, 800, 100)},
             {400: "message", 500: "message", 600: "message", 700: "message", 900: "prompt"},
         ),
-        (1200, 0, {"branch": 500}, {500: "branch", 1200: "prompt"}),
-        (1200, 0, {}, {512: "ladder", 1200: "prompt"}),
+        (1200, 0, {"branch": 500}, {500: "branch", 1024: "ladder", 1200: "prompt"}),
+        (1200, 0, {}, {512: "ladder", 1024: "ladder", 1200: "prompt"}),
     ],
 )
 def test_places_of_a_prompt(length: int, start: int, arguments: dict[str, object], places: dict[int, str]) -> None:
