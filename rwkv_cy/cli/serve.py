@@ -16,6 +16,7 @@ from rwkv_cy.errors import ConfigError, MissingDependencyError
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
+    from rwkv_cy.engine.state_cache import StateCache
     from rwkv_cy.server.settings import Settings
 
 __all__ = ["add_parser"]
@@ -108,6 +109,23 @@ def _add_limits(parser: argparse.ArgumentParser) -> None:
         "--queue", type=integer(1, 1 << 20), default=64, metavar="N", help="requests that may wait (default: 64)"
     )
     parser.add_argument(
+        "--cache",
+        type=integer(0, 1 << 30),
+        default=1024,
+        metavar="MIB",
+        help="most MiB of states that are kept for prompts with the same beginning; 0 for none (default: 1024)",
+    )
+    parser.add_argument(
+        "--cache-folder", type=Path, metavar="FOLDER", help="keep such states on a disk too, also after the end"
+    )
+    parser.add_argument(
+        "--cache-disk",
+        type=integer(1, 1 << 30),
+        default=4096,
+        metavar="MIB",
+        help="most MiB of --cache-folder (default: 4096)",
+    )
+    parser.add_argument(
         "--max-tokens",
         type=integer(1, 1 << 30),
         default=4096,
@@ -138,7 +156,7 @@ def _run(arguments: argparse.Namespace) -> int:
     chat = choose_format(path, arguments.format)
     with bind(arguments.host, arguments.port) as listening:
         model = load_text_model(path, arguments)
-        engine = Engine(model, slots=arguments.slots, queue=arguments.queue)
+        engine = Engine(model, slots=arguments.slots, queue=arguments.queue, cache=_cache(arguments))
         log = Log(enabled=not arguments.quiet)
         service = Service(model, AsyncEngine(engine), chat, settings, log)
         host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
@@ -151,6 +169,15 @@ def _run(arguments: argparse.Namespace) -> int:
         serve(service, listening, arguments.grace, started)
         log.event("ended", model=settings.name)
     return ExitCode.OK
+
+
+def _cache(arguments: argparse.Namespace) -> StateCache | None:
+    from rwkv_cy.engine.state_cache import StateCache
+
+    if arguments.cache == 0:
+        return None
+    limits = {"max_bytes": arguments.cache << 20, "max_disk_bytes": arguments.cache_disk << 20}
+    return StateCache(folder=arguments.cache_folder, **limits)
 
 
 def _check_packages() -> None:

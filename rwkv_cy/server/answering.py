@@ -44,6 +44,7 @@ class Answering:
     streams: list[EventStream]
     base: State | None = None
     keep_states: bool = False
+    cache_key: str | None = None
     states: list[str] = field(default_factory=list)
 
     async def run(self) -> AsyncIterator[tuple[Choice, Event, list[Piece]]]:
@@ -83,7 +84,7 @@ class Answering:
         if len(prompt.message_ends) < 2:
             raise ApiError(501, "return_state: the chat template does not tell where messages end", "not_supported")
         tokens = prompt.tokens[: prompt.message_ends[-2]]
-        state = await read_state(self.service, tokens, self.base)
+        state = await read_state(self.service, self.context, tokens, self.base, self.cache_key)
         name = new_id("state_")
         self.service.keep_state(self.context.owner, name, state)
         return name
@@ -133,17 +134,43 @@ async def begin(
         stop=(*stops, *prompt.stops),
         logprobs=logprobs,
         state=base,
+        cache=not fields.no_cache,
+        cache_key=service.partition(context, fields.prompt_cache_key),
+        breakpoints=prompt.breakpoints,
+        message_ends=prompt.message_ends,
         **more,
     )
     names = [tool.name for tool in conversation.callable_tools]
     choices = [Choice.of_chat(index, prompt.opening, names) for index in range(count)]
     streams = service.submit([replace(request, seed=seed_of(fields, index)) for index in range(count)])
-    return Answering(service, context, conversation, prompt, choices, streams, base, fields.return_state)
+    keep, key = fields.return_state, fields.prompt_cache_key
+    return Answering(service, context, conversation, prompt, choices, streams, base, keep, key)
 
 
-async def read_state(service: Service, tokens: Sequence[int], base: State | None = None) -> State:
-    """Return the state after tokens."""
-    (stream,) = service.submit([Request(prompt=tokens, max_tokens=0, return_state=True, state=base)])
+async def read_state(
+    service: Service, context: Context, tokens: Sequence[int], base: State | None = None, key: str | None = None
+) -> State:
+    """Return the state after tokens.
+
+    Parameters
+    ----------
+    service : Service
+    context : Context
+    tokens : sequence of int
+    base : State, optional
+        The state before them.
+    key : str, optional
+        The client's `prompt_cache_key`.
+    """
+    request = Request(
+        prompt=tokens,
+        max_tokens=0,
+        return_state=True,
+        state=base,
+        cache_key=service.partition(context, key),
+        message_ends=(len(tokens),),
+    )
+    (stream,) = service.submit([request])
     choice = Choice(0)
     async with aclosing(merged([stream])) as events:  # type: ignore[type-var]
         async for _, event in events:

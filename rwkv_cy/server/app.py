@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -84,6 +85,9 @@ def make_app(service: Service) -> ASGIApp:
         async with service.engine:
             yield
             service.closing = True
+        cache = service.engine.engine.cache
+        if cache is not None:
+            await asyncio.to_thread(cache.close)
 
     routes: dict[str, dict[str, Endpoint]] = {}
     for method, path, handler, body in ROUTES:

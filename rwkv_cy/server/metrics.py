@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
+from rwkv_cy.engine.state_cache import CacheStats
+
 __all__ = ["CONTENT_TYPE", "Metrics"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -31,6 +33,7 @@ class Metrics:
         self.drafts = Counter(
             "rwkv_cy_draft_tokens", "Tokens that speculation proposed and accepted", ("kind",), registry=self._registry
         )
+        self.cache = Gauge("rwkv_cy_cache", "The cache of states", ("figure",), registry=self._registry)
         self.duration = Histogram(
             "gen_ai_server_request_duration_seconds",
             "Time of a request",
@@ -50,6 +53,21 @@ class Metrics:
             buckets=(0.001, 0.002, 0.005, *_SECONDS[:9]),
             registry=self._registry,
         )
+
+    def note_cache(self, stats: CacheStats) -> None:
+        """Take note of what the cache of states holds, and what it has evicted."""
+        figures = {
+            "snapshots": stats.snapshots,
+            "bytes": stats.bytes,
+            "disk_files": stats.disk_files,
+            "disk_bytes": stats.disk_bytes,
+            "disk_errors": stats.disk_errors,
+            "lookups": stats.lookups,
+            "hits": stats.hits,
+            "evicted": stats.evicted.total(),
+        }
+        for name, value in figures.items():
+            self.cache.labels(name).set(value)
 
     def page(self) -> bytes:
         """Return all metrics as text."""

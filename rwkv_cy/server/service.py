@@ -6,6 +6,7 @@ import asyncio
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -170,6 +171,10 @@ class Service:
         most = self.settings.limits.max_tokens
         return min(next((value for value in requested if value is not None), most), most)
 
+    def partition(self, context: Context, key: str | None) -> str:
+        """Return the name of a part of the cache: users with different keys share nothing, even in time."""
+        return f"{context.owner}/{key or ''}"
+
     def note_usage(self, context: Context, usage: Usage) -> None:
         """Count the tokens of a request."""
         computed = usage.prompt_tokens - usage.cached_tokens
@@ -196,6 +201,14 @@ class Service:
     def keep_state(self, owner: str, name: str, state: State) -> None:
         """Store a state under a name."""
         self.states.add(owner, name, state, state.nbytes)
+
+    def metrics_page(self) -> bytes:
+        """Return all metrics as text."""
+        cache = self.engine.engine.cache
+        if cache is not None:
+            with suppress(RuntimeError):  # the engine's thread has changed the cache meanwhile: the last figures stay
+                self.metrics.note_cache(cache.stats)
+        return self.metrics.page()
 
     def note_error(self, context: Context, error: ApiError, cause: BaseException | None = None) -> None:
         """Log an error: what a client did wrong in one word, an error of the server with its traceback."""

@@ -10,12 +10,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rwkv_cy.chat import FORMATS
 from rwkv_cy.engine import AsyncEngine, Engine, Request
+from rwkv_cy.engine.state_cache import StateCache
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.server.logs import Log
 from rwkv_cy.server.run import bind, make_server
@@ -139,11 +141,16 @@ def until(condition: Callable[[], Any]) -> None:
 
 @contextmanager
 def running(
-    model: LanguageModel, settings: Settings | None = None, chat: str = "world", slots: int = 16, queue: int = 64
+    model: LanguageModel,
+    settings: Settings | None = None,
+    chat: str = "world",
+    slots: int = 16,
+    queue: int = 64,
+    cache_folder: Path | None = None,
 ) -> Iterator[Client]:
     """Run a server in a thread."""
     log = io.StringIO()
-    engine = AsyncEngine(ScriptedEngine(model, slots=slots, queue=queue))
+    engine = AsyncEngine(ScriptedEngine(model, slots=slots, queue=queue, cache=StateCache(folder=cache_folder)))
     service = Service(model, engine, FORMATS[chat], settings or Settings(NAME), Log(log))
     listening = bind("127.0.0.1", 0)
     port = listening.getsockname()[1]

@@ -109,6 +109,8 @@ def _request(service: Service, context: Context, body: CompletionRequest) -> Req
         logprobs=wants,
         state=service.states.get(context.owner, body.state) if body.state else None,
         return_state=body.return_state,
+        cache=not body.no_cache,
+        cache_key=service.partition(context, body.prompt_cache_key),
     )
 
 

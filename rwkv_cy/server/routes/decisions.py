@@ -38,11 +38,11 @@ async def create(service: Service, context: Context, body: DecisionRequest) -> R
         common = prompt.message_ends[-2] if len(prompt.message_ends) > 1 else 0
         if common and prompt.tokens[:common] != prefix:
             prefix = prompt.tokens[:common]
-            state = await read_state(service, prefix)
+            state = await read_state(service, context, prefix, key=body.prompt_cache_key)
             read += common
         start = len(prefix) if common else 0
         read += len(prompt.tokens) - start
-        after, logits = await _ask(service, prompt.tokens[start:], state if common else None)
+        after, logits = await _ask(service, context, prompt.tokens[start:], state if common else None)
         endings = [service.tokenizer.encode(" " + word.strip()) for word in own]
         scores = await service.beside(_scores, service.model, endings, after, logits)
         answers.append(answer_object(question, _probabilities(scores)))
@@ -51,9 +51,13 @@ async def create(service: Service, context: Context, body: DecisionRequest) -> R
     return {"model": model, "answers": answers, "usage": response_usage(usage, 0)}
 
 
-async def _ask(service: Service, tokens: Sequence[int], state: State | None) -> tuple[State, npt.NDArray[Any]]:
+async def _ask(
+    service: Service, context: Context, tokens: Sequence[int], state: State | None
+) -> tuple[State, npt.NDArray[Any]]:
     """Return the state and the logits after a question."""
-    (stream,) = service.submit([Request(prompt=tokens, max_tokens=0, return_state=True, state=state)])
+    key = service.partition(context, None)
+    request = Request(prompt=tokens, max_tokens=0, return_state=True, state=state, cache=False, cache_key=key)
+    (stream,) = service.submit([request])
     choice = Choice(0)
     async with aclosing(merged([stream])) as events:  # type: ignore[type-var]
         async for _, event in events:

@@ -36,7 +36,7 @@ async def ready(service: Service, context: Context, body: None) -> Reply:
 
 async def metrics(service: Service, context: Context, body: None) -> Reply:
     """Return the metrics."""
-    return Raw(service.metrics.page(), CONTENT_TYPE)
+    return Raw(service.metrics_page(), CONTENT_TYPE)
 
 
 async def page(service: Service, context: Context, body: None) -> Reply:

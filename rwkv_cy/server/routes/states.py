@@ -45,9 +45,9 @@ async def load(service: Service, context: Context, body: LoadRequest) -> Reply:
     if body.saved is not None:
         state = await _read(service, context, body.saved)
     elif body.messages is not None:
-        state = await read_state(service, await _tokens_of_messages(service, body))
+        state = await read_state(service, context, await _tokens_of_messages(service, body))
     else:
-        state = await read_state(service, await _tokens(service, body.prompt or ""))
+        state = await read_state(service, context, await _tokens(service, body.prompt or ""))
     return _keep(service, context, body.id or body.saved, state)
 
 
@@ -55,7 +55,7 @@ async def fork(service: Service, context: Context, body: ForkRequest) -> Reply:
     """Copy a state; with a text, let the copy read it."""
     state = service.states.get(context.owner, context.params["id"])
     if body.prompt is not None:
-        state = await read_state(service, await _tokens(service, body.prompt), state)
+        state = await read_state(service, context, await _tokens(service, body.prompt), state)
     else:
         state = state.copy()
     return _keep(service, context, body.id, state)
