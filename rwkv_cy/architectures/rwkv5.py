@@ -145,6 +145,13 @@ class RWKV5(HeadsArchitecture):
 
         return kernels.ChannelMix(config, self.state_offsets(config), parameters, output_scale, activations)
 
+    def gradients(self, config: Config, layer: int, time_mix: Any, channel_mix: Any) -> tuple[Any, Any]:
+        """Return the backward pass of a layer's mixes."""
+        from rwkv_cy.kernels.rwkv4_gradient import ChannelMixGradient
+        from rwkv_cy.kernels.rwkv5_gradient import TimeMixGradient
+
+        return TimeMixGradient(time_mix), ChannelMixGradient(channel_mix)
+
     # --- initial values (RWKV-LM: RWKV_Tmix_x052 of RWKV-v5, RWKV_TimeMix_RWKV5_Preview of RWKV-v4neo) ---
 
     def _curves(self, config: Config, layer: int) -> dict[str, Array]:

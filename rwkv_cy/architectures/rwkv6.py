@@ -166,6 +166,13 @@ class RWKV6(HeadsArchitecture):
             config, offsets, parameters, output_scale, activations, mixes="ffn.time_maa_", lerped=True
         )
 
+    def gradients(self, config: Config, layer: int, time_mix: Any, channel_mix: Any) -> tuple[Any, Any]:
+        """Return the backward pass of a layer's mixes."""
+        from rwkv_cy.kernels.rwkv4_gradient import ChannelMixGradient
+        from rwkv_cy.kernels.rwkv6_gradient import TimeMixGradient
+
+        return TimeMixGradient(time_mix), ChannelMixGradient(channel_mix, "ffn.time_maa_")
+
 
 # --- initial values (RWKV-LM, RWKV-v5/src/model.py: RWKV_Tmix_x060, RWKV_CMix_x060, generate_init_weight) ---
 

@@ -169,6 +169,12 @@ class RWKV7(HeadsArchitecture):
 
         return kernels.ChannelMix(config, self.state_offsets(config), parameters, output_scale, activations)
 
+    def gradients(self, config: Config, layer: int, time_mix: Any, channel_mix: Any) -> tuple[Any, Any]:
+        """Return the backward pass of a layer's mixes."""
+        from rwkv_cy.kernels import rwkv7_gradient as kernels
+
+        return kernels.TimeMixGradient(time_mix), kernels.ChannelMixGradient(channel_mix)
+
 
 # --- initial values (RWKV-LM, RWKV-v7/train_temp/src/model.py: constructors, then generate_init_weight) ---
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rwkv_cy.architectures.base import ParameterSpec, Shapes
+from rwkv_cy.architectures.base import Architecture, ParameterSpec, Shapes
 from rwkv_cy.architectures.builders import constant, matrix, orthogonal, table
 from rwkv_cy.architectures.rwkv7 import RWKV7
 from rwkv_cy.architectures.shapes import dimension
@@ -66,6 +66,10 @@ class RWKV7a(RWKV7):
             table("ffn.s_emb.weight", config.vocab_size, rank * rank, lambda: np.eye(rank).reshape(-1)),
             matrix("ffn.s_emb_x.weight", rank * rank, c, 0.0),
         )
+
+    def gradients(self, config: Config, layer: int, time_mix: Any, channel_mix: Any) -> tuple[Any, Any]:
+        """Raise UnsupportedError: the channel mix does not have a backward pass."""
+        return Architecture.gradients(self, config, layer, time_mix, channel_mix)
 
     def channel_mix(
         self, config: Config, layer: int, parameters: Mapping[str, Parameter], output_scale: float, activations: str

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rwkv_cy.architectures.base import ParameterSpec, Shapes
+from rwkv_cy.architectures.base import Architecture, ParameterSpec, Shapes
 from rwkv_cy.architectures.builders import table
 from rwkv_cy.architectures.rwkv7 import RWKV7
 from rwkv_cy.config import Config
@@ -31,6 +31,10 @@ class RWKV8rc00(RWKV7):
         # Training code was not published. A new model begins as RWKV-7 does: with the factor 1.
         enn = table("ffn.enn.weight", config.vocab_size, config.d_model, lambda: np.ones(config.d_model))
         return (*super().layer_parameters(config, layer), enn)
+
+    def gradients(self, config: Config, layer: int, time_mix: Any, channel_mix: Any) -> tuple[Any, Any]:
+        """Raise UnsupportedError: the channel mix does not have a backward pass."""
+        return Architecture.gradients(self, config, layer, time_mix, channel_mix)
 
     def channel_mix(
         self, config: Config, layer: int, parameters: Mapping[str, Parameter], output_scale: float, activations: str

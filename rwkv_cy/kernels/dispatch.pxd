@@ -161,3 +161,12 @@ cdef void add_scaled(const rk_ops *ops, const void *gate, const void *x, Py_ssiz
 cdef void cross_entropy(const rk_ops *ops, void *logits, const long long *targets, const double *weights,
                         double l2_wrap, Py_ssize_t tokens, Py_ssize_t vocab_size, double *losses,
                         int num_threads) noexcept nogil
+# Of a matrix-valued state and of low-rank products; gradients_heads.h describes them.
+cdef size_t heads_gradient_scratch(const rk_ops *ops, int version, Py_ssize_t size, const rk_tokens *all,
+                                   int num_threads) noexcept nogil
+cdef void run_heads_gradient(const rk_ops *ops, int version, const rk_heads *p, const rk_tokens *all, void *parts,
+                             void *scratch, int num_threads) noexcept nogil
+cdef void activate(const rk_ops *ops, int activation, const void *x, Py_ssize_t n, void *y,
+                   int num_threads) noexcept nogil
+cdef void activate_gradient(const rk_ops *ops, int activation, const void *y, Py_ssize_t n, void *d,
+                            int num_threads) noexcept nogil

@@ -65,6 +65,14 @@ cdef extern from "gradients.h" nogil:
                   void *, void *, int)
 
 
+cdef extern from "gradients_heads.h" nogil:
+    size_t rk_heads_gradient_scratch(const rk_ops *, int, Py_ssize_t, Py_ssize_t)
+    void rk_run_heads_gradient(const rk_ops *, int, const rk_heads *, const rk_tokens *, void *, void *, int)
+    Py_ssize_t rk_longest_sequence(const rk_tokens *)
+    void rk_activate(const rk_ops *, int, const void *, Py_ssize_t, void *, int)
+    void rk_activate_gradient(const rk_ops *, int, const void *, Py_ssize_t, void *, int)
+
+
 cdef const rk_table *_active = NULL
 
 
@@ -350,3 +358,23 @@ cdef void cross_entropy(const rk_ops *ops, void *logits, const long long *target
                         double l2_wrap, Py_ssize_t tokens, Py_ssize_t vocab_size, double *losses,
                         int num_threads) noexcept nogil:
     rk_cross_entropy(ops, logits, targets, weights, l2_wrap, tokens, vocab_size, losses, num_threads)
+
+
+cdef size_t heads_gradient_scratch(const rk_ops *ops, int version, Py_ssize_t size, const rk_tokens *all,
+                                   int num_threads) noexcept nogil:
+    return <size_t>num_threads * rk_heads_gradient_scratch(ops, version, size, rk_longest_sequence(all))
+
+
+cdef void run_heads_gradient(const rk_ops *ops, int version, const rk_heads *p, const rk_tokens *all, void *parts,
+                             void *scratch, int num_threads) noexcept nogil:
+    rk_run_heads_gradient(ops, version, p, all, parts, scratch, num_threads)
+
+
+cdef void activate(const rk_ops *ops, int activation, const void *x, Py_ssize_t n, void *y,
+                   int num_threads) noexcept nogil:
+    rk_activate(ops, activation, x, n, y, num_threads)
+
+
+cdef void activate_gradient(const rk_ops *ops, int activation, const void *y, Py_ssize_t n, void *d,
+                            int num_threads) noexcept nogil:
+    rk_activate_gradient(ops, activation, y, n, d, num_threads)

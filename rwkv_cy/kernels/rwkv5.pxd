@@ -34,6 +34,8 @@ cdef struct TimeMixBuffers:
 cdef class TimeMix(BaseTimeMix):
     cdef readonly Matrix gate                              # None in a version without one
     cdef rk_wkv6 call                                      # parameters and sizes; `wkv` sets the activations
+    cdef bint by_head                                      # whether a head has one decay and one bonus
+    cdef const char *decay_slope                           # derivative of the decay with respect to time_decay
     cdef const char *mix_k
     cdef const char *mix_v
     cdef const char *mix_r

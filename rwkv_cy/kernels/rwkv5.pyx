@@ -44,8 +44,12 @@ cdef class TimeMix(BaseTimeMix):
         )
         # Computed in float64, so that a float32 model gets the float32 nearest to exp(-exp(time_decay)).
         with np.errstate(over="ignore", under="ignore"):
-            decay = np.exp(-np.exp(decay))
+            rate = np.exp(decay)
+            decay = np.exp(-rate)
+        slope = -np.minimum(rate, 1e3) * decay         # 0 where the rate is larger, as the decay is
+        self.by_head = decay.size == self.call.heads.count
         self.call.decay = self.keep(_by_channel(decay, config.head_size, real_dtype(config)))
+        self.decay_slope = self.keep(_by_channel(slope, config.head_size, real_dtype(config)))
         self.call.u = self.keep(_by_channel(bonus, config.head_size, real_dtype(config)))
 
     cdef TimeMixBuffers carve(self, Arena *arena, const Pass *p) noexcept nogil:

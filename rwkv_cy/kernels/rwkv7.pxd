@@ -25,7 +25,8 @@ cdef extern from "wkv/wkv7.h" nogil:
         const void *a
         const void *g
         const void *v_mix
-        void *v
+        const void *v
+        void *v_used
         void *v_first
         void *bonus
 

@@ -110,7 +110,7 @@ cdef class TimeMix(BaseTimeMix):
         matmul(p.ops, products, count, &p.tokens, b.rest, p.num_threads)
         cdef rk_wkv7 call = self.call
         call.k, call.v, call.w, call.a, call.v_mix = b.k, b.v, b.w, b.a, b.v_mix
-        call.v_first = p.shared
+        call.v_used, call.v_first = b.v, p.shared
         if outputs:
             call.r, call.g, call.bonus, call.heads.y = b.r, b.g, b.bonus, y
         run_heads(p.ops, RK_WKV7, &call.heads, &p.tokens, b.wkv, p.num_threads)

@@ -75,7 +75,7 @@ void rk_token_matrices(const rk_ops *ops, const void *x, const void *m, ptrdiff_
     rk_parallel(tokens, at_least_one(PIECE_ELEMENTS / (size * size)), threads, token_matrices_piece, &work);
 }
 
-static ptrdiff_t longest_sequence(const rk_tokens *all)
+ptrdiff_t rk_longest_sequence(const rk_tokens *all)
 {
     ptrdiff_t longest = 1;
     for (ptrdiff_t i = 0; i < all->sequence_count; i++) {
@@ -125,7 +125,7 @@ static void channels_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int th
 void rk_run_channels(const rk_ops *ops, int version, const rk_channels *p, const rk_tokens *all, int threads)
 {
     channels_work work = {&ops->wkv[version], p, all, (p->width + CHANNELS - 1) / CHANNELS};
-    rk_parallel(all->sequence_count * work.parts, at_least_one(PIECE_EXPS / (longest_sequence(all) * CHANNELS)),
+    rk_parallel(all->sequence_count * work.parts, at_least_one(PIECE_EXPS / (rk_longest_sequence(all) * CHANNELS)),
                 threads, channels_piece, &work);
 }
 
@@ -170,7 +170,7 @@ static void finish_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thre
 
 void rk_run_heads(const rk_ops *ops, int version, const rk_heads *p, const rk_tokens *all, void *scratch, int threads)
 {
-    const ptrdiff_t heads = all->sequence_count * p->count, tokens = longest_sequence(all);
+    const ptrdiff_t heads = all->sequence_count * p->count, tokens = rk_longest_sequence(all);
     /* With fewer heads than threads, several threads share a head. */
     ptrdiff_t parts = (threads + heads - 1) / at_least_one(heads);
     if (parts > p->size / HEAD_ROWS) parts = at_least_one(p->size / HEAD_ROWS);

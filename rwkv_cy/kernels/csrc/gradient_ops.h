@@ -33,6 +33,9 @@ typedef struct {
     /* Cross-entropy of one token's logits: they are replaced by `weight` times the gradient of the loss, which is
      * returned. l2_wrap * weight times the largest logit is added to the gradient of that logit. */
     double (*cross_entropy)(void *logits, ptrdiff_t vocab_size, ptrdiff_t target, double weight, double l2_wrap);
+    /* y = tanh(x) and y = sigmoid(x), elements: `d` is replaced by the gradient of x. */
+    void (*tanh)(const void *y, void *d, ptrdiff_t begin, ptrdiff_t end);
+    void (*sigmoid)(const void *y, void *d, ptrdiff_t begin, ptrdiff_t end);
 } rk_gradients;
 
 /* Initialiser of rk_ops.gradients for the functions with this suffix. */
@@ -41,6 +44,7 @@ typedef struct {
         .layer_norm = layer_norm_gradient_##suffix, .layer_norm_parameters = layer_norm_parameters_gradient_##suffix,  \
         .shift = shift_gradient_##suffix, .gated = gated_gradient_##suffix,                                            \
         .relu_squared = relu_squared_gradient_##suffix, .cross_entropy = cross_entropy_##suffix,                       \
+        .tanh = tanh_gradient_##suffix, .sigmoid = sigmoid_gradient_##suffix,                                          \
     }
 
 #endif

@@ -46,17 +46,23 @@ typedef struct {
  * equal; `tokens` tokens from `first` on belong to the sequence.
  * channels: of a vector-valued state, channels begin..end.
  * rows: of a matrix-valued state, value rows begin..end of one head. scratch: rk_heads_scratch bytes, which hold
- * `vectors` vectors of a head. `finish` applies what needs a whole head of y. */
+ * `vectors` vectors of a head. `finish` applies what needs a whole head of y.
+ * heads_gradient: the backward pass of one head of one sequence; p is the version's own struct of gradients. `read` is
+ * the state before the first token; d_state, the gradient of the state after the last token, becomes that of the state
+ * before the first. The gradients of parameters are written to `part`: `sums` vectors [width]. scratch:
+ * rk_heads_gradient_scratch bytes, which hold `gradient_vectors` vectors of a head for each token of a segment. */
 typedef struct {
     void (*channels)(const rk_channels *p, ptrdiff_t first, ptrdiff_t tokens, const char *read, char *write,
                      ptrdiff_t begin, ptrdiff_t end);
     void (*rows)(const rk_heads *p, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head, const char *read, char *write,
                  ptrdiff_t begin, ptrdiff_t end, void *scratch);
     void (*finish)(const rk_heads *p, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head);
-    ptrdiff_t vectors;
     /* The backward pass of `channels`: p is the version's own struct of gradients. */
     void (*channels_gradient)(const rk_channels *p, ptrdiff_t first, ptrdiff_t tokens, const char *read, char *d_state,
                               ptrdiff_t begin, ptrdiff_t end, void *scratch);
+    void (*heads_gradient)(const rk_heads *p, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head, const char *read,
+                           char *d_state, void *part, void *scratch);
+    ptrdiff_t vectors, gradient_vectors, sums;
 } rk_wkv;
 
 /* Kernels for one type of activations; most process a range `[begin, end)`. Arrays are contiguous. `void *` stands for
@@ -256,6 +262,8 @@ typedef struct {
 
 /* The sequence of token t. */
 const rk_sequence *rk_sequence_of(const rk_tokens *all, ptrdiff_t t);
+/* The tokens of the longest sequence, at least 1. */
+ptrdiff_t rk_longest_sequence(const rk_tokens *all);
 
 /* Applied to x before a product. */
 enum {

@@ -42,36 +42,56 @@ static inline __attribute__((always_inline)) void FN(wkv6_token)(const REAL *dec
                       size, (int)(end - row));
 }
 
-static void FN(wkv6)(const rk_heads *heads, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head, const char *read_,
-                     char *write_, ptrdiff_t begin, ptrdiff_t end, void *scratch)
+/* The decay of one head and token, [size], zero-padded to whole SIMD vectors; `at` is the head's first element, c its
+ * first channel. */
+static void FN(wkv6_decay)(const rk_wkv6 *p, ptrdiff_t at, ptrdiff_t c, REAL *decay)
 {
-    const rk_wkv6 *p = (const rk_wkv6 *)heads;
-    const ptrdiff_t size = heads->size, c = head * size;
-    const REAL *u = (const REAL *)p->u + c, *time_decay = (const REAL *)p->decay + c;
-    REAL *decay = scratch; /* [size], zero-padded to whole SIMD vectors */
-    REAL *write = (REAL *)(write_ + heads->kv) + c * size;
-    const REAL *read = (const REAL *)(read_ + heads->kv) + c * size;
-    memset(decay, 0, (size_t)rk_padded_head(size) * sizeof(REAL));
+    const ptrdiff_t size = p->heads.size;
+    const REAL *time_decay = (const REAL *)p->decay + c;
+    memset(decay + size, 0, (size_t)(rk_padded_head(size) - size) * sizeof(REAL));
     if (p->w == NULL) memcpy(decay, time_decay, (size_t)size * sizeof(REAL));
+    /* decay = exp(-e^(time_decay + w)): 0 if the inner exponential overflows */
+    for (ptrdiff_t i = 0; p->w != NULL && i < size; i += LANES) {
+        const VEC w = FN(get)((const REAL *)p->w + at + i, size - i);
+        FN(put)(decay + i, VEC_EXP(-VEC_EXP(FN(get)(time_decay + i, size - i) + w)), size - i);
+    }
+}
+
+/* sum r u k over a head */
+static REAL FN(wkv6_bonus)(const REAL *r, const REAL *u, const REAL *k, ptrdiff_t size)
+{
+    VEC acc = {0};
+    for (ptrdiff_t i = 0; i < size; i += LANES)
+        acc = VEC_FMA(FN(get)(r + i, size - i) * FN(get)(k + i, size - i), FN(get)(u + i, size - i), acc);
+    return VEC_SUM(acc);
+}
+
+/* Rows begin..end of one head, whose state is read from `read` and written to `write`; decay [padded size] is scratch. */
+static void FN(wkv6_head)(const rk_wkv6 *p, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head, const REAL *read,
+                          REAL *write, ptrdiff_t begin, ptrdiff_t end, REAL *decay)
+{
+    const rk_heads *heads = &p->heads;
+    const ptrdiff_t size = heads->size, c = head * size;
     for (ptrdiff_t t = first; t < first + tokens; t++, read = write) {
         const ptrdiff_t at = t * heads->count * size + c;
         const REAL *k = (const REAL *)p->k + at, *v = (const REAL *)p->v + at;
         const REAL *r = heads->y == NULL ? k : (const REAL *)p->r + at;
         REAL *y = heads->y == NULL ? NULL : (REAL *)heads->y + at;
-        /* decay = exp(-e^(time_decay + w)): 0 if the inner exponential overflows */
-        for (ptrdiff_t i = 0; p->w != NULL && i < size; i += LANES) {
-            const VEC w = FN(get)((const REAL *)p->w + at + i, size - i);
-            FN(put)(decay + i, VEC_EXP(-VEC_EXP(FN(get)(time_decay + i, size - i) + w)), size - i);
-        }
-        VEC acc = {0};
-        for (ptrdiff_t i = 0; i < size; i += LANES)
-            acc = VEC_FMA(FN(get)(r + i, size - i) * FN(get)(k + i, size - i), FN(get)(u + i, size - i), acc);
-        const REAL bonus = VEC_SUM(acc);
+        if (t == first || p->w != NULL) FN(wkv6_decay)(p, at, c, decay);
+        const REAL bonus = FN(wkv6_bonus)(r, (const REAL *)p->u + c, k, size);
         if (size == 64)
             FN(wkv6_token)(decay, k, r, v, bonus, read, write, y, 64, begin, end);
         else
             FN(wkv6_token)(decay, k, r, v, bonus, read, write, y, size, begin, end);
     }
+}
+
+static void FN(wkv6)(const rk_heads *heads, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head, const char *read,
+                     char *write, ptrdiff_t begin, ptrdiff_t end, void *scratch)
+{
+    const ptrdiff_t at = head * heads->size * heads->size;
+    FN(wkv6_head)((const rk_wkv6 *)heads, first, tokens, head, (const REAL *)(read + heads->kv) + at,
+                  (REAL *)(write + heads->kv) + at, begin, end, scratch);
 }
 
 /* y = GroupNorm(y) for one head, times g sigmoid(g) if there is a gate. */

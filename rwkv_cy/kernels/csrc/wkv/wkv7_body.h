@@ -41,13 +41,12 @@ static void FN(wkv7_share)(const rk_wkv7 *p, ptrdiff_t at, ptrdiff_t c, const FN
 }
 
 /* Update n rows of the state, of `size` elements each:
- *   S = S diag(decay) + (S removal) replacement^T + v key^T;  y = S r */
+ *   removed = S removal;  S = S diag(decay) + removed replacement^T + v key^T;  y = S r */
 static inline __attribute__((always_inline)) void FN(wkv7_rows)(const FN(wkv7_shared) *s, const REAL *v,
-                                                                const REAL *read, REAL *write, REAL *y,
+                                                                const REAL *read, REAL *write, REAL *removed, REAL *y,
                                                                 ptrdiff_t size, int n)
 {
     VEC acc[ROW_BLOCK];
-    REAL removed[ROW_BLOCK];
     for (int r = 0; r < n; r++) acc[r] = (VEC){0};
     for (ptrdiff_t i = 0; i < size; i += LANES) {
         const VEC removal = FN(load)(s->removal + i);
@@ -77,41 +76,47 @@ static inline __attribute__((always_inline)) void FN(wkv7_token)(const FN(wkv7_s
                                                                  const REAL *read, REAL *write, REAL *y,
                                                                  ptrdiff_t size, ptrdiff_t begin, ptrdiff_t end)
 {
+    REAL removed[ROW_BLOCK];
     ptrdiff_t row = begin;
     for (; row + ROW_BLOCK <= end; row += ROW_BLOCK)
-        FN(wkv7_rows)(s, v + row, read + row * size, write + row * size, y == NULL ? NULL : y + row, size, ROW_BLOCK);
+        FN(wkv7_rows)(s, v + row, read + row * size, write + row * size, removed, y == NULL ? NULL : y + row, size,
+                      ROW_BLOCK);
     if (row < end)
-        FN(wkv7_rows)(s, v + row, read + row * size, write + row * size, y == NULL ? NULL : y + row, size,
+        FN(wkv7_rows)(s, v + row, read + row * size, write + row * size, removed, y == NULL ? NULL : y + row, size,
                       (int)(end - row));
 }
 
-static void FN(wkv7)(const rk_heads *heads, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head, const char *read_,
-                     char *write_, ptrdiff_t begin, ptrdiff_t end, void *scratch)
+/* The shared vectors at `buffers`, which are cleared. */
+static FN(wkv7_shared) FN(wkv7_vectors)(REAL *buffers, ptrdiff_t padded)
 {
-    const rk_wkv7 *p = (const rk_wkv7 *)heads;
-    const ptrdiff_t size = heads->size, c = head * size, padded = rk_padded_head(size);
-    REAL *buffers = scratch;
-    const FN(wkv7_shared) shared = {buffers, buffers + padded, buffers + 2 * padded, buffers + 3 * padded,
-                                    buffers + 4 * padded};
-    REAL *write = (REAL *)(write_ + heads->kv) + c * size;
-    const REAL *read = (const REAL *)(read_ + heads->kv) + c * size;
-    memset(scratch, 0, (size_t)padded * RK_WKV7_VECTORS * sizeof(REAL));
+    memset(buffers, 0, (size_t)padded * RK_WKV7_VECTORS * sizeof(REAL));
+    return (FN(wkv7_shared)){buffers, buffers + padded, buffers + 2 * padded, buffers + 3 * padded,
+                             buffers + 4 * padded};
+}
+
+/* Rows begin..end of one head, whose state is read from `read` and written to `write`. */
+static void FN(wkv7_head)(const rk_wkv7 *p, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head, const REAL *read,
+                          REAL *write, ptrdiff_t begin, ptrdiff_t end, REAL *scratch)
+{
+    const rk_heads *heads = &p->heads;
+    const ptrdiff_t size = heads->size, c = head * size;
+    const FN(wkv7_shared) shared = FN(wkv7_vectors)(scratch, rk_padded_head(size));
     for (ptrdiff_t t = first; t < first + tokens; t++, read = write) {
         const ptrdiff_t at = t * heads->count * size + c;
-        REAL *v = (REAL *)p->v + at, *v_first = (REAL *)p->v_first + at;
+        REAL *v = (REAL *)p->v_used + at, *v_first = (REAL *)p->v_first + at;
         REAL *y = heads->y == NULL ? NULL : (REAL *)heads->y + at;
         FN(wkv7_share)(p, at, c, &shared);
         /* v += (v_first - v) * sigmoid(v0 + v_mix), except in the first layer */
         for (ptrdiff_t i = begin; i < end; i += LANES) {
             const ptrdiff_t n = end - i;
-            VEC own = FN(get)(v + i, n);
+            VEC own = FN(get)((const REAL *)p->v + at + i, n);
             if (p->v_mix == NULL) {
                 FN(put)(v_first + i, own, n);
             } else {
                 const VEC v0 = FN(get)((const REAL *)p->v0 + c + i, n);
                 own += (FN(get)(v_first + i, n) - own) * FN(sigmoid)(v0 + FN(get)((const REAL *)p->v_mix + at + i, n));
-                FN(put)(v + i, own, n);
             }
+            FN(put)(v + i, own, n);
         }
         if (size == 64)
             FN(wkv7_token)(&shared, v, read, write, y, 64, begin, end);
@@ -128,6 +133,14 @@ static void FN(wkv7)(const rk_heads *heads, ptrdiff_t first, ptrdiff_t tokens, p
     }
 }
 
+static void FN(wkv7)(const rk_heads *heads, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head, const char *read,
+                     char *write, ptrdiff_t begin, ptrdiff_t end, void *scratch)
+{
+    const ptrdiff_t at = head * heads->size * heads->size;
+    FN(wkv7_head)((const rk_wkv7 *)heads, first, tokens, head, (const REAL *)(read + heads->kv) + at,
+                  (REAL *)(write + heads->kv) + at, begin, end, scratch);
+}
+
 /* y = (GroupNorm(y) + bonus * v) * g for one head. */
 static void FN(wkv7_finish)(const rk_heads *heads, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head)
 {
@@ -136,7 +149,7 @@ static void FN(wkv7_finish)(const rk_heads *heads, ptrdiff_t first, ptrdiff_t to
     const REAL *weight = (const REAL *)heads->norm_weight + c, *bias = (const REAL *)heads->norm_bias + c;
     for (ptrdiff_t t = first; t < first + tokens; t++) {
         const ptrdiff_t at = t * heads->count * size + c;
-        const REAL *v = (const REAL *)p->v + at, *g = (const REAL *)p->g + at;
+        const REAL *v = (const REAL *)p->v_used + at, *g = (const REAL *)p->g + at;
         const REAL bonus = ((const REAL *)p->bonus)[t * heads->count + head];
         REAL *y = (REAL *)heads->y + at, mean, scale;
         FN(head_moments)(y, size, heads->eps, &mean, &scale);
