@@ -499,8 +499,8 @@ cdef class Stack:
                 each = writes[j]
                 if each.shape[0] != starts[j + 1] - starts[j] or last_only:
                     raise KernelError(
-                        f"Stack: expected {starts[j + 1] - starts[j]} states, one after each token of sequence {j}, and "
-                        f"outputs for all of them, got {each.shape[0]} states"
+                        f"Stack: expected {starts[j + 1] - starts[j]} states, one after each token of sequence {j}, "
+                        f"and outputs for all of them, got {each.shape[0]} states"
                     )
                 stride = each.strides[0]
                 read, write = reads[j], each[0]

@@ -6,11 +6,13 @@ from rwkv_cy.text.generate import Generation, TextModel, generate
 from rwkv_cy.text.logprobs import Logprobs, logprobs
 from rwkv_cy.text.sampling import LogitsProcessor, Sampler, SamplingKeywords, SamplingOptions
 from rwkv_cy.text.score import ScoringModel, score
+from rwkv_cy.text.search import Candidate, beam_search, best_of
 from rwkv_cy.text.sequence import Sequence
 from rwkv_cy.text.tokenizers import ByteTokenizer, Tokenizer, WorldTokenizer, find_tokenizer, load_tokenizer
 
 __all__ = [
     "ByteTokenizer",
+    "Candidate",
     "Generation",
     "LogitsProcessor",
     "Logprobs",
@@ -22,6 +24,8 @@ __all__ = [
     "TextModel",
     "Tokenizer",
     "WorldTokenizer",
+    "beam_search",
+    "best_of",
     "find_tokenizer",
     "generate",
     "load_tokenizer",
