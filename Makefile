@@ -44,7 +44,7 @@ PIP_INSTALL := pip --disable-pip-version-check install --quiet --quiet --no-comp
 KERNEL_FLAGS := -std=gnu11 -fno-math-errno -fno-trapping-math -ffp-contract=off -Irwkv_cy/kernels/csrc
 KERNEL_SOURCES := $(shell find rwkv_cy/kernels/csrc -name "*.c")
 #: The test of the kernel families, with families for other CPUs on instructions in plain C.
-FAMILIES_TEST := -DRK_MODELS -Wno-psabi -I$(CURDIR)/tests/c tests/c/families.c tests/c/model/int8.c tests/c/model/bf16.c \
+FAMILIES_TEST := -DRK_MODELS -Wno-psabi -pthread -I$(CURDIR)/tests/c tests/c/families.c tests/c/model/int8.c tests/c/model/bf16.c \
 	tests/c/model/quantized.c
 SANITIZED_FLAGS := $(subst -Irwkv_cy,-I$(CURDIR)/rwkv_cy,$(KERNEL_FLAGS)) -O1 -g -fsanitize=address,undefined \
 	-fno-sanitize-recover=undefined
@@ -199,7 +199,7 @@ test-sanitizers: $(BUILT) $(VENV)/.extra-test ## the thread pool under ThreadSan
 .PHONY: test-families
 test-families: ## the kernels of every instruction set of this CPU against plain loops, without Python
 	@mkdir -p build/families
-	@$(or $(CC),cc) $(KERNEL_FLAGS) -O2 $(FAMILIES_TEST) $(KERNEL_SOURCES) -lm -o build/families/native
+	@$(or $(CC),cc) $(KERNEL_FLAGS) -DRK_THREADS=RK_THREADS_POOL -O2 $(FAMILIES_TEST) $(KERNEL_SOURCES) -lm -o build/families/native
 	@build/families/native
 	@$(or $(CC),cc) $(KERNEL_FLAGS) -O2 tests/c/float_mode.c $(KERNEL_SOURCES) -lm -o build/families/float_mode
 	@build/families/float_mode

@@ -151,12 +151,12 @@ static sample make_sample(int dtype, ptrdiff_t rows, ptrdiff_t cols, int transpo
 }
 
 /* y = m x by one table, and the same by loops in double; `x` is what is multiplied. */
-static void product(const rk_ops *ops, const sample *s, const float *x, ptrdiff_t tokens, float *y)
+static void product(const rk_ops *ops, const sample *s, const float *x, ptrdiff_t tokens, int threads, float *y)
 {
     const rk_product p = {.m = &s->m, .x = x, .stride = s->m.cols, .first = RK_AS_IT_IS, .y = y, .then = RK_NOTHING};
     const rk_tokens all = {tokens, NULL, 0};
-    void *scratch = allocate(rk_matmul_scratch(ops, &s->m, tokens, 1));
-    rk_matmul(ops, &p, 1, &all, scratch, 1);
+    void *scratch = allocate(rk_matmul_scratch(ops, &s->m, tokens, threads));
+    rk_matmul(ops, &p, 1, &all, scratch, threads);
     free(scratch);
 }
 
@@ -176,7 +176,7 @@ static void check_product(const rk_table *table, const sample *s, const float *x
     snprintf(what, sizeof what, "%s%s%s %tdx%td, %td tokens", type_names[s->m.dtype],
              s->m.transposed ? " transposed" : "", s->m.rounded ? " rounding" : "", rows, cols, tokens);
     float *y = allocate((size_t)(tokens * rows) * sizeof(float));
-    product(&table->f32, s, x, tokens, y);
+    product(&table->f32, s, x, tokens, 1, y);
     for (ptrdiff_t t = 0; t < tokens; t++) {
         for (ptrdiff_t r = 0; r < rows; r++) {
             double sum = 0, magnitude = 0;
@@ -196,7 +196,10 @@ static void check_product(const rk_table *table, const sample *s, const float *x
     }
     if (!rounds && memcmp(y, single, (size_t)(tokens * rows) * sizeof(float)))
         fail(table->name, what, -1, 0, 1); /* one token and many give the same bits */
-    free(y);
+    float *shared = allocate((size_t)(tokens * rows) * sizeof(float));
+    product(&table->f32, s, x, tokens, 3, shared);
+    if (memcmp(y, shared, (size_t)(tokens * rows) * sizeof(float))) fail(table->name, what, -1, 1, 3); /* as do threads */
+    free(y), free(shared);
 }
 
 static void check_products(const rk_table *table, const rk_table *portable, int dtype, int transposed, int rounded)
@@ -211,9 +214,9 @@ static void check_products(const rk_table *table, const rk_table *portable, int 
         others expected = {allocate(MOST_TOKENS * (size_t)rows * sizeof(float)),
                            allocate(MOST_TOKENS * (size_t)rows * sizeof(float))};
         for (ptrdiff_t k = 0; k < MOST_TOKENS * cols; k += 3) x[k] = 0;
-        for (ptrdiff_t t = 0; t < MOST_TOKENS; t++) product(&table->f32, &s, x + t * cols, 1, single + t * rows);
-        product(&portable->f32, &s, x, MOST_TOKENS, expected.portable);
-        product(&same->f32, &s, x, MOST_TOKENS, expected.same);
+        for (ptrdiff_t t = 0; t < MOST_TOKENS; t++) product(&table->f32, &s, x + t * cols, 1, 1, single + t * rows);
+        product(&portable->f32, &s, x, MOST_TOKENS, 1, expected.portable);
+        product(&same->f32, &s, x, MOST_TOKENS, 1, expected.same);
         for (size_t c = 0; c < sizeof token_counts / sizeof *token_counts; c++)
             check_product(table, &s, x, single, expected, token_counts[c]);
         free(s.weights), free(s.data), free(x), free(single);
@@ -314,5 +317,6 @@ int main(int argc, char **argv)
         check_layer(table, portable);
         printf("%s: as the portable kernels\n", table->name);
     }
+    printf("used by default: %s\n", rk_available(rk_default())->name);
     return 0;
 }
