@@ -16,7 +16,7 @@
 enum { MOST_TOKENS = 40, ALIGNMENT = 64 };
 
 static const ptrdiff_t token_counts[] = {1, 2, 3, 4, 5, 9, 16, 33, MOST_TOKENS};
-static const ptrdiff_t shapes[][2] = {{1, 1}, {7, 33}, {16, 64}, {45, 129}, {34, 300}, {100, 3300}};
+static const ptrdiff_t shapes[][2] = {{1, 1}, {7, 33}, {16, 64}, {45, 129}, {18, 1100}, {100, 3300}};
 static size_t shape_count = sizeof shapes / sizeof *shapes;
 static const char *const type_names[] = {"f32", "f64", "f16", "bf16", "q8", "q4", "bf12", "q6", "q4n"};
 

@@ -19,7 +19,7 @@ static _Thread_local model_state model;
 static void model_expect(int holds, const char *what)
 {
     if (holds) return;
-    printf("tiles: expected %s\n", what);
+    fprintf(stderr, "tiles: expected %s\n", what);
     abort();
 }
 

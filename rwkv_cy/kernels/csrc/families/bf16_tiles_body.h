@@ -59,6 +59,17 @@ static inline __attribute__((always_inline)) void transpose(rk_tu v[16])
     }
 }
 
+/* The first `count` of sixteen words, widened; the others are zero. */
+static inline rk_tu load_column(const uint16_t *words, ptrdiff_t count)
+{
+    rk_th v = {0};
+    if (count == 16)
+        memcpy(&v, words, sizeof v);
+    else if (count > 0)
+        memcpy(&v, words, (size_t)count * 2);
+    return __builtin_convertvector(v, rk_tu);
+}
+
 /* 32 columns of sixteen rows as a tile needs them: for each two columns, the pairs of sixteen rows. Zeros beyond the
  * matrix. */
 static void pack_tile(const rk_matrix *m, ptrdiff_t row, ptrdiff_t k, void *out)
@@ -68,19 +79,21 @@ static void pack_tile(const rk_matrix *m, ptrdiff_t row, ptrdiff_t k, void *out)
     const uint16_t *weights = m->data;
     rk_tu v[16];
     if (m->transposed) {
-        for (int pair = 0; pair < 16; pair++) {
-            uint16_t words[2][16] = {{0}};
-            for (int i = 0; i < 2 && rows > 0; i++)
-                if (2 * pair + i < columns)
-                    memcpy(words[i], weights + (k + 2 * pair + i) * m->rows + row, (size_t)rows * 2);
-            for (int r = 0; r < 16; r++) v[pair][r] = words[0][r] | (uint32_t)words[1][r] << 16;
-        }
+        const uint16_t *column = weights + k * m->rows + row;
+        for (int pair = 0; pair < 16; pair++, column += 2 * m->rows)
+            v[pair] = load_column(column, columns > 2 * pair ? rows : 0) |
+                      load_column(column + m->rows, columns > 2 * pair + 1 ? rows : 0) << 16;
     } else {
-#pragma GCC unroll 16
-        for (int r = 0; r < 16; r++) {
-            v[r] = (rk_tu){0};
-            if (r < rows) memcpy(&v[r], weights + (row + r) * m->cols + k, (size_t)columns * 2);
+        const uint16_t *from = weights + row * m->cols + k;
+        ptrdiff_t stride = m->cols;
+        uint16_t edge[RK_TILE_ROWS][STEP_COLS];
+        if (rows < RK_TILE_ROWS || columns < STEP_COLS) {
+            memset(edge, 0, sizeof edge);
+            for (ptrdiff_t r = 0; r < rows; r++) memcpy(edge[r], from + r * stride, (size_t)columns * 2);
+            from = edge[0], stride = STEP_COLS;
         }
+#pragma GCC unroll 16
+        for (int r = 0; r < 16; r++) memcpy(&v[r], from + r * stride, sizeof v[r]);
         transpose(v);
     }
     memcpy(out, v, sizeof v);

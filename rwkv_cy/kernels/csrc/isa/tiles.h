@@ -22,5 +22,6 @@ typedef float rk_tf __attribute__((vector_size(64)));
 typedef int32_t rk_ti __attribute__((vector_size(64)));
 typedef uint32_t rk_tu __attribute__((vector_size(64)));
 typedef uint8_t rk_tb __attribute__((vector_size(64)));
+typedef uint16_t rk_th __attribute__((vector_size(32))); /* sixteen words */
 
 #endif
