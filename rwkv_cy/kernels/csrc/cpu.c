@@ -91,7 +91,7 @@ static const char *const left_out[] = {
 #if defined(__x86_64__) && !RK_KNOWS_AVXVNNI
     "avxvnni",
 #endif
-#if defined(__x86_64__) && !RK_KNOWS_AMX
+#if defined(__x86_64__) && defined(__linux__) && !RK_KNOWS_AMX
     "amx",
 #endif
     NULL};
