@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from rwkv_cy.toolkit.perplexity import perplexity
     from rwkv_cy.toolkit.pull import pull
     from rwkv_cy.toolkit.verify import verify
+    from rwkv_cy.training import TrainingOptions, train, tune
 
 __version__ = "0.1.0"
 
@@ -87,6 +88,7 @@ _MODULES = {
     "toolkit.perplexity": ("perplexity",),
     "toolkit.pull": ("pull",),
     "toolkit.verify": ("verify",),
+    "training": ("TrainingOptions", "train", "tune"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -120,6 +122,7 @@ __all__ = [
     "TokenError",
     "Tokenizer",
     "TokenizerError",
+    "TrainingOptions",
     "UnsupportedError",
     "__version__",
     "benchmark",
@@ -138,11 +141,25 @@ __all__ = [
     "quantize",
     "set_num_threads",
     "shard",
+    "train",
+    "tune",
     "verify",
 ]
 
 # Packages of the API reference, which "import rwkv_cy" is enough for.
-_PACKAGES = ("architectures", "dtypes", "engine", "errors", "formats", "model", "storage", "tensors", "text", "toolkit")
+_PACKAGES = (
+    "architectures",
+    "dtypes",
+    "engine",
+    "errors",
+    "formats",
+    "model",
+    "storage",
+    "tensors",
+    "text",
+    "toolkit",
+    "training",
+)
 
 
 def __getattr__(name: str) -> Any:

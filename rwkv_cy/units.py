@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["byte_size", "exact_bytes", "short_count"]
+__all__ = ["byte_size", "duration", "exact_bytes", "short_count"]
 
 _UNITS = ("kB", "MB", "GB", "TB", "PB")
 
@@ -31,3 +31,13 @@ def short_count(count: int) -> str:
         if count >= 0.9995 * unit:
             return f"{count / unit:.1f}B" if name == "B" else f"{count / unit:.3g}{name}"
     return str(count)
+
+
+def duration(seconds: float) -> str:
+    """Return a time with its two largest units (``"45 s"``, ``"12 min 5 s"``, ``"3 h 20 min"``)."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"

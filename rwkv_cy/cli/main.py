@@ -39,6 +39,8 @@ _COMMANDS = {
     "logprobs": "logprobs",
     "embed": "embed",
     "perplexity": "perplexity",
+    "train": "training",
+    "tune": "training",
     "bench": "bench",
     "info": "info",
     "completion": "completion.command",
@@ -50,7 +52,8 @@ def command_parser(only: str | None = None) -> CommandParser:
     parser = CommandParser(
         prog="rwkv-cy",
         parents=[common_options()],
-        description="Fetch, convert, merge, export, inspect, compare, verify and run RWKV language models on the CPU.",
+        description="Fetch, convert, merge, export, inspect, compare, verify, run and train RWKV language models on "
+        "the CPU.",
         epilog=exit_codes.HELP,
         examples=["rwkv-cy generate", "rwkv-cy help convert"],
     )

@@ -264,6 +264,10 @@ class Tape:
         """Shapes of the gradients of the trainable parameters, by canonical name."""
         return {name: shape for name, shape in self._gradient.shapes.items() if name in self.trainable}
 
+    def activation_bytes(self, tokens: int) -> int:
+        """Return the bytes of the activations of so many tokens: what a tape that keeps all of them takes."""
+        return int(self._gradient.stack.saved(np.array([0, tokens], np.intp)))
+
     def backward(
         self,
         d_ys: Any,

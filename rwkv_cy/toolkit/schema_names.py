@@ -30,6 +30,8 @@ _VERSIONS = {
     "pull-list": 1,
     "shard": 1,
     "tokenize": 1,
+    "train": 1,
+    "train-estimate": 1,
     "verify": 1,
 }
 

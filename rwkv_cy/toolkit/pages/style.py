@@ -71,6 +71,7 @@ svg text.strong{{fill:var(--ink)}}
 .mark{{fill:var(--mark)}} .second{{fill:var(--second)}}
 .wash{{fill:var(--mark);fill-opacity:.18}} .wash2{{fill:var(--mark);fill-opacity:.34}}
 .line{{stroke:var(--mark);stroke-width:1.6;fill:none;stroke-linejoin:round;stroke-linecap:round}}
+.line2{{stroke:var(--ink);stroke-width:1.6;fill:none;stroke-dasharray:4 3}}
 .thin{{stroke:var(--mark);stroke-width:1.2;fill:none}}
 {_LEVEL_RULES}
 """

@@ -1,0 +1,285 @@
+"""``rwkv-cy train`` and ``rwkv-cy tune``: a new model from a text, or a model changed by one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rwkv_cy import runtime
+from rwkv_cy.cli.arguments import common_options, integer, output_options, real
+from rwkv_cy.cli.exit_codes import ExitCode
+from rwkv_cy.cli.model_options import warn_of_threads
+from rwkv_cy.cli.output import byte_size, is_quiet, print_fields, print_json
+from rwkv_cy.units import duration, short_count
+
+if TYPE_CHECKING:
+    from rwkv_cy.cli.arguments import Subparsers
+    from rwkv_cy.training.methods import Method
+    from rwkv_cy.training.options import TrainingOptions
+    from rwkv_cy.training.run import TrainingReport
+    from rwkv_cy.training.trainer import Step
+
+__all__ = ["add_parser"]
+
+#: Learning rates at the beginning and the end, where the command line does not give them.
+_RATES = {"train": (1e-3, 1e-5), "full": (1e-4, 1e-5), "lora": (5e-4, 5e-5), "state": (1.0, 0.01)}
+_DTYPES = ("f32", "f16", "bf16")
+
+
+def add_parser(commands: Subparsers) -> None:
+    """Add ``train`` and ``tune`` to the command's parser."""
+    _add_train(commands)
+    _add_tune(commands)
+
+
+def _add_train(commands: Subparsers) -> None:
+    parser = commands.add_parser(
+        "train",
+        parents=[common_options()],
+        help="train a new model from a text",
+        description="Train a new model from initial values, and write a model file. A run that was stopped (Ctrl-C) or "
+        "killed goes on when the command is given again.",
+        examples=[
+            "rwkv-cy train --new rwkv7 --d-model 128 --num-layers 6 book.txt model.h5 --steps 2000",
+            "rwkv-cy train --new rwkv7 --d-model 256 --num-layers 8 --tokenizer world data.jsonl model.h5 --steps 9000",
+        ],
+    )
+    parser.add_argument("data", metavar="DATA", type=Path, help="a text, or JSONL with a document in each line's text")
+    parser.add_argument("target", metavar="MODEL", type=Path, help="the model file to write")
+    parser.add_argument("--new", required=True, metavar="VERSION", help="rwkv4, rwkv5.2, rwkv6, rwkv7, ...")
+    parser.add_argument("--d-model", type=integer(1), required=True, metavar="N", help="width of the model")
+    parser.add_argument("--num-layers", type=integer(1), required=True, metavar="N", help="number of layers")
+    parser.add_argument("--d-ffn", type=integer(1), metavar="N", help="width of the channel mix (default: 4 times)")
+    parser.add_argument("--head-size", type=integer(1), metavar="N", help="channels of a head (default: 64)")
+    parser.add_argument(
+        "--tokenizer", default="bytes", metavar="bytes|world|FILE", help="the model's tokenizer (default: bytes)"
+    )
+    _add_options(parser)
+    parser.set_defaults(run=_train)
+
+
+def _add_tune(commands: Subparsers) -> None:
+    parser = commands.add_parser(
+        "tune",
+        parents=[common_options()],
+        help="tune a model's initial state, or train adapters or all of it, on a text",
+        description="Change a model by a text. What is learned is written to a file of its own: a state for generate "
+        "--state, adapters (LoRA) for merge, or with --method full a model file.",
+        examples=[
+            "rwkv-cy tune model.h5 examples.jsonl --method state --output state.pth --steps 200",
+            "rwkv-cy tune model.h5 book.txt --method lora --rank 16 --output lora.pth --steps 500",
+        ],
+    )
+    parser.add_argument("model", metavar="MODEL", type=Path, help="the model, in any format and precision")
+    parser.add_argument("data", metavar="DATA", type=Path, help="a text, or JSONL with a document in each line's text")
+    parser.add_argument("--method", choices=("state", "lora", "full"), required=True, help="what is learned")
+    parser.add_argument("--output", dest="target", metavar="FILE", type=Path, required=True, help="the file to write")
+    parser.add_argument("--rank", type=integer(1, 4096), default=8, metavar="N", help="of the adapters (default: 8)")
+    parser.add_argument("--alpha", type=real(0), default=32.0, metavar="X", help="scale of the adapters (default: 32)")
+    parser.add_argument("--tokenizer", metavar="bytes|world|FILE", help="replaces the model's own")
+    _add_options(parser)
+    parser.set_defaults(run=_tune)
+
+
+def _add_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--steps", type=integer(1), required=True, metavar="N", help="updates")
+    parser.add_argument("--seed", type=integer(0), default=0, metavar="S", help="same seed, same result (default: 0)")
+    parser.add_argument("--batch-size", type=integer(1), default=8, metavar="N", help="sequences a step (default: 8)")
+    parser.add_argument("--context", type=integer(2), default=512, metavar="N", help="tokens a sequence (default: 512)")
+    parser.add_argument(
+        "--sampling",
+        choices=("windows", "documents"),
+        default="windows",
+        help="sequences are windows from everywhere, or whole documents (default: windows)",
+    )
+    parser.add_argument("--learning-rate", type=real(0), metavar="X", help="after the warm-up (default: by method)")
+    parser.add_argument("--final-learning-rate", type=real(0), metavar="X", help="at the end (default: by method)")
+    parser.add_argument("--warmup", type=integer(0), default=10, metavar="N", help="steps of warm-up (default: 10)")
+    parser.add_argument("--weight-decay", type=real(0), default=0.01, metavar="X", help="of matrices (default: 0.01)")
+    parser.add_argument("--held-out", type=Path, metavar="FILE", help="a text to measure bits per byte on")
+    parser.add_argument(
+        "--every",
+        type=integer(1),
+        default=100,
+        metavar="N",
+        help="steps between checkpoints, and between measurements (default: 100)",
+    )
+    parser.add_argument(
+        "--folder", type=Path, metavar="DIR", help="for log, plot and checkpoint (default: FILE.training)"
+    )
+    parser.add_argument("--dtype", choices=_DTYPES, help="type of the numbers in the file (default: f32)")
+    parser.add_argument(
+        "-t",
+        "--threads",
+        type=integer(1, runtime.MAX_THREADS),
+        metavar="N",
+        help="threads to use (default: one per core)",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="print memory and time, from a sample; write nothing")
+    parser.add_argument("--force", action="store_true", help="replace an existing file")
+    output_options(parser)
+
+
+def _options(arguments: argparse.Namespace, method: str) -> TrainingOptions:
+    from rwkv_cy.training.options import TrainingOptions
+
+    first, last = _RATES[method]
+    first = first if arguments.learning_rate is None else arguments.learning_rate
+    last = min(first, last) if arguments.final_learning_rate is None else arguments.final_learning_rate
+    return TrainingOptions(
+        steps=arguments.steps,
+        batch_size=arguments.batch_size,
+        context=arguments.context,
+        learning_rate=first,
+        final_learning_rate=last,
+        warmup_steps=arguments.warmup,
+        weight_decay=arguments.weight_decay,
+        sampling=arguments.sampling,
+        seed=arguments.seed,
+        checkpoint_every=arguments.every,
+        evaluate_every=arguments.every,
+    )
+
+
+def _train(arguments: argparse.Namespace) -> int:
+    from rwkv_cy.config import Config
+    from rwkv_cy.training.run import new_model, train
+
+    options = _options(arguments, "train")
+    config = Config(
+        arguments.d_model,
+        arguments.num_layers,
+        architecture=arguments.new,
+        d_ffn=arguments.d_ffn or 0,
+        head_size=arguments.head_size or 0,
+    )
+    _set_threads(arguments)
+    if arguments.dry_run:
+        from rwkv_cy.training.methods import FullMethod
+
+        return _estimate(FullMethod(new_model(config, arguments.tokenizer, options.seed)), options, arguments)
+    with _progress(arguments, options.steps) as progress:
+        report = train(
+            config,
+            arguments.data,
+            arguments.target,
+            options,
+            tokenizer=arguments.tokenizer,
+            **_common(arguments),
+            progress=progress,
+        )
+    return _report(report, arguments)
+
+
+def _tune(arguments: argparse.Namespace) -> int:
+    from rwkv_cy.model.language_model import load
+    from rwkv_cy.training.run import prepare, tune
+
+    options = _options(arguments, arguments.method)
+    _set_threads(arguments)
+    adapter = {"rank": arguments.rank, "alpha": arguments.alpha}
+    with load(arguments.model, tokenizer=arguments.tokenizer) as model:
+        if arguments.dry_run:
+            return _estimate(prepare(model, arguments.method, **adapter, seed=options.seed), options, arguments)
+        with _progress(arguments, options.steps) as progress:
+            report = tune(
+                model,
+                arguments.data,
+                arguments.target,
+                options,
+                method=arguments.method,
+                **adapter,
+                **_common(arguments),
+                progress=progress,
+            )
+    return _report(report, arguments)
+
+
+def _set_threads(arguments: argparse.Namespace) -> None:
+    if arguments.threads is not None:
+        warn_of_threads(arguments.threads)
+        runtime.set_num_threads(arguments.threads)
+
+
+def _common(arguments: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "dtype": arguments.dtype,
+        "held_out": arguments.held_out,
+        "folder": arguments.folder,
+        "overwrite": arguments.force,
+    }
+
+
+@contextmanager
+def _progress(arguments: argparse.Namespace, steps: int) -> Iterator[Callable[[Step], None] | None]:
+    """Yield what shows each step: a bar with loss, tokens a second and time left; None where nothing is shown."""
+    if arguments.no_progress or is_quiet() or not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    with tqdm(total=steps, unit=" steps", file=sys.stderr, leave=False) as bar:
+
+        def show(step: Step) -> None:
+            bar.initial = bar.initial or step.step - 1
+            bar.n = step.step
+            shown = {"loss": f"{step.loss:.3f}", "tokens/s": f"{step.tokens / step.seconds:.0f}"}
+            if step.held_out is not None:
+                bar.write(f"step {step.step}: {step.held_out:.4f} bits per byte of the held-out text", file=sys.stderr)
+            bar.set_postfix(shown, refresh=False)
+            bar.refresh()
+
+        yield show
+
+
+def _estimate(method: Method, options: TrainingOptions, arguments: argparse.Namespace) -> int:
+    from rwkv_cy.toolkit.schema_names import named
+    from rwkv_cy.training.estimate import estimate
+
+    found = estimate(method, options)
+    if arguments.json:
+        print_json(named("train-estimate", found.to_dict()))
+        return ExitCode.OK
+    total = found.weights + found.optimiser + found.activations
+    print_fields(
+        {
+            "learned": f"{short_count(found.learned)} of {short_count(_size(method))} parameters",
+            "memory": f"{byte_size(total)}: weights {byte_size(found.weights)}, values, gradients and means "
+            f"{byte_size(found.optimiser)}, activations at most {byte_size(found.activations)}",
+            "speed": f"{found.tokens_per_second:.0f} tokens/s in a sample",
+            "time": f"{duration(found.seconds)} for {options.steps:,} steps of {options.batch_size} sequences of "
+            f"{options.context} tokens",
+        }
+    )
+    return ExitCode.OK
+
+
+def _size(method: Method) -> int:
+    from math import prod
+
+    return sum(prod(parameter.shape) for parameter in method.base.parameters.values())
+
+
+def _report(report: TrainingReport, arguments: argparse.Namespace) -> int:
+    from rwkv_cy.toolkit.loss_plot import write_loss_plot
+    from rwkv_cy.toolkit.schema_names import named
+
+    plot = write_loss_plot(report.folder)
+    if arguments.json:
+        print_json(named("train", {**report.to_dict(), "plot": None if plot is None else str(plot)}))
+    elif not arguments.quiet:
+        fields = {
+            "result": str(report.path) if report.finished else "stopped; give the command again to go on",
+            "steps": f"{report.steps:,} of {arguments.steps:,}",
+        }
+        if report.loss is not None:
+            fields["loss"] = f"{report.loss:.4f} nats a token"
+            fields["speed"] = f"{report.tokens / report.seconds:.0f} tokens/s"
+        if report.held_out is not None:
+            fields["held-out text"] = f"{report.held_out:.4f} bits per byte"
+        print_fields({**fields, "log and plot": f"{report.folder}"})
+    return ExitCode.OK if report.finished else ExitCode.INTERRUPTED

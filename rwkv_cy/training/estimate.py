@@ -1,0 +1,89 @@
+"""What a run will take: memory by parts, and time from a measured sample."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from rwkv_cy.errors import TokenizerError
+from rwkv_cy.model.tape import MEMORY
+from rwkv_cy.training.methods import Method
+from rwkv_cy.training.options import TrainingOptions
+
+__all__ = ["TrainingEstimate", "estimate"]
+
+#: Tokens of a sample: enough for products near the speed of a long run.
+_SAMPLE_TOKENS = 512
+#: Most bytes of logits at a time (rwkv_cy.kernels.head_gradient).
+_LOGITS = 128 << 20
+
+
+@dataclass(frozen=True)
+class TrainingEstimate:
+    """Memory in bytes, and time in seconds.
+
+    Attributes
+    ----------
+    learned : int
+        Numbers that are learned.
+    weights, optimiser, activations : int
+        Bytes of the model; of values, gradients and means; and of what a pass records, an upper bound.
+    tokens_per_second : float
+        Of a sample on this machine.
+    seconds : float
+        For all steps at that speed.
+    """
+
+    learned: int
+    weights: int
+    optimiser: int
+    activations: int
+    tokens_per_second: float
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the estimate as plain values, ready for JSON."""
+        return asdict(self)
+
+
+def estimate(method: Method, options: TrainingOptions, num_threads: int | None = None) -> TrainingEstimate:
+    """Estimate the memory and the time of a run; runs one sample of up to 512 tokens forward and backward.
+
+    Parameters
+    ----------
+    method : Method
+    options : TrainingOptions
+    num_threads : int, optional
+
+    Raises
+    ------
+    TokenizerError
+        If the model does not have a vocabulary.
+    """
+    config = method.config
+    if config.vocab_size < 1:
+        raise TokenizerError("estimate: expected a model with a vocabulary, got one of vectors")
+    length = min(options.context, _SAMPLE_TOKENS)
+    count = max(1, min(options.batch_size, _SAMPLE_TOKENS // length))
+    rng = np.random.default_rng(0)
+    sequences = [rng.integers(0, config.vocab_size, length) for _ in range(count)]
+    model = method.model()
+    begin = time.perf_counter()
+    _, _, tape = model.record(sequences, trainable=method.trainable, logits=False, num_threads=num_threads)
+    tape.cross_entropy(sequences, num_threads=num_threads)
+    seconds = time.perf_counter() - begin
+    tokens, batch = length * count, options.batch_size * options.context
+    speed = tokens / seconds
+    learned = sum(array.size for array in method.values.values())
+    itemsize = method.dtype.itemsize
+    return TrainingEstimate(
+        learned=learned,
+        weights=sum(parameter.array.nbytes for parameter in method.base.parameters.values()),
+        optimiser=4 * learned * itemsize,
+        activations=min(MEMORY, tape.activation_bytes(batch)) + min(batch * config.vocab_size * itemsize, _LOGITS),
+        tokens_per_second=speed,
+        seconds=options.steps * batch / speed,
+    )

@@ -1,0 +1,195 @@
+"""What a run learns: a whole model, its initial state, or low-rank adapters of its matrices."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+
+from rwkv_cy.architectures import architecture_of
+from rwkv_cy.architectures.base import ParameterSpec
+from rwkv_cy.config import Config
+from rwkv_cy.dtypes import widen
+from rwkv_cy.errors import UnsupportedError
+from rwkv_cy.model.language_model import LanguageModel
+from rwkv_cy.tensors.reading import decode_rows
+from rwkv_cy.tensors.tensor import Parameter
+
+__all__ = ["METHODS", "FullMethod", "LoraMethod", "Method", "StateMethod"]
+
+Array = npt.NDArray[Any]
+
+#: A model in training does not have states that are kept, so that it needs no digest of its parameters.
+_FINGERPRINT = "0" * 64
+
+
+class Method(ABC):
+    """What is learned of a model, and how its values make the model that runs.
+
+    Parameters
+    ----------
+    base : LanguageModel
+        Its parameters are not modified.
+
+    Attributes
+    ----------
+    values : dict of str to numpy.ndarray
+        What is learned, by name: float32, or float64 for a model that computes in it. The optimiser updates them in
+        place.
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self, base: LanguageModel) -> None:
+        self.base = base
+        self.config = base.config
+        self.dtype = np.dtype(np.float64 if base.config.compute_dtype == "f64" else np.float32)
+        self.values: dict[str, Array] = {}
+
+    @property
+    @abstractmethod
+    def trainable(self) -> list[str]:
+        """Names of the parameters whose gradients are needed."""
+
+    @abstractmethod
+    def changed(self) -> Mapping[str, Parameter | Array]:
+        """Return the parameters that replace those of the base."""
+
+    def gradients(self, gradients: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return the gradients of the values, given those of the parameters."""
+        return gradients
+
+    def model(self) -> LanguageModel:
+        """Return the model that the present values make."""
+        parameters = {**self.base.parameters, **self.changed()}
+        return LanguageModel(self.config, parameters, self.base.tokenizer, _FINGERPRINT)
+
+    def tensors(self) -> dict[str, Array]:
+        """Return what a file of the result holds, by the authors' names."""
+        return self.values
+
+
+class FullMethod(Method):
+    """All parameters."""
+
+    name = "full"
+
+    def __init__(self, base: LanguageModel) -> None:
+        super().__init__(base)
+        self.values = {name: _numbers(parameter, self.dtype) for name, parameter in base.parameters.items()}
+
+    @property
+    def trainable(self) -> list[str]:
+        """All names."""
+        return list(self.values)
+
+    def changed(self) -> Mapping[str, Parameter | Array]:
+        """Return all values."""
+        return self.values
+
+
+class StateMethod(Method):
+    """The state that a sequence begins with (``time_state``): a few megabytes, and the model stays as it is.
+
+    Raises
+    ------
+    UnsupportedError
+        If the version does not have one.
+    """
+
+    name = "state"
+
+    def __init__(self, base: LanguageModel) -> None:
+        super().__init__(base)
+        specs = _specs(self.config, "state")
+        if not specs:
+            raise UnsupportedError(
+                f"{architecture_of(self.config).label}: expected a version whose initial state can be tuned (5.0 and "
+                "later); choose --method lora or full"
+            )
+        own = base.parameters
+        self.values = {
+            spec.name: _numbers(own[spec.name], self.dtype) if spec.name in own else np.zeros(spec.shape, self.dtype)
+            for spec in specs
+        }
+
+    @property
+    def trainable(self) -> list[str]:
+        """The names of the states."""
+        return list(self.values)
+
+    def changed(self) -> Mapping[str, Parameter | Array]:
+        """Return the states."""
+        return self.values
+
+
+class LoraMethod(Method):
+    """Low-rank adapters: ``W + alpha / rank * B A`` for the matrices of all layers.
+
+    Parameters
+    ----------
+    base : LanguageModel
+    rank : int, default 8
+    alpha : float, default 32
+    seed : int, default 0
+        Of the first factor, which is uniform as a linear layer of torch; the second one is zero.
+    """
+
+    name = "lora"
+
+    def __init__(self, base: LanguageModel, *, rank: int = 8, alpha: float = 32.0, seed: int = 0) -> None:
+        super().__init__(base)
+        self.rank, self.alpha = rank, alpha
+        rng = np.random.default_rng([seed, 0x10A])
+        self._modules: dict[str, tuple[Array, Array]] = {}
+        for spec in _specs(self.config, "matrix"):
+            outputs, inputs = spec.shape if spec.orientation == "out_in" else spec.shape[::-1]
+            bound = 1 / math.sqrt(inputs)
+            a = rng.uniform(-bound, bound, (rank, inputs)).astype(self.dtype)
+            b = np.zeros((outputs, rank), self.dtype)
+            module = spec.name.removesuffix(".weight")
+            self.values |= {f"{module}.lora_A": a, f"{module}.lora_B": b}
+            self._modules[spec.name] = (a, b)
+        self._numbers = {name: _numbers(base.parameters[name], self.dtype) for name in self._modules}
+
+    @property
+    def trainable(self) -> list[str]:
+        """The names of the matrices."""
+        return list(self._modules)
+
+    def changed(self) -> Mapping[str, Parameter | Array]:
+        """Return the sums of matrices and adapters."""
+        scale = self.dtype.type(self.alpha / self.rank)
+        return {name: self._numbers[name] + scale * (b @ a) for name, (a, b) in self._modules.items()}
+
+    def gradients(self, gradients: Mapping[str, Array]) -> Mapping[str, Array]:
+        """Return the gradients of the factors."""
+        scale = self.dtype.type(self.alpha / self.rank)
+        found: dict[str, Array] = {}
+        for name, (a, b) in self._modules.items():
+            module, d = name.removesuffix(".weight"), scale * gradients[name]
+            found |= {f"{module}.lora_A": b.T @ d, f"{module}.lora_B": d @ a.T}
+        return found
+
+
+METHODS: Mapping[str, type[Method]] = {method.name: method for method in (StateMethod, LoraMethod, FullMethod)}
+
+
+def _specs(config: Config, kind: str) -> list[ParameterSpec]:
+    return [spec for spec in architecture_of(config).parameters(config) if spec.kind == kind]
+
+
+def _numbers(parameter: Parameter, dtype: np.dtype[Any]) -> Array:
+    """Return a parameter as a new array of numbers, in its canonical shape."""
+    target = "f64" if dtype == np.float64 else "f32"
+    array, stored = parameter.array, parameter.dtype
+    if parameter.matrix_shape is not None:
+        codec, (rows, columns) = parameter.codec, parameter.matrix_shape
+        array, stored = decode_rows(codec, array.reshape(-1), (rows, columns)), codec.numbers
+    elif parameter.transposed:
+        array = array.T
+    return np.array(widen(np.ascontiguousarray(array), stored, target), dtype)
