@@ -89,6 +89,8 @@ class QuantizedType:
         Bytes before the integers, in words of 16 bits: scales, and what else the type has for each row.
     exponent : int
         Bits of a word that are all set if its scale or minimum is not finite.
+    searched : bool
+        Whether scales are those of the smallest error that a search finds.
     """
 
     name: str
@@ -96,6 +98,7 @@ class QuantizedType:
     block_bytes: int
     head_bytes: int
     exponent: int = 0x7C00
+    searched: bool = True
 
     def packed_shape(self, shape: tuple[int, ...]) -> tuple[int, int, int]:
         """Return the shape of the uint8 array that stores a matrix (rows, columns)."""
@@ -110,7 +113,7 @@ GROUP_ROWS = 16
 QUANTIZED_TYPES: dict[str, QuantizedType] = {
     t.name: t
     for t in (
-        QuantizedType("q8", 32, 32 + 512, 32),
+        QuantizedType("q8", 32, 32 + 512, 32, searched=False),
         QuantizedType("q6", 64, 64 + 512 + 256, 64),
         QuantizedType("q4", 64, 64 + 512, 64),
         QuantizedType("q4n", 32, 32 + 256, 32, exponent=0xF800),

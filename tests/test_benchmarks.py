@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import rwkv_cy
-from benchmarks import bench_batch
+from benchmarks import bench_batch, bench_bits
 from benchmarks.bench_quality import TYPES, RwkvCppModel, errors_of, logits_of, matrix_bits, text_quality
 from benchmarks.bench_speed import Found, Row, comparison_of, nominal_bits
 from benchmarks.checkpoints import write_checkpoint
@@ -163,3 +163,15 @@ def test_many_sequences_are_multiples_of_one(tmp_path: Path) -> None:
     found = bench_batch.measure(rwkv_cy.load(path), (2, 5), threads=1, rounds=2)
     assert {size: len(times) for size, times in found.items()} == {1: 2, 2: 2, 5: 2}
     assert bench_batch.multiples({1: [1.0, 2.0], 4: [2.0, 4.0]}) == {1: 1.0, 4: 2.0}
+
+
+def test_costs_of_bits(tmp_path: Path) -> None:
+    bench = bench_bits.bench_of("demo", tmp_path, 300, 1)
+    types = (("rwkv_cy", "q4n q4n"), ("rwkv_cy", "q4n+ q4n+"), ("llama.cpp", "q4_0 q4_0"), ("rwkv_cy", "q8 q8"))
+    found = [cost for pair in types if (cost := bench.measure(*pair)) is not None]
+    assert [cost.bits for cost in found] == [4.5, 4.5, 4.5, 8.5]
+    assert len({cost.token_bytes for cost in found[:3]}) == 1
+    ours, calibrated, theirs, eight = found
+    assert 0 < eight.kl < calibrated.kl < ours.kl < theirs.kl
+    assert eight.relative < ours.relative < calibrated.relative
+    assert bench_bits.report_of({"demo": found}, {"q4n": 0.07}, 300).rows[0][1] == "rwkv_cy, q8"

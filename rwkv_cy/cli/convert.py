@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -27,6 +27,7 @@ from rwkv_cy.files.source_hash import SourceHash
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
+    from rwkv_cy.toolkit.calibration import Calibration
     from rwkv_cy.toolkit.convert import ConversionReport
     from rwkv_cy.toolkit.plan import ConversionPlan, TensorPlan
 
@@ -102,8 +103,13 @@ def _run(arguments: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def carry_out(arguments: argparse.Namespace, *, measure: bool = False) -> ConversionReport | None:
-    """Convert, and print the warnings; for a dry run, print the plan and return None."""
+def carry_out(
+    arguments: argparse.Namespace, *, measure: bool = False, calibrate: Callable[[], Calibration] | None = None
+) -> ConversionReport | None:
+    """Convert, and print the warnings; for a dry run, print the plan and return None.
+
+    `calibrate` returns what to calibrate with, and is called after the target has been checked.
+    """
     dtype = None if arguments.dtype == "keep" else arguments.dtype
     check_model_target(arguments.source, arguments.target, force=arguments.force, dry_run=arguments.dry_run)
     if arguments.dry_run:
@@ -123,6 +129,7 @@ def carry_out(arguments: argparse.Namespace, *, measure: bool = False) -> Conver
         else:
             print_plan(plan, arguments.force)
         return None
+    calibration = None if calibrate is None else calibrate()
     bar = progress_bar(printable(arguments.target.name), not arguments.no_progress)
     # The hash takes longest and needs neither NumPy nor HDF5: it runs while they are imported.
     with _short_switch_interval(), SourceHash.ahead(arguments.source) as source_hash, bar as progress:
@@ -137,6 +144,7 @@ def carry_out(arguments: argparse.Namespace, *, measure: bool = False) -> Conver
             overwrite=arguments.force,
             requantize=arguments.force,
             measure=measure,
+            calibrate=calibration,
             progress=progress,
             source_hash=source_hash,
         )

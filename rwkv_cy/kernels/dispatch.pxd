@@ -14,6 +14,11 @@ cdef extern from "rk.h" nogil:
         RK_Q6
         RK_Q4N
 
+    ctypedef struct rk_inputs:
+        float *rows
+        Py_ssize_t capacity
+        Py_ssize_t count
+
     ctypedef struct rk_matrix:
         const void *data
         Py_ssize_t rows
@@ -22,6 +27,7 @@ cdef extern from "rk.h" nogil:
         double scale
         int transposed
         int rounded
+        rk_inputs *inputs
         Py_ssize_t escapes
 
     ctypedef struct rk_piece:

@@ -1,6 +1,6 @@
 """A weight matrix in any storage type."""
 
-from rwkv_cy.kernels.dispatch cimport rk_matrix, rk_ops, rk_product
+from rwkv_cy.kernels.dispatch cimport rk_inputs, rk_matrix, rk_ops, rk_product
 
 
 # y[t] = m x[t], for dispatch.matmul
@@ -12,6 +12,8 @@ cdef class Matrix:
     cdef readonly object array       # owns the memory that m.data points to
     cdef readonly str dtype          # "f32", "f64", "f16", "bf16", "q8", "q6", "q4", "q4n", "bf12"
     cdef readonly bint double_precision
+    cdef rk_inputs _inputs
+    cdef object _recorded            # owns the memory that _inputs.rows points to
 
     # y[t] = scale * array @ x[t], for dispatch.matmul, which needs scratch_bytes of scratch
     cdef rk_product times(self, const void *x, void *y) noexcept nogil

@@ -10,7 +10,7 @@ from cython cimport floating
 
 from rwkv_cy.kernels.dispatch cimport (
     RK_AS_IT_IS, RK_BF12, RK_BF16, RK_F16, RK_F32, RK_F64, RK_NOTHING, RK_Q4, RK_Q4N, RK_Q6, RK_Q8, active_ops,
-    dequantize, matmul, matmul_scratch, quantize, rk_matrix, rk_ops, rk_product, rk_tokens, transpose,
+    dequantize, matmul, matmul_scratch, quantize, rk_inputs, rk_matrix, rk_ops, rk_product, rk_tokens, transpose,
 )
 
 cdef dict _CODES = {"f32": RK_F32, "f64": RK_F64, "f16": RK_F16, "bf16": RK_BF16, "q8": RK_Q8, "q6": RK_Q6,
@@ -223,6 +223,8 @@ cdef class Matrix:
         ``"bf16"`` rounds the activations that a bf16 matrix is multiplied with to bf16, nearest even. It applies from a
         number of tokens on (8 to 24, by instruction set), so that results for one token and for many may differ. Other
         matrices, including bf12, ignore it.
+    inputs : numpy.ndarray, optional
+        float32, shape (tokens, cols): receives the first so many tokens that the matrix is multiplied with.
 
     Raises
     ------
@@ -230,7 +232,7 @@ cdef class Matrix:
         If the array has another shape, layout or type.
     """
 
-    def __init__(self, array, dtype, scale=1.0, shape=None, transposed=False, activations="f32"):
+    def __init__(self, array, dtype, scale=1.0, shape=None, transposed=False, activations="f32", inputs=None):
         if dtype not in _CODES:
             raise KernelError(f"Matrix: expected a dtype of {', '.join(_CODES)}, got {dtype!r}")
         if transposed and dtype not in STORAGE_TYPES:
@@ -261,6 +263,16 @@ cdef class Matrix:
                 f"Matrix: expected activations of {' or '.join(ACTIVATION_TYPES)}, got {activations!r}"
             )
         self.m.rounded = activations == "bf16"
+        cdef float[:, ::1] rows
+        if inputs is not None:
+            if inputs.ndim != 2 or inputs.shape[1] != self.m.cols or inputs.dtype != np.float32 or not inputs.size:
+                raise KernelError(
+                    f"Matrix: expected a record of inputs (tokens, {self.m.cols}) of float32, got {inputs.dtype} "
+                    f"{inputs.shape}"
+                )
+            self._recorded = rows = inputs
+            self._inputs = rk_inputs(&rows[0, 0], rows.shape[0], 0)
+            self.m.inputs = &self._inputs
 
     @property
     def shape(self):
@@ -340,15 +352,16 @@ def make_matrix(parameter, real, scale=1.0, activations="f32"):
     array, dtype = parameter.array, parameter.dtype
     if dtype in QUANTIZED_TYPES:
         if real == "f32":
-            return Matrix(array, dtype, scale, parameter.shape)
+            return Matrix(array, dtype, scale, parameter.shape, inputs=parameter.inputs)
         array, dtype = unpack(array, dtype, parameter.shape), "f32"
     if dtype == PACKED:
         if real == "f32":
-            return Matrix(array, dtype, scale, parameter.shape)
+            return Matrix(array, dtype, scale, parameter.shape, inputs=parameter.inputs)
         array, dtype = unpack_matrix(array, parameter.shape), "bf16"
     if (real == "f64") != (dtype == "f64"):
         array, dtype = widen(array, dtype, real), real
-    return Matrix(array, dtype, scale, transposed=parameter.transposed, activations=activations)
+    return Matrix(array, dtype, scale, transposed=parameter.transposed, activations=activations,
+                  inputs=parameter.inputs)
 
 
 def make_low_rank(parameter, real):

@@ -14,6 +14,7 @@ from rwkv_cy.runtime import get_num_threads
 from rwkv_cy.tensors.arena import Arena
 from rwkv_cy.tensors.codecs import BLOCK_SIZE, GroupedCodec, PlannedCodec, rows_at_once
 from rwkv_cy.tensors.codecs.base import Array
+from rwkv_cy.tensors.feedback import Inputs
 from rwkv_cy.tensors.parallel import Stop, run_jobs
 from rwkv_cy.tensors.policy import Target
 from rwkv_cy.tensors.reading import decode_rows, number_type, read_numbers, read_rows
@@ -43,6 +44,8 @@ class Converter:
         Whether to count NaN and Inf also in numbers that are copied without conversion.
     measure : bool, default False
         Whether to measure the error of numbers that are rounded or quantized.
+    inputs : mapping of str to Inputs, optional
+        What matrices to quantize are multiplied with, by name.
 
     Attributes
     ----------
@@ -56,12 +59,20 @@ class Converter:
         Ends the conversion of whole matrices that compress as one, and the verification of checksums.
     """
 
-    def __init__(self, source: ParameterSource, *, count_copied: bool = True, measure: bool = False) -> None:
+    def __init__(
+        self,
+        source: ParameterSource,
+        *,
+        count_copied: bool = True,
+        measure: bool = False,
+        inputs: Mapping[str, Inputs] | None = None,
+    ) -> None:
         self.nonfinite: dict[str, NonFinite] = {}
         self.overflowed: dict[str, int] = {}
         self.rounding: dict[str, Rounding] = {}
         self.stop = Stop()
         self._measure = measure
+        self._inputs = inputs or {}
         self._source = source
         self._count_copied = count_copied
         self._lock = threading.Lock()
@@ -115,7 +126,8 @@ class Converter:
             count = min(step, end - first)
             block = read_rows(self._source, info, first, count)
             numbers = self._narrow(info, block, codec.numbers, measure=False)
-            encoded = codec.encode_rows(numbers, f"{self._source.path}: {info.name}").reshape(-1)
+            inputs = self._inputs.get(info.name)
+            encoded = codec.encode_rows(numbers, f"{self._source.path}: {info.name}", inputs).reshape(-1)
             if self._measure:
                 decoded = decode_rows(codec, encoded, (count, columns))
                 self.add_rounding(info.name, measure_rounding(block, number_type(info), decoded, codec.numbers))

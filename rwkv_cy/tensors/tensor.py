@@ -40,12 +40,16 @@ class Parameter:
         Canonical shape of a quantized or bf12 matrix; None for all others.
     transposed : bool, default False
         The array is the transpose of the matrix.
+    inputs : numpy.ndarray, optional
+        float32, shape (tokens, in), of a matrix (out, in): receives the first so many tokens that a model made of the
+        parameter multiplies the matrix with.
     """
 
     array: npt.NDArray[Any]
     dtype: str
     matrix_shape: tuple[int, ...] | None = None
     transposed: bool = False
+    inputs: npt.NDArray[np.float32] | None = None
 
     @property
     def codec(self) -> Codec:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.dtypes import QUANTIZED_TYPES, check_dtype
@@ -15,12 +15,23 @@ from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.files.source_hash import SourceHash
 from rwkv_cy.storage import write_model
 from rwkv_cy.tensors.checksums import ChecksumPass
+from rwkv_cy.tensors.codecs import GroupedCodec
 from rwkv_cy.tensors.converter import Converter, FileSink, Progress, number_warnings
+from rwkv_cy.tensors.feedback import Inputs
 from rwkv_cy.tensors.rounding import Rounding
 from rwkv_cy.tensors.statistics import NonFinite
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 from rwkv_cy.toolkit.plan import ConversionPlan, make_plan
 from rwkv_cy.toolkit.schema_names import named
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from rwkv_cy.toolkit.calibration import Calibration
+
+    #: A text, its tokens, or what was measured with one.
+    Calibrating = str | bytes | Sequence[int] | npt.NDArray[np.integer[Any]] | Calibration
 
 __all__ = ["ConversionReport", "convert", "plan_conversion", "quantize", "write_conversion"]
 
@@ -115,6 +126,7 @@ def convert(
     overwrite: bool = False,
     requantize: bool = False,
     measure: bool = False,
+    calibrate: Calibrating | None = None,
     progress: Progress | None = None,
     source_hash: SourceHash | None = None,
 ) -> ConversionReport:
@@ -150,6 +162,9 @@ def convert(
         second rounding error.
     measure : bool, default False
         Whether to measure the errors of tensors that are rounded or quantized.
+    calibrate : str, bytes, sequence of int or Calibration, optional
+        A text, or its tokens, that the source reads first. Matrices in q6, q4 and q4n then get the smallest error for
+        what they are multiplied with in the text, instead of the smallest error of their weights.
     progress : callable, optional
         Called after each block with the bytes done and the bytes of all tensors in the target.
     source_hash : SourceHash, optional
@@ -169,8 +184,10 @@ def convert(
         If the target exists and `overwrite` is false, if it is not a model file, or the source, if the source changed
         while it was read, or if the operating system refuses (no space, no permission).
     ConfigError
-        If `dtype` or one in `keep` is not a storage type, a pattern matches nothing, or a quantized matrix would be
-        requantized without `requantize`.
+        If `dtype` or one in `keep` is not a storage type, a pattern matches nothing, a quantized matrix would be
+        requantized without `requantize`, or `calibrate` is given and scales are not searched.
+    TokenError
+        If the text to calibrate with is empty.
     NumericalError
         If a matrix to quantize has weights that are NaN, infinite, or too large for the type.
     TokenizerError, MissingDependencyError
@@ -180,9 +197,35 @@ def convert(
     # Hashing takes longest, so that it starts before the plan is made; it is stopped if planning fails.
     with Checkpoint.open(source) as checkpoint, _hash_of(checkpoint.source.files, source_hash) as running:
         plan = make_plan(checkpoint, target, dtype, tokenizer, keep=keep, overwrite=overwrite, requantize=requantize)
+        inputs = None
+        if calibrate is not None:
+            calibration = _calibration_of(plan, calibrate, tokenizer)
+            inputs = calibration.inputs
+            plan = plan.with_origin(calibration=calibration.describe())
         return write_conversion(
-            checkpoint.source, plan, running, overwrite=overwrite, measure=measure, progress=progress
+            checkpoint.source,
+            plan,
+            running,
+            overwrite=overwrite,
+            measure=measure,
+            inputs=inputs,
+            progress=progress,
         )
+
+
+def _calibration_of(plan: ConversionPlan, calibrate: Calibrating, tokenizer: str | None) -> Calibration:
+    # Imported here, because conversions without it need neither models nor tokenizers.
+    from rwkv_cy.toolkit import calibration
+
+    if not any(isinstance(chosen.info.codec, GroupedCodec) and chosen.info.codec.searches for chosen in plan.targets):
+        searched = ", ".join(storage.name for storage in QUANTIZED_TYPES.values() if storage.searched)
+        raise ConfigError(
+            f"calibrate: expected a matrix to quantize to {searched}, whose scales are searched, got none"
+        )
+    if isinstance(calibrate, calibration.Calibration):
+        return calibrate
+    own = None if tokenizer in ("auto", "none") else tokenizer
+    return calibration.calibrate(plan.source, calibrate, tokenizer=own)
 
 
 def write_conversion(
@@ -192,16 +235,17 @@ def write_conversion(
     *,
     overwrite: bool = False,
     measure: bool = False,
+    inputs: Mapping[str, Inputs] | None = None,
     progress: Progress | None = None,
 ) -> ConversionReport:
-    """Carry out a plan that was made for `source`, whose hash is `running`.
+    """Carry out a plan that was made for `source`, whose hash is `running`; `inputs` are those of a Calibration.
 
     Raises
     ------
     RWKVError
         As raised by :func:`convert`.
     """
-    converter = Converter(source, measure=measure)
+    converter = Converter(source, measure=measure, inputs=inputs)
     sink = FileSink(converter, {chosen.info.name: chosen for chosen in plan.targets}, progress)
 
     digest: list[str] = []
@@ -249,7 +293,8 @@ def quantize(
     dtype : {"q8", "q6", "q4", "q4n"}, default "q8"
         Type of the matrices and the head.
     **options
-        ``keep``, ``tokenizer``, ``overwrite``, ``requantize``, ``measure`` and ``progress``, as for :func:`convert`.
+        ``keep``, ``tokenizer``, ``overwrite``, ``requantize``, ``measure``, ``calibrate`` and ``progress``, as for
+        :func:`convert`.
 
     Raises
     ------

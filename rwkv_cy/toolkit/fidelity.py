@@ -22,6 +22,7 @@ from rwkv_cy.formats.layouts.source import TranslatedSource
 from rwkv_cy.tensors.codecs import BLOCK_SIZE, GroupedCodec, rows_at_once
 from rwkv_cy.tensors.plain import PlainSource
 from rwkv_cy.tensors.reading import decode_rows, number_type
+from rwkv_cy.tensors.rounding import Rounding, measure_rounding
 from rwkv_cy.tensors.tensor import TensorInfo
 from rwkv_cy.toolkit.diff import config_differences, describe_values
 
@@ -39,6 +40,8 @@ _PRECISION = {"f64": 2.0**-52, "f32": 2.0**-23, "f16": 2.0**-10, "bf16": 2.0**-7
 _UNITS, _LEAST = 4, {"f16": 2.0**-18}
 #: A problem names so many tensors, and counts the rest.
 _NAMED = 5
+#: Largest relative error of a matrix that was quantized with a calibration; that of another matrix is above 1.
+_CALIBRATED = 0.3
 #: Scales of blocks are rounded too.
 _SLACK = 1.25
 
@@ -168,6 +171,7 @@ class _Comparer:
 
     def __init__(self, file: Checkpoint, source: Checkpoint) -> None:
         self._file, self._source = file, source
+        self._calibrated = file.header is not None and "calibration" in file.header.source
         self._plain = PlainSource(file.source)
 
     @cached_property
@@ -188,6 +192,9 @@ class _Comparer:
         if info.source_dtype in _PRECISION and info.decoded:
             return self._within(info, lambda start, numbers: _PRECISION[info.source_dtype] * np.abs(numbers))
         if isinstance(info.codec, GroupedCodec):
+            requantized = self._source.source.info(name).dtype != info.dtype
+            if self._calibrated and info.codec.searches and requantized:
+                return self._near(info)
             return self._quantized(info, info.codec)
         return self._rounded(info)
 
@@ -235,6 +242,19 @@ class _Comparer:
                 self._same(info, first * columns, one, other, codec.numbers)
                 raise _MismatchError(f"expected the bytes that {codec.name} gives for {self._source.path}, got others")
         return "exact" if copied else "converted"
+
+    def _near(self, info: TensorInfo) -> Agreement:
+        """Compare a matrix whose scales were chosen for a text, which is not known here."""
+        total = Rounding()
+        step = min(rows_at_once(info.shape[1], info.codec.row_group) * info.shape[1], info.size)
+        for _, found, expected in self._blocks(info, step):
+            total += measure_rounding(expected, info.codec.numbers, found, info.codec.numbers)
+        if not total.relative <= _CALIBRATED:
+            raise _MismatchError(
+                f"expected the numbers of {self._source.path} with a relative error of at most {_CALIBRATED:.0%}, the "
+                f"most that a calibrated {info.dtype} may have, got {total.relative:.0%}"
+            )
+        return "within"
 
     def _quantize(self, info: TensorInfo, codec: GroupedCodec, first: int, count: int) -> Array:
         own = self._expected.info(info.name).dtype

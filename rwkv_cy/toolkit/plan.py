@@ -123,6 +123,12 @@ class ConversionPlan:
         """Bytes of all tensors in the target."""
         return sum(tensor.nbytes for tensor in self.tensors)
 
+    def with_origin(self, **further: str) -> ConversionPlan:
+        """Return the plan of a file that records more about where its numbers come from."""
+        header = replace(self.header, source={**self.header.source, **further})
+        needed = needed_bytes(header, [chosen.info for chosen in self.targets])
+        return replace(self, header=header, disk_needed=needed)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as plain values, ready for JSON."""
         plain = {

@@ -211,3 +211,29 @@ def test_rounding_is_to_nearest_even_and_keeps_what_is_not_finite(isa: str) -> N
     assert to_storage(y, "f32", "bf16").reshape(-1).tolist() == np.resize(expected, MANY).tolist()
     nan = np.full((MANY, 1), 0x7F800001, np.uint32).view(np.float32)
     assert np.isnan(Matrix(one, "bf16", activations="bf16").matmul(nan)).all()
+
+
+@pytest.mark.parametrize("tokens", [1, 3, 40])
+@pytest.mark.parametrize("dtype", ["f32", "f64", "bf16", "q4n"])
+def test_inputs_are_recorded(isa: str, dtype: str, tokens: int) -> None:
+    rng = np.random.default_rng(4)
+    inputs = np.full((tokens + 2, 50), 7, np.float32)
+    if dtype == "q4n":
+        plain = matrix.pack(rng.standard_normal((33, 50), np.float32), dtype)
+        product = Matrix(plain, dtype, shape=(33, 50), inputs=inputs)
+    else:
+        product = Matrix(make(rng, (33, 50), dtype), dtype, inputs=inputs)
+    x = rng.standard_normal((2 * tokens, 50)).astype(np.float64 if dtype == "f64" else np.float32)
+    product.matmul(x[:tokens])
+    np.testing.assert_array_equal(inputs[:tokens], x[:tokens].astype(np.float32))
+    assert (inputs[tokens:] == 7).all()
+    product.matmul(x[tokens:], 3)
+    kept = min(tokens + 2, 2 * tokens)
+    np.testing.assert_array_equal(inputs[:kept], x[:kept].astype(np.float32))
+    assert (inputs[kept:] == 7).all()
+
+
+@pytest.mark.parametrize("inputs", [np.zeros((2, 4), np.float32), np.zeros((2, 5)), np.zeros(5, np.float32)])
+def test_a_record_of_another_shape_or_type(inputs: np.ndarray) -> None:
+    with pytest.raises(KernelError, match=r"Matrix: expected a record of inputs \(tokens, 5\) of float32, got float"):
+        Matrix(np.zeros((3, 5), np.float32), "f32", inputs=inputs)

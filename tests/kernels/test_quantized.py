@@ -82,6 +82,19 @@ def test_least_squares_are_better_than_the_plain_range(dtype: str, most: int, sh
     assert ((ours - blocks) ** 2).mean() < share * ((plain - blocks) ** 2).mean()
 
 
+@pytest.mark.parametrize("dtype", ["q4", "q6", "q4n"])
+@pytest.mark.parametrize("columns", [256, 75])
+def test_errors_count_by_the_importance_of_columns(dtype: str, columns: int) -> None:
+    w = weights((64, columns))
+    importance = np.random.default_rng(3).uniform(0, 1, columns).astype(np.float32) ** 4
+    equal, weighted = (unpack(pack(w, dtype, given), dtype, w.shape) for given in (None, importance))
+    assert (importance * (weighted - w) ** 2).sum() < 0.97 * (importance * (equal - w) ** 2).sum()
+    ones = pack(w, dtype, np.full(columns, 0.5, np.float32))
+    assert ones.tobytes() == pack(w, dtype).tobytes()
+    for nothing in (np.zeros(columns, np.float32), np.full(columns, 1e-30, np.float32)):
+        assert np.abs(unpack(pack(w, dtype, nothing), dtype, w.shape) - w).max() < 1
+
+
 @pytest.mark.parametrize("dtype", QUANTIZED_TYPES)
 def test_zeros_and_tiny_numbers(dtype: str) -> None:
     assert (unpack(pack(np.zeros((20, 40), np.float32), dtype), dtype, (20, 40)) == 0).all()
@@ -191,6 +204,9 @@ def test_what_is_refused() -> None:
     packed = pack(weights((20, 64)), "q8")
     with pytest.raises(KernelError, match="pack: expected a dtype of q8, q6, q4, q4n, got 'f16'"):
         pack(weights((2, 2)), "f16")
+    for importance in (np.ones(3, np.float32), np.full(2, -1, np.float32), np.float32([1, np.nan])):
+        with pytest.raises(KernelError, match=r"pack: expected importance that is finite and not negative, of shape"):
+            pack(weights((2, 2)), "q4", importance)
     with pytest.raises(KernelError, match=r"pack: expected a matrix that is not empty, got \(0, 4\)"):
         pack(np.empty((0, 4), np.float32), "q8")
     with pytest.raises(KernelError, match="unpack: expected a dtype of q8, q6, q4, q4n, got 'q5'"):

@@ -202,6 +202,19 @@ static void prepare(const product *p, ptrdiff_t begin, ptrdiff_t end, int thread
     }
 }
 
+/* Copy the inputs of all tokens, in float, to the matrix's record of them. */
+static void record_inputs(const product *p)
+{
+    rk_inputs *inputs = p->spec->m->inputs;
+    const ptrdiff_t cols = p->spec->m->cols;
+    for (ptrdiff_t t = 0; t < p->all->count && inputs->count < inputs->capacity; t++) {
+        const void *x = token_of(p, t, p->scratch);
+        float *row = inputs->rows + cols * inputs->count++;
+        for (ptrdiff_t k = 0; k < cols; k++)
+            row[k] = p->ops->sumsize == sizeof(double) ? (float)((const double *)x)[k] : ((const float *)x)[k];
+    }
+}
+
 /* Whether the tokens can be used without preparation. */
 static int in_place(const product *p)
 {
@@ -335,6 +348,8 @@ static void run(const rk_ops *ops, const rk_product *const *products, int count,
     }
     for (int i = 0; i < count; i++) s.parts[i].scratch = scratch, s.parts[i].stride = stride;
     share(&s, prepare, elements > PIECE_ELEMENTS ? threads : 1);
+    for (int i = 0; i < count; i++)
+        if (products[i]->m->inputs != NULL) record_inputs(&s.parts[i]);
     for (int i = 0; i < count; i++) {
         const product *p = &s.parts[i];
         if (p->way == BY_COLUMNS) {

@@ -13,6 +13,12 @@
 /* Storage types of a matrix. */
 enum { RK_F32 = 0, RK_F64 = 1, RK_F16 = 2, RK_BF16 = 3, RK_Q8 = 4, RK_Q4 = 5, RK_BF12 = 6, RK_Q6 = 7, RK_Q4N = 8 };
 
+/* Copies of what a matrix is multiplied with: the first `capacity` tokens of it, of which there are `count`. */
+typedef struct rk_inputs {
+    float *rows; /* [capacity][cols] */
+    ptrdiff_t capacity, count;
+} rk_inputs;
+
 /* A weight matrix in its stored layout, without gaps: `rows` rows of `cols` elements or, if transposed, `cols` columns
  * of `rows` elements. */
 typedef struct {
@@ -23,6 +29,7 @@ typedef struct {
     double scale;     /* a power of two that every product is multiplied by */
     int transposed;   /* always 0 for quantized matrices */
     int rounded;      /* round activations to bf16 before the product */
+    struct rk_inputs *inputs; /* where the inputs of every product are copied to; NULL: nowhere */
     ptrdiff_t escapes; /* bf12 only (bf12.h): capacity of the escape lists; else 0 */
 } rk_matrix;
 

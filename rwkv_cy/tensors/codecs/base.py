@@ -12,6 +12,8 @@ import numpy as np
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from rwkv_cy.tensors.feedback import Inputs
+
 __all__ = ["Array", "Codec", "GroupedCodec", "Plan", "PlannedCodec", "ReadRows", "StoredArray", "rows_at_once"]
 
 Array: TypeAlias = "npt.NDArray[Any]"
@@ -158,8 +160,11 @@ class Codec(ABC):
 class GroupedCodec(Codec):
     """A codec that encodes groups of rows independently."""
 
+    #: Whether it searches for scales, so that the inputs of a matrix make a difference.
+    searches = False
+
     @abstractmethod
-    def encode_rows(self, numbers: Array, where: str) -> Array:
+    def encode_rows(self, numbers: Array, where: str, inputs: Inputs | None = None) -> Array:
         """Encode whole groups of rows.
 
         Parameters
@@ -168,6 +173,8 @@ class GroupedCodec(Codec):
             Shape (rows, columns), of the storage type ``numbers``.
         where : str
             File and tensor, for messages.
+        inputs : Inputs, optional
+            What the matrix is multiplied with, for a codec that `searches`.
 
         Returns
         -------

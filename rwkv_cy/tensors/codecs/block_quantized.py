@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from rwkv_cy.dtypes import GROUP_ROWS, QuantizedType
 from rwkv_cy.errors import NumericalError
 from rwkv_cy.tensors.codecs.base import Array, GroupedCodec, StoredArray
+
+if TYPE_CHECKING:
+    from rwkv_cy.tensors.feedback import Inputs
 
 __all__ = ["BlockQuantizedCodec"]
 
@@ -30,6 +35,7 @@ class BlockQuantizedCodec(GroupedCodec):
     def __init__(self, storage: QuantizedType, since: int) -> None:
         self.name = storage.name
         self.since = since
+        self.searches = storage.searched
         self._storage = storage
 
     def array_shape(self, shape: tuple[int, ...], nbytes: int = 0) -> tuple[int, ...]:
@@ -51,7 +57,7 @@ class BlockQuantizedCodec(GroupedCodec):
         packed = stored.read(first // GROUP_ROWS * unit, array_shape[0] * unit)
         return np.asarray(unpack(packed.reshape(array_shape), self.name, part))
 
-    def encode_rows(self, numbers: Array, where: str) -> Array:
+    def encode_rows(self, numbers: Array, where: str, inputs: Inputs | None = None) -> Array:
         """Quantize rows of a matrix.
 
         Raises
@@ -59,14 +65,23 @@ class BlockQuantizedCodec(GroupedCodec):
         NumericalError
             If a weight is NaN or infinite, or too large for the float16 scales.
         """
-        from rwkv_cy.kernels.matrix import pack
+        from rwkv_cy.kernels.matrix import pack, unpack
 
         if not np.isfinite(numbers).all():
             raise NumericalError(
                 f"{where}: expected finite weights to quantize to {self.name}, got NaN or infinity; "
                 "convert to another dtype, or get an undamaged checkpoint"
             )
-        packed: Array = pack(numbers, self.name)
+        packed: Array
+        if inputs is None or not self.searches:
+            packed = pack(numbers, self.name)
+        else:
+            feedback = inputs.feedback(self._storage.columns)
+            packed = feedback.encode(
+                numbers,
+                lambda block, importance: pack(block, self.name, importance),
+                lambda blocks, shape: unpack(blocks, self.name, shape),
+            )
         exponent = self._storage.exponent
         if (packed[:, :, : self._storage.head_bytes].view("<u2") & exponent == exponent).any():
             raise NumericalError(
