@@ -9,7 +9,7 @@ from cli.conftest import Run
 from rwkv_cy.toolkit.inspect import inspect
 
 
-@pytest.mark.parametrize(("options", "dtype"), [((), "q8"), (("--dtype", "q6"), "q6"), (("--dtype", "q4"), "q4")])
+@pytest.mark.parametrize(("options", "dtype"), [((), "q8"), (("--dtype", "q6"), "q6"), (("--dtype", "q4n"), "q4n")])
 def test_a_checkpoint_is_quantized(run: Run, small: Path, tmp_path: Path, options: tuple[str, ...], dtype: str) -> None:
     result = run("quantize", small, tmp_path / "m.h5", *options)
     assert (result.code, result.err) == (0, "")
@@ -97,3 +97,27 @@ def test_a_text_is_predicted_by_source_and_target(run: Run, small: Path, tmp_pat
     assert report["divergence"]["kl"] > 0
     assert run("quantize", small, tmp_path / "new.h5", "--text", tmp_path / "missing").code == 3
     assert not (tmp_path / "new.h5").exists()  # the text is read first
+
+
+def test_calibration(run: Run, small: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_bytes(bytes(range(32, 120)) * 4)
+    files = [tmp_path / name for name in ("a.h5", "b.h5")]
+    for file, options in zip(files, ((), ("--calibrate", text)), strict=True):
+        result = run("quantize", small, file, "--dtype", "q4n", *options)
+        assert (result.code, result.err) == (0, "")
+    assert files[0].read_bytes() != files[1].read_bytes()
+    assert run("verify", files[1], "--against", small).code == 0
+
+
+def test_calibration_that_is_refused(run: Run, small: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_bytes(b"")
+    target = tmp_path / "m.h5"
+    result = run("quantize", small, target, "--dtype", "q4n", "--calibrate", text)
+    assert (result.code, result.err) == (1, f"error: {text}: expected a text to calibrate with, got an empty one\n")
+    text.write_bytes(b"some text")
+    result = run("quantize", small, target, "--calibrate", text)
+    assert result.code == 1
+    assert "calibrate: expected a matrix to quantize to q6, q4, q4n, whose scales are searched, got none" in result.err
+    assert not target.exists()
