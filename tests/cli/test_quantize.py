@@ -115,7 +115,10 @@ def test_calibration_that_is_refused(run: Run, small: Path, tmp_path: Path) -> N
     text.write_bytes(b"")
     target = tmp_path / "m.h5"
     result = run("quantize", small, target, "--dtype", "q4n", "--calibrate", text)
-    assert (result.code, result.err) == (1, f"error: {text}: expected a text to calibrate with, got an empty one\n")
+    assert (result.code, result.err) == (
+        1,
+        f"rwkv-cy: error: {text}: expected a text to calibrate with, got an empty one\n",
+    )
     text.write_bytes(b"some text")
     result = run("quantize", small, target, "--calibrate", text)
     assert result.code == 1
