@@ -17,7 +17,7 @@ from rwkv_cy.server.http import Context, Events, Reply
 from rwkv_cy.server.service import Service
 from rwkv_cy.server.texts import Choice
 from rwkv_cy.server.wire.chat import ChatRequest, conversation_of, delta_of, message_object
-from rwkv_cy.server.wire.common import new_id, stop_strings, token_logprob, usage_object
+from rwkv_cy.server.wire.common import joined_text, new_id, stop_strings, token_logprob, usage_object
 
 __all__ = ["create"]
 
@@ -32,6 +32,7 @@ async def create(service: Service, context: Context, body: ChatRequest) -> Reply
     if body.top_logprobs and not body.logprobs:
         raise invalid("top_logprobs", "expected logprobs to be true; set it, or leave top_logprobs out")
     check_format(body.response_format, limits)
+    predicted, _ = joined_text("prediction.content", body.prediction.content if body.prediction else None)
     answering = await begin(
         service,
         context,
@@ -41,6 +42,7 @@ async def create(service: Service, context: Context, body: ChatRequest) -> Reply
         stops=stop_strings("stop", body.stop, limits.stops),
         count=count,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        prediction=predicted,
     )
     told = _Told(answering, model, body, new_id("chatcmpl-"), int(time.time()))
     return Events(told.chunks()) if body.stream else await told.whole()
@@ -93,7 +95,8 @@ class _Told:
         yield sse.DONE
 
     def _usage(self) -> dict[str, Any]:
-        return usage_object(self.answering.usage, self.answering.reasoning_tokens)
+        predicted = self.body.prediction is not None
+        return usage_object(self.answering.usage, self.answering.reasoning_tokens, predicted=predicted)
 
     def _head(self, kind: str) -> dict[str, Any]:
         fingerprint = f"fp_{self.answering.service.model.fingerprint[:12]}"

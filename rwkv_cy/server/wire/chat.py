@@ -63,6 +63,13 @@ class StreamOptions(msgspec.Struct):
     include_usage: bool | None = None
 
 
+class Prediction(msgspec.Struct):
+    """What the answer will probably be: speculation tries it first."""
+
+    content: str | list[Part]
+    type: str = "content"
+
+
 class ChatRequest(SamplingFields, kw_only=True):
     """A request; fields that are not here have no effect."""
 
@@ -80,7 +87,7 @@ class ChatRequest(SamplingFields, kw_only=True):
     tool_choice: str | dict[str, Any] | None = None
     reasoning_effort: str | None = None
     response_format: dict[str, Any] | None = None
-    prediction: dict[str, Any] | None = None
+    prediction: Prediction | None = None
 
 
 def conversation_of(request: ChatRequest, thinking: str) -> Conversation:

@@ -167,8 +167,18 @@ def token_logprob(tokenizer: Tokenizer, logprobs: TokenLogprobs) -> dict[str, An
     return {**_token(tokenizer, logprobs.token, logprobs.logprob), "top_logprobs": top}
 
 
-def usage_object(usage: Usage, reasoning: int = 0) -> dict[str, Any]:
-    """Return OpenAI's object for tokens that were read and generated."""
+def usage_object(usage: Usage, reasoning: int = 0, *, predicted: bool = False) -> dict[str, Any]:
+    """Return OpenAI's object for tokens that were read and generated.
+
+    Parameters
+    ----------
+    usage : Usage
+    reasoning : int
+        Tokens of reasoning.
+    predicted : bool
+        Whether the request had a prediction: the figures of speculation are about it.
+    """
+    accepted, drafted = (usage.accepted_tokens, usage.drafted_tokens) if predicted else (0, 0)
     return {
         "prompt_tokens": usage.prompt_tokens,
         "completion_tokens": usage.completion_tokens,
@@ -179,8 +189,8 @@ def usage_object(usage: Usage, reasoning: int = 0) -> dict[str, Any]:
         },
         "completion_tokens_details": {
             "reasoning_tokens": reasoning,
-            "accepted_prediction_tokens": usage.accepted_tokens,
-            "rejected_prediction_tokens": usage.drafted_tokens - usage.accepted_tokens,
+            "accepted_prediction_tokens": accepted,
+            "rejected_prediction_tokens": drafted - accepted,
         },
     }
 
