@@ -156,7 +156,10 @@ cdef void add(const rk_ops *ops, const void *x, Py_ssize_t n, void *y, int num_t
 cdef size_t channels_gradient_scratch(const rk_ops *ops, const rk_tokens *all, int num_threads) noexcept nogil
 cdef void run_channels_gradient(const rk_ops *ops, int version, const rk_channels *p, const rk_tokens *all,
                                 void *scratch, int num_threads) noexcept nogil
-cdef void decode(const rk_matrix *m, float *out, int num_threads) noexcept nogil
+cdef void to_floats(const rk_matrix *m, void *out, int num_threads) noexcept nogil
+cdef size_t add_product_scratch(const rk_ops *ops, Py_ssize_t rows, const rk_matrix *m, int num_threads) noexcept nogil
+cdef void add_product(const rk_ops *ops, const void *x, Py_ssize_t rows, const rk_matrix *m, void *g, void *scratch,
+                      int num_threads) noexcept nogil
 cdef size_t outer_scratch(const rk_ops *ops, Py_ssize_t a_width, Py_ssize_t b_width, Py_ssize_t tokens,
                           int num_threads) noexcept nogil
 cdef void outer(const rk_ops *ops, const void *a, Py_ssize_t a_width, Py_ssize_t a_stride, const void *b,

@@ -59,7 +59,9 @@ cdef extern from "gradients.h" nogil:
                           double *, int)
     size_t rk_channels_gradient_scratch(const rk_ops *, const rk_tokens *, int)
     void rk_run_channels_gradient(const rk_ops *, int, const rk_channels *, const rk_tokens *, void *, int)
-    void rk_decode(const rk_matrix *, float *, int)
+    void rk_to_floats(const rk_matrix *, void *, int)
+    size_t rk_add_product_scratch(const rk_ops *, Py_ssize_t, const rk_matrix *, int)
+    void rk_add_product(const rk_ops *, const void *, Py_ssize_t, const rk_matrix *, void *, void *, int)
     size_t rk_outer_scratch(const rk_ops *, Py_ssize_t, Py_ssize_t, Py_ssize_t, int)
     void rk_outer(const rk_ops *, const void *, Py_ssize_t, Py_ssize_t, const void *, Py_ssize_t, Py_ssize_t, double,
                   void *, void *, int)
@@ -335,8 +337,17 @@ cdef void run_channels_gradient(const rk_ops *ops, int version, const rk_channel
     rk_run_channels_gradient(ops, version, p, all, scratch, num_threads)
 
 
-cdef void decode(const rk_matrix *m, float *out, int num_threads) noexcept nogil:
-    rk_decode(m, out, num_threads)
+cdef void to_floats(const rk_matrix *m, void *out, int num_threads) noexcept nogil:
+    rk_to_floats(m, out, num_threads)
+
+
+cdef size_t add_product_scratch(const rk_ops *ops, Py_ssize_t rows, const rk_matrix *m, int num_threads) noexcept nogil:
+    return rk_add_product_scratch(ops, rows, m, num_threads)
+
+
+cdef void add_product(const rk_ops *ops, const void *x, Py_ssize_t rows, const rk_matrix *m, void *g, void *scratch,
+                      int num_threads) noexcept nogil:
+    rk_add_product(ops, x, rows, m, g, scratch, num_threads)
 
 
 cdef size_t outer_scratch(const rk_ops *ops, Py_ssize_t a_width, Py_ssize_t b_width, Py_ssize_t tokens,

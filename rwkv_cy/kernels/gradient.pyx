@@ -2,121 +2,24 @@
 
 import numpy as np
 
-from rwkv_cy.dtypes import MATRIX_TYPES, PACKED, QUANTIZED_TYPES
+from rwkv_cy.dtypes import MATRIX_TYPES
 from rwkv_cy.errors import KernelError
-from rwkv_cy.kernels.packed import unpack_matrix
 
 from cpython.exc cimport PyErr_CheckSignals
 from cython cimport floating
 from libc.string cimport memcpy, memset
 
 from rwkv_cy.kernels.dispatch cimport (
-    RK_F32, RK_LERPED, RK_SHIFTED, active_ops, decode as decode_matrix, layer_norm, layer_norm_gradient, matmul,
-    matmul_scratch, multiply, outer, outer_scratch, rk_sequence, rk_tokens, shift_tokens,
+    active_ops, layer_norm, layer_norm_gradient, multiply, rk_sequence, rk_tokens,
 )
-from rwkv_cy.kernels.matrix cimport Workspace, padded, times
-from rwkv_cy.kernels.stack cimport Arena, pointer, shifted, take
+from rwkv_cy.kernels.matrix cimport Matrix, Workspace, padded
+from rwkv_cy.kernels.stack cimport Arena, Layer, Mix, Pass, pointer, take
+from rwkv_cy.kernels.weight cimport Backward, Weight
 
 
 cdef enum:
-    MOST_PARAMETERS = 64    # of a layer
+    MOST_PARAMETERS = 128   # of a layer
     NORMS = 6               # parameters of ln1, ln2 and ln0, which come first in the names of a layer
-
-
-cdef rk_matrix transpose(rk_matrix m) noexcept nogil:
-    m.rows, m.cols, m.transposed = m.cols, m.rows, not m.transposed
-    return m
-
-
-cdef class Weight:
-    """A matrix in the recorded pass and the backward pass; activations are never rounded or quantized.
-
-    Parameters
-    ----------
-    matrix : Matrix
-        A quantized one is dequantized for every product.
-    index : int
-        Of the parameter among the names of the mix.
-    in_out : bool, default False
-        The parameter has the shape (inputs, outputs).
-    offset : int, default 0
-        First byte of this matrix in the parameter's gradient.
-    """
-
-    def __init__(self, Matrix matrix not None, int index, bint in_out=False, size_t offset=0):
-        if matrix.dtype == PACKED:
-            matrix = Matrix(unpack_matrix(matrix.array, matrix.shape), "bf16", matrix.scale)
-        self.matrix, self.m = matrix, matrix.m
-        self.m.rounded = 0
-        self.decoded = matrix.dtype in QUANTIZED_TYPES
-        self.index, self.in_out, self.offset = index, in_out, offset
-
-    cdef rk_matrix floats(self, char *start) noexcept nogil:
-        """Return the matrix as floats; a quantized one, if it is decoded, is at `start`."""
-        cdef rk_matrix m = self.m
-        if self.decoded:
-            m.data, m.dtype = start, RK_F32
-        return m
-
-    cdef size_t decoded_bytes(self) noexcept nogil:
-        return padded(self.m.rows * self.m.cols * sizeof(float)) if self.decoded else 0
-
-    cdef size_t scratch(self, const Pass *p) noexcept nogil:
-        cdef rk_matrix m = self.floats(NULL)
-        cdef rk_matrix t = transpose(m)
-        cdef Py_ssize_t tokens = p.tokens.count
-        return self.decoded_bytes() + max(
-            max(matmul_scratch(p.ops, &m, tokens, p.num_threads), matmul_scratch(p.ops, &t, tokens, p.num_threads)),
-            max(outer_scratch(p.ops, m.rows, m.cols, tokens, p.num_threads),
-                outer_scratch(p.ops, m.cols, m.rows, tokens, p.num_threads)))
-
-    cdef rk_matrix decode(self, const Pass *p, char *scratch) noexcept nogil:
-        if self.decoded:
-            decode_matrix(&self.m, <float *>scratch, p.num_threads)
-        return self.floats(scratch)
-
-    cdef void forward(self, const Pass *p, rk_product product, char *scratch) noexcept nogil:
-        cdef rk_matrix m = self.decode(p, scratch)
-        product.m = &m
-        matmul(p.ops, &product, 1, &p.tokens, scratch + self.decoded_bytes(), p.num_threads)
-
-    cdef void forward_shifted(self, const Pass *p, bint lerped, const char *x, const char *mix, const char *more,
-                              size_t before, char *y, char *scratch) noexcept nogil:
-        cdef rk_product product = shifted(times(&self.m, x, y), RK_LERPED if lerped else RK_SHIFTED, mix, before)
-        product.more = more
-        self.forward(p, product, scratch)
-
-    cdef bint needs_input(self, const Backward *b) noexcept nogil:
-        return b.gradients[self.index] != NULL
-
-    cdef void backward(self, const Backward *b, const char *x, Py_ssize_t x_stride, const char *dy, char *dx,
-                       char *scratch) noexcept nogil:
-        cdef const Pass *p = &b.forward
-        cdef rk_matrix m
-        cdef rk_product product
-        cdef char *rest = scratch + self.decoded_bytes()
-        cdef char *g = b.gradients[self.index]
-        if dx != NULL:
-            m = transpose(self.decode(p, scratch))
-            product = times(&m, dy, dx)
-            matmul(p.ops, &product, 1, &p.tokens, rest, p.num_threads)
-        if g == NULL:
-            return
-        g += self.offset
-        if self.in_out:
-            outer(p.ops, x, self.m.cols, x_stride, dy, self.m.rows, p.tokens.count, self.m.scale, g, rest,
-                  p.num_threads)
-        else:
-            outer(p.ops, dy, self.m.rows, self.m.rows, x, self.m.cols, p.tokens.count, self.m.scale, g, rest,
-                  p.num_threads)
-
-    cdef void backward_shifted(self, const Backward *b, bint lerped, const char *x, const char *mix, const char *more,
-                               size_t before, const char *dy, char *d_shifted, char *buffer,
-                               char *scratch) noexcept nogil:
-        cdef const Pass *p = &b.forward
-        if self.needs_input(b):
-            shift_tokens(p.ops, lerped, x, mix, more, before, &p.tokens, self.m.cols, buffer, p.num_threads)
-        self.backward(b, buffer, self.m.cols, dy, d_shifted, scratch)
 
 
 cdef class MixGradient:
@@ -128,7 +31,7 @@ cdef class MixGradient:
     """
 
     def __init__(self, Mix mix not None):
-        self.names, self.quantized = [], []
+        self.names, self.quantized, self.weights = [], [], {}
         self.d_model, self.itemsize, self.shared_row = mix.d_model, mix.itemsize, mix.shared_row
 
     cdef int parameter(self, name) except -1:
@@ -141,7 +44,46 @@ cdef class MixGradient:
         index = self.names.index(name) if name in self.names else self.parameter(name)
         if matrix.dtype in MATRIX_TYPES:
             self.quantized.append(name)
-        return Weight(matrix, index, in_out, offset)
+        weight = Weight(matrix, index, in_out, offset)
+        if not in_out:
+            self.weights[name] = weight
+        return weight
+
+    def adapt(self, name, a, b, double scale):
+        """Use W + scale B A for a matrix; the factors get gradients.
+
+        Parameters
+        ----------
+        name : str
+            Short name of the matrix, ``"att.key.weight"``.
+        a, b : numpy.ndarray
+            Shapes (rank, inputs) and (outputs, rank), contiguous, of the activations' type. Used without a copy: they
+            may be modified between passes.
+        scale : float
+
+        Returns
+        -------
+        tuple of str
+            Short names of the factors, ``"att.key.lora_A"`` and ``"att.key.lora_B"``.
+
+        Raises
+        ------
+        KernelError
+            If there is not such a matrix, or the factors do not fit it.
+        """
+        if name not in self.weights:
+            raise KernelError(f"adapter: expected a matrix of {', '.join(self.weights)}, got {name}")
+        real = np.dtype(np.float64 if self.itemsize == 8 else np.float32)
+        for factor in (a, b):
+            if factor.ndim != 2 or factor.dtype != real or not factor.flags.c_contiguous or min(factor.shape) < 1:
+                raise KernelError(
+                    f"{name}: expected contiguous factors of an adapter of {real}, got {factor.dtype} {factor.shape}"
+                )
+        cdef Weight weight = self.weights[name]
+        stem = name.removesuffix(".weight")
+        names = f"{stem}.lora_A", f"{stem}.lora_B"
+        weight.adapt(a, b, scale, self.parameter(names[0]), self.parameter(names[1]))
+        return names
 
     cdef size_t saved(self, const Pass *p) noexcept nogil:
         return 0

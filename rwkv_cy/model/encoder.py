@@ -21,6 +21,7 @@ from rwkv_cy.tensors.tensor import Parameter, as_parameter
 from rwkv_cy.text.tokens import check_token_array
 
 if TYPE_CHECKING:
+    from rwkv_cy.model.gradients import LoRA
     from rwkv_cy.model.tape import EncoderGradient, Tape
 
 __all__ = ["CHUNK_TOKENS", "Model"]
@@ -233,6 +234,7 @@ class Model:
         state: State | Sequence[State | None] | None = None,
         *,
         trainable: str | Iterable[str] | None = None,
+        adapters: Mapping[str, LoRA] | None = None,
         memory: int | None = None,
         num_threads: int | None = None,
     ) -> tuple[Any, Any, Tape]:
@@ -246,7 +248,10 @@ class Model:
             As for :meth:`forward_sequence`, but left unchanged; a sequence of them for several sequences.
         trainable : str or iterable of str, optional
             Names of the parameters that get a gradient, or patterns such as ``"blocks.*.att.*"``; the others are
-            frozen. None stands for all but quantized matrices and tuned initial states.
+            frozen. None stands for all but quantized matrices and tuned initial states, or for `adapters` alone.
+        adapters : mapping of str to LoRA, optional
+            Adapters by the name of their matrix, a matrix of a layer. The gradients of the factors of
+            ``blocks.0.att.key.weight`` are ``blocks.0.att.key.lora_A`` and ``lora_B``. Pass the same mapping every time.
         memory : int, optional
             Bytes of activations to keep, 512 MiB by default; those beyond are computed again in the backward pass, from
             states that are kept every so many tokens.
@@ -272,9 +277,10 @@ class Model:
         """
         from rwkv_cy.model import tape
 
-        if self._gradient is None:
-            self._gradient = tape.EncoderGradient(self)
-        return tape.record(self._gradient, xs, state, trainable, memory, num_threads)
+        gradient = self._gradient
+        if gradient is None or gradient.adapters is not adapters:
+            gradient = self._gradient = tape.EncoderGradient(self, adapters)
+        return tape.record(gradient, xs, state, trainable, memory, num_threads)
 
     def numbers(self, state: State | None) -> npt.NDArray[Any]:
         """Return the array of a state, for reading only; None stands for the initial state.

@@ -13,7 +13,25 @@ import numpy.typing as npt
 from rwkv_cy.errors import ConfigError
 from rwkv_cy.model.state import State
 
-__all__ = ["Gradients", "buffers", "choose"]
+__all__ = ["Gradients", "LoRA", "buffers", "choose"]
+
+
+@dataclass(frozen=True)
+class LoRA:
+    """An adapter of a matrix W: the model computes with W + scale * B A.
+
+    Attributes
+    ----------
+    a, b : numpy.ndarray
+        Shapes (rank, inputs) and (outputs, rank), contiguous, of the model's type (float32 or float64). Passes use them
+        without a copy: an optimiser may update them in place between passes.
+    scale : float, default 1.0
+        Alpha over rank, in the words of PEFT.
+    """
+
+    a: npt.NDArray[Any]
+    b: npt.NDArray[Any]
+    scale: float = 1.0
 
 
 @dataclass

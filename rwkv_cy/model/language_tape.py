@@ -16,7 +16,7 @@ from rwkv_cy.kernels.head import Head
 from rwkv_cy.kernels.head_gradient import HeadGradient
 from rwkv_cy.model.batching import named
 from rwkv_cy.model.encoder import Model
-from rwkv_cy.model.gradients import Gradients, buffers, choose
+from rwkv_cy.model.gradients import Gradients, LoRA, buffers, choose
 from rwkv_cy.model.state import State
 from rwkv_cy.model.tape import MEMORY, EncoderGradient, Recording, Tape, state_of, states_before
 from rwkv_cy.runtime import resolve_num_threads
@@ -37,6 +37,7 @@ class LanguageGradient:
     embedding : Embedding
     head : Head
     parameters : mapping of str to Parameter
+    adapters : mapping of str to LoRA, optional
 
     Raises
     ------
@@ -44,14 +45,22 @@ class LanguageGradient:
         If the version does not have a backward pass.
     """
 
-    def __init__(self, encoder: Model, embedding: Embedding, head: Head, parameters: Mapping[str, Parameter]) -> None:
+    def __init__(
+        self,
+        encoder: Model,
+        embedding: Embedding,
+        head: Head,
+        parameters: Mapping[str, Parameter],
+        adapters: Mapping[str, LoRA] | None = None,
+    ) -> None:
         config = encoder.config
-        self.layers = EncoderGradient(encoder)
+        self.layers = EncoderGradient(encoder, adapters)
         self.embedding = embedding
         self.head = HeadGradient(head.matrix, parameters, config.compute_dtype, config.layer_norm_eps)
         outer = ("emb.weight", *HeadGradient.names)
         self.shapes = {**self.layers.shapes, **{name: parameters[name].shape for name in outer}}
-        self.default = [*self.layers.default, *(name for name in outer if parameters[name].dtype not in MATRIX_TYPES)]
+        stored = [name for name in outer if parameters[name].dtype not in MATRIX_TYPES and not adapters]
+        self.default = [*self.layers.default, *stored]
         self.vocab_size = config.vocab_size
 
     def record(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from rwkv_cy.model.loading import Loaded
 from rwkv_cy.model.state import State
 
 if TYPE_CHECKING:
+    from rwkv_cy.model.gradients import LoRA
     from rwkv_cy.model.language_tape import LanguageGradient, LanguageTape
 
 __all__ = ["Recorded"]
@@ -36,6 +37,7 @@ class Recorded:
         *,
         logits: bool = True,
         trainable: str | Iterable[str] | None = None,
+        adapters: Mapping[str, LoRA] | None = None,
         memory: int | None = None,
         num_threads: int | None = None,
     ) -> tuple[Any, Any, LanguageTape]:
@@ -52,7 +54,10 @@ class Recorded:
             Return the logits. False is for :meth:`LanguageTape.cross_entropy`, which never has all of them in memory.
         trainable : str or iterable of str, optional
             Names of the parameters that get a gradient, or patterns such as ``"blocks.*.att.*"``; the others are
-            frozen. None stands for all but quantized matrices and tuned initial states.
+            frozen. None stands for all but quantized matrices and tuned initial states, or for `adapters` alone.
+        adapters : mapping of str to LoRA, optional
+            Adapters by the name of their matrix, a matrix of a layer. The gradients of the factors of
+            ``blocks.0.att.key.weight`` are ``blocks.0.att.key.lora_A`` and ``lora_B``. Pass the same mapping every time.
         memory : int, optional
             Bytes of activations to keep, 512 MiB by default; those beyond are computed again in the backward pass, from
             states that are kept every so many tokens.
@@ -82,9 +87,11 @@ class Recorded:
         from rwkv_cy.model.language_tape import LanguageGradient
 
         threads = self._begin(num_threads)
-        if self._gradient is None:
-            self._gradient = LanguageGradient(self.encoder, self._embedding, self._head, self._loaded.parameters)
-        return self._gradient.record(tokens, state, trainable, memory, threads, logits=logits)
+        gradient = self._gradient
+        if gradient is None or gradient.layers.adapters is not adapters:
+            gradient = LanguageGradient(self.encoder, self._embedding, self._head, self._loaded.parameters, adapters)
+            self._gradient = gradient
+        return gradient.record(tokens, state, trainable, memory, threads, logits=logits)
 
     def _begin(self, num_threads: int | None) -> int:
         raise NotImplementedError

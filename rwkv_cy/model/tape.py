@@ -17,7 +17,7 @@ from rwkv_cy.errors import ConfigError, StateError
 from rwkv_cy.kernels.gradient import LayerGradient, StackGradient
 from rwkv_cy.kernels.matrix import Workspace
 from rwkv_cy.model.encoder import Model
-from rwkv_cy.model.gradients import Gradients, buffers, choose
+from rwkv_cy.model.gradients import Gradients, LoRA, buffers, choose
 from rwkv_cy.model.layer import activations
 from rwkv_cy.model.state import State
 from rwkv_cy.runtime import resolve_num_threads
@@ -40,6 +40,8 @@ class EncoderGradient:
     Parameters
     ----------
     encoder : Model
+    adapters : mapping of str to LoRA, optional
+        By the canonical name of the matrix.
 
     Raises
     ------
@@ -47,16 +49,19 @@ class EncoderGradient:
         If the version does not have a backward pass.
     """
 
-    def __init__(self, encoder: Model) -> None:
+    def __init__(self, encoder: Model, adapters: Mapping[str, LoRA] | None = None) -> None:
         config = encoder.config
         architecture = architecture_of(config)
         self.encoder = encoder
-        layers = [
-            LayerGradient(
-                layer.kernel, *architecture.gradients(config, i, layer.kernel.time_mix, layer.kernel.channel_mix)
-            )
+        self.adapters = adapters
+        mixes = [
+            architecture.gradients(config, i, layer.kernel.time_mix, layer.kernel.channel_mix)
             for i, layer in enumerate(encoder.layers)
         ]
+        factors = {}
+        for name, lora in (adapters or {}).items():
+            factors.update(_adapt(mixes, name, lora))
+        layers = [LayerGradient(layer.kernel, *own) for layer, own in zip(encoder.layers, mixes, strict=True)]
         self.stack = StackGradient(layers)
         self._names = self.stack.names
         self.shapes: dict[str, tuple[int, ...]] = {}
@@ -68,8 +73,9 @@ class EncoderGradient:
                 if spec.kind == "state" or spec.name in names:
                     self.shapes[f"blocks.{i}.{spec.name}"] = spec.shape
         quantized = {f"blocks.{i}.{name}" for i, layer in enumerate(layers) for name in layer.quantized}
+        self.shapes.update(factors)
         self._saved: list[Workspace] = []
-        self.default = [name for name in self.shapes if name not in quantized and name not in self.states]
+        self.default = list(factors) or [name for name in self.shapes if name not in quantized and name not in self.states]
 
     def segment_tokens(self, memory: int) -> int:
         """Return the most tokens of a segment: their activations must fit into the memory."""
@@ -91,6 +97,18 @@ class EncoderGradient:
     def buffers_of_layers(self, parameters: Mapping[str, Array]) -> list[list[Array | None]]:
         """Return the gradients of each layer in the order of its names; None for a frozen parameter."""
         return [[parameters.get(f"blocks.{i}.{name}") for name in names] for i, names in enumerate(self._names)]
+
+
+def _adapt(mixes: Sequence[Sequence[Any]], name: str, lora: LoRA) -> dict[str, tuple[int, ...]]:
+    """Attach an adapter to the matrix of that name; return the shapes of its factors by canonical name."""
+    block, _, rest = name.partition(".")
+    index, _, short = rest.partition(".")
+    if block == "blocks" and index.isdecimal() and int(index) < len(mixes):
+        for mix in mixes[int(index)]:
+            if short in mix.names:
+                names = mix.adapt(short, lora.a, lora.b, lora.scale)
+                return {f"blocks.{index}.{own}": x.shape for own, x in zip(names, (lora.a, lora.b), strict=True)}
+    raise ConfigError(f"adapters: expected names of matrices such as blocks.0.att.key.weight, got {name!r}")
 
 
 @dataclass

@@ -4,6 +4,7 @@
 
 #include "codec/quant.h"
 #include "pieces.h"
+#include "scalar.h"
 
 #define CHANNELS ((ptrdiff_t)16) /* whole cache lines */
 #define OUTER_ELEMENTS ((ptrdiff_t)1 << 20) /* of a part of an outer product */
@@ -243,30 +244,81 @@ void rk_run_channels_gradient(const rk_ops *ops, int version, const rk_channels 
 
 typedef struct {
     const rk_matrix *m;
-    float *out;
+    char *out;
 } decode_work;
 
-static void decode_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+/* Groups begin..end of sixteen rows. */
+static void dequantize_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
 {
     const decode_work *w = context;
     const rk_matrix *m = w->m;
     const ptrdiff_t group = rk_q_blocks(m->dtype, m->cols) * rk_q_bytes(m->dtype), first = begin * RK_Q_ROWS;
     (void)thread;
     rk_dequantize((const char *)m->data + begin * group, at_most(end * RK_Q_ROWS, m->rows) - first, m->cols, m->dtype,
-                  w->out + first * m->cols);
+                  (float *)w->out + first * m->cols);
 }
 
-void rk_decode(const rk_matrix *m, float *out, int threads)
+/* Elements begin..end. */
+static void widen_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
+{
+    const decode_work *w = context;
+    const uint16_t *words = w->m->data;
+    const size_t itemsize = w->m->dtype == RK_F64 ? 8 : 4;
+    float *out = (float *)w->out;
+    (void)thread;
+    switch (w->m->dtype) {
+    case RK_F16:
+        for (ptrdiff_t i = begin; i < end; i++) out[i] = rk_f16_to_f32(words[i]);
+        break;
+    case RK_BF16:
+        for (ptrdiff_t i = begin; i < end; i++) out[i] = rk_bf16_to_f32(words[i]);
+        break;
+    default:
+        memcpy(w->out + (size_t)begin * itemsize, (const char *)w->m->data + (size_t)begin * itemsize,
+               (size_t)(end - begin) * itemsize);
+    }
+}
+
+void rk_to_floats(const rk_matrix *m, void *out, int threads)
 {
     decode_work work = {m, out};
-    rk_parallel((m->rows + RK_Q_ROWS - 1) / RK_Q_ROWS, at_least_one(PIECE_ELEMENTS / (RK_Q_ROWS * m->cols)), threads,
-                decode_piece, &work);
+    if (rk_q_quantized(m->dtype))
+        rk_parallel((m->rows + RK_Q_ROWS - 1) / RK_Q_ROWS, at_least_one(PIECE_ELEMENTS / (RK_Q_ROWS * m->cols)),
+                    threads, dequantize_piece, &work);
+    else
+        rk_parallel(m->rows * m->cols, PIECE_ELEMENTS, threads, widen_piece, &work);
 }
 
-/* Rows of the result that are computed together. */
-static ptrdiff_t outer_rows(ptrdiff_t a_width, ptrdiff_t b_width)
+/* Rows of a result (rows, width) that are computed together. */
+static ptrdiff_t rows_together(ptrdiff_t rows, ptrdiff_t width)
 {
-    return at_most(a_width, round_up(at_least_one(OUTER_ELEMENTS / b_width), 64));
+    return at_most(rows, round_up(at_least_one(OUTER_ELEMENTS / width), 64));
+}
+
+static size_t aligned(ptrdiff_t elements, const rk_ops *ops)
+{
+    return (size_t)round_up(elements * (ptrdiff_t)ops->sumsize, 64);
+}
+
+size_t rk_add_product_scratch(const rk_ops *ops, ptrdiff_t rows, const rk_matrix *m, int threads)
+{
+    const ptrdiff_t most = rows_together(rows, m->rows), left = rows % most;
+    const size_t whole = rk_matmul_scratch(ops, m, most, threads);
+    const size_t rest = left ? rk_matmul_scratch(ops, m, left, threads) : 0;
+    return aligned(most * m->rows, ops) + (whole > rest ? whole : rest);
+}
+
+void rk_add_product(const rk_ops *ops, const void *x, ptrdiff_t rows, const rk_matrix *m, void *g, void *scratch,
+                    int threads)
+{
+    const ptrdiff_t most = rows_together(rows, m->rows);
+    for (ptrdiff_t first = 0; first < rows; first += most) {
+        const rk_tokens some = {at_most(most, rows - first), NULL, 0};
+        const rk_product product = {.m = m, .x = (const char *)x + (size_t)(first * m->cols) * ops->sumsize,
+                                    .stride = m->cols, .y = scratch, .then = RK_ADD,
+                                    .into = (char *)g + (size_t)(first * m->rows) * ops->sumsize};
+        rk_matmul(ops, &product, 1, &some, (char *)scratch + aligned(most * m->rows, ops), threads);
+    }
 }
 
 static rk_matrix as_matrix(const rk_ops *ops, const void *b, ptrdiff_t b_width, ptrdiff_t tokens, double scale)
@@ -277,12 +329,11 @@ static rk_matrix as_matrix(const rk_ops *ops, const void *b, ptrdiff_t b_width, 
 
 size_t rk_outer_scratch(const rk_ops *ops, ptrdiff_t a_width, ptrdiff_t b_width, ptrdiff_t tokens, int threads)
 {
-    const ptrdiff_t rows = outer_rows(a_width, b_width), left = a_width % rows;
+    const ptrdiff_t most = rows_together(a_width, b_width), left = a_width % most;
     const rk_matrix m = as_matrix(ops, NULL, b_width, tokens, 1);
-    const size_t whole = rk_matmul_scratch(ops, &m, rows, threads);
-    const size_t rest = left ? rk_matmul_scratch(ops, &m, left, threads) : 0;
-    return (size_t)round_up((ptrdiff_t)ops->sumsize * rows * tokens, 64) +
-           (size_t)round_up((ptrdiff_t)ops->sumsize * rows * b_width, 64) + (whole > rest ? whole : rest);
+    const size_t whole = rk_add_product_scratch(ops, most, &m, threads);
+    const size_t rest = left ? rk_add_product_scratch(ops, left, &m, threads) : 0;
+    return aligned(most * tokens, ops) + (whole > rest ? whole : rest);
 }
 
 typedef struct {
@@ -303,18 +354,13 @@ static void transpose_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int t
 void rk_outer(const rk_ops *ops, const void *a, ptrdiff_t a_width, ptrdiff_t a_stride, const void *b, ptrdiff_t b_width,
               ptrdiff_t tokens, double scale, void *g, void *scratch, int threads)
 {
-    const ptrdiff_t most = outer_rows(a_width, b_width);
+    const ptrdiff_t most = rows_together(a_width, b_width);
     const rk_matrix m = as_matrix(ops, b, b_width, tokens, scale);
-    char *flipped = scratch;
-    char *y = flipped + round_up((ptrdiff_t)ops->sumsize * most * tokens, 64);
-    char *rest = y + round_up((ptrdiff_t)ops->sumsize * most * b_width, 64);
+    char *rest = (char *)scratch + aligned(most * tokens, ops);
     for (ptrdiff_t first = 0; first < a_width; first += most) {
         const ptrdiff_t rows = at_most(most, a_width - first);
-        transpose_work work = {(const char *)a + (size_t)first * ops->sumsize, ops->sumsize, a_stride, tokens, flipped};
-        const rk_tokens all = {rows, NULL, 0};
-        const rk_product product = {.m = &m, .x = flipped, .stride = tokens, .y = y, .then = RK_ADD,
-                                    .into = (char *)g + (size_t)(first * b_width) * ops->sumsize};
+        transpose_work work = {(const char *)a + (size_t)first * ops->sumsize, ops->sumsize, a_stride, tokens, scratch};
         rk_parallel(rows, round_up(at_least_one(PIECE_ELEMENTS / tokens), CHANNELS), threads, transpose_piece, &work);
-        rk_matmul(ops, &product, 1, &all, rest, threads);
+        rk_add_product(ops, scratch, rows, &m, (char *)g + (size_t)(first * b_width) * ops->sumsize, rest, threads);
     }
 }

@@ -35,8 +35,12 @@ size_t rk_channels_gradient_scratch(const rk_ops *ops, const rk_tokens *all, int
 void rk_run_channels_gradient(const rk_ops *ops, int version, const rk_channels *p, const rk_tokens *all,
                               void *scratch, int threads);
 
-/* Dequantize a matrix to floats [rows, cols]. */
-void rk_decode(const rk_matrix *m, float *out, int threads);
+/* Convert a matrix of any type but bf12 to the type of the activations, in its orientation. */
+void rk_to_floats(const rk_matrix *m, void *out, int threads);
+/* g [rows, m->rows] += x m^T; x has shape (rows, m->cols). */
+size_t rk_add_product_scratch(const rk_ops *ops, ptrdiff_t rows, const rk_matrix *m, int threads);
+void rk_add_product(const rk_ops *ops, const void *x, ptrdiff_t rows, const rk_matrix *m, void *g, void *scratch,
+                    int threads);
 /* g [a_width, b_width] += scale * sum over tokens of a[t] b[t]^T; tokens of a are a_stride elements apart. */
 size_t rk_outer_scratch(const rk_ops *ops, ptrdiff_t a_width, ptrdiff_t b_width, ptrdiff_t tokens, int threads);
 void rk_outer(const rk_ops *ops, const void *a, ptrdiff_t a_width, ptrdiff_t a_stride, const void *b, ptrdiff_t b_width,
