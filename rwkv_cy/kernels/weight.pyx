@@ -44,7 +44,8 @@ cdef class Weight:
     cdef int adapt(self, a, b, double scale, int index_a, int index_b) except -1:
         if self.in_out or a.shape[1] != self.m.cols or b.shape[0] != self.m.rows or a.shape[0] != b.shape[1]:
             raise KernelError(
-                f"adapter: expected factors (rank, {self.m.cols}) and ({self.m.rows}, rank), got {a.shape} and {b.shape}"
+                f"adapter: expected factors (rank, {self.m.cols}) and ({self.m.rows}, rank), "
+                f"got {a.shape} and {b.shape}"
             )
         dtype = RK_F64 if self.matrix.double_precision else RK_F32
         self.a = rk_matrix(pointer(a), a.shape[0], a.shape[1], dtype, 1.0, 0, 0, 0)

@@ -251,7 +251,7 @@ class Model:
             frozen. None stands for all but quantized matrices and tuned initial states, or for `adapters` alone.
         adapters : mapping of str to LoRA, optional
             Adapters by the name of their matrix, a matrix of a layer. The gradients of the factors of
-            ``blocks.0.att.key.weight`` are ``blocks.0.att.key.lora_A`` and ``lora_B``. Pass the same mapping every time.
+            ``blocks.0.att.key.weight`` are ``blocks.0.att.key.lora_A`` and ``lora_B``. Pass the same mapping each time.
         memory : int, optional
             Bytes of activations to keep, 512 MiB by default; those beyond are computed again in the backward pass, from
             states that are kept every so many tokens.

@@ -75,7 +75,9 @@ class EncoderGradient:
         quantized = {f"blocks.{i}.{name}" for i, layer in enumerate(layers) for name in layer.quantized}
         self.shapes.update(factors)
         self._saved: list[Workspace] = []
-        self.default = list(factors) or [name for name in self.shapes if name not in quantized and name not in self.states]
+        self.default = list(factors) or [
+            name for name in self.shapes if name not in quantized and name not in self.states
+        ]
 
     def segment_tokens(self, memory: int) -> int:
         """Return the most tokens of a segment: their activations must fit into the memory."""
