@@ -275,7 +275,7 @@ static ptrdiff_t run_layer(const rk_ops *ops, const float *in, float *out)
     float *bonus = allocate(TOKENS * HEADS * sizeof *bonus), *v_first = allocate(TOKENS * WIDTH * sizeof *v_first);
     rk_wkv7 p7 = {
         .heads = heads, .w0 = weight, .a0 = bias, .v0 = mix, .k_k = weight, .k_a = bias, .r_k = mix, .r = x, .w = x,
-        .k = x, .a = x, .g = x, .v_mix = x, .v = v, .v_first = v_first, .bonus = bonus,
+        .k = x, .a = x, .g = x, .v_mix = x, .v = v, .v_used = v, .v_first = v_first, .bonus = bonus,
     };
     p7.heads.y = y;
     rk_run_heads(ops, RK_WKV7, &p7.heads, &all, scratch, 1), y += TOKENS * WIDTH;
