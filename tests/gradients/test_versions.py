@@ -1,0 +1,76 @@
+"""Gradients of every version by central differences of inference, which has other code than a recorded pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from contracts.cases import CONFIGS
+from gradients.test_language_model import random_parameters
+from rwkv_cy.architectures import architecture_of
+from rwkv_cy.errors import UnsupportedError
+from rwkv_cy.model.language_model import LanguageModel
+from rwkv_cy.model.state import State
+
+#: Versions without a backward pass.
+REFUSED = {"rwkv7a", "rwkv8_rc00"}
+TOKENS = 19  # more than a segment of the WKV
+
+
+class Case:
+    """A model, tokens, a state, and a loss that is linear in logits and state."""
+
+    def __init__(self, name: str) -> None:
+        config = replace(CONFIGS[name], compute_dtype="f64")
+        self.config = architecture_of(config).complete(config)
+        self.parameters = random_parameters(config)
+        self.model = LanguageModel(config, self.parameters, fingerprint="x")
+        rng = np.random.default_rng(5)
+        self.tokens = rng.integers(0, config.vocab_size, TOKENS)
+        _, self.initial = self.model.forward([9, 8, 7])
+        self.d_state = self.initial.copy()
+        self.d_state.data[...] = rng.standard_normal(self.d_state.data.shape)
+        self.d_logits = rng.standard_normal((TOKENS, config.vocab_size))
+
+    def loss(self, parameters: dict[str, np.ndarray], initial: State) -> float:
+        model = LanguageModel(self.config, parameters, fingerprint="x")
+        logits, after = model.forward(self.tokens, initial, all_logits=True)
+        return float((logits * self.d_logits).sum() + (after.data * self.d_state.data).sum())
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name.partition("-")[0] not in REFUSED])
+def test_parameters_and_state(name: str) -> None:
+    case = Case(name)
+    _, _, tape = case.model.record(case.tokens, case.initial)
+    gradients = tape.backward(case.d_logits, case.d_state)
+    assert set(gradients.parameters) == set(case.parameters)
+    rng = np.random.default_rng(1)
+
+    def check(which: str, gradient: np.ndarray, loss: Callable[[np.ndarray], float]) -> None:
+        along = rng.standard_normal(gradient.shape)
+        step = 1e-5 / np.linalg.norm(along)
+        expected = (loss(step * along) - loss(-step * along)) / (2 * step)
+        scale = np.linalg.norm(gradient) * np.linalg.norm(along)
+        assert scale > 0, which
+        assert abs((gradient * along).sum() - expected) <= 1e-6 * scale, which
+
+    for which, gradient in gradients.parameters.items():
+        own = case.parameters[which]
+        check(which, gradient, lambda d, w=which, p=own: case.loss({**case.parameters, w: p + d}, case.initial))
+
+    def moved(d: np.ndarray) -> float:
+        initial = case.initial.copy()
+        initial.data[...] += d
+        return case.loss(case.parameters, initial)
+
+    check("state", gradients.state.data, moved)
+
+
+@pytest.mark.parametrize("architecture", sorted(REFUSED))
+def test_a_version_without_a_backward_pass_is_refused(architecture: str) -> None:
+    model = LanguageModel.new(CONFIGS[architecture], 0)
+    with pytest.raises(UnsupportedError, match="gradients are not supported for this version"):
+        model.record([1, 2])
