@@ -44,7 +44,7 @@ def torch_step(model: LanguageModel, tokens: np.ndarray, targets: np.ndarray, th
 
     torch.set_num_threads(threads)
     parameters = {
-        name: torch.tensor(value.array, requires_grad=True)
+        name: torch.tensor(np.ascontiguousarray(value.array.T if value.transposed else value.array), requires_grad=True)
         for name, value in model.parameters.items()
         if not name.endswith("time_state")
     }
@@ -53,7 +53,7 @@ def torch_step(model: LanguageModel, tokens: np.ndarray, targets: np.ndarray, th
     def step() -> float:
         result = loss(parameters, model.config, ids, right)
         result.backward()
-        return float(result)
+        return float(result.item())
 
     return step
 
