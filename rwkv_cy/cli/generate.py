@@ -15,6 +15,7 @@ from rwkv_cy.cli.generation_report import Clock, print_generation, print_stats
 from rwkv_cy.cli.model_options import add_text_options, load_text_model
 from rwkv_cy.cli.output import print_warning, printable
 from rwkv_cy.cli.progress import progress_bar
+from rwkv_cy.cli.search import add_search_options, check_search, run_search
 from rwkv_cy.cli.standard_input import read_standard_input, read_text
 from rwkv_cy.demo import DEMO_PROMPT, demo_model_path
 from rwkv_cy.errors import StorageError, TokenError
@@ -63,6 +64,7 @@ def add_parser(commands: Subparsers) -> None:
         "--top-k", type=integer(0), default=0, metavar="K", help="choose among the K likeliest tokens (default: 0, all)"
     )
     _add_rules(parser)
+    add_search_options(parser)
     parser.add_argument("-s", "--seed", type=integer(0), metavar="N", help="the same seed gives the same text")
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="stop before TEXT; repeatable")
     parser.add_argument(
@@ -139,6 +141,7 @@ def _run(arguments: argparse.Namespace) -> int:
     prompt = _prompt(arguments)
     _check_model(arguments.model, arguments.prompt)
     _check_save(arguments)
+    searches = check_search(arguments)
     clock = Clock()
     path = arguments.model or demo_model_path()
     model = load_text_model(path, arguments)
@@ -149,27 +152,34 @@ def _run(arguments: argparse.Namespace) -> int:
 
         state = load_state(model, arguments.state)
     clock.lap("load")
+    sampling = {
+        "temperature": arguments.temperature,
+        "top_p": arguments.top_p,
+        "top_k": arguments.top_k,
+        "presence_penalty": arguments.presence_penalty,
+        "frequency_penalty": arguments.frequency_penalty,
+        "penalty_decay": arguments.penalty_decay,
+        "repetition_penalty": arguments.repetition_penalty,
+        "repetition_window": arguments.repetition_window,
+        "no_repeat_ngram": arguments.no_repeat_ngram,
+        "banned_tokens": arguments.ban,
+        "logit_bias": dict(arguments.logit_bias),
+        "order": arguments.order,
+    }
+    text = prompt.decode("utf-8", "replace")
+    if searches:
+        shown = {"model": str(path), "prompt": text, "seed": arguments.seed}
+        run_search(model, prompt, state, arguments, sampling, shown)
+        return ExitCode.OK
     generation = model.generate(
         prompt,
         state=state,
         max_tokens=arguments.max_tokens,
-        temperature=arguments.temperature,
-        top_p=arguments.top_p,
-        top_k=arguments.top_k,
-        presence_penalty=arguments.presence_penalty,
-        frequency_penalty=arguments.frequency_penalty,
-        penalty_decay=arguments.penalty_decay,
-        repetition_penalty=arguments.repetition_penalty,
-        repetition_window=arguments.repetition_window,
-        no_repeat_ngram=arguments.no_repeat_ngram,
-        banned_tokens=arguments.ban,
-        logit_bias=dict(arguments.logit_bias),
-        order=arguments.order,
         seed=arguments.seed,
         stop=arguments.stop,
         stop_tokens=arguments.stop_token,
+        **sampling,
     )
-    text = prompt.decode("utf-8", "replace")
     try:
         _print_text(generation, text, clock, arguments)
     except KeyboardInterrupt:

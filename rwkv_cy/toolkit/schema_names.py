@@ -18,6 +18,7 @@ _VERSIONS = {
     "export": 1,
     "export-plan": 1,
     "generate": 1,
+    "generate-search": 1,
     "info": 1,
     "inspect": 1,
     "join": 1,

@@ -1,0 +1,185 @@
+"""The engine: many streams against one, first tokens beside others, a conversation's cache, speculation.
+
+usage: python benchmarks/bench_engine.py [streams] [first-token] [conversation] [speculation]
+
+A model of the 0.1B shape of RWKV-7 with initial values is made and quantized to q8 in a temporary folder: its texts
+mean nothing, its times are those of a trained one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+import rwkv_cy
+from rwkv_cy.engine import Engine, Event, Request, Speculation, StateCache
+from rwkv_cy.text import ByteTokenizer, SamplingOptions
+
+GREEDY = SamplingOptions(temperature=0)
+SHAPE = rwkv_cy.Config(d_model=768, num_layers=12, vocab_size=65536, d_ffn=3072, architecture="rwkv7")
+
+
+class Ids(ByteTokenizer):
+    """Decodes tokens of a model without a vocabulary, as the last byte of each number."""
+
+    vocab_size = SHAPE.vocab_size
+    end_of_text = None
+
+    def decode_bytes(self, tokens: Iterable[int]) -> bytes:
+        """Return a letter for each token."""
+        return bytes(97 + token % 26 for token in tokens)
+
+
+def make_model(folder: Path) -> rwkv_cy.LanguageModel:
+    """Return a model of the 0.1B shape, in q8."""
+    rwkv_cy.LanguageModel.new(SHAPE, 0).save(folder / "f32.h5")
+    rwkv_cy.quantize(folder / "f32.h5", folder / "q8.h5", dtype="q8")
+    return rwkv_cy.load(folder / "q8.h5", tokenizer=Ids())
+
+
+def ids(count: int, seed: int) -> list[int]:
+    """Return random tokens."""
+    return np.random.default_rng(seed).integers(1, 60000, count).tolist()
+
+
+def run(engine: Engine, requests: list[Request]) -> tuple[float, dict[str, Event]]:
+    """Run requests; return the seconds, and the last event of each."""
+    start = time.perf_counter()
+    last = {event.request_id: event for event in engine.run(requests) if event.finish_reason}
+    return time.perf_counter() - start, last
+
+
+def streams(model: rwkv_cy.LanguageModel, count: int, tokens: int) -> float:
+    """Return the tokens per second of so many streams together."""
+    engine = Engine(model, slots=count, speculation=None)
+    requests = [Request(prompt=ids(2, i), seed=i, max_tokens=tokens) for i in range(count)]
+    return count * tokens / run(engine, requests)[0]
+
+
+def first_token(model: rwkv_cy.LanguageModel, beside: int, prompt: int) -> float:
+    """Return the seconds to the first token of a prompt, beside so many streams."""
+    engine = Engine(model, slots=beside + 1, speculation=None)
+    for i in range(beside):
+        engine.submit(Request(prompt=ids(2, i), seed=i, max_tokens=None, stop_tokens=()))
+    engine.step()
+    engine.submit(Request(prompt=ids(prompt, 99), max_tokens=1, id="measured"))
+    while True:
+        for event in engine.step():
+            if event.request_id == "measured" and event.timings is not None:
+                return event.timings.first_token
+
+
+def conversation(model: rwkv_cy.LanguageModel, turns: int) -> tuple[float, float, float]:
+    """Return an agent's share of prompt tokens from the cache, and seconds to the first token of its last turn.
+
+    The second figure is with the cache; the third is that of a prompt of as many new tokens.
+    """
+    engine = Engine(model, cache=StateCache())
+    text = ids(600, 0)  # the system prompt with tools
+    for turn in range(turns):
+        text = [*text, *ids(30, turn + 1)]  # the result of a tool, or a question
+        request = Request(prompt=text, seed=turn, max_tokens=20, stop_tokens=(), id="turn")
+        tokens, last = [], None
+        for event in engine.run([request]):
+            tokens += [event.token] if event.token is not None else []
+            last = event
+        text += tokens
+    stats = engine.cache.stats if engine.cache is not None else None
+    new = last.usage.prompt_tokens - last.usage.cached_tokens  # type: ignore[union-attr]
+    _, alone = run(Engine(model), [Request(prompt=ids(new, 5), max_tokens=1, id="a")])
+    return stats.hit_tokens / stats.prompt_tokens, last.timings.first_token, alone["a"].timings.first_token  # type: ignore[union-attr]
+
+
+def speculation(model: rwkv_cy.LanguageModel, tokens: int, repeats: int) -> tuple[float, float, float]:
+    """Return the speed with drafts relative to without: of a given text, of a text in the prompt, of random text."""
+    text = ids(tokens, 3)
+
+    class Writes:
+        """Makes a model without meaning write a text; it is in the logits, so that drafts must be verified."""
+
+        def __call__(self, produced: list[int], logits: np.ndarray) -> None:
+            logits[text[len(produced)]] = 1e6
+
+    edited = [token if i % 24 else 7 for i, token in enumerate(text)]  # an edit that leaves most of it as it was
+    results = []
+    for request in (
+        Request(prompt=ids(8, 1), prediction=edited, options=GREEDY, max_tokens=tokens),
+        Request(prompt=[*edited, *ids(8, 1)], options=GREEDY, max_tokens=tokens),
+        Request(prompt=ids(8, 1), options=GREEDY, max_tokens=tokens),
+    ):
+        seconds: dict[bool, list[float]] = {False: [], True: []}
+        for _ in range(repeats):
+            for on in (False, True):
+                engine = Engine(model, speculation=Speculation() if on else None)
+                run(engine, [replace(request, max_tokens=4, constraints=[Writes()])])  # warm, and costs are known
+                _, last = run(engine, [replace(request, constraints=[Writes()], id="a")])
+                assert last["a"].timings is not None
+                seconds[on].append(last["a"].timings.decode)
+        results.append(statistics.median(seconds[False]) / statistics.median(seconds[True]))
+    return results[0], results[1], results[2]
+
+
+def print_streams(model: rwkv_cy.LanguageModel, repeats: int) -> None:
+    """Print the speed of many streams against one."""
+    print(f"{'streams':>8} {'tokens/s':>9} {'against one':>12}")
+    one = 0.0
+    for count in (1, 2, 4, 8, 16):
+        speed = statistics.median(streams(model, count, 48) for _ in range(repeats))
+        one = one or speed
+        print(f"{count:>8} {speed:>9.1f} {speed / one:>12.2f}", flush=True)
+
+
+def print_first_token(model: rwkv_cy.LanguageModel, repeats: int) -> None:
+    """Print the time to the first token of prompts, alone and beside others."""
+    for prompt in (16, 256):
+        alone = statistics.median(first_token(model, 0, prompt) for _ in range(repeats))
+        beside = statistics.median(first_token(model, 15, prompt) for _ in range(repeats))
+        times = f"{alone:.3f} s alone, {beside:.3f} s beside 15 streams, {beside / alone:.2f} times"
+        print(f"first token of {prompt} tokens: {times}", flush=True)
+
+
+def print_conversation(model: rwkv_cy.LanguageModel, repeats: int) -> None:
+    """Print what the cache does for an agent; it does not depend on repeats."""
+    share, cached, new = conversation(model, 40)
+    print(f"40 turns: {100 * share:.1f} % of prompt tokens from the cache", flush=True)
+    print(f"first token of the last turn: {cached / new:.2f} times the prefill of its new tokens", flush=True)
+
+
+def print_speculation(model: rwkv_cy.LanguageModel, repeats: int) -> None:
+    """Print what drafts gain."""
+    names = ("text of a prediction", "text of the prompt", "random text")
+    for name, gain in zip(names, speculation(model, 120, repeats), strict=True):
+        print(f"speculation, {name}: {gain:.2f} times as fast", flush=True)
+
+
+PARTS = {
+    "streams": print_streams,
+    "first-token": print_first_token,
+    "conversation": print_conversation,
+    "speculation": print_speculation,
+}
+
+
+def main() -> None:
+    """Run the parts that the command line names; all by default."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
+    parser.add_argument("--repeats", type=int, default=3, help="measurements, of which the median counts (default: 3)")
+    arguments = parser.parse_args()
+    for name in arguments.parts:
+        if name not in PARTS:
+            parser.error(f"expected one of {', '.join(PARTS)}, got {name}")
+    with tempfile.TemporaryDirectory() as folder, make_model(Path(folder)) as model:
+        for name in arguments.parts or PARTS:
+            PARTS[name](model, arguments.repeats)
+
+
+if __name__ == "__main__":
+    main()
