@@ -48,8 +48,8 @@ cdef class Weight:
                 f"got {a.shape} and {b.shape}"
             )
         dtype = RK_F64 if self.matrix.double_precision else RK_F32
-        self.a = rk_matrix(pointer(a), a.shape[0], a.shape[1], dtype, 1.0, 0, 0, 0)
-        self.b = rk_matrix(pointer(b), b.shape[0], b.shape[1], dtype, scale * self.m.scale, 0, 0, 0)
+        self.a = rk_matrix(pointer(a), a.shape[0], a.shape[1], dtype, 1.0, 0, 0, NULL, 0)
+        self.b = rk_matrix(pointer(b), b.shape[0], b.shape[1], dtype, scale * self.m.scale, 0, 0, NULL, 0)
         self.index_a, self.index_b, self._factors = index_a, index_b, (a, b)
         self.decoded = True
         return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,6 +25,10 @@ class Free(Costs):
 
     def ratio(self, before: int, after: int) -> float:
         return 0.5 if after > before else 1.0
+
+    def seconds(self, tokens: int) -> float:
+        """Return a time beside which that of a small model does not count."""
+        return math.inf
 
 
 def eager(**arguments: Any) -> Speculation:
