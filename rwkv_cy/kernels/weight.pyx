@@ -36,7 +36,7 @@ cdef class Weight:
         if matrix.dtype == PACKED:
             matrix = Matrix(unpack_matrix(matrix.array, matrix.shape), "bf16", matrix.scale)
         self.matrix, self.m = matrix, matrix.m
-        self.m.rounded = 0
+        self.m.rounded, self.m.inputs = 0, NULL
         self.decoded = matrix.dtype in QUANTIZED_TYPES
         self.index, self.in_out, self.offset = index, in_out, offset
         self.a.data = self.b.data = NULL
@@ -47,9 +47,10 @@ cdef class Weight:
                 f"adapter: expected factors (rank, {self.m.cols}) and ({self.m.rows}, rank), "
                 f"got {a.shape} and {b.shape}"
             )
-        dtype = RK_F64 if self.matrix.double_precision else RK_F32
-        self.a = rk_matrix(pointer(a), a.shape[0], a.shape[1], dtype, 1.0, 0, 0, NULL, 0)
-        self.b = rk_matrix(pointer(b), b.shape[0], b.shape[1], dtype, scale * self.m.scale, 0, 0, NULL, 0)
+        self.a.data, self.a.rows, self.a.cols = pointer(a), a.shape[0], a.shape[1]
+        self.b.data, self.b.rows, self.b.cols = pointer(b), b.shape[0], b.shape[1]
+        self.a.dtype = self.b.dtype = RK_F64 if self.matrix.double_precision else RK_F32
+        self.a.scale, self.b.scale = 1.0, scale * self.m.scale
         self.index_a, self.index_b, self._factors = index_a, index_b, (a, b)
         self.decoded = True
         return 0
