@@ -70,9 +70,15 @@ def estimate(method: Method, options: TrainingOptions, num_threads: int | None =
     count = max(1, min(options.batch_size, _SAMPLE_TOKENS // length))
     rng = np.random.default_rng(0)
     sequences = [rng.integers(0, config.vocab_size, length) for _ in range(count)]
-    model = method.model()
+    model = method.recorded()
     begin = time.perf_counter()
-    _, _, tape = model.record(sequences, trainable=method.trainable, logits=False, num_threads=num_threads)
+    _, _, tape = model.record(
+        sequences,
+        trainable=method.trainable,
+        adapters=method.adapters,
+        logits=False,
+        num_threads=num_threads,
+    )
     tape.cross_entropy(sequences, num_threads=num_threads)
     seconds = time.perf_counter() - begin
     tokens, batch = length * count, options.batch_size * options.context

@@ -15,6 +15,7 @@ from rwkv_cy.architectures.base import ParameterSpec
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import widen
 from rwkv_cy.errors import UnsupportedError
+from rwkv_cy.model.gradients import LoRA
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.tensors.reading import decode_rows
 from rwkv_cy.tensors.tensor import Parameter
@@ -51,17 +52,22 @@ class Method(ABC):
         self.values: dict[str, Array] = {}
 
     @property
-    @abstractmethod
-    def trainable(self) -> list[str]:
-        """Names of the parameters whose gradients are needed."""
+    def trainable(self) -> list[str] | None:
+        """Names of the parameters that get gradients; None stands for the factors of the adapters."""
+        return list(self.values) if self.adapters is None else None
+
+    @property
+    def adapters(self) -> Mapping[str, LoRA] | None:
+        """Adapters by the name of their matrix, for :meth:`rwkv_cy.LanguageModel.record`."""
+        return None
+
+    def recorded(self) -> LanguageModel:
+        """Return the model whose passes are recorded: the present one, but for adapters."""
+        return self.model()
 
     @abstractmethod
     def changed(self) -> Mapping[str, Parameter | Array]:
         """Return the parameters that replace those of the base."""
-
-    def gradients(self, gradients: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Return the gradients of the values, given those of the parameters."""
-        return gradients
 
     def model(self) -> LanguageModel:
         """Return the model that the present values make."""
@@ -81,11 +87,6 @@ class FullMethod(Method):
     def __init__(self, base: LanguageModel) -> None:
         super().__init__(base)
         self.values = {name: _numbers(parameter, self.dtype) for name, parameter in base.parameters.items()}
-
-    @property
-    def trainable(self) -> list[str]:
-        """All names."""
-        return list(self.values)
 
     def changed(self) -> Mapping[str, Parameter | Array]:
         """Return all values."""
@@ -117,11 +118,6 @@ class StateMethod(Method):
             for spec in specs
         }
 
-    @property
-    def trainable(self) -> list[str]:
-        """The names of the states."""
-        return list(self.values)
-
     def changed(self) -> Mapping[str, Parameter | Array]:
         """Return the states."""
         return self.values
@@ -145,35 +141,31 @@ class LoraMethod(Method):
         super().__init__(base)
         self.rank, self.alpha = rank, alpha
         rng = np.random.default_rng([seed, 0x10A])
-        self._modules: dict[str, tuple[Array, Array]] = {}
+        self._adapters: dict[str, LoRA] = {}
         for spec in _specs(self.config, "matrix"):
             outputs, inputs = spec.shape if spec.orientation == "out_in" else spec.shape[::-1]
             bound = 1 / math.sqrt(inputs)
             a = rng.uniform(-bound, bound, (rank, inputs)).astype(self.dtype)
             b = np.zeros((outputs, rank), self.dtype)
+            self._adapters[spec.name] = LoRA(a, b, alpha / rank)
             module = spec.name.removesuffix(".weight")
             self.values |= {f"{module}.lora_A": a, f"{module}.lora_B": b}
-            self._modules[spec.name] = (a, b)
-        self._numbers = {name: _numbers(base.parameters[name], self.dtype) for name in self._modules}
 
     @property
-    def trainable(self) -> list[str]:
-        """The names of the matrices."""
-        return list(self._modules)
+    def adapters(self) -> Mapping[str, LoRA] | None:
+        """One adapter for each matrix of the layers."""
+        return self._adapters
+
+    def recorded(self) -> LanguageModel:
+        """Return the base, whose matrices keep their stored type."""
+        return self.base
 
     def changed(self) -> Mapping[str, Parameter | Array]:
         """Return the sums of matrices and adapters."""
-        scale = self.dtype.type(self.alpha / self.rank)
-        return {name: self._numbers[name] + scale * (b @ a) for name, (a, b) in self._modules.items()}
-
-    def gradients(self, gradients: Mapping[str, Array]) -> Mapping[str, Array]:
-        """Return the gradients of the factors."""
-        scale = self.dtype.type(self.alpha / self.rank)
-        found: dict[str, Array] = {}
-        for name, (a, b) in self._modules.items():
-            module, d = name.removesuffix(".weight"), scale * gradients[name]
-            found |= {f"{module}.lora_A": b.T @ d, f"{module}.lora_B": d @ a.T}
-        return found
+        return {
+            name: _numbers(self.base.parameters[name], self.dtype) + self.dtype.type(own.scale) * (own.b @ own.a)
+            for name, own in self._adapters.items()
+        }
 
 
 METHODS: Mapping[str, type[Method]] = {method.name: method for method in (StateMethod, LoraMethod, FullMethod)}

@@ -203,12 +203,18 @@ class Trainer:
 
     def _gradients(self, sequences: list[npt.NDArray[np.int64]]) -> tuple[float, dict[str, npt.NDArray[Any]]]:
         """Return the mean loss of a batch and the gradients of the method's values."""
-        model = self.method.model()
+        model, method = self.method.recorded(), self.method
         count = sum(sequence.size - 1 for sequence in sequences)
         inputs, targets = [own[:-1] for own in sequences], [own[1:] for own in sequences]
-        _, _, tape = model.record(inputs, trainable=self.method.trainable, logits=False, num_threads=self._num_threads)
+        _, _, tape = model.record(
+            inputs,
+            trainable=method.trainable,
+            adapters=method.adapters,
+            logits=False,
+            num_threads=self._num_threads,
+        )
         losses, found = tape.cross_entropy(targets, l2_wrap=self.options.l2wrap, num_threads=self._num_threads)
-        return sum(float(own.sum()) for own in losses) / count, dict(self.method.gradients(found.parameters))
+        return sum(float(own.sum()) for own in losses) / count, found.parameters
 
     def evaluate(self) -> float:
         """Return the bits per byte of the held-out text, the state carried from its first token to its last.
