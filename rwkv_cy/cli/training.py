@@ -44,13 +44,18 @@ def _add_train(commands: Subparsers) -> None:
         description="Train a new model from initial values, and write a model file. A run that was stopped (Ctrl-C) or "
         "killed goes on when the command is given again.",
         examples=[
-            "rwkv-cy train --new rwkv7 --d-model 128 --num-layers 6 book.txt model.h5 --steps 2000",
-            "rwkv-cy train --new rwkv7 --d-model 256 --num-layers 8 --tokenizer world data.jsonl model.h5 --steps 9000",
+            "rwkv-cy train --new rwkv4 --d-model 128 --num-layers 6 book.txt model.h5 --steps 2000",
+            "rwkv-cy train --new rwkv4 --d-model 256 --num-layers 8 --tokenizer world data.jsonl model.h5 --steps 9000",
         ],
     )
     parser.add_argument("data", metavar="DATA", type=Path, help="a text, or JSONL with a document in each line's text")
     parser.add_argument("target", metavar="MODEL", type=Path, help="the model file to write")
-    parser.add_argument("--new", required=True, metavar="VERSION", help="rwkv4, rwkv5.2, rwkv6, rwkv7, ...")
+    parser.add_argument(
+        "--new",
+        required=True,
+        metavar="VERSION",
+        help="the version, such as rwkv4; the error for an unknown one lists them all",
+    )
     parser.add_argument("--d-model", type=integer(1), required=True, metavar="N", help="width of the model")
     parser.add_argument("--num-layers", type=integer(1), required=True, metavar="N", help="number of layers")
     parser.add_argument("--d-ffn", type=integer(1), metavar="N", help="width of the channel mix (default: 4 times)")
