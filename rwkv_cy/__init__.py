@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from rwkv_cy.lazy import names_from
+
 if TYPE_CHECKING:
     from rwkv_cy.config import Config
     from rwkv_cy.demo import demo_model_path
@@ -90,7 +92,7 @@ _MODULES = {
     "toolkit.verify": ("verify",),
     "training": ("TrainingOptions", "train", "tune"),
 }
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+_own_name = names_from(__name__, _MODULES)
 
 __all__ = [
     "BusyError",
@@ -163,13 +165,7 @@ _PACKAGES = (
 
 
 def __getattr__(name: str) -> Any:
-    if name in _MODULE_OF:
-        value = getattr(import_module(f"rwkv_cy.{_MODULE_OF[name]}"), name)
-        globals()[name] = value
-        return value
-    if name in _PACKAGES:
-        return import_module(f"rwkv_cy.{name}")
-    raise AttributeError(f"module 'rwkv_cy' has no attribute {name!r}")
+    return import_module(f"rwkv_cy.{name}") if name in _PACKAGES else _own_name(name)
 
 
 def __dir__() -> list[str]:

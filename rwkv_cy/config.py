@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
 from typing import Any
 
 from rwkv_cy.errors import ConfigError
+from rwkv_cy.records import dataclass, field, fields
 
 __all__ = ["Config"]
 
@@ -94,7 +94,7 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields by name, ready for JSON."""
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__}
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
         values["ranks"] = dict(self.ranks)
         # What a version does not have, or nearly every model has, is left out.
         defaults = {"head_size": 0, "ranks": {}, "group_norm_eps": Config.group_norm_eps, "embedding_norm": True}

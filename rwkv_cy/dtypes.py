@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from rwkv_cy.dtype_names import canonical_name, nearest_type
 from rwkv_cy.errors import ConfigError
+from rwkv_cy.records import dataclass
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import os
 import re
-from dataclasses import dataclass
 from urllib.parse import unquote
 
 from rwkv_cy.errors import HubError
+from rwkv_cy.records import dataclass
 
 __all__ = ["MAIN", "HubName", "complete_url", "is_hub_name", "is_plain_path", "is_repository", "name_in_url"]
 
 #: The revision of a name without one.
 MAIN = "main"
 _PREFIX = "hf:"
+# Patterns: `re` compiles a text when it is first used. Most runs use none of these.
 _PART = r"[A-Za-z0-9](?:[\w.-]{0,94}[\w-])?"
-_REPOSITORY = re.compile(rf"(?!.*(?:--|\.\.)){_PART}/{_PART}", re.ASCII)
-_REVISION = re.compile(r"(?!.*(?:\.\.|//))[A-Za-z0-9][\w./-]{0,199}(?<![./])", re.ASCII)
+_REPOSITORY = rf"(?a:(?!.*(?:--|\.\.)){_PART}/{_PART})"
+_REVISION = r"(?a:(?!.*(?:\.\.|//))[A-Za-z0-9][\w./-]{0,199}(?<![./]))"
 #: Other kinds of repositories, whose URLs and names begin with the kind.
 _OTHER_KINDS = ("datasets", "spaces", "buckets", "kernels")
-_URL = re.compile(r"[a-z][a-z0-9+.-]+:/", re.IGNORECASE)
-_HUB_URL = re.compile(
-    rf"(?:https?:/{{1,2}})?(?:www\.)?(?:huggingface\.co|hf\.co|hf-mirror\.com)/(?P<repository>{_PART}/{_PART})"
-    r"(?:/(?:resolve|blob|raw|tree|blame)/(?P<revision>[^/?#]+)(?:/(?P<file>[^?#]+))?)?/?(?:[?#].*)?",
-    re.ASCII | re.IGNORECASE,
+_URL = r"(?i:[a-z][a-z0-9+.-]+:/)"
+_HUB_URL = (
+    rf"(?ai:(?:https?:/{{1,2}})?(?:www\.)?(?:huggingface\.co|hf\.co|hf-mirror\.com)/(?P<repository>{_PART}/{_PART})"
+    r"(?:/(?:resolve|blob|raw|tree|blame)/(?P<revision>[^/?#]+)(?:/(?P<file>[^?#]+))?)?/?(?:[?#].*)?)"
 )
 _EXPECTED = "expected hf:owner/name, hf:owner/name/file or hf:owner/name/file@revision"
 _LONGEST_PART, _LONGEST = 255, 1024
@@ -67,9 +67,9 @@ class HubName:
         if not at:
             file, at, revision = file.rpartition("@") if "@" in file else (file, "", MAIN)
         repository = f"{parts[0]}/{name}"
-        if _REPOSITORY.fullmatch(repository) is None:
+        if re.fullmatch(_REPOSITORY, repository) is None:
             raise HubError(f"{text}: {_EXPECTED}, as hf:BlinkDL/rwkv7-g1, got another text; check the name")
-        if _REVISION.fullmatch(revision) is None:
+        if re.fullmatch(_REVISION, revision) is None:
             raise HubError(f"{text}: expected a branch, tag or commit after @, got {revision!r}; check the name")
         if file and not is_plain_path(file):
             raise HubError(f"{text}: expected the path of a file in the repository, got {file!r}; check the name")
@@ -89,7 +89,7 @@ def is_hub_name(path: str | os.PathLike[str]) -> bool:
 
 def is_repository(text: str) -> bool:
     """Tell whether `text` could be the name of a repository: ``owner/name``."""
-    return _REPOSITORY.fullmatch(text) is not None
+    return re.fullmatch(_REPOSITORY, text) is not None
 
 
 def is_plain_path(path: str) -> bool:
@@ -107,15 +107,15 @@ def is_plain_path(path: str) -> bool:
 
 def complete_url(text: str) -> str | None:
     """Return a URL whose slashes pathlib may have merged (``https:/...``) as it was; None for other texts."""
-    match = _URL.match(text)
+    match = re.match(_URL, text)
     return None if match is None else f"{match[0]}/{text[match.end() :].lstrip('/')}"
 
 
 def name_in_url(text: str) -> HubName | None:
     """Return what the URL of a page or file of the hub, or of a mirror, names; None for other texts."""
-    match = _HUB_URL.fullmatch(text)
+    match = re.fullmatch(_HUB_URL, text)
     if match is None or match["repository"].split("/")[0] in (*_OTHER_KINDS, "api", "docs", "models", "papers"):
         return None
     revision, file = unquote(match["revision"] or MAIN), unquote(match["file"] or "").strip("/")
-    fits = _REPOSITORY.fullmatch(match["repository"]) and _REVISION.fullmatch(revision)
+    fits = re.fullmatch(_REPOSITORY, match["repository"]) and re.fullmatch(_REVISION, revision)
     return HubName(match["repository"], file, revision) if fits and (not file or is_plain_path(file)) else None

@@ -9,9 +9,10 @@ from importlib import import_module
 from pathlib import Path
 from threading import Lock
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
 from rwkv_cy.errors import ConfigError
+from rwkv_cy.records import dataclass
 
 __all__ = [
     "available_cpus",
@@ -219,7 +220,8 @@ def available_memory(
     return min(available) if available else None
 
 
-class _MemoryFiles(NamedTuple):
+@dataclass(frozen=True)
+class _MemoryFiles:
     """Names of the files of a control group that tell limit and use, and of lines in its statistics."""
 
     limit: str

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import rwkv_cy
+from benchmarks.sparse import write_sparse
+from rwkv7_shapes import rwkv7_config
+from rwkv_cy.cli.commands import COMMANDS
 
 #: Runs in a fresh interpreter. NumPy comes first, because what it loads and reads is its own affair.
 PROBE = """
@@ -48,12 +52,71 @@ def test_import_is_silent_and_cheap() -> None:
     assert not any(name.startswith("rwkv_cy.cli") for name in seen["new"])
 
 
-def test_the_command_line_is_read_without_what_commands_work_with() -> None:
-    probe = "import sys, rwkv_cy.cli.main; print(*sys.modules)"
-    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
-    loaded = set(done.stdout.split())
-    assert loaded.isdisjoint({"numpy", "h5py", "tqdm", "tokenizers", "huggingface_hub", "importlib.metadata"})
-    assert not any(name.startswith("rwkv_cy.kernels") for name in loaded)
+#: Modules of the standard library that take milliseconds to load, with what they load.
+SLOW = {
+    "asyncio",
+    "concurrent.futures",
+    "dataclasses",
+    "difflib",
+    "hashlib",
+    "importlib.metadata",
+    "inspect",
+    "logging",
+}
+SLOW |= {"platform", "random", "secrets", "shutil", "tempfile", "unittest"}
+#: What no command loads that only prints.
+HEAVY = {"numpy", "h5py", "tqdm", "tokenizers", "huggingface_hub", "rich"}
+
+
+def loaded_by(*words: str) -> set[str]:
+    """Return the names of the modules that a run of the command loads; its exit code has to be 0."""
+    probe = (
+        "import sys\nfrom rwkv_cy.__main__ import main\nsys.argv[1:] = sys.argv[2:]\n"
+        "try:\n    code = main()\nexcept SystemExit as end:\n    code = end.code\n"
+        "print(*sys.modules, file=sys.stderr)\nsys.exit(code)"
+    )
+    command = [sys.executable, "-c", probe, "--", *words]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return set(done.stderr.splitlines()[-1].split())
+
+
+def own(loaded: set[str], package: str = "") -> set[str]:
+    """Return the modules of this package, or of one of its packages, without that in front."""
+    begin = f"rwkv_cy.{package}"
+    return {name.removeprefix(begin) for name in loaded if name.startswith(begin)}
+
+
+@pytest.mark.parametrize("words", [("--help",), ("--version",), ("inspect", "--help"), ("generate", "--help")])
+def test_help_loads_one_command_at_most_and_nothing_slow(words: tuple[str, ...]) -> None:
+    loaded = loaded_by(*words)
+    assert loaded & (SLOW | HEAVY) == set()
+    commands = {command.module for command in COMMANDS.values()} & own(loaded, "cli.")
+    assert commands == {word for word in words if word in COMMANDS}
+    assert len(own(loaded)) <= 28
+
+
+def test_describing_a_file_loads_the_reader_of_its_format_alone(tmp_path: Path) -> None:
+    readers = {"pth", "pth_legacy", "rwkvcpp", "gguf", "safetensors", "huggingface", "shards"}
+    path = tmp_path / "m.safetensors"
+    write_sparse(path, rwkv7_config(64, 1, 64, (8, 8, 8, 8), vocab_size=300), "bf16")
+    loaded = loaded_by("inspect", str(path), "--no-speed")
+    # Compiled modules of the stable ABI import inspect, by Cython.
+    assert loaded & (SLOW - {"inspect"} | {"h5py", "tokenizers", "numpy._core"}) == set()
+    assert readers & own(loaded, "formats.") == {"safetensors"}
+    assert own(loaded) & {"model", "text", "hub"} == set()
+    assert own(loaded, "storage.") & {"file_writer", "writer", "structure", "skeleton"} == set()
+    assert own(loaded, "toolkit.") == {"inspect", "file_report", "expectation", "bandwidth", "schema_names"}
+
+
+def test_generating_loads_no_writer_and_no_foreign_reader(tmp_path: Path) -> None:
+    path = tmp_path / "m.h5"
+    rwkv_cy.convert(rwkv_cy.demo_model_path(), path)
+    loaded = loaded_by("generate", str(path), "In", "--max-tokens", "1")
+    assert loaded & {"h5py", "tqdm", "huggingface_hub", "dataclasses", "logging", "concurrent.futures"} == set()
+    assert own(loaded, "storage.") & {"file_writer", "writer", "structure", "skeleton"} == set()
+    assert own(loaded, "formats.") <= {"metadata"}
+    assert own(loaded) & {"hub"} == set()
+    assert own(loaded, "toolkit.") == {"schema_names"}
 
 
 @pytest.mark.parametrize("name", rwkv_cy.__all__)

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy as np
 from rwkv_cy.architectures.curves import Curve
 from rwkv_cy.config import Config
 from rwkv_cy.errors import UnsupportedError
+from rwkv_cy.records import dataclass
 from rwkv_cy.tensors.tensor import Parameter
 
 if TYPE_CHECKING:
@@ -84,14 +84,14 @@ class ParameterSpec:
     orientation: Literal["out_in", "in_out"] = "out_in"
     sparse_input: bool = False
 
-    def of_layer(self, layer: int) -> ParameterSpec:
-        """Return the parameter under its name in the model: that of the layer in front."""
+    def of_layer(self, layer: int, initialise: Initialiser | None = None) -> ParameterSpec:
+        """Return the parameter under its name in the model, the layer's in front; or with other initial values."""
         # Files have thousands: dataclasses.replace takes three times as long.
         return ParameterSpec(
             f"blocks.{layer}.{self.name}",
             self.shape,
             self.kind,
-            self.initialise,
+            initialise or self.initialise,
             self.optional,
             self.orientation,
             self.sparse_input,
@@ -172,6 +172,13 @@ class Architecture(ABC):
         """Return the parameters that a layer of this model has: all of its version, or those without ln0."""
         specs = self.layer_parameters(config, layer)
         return tuple(spec for spec in specs if config.embedding_norm or not spec.name.startswith("ln0."))
+
+    def alike(self, layer: int) -> int:
+        """Return the first layer that has the same parameters as this one, but for their initial values: itself.
+
+        A version whose layers are alike says so: the table of a large model is then made in less time.
+        """
+        return layer
 
     @abstractmethod
     def outer_parameters(self, config: Config) -> tuple[ParameterSpec, ...]:
@@ -280,7 +287,27 @@ class Architecture(ABC):
 @lru_cache(maxsize=4)  # opening a file takes it several times, and making it takes longer than the rest
 def _table(architecture: Architecture, config: Config) -> tuple[ParameterSpec, ...]:
     embedding, *rest = architecture.outer_parameters(config)
-    layers = (
-        spec.of_layer(i) for i in range(config.num_layers) for spec in architecture.parameters_of_layer(config, i)
-    )
-    return (embedding, *layers, *rest)
+    table = [embedding]
+    first: dict[int, tuple[ParameterSpec, ...]] = {}
+    for layer in range(config.num_layers):
+        alike = architecture.alike(layer)
+        if alike not in first:
+            first[alike] = architecture.parameters_of_layer(config, alike)
+        if alike == layer:
+            table += [spec.of_layer(layer) for spec in first[alike]]
+        else:
+            initial = _InitialValues(architecture, config, layer)
+            table += [spec.of_layer(layer, partial(initial, at)) for at, spec in enumerate(first[alike])]
+    return (*table, *rest)
+
+
+class _InitialValues:
+    """Initial values of the parameters of one layer, whose table is made when they are needed."""
+
+    def __init__(self, architecture: Architecture, config: Config, layer: int) -> None:
+        self._arguments = architecture, config, layer
+
+    def __call__(self, at: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:
+        """Return the initial value of the parameter at that place in the layer's table."""
+        architecture, config, layer = self._arguments
+        return architecture.parameters_of_layer(config, layer)[at].initialise(rng)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
+
+from rwkv_cy.records import dataclass
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from rwkv_cy.architectures.base import Architecture, Shapes
-from rwkv_cy.architectures.relatives import RELATIVES, Relative
+from rwkv_cy.architectures.relatives import RELATIVES, Relative, lines
 from rwkv_cy.architectures.rwkv4 import RWKV4
 from rwkv_cy.architectures.rwkv5 import RWKV5
 from rwkv_cy.architectures.rwkv6 import RWKV6
@@ -14,6 +12,7 @@ from rwkv_cy.architectures.rwkv7a import RWKV7a
 from rwkv_cy.architectures.rwkv8_rc00 import RWKV8rc00
 from rwkv_cy.config import Config
 from rwkv_cy.errors import ConfigError, SpecError, UnsupportedError
+from rwkv_cy.records import replace
 
 __all__ = ["ARCHITECTURES", "architecture_of", "check_parameters", "detect", "register", "version_label"]
 
@@ -62,8 +61,10 @@ def architecture_of(config: Config) -> Architecture:
 
 def _find(shapes: Shapes) -> Architecture | Relative | None:
     """Return what the tensors are: a relative, which may vary a supported version, before that version."""
-    candidates: tuple[Architecture | Relative, ...] = (*RELATIVES, *reversed(ARCHITECTURES.values()))
-    return next((candidate for candidate in candidates if candidate.matches(shapes)), None)
+    names = lines(shapes)
+    relative = next((relative for relative in RELATIVES if relative.matches(shapes, names)), None)
+    supported = reversed(ARCHITECTURES.values())
+    return relative or next((architecture for architecture in supported if architecture.matches(shapes)), None)
 
 
 def version_label(shapes: Shapes) -> str | None:
@@ -119,6 +120,8 @@ def check_parameters(config: Config, shapes: Shapes, where: str) -> None:
     specs = architecture.parameters(config)
     expected = {spec.name: spec.shape for spec in specs}
     optional = {spec.name for spec in specs if spec.optional}
+    if shapes.items() <= expected.items() and expected.keys() - shapes.keys() <= optional:
+        return
     problems = [
         *(f"missing {name} {shape}" for name, shape in expected.items() if name not in shapes and name not in optional),
         *(f"unexpected {name} {shape}" for name, shape in shapes.items() if name not in expected),

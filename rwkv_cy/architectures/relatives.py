@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 from rwkv_cy.architectures.base import Shapes
+from rwkv_cy.records import dataclass
 
-__all__ = ["RELATIVES", "Relative"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["RELATIVES", "Relative", "lines"]
+
+Matcher: TypeAlias = "Callable[[Shapes, str], bool]"
 
 
 @dataclass(frozen=True)
@@ -20,42 +25,43 @@ class Relative:
     label : str
         Name for people.
     matches : callable
-        Whether tensors of these names and shapes are of this kind.
+        Whether tensors of these names and shapes are of this kind; it is given their names in lines too, as
+        :func:`lines` returns them.
     reason : str
         Why it is refused, or what to do.
     """
 
     label: str
-    matches: Callable[[Shapes], bool]
+    matches: Matcher
     reason: str
 
 
-def _lines(shapes: Shapes) -> str:
+def lines(shapes: Shapes) -> str:
     """Return all names, one in a line: searched as one text, thousands of them take no time."""
     return "\n".join(shapes)
 
 
-def _any(*parts: str) -> Callable[[Shapes], bool]:
+def _any(*parts: str) -> Matcher:
     """Return a test for a name that has one of these parts."""
-
-    def has_one(shapes: Shapes) -> bool:
-        names = _lines(shapes)
-        return any(part in names for part in parts)
-
-    return has_one
+    return lambda shapes, names: any(part in names for part in parts)
 
 
-def _both(one: str, other: str) -> Callable[[Shapes], bool]:
-    return lambda shapes: _any(one)(shapes) and _any(other)(shapes)
+def _both(one: str, other: str) -> Matcher:
+    return lambda shapes, names: one in names and other in names
 
 
-def _adapters(label: str, suffix: str) -> tuple[Relative, Relative]:
-    """Return a model with adapters that are not merged, and adapters alone; `suffix` is a pattern of their names."""
-    pattern, end = (re.compile(rf"{begin}\.{suffix}$", re.MULTILINE) for begin in ("^(.*)", ""))
+def _adapters(label: str, word: str, suffix: str) -> tuple[Relative, Relative]:
+    """Return a model with adapters that are not merged, and adapters alone.
 
-    def beside_their_matrices(shapes: Shapes) -> bool:
-        names = _lines(shapes)
-        modules = (match[1] for match in pattern.finditer(names)) if end.search(names) else ()
+    `suffix` is a pattern of their names, `word` a text in all of them.
+    """
+    begin, end = rf"(?m:^(.*)\.{suffix}$)", rf"(?m:\.{suffix}$)"
+
+    def has_one(shapes: Shapes, names: str) -> bool:
+        return word in names and re.search(end, names) is not None
+
+    def beside_their_matrices(shapes: Shapes, names: str) -> bool:
+        modules = (match[1] for match in re.finditer(begin, names)) if has_one(shapes, names) else ()
         return any(
             f"{module}{weight}" in shapes for module in modules for weight in ("", ".weight", ".base_layer.weight")
         )
@@ -68,23 +74,24 @@ def _adapters(label: str, suffix: str) -> tuple[Relative, Relative]:
         ),
         Relative(
             f"a {label} adapter",
-            lambda shapes: end.search(_lines(shapes)) is not None,
+            has_one,
             "which has to be merged into its model first; merge it: rwkv-cy merge MODEL ADAPTER TARGET",
         ),
     )
 
 
-def _only_states(shapes: Shapes) -> bool:
+def _only_states(shapes: Shapes, names: str) -> bool:
     return bool(shapes) and all(name.endswith("time_state") for name in shapes)
 
 
-_ROSA = re.compile(r"(?:.*\.)?rosa\d*\.")
-_ONE_MIX = re.compile(r"blocks\.\d+\.(?:att|ffn)\.time_mix")
+def _has_line(word: str, pattern: str) -> Matcher:
+    """Return a test for a name that begins with a pattern, which has `word` in it."""
+    return lambda shapes, names: word in names and re.search(rf"(?m:^{pattern})", names) is not None
 
 
-def _is_3(shapes: Shapes) -> bool:
+def _is_3(shapes: Shapes, names: str) -> bool:
     decay = shapes.get("blocks.0.att.time_decay", ())
-    return len(decay) == 2 and decay[1] == 1 < decay[0] and not _any(".att.ln_x.")(shapes)
+    return len(decay) == 2 and decay[1] == 1 < decay[0] and ".att.ln_x." not in names
 
 
 _KEEPS_TOKENS = "whose attention keeps every past token; run it with its authors' code"
@@ -93,19 +100,17 @@ _TRANSFORMER = "which needs a transformer's layers beside those of RWKV; run it 
 #: What varies a version that may be supported, or is not a model. The first that fits names the file.
 RELATIVES: tuple[Relative, ...] = (
     # Files that are not a model of their own.
-    *_adapters("PiSSA", r"init_lora_[AB]"),
-    *_adapters("LoRA", r"(?:lora_(?:[ABMab]|embedding_[AB]|magnitude_vector)(?:\..*)?|lora\.[01])"),
-    *_adapters("DiSHA", r"disha"),
-    *_adapters("Bone", r"bone"),
+    *_adapters("PiSSA", "init_lora_", r"init_lora_[AB]"),
+    *_adapters("LoRA", "lora", r"(?:lora_(?:[ABMab]|embedding_[AB]|magnitude_vector)(?:\..*)?|lora\.[01])"),
+    *_adapters("DiSHA", "disha", r"disha"),
+    *_adapters("Bone", "bone", r"bone"),
     Relative(
         "a state file (time_state only)",
         _only_states,
         "which belongs to a model; load the model, and this file with load_state or --state",
     ),
     # Models with layers of a transformer.
-    Relative(
-        "RWKV-X", lambda shapes: any(name.startswith("moba.") or ".moba." in name for name in shapes), _KEEPS_TOKENS
-    ),
+    Relative("RWKV-X", lambda shapes, names: ".moba." in names or "\nmoba." in f"\n{names}", _KEEPS_TOKENS),
     Relative("QRWKV (Qwen2 with mixes of RWKV-6)", _any(".self_attn.time_maa_"), _TRANSFORMER),
     Relative("ARWKV (Qwen2 with mixes of RWKV-7)", _any(".time_mixer."), _TRANSFORMER),
     Relative(
@@ -115,7 +120,7 @@ RELATIVES: tuple[Relative, ...] = (
     ),
     Relative(
         "RWKV with attention layers",
-        lambda shapes: _any(".att.q_proj.")(shapes) and _any(".att.r_k", ".att.time_maa_x")(shapes),
+        lambda shapes, names: ".att.q_proj." in names and (".att.r_k" in names or ".att.time_maa_x" in names),
         _KEEPS_TOKENS,
     ),
     Relative(
@@ -126,7 +131,7 @@ RELATIVES: tuple[Relative, ...] = (
     # Variants of RWKV-7 and what is called RWKV-8.
     Relative(
         "RWKV-8 with ROSA",
-        lambda shapes: any(_ROSA.match(name) for name in shapes),
+        _has_line("rosa", r"(?:.*\.)?rosa\d*\."),
         "whose state grows with the text; run it with its authors' code",
     ),
     Relative("RWKV-7b", _both(".ffn.s_emb", ".qkv."), _KEEPS_TOKENS),
@@ -138,7 +143,7 @@ RELATIVES: tuple[Relative, ...] = (
     # What came before RWKV-4, and its variants.
     Relative(
         "RWKV-2",
-        lambda shapes: any(_ONE_MIX.fullmatch(name) for name in shapes),
+        _has_line(".time_mix", r"blocks\.\d+\.(?:att|ffn)\.time_mix$"),
         "which mixes keys, values and receptance with the same weights, unlike RWKV-4; use RWKV-4 or later",
     ),
     Relative("RWKV-3", _is_3, "which limits its keys before it exponentiates them, unlike RWKV-4; use RWKV-4 or later"),

@@ -61,6 +61,10 @@ class RWKV4(Architecture):
             StateField("att_pp", (config.d_att,), -1e30),
         )
 
+    def alike(self, layer: int) -> int:
+        """Return the first layer that has the same parameters: only the first of all differs."""
+        return min(layer, 1)
+
     def layer_parameters(self, config: Config, layer: int) -> tuple[ParameterSpec, ...]:
         """Return the parameters of one layer."""
         c, a, f = config.d_model, config.d_att, config.d_ffn

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -16,6 +15,7 @@ from rwkv_cy.architectures.heads import HeadsArchitecture, check_heads, complete
 from rwkv_cy.architectures.shapes import count_layers, dimension
 from rwkv_cy.config import Config
 from rwkv_cy.errors import SpecError
+from rwkv_cy.records import replace
 from rwkv_cy.tensors.tensor import Parameter
 
 if TYPE_CHECKING:
@@ -90,6 +90,10 @@ class RWKV5(HeadsArchitecture):
         """
         known_ranks(config, ())
         return replace(config, head_size=completed_head_size(config))
+
+    def alike(self, layer: int) -> int:
+        """Return the first layer that has the same parameters: only the first of all differs."""
+        return min(layer, 1)
 
     def layer_parameters(self, config: Config, layer: int) -> tuple[ParameterSpec, ...]:
         """Return the parameters of one layer."""

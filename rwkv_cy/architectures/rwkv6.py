@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -23,6 +22,7 @@ from rwkv_cy.architectures.heads import (
 from rwkv_cy.architectures.shapes import count_layers, dimension
 from rwkv_cy.config import Config
 from rwkv_cy.errors import SpecError
+from rwkv_cy.records import replace
 from rwkv_cy.tensors.tensor import Parameter
 
 if TYPE_CHECKING:
@@ -102,6 +102,10 @@ class RWKV6(HeadsArchitecture):
         factor = 2 if config.d_model >= _WIDE else 1
         ranks = {name: factor * rank for name, rank in _RANKS.items()}
         return replace(config, head_size=head_size, ranks={**ranks, **config.ranks})
+
+    def alike(self, layer: int) -> int:
+        """Return the first layer that has the same parameters: only the first of all differs."""
+        return min(layer, 1)
 
     def layer_parameters(self, config: Config, layer: int) -> tuple[ParameterSpec, ...]:
         """Return the parameters of one layer."""

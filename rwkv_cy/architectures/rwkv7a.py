@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
@@ -15,6 +14,7 @@ from rwkv_cy.architectures.rwkv7 import RWKV7
 from rwkv_cy.architectures.shapes import dimension
 from rwkv_cy.config import Config
 from rwkv_cy.errors import ConfigError, SpecError
+from rwkv_cy.records import replace
 from rwkv_cy.tensors.tensor import Parameter
 
 __all__ = ["RWKV7a"]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 
 from rwkv_cy.chat.calls import CallReader
 from rwkv_cy.chat.messages import ToolCall
+from rwkv_cy.records import dataclass, field
 
 __all__ = ["Answer", "AnswerParser", "CallDelta", "CallStart", "Event", "TextDelta", "new_call_id"]
 

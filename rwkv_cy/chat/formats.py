@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
+from rwkv_cy.records import dataclass, field
 from rwkv_cy.text import SamplingKeywords
 
 __all__ = ["FORMATS", "THINKING_MODES", "ChatFormat", "ToolStyle"]

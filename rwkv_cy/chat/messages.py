@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from rwkv_cy.errors import ConfigError
+from rwkv_cy.records import dataclass, field
 
 __all__ = ["ROLES", "Conversation", "Message", "Tool", "ToolCall"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 
 from rwkv_cy.chat.formats import ChatFormat, ToolStyle
 from rwkv_cy.chat.messages import Conversation, Message, Tool, ToolCall
 from rwkv_cy.errors import ConfigError
+from rwkv_cy.records import dataclass, replace
 from rwkv_cy.text import SamplingKeywords, Tokenizer
 
 __all__ = ["Prompt", "Segment", "encode", "segments"]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 from rwkv_cy.chat.messages import Conversation, Message
 from rwkv_cy.chat.prompts import Segment
 from rwkv_cy.errors import ConfigError, FormatError, MissingDependencyError
+from rwkv_cy.records import dataclass, field
 from rwkv_cy.text import SamplingKeywords
 
 __all__ = ["MAX_TEMPLATE", "TemplateFormat"]

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rwkv_cy import formats
 from rwkv_cy.architectures import architecture_of, check_parameters, detect
 from rwkv_cy.architectures.base import ParameterSpec
 from rwkv_cy.checkpoint.fingerprint import fingerprint
@@ -19,9 +19,9 @@ from rwkv_cy.config import Config
 from rwkv_cy.errors import ConfigError, FormatError, SpecError, StorageError, UnsupportedError
 from rwkv_cy.files.part_names import is_part_name, join_hint
 from rwkv_cy.files.reading import is_folder
-from rwkv_cy.formats import open_checkpoint
 from rwkv_cy.formats.metadata import LAYER_NORM_EPSILON, NORMALIZED_EMBEDDING
 from rwkv_cy.hub_names import is_hub_name
+from rwkv_cy.records import replace
 from rwkv_cy.storage import ModelFile, ModelHeader, StoredTokenizer, is_model_file, open_model
 from rwkv_cy.tensors.policy import may_be_transposed, present
 from rwkv_cy.tensors.tensor import Parameter, ParameterSource, TensorInfo
@@ -229,12 +229,12 @@ def open_source(path: str | os.PathLike[str]) -> ParameterSource:
         path = local_path(path)
     path = Path(path)
     if is_folder(path):
-        return open_checkpoint(path)
+        return formats.open_checkpoint(path)
     hint = join_hint([path])
     if hint is not None:
         what = "a part of a file" if is_part_name(path.name) else "the list of the parts of a file"
         raise UnsupportedError(f"{path}: expected a model file or checkpoint, got {what}; {hint}")
-    return open_model(path) if is_model_file(path) else open_checkpoint(path)
+    return open_model(path) if is_model_file(path) else formats.open_checkpoint(path)
 
 
 def check_layouts(config: Config, tensors: Mapping[str, TensorInfo | Parameter], where: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 
 import numpy as np
@@ -30,6 +29,8 @@ def fingerprint(source: ParameterSource) -> str:
     source : ParameterSource
         The model.
     """
+    import hashlib  # which loads OpenSSL: a model file has its fingerprint
+
     digest = hashlib.blake2b(digest_size=16, person=b"rwkv-cy-model")
     for name in sorted(source.names()):
         info = source.info(name)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +16,9 @@ from rwkv_cy.files.vocabulary_files import (
     packaged_vocabulary,
     tokenizer_files,
 )
-from rwkv_cy.formats.gguf.vocabulary import is_gguf, read_vocabulary
 from rwkv_cy.formats.metadata import TOKENIZER_PATH
+from rwkv_cy.hub_names import is_hub_name
+from rwkv_cy.records import dataclass
 from rwkv_cy.storage import ModelFile, StoredTokenizer, is_model_file, open_model
 from rwkv_cy.tensors.tensor import ParameterSource
 
@@ -228,13 +228,14 @@ def named_tokenizer(name: str | os.PathLike[str]) -> Tokenizer:
     StorageError, MissingDependencyError
         If it cannot be read, or needs a package that is not installed.
     """
-    from rwkv_cy.hub import local_tokenizer
     from rwkv_cy.text import ByteTokenizer, WorldTokenizer, find_tokenizer, load_tokenizer
 
-    path = local_tokenizer(name)
+    path = _local(name)
     text = os.fspath(name) if path == Path(name) else str(path)
     if text in ("bytes", "world") or not _is_file(path):
         return find_tokenizer(text)
+    from rwkv_cy.formats.gguf.vocabulary import is_gguf, read_vocabulary
+
     if is_gguf(path):
         vocabulary = read_vocabulary(path)
         return ByteTokenizer() if vocabulary == _EVERY_BYTE else WorldTokenizer(vocabulary, text)
@@ -245,6 +246,15 @@ def named_tokenizer(name: str | os.PathLike[str]) -> Tokenizer:
     if stored is None:
         raise TokenizerError(f"{text}: expected a model file with a tokenizer, got one without; name another")
     return load_tokenizer(stored.kind, stored.data, text)
+
+
+def _local(name: str | os.PathLike[str]) -> Path:
+    """Return the path of a tokenizer on this machine, after downloading one that is named on the hub."""
+    if not is_hub_name(name):
+        return Path(name)
+    from rwkv_cy.hub import local_tokenizer
+
+    return local_tokenizer(name)
 
 
 def _is_file(path: Path) -> bool:

@@ -6,6 +6,7 @@ import argparse
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -143,7 +144,8 @@ def check_page_options(arguments: argparse.Namespace) -> None:
 
 def common_options() -> argparse.ArgumentParser:
     """Return the options that the command and all subcommands share."""
-    parser = argparse.ArgumentParser(add_help=False)
+    # It prints nothing: a width of its own keeps it from asking for the terminal's.
+    parser = argparse.ArgumentParser(add_help=False, formatter_class=partial(argparse.HelpFormatter, width=80))
     # Suppressed, so that a subcommand without the option keeps the value given before it.
     parser.add_argument(
         "--debug", action="store_true", default=argparse.SUPPRESS, help="show the traceback of an error"

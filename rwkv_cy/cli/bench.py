@@ -25,7 +25,6 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "bench",
         parents=[common_options()],
-        help="measure how fast a model runs here",
         description="Measure decode (one token at a time) and prefill (a prompt at once) in tokens per second, and "
         "which part of the memory bandwidth decode reaches: the same threads read the same bytes, alternating with the "
         "tokens. Medians of several rounds, with the lowest and the highest.",

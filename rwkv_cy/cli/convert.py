@@ -41,7 +41,6 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "convert",
         parents=[common_options()],
-        help="convert a checkpoint to a model file",
         description="Convert a checkpoint (.pth, .safetensors, .gguf, Hugging Face folder, rwkv.cpp .bin, or a model "
         "file) to one HDF5 model file, which also holds the tokenizer. The source format is recognised by content.",
         examples=[

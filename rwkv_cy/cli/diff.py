@@ -31,7 +31,6 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "diff",
         parents=[common_options()],
-        help="compare two files: names, shapes, types, numbers",
         description="Compare two model files or checkpoints of any formats and types: names, shapes, types and numbers "
         "of the tensors, the most different first, and config and tokenizer. Exit code: 0 if tensors and config are "
         "the same, whatever their formats and types; 1 if they differ; 2 if a file is damaged or not supported; 3 if "

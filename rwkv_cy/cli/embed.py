@@ -43,7 +43,6 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "embed",
         parents=[common_options()],
-        help="print vectors of texts",
         description="Print a vector that stands for a text: the hidden states of its tokens after the last "
         "LayerNorm, which the head maps to logits, pooled to one vector of d_model numbers. With "
         "--lines, each line is a text of its own.",

@@ -25,7 +25,6 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "export",
         parents=[common_options()],
-        help="write a model in a format of another program",
         description="Write a model file, or a checkpoint of any format that is read, in a format of another program. "
         "The suffix of TARGET tells the format: .pth (BlinkDL's names), .safetensors, .st (web-rwkv), .gguf "
         "(llama.cpp), .bin (rwkv.cpp); a name without one, or with a slash at its end, means a Hugging Face folder.",

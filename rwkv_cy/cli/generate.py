@@ -38,7 +38,6 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "generate",
         parents=[common_options()],
-        help="continue a prompt",
         description="Print a prompt and its continuation, piece by piece. Without MODEL, the demo model that comes "
         "with the package is used; a single argument is always MODEL.",
         examples=[

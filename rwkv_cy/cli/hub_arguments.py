@@ -20,7 +20,7 @@ _WRITTEN = ("target", "folder", "output", "save_state", "html", "into", "to")
 #: Arguments that are texts, and may be paths.
 _TEXTS = ("tokenizer",)
 #: What short names of published models look like.
-_SHORT_NAME = re.compile(r"rwkv\w+-[\w.-]+\w", re.IGNORECASE)
+_SHORT_NAME = r"(?i:rwkv\w+-[\w.-]+\w)"
 
 
 def replace_hub_names(arguments: argparse.Namespace) -> None:
@@ -47,7 +47,7 @@ def replace_hub_names(arguments: argparse.Namespace) -> None:
 
 def _check_short_name(path: str) -> None:
     """Raise HubError if a path that does not exist is the short name of a published model."""
-    if not _SHORT_NAME.fullmatch(path):
+    if not re.fullmatch(_SHORT_NAME, path):
         return
     from rwkv_cy.toolkit.known_models import known_models
 

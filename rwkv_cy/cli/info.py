@@ -26,7 +26,6 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "info",
         parents=[common_options()],
-        help="show version, threads, instruction set and libraries",
         description="Show the version of this installation and what it uses on this machine.",
         examples=["rwkv-cy info", "rwkv-cy info --json"],
     )

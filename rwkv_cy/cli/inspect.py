@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ from rwkv_cy.cli.arguments import check_page_options, common_options, page_optio
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import print_json, print_page, print_table, print_warning, printable
 from rwkv_cy.cli.progress import progress_bar
+from rwkv_cy.records import replace
 from rwkv_cy.runtime import import_later
 
 if TYPE_CHECKING:
@@ -32,7 +32,6 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "inspect",
         parents=[common_options()],
-        help="describe a file: dimensions, types, sizes, tokenizer, memory and speed to expect",
         description="Describe a model file or checkpoint: what it is, its types and sizes, its tokenizer, "
         "and the memory and the speed to expect on this machine. Reads headers only, unless --stats is given. "
         "--tensors, --stats and --metadata list what they name, instead of the summary.",

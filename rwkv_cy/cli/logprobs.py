@@ -8,7 +8,6 @@ import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -21,6 +20,7 @@ from rwkv_cy.cli.pieces import piece_of, quoted, token_fields
 from rwkv_cy.cli.progress import progress_bar
 from rwkv_cy.cli.standard_input import add_text_argument, given_text
 from rwkv_cy.errors import TokenError
+from rwkv_cy.records import dataclass
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
@@ -38,7 +38,6 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "logprobs",
         parents=[common_options()],
-        help="print the log-probability of each token of a text",
         description="Print the log-probability (natural logarithm) of each token of a text, given the tokens before "
         "it, its rank among all tokens, and the likeliest tokens in its place. Nothing predicts the "
         "first token, unless --context is before it.",

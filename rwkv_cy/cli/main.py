@@ -6,12 +6,12 @@ import io
 import os
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 
 import rwkv_cy
 from rwkv_cy.cli import exit_codes, output
 from rwkv_cy.cli.arguments import common_options
+from rwkv_cy.cli.commands import COMMANDS, add_commands
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.hub_arguments import replace_hub_names
 from rwkv_cy.cli.parser import CommandParser
@@ -20,35 +20,12 @@ from rwkv_cy.errors import RWKVError, StorageError
 
 __all__ = ["command_parser", "main"]
 
-#: The commands in the order of the help, and their modules.
-_COMMANDS = {
-    "pull": "pull",
-    "models": "models",
-    "convert": "convert",
-    "quantize": "quantize",
-    "merge": "merge",
-    "export": "export",
-    "shard": "parts",
-    "join": "parts",
-    "inspect": "inspect",
-    "diff": "diff",
-    "verify": "verify",
-    "generate": "generate",
-    "serve": "serve",
-    "tokenize": "tokenize",
-    "logprobs": "logprobs",
-    "embed": "embed",
-    "perplexity": "perplexity",
-    "train": "training",
-    "tune": "training",
-    "bench": "bench",
-    "info": "info",
-    "completion": "completion.command",
-}
+#: Options that may stand before a command.
+_SWITCHES = ("-q", "--quiet", "--debug")
 
 
-def command_parser(only: str | None = None) -> CommandParser:
-    """Return the parser of the command line: with all commands, or with the module of one, which takes less time."""
+def command_parser(words: Sequence[str] | None = None) -> CommandParser:
+    """Return the parser of the command line, as far as it is needed for `words`: building all of it takes longer."""
     parser = CommandParser(
         prog="rwkv-cy",
         parents=[common_options()],
@@ -59,16 +36,12 @@ def command_parser(only: str | None = None) -> CommandParser:
     )
     parser.set_defaults(debug=False, quiet=False, run=None, refused=ExitCode.REFUSED)
     parser.add_argument("--version", action="version", version=f"rwkv-cy {rwkv_cy.__version__}")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command")
-    for module in dict.fromkeys(_COMMANDS.values() if only is None else [_COMMANDS[only]]):
-        import_module(f"rwkv_cy.cli.{module}").add_parser(commands)
+    first = None if words is None else next((word for word in words if word not in _SWITCHES), None)
+    if first in COMMANDS:
+        add_commands(parser, [first], [first])
+    else:  # help, or an error: both list all commands
+        add_commands(parser, COMMANDS, COMMANDS if words is None else COMMANDS.keys() & words)
     return parser
-
-
-def _only_command(words: Sequence[str]) -> str | None:
-    """Return the command, if nothing but it needs a parser: help before it lists all of them."""
-    place = next((place for place, word in enumerate(words) if word not in ("-q", "--quiet", "--debug")), None)
-    return words[place] if place is not None and words[place] in _COMMANDS else None
 
 
 def _message(error: BaseException) -> str:
@@ -141,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["help"]:
         words = [*words[1:2], "--help"]
-    parser = command_parser(_only_command(words))
+    parser = command_parser(words)
     arguments = parser.parse_args(words)
     if arguments.run is None:
         parser.print_help(sys.stderr)

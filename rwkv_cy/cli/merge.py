@@ -33,7 +33,6 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "merge",
         parents=[common_options()],
-        help="merge an adapter (LoRA, PiSSA, DiSHA, bone, states) into its model",
         description="Merge an adapter into its model, and write one model file; export writes other formats from it. "
         "The names and shapes of the adapter's tensors tell its kind.",
         examples=[

@@ -24,7 +24,6 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "models",
         parents=[common_options()],
-        help="list published models with their sizes",
         description="List models that people use: the short name, which pull takes, the version of RWKV, the size of "
         "the file, and the memory that the weights need by type. The list comes with the package and is not looked up; "
         "sizes are computed from the dimensions of the models.",

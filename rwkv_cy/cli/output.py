@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -139,6 +138,8 @@ def print_fields(fields: Mapping[str, str], styles: Mapping[str, Style] | None =
 
 def print_json(value: Mapping[str, Any]) -> None:
     """Print `value` as JSON, in ASCII, on standard output."""
+    import json  # which most runs do not print
+
     print(json.dumps(value, indent=2, allow_nan=False))
 
 

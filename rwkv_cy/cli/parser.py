@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import sys
-import textwrap
 from collections.abc import Iterable, Sequence
-from copy import copy
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -16,6 +14,7 @@ from rwkv_cy.cli.arguments import DTYPES, MATRIX_DTYPES
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import print_error, printable
 from rwkv_cy.dtype_names import canonical_name
+from rwkv_cy.runtime import columns_setting
 
 __all__ = ["CommandParser", "nearest"]
 
@@ -44,12 +43,16 @@ _MEANT = {
 _SIMILARITY = 0.75
 #: The beginning of the base class's message for missing arguments.
 _REQUIRED = "the following arguments are required: "
+#: Columns of a terminal that does not tell, and those that a help text leaves free.
+_USUAL, _MARGIN = 80, 2
 #: A line of a table in a help text: its first column, and the rest.
-_TABLE_LINE = re.compile(r"( +\S+(?: \S+)* {2,})(\S.*)")
+_TABLE_LINE = r"( +\S+(?: \S+)* {2,})(\S.*)"
 
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Return a hint that names what `word` probably means, among the `known` words; empty where nothing is similar."""
+    from difflib import get_close_matches  # which only an error needs
+
     known = list(known)
     meant = _MEANT.get(word)
     if meant is None or meant.split()[0].rstrip(",") not in (*known, "rwkv-cy"):
@@ -57,14 +60,28 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return "" if meant is None else f"; did you mean {meant}?"
 
 
+def _columns() -> int:
+    """Return the columns of the terminal, or the usual number."""
+    try:
+        return os.get_terminal_size(sys.__stdout__.fileno()).columns or _USUAL  # type: ignore[union-attr]
+    except (AttributeError, ValueError, OSError):
+        return _USUAL
+
+
 class HelpFormatter(argparse.HelpFormatter):
     """Wraps descriptions line by line: text as paragraphs, tables behind their first column, examples not at all."""
+
+    def __init__(self, prog: str) -> None:
+        # The base class asks for the width with another module; it makes a formatter for each argument that is added.
+        super().__init__(prog, width=(columns_setting() or _columns()) - _MARGIN)
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return "\n".join(self._fill_line(line, width, indent) for line in text.splitlines())
 
     def _fill_line(self, line: str, width: int, indent: str) -> str:
-        row = _TABLE_LINE.fullmatch(line)
+        import textwrap  # which only a help text needs
+
+        row = re.fullmatch(_TABLE_LINE, line)
         if row is not None:
             first, rest = row.groups()
             return textwrap.fill(rest, width, initial_indent=first, subsequent_indent=" " * len(first))
@@ -120,7 +137,7 @@ class CommandParser(argparse.ArgumentParser):
         if self._apart:
             return super().parse_known_args(args, namespace)
         words = sys.argv[1:] if args is None else list(args)
-        before = copy(namespace)
+        before = None if namespace is None else argparse.Namespace(**vars(namespace))
         namespace, unknown = super().parse_known_args(words, namespace)
         if unknown and "--" not in words and not any(word.startswith("-") for word in unknown):
             namespace, unknown = self._parse_apart(words, before)

@@ -25,7 +25,6 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "shard",
         parents=[common_options()],
-        help="cut a file into parts, for file systems with limits",
         description="Cut a file of any kind into parts, and write a list of them with their SHA-256; join puts them "
         "together again. For shards that programs open as they are, export to a Hugging Face folder.",
         examples=["rwkv-cy shard model.h5 usb/ --size 1M"],
@@ -44,7 +43,6 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "join",
         parents=[common_options()],
-        help="join the parts of a file",
         description="Join the parts that shard wrote, and check every byte against their SHA-256.",
         examples=["rwkv-cy join usb/model.h5.parts.json copy.h5"],
     )

@@ -24,7 +24,6 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "perplexity",
         parents=[common_options()],
-        help="measure how well a model predicts a text",
         description="Print the perplexity of a text per token, and the bits per byte, which are comparable between "
         "vocabularies. The state is carried from the first token to the last.",
         examples=[

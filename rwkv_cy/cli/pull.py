@@ -27,7 +27,6 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "pull",
         parents=[common_options()],
-        help="download a model from the Hugging Face hub",
         description="Download a model into the hub's cache, which other programs share, and print its path. Every "
         "download is compared with its hash; an interrupted one continues where it ended; what the cache has is not "
         "downloaded again. Tokens, mirrors and offline mode are those of huggingface_hub (HF_TOKEN, HF_ENDPOINT, "

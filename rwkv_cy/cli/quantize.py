@@ -31,7 +31,6 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "quantize",
         parents=[common_options()],
-        help="quantize a model file or checkpoint, and measure the error",
         description="Write a model file with quantized matrices, as convert with --dtype q8, q6, q4 or q4n does, and "
         "report the errors by tensor and, with --text, how the predictions change. The source is a model file, or any "
         "checkpoint that convert reads.",

@@ -32,7 +32,6 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "serve",
         parents=[common_options()],
-        help="serve a model over HTTP, with OpenAI's API",
         description="Serve a model over HTTP: OpenAI's chat completions, completions, responses, embeddings and "
         "decisions, Anthropic's messages, and a page to talk to the model. Without MODEL, the demo model that comes "
         "with the package is used. Ctrl-C ends the server after the requests in progress.",

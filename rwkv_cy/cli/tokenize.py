@@ -30,7 +30,6 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "tokenize",
         parents=[common_options()],
-        help="show the tokens of a text",
         description="Show the tokens of a text: ids, and the text of each. Only the tokenizer of MODEL is read.",
         examples=[
             "rwkv-cy tokenize model.h5 'In the beginning'",

@@ -40,7 +40,6 @@ def _add_train(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "train",
         parents=[common_options()],
-        help="train a new model from a text",
         description="Train a new model from initial values, and write a model file. A run that was stopped (Ctrl-C) or "
         "killed goes on when the command is given again.",
         examples=[
@@ -71,7 +70,6 @@ def _add_tune(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "tune",
         parents=[common_options()],
-        help="tune a model's initial state, or train adapters or all of it, on a text",
         description="Change a model by a text. What is learned is written to a file of its own: a state for generate "
         "--state, adapters (LoRA) for merge, or with --method full a model file.",
         examples=[

@@ -29,7 +29,6 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "verify",
         parents=[common_options()],
-        help="check a file completely",
         description="Read every number of a model file or checkpoint: compare checksums where the format has them, "
         "check the parameters against the architecture, and count NaN and Inf. With --against, compare tensors with "
         "those of the file it was converted from, within the precision of their types. The exit code is 1 if there is "

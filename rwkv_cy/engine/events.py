@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.model.state import State
+from rwkv_cy.records import dataclass
 from rwkv_cy.text.logprobs import likeliest
 from rwkv_cy.text.score import log_softmax
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,6 +14,7 @@ from rwkv_cy.model.encoder import CHUNK_TOKENS
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.model.passes import Part
 from rwkv_cy.model.state import State
+from rwkv_cy.records import dataclass
 from rwkv_cy.text.score import log_softmax
 from rwkv_cy.text.tokens import check_token_array
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy.typing as npt
 
 from rwkv_cy.errors import GenerationError
 from rwkv_cy.model.state import State
+from rwkv_cy.records import dataclass, field
 from rwkv_cy.text.sampling import LogitsProcessor, SamplingOptions
 from rwkv_cy.text.sampling.options import check_natural
 

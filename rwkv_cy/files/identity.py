@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from rwkv_cy.errors import StorageError
+from rwkv_cy.records import dataclass
 
 __all__ = ["FileIdentity"]
 

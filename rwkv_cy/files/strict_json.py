@@ -65,8 +65,15 @@ def parse_object(
         refuse(f"more than {MAX_TOKENS} parts")
     if _depth(raw) > max_depth:
         refuse(f"more than {max_depth} levels of nesting")
+    # A function for each integer would take longer than all the rest.
+    long_digits = max(map(len, raw.translate(_DIGITS).split()), default=0) > MAX_DIGITS
     try:
-        result = json.loads(raw.decode("utf-8"), object_pairs_hook=unique, parse_int=integer, parse_constant=constant)
+        result = json.loads(
+            raw.decode("utf-8"),
+            object_pairs_hook=unique,
+            parse_int=integer if long_digits else int,
+            parse_constant=constant,
+        )
     except FormatError:
         raise
     except UnicodeDecodeError:
@@ -79,19 +86,20 @@ def parse_object(
 
 
 def _depth(raw: bytes) -> int:
-    """Return the deepest nesting of brackets outside strings, without recursion.
+    """Return the deepest nesting of brackets outside strings, without recursion; more, if brackets are unbalanced.
 
     The parser itself recurses, up to a limit of the process.
     """
     without_escapes = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
     brackets = b"".join(without_escapes.split(b'"')[::2]).translate(_BRACKETS, _OTHERS)
-    deepest = depth = 0
-    for bracket in brackets:
-        depth += 1 if bracket == _OPEN else -1
-        deepest = max(deepest, depth)
-    return deepest
+    depth = 0
+    while b"[]" in brackets and depth <= MAX_DEPTH:  # each pass takes off the innermost pairs
+        brackets = brackets.replace(b"[]", b"")
+        depth += 1
+    return depth + brackets.count(b"[")
 
 
-_OPEN = ord("[")
+#: Other bytes than digits become spaces.
+_DIGITS = bytes(byte if byte in b"0123456789" else ord(" ") for byte in range(256))
 _BRACKETS = bytes.maketrans(b"{}", b"[]")
 _OTHERS = bytes(set(range(256)) - set(b"[]{}"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rwkv_cy.errors import FormatError
 from rwkv_cy.files.reading import FileBytes, os_errors
@@ -34,6 +34,9 @@ MAX_DIMENSIONS = 8
 #: Elements of one tensor; products stay far from 2**63, whatever the item size.
 MAX_ELEMENTS = 1 << 48
 
+#: Parts of a path that are not names of files.
+_NO_FILES = {"", ".", ".."}
+
 Entry = TypeVar("Entry")
 
 
@@ -55,7 +58,7 @@ def check_name(path: Path, name: object, of: str = "a tensor") -> str:
         problem = f"is longer than {MAX_NAME_BYTES} bytes"
     elif not name.isprintable():
         problem = "has characters that cannot be printed"
-    elif not {"", ".", ".."}.isdisjoint(name.split("/")):
+    elif ("/" in name and not _NO_FILES.isdisjoint(name.split("/"))) or name in _NO_FILES:
         problem = "looks like a path"
     if problem:
         raise FormatError(f"{path}: expected the name of {of}, got {name[:40]!r}, which {problem}")
@@ -85,15 +88,14 @@ def check_shape(path: Path, name: str, shape: Sequence[object], least: int = 1) 
     """
     if len(shape) > MAX_DIMENSIONS:
         raise FormatError(f"{path}: {name}: expected at most {MAX_DIMENSIONS} dimensions, got {len(shape)}")
-    sizes: list[int] = []
-    for size in shape:
-        if not isinstance(size, int) or isinstance(size, bool) or not least <= size <= MAX_ELEMENTS:
+    sizes: tuple[Any, ...] = tuple(shape)
+    for size in sizes:
+        if type(size) is not int or not least <= size <= MAX_ELEMENTS:  # true and false are integers to isinstance
             shown = size if isinstance(size, int) else type(size).__name__
             raise FormatError(f"{path}: {name}: expected dimensions from {least} to 2**48, got {shown}")
-        sizes.append(size)
     if math.prod(sizes) > MAX_ELEMENTS:
-        raise FormatError(f"{path}: {name}: expected at most 2**48 elements, got shape {tuple(sizes)}")
-    return tuple(sizes)
+        raise FormatError(f"{path}: {name}: expected at most 2**48 elements, got shape {sizes}")
+    return sizes
 
 
 def add_entry(path: Path, table: dict[str, Entry], name: object, entry: Entry) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.layouts import layouts_of
 from rwkv_cy.formats.layouts.layout import Recipe
 from rwkv_cy.formats.layouts.source import TranslatedSource
 from rwkv_cy.formats.prefixes import without_prefixes
+from rwkv_cy.records import replace
 from rwkv_cy.tensors.tensor import ParameterSource
 
 __all__ = ["canonical", "canonical_recipes"]

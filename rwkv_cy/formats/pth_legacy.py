@@ -14,18 +14,16 @@ from rwkv_cy.formats.base import FileBytes
 from rwkv_cy.formats.pickle_vm import MAX_PICKLE_BYTES, ByteStream, unpickle
 from rwkv_cy.formats.raw import RawSource
 from rwkv_cy.formats.rwkv_package import is_converted, open_converted
+from rwkv_cy.formats.signatures import LEGACY_MAGIC
 from rwkv_cy.formats.state_dict import find_state_dict
 from rwkv_cy.formats.torch_objects import TorchObjects, place_tensors
 from rwkv_cy.formats.zip_directory import Place
 from rwkv_cy.tensors.tensor import ParameterSource
 from rwkv_cy.units import exact_bytes
 
-__all__ = ["LEGACY_MAGIC", "open_pth_legacy"]
+__all__ = ["open_pth_legacy"]
 
-_MAGIC = 0x1950A86A20F9469CFC6C
 _PROTOCOL = 1001
-#: The first bytes of every such file: a pickle of protocol 2 that pushes the magic number.
-LEGACY_MAGIC = b"\x80\x02\x8a\x0a" + _MAGIC.to_bytes(10, "little") + b"."
 
 
 def open_pth_legacy(path: Path) -> ParameterSource:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from rwkv_cy.formats.base import FileBytes
 from rwkv_cy.formats.inflated import InflatedBytes
 from rwkv_cy.formats.metadata import own_metadata
 from rwkv_cy.formats.strided import gather, read_strided, span
+from rwkv_cy.records import dataclass
 from rwkv_cy.tensors.tensor import Advance, TensorInfo, check_buffer
 
 if TYPE_CHECKING:

@@ -4,22 +4,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.files.reading import is_folder
 from rwkv_cy.formats.base import FileBytes
 from rwkv_cy.formats.canonical import canonical
-from rwkv_cy.formats.gguf.header import MAGIC as GGUF_MAGIC
-from rwkv_cy.formats.gguf.reader import open_gguf
-from rwkv_cy.formats.huggingface import open_folder
-from rwkv_cy.formats.pth import open_pth
-from rwkv_cy.formats.pth_legacy import LEGACY_MAGIC, open_pth_legacy
-from rwkv_cy.formats.rwkvcpp import MAGIC as RWKVCPP_MAGIC
-from rwkv_cy.formats.rwkvcpp import open_rwkvcpp
-from rwkv_cy.formats.safetensors import open_safetensors
-from rwkv_cy.formats.shards import open_shards
+from rwkv_cy.formats.signatures import GGUF_MAGIC, LEGACY_MAGIC, RWKVCPP_MAGIC
+from rwkv_cy.records import dataclass
 from rwkv_cy.tensors.tensor import ParameterSource
 
 __all__ = ["open_checkpoint"]
@@ -34,8 +27,17 @@ Looks = Callable[[bytes], bool]
 
 @dataclass(frozen=True)
 class _Reader:
+    """A format: its signature, and where it is read. The module is imported for the first file of that format."""
+
     looks: Looks
-    open: Callable[[Path], ParameterSource]
+    module: str
+    function: str
+
+    def open(self, path: Path) -> ParameterSource:
+        """Open a file of this format, under its own names."""
+        reader = import_module(f"rwkv_cy.formats.{self.module}")
+        source: ParameterSource = getattr(reader, self.function)(path)
+        return source
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,11 @@ def _lists_parts(head: bytes) -> bool:
 
 
 _READERS = (
-    _Reader(_begins(b"PK\x03\x04", b"PK\x05\x06"), open_pth),
-    _Reader(_begins(LEGACY_MAGIC), open_pth_legacy),
-    _Reader(_begins(RWKVCPP_MAGIC), open_rwkvcpp),
-    _Reader(_begins(GGUF_MAGIC), open_gguf),
-    _Reader(_looks_like_safetensors, open_safetensors),
+    _Reader(_begins(b"PK\x03\x04", b"PK\x05\x06"), "pth", "open_pth"),
+    _Reader(_begins(LEGACY_MAGIC), "pth_legacy", "open_pth_legacy"),
+    _Reader(_begins(RWKVCPP_MAGIC), "rwkvcpp", "open_rwkvcpp"),
+    _Reader(_begins(GGUF_MAGIC), "gguf.reader", "open_gguf"),
+    _Reader(_looks_like_safetensors, "safetensors", "open_safetensors"),
 )
 
 _UNPACK = "unpack it and name the file inside"
@@ -132,14 +134,22 @@ def open_checkpoint(path: str | os.PathLike[str]) -> ParameterSource:
     """
     place = Path(path)
     if is_folder(place):
+        from rwkv_cy.formats.huggingface import open_folder
+
         return open_folder(place, _open_file)
     head = _read_head(place)
-    source = open_shards(place, _open_file) if _looks_like_index(head) else _open_by(place, head)
+    source = _open_index(place) if _looks_like_index(head) else _open_by(place, head)
     try:
         return canonical(source)
     except BaseException:
         source.close()
         raise
+
+
+def _open_index(path: Path) -> ParameterSource:
+    from rwkv_cy.formats.shards import open_shards
+
+    return open_shards(path, _open_file)
 
 
 def _looks_like_index(head: bytes) -> bool:

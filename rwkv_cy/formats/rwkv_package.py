@@ -11,7 +11,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -28,6 +27,7 @@ from rwkv_cy.formats.state_dict import StateDict
 from rwkv_cy.formats.strided import span
 from rwkv_cy.formats.torch_objects import Tensor, place_tensors
 from rwkv_cy.formats.zip_directory import Place
+from rwkv_cy.records import dataclass, replace
 from rwkv_cy.tensors.tensor import Advance, TensorInfo, check_buffer
 
 if TYPE_CHECKING:

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.base import MAX_NAME_BYTES, FileBytes, add_entry, check_shape, decode_name
 from rwkv_cy.formats.ggml.source import GgmlSource, describe
 from rwkv_cy.formats.raw import RawTensor
+from rwkv_cy.formats.signatures import RWKVCPP_MAGIC
+from rwkv_cy.records import dataclass
 
-__all__ = ["FILE_HEADER", "MAGIC", "TENSOR_HEADER", "TYPE_NAMES", "RwkvCppFile", "open_rwkvcpp"]
+__all__ = ["FILE_HEADER", "TENSOR_HEADER", "TYPE_NAMES", "RwkvCppFile", "open_rwkvcpp"]
 
-MAGIC = b"fmgg"  # 0x67676d66, "ggmf", in little-endian order
 
 FILE_HEADER = struct.Struct("<4s5I")
 TENSOR_HEADER = struct.Struct("<3I")
@@ -95,8 +95,10 @@ def _read_header(file: FileBytes) -> _Header:
             "the file is cut short: download or copy it again"
         )
     magic, version, n_vocab, n_embed, n_layer, data_type = FILE_HEADER.unpack(file.read_at(0, FILE_HEADER.size))
-    if magic != MAGIC:
-        raise FormatError(f"{file.path}: expected rwkv.cpp's magic {MAGIC!r}, got {magic!r}; it is another format")
+    if magic != RWKVCPP_MAGIC:
+        raise FormatError(
+            f"{file.path}: expected rwkv.cpp's magic {RWKVCPP_MAGIC!r}, got {magic!r}; it is another format"
+        )
     if version not in _VERSIONS:
         raise UnsupportedError(
             f"{file.path}: expected version 100 or 101 of rwkv.cpp's format, got {version}; "

@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rwkv_cy.dtypes import STORAGE_TYPES
 from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.files.strict_json import parse_object
-from rwkv_cy.formats.base import MAX_HEADER_BYTES, FileBytes, add_entry, check_name, check_shape
+from rwkv_cy.formats.base import MAX_HEADER_BYTES, MAX_TENSORS, FileBytes, check_name, check_shape
 from rwkv_cy.formats.raw import RawSource, RawTensor
+from rwkv_cy.records import dataclass
 from rwkv_cy.tensors.tensor import TensorInfo
 from rwkv_cy.units import exact_bytes
 
@@ -31,6 +31,7 @@ _TAKEN = {"F64": "f64", "F32": "f32", "F16": "f16", "BF16": "bf16"}
 _LEFT_OUT = {"C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6}
 _LEFT_OUT |= {f"{kind}{bits}": bits for kind in "IU" for bits in (8, 16, 32, 64)}
 _LEFT_OUT |= dict.fromkeys(("BOOL", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8)
+_BITS = {**_LEFT_OUT, **{dtype: 8 * STORAGE_TYPES[taken].itemsize for dtype, taken in _TAKEN.items()}}
 
 
 def open_safetensors(path: Path) -> RawSource:
@@ -52,9 +53,9 @@ def open_safetensors(path: Path) -> RawSource:
     try:
         header, data_start = _read_header(file)
         metadata = _check_metadata(path, header.pop(_METADATA, {}))
-        entries: dict[str, _Entry] = {}
-        for name, fields in header.items():
-            add_entry(path, entries, name, _entry(path, name, fields))
+        if len(header) > MAX_TENSORS:
+            raise FormatError(f"{path}: expected at most {MAX_TENSORS} tensors, got more; this is not an RWKV model")
+        entries = {name: _entry(path, name, fields) for name, fields in header.items()}
         _check_spans(file, entries, data_start)
         tensors = {name: entry.tensor(name, data_start) for name, entry in entries.items() if entry.storage}
         left_out = {name: entry.description for name, entry in entries.items() if not entry.storage}
@@ -115,38 +116,41 @@ class _Entry:
 
 def _entry(path: Path, name: str, fields: object) -> _Entry:
     """Check one entry of the header on its own."""
-    where = f"{path}: {check_name(path, name)}"
+    check_name(path, name)
     if not isinstance(fields, dict) or fields.keys() != _FIELDS:
-        raise FormatError(f"{where}: expected dtype, shape and data_offsets, got something else; the file is damaged")
+        raise FormatError(
+            f"{path}: {name}: expected dtype, shape and data_offsets, got something else; the file is damaged"
+        )
     dtype = fields["dtype"]
-    bits = None
-    if isinstance(dtype, str):
-        bits = 8 * STORAGE_TYPES[_TAKEN[dtype]].itemsize if dtype in _TAKEN else _LEFT_OUT.get(dtype)
+    bits = _BITS.get(dtype) if isinstance(dtype, str) else None
     if bits is None:
         shown = repr(dtype[:20]) if isinstance(dtype, str) else type(dtype).__name__
         raise UnsupportedError(
-            f"{where}: expected one of the types {', '.join(_TAKEN)}, got {shown}; "
+            f"{path}: {name}: expected one of the types {', '.join(_TAKEN)}, got {shown}; "
             "convert the checkpoint to one of them first"
         )
     if not isinstance(fields["shape"], list):
-        raise FormatError(f"{where}: expected a list of dimensions, got something else; the file is damaged")
+        raise FormatError(f"{path}: {name}: expected a list of dimensions, got something else; the file is damaged")
     shape = check_shape(path, name, fields["shape"], least=0)
-    begin, end = _offsets(where, fields["data_offsets"])
+    begin, end = _offsets(path, name, fields["data_offsets"])
     size, rest = divmod(math.prod(shape) * bits, 8)
     if end - begin != size or rest:
         raise FormatError(
-            f"{where}: expected {size} bytes for {dtype} of shape {shape}, got {end - begin}; the file is damaged"
+            f"{path}: {name}: expected {size} bytes for {dtype} of shape {shape}, got {end - begin}; "
+            "the file is damaged"
         )
     return _Entry(dtype, shape, begin, end, _TAKEN.get(dtype) if size else None)
 
 
-def _offsets(where: str, offsets: object) -> tuple[int, int]:
+def _offsets(path: Path, name: str, offsets: object) -> tuple[int, int]:
     # type() and not isinstance(): true and false are integers to the latter.
-    if isinstance(offsets, list) and [type(offset) for offset in offsets] == [int, int]:
+    if isinstance(offsets, list) and len(offsets) == 2:
         begin, end = offsets
-        if 0 <= begin <= end:
+        if type(begin) is type(end) is int and 0 <= begin <= end:
             return begin, end
-    raise FormatError(f"{where}: expected data_offsets [begin, end], got {str(offsets)[:60]}; the file is damaged")
+    raise FormatError(
+        f"{path}: {name}: expected data_offsets [begin, end], got {str(offsets)[:60]}; the file is damaged"
+    )
 
 
 def _check_spans(file: FileBytes, entries: Mapping[str, _Entry], data_start: int) -> None:

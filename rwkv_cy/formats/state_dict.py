@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.base import MAX_NAME_BYTES, add_entry
 from rwkv_cy.formats.torch_objects import Tensor, Unusable
+from rwkv_cy.records import dataclass
 
 __all__ = ["StateDict", "find_state_dict"]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from rwkv_cy.formats.pickle_vm import MAX_OPERATIONS, Global, Ignored
 from rwkv_cy.formats.raw import RawTensor
 from rwkv_cy.formats.strided import is_contiguous, span
 from rwkv_cy.formats.zip_directory import Place
+from rwkv_cy.records import dataclass
 from rwkv_cy.tensors.tensor import TensorInfo
 
 __all__ = ["Element", "Storage", "Tensor", "TorchObjects", "Unusable", "place_tensors"]

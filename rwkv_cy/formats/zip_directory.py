@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.base import MAX_HEADER_BYTES, MAX_TENSORS, FileBytes, decode_name
 from rwkv_cy.formats.inflated import InflatedBytes
+from rwkv_cy.records import dataclass, replace
 
 __all__ = ["Place", "ZipEntry", "locate", "read_directory", "read_entry"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from rwkv_cy.errors import FormatError, HubError, StorageError
@@ -16,6 +15,7 @@ from rwkv_cy.hub.library import is_offline, list_files
 from rwkv_cy.hub.listing import Listing, RemoteFile, RemoteModel, choose
 from rwkv_cy.hub.transfer import copy_file, download, free_space, matches, partial_size
 from rwkv_cy.hub_names import HubName, is_hub_name
+from rwkv_cy.records import dataclass, replace
 from rwkv_cy.units import byte_size
 
 __all__ = ["Fetched", "fetch_into", "fetch_to_cache", "find_in_cache", "local_path", "local_tokenizer"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,6 +12,7 @@ from rwkv_cy import __version__
 from rwkv_cy.errors import HubError, MissingDependencyError, RWKVError
 from rwkv_cy.hub.listing import Listing, RemoteFile
 from rwkv_cy.hub_names import HubName
+from rwkv_cy.records import dataclass
 
 __all__ = ["Stream", "cache_folder", "endpoint", "is_offline", "list_files", "open_stream"]
 

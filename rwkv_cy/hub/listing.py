@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
@@ -13,6 +12,7 @@ from rwkv_cy.errors import HubError
 from rwkv_cy.files.vocabulary_files import is_tokenizer_name
 from rwkv_cy.formats.huggingface import BESIDE, WEIGHTS
 from rwkv_cy.hub_names import HubName, is_plain_path
+from rwkv_cy.records import dataclass
 from rwkv_cy.units import byte_size
 
 __all__ = ["Listing", "RemoteFile", "RemoteModel", "choose", "choose_all", "models_of"]

@@ -1,6 +1,6 @@
 """The time mix of RWKV-6; the channel mix is that of RWKV-4 with another token shift."""
 
-from dataclasses import replace
+from rwkv_cy.records import replace
 
 from rwkv_cy.errors import KernelError
 from rwkv_cy.kernels.matrix import make_low_rank, make_matrix

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from rwkv_cy.errors import ConfigError
 from rwkv_cy.model.state import State
+from rwkv_cy.records import dataclass
 
 __all__ = ["Gradients", "LoRA", "buffers", "choose"]
 

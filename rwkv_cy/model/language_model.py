@@ -25,9 +25,7 @@ from rwkv_cy.model.loading import Loaded, load_parameters
 from rwkv_cy.model.not_finite import LOGITS, Origin
 from rwkv_cy.model.passes import Passes
 from rwkv_cy.model.recorded import Recorded
-from rwkv_cy.model.saving import save_parameters
 from rwkv_cy.model.state import State
-from rwkv_cy.model.state_files import load_state
 from rwkv_cy.runtime import resolve_num_threads
 from rwkv_cy.tensors.tensor import Parameter, as_parameter
 from rwkv_cy.text import Generation, Logprobs, SamplingOptions, Tokenizer, generate, logprobs
@@ -481,6 +479,8 @@ class LanguageModel(Recorded):
         FormatError, StorageError
             If the file is damaged or cannot be read.
         """
+        from rwkv_cy.model.state_files import load_state  # which most runs do not need
+
         return load_state(self, path)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
@@ -503,6 +503,8 @@ class LanguageModel(Recorded):
             If the tokenizer has more tokens than the model.
         """
         self._check_open()
+        from rwkv_cy.model.saving import save_parameters  # which most runs do not need
+
         save_parameters(path, self._loaded, overwrite=overwrite)
 
     def close(self) -> None:

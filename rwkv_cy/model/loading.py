@@ -6,7 +6,6 @@ import os
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import cached_property
 
 from rwkv_cy.architectures import architecture_of
@@ -17,6 +16,7 @@ from rwkv_cy.checkpoint.tokenizer_choice import check_size, fit_warning, named_t
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import check_dtype
 from rwkv_cy.errors import ConfigError, NotEnoughMemoryError, NumericalError, TokenizerError
+from rwkv_cy.records import replace
 from rwkv_cy.runtime import available_memory, get_num_threads
 from rwkv_cy.tensors.converter import Converter, Progress, describe_overflow, read_parameters
 from rwkv_cy.tensors.policy import Target, choose_all

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
@@ -14,6 +13,7 @@ from rwkv_cy.kernels.embedding import Embedding
 from rwkv_cy.kernels.head import Head
 from rwkv_cy.model.encoder import Model
 from rwkv_cy.model.not_finite import LOGITS, Origin
+from rwkv_cy.records import dataclass
 
 __all__ = ["Part", "Passes"]
 

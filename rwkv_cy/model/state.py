@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rwkv_cy import storage
 from rwkv_cy.architectures.base import StateField
 from rwkv_cy.errors import FormatError, StateError
-from rwkv_cy.storage import is_model_file, read_arrays, write_arrays
 
 __all__ = ["LayerState", "State"]
 
@@ -162,7 +162,7 @@ class State:
             "fingerprint": self.fingerprint,
             **{f"initial.{field.name}": field.initial for field in self.fields},
         }
-        write_arrays(path, _FILE_KIND, attributes, arrays, overwrite=overwrite)
+        storage.write_arrays(path, _FILE_KIND, attributes, arrays, overwrite=overwrite)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> State:
@@ -182,12 +182,12 @@ class State:
         StorageError
             If the operating system refuses access.
         """
-        if not is_model_file(path):
+        if not storage.is_model_file(path):
             raise FormatError(
                 f"{path}: not a file that State.save wrote; read a state-tuned .pth or safetensors file with "
                 "model.load_state"
             )
-        attributes, arrays = read_arrays(path, _FILE_KIND)
+        attributes, arrays = storage.read_arrays(path, _FILE_KIND)
         architecture, fingerprint = attributes.get("architecture"), attributes.get("fingerprint")
         initial = {name: attributes.get(f"initial.{name}") for name in arrays}
         if not isinstance(architecture, str) or not isinstance(fingerprint, str):

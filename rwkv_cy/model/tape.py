@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 from typing import Any
@@ -20,6 +19,7 @@ from rwkv_cy.model.encoder import Model
 from rwkv_cy.model.gradients import Gradients, LoRA, buffers, choose
 from rwkv_cy.model.layer import activations
 from rwkv_cy.model.state import State
+from rwkv_cy.records import dataclass
 from rwkv_cy.runtime import resolve_num_threads
 
 __all__ = ["EncoderGradient", "Recording", "Tape", "record"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 from rwkv_cy.chat import Answer, Conversation, Message, Prompt
@@ -12,6 +11,7 @@ from rwkv_cy.chat import Event as Piece
 from rwkv_cy.engine import Event, Request, Usage
 from rwkv_cy.engine.async_engine import EventStream
 from rwkv_cy.model.state import State
+from rwkv_cy.records import dataclass, field, replace
 from rwkv_cy.server.errors import ApiError
 from rwkv_cy.server.http import Context
 from rwkv_cy.server.service import Service

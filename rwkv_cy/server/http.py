@@ -7,11 +7,11 @@ import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
 
+from rwkv_cy.records import dataclass, field
 from rwkv_cy.server import sse
 from rwkv_cy.server.errors import ApiError, as_api_error
 from rwkv_cy.server.wire.common import new_id

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy.typing as npt
@@ -11,6 +10,7 @@ import numpy.typing as npt
 from rwkv_cy.engine import TokenLogprobs
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.model.state import State
+from rwkv_cy.records import dataclass
 from rwkv_cy.server.service import Service
 
 __all__ = ["Scored", "score_prompt"]

@@ -7,7 +7,6 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from rwkv_cy.chat import AnyFormat, Conversation, Message, Prompt, build_prompt
@@ -16,6 +15,7 @@ from rwkv_cy.engine.async_engine import EventStream
 from rwkv_cy.errors import BusyError, TokenizerError
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.model.state import State
+from rwkv_cy.records import dataclass
 from rwkv_cy.server.errors import ApiError, invalid
 from rwkv_cy.server.http import Context
 from rwkv_cy.server.logs import Log

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
+
+from rwkv_cy.records import dataclass, field
 
 __all__ = ["Limits", "Settings"]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 from rwkv_cy.chat import Answer, AnswerParser
 from rwkv_cy.chat import Event as Piece
 from rwkv_cy.engine import Event, TokenLogprobs, Usage
 from rwkv_cy.engine.async_engine import EventStream
 from rwkv_cy.model.state import State
+from rwkv_cy.records import dataclass, field
 from rwkv_cy.server.errors import ApiError
 
 __all__ = ["Choice", "close_all", "merged", "total_usage"]

@@ -1,11 +1,18 @@
 """The HDF5 model file: its schema, writer and reader."""
 
-from rwkv_cy.storage.arrays import read_arrays, write_arrays
-from rwkv_cy.storage.reader import ModelFile, is_model_file, open_model
-from rwkv_cy.storage.replaceable import check_replaceable
-from rwkv_cy.storage.schema import MODEL_KIND, ModelHeader, StoredTokenizer
-from rwkv_cy.storage.verification import VerifyReport
-from rwkv_cy.storage.writer import needed_bytes, write_model
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rwkv_cy.lazy import names_from
+
+if TYPE_CHECKING:
+    from rwkv_cy.storage.arrays import read_arrays, write_arrays
+    from rwkv_cy.storage.reader import ModelFile, is_model_file, open_model
+    from rwkv_cy.storage.replaceable import check_replaceable
+    from rwkv_cy.storage.schema import MODEL_KIND, ModelHeader, StoredTokenizer
+    from rwkv_cy.storage.verification import VerifyReport
+    from rwkv_cy.storage.writer import needed_bytes, write_model
 
 __all__ = [
     "MODEL_KIND",
@@ -21,3 +28,15 @@ __all__ = [
     "write_arrays",
     "write_model",
 ]
+
+__getattr__ = names_from(
+    __name__,
+    {
+        "arrays": ("read_arrays", "write_arrays"),
+        "reader": ("ModelFile", "is_model_file", "open_model"),
+        "replaceable": ("check_replaceable",),
+        "schema": ("MODEL_KIND", "ModelHeader", "StoredTokenizer"),
+        "verification": ("VerifyReport",),
+        "writer": ("needed_bytes", "write_model"),
+    },
+)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from rwkv_cy.errors import SpecError
 from rwkv_cy.files.checksum import crc32
 from rwkv_cy.files.replacement import Replacement
 from rwkv_cy.files.write_behind import WriteBehind
+from rwkv_cy.records import dataclass
 from rwkv_cy.storage.footer import Footer
 from rwkv_cy.storage.index import Entry, index_capacity, pack_index
 from rwkv_cy.storage.schema import BLOCK_BYTES, FOOTER_PATH, INDEX_PATH, PAGE, DatasetSpec, Progress, format_version

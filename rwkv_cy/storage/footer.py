@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
 from rwkv_cy.errors import FormatError, UnsupportedError
+from rwkv_cy.records import dataclass
 from rwkv_cy.storage.schema import MAJOR, PAGE
 
 __all__ = ["Footer"]

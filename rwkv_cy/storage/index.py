@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
 from rwkv_cy.errors import FormatError, SpecError
 from rwkv_cy.files.strict_json import parse_object
+from rwkv_cy.records import dataclass
 from rwkv_cy.storage.jsontext import pack_json
 from rwkv_cy.storage.schema import FORMAT_NAME, MAX_DATASETS, DatasetSpec
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from h5py import h5a, h5d, h5f, h5fd, h5g, h5p, h5s, h5t
 
 from rwkv_cy.errors import StorageError
 from rwkv_cy.files.replacement import NO_SPACE, Replacement
+from rwkv_cy.records import dataclass
 from rwkv_cy.storage.layout import FILE_TYPES, AttributeValue, dataset_attributes, dataset_offset, root_attributes
 from rwkv_cy.storage.schema import PAGE, DatasetSpec, format_version
 from rwkv_cy.storage.space import ALIGN_FROM, metadata_bytes, reserved_bytes

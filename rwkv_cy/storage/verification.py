@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from rwkv_cy.errors import FormatError, StorageError
+from rwkv_cy.records import dataclass
 from rwkv_cy.storage.checked_file import CheckedFile
 from rwkv_cy.storage.schema import BLOCK_BYTES, Progress, parameter_name
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.dtypes import widen
+from rwkv_cy.records import dataclass
 from rwkv_cy.tensors.codecs import BLOCK_SIZE, rows_at_once
 from rwkv_cy.tensors.plain import PlainSource
 from rwkv_cy.tensors.tensor import ParameterSource

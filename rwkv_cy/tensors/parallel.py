@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 
 __all__ = ["Stop", "StoppedError", "run_jobs"]
 
@@ -47,6 +46,8 @@ def run_jobs(jobs: Sequence[Callable[[], object]], num_threads: int, stop: Stop 
     """
     num_threads = min(num_threads, len(jobs))
     if num_threads > 1:
+        from concurrent.futures import ThreadPoolExecutor, as_completed  # a model file is opened without it
+
         with ThreadPoolExecutor(num_threads, thread_name_prefix="rwkv_cy") as pool:
             try:
                 futures = [pool.submit(job) for job in jobs]

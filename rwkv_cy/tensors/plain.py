@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy.typing as npt
 
 from rwkv_cy.files.identity import FileIdentity
+from rwkv_cy.records import replace
 from rwkv_cy.tensors.reading import number_type, read_numbers
 from rwkv_cy.tensors.tensor import Advance, ParameterSource, TensorInfo, check_buffer
 from rwkv_cy.tensors.transposing import TransposedReader

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import Protocol, TypeVar
 
 from rwkv_cy.dtypes import check_dtype, to_storage
 from rwkv_cy.errors import ConfigError
+from rwkv_cy.records import dataclass, replace
 from rwkv_cy.tensors.codecs import CODECS, Plan, PlannedCodec
 from rwkv_cy.tensors.reading import number_type, read_blocks
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo

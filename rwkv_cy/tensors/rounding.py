@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.dtypes import widen
+from rwkv_cy.records import dataclass
 
 __all__ = ["Rounding", "describe_rounding", "measure_rounding"]
 

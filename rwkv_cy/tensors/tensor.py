@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -13,6 +12,7 @@ import numpy as np
 from rwkv_cy.dtypes import STORAGE_TYPES
 from rwkv_cy.errors import KernelError, SpecError
 from rwkv_cy.files.identity import FileIdentity
+from rwkv_cy.records import dataclass, replace
 from rwkv_cy.tensors.codecs import CODECS, Codec, codec_of
 
 if TYPE_CHECKING:

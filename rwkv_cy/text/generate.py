@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from collections.abc import Sequence as AbstractSequence
-from dataclasses import dataclass, fields, replace
-from difflib import get_close_matches
-from inspect import signature
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
+from rwkv_cy.records import dataclass, fields, replace
 from rwkv_cy.text.sampling import LogitsProcessor, SamplingKeywords, SamplingOptions
 from rwkv_cy.text.sequence import Sequence
 from rwkv_cy.text.start import start_sequence
@@ -267,6 +265,9 @@ def _check_names(sampling: Iterable[str]) -> None:
     options = [field.name for field in fields(SamplingOptions)]
     for name in sampling:
         if name not in options:
+            from difflib import get_close_matches
+            from inspect import signature
+
             near = get_close_matches(name, [*options, *list(signature(generate).parameters)[1:-1]], 1, 0.7)
             hint = f"; did you mean {near[0]!r}?" if near else f"; expected one of {', '.join(options)}"
             raise TypeError(f"generate() got an unexpected option {name!r}{hint}")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.errors import ConfigError
+from rwkv_cy.records import dataclass, fields
 from rwkv_cy.text.score import ScoringModel, as_tokens, check_logits, log_softmax, logit_chunks
 from rwkv_cy.text.tokens import check_model
 

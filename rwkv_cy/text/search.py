@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.errors import GenerationError
+from rwkv_cy.records import dataclass
 from rwkv_cy.text.sampling.options import check_natural
 from rwkv_cy.text.score import log_softmax
 from rwkv_cy.text.start import prompt_tokens, resolve_tokenizer, start_sequence

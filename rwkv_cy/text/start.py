@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Protocol
 
 import numpy as np
 
 from rwkv_cy.errors import GenerationError, TokenizerError
+from rwkv_cy.records import replace
 from rwkv_cy.text.sampling import LogitsProcessor, Sampler, SamplingOptions
 from rwkv_cy.text.sampling.options import check_natural
 from rwkv_cy.text.sequence import Sequence

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Literal
 
 from rwkv_cy.architectures.base import ParameterSpec
 from rwkv_cy.errors import ConfigError, SpecError
+from rwkv_cy.records import dataclass
 from rwkv_cy.toolkit.adapters import AdapterFile, AdapterTensor, Bat, Bone, Change, Factors, LowRank, Whole
 
 __all__ = ["AdapterOptions", "Shapes", "fit"]

@@ -7,7 +7,6 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from rwkv_cy.errors import ConfigError
 from rwkv_cy.kernels.dispatch import active_instruction_set
 from rwkv_cy.kernels.stream import Stream
 from rwkv_cy.model.language_model import LanguageModel, load
+from rwkv_cy.records import asdict, dataclass
 from rwkv_cy.runtime import get_num_threads, process_memory, resolve_num_threads
 from rwkv_cy.toolkit.schema_names import named
 

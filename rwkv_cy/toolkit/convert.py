@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +12,7 @@ from rwkv_cy.dtypes import QUANTIZED_TYPES, check_dtype
 from rwkv_cy.errors import ConfigError
 from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.files.source_hash import SourceHash
+from rwkv_cy.records import asdict, dataclass
 from rwkv_cy.storage import write_model
 from rwkv_cy.tensors.checksums import ChecksumPass
 from rwkv_cy.tensors.codecs import GroupedCodec

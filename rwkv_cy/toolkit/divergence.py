@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.errors import ConfigError, TokenError
+from rwkv_cy.records import asdict, dataclass
 from rwkv_cy.text.score import CHUNK_TOKENS, ScoringModel, as_tokens
 from rwkv_cy.text.tokens import check_model
 from rwkv_cy.toolkit.perplexity import PerplexityReport

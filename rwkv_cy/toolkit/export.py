@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from rwkv_cy.files.source_hash import SourceHash
 from rwkv_cy.files.write_behind import WriteBehind
 from rwkv_cy.formats.layouts.source import TranslatedSource
 from rwkv_cy.formats.writers.base import BlockCodec, Outcome, ReadTensor, StoredTensor, StoredType, TargetFile
+from rwkv_cy.records import asdict, dataclass, replace
 from rwkv_cy.runtime import get_num_threads
 from rwkv_cy.tensors.checksums import ChecksumPass
 from rwkv_cy.tensors.codecs import BLOCK_SIZE

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +30,7 @@ from rwkv_cy.formats.writers.base import (
     TargetFile,
     Vocabulary,
 )
+from rwkv_cy.records import dataclass
 from rwkv_cy.storage import StoredTokenizer
 from rwkv_cy.tensors.plain import PlainSource
 from rwkv_cy.tensors.policy import plain_type

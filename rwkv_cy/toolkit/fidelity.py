@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +18,7 @@ from rwkv_cy.dtypes import STORAGE_TYPES, to_storage, widen
 from rwkv_cy.errors import FormatError, NumericalError, RWKVError
 from rwkv_cy.formats.ggml import BLOCK_TYPES
 from rwkv_cy.formats.layouts.source import TranslatedSource
+from rwkv_cy.records import dataclass
 from rwkv_cy.tensors.codecs import BLOCK_SIZE, GroupedCodec, rows_at_once
 from rwkv_cy.tensors.plain import PlainSource
 from rwkv_cy.tensors.reading import decode_rows, number_type

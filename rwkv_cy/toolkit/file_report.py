@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rwkv_cy.config import Config
-from rwkv_cy.tensors.statistics import TensorStatistics
+from rwkv_cy.records import asdict, dataclass
 from rwkv_cy.toolkit.schema_names import named
+
+if TYPE_CHECKING:
+    from rwkv_cy.tensors.statistics import TensorStatistics
 
 __all__ = ["Expectation", "FileReport", "GroupReport", "Machine", "TensorReport"]
 

@@ -6,20 +6,23 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING
 
-from rwkv_cy.architectures import detect, version_label
+from rwkv_cy.architectures import architecture_of, detect, version_label
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.checkpoint.tokenizer_choice import describe_tokenizer, foreseen_tokenizer
 from rwkv_cy.config import Config
 from rwkv_cy.errors import RWKVError
 from rwkv_cy.formats.metadata import own_metadata
 from rwkv_cy.runtime import available_memory, get_num_threads
-from rwkv_cy.tensors.statistics import TensorStatistics, measure_tensor
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 from rwkv_cy.toolkit.bandwidth import machine_sample
 from rwkv_cy.toolkit.expectation import expectations, state_bytes
 from rwkv_cy.toolkit.file_report import Expectation, FileReport, GroupReport, Machine, TensorReport
 from rwkv_cy.units import byte_size, short_count
+
+if TYPE_CHECKING:
+    from rwkv_cy.tensors.statistics import TensorStatistics
 
 __all__ = ["Expectation", "FileReport", "GroupReport", "Machine", "TensorReport", "inspect"]
 
@@ -82,7 +85,7 @@ def inspect(
             path=source.path,
             format=source.format,
             files=len(source.files),
-            architecture=version_label(checkpoint.shapes),
+            architecture=architecture_of(config).label if config else version_label(checkpoint.shapes),
             size_name=short_count(sum(info.size for info in infos)),
             config=config,
             num_parameters=sum(info.size for info in infos),
@@ -182,6 +185,8 @@ def _measure(
     source: ParameterSource, info: TensorInfo, done: int, total: int, progress: Callable[[int, int], None] | None
 ) -> TensorStatistics:
     """Measure one tensor, and report the progress within it."""
+    from rwkv_cy.tensors.statistics import measure_tensor
+
     if progress is None:
         return measure_tensor(source, info)
     measured = measure_tensor(

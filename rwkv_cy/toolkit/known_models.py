@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +14,7 @@ from rwkv_cy.architectures.base import ParameterSpec
 from rwkv_cy.config import Config
 from rwkv_cy.errors import HubError
 from rwkv_cy.hub_names import HubName
+from rwkv_cy.records import asdict, dataclass
 from rwkv_cy.tensors.policy import choose
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 

@@ -7,7 +7,6 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +17,7 @@ from rwkv_cy.checkpoint.checkpoint import Checkpoint, open_source
 from rwkv_cy.config import Config
 from rwkv_cy.errors import ConfigError, FormatError, UnsupportedError
 from rwkv_cy.files.source_hash import SourceHash
+from rwkv_cy.records import dataclass, replace
 from rwkv_cy.storage import StoredTokenizer
 from rwkv_cy.tensors.converter import Progress
 from rwkv_cy.tensors.reading import number_type

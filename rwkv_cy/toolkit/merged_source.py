@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from rwkv_cy.dtypes import storage_type, to_storage, widen
 from rwkv_cy.files.identity import FileIdentity
+from rwkv_cy.records import replace
 from rwkv_cy.tensors.codecs import BLOCK_SIZE
 from rwkv_cy.tensors.plain import PlainSource
 from rwkv_cy.tensors.tensor import Advance, ParameterSource, TensorInfo, check_buffer

@@ -8,7 +8,6 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -19,6 +18,7 @@ from rwkv_cy.files.replacement import Replacement
 from rwkv_cy.files.strict_json import parse_object
 from rwkv_cy.files.temporary import remove_abandoned
 from rwkv_cy.hub import local_path
+from rwkv_cy.records import asdict, dataclass
 from rwkv_cy.toolkit.schema_names import named
 from rwkv_cy.toolkit.target_path import free_space
 from rwkv_cy.units import byte_size

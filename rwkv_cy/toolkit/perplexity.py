@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy.typing as npt
 
 from rwkv_cy.errors import ConfigError, TokenError
 from rwkv_cy.files.reading import os_errors
+from rwkv_cy.records import asdict, dataclass
 from rwkv_cy.text.score import ScoringModel, as_tokens, score_chunks
 from rwkv_cy.text.tokens import check_model
 from rwkv_cy.toolkit.schema_names import named

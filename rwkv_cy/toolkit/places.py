@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 
 from rwkv_cy.architectures.base import Kind, ParameterSpec, Shapes
+from rwkv_cy.records import dataclass
 
 __all__ = ["Place", "places"]
 

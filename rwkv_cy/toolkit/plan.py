@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from rwkv_cy.config import Config
 from rwkv_cy.errors import ConfigError
 from rwkv_cy.files.reading import os_errors
 from rwkv_cy.formats import companions
+from rwkv_cy.records import asdict, dataclass, fields, replace
 from rwkv_cy.storage import MODEL_KIND, ModelHeader, StoredTokenizer, check_replaceable, needed_bytes
 from rwkv_cy.tensors.codecs import BLOCK_SIZE
 from rwkv_cy.tensors.policy import Target, Types, choose

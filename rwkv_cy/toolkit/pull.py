@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from rwkv_cy.hub import (
     list_files,
 )
 from rwkv_cy.hub_names import MAIN, HubName, complete_url, is_hub_name, name_in_url
+from rwkv_cy.records import asdict, dataclass, replace
 from rwkv_cy.toolkit.known_models import find_known_model
 from rwkv_cy.toolkit.schema_names import named
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from rwkv_cy.architectures.curves import Curve, as_stored
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.dtypes import widen
 from rwkv_cy.errors import RWKVError
+from rwkv_cy.records import dataclass, field
 from rwkv_cy.tensors.histogram import WeightHistogram
 from rwkv_cy.tensors.reading import number_type, read_blocks, read_numbers
 from rwkv_cy.tensors.statistics import TensorStatistics, measure_blocks

@@ -6,13 +6,13 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.errors import FormatError
+from rwkv_cy.records import asdict, dataclass
 from rwkv_cy.runtime import get_num_threads
 from rwkv_cy.storage import ModelFile
 from rwkv_cy.tensors.parallel import Stop, run_jobs

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy.typing as npt
 from rwkv_cy.errors import FormatError, TokenizerError
 from rwkv_cy.files.reading import os_errors
 from rwkv_cy.files.replacement import Replacement
+from rwkv_cy.records import dataclass
 from rwkv_cy.text.tokenizers import Tokenizer
 
 __all__ = ["Batches", "TokenSet", "documents", "tokenize"]

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from rwkv_cy.errors import TokenizerError
 from rwkv_cy.model.tape import MEMORY
+from rwkv_cy.records import asdict, dataclass
 from rwkv_cy.training.methods import Method
 from rwkv_cy.training.options import TrainingOptions
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+
+from rwkv_cy.records import dataclass
 
 __all__ = ["Group", "group_of"]
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
 from math import isfinite
 from typing import Any
 
 from rwkv_cy.errors import ConfigError
+from rwkv_cy.records import asdict, dataclass, fields
 
 __all__ = ["SAMPLING", "TrainingOptions"]
 

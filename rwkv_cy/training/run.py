@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -21,6 +20,7 @@ from rwkv_cy.dtypes import to_storage
 from rwkv_cy.errors import ConfigError, StorageError, TokenizerError
 from rwkv_cy.files.reading import os_errors
 from rwkv_cy.model.language_model import LanguageModel, load
+from rwkv_cy.records import dataclass, replace
 from rwkv_cy.storage import check_replaceable
 from rwkv_cy.tensors.tensor import Parameter
 from rwkv_cy.text import Tokenizer

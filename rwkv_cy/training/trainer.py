@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.errors import ConfigError, NumericalError
+from rwkv_cy.records import dataclass
 from rwkv_cy.runtime import resolve_num_threads
 from rwkv_cy.training.adamw import AdamW
 from rwkv_cy.training.checkpoint import read_checkpoint, write_checkpoint

@@ -146,29 +146,26 @@ def test_code_does_not_run(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-SAFE = set(pickle_vm._OPERATIONS) | {ord("."), 0x80}
+# A longer list is a decision about safety, not a detail.
+SAFE = {
+    *("MARK", "NONE", "NEWTRUE", "NEWFALSE"),
+    *("BININT1", "BININT2", "BININT", "LONG1", "BINFLOAT", "SHORT_BINSTRING"),
+    *("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8"),
+    *("EMPTY_TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "TUPLE"),
+    *("EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM"),
+    *("SETITEMS", "BINPUT", "LONG_BINPUT", "MEMOIZE", "BINGET"),
+    *("LONG_BINGET", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD", "BINPERSID", "FRAME"),
+    *("EMPTY_SET", "ADDITEMS", "FROZENSET", "BYTEARRAY8", "NEWOBJ"),
+    "STOP",
+    "PROTO",
+}
 
 
-@pytest.mark.parametrize("opcode", [o.name for o in pickletools.opcodes if ord(o.code) not in SAFE])
+@pytest.mark.parametrize("opcode", [o.name for o in pickletools.opcodes if o.name not in SAFE])
 def test_opcodes_off_the_list(opcode: str) -> None:
     code = next(ord(o.code) for o in pickletools.opcodes if o.name == opcode)
     with pytest.raises(FormatError, match=f"expected an opcode that tensors need, got {code:#04x}"):
         run(pickled(b"N" + bytes([code]) + bytes(100)))
-
-
-def test_the_list_of_opcodes_is_what_it_was() -> None:
-    # A longer list is a decision about safety, not a detail.
-    names = {o.name for o in pickletools.opcodes if ord(o.code) in pickle_vm._OPERATIONS}
-    assert names == {
-        *("MARK", "NONE", "NEWTRUE", "NEWFALSE"),
-        *("BININT1", "BININT2", "BININT", "LONG1", "BINFLOAT", "SHORT_BINSTRING"),
-        *("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "SHORT_BINBYTES", "BINBYTES", "BINBYTES8"),
-        *("EMPTY_TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "TUPLE"),
-        *("EMPTY_LIST", "APPEND", "APPENDS", "EMPTY_DICT", "SETITEM"),
-        *("SETITEMS", "BINPUT", "LONG_BINPUT", "MEMOIZE", "BINGET"),
-        *("LONG_BINGET", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD", "BINPERSID", "FRAME"),
-        *("EMPTY_SET", "ADDITEMS", "FROZENSET", "BYTEARRAY8", "NEWOBJ"),
-    }
 
 
 @pytest.mark.parametrize(

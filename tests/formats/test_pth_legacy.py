@@ -27,7 +27,8 @@ from formats.make_pth import (
 from formats.sources import assert_same, read_all
 from rwkv_cy.errors import FormatError, RWKVError, StorageError, UnsupportedError
 from rwkv_cy.formats import pth_legacy
-from rwkv_cy.formats.pth_legacy import LEGACY_MAGIC, open_pth_legacy
+from rwkv_cy.formats.pth_legacy import open_pth_legacy
+from rwkv_cy.formats.signatures import LEGACY_MAGIC
 from rwkv_cy.tensors.tensor import ParameterSource
 
 FLOATS = np.arange(12, dtype="<f4")

@@ -25,7 +25,6 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "completion",
         parents=[common_options()],
-        help="print a completion script for a shell",
         description="Print a script with which a shell completes commands, options, their values and file names. It "
         "does not run rwkv-cy: write it again after an update. For zsh, the folder must be in fpath before compinit.",
         examples=[

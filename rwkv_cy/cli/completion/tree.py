@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
+
+from rwkv_cy.records import dataclass
 
 __all__ = ["Command", "Option", "Value", "command_tree"]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from time import perf_counter
 
 from rwkv_cy.engine.speculation.costs import Costs
 from rwkv_cy.engine.speculation.sources import Forced, ForcingConstraint, Lookup, SmallModel, Source
 from rwkv_cy.errors import ConfigError
 from rwkv_cy.model.language_model import LanguageModel
+from rwkv_cy.records import dataclass, field
 from rwkv_cy.text.sampling import LogitsProcessor
 
 __all__ = ["Drafts", "Speculation"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from rwkv_cy.engine.state_cache.radix_tree import Node, RadixTree, Tokens
 from rwkv_cy.engine.state_cache.snapshot import Snapshot
 from rwkv_cy.errors import ConfigError
 from rwkv_cy.model.language_model import LanguageModel
+from rwkv_cy.records import dataclass, field, replace
 
 __all__ = ["CacheStats", "Found", "Key", "StateCache"]
 

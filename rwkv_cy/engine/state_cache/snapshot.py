@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.engine.state_cache.places import WEIGHTS
+from rwkv_cy.records import dataclass
 
 __all__ = ["Snapshot"]
 

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
+
+from rwkv_cy.records import dataclass
 
 if TYPE_CHECKING:
     import numpy.typing as npt

@@ -6,7 +6,6 @@ Source: github.com/ggml-org/ggml, docs/gguf.md. Every rule of that page is check
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.base import MAX_TENSORS, FileBytes, add_entry, check_shape
@@ -14,6 +13,7 @@ from rwkv_cy.formats.ggml.source import describe
 from rwkv_cy.formats.gguf.header import Header, Value
 from rwkv_cy.formats.gguf.types import TENSOR_TYPES, UNREAD_TYPES
 from rwkv_cy.formats.raw import RawTensor
+from rwkv_cy.records import dataclass
 
 __all__ = ["ALIGNMENT", "Container", "read_container", "read_values"]
 

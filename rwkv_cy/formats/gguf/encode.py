@@ -6,8 +6,8 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from rwkv_cy.formats.gguf.header import MAGIC
 from rwkv_cy.formats.gguf.types import ARRAY, FLOAT32, INT32, SCALARS, STRING, TENSOR_TYPES, UINT32
+from rwkv_cy.formats.signatures import GGUF_MAGIC
 
 __all__ = ["TypedValue", "encode_header", "float32", "int32_array", "string", "string_array", "uint32"]
 
@@ -77,5 +77,5 @@ def encode_header(
         for name, shape, dtype, offset in tensors
     ]
     counts = _UINT64.pack(len(described)) + _UINT64.pack(len(pairs))
-    header = b"".join((MAGIC, _UINT32.pack(_VERSION), counts, *pairs, *described))
+    header = b"".join((GGUF_MAGIC, _UINT32.pack(_VERSION), counts, *pairs, *described))
     return header + bytes(-len(header) % alignment)

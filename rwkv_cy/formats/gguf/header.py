@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
 
 from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.base import MAX_HEADER_BYTES, MAX_NAME_BYTES, FileBytes, decode_name
 from rwkv_cy.formats.gguf.types import ARRAY, BOOL, FLOAT32, SCALARS, STRING, VALUE_NAMES
+from rwkv_cy.formats.signatures import GGUF_MAGIC
+from rwkv_cy.records import dataclass
 
-__all__ = ["MAGIC", "Array", "Header", "Value"]
+__all__ = ["Array", "Header", "Value"]
 
-MAGIC = b"GGUF"
 
 _VERSIONS = (2, 3)
 _FIRST_PIECE = 1 << 20
@@ -87,9 +87,9 @@ class Header:
         self._file = file
         self._data = b""
         self.position = 0
-        magic = self._take(len(MAGIC))
-        if magic != MAGIC:
-            raise FormatError(f"{file.path}: expected GGUF's magic {MAGIC!r}, got {magic!r}; it is another format")
+        magic = self._take(len(GGUF_MAGIC))
+        if magic != GGUF_MAGIC:
+            raise FormatError(f"{file.path}: expected GGUF's magic {GGUF_MAGIC!r}, got {magic!r}; it is another format")
         version = self._take(4)
         _check_version(file, version)
 

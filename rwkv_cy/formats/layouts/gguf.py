@@ -7,11 +7,11 @@ src/models/rwkv6.cpp and rwkv7.cpp. Both versions need all of the dimensions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 
 from rwkv_cy.formats.layouts.layout import Layout, Rule, any_name
 from rwkv_cy.formats.layouts.original import has_delta_rule, has_dynamic_mixes
 from rwkv_cy.formats.layouts.steps import TRANSPOSED, Step, divided, heads, vector
+from rwkv_cy.records import dataclass
 
 __all__ = ["GGUF_ARCHITECTURES", "GGUF_RELATIVES", "GgufArchitecture", "gguf_layout"]
 

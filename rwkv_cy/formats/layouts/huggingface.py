@@ -5,8 +5,6 @@ Source: transformers, convert_rwkv_checkpoint_to_hf.py.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from rwkv_cy.formats.layouts.layout import Layout, Rule, any_name
 from rwkv_cy.formats.layouts.original import (
     ORIGINAL,
@@ -16,6 +14,7 @@ from rwkv_cy.formats.layouts.original import (
     has_vector_state,
 )
 from rwkv_cy.formats.layouts.steps import vector
+from rwkv_cy.records import replace
 
 __all__ = ["HUGGINGFACE", "HUGGINGFACE_4", "HUGGINGFACE_7", "HUGGINGFACE_7_RENAMED", "HUGGINGFACE_WRITTEN"]
 

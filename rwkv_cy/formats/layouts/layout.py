@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cache, cached_property
 from pathlib import Path
 
 from rwkv_cy.errors import FormatError
 from rwkv_cy.formats.layouts.steps import Operation, Shape, Step
+from rwkv_cy.records import dataclass
 
 __all__ = ["Layout", "Matcher", "Part", "Recipe", "Rule", "Shapes", "any_name"]
 
@@ -41,11 +41,14 @@ class Template:
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._pattern = re.compile(_pattern(text))
         pieces = _FIELD.split(text)
         self._begin, self._end = pieces[0], pieces[-1]
         #: The last two words of every such name; None if a field is among them.
         self.tail = _tail(self._end) if len(pieces) == 1 or self._end.count(".") >= 2 else None
+
+    @cached_property
+    def _pattern(self) -> re.Pattern[str]:
+        return re.compile(_pattern(self._text))
 
     def fields(self, name: str) -> dict[str, str] | None:
         """Return what stands for the fields in `name`, or None if it is another name."""
@@ -61,8 +64,19 @@ class Template:
 
 def any_name(*templates: str) -> Matcher:
     """Return a matcher: one of the tensors has a name of one of these templates."""
-    matches = re.compile("|".join(re.sub(r"\?P<\w+>", "?:", _pattern(text)) for text in templates)).fullmatch
-    return lambda shapes: any(map(matches, shapes))
+
+    @cache
+    def compiled() -> Callable[[str], object]:
+        return re.compile("|".join(re.sub(r"\?P<\w+>", "?:", _pattern(text)) for text in templates)).fullmatch
+
+    # A search for the fixed text takes far less time than the pattern, and few files have it in any name.
+    fixed = [max(_FIELD.split(text)[::2], key=len) for text in templates]
+
+    def matches(shapes: Shapes) -> bool:
+        names = "\n".join(shapes)
+        return any(text in names for text in fixed) and any(map(compiled(), shapes))
+
+    return matches
 
 
 @dataclass(frozen=True)
@@ -176,13 +190,14 @@ class Recipe:
     def whole(cls, name: str, shape: Shape, operations: tuple[Operation, ...] = ()) -> Recipe:
         """Return the recipe of one tensor and what is done to it."""
         part = Part(name, 0, shape, operations)
-        return cls((part,), part.result_shape)
+        return cls((part,), part.result_shape if operations else shape)
 
     def keeps(self, name: str) -> bool:
         """Tell whether the result is the tensor `name` as it is."""
-        first, *others = self.parts
-        changed = first.reorders or first.computes or first.shape != self.shape
-        return first.name == name and not others and not changed
+        first = self.parts[0]
+        if first.name != name or len(self.parts) > 1:
+            return False
+        return not first.operations or not (first.reorders or first.computes or first.shape != self.shape)
 
 
 @dataclass(frozen=True)
@@ -259,7 +274,12 @@ class Layout:
         for foreign, shape in shapes.items():
             if any(rule.foreign_template.fields(foreign) is not None for rule in repeated(foreign)):
                 continue
-            for name, recipe in self._undo_one(foreign, shape, rules(foreign), path):
+            possible = rules(foreign)
+            if not possible:
+                undone: Iterable[tuple[str, Recipe]] = ((foreign, Recipe.whole(foreign, shape)),)
+            else:
+                undone = self._undo_one(foreign, shape, possible, path)
+            for name, recipe in undone:
                 other = recipes.setdefault(name, recipe)
                 if other is not recipe:
                     raise FormatError(

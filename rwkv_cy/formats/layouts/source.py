@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from rwkv_cy.errors import FormatError
 from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.formats.layouts.layout import Part, Recipe
 from rwkv_cy.formats.strided import read_strided
+from rwkv_cy.records import replace
 from rwkv_cy.tensors.tensor import Advance, ParameterSource, TensorInfo, check_buffer
 
 if TYPE_CHECKING:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 import numpy as np
 
 from rwkv_cy.errors import FormatError
+from rwkv_cy.records import dataclass
 
 if TYPE_CHECKING:
     import numpy.typing as npt

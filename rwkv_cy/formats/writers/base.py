@@ -18,7 +18,6 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy.typing as npt
@@ -26,6 +25,7 @@ import numpy.typing as npt
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import STORAGE_TYPES
 from rwkv_cy.formats.layouts.layout import Layout, Shapes
+from rwkv_cy.records import dataclass
 from rwkv_cy.tensors.rounding import Rounding
 
 __all__ = [

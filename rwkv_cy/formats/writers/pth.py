@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rwkv_cy.formats.pth_legacy import LEGACY_MAGIC
+from rwkv_cy.formats.signatures import LEGACY_MAGIC
 from rwkv_cy.formats.writers.base import ExportedModel, ExportFormat, StoredTensor, TargetFile
 from rwkv_cy.formats.writers.state_dict import state_dict
 from rwkv_cy.formats.writers.zip_archive import ALIGNMENT, ZIP_SIGNATURE, ZipItem, zip_file

@@ -12,7 +12,8 @@ from collections.abc import Iterator, Sequence
 from rwkv_cy.errors import ConfigError
 from rwkv_cy.formats.ggml import BLOCK_TYPES
 from rwkv_cy.formats.ggml.encode import ENCODERS
-from rwkv_cy.formats.rwkvcpp import FILE_HEADER, MAGIC, TENSOR_HEADER, TYPE_NAMES
+from rwkv_cy.formats.rwkvcpp import FILE_HEADER, TENSOR_HEADER, TYPE_NAMES
+from rwkv_cy.formats.signatures import RWKVCPP_MAGIC
 from rwkv_cy.formats.writers.base import (
     FLOAT_TYPES,
     ExportedModel,
@@ -42,7 +43,7 @@ class RwkvCppFormat(ExportFormat):
     name = "rwkvcpp"
     label = "rwkv.cpp .bin"
     suffixes = (".bin",)
-    signatures = (MAGIC,)
+    signatures = (RWKVCPP_MAGIC,)
     layouts = ("rwkv.cpp",)
     dtypes = ("f32", "f16", *ENCODERS)
 
@@ -76,7 +77,7 @@ class RwkvCppFormat(ExportFormat):
                 "export to another format"
             )
         header = FILE_HEADER.pack(
-            MAGIC, _VERSION, config.vocab_size, config.d_model, config.num_layers, _file_type(tensors)
+            RWKVCPP_MAGIC, _VERSION, config.vocab_size, config.d_model, config.num_layers, _file_type(tensors)
         )
         parts = [_tensor_header(tensor) for tensor in tensors]
         size = len(header) + sum(map(len, parts)) + sum(tensor.nbytes for tensor in tensors)

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from rwkv_cy.files.checksum import crc32
 from rwkv_cy.formats.writers.base import ReadTensor, StoredTensor, TargetFile
+from rwkv_cy.records import dataclass
 
 __all__ = ["ALIGNMENT", "ZIP_SIGNATURE", "ZipItem", "zip_file"]
 

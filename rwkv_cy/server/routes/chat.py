@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
 from typing import Any
 
 from rwkv_cy.engine import TokenLogprobs
+from rwkv_cy.records import dataclass
 from rwkv_cy.server import sse
 from rwkv_cy.server.answering import Answering, begin
 from rwkv_cy.server.constraints import check_format

@@ -6,11 +6,11 @@ import math
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, replace
 from typing import Any
 
 from rwkv_cy.engine import Request, TokenLogprobs
 from rwkv_cy.engine.async_engine import EventStream
+from rwkv_cy.records import dataclass, replace
 from rwkv_cy.server import sse
 from rwkv_cy.server.constraints import check_format
 from rwkv_cy.server.errors import invalid

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import Any
 
 from rwkv_cy.chat import CallDelta, CallStart
 from rwkv_cy.chat import Event as Piece
+from rwkv_cy.records import dataclass, field
 from rwkv_cy.server import sse
 from rwkv_cy.server.answering import Answering, begin
 from rwkv_cy.server.http import Context, Events, Reply

@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any
 
 from rwkv_cy.chat import CallDelta, CallStart, Message, TextDelta
 from rwkv_cy.chat import Event as Piece
+from rwkv_cy.records import replace
 from rwkv_cy.server import sse
 from rwkv_cy.server.answering import Answering, begin, message_of
 from rwkv_cy.server.constraints import check_format

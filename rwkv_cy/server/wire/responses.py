@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Annotated, Any
 
 import msgspec
 
 from rwkv_cy.chat import Conversation, Message, Tool, ToolCall
 from rwkv_cy.engine import Usage
+from rwkv_cy.records import replace
 from rwkv_cy.server.errors import invalid
 from rwkv_cy.server.wire.chat import thinking_of
 from rwkv_cy.server.wire.common import Part, SamplingFields, joined_text, read_tool_choice

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from rwkv_cy.errors import FormatError, KernelError, StorageError
+from rwkv_cy.records import dataclass
 from rwkv_cy.tensors.codecs.base import Array, Plan, PlannedCodec, ReadRows, StoredArray, rows_at_once
 
 if TYPE_CHECKING:

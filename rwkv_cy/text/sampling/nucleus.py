@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.errors import GenerationError
 from rwkv_cy.kernels.sample import nucleus_boundary
+from rwkv_cy.records import dataclass
 
 __all__ = ["Candidates", "choose_candidates"]
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
 from operator import index
 from typing import TypedDict
 
 import numpy as np
 
 from rwkv_cy.errors import GenerationError
+from rwkv_cy.records import dataclass, field
 
 __all__ = ["MAX_COUNT", "ORDERS", "SamplingKeywords", "SamplingOptions", "check_natural"]
 

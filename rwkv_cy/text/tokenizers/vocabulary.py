@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import itertools
 import re
 import struct
@@ -160,7 +159,12 @@ def evaluate(literal: str) -> bytes:
         If it is not valid Unicode, or empty.
     """
     try:
-        value = literal[1:-1] if "\\" not in literal and literal[0] != "b" else ast.literal_eval(literal)
+        if "\\" not in literal and literal[0] != "b":
+            value = literal[1:-1]
+        else:
+            from ast import literal_eval  # a packed vocabulary is read without it
+
+            value = literal_eval(literal)
         token = value if isinstance(value, bytes) else value.encode("utf-8")
     except (SyntaxError, ValueError):
         raise ValueError(f"invalid Unicode in {literal!a}") from None

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
+from rwkv_cy.records import dataclass
 from rwkv_cy.toolkit.pages.markup import Child, Markup, element, join
 from rwkv_cy.toolkit.pages.numbers import Scale, number
 from rwkv_cy.toolkit.pages.style import LEVELS

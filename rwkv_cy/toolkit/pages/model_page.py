@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 
 import rwkv_cy
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
+from rwkv_cy.records import replace
 from rwkv_cy.toolkit.inspect import FileReport, inspect
 from rwkv_cy.toolkit.pages import numbers_of_model, tables_of_model
 from rwkv_cy.toolkit.pages.markup import Child, Markup, escaped, join

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from rwkv_cy.records import dataclass
 
 __all__ = ["Scale", "count", "nice_ticks", "number", "percent", "plural", "power_of_ten", "shape_text"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
+from rwkv_cy.records import dataclass
 from rwkv_cy.toolkit.pages.markup import Child, Markup, element, escaped, join
 from rwkv_cy.toolkit.pages.style import PAGE_STYLE
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 
+from rwkv_cy.records import dataclass, field
 from rwkv_cy.tensors.statistics import TensorStatistics
 from rwkv_cy.toolkit.inspect import FileReport, TensorReport
 from rwkv_cy.toolkit.pages.charts import bar
