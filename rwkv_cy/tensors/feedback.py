@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from rwkv_cy.records import dataclass
 
 __all__ = ["Feedback", "Inputs"]
 

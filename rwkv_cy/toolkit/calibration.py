@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from rwkv_cy.architectures import architecture_of
 from rwkv_cy.errors import TokenError
 from rwkv_cy.model.language_model import LanguageModel, load
+from rwkv_cy.records import dataclass, replace
 from rwkv_cy.tensors.feedback import Inputs
 from rwkv_cy.text.score import as_tokens
 
