@@ -343,7 +343,7 @@ def test_many_tensors_take_linear_time(model: Path) -> None:
 
 
 def test_more_tensors_than_any_model(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rwkv_cy.formats.base.MAX_TENSORS", 1)
+    monkeypatch.setattr("rwkv_cy.formats.safetensors.MAX_TENSORS", 1)
     model.write_bytes(safetensors_file({"a": F32, "b": TWO}, bytes(16)))
     with pytest.raises(FormatError, match="expected at most 1 tensors, got more"):
         open_safetensors(model)
