@@ -92,7 +92,7 @@ def test_help_loads_one_command_at_most_and_nothing_slow(words: tuple[str, ...])
     assert loaded & (SLOW | HEAVY) == set()
     commands = {command.module for command in COMMANDS.values()} & own(loaded, "cli.")
     assert commands == {word for word in words if word in COMMANDS}
-    assert len(own(loaded)) <= 28
+    assert len(own(loaded)) <= 30
 
 
 def test_describing_a_file_loads_the_reader_of_its_format_alone(tmp_path: Path) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rwkv_cy.cli.arguments import integer, real
 from rwkv_cy.cli.json_stream import JsonObject
 from rwkv_cy.cli.output import printable
+from rwkv_cy.records import asdict
 
 if TYPE_CHECKING:
     from rwkv_cy.model.language_model import LanguageModel
