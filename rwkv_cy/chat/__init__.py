@@ -7,6 +7,8 @@ from rwkv_cy.chat.choice import AnyFormat, build_prompt, choose_format
 from rwkv_cy.chat.formats import FORMATS, THINKING_MODES, ChatFormat
 from rwkv_cy.chat.messages import Conversation, Message, Tool, ToolCall
 from rwkv_cy.chat.prompts import Prompt
+from rwkv_cy.chat.saved import load_chat, save_chat
+from rwkv_cy.chat.session import ChatSession, Reply
 from rwkv_cy.chat.templates import TemplateFormat
 
 __all__ = [
@@ -18,14 +20,18 @@ __all__ = [
     "CallDelta",
     "CallStart",
     "ChatFormat",
+    "ChatSession",
     "Conversation",
     "Event",
     "Message",
     "Prompt",
+    "Reply",
     "TemplateFormat",
     "TextDelta",
     "Tool",
     "ToolCall",
     "build_prompt",
     "choose_format",
+    "load_chat",
+    "save_chat",
 ]

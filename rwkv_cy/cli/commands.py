@@ -42,6 +42,7 @@ COMMANDS = {
     "diff": Command("diff", "compare two files: names, shapes, types, numbers"),
     "verify": Command("verify", "check a file completely"),
     "generate": Command("generate", "continue a prompt"),
+    "chat": Command("chat", "talk with a model"),
     "serve": Command("serve", "serve a model over HTTP, with OpenAI's API"),
     "tokenize": Command("tokenize", "show the tokens of a text"),
     "logprobs": Command("logprobs", "print the log-probability of each token of a text"),

@@ -8,21 +8,21 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_cy.cli.arguments import common_options, integer, output_options, real
+from rwkv_cy.cli.arguments import common_options, integer, output_options
 from rwkv_cy.cli.colours import styled
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.generation_report import Clock, print_generation, print_stats
 from rwkv_cy.cli.model_options import add_text_options, load_text_model
 from rwkv_cy.cli.output import print_warning, printable
 from rwkv_cy.cli.progress import progress_bar
+from rwkv_cy.cli.sampling_options import add_sampling_options, check_sampling_tokens, sampling_keywords
 from rwkv_cy.cli.search import add_search_options, check_search, run_search
 from rwkv_cy.cli.standard_input import read_standard_input, read_text
 from rwkv_cy.demo import DEMO_PROMPT, demo_model_path
-from rwkv_cy.errors import StorageError, TokenError
+from rwkv_cy.errors import StorageError
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
-    from rwkv_cy.model.language_model import LanguageModel
     from rwkv_cy.model.state import State
     from rwkv_cy.text import Generation
 
@@ -55,14 +55,7 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument(
         "-n", "--max-tokens", type=integer(0), default=256, metavar="N", help="generate at most N (default: 256)"
     )
-    parser.add_argument("--temperature", type=real(0), default=1.0, metavar="T", help="0 is greedy (default: 1)")
-    parser.add_argument(
-        "--top-p", type=real(0, 1), default=0.85, metavar="P", help="nucleus (top-p) threshold (default: 0.85)"
-    )
-    parser.add_argument(
-        "--top-k", type=integer(0), default=0, metavar="K", help="choose among the K likeliest tokens (default: 0, all)"
-    )
-    _add_rules(parser)
+    add_sampling_options(parser)
     add_search_options(parser)
     parser.add_argument("-s", "--seed", type=integer(0), metavar="N", help="the same seed gives the same text")
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="stop before TEXT; repeatable")
@@ -83,59 +76,6 @@ def add_parser(commands: Subparsers) -> None:
     parser.set_defaults(run=_run, parser=parser)
 
 
-def _add_rules(parser: argparse.ArgumentParser) -> None:
-    """Add the options against repetition, and for or against single tokens."""
-    rules = parser.add_argument_group("rules", "explained in docs/sampling.md")
-    for name, kind, default, text in (
-        ("--presence-penalty", real(-1e6, 1e6), 0.0, "subtracted from logits of earlier tokens"),
-        ("--frequency-penalty", real(-1e6, 1e6), 0.0, "the same, times their count"),
-        ("--penalty-decay", real(0, 1), 0.996, "factor of each count at every token"),
-        ("--repetition-penalty", real(0.01, 100), 1.0, "divides logits of earlier tokens"),
-    ):
-        rules.add_argument(name, type=kind, default=default, metavar="X", help=f"{text} (default: {default:g})")
-    rules.add_argument(
-        "--repetition-window",
-        type=integer(0),
-        default=0,
-        metavar="N",
-        help="tokens it looks back (default: 0, all)",
-    )
-    rules.add_argument(
-        "--no-repeat-ngram",
-        type=integer(0),
-        default=0,
-        metavar="N",
-        help="no N tokens twice (default: 0, off)",
-    )
-    rules.add_argument(
-        "--ban",
-        type=integer(0),
-        action="append",
-        default=[],
-        metavar="TOKEN",
-        help="never this token id; repeatable",
-    )
-    rules.add_argument(
-        "--logit-bias", type=_bias, action="append", default=[], metavar="TOKEN=X", help="add X to a logit; repeatable"
-    )
-    rules.add_argument(
-        "--order",
-        choices=("temperature-first", "rwkv"),
-        default="temperature-first",
-        help="apply temperature before top-p, or after it as the rwkv package does",
-    )
-
-
-def _bias(text: str) -> tuple[int, float]:
-    token, equals, bias = text.partition("=")
-    try:
-        if not equals:
-            raise ValueError
-        return int(token), float(bias)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"expected TOKEN=X such as 10=-2.5, got {text!r}") from None
-
-
 def _run(arguments: argparse.Namespace) -> int:
     prompt = _prompt(arguments)
     _check_model(arguments.model, arguments.prompt)
@@ -144,27 +84,14 @@ def _run(arguments: argparse.Namespace) -> int:
     clock = Clock()
     path = arguments.model or demo_model_path()
     model = load_text_model(path, arguments)
-    _check_tokens(arguments, model)
+    check_sampling_tokens(arguments, model)
     state = None
     if arguments.state is not None:
         from rwkv_cy.model.state_files import load_state
 
         state = load_state(model, arguments.state)
     clock.lap("load")
-    sampling = {
-        "temperature": arguments.temperature,
-        "top_p": arguments.top_p,
-        "top_k": arguments.top_k,
-        "presence_penalty": arguments.presence_penalty,
-        "frequency_penalty": arguments.frequency_penalty,
-        "penalty_decay": arguments.penalty_decay,
-        "repetition_penalty": arguments.repetition_penalty,
-        "repetition_window": arguments.repetition_window,
-        "no_repeat_ngram": arguments.no_repeat_ngram,
-        "banned_tokens": arguments.ban,
-        "logit_bias": dict(arguments.logit_bias),
-        "order": arguments.order,
-    }
+    sampling = sampling_keywords(arguments)
     text = prompt.decode("utf-8", "replace")
     if searches:
         shown = {"model": str(path), "prompt": text, "seed": arguments.seed}
@@ -230,19 +157,6 @@ def _save_interrupted(generation: Generation[State], arguments: argparse.Namespa
         return
     _save_state(generation, arguments)
     print_warning(f"interrupted: {arguments.save_state} has the state after the text so far")
-
-
-def _check_tokens(arguments: argparse.Namespace, model: LanguageModel) -> None:
-    """Raise TokenError, in the name of the option, for a token id that is outside the vocabulary."""
-    sizes = model.vocab_size, (model.tokenizer or model).vocab_size
-    for option, tokens, size in (
-        ("--ban", arguments.ban, min(sizes)),
-        ("--logit-bias", [token for token, _ in arguments.logit_bias], min(sizes)),
-        ("--stop-token", arguments.stop_token or (), max(sizes)),
-    ):
-        wrong = next((token for token in tokens if not 0 <= token < size), None)
-        if wrong is not None:
-            raise TokenError(f"{option} {wrong}: expected a token id from 0 to {size - 1}, as the vocabulary has")
 
 
 def _prompt(arguments: argparse.Namespace) -> bytes:

@@ -30,7 +30,7 @@ _MEANT = {
     **dict.fromkeys(("--silent", "-s"), "--quiet"),
     **dict.fromkeys(("--fp16", "--half"), "--dtype f16"),
     **dict.fromkeys(("--version", "version", "-V"), "rwkv-cy --version"),
-    **dict.fromkeys(("chat", "run", "complete"), "generate"),
+    **dict.fromkeys(("run", "complete"), "generate"),
     **dict.fromkeys(("show", "ls", "describe"), "inspect"),
     **dict.fromkeys(("check", "validate", "test"), "verify"),
     **dict.fromkeys(("compare", "cmp"), "diff"),

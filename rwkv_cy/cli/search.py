@@ -14,6 +14,7 @@ from rwkv_cy.records import asdict
 if TYPE_CHECKING:
     from rwkv_cy.model.language_model import LanguageModel
     from rwkv_cy.model.state import State
+    from rwkv_cy.text import SamplingKeywords
 
 __all__ = ["add_search_options", "check_search", "run_search"]
 
@@ -49,7 +50,7 @@ def run_search(
     prompt: bytes,
     state: State | None,
     arguments: argparse.Namespace,
-    sampling: dict[str, Any],
+    sampling: SamplingKeywords,
     shown: dict[str, Any],
 ) -> None:
     """Search, and print the best text after the prompt, or all of them as JSON after the members in `shown`."""

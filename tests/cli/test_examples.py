@@ -31,8 +31,8 @@ def commands() -> dict[str, CommandParser]:
 
 
 EXAMPLES = [(name, example) for name, parser in commands().items() for example in parser.examples]
-#: Commands whose examples need a network, or run until they are stopped.
-REMOTE = ("pull", "serve")
+#: Commands whose examples need a network, run until they are stopped, or read what is typed.
+REMOTE = ("pull", "serve", "chat")
 LINE = re.compile(r"(?:cat (?P<input>\S+) \| )?(?P<command>rwkv-cy [^>|&]*?)(?: > \S+| && echo .*)?")
 
 

@@ -61,7 +61,6 @@ def test_version(run: Run) -> None:
         (["verify", "--greedy", "a"], "unknown option --greedy\n"),
         (["generate", "--model", "a"], "unknown option --model; did you mean MODEL, an argument without a name?"),
         (["generate", "--version"], "unknown option --version; did you mean rwkv-cy --version?"),
-        (["chat"], "unknown command 'chat'; did you mean generate? choose from"),
         (["run"], "unknown command 'run'; did you mean generate? choose from"),
         (["ls"], "unknown command 'ls'; did you mean inspect? choose from"),
         (["convert", "a", "-o", "b"], "unknown option -o; did you mean TARGET, an argument without a name?"),
