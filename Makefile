@@ -17,6 +17,9 @@ VENV ?= .venv
 ORACLE_VENV ?= .venv-oracle
 MINIMUM_VENV ?= .venv-minimum
 FUZZ_VENV ?= .venv-fuzz
+WHEELS_VENV ?= .venv-wheels
+#: "make wheels" builds those of the platforms whose tag contains this: all of them by default.
+WHEELS ?=
 PYTEST_ARGS ?=
 #: Processes that share the tests.
 PYTEST_WORKERS ?= auto
@@ -62,6 +65,7 @@ ORACLE_BUILT := $(ORACLE_VENV)/.built
 MINIMUM_MADE := $(MINIMUM_VENV)/.made-$(PYTHON_ID)
 FUZZ_MADE := $(FUZZ_VENV)/.made-$(PYTHON_ID)
 FUZZ_BUILT := $(FUZZ_VENV)/.built
+WHEELS_MADE := $(WHEELS_VENV)/.made-$(PYTHON_ID)
 #: The fuzz targets in C.
 FUZZ_PROGRAMS := $(filter-out driver,$(patsubst tests/c/fuzz_%.c,%,$(wildcard tests/c/fuzz_*.c)))
 COMPILED_FROM := $(shell find rwkv_cy -name '*.pyx' -o -name '*.pxd' -o -path '*/csrc/*.[ch]')
@@ -275,6 +279,10 @@ test-faults: $(BUILT) $(VENV)/.extra-test ## kill -9, full and failing disks, da
 test-wheel: wheel ## install the wheel in a new environment and use it outside of the checkout
 	@$(PYTHON) tools/check_wheel.py dist/*.whl
 
+.PHONY: test-wheels
+test-wheels: ## install the wheel of "make wheels" for this platform with each interpreter of PYTHONS, and use it
+	@for python in $(PYTHONS); do $$python tools/check_wheel.py dist/*-manylinux*_$$(uname -m).whl; done
+
 .PHONY: bench
 bench: $(BUILT) $(VENV)/.extra-bench ## the measurements of benchmarks/ (BENCHMARKS)
 	@for name in $(BENCHMARKS); do echo "== $$name"; $(BIN)/python -m "benchmarks.$$name"; done
@@ -316,6 +324,18 @@ dist: $(VENV)/.extra-dev ## the source distribution, and the wheel built from it
 .PHONY: wheel
 wheel: dist
 
+$(WHEELS_MADE): tools/preflight.py tools/wheels.txt
+	@$(PYTHON) tools/preflight.py
+	@echo "creating the environment $(WHEELS_VENV) with the tools of tools/wheels.txt"
+	@$(PYTHON) -m venv --clear $(WHEELS_VENV)
+	@$(WHEELS_VENV)/bin/$(PIP_INSTALL) --requirement tools/wheels.txt
+	@touch $@
+
+.PHONY: wheels
+wheels: $(WHEELS_MADE) ## a wheel for each platform, by zig as the cross compiler, audited (WHEELS)
+	@rm -f dist/*.whl
+	@$(WHEELS_VENV)/bin/python tools/wheels.py dist --only "$(WHEELS)"
+
 .PHONY: clean
 clean: ## remove what was built, except the environments
 	@rm -rf build dist docs/_build rwkv_cy.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -326,4 +346,4 @@ clean: ## remove what was built, except the environments
 
 .PHONY: distclean
 distclean: clean ## remove the environments too
-	@rm -rf $(VENV) $(ORACLE_VENV) $(MINIMUM_VENV) $(FUZZ_VENV)
+	@rm -rf $(VENV) $(ORACLE_VENV) $(MINIMUM_VENV) $(FUZZ_VENV) $(WHEELS_VENV)

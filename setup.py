@@ -42,7 +42,7 @@ DIRECTIVES = {
     "wraparound": DEBUG,
     "initializedcheck": DEBUG,
     "cdivision": True,
-    "freethreading_compatible": False,
+    "freethreading_compatible": True,
 }
 #: The stable ABI of the oldest Python that pyproject.toml allows: one build runs on it and on all later ones. An
 #: interpreter without a GIL has another ABI, and needs a build of its own.

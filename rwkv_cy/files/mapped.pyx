@@ -10,6 +10,7 @@ import os
 cdef extern from *:
     """
     #include <errno.h>
+    #include <pthread.h>
     #include <signal.h>
     #include <stdatomic.h>
     #include <stdint.h>
@@ -23,9 +24,11 @@ cdef extern from *:
 
     #define RK_MAPS 1024
 
-    /* The handler takes no lock, and may run in one thread while another, which holds the GIL, changes an entry: start
-       and end belong together only if `version` is even, and the same before and after they are read. */
+    /* Whoever sets `taken` alone changes the entry. The handler takes no lock, and may run in one thread while another
+       changes an entry: start and end belong together only if `version` is even, and the same before and after they are
+       read. */
     static struct {
+        atomic_flag taken;
         _Atomic uintptr_t start, end;
         atomic_uint version;
         atomic_int damaged;
@@ -66,21 +69,25 @@ cdef extern from *:
         }
     }
 
-    static int rk_install(void)
+    static int rk_refused; /* errno of the installation */
+
+    static void rk_install_once(void)
     {
         struct sigaction action;
-        static int installed;
-        if (installed)
-            return 0;
         memset(&action, 0, sizeof action);
         action.sa_sigaction = rk_on_sigbus;
         action.sa_flags = SA_SIGINFO | SA_ONSTACK;
         sigemptyset(&action.sa_mask);
         rk_page = (uintptr_t)sysconf(_SC_PAGESIZE);
-        if (sigaction(SIGBUS, &action, &rk_before) != 0)
-            return -1;
-        installed = 1;
-        return 0;
+        rk_refused = sigaction(SIGBUS, &action, &rk_before) ? errno : 0;
+    }
+
+    static int rk_install(void)
+    {
+        static pthread_once_t once = PTHREAD_ONCE_INIT;
+        pthread_once(&once, rk_install_once);
+        errno = rk_refused;
+        return rk_refused;
     }
 
     static void rk_set(int i, uintptr_t start, uintptr_t end)
@@ -94,7 +101,7 @@ cdef extern from *:
     static int rk_enter(void *start, size_t size)
     {
         for (int i = 0; i < RK_MAPS; i++) {
-            if (atomic_load(&rk_maps[i].start))
+            if (atomic_flag_test_and_set(&rk_maps[i].taken))
                 continue;
             atomic_store(&rk_maps[i].damaged, 0);
             rk_set(i, (uintptr_t)start, (uintptr_t)start + size);
@@ -106,6 +113,7 @@ cdef extern from *:
     static void rk_remove(int i)
     {
         rk_set(i, 0, 0);
+        atomic_flag_clear(&rk_maps[i].taken);
     }
 
     static int rk_damaged(int i)

@@ -76,6 +76,7 @@ cdef extern from "gradients_heads.h" nogil:
 
 
 cdef const rk_table *_active = NULL
+rk_available(0)  # fills in the tables, while the lock of this import keeps other threads away
 
 
 def built_instruction_sets():
