@@ -1,4 +1,4 @@
-"""Use the installed package: convert, verify and run the demo model, and share one model among eight threads.
+"""Use the installed package: convert and run the demo model, and share one model among eight threads.
 
 Starts no other process, so that it also runs under an emulator; ``tools/check_wheel.py`` installs a wheel and runs it.
 """
@@ -59,7 +59,6 @@ def use() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = str(Path(folder, "demo.h5"))
         command("convert", str(rwkv_cy.demo_model_path()), path)
-        command("verify", path)
         command("generate", path, "In the beginning", "--max-tokens", "32", "--seed", "1")
         with rwkv_cy.load(path) as model:
             share(model)

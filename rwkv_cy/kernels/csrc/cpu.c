@@ -21,46 +21,71 @@ typedef struct {
 static int any_cpu(void) { return 1; }
 
 #if defined(__x86_64__)
-/* __builtin_cpu_supports also checks that the operating system saves the registers. */
-static int has_avx2(void)
+enum { EAX, EBX, ECX, EDX };
+
+#define BIT(n) (UINT32_C(1) << (n))
+
+/* Whether CPUID reports all of the bits in a register. What __builtin_cpu_supports knows depends on the compiler's runtime
+ * library: with zig's, no CPU has AVX2. */
+static int reports(unsigned leaf, unsigned subleaf, int which, uint32_t bits)
 {
-    unsigned int a, b, c = 0, d;
-    /* Not every compiler accepts "f16c" here. */
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __get_cpuid(1, &a, &b, &c, &d) &&
-           (c & bit_F16C);
+    unsigned registers[4];
+    return __get_cpuid_count(leaf, subleaf, &registers[EAX], &registers[EBX], &registers[ECX], &registers[EDX]) &&
+           (registers[which] & bits) == bits;
+}
+
+/* The same of the second part of leaf 7, which older CPUs lack; bits of EAX. */
+static int reports_more(uint32_t bits)
+{
+    unsigned subleaves, b, c, d;
+    return __get_cpuid_count(7, 0, &subleaves, &b, &c, &d) && subleaves >= 1 && reports(7, 1, EAX, bits);
+}
+
+/* Whether the operating system saves the registers: bits of XCR0. */
+static int system_saves(uint32_t bits)
+{
+    uint32_t low, high;
+    if (!reports(1, 0, ECX, BIT(27))) return 0; /* OSXSAVE, without which xgetbv is an illegal instruction */
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return (low & bits) == bits;
+}
+
+int rk_has_avx2(void)
+{
+    const uint32_t fma = BIT(12), avx = BIT(28), f16c = BIT(29), avx2 = BIT(5);
+    return reports(1, 0, ECX, fma | avx | f16c) && reports(7, 0, EBX, avx2) && system_saves(BIT(1) | BIT(2));
+}
+
+static int is_intel(void)
+{
+    unsigned largest, b, c, d;
+    return __get_cpuid(0, &largest, &b, &c, &d) && b == signature_INTEL_ebx;
 }
 
 static int has_avx512(void)
 {
-    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-           __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    const uint32_t f = BIT(16), dq = BIT(17), bw = BIT(30), vl = BIT(31);
+    return rk_has_avx2() && reports(7, 0, EBX, f | dq | bw | vl) && system_saves(BIT(5) | BIT(6) | BIT(7));
 }
 
-static int has_avx512vnni(void) { return has_avx512() && __builtin_cpu_supports("avx512vnni"); }
+static int has_avx512vnni(void) { return has_avx512() && reports(7, 0, ECX, BIT(11)); }
 
-static int has_avx512bf16(void) { return has_avx512vnni() && __builtin_cpu_supports("avx512bf16"); }
+static int has_avx512bf16(void) { return has_avx512vnni() && reports_more(BIT(5)); }
 
 #if RK_KNOWS_AVXVNNI
-static int has_avxvnni(void)
-{
-    unsigned int subleaves, a, b, c, d;
-    return has_avx2() && __get_cpuid_count(7, 0, &subleaves, &b, &c, &d) && subleaves >= 1 &&
-           __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1);
-}
+static int has_avxvnni(void) { return rk_has_avx2() && reports_more(BIT(4)); }
 #endif
 
 #if RK_KNOWS_AMX
 enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 };
 
-/* Tiles with int8 and bf16 (CPUID), whose registers the system saves (XCR0) and whose use it grants to this process: Linux
- * has a thread ask first, because the registers take 8 KiB more of each signal's frame. */
+/* Tiles with int8 and bf16, whose registers the system saves and whose use it grants to this process: Linux has a thread ask
+ * first, because the registers take 8 KiB more of each signal's frame. */
 static int has_amx(void)
 {
-    unsigned int a, b, c, d, low, high;
-    if (!has_avx512vnni() || !__get_cpuid_count(7, 0, &a, &b, &c, &d)) return 0;
-    if (!(d >> 22 & 1) || !(d >> 24 & 1) || !(d >> 25 & 1)) return 0;
-    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
-    return (low >> 17 & 3) == 3 && syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+    const uint32_t bf16 = BIT(22), tiles = BIT(24), int8 = BIT(25);
+    return has_avx512vnni() && reports(7, 0, EDX, bf16 | tiles | int8) && system_saves(BIT(17) | BIT(18)) &&
+           syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
 }
 #endif
 #endif
@@ -77,7 +102,7 @@ static const level levels[] = {
 #if RK_KNOWS_AVXVNNI
     {"avxvnni", has_avxvnni, {[RK_QUANTIZED] = rk_quantized_avxvnni}},
 #endif
-    {"avx2", has_avx2, {[RK_FLOATS] = rk_floats_avx2, [RK_QUANTIZED] = rk_quantized_avx2}},
+    {"avx2", rk_has_avx2, {[RK_FLOATS] = rk_floats_avx2, [RK_QUANTIZED] = rk_quantized_avx2}},
 #endif
 #if defined(__aarch64__)
     {"neon", any_cpu, {[RK_FLOATS] = rk_floats_neon, [RK_QUANTIZED] = rk_quantized_neon}},
@@ -124,9 +149,6 @@ const rk_table *rk_available(int i)
     if (count == 0) {
         const level *ours[LEVELS];
         int supported = 0;
-#if defined(__x86_64__)
-        __builtin_cpu_init();
-#endif
         for (int l = 0; l < LEVELS; l++)
             if (levels[l].runs()) ours[supported++] = &levels[l];
         for (int l = 0; l < supported; l++) compose(&tables[l], ours, l, supported);
@@ -140,7 +162,7 @@ int rk_default(void)
     int i = 0;
 #if defined(__x86_64__)
     /* Intel's CPUs multiply bf16 no faster than float32 by instructions of AVX-512, and the kernels were slower. */
-    if (rk_available(1) != NULL && !strcmp(rk_available(0)->name, "avx512bf16") && __builtin_cpu_is("intel")) i++;
+    if (rk_available(1) != NULL && !strcmp(rk_available(0)->name, "avx512bf16") && is_intel()) i++;
 #endif
     return i;
 }

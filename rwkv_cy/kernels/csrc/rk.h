@@ -198,6 +198,9 @@ int rk_default(void);
 /* The name of the i-th instruction set in this build, best first, and of the i-th that the compiler could not build; NULL
  * past the end. */
 const char *rk_built(int i), *rk_left_out(int i);
+#if defined(__x86_64__)
+int rk_has_avx2(void); /* with FMA and F16C */
+#endif
 
 /* --- threads (threads_pool.c, threads_other.c) and the drivers that use them (products.c, drive.c) --- */
 

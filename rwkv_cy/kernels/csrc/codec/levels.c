@@ -18,7 +18,7 @@
 void rk_quantize_levels(const float *w, ptrdiff_t rows, ptrdiff_t cols, const float *importance, void *out)
 {
 #if defined(__x86_64__)
-    if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma")) {
+    if (rk_has_avx2()) {
         matrix_avx2(w, rows, cols, importance, out);
         return;
     }
