@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
@@ -137,6 +138,9 @@ class Architecture(ABC):
     label: str
     #: Field of the state that keeps the previous input of the time mix: it shows what the layer before gave.
     previous_input: str = "att_xx"
+    #: Arrays of a layer's state in the order of the authors' ``rwkv`` package, each with the order of its axes there;
+    #: empty for a version that lists them as `state_fields` does.
+    package_state: Mapping[str, tuple[int, ...]] = MappingProxyType({})
     #: The vectors of a layer that a report draws by layer and channel, in the order of the formula.
     curves: tuple[Curve, ...] = ()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -87,6 +88,11 @@ def required_ranks(config: Config, names: Sequence[str]) -> None:
 
 class HeadsArchitecture(Architecture):
     """A version whose state is a matrix for each head, and may begin with a tuned one."""
+
+    # The package has att_kv as [head, key, value].
+    package_state: Mapping[str, tuple[int, ...]] = MappingProxyType(
+        {"att_xx": (0,), "att_kv": (0, 2, 1), "ffn_xx": (0,)}
+    )
 
     def state_fields(self, config: Config) -> tuple[StateField, ...]:
         """Return the arrays of a layer's state; att_kv is indexed [head, value, key]."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
@@ -28,6 +29,7 @@ class RWKV4(Architecture):
 
     name = "rwkv4"
     label = "RWKV-4"
+    package_state = MappingProxyType(dict.fromkeys(("att_xx", "att_aa", "att_bb", "att_pp", "ffn_xx"), (0,)))
     curves = (
         Curve("att.time_decay", "decay", "factor of the state at each token, exp(-exp(w))", doubly_exponential),
         Curve("att.time_first", "bonus", "added to the key of the current token"),

@@ -50,6 +50,7 @@ class RWKV7(HeadsArchitecture):
 
     name = "rwkv7"
     label = "RWKV-7"
+    package_state = MappingProxyType({"att_xx": (0,), "att_kv": (0, 1, 2), "ffn_xx": (0,)})
     curves = (
         Curve("att.w0", "decay", "factor of the state without the token's part, exp(-sigmoid(w0) / sqrt(e))", _decay),
         Curve("att.a0", "rate", "in-context learning rate without the token's part, sigmoid(a0)", sigmoid),

@@ -1,0 +1,1 @@
+"""APIs of other packages, run by this one: scripts change their import line only."""
