@@ -48,6 +48,7 @@ COMMANDS = {
     "logprobs": Command("logprobs", "print the log-probability of each token of a text"),
     "embed": Command("embed", "print vectors of texts"),
     "perplexity": Command("perplexity", "measure how well a model predicts a text"),
+    "eval": Command("evaluation", "score a model by the tasks of lm-eval"),
     "train": Command("training", "train a new model from a text"),
     "tune": Command("training", "tune a model's initial state, or train adapters or all of it, on a text"),
     "bench": Command("bench", "measure how fast a model runs here"),

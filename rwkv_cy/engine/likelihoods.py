@@ -18,7 +18,7 @@ from rwkv_cy.records import dataclass
 from rwkv_cy.text.score import log_softmax
 from rwkv_cy.text.tokens import check_token_array
 
-__all__ = ["Likelihood", "loglikelihoods"]
+__all__ = ["Likelihood", "loglikelihoods", "read_contexts"]
 
 #: Continuations that run in a pass, each with a state, and the rows of logits in memory.
 _MOST_TEXTS, _MOST_ROWS = 16, 256
@@ -73,23 +73,51 @@ def loglikelihoods(
     NumericalError
         If the logits are not finite.
     """
-    tree: RadixTree[list[int]] = RadixTree()
     following: list[npt.NDArray[np.int64]] = []
     for number, (context, continuation) in enumerate(pairs):
         if not len(context) or not len(continuation):
             raise ConfigError(f"pairs[{number}]: expected a context and a continuation of at least one token, got none")
         following.append(check_token_array(continuation, model.vocab_size))
+    results: dict[int, Likelihood] = {}
+    for ending, logits, state in read_contexts(model, [context for context, _ in pairs], num_threads=num_threads):
+        for numbers in _batches(ending, following):
+            results |= _run(model, {number: following[number] for number in numbers}, logits, state, num_threads)
+    return [results[number] for number in range(len(pairs))]
+
+
+def read_contexts(
+    model: LanguageModel, contexts: Sequence[Sequence[int]], *, num_threads: int | None = None
+) -> Iterator[tuple[list[int], npt.NDArray[Any], State]]:
+    """Run contexts, each token that several of them begin with once.
+
+    Parameters
+    ----------
+    model : LanguageModel
+    contexts : sequence of sequences of int
+        Token ids, at least one each, in any order.
+    num_threads : int, optional
+        Threads to use; the result is the same for every number.
+
+    Yields
+    ------
+    numbers : list of int
+        The places of equal contexts.
+    logits : float [vocab_size]
+        After the last token of them.
+    state : State
+        The same; others go on from it, so it must not be changed.
+    """
+    tree: RadixTree[list[int]] = RadixTree()
+    for number, context in enumerate(contexts):
         node = tree.insert(check_token_array(context, model.vocab_size).astype(np.int32))
         node.value = [*(node.value or []), number]
-    results: dict[int, Likelihood] = {}
     open_nodes: list[tuple[Node[list[int]], State | None]] = [(child, None) for child in tree.root.children.values()]
     while open_nodes:
         node, state = open_nodes.pop()
         logits, state = model.forward(node.tokens.astype(np.int64), state, num_threads=num_threads)
         open_nodes.extend((child, state) for child in node.children.values())
-        for numbers in _batches(node.value or [], following):
-            results |= _run(model, {number: following[number] for number in numbers}, logits, state, num_threads)
-    return [results[number] for number in range(len(pairs))]
+        if node.value:
+            yield node.value, logits, state
 
 
 def _batches(numbers: Sequence[int], following: Sequence[npt.NDArray[np.int64]]) -> Iterator[list[int]]:

@@ -15,6 +15,7 @@ _VERSIONS = {
     "convert-plan": 1,
     "diff": 1,
     "embed": 1,
+    "eval": 1,
     "export": 1,
     "export-plan": 1,
     "generate": 1,
