@@ -44,6 +44,7 @@ COMMANDS = {
     "generate": Command("generate", "continue a prompt"),
     "chat": Command("chat", "talk with a model"),
     "serve": Command("serve", "serve a model over HTTP, with OpenAI's API"),
+    "batch": Command("batch", "generate, score or embed all records of a file"),
     "tokenize": Command("tokenize", "show the tokens of a text"),
     "logprobs": Command("logprobs", "print the log-probability of each token of a text"),
     "embed": Command("embed", "print vectors of texts"),

@@ -10,6 +10,7 @@ __all__ = ["named"]
 #: Versions by kind: raised when a field is removed or changes its meaning; new fields do not raise it. docs/json.md
 #: lists them.
 _VERSIONS = {
+    "batch": 1,
     "bench": 1,
     "convert": 1,
     "convert-plan": 1,

@@ -1,0 +1,86 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from batch.helpers import lines, records, write_jsonl
+from cli.conftest import Run
+from rwkv_cy.cli.batch import _OWN_OPTIONS, TASKS
+from rwkv_cy.model.language_model import LanguageModel
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> Path:
+    return write_jsonl(tmp_path / "prompts.jsonl", records(count=5))
+
+
+def test_generate(run: Run, demo: LanguageModel, demo_checkpoint: Path, prompts: Path, tmp_path: Path) -> None:
+    options = ("-n", 6, "--temperature", 0, "--stop", "e", "--slots", 2, "--block", 2, "--cache", 0)
+    words = ("batch", "generate", demo_checkpoint, prompts, "--out", tmp_path / "out", *options)
+    result = run(*words)
+    assert (result.code, result.err) == (0, "")
+    assert "blocks    3 of 3\nrecords   5 answered, 0 bad\n" in result.out
+    for row, answer in zip(records(count=5), lines(tmp_path / "out"), strict=True):
+        assert answer["text"] == "".join(demo.generate(row["prompt"], max_tokens=6, temperature=0, stop="e"))
+    again = run(*words, "--json")
+    report = json.loads(again.out)
+    assert (report["schema"], report["answers"], report["run_records"]) == ("rwkv-cy/batch/1", 5, 0)
+    assert run(*words, "--quiet").out == ""
+
+
+def test_score_and_embed(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("In the beginning\nGod said\n")
+    scored = run("batch", "score", demo_checkpoint, text, "--out", tmp_path / "scores", "--no-tokens", "--window", 8)
+    assert "perplexity     " in scored.out
+    assert set(lines(tmp_path / "scores")[0]) == {"id", "logprob", "tokens", "predicted"}
+    run("batch", "embed", demo_checkpoint, text, "--out", tmp_path / "vectors", "--pooling", "last", "--normalize")
+    assert sum(x * x for x in lines(tmp_path / "vectors")[0]["embedding"]) == pytest.approx(1, abs=1e-5)
+
+
+def test_bad_records_are_warned_of(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", ["{", {"id": 1, "text": "x"}])
+    words = ("batch", "score", demo_checkpoint, source, "--out", tmp_path / "out")
+    result = run(*words, "--max-bad", 0)
+    assert result.code == 1
+    assert "expected at most 0 bad records, got 1" in result.err
+    result = run(*words)
+    assert result.code == 0
+    assert "rwkv-cy: warning: 1 bad records:" in result.err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("generate", "--window", "8"), "--window is for score, not for generate"),
+        (("score", "--normalize"), "--normalize is for embed, not for score"),
+        (("embed", "--max-tokens", "0"), "--max-tokens is for generate, not for embed"),
+        (("score", "--part", "3/2"), "expected I/N such as 1/4"),
+        (("sing",), "invalid choice: 'sing'"),
+    ],
+)
+def test_wrong_command_lines(
+    run: Run, demo_checkpoint: Path, prompts: Path, tmp_path: Path, words: tuple[str, ...], message: str
+) -> None:
+    result = run("batch", words[0], demo_checkpoint, prompts, "--out", tmp_path / "out", *words[1:])
+    assert result.code == 2
+    assert message in result.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_task_has_its_options() -> None:
+    assert tuple(_OWN_OPTIONS) == TASKS
+
+
+def test_an_interrupt_says_how_to_go_on(
+    run: Run, demo_checkpoint: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rwkv_cy.batch.run._Job.note", interrupted)
+    result = run("batch", "generate", demo_checkpoint, prompts, "--out", tmp_path / "out")
+    assert result.code == 130
+    assert f"interrupted: the same command completes {tmp_path / 'out'}" in result.err
