@@ -86,7 +86,7 @@ def test_a_page_has_its_sections(page: Path) -> None:
     assert {"Examples", "Options", "Exit codes"} <= set(sections)
     options = {option for action in COMMANDS[page.stem]._actions for option in action.option_strings}
     assert ("JSON" in sections) == ("--json" in options)
-    assert ("Files" in sections) == ("--force" in options or page.stem in ("shard", "join", "pull"))
+    assert ("Files" in sections) == ("--force" in options or page.stem in ("batch", "shard", "join", "pull"))
 
 
 @pytest.mark.usefixtures("workplace")

@@ -83,7 +83,9 @@ class EmbedTask:
     ) -> Iterator[tuple[Record, npt.NDArray[np.int64], npt.NDArray[Any] | NumericalError]]:
         """Yield the vectors of texts; if a text has none, each runs alone, to learn which."""
         try:
-            vectors = model.embed([tokens for _, tokens in texts], pooling=self.pooling, normalize=self.normalize)
+            vectors = model.embed(
+                [tokens.tolist() for _, tokens in texts], pooling=self.pooling, normalize=self.normalize
+            )
             yield from ((record, tokens, vector) for (record, tokens), vector in zip(texts, vectors, strict=True))
         except NumericalError as error:
             if len(texts) == 1:

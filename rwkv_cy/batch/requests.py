@@ -187,8 +187,8 @@ def _message(place: int, given: Any) -> Message:
         raise FormatError(f"{where}: expected an object with a role, got {str(given)[:80]}")
     content = given.get("content")
     if isinstance(content, list):
-        texts = [part.get("text") if isinstance(part, Mapping) else None for part in content]
-        if not all(isinstance(text, str) for text in texts):
+        texts = [part["text"] for part in content if isinstance(part, Mapping) and isinstance(part.get("text"), str)]
+        if len(texts) < len(content):
             raise FormatError(f"{where}.content: expected parts of text, got another kind; the model reads text only")
         content = "".join(texts)
     if not isinstance(content, str):

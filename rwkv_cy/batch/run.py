@@ -44,6 +44,9 @@ class Part:
         return number % self.count == self.index - 1
 
 
+_WHOLE = Part()
+
+
 def run_batch(
     model: LanguageModel,
     source: str | os.PathLike[str],
@@ -52,7 +55,7 @@ def run_batch(
     *,
     block_rows: int = 256,
     max_bad: int = 100,
-    part: Part = Part(),
+    part: Part = _WHOLE,
     path: str | os.PathLike[str] | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> BatchReport:

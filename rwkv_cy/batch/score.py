@@ -102,8 +102,10 @@ class ScoreTask:
         """Return the windows of all texts, the longest first."""
         pieces = []
         for record in block.records:
-            tokens = texts.get(record.place, ())
-            step = self.window or len(tokens) or 1
+            if record.place not in texts:
+                continue
+            tokens = texts[record.place]
+            step = self.window or len(tokens)
             pieces += [_Piece(record, start, tokens[start : start + step]) for start in range(0, len(tokens), step)]
         return sorted(pieces, key=lambda piece: -len(piece.tokens))
 
