@@ -12,6 +12,7 @@ from rwkv_cy.cli.arguments import common_options, integer, output_options
 from rwkv_cy.cli.colours import styled
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.generation_report import Clock, print_generation, print_stats
+from rwkv_cy.cli.grammar_options import add_grammar_options, given_grammar
 from rwkv_cy.cli.model_options import add_text_options, load_text_model
 from rwkv_cy.cli.output import print_warning, printable
 from rwkv_cy.cli.progress import progress_bar
@@ -56,6 +57,7 @@ def add_parser(commands: Subparsers) -> None:
         "-n", "--max-tokens", type=integer(0), default=256, metavar="N", help="generate at most N (default: 256)"
     )
     add_sampling_options(parser)
+    add_grammar_options(parser)
     add_search_options(parser)
     parser.add_argument("-s", "--seed", type=integer(0), metavar="N", help="the same seed gives the same text")
     parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="stop before TEXT; repeatable")
@@ -81,6 +83,7 @@ def _run(arguments: argparse.Namespace) -> int:
     _check_model(arguments.model, arguments.prompt)
     _check_save(arguments)
     searches = check_search(arguments)
+    grammar = given_grammar(arguments)
     clock = Clock()
     path = arguments.model or demo_model_path()
     model = load_text_model(path, arguments)
@@ -104,6 +107,7 @@ def _run(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         stop=arguments.stop,
         stop_tokens=arguments.stop_token,
+        grammar=grammar,
         **sampling,
     )
     try:

@@ -7,6 +7,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rwkv_cy.cli.arguments import integer, real
+from rwkv_cy.cli.grammar_options import GRAMMAR_OPTIONS
 from rwkv_cy.cli.json_stream import JsonObject
 from rwkv_cy.cli.output import printable
 from rwkv_cy.records import asdict
@@ -39,7 +40,7 @@ def check_search(arguments: argparse.Namespace) -> bool:
         arguments.parser.error("--beams and --best-of exclude each other; leave one out")
     if arguments.beams is not None and arguments.max_tokens < 1:
         arguments.parser.error("--beams needs --max-tokens of at least 1")
-    for option in ("save_state", "stats"):
+    for option in ("save_state", "stats", *GRAMMAR_OPTIONS):
         if getattr(arguments, option):
             arguments.parser.error(f"--{option.replace('_', '-')} is for one text, not for a search; leave it out")
     return True

@@ -15,7 +15,7 @@ from rwkv_cy.text.score import log_softmax
 __all__ = ["FINISH_REASONS", "Event", "Timings", "TokenLogprobs", "Usage"]
 
 #: Why a request ended: the first three as for a Sequence.
-FINISH_REASONS = ("length", "stop_token", "stop_string", "cancelled", "error")
+FINISH_REASONS = ("length", "stop_token", "stop_string", "grammar", "cancelled", "error")
 
 
 @dataclass(frozen=True)

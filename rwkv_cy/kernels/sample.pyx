@@ -118,3 +118,39 @@ def nucleus_boundary(
     with nogil:
         equals = find_boundary(values, weights, total, top_p * total, <Pair *>&scratch[0], &boundary)
     return boundary, equals
+
+
+@cython.boundscheck(False)
+@cython.wraparound(False)
+cdef void forbid_unset(const uint32_t[::1] mask, float[::1] logits) noexcept nogil:
+    cdef Py_ssize_t word, token, end
+    cdef uint32_t bits
+    for word in range((logits.shape[0] + 31) // 32):
+        bits = mask[word]
+        if bits == 0xffffffffu:
+            continue
+        end = min(32 * word + 32, logits.shape[0])
+        for token in range(32 * word, end):
+            if not bits & 1:
+                logits[token] = -INFINITY
+            bits >>= 1
+
+
+def apply_mask(const uint32_t[::1] mask not None, float[::1] logits not None):
+    """Set the logits of forbidden tokens to -inf, in place.
+
+    Parameters
+    ----------
+    mask : uint32 [at least vocab_size / 32]
+        A bit for each token, from the lowest of the first word on; 0 forbids it.
+    logits : float32 [vocab_size]
+
+    Raises
+    ------
+    KernelError
+        If the mask is too short.
+    """
+    if 32 * mask.shape[0] < logits.shape[0]:
+        raise KernelError(f"mask: expected at least {(logits.shape[0] + 31) // 32} words, got {mask.shape[0]}")
+    with nogil:
+        forbid_unset(mask, logits)

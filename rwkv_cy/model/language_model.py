@@ -35,7 +35,7 @@ from rwkv_cy.text.tokens import check_token_array
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
-    from rwkv_cy.text import LogitsProcessor, SamplingKeywords
+    from rwkv_cy.text import Grammar, LogitsProcessor, SamplingKeywords
 
 __all__ = ["LanguageModel", "load"]
 
@@ -382,6 +382,7 @@ class LanguageModel(Recorded):
         max_tokens: int | None = 256,
         options: SamplingOptions | None = None,
         logits_processors: Sequence[LogitsProcessor] = (),
+        grammar: Grammar | None = None,
         seed: np.random.Generator | int | None = None,
         stop: str | Iterable[str] = (),
         stop_tokens: Iterable[int] | None = None,
@@ -392,7 +393,7 @@ class LanguageModel(Recorded):
 
         Parameters
         ----------
-        prompt, state, logits, max_tokens, options, seed, stop, stop_tokens, tokenizer, logits_processors
+        prompt, state, logits, max_tokens, options, seed, stop, stop_tokens, tokenizer, logits_processors, grammar
             As for :func:`rwkv_cy.text.generate`.
         **sampling
             ``temperature``, ``top_p`` and every other field of :class:`rwkv_cy.text.SamplingOptions`.
@@ -422,6 +423,7 @@ class LanguageModel(Recorded):
             stop_tokens=stop_tokens,
             tokenizer=tokenizer,
             logits_processors=logits_processors,
+            grammar=grammar,
             **sampling,
         )
 

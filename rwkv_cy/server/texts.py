@@ -17,7 +17,7 @@ from rwkv_cy.server.errors import ApiError
 __all__ = ["Choice", "close_all", "merged", "total_usage"]
 
 #: What the engine's reasons are in OpenAI's API.
-_REASONS = {"length": "length", "stop_token": "stop", "stop_string": "stop"}
+_REASONS = {"length": "length", "stop_token": "stop", "stop_string": "stop", "grammar": "stop"}
 
 
 @dataclass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from rwkv_cy.text.generate import Generation, TextModel, generate
+from rwkv_cy.text.grammars import Grammar, GrammarConstraint
 from rwkv_cy.text.logprobs import Logprobs, logprobs
 from rwkv_cy.text.sampling import LogitsProcessor, Sampler, SamplingKeywords, SamplingOptions
 from rwkv_cy.text.score import ScoringModel, score
@@ -14,6 +15,8 @@ __all__ = [
     "ByteTokenizer",
     "Candidate",
     "Generation",
+    "Grammar",
+    "GrammarConstraint",
     "LogitsProcessor",
     "Logprobs",
     "Sampler",

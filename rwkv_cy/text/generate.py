@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.records import dataclass, fields, replace
+from rwkv_cy.text.grammars import Grammar
 from rwkv_cy.text.sampling import LogitsProcessor, SamplingKeywords, SamplingOptions
 from rwkv_cy.text.sequence import Sequence
-from rwkv_cy.text.start import start_sequence
+from rwkv_cy.text.start import resolve_tokenizer, start_sequence
 from rwkv_cy.text.tokenizers import Tokenizer
 from rwkv_cy.text.tokens import check_model
 
@@ -123,7 +124,7 @@ class Generation(Iterator[str], Generic[S]):
 
     @property
     def finish_reason(self) -> str | None:
-        """``"length"``, ``"stop_token"`` or ``"stop_string"`` once the text is complete, None before."""
+        """As of :class:`Sequence`: ``"length"``, ``"stop_token"``... once the text is complete, None before."""
         return self.sequence.finish_reason
 
     @property
@@ -180,6 +181,7 @@ def generate(
     max_tokens: int | None = 256,
     options: SamplingOptions | None = None,
     logits_processors: Iterable[LogitsProcessor] = (),
+    grammar: Grammar | None = None,
     seed: np.random.Generator | int | None = None,
     stop: str | Iterable[str] = (),
     stop_tokens: Iterable[int] | None = None,
@@ -211,6 +213,8 @@ def generate(
     logits_processors : iterable of LogitsProcessor
         Called in order before each token is chosen, with the tokens generated so far and the logits; each changes
         the logits in place or returns others. -inf forbids a token.
+    grammar : Grammar, optional
+        Only texts that it allows are generated; needs the extra ``grammar``.
     seed : int or numpy.random.Generator, optional
         The same seed gives the same text. None gives a different text each time.
     stop : str or iterable of str
@@ -244,6 +248,8 @@ def generate(
     """
     check_model("generate", model, prompt)
     _check_names(sampling)
+    if grammar is not None:
+        logits_processors = [*logits_processors, grammar.constraint(resolve_tokenizer(model, tokenizer))]
     sequence = start_sequence(
         model,
         prompt,

@@ -43,7 +43,8 @@ class Sequence:
     tokens : list of int
         Tokens generated so far, including those of a stop string; a stop token is not included.
     finish_reason : str or None
-        ``"length"``, ``"stop_token"`` or ``"stop_string"`` once the text is complete, None before.
+        ``"length"``, ``"stop_token"``, ``"stop_string"`` or ``"grammar"`` (nothing can follow) once the text is
+        complete, None before.
     matched : int, str or None
         The stop token or stop string that ended the text.
     """
@@ -150,6 +151,8 @@ class Sequence:
         self._add(self._stop.push(self._stream.push(token)))
         if self._stop.stopped:
             self.finish_reason, self.matched = "stop_string", self._stop.matched
+        elif self._sampler.is_complete(self.tokens):
+            self._finish("grammar")
         elif self._max_tokens is not None and len(self.tokens) >= self._max_tokens:
             self._finish("length")
 

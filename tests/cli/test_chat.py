@@ -134,12 +134,11 @@ def test_ctrl_c_ends_the_answer_and_not_the_chat(open_chat: Callable[..., Termin
 @pytest.mark.skipif(find_spec("prompt_toolkit") is None, reason="needs prompt_toolkit (the extra chat)")
 def test_prompt_toolkit(open_chat: Callable[..., Terminal]) -> None:
     chat = open_chat(*SHORT)
-    chat.wait_for("> ")
+    chat.wait_for("Ctrl-D ends the chat", ">")
     chat.type("Who\x1b\rart thou?\r")
-    chat.wait_for("the limit that --max-tokens sets", "> ")
+    chat.wait_for("the limit that --max-tokens sets", ">")
     chat.type("/undo\r")
-    chat.wait_for("taken back: Who")
-    chat.wait_for("> ")
+    chat.wait_for("taken back: Who", ">")
     chat.type("\x04")
     assert chat.process.wait(PATIENCE) == 0
 

@@ -10,11 +10,14 @@ import numpy.typing as npt
 
 from rwkv_cy.errors import GenerationError
 
-__all__ = ["LogitsProcessor", "apply_processors"]
+__all__ = ["LogitsProcessor", "apply_processors", "is_complete"]
 
 
 class LogitsProcessor(Protocol):
-    """A callable that changes logits before a token is chosen: a grammar, a list of allowed words."""
+    """A callable that changes logits before a token is chosen: a grammar, a list of allowed words.
+
+    It may have a method ``is_complete(tokens)``: whether nothing can follow `tokens`. The text then ends.
+    """
 
     def __call__(self, tokens: Sequence[int], logits: npt.NDArray[np.float32]) -> npt.NDArray[Any] | None:
         """Change `logits` in place and return None, or return an array to use instead.
@@ -67,3 +70,8 @@ def apply_processors(
             raise GenerationError(
                 f"logits_processors[{position}]: expected finite logits or -inf, got {logits[bad]} for token {bad}"
             )
+
+
+def is_complete(processors: Sequence[LogitsProcessor], tokens: Sequence[int]) -> bool:
+    """Return whether a processor says that nothing can follow `tokens`."""
+    return any(processor.is_complete(tokens) for processor in processors if hasattr(processor, "is_complete"))

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.errors import GenerationError
-from rwkv_cy.text.sampling.constraints import LogitsProcessor, apply_processors
+from rwkv_cy.text.sampling.constraints import LogitsProcessor, apply_processors, is_complete
 from rwkv_cy.text.sampling.nucleus import Candidates, choose_candidates
 from rwkv_cy.text.sampling.options import SamplingOptions, check_natural
 from rwkv_cy.text.sampling.penalties import Penalties
@@ -114,6 +114,10 @@ class Sampler:
             temperature_last=options.order == "rwkv",
             scratch=scratch,
         )
+
+    def is_complete(self, tokens: Sequence[int]) -> bool:
+        """Return whether a processor says that nothing can follow `tokens`, the text so far."""
+        return is_complete(self._processors, tokens)
 
     def observe(self, token: int) -> None:
         """Remember a token as if it had been chosen here."""
