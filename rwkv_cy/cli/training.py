@@ -43,8 +43,8 @@ def _add_train(commands: Subparsers) -> None:
         description="Train a new model from initial values, and write a model file. A run that was stopped (Ctrl-C) or "
         "killed goes on when the command is given again.",
         examples=[
-            "rwkv-cy train --new rwkv4 --d-model 128 --num-layers 6 book.txt model.h5 --steps 2000",
-            "rwkv-cy train --new rwkv4 --d-model 256 --num-layers 8 --tokenizer world data.jsonl model.h5 --steps 9000",
+            "rwkv-cy train --new rwkv4 --d-model 128 --num-layers 6 book.txt writer.h5 --steps 2000",
+            "rwkv-cy train --new rwkv4 --d-model 256 --num-layers 8 examples.jsonl writer.h5 --steps 9000",
         ],
     )
     parser.add_argument("data", metavar="DATA", type=Path, help="a text, or JSONL with a document in each line's text")
@@ -73,8 +73,8 @@ def _add_tune(commands: Subparsers) -> None:
         description="Change a model by a text. What is learned is written to a file of its own: a state for generate "
         "--state, adapters (LoRA) for merge, or with --method full a model file.",
         examples=[
-            "rwkv-cy tune model.h5 examples.jsonl --method state --output state.pth --steps 200",
-            "rwkv-cy tune model.h5 book.txt --method lora --rank 16 --output lora.pth --steps 500",
+            "rwkv-cy tune goose.pth examples.jsonl --method state --output tuned.pth --steps 200",
+            "rwkv-cy tune model.h5 book.txt --method lora --rank 16 --output adapter.pth --steps 500",
         ],
     )
     parser.add_argument("model", metavar="MODEL", type=Path, help="the model, in any format and precision")
@@ -96,8 +96,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--sampling",
         choices=("windows", "documents"),
-        default="windows",
-        help="sequences are windows from everywhere, or whole documents (default: windows)",
+        help="sequences are windows from everywhere, or whole documents (default: documents for JSONL, else windows)",
     )
     parser.add_argument("--learning-rate", type=real(0), metavar="X", help="after the warm-up (default: by method)")
     parser.add_argument("--final-learning-rate", type=real(0), metavar="X", help="at the end (default: by method)")
@@ -128,6 +127,7 @@ def _add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _options(arguments: argparse.Namespace, method: str) -> TrainingOptions:
+    from rwkv_cy.training.data import RECORDS
     from rwkv_cy.training.options import TrainingOptions
 
     first, last = _RATES[method]
@@ -141,7 +141,7 @@ def _options(arguments: argparse.Namespace, method: str) -> TrainingOptions:
         final_learning_rate=last,
         warmup_steps=arguments.warmup,
         weight_decay=arguments.weight_decay,
-        sampling=arguments.sampling,
+        sampling=arguments.sampling or ("documents" if arguments.data.suffix.lower() in RECORDS else "windows"),
         seed=arguments.seed,
         checkpoint_every=arguments.every,
         evaluate_every=arguments.every,

@@ -17,10 +17,12 @@ from rwkv_cy.files.replacement import Replacement
 from rwkv_cy.records import dataclass
 from rwkv_cy.text.tokenizers import Tokenizer
 
-__all__ = ["Batches", "TokenSet", "documents", "tokenize"]
+__all__ = ["RECORDS", "Batches", "TokenSet", "documents", "tokenize"]
 
 Tokens = npt.NDArray[np.int64]
 
+#: Suffixes of files with a document in each line.
+RECORDS = (".jsonl", ".ndjson")
 #: Bytes of text that are encoded at once, and the longest line of a JSONL file.
 _PIECE = 1 << 20
 _LONGEST_RECORD = 256 << 20
@@ -63,7 +65,7 @@ def documents(paths: Sequence[Path]) -> Iterator[Iterator[bytes]]:
         If a file cannot be read.
     """
     for path in paths:
-        if path.suffix.lower() in (".jsonl", ".ndjson"):
+        if path.suffix.lower() in RECORDS:
             yield from _records(path)
         else:
             yield _pieces(path)

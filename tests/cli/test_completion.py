@@ -186,8 +186,8 @@ def test_replies_of_bash(script: Callable[[str], Path], folder: Path) -> None:
     assert complete("rwkv-cy --ver") == ["--version", "files=no"]
     assert complete("rwkv-cy help quant") == ["quantize", "files=no"]
     assert complete("rwkv-cy convert --dt") == ["--dtype", "files=no"]
-    assert complete("rwkv-cy convert --dtype q") == ["q8", "q6", "q4", "files=no"]
-    assert complete("rwkv-cy convert --dtype = q") == ["q8", "q6", "q4", "files=no"]
+    assert complete("rwkv-cy convert --dtype q") == ["q8", "q6", "q4", "q4n", "files=no"]
+    assert complete("rwkv-cy convert --dtype = q") == ["q8", "q6", "q4", "q4n", "files=no"]
     assert complete("rwkv-cy convert --dtype =") == complete("rwkv-cy convert --dtype ")
     assert complete("rwkv-cy convert --tokenizer w") == ["world", "files=yes"]
     assert complete("rwkv-cy convert --tokenizer ./w") == ["files=yes"]
@@ -218,7 +218,7 @@ def test_replies_of_fish(script: Callable[[str], Path], folder: Path) -> None:
 
     assert complete("rwkv-cy con") == ["convert"]
     assert complete("rwkv-cy convert --dt") == ["--dtype"]
-    assert set(complete("rwkv-cy convert --dtype q")) == {"q4", "q6", "q8"}
+    assert set(complete("rwkv-cy convert --dtype q")) == {"q4", "q4n", "q6", "q8"}
     assert complete("rwkv-cy convert --tokenizer wo") == ["world"]
     assert set(complete("rwkv-cy convert mod")) == {"model one.pth", "module.h5"}
     assert complete("rwkv-cy verify --against modu") == ["module.h5"]

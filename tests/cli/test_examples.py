@@ -48,6 +48,8 @@ def files(tmp_path_factory: pytest.TempPathFactory, demo_checkpoint: Path) -> Pa
     shard(folder / "model.h5", folder / "usb", part_size=1_000_000)
     for name in ("text.txt", "prompt.txt"):
         (folder / name).write_text("In the beginning God created the heaven and the earth.\n")
+    (folder / "book.txt").write_text("In the beginning God created the heaven and the earth.\n" * 20)
+    (folder / "examples.jsonl").write_text('{"text": "User: Why?\\n\\nAssistant: Because."}\n')
     factors = {"A": np.ones((4, 128), "f4"), "B": np.zeros((128, 4), "f4")}
     key = "blocks.1.att.key"
     write_safetensors(folder / "lora.pth", {f"{key}.lora_{factor}": array for factor, array in factors.items()})
@@ -73,6 +75,8 @@ def test_an_example_runs(
     match = LINE.fullmatch(example)
     assert match is not None
     words = shlex.split(match["command"])[1:]
+    if "--steps" in words:
+        words[words.index("--steps") + 1] = "1"  # the rest of a run would be the same
     if name in REMOTE:
         command_parser().parse_args(words)
         return
