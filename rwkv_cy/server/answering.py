@@ -17,6 +17,7 @@ from rwkv_cy.server.http import Context
 from rwkv_cy.server.service import Service
 from rwkv_cy.server.texts import Choice, merged, total_usage
 from rwkv_cy.server.wire.common import SamplingFields, new_id, sampling_options, seed_of
+from rwkv_cy.text import LogitsProcessor
 
 __all__ = ["Answering", "begin", "read_state"]
 
@@ -105,6 +106,7 @@ async def begin(
     stops: Sequence[str] = (),
     count: int = 1,
     logprobs: int | None = None,
+    constraints: Sequence[Sequence[LogitsProcessor]] = (),
     **more: Any,
 ) -> Answering:
     """Submit the requests that answer a conversation.
@@ -122,9 +124,14 @@ async def begin(
         Answers.
     logprobs : int, optional
         As in a Request.
+    constraints : sequence of sequences of LogitsProcessor
+        Of each answer. A restricted answer begins without a thought, and calls no tools.
     **more
         Other fields of a Request.
     """
+    restricted = any(constraints)
+    if restricted:
+        conversation = replace(conversation, thinking="off", tool_choice="none")
     prompt = await service.prompt(conversation)
     base = service.states.get(context.owner, fields.state) if fields.state else None
     request = Request(
@@ -142,7 +149,10 @@ async def begin(
     )
     names = [tool.name for tool in conversation.callable_tools]
     choices = [Choice.of_chat(index, prompt.opening, names) for index in range(count)]
-    streams = service.submit([replace(request, seed=seed_of(fields, index)) for index in range(count)])
+    requests = [replace(request, seed=seed_of(fields, index)) for index in range(count)]
+    if restricted:
+        requests = [replace(one, constraints=own) for one, own in zip(requests, constraints, strict=True)]
+    streams = service.submit(requests)
     keep, key = fields.return_state, fields.prompt_cache_key
     return Answering(service, context, conversation, prompt, choices, streams, base, keep, key)
 

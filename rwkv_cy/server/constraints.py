@@ -1,4 +1,4 @@
-"""``response_format``: which answers a request allows."""
+"""``response_format``: which answers a request allows, as a grammar."""
 
 from __future__ import annotations
 
@@ -7,24 +7,79 @@ from typing import Any
 
 import msgspec
 
+from rwkv_cy.errors import GenerationError
 from rwkv_cy.server.errors import invalid
-from rwkv_cy.server.settings import Limits
+from rwkv_cy.server.service import Service
+from rwkv_cy.text import Grammar, GrammarConstraint
 
-__all__ = ["check_format"]
+__all__ = ["constraints", "grammar_of"]
 
 _KINDS = ("text", "json_object", "json_schema", "grammar")
+_SYNTAXES = ("lark", "gbnf", "regex")
 
 
-def check_format(given: Mapping[str, Any] | None, limits: Limits, param: str = "response_format") -> None:
-    """Raise ApiError if a request restricts its answer in a way that the server does not support."""
-    if given is None:
-        return
-    kind = given.get("type")
+async def constraints(
+    service: Service, given: Mapping[str, Any] | None, count: int, param: str = "response_format"
+) -> list[list[GrammarConstraint]]:
+    """Return the constraints of `count` answers, each a list, empty if the request does not restrict its answers.
+
+    Parameters
+    ----------
+    service : Service
+    given : mapping, optional
+        The request's field.
+    count : int
+    param : str
+        Its name, for errors.
+
+    Raises
+    ------
+    ApiError
+        If it is not a format, or the grammar is wrong or too large.
+    MissingDependencyError
+        If llguidance is not installed.
+    """
+    grammar = grammar_of(given, service.settings.limits.schema_bytes, param)
+    if grammar is None:
+        return [[] for _ in range(count)]
+
+    def compile_all() -> list[list[GrammarConstraint]]:
+        return [[grammar.constraint(service.tokenizer)] for _ in range(count)]
+
+    try:
+        made: list[list[GrammarConstraint]] = await service.aside(True, compile_all)
+    except GenerationError as error:
+        raise invalid(param, str(error), "invalid_grammar") from None
+    return made
+
+
+def grammar_of(given: Mapping[str, Any] | None, most: int, param: str = "response_format") -> Grammar | None:
+    """Return the grammar of a format of at most `most` bytes; None for text. ApiError if it is not a format."""
+    kind = "text" if given is None else given.get("type")
     if kind not in _KINDS:
         raise invalid(f"{param}.type", f"expected one of {', '.join(_KINDS)}, got {str(kind)[:40]!r}")
-    if kind == "text":
-        return
+    if given is None or kind == "text":
+        return None
     size = len(msgspec.json.encode(given))
-    if size > limits.schema_bytes:
-        raise invalid(param, f"expected at most {limits.schema_bytes} bytes, got {size}", "schema_too_large")
-    raise invalid(param, f"{kind} needs a grammar engine, which this server does not have; use text", "not_supported")
+    if size > most:
+        raise invalid(param, f"expected at most {most} bytes, got {size}", "schema_too_large")
+    if kind == "json_object":
+        return Grammar.json_object()
+    try:
+        if kind == "json_schema":
+            return Grammar.json_schema(_schema(given, param))
+        syntax, text = given.get("syntax", "lark"), given.get("grammar")
+        if syntax not in _SYNTAXES:
+            raise invalid(f"{param}.syntax", f"expected one of {', '.join(_SYNTAXES)}, got {str(syntax)[:40]!r}")
+        return Grammar(syntax, text)  # type: ignore[arg-type]
+    except GenerationError as error:
+        raise invalid(param, str(error), "invalid_grammar") from None
+
+
+def _schema(given: Mapping[str, Any], param: str) -> Mapping[str, Any]:
+    """Return the schema: within ``json_schema`` in chats, beside the type in responses."""
+    holder = given.get("json_schema", given)
+    schema = holder.get("schema") if isinstance(holder, Mapping) else None
+    if not isinstance(schema, Mapping):
+        raise invalid(param, f"expected a JSON schema as an object, got {type(schema).__name__}", "invalid_grammar")
+    return schema

@@ -127,7 +127,7 @@ def test_what_is_not_json(client: Client, data: bytes) -> None:
         ("/v1/responses", {"input": "a", "background": True}),
         ("/v1/responses", {"input": "a", "tools": [{"type": "web_search"}]}),
         ("/v1/responses", {"input": "a", "reasoning": {"effort": "extreme"}}),
-        ("/v1/responses", {"input": "a", "text": {"format": {"type": "json_object"}}}),
+        ("/v1/responses", {"input": "a", "text": {"format": {"type": "yaml"}}}),
         ("/v1/messages", {"messages": HELLO}),
         ("/v1/messages", {"messages": [], "max_tokens": 1}),
         ("/v1/messages", {"messages": [{"role": "system", "content": "x"}], "max_tokens": 1}),

@@ -284,9 +284,13 @@ def test_errors_have_the_classes_of_the_client(client: Client, sdk: Any) -> None
     assert missing.value.code == "model_not_found"
 
 
-def test_json_needs_an_extra(sdk: Any) -> None:
-    class Answer(pydantic.BaseModel):  # type: ignore[misc]
-        name: str
+def test_parse(sdk: Any) -> None:
+    pytest.importorskip("llguidance", reason="needs llguidance (the extra grammar)")
 
-    with pytest.raises(openai.BadRequestError, match="json_schema needs"):
-        sdk.chat.completions.parse(model=NAME, messages=QUESTION, response_format=Answer)
+    class Answer(pydantic.BaseModel):  # type: ignore[misc]
+        age: int
+        good: bool
+
+    answer = sdk.chat.completions.parse(model=NAME, messages=QUESTION, response_format=Answer, seed=1, max_tokens=200)
+    assert answer.choices[0].finish_reason == "stop"
+    assert isinstance(answer.choices[0].message.parsed, Answer)

@@ -11,7 +11,7 @@ from rwkv_cy.engine import TokenLogprobs
 from rwkv_cy.records import dataclass
 from rwkv_cy.server import sse
 from rwkv_cy.server.answering import Answering, begin
-from rwkv_cy.server.constraints import check_format
+from rwkv_cy.server.constraints import constraints
 from rwkv_cy.server.errors import invalid
 from rwkv_cy.server.http import Context, Events, Reply
 from rwkv_cy.server.service import Service
@@ -31,7 +31,7 @@ async def create(service: Service, context: Context, body: ChatRequest) -> Reply
         raise invalid("n", f"expected at most {limits.choices}, got {count}")
     if body.top_logprobs and not body.logprobs:
         raise invalid("top_logprobs", "expected logprobs to be true; set it, or leave top_logprobs out")
-    check_format(body.response_format, limits)
+    restricted = await constraints(service, body.response_format, count)
     predicted, _ = joined_text("prediction.content", body.prediction.content if body.prediction else None)
     answering = await begin(
         service,
@@ -42,6 +42,7 @@ async def create(service: Service, context: Context, body: ChatRequest) -> Reply
         stops=stop_strings("stop", body.stop, limits.stops),
         count=count,
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
+        constraints=restricted,
         prediction=predicted,
     )
     told = _Told(answering, model, body, new_id("chatcmpl-"), int(time.time()))

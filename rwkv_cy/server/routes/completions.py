@@ -12,7 +12,7 @@ from rwkv_cy.engine import Request, TokenLogprobs
 from rwkv_cy.engine.async_engine import EventStream
 from rwkv_cy.records import dataclass, replace
 from rwkv_cy.server import sse
-from rwkv_cy.server.constraints import check_format
+from rwkv_cy.server.constraints import constraints
 from rwkv_cy.server.errors import invalid
 from rwkv_cy.server.http import Context, Events, Reply
 from rwkv_cy.server.scoring import Scored, score_prompt
@@ -38,15 +38,17 @@ async def create(service: Service, context: Context, body: CompletionRequest) ->
     model = service.check_model(body.model)
     prompts = await _prompts(service, body)
     count, tried = _counts(service, body, len(prompts))
-    check_format(body.response_format, service.settings.limits)
+    restricted = await constraints(service, body.response_format, len(prompts) * tried)
     if body.suffix:
         raise invalid("suffix", "expected none: the model continues a text only at its end", "not_supported")
     base = _request(service, context, body)
     if body.echo and body.logprobs is not None:
         for prompt in prompts:
             prompt.scored = await score_prompt(service, prompt.tokens, body.logprobs, base.state)
+    starts = [(_starting(base, prompt), index) for prompt in prompts for index in range(tried)]
     requests = [
-        replace(_starting(base, prompt), seed=seed_of(body, index)) for prompt in prompts for index in range(tried)
+        replace(start, seed=seed_of(body, index), constraints=own)
+        for (start, index), own in zip(starts, restricted, strict=True)
     ]
     answer = _Answer(service, context, model, body, prompts, count, tried, service.submit(requests))
     if body.stream:

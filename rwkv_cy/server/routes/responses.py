@@ -12,7 +12,7 @@ from rwkv_cy.chat import Event as Piece
 from rwkv_cy.records import replace
 from rwkv_cy.server import sse
 from rwkv_cy.server.answering import Answering, begin, message_of
-from rwkv_cy.server.constraints import check_format
+from rwkv_cy.server.constraints import constraints
 from rwkv_cy.server.errors import invalid
 from rwkv_cy.server.http import Context, Events, Reply
 from rwkv_cy.server.service import Service, StoredResponse
@@ -27,7 +27,7 @@ async def create(service: Service, context: Context, body: ResponseRequest) -> R
     model = service.check_model(body.model)
     if body.background:
         raise invalid("background", "expected false: answers are not computed in the background", "not_supported")
-    check_format(body.text.format if body.text else None, service.settings.limits, "text.format")
+    restricted = await constraints(service, body.text.format if body.text else None, 1, "text.format")
     earlier: tuple[Message, ...] = ()
     if body.previous_response_id is not None:
         earlier = service.responses.get(context.owner, body.previous_response_id).messages
@@ -42,6 +42,7 @@ async def create(service: Service, context: Context, body: ResponseRequest) -> R
         body,
         max_tokens=service.max_tokens(body.max_output_tokens),
         logprobs=(body.top_logprobs or 0) if body.wants_logprobs else None,
+        constraints=restricted,
     )
     told = _Told(answering, body, model, tuple(conversation.messages))
     return Events(told.frames(), error_event="error") if body.stream else await told.whole()
