@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from rwkv_cy.cli.arguments import integer, real
 from rwkv_cy.cli.grammar_options import GRAMMAR_OPTIONS
-from rwkv_cy.cli.json_stream import JsonObject
 from rwkv_cy.cli.output import printable
 from rwkv_cy.records import asdict
 
@@ -55,6 +54,7 @@ def run_search(
     shown: dict[str, Any],
 ) -> None:
     """Search, and print the best text after the prompt, or all of them as JSON after the members in `shown`."""
+    from rwkv_cy.cli.json_stream import JsonObject
     from rwkv_cy.text import SamplingOptions, beam_search, best_of
 
     stops = {"stop": arguments.stop, "stop_tokens": arguments.stop_token}
