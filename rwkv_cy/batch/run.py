@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 import os
 import time
@@ -124,7 +125,19 @@ def _manifest(model: LanguageModel, rows: Input, task: Task, block_rows: int) ->
             "dtypes": sorted({str(parameter.dtype) for parameter in model.parameters.values()}),
             "activations": model.activations,
         },
+        "tokenizer": _tokenizer_digest(model),
     }
+
+
+def _tokenizer_digest(model: LanguageModel) -> str | None:
+    """Return a digest of what each token stands for."""
+    if model.tokenizer is None:
+        return None
+    digest = hashlib.sha256()
+    for token in range(model.tokenizer.vocab_size):
+        data = model.tokenizer.decode_bytes([token])
+        digest.update(len(data).to_bytes(4, "little") + data)
+    return digest.hexdigest()
 
 
 class _Job:

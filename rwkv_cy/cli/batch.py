@@ -187,7 +187,7 @@ def _bar(label: str, enabled: bool) -> Iterator[Callable[[Progress], None] | Non
         return
     from tqdm import tqdm
 
-    with tqdm(desc=label, unit=" records", file=sys.stderr, leave=False) as bar:
+    with tqdm(desc=label, unit=" records", file=sys.stderr, leave=False, mininterval=0, miniters=1) as bar:
 
         def show(progress: Progress) -> None:
             if bar.total is None:  # the speed is that of this run

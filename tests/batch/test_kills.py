@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from batch.helpers import contents, records, write_jsonl
@@ -47,6 +48,19 @@ def run(model: Path, source: Path, folder: Path, task: str, where: str, count: i
     """Run the victim; return its exit code."""
     words = [sys.executable, "-c", VICTIM, str(model), str(source), str(folder), task, where, str(count)]
     return subprocess.run(words, check=False, timeout=120).returncode
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["write", "commit", "rename", "record"])
+def test_thirty_kills_of_a_kind(demo: LanguageModel, demo_checkpoint: Path, tmp_path: Path, where: str) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", [*records(count=200), "{"])
+    run_batch(demo, source, tmp_path / "whole", GenerateTask(max_tokens=4), block_rows=3)
+    rng = np.random.default_rng(0)
+    for _ in range(30):
+        count = int(rng.integers(1, 7))
+        assert run(demo_checkpoint, source, tmp_path / "out", "generate", where, count) == -signal.SIGKILL
+    assert run(demo_checkpoint, source, tmp_path / "out", "generate", where, 0) == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("task", [GenerateTask(max_tokens=4), ScoreTask()], ids=lambda task: task.name)

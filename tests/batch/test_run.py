@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from rwkv_cy.batch import EmbedTask, GenerateTask, Part, Progress, ScoreTask, ru
 from rwkv_cy.batch.folder import Folder
 from rwkv_cy.errors import ConfigError, FormatError, GenerationError, StorageError
 from rwkv_cy.model.language_model import LanguageModel
+from rwkv_cy.text import ByteTokenizer
 from rwkv_cy.toolkit.perplexity import perplexity
 
 TASKS = [GenerateTask(max_tokens=6), ScoreTask(), ScoreTask(window=5), EmbedTask(normalize=True)]
@@ -124,6 +126,9 @@ def test_lines_of_a_text_are_records(demo: LanguageModel, tmp_path: Path) -> Non
         ({"id": 1, "prompt": {}}, "prompt: expected a text or token ids, got another dict"),
         ({"id": 1, "prompt": ""}, "tokens is empty"),
         ({"id": 1, "prompt": [3, 999]}, "999"),
+        ({"id": 1, "prompt": [10**19]}, "tokens[0]: expected an id from 0 to 255"),
+        ({"id": 1, "prompt": "\ud800"}, "got the lone surrogate"),
+        ({"id": "\ud800", "prompt": ""}, "tokens is empty"),
         ({"id": 1, "prompt": "x", "temperature": "hot"}, "temperature: expected a non-negative number"),
         ({"id": 1, "prompt": "x", "max_tokens": -1}, "max_tokens: expected a non-negative integer"),
         ({"id": 1, "prompt": "x", "stop": [""]}, "stop: expected a text, or at most 16"),
@@ -190,6 +195,13 @@ def test_parts_together_are_the_whole(demo: LanguageModel, tmp_path: Path) -> No
         Part(3, 2)
 
 
+class Reversed(ByteTokenizer):
+    """Another tokenizer of as many tokens."""
+
+    def decode_bytes(self, tokens: Sequence[int]) -> bytes:
+        return bytes(255 - token for token in tokens)
+
+
 def test_another_batch_in_the_folder_is_refused(demo: LanguageModel, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", records("text"))
     out = tmp_path / "out"
@@ -200,6 +212,9 @@ def test_another_batch_in_the_folder_is_refused(demo: LanguageModel, tmp_path: P
         run_batch(demo, source, out, EmbedTask())
     with pytest.raises(ConfigError, match="expected the same block_rows as in the earlier run, 256, got 3"):
         run_batch(demo, source, out, ScoreTask(), block_rows=3)
+    other = LanguageModel(demo.config, demo.parameters, Reversed(), demo.fingerprint)
+    with pytest.raises(ConfigError, match="expected the same tokenizer as in the earlier run"):
+        run_batch(other, source, out, ScoreTask())
     write_jsonl(source, records("text", 3))
     with pytest.raises(ConfigError, match="expected the same input as in the earlier run"):
         run_batch(demo, source, out, ScoreTask())

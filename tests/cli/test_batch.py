@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import io
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,27 @@ def test_an_interrupt_says_how_to_go_on(
     result = run("batch", "generate", demo_checkpoint, prompts, "--out", tmp_path / "out")
     assert result.code == 130
     assert f"interrupted: the same command completes {tmp_path / 'out'}" in result.err
+
+
+class Terminal(io.StringIO):
+    """Standard error that is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_shows_records_and_tokens_a_second(
+    run: Run, demo_checkpoint: Path, prompts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rwkv_cy.batch.run._PROGRESS_SECONDS", 0)
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    words = ("batch", "generate", demo_checkpoint, prompts, "-n", 2, "--out")
+    run(*words, tmp_path / "quiet", "--no-progress")
+    assert terminal.getvalue() == ""
+    run(*words, tmp_path / "out")
+    drawn = terminal.getvalue()
+    assert "prompts.jsonl" in drawn
+    assert "5/5" in drawn
+    assert " records/s" in drawn
+    assert " tokens/s" in drawn
