@@ -7,7 +7,6 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from rwkv_cy.cli.json_stream import JsonObject
 from rwkv_cy.cli.output import byte_size
 
 if TYPE_CHECKING:
@@ -55,6 +54,8 @@ def _speed(report: Mapping[str, Any], tokens: str, phase: str) -> str:
 
 def print_generation(generation: Generation[State], clock: Clock, first: Mapping[str, Any]) -> None:
     """Print a complete generation as JSON, after the members in `first`."""
+    from rwkv_cy.cli.json_stream import JsonObject
+
     with JsonObject("generate") as result:
         for name, value in {**first, **_report(generation, clock)}.items():
             result.member(name, value)
