@@ -6,8 +6,13 @@ from types import SimpleNamespace
 
 import pytest
 
-for package in ("lm_eval", "starlette", "uvicorn", "msgspec", "prometheus_client", "aiohttp", "tenacity"):
-    pytest.importorskip(package, reason="compares lm-eval's client of the server with rwkv-cy eval")
+pytest.importorskip("lm_eval", reason="runs lm-eval's client against the server")
+pytest.importorskip("starlette", reason="runs lm-eval's client against the server")
+pytest.importorskip("uvicorn", reason="runs lm-eval's client against the server")
+pytest.importorskip("msgspec", reason="runs lm-eval's client against the server")
+pytest.importorskip("prometheus_client", reason="runs lm-eval's client against the server")
+pytest.importorskip("aiohttp", reason="runs lm-eval's client against the server")
+pytest.importorskip("tenacity", reason="runs lm-eval's client against the server")
 
 from rwkv_cy.integrations.evaluation import RWKVLM
 from rwkv_cy.model.language_model import LanguageModel
