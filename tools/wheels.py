@@ -28,7 +28,7 @@ class Platform(NamedTuple):
 
     tag: str
     target: str
-    link: str = "-shared"
+    link: str = "-shared -s"
     #: The name by which the platform's own modules need its C library, if it is not zig's.
     libc: str = ""
 
