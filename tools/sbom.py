@@ -8,6 +8,7 @@ import os
 import shlex
 import subprocess
 import sysconfig
+import tempfile
 import uuid
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ DEMO_MODEL = Path("data", "kjv.pth")
 def compiler() -> str:
     """Return what the C compiler says of its own version: the first line."""
     command = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
-    done = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True)
+    with tempfile.TemporaryDirectory() as folder:  # zig's compiler writes an empty object file where it is run
+        done = subprocess.run([*command, "--version"], cwd=folder, capture_output=True, text=True, check=True)
     return done.stdout.splitlines()[0]
 
 
