@@ -114,7 +114,7 @@ setup: $(BUILT) $(VENV)/.extra-dev ## set up the environment with all developer 
 demo: $(BUILT) $(VENV)/.package ## set up, convert the demo model, and generate text with it
 	@mkdir -p $(dir $(DEMO_MODEL))
 	@echo
-	$(BIN)/rwkv-cy convert data/kjv.pth $(DEMO_MODEL) --force
+	$(BIN)/rwkv-cy convert data/kjv7.pth $(DEMO_MODEL) --force
 	@echo
 	$(BIN)/rwkv-cy generate $(DEMO_MODEL) "$(DEMO_PROMPT)" --max-tokens 256 --temperature 0.8 --seed 1
 	@echo

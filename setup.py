@@ -219,7 +219,7 @@ setup(
     package_dir={"rwkv_cy.data": "data"},
     package_data={
         "rwkv_cy": ["py.typed", "*.pyi", "**/*.pyi", "toolkit/known_models.json", "server/page.html"],
-        "rwkv_cy.data": ["kjv.pth", "MANIFEST*"],
+        "rwkv_cy.data": ["kjv7.pth", "MANIFEST*"],
     },
     include_package_data=False,
     ext_modules=extensions(),

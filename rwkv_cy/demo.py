@@ -10,10 +10,11 @@ __all__ = ["DEMO_PROMPT", "demo_model_path"]
 
 #: A prompt that suits the demo model, which was trained on the King James Bible.
 DEMO_PROMPT = "In the beginning"
+_FILE = "kjv7.pth"
 
 
 def demo_model_path() -> Path:
-    """Return the path of the demo model: a byte-level RWKV-4 in a PyTorch checkpoint.
+    """Return the path of the demo model: a byte-level model in a PyTorch checkpoint.
 
     An installed package holds it beside its modules, a source checkout in its ``data`` folder.
 
@@ -24,10 +25,10 @@ def demo_model_path() -> Path:
     """
     package = Path(__file__).resolve().parent
     for folder in (package / "data", package.parent / "data"):
-        path = folder / "kjv.pth"
+        path = folder / _FILE
         if path.is_file():
             return path
     raise StorageError(
-        f"{package / 'data' / 'kjv.pth'}: expected the demo model, got no such file; "
+        f"{package / 'data' / _FILE}: expected the demo model, got no such file; "
         "install rwkv-cy again, or give the path of a model"
     )

@@ -1,7 +1,8 @@
-"""Make data/golden from the RWKV authors' own package: logits and perplexity of the demo model, in float32 on torch.
+"""Make data/golden from the RWKV authors' own package: logits and perplexity of both demo models, in float32 on torch.
 
     pip install torch==2.13.0 rwkv
-    python tools/make_golden.py
+    python tools/make_golden.py kjv
+    python tools/make_golden.py kjv7
 
 The package normalizes the embedding in the checkpoint's type, so that it gets a checkpoint widened to float32.
 """
@@ -10,13 +11,13 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
 
 ROOT = Path(__file__).resolve().parent.parent
-CHECKPOINT = ROOT / "data" / "kjv.pth"
 TEXT = ROOT / "data" / "kjv-heldout.txt"
 GOLDEN = ROOT / "data" / "golden"
 #: Tokens whose logits are stored, and tokens per call of the package.
@@ -24,25 +25,26 @@ LOGIT_TOKENS = 500
 CHUNK = 1024
 
 
-def open_oracle(folder: str):
-    """Return the package's model of the demo checkpoint."""
+def open_oracle(name: str, folder: str):
+    """Return the package's model of a demo checkpoint."""
     os.environ["RWKV_JIT_ON"] = "0"
     os.environ["RWKV_CUDA_ON"] = "0"
+    os.environ["RWKV_V7_ON"] = str(int(name == "kjv7"))
     import torch
 
-    weights = torch.load(CHECKPOINT, map_location="cpu", weights_only=True)
-    wide = Path(folder) / "kjv-f32.pth"
+    weights = torch.load(ROOT / "data" / f"{name}.pth", map_location="cpu", weights_only=True)
+    wide = Path(folder) / f"{name}-f32.pth"
     torch.save({name: tensor.float() for name, tensor in weights.items()}, wide)
     from rwkv.model import RWKV
 
     return RWKV(model=str(wide.with_suffix("")), strategy="cpu fp32")
 
 
-def main() -> None:
-    """Write the golden files."""
+def main(name: str) -> None:
+    """Write the golden files of a model."""
     tokens = list(TEXT.read_bytes())
     with tempfile.TemporaryDirectory() as folder:
-        model = open_oracle(folder)
+        model = open_oracle(name, folder)
         state, total = None, 0.0
         first_logits: list[np.ndarray] = []
         for start in range(0, len(tokens), CHUNK):
@@ -57,11 +59,11 @@ def main() -> None:
             log_sum = largest + np.log(np.exp(rows - largest[:, None]).sum(axis=1))
             total += float((log_sum - rows[np.arange(len(after)), after]).sum())
     GOLDEN.mkdir(exist_ok=True)
-    np.save(GOLDEN / "kjv-logits.npy", np.concatenate(first_logits).astype(np.float32))
+    np.save(GOLDEN / f"{name}-logits.npy", np.concatenate(first_logits).astype(np.float32))
     report = {"tokens": len(tokens), "perplexity": float(np.exp(total / (len(tokens) - 1)))}
-    (GOLDEN / "kjv-perplexity.json").write_text(json.dumps(report, indent=2) + "\n")
+    (GOLDEN / f"{name}-perplexity.json").write_text(json.dumps(report, indent=2) + "\n")
     print(report)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

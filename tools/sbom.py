@@ -17,7 +17,7 @@ from Cython import __version__ as cython_version
 
 #: https://cyclonedx.org/specification/overview/
 SPECIFICATION = "1.6"
-DEMO_MODEL = Path("data", "kjv.pth")
+DEMO_MODEL = Path("data", "kjv7.pth")
 
 
 def compiler() -> str:

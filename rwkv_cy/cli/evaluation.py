@@ -47,10 +47,11 @@ def add_parser(commands: Subparsers) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     if arguments.include is not None and not arguments.include.is_dir():
         raise StorageError(f"{arguments.include}: expected a folder with definitions of tasks")
+    model = load_text_model(arguments.model, arguments)  # a wrong name is told before a missing library
     from rwkv_cy.integrations.evaluation import evaluate
 
     report = evaluate(
-        load_text_model(arguments.model, arguments),
+        model,
         [name.strip() for name in arguments.tasks.split(",") if name.strip()],
         include=arguments.include,
         num_fewshot=arguments.num_fewshot,

@@ -434,17 +434,12 @@ class LanguageModel(Recorded):
         state: State | None = None,
         num_threads: int | None = None,
     ) -> npt.NDArray[np.float64]:
-        """Return the natural logarithm of the probability of each token: :func:`rwkv_cy.text.score.score`.
+        """Return the natural logarithm of the probability of each token, NaN for the first, which nothing predicts.
 
         Parameters
         ----------
         text, state, num_threads
-            As for that function.
-
-        Returns
-        -------
-        numpy.ndarray
-            float64 [tokens]; NaN for the first token, which nothing predicts.
+            As for :func:`rwkv_cy.text.score.score`, which returns the same: float64 [tokens].
         """
         return score(self, text, state=state, num_threads=num_threads)
 

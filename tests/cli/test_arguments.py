@@ -77,7 +77,7 @@ def test_other_names_of_the_same_types(name: str, ours: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "ours"),
-    [("Q8_0", "q8"), ("int8", "q8"), ("Q5_1", "q6"), ("Q6_K", "q6"), ("Q4_K_M", "q4"), ("nf4", "q4"), ("fp8", "q8")],
+    [("Q8_0", "q8"), ("int8", "q8"), ("Q5_1", "q6"), ("Q6_K", "q6"), ("Q4_K_M", "q4n"), ("nf4", "q4n"), ("fp8", "q8")],
 )
 def test_types_of_other_programs_get_a_hint(name: str, ours: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError, match=rf"unknown type '{name}'; did you mean {ours}\?$"):

@@ -31,8 +31,8 @@ def commands() -> dict[str, CommandParser]:
 
 
 EXAMPLES = [(name, example) for name, parser in commands().items() for example in parser.examples]
-#: Commands whose examples need a network, run until they are stopped, or read what is typed.
-REMOTE = ("pull", "serve", "chat")
+#: Commands whose examples need a network or a library of others, run until they are stopped, or read what is typed.
+REMOTE = ("pull", "serve", "chat", "eval")
 LINE = re.compile(r"(?:cat (?P<input>\S+) \| )?(?P<command>rwkv-cy [^>|&]*?)(?: > \S+| && echo .*)?")
 
 
@@ -48,6 +48,7 @@ def files(tmp_path_factory: pytest.TempPathFactory, demo_checkpoint: Path) -> Pa
     shard(folder / "model.h5", folder / "usb", part_size=1_000_000)
     for name in ("text.txt", "prompt.txt"):
         (folder / name).write_text("In the beginning God created the heaven and the earth.\n")
+    (folder / "prompts.jsonl").write_text('{"id": "one", "prompt": "In the"}\n')
     (folder / "book.txt").write_text("In the beginning God created the heaven and the earth.\n" * 20)
     (folder / "examples.jsonl").write_text('{"text": "User: Why?\\n\\nAssistant: Because."}\n')
     factors = {"A": np.ones((4, 128), "f4"), "B": np.zeros((128, 4), "f4")}

@@ -14,7 +14,15 @@ from rwkv_cy.kernels import dispatch
 def test_info(run: Run) -> None:
     result = run("info")
     assert (result.code, result.err) == (0, "")
-    for word in (rwkv_cy.__version__, "threads", "instruction set", "thread backend", "numpy", "demo model", "kjv.pth"):
+    for word in (
+        rwkv_cy.__version__,
+        "threads",
+        "instruction set",
+        "thread backend",
+        "numpy",
+        "demo model",
+        "kjv7.pth",
+    ):
         assert word in result.out
 
 

@@ -53,6 +53,13 @@ def test_logits_of_the_authors_package(demo: LanguageModel, heldout: bytes) -> N
     assert np.abs(logits - golden).max() <= 1e-4
 
 
+def test_logits_of_the_demo_model(heldout: bytes) -> None:
+    golden = np.load(DATA / "golden" / "kjv7-logits.npy")
+    with load(DATA / "kjv7.pth", dtype="f32") as model:
+        logits, _ = model.forward(list(heldout[:500]), all_logits=True)
+    assert np.abs(logits - golden).max() <= 1e-4
+
+
 def test_perplexity_of_the_authors_package(demo: LanguageModel, heldout: bytes) -> None:
     golden = json.loads((DATA / "golden" / "kjv-perplexity.json").read_text())
     report = perplexity(demo, heldout)
@@ -305,7 +312,9 @@ def test_models_say_what_they_are(demo: LanguageModel) -> None:
 
 
 def test_impossible_options(demo: LanguageModel, demo_checkpoint: Path) -> None:
-    with pytest.raises(ConfigError, match="dtype: expected one of bf12, bf16, f16, f32, f64, q4, q6, q8, got 'q3'"):
+    with pytest.raises(
+        ConfigError, match="dtype: expected one of bf12, bf16, f16, f32, f64, q4, q4n, q6, q8, got 'q3'"
+    ):
         load(demo_checkpoint, dtype="q3")
     with pytest.raises(ConfigError, match=r"Config\.rescale_layer"):
         load(demo_checkpoint, rescale_layer=-1)

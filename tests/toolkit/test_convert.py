@@ -352,7 +352,9 @@ def test_a_kill_leaves_the_older_target(small: Path, tmp_path: Path) -> None:
 
 
 def test_an_unknown_type_is_refused(small: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="dtype: expected one of bf12, bf16, f16, f32, f64, q4, q6, q8, got 'q5'"):
+    with pytest.raises(
+        ConfigError, match="dtype: expected one of bf12, bf16, f16, f32, f64, q4, q4n, q6, q8, got 'q5'"
+    ):
         convert(small, tmp_path / "t", dtype="q5")
 
 
@@ -414,5 +416,5 @@ def test_a_hash_of_another_file_is_not_believed(small: Path, tmp_path: Path) -> 
 def test_quantize(demo_checkpoint: Path, tmp_path: Path) -> None:
     report = quantize(demo_checkpoint, tmp_path / "q.h5", "q6", tokenizer="none")
     assert {tensor.dtype for tensor in report.plan.tensors if tensor.kind in ("matrix", "head")} == {"q6"}
-    with pytest.raises(ConfigError, match=r"quantize: expected a dtype of q8, q6, q4, got 'f16'; use convert"):
+    with pytest.raises(ConfigError, match=r"quantize: expected a dtype of q8, q6, q4, q4n, got 'f16'; use convert"):
         quantize(demo_checkpoint, tmp_path / "f.h5", "f16")

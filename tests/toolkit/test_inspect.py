@@ -23,6 +23,7 @@ from rwkv_cy.toolkit import inspect as module
 from rwkv_cy.toolkit.bandwidth import BandwidthSample
 from rwkv_cy.toolkit.bench import Measurement
 from rwkv_cy.toolkit.convert import convert
+from rwkv_cy.toolkit.expectation import PRECISIONS
 from rwkv_cy.toolkit.inspect import inspect
 
 COUNT = sum(array.size for array in small_parameters().values())
@@ -116,7 +117,7 @@ def test_a_quantized_model_file(tmp_path: Path, dtype: str) -> None:
     assert head.statistics.std == pytest.approx(original.std(), rel=0.02)
 
 
-@pytest.mark.parametrize("dtype", ["f32", "bf16", *QUANTIZED_TYPES])
+@pytest.mark.parametrize("dtype", [dtype for dtype in PRECISIONS if dtype])
 def test_the_estimated_memory_is_that_of_the_converted_model(tmp_path: Path, dtype: str) -> None:
     path = write_small(tmp_path / "s")
     convert(path, tmp_path / "m", dtype=dtype)

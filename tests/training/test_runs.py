@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pytest
 
 import rwkv_cy
+from pages import ROOT
 from rwkv_cy.config import Config
 from rwkv_cy.errors import ConfigError, StorageError, TokenizerError, UnsupportedError
 from rwkv_cy.text.tokenizers import ByteTokenizer
@@ -199,7 +200,7 @@ def test_all_of_a_model(book: Path, tmp_path: Path, model_file: Path) -> None:
 
 def test_what_cannot_be_tuned_is_refused_before_any_work(book: Path, tmp_path: Path, model_file: Path) -> None:
     with pytest.raises(UnsupportedError, match="expected a version whose initial state can be tuned"):
-        tune(rwkv_cy.demo_model_path(), book, tmp_path / "state.pth", options(), method="state")
+        tune(ROOT / "data" / "kjv.pth", book, tmp_path / "state.pth", options(), method="state")
     with pytest.raises(ConfigError, match="expected a name that ends in .pth or .safetensors, got '.h5'"):
         tune(model_file, book, tmp_path / "state.h5", options(), method="state")
     with pytest.raises(StorageError, match="base.h5 already exists; choose another name or pass --force"):
