@@ -116,7 +116,7 @@ def test_generating_loads_no_writer_and_no_foreign_reader(tmp_path: Path) -> Non
     assert own(loaded, "storage.") & {"file_writer", "writer", "structure", "skeleton"} == set()
     assert own(loaded, "formats.") <= {"metadata"}
     assert own(loaded) & {"hub"} == set()
-    assert own(loaded, "toolkit.") == {"schema_names"}
+    assert own(loaded, "toolkit.") == set()
 
 
 @pytest.mark.parametrize("name", rwkv_cy.__all__)

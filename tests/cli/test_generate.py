@@ -22,6 +22,12 @@ from rwkv_cy.toolkit.convert import convert
 SHORT = ("--max-tokens", "12", "--temperature", "0")
 
 
+@pytest.fixture(autouse=True)
+def default_model(demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the command use the model of the fixtures where none is named."""
+    monkeypatch.setattr(generate_command, "demo_model_path", lambda: demo_checkpoint)
+
+
 class Stdin:
     def __init__(self, data: bytes) -> None:
         self.buffer = io.BytesIO(data)

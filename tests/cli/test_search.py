@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
 from cli.conftest import Run
+from rwkv_cy.cli import generate as generate_command
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.text import SamplingOptions, beam_search, best_of
+
+
+@pytest.fixture(autouse=True)
+def default_model(demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the command use the model of the fixtures where none is named."""
+    monkeypatch.setattr(generate_command, "demo_model_path", lambda: demo_checkpoint)
+
 
 PROMPT = ("--prompt", "And he said", "-n", "12")
 
