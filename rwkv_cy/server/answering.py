@@ -185,5 +185,6 @@ async def read_state(
     async with aclosing(merged([stream])) as events:  # type: ignore[type-var]
         async for _, event in events:
             choice.push(event)
-    assert choice.state is not None
+    if choice.state is None:  # the server is ending, and has cancelled what runs
+        raise ApiError(503, "the request was ended before its text was read", "unavailable_error", retry_after=5)
     return choice.state
