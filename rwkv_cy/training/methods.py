@@ -86,7 +86,11 @@ class FullMethod(Method):
 
     def __init__(self, base: LanguageModel) -> None:
         super().__init__(base)
-        self.values = {name: _numbers(parameter, self.dtype) for name, parameter in base.parameters.items()}
+        specs = architecture_of(self.config).parameters(self.config)
+        # Optional ones, as v0 to v2 of the first layer, are not read, or are another method's.
+        self.values = {
+            spec.name: _numbers(base.parameters[spec.name], self.dtype) for spec in specs if not spec.optional
+        }
 
     def changed(self) -> Mapping[str, Parameter | Array]:
         """Return all values."""

@@ -290,7 +290,9 @@ def _write(method: Method, target: Path, dtype: str | None, overwrite: bool) -> 
     own = "f64" if method.dtype == np.float64 else "f32"
     stored = dtype or own
     parameters = {name: Parameter(to_storage(array, own, stored), stored) for name, array in method.values.items()}
-    LanguageModel(method.config, parameters, method.base.tokenizer).save(target, overwrite=overwrite)
+    LanguageModel(method.config, {**method.base.parameters, **parameters}, method.base.tokenizer).save(
+        target, overwrite=overwrite
+    )
 
 
 def _held_out(path: Path, tokenizer: Tokenizer) -> HeldOut:
