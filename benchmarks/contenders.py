@@ -5,11 +5,13 @@ Imported by other interpreters as well, so that nothing is imported here that no
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 __all__ = ["CONTENDERS", "Contender", "Forward", "Task"]
@@ -78,13 +80,28 @@ def _open_numpy(task: Task) -> Forward:
     return forward
 
 
+def _rwkv_package(*, version_7: bool) -> ModuleType:
+    """Return a copy of rwkv.model of its own.
+
+    The module reads the environment as it is imported, for its switches and for the versions that it runs, and again as
+    it opens a model.
+    """
+    os.environ.update(RWKV_V7_ON=str(int(version_7)), RWKV_JIT_ON="1", RWKV_CUDA_ON="0")
+    spec = importlib.util.find_spec("rwkv.model")
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError("the rwkv package is not installed: pip install rwkv", name="rwkv")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 def _open_rwkv(task: Task) -> Forward:
     import torch
-    from rwkv.model import RWKV
 
+    package = _rwkv_package(version_7=False)
     torch.set_num_threads(task.threads)
     strategy = {"f32": "cpu fp32", "bf16": "cpu bf16", "f16": "cpu fp16"}[task.dtype]
-    model = RWKV(model=task.path.removesuffix(".pth"), strategy=strategy)
+    model = package.RWKV(model=task.path.removesuffix(".pth"), strategy=strategy)
 
     def forward(tokens: Sequence[int], state: Any) -> tuple[Any, Any]:
         logits, state = model.forward(list(tokens), state)
@@ -94,14 +111,12 @@ def _open_rwkv(task: Task) -> Forward:
 
 
 def _open_rwkv7(task: Task) -> Forward:
-    # The package reads this when it is imported, and then accepts only RWKV-7 models.
-    os.environ["RWKV_V7_ON"] = "1"
     import torch
-    from rwkv.model import RWKV
 
+    package = _rwkv_package(version_7=True)
     torch.set_num_threads(task.threads)
     strategy = {"f32": "cpu fp32", "bf16": "cpu bf16"}[task.dtype]
-    model = RWKV(model=task.path.removesuffix(".pth"), strategy=strategy)
+    model = package.RWKV(model=task.path.removesuffix(".pth"), strategy=strategy)
 
     def forward(tokens: Sequence[int], state: Any) -> tuple[Any, Any]:
         state = model.generate_zero_state() if state is None else state
