@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.checkpoints import FOLDER
+from benchmarks.processes import environment
 from benchmarks.report import Report, median
 from benchmarks.sparse import LARGE_SHAPES, write_sparse
 
@@ -35,15 +36,14 @@ _FILES = {
 def measure(commands: dict[str, Sequence[str]], rounds: int) -> dict[str, list[tuple[float, float, int]]]:
     """Run the commands alternately; return seconds, CPU seconds and peak resident memory of each run.
 
-    They may write bytecode, as installed packages have it, and one round that is not counted does.
+    One round is not counted: it writes the bytecode, as installed packages have it.
     """
     null = subprocess.DEVNULL
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     found: dict[str, list[tuple[float, float, int]]] = {label: [] for label in commands}
     for number in range(rounds + 1):
         for label, command in commands.items():
             start = time.perf_counter()
-            with subprocess.Popen(command, stdout=null, stderr=null, env=environment) as child:
+            with subprocess.Popen(command, stdout=null, stderr=null, env=environment()) as child:
                 _, status, usage = os.wait4(child.pid, 0)
                 seconds = time.perf_counter() - start
                 child.returncode = os.waitstatus_to_exitcode(status)

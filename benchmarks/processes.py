@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Run", "anonymous_bytes", "run"]
+__all__ = ["Run", "anonymous_bytes", "environment", "run"]
 
 _SAMPLE_SECONDS = 0.002
 
@@ -60,6 +61,11 @@ def run(command: Sequence[str], *, sample: bool = False, check: bool = True) -> 
     if check and child.returncode != 0:
         sys.exit(f"{' '.join(command)}: exit code {child.returncode}: {errors}")
     return Run(seconds, peak, child.returncode, errors)
+
+
+def environment() -> dict[str, str]:
+    """Return the environment for commands that may write bytecode, as installed packages have it."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def anonymous_bytes(pid: int | str = "self") -> int:

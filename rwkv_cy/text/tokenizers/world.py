@@ -20,6 +20,8 @@ MAX_TOTAL_BYTES = 1 << 20
 
 #: What the table of prefixes holds for a prefix of tokens that is not a token itself.
 _NOT_A_TOKEN = -1
+#: Bytes of text that are encoded without the table of prefixes: making it takes longer than encoding them.
+_WITHOUT_TABLE = 1 << 15
 
 
 class WorldTokenizer:
@@ -73,10 +75,12 @@ class WorldTokenizer:
         self.end_of_text: int | None = None if tokens[0] else 0
         self._tokens = tokens
         self._ids = ids
+        self._longest = longest
+        self._encoded = 0  # bytes, before the table is made
 
     @cached_property
     def _prefixes(self) -> dict[bytes, int]:
-        """Every prefix of every token, with its id where it is a token; made when a text is first encoded."""
+        """Every prefix of every token, with its id where it is a token; made when much text is encoded."""
         table = {token[:length]: _NOT_A_TOKEN for token in self._ids for length in range(1, len(token))}
         return table | self._ids
 
@@ -110,6 +114,27 @@ class WorldTokenizer:
     def encode_bytes(self, data: bytes) -> list[int]:
         """Return the ids of any bytes; TokenizerError names the first that a small vocabulary lacks."""
         data = bytes(data)
+        self._encoded += len(data)
+        return self._encode_by_prefixes(data) if self._encoded > _WITHOUT_TABLE else self._encode_by_lengths(data)
+
+    def _encode_by_lengths(self, data: bytes) -> list[int]:
+        """Encode by trying all lengths of tokens at each place, the longest first."""
+        lookup = self._ids.get
+        ids, start, size = [], 0, len(data)
+        while start < size:
+            after = min(start + self._longest, size)
+            number = lookup(data[start:after])
+            while number is None:
+                after -= 1
+                if after == start:
+                    raise self._lacking(data, start)
+                number = lookup(data[start:after])
+            ids.append(number)
+            start = after
+        return ids
+
+    def _encode_by_prefixes(self, data: bytes) -> list[int]:
+        """Encode by growing each token until no token begins like that."""
         lookup = self._prefixes.get
         ids, start, size = [], 0, len(data)
         while start < size:
@@ -121,14 +146,18 @@ class WorldTokenizer:
                 end += 1
                 number = lookup(data[start:end]) if end <= size else None
             if after == start:
-                shown = data[start : start + 16].decode("utf-8", "backslashreplace")
-                raise TokenizerError(
-                    f"text: expected characters of the vocabulary, got {shown!a} at byte {start}, which begins with no "
-                    f"token of it; this vocabulary of {self.vocab_size} ids cannot encode every text"
-                )
+                raise self._lacking(data, start)
             ids.append(longest)
             start = after
         return ids
+
+    def _lacking(self, data: bytes, start: int) -> TokenizerError:
+        """Return the error for a text with something at `start` that the vocabulary lacks."""
+        shown = data[start : start + 16].decode("utf-8", "backslashreplace")
+        return TokenizerError(
+            f"text: expected characters of the vocabulary, got {shown!a} at byte {start}, which begins with no "
+            f"token of it; this vocabulary of {self.vocab_size} ids cannot encode every text"
+        )
 
     def decode_bytes(self, tokens: Iterable[int]) -> bytes:
         """Return the bytes of `tokens`; TokenError if one is not an integer in ``0 .. vocab_size - 1``."""

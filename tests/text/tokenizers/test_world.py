@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from rwkv_cy.errors import TokenError, TokenizerError
 from rwkv_cy.files.vocabulary_files import packaged_vocabulary
+from rwkv_cy.text.tokenizers import world
 from rwkv_cy.text.tokenizers.vocabulary import WORLD_SIZE
 from rwkv_cy.text.tokenizers.vocabulary_json import parse_json
 from rwkv_cy.text.tokenizers.world import MAX_TOKEN_BYTES, WorldTokenizer
@@ -66,9 +68,19 @@ def test_longest_match_as_trying_every_token(more: set[bytes], letters: bytes, c
     used = [b"", *(bytes([b]) for b in range(256)), *sorted(more)]
     tokenizer = WorldTokenizer(used + [b""] * (WORLD_SIZE - len(used)))
     for text in (letters, b"".join(used[i % len(used)] for i in chosen)):
-        ids = tokenizer.encode_bytes(text)
-        assert ids == naive_encode(used, text)
+        ids = naive_encode(used, text)
+        for without_table in (1 << 20, -1):
+            with mock.patch.object(world, "_WITHOUT_TABLE", without_table):
+                assert tokenizer.encode_bytes(text) == ids
         assert tokenizer.decode_bytes(ids) == text
+
+
+def test_the_table_is_made_for_much_text() -> None:
+    tokenizer = WorldTokenizer(world_tokens())
+    ids = tokenizer.encode("In the beginning")
+    assert "_prefixes" not in vars(tokenizer)
+    assert tokenizer.encode("In the beginning" * 5_000)[-len(ids) :] == ids
+    assert "_prefixes" in vars(tokenizer)
 
 
 def test_one_long_token_and_its_prefix() -> None:
@@ -167,10 +179,13 @@ def test_a_small_vocabulary() -> None:
     assert again.decode([3, 0, 1]) == "人UP "
     with pytest.raises(TokenError, match="expected an id from 0 to 3, got 4"):
         again.decode([4])
-    with pytest.raises(TokenizerError, match=r"got '.+xe4and ' at byte 3, .* vocabulary of 4 ids cannot encode every"):
-        again.encode_bytes(b"UP \xe4and ")
-    with pytest.raises(TokenizerError, match=r"expected characters of the vocabulary, got 'U' at byte 3"):
-        again.encode("UP U")
+    for without_table in (1 << 20, -1):
+        with mock.patch.object(world, "_WITHOUT_TABLE", without_table):
+            lacking = r"got '.+xe4and ' at byte 3, .* vocabulary of 4 ids cannot encode every"
+            with pytest.raises(TokenizerError, match=lacking):
+                again.encode_bytes(b"UP \xe4and ")
+            with pytest.raises(TokenizerError, match=r"expected characters of the vocabulary, got 'U' at byte 3"):
+                again.encode("UP U")
 
 
 def test_a_small_vocabulary_with_bytes_for_id_0() -> None:
