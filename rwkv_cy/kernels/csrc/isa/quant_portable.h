@@ -14,6 +14,11 @@ static inline rk_qi rk_qi_dot(rk_qi acc, rk_qx w, rk_qx x)
 static inline rk_qw rk_qw_level(rk_qw v)
 {
     static const uint8_t levels[16] = {RK_LEVELS};
-    for (int i = 0; i < 16; i++) v[i] = levels[v[i]];
+    uint8_t bytes[16];
+    memcpy(bytes, &v, 16);
+    /* Unrolled into the blocks that call it, it is a quarter of the time that all kernels take to compile. */
+#pragma GCC unroll 1
+    for (int i = 0; i < 16; i++) bytes[i] = levels[bytes[i]];
+    memcpy(&v, bytes, 16);
     return v;
 }
