@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from rwkv_cy.chat.answers import Answer, AnswerParser, CallDelta, CallStart, Event, TextDelta
+from rwkv_cy.chat.call_grammar import CallConstraint, CallGrammar, needs_grammar
 from rwkv_cy.chat.choice import AnyFormat, build_prompt, choose_format
+from rwkv_cy.chat.encoded_texts import EncodedTexts
 from rwkv_cy.chat.formats import FORMATS, THINKING_MODES, ChatFormat
 from rwkv_cy.chat.messages import Conversation, Message, Tool, ToolCall
 from rwkv_cy.chat.prompts import Prompt
@@ -17,11 +19,14 @@ __all__ = [
     "Answer",
     "AnswerParser",
     "AnyFormat",
+    "CallConstraint",
     "CallDelta",
+    "CallGrammar",
     "CallStart",
     "ChatFormat",
     "ChatSession",
     "Conversation",
+    "EncodedTexts",
     "Event",
     "Message",
     "Prompt",
@@ -33,5 +38,6 @@ __all__ = [
     "build_prompt",
     "choose_format",
     "load_chat",
+    "needs_grammar",
     "save_chat",
 ]

@@ -87,11 +87,16 @@ class AnswerParser:
         Names of the tools that may be called. A call of another one is content.
     new_id : callable, optional
         Makes the identifiers of calls.
+    exact : bool, default False
+        Take as a call only what a :class:`CallGrammar` has restricted; other forms are content.
     """
 
-    def __init__(self, tools: Collection[str] = (), new_id: Callable[[], str] = new_call_id) -> None:
+    def __init__(
+        self, tools: Collection[str] = (), new_id: Callable[[], str] = new_call_id, *, exact: bool = False
+    ) -> None:
         self._tools = frozenset(tools)
         self._new_id = new_id
+        self._exact = exact
         self._held = ""
         self._state = "start"
         self._space = ""  # white space that is part of the text only if more follows
@@ -104,6 +109,11 @@ class AnswerParser:
     def reasoning(self) -> bool:
         """Whether the text so far ends within reasoning."""
         return self._state == "reasoning"
+
+    @property
+    def call_text(self) -> str | None:
+        """The text since the marker of a call that is not complete; None outside of calls."""
+        return None if self._reader is None else self._reader.text
 
     def push(self, text: str) -> list[Event]:
         """Take a piece of text; return what it completes."""
@@ -145,7 +155,7 @@ class AnswerParser:
             self._enter("content")
         else:
             self._marker = next(pair for pair in _CALLS if pair[0] == tag)
-            self._reader = CallReader(self._tools)
+            self._reader = CallReader(self._tools, exact=self._exact)
             self._state = "call"
         return True
 

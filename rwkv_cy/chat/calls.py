@@ -11,6 +11,8 @@ __all__ = ["CallReader"]
 
 #: The usual beginning of a call; after it the arguments can be passed on before they are complete.
 _HEAD = re.compile(r'\s*\{\s*"name"\s*:\s*("(?:[^"\\\n]|\\.)*")\s*,\s*"(?:arguments|parameters)"\s*:\s*(?=\{)')
+#: The same as a grammar of calls writes it.
+_EXACT_HEAD = re.compile(r'\s*\{\s*"name"\s*: ?("(?:[^"\\\n]|\\.)*"), "arguments": (?=\{)')
 _ARGUMENTS = ("arguments", "parameters")
 
 
@@ -21,9 +23,13 @@ class CallReader:
     ----------
     tools : collection of str
         Names that are accepted.
+    exact : bool, default False
+        Accept only the form that a :class:`rwkv_cy.chat.CallGrammar` writes.
 
     Attributes
     ----------
+    text : str
+        What it has read.
     complete : bool
         Whether the JSON is complete and was a call.
     refused : bool
@@ -32,9 +38,10 @@ class CallReader:
         Text after the call.
     """
 
-    def __init__(self, tools: Collection[str]) -> None:
+    def __init__(self, tools: Collection[str], *, exact: bool = False) -> None:
         self._tools = tools
-        self._text = ""
+        self._exact = exact
+        self.text = ""
         self._place = 0  # characters whose nesting is known
         self._depth = 0
         self._quoted = False
@@ -48,12 +55,12 @@ class CallReader:
 
     def push(self, text: str) -> list[tuple[str, str]]:
         """Take a piece; return pairs: ``("name", name)`` at the beginning of a call, ``("arguments", text)`` after."""
-        self._text += text
-        if self._text.lstrip()[:1] not in ("", "{", "["):
+        self.text += text
+        if self.text.lstrip()[:1] not in ("", "{", "["):
             return self._refuse()
         pieces: list[tuple[str, str]] = []
         if self._arguments is None:
-            head = _HEAD.match(self._text)
+            head = (_EXACT_HEAD if self._exact else _HEAD).match(self.text)
             name = _string(head[1]) if head else None
             if head and name in self._tools:
                 self._arguments = self._sent = head.end()
@@ -61,7 +68,7 @@ class CallReader:
         end = self._scan()
         if self._arguments is not None:
             if self._sent < end:
-                pieces.append(("arguments", self._text[self._sent : end]))
+                pieces.append(("arguments", self.text[self._sent : end]))
                 self._sent = end
         elif self.complete:
             return self._whole()
@@ -74,14 +81,14 @@ class CallReader:
         return []
 
     def _refuse(self) -> list[tuple[str, str]]:
-        self.refused, self.complete, self.rest = True, False, self._text
+        self.refused, self.complete, self.rest = True, False, self.text
         return []
 
     def _scan(self) -> int:
         """Follow the nesting of the new characters; return where the arguments end so far."""
-        end = self._sent if not self._open else len(self._text)
-        while self._place < len(self._text) and not self.complete:
-            char = self._text[self._place]
+        end = self._sent if not self._open else len(self.text)
+        while self._place < len(self.text) and not self.complete:
+            char = self.text[self._place]
             self._place += 1
             if self._quoted:
                 if self._escaped:
@@ -102,13 +109,15 @@ class CallReader:
                 if self._depth == 0:
                     self.complete = True
         if self.complete:
-            self.rest = self._text[self._place :]
+            self.rest = self.text[self._place :]
         return end
 
     def _whole(self) -> list[tuple[str, str]]:
         """Read a call that is complete, of whatever order of keys."""
+        if self._exact:
+            return self._refuse()
         try:
-            value: Any = json.loads(self._text[: self._place])
+            value: Any = json.loads(self.text[: self._place])
         except (ValueError, RecursionError):
             return self._refuse()
         pieces: list[tuple[str, str]] = []

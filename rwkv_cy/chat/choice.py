@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from rwkv_cy.chat.encoded_texts import EncodedTexts
 from rwkv_cy.chat.formats import FORMATS, ChatFormat
 from rwkv_cy.chat.messages import Conversation
 from rwkv_cy.chat.prompts import Prompt, encode, segments
@@ -67,14 +69,19 @@ def choose_format(path: str | os.PathLike[str], name: str = "auto") -> AnyFormat
     return FORMATS["g1" if _G1.search(_original_name(path)) else "world"]
 
 
-def build_prompt(chat: AnyFormat, conversation: Conversation, tokenizer: Tokenizer) -> Prompt:
+def build_prompt(
+    chat: AnyFormat, conversation: Conversation, tokenizer: Tokenizer | EncodedTexts, partition: str = ""
+) -> Prompt:
     """Return the prompt of a conversation, as tokens.
 
     Parameters
     ----------
     chat : ChatFormat or TemplateFormat
     conversation : Conversation
-    tokenizer : Tokenizer
+    tokenizer : Tokenizer or EncodedTexts
+        The latter encodes each message once.
+    partition : str, default ""
+        Of the encoded texts.
 
     Raises
     ------
@@ -90,7 +97,10 @@ def build_prompt(chat: AnyFormat, conversation: Conversation, tokenizer: Tokeniz
     else:
         parts, opening = chat.segments(conversation)
     sampling = chat.settings(conversation.thinking, bool(conversation.callable_tools))
-    return encode(parts, tokenizer, opening, chat.stops, sampling)
+    encode_text = (
+        partial(tokenizer.encode, partition=partition) if isinstance(tokenizer, EncodedTexts) else tokenizer.encode
+    )
+    return encode(parts, encode_text, opening, chat.stops, sampling)
 
 
 def _named(name: str) -> AnyFormat:

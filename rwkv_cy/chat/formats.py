@@ -79,6 +79,11 @@ class ChatFormat:
     )
     free_answers: bool = True
 
+    @property
+    def call_open(self) -> str:
+        """What is written before a call."""
+        return self.tools.call_open
+
     def mode(self, thinking: str) -> str:
         """Return the mode of thinking to use for a requested one: the format's own if it does not have that."""
         return thinking if thinking in self.openings else self.thinking

@@ -43,11 +43,14 @@ class Tool:
     description : str
     parameters : mapping
         JSON schema of its arguments.
+    strict : bool
+        Whether the arguments must fit the schema: see :class:`rwkv_cy.chat.CallGrammar`.
     """
 
     name: str
     description: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    strict: bool = False
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,8 @@ class Conversation:
     tools : sequence of Tool
     tool_choice : str
         ``"auto"``, ``"none"``, ``"required"``, or the name of the tool to call after ``"function:"``.
+    parallel_calls : bool
+        Whether an answer may have several calls.
     thinking : str
         ``"on"``, ``"fake"`` (an empty thought in the prompt), ``"off"``, or ``""`` for the format's own choice.
     effort : str
@@ -106,6 +111,7 @@ class Conversation:
     messages: Sequence[Message]
     tools: Sequence[Tool] = ()
     tool_choice: str = "auto"
+    parallel_calls: bool = True
     thinking: str = ""
     effort: str = ""
 
@@ -117,3 +123,8 @@ class Conversation:
         if self.tool_choice.startswith("function:"):
             return [tool for tool in self.tools if tool.name == self.tool_choice.removeprefix("function:")]
         return self.tools
+
+    @property
+    def must_call(self) -> bool:
+        """Whether the answer has to be a call."""
+        return self.tool_choice not in ("auto", "none")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from rwkv_cy.chat.formats import ChatFormat, ToolStyle
 from rwkv_cy.chat.messages import Conversation, Message, Tool, ToolCall
 from rwkv_cy.errors import ConfigError
 from rwkv_cy.records import dataclass, replace
-from rwkv_cy.text import SamplingKeywords, Tokenizer
+from rwkv_cy.text import SamplingKeywords
 
 __all__ = ["Prompt", "Segment", "encode", "segments"]
 
@@ -78,7 +78,7 @@ def segments(chat: ChatFormat, conversation: Conversation) -> tuple[list[Segment
     if not messages:
         raise ConfigError("messages: expected at least one, got none")
     tools = conversation.callable_tools
-    forced = conversation.tool_choice not in ("auto", "none")
+    forced = conversation.must_call
     if forced and not tools:
         raise ConfigError(f"tool_choice: expected one of the tools, got {conversation.tool_choice[:80]!r}")
     if tools:
@@ -100,14 +100,19 @@ def segments(chat: ChatFormat, conversation: Conversation) -> tuple[list[Segment
 
 
 def encode(
-    parts: Iterable[Segment], tokenizer: Tokenizer, opening: str, stops: Sequence[str], sampling: SamplingKeywords
+    parts: Iterable[Segment],
+    encode_text: Callable[[str], Sequence[int]],
+    opening: str,
+    stops: Sequence[str],
+    sampling: SamplingKeywords,
 ) -> Prompt:
     """Encode segments.
 
     Parameters
     ----------
     parts : iterable of Segment
-    tokenizer : Tokenizer
+    encode_text : callable
+        Returns the tokens of a text.
     opening : str
         The beginning of the answer.
     stops : sequence of str
@@ -121,7 +126,7 @@ def encode(
     tokens: list[int] = []
     ends, explicit = [], []
     for part in parts:
-        tokens += tokenizer.encode(part.text) if part.text else []
+        tokens += encode_text(part.text) if part.text else []
         if part.message_end:
             ends.append(len(tokens))
         if part.breakpoint:

@@ -9,6 +9,7 @@ import numpy as np
 
 from rwkv_cy.chat.answers import Answer, AnswerParser, Event
 from rwkv_cy.chat.choice import AnyFormat, build_prompt
+from rwkv_cy.chat.encoded_texts import EncodedTexts
 from rwkv_cy.chat.formats import THINKING_MODES
 from rwkv_cy.chat.history import StateHistory
 from rwkv_cy.chat.messages import Conversation, Message
@@ -87,6 +88,7 @@ class ChatSession:
         self.max_tokens = max_tokens
         self.seed = seed
         self.history = StateHistory(state, max_bytes)
+        self._encoded = EncodedTexts(self.tokenizer)
         self.read_tokens = 0
         self._attempts = 0
 
@@ -166,7 +168,7 @@ class ChatSession:
         """Return the prompt with a further message of the user, whatever it is; None without any message."""
         if not self.messages:
             return None
-        return build_prompt(self.chat, self._conversation((*self.messages, Message("user", "?"))), self.tokenizer)
+        return build_prompt(self.chat, self._conversation((*self.messages, Message("user", "?"))), self._encoded)
 
     def _last_question(self) -> int:
         places = [place for place, message in enumerate(self.messages) if message.role == "user"]
@@ -195,7 +197,7 @@ class ChatSession:
 
     def _start(self, messages: Sequence[Message], attempt: int) -> tuple[Generation[State], list[int], str]:
         """Read what is new of `messages`; return the generation of an answer, the prompt, and the opening."""
-        prompt = build_prompt(self.chat, self._conversation(messages), self.tokenizer)
+        prompt = build_prompt(self.chat, self._conversation(messages), self._encoded)
         self._read(prompt.tokens, prompt.message_ends, lambda: False)
         count, state = self.history.longest(prompt.tokens)
         turn = sum(message.role == "user" for message in messages)

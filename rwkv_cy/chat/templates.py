@@ -36,6 +36,8 @@ class TemplateFormat:
         ``bos_token`` and ``eos_token``.
     name : str
     stops : tuple of str
+    call_open : str
+        What is written before a call that is required: most templates are of models that were trained on this tag.
     sampling : SamplingKeywords
     """
 
@@ -44,6 +46,7 @@ class TemplateFormat:
     specials: Mapping[str, str] = field(default_factory=dict)
     name: str = "template"
     stops: tuple[str, ...] = ("\n\nUser:", "\n\nSystem:")
+    call_open: str = "<tool_call>\n"
     sampling: SamplingKeywords = field(default_factory=lambda: SamplingKeywords(temperature=1.0, top_p=0.3, top_k=32))
 
     def __post_init__(self) -> None:

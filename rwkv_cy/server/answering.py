@@ -12,6 +12,7 @@ from rwkv_cy.engine import Event, Request, Usage
 from rwkv_cy.engine.async_engine import EventStream
 from rwkv_cy.model.state import State
 from rwkv_cy.records import dataclass, field, replace
+from rwkv_cy.server.constraints import call_constraints
 from rwkv_cy.server.errors import ApiError
 from rwkv_cy.server.http import Context
 from rwkv_cy.server.service import Service
@@ -81,7 +82,7 @@ class Answering:
         messages = [*self.conversation.messages, message_of(answer)]
         # The end of the answer is where the next message begins.
         following = replace(self.conversation, messages=[*messages, Message("user", "x")], thinking="off")
-        prompt = await self.service.prompt(following)
+        prompt = await self.service.prompt(following, self.service.partition(self.context, self.cache_key))
         if len(prompt.message_ends) < 2:
             raise ApiError(501, "return_state: the chat template does not tell where messages end", "not_supported")
         tokens = prompt.tokens[: prompt.message_ends[-2]]
@@ -125,14 +126,18 @@ async def begin(
     logprobs : int, optional
         As in a Request.
     constraints : sequence of sequences of LogitsProcessor
-        Of each answer. A restricted answer begins without a thought, and calls no tools.
+        Of each answer. A restricted answer begins without a thought, and calls no tools. Those of calls are added.
     **more
         Other fields of a Request.
     """
     restricted = any(constraints)
     if restricted:
         conversation = replace(conversation, thinking="off", tool_choice="none")
-    prompt = await service.prompt(conversation)
+    partition = service.partition(context, fields.prompt_cache_key)
+    prompt = await service.prompt(conversation, partition)
+    exact = False
+    if not restricted:
+        constraints, exact = await call_constraints(service, conversation, prompt.opening, count)
     base = service.states.get(context.owner, fields.state) if fields.state else None
     request = Request(
         prompt=prompt.tokens,
@@ -142,15 +147,15 @@ async def begin(
         logprobs=logprobs,
         state=base,
         cache=not fields.no_cache,
-        cache_key=service.partition(context, fields.prompt_cache_key),
+        cache_key=partition,
         breakpoints=prompt.breakpoints,
         message_ends=prompt.message_ends,
         **more,
     )
     names = [tool.name for tool in conversation.callable_tools]
-    choices = [Choice.of_chat(index, prompt.opening, names) for index in range(count)]
+    choices = [Choice.of_chat(index, prompt.opening, names, exact) for index in range(count)]
     requests = [replace(request, seed=seed_of(fields, index)) for index in range(count)]
-    if restricted:
+    if any(constraints):
         requests = [replace(one, constraints=own) for one, own in zip(requests, constraints, strict=True)]
     streams = service.submit(requests)
     keep, key = fields.return_state, fields.prompt_cache_key

@@ -64,6 +64,7 @@ ROUTES: tuple[tuple[str, str, Handler, type | None], ...] = (
     ("POST", "/v1/states/{id}/save", states.save, SaveRequest),
     ("POST", "/tokenize", tokens.tokenize, TokenizeRequest),
     ("POST", "/detokenize", tokens.detokenize, DetokenizeRequest),
+    ("POST", "/apply-template", tokens.apply_template, ChatRequest),
     ("GET", "/tokenizer_info", tokens.info, None),
     ("GET", "/health", operations.health, None),
     ("GET", "/ready", operations.ready, None),

@@ -1,4 +1,4 @@
-"""``response_format``: which answers a request allows, as a grammar."""
+"""Which answers a request allows: the grammar of ``response_format``, and that of calls."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import Any
 
 import msgspec
 
-from rwkv_cy.errors import GenerationError
-from rwkv_cy.server.errors import invalid
+from rwkv_cy.chat import CallConstraint, CallGrammar, Conversation, needs_grammar
+from rwkv_cy.errors import GenerationError, MissingDependencyError
+from rwkv_cy.server.errors import ApiError, invalid
 from rwkv_cy.server.service import Service
 from rwkv_cy.text import Grammar, GrammarConstraint
 
-__all__ = ["constraints", "grammar_of"]
+__all__ = ["call_constraints", "constraints", "grammar_of"]
 
 _KINDS = ("text", "json_object", "json_schema", "grammar")
 _SYNTAXES = ("lark", "gbnf", "regex")
@@ -51,6 +52,50 @@ async def constraints(
     except GenerationError as error:
         raise invalid(param, str(error), "invalid_grammar") from None
     return made
+
+
+async def call_constraints(
+    service: Service, conversation: Conversation, opening: str, count: int
+) -> tuple[list[list[CallConstraint]], bool]:
+    """Return what restricts the calls of `count` answers, and whether it is a grammar.
+
+    Parameters
+    ----------
+    service : Service
+    conversation : Conversation
+    opening : str
+        The beginning of the answers that is part of the prompt.
+    count : int
+
+    Raises
+    ------
+    ApiError
+        If a strict tool's schema is wrong, not supported or too large.
+    MissingDependencyError
+        If a tool is strict, and llguidance is not installed.
+    """
+    tools = conversation.callable_tools
+
+    def compile_all() -> list[list[CallConstraint]]:
+        grammar = CallGrammar(
+            conversation, service.tokenizer, service.chat.call_open, service.settings.limits.schema_bytes
+        )
+        return [[grammar.constraint(opening)] for _ in range(count)]
+
+    if needs_grammar(conversation):
+        try:
+            made: list[list[CallConstraint]] = await service.aside(True, compile_all)
+        except GenerationError as error:
+            raise ApiError(400, str(error), param="tools", code="invalid_grammar") from None
+        except MissingDependencyError:
+            if any(tool.strict for tool in tools):
+                raise
+        else:
+            return made, True
+    if not tools or conversation.parallel_calls:
+        return [[] for _ in range(count)], False
+    names = [tool.name for tool in tools]
+    return [[CallConstraint(names, service.tokenizer, opening, single=True)] for _ in range(count)], False
 
 
 def grammar_of(given: Mapping[str, Any] | None, most: int, param: str = "response_format") -> Grammar | None:

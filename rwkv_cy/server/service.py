@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from rwkv_cy.chat import AnyFormat, Conversation, Message, Prompt, build_prompt
+from rwkv_cy.chat import AnyFormat, Conversation, EncodedTexts, Message, Prompt, build_prompt
 from rwkv_cy.engine import AsyncEngine, Event, Request, Usage
 from rwkv_cy.engine.async_engine import EventStream
 from rwkv_cy.errors import BusyError, TokenizerError
@@ -79,6 +79,7 @@ class Service:
         self.log = log if log is not None else Log()
         self.states: OwnedStore[State] = OwnedStore("state", settings.limits.state_bytes)
         self.responses: OwnedStore[StoredResponse] = OwnedStore("response", settings.limits.response_bytes)
+        self._encoded = EncodedTexts(self.tokenizer)
         self.created = int(time.time())
         self.closing = False
         self._beside = asyncio.Semaphore(1)
@@ -101,10 +102,10 @@ class Service:
             )
         return settings.name
 
-    async def prompt(self, conversation: Conversation) -> Prompt:
-        """Return the prompt of a conversation."""
+    async def prompt(self, conversation: Conversation, partition: str = "") -> Prompt:
+        """Return the prompt of a conversation; each of its messages is encoded once in each partition of the cache."""
         size = sum(len(message.content) for message in conversation.messages)
-        prompt: Prompt = await self.aside(size > _LONG, build_prompt, self.chat, conversation, self.tokenizer)
+        prompt: Prompt = await self.aside(size > _LONG, build_prompt, self.chat, conversation, self._encoded, partition)
         self._check_length(prompt.tokens)
         return prompt
 

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 from rwkv_cy.chat import Answer, AnswerParser
 from rwkv_cy.chat import Event as Piece
-from rwkv_cy.engine import Event, TokenLogprobs, Usage
+from rwkv_cy.engine import Event, Timings, TokenLogprobs, Usage
 from rwkv_cy.engine.async_engine import EventStream
 from rwkv_cy.model.state import State
 from rwkv_cy.records import dataclass, field
@@ -38,6 +38,8 @@ class Choice:
     matched : str, int or None
         The stop string or token that ended it.
     usage : Usage
+    timings : Timings or None
+        Once it is complete.
     state : State or None
         After the answer, if the request wants it.
     """
@@ -50,13 +52,14 @@ class Choice:
     finish_reason: str | None = None
     matched: str | int | None = None
     usage: Usage = field(default_factory=Usage)
+    timings: Timings | None = None
     state: State | None = None
     _parser: AnswerParser | None = None
 
     @classmethod
-    def of_chat(cls, index: int, opening: str, tools: Collection[str]) -> Choice:
+    def of_chat(cls, index: int, opening: str, tools: Collection[str], exact: bool = False) -> Choice:
         """Return an answer of a chat that begins with `opening`, a part of the prompt."""
-        choice = cls(index, _parser=AnswerParser(tools))
+        choice = cls(index, _parser=AnswerParser(tools, exact=exact))
         choice._pieces(opening)
         return choice
 
@@ -100,7 +103,7 @@ class Choice:
         reason = _REASONS[event.finish_reason or ""]
         self.finish_reason = "tool_calls" if self.answer.calls and reason == "stop" else reason
         self.matched, self.state = event.matched, event.state
-        self.usage = event.usage or Usage()
+        self.usage, self.timings = event.usage or Usage(), event.timings
         return pieces
 
 

@@ -31,6 +31,8 @@ def check_tokens(tokens: Iterable[int], vocab_size: int, what: str = "tokens") -
     TokenError
         If one is not an integer (True and 1.0 are not), or is outside ``0 .. vocab_size - 1``.
     """
+    if type(tokens) is list and set(map(type, tokens)) == {int} and min(tokens) >= 0 and max(tokens) < vocab_size:
+        return tokens.copy()  # as a tokenizer returns them: ten times as fast
     result = []
     for position, token in enumerate(tokens):
         if isinstance(token, (bool, np.bool_)):  # before NumPy 2.3, index() accepts the latter with a warning

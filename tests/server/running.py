@@ -42,20 +42,20 @@ class ScriptedEngine(Engine):
 
     def submit(self, request: Request) -> str:
         if request.max_tokens and self.script:
-            request = replace(request, constraints=[Forced(self.script.pop(0))])
+            request = replace(request, constraints=[Written(self.script.pop(0)), *request.constraints])
         return super().submit(request)
 
 
-class Forced:
-    """Lets a model of bytes write a text."""
+class Written:
+    """Lets a model of bytes write a text, as far as it may."""
 
     def __init__(self, text: str) -> None:
         self._data = text.encode()
 
     def __call__(self, tokens: Any, logits: Any) -> None:
         if len(tokens) < len(self._data):
-            logits[...] = -np.inf
-            logits[self._data[len(tokens)]] = 0.0
+            logits[...] = np.minimum(logits, 0.0)
+            logits[self._data[len(tokens)]] = 1e6
 
 
 @dataclass

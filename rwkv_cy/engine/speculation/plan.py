@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from time import perf_counter
 
+from rwkv_cy.engine.speculation.budget import Budget
 from rwkv_cy.engine.speculation.costs import Costs
 from rwkv_cy.engine.speculation.sources import Forced, ForcingConstraint, Lookup, SmallModel, Source
 from rwkv_cy.errors import ConfigError
@@ -49,6 +50,7 @@ class Speculation:
     model: LanguageModel | None = None
     max_bytes: int = 1 << 30
     costs: Costs = field(default_factory=Costs, repr=False)
+    budget: Budget = field(default_factory=Budget, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("most", "max_bytes"):
@@ -71,7 +73,7 @@ class Speculation:
             sources.append(_Estimate(Lookup(prompt, grows=True), 0.4))
         if self.model is not None:
             sources.append(_Estimate(SmallModel(self.model, prompt), 0.7, slow=True))
-        return Drafts(sources, self.costs)
+        return Drafts(sources, self.costs, self.budget)
 
 
 @dataclass(eq=False)
@@ -101,11 +103,17 @@ class Drafts:
     ----------
     sources : sequence of _Estimate
     costs : Costs
+    budget : Budget
+        Of all texts together.
     """
 
-    def __init__(self, sources: Sequence[_Estimate], costs: Costs) -> None:
+    def __init__(self, sources: Sequence[_Estimate], costs: Costs, budget: Budget) -> None:
         self._sources = sources
         self._costs = costs
+        self._budget = budget
+        self._draft: Sequence[int] = ()  # in the pass that runs
+        self._cost = 0.0  # of it, in passes
+        self._texts = 1
 
     def draft(self, most: int, tokens: int, texts: int) -> Sequence[int]:
         """Return a draft that is worth its time, or nothing.
@@ -120,6 +128,7 @@ class Drafts:
             Texts in the pass that wait for a token each.
         """
         chosen: Sequence[int] = ()
+        self._cost, self._texts = 0.0, texts
         for each in self._sources:
             each.draft = ()
             if chosen or most < 1:
@@ -130,10 +139,18 @@ class Drafts:
             each.draft = each.source.propose(most)
             length = self._length(each, len(each.draft), tokens, texts)
             chosen = each.draft[:length]
+        if chosen:
+            self._cost += self._costs.ratio(tokens, tokens + len(chosen)) - 1
+        self._draft = chosen
         return chosen
 
     def observe(self, tokens: Sequence[int]) -> None:
         """Take note of the tokens that the text went on with."""
+        right = 0
+        while right < min(len(self._draft), len(tokens)) and self._draft[right] == tokens[right]:
+            right += 1
+        self._budget.note(right / self._texts, self._cost, 1 / self._texts)
+        self._draft, self._cost = (), 0.0
         for each in self._sources:
             for proposed, token in zip(each.draft, tokens, strict=False):
                 each.accepted += _LATEST * ((proposed == token) - each.accepted)
@@ -149,6 +166,8 @@ class Drafts:
             # Both relative to the pass without a draft.
             tokens_gained = (texts - 1 + each.expected(count)) / texts
             time = self._costs.ratio(tokens, tokens + count) + seconds * count
+            if time - 1 > self._budget.left:
+                break
             if tokens_gained / time > best and tokens_gained - 1 > _LEAST_GAIN * (time - 1):
                 best, length = tokens_gained / time, count
         return length
@@ -163,10 +182,13 @@ class Drafts:
             # Not worth it by the estimates: rest, then try again, since the text may have changed.
             each.rest, each.next_rest = each.next_rest, min(2 * each.next_rest, _LONGEST_REST)
             length = 1
+            if each.seconds > self._budget.left:
+                return ()
         else:
             each.next_rest = _REST
         start = perf_counter()
         each.draft = each.source.propose(length)
-        share = (perf_counter() - start) / max(1, len(each.draft)) / self._costs.seconds(tokens)
+        self._cost += (perf_counter() - start) / self._costs.seconds(tokens)
+        share = self._cost / max(1, len(each.draft))
         each.seconds += (share - each.seconds) * (_LATEST if each.seconds else 1.0)
         return each.draft

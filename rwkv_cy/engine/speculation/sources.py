@@ -15,6 +15,8 @@ __all__ = ["Forced", "ForcingConstraint", "Lookup", "SmallModel", "Source"]
 _LENGTHS = (6, 3)
 #: Tokens of a text that are looked up; a longer one is looked up from there to its end.
 _MOST_TOKENS = 1 << 15
+#: Tokens of the given text that are indexed with each token of the new one: a long prompt delays no token.
+_INDEXED_AT_ONCE = 64
 
 
 class Source(Protocol):
@@ -58,13 +60,15 @@ class Lookup:
         self._grows = grows
         self._tail: list[int] = []
         self._next: int | None = None if grows else 0
-        for token in reference[-_MOST_TOKENS:] if grows else reference[:_MOST_TOKENS]:
-            self._add(token)
+        self._reference.extend(reference[-_MOST_TOKENS:] if grows else reference[:_MOST_TOKENS])
+        self._unindexed = len(self._reference)  # tokens whose n-grams are not found yet, before all others
         if grows:
             self._tail = self._reference[-max(_LENGTHS) :]
 
     def push(self, token: int) -> None:
         """Take note of the next token of the text."""
+        for _ in range(min(_INDEXED_AT_ONCE, self._unindexed)):
+            self._index_older()
         follows = self._next is not None and self._next < len(self._reference) and self._reference[self._next] == token
         self._tail = [*self._tail, token][-max(_LENGTHS) :]
         self._next = self._next + 1 if follows and self._next is not None else self._find()
@@ -87,6 +91,14 @@ class Lookup:
         for length in _LENGTHS:
             if end >= length:
                 self._places[tuple(self._reference[end - length :])] = end
+
+    def _index_older(self) -> None:
+        """Index the n-grams that end with the last token that is not indexed; those after it are the newer ones."""
+        end = self._unindexed
+        for length in _LENGTHS:
+            if end >= length:
+                self._places.setdefault(tuple(self._reference[end - length : end]), end)
+        self._unindexed -= 1
 
     def _find(self) -> int | None:
         """Return the place after an earlier occurrence of the last tokens."""

@@ -17,7 +17,15 @@ from rwkv_cy.server.http import Context, Events, Reply
 from rwkv_cy.server.service import Service
 from rwkv_cy.server.texts import Choice
 from rwkv_cy.server.wire.chat import ChatRequest, conversation_of, delta_of, message_object
-from rwkv_cy.server.wire.common import joined_text, new_id, stop_strings, token_logprob, usage_object
+from rwkv_cy.server.wire.common import (
+    joined_text,
+    new_id,
+    progress_object,
+    stop_strings,
+    timings_object,
+    token_logprob,
+    usage_object,
+)
 
 __all__ = ["create"]
 
@@ -44,6 +52,7 @@ async def create(service: Service, context: Context, body: ChatRequest) -> Reply
         logprobs=(body.top_logprobs or 0) if body.logprobs else None,
         constraints=restricted,
         prediction=predicted,
+        report_progress=body.return_progress,
     )
     told = _Told(answering, model, body, new_id("chatcmpl-"), int(time.time()))
     return Events(told.chunks()) if body.stream else await told.whole()
@@ -73,7 +82,7 @@ class _Told:
         ]
         for choice, state in zip(choices, self.answering.states, strict=False):
             choice["state"] = state
-        return {**self._head("chat.completion"), "choices": choices, "usage": self._usage()}
+        return {**self._head("chat.completion"), "choices": choices, "usage": self._usage(), **self._timings()}
 
     async def chunks(self) -> AsyncIterator[bytes]:
         """Yield the frames of the answers."""
@@ -82,7 +91,11 @@ class _Told:
         for choice in self.answering.choices:
             yield self._chunk(choice, {"role": "assistant", "content": "", "refusal": None}, extra)
         async with aclosing(self.answering.run()) as steps:  # type: ignore[type-var]
-            async for choice, _, pieces in steps:
+            async for choice, event, pieces in steps:
+                if event.read_tokens is not None:
+                    progress = progress_object(event.read_tokens, len(self.answering.prompt.tokens))
+                    head = self._head("chat.completion.chunk")
+                    yield sse.frame({**head, "choices": [], "prompt_progress": progress, **extra})
                 for number, piece in enumerate(pieces):
                     own = choice.take_logprobs() if number == 0 else []
                     yield self._chunk(choice, delta_of(piece), extra, own)
@@ -91,9 +104,18 @@ class _Told:
         if self.answering.states:
             states = [{"index": index, "state": state} for index, state in enumerate(self.answering.states)]
             yield sse.frame({**self._head("chat.completion.chunk"), "choices": [], "states": states, **extra})
+        if self.body.return_timings:
+            yield sse.frame({**self._head("chat.completion.chunk"), "choices": [], **self._timings(), **extra})
         if wants_usage:
             yield sse.frame({**self._head("chat.completion.chunk"), "choices": [], "usage": self._usage()})
         yield sse.DONE
+
+    def _timings(self) -> dict[str, Any]:
+        """Return the times of the first answer, if the request wants them."""
+        first = self.answering.choices[0]
+        if not self.body.return_timings or first.timings is None:
+            return {}
+        return {"timings": timings_object(first.usage, first.timings)}
 
     def _usage(self) -> dict[str, Any]:
         predicted = self.body.prediction is not None

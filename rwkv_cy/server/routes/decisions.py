@@ -34,7 +34,9 @@ async def create(service: Service, context: Context, body: DecisionRequest) -> R
     answers, read = [], 0
     for place, (question, own) in enumerate(zip(body.questions, words, strict=True)):
         asked = Message("user", instructions_of(place, question, own))
-        prompt = await service.prompt(Conversation([*messages, asked], thinking="off"))
+        prompt = await service.prompt(
+            Conversation([*messages, asked], thinking="off"), service.partition(context, body.prompt_cache_key)
+        )
         common = prompt.message_ends[-2] if len(prompt.message_ends) > 1 else 0
         if common and prompt.tokens[:common] != prefix:
             prefix = prompt.tokens[:common]

@@ -11,6 +11,7 @@ from rwkv_cy.chat import Event as Piece
 from rwkv_cy.records import dataclass, field
 from rwkv_cy.server import sse
 from rwkv_cy.server.answering import Answering, begin
+from rwkv_cy.server.constraints import constraints
 from rwkv_cy.server.http import Context, Events, Reply
 from rwkv_cy.server.service import Service
 from rwkv_cy.server.wire.common import new_id, stop_strings
@@ -29,6 +30,7 @@ __all__ = ["count", "create"]
 async def create(service: Service, context: Context, body: MessagesRequest) -> Reply:
     """Answer a conversation."""
     model = service.check_model(body.model)
+    form = body.output_config.format if body.output_config else None
     answering = await begin(
         service,
         context,
@@ -36,6 +38,7 @@ async def create(service: Service, context: Context, body: MessagesRequest) -> R
         body,
         max_tokens=service.max_tokens(body.max_tokens),
         stops=stop_strings("stop_sequences", body.stop_sequences, service.settings.limits.stops),
+        constraints=await constraints(service, form, 1, "output_config.format"),
     )
     told = _Told(answering, body, model)
     return Events(told.frames(), error_event="error") if body.stream else await told.whole()
@@ -44,7 +47,8 @@ async def create(service: Service, context: Context, body: MessagesRequest) -> R
 async def count(service: Service, context: Context, body: CountRequest) -> Reply:
     """Count the tokens of a conversation."""
     service.check_model(body.model)
-    prompt = await service.prompt(conversation_of(body, service.settings.thinking))
+    conversation = conversation_of(body, service.settings.thinking)
+    prompt = await service.prompt(conversation, service.partition(context, body.prompt_cache_key))
     return {"input_tokens": len(prompt.tokens)}
 
 

@@ -20,14 +20,14 @@ from rwkv_cy.server.wire.states import ForkRequest, LoadRequest, SaveRequest
 __all__ = ["delete", "fork", "listed", "load", "one", "save"]
 
 _SUFFIX = ".state.h5"
+#: Of states that are loaded but not written: tuned ones.
+_SUFFIXES = (_SUFFIX, ".pth", ".safetensors")
 
 
 async def listed(service: Service, context: Context, body: None) -> Reply:
     """List the states in memory, and those that are saved."""
     data = [_described(name, state) for name, state in service.states.items(context.owner)]
-    folder = _folder(service, context)
-    saved = sorted(path.name.removesuffix(_SUFFIX) for path in folder.glob(f"*{_SUFFIX}")) if folder else []
-    return {"object": "list", "data": data, "saved": saved}
+    return {"object": "list", "data": data, "saved": sorted(_saved(service, context))}
 
 
 async def one(service: Service, context: Context, body: None) -> Reply:
@@ -45,7 +45,7 @@ async def load(service: Service, context: Context, body: LoadRequest) -> Reply:
     if body.saved is not None:
         state = await _read(service, context, body.saved)
     elif body.messages is not None:
-        state = await read_state(service, context, await _tokens_of_messages(service, body))
+        state = await read_state(service, context, await _tokens_of_messages(service, context, body))
     else:
         state = await read_state(service, context, await _tokens(service, body.prompt or ""))
     return _keep(service, context, body.id or body.saved, state)
@@ -107,10 +107,10 @@ async def _tokens(service: Service, prompt: str | Sequence[Any]) -> list[int]:
     return service.check_tokens("prompt", prompt)
 
 
-async def _tokens_of_messages(service: Service, body: LoadRequest) -> list[int]:
+async def _tokens_of_messages(service: Service, context: Context, body: LoadRequest) -> list[int]:
     """Return the tokens of messages up to the end of the last one."""
     conversation = conversation_of(ChatRequest(messages=body.messages or []), "off")
-    prompt = await service.prompt(conversation)
+    prompt = await service.prompt(conversation, service.partition(context, None))
     if not prompt.message_ends:
         raise invalid("messages", "expected a last message that is complete; end with one of the user")
     return prompt.tokens[: prompt.message_ends[-1]]
@@ -120,6 +120,18 @@ def _folder(service: Service, context: Context) -> Path | None:
     """Return the folder of an owner's states."""
     root = service.settings.state_folder
     return None if root is None else root / (context.owner or "all")
+
+
+def _saved(service: Service, context: Context) -> dict[str, Path]:
+    """Return the files of states by name: those of an owner, and those that are there for all."""
+    root, own = service.settings.state_folder, _folder(service, context)
+    if root is None or own is None:
+        return {}
+    found = {}
+    for folder, suffixes in ((root, _SUFFIXES), (own, (_SUFFIX,))):
+        for suffix in suffixes:
+            found.update({path.name.removesuffix(suffix): path for path in folder.glob(f"*{suffix}")})
+    return found
 
 
 def _is_name(name: str) -> bool:
@@ -136,8 +148,9 @@ def _path(service: Service, context: Context, name: str) -> Path:
 
 
 async def _read(service: Service, context: Context, name: str) -> State:
-    path = _path(service, context, name)
-    if not path.exists():
+    _path(service, context, name)  # is it a name?
+    path = _saved(service, context).get(name)
+    if path is None:
         raise not_found("saved state", name, "state_not_found")
     try:
         return await asyncio.to_thread(service.model.load_state, path)

@@ -1,13 +1,14 @@
-"""``/tokenize``, ``/detokenize`` and ``/tokenizer_info``."""
+"""``/tokenize``, ``/detokenize``, ``/apply-template`` and ``/tokenizer_info``."""
 
 from __future__ import annotations
 
 from rwkv_cy.server.errors import invalid
 from rwkv_cy.server.http import Context, Reply
 from rwkv_cy.server.service import Service
+from rwkv_cy.server.wire.chat import ChatRequest, conversation_of
 from rwkv_cy.server.wire.tokens import DetokenizeRequest, TokenizeRequest
 
-__all__ = ["detokenize", "info", "tokenize"]
+__all__ = ["apply_template", "detokenize", "info", "tokenize"]
 
 
 async def tokenize(service: Service, context: Context, body: TokenizeRequest) -> Reply:
@@ -29,6 +30,14 @@ async def detokenize(service: Service, context: Context, body: DetokenizeRequest
     tokens = service.check_tokens("tokens", body.tokens) if body.tokens else []
     text = service.tokenizer.decode(tokens)
     return {"prompt": text, "content": text}
+
+
+async def apply_template(service: Service, context: Context, body: ChatRequest) -> Reply:
+    """Return the text that the model reads of a chat's request, and the strings that end its answer."""
+    service.check_model(body.model)
+    conversation = conversation_of(body, service.settings.thinking)
+    prompt = await service.prompt(conversation, service.partition(context, body.prompt_cache_key))
+    return {"prompt": service.tokenizer.decode(prompt.tokens), "tokens": prompt.tokens, "stop": list(prompt.stops)}
 
 
 async def info(service: Service, context: Context, body: None) -> Reply:

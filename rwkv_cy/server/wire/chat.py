@@ -71,7 +71,7 @@ class Prediction(msgspec.Struct):
 
 
 class ChatRequest(SamplingFields, kw_only=True):
-    """A request; fields that are not here have no effect."""
+    """A request; fields that are not here have no effect. Beyond OpenAI's: `return_progress`, `return_timings`."""
 
     messages: list[MessageIn]
     model: str = ""
@@ -85,9 +85,12 @@ class ChatRequest(SamplingFields, kw_only=True):
     top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
     tools: list[ToolIn] | None = None
     tool_choice: str | dict[str, Any] | None = None
+    parallel_tool_calls: bool | None = None
     reasoning_effort: str | None = None
     response_format: dict[str, Any] | None = None
     prediction: Prediction | None = None
+    return_progress: bool = False
+    return_timings: bool = False
 
 
 def conversation_of(request: ChatRequest, thinking: str) -> Conversation:
@@ -103,7 +106,8 @@ def conversation_of(request: ChatRequest, thinking: str) -> Conversation:
     messages = [_message(place, message) for place, message in enumerate(request.messages)]
     tools = [_function(place, tool).tool() for place, tool in enumerate(request.tools or ())]
     mode, effort = thinking_of("reasoning_effort", request.reasoning_effort, thinking)
-    return Conversation(messages, tools, read_tool_choice(request.tool_choice), mode, effort)
+    choice, parallel = read_tool_choice(request.tool_choice), request.parallel_tool_calls is not False
+    return Conversation(messages, tools, choice, parallel, mode, effort)
 
 
 def thinking_of(param: str, effort: str | None, default: str) -> tuple[str, str]:

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import msgspec
 
 from rwkv_cy.chat import Tool
-from rwkv_cy.engine import TokenLogprobs, Usage
+from rwkv_cy.engine import Timings, TokenLogprobs, Usage
 from rwkv_cy.server.errors import invalid
 from rwkv_cy.text import SamplingKeywords, SamplingOptions, Tokenizer
 
@@ -22,10 +22,12 @@ __all__ = [
     "joined_text",
     "json_logprob",
     "new_id",
+    "progress_object",
     "read_tool_choice",
     "sampling_options",
     "seed_of",
     "stop_strings",
+    "timings_object",
     "token_logprob",
     "usage_object",
 ]
@@ -63,7 +65,7 @@ class Function(msgspec.Struct):
 
     def tool(self) -> Tool:
         """Return it as chat formats take it."""
-        return Tool(self.name, self.description or "", self.parameters or {})
+        return Tool(self.name, self.description or "", self.parameters or {}, bool(self.strict))
 
 
 class SamplingFields(msgspec.Struct, kw_only=True):
@@ -193,6 +195,28 @@ def usage_object(usage: Usage, reasoning: int = 0, *, predicted: bool = False) -
             "rejected_prediction_tokens": drafted - accepted,
         },
     }
+
+
+def timings_object(usage: Usage, timings: Timings) -> dict[str, float]:
+    """Return how long a request took, under the names that llama.cpp uses."""
+    computed = usage.prompt_tokens - usage.cached_tokens
+    return {
+        "queue_ms": 1000 * timings.queued,
+        "cache_n": usage.cached_tokens,
+        "prompt_n": computed,
+        "prompt_ms": 1000 * timings.prefill,
+        "prompt_per_second": computed / timings.prefill if timings.prefill else 0.0,
+        "predicted_n": usage.completion_tokens,
+        "predicted_ms": 1000 * timings.decode,
+        "predicted_per_second": (usage.completion_tokens - 1) / timings.decode if timings.decode else 0.0,
+        "draft_n": usage.drafted_tokens,
+        "draft_n_accepted": usage.accepted_tokens,
+    }
+
+
+def progress_object(read: int, total: int) -> dict[str, int]:
+    """Return how far a prompt is read, as llama.cpp does; tokens from the cache count as read."""
+    return {"processed": read, "total": total}
 
 
 def json_logprob(value: float) -> float:

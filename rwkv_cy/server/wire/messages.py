@@ -17,6 +17,8 @@ __all__ = ["CountRequest", "MessagesRequest", "content_blocks", "conversation_of
 
 #: Reasons by those of OpenAI's API.
 _REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use"}
+#: How long to think for an `effort`; others are between.
+_LENGTHS = {"low": "low", "high": "high", "xhigh": "high", "max": "high"}
 
 
 class Block(msgspec.Struct):
@@ -47,6 +49,14 @@ class ToolIn(msgspec.Struct):
     description: str | None = None
     input_schema: dict[str, Any] | None = None
     type: str | None = None
+    strict: bool | None = None
+
+
+class OutputConfig(msgspec.Struct):
+    """The form of the answer, and how long to think."""
+
+    format: dict[str, Any] | None = None
+    effort: str | None = None
 
 
 class CountRequest(SamplingFields, kw_only=True):
@@ -58,6 +68,7 @@ class CountRequest(SamplingFields, kw_only=True):
     tools: list[ToolIn] | None = None
     tool_choice: dict[str, Any] | None = None
     thinking: dict[str, Any] | None = None
+    output_config: OutputConfig | None = None
 
 
 class MessagesRequest(CountRequest, kw_only=True):
@@ -88,10 +99,12 @@ def conversation_of(request: CountRequest, thinking: str) -> Conversation:
     for place, tool in enumerate(request.tools or ()):
         if tool.type not in (None, "custom"):
             raise invalid(f"tools[{place}].type", f"expected a tool with an input_schema, got {tool.type!r}")
-        tools.append(Tool(tool.name, tool.description or "", tool.input_schema or {}))
+        tools.append(Tool(tool.name, tool.description or "", tool.input_schema or {}, bool(tool.strict)))
     kind = (request.thinking or {}).get("type")
     mode = {"enabled": "on", "adaptive": "on", "disabled": "fake"}.get(str(kind), thinking)
-    return Conversation(messages, tools, _tool_choice(request.tool_choice), mode)
+    length = _LENGTHS.get(str(request.output_config.effort), "") if request.output_config else ""
+    parallel = not (request.tool_choice or {}).get("disable_parallel_tool_use")
+    return Conversation(messages, tools, _tool_choice(request.tool_choice), parallel, mode, length)
 
 
 def content_blocks(answer: Answer) -> list[dict[str, Any]]:

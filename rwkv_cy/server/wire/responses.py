@@ -99,7 +99,8 @@ def conversation_of(request: ResponseRequest, earlier: Sequence[Message], thinki
     tools = [_tool(place, tool) for place, tool in enumerate(request.tools or ())]
     effort = request.reasoning.effort if request.reasoning else None
     mode, length = thinking_of("reasoning.effort", effort, thinking)
-    return Conversation(messages, tools, read_tool_choice(request.tool_choice), mode, length)
+    choice, parallel = read_tool_choice(request.tool_choice), request.parallel_tool_calls is not False
+    return Conversation(messages, tools, choice, parallel, mode, length)
 
 
 def response_object(
@@ -143,7 +144,7 @@ def response_object(
         "reasoning": {"effort": request.reasoning.effort if request.reasoning else None, "summary": None},
         "store": request.store is not False,
         "temperature": request.temperature,
-        "text": {"format": {"type": "text"}},
+        "text": {"format": (request.text and request.text.format) or {"type": "text"}},
         "tool_choice": request.tool_choice or "auto",
         "tools": tools,
         "top_p": request.top_p,
@@ -193,4 +194,4 @@ def _add(messages: list[Message], param: str, item: Item) -> None:
 def _tool(place: int, tool: ToolIn) -> Tool:
     if tool.type != "function" or not tool.name:
         raise invalid(f"tools[{place}].type", f"expected a function with a name, got {tool.type[:40]!r}")
-    return Tool(tool.name, tool.description or "", tool.parameters or {})
+    return Tool(tool.name, tool.description or "", tool.parameters or {}, bool(tool.strict))

@@ -12,7 +12,7 @@ from rwkv_cy.text.grammars.constraint import GrammarConstraint
 from rwkv_cy.text.grammars.vocabulary import grammar_vocabulary, require_llguidance
 from rwkv_cy.text.tokenizers import Tokenizer
 
-__all__ = ["GRAMMAR_KINDS", "Grammar"]
+__all__ = ["GRAMMAR_KINDS", "Grammar", "schema_with_options"]
 
 GRAMMAR_KINDS = ("json_schema", "regex", "lark", "gbnf")
 #: Bytes of a grammar.
@@ -101,6 +101,18 @@ class Grammar:
         if message:
             raise GenerationError(f"{self.kind}: {_one_line(message)}")
         return GrammarConstraint(matcher, vocabulary.eos_token, tokenizer.vocab_size, self.kind)
+
+
+def schema_with_options(schema: Mapping[str, Any], *, lenient: bool = False) -> dict[str, Any]:
+    """Return a schema for rules of Lark (``%json``), whose JSON is written as that of a schema alone.
+
+    Parameters
+    ----------
+    schema : mapping
+    lenient : bool, default False
+        Whether keywords that are not supported have no effect, in place of being errors.
+    """
+    return {**schema, "x-guidance": {**_JSON, "lenient": lenient}}
 
 
 def _check_schema(text: str) -> None:

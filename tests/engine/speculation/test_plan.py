@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
 
+from rwkv_cy.engine.speculation.budget import Budget
 from rwkv_cy.engine.speculation.costs import Costs
-from rwkv_cy.engine.speculation.plan import Drafts, _Estimate
+from rwkv_cy.engine.speculation.plan import Drafts, Speculation, _Estimate
 from rwkv_cy.engine.speculation.sources import Lookup
 
 
@@ -65,6 +67,22 @@ def test_lookup_of_long_texts_is_bounded() -> None:
     assert len(lookup._reference) == 1 << 15
 
 
+def test_a_long_text_is_looked_up_step_by_step() -> None:
+    lookup = Lookup([*range(1000, 1100), *range(10_000), *range(2000, 2008)], grows=True)
+    assert len(lookup._places) == 0  # the first token does not wait for an index
+    sizes = []
+    for token in range(2008, 2020):
+        lookup.push(token)
+        sizes.append(len(lookup._places))
+    assert max(b - a for a, b in itertools.pairwise(sizes)) < 200
+    assert not lookup.propose(3)
+    for token in range(50_000, 50_200):
+        lookup.push(token)
+    for token in range(1010, 1016):
+        lookup.push(token)
+    assert lookup.propose(3) == [1016, 1017, 1018]
+
+
 def test_costs() -> None:
     costs = Costs()
     assert costs.ratio(1, 3) == pytest.approx(1.6)
@@ -79,7 +97,7 @@ def test_costs() -> None:
 
 
 def drafts_of(source: Script, costs: Costs, accepted: float = 0.7, *, slow: bool = False) -> Drafts:
-    return Drafts([_Estimate(source, accepted, slow=slow)], costs)
+    return Drafts([_Estimate(source, accepted, slow=slow)], costs, Budget())
 
 
 @pytest.mark.parametrize(("cost", "length"), [(0.0, 7), (0.2, 3), (0.5, 1), (0.8, 0)])
@@ -119,6 +137,42 @@ def test_a_slow_source_rests_longer_each_time() -> None:
 def test_the_surest_source_is_used() -> None:
     costs = measured(dict.fromkeys(range(1, 20), 1.0))
     first, second = Script([]), Script([5, 6])
-    assert Drafts([_Estimate(first, 0.9), _Estimate(second, 0.5)], costs).draft(7, 1, 1) == [5, 6]
+    assert Drafts([_Estimate(first, 0.9), _Estimate(second, 0.5)], costs, Budget()).draft(7, 1, 1) == [5, 6]
     first.draft = [7]
-    assert Drafts([_Estimate(first, 0.9), _Estimate(second, 0.5)], costs).draft(7, 1, 1) == [7]
+    assert Drafts([_Estimate(first, 0.9), _Estimate(second, 0.5)], costs, Budget()).draft(7, 1, 1) == [7]
+
+
+def halves(rng: np.random.Generator) -> list[int]:
+    """Return a text whose every other word was there before."""
+    words = [rng.integers(0, 50, 8).tolist() for _ in range(6)]
+    return [token for _ in range(90) for token in (*words[int(rng.integers(6))], *rng.integers(50, 5000, 8).tolist())]
+
+
+TEXTS: dict[str, Callable[[np.random.Generator], list[int]]] = {
+    "random": lambda rng: rng.integers(0, 5000, 1500).tolist(),
+    "few tokens": lambda rng: rng.integers(0, 4, 1500).tolist(),
+    "repeats itself, then does not": lambda rng: [*list(range(40)) * 20, *rng.integers(0, 5, 1500).tolist()],
+    "every other word": halves,
+    "short": lambda rng: rng.integers(0, 3, 100).tolist(),
+}
+
+
+@pytest.mark.parametrize("further", [0.05, 0.2, 0.5, 0.9])
+@pytest.mark.parametrize("name", TEXTS)
+def test_by_its_costs_a_text_never_takes_more_than_3_percent_longer(name: str, further: float) -> None:
+    """Passes as many as tokens without drafts; with them, the costs of those that ran."""
+    rng = np.random.default_rng(1)
+    costs = measured({tokens: 1 + further * (tokens - 1) for tokens in range(1, 20)})
+    speculation = Speculation(costs=costs)
+    for text in (TEXTS[name](rng), TEXTS[name](rng)):
+        wrong = [token if rng.random() < 0.3 else 7777 for token in text]
+        drafts = speculation.drafts(text[:20], wrong, ())
+        place, seconds = 20, 0.0
+        while place < len(text):
+            draft = drafts.draft(7, 1, 1)
+            seconds += costs.seconds(1 + len(draft))
+            right = next((i for i, token in enumerate(draft) if text[place + i : place + i + 1] != [token]), len(draft))
+            accepted = text[place : place + right + 1]
+            drafts.observe(accepted)
+            place += len(accepted)
+        assert seconds <= 1.03 * (len(text) - 20) + (0.5 if name == "short" else 0)
