@@ -273,6 +273,7 @@ FAULTS := PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python -m faults
 .PHONY: test-faults
 test-faults: $(BUILT) $(VENV)/.extra-test ## kill -9, full and failing disks, damaged files of every format; writes docs/reliability.md
 	@$(FAULTS) moments $(if $(FAULTS_MOST),--most $(FAULTS_MOST)) --write docs/reliability.md
+	@$(FAULTS) runs $(if $(FAULTS_MOST),--most $(FAULTS_MOST)) --write docs/reliability.md
 	@$(FAULTS) damage $(if $(FAULTS_MOST),--most $(FAULTS_MOST)) --write docs/reliability.md
 
 .PHONY: test-wheel

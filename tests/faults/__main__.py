@@ -1,6 +1,6 @@
 """Runs the campaigns of faults and of damage: ``make test-faults``.
 
-python -m faults moments|damage [--most N] [--flips N] [--only NAME]... [--json] [--write PAGE]
+python -m faults moments|runs|damage [--most N] [--flips N] [--only NAME]... [--json] [--write PAGE]
 """
 
 from __future__ import annotations
@@ -10,32 +10,42 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from faults import preload
-from faults.table import CampaignRow, DamageRow, damage_table, moments_table, replace_between
+from faults.table import CampaignRow, DamageRow, RunRow, damage_table, moments_table, replace_between, runs_table
 
+#: Moments at which each run is killed.
+_RUN_MOMENTS = 50
 _HAVE_FAULTS = os.environ.get("LD_PRELOAD", "").endswith(preload.LIBRARY)
 
 
 def main() -> int:
     """Run a campaign, and print or write what came of it; return 1 if there is a problem."""
     parser = argparse.ArgumentParser(prog="faults", description="Break every operation, and every file.")
-    parser.add_argument("campaign", choices=["moments", "damage"])
-    parser.add_argument("--most", type=int, help="at most so many moments of an operation, or changes of a file")
+    parser.add_argument("campaign", choices=["moments", "runs", "damage"])
+    parser.add_argument(
+        "--most", type=int, help="at most so many moments of an operation or a run, or changes of a file"
+    )
     parser.add_argument("--flips", type=int, help="at most so many flipped bits of a file")
-    parser.add_argument("--only", metavar="NAME", action="append", default=[], help="an operation, a fault or a format")
+    parser.add_argument(
+        "--only", metavar="NAME", action="append", default=[], help="an operation, a fault, a run or a format"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--write", metavar="PAGE", type=Path, help="put the table into a page of the documentation")
     arguments = parser.parse_args()
-    rows: Sequence[CampaignRow | DamageRow]
+    rows: Sequence[CampaignRow | RunRow | DamageRow]
     if arguments.campaign == "damage":
         rows = _damage(arguments)
         table = damage_table([row for row in rows if isinstance(row, DamageRow)])
+    elif arguments.campaign == "runs":
+        rows = _runs(arguments) if _HAVE_FAULTS else _runs_elsewhere(arguments)
+        table = runs_table([row for row in rows if isinstance(row, RunRow)])
     else:
         rows = _moments(arguments) if _HAVE_FAULTS else _moments_elsewhere(arguments)
         table = moments_table([row for row in rows if isinstance(row, CampaignRow)])
@@ -47,26 +57,37 @@ def main() -> int:
 
 
 def _moments_elsewhere(arguments: argparse.Namespace) -> list[CampaignRow]:
-    """Run the campaigns in processes that have the library of faults loaded, one a core; each has some operations."""
     from faults.campaigns import CAMPAIGNS
     from faults.operations import OPERATIONS
 
     operations = [operation.name for operation in _chosen(OPERATIONS, arguments.only)]
     words = [word for name in arguments.only if name not in operations for word in ("--only", name)]
-    if arguments.most is not None:
-        words += ["--most", str(arguments.most)]
-    count = min(os.cpu_count() or 1, len(operations))
     rows = {campaign.name: CampaignRow(campaign.name, campaign.promise) for campaign in CAMPAIGNS}
+    for row in _elsewhere(arguments, operations, words):
+        rows[row["name"]].merge(CampaignRow(**row))
+    return [row for row in rows.values() if row.moments or row.problems or row.refused]
+
+
+def _runs_elsewhere(arguments: argparse.Namespace) -> list[RunRow]:
+    from faults.runs import RUNS
+
+    names = [run.name for run in _chosen(RUNS, arguments.only)]
+    rows = {row["name"]: RunRow(**row) for row in _elsewhere(arguments, names, [])}
+    return [rows[name] for name in names]
+
+
+def _elsewhere(arguments: argparse.Namespace, names: Sequence[str], words: Sequence[str]) -> Iterator[dict[str, Any]]:
+    """Yield rows of processes that have the library of faults loaded, one a core; each has some of the names."""
+    words = [arguments.campaign, *words, *(() if arguments.most is None else ("--most", str(arguments.most)))]
+    count = min(os.cpu_count() or 1, len(names))
     with TemporaryDirectory() as folder, ThreadPoolExecutor(count) as pool:
         library = preload.compile_library(Path(folder))
-        shares = [[w for name in operations[i::count] for w in ("--only", name)] for i in range(count)]
-        commands = [["moments", *words, *share, "--json"] for share in shares]
+        shares = [[word for name in names[i::count] for word in ("--only", name)] for i in range(count)]
+        commands = [[*words, *share, "--json"] for share in shares]
         for done in pool.map(lambda command: preload.run_with_faults(library, "faults", *command), commands):
             if not done.stdout:
                 raise SystemExit(f"the campaigns ended with {done.returncode}")
-            for row in json.loads(done.stdout):
-                rows[row["name"]].merge(CampaignRow(**row))
-    return [row for row in rows.values() if row.moments or row.problems or row.refused]
+            yield from json.loads(done.stdout)
 
 
 def _moments(arguments: argparse.Namespace) -> list[CampaignRow]:
@@ -94,6 +115,19 @@ def _moments(arguments: argparse.Namespace) -> list[CampaignRow]:
                 print(f"{operation.name}: {campaign.name}: {dict(outcome.left)}", file=sys.stderr, flush=True)
                 row.add(outcome.moments, outcome.left)
     return [row for row in rows.values() if row.moments or row.problems or row.refused]
+
+
+def _runs(arguments: argparse.Namespace) -> list[RunRow]:
+    from faults.runs import RUNS, survive
+
+    rows = []
+    for run in _chosen(RUNS, arguments.only):
+        with TemporaryDirectory(dir=_fast_folder()) as name, contextlib.redirect_stdout(sys.stderr):
+            row = survive(run, Path(os.path.realpath(name)), min(_RUN_MOMENTS, arguments.most or _RUN_MOMENTS))
+            _told(row.problems)
+            print(row.line(), flush=True)
+            rows.append(row)
+    return rows
 
 
 def _damage(arguments: argparse.Namespace) -> list[DamageRow]:

@@ -20,7 +20,7 @@ from faults.moments import Bench, Ended, Tree, ended, tree
 from faults.operations import NEW, OLD
 from faults.preload import Action, Fault, Kind
 
-__all__ = ["CAMPAIGNS", "Campaign", "Outcome"]
+__all__ = ["CAMPAIGNS", "Campaign", "Outcome", "kill_moments"]
 
 _T = TypeVar("_T")
 _SYSTEM = 3  # the exit code of what the operating system refuses
@@ -79,6 +79,15 @@ def _moments(kinds: Sequence[Kind], count: int) -> list[int]:
     return sorted(chosen + _spread(writes, max(count - len(chosen), 1)))
 
 
+def kill_moments(kinds: Sequence[Kind], count: int) -> list[Fault]:
+    """Return about `count` faults that kill before a system call, or in the middle of a write, and after it."""
+    return [
+        Fault(action, at)
+        for at in _moments(kinds, count // 2)
+        for action in ((Action.KILL_HALF if kinds[at] == Kind.WRITE else Action.KILL_BEFORE), Action.KILL_AFTER)
+    ]
+
+
 def _existing(bench: Bench) -> tuple[bool, ...]:
     """Return whether an older target is there: for half of the moments it is, if it can be replaced."""
     return (True, False) if bench.operation.replaces else (False,)
@@ -107,13 +116,7 @@ def kill(bench: Bench, count: int) -> Outcome:
     existing = _existing(bench)
     timed = count // 5
     for older in existing:
-        kinds = bench.calls(older)
-        moments = [
-            Fault(action, at)
-            for at in _moments(kinds, (count - timed) // len(existing) // 2)
-            for action in ((Action.KILL_HALF if kinds[at] == Kind.WRITE else Action.KILL_BEFORE), Action.KILL_AFTER)
-        ]
-        for fault in moments:
+        for fault in kill_moments(bench.calls(older), (count - timed) // len(existing)):
             bench.reset(older)
             child = bench.run(fault, force=older)
             if child.code != -signal.SIGKILL:

@@ -16,7 +16,7 @@ from pathlib import Path
 from faults.operations import NEW, OLD, Operation
 from faults.preload import CHANGES, Action, Fault, Kind, Record
 
-__all__ = ["Bench", "Ended", "Tree", "ended", "run_child", "tree"]
+__all__ = ["Bench", "Ended", "Tree", "ended", "run_child", "temporary_files", "tree"]
 
 #: Bytes of every file of a folder, by its path in it.
 Tree = Mapping[str, bytes]
@@ -164,7 +164,7 @@ class Bench:
 
     def leftovers(self) -> list[str]:
         """Return the temporary files and folders."""
-        return [path.name for path in self.out.rglob("*") if _TEMPORARY.fullmatch(path.name)]
+        return temporary_files(self.out)
 
     def report(self, what: str, moment: object, child: Ended) -> None:
         """Note a problem."""
@@ -190,6 +190,11 @@ class Bench:
         for path, data in content.items():
             (self.out / path).parent.mkdir(exist_ok=True, parents=True)
             (self.out / path).write_bytes(data)
+
+
+def temporary_files(folder: Path) -> list[str]:
+    """Return the names of temporary files and folders below a folder."""
+    return [path.name for path in folder.rglob("*") if _TEMPORARY.fullmatch(path.name)]
 
 
 def tree(folder: Path) -> dict[str, bytes]:

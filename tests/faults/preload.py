@@ -84,6 +84,11 @@ class Fault:
     def __init__(self, action: Action, at: int = 0, kinds: Kind = CHANGES, number: int = errno.EIO) -> None:
         self.action, self.at, self.kinds, self.number = action, at, kinds, number
 
+    @classmethod
+    def counting(cls) -> Fault:
+        """Return one that strikes nowhere: calls are only counted."""
+        return cls(Action.NOTHING)
+
     def __repr__(self) -> str:
         return f"{self.action.name} at call {self.at} of {self.kinds!r}, {errno.errorcode[self.number]}"
 

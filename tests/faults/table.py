@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-__all__ = ["CampaignRow", "DamageRow", "damage_table", "moments_table", "replace_between"]
+__all__ = ["CampaignRow", "DamageRow", "RunRow", "damage_table", "moments_table", "replace_between", "runs_table"]
 
 
 @dataclass
@@ -56,6 +56,32 @@ class CampaignRow:
 
 
 @dataclass
+class RunRow:
+    """Results of a run that was killed at many moments.
+
+    Attributes
+    ----------
+    name : str
+    moments : int
+    began, went_on, complete : int
+        How often it began again, went on from a checkpoint, and was complete.
+    problems : list of str
+    """
+
+    name: str
+    moments: int = 0
+    began: int = 0
+    went_on: int = 0
+    complete: int = 0
+    problems: list[str] = field(default_factory=list)
+
+    def line(self) -> str:
+        """Return the row in Markdown."""
+        counts = (self.moments, self.began, self.went_on, self.complete, len(self.problems))
+        return f"| {self.name} | {' | '.join(f'{n:,}' for n in counts)} |"
+
+
+@dataclass
 class DamageRow:
     """Results for one format.
 
@@ -95,6 +121,12 @@ def moments_table(rows: Sequence[CampaignRow]) -> str:
     """Return the table of faults in Markdown."""
     head = "| fault | afterwards | operations | moments | older | new | parts | problems |\n"
     return head + "|---|---|--:|--:|--:|--:|--:|--:|\n" + "".join(f"{row.line()}\n" for row in rows)
+
+
+def runs_table(rows: Sequence[RunRow]) -> str:
+    """Return the table of runs that were killed in Markdown."""
+    head = "| run | moments | began again | went on | was complete | problems |\n"
+    return head + "|---|--:|--:|--:|--:|--:|\n" + "".join(f"{row.line()}\n" for row in rows)
 
 
 def damage_table(rows: Sequence[DamageRow]) -> str:

@@ -38,8 +38,13 @@ def run(*words: str) -> list[dict[str, Any]]:
 OPERATIONS = ("convert", "export to huggingface", "export to gguf", "shard", "State.save")
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the library of faults is for Linux")
-@pytest.mark.skipif(shutil.which(os.environ.get("CC", "cc").split()[0]) is None, reason="needs a C compiler")
+needs_library = pytest.mark.skipif(
+    sys.platform != "linux" or shutil.which(os.environ.get("CC", "cc").split()[0]) is None,
+    reason="the library of faults needs Linux and a C compiler",
+)
+
+
+@needs_library
 def test_every_operation_survives_every_fault() -> None:
     words = [word for name in OPERATIONS for word in ("--only", name)]
     rows = {row["name"]: row for row in run("moments", "--most", "8", *words)}
@@ -52,6 +57,15 @@ def test_every_operation_survives_every_fault() -> None:
     assert full["moments"] >= 40
     assert full["left"]["older"] >= 30
     assert rows["short reads and writes"]["left"] == {"new": 10}
+
+
+@needs_library
+def test_a_run_that_was_killed_goes_on_to_the_same_result() -> None:
+    row = run("runs", "--most", "20", "--only", "train")[0]
+    assert row["moments"] >= 20
+    assert row["began"] >= 4
+    assert row["went_on"] >= 4
+    assert row["began"] + row["went_on"] + row["complete"] == row["moments"]
 
 
 def test_every_format_survives_damage() -> None:
