@@ -107,6 +107,15 @@ cdef extern from "rk.h" nogil:
         void *d_mix
         void *d_more
 
+    ctypedef struct rk_adamw:
+        double scale
+        double beta1
+        double beta2
+        double epsilon
+        double keep
+        double step
+        double root
+
 cdef const rk_ops *active_ops(bint double_precision) except NULL
 
 cdef int read_pieces(rk_piece *pieces, Py_ssize_t count, int num_threads) except -1
@@ -170,6 +179,11 @@ cdef void add_scaled(const rk_ops *ops, const void *gate, const void *x, Py_ssiz
 cdef void cross_entropy(const rk_ops *ops, void *logits, const long long *targets, const double *weights,
                         double l2_wrap, Py_ssize_t tokens, Py_ssize_t vocab_size, double *losses,
                         int num_threads) noexcept nogil
+# The optimiser; optimiser.h describes it.
+cdef Py_ssize_t square_sums(Py_ssize_t n) noexcept nogil
+cdef void squares(const rk_ops *ops, const void *x, Py_ssize_t n, double *sums, int num_threads) noexcept nogil
+cdef void adamw_update(const rk_ops *ops, const rk_adamw *options, const void *gradient, void *first, void *second,
+                       void *values, Py_ssize_t n, int num_threads) noexcept nogil
 # Of a matrix-valued state and of low-rank products; gradients_heads.h describes them.
 cdef size_t heads_gradient_scratch(const rk_ops *ops, int version, Py_ssize_t size, const rk_tokens *all,
                                    int num_threads) noexcept nogil

@@ -67,6 +67,12 @@ cdef extern from "gradients.h" nogil:
                   void *, void *, int)
 
 
+cdef extern from "optimiser.h" nogil:
+    Py_ssize_t rk_square_sums(Py_ssize_t)
+    void rk_adamw_update(const rk_ops *, const rk_adamw *, const void *, void *, void *, void *, Py_ssize_t, int)
+    void rk_squares(const rk_ops *, const void *, Py_ssize_t, double *, int)
+
+
 cdef extern from "gradients_heads.h" nogil:
     size_t rk_heads_gradient_scratch(const rk_ops *, int, Py_ssize_t, Py_ssize_t)
     void rk_run_heads_gradient(const rk_ops *, int, const rk_heads *, const rk_tokens *, void *, void *, int)
@@ -370,6 +376,19 @@ cdef void cross_entropy(const rk_ops *ops, void *logits, const long long *target
                         double l2_wrap, Py_ssize_t tokens, Py_ssize_t vocab_size, double *losses,
                         int num_threads) noexcept nogil:
     rk_cross_entropy(ops, logits, targets, weights, l2_wrap, tokens, vocab_size, losses, num_threads)
+
+
+cdef Py_ssize_t square_sums(Py_ssize_t n) noexcept nogil:
+    return rk_square_sums(n)
+
+
+cdef void squares(const rk_ops *ops, const void *x, Py_ssize_t n, double *sums, int num_threads) noexcept nogil:
+    rk_squares(ops, x, n, sums, num_threads)
+
+
+cdef void adamw_update(const rk_ops *ops, const rk_adamw *options, const void *gradient, void *first, void *second,
+                       void *values, Py_ssize_t n, int num_threads) noexcept nogil:
+    rk_adamw_update(ops, options, gradient, first, second, values, n, num_threads)
 
 
 cdef size_t heads_gradient_scratch(const rk_ops *ops, int version, Py_ssize_t size, const rk_tokens *all,

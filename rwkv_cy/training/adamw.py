@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from rwkv_cy.kernels.optimiser import adamw, squared_norm
 from rwkv_cy.runtime import resolve_num_threads
-from rwkv_cy.tensors.parallel import run_jobs
 from rwkv_cy.training.groups import Group, group_of
 from rwkv_cy.training.options import TrainingOptions
 
 __all__ = ["AdamW"]
 
 Array = npt.NDArray[Any]
-
-#: Numbers that are updated together: they and the temporaries fit into the caches of a core.
-_BLOCK = 1 << 14
 
 
 class AdamW:
@@ -68,51 +64,31 @@ class AdamW:
         float
             The norm of all gradients together, before they were clipped; the update is skipped if it is not finite.
         """
+        threads = resolve_num_threads(num_threads)
         flat = {name: gradients[name].reshape(-1) for name in self._parameters if name in gradients}
-        norm = _norm(flat)
+        norm = math.sqrt(sum(squared_norm(flat[name], threads) for name in sorted(flat)))
         if not math.isfinite(norm):
             return norm
         self.steps += 1
-        scale = min(1.0, self._options.clip / (norm + 1e-6))
-        jobs = [
-            partial(self._update, name, gradient, begin, rate, scale)
-            for name, gradient in flat.items()
-            for begin in range(0, gradient.size, 64 * _BLOCK)
-        ]
-        run_jobs(jobs, resolve_num_threads(num_threads))
+        o = self._options
+        for name, gradient in flat.items():
+            group = self._groups[name]
+            adamw(
+                self._parameters[name],
+                gradient,
+                self.first[name],
+                self.second[name],
+                threads,
+                scale=min(1.0, o.clip / (norm + 1e-6)),
+                beta1=o.beta1,
+                beta2=o.beta2,
+                epsilon=o.epsilon,
+                keep=1 - rate * group.rate * o.weight_decay if group.decay else 1.0,
+                step=rate * group.rate / (1 - o.beta1**self.steps),
+                root=1 / math.sqrt(1 - o.beta2**self.steps),
+            )
         return norm
-
-    def _update(self, name: str, gradient: Array, start: int, rate: float, scale: float) -> None:
-        o, group = self._options, self._groups[name]
-        correct1, correct2 = 1 - o.beta1**self.steps, 1 - o.beta2**self.steps
-        step = rate * group.rate
-        keep = 1 - step * o.weight_decay if group.decay else 1.0
-        for begin in range(start, min(start + 64 * _BLOCK, gradient.size), _BLOCK):
-            part = slice(begin, begin + _BLOCK)
-            p, m, v = self._parameters[name][part], self.first[name][part], self.second[name][part]
-            g = gradient[part] * p.dtype.type(scale)
-            m *= o.beta1
-            m += (1 - o.beta1) * g
-            v *= o.beta2
-            np.multiply(g, g, out=g)
-            v += (1 - o.beta2) * g
-            np.sqrt(v, out=g)
-            g /= math.sqrt(correct2)
-            g += o.epsilon
-            np.divide(m, g, out=g, where=g != 0)
-            p *= keep
-            p -= (step / correct1) * g
 
     def group(self, name: str) -> Group:
         """Return the group of a parameter."""
         return self._groups[name]
-
-
-def _norm(gradients: Mapping[str, Array]) -> float:
-    total = 0.0
-    for name in sorted(gradients):
-        array = gradients[name]
-        for begin in range(0, array.size, _BLOCK):
-            part = array[begin : begin + _BLOCK].astype(np.float64)
-            total += float(np.add.reduce(part * part))
-    return math.sqrt(total)

@@ -12,6 +12,12 @@ typedef struct {
     void *d_mix, *d_more;
 } rk_shift_gradient;
 
+/* AdamW. `scale` multiplies the gradient, `keep` the parameter before it moves (weight decay); `step` and `root` contain
+ * the corrections of the means, 1 / (1 - beta1^t) and 1 / sqrt(1 - beta2^t). */
+typedef struct {
+    double scale, beta1, beta2, epsilon, keep, step, root;
+} rk_adamw;
+
 /* Kernels for one type of activations, all of a range begin..end of tokens, channels or elements. */
 typedef struct {
     /* LayerNorm, tokens: dx += gradient; `moments` [tokens][2] gets mean and 1 / sqrt(variance + eps). */
@@ -36,6 +42,11 @@ typedef struct {
     /* y = tanh(x) and y = sigmoid(x), elements: `d` is replaced by the gradient of x. */
     void (*tanh)(const void *y, void *d, ptrdiff_t begin, ptrdiff_t end);
     void (*sigmoid)(const void *y, void *d, ptrdiff_t begin, ptrdiff_t end);
+    /* Update of parameters, elements. */
+    void (*adamw)(const rk_adamw *options, const void *gradient, void *first, void *second, void *values,
+                  ptrdiff_t begin, ptrdiff_t end);
+    /* The sum of the squares, elements. */
+    double (*squares)(const void *x, ptrdiff_t begin, ptrdiff_t end);
 } rk_gradients;
 
 /* Initialiser of rk_ops.gradients for the functions with this suffix. */
@@ -44,7 +55,8 @@ typedef struct {
         .layer_norm = layer_norm_gradient_##suffix, .layer_norm_parameters = layer_norm_parameters_gradient_##suffix,  \
         .shift = shift_gradient_##suffix, .gated = gated_gradient_##suffix,                                            \
         .relu_squared = relu_squared_gradient_##suffix, .cross_entropy = cross_entropy_##suffix,                       \
-        .tanh = tanh_gradient_##suffix, .sigmoid = sigmoid_gradient_##suffix,                                          \
+        .tanh = tanh_gradient_##suffix, .sigmoid = sigmoid_gradient_##suffix, .adamw = adamw_##suffix,                 \
+        .squares = squares_##suffix,                                                                                   \
     }
 
 #endif

@@ -107,10 +107,17 @@ static double FN(cross_entropy)(void *logits, ptrdiff_t vocab_size, ptrdiff_t ta
 {
     enum { TOGETHER = 1024 }; /* elements that are summed in REAL */
     REAL *x = logits;
-    ptrdiff_t largest = 0;
-    for (ptrdiff_t i = 1; i < vocab_size; i++)
-        if (x[i] > x[largest]) largest = i;
-    const REAL most = x[largest], right = x[target];
+    VEC largest_of = x[0] + (VEC){0};
+    ptrdiff_t largest = 0, vectors = vocab_size / LANES * LANES;
+    for (ptrdiff_t i = 0; i < vectors; i += LANES) {
+        const VEC v = FN(load)(x + i);
+        largest_of = VEC_WHERE(v, largest_of, v, largest_of);
+    }
+    REAL most = x[0];
+    for (ptrdiff_t i = 0; i < LANES; i++) most = largest_of[i] > most ? largest_of[i] : most;
+    for (ptrdiff_t i = vectors; i < vocab_size; i++) most = x[i] > most ? x[i] : most;
+    while (largest < vocab_size - 1 && !(x[largest] == most)) largest++;
+    const REAL right = x[target];
     double sum = 0;
     for (ptrdiff_t first = 0; first < vocab_size; first += TOGETHER) {
         const ptrdiff_t end = vocab_size - first < TOGETHER ? vocab_size : first + TOGETHER;
@@ -133,6 +140,39 @@ static double FN(cross_entropy)(void *logits, ptrdiff_t vocab_size, ptrdiff_t ta
     x[target] -= (REAL)weight;
     x[largest] += (REAL)(l2_wrap * weight * most);
     return log(sum) + (double)most - (double)right;
+}
+
+/* m = beta1 m + (1 - beta1) g;  v = beta2 v + (1 - beta2) g^2;  x = keep x - step m / (root sqrt(v) + epsilon) */
+static void FN(adamw)(const rk_adamw *o, const void *gradient_, void *first_, void *second_, void *values_,
+                      ptrdiff_t begin, ptrdiff_t end)
+{
+    const REAL *restrict gradient = gradient_;
+    REAL *restrict first = first_, *restrict second = second_, *restrict values = values_;
+    const REAL scale = (REAL)o->scale, beta1 = (REAL)o->beta1, beta2 = (REAL)o->beta2, epsilon = (REAL)o->epsilon;
+    const REAL rest1 = (REAL)(1 - o->beta1), rest2 = (REAL)(1 - o->beta2);
+    const REAL keep = (REAL)o->keep, step = (REAL)o->step, root = (REAL)o->root;
+    for (ptrdiff_t i = begin; i < end; i++) {
+        const REAL g = gradient[i] * scale;
+        const REAL m = first[i] * beta1 + g * rest1, v = second[i] * beta2 + g * g * rest2;
+        const REAL d = SQRT(v) * root + epsilon;
+        first[i] = m;
+        second[i] = v;
+        /* d is 0 where every gradient was, if epsilon is too small for the type */
+        values[i] = values[i] * keep - step * (m / (d == 0 ? (REAL)1 : d));
+    }
+}
+
+static double FN(squares)(const void *x_, ptrdiff_t begin, ptrdiff_t end)
+{
+    enum { TOGETHER = 8 };
+    const REAL *x = x_;
+    double sums[TOGETHER] = {0};
+    for (; begin + TOGETHER <= end; begin += TOGETHER)
+        for (int j = 0; j < TOGETHER; j++) sums[j] += (double)x[begin + j] * (double)x[begin + j];
+    for (; begin < end; begin++) sums[0] += (double)x[begin] * (double)x[begin];
+    double sum = 0;
+    for (int j = 0; j < TOGETHER; j++) sum += sums[j];
+    return sum;
 }
 
 #undef LANES
