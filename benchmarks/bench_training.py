@@ -1,23 +1,30 @@
-"""Forward and backward pass of RWKV-7 of 0.1B: share of the float32 peak, and torch on the same equations and cores."""
+"""Forward and backward pass of RWKV-7 of 0.1B: share of the float32 peak, memory, and torch on the same equations."""
 
 from __future__ import annotations
 
 import argparse
-import resource
+import re
 import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from benchmarks import limits
 from benchmarks.bench_speed import weights
 from benchmarks.checkpoints import FOLDER, SHAPES, cached_model
-from benchmarks.report import Report, median
-from rwkv_cy import LanguageModel, load
+from benchmarks.report import Report, median, ratio
+from rwkv_cy import LanguageModel, TrainingOptions, load
+from rwkv_cy.training.data import TokenSet
+from rwkv_cy.training.methods import FullMethod
+from rwkv_cy.training.trainer import Trainer
 
 Step = Callable[[], float]
+
+#: Tokens a second at which upstream (nlpodyssey/rwkv) trained the 169M model of version 4, measured once.
+UPSTREAM = 26
 
 
 def own_step(model: LanguageModel, tokens: np.ndarray, targets: np.ndarray, threads: int) -> Step:
@@ -58,9 +65,38 @@ def torch_step(model: LanguageModel, tokens: np.ndarray, targets: np.ndarray, th
     return step
 
 
-def peak_bytes() -> int:
-    """Return the largest resident memory of this process so far."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+def training_step(model: LanguageModel, tokens: np.ndarray, folder: Path, threads: int) -> Step:
+    """Return a function that runs a whole step of training, with its update; the log goes into a folder."""
+    data = TokenSet(tokens.reshape(-1), np.array([tokens.size]), tokens.size, "random")
+    options = TrainingOptions(
+        steps=10**6, batch_size=tokens.shape[0], context=tokens.shape[1], learning_rate=1e-6, checkpoint_every=10**6
+    )
+    steps = Trainer(FullMethod(model), data, options, folder, num_threads=threads).run()
+    return lambda: next(steps).loss
+
+
+def _memory(field: str) -> int:
+    """Return a field of this process in bytes: VmRSS, its resident memory, or VmHWM, the most of it."""
+    status = Path("/proc/self/status").read_text()
+    found = re.search(rf"{field}:\s+(\d+) kB", status)
+    if found is None:
+        sys.exit(f"bench_training: expected {field} in /proc/self/status; run it on Linux")
+    return int(found[1]) * 1024
+
+
+def peak_memory(step: Step) -> tuple[int, float]:
+    """Return by how much the resident memory grows at most during a step, and the step's loss."""
+    Path("/proc/self/clear_refs").write_text("5")  # begin a new VmHWM
+    before = _memory("VmRSS")
+    loss = step()
+    return _memory("VmHWM") - before, loss
+
+
+def timed(step: Step) -> float:
+    """Return the seconds of a step."""
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -72,47 +108,64 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of the checkpoints and the model files")
     parser.add_argument("--no-torch", dest="torch", action="store_false", help="do not run torch")
+    parser.add_argument("--no-upstream", dest="upstream", action="store_false", help="do not run RWKV-4 169M")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
     program = limits.build(options.folder)
-    model = load(cached_model(options.shape, "f32", options.folder), mmap=False)
     rng = np.random.default_rng(0)
-    tokens, targets = rng.integers(0, model.vocab_size, (2, options.batch, options.tokens))
     count = options.batch * options.tokens
-    before = peak_bytes()
-    steps: dict[str, Step] = {"rwkv_cy": own_step(model, tokens, targets, options.threads)}
-    losses = {name: step() for name, step in steps.items()}
-    memory = peak_bytes() - before
+
+    def loaded(shape: str) -> tuple[LanguageModel, np.ndarray, np.ndarray]:
+        model = load(cached_model(shape, "f32", options.folder), mmap=False)
+        return (model, *rng.integers(0, model.vocab_size, (2, options.batch, options.tokens)))
+
+    model, tokens, targets = loaded(options.shape)
+    own = own_step(model, tokens, targets, options.threads)
+    memory, loss = peak_memory(own)
+    steps: dict[str, tuple[Step, LanguageModel]] = {"rwkv_cy": (own, model)}
+    losses = {"rwkv_cy": loss}
     if options.torch and (other := torch_step(model, tokens, targets, options.threads)):
-        steps["torch"] = other
+        steps["torch"] = other, model
         losses["torch"] = other()
         if abs(losses["torch"] - losses["rwkv_cy"]) > 1e-3:
             sys.exit(f"the losses differ: {losses}")
+    log = TemporaryDirectory()
+    steps["rwkv_cy, step of training"] = training_step(model, tokens, Path(log.name), options.threads), model
+    if options.upstream:
+        version4, *batch = loaded("169m")
+        steps["rwkv_cy, RWKV-4 169M"] = own_step(version4, *batch, options.threads), version4
+    for name, (step, _) in steps.items():
+        if name not in losses:
+            step()
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     peaks = []
     for _ in range(options.rounds):
         peaks.append(limits.flops(program, options.threads))
-        for name, step in steps.items():
-            start = time.perf_counter()
-            step()
-            seconds[name].append(time.perf_counter() - start)
-    # A product of the forward pass, and two of the same size of the backward pass.
-    work = 3 * 2 * count * sum(weights(model.config).values())
+        for name, (step, _) in steps.items():
+            seconds[name].append(timed(step))
     report = Report(
         f"Forward and backward pass, {options.shape}, {options.batch} x {options.tokens} tokens",
         ("", "seconds", "tokens/s", "% of f32 peak", "times torch"),
         notes=[
-            f"Medians of {options.rounds} rounds in turn, {options.threads} threads; all gradients, no optimizer.",
+            f"Medians of {options.rounds} rounds in turn, {options.threads} threads; all gradients.",
+            "A step of training also builds the model of the present weights, and updates them by AdamW.",
             "Peak: fused multiply-adds in float32, measured before each round. Only products with matrices count.",
             f"Memory beyond the weights, with {model_bytes(model) / 1e6:.0f} MB of gradients: {memory / 1e6:.0f} MB.",
         ],
         values={"memory": memory, "peak": median(peaks), "seconds": seconds, "losses": losses},
     )
-    for name, own in seconds.items():
-        share = median([work / peak / one for peak, one in zip(peaks, own, strict=True)])
-        times = f"{median(seconds['torch']) / median(own):.1f}" if "torch" in seconds else ""
-        report.rows.append((name, f"{median(own):.2f}", f"{count / median(own):.0f}", f"{share:.0%}", times))
+    for name, (_, trained) in steps.items():
+        own_seconds = seconds[name]
+        # A product of the forward pass, and two of the same size of the backward pass.
+        work = 3 * 2 * count * sum(weights(trained.config).values())
+        share = median([work / peak / one for peak, one in zip(peaks, own_seconds, strict=True)])
+        times = f"{ratio(seconds['torch'], own_seconds):.1f}" if "torch" in seconds and trained is model else ""
+        middle = median(own_seconds)
+        report.rows.append((name, f"{middle:.2f}", f"{count / middle:.0f}", f"{share:.0%}", times))
+    if options.upstream:
+        report.rows.append(("upstream, RWKV-4 169M, measured once", "", f"{UPSTREAM}", "", ""))
     report.print(as_json=options.json)
+    log.cleanup()
 
 
 def model_bytes(model: LanguageModel) -> int:

@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,7 +151,8 @@ def _options(arguments: argparse.Namespace, method: str) -> TrainingOptions:
 
 def _train(arguments: argparse.Namespace) -> int:
     from rwkv_cy.config import Config
-    from rwkv_cy.training.run import new_model, train
+    from rwkv_cy.training import run
+    from rwkv_cy.training.methods import FullMethod
 
     options = _options(arguments, "train")
     config = Config(
@@ -162,43 +164,39 @@ def _train(arguments: argparse.Namespace) -> int:
     )
     _set_threads(arguments)
     if arguments.dry_run:
-        from rwkv_cy.training.methods import FullMethod
-
-        return _estimate(FullMethod(new_model(config, arguments.tokenizer, options.seed)), options, arguments)
-    with _progress(arguments, options.steps) as progress:
-        report = train(
-            config,
-            arguments.data,
-            arguments.target,
-            options,
-            tokenizer=arguments.tokenizer,
-            **_common(arguments),
-            progress=progress,
-        )
-    return _report(report, arguments)
+        return _estimate(FullMethod(run.new_model(config, arguments.tokenizer, options.seed)), options, arguments)
+    return _run(arguments, partial(run.train, config), options, tokenizer=arguments.tokenizer)
 
 
 def _tune(arguments: argparse.Namespace) -> int:
     from rwkv_cy.model.language_model import load
-    from rwkv_cy.training.run import prepare, tune
+    from rwkv_cy.training import run
 
     options = _options(arguments, arguments.method)
     _set_threads(arguments)
     adapter = {"rank": arguments.rank, "alpha": arguments.alpha}
     with load(arguments.model, tokenizer=arguments.tokenizer) as model:
         if arguments.dry_run:
-            return _estimate(prepare(model, arguments.method, **adapter, seed=options.seed), options, arguments)
-        with _progress(arguments, options.steps) as progress:
-            report = tune(
-                model,
-                arguments.data,
-                arguments.target,
-                options,
-                method=arguments.method,
-                **adapter,
-                **_common(arguments),
-                progress=progress,
-            )
+            return _estimate(run.prepare(model, arguments.method, **adapter, seed=options.seed), options, arguments)
+        return _run(arguments, partial(run.tune, model), options, method=arguments.method, **adapter)
+
+
+def _run(
+    arguments: argparse.Namespace, work: Callable[..., TrainingReport], options: TrainingOptions, **own: Any
+) -> int:
+    """Run `work` on the texts with what both commands have, and report."""
+    with _progress(arguments, options.steps) as progress:
+        report = work(
+            arguments.data,
+            arguments.target,
+            options,
+            **own,
+            dtype=arguments.dtype,
+            held_out=arguments.held_out,
+            folder=arguments.folder,
+            overwrite=arguments.force,
+            progress=progress,
+        )
     return _report(report, arguments)
 
 
@@ -206,15 +204,6 @@ def _set_threads(arguments: argparse.Namespace) -> None:
     if arguments.threads is not None:
         warn_of_threads(arguments.threads)
         runtime.set_num_threads(arguments.threads)
-
-
-def _common(arguments: argparse.Namespace) -> dict[str, Any]:
-    return {
-        "dtype": arguments.dtype,
-        "held_out": arguments.held_out,
-        "folder": arguments.folder,
-        "overwrite": arguments.force,
-    }
 
 
 @contextmanager
@@ -264,7 +253,8 @@ def _estimate(method: Method, options: TrainingOptions, arguments: argparse.Name
 def _size(method: Method) -> int:
     from math import prod
 
-    return sum(prod(parameter.shape) for parameter in method.base.parameters.values())
+    sizes = {name: prod(parameter.shape) for name, parameter in method.kept.items()}
+    return sum({**sizes, **{name: array.size for name, array in method.values.items()}}.values())
 
 
 def _report(report: TrainingReport, arguments: argparse.Namespace) -> int:

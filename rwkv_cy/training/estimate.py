@@ -87,7 +87,7 @@ def estimate(method: Method, options: TrainingOptions, num_threads: int | None =
     itemsize = method.dtype.itemsize
     return TrainingEstimate(
         learned=learned,
-        weights=sum(parameter.array.nbytes for parameter in method.base.parameters.values()),
+        weights=sum(parameter.array.nbytes for parameter in method.kept.values()),
         optimiser=4 * learned * itemsize,
         activations=min(MEMORY, tape.activation_bytes(batch)) + min(batch * config.vocab_size * itemsize, _LOGITS),
         tokens_per_second=speed,

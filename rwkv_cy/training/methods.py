@@ -41,15 +41,17 @@ class Method(ABC):
     values : dict of str to numpy.ndarray
         What is learned, by name: float32, or float64 for a model that computes in it. The optimiser updates them in
         place.
+    kept : dict of str to Parameter
+        Parameters of the base that are part of the model as they are.
     """
 
     name: ClassVar[str]
 
     def __init__(self, base: LanguageModel) -> None:
-        self.base = base
-        self.config = base.config
+        self.config, self.tokenizer = base.config, base.tokenizer
         self.dtype = np.dtype(np.float64 if base.config.compute_dtype == "f64" else np.float32)
         self.values: dict[str, Array] = {}
+        self.kept = dict(base.parameters)
 
     @property
     def trainable(self) -> list[str] | None:
@@ -71,8 +73,7 @@ class Method(ABC):
 
     def model(self) -> LanguageModel:
         """Return the model that the present values make."""
-        parameters = {**self.base.parameters, **self.changed()}
-        return LanguageModel(self.config, parameters, self.base.tokenizer, _FINGERPRINT)
+        return LanguageModel(self.config, {**self.kept, **self.changed()}, self.tokenizer, _FINGERPRINT)
 
     def tensors(self) -> dict[str, Array]:
         """Return what a file of the result holds, by the authors' names."""
@@ -80,7 +81,7 @@ class Method(ABC):
 
 
 class FullMethod(Method):
-    """All parameters."""
+    """All parameters. The base is not referred to any more, so that it may be freed."""
 
     name = "full"
 
@@ -91,6 +92,7 @@ class FullMethod(Method):
         self.values = {
             spec.name: _numbers(base.parameters[spec.name], self.dtype) for spec in specs if not spec.optional
         }
+        self.kept = {name: parameter for name, parameter in self.kept.items() if name not in self.values}
 
     def changed(self) -> Mapping[str, Parameter | Array]:
         """Return all values."""
@@ -116,7 +118,7 @@ class StateMethod(Method):
                 f"{architecture_of(self.config).label}: expected a version whose initial state can be tuned (5.0 and "
                 "later); choose --method lora or full"
             )
-        own = base.parameters
+        own = self.kept
         self.values = {
             spec.name: _numbers(own[spec.name], self.dtype) if spec.name in own else np.zeros(spec.shape, self.dtype)
             for spec in specs
@@ -143,7 +145,7 @@ class LoraMethod(Method):
 
     def __init__(self, base: LanguageModel, *, rank: int = 8, alpha: float = 32.0, seed: int = 0) -> None:
         super().__init__(base)
-        self.rank, self.alpha = rank, alpha
+        self.base, self.rank, self.alpha = base, rank, alpha
         rng = np.random.default_rng([seed, 0x10A])
         self._adapters: dict[str, LoRA] = {}
         for spec in _specs(self.config, "matrix"):
@@ -167,7 +169,7 @@ class LoraMethod(Method):
     def changed(self) -> Mapping[str, Parameter | Array]:
         """Return the sums of matrices and adapters."""
         return {
-            name: _numbers(self.base.parameters[name], self.dtype) + self.dtype.type(own.scale) * (own.b @ own.a)
+            name: _numbers(self.kept[name], self.dtype) + self.dtype.type(own.scale) * (own.b @ own.a)
             for name, own in self._adapters.items()
         }
 

@@ -143,10 +143,8 @@ def train(
     StorageError
         If a file cannot be read or written.
     """
-    base = new_model(config, tokenizer, options.seed)
-    return _run(
-        FullMethod(base), data, Path(target), options, dtype, held_out, folder, overwrite, num_threads, progress
-    )
+    method = FullMethod(new_model(config, tokenizer, options.seed))
+    return _run(method, data, Path(target), options, dtype, held_out, folder, overwrite, num_threads, progress)
 
 
 def tune(
@@ -196,8 +194,9 @@ def tune(
     UnsupportedError
         If the version does not have an initial state to tune.
     """
-    base = model if isinstance(model, LanguageModel) else load(model, tokenizer=tokenizer)
-    chosen = prepare(base, method, rank=rank, alpha=alpha, seed=options.seed)
+    if not isinstance(model, LanguageModel):
+        model = load(model, tokenizer=tokenizer)
+    chosen = prepare(model, method, rank=rank, alpha=alpha, seed=options.seed)
     return _run(chosen, data, Path(target), options, dtype, held_out, folder, overwrite, num_threads, progress)
 
 
@@ -234,7 +233,7 @@ def _run(
     num_threads: int | None,
     progress: Callable[[Step], None] | None,
 ) -> TrainingReport:
-    tokenizer = method.base.tokenizer
+    tokenizer = method.tokenizer
     if tokenizer is None:
         raise TokenizerError("training: expected a model with a tokenizer, got none; pass tokenizer= (--tokenizer)")
     _check_target(method, target, overwrite)
@@ -290,9 +289,7 @@ def _write(method: Method, target: Path, dtype: str | None, overwrite: bool) -> 
     own = "f64" if method.dtype == np.float64 else "f32"
     stored = dtype or own
     parameters = {name: Parameter(to_storage(array, own, stored), stored) for name, array in method.values.items()}
-    LanguageModel(method.config, {**method.base.parameters, **parameters}, method.base.tokenizer).save(
-        target, overwrite=overwrite
-    )
+    LanguageModel(method.config, {**method.kept, **parameters}, method.tokenizer).save(target, overwrite=overwrite)
 
 
 def _held_out(path: Path, tokenizer: Tokenizer) -> HeldOut:

@@ -139,6 +139,7 @@ class Trainer:
             **{f"model {name}": array.shape[0] for name, array in list(method.values.items())[:1]},
             **options.to_dict(),
         }
+        self._gradients_of: dict[str, npt.NDArray[Any]] | None = None
         self.steps = 0
         if self.checkpoint.exists():
             self.steps = read_checkpoint(self.checkpoint, method, self._optimiser, self._run)
@@ -213,7 +214,13 @@ class Trainer:
             logits=False,
             num_threads=self._num_threads,
         )
-        losses, found = tape.cross_entropy(targets, l2_wrap=self.options.l2wrap, num_threads=self._num_threads)
+        # The arrays of the last step are used again: the system would have to clear new ones, a page at a time.
+        for array in (self._gradients_of or {}).values():
+            array.fill(0)
+        losses, found = tape.cross_entropy(
+            targets, l2_wrap=self.options.l2wrap, parameters=self._gradients_of, num_threads=self._num_threads
+        )
+        self._gradients_of = found.parameters
         return sum(float(own.sum()) for own in losses) / count, found.parameters
 
     def evaluate(self) -> float:

@@ -198,6 +198,28 @@ def test_all_of_a_model(book: Path, tmp_path: Path, model_file: Path) -> None:
     assert losses(report.folder)[-1] < losses(report.folder)[0]
 
 
+def test_parameters_that_are_not_read_are_kept(book: Path, tmp_path: Path, model_file: Path) -> None:
+    with rwkv_cy.load(model_file) as base:
+        # Files of the authors have a value residual in the first layer, which does not use it.
+        unread = {
+            name.replace("blocks.1.", "blocks.0."): np.full(value.shape, 0.25, np.float32)
+            for name, value in base.parameters.items()
+            if name in ("blocks.1.att.v0", "blocks.1.att.v1", "blocks.1.att.v2")
+        }
+        assert len(unread) == 3
+        original = {**base.parameters, **unread}
+        rwkv_cy.LanguageModel(base.config, original, ByteTokenizer()).save(tmp_path / "original.h5")
+    reports = [
+        tune(path, book, tmp_path / f"full-{path.name}", options(steps=4), method="full")
+        for path in (model_file, tmp_path / "original.h5")
+    ]
+    assert losses(reports[0].folder) == losses(reports[1].folder)
+    plain, kept = (numbers(report.path) for report in reports)
+    assert kept.keys() == plain.keys() | unread.keys()
+    assert all(np.array_equal(kept[name], array) for name, array in (plain | unread).items())
+    assert not np.array_equal(plain["emb.weight"], numbers(model_file)["emb.weight"])
+
+
 def test_what_cannot_be_tuned_is_refused_before_any_work(book: Path, tmp_path: Path, model_file: Path) -> None:
     with pytest.raises(UnsupportedError, match="expected a version whose initial state can be tuned"):
         tune(ROOT / "data" / "kjv.pth", book, tmp_path / "state.pth", options(), method="state")
