@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rwkv_cy.architectures.base import Architecture, ParameterSpec, Shapes
+from rwkv_cy.architectures.base import ParameterSpec, Shapes
 from rwkv_cy.architectures.builders import table
 from rwkv_cy.architectures.rwkv7 import RWKV7
 from rwkv_cy.config import Config
@@ -33,8 +33,10 @@ class RWKV8rc00(RWKV7):
         return (*super().layer_parameters(config, layer), enn)
 
     def gradients(self, config: Config, layer: int, time_mix: Any, channel_mix: Any) -> tuple[Any, Any]:
-        """Raise UnsupportedError: the channel mix does not have a backward pass."""
-        return Architecture.gradients(self, config, layer, time_mix, channel_mix)
+        """Return the backward pass of a layer's mixes."""
+        from rwkv_cy.kernels import rwkv7_gradient, rwkv8_rc00_gradient
+
+        return rwkv7_gradient.TimeMixGradient(time_mix), rwkv8_rc00_gradient.ChannelMixGradient(channel_mix)
 
     def channel_mix(
         self, config: Config, layer: int, parameters: Mapping[str, Parameter], output_scale: float, activations: str

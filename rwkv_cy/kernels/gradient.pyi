@@ -10,7 +10,7 @@ from rwkv_cy.kernels.matrix import Workspace
 from rwkv_cy.kernels.stack import Layer, Mix
 
 class MixGradient:
-    def __init__(self, mix: Mix) -> None: ...
+    def __init__(self, mix: Mix, xx: int, lerped: bool) -> None: ...
     @property
     def names(self) -> list[str]: ...
     @property
@@ -28,6 +28,8 @@ class StackGradient:
     def __init__(self, layers: Sequence[LayerGradient]) -> None: ...
     @property
     def names(self) -> tuple[tuple[str, ...], ...]: ...
+    @property
+    def vocab_size(self) -> int: ...
     def saved(self, starts: npt.NDArray[np.intp], num_threads: int = 1) -> int: ...
     def record(
         self,
@@ -38,6 +40,7 @@ class StackGradient:
         workspace: Workspace,
         num_threads: int,
         saved: Workspace | None = None,
+        ids: npt.NDArray[np.int64] | None = None,
     ) -> None: ...
     def backward(
         self,
@@ -49,4 +52,5 @@ class StackGradient:
         num_threads: int,
         saved: Workspace,
         gradients: Sequence[Sequence[npt.NDArray[Any] | None]],
+        ids: npt.NDArray[np.int64] | None = None,
     ) -> None: ...

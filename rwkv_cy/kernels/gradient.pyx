@@ -4,16 +4,18 @@ import numpy as np
 
 from rwkv_cy.dtypes import MATRIX_TYPES
 from rwkv_cy.errors import KernelError
+from rwkv_cy.kernels.stack import copy_ids
 
 from cpython.exc cimport PyErr_CheckSignals
 from cython cimport floating
 from libc.string cimport memcpy, memset
 
 from rwkv_cy.kernels.dispatch cimport (
-    active_ops, layer_norm, layer_norm_gradient, multiply, rk_sequence, rk_tokens,
+    RK_LERPED, RK_SHIFTED, active_ops, add, layer_norm, layer_norm_gradient, multiply, rk_product, rk_sequence,
+    rk_shift_gradient, rk_tokens, shift_gradients, shift_tokens, take_last,
 )
-from rwkv_cy.kernels.matrix cimport Matrix, Workspace, padded
-from rwkv_cy.kernels.stack cimport Arena, Layer, Mix, Pass, pointer, take
+from rwkv_cy.kernels.matrix cimport Matrix, Workspace, padded, times
+from rwkv_cy.kernels.stack cimport Arena, Layer, Mix, Pass, pointer, shifted, take
 from rwkv_cy.kernels.weight cimport Backward, Weight
 
 
@@ -28,11 +30,16 @@ cdef class MixGradient:
     Parameters
     ----------
     mix : Mix
+    xx : int
+        Byte offset of the previous token in the state, for the token shift.
+    lerped : bool
+        The token shift is x + (xx - x) mix instead of x mix + xx (1 - mix).
     """
 
-    def __init__(self, Mix mix not None):
-        self.names, self.quantized, self.weights = [], [], {}
+    def __init__(self, Mix mix not None, size_t xx, bint lerped):
+        self.names, self.quantized, self.weights, self._all_weights = [], [], {}, []
         self.d_model, self.itemsize, self.shared_row = mix.d_model, mix.itemsize, mix.shared_row
+        self.xx, self.lerped = xx, lerped
 
     cdef int parameter(self, name) except -1:
         """Return the index of a parameter that gets a gradient."""
@@ -45,6 +52,11 @@ cdef class MixGradient:
         if matrix.dtype in MATRIX_TYPES:
             self.quantized.append(name)
         weight = Weight(matrix, index, in_out, offset)
+        if self.weight_count == MOST_WEIGHTS:
+            raise KernelError(f"MixGradient: expected at most {MOST_WEIGHTS} matrices, got {name} beside them")
+        self._all_weights.append(weight)
+        self.of_weights[self.weight_count] = <void *>weight
+        self.weight_count += 1
         if not in_out:
             self.weights[name] = weight
         return weight
@@ -84,6 +96,36 @@ cdef class MixGradient:
         names = f"{stem}.lora_A", f"{stem}.lora_B"
         weight.adapt(a, b, scale, self.parameter(names[0]), self.parameter(names[1]))
         return names
+
+    cdef size_t weights_scratch(self, const Pass *p) noexcept nogil:
+        cdef size_t most = 0
+        cdef int i
+        for i in range(self.weight_count):
+            most = max(most, (<Weight>self.of_weights[i]).scratch(p))
+        return most
+
+    cdef void forward_shifted(self, const Pass *p, Weight weight, const char *x, const char *mix, const char *more,
+                              char *y, char *rest) noexcept nogil:
+        cdef rk_product product = shifted(times(&weight.m, x, y), RK_LERPED if self.lerped else RK_SHIFTED, mix,
+                                          self.xx)
+        product.more = more
+        weight.forward(p, product, rest)
+
+    cdef rk_shift_gradient backward_shifted(self, const Backward *b, Weight weight, const char *x, const char *mix,
+                                            int parameter, const char *more, const char *dy, char *d_shifted,
+                                            char *d_more, char *buffer, char *rest) noexcept nogil:
+        cdef const Pass *p = &b.forward
+        if weight.needs_input(b):
+            shift_tokens(p.ops, self.lerped, x, mix, more, self.xx, &p.tokens, self.d_model, buffer, p.num_threads)
+        weight.backward(b, buffer, self.d_model, dy, d_shifted, rest)
+        return rk_shift_gradient(mix, more, d_shifted, b.gradients[parameter], d_more)
+
+    cdef void begin_backward(self, const Pass *p, char *dx) noexcept nogil:
+        take_last(p.ops, &p.tokens, self.d_model, self.xx, dx)
+
+    cdef void backward_shifts(self, const Pass *p, const rk_shift_gradient *shifts, int count, const char *x,
+                              char *dx) noexcept nogil:
+        shift_gradients(p.ops, shifts, count, self.lerped, x, self.xx, &p.tokens, self.d_model, dx, p.num_threads)
 
     cdef size_t saved(self, const Pass *p) noexcept nogil:
         return 0
@@ -144,6 +186,8 @@ cdef class LayerGradient:
         if self.layer.ln0_weight != NULL:
             memcpy(take(&save, size), x, size)
             self.norm(p, x, self.layer.ln0_weight, self.layer.ln0_bias, x)
+            if p.embedded != NULL:
+                memcpy(p.embedded, x, size)
         memcpy(take(&save, size), x, size)
         self.norm(p, x, self.layer.ln1_weight, self.layer.ln1_bias, normed)
         self.time_mix.record(p, normed, take(&save, self.time_mix.saved(p)), rest, x)
@@ -189,6 +233,8 @@ cdef class LayerGradient:
         self.time_mix.backward(&own, normed, of_time_mix, dx, rest, d_normed)
         self.norm_backward(b, first, self.layer.ln1_weight, d_normed, moments, 0, dx)
         if embedded != NULL:
+            if b.d_embedded != NULL:
+                add(p.ops, b.d_embedded, p.tokens.count * self.layer.d_model, dx, p.num_threads)
             memcpy(d_normed, dx, size)
             memset(dx, 0, size)
             self.norm_backward(b, embedded, self.layer.ln0_weight, d_normed, moments, 4, dx)
@@ -204,16 +250,28 @@ cdef class StackGradient:
     """
 
     cdef tuple _layers
-    cdef size_t _shared_row
+    cdef size_t _shared_row, _embedded_row     # bytes per token of what layers share; 0 if they share nothing
+    cdef readonly Py_ssize_t vocab_size        # rows of the tables in which tokens are looked up; 0 without tables
 
     def __init__(self, layers):
+        cdef LayerGradient first = layers[0]
         self._layers = tuple(layers)
         self._shared_row = max(layer.time_mix.shared_row for layer in self._layers)
+        uses_embedding = any(layer.layer.uses_embedding for layer in self._layers)
+        self._embedded_row = first.layer.d_model * first.layer.itemsize if uses_embedding else 0
+        self.vocab_size = min((layer.layer.vocab_size for layer in self._layers if layer.layer.vocab_size), default=0)
 
     @property
     def names(self):
         """The parameters of each layer that get a gradient, by their names within it."""
         return tuple((<LayerGradient>layer).names for layer in self._layers)
+
+    cdef size_t common_bytes(self, Py_ssize_t tokens) noexcept nogil:
+        return padded(tokens * self._shared_row) + padded(tokens * self._embedded_row)
+
+    cdef char *embedded_of(self, char *common, Py_ssize_t tokens) noexcept nogil:
+        """Return the address of the embeddings among what layers share; NULL if none uses them."""
+        return common + padded(tokens * self._shared_row) if self._embedded_row else NULL
 
     cdef Pass whole(self, Py_ssize_t tokens, Py_ssize_t sequences, int num_threads, rk_sequence *own) except *:
         cdef LayerGradient layer = self._layers[0]
@@ -240,7 +298,7 @@ cdef class StackGradient:
         return 0
 
     cdef size_t saved_bytes(self, const Pass *p) except *:
-        cdef size_t total = padded(p.tokens.count * self._shared_row)
+        cdef size_t total = self.common_bytes(p.tokens.count)
         for layer in self._layers:
             total += (<LayerGradient>layer).saved(p)
         return total
@@ -263,7 +321,7 @@ cdef class StackGradient:
         return self.saved_bytes(&p)
 
     def record(self, floating[:, ::1] x, reads, writes, const Py_ssize_t[::1] starts, Workspace workspace not None,
-               int num_threads, Workspace saved=None):
+               int num_threads, Workspace saved=None, ids=None):
         """Run over the tokens of one sequence or several, in place, as :meth:`rwkv_cy.kernels.stack.Stack.forward`.
 
         Parameters
@@ -272,6 +330,8 @@ cdef class StackGradient:
             As for that method; a state that is read is not written.
         saved : Workspace, optional
             Receives what :meth:`backward` needs; None saves nothing.
+        ids : numpy.ndarray, optional
+            int64 [tokens]: the tokens, which some versions look up in tables.
         """
         cdef LayerGradient layer = self._layers[0]
         cdef Py_ssize_t tokens = x.shape[0]
@@ -283,19 +343,21 @@ cdef class StackGradient:
         cdef rk_sequence *sequences = <rk_sequence *>own.start
         cdef Pass p = self.whole(tokens, starts.shape[0] - 1, num_threads, sequences)
         self.place(starts, reads, writes, sequences)
-        cdef size_t shared = padded(tokens * self._shared_row)
+        own_ids = copy_ids("StackGradient", ids, tokens, self.vocab_size)
+        cdef size_t common = self.common_bytes(tokens)
         cdef size_t most = 0
         cdef char *at
         if saved is not None:
             saved.ensure(self.saved_bytes(&p))
             workspace.ensure(self.scratch_bytes(&p))
-            p.shared, at = saved.start, saved.start + shared
+            p.shared = saved.start
         else:
             for layer in self._layers:
                 most = max(most, layer.saved(&p))
-            workspace.ensure(self.scratch_bytes(&p) + shared + most)
+            workspace.ensure(self.scratch_bytes(&p) + common + most)
             p.shared = workspace.start + self.scratch_bytes(&p)
-            at = p.shared + shared
+        at = p.shared + common
+        p.embedded, p.ids = self.embedded_of(p.shared, tokens), <const long long *>pointer(own_ids)
         for i in range(len(self._layers)):
             PyErr_CheckSignals()
             layer = self._layers[i]
@@ -308,7 +370,7 @@ cdef class StackGradient:
                 sequences[j].write += row
 
     def backward(self, floating[:, ::1] dx, reads, d_states, const Py_ssize_t[::1] starts, Workspace workspace not None,
-                 int num_threads, Workspace saved not None, gradients):
+                 int num_threads, Workspace saved not None, gradients, ids=None):
         """Go back through the layers.
 
         Parameters
@@ -327,6 +389,8 @@ cdef class StackGradient:
         gradients : sequence of sequence of numpy.ndarray or None
             For each layer, arrays to add the gradients of its parameters to, in the order of `names`; None for one that
             is frozen.
+        ids : numpy.ndarray, optional
+            As for :meth:`record`.
         """
         cdef LayerGradient layer = self._layers[0]
         cdef Py_ssize_t tokens = dx.shape[0]
@@ -340,14 +404,17 @@ cdef class StackGradient:
         cdef Backward b
         b.forward = self.whole(tokens, starts.shape[0] - 1, num_threads, sequences)
         self.place(starts, reads, d_states, sequences)
-        cdef size_t shared = padded(tokens * self._shared_row)
+        own_ids = copy_ids("StackGradient", ids, tokens, self.vocab_size)
+        cdef size_t common = self.common_bytes(tokens)
         cdef size_t total = self.saved_bytes(&b.forward)
         if saved.size < total:
             raise KernelError(f"StackGradient: expected {total} bytes of a recorded pass, got {saved.size}")
         cdef size_t scratch = self.scratch_bytes(&b.forward)
-        workspace.ensure(scratch + shared)
+        workspace.ensure(scratch + common)
         b.forward.shared, b.d_shared, b.gradients = saved.start, workspace.start + scratch, pointers
-        memset(b.d_shared, 0, tokens * self._shared_row)
+        b.forward.embedded, b.d_embedded = self.embedded_of(saved.start, tokens), self.embedded_of(b.d_shared, tokens)
+        b.forward.ids = <const long long *>pointer(own_ids)
+        memset(b.d_shared, 0, common)
         cdef char *at = saved.start + total
         for j in range(starts.shape[0] - 1):
             sequences[j].read += len(self._layers) * row

@@ -165,7 +165,7 @@ cdef class HeadGradient:
     cdef int _begin(self, Backward *b, char **pointers, gradients, Py_ssize_t tokens, int num_threads) except -1:
         cdef int i
         b.forward = self._pass(tokens, num_threads)
-        b.gradients, b.d_shared = pointers, NULL
+        b.gradients, b.d_shared, b.d_embedded = pointers, NULL, NULL
         for i in range(3):
             pointers[i] = NULL if gradients[i] is None else <char *>pointer(gradients[i])
         return 0

@@ -1,8 +1,9 @@
 """The backward pass of the time mix of RWKV-5; that of the channel mix is RWKV-4's."""
 
-from rwkv_cy.kernels.gradient cimport Backward, MixGradient, Weight
+from rwkv_cy.kernels.gradient cimport Backward, Weight
 from rwkv_cy.kernels.rwkv5 cimport TimeMix, rk_wkv6
 from rwkv_cy.kernels.stack cimport Arena, Pass
+from rwkv_cy.kernels.time_mix_gradient cimport BaseTimeMixGradient
 
 cdef extern from "wkv/wkv6_gradient.h" nogil:
     ctypedef struct rk_wkv6_gradient:
@@ -18,10 +19,6 @@ cdef extern from "wkv/wkv6_gradient.h" nogil:
 cdef enum:
     SHIFTS = 4           # most token shifts: of k, v, r and g
     SUMS = 4             # RK_WKV6_SUMS: of the decay, the bonus, and the GroupNorm
-
-# Add `count` sums over all tokens, (count, width), to the gradients of these parameters, unless they are frozen.
-cdef void add_sums(const Backward *b, const int *parameters, int count, const char *sums, Py_ssize_t width,
-                   size_t itemsize) noexcept nogil
 
 
 # What the recorded pass saves, each (tokens, d_att).
@@ -47,9 +44,9 @@ cdef struct TimeMixScratch:
     char *rest
 
 
-cdef class TimeMixGradient(MixGradient):
+cdef class TimeMixGradient(BaseTimeMixGradient):
     cdef TimeMix mix
-    cdef Weight receptance, key, value, gate, output
+    cdef Weight gate
     cdef int mix_k, mix_v, mix_r, mix_g
     cdef int[SUMS] sums
 

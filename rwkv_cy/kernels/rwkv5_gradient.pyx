@@ -2,21 +2,11 @@
 
 from cython cimport floating
 
-from rwkv_cy.kernels.dispatch cimport (
-    RK_ADD, RK_SHIFTED, add, heads_gradient_scratch, heads_scratch, rk_product, rk_shift_gradient, run_heads,
-    run_heads_gradient, shift_gradients, take_last,
-)
-from rwkv_cy.kernels.gradient cimport Backward, MixGradient
+from rwkv_cy.kernels.dispatch cimport rk_shift_gradient, run_heads, run_heads_gradient
+from rwkv_cy.kernels.gradient cimport Backward
 from rwkv_cy.kernels.rwkv5 cimport RK_WKV6, TimeMix, rk_wkv6
-from rwkv_cy.kernels.stack cimport Arena, Pass, keep_last, shifted, take
-
-
-cdef void add_sums(const Backward *b, const int *parameters, int count, const char *sums, Py_ssize_t width,
-                   size_t itemsize) noexcept nogil:
-    cdef int i
-    for i in range(count):
-        if b.gradients[parameters[i]] != NULL:
-            add(b.forward.ops, sums + i * width * itemsize, width, b.gradients[parameters[i]], b.forward.num_threads)
+from rwkv_cy.kernels.stack cimport Arena, Pass, keep_last, take
+from rwkv_cy.kernels.time_mix_gradient cimport BaseTimeMixGradient, add_sums
 
 
 cdef void _scale(floating *x, const floating *factors, Py_ssize_t count) noexcept nogil:
@@ -33,7 +23,7 @@ cdef void _add_by_head(const floating *x, Py_ssize_t heads, Py_ssize_t size, flo
             y[h] += x[h * size + i]
 
 
-cdef class TimeMixGradient(MixGradient):
+cdef class TimeMixGradient(BaseTimeMixGradient):
     """Backward pass of the time mix.
 
     Parameters
@@ -42,13 +32,9 @@ cdef class TimeMixGradient(MixGradient):
     """
 
     def __init__(self, TimeMix mix not None):
-        super().__init__(mix)
+        super().__init__(mix, lerped=False)
         cdef int i
         self.mix = mix
-        self.receptance = self.weight(mix.receptance, "att.receptance.weight")
-        self.key = self.weight(mix.key, "att.key.weight")
-        self.value = self.weight(mix.value, "att.value.weight")
-        self.output = self.weight(mix.output, "att.output.weight")
         self.mix_k = self.parameter("att.time_mix_k")
         self.mix_v = self.parameter("att.time_mix_v")
         self.mix_r = self.parameter("att.time_mix_r")
@@ -60,9 +46,9 @@ cdef class TimeMixGradient(MixGradient):
 
     cdef SavedTimeMix carve(self, Arena *arena, const Pass *p) noexcept nogil:
         cdef SavedTimeMix s
-        cdef size_t att = p.tokens.count * self.mix.d_att * self.itemsize
-        s.r, s.k, s.v, s.gated = take(arena, att), take(arena, att), take(arena, att), take(arena, att)
-        s.g = NULL if self.mix.mix_g == NULL else take(arena, att)
+        s.r, s.k = self.take_att(arena, p), self.take_att(arena, p)
+        s.v, s.gated = self.take_att(arena, p), self.take_att(arena, p)
+        s.g = NULL if self.mix.mix_g == NULL else self.take_att(arena, p)
         return s
 
     cdef size_t saved(self, const Pass *p) noexcept nogil:
@@ -73,22 +59,14 @@ cdef class TimeMixGradient(MixGradient):
     cdef TimeMixScratch carve_scratch(self, Arena *arena, const Pass *p) noexcept nogil:
         cdef TimeMixScratch t
         cdef int i
-        cdef size_t att = p.tokens.count * self.mix.d_att * self.itemsize
-        cdef size_t model = p.tokens.count * self.d_model * self.itemsize
-        cdef Py_ssize_t size = self.mix.call.heads.size
-        t.y, t.dy = take(arena, att), take(arena, att)
-        t.dr, t.dk, t.dv, t.dg = take(arena, att), take(arena, att), take(arena, att), take(arena, att)
-        t.shifted = take(arena, model)
+        t.y, t.dy = self.take_att(arena, p), self.take_att(arena, p)
+        t.dr, t.dk = self.take_att(arena, p), self.take_att(arena, p)
+        t.dv, t.dg = self.take_att(arena, p), self.take_att(arena, p)
+        t.shifted = self.take_model(arena, p)
         for i in range(SHIFTS):
-            t.d_shifted[i] = take(arena, model)
-        t.sums = take(arena, p.tokens.sequence_count * SUMS * self.mix.d_att * self.itemsize)
-        cdef size_t rest = max(heads_scratch(p.ops, RK_WKV6, size, p.num_threads),
-                               heads_gradient_scratch(p.ops, RK_WKV6, size, &p.tokens, p.num_threads))
-        rest = max(rest, max(self.receptance.scratch(p), self.key.scratch(p)))
-        rest = max(rest, max(self.value.scratch(p), self.output.scratch(p)))
-        if self.mix.mix_g != NULL:
-            rest = max(rest, self.gate.scratch(p))
-        t.rest = take(arena, rest)
+            t.d_shifted[i] = self.take_model(arena, p)
+        t.sums = take(arena, p.tokens.sequence_count * SUMS * self.d_att * self.itemsize)
+        t.rest = self.take_rest(arena, p, RK_WKV6, self.mix.call.heads.size)
         return t
 
     cdef size_t scratch(self, const Pass *p) noexcept nogil:
@@ -101,25 +79,22 @@ cdef class TimeMixGradient(MixGradient):
         cdef SavedTimeMix s = self.carve(&arena, p)
         arena = Arena(scratch, 0)
         cdef TimeMixScratch t = self.carve_scratch(&arena, p)
-        cdef size_t xx = self.mix.xx
-        self.key.forward(p, shifted(self.mix.key.times(x, s.k), RK_SHIFTED, self.mix.mix_k, xx), t.rest)
-        self.value.forward(p, shifted(self.mix.value.times(x, s.v), RK_SHIFTED, self.mix.mix_v, xx), t.rest)
-        self.receptance.forward(p, shifted(self.mix.receptance.times(x, s.r), RK_SHIFTED, self.mix.mix_r, xx), t.rest)
+        self.forward_shifted(p, self.key, x, self.mix.mix_k, NULL, s.k, t.rest)
+        self.forward_shifted(p, self.value, x, self.mix.mix_v, NULL, s.v, t.rest)
+        self.forward_shifted(p, self.receptance, x, self.mix.mix_r, NULL, s.r, t.rest)
         if s.g != NULL:
-            self.gate.forward(p, shifted(self.mix.gate.times(x, s.g), RK_SHIFTED, self.mix.mix_g, xx), t.rest)
-        keep_last(p, x, self.d_model * self.itemsize, xx)
+            self.forward_shifted(p, self.gate, x, self.mix.mix_g, NULL, s.g, t.rest)
+        keep_last(p, x, self.d_model * self.itemsize, self.xx)
         cdef rk_wkv6 call = self.mix.call
         call.r, call.k, call.v, call.g, call.heads.y = s.r, s.k, s.v, s.g, s.gated
         run_heads(p.ops, RK_WKV6, &call.heads, &p.tokens, t.rest, p.num_threads)
-        cdef rk_product product = self.mix.output.times(s.gated, t.shifted)
-        product.then, product.into = RK_ADD, y
-        self.output.forward(p, product, t.rest)
+        self.add_output(p, s.gated, t.shifted, y, t.rest)
 
     cdef void add_all_sums(self, const Backward *b, char *sums) noexcept nogil:
         """Add the sums over all tokens to the gradients; those of the decay become time_decay's."""
         cdef Py_ssize_t heads = self.mix.call.heads.count
         cdef Py_ssize_t size = self.mix.call.heads.size
-        cdef Py_ssize_t width = self.mix.d_att
+        cdef Py_ssize_t width = self.d_att
         cdef int done = 0
         if self.itemsize == sizeof(double):
             _scale(<double *>sums, <const double *>self.mix.decay_slope, width)
@@ -142,11 +117,10 @@ cdef class TimeMixGradient(MixGradient):
         cdef SavedTimeMix s = self.carve(&arena, p)
         arena = Arena(scratch, 0)
         cdef TimeMixScratch t = self.carve_scratch(&arena, p)
-        cdef size_t xx = self.mix.xx
         cdef rk_shift_gradient[SHIFTS] shifts
         cdef int count = 3
-        take_last(p.ops, &p.tokens, self.d_model, xx, dx)
-        self.output.backward(b, s.gated, self.mix.d_att, dy, t.dy, t.rest)
+        self.begin_backward(p, dx)
+        self.output.backward(b, s.gated, self.d_att, dy, t.dy, t.rest)
         cdef rk_wkv6_gradient call
         call.forward = self.mix.call
         call.forward.r, call.forward.k, call.forward.v, call.forward.g = s.r, s.k, s.v, s.g
@@ -154,14 +128,14 @@ cdef class TimeMixGradient(MixGradient):
         call.dy, call.dr, call.dk, call.dv, call.dw, call.dg = t.dy, t.dr, t.dk, t.dv, NULL, t.dg
         run_heads_gradient(p.ops, RK_WKV6, &call.forward.heads, &p.tokens, t.sums, t.rest, p.num_threads)
         self.add_all_sums(b, t.sums)
-        self.key.backward_shifted(b, False, x, self.mix.mix_k, NULL, xx, t.dk, t.d_shifted[0], t.shifted, t.rest)
-        self.value.backward_shifted(b, False, x, self.mix.mix_v, NULL, xx, t.dv, t.d_shifted[1], t.shifted, t.rest)
-        self.receptance.backward_shifted(b, False, x, self.mix.mix_r, NULL, xx, t.dr, t.d_shifted[2], t.shifted, t.rest)
-        shifts[0] = rk_shift_gradient(self.mix.mix_k, NULL, t.d_shifted[0], b.gradients[self.mix_k], NULL)
-        shifts[1] = rk_shift_gradient(self.mix.mix_v, NULL, t.d_shifted[1], b.gradients[self.mix_v], NULL)
-        shifts[2] = rk_shift_gradient(self.mix.mix_r, NULL, t.d_shifted[2], b.gradients[self.mix_r], NULL)
+        shifts[0] = self.backward_shifted(b, self.key, x, self.mix.mix_k, self.mix_k, NULL, t.dk, t.d_shifted[0], NULL,
+                                          t.shifted, t.rest)
+        shifts[1] = self.backward_shifted(b, self.value, x, self.mix.mix_v, self.mix_v, NULL, t.dv, t.d_shifted[1],
+                                          NULL, t.shifted, t.rest)
+        shifts[2] = self.backward_shifted(b, self.receptance, x, self.mix.mix_r, self.mix_r, NULL, t.dr,
+                                          t.d_shifted[2], NULL, t.shifted, t.rest)
         if s.g != NULL:
-            self.gate.backward_shifted(b, False, x, self.mix.mix_g, NULL, xx, t.dg, t.d_shifted[3], t.shifted, t.rest)
-            shifts[3] = rk_shift_gradient(self.mix.mix_g, NULL, t.d_shifted[3], b.gradients[self.mix_g], NULL)
+            shifts[3] = self.backward_shifted(b, self.gate, x, self.mix.mix_g, self.mix_g, NULL, t.dg, t.d_shifted[3],
+                                              NULL, t.shifted, t.rest)
             count = 4
-        shift_gradients(p.ops, shifts, count, False, x, xx, &p.tokens, self.d_model, dx, p.num_threads)
+        self.backward_shifts(p, shifts, count, x, dx)

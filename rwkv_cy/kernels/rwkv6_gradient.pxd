@@ -1,9 +1,10 @@
 """The backward pass of the time mix of RWKV-6; that of the channel mix is RWKV-4's."""
 
-from rwkv_cy.kernels.gradient cimport Backward, MixGradient, Weight
+from rwkv_cy.kernels.gradient cimport Backward, Weight
 from rwkv_cy.kernels.rwkv5_gradient cimport SUMS
 from rwkv_cy.kernels.rwkv6 cimport MIXES, TimeMix
 from rwkv_cy.kernels.stack cimport Arena, Pass
+from rwkv_cy.kernels.time_mix_gradient cimport BaseTimeMixGradient
 
 
 # What the recorded pass saves, each (tokens, d_att) unless said otherwise.
@@ -40,18 +41,16 @@ cdef struct TimeMixScratch:
     char *rest
 
 
-cdef class TimeMixGradient(MixGradient):
+cdef class TimeMixGradient(BaseTimeMixGradient):
     cdef TimeMix mix
-    cdef Weight receptance, key, value, gate, output, w1, decay_w1, decay_w2
-    cdef Weight second_w, second_k, second_v, second_r, second_g
+    cdef Weight gate, w1, decay_w1, decay_w2
+    cdef void **second             # the MIXES matrices of time_maa_w2, each a Weight
     cdef int mix_x
     cdef int[MIXES] mixes
     cdef int[SUMS] sums
 
     cdef SavedTimeMix carve(self, Arena *arena, const Pass *p) noexcept nogil
     cdef TimeMixScratch carve_scratch(self, Arena *arena, const Pass *p) noexcept nogil
-    cdef void more(self, const Pass *p, const SavedTimeMix *s, const TimeMixScratch *t, Weight second,
-                   int i) noexcept nogil
-    cdef void all_more(self, const Pass *p, const SavedTimeMix *s, const TimeMixScratch *t) noexcept nogil
+    cdef void more(self, const Pass *p, const SavedTimeMix *s, const TimeMixScratch *t) noexcept nogil
     cdef void decay(self, const Pass *p, const SavedTimeMix *s, const TimeMixScratch *t) noexcept nogil
-    cdef void more_gradient(self, const Backward *b, const TimeMixScratch *t, Weight second, int i) noexcept nogil
+    cdef void more_gradient(self, const Backward *b, const TimeMixScratch *t) noexcept nogil

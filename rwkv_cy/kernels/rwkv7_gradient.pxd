@@ -1,8 +1,10 @@
 """The backward pass of the two mixes of RWKV-7."""
 
+from rwkv_cy.kernels.dispatch cimport rk_shift_gradient
 from rwkv_cy.kernels.gradient cimport Backward, MixGradient, Weight
 from rwkv_cy.kernels.rwkv7 cimport ChannelMix, TimeMix, rk_wkv7
 from rwkv_cy.kernels.stack cimport Arena, Pass
+from rwkv_cy.kernels.time_mix_gradient cimport BaseTimeMixGradient
 
 cdef extern from "wkv/wkv7_gradient.h" nogil:
     ctypedef struct rk_wkv7_gradient:
@@ -61,9 +63,9 @@ cdef struct TimeMixScratch:
     char *rest
 
 
-cdef class TimeMixGradient(MixGradient):
+cdef class TimeMixGradient(BaseTimeMixGradient):
     cdef TimeMix mix
-    cdef Weight receptance, key, value, output, w1, w2, a1, a2, g1, g2, v1, v2
+    cdef Weight w1, w2, a1, a2, g1, g2, v1, v2
     cdef int[LERPS] mixes
     cdef int[SUMS] sums            # parameters in the order of the sums; -1 for one that the layer does not have
     cdef Py_ssize_t most_rank
@@ -72,12 +74,26 @@ cdef class TimeMixGradient(MixGradient):
     cdef TimeMixScratch carve_scratch(self, Arena *arena, const Pass *p) noexcept nogil
     cdef void second_products(self, const Pass *p, const SavedTimeMix *s, const TimeMixScratch *t) noexcept nogil
     cdef rk_wkv7 forward_call(self, const Pass *p, const SavedTimeMix *s, const TimeMixScratch *t) noexcept nogil
-    cdef void low_rank(self, const Backward *b, const TimeMixScratch *t, Weight first, Weight second, int activation,
-                       const char *x, const char *mix, const char *hidden, const char *dy,
-                       char *d_shifted) noexcept nogil
+    cdef rk_shift_gradient low_rank(self, const Backward *b, const TimeMixScratch *t, Weight first, Weight second,
+                                    int activation, const char *x, const char *mix, int parameter, const char *hidden,
+                                    const char *dy, char *d_shifted) noexcept nogil
+
+
+# Scratch of the recorded pass and of the backward pass.
+cdef struct ChannelMixScratch:
+    char *shifted        # (tokens, d_model), as is d_shifted
+    char *d_shifted
+    char *hidden         # (tokens, d_ffn), as is dk
+    char *dk
+    char *rest
 
 
 cdef class ChannelMixGradient(MixGradient):
     cdef ChannelMix mix
     cdef Weight key, value
     cdef int mix_k
+
+    cdef ChannelMixScratch carve_scratch(self, Arena *arena, const Pass *p) noexcept nogil
+    # Back from dk, the gradient of k = K lerp(x), to dx.
+    cdef void key_backward(self, const Backward *b, const char *x, const char *dk, const ChannelMixScratch *t,
+                           char *dx) noexcept nogil

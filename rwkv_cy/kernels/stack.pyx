@@ -160,7 +160,7 @@ cdef class Mix:
             )
         if tokens == 0:
             return result
-        own_ids = _copy_ids(name, ids, tokens, self.vocab_size)
+        own_ids = copy_ids(name, ids, tokens, self.vocab_size)
         if self.uses_embedding and (not isinstance(embedded, np.ndarray) or embedded.shape != result.shape
                                     or embedded.dtype != result.dtype or not embedded.flags.c_contiguous):
             raise KernelError(
@@ -185,7 +185,7 @@ cdef class Mix:
         return self.shared_row // self.itemsize
 
 
-def _copy_ids(what, ids, tokens, vocab_size):
+def copy_ids(what, ids, tokens, vocab_size):
     """Return a checked copy of the tokens, which another thread may modify; empty if nothing looks them up."""
     if vocab_size == 0:
         return np.empty(0, np.int64)
@@ -465,7 +465,7 @@ cdef class Stack:
                 raise KernelError(f"Stack: expected at least one token in sequence {i}, got none")
         if count == 0:
             return
-        own_ids = _copy_ids("Stack", ids, tokens, self.vocab_size)
+        own_ids = copy_ids("Stack", ids, tokens, self.vocab_size)
         cdef Pass p = Pass(active_ops(sizeof(floating) == 8), rk_tokens(tokens, NULL, count), num_threads, NULL,
                            <const long long *>pointer(own_ids), NULL)
         cdef size_t embedded = tokens * layer.d_model * layer.itemsize if self._uses_embedding else 0

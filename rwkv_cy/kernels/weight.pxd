@@ -12,6 +12,7 @@ cdef struct Backward:
     Pass forward          # `shared` holds what the recorded pass has written there
     char **gradients      # of the parameters, in the order of `names`, added to; NULL for one that is frozen
     char *d_shared        # gradient of `shared`
+    char *d_embedded      # gradient of `embedded`, to which mixes add; NULL if none uses it
 
 
 cdef class Weight:
@@ -39,17 +40,9 @@ cdef class Weight:
     cdef size_t scratch(self, const Pass *p) noexcept nogil
     # One product of dispatch.matmul, whose matrix is set here.
     cdef void forward(self, const Pass *p, rk_product product, char *scratch) noexcept nogil
-    # y = W shift(x): a product with a token shift of x, as `backward_shifted` goes back through.
-    cdef void forward_shifted(self, const Pass *p, bint lerped, const char *x, const char *mix, const char *more,
-                              size_t before, char *y, char *scratch) noexcept nogil
     # Whether `backward` reads x.
     cdef bint needs_input(self, const Backward *b) noexcept nogil
     # Of y = W x: dx = W^T dy, unless dx is NULL; dW += dy x^T, unless W is frozen. Tokens of x are x_stride elements
     # apart; of a weight that is not in_out, as many as its inputs.
     cdef void backward(self, const Backward *b, const char *x, Py_ssize_t x_stride, const char *dy, char *dx,
                        char *scratch) noexcept nogil
-    # The same for a token shift of x: x is shifted into `buffer` (tokens, inputs) if it is needed; d_shifted is the
-    # gradient of the shifted tokens, for dispatch.shift_gradients.
-    cdef void backward_shifted(self, const Backward *b, bint lerped, const char *x, const char *mix, const char *more,
-                               size_t before, const char *dy, char *d_shifted, char *buffer,
-                               char *scratch) noexcept nogil

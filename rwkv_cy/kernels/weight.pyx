@@ -5,11 +5,11 @@ from rwkv_cy.errors import KernelError
 from rwkv_cy.kernels.packed import unpack_matrix
 
 from rwkv_cy.kernels.dispatch cimport (
-    RK_F32, RK_F64, RK_LERPED, RK_SHIFTED, add_product, add_product_scratch, matmul, matmul_scratch, outer,
-    outer_scratch, shift_tokens, to_floats, transpose as transpose_array,
+    RK_F32, RK_F64, add_product, add_product_scratch, matmul, matmul_scratch, outer, outer_scratch, to_floats,
+    transpose as transpose_array,
 )
 from rwkv_cy.kernels.matrix cimport Matrix, padded, times
-from rwkv_cy.kernels.stack cimport Pass, pointer, shifted
+from rwkv_cy.kernels.stack cimport Pass, pointer
 
 
 cdef rk_matrix transpose(rk_matrix m) noexcept nogil:
@@ -128,12 +128,6 @@ cdef class Weight:
         product.m = &m
         matmul(p.ops, &product, 1, &p.tokens, scratch + self.decoded_bytes(), p.num_threads)
 
-    cdef void forward_shifted(self, const Pass *p, bint lerped, const char *x, const char *mix, const char *more,
-                              size_t before, char *y, char *scratch) noexcept nogil:
-        cdef rk_product product = shifted(times(&self.m, x, y), RK_LERPED if lerped else RK_SHIFTED, mix, before)
-        product.more = more
-        self.forward(p, product, scratch)
-
     cdef bint needs_input(self, const Backward *b) noexcept nogil:
         return (b.gradients[self.index] != NULL
                 or self.a.data != NULL and (b.gradients[self.index_a] != NULL or b.gradients[self.index_b] != NULL))
@@ -181,11 +175,3 @@ cdef class Weight:
             product = times(&t, dy, scratch)
             matmul(p.ops, &product, 1, &p.tokens, rest, p.num_threads)
             outer(p.ops, scratch, rank, rank, x, self.m.cols, tokens, 1.0, d_a, rest, p.num_threads)
-
-    cdef void backward_shifted(self, const Backward *b, bint lerped, const char *x, const char *mix, const char *more,
-                               size_t before, const char *dy, char *d_shifted, char *buffer,
-                               char *scratch) noexcept nogil:
-        cdef const Pass *p = &b.forward
-        if self.needs_input(b):
-            shift_tokens(p.ops, lerped, x, mix, more, before, &p.tokens, self.m.cols, buffer, p.num_threads)
-        self.backward(b, buffer, self.m.cols, dy, d_shifted, scratch)

@@ -211,7 +211,7 @@ class Model:
         ys = activations(xs, self.config, 2, "forward_sequence")
         if np.may_share_memory(ys, xs):
             ys = ys.copy()
-        ids = self._ids(tokens, len(ys))
+        ids = self.ids(tokens, len(ys))
         before = self.numbers(state)
         after = self.state_after(state, in_place=in_place)
         threads = resolve_num_threads(num_threads)
@@ -233,6 +233,7 @@ class Model:
         xs: npt.ArrayLike | Sequence[npt.ArrayLike],
         state: State | Sequence[State | None] | None = None,
         *,
+        tokens: Any = None,
         trainable: str | Iterable[str] | None = None,
         adapters: Mapping[str, LoRA] | None = None,
         memory: int | None = None,
@@ -246,17 +247,10 @@ class Model:
             Shape (time, d_model), at least one vector; a list of several such sequences, whose lengths may differ.
         state : State, optional
             As for :meth:`forward_sequence`, but left unchanged; a sequence of them for several sequences.
-        trainable : str or iterable of str, optional
-            Names of the parameters that get a gradient, or patterns such as ``"blocks.*.att.*"``; the others are
-            frozen. None stands for all but quantized matrices and tuned initial states, or for `adapters` alone.
-        adapters : mapping of str to LoRA, optional
-            Adapters by the name of their matrix, a matrix of a layer. The gradients of the factors of
-            ``blocks.0.att.key.weight`` are ``blocks.0.att.key.lora_A`` and ``lora_B``. Pass the same mapping each time.
-        memory : int, optional
-            Bytes of activations to keep, 512 MiB by default; those beyond are computed again in the backward pass, from
-            states that are kept every so many tokens.
-        num_threads : int, optional
-            Threads to use; the result is the same for every number.
+        tokens : sequence of int, optional
+            As for :meth:`forward_sequence`; a sequence of them for several sequences.
+        trainable, adapters, memory, num_threads
+            As for :meth:`rwkv_cy.LanguageModel.record`.
 
         Returns
         -------
@@ -269,7 +263,8 @@ class Model:
         Raises
         ------
         ConfigError
-            If an array has another shape, or a pattern does not match any parameter.
+            If an array has another shape, a pattern does not match any parameter, or the version needs a token for each
+            vector.
         StateError
             If `state` belongs to another model.
         UnsupportedError
@@ -280,7 +275,7 @@ class Model:
         gradient = self._gradient
         if gradient is None or gradient.adapters is not adapters:
             gradient = self._gradient = tape.EncoderGradient(self, adapters)
-        return tape.record(gradient, xs, state, trainable, memory, num_threads)
+        return tape.record(gradient, xs, state, tokens, trainable, memory, num_threads)
 
     def numbers(self, state: State | None) -> npt.NDArray[Any]:
         """Return the array of a state, for reading only; None stands for the initial state.
@@ -351,7 +346,7 @@ class Model:
         finally:
             self.return_workspace(workspace)
 
-    def _ids(
+    def ids(
         self, tokens: Sequence[int] | npt.NDArray[np.integer[Any]] | None, count: int
     ) -> npt.NDArray[np.int64] | None:
         """Return the tokens of so many vectors, checked; None in a version that does not look them up."""

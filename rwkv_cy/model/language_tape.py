@@ -86,6 +86,7 @@ class LanguageGradient:
             [len(own) for own in ids],
             lambda i, start, end: self.embedding.rows(ids[i][start:end]),
             before,
+            ids if self.layers.stack.vocab_size else [None] * len(ids),
             threads,
             MEMORY if memory is None else memory,
         )

@@ -137,6 +137,8 @@ class Recording:
         Given a sequence, a first token and an end: their vectors, shape (tokens, d_model), in a new array.
     before : sequence of numpy.ndarray
         The state of each sequence; must not be modified later.
+    ids : sequence of numpy.ndarray or None
+        The tokens of each sequence, for versions that look them up in tables.
     num_threads : int
     memory : int
         Bytes of activations to keep until the backward pass, which begins with the last segment. Those of the others
@@ -149,11 +151,12 @@ class Recording:
         lengths: Sequence[int],
         inputs: Callable[[int, int, int], Array],
         before: Sequence[Array],
+        ids: Sequence[npt.NDArray[np.int64] | None],
         num_threads: int,
         memory: int,
     ) -> None:
         self._gradient = gradient
-        self._inputs = inputs
+        self._inputs, self._ids = inputs, ids
         self.lengths = list(lengths)
         dtype, width = before[0].dtype, gradient.encoder.config.d_model
         self.outputs = [np.empty((length, width), dtype) for length in lengths]
@@ -184,10 +187,20 @@ class Recording:
         encoder = self._gradient.encoder
         workspace = encoder.take_workspace()
         try:
-            self._gradient.stack.record(xs, segment.reads, writes, segment.starts, workspace, num_threads, saved)
+            self._gradient.stack.record(
+                xs, segment.reads, writes, segment.starts, workspace, num_threads, saved, self._ids_of(segment)
+            )
         finally:
             encoder.return_workspace(workspace)
         return xs
+
+    def _ids_of(self, segment: _Segment) -> npt.NDArray[np.int64] | None:
+        parts = [
+            ids[segment.begins : segment.begins + end - begin]
+            for i, begin, end in _spans(segment)
+            if (ids := self._ids[i]) is not None
+        ]
+        return np.concatenate(parts) if parts else None
 
     def backward(
         self, d_outputs: Sequence[Array], d_states: Sequence[Array], parameters: Mapping[str, Array], num_threads: int
@@ -226,6 +239,7 @@ class Recording:
                     num_threads,
                     saved,
                     of_layers,
+                    self._ids_of(segment),
                 )
             finally:
                 encoder.return_workspace(workspace)
@@ -371,6 +385,7 @@ def record(
     gradient: EncoderGradient,
     xs: Any,
     state: State | Sequence[State | None] | None,
+    tokens: Any,
     trainable: str | Iterable[str] | None,
     memory: int | None,
     num_threads: int | None,
@@ -381,6 +396,10 @@ def record(
     sequences = [activations(x, encoder.config, 2, "record") for x in (xs if batch else [xs])]
     if not all(len(x) for x in sequences):
         raise ConfigError("record: expected at least one vector in each sequence, got none")
+    given = [None] * len(sequences) if tokens is None else list(tokens) if batch else [tokens]
+    if len(given) != len(sequences):
+        raise ConfigError(f"tokens: expected {len(sequences)} sequences of them, got {len(given)}")
+    ids = [encoder.ids(own, len(x)) for own, x in zip(given, sequences, strict=True)]
     chosen = choose(gradient.shapes, gradient.default, trainable)
     states, before = states_before(encoder, state, len(sequences), batch)
     recording = Recording(
@@ -388,10 +407,11 @@ def record(
         [len(x) for x in sequences],
         lambda i, start, end: sequences[i][start:end].copy(),
         before,
+        ids,
         resolve_num_threads(num_threads),
         MEMORY if memory is None else memory,
     )
-    tape = Tape(gradient, recording, chosen, [given is None for given in states], batch=batch)
+    tape = Tape(gradient, recording, chosen, [own is None for own in states], batch=batch)
     after = [state_of(encoder, data) for data in recording.after]
     outputs = [y.copy() for y in recording.outputs]
     return (outputs, after, tape) if batch else (outputs[0], after[0], tape)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from checkpoints import random_checkpoint
 from rwkv_cy.architectures import ARCHITECTURES
+from rwkv_cy.architectures.base import Architecture
 from rwkv_cy.config import Config
 from rwkv_cy.errors import ConfigError, KernelError, StateError, TokenError, UnsupportedError
 from rwkv_cy.kernels.gradient import StackGradient
@@ -72,11 +72,8 @@ def test_a_closed_model() -> None:
 
 
 def test_a_version_without_a_backward_pass() -> None:
-    config = Config(d_model=64, num_layers=1, vocab_size=11, architecture="rwkv8_rc00", head_size=32)
-    config = ARCHITECTURES["rwkv8_rc00"].complete(config)
-    model = LanguageModel(config, random_checkpoint(config))
-    with pytest.raises(UnsupportedError, match="gradients are not supported for this version"):
-        model.record([1])
+    with pytest.raises(UnsupportedError, match="RWKV-4: gradients are not supported for this version"):
+        Architecture.gradients(ARCHITECTURES["rwkv4"], CONFIG, 0, None, None)
 
 
 def test_arrays_of_the_kernel(model: LanguageModel) -> None:

@@ -81,16 +81,34 @@ def check(vectors: Vectors, **options: int) -> None:
     assert_close(vectors, gradients.state.data, "wgrad_state0")
 
 
+def check_single(vectors: Vectors) -> None:
+    """Compare with upstream's pass of one token at a time, whose gradients go through the states between them."""
+    tapes, state = [], None
+    for x in vectors["inputs"]:
+        _, state, tape = vectors.model.record(x[np.newaxis], state)
+        tapes.append(tape)
+    rows, after, total = [], None, None
+    for tape in reversed(tapes):
+        gradients = tape.backward(np.ones((1, vectors.config.d_model)), after, parameters=total)
+        rows.append(gradients.inputs)
+        after, total = gradients.state, gradients.parameters
+    assert_gradients(vectors, gradients, "gradsingle")
+    assert_close(vectors, np.concatenate(rows[::-1]), "gradsingle_input")
+
+
 def test_tiny(vectors: Vectors) -> None:
     check(vectors)
+    check_single(vectors)
 
 
 def test_a_width_that_is_not_a_multiple_of_eight(wide: Vectors) -> None:
     check(wide)
+    check_single(wide)
 
 
 def test_extreme_keys(extreme: Vectors) -> None:
     check(extreme)
+    check_single(extreme)
 
 
 def test_nothing_kept(vectors: Vectors) -> None:

@@ -11,12 +11,10 @@ import pytest
 from contracts.cases import CONFIGS
 from gradients.test_language_model import random_parameters
 from rwkv_cy.architectures import architecture_of
-from rwkv_cy.errors import UnsupportedError
+from rwkv_cy.errors import ConfigError
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.model.state import State
 
-#: Versions without a backward pass.
-REFUSED = {"rwkv7a", "rwkv8_rc00"}
 TOKENS = 19  # more than a segment of the WKV
 
 
@@ -41,7 +39,7 @@ class Case:
         return float((logits * self.d_logits).sum() + (after.data * self.d_state.data).sum())
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name.partition("-")[0] not in REFUSED])
+@pytest.mark.parametrize("name", CONFIGS)
 def test_parameters_and_state(name: str) -> None:
     case = Case(name)
     _, _, tape = case.model.record(case.tokens, case.initial)
@@ -69,8 +67,27 @@ def test_parameters_and_state(name: str) -> None:
     check("state", gradients.state.data, moved)
 
 
-@pytest.mark.parametrize("architecture", sorted(REFUSED))
-def test_a_version_without_a_backward_pass_is_refused(architecture: str) -> None:
-    model = LanguageModel.new(CONFIGS[architecture], 0)
-    with pytest.raises(UnsupportedError, match="gradients are not supported for this version"):
-        model.record([1, 2])
+@pytest.mark.parametrize("name", ["rwkv7a", "rwkv8_rc00"])
+def test_tables_of_tokens(name: str) -> None:
+    """Segments and threads do not matter, rows that were not read get zeros, and vectors need their tokens."""
+    case = Case(name)
+    _, _, tape = case.model.record(case.tokens, case.initial)
+    whole = tape.backward(case.d_logits, case.d_state, num_threads=1)
+    _, _, tape = case.model.record(case.tokens, case.initial, memory=0)
+    parts = tape.backward(case.d_logits, case.d_state, num_threads=3)
+    for which, gradient in whole.parameters.items():
+        assert np.abs(gradient - parts.parameters[which]).max() <= 1e-11 * np.abs(gradient).max(), which
+    unread = np.setdiff1d(np.arange(case.config.vocab_size), case.tokens)
+    tables = [array for which, array in whole.parameters.items() if which.endswith(("s_emb.weight", "enn.weight"))]
+    assert len(tables) == case.config.num_layers
+    for table in tables:
+        assert not table[unread].any()
+        assert table[case.tokens].any(axis=1).all()
+    xs = np.ones((3, case.config.d_model))
+    with pytest.raises(ConfigError, match="tokens: expected one for each of the 3 vectors"):
+        case.model.encoder.record(xs)
+    with pytest.raises(ConfigError, match="tokens: expected 2 sequences of them, got 1"):
+        case.model.encoder.record([xs, xs], tokens=[[1, 2, 3]])
+    ys, _, tape = case.model.encoder.record(xs, tokens=[1, 2, 3])
+    np.testing.assert_array_equal(ys, case.model.encoder.forward_sequence(xs, tokens=[1, 2, 3])[0])
+    assert np.isfinite(tape.backward(ys).inputs).all()
