@@ -16,10 +16,9 @@ from typing import Any
 import numpy as np
 
 from benchmarks import limits
-from benchmarks.checkpoints import DTYPES, FOLDER, SHAPES, cached_checkpoint, cached_model
-from benchmarks.foreign_files import RWKVCPP_TYPES, cached_huggingface, cached_rwkvcpp
+from benchmarks.checkpoints import DTYPES, FOLDER, SHAPES, cached_model
+from benchmarks.peers import Row, peer_arguments, peer_notes, peer_rows
 from benchmarks.report import Report, median, ratio
-from benchmarks.rwkvcpp import Library, library_argument
 from benchmarks.worker import Worker
 from rwkv_cy import Config
 from rwkv_cy.architectures import architecture_of
@@ -40,18 +39,6 @@ _TOKENS = [int(token) for token in np.random.default_rng(0).integers(0, 50277, _
 _ALL = (*DTYPES, "bf16+", *MATRIX_TYPES)
 #: The package's contender for each location of the weights.
 _OURS = {True: "rwkv_cy", False: "rwkv_cy, resident"}
-
-
-@dataclass(frozen=True)
-class Row:
-    """One row of a table."""
-
-    contender: str
-    label: str
-    dtype: str
-    path: Path
-    python: str | None = None
-    library: Path | None = None
 
 
 @dataclass
@@ -123,11 +110,13 @@ def measure(
 def _streams(rows: Sequence[Row], shape: str) -> dict[Row, Stream]:
     """Return the bytes that decode reads: the package's own matrices, or an equal size of large pages for others."""
     sizes = {row: _matrix_bytes(row, SHAPES[shape]) for row in rows if row.contender not in _OURS.values()}
-    largest = max(sizes.values())
-    # One array serves all of them: it is larger than the caches.
-    array = Arena(largest).take((largest,), np.dtype(np.uint8))
-    array[...] = 1
-    streams = {row: Stream([array[:nbytes]]) for row, nbytes in sizes.items()}
+    streams = {}
+    if sizes:
+        # One array serves all of them: it is larger than the caches.
+        largest = max(sizes.values())
+        array = Arena(largest).take((largest,), np.dtype(np.uint8))
+        array[...] = 1
+        streams = {row: Stream([array[:nbytes]]) for row, nbytes in sizes.items()}
     for row in rows:
         if row.contender in _OURS.values():
             mapped = row.contender == _OURS[True]
@@ -137,8 +126,8 @@ def _streams(rows: Sequence[Row], shape: str) -> dict[Row, Stream]:
 
 def _matrix_bytes(row: Row, config: Config) -> int:
     sizes = weights(config)
-    if row.contender == "rwkv.cpp":
-        # rwkv.cpp's quantized files have matrices of two types.
+    if row.contender in ("rwkv.cpp", "llama.cpp"):
+        # Their quantized files have matrices of several types.
         with open_source(row.path) as source:
             return sum(source.info(name).source_nbytes for name in sizes)
     return int(sum(sizes.values()) * bytes_per_weight(row.dtype))
@@ -197,7 +186,7 @@ def report_of(shape: str, threads: int, rounds: int, found: dict[Row, Found], fl
     first = next(iter(found))
     jobs = tuple(found[first].seconds)
     report = Report(
-        f"{name_of(shape)}, {threads} thread{'s' if threads > 1 else ''}: speed beside {first.label} in float32",
+        f"{name_of(shape)}, {threads} thread{'s' if threads > 1 else ''}: speed beside {first.label} in {first.dtype}",
         (
             "",
             *(f"{job}, times {first.label}" for job in jobs),
@@ -213,7 +202,7 @@ def report_of(shape: str, threads: int, rounds: int, found: dict[Row, Found], fl
             "Of the arithmetic: the time that multiplying takes at the limit measured just before, over the time.",
             "bf16+: matrices in bf16, and activations rounded to bf16 before they meet them.",
             "Of the bandwidth: what reading as many bytes alone takes, in turns with the tokens, over a token's time.",
-            f"Error: relative rms of the logits after 8 tokens, beside {first.label} on the float32 checkpoint.",
+            f"Error: relative rms of the logits after 8 tokens, beside {first.label} in {first.dtype}.",
         ],
         values={"shape": shape, "threads": threads, "flops": max(flops), "rows": []},
     )
@@ -297,46 +286,24 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of the checkpoints and the model files")
     parser.add_argument("--no-mmap", dest="mmap", action="store_false", help="read our weights into memory")
-    parser.add_argument("--peer-python", metavar="PATH", help="a Python that has torch, rwkv and transformers")
-    library_argument(parser)
+    peer_arguments(parser)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     if not all(1 <= count <= _LONGEST_PROMPT for count in arguments.prompts):
         parser.error(f"--prompts: expected lengths from 1 to {_LONGEST_PROMPT}")
     shape, folder = arguments.shape, arguments.folder
-    checkpoint = cached_checkpoint(shape, "f32", folder)
     ours = _OURS[arguments.mmap]
-    only_ours_and_rwkv = SHAPES[shape].architecture != "rwkv4"
-    if only_ours_and_rwkv and (arguments.rwkvcpp_library or not arguments.peer_python):
-        parser.error(f"--shape {shape} is measured beside the rwkv package: name its --peer-python, and no library")
-    rows = [] if only_ours_and_rwkv else [Row("numpy", "plain NumPy", "f32", checkpoint)]
-    if only_ours_and_rwkv:
-        rows = [Row("rwkv, version 7", "rwkv", dtype, checkpoint, arguments.peer_python) for dtype in ("f32", "bf16")]
-    rows += [Row(ours, ours, dtype, cached_model(shape, stored(dtype), folder)) for dtype in arguments.dtypes]
-    if arguments.peer_python and not only_ours_and_rwkv:
-        python, hub = arguments.peer_python, cached_huggingface(f"{shape}-f32", lambda: checkpoint, folder)
-        rows += [Row("rwkv", "rwkv", dtype, checkpoint, python) for dtype in ("f32", "bf16")]
-        rows += [Row("transformers", "transformers", dtype, hub, python) for dtype in ("f32", "bf16")]
-    library = arguments.rwkvcpp_library
-    if library:
-        for dtype in RWKVCPP_TYPES:
-            path = cached_rwkvcpp(shape, lambda: checkpoint, dtype, folder, library)
-            rows.append(Row("rwkv.cpp", "rwkv.cpp", dtype, path, library=library))
+    own = [Row(ours, ours, dtype, cached_model(shape, stored(dtype), folder)) for dtype in arguments.dtypes]
+    others = peer_rows(shape, folder, arguments)
+    # What the others are compared with: the first of the other programs, which is in float32.
+    rows = [*others[:1], *own, *others[1:]]
     program, prompts = limits.build(folder), arguments.prompts
-    system = Library(library).system if library else ""
+    notes = peer_notes(shape, arguments)
     documents: list[dict[str, Any]] = []
     for threads in arguments.threads:
         found, flops = measure(rows, shape, prompts, threads, arguments.rounds, partial(limits.flops, program, threads))
         report = report_of(shape, threads, arguments.rounds, found, flops)
-        if not arguments.peer_python:
-            report.notes.append("rwkv, transformers: not measured; name a Python that has them with --peer-python.")
-        report.notes.append(
-            f"rwkv.cpp: a library that says of itself {system}."
-            if system
-            else "rwkv.cpp: not measured; name its library with --rwkvcpp-library."
-        )
-        if not only_ours_and_rwkv:
-            report.notes.append("llama.cpp has no version 4 of RWKV.")
+        report.notes += notes
         comparison = comparison_of(shape, threads, found)
         if arguments.json:
             documents.append(report.document() | {"comparison": comparison.values["rows"]})

@@ -45,7 +45,25 @@ SHAPES = {
     **VERSION_SHAPES,
     "430m": Config(d_model=1024, num_layers=24, vocab_size=50277),
     "7-0.4b": Config(d_model=1024, num_layers=24, vocab_size=65536, architecture="rwkv7", head_size=64, ranks=_RANKS_7),
+    "7-1.5b": Config(
+        d_model=2048,
+        num_layers=24,
+        vocab_size=65536,
+        architecture="rwkv7",
+        head_size=64,
+        ranks={"w": 96, "a": 96, "v": 64, "g": 256},
+    ),
+    "7-2.9b": Config(
+        d_model=2560,
+        num_layers=32,
+        vocab_size=65536,
+        architecture="rwkv7",
+        head_size=64,
+        ranks={"w": 96, "a": 96, "v": 64, "g": 320},
+    ),
 }
+#: Shapes whose quantized models are made from bf16, as their authors publish them: float32 takes 6 and 12 GB.
+_LARGE = {"7-1.5b", "7-2.9b"}
 DTYPES = ("f32", "f16", "bf16")
 #: Default folder of the benchmarks' files.
 FOLDER = Path("build") / "bench"
@@ -117,11 +135,12 @@ def cached_checkpoint(shape: str, dtype: str, folder: Path = FOLDER) -> Path:
 
 
 def cached_model(shape: str, dtype: str, folder: Path = FOLDER) -> Path:
-    """Return the model file of a checkpoint; converts it if it does not exist, quantized types from float32."""
+    """Return the model file of a checkpoint; converts it if it does not exist, quantized types from float32 or bf16."""
     path = folder / f"{shape}-{dtype}.h5"
     if not path.exists():
         if dtype in QUANTIZED_TYPES:
-            convert(cached_checkpoint(shape, "f32", folder), path, dtype=dtype, tokenizer="none")
+            source = cached_checkpoint(shape, "bf16" if shape in _LARGE else "f32", folder)
+            convert(source, path, dtype=dtype, tokenizer="none")
         elif dtype == PACKED:
             convert(cached_checkpoint(shape, "bf16", folder), path, dtype=dtype, tokenizer="none")
         else:

@@ -154,6 +154,12 @@ def _open_rwkvcpp(task: Task) -> Forward:
     return Model(Library(library), path, task.threads, longest_part(library, path)).forward
 
 
+def _open_llamacpp(task: Task) -> Forward:
+    from benchmarks.llamacpp import Model
+
+    return Model(task.path, task.threads).forward
+
+
 _RWKV_CY = ("numpy", "rwkv_cy", "rwkv_cy.model.language_model")
 CONTENDERS = {
     "rwkv_cy": Contender(_RWKV_CY, _open_rwkv_cy),
@@ -163,4 +169,5 @@ CONTENDERS = {
     "rwkv, version 7": Contender(("torch",), _open_rwkv7),
     "transformers": Contender(("torch", "transformers"), _open_transformers),
     "rwkv.cpp": Contender(("numpy", "benchmarks.rwkvcpp"), _open_rwkvcpp),
+    "llama.cpp": Contender(("numpy", "llama_cpp"), _open_llamacpp),
 }

@@ -1,4 +1,4 @@
-"""A checkpoint in formats of other programs: rwkv.cpp, written here or quantized by its library, and Hugging Face."""
+"""A checkpoint in formats of other programs: rwkv.cpp, whose library quantizes it, llama.cpp, and Hugging Face."""
 
 from __future__ import annotations
 
@@ -14,20 +14,27 @@ import numpy as np
 from benchmarks.plain_numpy import read_float32
 from benchmarks.rwkvcpp import quantize
 from rwkv_cy.checkpoint.checkpoint import Checkpoint, open_source
-from rwkv_cy.dtypes import to_storage
+from rwkv_cy.toolkit.export import export
 
-__all__ = ["RWKVCPP_TYPES", "cached_huggingface", "cached_rwkvcpp", "write_huggingface", "write_rwkvcpp"]
+__all__ = [
+    "LLAMACPP_TYPES",
+    "RWKVCPP_TYPES",
+    "cached_gguf",
+    "cached_huggingface",
+    "cached_rwkvcpp",
+    "write_huggingface",
+    "write_rwkvcpp",
+]
 
 #: The types of rwkv.cpp that are measured; its own library quantizes the last three from FP16.
 RWKVCPP_TYPES = ("FP32", "FP16", "Q8_0", "Q5_1", "Q4_0")
-_WRITTEN = {"FP32": (0, "f32"), "FP16": (1, "f16")}
-_MAGIC, _VERSION = 0x67676D66, 101
+#: The types of llama.cpp that are measured.
+LLAMACPP_TYPES = ("f32", "f16", "bf16", "q8_0", "q5_0", "q4_0", "q4_k")
+_WRITTEN = {"FP32": "f32", "FP16": "f16"}
 
 
 def write_rwkvcpp(checkpoint: Path, path: Path, dtype: str) -> None:
-    """Write a checkpoint of RWKV-4 as rwkv.cpp's own script does: matrices as named, vectors in float32.
-
-    Source: github.com/RWKV/rwkv.cpp, docs/FILE_FORMAT.md and python/convert_pytorch_to_ggml.py.
+    """Write a checkpoint as rwkv.cpp's file: matrices in this type, vectors in float32.
 
     Parameters
     ----------
@@ -38,22 +45,7 @@ def write_rwkvcpp(checkpoint: Path, path: Path, dtype: str) -> None:
     dtype : {"FP32", "FP16"}
         Of the matrices and the embedding.
     """
-    with open_source(checkpoint) as source:
-        config, parameters = Checkpoint(source).config, read_float32(source)
-    number, storage = _WRITTEN[dtype]
-    with _finished(path) as unfinished, unfinished.open("wb") as file:
-        file.write(struct.pack("<6I", _MAGIC, _VERSION, config.vocab_size, config.d_model, config.num_layers, number))
-        for name, array in parameters.items():
-            if ".time_" in name:
-                array = array.reshape(-1)
-            if name.endswith(".time_decay"):
-                array = -np.exp(array)
-            is_matrix = array.ndim > 1
-            kind = number if is_matrix else 0
-            key = name.encode()
-            file.write(struct.pack(f"<{3 + array.ndim}I", array.ndim, len(key), kind, *array.shape[::-1]))
-            file.write(key)
-            file.write(np.ascontiguousarray(to_storage(array, "f32", storage if is_matrix else "f32")).data)
+    _exported(checkpoint, path, "rwkvcpp", _WRITTEN[dtype])
 
 
 def write_huggingface(checkpoint: Path, folder: Path) -> None:
@@ -126,6 +118,31 @@ def cached_rwkvcpp(stem: str, checkpoint: Callable[[], Path], dtype: str, folder
     with _finished(path) as unfinished:
         quantize(library, half, unfinished, dtype)
     return path
+
+
+def cached_gguf(stem: str, checkpoint: Callable[[], Path], dtype: str, folder: Path) -> Path:
+    """Return llama.cpp's file of a checkpoint in `folder`; writes it if it does not exist.
+
+    Parameters
+    ----------
+    stem : str
+        What its name begins with.
+    checkpoint : callable
+        Gives the checkpoint, where one is needed.
+    dtype : str
+        One of ``LLAMACPP_TYPES``.
+    folder : Path
+    """
+    path = folder / f"{stem}-{dtype}.gguf"
+    if not path.exists():
+        _exported(checkpoint(), path, "gguf", dtype)
+    return path
+
+
+def _exported(checkpoint: Path, path: Path, form: str, dtype: str) -> None:
+    # A vocabulary is written where the format has one, since llama.cpp opens no file without; its pieces do not matter.
+    path.parent.mkdir(parents=True, exist_ok=True)
+    export(checkpoint, path, format=form, dtype=dtype, tokenizer="bytes" if form == "gguf" else "none", overwrite=True)
 
 
 def cached_huggingface(stem: str, checkpoint: Callable[[], Path], folder: Path) -> Path:

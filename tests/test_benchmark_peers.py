@@ -18,7 +18,16 @@ import rwkv_cy
 from benchmarks import rwkvcpp
 from benchmarks.checkpoints import write_checkpoint
 from benchmarks.contenders import CONTENDERS, Task
-from benchmarks.foreign_files import cached_huggingface, cached_rwkvcpp, write_huggingface, write_rwkvcpp
+from benchmarks.foreign_files import (
+    LLAMACPP_TYPES,
+    RWKVCPP_TYPES,
+    cached_gguf,
+    cached_huggingface,
+    cached_rwkvcpp,
+    write_huggingface,
+    write_rwkvcpp,
+)
+from benchmarks.peers import peer_rows
 from benchmarks.plain_numpy import read_float32
 from benchmarks.rwkvcpp import Library, Model, longest_part, quantize
 from benchmarks.worker import Worker
@@ -191,6 +200,47 @@ def test_a_worker_answers_with_the_models_logits(checkpoint: Path, monkeypatch: 
         np.testing.assert_array_equal(np.asarray(worker.logits(TOKENS), np.float32), expected)
         assert worker.seconds([1], keep_state=True) > 0
         assert worker.opening["load_seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    ("shape", "given", "labels"),
+    [
+        ("169m", (), ["plain NumPy"]),
+        ("169m", ("peer_python", "llama_python"), ["plain NumPy", "rwkv", "rwkv", "transformers", "transformers"]),
+        ("7-0.1b", ("peer_python",), ["rwkv", "rwkv"]),
+        ("7-0.1b", ("llama_python",), ["llama.cpp"] * len(LLAMACPP_TYPES)),
+        ("6-0.1b", ("rwkvcpp_library",), ["rwkv.cpp"] * len(RWKVCPP_TYPES)),
+        ("8-rc00-0.1b", ("peer_python", "rwkvcpp_library", "llama_python"), []),
+    ],
+)
+def test_programs_that_run_a_version_stand_beside_it(
+    monkeypatch: pytest.MonkeyPatch, shape: str, given: Sequence[str], labels: list[str]
+) -> None:
+    for name in ("cached_checkpoint", "cached_huggingface", "cached_rwkvcpp", "cached_gguf"):
+        monkeypatch.setattr(f"benchmarks.peers.{name}", lambda *arguments: Path("a model"))
+    named = {"peer_python": None, "rwkvcpp_library": None, "llama_python": None}
+    arguments = SimpleNamespace(**named | dict.fromkeys(given, "somewhere"))
+    rows = peer_rows(shape, Path("folder"), arguments)  # type: ignore[arg-type]
+    assert [row.label for row in rows] == labels
+    # Everything is compared with the first.
+    assert not rows or rows[0].dtype in ("f32", "FP32")
+
+
+@pytest.mark.oracle
+@pytest.mark.parametrize(("dtype", "bound"), [("f32", 1e-5), ("bf16", 5e-2)])
+def test_llama_cpp_as_a_contender_agrees_with_the_model(tmp_path: Path, dtype: str, bound: float) -> None:
+    pytest.importorskip("llama_cpp", reason="runs llama.cpp: pip install llama-cpp-python")
+    ranks = {"w": 8, "a": 8, "v": 8, "g": 16}
+    config = rwkv_cy.Config(d_model=64, num_layers=2, vocab_size=300, architecture="rwkv7", head_size=64, ranks=ranks)
+    write_checkpoint(tmp_path / "tiny.pth", config)
+    path = cached_gguf("tiny", lambda: tmp_path / "tiny.pth", dtype, tmp_path)
+    expected, _ = rwkv_cy.load(tmp_path / "tiny.pth").forward(TOKENS)
+    forward = CONTENDERS["llama.cpp"].open(Task(str(path), dtype, 1))
+    for _ in range(2):
+        state = None
+        for part in (TOKENS[:4], TOKENS[4:6], TOKENS[6:]):
+            logits, state = forward(part, state)
+        assert np.abs(logits - expected).max() < bound * np.abs(expected).max()
 
 
 @pytest.mark.oracle

@@ -12,8 +12,9 @@ import pytest
 import rwkv_cy
 from benchmarks import bench_batch, bench_bits
 from benchmarks.bench_quality import TYPES, RwkvCppModel, errors_of, logits_of, matrix_bits, text_quality
-from benchmarks.bench_speed import Found, Row, comparison_of, nominal_bits
+from benchmarks.bench_speed import Found, comparison_of, nominal_bits
 from benchmarks.checkpoints import write_checkpoint
+from benchmarks.peers import Row
 from benchmarks.plain_numpy import PlainNumpy, read_float32
 from benchmarks.plots import by_precision, by_prompt
 from benchmarks.processes import anonymous_bytes, run
