@@ -54,7 +54,7 @@ C_FLAGS = ["-std=gnu11", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-c
 KERNEL_LEVEL = ["-O3"]
 LOOP_LEVEL = ["-O2"]
 GLUE_LEVEL = ["-O1"]
-LOOPING = {"sample"}
+LOOPING = {"sample", "token_table"}
 #: The C files here take longest to compile.
 FAMILIES = C_KERNELS / "families"
 

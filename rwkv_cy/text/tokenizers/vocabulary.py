@@ -8,6 +8,7 @@ import struct
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 
 from rwkv_cy.errors import TokenizerError
 from rwkv_cy.files.vocabulary_files import WORLD_SIZE, WORLD_USED
@@ -20,8 +21,10 @@ __all__ = [
     "evaluate",
     "is_packed",
     "pack",
+    "pack_parts",
     "parse_text",
     "unpack",
+    "unpack_parts",
 ]
 
 #: Largest vocabulary file that is read; the published one has 1.2 MB.
@@ -181,11 +184,23 @@ def is_packed(data: bytes) -> bool:
 def pack(tokens: Sequence[bytes]) -> bytes:
     """Return the packed form, as docs/tokenizers.md specifies it."""
     lengths = np.fromiter(map(len, tokens), dtype=_LENGTH, count=len(tokens))
-    return _HEADER.pack(MAGIC, len(tokens)) + lengths.tobytes() + b"".join(tokens)
+    return pack_parts(lengths, b"".join(tokens))
+
+
+def pack_parts(lengths: npt.NDArray[np.uint16], joined: bytes) -> bytes:
+    """Return the packed form of what :func:`unpack_parts` returns."""
+    return _HEADER.pack(MAGIC, len(lengths)) + lengths.astype(_LENGTH).tobytes() + joined
 
 
 def unpack(data: bytes, name: str = "vocabulary") -> list[bytes]:
-    """Read the packed form.
+    """Read the packed form; raise TokenizerError if it is damaged."""
+    lengths, joined = unpack_parts(data, name)
+    ends = list(itertools.accumulate(lengths.tolist(), initial=0))
+    return [joined[a:b] for a, b in itertools.pairwise(ends)]
+
+
+def unpack_parts(data: bytes, name: str = "vocabulary") -> tuple[npt.NDArray[np.uint16], bytes]:
+    """Read the packed form: the length of each token, and the bytes of all of them.
 
     Raises
     ------
@@ -204,5 +219,4 @@ def unpack(data: bytes, name: str = "vocabulary") -> list[bytes]:
     size = begin + int(lengths.sum(dtype=np.int64))
     if len(data) != size:
         raise TokenizerError(f"{name}: expected {size} bytes, got {len(data)}; convert the model again")
-    ends = list(itertools.accumulate(lengths.tolist(), initial=begin))
-    return [data[a:b] for a, b in itertools.pairwise(ends)]
+    return lengths, data[begin:]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from typing import Any
-from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,7 +13,6 @@ from hypothesis import strategies as st
 
 from rwkv_cy.errors import TokenError, TokenizerError
 from rwkv_cy.files.vocabulary_files import packaged_vocabulary
-from rwkv_cy.text.tokenizers import world
 from rwkv_cy.text.tokenizers.vocabulary import WORLD_SIZE
 from rwkv_cy.text.tokenizers.vocabulary_json import parse_json
 from rwkv_cy.text.tokenizers.world import MAX_TOKEN_BYTES, WorldTokenizer
@@ -69,18 +67,8 @@ def test_longest_match_as_trying_every_token(more: set[bytes], letters: bytes, c
     tokenizer = WorldTokenizer(used + [b""] * (WORLD_SIZE - len(used)))
     for text in (letters, b"".join(used[i % len(used)] for i in chosen)):
         ids = naive_encode(used, text)
-        for without_table in (1 << 20, -1):
-            with mock.patch.object(world, "_WITHOUT_TABLE", without_table):
-                assert tokenizer.encode_bytes(text) == ids
+        assert tokenizer.encode_bytes(text) == ids
         assert tokenizer.decode_bytes(ids) == text
-
-
-def test_the_table_is_made_for_much_text() -> None:
-    tokenizer = WorldTokenizer(world_tokens())
-    ids = tokenizer.encode("In the beginning")
-    assert "_prefixes" not in vars(tokenizer)
-    assert tokenizer.encode("In the beginning" * 5_000)[-len(ids) :] == ids
-    assert "_prefixes" in vars(tokenizer)
 
 
 def test_one_long_token_and_its_prefix() -> None:
@@ -95,7 +83,7 @@ def test_one_long_token_and_its_prefix() -> None:
 
 
 def test_tokens_far_longer_than_any_in_use() -> None:
-    """Each prefix of a token is tried at each place of a text, and is kept in memory."""
+    """Each length is tried at each place of a text."""
     tokens = world_tokens()
     tokens[-1] = b"a" * MAX_TOKEN_BYTES
     WorldTokenizer(tokens)
@@ -179,13 +167,10 @@ def test_a_small_vocabulary() -> None:
     assert again.decode([3, 0, 1]) == "人UP "
     with pytest.raises(TokenError, match="expected an id from 0 to 3, got 4"):
         again.decode([4])
-    for without_table in (1 << 20, -1):
-        with mock.patch.object(world, "_WITHOUT_TABLE", without_table):
-            lacking = r"got '.+xe4and ' at byte 3, .* vocabulary of 4 ids cannot encode every"
-            with pytest.raises(TokenizerError, match=lacking):
-                again.encode_bytes(b"UP \xe4and ")
-            with pytest.raises(TokenizerError, match=r"expected characters of the vocabulary, got 'U' at byte 3"):
-                again.encode("UP U")
+    with pytest.raises(TokenizerError, match=r"got '.+xe4and ' at byte 3, .* vocabulary of 4 ids cannot encode every"):
+        again.encode_bytes(b"UP \xe4and ")
+    with pytest.raises(TokenizerError, match=r"expected characters of the vocabulary, got 'U' at byte 3"):
+        again.encode("UP U")
 
 
 def test_a_small_vocabulary_with_bytes_for_id_0() -> None:
