@@ -89,6 +89,7 @@ class ModelFile:
                 data = self._checked.read_small(TOKENIZER_PATH, MAX_TOKENIZER_BYTES)
             self.header = ModelHeader.from_json(self._checked.header, data, path)
             self._entries = _parameters(self._checked)
+            self._infos: dict[str, TensorInfo] = {}
         except BaseException:
             self._checked.close()
             raise
@@ -122,10 +123,13 @@ class ModelFile:
 
     def info(self, name: str) -> TensorInfo:
         """Describe the parameter `name`; KeyError if there is none."""
-        spec = self._entries[name].spec
-        return TensorInfo(
-            name, spec.canonical_shape, spec.dtype, spec.path, spec.dtype, spec.nbytes, spec.transposed, spec.nbytes
-        )
+        info = self._infos.get(name)
+        if info is None:
+            spec = self._entries[name].spec
+            nbytes, shape = spec.nbytes, spec.canonical_shape
+            info = TensorInfo(name, shape, spec.dtype, spec.path, spec.dtype, nbytes, spec.transposed, nbytes)
+            self._infos[name] = info
+        return info
 
     def read_into(self, name: str, buffer: npt.NDArray[Any], start: int = 0) -> None:
         """Fill `buffer` (1-D, of the parameter's array dtype) with elements from `start`, by positioned reads."""

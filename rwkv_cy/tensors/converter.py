@@ -10,6 +10,7 @@ import numpy as np
 
 from rwkv_cy.dtypes import storage_type, to_storage
 from rwkv_cy.errors import SpecError
+from rwkv_cy.files.checksum import crc32
 from rwkv_cy.runtime import get_num_threads
 from rwkv_cy.tensors.arena import Arena
 from rwkv_cy.tensors.codecs import BLOCK_SIZE, GroupedCodec, PlannedCodec, rows_at_once
@@ -28,6 +29,8 @@ __all__ = ["Converter", "FileSink", "Progress", "describe_overflow", "number_war
 #: Called with the bytes written so far and the bytes of all tensors in the target.
 Progress = Callable[[int, int], None]
 
+#: Tensors up to so many bytes are copied and checked in one pass. In larger ones another thread may do either.
+_SMALL_BYTES = 1 << 20
 #: Bytes of a piece that is copied, and numbers of a piece that is converted.
 _PIECE_BYTES, _PIECE_NUMBERS = 8 << 20, 1 << 20
 
@@ -341,11 +344,14 @@ def read_parameters(
     jobs: list[Callable[[], object]] = []
     for name, target in targets.items():
         info = target.info
-        jobs.append(partial(source.check_bytes, name, converter.stop))
         array = arena.take(info.array_shape, info.codec.array_dtype)
         flat = array.reshape(-1)
-        for start, count in _pieces(source.info(name), info):
-            jobs.append(partial(_fill, converter, target, flat[start : start + count], start, counter))
+        if flat.nbytes <= _SMALL_BYTES and info == source.info(name) and source.checksum(name) is not None:
+            jobs.append(partial(_fill_and_check, converter, source, target, flat, counter))
+        else:
+            jobs.append(partial(source.check_bytes, name, converter.stop))
+            for start, count in _pieces(source.info(name), info):
+                jobs.append(partial(_fill, converter, target, flat[start : start + count], start, counter))
         parameters[name] = info.parameter(array)
     run_jobs(jobs, min(num_threads, 1 + size // _PIECE_BYTES), converter.stop)
     return parameters
@@ -368,6 +374,17 @@ class _Counter:
 def _fill(converter: Converter, target: Target, block: Array, start: int, counter: _Counter) -> None:
     converter.fill(target, block, start)
     counter.add(block.nbytes)
+
+
+def _fill_and_check(
+    converter: Converter, source: ParameterSource, target: Target, block: Array, counter: _Counter
+) -> None:
+    """Copy a whole tensor, and verify its checksum without reading it again."""
+    name = target.info.name
+    _fill(converter, target, block, 0, counter)
+    if crc32(block.view(np.uint8)) != source.checksum(name):
+        source.check_bytes(name)  # raises an error, unless the file has been completed since
+        converter.fill(target, block, 0)
 
 
 def _pieces(info: TensorInfo, target: TensorInfo) -> Iterator[tuple[int, int]]:

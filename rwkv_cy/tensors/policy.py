@@ -166,6 +166,8 @@ def choose(source: ParameterSource, spec: Storable, dtype: str | None, *, keep_o
             stored = codec.plain_types[0]
     if keep_orientation and stored == info.dtype and dtype in (None, stored) and spec.kind != "low_rank":
         transposed = info.transposed
+    if (stored, transposed) == (info.dtype, info.transposed):  # as nearly always: a copy of thousands takes a while
+        return Target(info)
     target = replace(info, dtype=stored, transposed=transposed)
     return Target(target if plan is None else replace(target, encoded_nbytes=plan.nbytes), plan)
 
