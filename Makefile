@@ -262,8 +262,14 @@ build/fuzz/bin/%: tests/c/fuzz_%.c tests/c/fuzz.h build/fuzz/kernels.a
 	@mkdir -p build/fuzz/bin
 	@$(CLANG) $(SANITIZED_FLAGS) -fsanitize=fuzzer $< build/fuzz/kernels.a -lm -o $@
 
+#: What instrumented Python code calls.
+build/fuzz/fuzz_trace.so: tests/fuzz/fuzz_trace.c $(FUZZ_MADE)
+	@mkdir -p build/fuzz
+	@$(or $(CC),cc) -O2 -Wall -shared -fPIC \
+		-I$$($(FUZZ_BIN)/python -c "import sysconfig; print(sysconfig.get_path('include'))") $< -ldl -o $@
+
 .PHONY: fuzz-guided
-fuzz-guided: $(FUZZ_BUILT) $(addprefix build/fuzz/bin/,$(FUZZ_PROGRAMS)) ## fuzzing guided by coverage, with atheris and libFuzzer (FUZZ_RUNS)
+fuzz-guided: $(FUZZ_BUILT) build/fuzz/fuzz_trace.so $(addprefix build/fuzz/bin/,$(FUZZ_PROGRAMS)) ## fuzzing guided by coverage, with atheris and libFuzzer (FUZZ_RUNS)
 	@$(FUZZ_BIN)/python tools/fuzz.py --runs $(FUZZ_RUNS) $(FUZZ_ARGS)
 
 #: At most so many moments of an operation, and changes of a file, in "make test-faults"; empty for all.

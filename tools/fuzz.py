@@ -1,8 +1,9 @@
 """Runs the fuzz targets one after another until each has so many executions, and prints what came of it as a table.
 
-``python tools/fuzz.py [--runs N] [--only NAME ...] [--table]``, with the interpreter that has atheris. Corpora, logs,
-inputs that break something and the counts are in ``build/fuzz``; a run that is ended goes on where it was. Targets are
-those of ``tests/fuzz/targets.py``, and the programs in ``build/fuzz/bin``, which libFuzzer is linked to.
+``python tools/fuzz.py [--runs N] [--seconds S] [--only NAME ...] [--table]``, with the interpreter that has atheris.
+Corpora, logs, inputs that break something and the counts are in ``build/fuzz``; a run that is ended goes on where it
+was. Targets are those of ``tests/fuzz/targets.py``, and the programs in ``build/fuzz/bin``, which libFuzzer is linked
+to.
 """
 
 from __future__ import annotations
@@ -27,6 +28,8 @@ FINDINGS = TESTS / "fuzz" / "findings"
 LIMITS = ("-timeout=20", "-rss_limit_mb=2048")
 #: Longest input of a C target. Others are as long as the longest file of the corpus.
 C_BYTES = 2048
+#: Memory that was freed is used again soon: cold memory takes longer than the code that runs.
+_ASAN = "quarantine_size_mb=8"
 COLUMNS = ("target", "executions", "CPU seconds", "a second", "corpus", "edges", "inputs kept")
 
 
@@ -48,21 +51,23 @@ def targets() -> dict[str, list[str]]:
 
 
 def _environment() -> dict[str, str]:
-    path = os.pathsep.join([str(TESTS), str(ROOT)])
-    return {**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "RUST_BACKTRACE": "0"}
+    path = os.pathsep.join([str(TESTS), str(ROOT), str(FOLDER)])
+    own = {"PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1", "RUST_BACKTRACE": "0", "ASAN_OPTIONS": _ASAN}
+    return {**os.environ, **own}
 
 
 def _corpus(name: str) -> Path:
     return FOLDER / "corpus" / name
 
 
-def run(name: str, command: list[str], runs: int) -> bool:
-    """Run a target for so many executions and add them to the results; return whether nothing broke."""
+def run(name: str, command: list[str], runs: int, seconds: int) -> bool:
+    """Run a target for so many executions, or seconds, and add them to the results; return whether nothing broke."""
     corpus, log = _corpus(name), FOLDER / "logs" / f"{name}.log"
     artifacts = FOLDER / "broken" / name
     for folder in (corpus, log.parent, artifacts):
         folder.mkdir(parents=True, exist_ok=True)
     options = [f"-runs={runs}", f"-artifact_prefix={artifacts}/", "-print_final_stats=1", *LIMITS]
+    options += [f"-max_total_time={seconds}"] if seconds else []
     begin = _cpu_seconds()
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -125,6 +130,7 @@ def main() -> int:
     """Run what is requested; 1 if something broke."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=1_000_000, help="executions of each target, in all")
+    parser.add_argument("--seconds", type=int, default=0, help="at most so long for each target, this time")
     parser.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these targets")
     parser.add_argument("--table", action="store_true", help="print the table and run nothing")
     arguments = parser.parse_args()
@@ -140,7 +146,7 @@ def main() -> int:
         left = arguments.runs - done(name)
         if left > 0:
             print(f"{name}: {left:,} executions", flush=True)
-            sound &= run(name, command, left)
+            sound &= run(name, command, left, arguments.seconds)
     print(table(list(commands)))
     return 0 if sound else 1
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,8 +85,6 @@ def _run(arguments: argparse.Namespace) -> int:
         from rwkv_cy.cli.file_summary import print_summary
 
         print_summary(report)
-    if pattern not in (None, _ALL) and not report.tensors:
-        print_warning(f"{file}: no tensor has a name that matches {pattern!r}")
     if not arguments.json:
         for message in (*report.warnings, *report.problems):
             print_warning(message)
@@ -105,11 +102,12 @@ def _report(arguments: argparse.Namespace, file: Path, tensors: str | None, spee
             return inspect(file, arguments.stats, tensors=tensors, speed=speed, progress=progress)
         from rwkv_cy.toolkit.pages.model_page import write_model_page
 
+        listed = inspect(file, tensors=tensors, speed=False).tensors  # an error comes before the page
         report = write_model_page(
             file, arguments.html, overwrite=arguments.force, speed=not arguments.no_speed, progress=progress
         )
-    listed = (one for one in report.tensors if tensors is not None and fnmatchcase(one.name, tensors))
-    return replace(report, tensors=tuple(listed))
+    names = {one.name for one in listed}
+    return replace(report, tensors=tuple(one for one in report.tensors if one.name in names))
 
 
 def _file_and_pattern(arguments: argparse.Namespace) -> tuple[Path, str | None]:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from rwkv_cy.cli.arguments import common_options, output_options
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import byte_size, print_json, print_table
-from rwkv_cy.errors import HubError
 from rwkv_cy.toolkit.schema_names import named
 
 if TYPE_CHECKING:
@@ -30,23 +29,19 @@ def add_parser(commands: Subparsers) -> None:
         examples=["rwkv-cy models", "rwkv-cy models g1 2.9b"],
     )
     parser.add_argument(
-        "words", metavar="WORD", nargs="*", help="list only models whose name or title contains every WORD, as g1 2.9b"
+        "words",
+        metavar="WORD",
+        nargs="*",
+        help="list only models whose name or title contains every WORD, as g1 2.9b; 3b finds 2.9b too",
     )
     output_options(parser, progress=False, json="print JSON, with repositories, dimensions and all types")
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from rwkv_cy.toolkit.known_models import known_models
+    from rwkv_cy.toolkit.known_models import search_known_models
 
-    words = [word.lower() for word in arguments.words]
-    models = [
-        model
-        for model in known_models()
-        if all(word in f"{model.name} {model.title} {model.version} {model.hub_name}".lower() for word in words)
-    ]
-    if not models:
-        raise HubError(f"no known model matches {' '.join(map(repr, words))}; rwkv-cy models lists all of them")
+    models = search_known_models(arguments.words)
     if arguments.json:
         print_json(named("models", {"models": [model.to_dict() for model in models]}))
         return ExitCode.OK

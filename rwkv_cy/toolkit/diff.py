@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from rwkv_cy.records import dataclass
 from rwkv_cy.storage import StoredTokenizer
 from rwkv_cy.tensors.difference import Comparison, Difference
 from rwkv_cy.toolkit.schema_names import named
+from rwkv_cy.toolkit.tensor_names import matching_names
 
 __all__ = ["DiffReport", "TensorDifference", "compare", "config_differences", "describe_values", "diff"]
 
@@ -216,9 +216,9 @@ def compare(
     """
     if not tolerance >= 0:
         raise ConfigError(f"tolerance: expected a non-negative number, got {tolerance!r}")
-    shapes = [{n: s for n, s in checkpoint.shapes.items() if fnmatchcase(n, tensors)} for checkpoint in (a, b)]
-    if not any(shapes):
-        raise ConfigError(f"tensors: expected a pattern that matches a tensor of {a.path} or {b.path}, got {tensors!r}")
+    everything = dict.fromkeys((*a.shapes, *b.shapes))
+    chosen = set(matching_names(everything, tensors, f"{a.path}, {b.path}"))
+    shapes = [{n: s for n, s in checkpoint.shapes.items() if n in chosen} for checkpoint in (a, b)]
     common = [name for name in shapes[0] if name in shapes[1]]
     comparable = [name for name in common if shapes[0][name] == shapes[1][name]]
     counter = _Counter(progress, sum(math.prod(shapes[0][name]) for name in comparable))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from rwkv_cy.architectures import architecture_of, detect, version_label
@@ -19,6 +18,7 @@ from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 from rwkv_cy.toolkit.bandwidth import machine_sample
 from rwkv_cy.toolkit.expectation import expectations, state_bytes
 from rwkv_cy.toolkit.file_report import Expectation, FileReport, GroupReport, Machine, TensorReport
+from rwkv_cy.toolkit.tensor_names import matching_names
 from rwkv_cy.units import byte_size, short_count
 
 if TYPE_CHECKING:
@@ -63,6 +63,8 @@ def inspect(
 
     Raises
     ------
+    ConfigError
+        If no tensor matches the pattern.
     FormatError
         If the file is damaged, or its format is not supported.
     StorageError
@@ -173,7 +175,8 @@ def _listed(
     progress: Callable[[int, int], None] | None,
 ) -> Iterator[TensorReport]:
     """Yield the reports of the tensors whose names match."""
-    chosen = infos if pattern == "*" else [info for info in infos if fnmatchcase(info.name, pattern)]
+    names = set(matching_names((info.name for info in infos), pattern, str(source.path)))
+    chosen = [info for info in infos if info.name in names]
     done, total = 0, sum(info.source_nbytes for info in chosen)
     for info in chosen:
         found = _measure(source, info, done, total, progress) if stats else None

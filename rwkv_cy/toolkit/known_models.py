@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +19,7 @@ from rwkv_cy.records import asdict, dataclass
 from rwkv_cy.tensors.policy import choose
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 
-__all__ = ["KnownModel", "find_known_model", "known_models"]
+__all__ = ["KnownModel", "find_known_model", "known_models", "search_known_models"]
 
 _TABLE = Path(__file__).with_name("known_models.json")
 #: Types for which the memory needed is computed.
@@ -27,6 +28,9 @@ _PRECISIONS = ("f32", "bf16", "q8", "q6", "q4")
 _PUBLISHED = "bf16"
 #: The authors' way to write a size: 1B5 is 1.5b.
 _BILLIONS = re.compile(r"(?<![\d.])(\d+)b(\d)(?!\d)")
+#: A size in a short name, or as people ask for one.
+_SIZE = re.compile(r"(\d+(?:\.\d+)?)([bm])")
+_SIMILARITY = 0.7
 
 
 @dataclass(frozen=True)
@@ -194,3 +198,53 @@ def _words(name: str) -> list[str]:
     """Return the parts of a short name, in one spelling."""
     name = _BILLIONS.sub(r"\1.\2b", name.lower()).replace("rwkv-", "rwkv")
     return [word for word in re.split(r"[^a-z0-9.]+", name) if word]
+
+
+def search_known_models(words: Sequence[str]) -> list[KnownModel]:
+    """Return the known models that have every word in their name, title, version or place on the hub.
+
+    A size is a whole one, and one without decimals stands for those that round to it: ``"13b"`` finds 13.3b, and
+    ``"3b"`` finds 2.9b and 3b, not 13.3b.
+
+    Raises
+    ------
+    HubError
+        If none has them all; the message says which words may have been meant.
+    """
+    models = known_models()
+    wanted = [_BILLIONS.sub(r"\1.\2b", word.lower()) for word in words]
+    found = [model for model in models if all(_has_word(model, word) for word in wanted)]
+    if not found:
+        raise HubError(
+            f"no known model matches {' '.join(words)!r}; {_meant(models, wanted)}rwkv-cy models lists all of them"
+        )
+    return found
+
+
+def _has_word(model: KnownModel, word: str) -> bool:
+    asked = _SIZE.fullmatch(word)
+    if asked is None:
+        return word in f"{model.name} {model.title} {model.version} {model.hub_name}".lower()
+    sizes = filter(None, map(_SIZE.fullmatch, _words(model.name)))
+    return any(
+        size[2] == asked[2]
+        and (size[1] == asked[1] or ("." not in asked[1] and round(float(size[1])) == int(asked[1])))
+        for size in sizes
+    )
+
+
+def _meant(models: Sequence[KnownModel], words: Sequence[str]) -> str:
+    """Return what to say of the words that no model has, or nothing if each alone finds some."""
+    unknown = [word for word in words if not any(_has_word(model, word) for model in models)]
+    if not unknown:
+        return "each word alone matches some; "
+    parts = list(dict.fromkeys(part for model in models for part in (model.name, *_words(model.name))))
+    if _SIZE.fullmatch(unknown[0]):
+        sizes = sorted(filter(_SIZE.fullmatch, parts), key=_parameters)
+        return f"sizes are {', '.join(sizes)}; "
+    meant = get_close_matches(unknown[0], parts, 1, _SIMILARITY)
+    return f"did you mean {meant[0]}? " if meant else ""
+
+
+def _parameters(size: str) -> float:
+    return float(size[:-1]) * (1000 if size.endswith("b") else 1)

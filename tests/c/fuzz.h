@@ -39,6 +39,21 @@ static inline ptrdiff_t fuzz_number(fuzz_input *in, ptrdiff_t most)
     return number % (most + 1);
 }
 
+/* A size from 1 to most: three times of four one up to few, since a small input runs in a fraction of the time. */
+static inline ptrdiff_t fuzz_size(fuzz_input *in, ptrdiff_t few, ptrdiff_t most)
+{
+    const ptrdiff_t limit = fuzz_byte(in) & 3 ? few : most;
+    return 1 + fuzz_number(in, limit - 1);
+}
+
+/* One of the kernel families of this CPU. */
+static inline const rk_table *fuzz_family(fuzz_input *in)
+{
+    int count = 1;
+    while (rk_available(count) != NULL) count++;
+    return rk_available((int)fuzz_number(in, count - 1));
+}
+
 static inline void *fuzz_memory(size_t bytes)
 {
     void *memory = NULL;

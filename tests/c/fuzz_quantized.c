@@ -8,7 +8,7 @@
 #include "fuzz.h"
 #include "scalar.h"
 
-enum { MOST_ROWS = 33, MOST_COLS = 140 };
+enum { MOST_ROWS = 33, FEW_ROWS = 7, MOST_COLS = 140, FEW_COLS = 40, MOST_TOKENS = 9 };
 
 static const ptrdiff_t token_counts[] = {1, 2, 3, 5, 9};
 static const int types[] = {RK_Q8, RK_Q6, RK_Q4, RK_Q4N};
@@ -73,6 +73,7 @@ static void check_quantizer(fuzz_input *in, int dtype, ptrdiff_t rows, ptrdiff_t
     uint8_t *packed = fuzz_memory(packed_bytes(dtype, rows, cols));
     rk_quantize(w, rows, cols, dtype, NULL, packed);
     for (ptrdiff_t r = 0; r < rows; r++) {
+        double largest = 0; /* of the block */
         for (ptrdiff_t c = 0; c < cols; c++) {
             const ptrdiff_t width = rk_q_cols(dtype), begin = c / width * width;
             const ptrdiff_t end = begin + width < cols ? begin + width : cols;
@@ -83,8 +84,8 @@ static void check_quantizer(fuzz_input *in, int dtype, ptrdiff_t rows, ptrdiff_t
             const int finite = isfinite(step) && (narrow(dtype) || isfinite(rk_f16_to_f32(steps[RK_Q_ROWS + r % RK_Q_ROWS])));
             if (finite && !isfinite(decoded)) fuzz_fail("quantized", r * cols + c, w[r * cols + c], decoded);
             if (!finite || dtype != RK_Q8) continue;
-            double largest = 0;
-            for (ptrdiff_t i = begin; i < end; i++) largest = fmax(largest, fabs((double)w[r * cols + i]));
+            if (c == begin) largest = 0;
+            for (ptrdiff_t i = c == begin ? begin : end; i < end; i++) largest = fmax(largest, fabs((double)w[r * cols + i]));
             const double excess = fmax(largest - 127.0 * step, 0), error = fabs((double)decoded - (double)w[r * cols + c]);
             if (error > fmax(0.5001 * step, excess * 1.0001)) fuzz_fail("q8", r * cols + c, w[r * cols + c], decoded);
         }
@@ -96,7 +97,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     fuzz_input in = fuzz_begin(data, size);
     const int dtype = types[fuzz_byte(&in) % 4], moderate = fuzz_byte(&in) & 1;
-    const ptrdiff_t rows = 1 + fuzz_number(&in, MOST_ROWS - 1), cols = 1 + fuzz_number(&in, MOST_COLS - 1);
+    const ptrdiff_t rows = fuzz_size(&in, FEW_ROWS, MOST_ROWS), cols = fuzz_size(&in, FEW_COLS, MOST_COLS);
     const ptrdiff_t tokens = token_counts[fuzz_byte(&in) % 5];
     const size_t bytes = packed_bytes(dtype, rows, cols), block = (size_t)rk_q_bytes(dtype), head = (size_t)rk_q_head(dtype);
     check_quantizer(&in, dtype, 1 + rows % 5, cols);
@@ -118,19 +119,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     int last = 0;
     while (rk_available(last + 1) != NULL) last++;
     float *portable = fuzz_product(&rk_available(last)->f32, &m, x, tokens);
-    for (int i = 0; i < last; i++) {
-        float *y = fuzz_product(&rk_available(i)->f32, &m, x, tokens);
-        for (ptrdiff_t k = 0; finite && k < tokens * rows; k++) {
-            double sum = 0, largest = 0;
-            for (ptrdiff_t c = 0; c < cols; c++) {
-                sum += terms(packed, cols, dtype, k % rows, c);
-                largest = fmax(largest, fabs((double)x[k / rows * cols + c]));
-            }
-            if (!(fabs((double)y[k] - portable[k]) <= 1e-5 * sum * largest))
-                fuzz_fail(rk_available(i)->name, k, portable[k], y[k]);
-        }
-        free(y);
+    const rk_table *table = fuzz_family(&in);
+    float *y = fuzz_product(&table->f32, &m, x, tokens);
+    double largest[MOST_TOKENS] = {0};
+    for (ptrdiff_t i = 0; i < tokens * cols; i++) largest[i / cols] = fmax(largest[i / cols], fabs((double)x[i]));
+    for (ptrdiff_t r = 0; finite && r < rows; r++) {
+        double sum = 0;
+        for (ptrdiff_t c = 0; c < cols; c++) sum += terms(packed, cols, dtype, r, c);
+        for (ptrdiff_t t = 0, k = r; t < tokens; t++, k += rows)
+            if (!(fabs((double)y[k] - portable[k]) <= 1e-5 * sum * largest[t])) fuzz_fail(table->name, k, portable[k], y[k]);
     }
-    free(packed), free(w), free(x), free(portable);
+    free(packed), free(w), free(x), free(portable), free(y);
     return 0;
 }

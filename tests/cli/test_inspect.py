@@ -224,9 +224,16 @@ def test_a_file_without_tensors(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_pattern_that_matches_nothing(run: Run, small: Path) -> None:
-    result = run("inspect", small, "--tensors", "nix")
-    assert (result.code, result.out) == (0, "")
-    assert "no tensor has a name that matches 'nix'" in result.err
+    for pattern, meant in {
+        "nix": "names are such as emb.weight, blocks.0.ln0.weight, blocks.0.ln0.bias",
+        "att.key": "did you mean '*att.key*'?",
+        "blocks.0.att.kay.weight": "did you mean 'blocks.0.att.key.weight'?",
+    }.items():
+        for form in ([], ["--json"], ["--quiet"], ["--stats"], ["--html", small.parent / "page.html"]):
+            result = run("inspect", small, "--tensors", pattern, *form)
+            assert (result.code, result.out) == (1, "")
+            assert result.err.endswith(f"no tensor has a name that matches {pattern!r}; {meant}\n")
+    assert not (small.parent / "page.html").exists()
     assert run("inspect", small, "--tensors", "emb.*").err == ""
 
 

@@ -167,8 +167,37 @@ def test_known_models_are_listed(run: Run) -> None:
     assert [line.split()[0] for line in result.out.splitlines()[2:3]] == ["rwkv7-g1-2.9b"]
     models = json.loads(run("models", "pile-169m", "--json").out)["models"]
     assert models[0]["repository"] == "BlinkDL/rwkv-4-pile-169m"
-    result = run("models", "llama")
-    assert (result.code, "no known model matches 'llama'" in result.err) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("words", "sizes"),
+    [
+        (["13b"], {"13.3b"}),
+        (["14B"], {"14b"}),
+        (["3b"], {"2.9b", "3b"}),
+        (["1b5"], {"1.5b"}),
+        (["g1", "7b"], {"7.2b"}),
+        (["169m"], {"169m"}),
+    ],
+)
+def test_models_of_about_a_size(run: Run, words: list[str], sizes: set[str]) -> None:
+    names = [model["name"] for model in json.loads(run("models", *words, "--json").out)["models"]]
+    assert {name.rpartition("-")[2] for name in names} == sizes
+
+
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        (["llama"], "'llama'; rwkv-cy models lists all of them"),
+        (["wrold"], "'wrold'; did you mean world? rwkv-cy models lists all of them"),
+        (["70b"], "'70b'; sizes are 0.1b, 168m, 169m, 0.4b, 421m, 430m, 1.5b, 1.6b, 2.9b, 3b, 7b, 7.2b, 13.3b, 14b; "),
+        (["raven", "g1"], "'raven g1'; each word alone matches some; rwkv-cy models lists all of them"),
+    ],
+)
+def test_words_that_no_known_model_has(run: Run, words: list[str], advice: str) -> None:
+    result = run("models", *words)
+    assert (result.code, result.out) == (3, "")
+    assert f"no known model matches {advice}" in result.err
 
 
 def test_a_known_model_is_pulled_by_its_short_name(run: Run, hub: HubServer, repository: Repository) -> None:

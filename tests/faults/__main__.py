@@ -50,7 +50,8 @@ def main() -> int:
         rows = _moments(arguments) if _HAVE_FAULTS else _moments_elsewhere(arguments)
         table = moments_table([row for row in rows if isinstance(row, CampaignRow)])
     if arguments.write is not None:
-        replace_between(arguments.write, arguments.campaign, table)
+        some = arguments.campaign == "damage" and bool(arguments.only)
+        replace_between(arguments.write, arguments.campaign, table, rows_only=some)
     print(json.dumps([asdict(row) for row in rows]) if arguments.json else table)
     problems = [problem for row in rows for problem in row.problems]
     return 1 if problems or not rows else 0

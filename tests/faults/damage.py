@@ -1,51 +1,53 @@
 """The campaign of damage: every truncation and every flipped bit of a small file of every format.
 
 Files are read in a child process whose memory and time are limited, so that a crash or a hang is one problem, and the
-next file is read by another child.
+next file is read by another child. It reads many files: modules are loaded once, with one thread, and the process in
+which "verify" lets HDF5 read a structure is a fork of it.
 """
 
 from __future__ import annotations
 
 import gc
 import mmap
+import os
 import resource
 import signal
+import subprocess
+import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from faults.moments import ended, run_child
 from faults.specimens import Specimen, read_bytes
 from faults.table import DamageRow
+from rwkv_cy.runtime import set_num_threads
+from rwkv_cy.storage.structure import main as print_structure_problems
 
 __all__ = ["damage"]
 
 _MEMORY_BYTES = 1 << 30
 _SECONDS = 20
-_MARGIN = 64
+#: Of the bytes of tensors, one bit of each so many is flipped, and each time another one.
+_NUMBERS_STEP = 8
 
 
 def _cases(specimen: Specimen, data: bytes, cuts: int | None, flips: int | None) -> list[tuple[str, int]]:
-    """Return what is done to the file: at most `cuts` lengths to cut it to, and `flips` numbers of bits to flip.
-
-    Of a file that is read in long steps, every byte of its beginning and end is changed, and of the rest a part.
-    """
-    offsets = list(range(len(data)))
-    if specimen.every > 1:
-        rng = np.random.default_rng(1)
-        some = rng.choice(len(data), min(len(data) // specimen.every, 4000), replace=False)
-        offsets = sorted({*range(_MARGIN), *range(len(data) - _MARGIN, len(data)), *map(int, some)})
-    if specimen.every > 1:
-        bits = [8 * offset + (offset * 5 + 3) % 8 for offset in offsets]
-    else:
-        bits = [8 * offset + bit for offset in offsets for bit in range(8)]
-    return [*(("cut", length) for length in _spread(offsets, cuts)), *(("flip", bit) for bit in _spread(bits, flips))]
+    """Return what is done to the file: at most `cuts` lengths to cut it to, and `flips` numbers of bits to flip."""
+    sampled = sorted(specimen.numbers)[::_NUMBERS_STEP]
+    bits = [8 * offset + bit for offset in range(len(data)) if offset not in specimen.numbers for bit in range(8)]
+    bits += [8 * offset + number % 8 for number, offset in enumerate(sampled)]
+    return [
+        *(("cut", length) for length in _spread(range(len(data)), cuts)),
+        *(("flip", bit) for bit in _spread(sorted(bits), flips)),
+    ]
 
 
-def _spread(items: list[int], most: int | None) -> list[int]:
+def _spread(items: Sequence[int], most: int | None) -> Sequence[int]:
     if most is None or len(items) <= most:
         return items
     return [items[i * len(items) // most] for i in range(most)]
@@ -83,7 +85,7 @@ def damage(specimen: Specimen, log: Path, cuts: int | None = None, flips: int | 
     while first < len(cases):
         shared.numbers[0] = first
         child = ended(run_child(lambda: _read_all(specimen, data, cases, expected, shared), log), log)
-        at, refused, same, slowest = list(shared)[:4]
+        at, refused, same, slowest, row.seconds = list(shared)[:5]
         row.problems += [line for line in child.output.splitlines() if line.startswith("PROBLEM")]
         if child.code != 0:
             how, where = cases[int(at)]
@@ -102,13 +104,16 @@ def _read_all(
     """Read the file with each damage from case ``shared.numbers[0]`` on."""
     signal.alarm(0)
     warnings.simplefilter("ignore")
+    set_num_threads(1)
+    subprocess.run = _forked  # type: ignore[assignment]
+    gc.freeze()
     used = int(Path("/proc/self/statm").read_text().split()[0]) * mmap.PAGESIZE
     resource.setrlimit(resource.RLIMIT_AS, (used + _MEMORY_BYTES, used + _MEMORY_BYTES))
     for at in range(int(shared.numbers[0]), len(cases)):
         shared.numbers[0] = at
         how, where = cases[at]
         specimen.file.write_bytes(_damaged(data, how, where))
-        began = time.monotonic()
+        began = _cpu_seconds()
         signal.alarm(_SECONDS)
         try:
             results = read_bytes(specimen)
@@ -120,7 +125,9 @@ def _read_all(
             continue
         finally:
             signal.alarm(0)
-        shared.numbers[3] = max(shared.numbers[3], time.monotonic() - began)
+        took = _cpu_seconds() - began
+        shared.numbers[3] = max(shared.numbers[3], took)
+        shared.numbers[4] += took
         shared.numbers[1] += not results
         shared.numbers[2] += bool(results) and results == expected
         wrong = results and any(result not in expected for result in results)
@@ -130,3 +137,29 @@ def _read_all(
             gc.collect()
     shared.numbers[0] = len(cases) - 1
     return 0
+
+
+def _cpu_seconds() -> float:
+    """Return the CPU time of this process and of those that it has waited for."""
+    times = os.times()
+    return time.process_time() + times.children_user + times.children_system
+
+
+def _forked(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[bytes]:
+    """Run the check of HDF5 objects in a fork of this process, in place of a new interpreter."""
+    reading, writing = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            signal.alarm(_SECONDS)
+            os.dup2(writing, sys.stdout.fileno())
+            print_structure_problems(*command[-3:])
+            sys.stdout.flush()
+            code = 0
+        finally:
+            os._exit(code)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as pipe:
+        answer = pipe.read()
+    return subprocess.CompletedProcess(command, os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), answer)

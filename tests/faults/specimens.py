@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,8 @@ from formats.foreign import rwkv4_parameters, rwkv7_parameters, rwkvcpp_bytes, s
 from formats.make_gguf import rwkv7_gguf
 from formats.make_pth import Entry, legacy_checkpoint, zip_checkpoint
 from rwkv_cy import RWKVError, convert, export, inspect, load, merge, verify
+from rwkv_cy.storage.checked_file import CheckedFile
+from rwkv_cy.storage.schema import HEADER_PATH, TOKENIZER_PATH
 from rwkv_cy.text.tokenizers.find import find_tokenizer
 from rwkv_cy.toolkit.parts import join, shard
 from text.samples import byte_level_json, line, world_tokens
@@ -41,8 +43,8 @@ class Specimen:
         step without a result.
     checked : bool
         Whether every byte that a result depends on is under a checksum: then a result is the right one.
-    every : int
-        Every such byte is cut and flipped, even in the longest run: 1 means all of them.
+    numbers : collection of int
+        Offsets of the bytes of the tensors: of these, not every bit is flipped, even in the longest run.
     refused : bool
         Whether the file is valid but not supported, so that there are no results.
     """
@@ -51,12 +53,12 @@ class Specimen:
     file: Path
     read: Callable[[], Iterator[bytes]]
     checked: bool = False
-    every: int = 1
+    numbers: Collection[int] = ()
     refused: bool = False
 
 
 def _four() -> dict[str, Array]:
-    return rwkv4_parameters(6, _WIDTH, 1, 8)
+    return rwkv4_parameters(3, 2, 1, 2)
 
 
 def _seven() -> dict[str, Array]:
@@ -90,28 +92,51 @@ def _model(root: Path, scratch: Path) -> Callable[[], Iterator[bytes]]:
     return read
 
 
-def _file(name: str, data: bytes, folder: Path, **options: Any) -> Specimen:
+def _file(name: str, data: bytes, folder: Path, arrays: Mapping[str, Array], **options: Any) -> Specimen:
     path = folder / name.replace(" ", "-")
     path.write_bytes(data)
-    return Specimen(name, path, _model(path, folder), **options)
+    return Specimen(name, path, _model(path, folder), numbers=_found(arrays, data), **options)
+
+
+def _found(arrays: Mapping[str, Array], data: bytes) -> frozenset[int]:
+    """Return the offsets of the bytes of arrays in a file that holds them as they are."""
+    found: set[int] = set()
+    for array in arrays.values():
+        start = data.find(array.astype("<f4").tobytes())
+        found.update(range(start, start + 4 * array.size) if start >= 0 else ())
+    return frozenset(found)
 
 
 def _h5(folder: Path) -> Specimen:
     path = folder / "model.h5"
-    convert(write_safetensors(folder / "source", _seven()), path, tokenizer="none")
-    return Specimen("model file (HDF5)", path, _model(path, folder), checked=True, every=8)
+    convert(write_safetensors(folder / "source", _four()), path, tokenizer="none")
+    return Specimen("model file (HDF5)", path, _model(path, folder), checked=True, numbers=_numbers(path))
+
+
+def _numbers(path: Path) -> range:
+    """Return where the numbers of a model file or state are, and the padding between them."""
+    with CheckedFile(path, None) as checked:
+        entries = [entry for name, entry in checked.entries.items() if name not in (HEADER_PATH, TOKENIZER_PATH)]
+        numbers = range(
+            min(entry.offset for entry in entries), max(entry.offset + entry.spec.nbytes for entry in entries)
+        )
+        if checked.entries[HEADER_PATH].offset in numbers or checked.footer.index_offset in numbers:
+            raise AssertionError(f"{path}: the header or the index is among the numbers")
+    return numbers
 
 
 def _torchscript(folder: Path) -> Specimen:
     archive = zip_checkpoint(_stored(_four()))
     archive.entries += [Entry("small/constants.pkl", b"\x80\x02)."), Entry("small/code/__torch__.py", b"class M: pass")]
-    return _file("TorchScript program", archive.to_bytes(), folder, refused=True)
+    return _file("TorchScript program", archive.to_bytes(), folder, _four(), refused=True)
 
 
 def _web_rwkv(folder: Path) -> Specimen:
     path = folder / "model.st"
     export(write_safetensors(folder / "source", _seven()), path)
-    return Specimen("safetensors of web-rwkv (.st)", path, _model(path, folder))
+    header = 8 + int.from_bytes(path.read_bytes()[:8], "little")
+    numbers = range(header, path.stat().st_size)
+    return Specimen("safetensors of web-rwkv (.st)", path, _model(path, folder), numbers=numbers)
 
 
 def _hub(folder: Path) -> Path:
@@ -144,7 +169,7 @@ def _state(folder: Path) -> Specimen:
     def read() -> Iterator[bytes]:
         yield model.forward([3], model.load_state(path))[0].tobytes()
 
-    return Specimen("state file", path, read, checked=True, every=8)
+    return Specimen("state file", path, read, checked=True, numbers=_numbers(path))
 
 
 def _tuned_state(folder: Path) -> Specimen:
@@ -212,13 +237,13 @@ def _tokenizer(name: str, path: Path, data: bytes) -> Specimen:
 #: Each makes a specimen in a folder of its own.
 SPECIMENS: tuple[Callable[[Path], Specimen], ...] = (
     _h5,
-    lambda folder: _file("PyTorch, zip archive", zip_checkpoint(_stored(_four())).to_bytes(), folder, checked=True),
-    lambda folder: _file("PyTorch, legacy", legacy_checkpoint(_stored(_four())), folder),
+    lambda folder: _file("PyTorch, zip archive", zip_checkpoint(_stored(_four())).to_bytes(), folder, {}, checked=True),
+    lambda folder: _file("PyTorch, legacy", legacy_checkpoint(_stored(_four())), folder, _four()),
     _torchscript,
-    lambda folder: _file("safetensors", safetensors_bytes(_seven()), folder),
+    lambda folder: _file("safetensors", safetensors_bytes(_four()), folder, _four()),
     _web_rwkv,
-    lambda folder: _file("GGUF", rwkv7_gguf(_seven()), folder),
-    lambda folder: _file("rwkv.cpp", rwkvcpp_bytes(_four()), folder),
+    lambda folder: _file("GGUF", rwkv7_gguf(_seven()), folder, _seven()),
+    lambda folder: _file("rwkv.cpp", rwkvcpp_bytes(_four()), folder, _four()),
     _config,
     _index,
     _state,

@@ -97,7 +97,9 @@ class DamageRow:
     same : int
         Files whose results are those of the valid file.
     slowest : float
-        Seconds for one file.
+        CPU seconds for one file, at most.
+    seconds : float
+        CPU seconds for all of them.
     problems : list of str
     """
 
@@ -108,13 +110,15 @@ class DamageRow:
     refused: int = 0
     same: int = 0
     slowest: float = 0.0
+    seconds: float = 0.0
     problems: list[str] = field(default_factory=list)
 
     def line(self) -> str:
         """Return the row in Markdown."""
         changed = self.cuts + self.flips - self.refused - self.same - len(self.problems)
         counts = (self.size, self.cuts, self.flips, self.refused, self.same, changed)
-        return f"| {self.name} | {' | '.join(f'{n:,}' for n in counts)} | {self.slowest:.2f} s | {len(self.problems)} |"
+        times = f"{self.slowest:.2f} s | {self.seconds:,.0f} s"
+        return f"| {self.name} | {' | '.join(f'{n:,}' for n in counts)} | {times} | {len(self.problems)} |"
 
 
 def moments_table(rows: Sequence[CampaignRow]) -> str:
@@ -131,20 +135,38 @@ def runs_table(rows: Sequence[RunRow]) -> str:
 
 def damage_table(rows: Sequence[DamageRow]) -> str:
     """Return the table of damage in Markdown."""
-    head = "| file | bytes | cuts | flipped bits | refused | same result | other result | slowest | problems |\n"
-    return head + "|---|--:|--:|--:|--:|--:|--:|--:|--:|\n" + "".join(f"{row.line()}\n" for row in rows)
+    head = "| file | bytes | cuts | flipped bits | refused | same result | other result | slowest | all | problems |\n"
+    return head + "|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|\n" + "".join(f"{row.line()}\n" for row in rows)
 
 
-def replace_between(page: Path, mark: str, text: str) -> None:
-    """Replace what is between ``<!-- mark -->`` and ``<!-- /mark -->`` of a page.
+def replace_between(page: Path, mark: str, table: str, *, rows_only: bool = False) -> None:
+    """Replace the table between ``<!-- mark -->`` and ``<!-- /mark -->`` of a page.
+
+    With `rows_only`, rows of other names stay as they are.
 
     Raises
     ------
     ValueError
         If the page does not have the marks once.
     """
-    pattern = re.compile(rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)", re.DOTALL)
-    content, count = pattern.subn(lambda match: f"{match[1]}\n{text}\n{match[2]}", page.read_text("utf-8"))
+    pattern = re.compile(rf"(<!-- {mark} -->\n)(.*?)(<!-- /{mark} -->)", re.DOTALL)
+
+    def replaced(match: re.Match[str]) -> str:
+        whole = _with_rows(match[2], table) if rows_only else table
+        return f"{match[1]}\n{whole}\n{match[3]}"
+
+    content, count = pattern.subn(replaced, page.read_text("utf-8"))
     if count != 1:
         raise ValueError(f"{page}: expected the marks <!-- {mark} --> and <!-- /{mark} --> once, got {count} of them")
     page.write_text(content, "utf-8")
+
+
+def _with_rows(old: str, new: str) -> str:
+    """Return the new table with those rows of the old one that have other names, in the old order."""
+    head, rows = new.splitlines()[:2], {_name(line): line for line in new.splitlines()[2:]}
+    kept = [rows.pop(_name(line), line) for line in old.strip().splitlines()[2:]]
+    return "".join(f"{line}\n" for line in (*head, *kept, *rows.values()))
+
+
+def _name(line: str) -> str:
+    return line.split("|")[1].strip()

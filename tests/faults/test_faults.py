@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from faults.table import CampaignRow, damage_table, moments_table, replace_between
+from faults.table import CampaignRow, DamageRow, damage_table, moments_table, replace_between
 
 TESTS = Path(__file__).parents[1]
 
@@ -85,5 +85,9 @@ def test_the_page_is_written_between_its_marks(tmp_path: Path) -> None:
     assert "old\n" not in text.splitlines()
     replace_between(page, "moments", damage_table([]))
     assert "kill" not in page.read_text()
+    replace_between(page, "moments", damage_table([DamageRow("a", 1), DamageRow("b", 2)]))
+    replace_between(page, "moments", damage_table([DamageRow("c", 3), DamageRow("a", 4)]), rows_only=True)
+    lines = [line.split(" | ") for line in page.read_text().splitlines() if line.startswith("| ")][1:]
+    assert [line[:2] for line in lines] == [["| a", "4"], ["| b", "2"], ["| c", "3"]]
     with pytest.raises(ValueError, match="expected the marks <!-- other --> and <!-- /other --> once, got 0 of them"):
         replace_between(page, "other", "")

@@ -21,11 +21,11 @@ from rwkv_cy.formats.canonical import canonical
 from rwkv_cy.formats.rwkvcpp import open_rwkvcpp
 from rwkv_cy.tensors.tensor import ParameterSource
 
-_NUMBERS = np.linspace(-1, 1, 64)
+_NUMBERS = np.linspace(-1, 1, 32)
 
 _SEEDS = (
     rwkvcpp_header(),
-    rwkvcpp_bytes(rwkv4_parameters(2, 32, 1, 32), "fp16"),
+    rwkvcpp_bytes(dict(list(rwkv4_parameters(2, 2, 1, 2).items())[:8]), "fp16"),
     rwkvcpp_file(
         {
             "emb.weight": np.ones((2, 4)),
@@ -36,7 +36,7 @@ _SEEDS = (
         }
     ),
     rwkvcpp_header(1, 64, 0, RWKVCPP_TYPES["q5_1"])
-    + b"".join(rwkvcpp_tensor(kind, (2, 32), encode(kind, _NUMBERS), number) for kind, number in RWKVCPP_TYPES.items()),
+    + b"".join(rwkvcpp_tensor(kind, (1, 32), encode(kind, _NUMBERS), number) for kind, number in RWKVCPP_TYPES.items()),
 )
 
 

@@ -30,7 +30,8 @@ _SEEDS = (
     safetensors_bytes({}),
     safetensors_bytes({kind: np.ones((2, 3), dtype) for kind, dtype in SAFETENSORS_TYPES.items()}, {"format": "pt"}),
     safetensors_bytes(
-        {huggingface_name(name): array for name, array in rwkv4_parameters(2, 1, 1, 1).items()}, {"a": '\\"é'}
+        {huggingface_name(name): array for name, array in list(rwkv4_parameters(2, 1, 1, 1).items())[:9:2]},
+        {"a": '\\"é'},
     ),
     safetensors_bytes(
         {

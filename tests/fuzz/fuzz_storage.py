@@ -66,12 +66,12 @@ def _models() -> tuple[bytes, ...]:
     return (
         _model(few, BARE_HEADER),
         _model(few, HEADER),
-        *(_model(contents, BARE_HEADER) for contents in (quantized, {**packed_tensors(), **transposed})),
+        *(_model(contents, BARE_HEADER) for contents in (quantized, {**_few(packed_tensors()), **transposed})),
     )
 
 
 def _few(contents: dict[str, tuple[str, Array]]) -> dict[str, tuple[str, Array]]:
-    return {name: value for name, value in contents.items() if value[1].nbytes < 10_000}
+    return {name: value for name, value in contents.items() if value[1].nbytes < 3000}
 
 
 @cache

@@ -39,7 +39,7 @@ def _tokenizers() -> tuple[tuple[WorldTokenizer, dict[bytes, int]], ...]:
 def _read_text(data: bytes) -> None:
     """Encode bytes, the longest token first; decode them at once and token by token; and decode them as ids."""
     tokenizer, table = _tokenizers()[data[0] & 1 if data else 0]
-    text = data[1:100]
+    text = data[1:40]
     expected: list[int] = []
     place = 0
     while place < len(text):
@@ -56,7 +56,7 @@ def _read_text(data: bytes) -> None:
         ids = expected
     if ids != expected or tokenizer.decode_bytes(ids) != text[:place]:
         raise AssertionError(f"{text!r}: expected {expected}, got {ids}")
-    for some in (ids, [byte % tokenizer.vocab_size for byte in data[:100]]):
+    for some in (ids, [byte % tokenizer.vocab_size for byte in data[:20]]):
         stream = tokenizer.stream()
         pieces = "".join([*map(stream.push, some), stream.finish()])
         if pieces != tokenizer.decode(some) or pieces != tokenizer.decode_bytes(some).decode(errors="replace"):
@@ -92,10 +92,9 @@ def _sample(data: bytes) -> None:
         raise AssertionError(f"{chosen} and not {others.max()}")
     if options.order == ORDERS[0] and options.top_k and chosen.tokens.size > options.top_k:
         raise AssertionError(f"{chosen.tokens.size} of at most {options.top_k} candidates")
-    for _ in range(3):
-        token = sampler.sample(logits)
-        if not 0 <= token < logits.size or token in options.banned_tokens:
-            raise AssertionError(f"token {token}")
+    token = sampler.sample(logits)
+    if not 0 <= token < logits.size or token in options.banned_tokens:
+        raise AssertionError(f"token {token}")
 
 
 def _floats(*numbers: float) -> bytes:
@@ -109,11 +108,11 @@ TARGETS = (
         _read_json,
         words=(b"Infinity", b"-Infinity", b"NaN", b'"\\ud800"', b"\\u0000", b"1e999", b"18446744073709551616", b"[[[["),
     ),
-    Target("text", lambda: (b"\0In the beginning\n\n", "\1 the人é🙂".encode(), bytes(range(256))), _read_text),
+    Target("text", lambda: (b"\0In the beginning\n\n", "\1 the人é🙂".encode(), bytes(range(0, 256, 7))), _read_text),
     Target(
         "sampler",
         lambda: (
-            bytes([64, 217, 0, 0, 0, 255, 0, 1]) + _floats(*np.linspace(-3, 3, 300)),
+            bytes([64, 217, 0, 0, 0, 255, 0, 1]) + _floats(*np.linspace(-3, 3, 40)),
             bytes([80, 128, 5, 30, 20, 1, 1, 2]) + _floats(1, 1, 1, 0.5, -1e30, 3e38),
         ),
         _sample,

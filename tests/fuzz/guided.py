@@ -1,23 +1,25 @@
 """Coverage-guided fuzzing of one target with atheris.
 
-``python -m fuzz.guided TARGET CORPUS [options of libFuzzer]``, with the folder ``tests`` on the path. The corpus
-is a folder; the target's seeds are added to it. A bug is written as a file under ``-artifact_prefix`` and ends the run.
+``python -m fuzz.guided TARGET CORPUS [options of libFuzzer]``, with the folders ``tests`` and ``build/fuzz`` on the
+path: the latter has the module ``fuzz_trace``. The corpus is a folder; the target's seeds are added to it. A bug is
+written as a file under ``-artifact_prefix`` and ends the run.
 """
 
 from __future__ import annotations
 
+import gc
 import resource
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import atheris
+import fuzz_trace
 
-with atheris.instrument_imports(include=["rwkv_cy"]):
-    from fuzz.target import Target
-    from fuzz.targets import TARGETS
-    from rwkv_cy.errors import RWKVError
+from fuzz.target import Target
+from rwkv_cy.errors import RWKVError
 
 #: What a file of some kilobytes may take beside what the process has at the start.
 _MEMORY = 1 << 30
@@ -26,7 +28,7 @@ _MEMORY = 1 << 30
 def main(arguments: list[str]) -> None:
     """Fuzz until libFuzzer's limits are reached; does not return."""
     _, name, corpus, *options = arguments
-    target, folder = TARGETS[name], Path(corpus)
+    target, folder = _instrumented(name), Path(corpus)
     folder.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(target.seeds()):
         (folder / f"seed-{number}").write_bytes(seed)
@@ -35,15 +37,43 @@ def main(arguments: list[str]) -> None:
     warnings.simplefilter("error")  # as in the tests
     _limit_memory()
     command = [arguments[0], corpus, *([f"-dict={words}"] if target.words else []), *options]
-    atheris.Setup(command, lambda data: _run(target, data), custom_mutator=_mutator(target))
+    atheris.Setup(command, _runner(target), custom_mutator=_mutator(target))
+    gc.collect()
+    gc.freeze()  # what is there by now is not looked at again
     atheris.Fuzz()
 
 
-def _run(target: Target, data: bytes) -> None:
-    try:
-        target.run(data)
-    except RWKVError:
-        return
+def _instrumented(name: str) -> Target:
+    """Return the target; all that its seeds reach is imported by now, and instrumented."""
+    with atheris.instrument_imports(include=["rwkv_cy"]):
+        from fuzz.targets import TARGETS
+
+        for seed in TARGETS[name].seeds():
+            with suppress(RWKVError):
+                TARGETS[name].run(seed)
+    return TARGETS[name]
+
+
+def _runner(target: Target) -> Callable[[bytes], None]:
+    """Return what runs the target; the first call comes when atheris has put its own functions in place."""
+
+    def run(data: bytes) -> None:
+        try:
+            target.run(data)
+        except RWKVError:
+            return
+
+    def first(data: bytes) -> None:
+        nonlocal current
+        from atheris import core_with_libfuzzer
+
+        fuzz_trace.start(core_with_libfuzzer.__file__, atheris._reserve_counter() + 1)
+        atheris._trace_branch, atheris._trace_cmp = fuzz_trace.branch, fuzz_trace.compare
+        current = run
+        run(data)
+
+    current = first
+    return lambda data: current(data)
 
 
 def _mutator(target: Target) -> Callable[[bytes, int, int], bytes]:

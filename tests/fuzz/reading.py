@@ -33,15 +33,19 @@ def scratch_folder() -> Path:
     return _folder(os.getpid())
 
 
+@cache
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC)
+
+
 @contextmanager
 def written(data: bytes, name: str = "model") -> Iterator[Path]:
-    """Put `data` into a new file, which is removed at the end."""
+    """Put `data` into a file. It is one file all the time: to create and remove one takes longer than to read it."""
     path = scratch_folder() / name
-    path.write_bytes(data)
-    try:
-        yield path
-    finally:
-        path.unlink()
+    descriptor = _open(path)
+    os.pwrite(descriptor, data, 0)
+    os.ftruncate(descriptor, len(data))
+    yield path
 
 
 def read_file(data: bytes, opener: Callable[[Path], ParameterSource]) -> None:
@@ -75,3 +79,11 @@ def read_everything(source: ParameterSource, file_bytes: int) -> None:
             rows = read_rows(source, info, 0, info.shape[0])
             if rows.shape != info.shape:
                 raise AssertionError(f"{name}: {rows.shape} was decoded for {info.shape}")
+
+
+def read_once(source: ParameterSource) -> None:
+    """Read all tensors whole."""
+    source.check()
+    for name in source.names():
+        info = source.info(name)
+        source.read_into(name, np.empty(math.prod(info.array_shape), info.codec.array_dtype))
