@@ -15,6 +15,7 @@ PYTHON ?= python3
 PYTHONS ?= python3.11 python3.12 python3.13 python3.14
 VENV ?= .venv
 ORACLE_VENV ?= .venv-oracle
+CLIENTS_VENV ?= .venv-clients
 MINIMUM_VENV ?= .venv-minimum
 FUZZ_VENV ?= .venv-fuzz
 WHEELS_VENV ?= .venv-wheels
@@ -37,6 +38,7 @@ BENCHMARKS ?= $(basename $(notdir $(wildcard benchmarks/bench_*.py)))
 
 BIN := $(VENV)/bin
 ORACLE_BIN := $(ORACLE_VENV)/bin
+CLIENTS_BIN := $(CLIENTS_VENV)/bin
 MINIMUM_BIN := $(MINIMUM_VENV)/bin
 FUZZ_BIN := $(FUZZ_VENV)/bin
 #: The tests of a file run in one process.
@@ -62,6 +64,8 @@ MADE := $(VENV)/.made-$(PYTHON_ID)
 BUILT := $(VENV)/.built
 ORACLE_MADE := $(ORACLE_VENV)/.made-$(PYTHON_ID)
 ORACLE_BUILT := $(ORACLE_VENV)/.built
+CLIENTS_MADE := $(CLIENTS_VENV)/.made-$(PYTHON_ID)
+CLIENTS_BUILT := $(CLIENTS_VENV)/.built
 MINIMUM_MADE := $(MINIMUM_VENV)/.made-$(PYTHON_ID)
 FUZZ_MADE := $(FUZZ_VENV)/.made-$(PYTHON_ID)
 FUZZ_BUILT := $(FUZZ_VENV)/.built
@@ -149,6 +153,30 @@ oracle-setup: $(ORACLE_BUILT)
 .PHONY: test-oracles
 test-oracles: $(ORACLE_BUILT) ## the comparisons with torch and packages that need it
 	@$(ORACLE_BIN)/python -m pytest -m oracle $(PYTEST_ARGS)
+
+$(CLIENTS_MADE): tools/preflight.py
+	$(call make-environment,$(CLIENTS_VENV))
+
+$(CLIENTS_BUILT): $(CLIENTS_MADE) pyproject.toml $(BUILT)
+	@echo "installing the clients: openai, anthropic, langchain-openai, lm_eval, llm"
+	@$(CLIENTS_BIN)/$(PIP_INSTALL) --no-build-isolation --editable ".[clients]"
+	@touch $@
+
+.PHONY: clients-setup
+clients-setup: $(CLIENTS_BUILT)
+
+.PHONY: test-clients
+test-clients: $(CLIENTS_BUILT) ## the server and the plugins with the clients that people use, in an environment of its own
+	@$(CLIENTS_BIN)/python -c "import anthropic, langchain_openai, llguidance, llm, lm_eval, openai"
+	@$(CLIENTS_BIN)/python -m pytest tests/server/test_openai_client.py tests/server/test_other_clients.py \
+		tests/server/test_docs.py tests/integrations $(PYTEST_ARGS)
+
+#: Of "make soak".
+SECONDS ?= 1200
+
+.PHONY: soak
+soak: $(BUILT) $(VENV)/.extra-test ## a server under mixed requests of 64 clients, for SECONDS; writes build/soak.md
+	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python -m soak --seconds $(SECONDS)
 
 $(MINIMUM_MADE): tools/preflight.py tools/minimum.py pyproject.toml
 	@$(PYTHON) tools/preflight.py
@@ -349,8 +377,8 @@ clean: ## remove what was built, except the environments
 	@find rwkv_cy tests tools benchmarks -name __pycache__ -prune -exec rm -rf {} +
 	@find rwkv_cy -name '*.so' -delete
 	@find rwkv_cy -name '*.c' -not -path '*/csrc/*' -delete
-	@rm -f $(VENV)/.built $(VENV)/.package $(VENV)/.extra-* $(ORACLE_BUILT) $(FUZZ_BUILT)
+	@rm -f $(VENV)/.built $(VENV)/.package $(VENV)/.extra-* $(ORACLE_BUILT) $(CLIENTS_BUILT) $(FUZZ_BUILT)
 
 .PHONY: distclean
 distclean: clean ## remove the environments too
-	@rm -rf $(VENV) $(ORACLE_VENV) $(MINIMUM_VENV) $(FUZZ_VENV) $(WHEELS_VENV)
+	@rm -rf $(VENV) $(ORACLE_VENV) $(CLIENTS_VENV) $(MINIMUM_VENV) $(FUZZ_VENV) $(WHEELS_VENV)

@@ -158,6 +158,7 @@ class Endpoint:
                 async for frame in frames:
                     await send({"type": "http.response.body", "body": frame, "more_body": True})
                     last = time.monotonic()
+                    await asyncio.sleep(0)  # so that a client that has left is noticed before the next frame
             finally:
                 await frames.aclose()  # type: ignore[attr-defined]
 

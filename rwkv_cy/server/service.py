@@ -79,7 +79,7 @@ class Service:
         self.log = log if log is not None else Log()
         self.states: OwnedStore[State] = OwnedStore("state", settings.limits.state_bytes)
         self.responses: OwnedStore[StoredResponse] = OwnedStore("response", settings.limits.response_bytes)
-        self._encoded = EncodedTexts(self.tokenizer)
+        self._encoded = EncodedTexts(self.tokenizer, settings.limits.text_bytes)
         self.created = int(time.time())
         self.closing = False
         self._beside = asyncio.Semaphore(1)

@@ -35,6 +35,8 @@ class Limits:
         Of a JSON schema or grammar.
     response_bytes : int
         Of the responses of a user that are kept for `previous_response_id`.
+    text_bytes : int
+        Of messages whose tokens are kept, so that a conversation is not encoded anew at each turn.
     state_bytes : int
         Of the named states of a user, in memory.
     """
@@ -49,6 +51,7 @@ class Limits:
     stops: int = 16
     schema_bytes: int = 64 << 10
     response_bytes: int = 32 << 20
+    text_bytes: int = 32 << 20
     state_bytes: int = 256 << 20
 
 

@@ -147,10 +147,13 @@ def running(
     slots: int = 16,
     queue: int = 64,
     cache_folder: Path | None = None,
+    cache_bytes: int = 1 << 30,
 ) -> Iterator[Client]:
     """Run a server in a thread."""
     log = io.StringIO()
-    engine = AsyncEngine(ScriptedEngine(model, slots=slots, queue=queue, cache=StateCache(folder=cache_folder)))
+    engine = AsyncEngine(
+        ScriptedEngine(model, slots=slots, queue=queue, cache=StateCache(cache_bytes, folder=cache_folder))
+    )
     service = Service(model, engine, FORMATS[chat], settings or Settings(NAME), Log(log))
     listening = bind("127.0.0.1", 0)
     port = listening.getsockname()[1]

@@ -72,3 +72,17 @@ def test_the_page_has_the_limits() -> None:
         f"up to {limits.state_bytes >> 20} MiB of memory",
     ):
         assert value in text, value
+
+
+def test_the_tests_that_the_page_names_are_there() -> None:
+    named = []
+    for part in re.findall(r"`\w+/test_\w+\.py`: [^;|]+", PAGE.read_text("utf-8")):
+        file, tests = part.split("`: ")
+        named += [(file.strip("`"), test.strip()) for test in tests.split(",")]
+    assert len(named) > 70
+    missing = [
+        (file, test)
+        for file, test in named
+        if not re.search(rf"^def {test}\(", (ROOT / "tests" / file).read_text("utf-8"), re.MULTILINE)
+    ]
+    assert missing == []

@@ -69,10 +69,11 @@ def test_a_client_that_leaves_frees_its_slot(demo: LanguageModel, path: str, str
         assert b"rwkv_cy_disconnects_total 1.0" in client.get("/metrics").data
 
 
-def test_clients_that_leave_at_any_moment_disturb_nobody(demo: LanguageModel) -> None:
+def test_clients_that_leave_at_any_moment_disturb_nobody(demo: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(0)
     body = {"prompt": "In the beginning", "max_tokens": 60, "seed": 7, "stream": True}
     with running(demo, slots=4, queue=200) as client:
+        gone = watch_cancelled(client, monkeypatch)
         expected = text_of(client.post("/v1/completions", body))
         results: list[str] = []
 
@@ -85,7 +86,7 @@ def test_clients_that_leave_at_any_moment_disturb_nobody(demo: LanguageModel) ->
             connection.close()
 
         threads = [threading.Thread(target=stays) for _ in range(12)]
-        threads += [threading.Thread(target=leaves, args=(rng.random() / 5,)) for _ in range(40)]
+        threads += [threading.Thread(target=leaves, args=(rng.random() / 5,)) for _ in range(100)]
         rng.shuffle(threads)
         for thread in threads:
             thread.start()
@@ -93,6 +94,32 @@ def test_clients_that_leave_at_any_moment_disturb_nobody(demo: LanguageModel) ->
             thread.join(60)
         assert results == [expected] * 12
         until(lambda: client.service.engine.engine.idle)
+        assert len(gone) > 50  # others had their answer, or left before they asked
+        assert max(gone.values()) <= 2
+
+
+def watch_cancelled(client: Client, monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Return how many steps requests stayed in the engine after they were cancelled, by name, as it happens."""
+    engine = client.service.engine.engine
+    cancel, step = engine.cancel, engine.step
+    gone: dict[str, int] = {}
+
+    def cancelled(name: str) -> bool:
+        known = cancel(name)
+        if known:
+            gone[name] = 0
+        return known
+
+    def stepped() -> list[Any]:
+        events = step()
+        for job in (*engine._running, *engine._waiting):
+            if job.name in gone:
+                gone[job.name] += 1
+        return events
+
+    monkeypatch.setattr(engine, "cancel", cancelled)
+    monkeypatch.setattr(engine, "step", stepped)
+    return gone
 
 
 def text_of(answer: Answer) -> str:

@@ -157,7 +157,7 @@ class StateCache:
 
     def find(self, key: Key, tokens: Tokens) -> Found:
         """Return the longest snapshot that a prompt can begin from: one before its end, or with logits at its end."""
-        nodes, common = self._tree(key).walk(tokens)
+        nodes, common = self._walk(key, tokens)
         best = None
         for node in nodes:
             if node.value is not None and (node.depth < len(tokens) or node.value.logits is not None):
@@ -199,8 +199,9 @@ class StateCache:
         bool
             Whether it is in memory now; not if it is worth less than everything else, or larger than the limit.
         """
-        known = self._tree(key).walk(tokens)[0][-1]
-        if known.depth == len(tokens) and known.value is not None:
+        nodes, _ = self._walk(key, tokens)
+        known = nodes[-1] if nodes else None
+        if known is not None and known.depth == len(tokens) and known.value is not None:
             known.value.used = self._clock
             if known.value.logits is None and logits is not None:
                 known.value.logits = logits.copy()
@@ -214,9 +215,9 @@ class StateCache:
 
     def drop(self, key: Key, tokens: Tokens) -> None:
         """Remove the snapshot after `tokens` if nobody has used it."""
-        node = self._tree(key).walk(tokens)[0][-1]
-        if node.depth == len(tokens) and node.value is not None and not node.value.hits:
-            self._forget(key, node)
+        nodes, _ = self._walk(key, tokens)
+        if nodes and nodes[-1].depth == len(tokens) and nodes[-1].value is not None and not nodes[-1].value.hits:
+            self._forget(key, nodes[-1])
 
     def close(self) -> None:
         """Write all snapshots to the folder, if there is one, and forget them."""
@@ -229,12 +230,14 @@ class StateCache:
         self._trees.clear()
         self._bytes = 0
 
-    def _tree(self, key: Key) -> RadixTree[Snapshot]:
-        return self._trees.setdefault(key, RadixTree())
+    def _walk(self, key: Key, tokens: Tokens) -> tuple[list[Node[Snapshot]], int]:
+        """Follow tokens in the tree of a key, which is not made by being looked up."""
+        tree = self._trees.get(key)
+        return ([], 0) if tree is None else tree.walk(tokens)
 
     def _insert(self, key: Key, tokens: Tokens, snapshot: Snapshot) -> Node[Snapshot]:
         """Add a snapshot, and evict others or this one; return its node, which is then without a value."""
-        node = self._tree(key).insert(tokens)
+        node = self._trees.setdefault(key, RadixTree()).insert(tokens)
         if node.value is not None:
             self._bytes -= node.value.nbytes
         node.value = snapshot

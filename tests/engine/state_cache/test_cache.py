@@ -77,6 +77,19 @@ def test_partitions_share_nothing() -> None:
         assert (found.snapshot, found.common) == (None, 0)
 
 
+def test_partitions_that_hold_nothing_take_no_memory() -> None:
+    cache = StateCache(20_000)
+    tokens = np.arange(10, dtype=np.int32)
+    for number in range(100):
+        key = (f"partition {number}", "")
+        assert cache.find(key, tokens).snapshot is None
+        cache.drop(key, tokens)
+    assert len(cache._trees) == 0
+    for number in range(100):
+        cache.store((f"partition {number}", ""), tokens, numbers(1.0), None, "prompt")
+    assert 1 <= len(cache._trees) <= 5
+
+
 def test_figures() -> None:
     cache = StateCache(LIMIT)
     cache.use(None, 30)

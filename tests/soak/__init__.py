@@ -1,0 +1,1 @@
+"""A server under mixed requests of many clients for a long time: ``make soak``."""
