@@ -20,8 +20,9 @@ from llm.plugins import load_plugins, pm
 
 from pages import ROOT
 from rwkv_cy.chat import ChatSession, choose_format
+from rwkv_cy.demo import demo_model_path
 from rwkv_cy.integrations import llm_plugin
-from rwkv_cy.model.language_model import LanguageModel
+from rwkv_cy.model.language_model import LanguageModel, load
 
 pytestmark = pytest.mark.filterwarnings("default")
 
@@ -33,6 +34,12 @@ def _plugin() -> None:
         load_plugins()
     if not pm.is_registered(llm_plugin):
         pm.register(llm_plugin, name="rwkv-cy")
+
+
+@pytest.fixture(scope="module")
+def shipped() -> LanguageModel:
+    """Return the model that the package comes with."""
+    return load(demo_model_path())
 
 
 @pytest.fixture(autouse=True)
@@ -58,14 +65,14 @@ def test_the_entry_point() -> None:
     assert project["entry-points"]["llm"] == {"rwkv-cy": llm_plugin.__name__}
 
 
-def test_an_answer_and_a_further_turn(demo: LanguageModel, demo_checkpoint: Path) -> None:
+def test_an_answer_and_a_further_turn(shipped: LanguageModel) -> None:
     model = llm.get_model("rwkv-cy-demo")
     conversation = model.conversation()
     options = {"max_tokens": 20, "temperature": 0.0}
     first = conversation.prompt("Who made the light?", system="Be brief.", **options)
     answer = "".join(first)
     second = conversation.prompt("And the sea?", **options)
-    session = ChatSession(demo, choose_format(demo_checkpoint), system="Be brief.", max_tokens=20)
+    session = ChatSession(shipped, choose_format(demo_model_path()), system="Be brief.", max_tokens=20)
     session.sampling = {"temperature": 0.0}
     expected = []
     for question in ("Who made the light?", "And the sea?"):
@@ -78,7 +85,7 @@ def test_an_answer_and_a_further_turn(demo: LanguageModel, demo_checkpoint: Path
     assert second.usage().input < first.usage().input + 20  # the first turn was not read again
 
 
-def test_a_seed(demo: LanguageModel) -> None:
+def test_a_seed() -> None:
     model = llm.get_model("rwkv-cy-demo")
     texts = [model.prompt("Speak", max_tokens=20, seed=seed, temperature=1.0).text() for seed in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
@@ -90,9 +97,9 @@ def test_an_error_is_one_of_llm(folder: Path) -> None:
         model.prompt("Speak", thinking="much").text()
 
 
-def test_embeddings(demo: LanguageModel) -> None:
+def test_embeddings(shipped: LanguageModel) -> None:
     vector = llm.get_embedding_model("rwkv-cy-demo").embed("the light")
-    assert vector == demo.embed("the light", normalize=True).tolist()
+    assert vector == shipped.embed("the light", normalize=True).tolist()
     assert np.linalg.norm(vector) == pytest.approx(1)
 
 
