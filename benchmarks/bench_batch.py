@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.checkpoints import DTYPES, FOLDER, SHAPES, cached_model
+from benchmarks.checkpoints import DTYPES, FOLDER, SHAPES, cached_model, name_of
 from benchmarks.report import Report, median, ratio
 from rwkv_cy import LanguageModel, load
 from rwkv_cy.dtypes import MATRIX_TYPES
@@ -65,7 +65,7 @@ def main() -> None:
         parser.error("--sizes: expected numbers above 0")
     count, limited, least = _LEAST
     report = Report(
-        f"RWKV-4 {arguments.shape}: tokens a second of many sequences, as multiples of one",
+        f"{name_of(arguments.shape)}: tokens a second of many sequences, as multiples of one",
         ("", "threads", "one sequence, tokens/s", *(f"{size} sequences" for size in sizes)),
         notes=[
             "In brackets: tokens/s of all together. Ratios within a round.",

@@ -6,7 +6,7 @@ import argparse
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.checkpoints import DTYPES, FOLDER, SHAPES, cached_checkpoint, cached_model
+from benchmarks.checkpoints import DTYPES, FOLDER, SHAPES, cached_checkpoint, cached_model, name_of
 from benchmarks.report import Report, median, ratio
 from benchmarks.worker import Worker
 
@@ -58,7 +58,7 @@ def main() -> None:
         rows.append(Row("rwkv, .pth", "rwkv", checkpoint, arguments.peer_python))
     found = measure(rows, arguments.dtype, arguments.rounds)
     report = Report(
-        f"Loading RWKV-4 {arguments.shape} {arguments.dtype}, page cache warm",
+        f"Loading {name_of(arguments.shape)} {arguments.dtype}, page cache warm",
         (
             "",
             "load, ratio to ours",

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.checkpoints import DTYPES, FOLDER, SHAPES, cached_model
+from benchmarks.checkpoints import DTYPES, FOLDER, SHAPES, cached_model, name_of
 from benchmarks.report import Report, median, ratio
 from rwkv_cy.dtypes import QUANTIZED_TYPES
 from rwkv_cy.model.language_model import LanguageModel, load
@@ -170,7 +170,7 @@ def main() -> None:
     for count in arguments.threads:
         columns += [f"{count} thr.: {what}" for what in ("speed, ratio", "decode, ms", "reading alone, GB/s", "share")]
     report = Report(
-        f"RWKV-4 {arguments.shape} {arguments.dtype}: decode from each kind of memory",
+        f"{name_of(arguments.shape)} {arguments.dtype}: decode from each kind of memory",
         columns,
         notes=[
             f"Medians of {arguments.rounds} rounds of {_DECODED} tokens, alternating.",

@@ -11,7 +11,8 @@ import numpy as np
 
 from benchmarks import limits
 from benchmarks.bench_speed import best_prefill
-from benchmarks.checkpoints import DTYPES, FOLDER, SHAPES, cached_model
+from benchmarks.checkpoints import DTYPES, FOLDER, SHAPES, cached_model, name_of
+from benchmarks.energy import Counters, joules_of
 from benchmarks.report import Report, median
 from rwkv_cy import LanguageModel, load
 from rwkv_cy.architectures import architecture_of
@@ -62,6 +63,16 @@ def batch_over_products(model: LanguageModel, sequences: int, threads: int, roun
     return median(ratios)
 
 
+def _decoder(model: LanguageModel, threads: int) -> Callable[[], None]:
+    """Return a function that decodes one token after another."""
+    _, state = model.forward(1, num_threads=threads)
+
+    def step() -> None:
+        model.forward(1, state, in_place=True, num_threads=threads)
+
+    return step
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_model", description=__doc__)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=("7-0.1b", "7-0.4b"))
@@ -73,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--no-mmap", dest="mmap", action="store_false", help="read the weights into memory")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args(arguments)
-    program = limits.build(options.folder)
+    program, counters = limits.build(options.folder), Counters()
     report = Report(
         "Decode, prompts and batches relative to the hardware",
         (
@@ -85,12 +96,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "decode, tokens/s",
             "prompt, tokens/s",
             "bandwidth, GB/s",
+            *(("decode, J/token",) if counters.readable else ()),
         ),
         notes=[
             f"Medians of {options.rounds} rounds; {_DECODED} tokens each, alternating with reads of as many bytes.",
             "Bytes of a token: matrices and low-rank factors once, the state twice.",
             "Peak: fused multiply-adds in float32, measured before each prompt; all multiplications count.",
             f"Batch: a step of {_BATCH} sequences over the same products without anything between them, in pairs.",
+            *(() if counters.readable else ("Energy: not measured; this system lets no counters be read.",)),
         ],
         values={"rows": []},
     )
@@ -109,10 +122,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     best_prefill(model.config, flops) / one.prefill for flops, one in zip(peaks, rounds, strict=True)
                 ]
                 batch = batch_over_products(model, _BATCH, threads, options.rounds)
+                joules = joules_of(_decoder(model, threads), counters) if counters.readable else None
                 bandwidth = median([run.token_bytes / one.read for one in rounds])
                 report.rows.append(
                     (
-                        f"{architecture_of(model.config).label} {shape.removeprefix('7-')}, {dtype}",
+                        f"{name_of(shape)}, {dtype}",
                         str(threads),
                         f"{share:.0%}",
                         f"{median(best):.0%}",
@@ -120,11 +134,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         f"{1 / median([one.decode for one in rounds]):.0f}",
                         f"{1 / median([one.prefill for one in rounds]):.0f}",
                         f"{bandwidth / 1e9:.0f}",
+                        *(() if joules is None else (f"{joules:.2g}",)),
                     )
                 )
                 report.values["rows"].append(
                     {"shape": shape, "dtype": dtype, "threads": threads, "share": share, "prefill": median(best)}
-                    | {"batch": batch, "bandwidth": bandwidth}
+                    | {"batch": batch, "bandwidth": bandwidth, "joules": joules}
+                    | {"decode_seconds": median([one.decode for one in rounds]), "token_bytes": run.token_bytes}
                 )
     report.print(as_json=options.json)
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from benchmarks.checkpoints import DTYPES, FOLDER, SHAPES, cached_model
+from benchmarks.checkpoints import DTYPES, FOLDER, SHAPES, cached_model, name_of
 from benchmarks.report import Report, median, ratio
 from benchmarks.worker import Worker
 from rwkv_cy.dtypes import QUANTIZED_TYPES
@@ -78,7 +78,7 @@ def main() -> None:
     path = cached_model(arguments.shape, arguments.dtype, arguments.folder)
     found = measure(path, arguments.dtype, arguments.rounds, (busy, free))
     report = Report(
-        f"RWKV-4 {arguments.shape} {arguments.dtype}: decode on two cores, one of which another process keeps busy",
+        f"{name_of(arguments.shape)} {arguments.dtype}: decode on two cores, one of which another process keeps busy",
         ("", "time, ratio to the first line", "decode, ms a token", "median token, ms", "slowest token, ms"),
         values={"seconds_per_token": found, "limits": {"ratio": _MAX_RATIO}},
         notes=[

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.checkpoints import FOLDER, SHAPES, cached_checkpoint, cached_model
+from benchmarks.checkpoints import FOLDER, SHAPES, cached_checkpoint, cached_model, name_of
 from benchmarks.foreign_files import RWKVCPP_TYPES, cached_rwkvcpp
 from benchmarks.report import Report
 from benchmarks.rwkvcpp import Library, Model, library_argument
@@ -203,7 +203,7 @@ def report_of(shape: str, count: int, found: Sequence[Quality]) -> Report:
         notes=[
             f"Perplexity: the demo model over {found[0].text.tokens + 1:,} bytes of held-out text; change beside f32.",
             "The demo model's checkpoint is in bf16, which f32 and bf16 hold exactly. bf16+: activations in bf16, too.",
-            f"Errors: RWKV-4 {shape} of random weights in f32, after each of {count} random tokens, beside f64.",
+            f"Errors: {name_of(shape)} of random weights in f32, after each of {count} random tokens, beside f64.",
             "Bits a weight: the matrices of that file, with the steps of blocks; rwkv.cpp leaves the head in 16 bits.",
         ],
         values={"shape": shape, "tokens": count, "rows": [asdict(one) for one in found]},

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import limits
-from benchmarks.checkpoints import DTYPES, FOLDER, SHAPES, cached_model
+from benchmarks.checkpoints import DTYPES, FOLDER, SHAPES, cached_model, name_of
 from benchmarks.peers import Row, peer_arguments, peer_notes, peer_rows
 from benchmarks.report import Report, median, ratio
 from benchmarks.worker import Worker
@@ -226,11 +226,6 @@ def report_of(shape: str, threads: int, rounds: int, found: dict[Row, Found], fl
             | {"multiples": dict(zip(jobs, multiples, strict=True))}
         )
     return report
-
-
-def name_of(shape: str) -> str:
-    """Return the version and the size of a shape."""
-    return f"{architecture_of(SHAPES[shape]).label} {shape.removeprefix('7-')}"
 
 
 def nominal_bits(dtype: str) -> int:

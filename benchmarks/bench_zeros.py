@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks.checkpoints import DTYPES, SHAPES
+from benchmarks.checkpoints import DTYPES, SHAPES, name_of
 from benchmarks.plain_numpy import PlainNumpy, read_float32
 from benchmarks.report import Report, median, ratio
 from rwkv_cy import Config, LanguageModel
@@ -146,7 +146,7 @@ def main() -> None:
     shares = count_zeros(_COUNTED)
     layers = ", ".join(f"{share:.0%}" for share in shares)
     report = Report(
-        f"RWKV-4 {arguments.shape}: decode with zeros in the hidden vector, value matrix transposed beside by rows",
+        f"{name_of(arguments.shape)}: decode with zeros in the hidden vector, value matrix transposed beside by rows",
         (
             "",
             "threads",

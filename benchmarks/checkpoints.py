@@ -17,7 +17,16 @@ from rwkv_cy.architectures.base import ParameterSpec
 from rwkv_cy.dtypes import PACKED, QUANTIZED_TYPES, to_storage
 from rwkv_cy.toolkit.convert import convert
 
-__all__ = ["DTYPES", "FOLDER", "SHAPES", "VERSION_SHAPES", "cached_checkpoint", "cached_model", "write_checkpoint"]
+__all__ = [
+    "DTYPES",
+    "FOLDER",
+    "SHAPES",
+    "VERSION_SHAPES",
+    "cached_checkpoint",
+    "cached_model",
+    "name_of",
+    "write_checkpoint",
+]
 
 #: Of version 7 and its relatives, and of version 6, in models of 0.1B.
 _RANKS_7 = {"w": 64, "a": 64, "v": 32, "g": 128}
@@ -73,6 +82,11 @@ _BLOCK = 1 << 20
 #: Scales of the official initialisation; matrices that it leaves zero are filled with half of the usual scale.
 _SCALES = {"att.value": 1.0, "ffn.key": 1.0}
 _OTHER_SCALE = 0.5
+
+
+def name_of(shape: str) -> str:
+    """Return the version and the size of a shape."""
+    return f"{architecture_of(SHAPES[shape]).label} {shape.removeprefix('7-')}"
 
 
 def write_checkpoint(path: Path, config: Config, dtype: str = "f32", seed: int = 0) -> None:

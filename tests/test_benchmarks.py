@@ -14,9 +14,10 @@ from benchmarks import bench_batch, bench_bits
 from benchmarks.bench_quality import TYPES, RwkvCppModel, errors_of, logits_of, matrix_bits, text_quality
 from benchmarks.bench_speed import Found, comparison_of, nominal_bits
 from benchmarks.checkpoints import write_checkpoint
+from benchmarks.energy import Counters, joules_of
 from benchmarks.peers import Row
 from benchmarks.plain_numpy import PlainNumpy, read_float32
-from benchmarks.plots import by_precision, by_prompt
+from benchmarks.plots import by_batch, by_precision, by_prompt, by_size, draw
 from benchmarks.processes import anonymous_bytes, run
 from rwkv_cy.checkpoint.checkpoint import Checkpoint, open_source
 from rwkv_cy.dtypes import MATRIX_TYPES, STORAGE_TYPES
@@ -99,6 +100,47 @@ def test_what_the_plots_show() -> None:
     documents = [document(2, 0.25), document(1, 0.5)]
     assert by_precision(documents) == {"169m": {2: {"q8": 4.0, "rwkv, f32": 4.0}, 1: {"q8": 2.0, "rwkv, f32": 2.0}}}
     assert by_prompt(documents) == {"169m": {"q8": {1: 125.0, 8: 62.5}}}
+    assert by_size(documents) == {"q8": {"169m": 250.0}}
+    batch = {"shape": "7-0.1b", "rows": [{"dtype": "q8", "threads": 2, "seconds": {"1": [0.5], "16": [2.0, 1.0, 1.0]}}]}
+    assert by_batch([batch]) == {"7-0.1b": {"q8, 2 threads": {1: 2.0, 16: 16.0}}}
+
+
+def test_plots_are_drawn(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib", reason="draws: pip install 'rwkv-cy[bench]'")
+    seconds = {"decode": [0.1], "prefill 8": [0.01]}
+    speeds = [
+        {"shape": shape, "threads": 2, "rows": [{"label": "rwkv_cy", "dtype": "q8", "seconds": seconds}]}
+        for shape in ("169m", "7-0.1b")
+    ]
+    batch = {"shape": "7-0.1b", "rows": [{"dtype": "q8", "threads": 2, "seconds": {"1": [0.5], "16": [2.0]}}]}
+    paths = draw(speeds, [batch], tmp_path)
+    assert [path.stem for path in paths] == [
+        "decode-by-precision",
+        "decode-by-size",
+        "cost-by-prompt",
+        "speed-by-batch",
+    ]
+    assert [path.stem for path in draw([], [batch], tmp_path)] == ["speed-by-batch"]
+
+
+def test_energy_of_a_call(tmp_path: Path) -> None:
+    """Of two packages; the counter of one begins anew, and parts of a package are not counted twice."""
+    assert not Counters(tmp_path).readable
+    folders = [tmp_path / name for name in ("intel-rapl:0", "intel-rapl:0:0", "intel-rapl:1")]
+    for folder in folders:
+        folder.mkdir()
+        (folder / "energy_uj").write_text("9000000\n")
+        (folder / "max_energy_range_uj").write_text("9999999\n")
+    counters = Counters(tmp_path)
+    assert counters.readable
+
+    def step() -> None:
+        (folders[0] / "energy_uj").write_text("9500000\n")
+        (folders[2] / "energy_uj").write_text("1000000\n")
+
+    assert joules_of(step, counters, seconds=0) == 2.5
+    (folders[2] / "energy_uj").unlink()
+    assert not Counters(tmp_path).readable
 
 
 def test_types_compare_in_as_many_bits() -> None:
