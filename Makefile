@@ -51,7 +51,8 @@ KERNEL_SOURCES := $(shell find rwkv_cy/kernels/csrc -name "*.c")
 #: The test of the kernel families, with families for other CPUs on instructions in plain C.
 FAMILIES_TEST := -DRK_MODELS -Wno-psabi -pthread -I$(CURDIR)/tests/c tests/c/families.c tests/c/model/int8.c tests/c/model/bf16.c \
 	tests/c/model/quantized.c
-SANITIZED_FLAGS := $(subst -Irwkv_cy,-I$(CURDIR)/rwkv_cy,$(KERNEL_FLAGS)) -O1 -g -fsanitize=address,undefined \
+ABSOLUTE_FLAGS := $(subst -Irwkv_cy,-I$(CURDIR)/rwkv_cy,$(KERNEL_FLAGS))
+SANITIZED_FLAGS := $(ABSOLUTE_FLAGS) -O1 -g -fsanitize=address,undefined \
 	-fno-sanitize-recover=undefined
 ARM_CC ?= aarch64-linux-gnu-gcc
 ARM_RUN ?= qemu-aarch64
@@ -216,6 +217,8 @@ test-sanitizers: $(BUILT) $(VENV)/.extra-test ## the thread pool under ThreadSan
 		-c $(abspath $(KERNEL_SOURCES))
 	@$(or $(CC),cc) $(SANITIZED_FLAGS) $(FAMILIES_TEST) build/sanitizers/kernels/*.o -lm -o build/sanitizers/families
 	@build/sanitizers/families
+	@$(or $(CC),cc) $(SANITIZED_FLAGS) tests/c/batches.c build/sanitizers/kernels/*.o -lm -o build/sanitizers/batches
+	@build/sanitizers/batches
 	@for name in $(FUZZ_PROGRAMS); do \
 		$(or $(CC),cc) $(SANITIZED_FLAGS) tests/c/fuzz_$$name.c tests/c/fuzz_driver.c build/sanitizers/kernels/*.o -lm \
 			-o build/sanitizers/fuzz_$$name && echo "fuzz: $$name" && build/sanitizers/fuzz_$$name -runs=5000 \
@@ -230,20 +233,35 @@ test-sanitizers: $(BUILT) $(VENV)/.extra-test ## the thread pool under ThreadSan
 
 .PHONY: test-families
 test-families: ## the kernels of every instruction set of this CPU against plain loops, without Python
-	@mkdir -p build/families
-	@$(or $(CC),cc) $(KERNEL_FLAGS) -DRK_THREADS=RK_THREADS_POOL -O2 $(FAMILIES_TEST) $(KERNEL_SOURCES) -lm -o build/families/native
+	@mkdir -p build/families/objects && cd build/families/objects && $(or $(CC),cc) $(ABSOLUTE_FLAGS) \
+		-DRK_THREADS=RK_THREADS_POOL -O2 -c $(abspath $(KERNEL_SOURCES))
+	@$(or $(CC),cc) $(KERNEL_FLAGS) -O2 $(FAMILIES_TEST) build/families/objects/*.o -lm -o build/families/native
 	@build/families/native
-	@$(or $(CC),cc) $(KERNEL_FLAGS) -O2 tests/c/float_mode.c $(KERNEL_SOURCES) -lm -o build/families/float_mode
-	@build/families/float_mode
+	@for name in batches float_mode; do \
+		$(or $(CC),cc) $(KERNEL_FLAGS) -O2 -pthread tests/c/$$name.c build/families/objects/*.o -lm -o build/families/$$name \
+			&& build/families/$$name || exit 1; \
+	done
+
+#: CPUs of qemu, and the instruction sets that must be found and tested there.
+ARM_CPUS := max:neonbf16,i8mm,dotprod,neon,portable neoverse-n1:dotprod,neon,portable cortex-a72:neon,portable \
+	cortex-a53:neon,portable
 
 .PHONY: test-neon
-test-neon: ## the same for 64-bit ARM, cross-compiled and run by qemu
+test-neon: ## the same for 64-bit ARM, cross-compiled and run by qemu as CPUs with and without each extension
 	@for program in $(ARM_CC) $(ARM_RUN); do command -v $$program > /dev/null || { echo \
 		"test-neon: $$program is missing (Debian, Ubuntu: apt-get install gcc-aarch64-linux-gnu qemu-user)" >&2; exit 1; }; done
-	@mkdir -p build/families
-	@$(ARM_CC) $(KERNEL_FLAGS) -O2 -static tests/c/families.c $(KERNEL_SOURCES) -lm -o build/families/neon
-	@$(ARM_RUN) build/families/neon
-	@$(ARM_CC) $(KERNEL_FLAGS) -O2 -static tests/c/float_mode.c $(KERNEL_SOURCES) -lm -o build/families/neon_float_mode
+	@mkdir -p build/families/arm && cd build/families/arm && $(ARM_CC) $(ABSOLUTE_FLAGS) -O2 -c $(abspath $(KERNEL_SOURCES))
+	@for name in families batches float_mode; do \
+		$(ARM_CC) $(KERNEL_FLAGS) -O2 -static tests/c/$$name.c build/families/arm/*.o -lm -o build/families/neon_$$name || exit 1; \
+	done
+	@for cpu in $(ARM_CPUS); do \
+		expected="instruction sets: $$(tr ',' ' ' <<< "$${cpu#*:}")"; \
+		echo "$${cpu%%:*}:"; \
+		case $$cpu in max:*) quick= ;; *) quick=quick ;; esac; \
+		$(ARM_RUN) -cpu $${cpu%%:*} build/families/neon_families $$quick | tee build/families/arm/printed; \
+		grep -qx "$$expected" build/families/arm/printed || { echo "test-neon: expected $$expected" >&2; exit 1; }; \
+	done
+	@$(ARM_RUN) -cpu max build/families/neon_batches
 	@$(ARM_RUN) build/families/neon_float_mode
 
 .PHONY: build/families/static

@@ -572,7 +572,7 @@ def load(
         Halve the residual stream after each group of this many layers. Not needed in float32. None follows the file.
     activations : {"f32", "bf16"}, default "f32"
         ``"bf16"`` rounds activations to bf16, nearest even, before the product with a bf16 matrix, but not sums or the
-        state. CPUs with AMX, and those by AMD with AVX512-BF16, then run prompts faster; other CPUs do not gain.
+        state. For CPUs with AMX, by AMD with AVX512-BF16, and by ARM with BF16; others do not run prompts faster.
     progress : callable, optional
         Called with the bytes done and the bytes of all tensors that are read into memory rather than mapped; by
         several threads, one at a time.

@@ -1,55 +1,21 @@
 /* Every kernel family that this CPU supports, against plain loops in double and against the portable one: all types of
  * matrices, one token, several and many, both orientations, and what a layer does besides its products. It prints a line
- * for each level of instruction sets and exits with 1 at the first difference. It needs no Python, so that it can run for
- * another CPU under an emulator; the argument "quick" leaves out the largest matrices, for a slow one. */
-#include "codec/bf12.h"
-#include "codec/quant.h"
-#include "scalar.h"
+ * of all instruction sets, one for each, and exits with 1 at the first difference. It needs no Python, so that it can run
+ * for another CPU under an emulator; the argument "quick" leaves out the largest matrices, for a slow one. */
+#include "samples.h"
 #include "wkv/versions.h"
 #include "wkv/wkv4.h"
 #include "wkv/wkv6.h"
 #include "wkv/wkv7.h"
 
-#include <stdio.h>
-#include <stdlib.h>
-
-enum { MOST_TOKENS = 40, ALIGNMENT = 64 };
+enum { MOST_TOKENS = 40 };
 
 static const ptrdiff_t token_counts[] = {1, 2, 3, 4, 5, 9, 16, 33, MOST_TOKENS};
-static const ptrdiff_t shapes[][2] = {{1, 1}, {7, 33}, {16, 64}, {45, 129}, {18, 1100}, {100, 3300}};
+static const ptrdiff_t shapes[][2] = {{1, 1}, {7, 33}, {16, 64}, {45, 129}, {18, 1100}, {50, 3300}};
 static size_t shape_count = sizeof shapes / sizeof *shapes;
-static const char *const type_names[] = {"f32", "f64", "f16", "bf16", "q8", "q4", "bf12", "q6", "q4n"};
-
-static void *allocate(size_t bytes)
-{
-    void *memory = aligned_alloc(ALIGNMENT, (bytes + ALIGNMENT) / ALIGNMENT * ALIGNMENT);
-    if (memory == NULL) exit(2);
-    return memset(memory, 0, (bytes + ALIGNMENT) / ALIGNMENT * ALIGNMENT);
-}
-
-/* From -1 to 1, the same numbers on every machine. */
-static float random_number(void)
-{
-    static uint64_t state = 88172645463325252u;
-    state ^= state << 13, state ^= state >> 7, state ^= state << 17;
-    return (float)(int32_t)(state >> 32) * 0x1p-31f;
-}
-
-static float *random_array(ptrdiff_t n)
-{
-    float *array = allocate((size_t)n * sizeof(float));
-    for (ptrdiff_t i = 0; i < n; i++) array[i] = random_number();
-    return array;
-}
 
 /* Numbers `a` and `b` differ by no more than `error`, or are both NaN. */
 static int near_to(double a, double b, double error) { return (a != a && b != b) || (a - b <= error && b - a <= error); }
-
-static void fail(const char *level, const char *what, ptrdiff_t at, double expected, double got)
-{
-    printf("%s: %s: element %td: expected %.9g, got %.9g\n", level, what, at, expected, got);
-    exit(1);
-}
 
 static void compare(const char *level, const char *what, const float *got, const float *expected, ptrdiff_t n,
                     double relative)
@@ -84,70 +50,6 @@ static void find_tables(void)
     tables[1] = &model;
 #endif
     if (table_count >= MOST_TABLES) exit(2);
-}
-
-/* A weight matrix in one type, and its weights as the type has them. */
-typedef struct {
-    rk_matrix m;
-    float *weights;
-    void *data;
-} sample;
-
-static void pack_bf12(sample *s, const uint16_t *words)
-{
-    const ptrdiff_t rows = s->m.rows, cols = s->m.cols, capacity = rows * cols;
-    const ptrdiff_t chunks = rk_bf12_at(cols, (rows + RK_BF12_ROWS - 1) / RK_BF12_ROWS * RK_BF12_ROWS, 0);
-    uint8_t *data = s->data = allocate((size_t)(RK_BF12_HEAD + chunks + 4 * (rows + 1 + capacity)));
-    long long counts[256] = {0}, *ends = allocate((size_t)rows * sizeof *ends);
-    rk_bf12_count(words, capacity, counts);
-    for (int i = 0; i < RK_BF12_TABLE; i++) {
-        int best = 0;
-        for (int e = 1; e < 256; e++) best = counts[e] > counts[best] ? e : best;
-        data[i] = (uint8_t)best;
-        counts[best] = -1 - i;
-    }
-    uint32_t *starts = (uint32_t *)(data + RK_BF12_HEAD + chunks);
-    s->m.escapes = rk_bf12_pack(words, rows, cols, data, data + RK_BF12_HEAD, (uint16_t *)(starts + rows + 1), capacity,
-                                ends);
-    for (ptrdiff_t r = 0; r < rows; r++) starts[r + 1] = (uint32_t)ends[r];
-    free(ends);
-}
-
-static sample make_sample(int dtype, ptrdiff_t rows, ptrdiff_t cols, int transposed, int rounded)
-{
-    const ptrdiff_t n = rows * cols;
-    sample s = {{.rows = rows, .cols = cols, .dtype = dtype, .scale = 0.5, .transposed = transposed, .rounded = rounded},
-                random_array(n), NULL};
-    uint16_t *words = allocate((size_t)n * 2);
-    if (rk_q_quantized(dtype)) {
-        const ptrdiff_t groups = (rows + RK_Q_ROWS - 1) / RK_Q_ROWS;
-        s.data = allocate((size_t)(groups * rk_q_blocks(dtype, cols) * rk_q_bytes(dtype)));
-        rk_quantize(s.weights, rows, cols, dtype, NULL, s.data);
-        rk_dequantize(s.data, rows, cols, dtype, s.weights);
-    } else {
-        for (ptrdiff_t i = 0; i < n; i++) {
-            /* Some weights are subnormal in f16, and of a rare exponent in bf12. */
-            float w = i % 7 == 3 ? s.weights[i] * 0x1p-18f : s.weights[i];
-            words[i] = dtype == RK_F16 ? (uint16_t)((rk_f32_to_bits(w) >> 31 << 15) | (i % 7 == 3 ? 3 * i % 0x400 : 0x3000 + 5 * i % 0xc00))
-                                       : rk_f32_to_bf16(w);
-            if (dtype != RK_F32) w = dtype == RK_F16 ? rk_f16_to_f32(words[i]) : rk_bf16_to_f32(words[i]);
-            s.weights[i] = w;
-        }
-        const size_t size = dtype == RK_F32 ? 4 : 2;
-        const char *values = dtype == RK_F32 ? (const char *)s.weights : (const char *)words;
-        if (dtype == RK_BF12) {
-            pack_bf12(&s, words);
-        } else {
-            s.data = allocate((size_t)n * size);
-            for (ptrdiff_t i = 0; i < n; i++) {
-                const ptrdiff_t to = transposed ? i % cols * rows + i / cols : i;
-                memcpy((char *)s.data + (size_t)to * size, values + (size_t)i * size, size);
-            }
-        }
-    }
-    free(words);
-    s.m.data = s.data;
-    return s;
 }
 
 /* y = m x by one table, and the same by loops in double; `x` is what is multiplied. */
@@ -299,15 +201,37 @@ static void check_layer(const rk_table *table, const rk_table *portable)
     free(got), free(expected);
 }
 
+/* Rounding of numbers of every sign, exponent and upper half of the mantissa, at and beside the middle. */
+static void check_narrow(const rk_table *table, const rk_table *portable)
+{
+    enum { COUNT = 1 << 18 };
+    static const uint32_t lower[] = {0, 0x0fff, 0x1000, 0x8001};
+    float *x = allocate(COUNT * sizeof *x);
+    uint16_t *got = allocate(COUNT * sizeof *got), *expected = allocate(COUNT * sizeof *expected);
+    for (uint32_t i = 0; i < COUNT; i++) x[i] = rk_bits_to_f32((i >> 2) << 16 | lower[i & 3]);
+    for (int dtype = RK_F16; dtype <= RK_BF16; dtype++) {
+        rk_narrowing sums = {0}, same = {0};
+        table->narrow(x, COUNT - 1, dtype, got, &sums); /* not whole vectors */
+        portable->narrow(x, COUNT - 1, dtype, expected, &same);
+        for (ptrdiff_t i = 0; i < COUNT - 1; i++)
+            if (got[i] != expected[i]) fail(table->name, dtype == RK_F16 ? "f32 to f16" : "f32 to bf16", i, expected[i], got[i]);
+        if (sums.nan != same.nan || sums.infinite != same.infinite || sums.overflowed != same.overflowed)
+            fail(table->name, "numbers that are not finite", dtype, (double)same.overflowed, (double)sums.overflowed);
+    }
+    free(x), free(got), free(expected);
+}
+
 int main(int argc, char **argv)
 {
-    static const int types[] = {RK_F32, RK_F16, RK_BF16, RK_Q8, RK_Q6, RK_Q4, RK_Q4N, RK_BF12};
     if (argc > 1 && !strcmp(argv[1], "quick")) shape_count--;
     find_tables();
+    printf("instruction sets:");
+    for (int i = 0; i < table_count; i++) printf(" %s", tables[i]->name);
+    printf("\n");
     const rk_table *portable = tables[table_count - 1];
     for (int i = 0; i < table_count; i++) {
         const rk_table *table = tables[i];
-        for (size_t t = 0; t < sizeof types / sizeof *types; t++) {
+        for (int t = 0; t < TYPES; t++) {
             check_products(table, portable, types[t], 0, 0);
             if (types[t] == RK_F32 || types[t] == RK_F16 || types[t] == RK_BF16)
                 check_products(table, portable, types[t], 1, 0);
@@ -315,6 +239,7 @@ int main(int argc, char **argv)
         check_products(table, portable, RK_BF16, 0, 1);
         check_products(table, portable, RK_BF16, 1, 1);
         check_layer(table, portable);
+        check_narrow(table, portable);
         printf("%s: as the portable kernels\n", table->name);
     }
     printf("used by default: %s\n", rk_available(rk_default())->name);

@@ -9,6 +9,13 @@
 #include <unistd.h>
 #endif
 #endif
+#if defined(__aarch64__) && RK_KNOWS_ARM_PRODUCTS
+#if defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
+#endif
 
 /* An instruction set, its CPU test and its kernels. A family that it does not provide comes from the next lower
  * instruction set that this CPU supports. */
@@ -90,6 +97,44 @@ static int has_amx(void)
 #endif
 #endif
 
+#if defined(__aarch64__) && RK_KNOWS_ARM_PRODUCTS
+/* Which extensions the CPU has and the system allows: bits of AT_HWCAP and AT_HWCAP2, which headers older than an
+ * extension do not name, or a name that macOS has. Other systems are not asked. */
+#if defined(__linux__)
+enum { HWCAP = 16, HWCAP2 = 26 };
+
+static int has_extension(unsigned long list, int bit, const char *name)
+{
+    (void)name;
+    return (int)(getauxval(list) >> bit & 1);
+}
+#elif defined(__APPLE__)
+enum { HWCAP, HWCAP2 };
+
+static int has_extension(unsigned long list, int bit, const char *name)
+{
+    int value = 0;
+    size_t size = sizeof value;
+    (void)list, (void)bit;
+    return sysctlbyname(name, &value, &size, NULL, 0) == 0 && value != 0;
+}
+#else
+enum { HWCAP, HWCAP2 };
+
+static int has_extension(unsigned long list, int bit, const char *name)
+{
+    (void)list, (void)bit, (void)name;
+    return 0;
+}
+#endif
+
+static int has_dotprod(void) { return has_extension(HWCAP, 20, "hw.optional.arm.FEAT_DotProd"); }
+
+static int has_i8mm(void) { return has_extension(HWCAP2, 13, "hw.optional.arm.FEAT_I8MM"); }
+
+static int has_neonbf16(void) { return has_extension(HWCAP2, 14, "hw.optional.arm.FEAT_BF16"); }
+#endif
+
 /* Best first. */
 static const level levels[] = {
 #if defined(__x86_64__)
@@ -105,7 +150,12 @@ static const level levels[] = {
     {"avx2", rk_has_avx2, {[RK_FLOATS] = rk_floats_avx2, [RK_QUANTIZED] = rk_quantized_avx2}},
 #endif
 #if defined(__aarch64__)
-    {"neon", any_cpu, {[RK_FLOATS] = rk_floats_neon, [RK_QUANTIZED] = rk_quantized_neon}},
+#if RK_KNOWS_ARM_PRODUCTS
+    {"neonbf16", has_neonbf16, {[RK_BF16_PRODUCTS] = rk_bf16_neon}},
+    {"i8mm", has_i8mm, {[RK_INT8_TILES] = rk_int8_i8mm}},
+    {"dotprod", has_dotprod, {[RK_QUANTIZED] = rk_quantized_dotprod, [RK_INT8_TILES] = rk_int8_dotprod}},
+#endif
+    {"neon", any_cpu, {[RK_FLOATS] = rk_floats_neon, [RK_QUANTIZED] = rk_quantized_neon, [RK_INT8_TILES] = rk_int8_neon}},
 #endif
     {"portable", any_cpu, {[RK_FLOATS] = rk_floats_portable, [RK_QUANTIZED] = rk_quantized_portable}},
 };
@@ -118,6 +168,9 @@ static const char *const left_out[] = {
 #endif
 #if defined(__x86_64__) && defined(__linux__) && !RK_KNOWS_AMX
     "amx",
+#endif
+#if defined(__aarch64__) && !RK_KNOWS_ARM_PRODUCTS
+    "neonbf16", "i8mm", "dotprod",
 #endif
     NULL};
 

@@ -186,7 +186,9 @@ void rk_bf16_avx512(rk_table *table), rk_bf16_amx(rk_table *table);
 void rk_int8_amx(rk_table *table);
 #endif
 #if defined(__aarch64__)
-void rk_floats_neon(rk_table *table), rk_quantized_neon(rk_table *table);
+void rk_floats_neon(rk_table *table), rk_quantized_neon(rk_table *table), rk_quantized_dotprod(rk_table *table);
+void rk_bf16_neon(rk_table *table);
+void rk_int8_neon(rk_table *table), rk_int8_dotprod(rk_table *table), rk_int8_i8mm(rk_table *table);
 #endif
 
 /* The i-th table that is compiled in and that this CPU can run, best first; NULL past the end. */

@@ -9,6 +9,9 @@ static inline rk_vu32 narrow_where(rk_vu32 condition, rk_vu32 a, rk_vu32 b)
 /* Round to nearest, ties to even, in the low half of each lane; NaN becomes quiet. */
 static inline rk_vu32 narrow_f16(rk_vu32 bits)
 {
+#ifdef RK_NARROW_F16
+    return RK_NARROW_F16(bits);
+#else
     const rk_vu32 magnitude = bits & 0x7fffffffu;
     /* Below 2^-14 halves are multiples of 2^-24: adding 1/2, whose last bit is 2^-24, rounds to one. */
     const rk_vu32 subnormal = (rk_vu32)((rk_vf32)magnitude + 0.5f) - 0x3f000000u;
@@ -17,6 +20,7 @@ static inline rk_vu32 narrow_f16(rk_vu32 bits)
     const rk_vu32 beyond = narrow_where((rk_vu32)(magnitude > 0x7f800000u), nan, (rk_vu32){0} + 0x7c00u);
     const rk_vu32 small = narrow_where((rk_vu32)(magnitude < 0x38800000u), subnormal, normal);
     return (bits >> 16 & 0x8000u) | narrow_where((rk_vu32)(magnitude >= 0x47800000u), beyond, small);
+#endif
 }
 
 static inline rk_vu32 narrow_bf16(rk_vu32 bits)

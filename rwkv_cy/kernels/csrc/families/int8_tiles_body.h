@@ -230,17 +230,6 @@ static rk_tile_shapes shapes_of(ptrdiff_t width)
     return shapes;
 }
 
-/* Weights to prefetch: those that are unpacked after blocks `from` to `stop` of groups g to g + wide. */
-static rk_ahead weights_ahead(const rk_matrix *m, ptrdiff_t g, ptrdiff_t wide, ptrdiff_t end, ptrdiff_t stop,
-                              ptrdiff_t run)
-{
-    const ptrdiff_t blocks = rk_q_blocks(m->dtype, m->cols), bytes = rk_q_bytes(m->dtype);
-    if (stop == blocks) g += wide, stop = 0;
-    if (g >= end) return (rk_ahead){NULL, 0, 0, 0, 0};
-    const ptrdiff_t rows = end - g < TOGETHER ? end - g : TOGETHER, count = blocks - stop < run ? blocks - stop : run;
-    return (rk_ahead){(const char *)m->data + (g * blocks + stop) * bytes, blocks * bytes, rows, count * bytes, 0};
-}
-
 /* y[t, r] = scale * sum_k m[r, k] * x[t, k] for groups begin..end of a quantized matrix and quantized tokens. */
 static void groups(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y_, ptrdiff_t ldy, ptrdiff_t begin,
                    ptrdiff_t end, void *scratch)
@@ -257,7 +246,7 @@ static void groups(const rk_matrix *m, const void *packed, ptrdiff_t tokens, voi
         for (ptrdiff_t b = 0, stop; b < blocks; b = stop) {
             stop = blocks - b < run ? blocks : b + run;
             for (ptrdiff_t i = 0; i < wide; i++) unpack(m, g + i, b, stop - b, w + i * apart);
-            rk_ahead next = weights_ahead(m, g, wide, end, stop, run);
+            rk_ahead next = rk_ahead_of_groups(m, g, wide, end, stop, run);
             const ptrdiff_t lines = next.rows * (next.bytes / 64 + 1) / (tiles * wide) + 1;
             for (ptrdiff_t t = 0; t < tiles; t++) {
                 const char *x = (const char *)packed + (t * blocks + b) * TOKEN_BYTES(width);

@@ -3,6 +3,7 @@
 #define RK_AHEAD_H
 
 #include "codec/bf12.h"
+#include "codec/quant.h"
 
 /* Weights to prefetch: `rows` runs of `bytes` bytes, `stride` bytes apart; `at` is the position in the current run. */
 typedef struct {
@@ -25,6 +26,18 @@ static inline rk_ahead rk_ahead_of(const rk_matrix *m, ptrdiff_t first, ptrdiff_
         return (rk_ahead){(const char *)m->data + (k * m->rows + first) * size, m->rows * size, columns, rows * size, 0};
     }
     return (rk_ahead){(const char *)m->data + (first * m->cols + k) * size, m->cols * size, rows, count * size, 0};
+}
+
+/* Groups of quantized rows, which are processed `wide` together and `run` blocks at a time: what follows the blocks that
+ * end before `stop` of groups g to g + wide. */
+static inline rk_ahead rk_ahead_of_groups(const rk_matrix *m, ptrdiff_t g, ptrdiff_t wide, ptrdiff_t end, ptrdiff_t stop,
+                                          ptrdiff_t run)
+{
+    const ptrdiff_t blocks = rk_q_blocks(m->dtype, m->cols), bytes = rk_q_bytes(m->dtype);
+    if (stop == blocks) g += wide, stop = 0;
+    if (g >= end) return (rk_ahead){NULL, 0, 0, 0, 0};
+    const ptrdiff_t rows = end - g < wide ? end - g : wide, count = blocks - stop < run ? blocks - stop : run;
+    return (rk_ahead){(const char *)m->data + (g * blocks + stop) * bytes, blocks * bytes, rows, count * bytes, 0};
 }
 
 /* Prefetch the next `lines` cache lines. Few at a time: more than the CPU's miss buffers would stall it. */

@@ -18,4 +18,15 @@
 #endif
 #endif
 
+/* ARM's products of bytes and of bf16, for single functions: since gcc 10, clang 16 and the clang of Xcode 15. */
+#if !defined(RK_KNOWS_ARM_PRODUCTS)
+#if defined(__apple_build_version__)
+#define RK_KNOWS_ARM_PRODUCTS (__clang_major__ >= 15)
+#elif defined(__clang__)
+#define RK_KNOWS_ARM_PRODUCTS (__clang_major__ >= 16)
+#else
+#define RK_KNOWS_ARM_PRODUCTS (__GNUC__ >= 10)
+#endif
+#endif
+
 #endif

@@ -1,16 +1,24 @@
 /* Four dot products of four integers each, by NEON. */
-#include "codec/quant.h"
-#include "isa/quant_types.h"
+#include "isa/quant_neon_rows.h"
 
+#define RK_Q_PAIRS 1
+
+/* Products of bytes are summed in pairs in 16 bits: 2 * 127 * 127 fits, since -128 does not occur. */
 static inline rk_qi rk_qi_dot(rk_qi acc, rk_qx w, rk_qx x)
 {
-    int16x8_t low = vmull_s8(vget_low_s8((int8x16_t)w), vget_low_s8((int8x16_t)x));
-    int16x8_t high = vmull_s8(vget_high_s8((int8x16_t)w), vget_high_s8((int8x16_t)x));
-    return acc + (rk_qi)vpaddq_s32(vpaddlq_s16(low), vpaddlq_s16(high));
+    const int16x8_t low = vmull_s8(vget_low_s8((int8x16_t)w), vget_low_s8((int8x16_t)x));
+    const int16x8_t high = vmull_high_s8((int8x16_t)w, (int8x16_t)x);
+    return (rk_qi)vpadalq_s16((int32x4_t)acc, vpaddq_s16(low, high));
 }
 
-static inline rk_qw rk_qw_level(rk_qw v)
+/* Values of up to 63: the sum of four products fits in 16 bits. */
+static inline rk_qi rk_qi_dot_pair(rk_qi acc, rk_qx w, rk_qx x, rk_qx w2, rk_qx x2)
 {
-    static const uint8_t levels[16] = {RK_LEVELS};
-    return (rk_qw)vqtbl1q_u8(vld1q_u8(levels), (uint8x16_t)v);
+    int16x8_t low = vmull_s8(vget_low_s8((int8x16_t)w), vget_low_s8((int8x16_t)x));
+    int16x8_t high = vmull_high_s8((int8x16_t)w, (int8x16_t)x);
+    low = vmlal_s8(low, vget_low_s8((int8x16_t)w2), vget_low_s8((int8x16_t)x2));
+    high = vmlal_high_s8(high, (int8x16_t)w2, (int8x16_t)x2);
+    return (rk_qi)vpadalq_s16((int32x4_t)acc, vpaddq_s16(low, high));
 }
+
+#define RK_QI_DOT_PAIR(acc, w, x, w2, x2) rk_qi_dot_pair(acc, (rk_qx)(w), x, (rk_qx)(w2), x2)

@@ -22,3 +22,27 @@ static inline rk_qw rk_qw_level(rk_qw v)
     memcpy(&v, bytes, 16);
     return v;
 }
+
+/* The four lower bits of each byte, and above them 2-bit field 0 to 3 of `upper`. */
+static inline rk_qw rk_qw_join(rk_qw low, rk_qw upper, int field)
+{
+    return low | (upper >> 2 * field & 3) << 4;
+}
+
+/* The scale and the zero of four rows of q4n. */
+static inline rk_qf rk_qf_scale(const uint16_t *p)
+{
+    uint16_t halves[4];
+    for (int i = 0; i < 4; i++) halves[i] = p[i] >> 1 & RK_SCALE_MASK;
+    return rk_load_f16(halves);
+}
+
+static inline rk_qi rk_qi_zero(const uint16_t *p)
+{
+    rk_qi zero;
+    for (int i = 0; i < 4; i++) zero[i] = p[i] & RK_ZERO_MASK;
+    return zero;
+}
+
+#define RK_Q_PAIRS 0
+#define RK_QI_DOT_PAIR(acc, w, x, w2, x2) (acc) /* not used: RK_Q_PAIRS */

@@ -1,38 +1,16 @@
 /* Vectors of four rows for quantized matrices, by the compiler's vector types. Include
- * quant_portable.h or quant_neon.h, which define the types, before. */
+ * quant_portable.h, quant_neon.h or quant_dotprod.h, which define the types and the products, before. */
 
 #define RK_Q_LANES 4
 #define RK_Q_TOKENS 2
 #define RK_Q_WIDE 1
 #define RK_Q8_RUNS 1
-#define RK_Q_PAIRS 0
 
 static inline rk_qw rk_qw_load(const uint8_t *p)
 {
     rk_qw v;
     memcpy(&v, p, sizeof v);
     return v;
-}
-
-/* The four lower bits of each byte, and above them 2-bit field 0 to 3 of `upper`. */
-static inline rk_qw rk_qw_join(rk_qw low, rk_qw upper, int field)
-{
-    return low | (upper >> 2 * field & 3) << 4;
-}
-
-/* The scale and the zero of four rows of q4n. */
-static inline rk_qf rk_qf_scale(const uint16_t *p)
-{
-    uint16_t halves[RK_Q_LANES];
-    for (int i = 0; i < RK_Q_LANES; i++) halves[i] = p[i] >> 1 & RK_SCALE_MASK;
-    return rk_load_f16(halves);
-}
-
-static inline rk_qi rk_qi_zero(const uint16_t *p)
-{
-    rk_qi zero;
-    for (int i = 0; i < RK_Q_LANES; i++) zero[i] = p[i] & RK_ZERO_MASK;
-    return zero;
 }
 
 static inline rk_qf rk_qf_store(float *p, rk_qf v)
@@ -58,7 +36,6 @@ static inline rk_qf rk_qf_store(float *p, rk_qf v)
 #define RK_QF_MUL(a, b) ((a) * (b))
 #define RK_QF_FMA(a, b, c) RK_FMA_F32(a, b, c)
 #define RK_QF_STORE(p, v) rk_qf_store(p, v)
-#define RK_QI_DOT_PAIR(acc, w, x, w2, x2) (acc) /* not used: RK_Q_PAIRS */
 #define RK_QW_LEVEL(v) rk_qw_level(v)
 #define RK_QF_SCALE(p) rk_qf_scale(p)
 #define RK_QI_ZERO(p) rk_qi_zero(p)

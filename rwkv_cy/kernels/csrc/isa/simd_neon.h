@@ -22,6 +22,9 @@ static inline rk_vf32 rk_load_bf16(const uint16_t *p)
     return (rk_vf32)vshll_n_u16(vld1_u16(p), 16);
 }
 
+/* Round to float16, in the low half of each lane, by the rounding mode of the thread. */
+#define RK_NARROW_F16(bits) ((rk_vu32)vmovl_u16(vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)(bits)))))
+
 /* Sum of the lanes: halves are added until one lane is left; + 0 turns -0 into 0 (columns_body.h). */
 static inline float rk_sum_f32(rk_vf32 v)
 {
