@@ -91,6 +91,8 @@ class Model:
         self._initial = architecture.initial_state(config, tuned)
         self._initial.flags.writeable = False
         self._workspaces: list[Workspace] = []
+        #: Memory for the activations of recorded passes.
+        self.saved: list[Workspace] = []
         self._gradient: EncoderGradient | None = None
 
     @classmethod
@@ -375,6 +377,13 @@ class Model:
     def return_workspace(self, workspace: Workspace) -> None:
         """Return a workspace from :meth:`take_workspace`, for reuse by later calls."""
         self._workspaces.append(workspace)
+
+    def use_memory_of(self, other: Model) -> None:
+        """Use the scratch memory of another model of the same dimensions, which is not used any more.
+
+        New pages would have to be cleared by the system first.
+        """
+        self._workspaces, self.saved = other._workspaces, other.saved
 
     def _check_state(self, state: State) -> None:
         self._check_fits(state, "state")

@@ -80,7 +80,7 @@ def choose(names: Collection[str], default: Collection[str], trainable: str | It
     patterns = [trainable] if isinstance(trainable, str) else list(trainable)
     chosen: set[str] = set()
     for pattern in patterns:
-        matching = {name for name in names if fnmatchcase(name, pattern)}
+        matching = {pattern} if pattern in names else {name for name in names if fnmatchcase(name, pattern)}
         if not matching:
             raise ConfigError(
                 f"trainable: expected names or patterns of parameters, got {pattern!r}, which matches none of "

@@ -74,7 +74,6 @@ class EncoderGradient:
                     self.shapes[f"blocks.{i}.{spec.name}"] = spec.shape
         quantized = {f"blocks.{i}.{name}" for i, layer in enumerate(layers) for name in layer.quantized}
         self.shapes.update(factors)
-        self._saved: list[Workspace] = []
         self.default = list(factors) or [
             name for name in self.shapes if name not in quantized and name not in self.states
         ]
@@ -88,13 +87,13 @@ class EncoderGradient:
     def take_saved(self) -> Workspace:
         """Return memory for the activations of a segment, until :meth:`return_saved`."""
         try:
-            return self._saved.pop()
+            return self.encoder.saved.pop()
         except IndexError:
             return Workspace()
 
     def return_saved(self, saved: Workspace) -> None:
         """Return such memory, for reuse by later segments and passes: new pages would have to be cleared first."""
-        self._saved.append(saved)
+        self.encoder.saved.append(saved)
 
     def buffers_of_layers(self, parameters: Mapping[str, Array]) -> list[list[Array | None]]:
         """Return the gradients of each layer in the order of its names; None for a frozen parameter."""

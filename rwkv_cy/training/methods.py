@@ -15,6 +15,7 @@ from rwkv_cy.architectures.base import ParameterSpec
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import widen
 from rwkv_cy.errors import UnsupportedError
+from rwkv_cy.model.encoder import Model
 from rwkv_cy.model.gradients import LoRA
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.tensors.reading import decode_rows
@@ -52,6 +53,7 @@ class Method(ABC):
         self.dtype = np.dtype(np.float64 if base.config.compute_dtype == "f64" else np.float32)
         self.values: dict[str, Array] = {}
         self.kept = dict(base.parameters)
+        self._before: Model | None = None
 
     @property
     def trainable(self) -> list[str] | None:
@@ -64,8 +66,15 @@ class Method(ABC):
         return None
 
     def recorded(self) -> LanguageModel:
-        """Return the model whose passes are recorded: the present one, but for adapters."""
-        return self.model()
+        """Return the model whose passes are recorded: the present one, but for adapters.
+
+        It takes over the memory of the one before, whose passes must have ended.
+        """
+        model = self.model()
+        if self._before is not None:
+            model.encoder.use_memory_of(self._before)
+        self._before = model.encoder
+        return model
 
     @abstractmethod
     def changed(self) -> Mapping[str, Parameter | Array]:

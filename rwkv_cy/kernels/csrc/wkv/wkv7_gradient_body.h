@@ -16,20 +16,24 @@ static inline __attribute__((always_inline)) void FN(wkv7_rows_gradient)(
 {
     const VEC zero = {0};
     VEC values[RK_GRADIENT_ROWS], removals[RK_GRADIENT_ROWS];
+    VEC d_ys[RK_GRADIENT_ROWS], vs[RK_GRADIENT_ROWS], all_removed[RK_GRADIENT_ROWS]; /* broadcast once */
     REAL d_values[RK_GRADIENT_ROWS], d_removed[RK_GRADIENT_ROWS];
-    for (int r = 0; r < n; r++) values[r] = removals[r] = zero;
+    for (int r = 0; r < n; r++) {
+        values[r] = removals[r] = zero;
+        d_ys[r] = zero + d_y[r], vs[r] = zero + v[r], all_removed[r] = zero + removed[r];
+    }
     for (ptrdiff_t i = 0; i < size; i += LANES) {
         const VEC receptance = FN(load)(s->receptance + i), key = FN(load)(s->key + i);
         const VEC replacement = FN(load)(s->replacement + i);
         VEC d_receptance = FN(load)(sums->receptance + i), d_decay = FN(load)(sums->decay + i);
         VEC d_key = FN(load)(sums->key + i), d_replacement = FN(load)(sums->replacement + i);
         for (int r = 0; r < n; r++) {
-            const VEC row = VEC_FMA(zero + d_y[r], receptance, FN(get)(d + r * size + i, size - i));
+            const VEC row = VEC_FMA(d_ys[r], receptance, FN(get)(d + r * size + i, size - i));
             FN(put)(d + r * size + i, row, size - i);
-            d_receptance = VEC_FMA(zero + d_y[r], FN(get)(after + r * size + i, size - i), d_receptance);
+            d_receptance = VEC_FMA(d_ys[r], FN(get)(after + r * size + i, size - i), d_receptance);
             d_decay = VEC_FMA(row, FN(get)(before + r * size + i, size - i), d_decay);
-            d_key = VEC_FMA(zero + v[r], row, d_key);
-            d_replacement = VEC_FMA(zero + removed[r], row, d_replacement);
+            d_key = VEC_FMA(vs[r], row, d_key);
+            d_replacement = VEC_FMA(all_removed[r], row, d_replacement);
             values[r] = VEC_FMA(row, key, values[r]);
             removals[r] = VEC_FMA(row, replacement, removals[r]);
         }
@@ -40,14 +44,17 @@ static inline __attribute__((always_inline)) void FN(wkv7_rows_gradient)(
     }
     VEC_SUMS(values, n, d_values);
     VEC_SUMS(removals, n, d_removed);
-    for (int r = 0; r < n; r++) d_v[r] += d_values[r];
+    for (int r = 0; r < n; r++) {
+        d_v[r] += d_values[r];
+        d_ys[r] = zero + d_removed[r]; /* from here on that of `removed` */
+    }
     for (ptrdiff_t i = 0; i < size; i += LANES) {
         const VEC decay = FN(load)(s->decay + i), removal = FN(load)(s->removal + i);
         VEC d_removal = FN(load)(sums->removal + i);
         for (int r = 0; r < n; r++) {
-            d_removal = VEC_FMA(zero + d_removed[r], FN(get)(before + r * size + i, size - i), d_removal);
+            d_removal = VEC_FMA(d_ys[r], FN(get)(before + r * size + i, size - i), d_removal);
             const VEC row = FN(get)(d + r * size + i, size - i) * decay;
-            FN(put)(d + r * size + i, VEC_FMA(zero + d_removed[r], removal, row), size - i);
+            FN(put)(d + r * size + i, VEC_FMA(d_ys[r], removal, row), size - i);
         }
         memcpy(sums->removal + i, &d_removal, sizeof d_removal);
     }
