@@ -8,6 +8,8 @@ import numpy.typing as npt
 
 from rwkv_cy.kernels.matrix import Matrix, Workspace
 
+LOGITS_BYTES: int
+
 class HeadGradient:
     names: tuple[str, str, str]
     def __init__(self, matrix: Matrix, parameters: Mapping[str, Any], real: str, eps: float) -> None: ...

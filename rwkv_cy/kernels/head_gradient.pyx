@@ -16,8 +16,8 @@ from rwkv_cy.kernels.matrix cimport Matrix, Workspace, padded, times
 from rwkv_cy.kernels.stack cimport Arena, Pass, pointer, take
 
 
-cdef enum:
-    CHUNK_BYTES = 128 << 20    # of logits
+#: Most bytes of logits that are in memory at once in a cross-entropy.
+LOGITS_BYTES = 96 << 20
 
 
 cdef class HeadGradient:
@@ -59,7 +59,7 @@ cdef class HeadGradient:
     @property
     def chunk_tokens(self):
         """The most tokens whose logits are in memory at once in :meth:`cross_entropy`."""
-        return max(16, CHUNK_BYTES // (self._rows * <Py_ssize_t>self._itemsize))
+        return max(16, LOGITS_BYTES // (self._rows * self._itemsize))
 
     def logits(self, const floating[:, ::1] x, floating[:, ::1] out, Workspace workspace not None, int num_threads):
         """Compute the logits after each token; `x` (tokens, d_model), `out` (tokens, vocab_size)."""

@@ -59,7 +59,7 @@ class Recorded:
             Adapters by the name of their matrix, a matrix of a layer. The gradients of the factors of
             ``blocks.0.att.key.weight`` are ``blocks.0.att.key.lora_A`` and ``lora_B``. Pass the same mapping each time.
         memory : int, optional
-            Bytes of activations to keep, 512 MiB by default; those beyond are computed again in the backward pass, from
+            Bytes of activations to keep, 400 MiB by default; those beyond are computed again in the backward pass, from
             states that are kept every so many tokens.
         num_threads : int, optional
             Threads to use; the result is the same for every number.

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rwkv_cy.errors import TokenizerError
+from rwkv_cy.kernels.head_gradient import LOGITS_BYTES
 from rwkv_cy.model.tape import MEMORY
 from rwkv_cy.records import asdict, dataclass
 from rwkv_cy.training.methods import Method
@@ -17,8 +18,6 @@ __all__ = ["TrainingEstimate", "estimate"]
 
 #: Tokens of a sample: enough for products near the speed of a long run.
 _SAMPLE_TOKENS = 512
-#: Most bytes of logits at a time (rwkv_cy.kernels.head_gradient).
-_LOGITS = 128 << 20
 
 
 @dataclass(frozen=True)
@@ -89,7 +88,7 @@ def estimate(method: Method, options: TrainingOptions, num_threads: int | None =
         learned=learned,
         weights=sum(parameter.array.nbytes for parameter in method.kept.values()),
         optimiser=4 * learned * itemsize,
-        activations=min(MEMORY, tape.activation_bytes(batch)) + min(batch * config.vocab_size * itemsize, _LOGITS),
+        activations=min(MEMORY, tape.activation_bytes(batch)) + min(batch * config.vocab_size * itemsize, LOGITS_BYTES),
         tokens_per_second=speed,
         seconds=options.steps * batch / speed,
     )
