@@ -18,6 +18,7 @@ ORACLE_VENV ?= .venv-oracle
 CLIENTS_VENV ?= .venv-clients
 MINIMUM_VENV ?= .venv-minimum
 FUZZ_VENV ?= .venv-fuzz
+RAY_VENV ?= .venv-ray
 WHEELS_VENV ?= .venv-wheels
 #: "make wheels" builds those of the platforms whose tag contains this: all of them by default.
 WHEELS ?=
@@ -41,6 +42,7 @@ ORACLE_BIN := $(ORACLE_VENV)/bin
 CLIENTS_BIN := $(CLIENTS_VENV)/bin
 MINIMUM_BIN := $(MINIMUM_VENV)/bin
 FUZZ_BIN := $(FUZZ_VENV)/bin
+RAY_BIN := $(RAY_VENV)/bin
 #: The tests of a file run in one process.
 WORKERS := --numprocesses $(PYTEST_WORKERS) --dist loadfile
 #: Prints errors only; modules are byte-compiled on first import.
@@ -70,6 +72,8 @@ CLIENTS_BUILT := $(CLIENTS_VENV)/.built
 MINIMUM_MADE := $(MINIMUM_VENV)/.made-$(PYTHON_ID)
 FUZZ_MADE := $(FUZZ_VENV)/.made-$(PYTHON_ID)
 FUZZ_BUILT := $(FUZZ_VENV)/.built
+RAY_MADE := $(RAY_VENV)/.made-$(PYTHON_ID)
+RAY_BUILT := $(RAY_VENV)/.built
 WHEELS_MADE := $(WHEELS_VENV)/.made-$(PYTHON_ID)
 #: The fuzz targets in C.
 FUZZ_PROGRAMS := $(filter-out driver,$(patsubst tests/c/fuzz_%.c,%,$(wildcard tests/c/fuzz_*.c)))
@@ -178,6 +182,24 @@ SECONDS ?= 1200
 .PHONY: soak
 soak: $(BUILT) $(VENV)/.extra-test ## a server under mixed requests of 64 clients, for SECONDS; writes build/soak.md
 	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python -m soak --seconds $(SECONDS)
+$(RAY_MADE): tools/preflight.py
+	$(call make-environment,$(RAY_VENV))
+
+$(RAY_BUILT): $(RAY_MADE) pyproject.toml $(BUILT)
+	@echo "installing Ray, Dask and Spark"
+	@$(RAY_BIN)/$(PIP_INSTALL) --no-build-isolation --editable ".[clusters,test]"
+	@touch $@
+
+.PHONY: test-ray
+test-ray: $(RAY_BUILT) ## batches on Ray, and the examples for Dask and Spark; in an environment of their own
+	@$(RAY_BIN)/python -m pytest -m ray $(PYTEST_ARGS)
+
+#: Of each kind in "make test-kills".
+KILLS ?= 30
+
+.PHONY: test-kills
+test-kills: $(RAY_BUILT) ## batches killed at random moments: processes, actors, nodes, jobs; writes docs/batch.md
+	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(RAY_BIN)/python -m batch.kills --kills $(KILLS) --write docs/batch.md
 
 $(MINIMUM_MADE): tools/preflight.py tools/minimum.py pyproject.toml
 	@$(PYTHON) tools/preflight.py
@@ -395,8 +417,8 @@ clean: ## remove what was built, except the environments
 	@find rwkv_cy tests tools benchmarks -name __pycache__ -prune -exec rm -rf {} +
 	@find rwkv_cy -name '*.so' -delete
 	@find rwkv_cy -name '*.c' -not -path '*/csrc/*' -delete
-	@rm -f $(VENV)/.built $(VENV)/.package $(VENV)/.extra-* $(ORACLE_BUILT) $(CLIENTS_BUILT) $(FUZZ_BUILT)
+	@rm -f $(VENV)/.built $(VENV)/.package $(VENV)/.extra-* $(ORACLE_BUILT) $(CLIENTS_BUILT) $(FUZZ_BUILT) $(RAY_BUILT)
 
 .PHONY: distclean
 distclean: clean ## remove the environments too
-	@rm -rf $(VENV) $(ORACLE_VENV) $(CLIENTS_VENV) $(MINIMUM_VENV) $(FUZZ_VENV) $(WHEELS_VENV)
+	@rm -rf $(VENV) $(ORACLE_VENV) $(CLIENTS_VENV) $(MINIMUM_VENV) $(FUZZ_VENV) $(RAY_VENV) $(WHEELS_VENV)

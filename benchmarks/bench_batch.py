@@ -1,14 +1,16 @@
-"""Decode of many sequences at once: tokens per second of ``forward_batch``, as multiples of one sequence."""
+"""Many sequences at once: ``forward_batch`` as multiples of one sequence, and batches of records from file to file."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
+from benchmarks import batch_runs
 from benchmarks.checkpoints import DTYPES, FOLDER, SHAPES, cached_model, name_of
 from benchmarks.report import Report, median, ratio
 from rwkv_cy import LanguageModel, load
@@ -17,6 +19,8 @@ from rwkv_cy.dtypes import MATRIX_TYPES
 _SIZES = (2, 4, 8, 16, 32)
 _DTYPES = ("q8", "bf16", "f32")
 _DECODED = 8
+#: The model of the batches of records.
+RUNS_SHAPE, RUNS_DTYPE = "7-0.1b", "q8"
 #: Target: number of sequences, type, and least throughput as a multiple of one sequence's.
 _LEAST = (16, "q8", 5.0)
 
@@ -58,11 +62,29 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of the checkpoints and the model files")
     parser.add_argument("--no-mmap", dest="mmap", action="store_false", help="read the weights into memory")
+    parser.add_argument("--only", choices=("steps", "runs"), help="forward_batch alone, or batches of records alone")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     sizes = tuple(dict.fromkeys(size for size in arguments.sizes if size != 1))
     if not all(size > 1 for size in sizes):
         parser.error("--sizes: expected numbers above 0")
+    steps = None if arguments.only == "runs" else _steps(arguments, sizes)
+    runs = None
+    if arguments.only != "steps":
+        path = cached_model(RUNS_SHAPE, RUNS_DTYPE, arguments.folder)
+        runs = batch_runs.report(path, f"{name_of(RUNS_SHAPE)}, {RUNS_DTYPE}", arguments.rounds)
+    if arguments.json:
+        document = {} if steps is None else steps.document()
+        print(json.dumps(document if runs is None else document | {"runs": runs.document()}, indent=2))
+        return
+    for report in (steps, runs):
+        if report is not None:
+            report.print(as_json=False)
+            print()
+
+
+def _steps(arguments: argparse.Namespace, sizes: Sequence[int]) -> Report:
+    """Measure ``forward_batch``."""
     count, limited, least = _LEAST
     report = Report(
         f"{name_of(arguments.shape)}: tokens a second of many sequences, as multiples of one",
@@ -88,7 +110,7 @@ def main() -> None:
                 )
             )
             report.values["rows"].append({"dtype": dtype, "threads": threads, "seconds": found, "multiples": times})
-    report.print(as_json=arguments.json)
+    return report
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ __all__ = [
     "available_memory",
     "colour_setting",
     "columns_setting",
+    "core_of",
     "get_num_threads",
     "import_later",
     "instruction_set_override",
@@ -137,7 +138,7 @@ def available_cpus() -> int:
         allowed = os.sched_getaffinity(0)
     except AttributeError:  # not Linux
         return os.cpu_count() or 1
-    cores = {_core_of(cpu) for cpu in allowed}
+    cores = {core_of(cpu) for cpu in allowed}
     quota = _cgroup_cpus()
     count = len(cores)
     if quota is not None:
@@ -145,7 +146,7 @@ def available_cpus() -> int:
     return max(1, count)
 
 
-def _core_of(cpu: int, root: Path = Path("/sys/devices/system/cpu")) -> str:
+def core_of(cpu: int, root: Path = Path("/sys/devices/system/cpu")) -> str:
     """Name the physical core of a logical processor; the processor itself if the system does not report it."""
     try:
         return (root / f"cpu{cpu}" / "topology" / "thread_siblings_list").read_text().strip()

@@ -57,8 +57,8 @@ def test_siblings_are_one_core(tmp_path: Path) -> None:
         folder = tmp_path / f"cpu{cpu}" / "topology"
         folder.mkdir(parents=True)
         (folder / "thread_siblings_list").write_text(f"{siblings}\n")
-    assert {runtime._core_of(cpu, tmp_path) for cpu in range(3)} == {"0,2", "1,3"}
-    assert runtime._core_of(9, tmp_path) == "9"
+    assert {runtime.core_of(cpu, tmp_path) for cpu in range(3)} == {"0,2", "1,3"}
+    assert runtime.core_of(9, tmp_path) == "9"
 
 
 def test_control_groups(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_control_groups(tmp_path: Path) -> None:
 
 def test_a_container_with_less_cpu_than_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
-    monkeypatch.setattr(runtime, "_core_of", str)
+    monkeypatch.setattr(runtime, "core_of", str)
     for quota, expected in ((None, 64), (0.5, 1), (3.0, 3), (100.0, 64)):
         monkeypatch.setattr(runtime, "_cgroup_cpus", lambda quota=quota: quota)
         assert runtime.available_cpus() == expected

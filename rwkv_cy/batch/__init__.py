@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from rwkv_cy.batch.embed import EmbedTask
 from rwkv_cy.batch.generate import GenerateTask
+from rwkv_cy.batch.processes import LocalProcesses
 from rwkv_cy.batch.report import BatchReport, Progress
 from rwkv_cy.batch.run import Part, run_batch
 from rwkv_cy.batch.score import ScoreTask
@@ -14,6 +15,7 @@ __all__ = [
     "BatchWorker",
     "EmbedTask",
     "GenerateTask",
+    "LocalProcesses",
     "Part",
     "Progress",
     "ScoreTask",

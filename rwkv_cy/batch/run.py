@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 from rwkv_cy.batch.folder import Folder
@@ -14,6 +14,7 @@ from rwkv_cy.batch.inputs import Input, open_input
 from rwkv_cy.batch.records import Bad, Block, Done, Totals, read_block
 from rwkv_cy.batch.report import BatchReport, Progress
 from rwkv_cy.batch.task import Task
+from rwkv_cy.batch.workers import Work, Workers, identity_of
 from rwkv_cy.errors import ConfigError, FormatError
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.records import dataclass, fields
@@ -58,6 +59,7 @@ def run_batch(
     max_bad: int = 100,
     part: Part = _WHOLE,
     path: str | os.PathLike[str] | None = None,
+    workers: Workers | None = None,
     progress: Callable[[Progress], None] | None = None,
 ) -> BatchReport:
     """Work on all records of a file that do not have an answer yet.
@@ -78,6 +80,8 @@ def run_batch(
         Work on a part of the blocks, beside runs on the others.
     path : path-like, optional
         The model's file, by which its chat format is chosen.
+    workers : LocalProcesses or RayActors, optional
+        Who works on the blocks: the same model elsewhere, and not `model`, which only tells what it has to be.
     progress : callable, optional
         Called a few times a second, and at the end.
 
@@ -94,23 +98,32 @@ def run_batch(
     StorageError
         If a file cannot be read or written, or another run works on the folder.
     MissingDependencyError
-        If a package for the input is not installed.
+        If a package for the input or the workers is not installed.
     """
     if block_rows < 1 or max_bad < 0:
         raise ConfigError(f"block_rows, max_bad: expected at least 1 and 0, got {block_rows} and {max_bad}")
     output = Folder(Path(folder))
     output.check()
-    rows = open_input(Path(source), task.text_field)
+    rows = open_input(Path(source), task.text_field, block_rows)
     with output.locked(f"{part.index}-{part.count}"):
-        created = output.agree(_manifest(model, rows, task, block_rows))
-        job = _Job(output, rows, block_rows, max_bad, part, progress)
-        blocks = job.blocks()
-        for done in task.run(model, blocks, created=created, note=job.note, path=None if path is None else Path(path)):
-            job.finish(done)
+        identity = identity_of(model)
+        created = output.agree(_manifest(identity, rows, task))
+        job = _Job(output, rows, max_bad, part, progress)
+        with ExitStack() as stack:
+            answered: Iterator[Done]
+            if workers is None:
+                model_path = None if path is None else Path(path)
+                answered = task.run(model, job.blocks(), created=created, note=job.note, path=model_path)
+            else:
+                work = Work(task, rows, job.numbers, created, identity)
+                answered = stack.enter_context(closing(workers.run(work, job.count)))
+            for done in answered:
+                job.finish(done)
+        rows.check_unchanged()
         return job.report(task.name)
 
 
-def _manifest(model: LanguageModel, rows: Input, task: Task, block_rows: int) -> dict[str, object]:
+def _manifest(identity: Mapping[str, object], rows: Input, task: Task) -> dict[str, object]:
     from rwkv_cy import __version__
 
     return {
@@ -119,66 +132,56 @@ def _manifest(model: LanguageModel, rows: Input, task: Task, block_rows: int) ->
         "task": task.name,
         "settings": dict(task.settings()),
         "input": {"name": rows.path.name, "size": rows.size, "sha256": rows.sha256, "rows": rows.rows},
-        "block_rows": block_rows,
-        "model": {
-            "fingerprint": model.fingerprint,
-            "dtypes": sorted({str(parameter.dtype) for parameter in model.parameters.values()}),
-            "activations": model.activations,
-        },
-        "tokenizer": _tokenizer_digest(model),
+        "block_rows": rows.block_rows,
+        **identity,
     }
 
 
-def _tokenizer_digest(model: LanguageModel) -> str | None:
-    """Return a digest of what each token stands for."""
-    if model.tokenizer is None:
-        return None
-    digest = hashlib.sha256()
-    for token in range(model.tokenizer.vocab_size):
-        data = model.tokenizer.decode_bytes([token])
-        digest.update(len(data).to_bytes(4, "little") + data)
-    return digest.hexdigest()
-
-
 class _Job:
-    """What a run has done so far."""
+    """What a run has done so far.
+
+    Attributes
+    ----------
+    numbers : list of int
+        Of the blocks to do.
+    """
 
     def __init__(
         self,
         folder: Folder,
         rows: Input,
-        block_rows: int,
         max_bad: int,
         part: Part,
         progress: Callable[[Progress], None] | None,
     ) -> None:
         self._folder = folder
         self._rows = rows
-        self._block_rows = block_rows
         self._max_bad = max_bad
-        self._part = part
         self._progress = progress
         self._complete = folder.complete_blocks()
         self._bad = {number: totals.bad for number, totals in self._complete.items()}
         self._rows_done = sum(self._size(number) for number in self._complete)
+        total = -(-rows.rows // rows.block_rows)
+        self.numbers = [one for one in range(total) if part.has(one) and one not in self._complete]
         self._records = self._tokens = 0
         self._start = time.perf_counter()
         self._shown = 0.0
 
     def blocks(self) -> Iterator[Block]:
         """Read the blocks to do."""
-
-        def wanted(number: int) -> bool:
-            return self._part.has(number) and number not in self._complete
-
-        for number, rows in self._rows.blocks(self._block_rows, wanted):
-            block = read_block(number, rows)
+        for number in self.numbers:
+            block = read_block(number, self._rows.read(number))
+            self._rows.check_unchanged()
             self._check_bad(Done(block))
             yield block
 
     def note(self, tokens: int) -> None:
         """Count a record."""
-        self._records += 1
+        self.count(1, tokens)
+
+    def count(self, records: int, tokens: int) -> None:
+        """Count records and their tokens."""
+        self._records += records
         self._tokens += tokens
         self._show()
 
@@ -196,7 +199,7 @@ class _Job:
             task,
             self._folder.path,
             len(self._complete),
-            -(-self._rows.rows // self._block_rows),
+            -(-self._rows.rows // self._rows.block_rows),
             _sum(self._complete),
             self._records,
             self._tokens,
@@ -205,7 +208,7 @@ class _Job:
 
     def _size(self, number: int) -> int:
         """Return the rows of a block."""
-        return min(self._block_rows, self._rows.rows - number * self._block_rows)
+        return min(self._rows.block_rows, self._rows.rows - number * self._rows.block_rows)
 
     def _check_bad(self, done: Done) -> None:
         """Raise FormatError if there are too many bad records; those of the block are written to the error file."""

@@ -19,6 +19,7 @@ from rwkv_cy.cli.output import is_quiet, print_fields, print_json, print_warning
 if TYPE_CHECKING:
     from rwkv_cy.batch import BatchReport, Progress
     from rwkv_cy.batch.task import Task
+    from rwkv_cy.batch.workers import Workers
     from rwkv_cy.cli.arguments import Subparsers
 
 __all__ = ["add_parser"]
@@ -40,6 +41,10 @@ _OWN_OPTIONS = {
     "score": {"window": "--window", "no_tokens": "--no-tokens"},
     "embed": {"pooling": "--pooling", "normalize": "--normalize"},
 }
+#: Where a batch runs, and the options of each place.
+_PLACE_OPTIONS = {"local": {"processes": "--processes"}, "ray": {"address": "--address", "actors": "--actors"}}
+PLACES = tuple(_PLACE_OPTIONS)
+MOST_PROCESSES = 1024
 _PART = re.compile(r"(\d{1,6})/(\d{1,6})")
 
 
@@ -78,10 +83,32 @@ def add_parser(commands: Subparsers) -> None:
         metavar="I/N",
         help="every N-th block, from the I-th on: for N runs at once",
     )
+    _add_worker_options(parser)
     _add_own_options(parser)
     add_text_options(parser)
     output_options(parser)
     parser.set_defaults(run=_run, parser=parser)
+
+
+def _add_worker_options(parser: argparse.ArgumentParser) -> None:
+    workers = parser.add_argument_group("processes and machines")
+    workers.add_argument(
+        "--on", choices=PLACES, default=PLACES[0], help="this machine, or a Ray cluster (default: local)"
+    )
+    workers.add_argument(
+        "--processes",
+        type=integer(1, MOST_PROCESSES),
+        metavar="N",
+        help="processes on this machine, pinned to processors; --threads is for each (default: one a NUMA node)",
+    )
+    workers.add_argument(
+        "--address",
+        metavar="HOST:PORT|auto",
+        help="the cluster; auto for the one that this machine belongs to (default: start Ray on this machine)",
+    )
+    workers.add_argument(
+        "--actors", type=integer(1, 65536), metavar="N", help="processes of the cluster (default: one a node)"
+    )
 
 
 def _add_own_options(parser: argparse.ArgumentParser) -> None:
@@ -124,6 +151,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from rwkv_cy.batch import Part, run_batch
 
     task = _task(arguments)
+    workers = _workers(arguments)
+    arguments.mmap |= workers is not None  # here, it is loaded to learn what it is
     model = load_text_model(arguments.model, arguments)
     try:
         with _bar(printable(arguments.input.name), not arguments.no_progress) as progress:
@@ -136,6 +165,7 @@ def _run(arguments: argparse.Namespace) -> int:
                 max_bad=arguments.max_bad,
                 part=Part(*arguments.part),
                 path=arguments.model,
+                workers=workers,
                 progress=progress,
             )
     except KeyboardInterrupt:
@@ -151,12 +181,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _check_options(arguments: argparse.Namespace) -> None:
-    """End with a usage error if there is an option of another task."""
-    for task, options in _OWN_OPTIONS.items():
-        for name, option in options.items():
-            value = getattr(arguments, name)
-            if task != arguments.task and value is not None and value is not False:
-                arguments.parser.error(f"{option} is for {task}, not for {arguments.task}; leave it out")
+    """End with a usage error if there is an option of another task or place."""
+    for chosen, groups in ((arguments.task, _OWN_OPTIONS), (arguments.on, _PLACE_OPTIONS)):
+        for group, options in groups.items():
+            for name, option in options.items():
+                value = getattr(arguments, name)
+                if group != chosen and value is not None and value is not False:
+                    arguments.parser.error(f"{option} is for {group}, not for {chosen}; leave it out")
 
 
 def _task(arguments: argparse.Namespace) -> Task:
@@ -177,6 +208,21 @@ def _task(arguments: argparse.Namespace) -> Task:
         name: value for name in ("temperature", "top_p", "top_k") if (value := getattr(arguments, name)) is not None
     }
     return GenerateTask(stop=tuple(arguments.stop or ()), sampling=sampling, **given)
+
+
+def _workers(arguments: argparse.Namespace) -> Workers | None:
+    """Return who works on the blocks; None for this process alone."""
+    options = {name: getattr(arguments, name) for name in ("dtype", "tokenizer", "activations")}
+    if arguments.on == "ray":
+        from rwkv_cy.batch.on_ray import RayActors
+
+        options["mmap"] = arguments.mmap
+        return RayActors(arguments.model, arguments.address, arguments.actors, arguments.threads, **options)
+    from rwkv_cy.batch import LocalProcesses
+
+    mmap = None if arguments.mmap else False
+    processes = LocalProcesses(arguments.model, arguments.processes, arguments.threads, mmap, **options)
+    return processes if processes.count > 1 else None
 
 
 @contextmanager

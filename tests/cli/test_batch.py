@@ -32,6 +32,15 @@ def test_generate(run: Run, demo: LanguageModel, demo_checkpoint: Path, prompts:
     assert run(*words, "--quiet").out == ""
 
 
+def test_two_processes(run: Run, demo_checkpoint: Path, prompts: Path, tmp_path: Path) -> None:
+    words = ("batch", "generate", demo_checkpoint, prompts, "-n", 3, "--block", 2, "--quiet", "--out")
+    run(*words, tmp_path / "alone", "--processes", 1)
+    result = run(*words, tmp_path / "out", "--processes", 2, "--threads", 1)
+    assert (result.code, result.err) == (0, "")
+    assert len(lines(tmp_path / "out")) == 5
+    assert lines(tmp_path / "out") == lines(tmp_path / "alone")
+
+
 def test_score_and_embed(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("In the beginning\nGod said\n")
@@ -59,6 +68,8 @@ def test_bad_records_are_warned_of(run: Run, demo_checkpoint: Path, tmp_path: Pa
         (("generate", "--window", "8"), "--window is for score, not for generate"),
         (("score", "--normalize"), "--normalize is for embed, not for score"),
         (("embed", "--max-tokens", "0"), "--max-tokens is for generate, not for embed"),
+        (("score", "--address", "auto"), "--address is for ray, not for local"),
+        (("score", "--on", "ray", "--processes", "2"), "--processes is for local, not for ray"),
         (("score", "--part", "3/2"), "expected I/N such as 1/4"),
         (("sing",), "invalid choice: 'sing'"),
     ],

@@ -1,0 +1,297 @@
+"""Kills batches at random moments: processes, tasks, actors, nodes and whole jobs. ``make test-kills``.
+
+python -m batch.kills [--kills N] [--only KIND]... [--seed N] [--counts FILE] [--write PAGE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from batch.helpers import children, contents, records, write_jsonl
+from faults.table import replace_between
+from rwkv_cy.batch import GenerateTask, LocalProcesses, run_batch
+from rwkv_cy.batch.workers import Workers
+from rwkv_cy.errors import StorageError
+from rwkv_cy.model.language_model import load
+
+__all__ = ["KINDS", "Row", "campaign", "table"]
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+MODEL = ROOT / "data" / "kjv.pth"
+TASK = GenerateTask(max_tokens=24, slots=4)
+RECORDS, BLOCK = 120, 4
+_RUNS = 4
+_COLUMNS = ("killed", "place", "kills", "went on", "run again", "outputs equal", "problems")
+
+
+@dataclass
+class Row:
+    """What came of the kills of a kind."""
+
+    kind: str
+    kills: int = 0
+    went_on: int = 0
+    run_again: int = 0
+    equal: int = 0
+    problems: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of kill.
+
+    Attributes
+    ----------
+    name, place : str
+    victims : callable
+        Returns the processes of which one is killed; given the process of the job.
+    runs_apart : bool
+        Whether the job is a process of its own, and a victim.
+    processes : int
+        Of a local batch.
+    """
+
+    name: str
+    place: str
+    victims: Callable[[int, Any], Sequence[int]]
+    runs_apart: bool = True
+    processes: int = 2
+
+
+def _ray_workers(actors: bool) -> list[int]:
+    """Return the processes of Ray that answer blocks, or those that run tasks."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            title = path.read_bytes().decode(errors="replace")
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if title.startswith("ray::"):
+            is_actor = "MapWorker" in title
+            is_task = not is_actor and ("_read" in title or title.startswith("ray::IDLE"))
+            found += [int(path.parent.name)] * (is_actor if actors else is_task)
+    return found
+
+
+def _raylets(cluster: Any) -> list[int]:
+    return [node.all_processes["raylet"][0].process.pid for node in cluster.worker_nodes]
+
+
+KINDS = (
+    Kind("the only process", "local", lambda job, _: [job], processes=1),
+    Kind("one of two processes", "local", lambda job, _: sorted(children(job))),
+    Kind("the job of two processes", "local", lambda job, _: [job]),
+    Kind("a worker of tasks", "Ray", lambda _, cluster: _ray_workers(actors=False), runs_apart=False),
+    Kind("an actor", "Ray", lambda _, cluster: _ray_workers(actors=True), runs_apart=False),
+    Kind("a node (its raylet)", "Ray", lambda _, cluster: _raylets(cluster), runs_apart=False),
+    Kind("the job", "Ray", lambda job, _: [job]),
+)
+
+
+class Bench:
+    """An input, the output of an undisturbed run, and a cluster for kinds on Ray."""
+
+    def __init__(self, folder: Path, cluster: Any = None) -> None:
+        self.folder = folder
+        self.cluster = cluster
+        self.source = write_jsonl(folder / "in.jsonl", [*records(count=RECORDS), "{"])
+        run_batch(load(MODEL), self.source, folder / "whole", TASK, block_rows=BLOCK, path=MODEL)
+        self.expected = contents(folder / "whole")
+        self._seconds: dict[str, float] = {}
+        self._count = 0
+
+    def seconds(self, kind: Kind) -> float:
+        """Return how long an undisturbed run of a kind takes."""
+        if kind.name not in self._seconds:
+            start = time.monotonic()
+            self.run(kind, self._new())
+            self._seconds[kind.name] = time.monotonic() - start
+        return self._seconds[kind.name]
+
+    def kill(self, kind: Kind, moment: float, rng: random.Random, row: Row) -> bool:
+        """Run a batch, and kill at a moment; tell whether something was killed."""
+        out = self._new()
+        job = self.start(kind, out) if kind.runs_apart else None
+        killer = _Killer(kind, moment, rng, self.cluster, os.getpid() if job is None else job.pid)
+        code = self.run(kind, out) if job is None else job.wait()
+        killer.stop()
+        if not killer.killed:
+            return False
+        row.kills += 1
+        row.went_on += code == 0
+        row.run_again += code != 0
+        for _ in range(_RUNS):
+            if code == 0:
+                break
+            code = self.run(kind, out)
+        same = contents(out) == self.expected
+        row.equal += same
+        if code != 0 or not same:
+            row.problems.append(f"{kind.name}: killed after {moment:.2f} s: exit code {code}, equal: {same}, in {out}")
+        if "node" in kind.name:
+            self._replace_nodes()
+        return True
+
+    def run(self, kind: Kind, out: Path) -> int:
+        """Run a batch to its end; return its exit code."""
+        if kind.runs_apart:
+            return self.start(kind, out).wait()
+        return job(self.source, out, _on_ray(self.cluster.address))
+
+    def start(self, kind: Kind, out: Path) -> subprocess.Popen[bytes]:
+        """Start a batch in a process of its own."""
+        place = self.cluster.address if kind.place == "Ray" else str(kind.processes)
+        return subprocess.Popen([sys.executable, "-m", "batch.kills", "--job", str(self.source), str(out), place])
+
+    def _new(self) -> Path:
+        self._count += 1
+        return self.folder / f"out-{self._count}"
+
+    def _replace_nodes(self) -> None:
+        for node in list(self.cluster.worker_nodes):
+            if node.all_processes["raylet"][0].process.poll() is not None:
+                self.cluster.remove_node(node, allow_graceful=False)
+                self.cluster.add_node(num_cpus=2)
+        self.cluster.wait_for_nodes()
+
+
+class _Killer:
+    """A thread that kills a victim at a moment, or as soon as there is one."""
+
+    def __init__(self, kind: Kind, moment: float, rng: random.Random, cluster: Any, job: int) -> None:
+        self.killed = False
+        self._over = threading.Event()
+        self._arguments = kind, rng, cluster, job
+        self._thread = threading.Thread(target=self._run, args=(moment,), daemon=True)
+        self._thread.start()
+
+    def _run(self, moment: float) -> None:
+        kind, rng, cluster, job = self._arguments
+        self._over.wait(moment)
+        while not self._over.is_set():
+            victims = kind.victims(job, cluster)
+            if victims:
+                try:
+                    os.kill(rng.choice(victims), signal.SIGKILL)
+                except ProcessLookupError:
+                    continue
+                self.killed = True
+                return
+            self._over.wait(0.005)
+
+    def stop(self) -> None:
+        self._over.set()
+        self._thread.join()
+
+
+def job(source: Path, out: Path, workers: Workers | None) -> int:
+    """Run a batch; return 0 if it is complete."""
+    try:
+        report = run_batch(load(MODEL), source, out, TASK, block_rows=BLOCK, path=MODEL, workers=workers)
+    except StorageError as error:
+        print(error, file=sys.stderr)
+        return 3
+    return 0 if report.complete else 1
+
+
+def _on_ray(address: str) -> Workers:
+    from rwkv_cy.batch.on_ray import RayActors
+
+    return RayActors(MODEL, address, actors=2)
+
+
+@contextmanager
+def ray_cluster() -> Iterator[Any]:
+    """Start a head and two nodes as processes of this machine, and connect to them."""
+    import ray
+    from ray.cluster_utils import Cluster
+
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=2)
+        cluster.wait_for_nodes()
+        ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
+        yield cluster
+    finally:
+        ray.shutdown()
+        cluster.shutdown()
+
+
+def campaign(bench: Bench, kind: Kind, kills: int, rng: random.Random) -> Row:
+    """Kill a kind so many times."""
+    row = Row(kind.name)
+    seconds = bench.seconds(kind)
+    while row.kills < kills:
+        bench.kill(kind, rng.uniform(0, seconds), rng, row)
+        print(f"{kind.name}: {row.kills} of {kills}, {len(row.problems)} problems", file=sys.stderr, flush=True)
+    return row
+
+
+def table(rows: dict[str, Row]) -> str:
+    """Return the rows in Markdown."""
+    lines = [" | ".join(_COLUMNS), "---|---|--:|--:|--:|--:|--:"]
+    for kind in KINDS:
+        row = rows.get(f"{kind.place}: {kind.name}")
+        if row is not None:
+            cells = (kind.name, kind.place, row.kills, row.went_on, row.run_again, row.equal, len(row.problems))
+            lines.append(" | ".join(map(str, cells)))
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="batch.kills", description=__doc__)
+    parser.add_argument("--kills", type=int, default=30, help="of each kind (default: 30)")
+    parser.add_argument("--only", metavar="KIND", action="append", default=[], help="a kind, or local or Ray")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--counts", type=Path, metavar="FILE", help="add to the counts of earlier runs in this file")
+    parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into a page of the documentation")
+    parser.add_argument("--job", nargs=3, metavar=("INPUT", "OUT", "PLACE"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.job:
+        source, out, place = arguments.job
+        local = place.isdecimal()
+        workers = (LocalProcesses(MODEL, int(place)) if place != "1" else None) if local else _on_ray(place)
+        return job(Path(source), Path(out), workers)
+    kinds = [kind for kind in KINDS if not arguments.only or {kind.name, kind.place} & set(arguments.only)]
+    rng = random.Random(arguments.seed)
+    rows: dict[str, Row] = {}
+    if arguments.counts and arguments.counts.exists():
+        rows = {name: Row(**row) for name, row in json.loads(arguments.counts.read_text()).items()}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        needs_ray = any(kind.place == "Ray" for kind in kinds)
+        bench = Bench(folder, stack.enter_context(ray_cluster()) if needs_ray else None)
+        for kind in kinds:
+            new = campaign(bench, kind, arguments.kills, rng)
+            old = rows.setdefault(f"{kind.place}: {kind.name}", Row(kind.name))
+            for name in ("kills", "went_on", "run_again", "equal", "problems"):
+                setattr(old, name, getattr(old, name) + getattr(new, name))
+            if arguments.counts:
+                arguments.counts.write_text(json.dumps({name: asdict(row) for name, row in rows.items()}))
+    if arguments.write is not None:
+        replace_between(arguments.write, "kills", table(rows))
+    print(table(rows))
+    for row in rows.values():
+        for problem in row.problems:
+            print(f"PROBLEM {problem}", file=sys.stderr)
+    return 1 if any(row.problems for row in rows.values()) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
