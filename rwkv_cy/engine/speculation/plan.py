@@ -22,6 +22,8 @@ _LATEST = 0.1
 #: A small model costs time even to try: after a draft that was not worth it, it rests for so many tokens, doubled each
 #: time up to the limit.
 _REST, _LONGEST_REST = 16, 1024
+#: Tokens of a long prompt that are indexed in a second, to take a hundredth of the time; at most so many with a token.
+_INDEXED_PER_SECOND, _MOST_INDEXED = 10_000, 64
 
 
 @dataclass(eq=False)
@@ -68,12 +70,16 @@ class Speculation:
         """Return the sources for one text, the surest first."""
         sources = [_Estimate(Forced(each), 0.9) for each in constraints if isinstance(each, ForcingConstraint)]
         if prediction:
-            sources.append(_Estimate(Lookup(prediction, grows=False), 0.7))
+            sources.append(_Estimate(Lookup(prediction, grows=False, pace=self._pace), 0.7))
         if self.lookup:
-            sources.append(_Estimate(Lookup(prompt, grows=True), 0.4))
+            sources.append(_Estimate(Lookup(prompt, grows=True, pace=self._pace), 0.4))
         if self.model is not None:
             sources.append(_Estimate(SmallModel(self.model, prompt), 0.7, slow=True))
         return Drafts(sources, self.costs, self.budget)
+
+    def _pace(self) -> int:
+        """Return how many tokens may be indexed with each pass: about a hundredth of its time."""
+        return int(max(1, min(_MOST_INDEXED, self.costs.seconds(1) * _INDEXED_PER_SECOND)))
 
 
 @dataclass(eq=False)
@@ -87,10 +93,6 @@ class _Estimate:
     next_rest: int = _REST
     seconds: float = 0.0
     draft: Sequence[int] = ()
-
-    def expected(self, length: int) -> float:
-        """Return how many tokens a draft of so many gains, with the one that needs no draft."""
-        return sum(self.accepted**place for place in range(length + 1))
 
 
 class Drafts:
@@ -162,14 +164,20 @@ class Drafts:
     def _length(self, each: _Estimate, most: int, tokens: int, texts: int, seconds: float = 0.0) -> int:
         """Return the length of a draft that gains most, 0 if none gains enough."""
         best, length = 1.0, 0
+        likely, expected = 1.0, 0.0  # that all tokens up to here are right, and how many are
         for count in range(1, most + 1):
+            likely *= each.accepted
+            expected += likely
             # Both relative to the pass without a draft.
-            tokens_gained = (texts - 1 + each.expected(count)) / texts
+            tokens_gained = 1 + expected / texts
             time = self._costs.ratio(tokens, tokens + count) + seconds * count
             if time - 1 > self._budget.left:
                 break
             if tokens_gained / time > best and tokens_gained - 1 > _LEAST_GAIN * (time - 1):
                 best, length = tokens_gained / time, count
+            most_gained = (expected + likely * each.accepted / max(1e-9, 1 - each.accepted)) / texts
+            if most_gained <= _LEAST_GAIN * (time - 1):  # more tokens cost more, and cannot gain enough
+                break
         return length
 
     def _slow(self, each: _Estimate, most: int, tokens: int, texts: int) -> Sequence[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, runtime_checkable
 
 from rwkv_cy.model.encoder import CHUNK_TOKENS
@@ -15,8 +15,6 @@ __all__ = ["Forced", "ForcingConstraint", "Lookup", "SmallModel", "Source"]
 _LENGTHS = (6, 3)
 #: Tokens of a text that are looked up; a longer one is looked up from there to its end.
 _MOST_TOKENS = 1 << 15
-#: Tokens of the given text that are indexed with each token of the new one: a long prompt delays no token.
-_INDEXED_AT_ONCE = 64
 
 
 class Source(Protocol):
@@ -52,12 +50,15 @@ class Lookup:
     grows : bool
         Whether the text itself is added to the reference: prompt lookup. If not, the reference is a prediction of the
         text from its first token on.
+    pace : callable
+        Returns how many tokens of the given text are indexed with the next token: a long prompt delays no token.
     """
 
-    def __init__(self, reference: Sequence[int], *, grows: bool) -> None:
+    def __init__(self, reference: Sequence[int], *, grows: bool, pace: Callable[[], int] = lambda: 64) -> None:
         self._reference: list[int] = []
         self._places: dict[tuple[int, ...], int] = {}
         self._grows = grows
+        self._pace = pace
         self._tail: list[int] = []
         self._next: int | None = None if grows else 0
         self._reference.extend(reference[-_MOST_TOKENS:] if grows else reference[:_MOST_TOKENS])
@@ -67,8 +68,9 @@ class Lookup:
 
     def push(self, token: int) -> None:
         """Take note of the next token of the text."""
-        for _ in range(min(_INDEXED_AT_ONCE, self._unindexed)):
-            self._index_older()
+        if self._unindexed:
+            for _ in range(min(self._pace(), self._unindexed)):
+                self._index_older()
         follows = self._next is not None and self._next < len(self._reference) and self._reference[self._next] == token
         self._tail = [*self._tail, token][-max(_LENGTHS) :]
         self._next = self._next + 1 if follows and self._next is not None else self._find()
