@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -294,3 +294,22 @@ def test_parse(sdk: Any) -> None:
     answer = sdk.chat.completions.parse(model=NAME, messages=QUESTION, response_format=Answer, seed=1, max_tokens=200)
     assert answer.choices[0].finish_reason == "stop"
     assert isinstance(answer.choices[0].message.parsed, Answer)
+
+
+def test_parsed_calls(g1: Client, g1_sdk: Any) -> None:
+    pytest.importorskip("llguidance", reason="needs llguidance (the extra grammar)")
+
+    class Weather(pydantic.BaseModel):  # type: ignore[misc]
+        city: Literal["Rom", "Ur"]
+        tomorrow: bool
+
+    g1.script.append('>\n```json\n{"name": "weather", "arguments": {"town": 3}}')
+    answer = g1_sdk.chat.completions.parse(
+        model=NAME,
+        messages=[{"role": "user", "content": "Weather?"}],
+        tools=[openai.pydantic_function_tool(Weather, name="weather")],
+        parallel_tool_calls=False,
+        max_tokens=200,
+    )
+    (call,) = answer.choices[0].message.tool_calls
+    assert isinstance(call.function.parsed_arguments, Weather)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -77,6 +77,19 @@ def test_a_stream(g1: Client, claude: Any) -> None:
     assert final.usage.output_tokens > 50
     pieces = [event.partial_json for event in events if event.type == "input_json"]
     assert len(pieces) > 10
+
+
+def test_parsed_answers(claude: Any) -> None:
+    pytest.importorskip("llguidance", reason="needs llguidance (the extra grammar)")
+    from pydantic import BaseModel
+
+    class Answer(BaseModel):
+        city: Literal["Rom", "Ur"]
+        tomorrow: bool
+
+    answer = claude.messages.parse(model=NAME, max_tokens=200, messages=QUESTION, output_format=Answer)
+    assert isinstance(answer.parsed_output, Answer)
+    assert answer.stop_reason == "end_turn"
 
 
 def test_errors(claude: Any) -> None:
