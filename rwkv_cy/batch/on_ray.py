@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import pickle
 import platform
-import traceback
 from collections import Counter
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -28,6 +26,8 @@ _MOST_BLOCKS, _CALLS = 4, 4
 _IN_FLIGHT = 2
 #: Blocks that were in progress in so many actors when they died are what they died of.
 _MOST_DEATHS = 4
+#: The most that a cluster takes to tell its actors.
+_END_SECONDS = 10
 _MOST_ACTORS = 1 << 16
 
 
@@ -107,13 +107,25 @@ class RayActors:
             return
         with _errors(), _connected(self._ray, self._address):
             pool = pool_of([node["Resources"] for node in self._ray.nodes() if node["Alive"]], self._actors)
-            for batch in self._answers(work, pool).iter_batches(batch_size=None, batch_format="pyarrow"):
-                for data in batch["done"].to_pylist():
-                    done: Done = pickle.loads(data)
-                    count(done.totals.answers, done.totals.read_tokens + done.totals.generated_tokens)
-                    yield done
+            ledger = self._ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Ledger).remote()
+            try:
+                answers = self._answers(work, pool, ledger)
+                for batch in answers.iter_batches(batch_size=None, batch_format="pyarrow"):
+                    for data in batch["done"].to_pylist():
+                        done: Done = pickle.loads(data)
+                        count(done.totals.answers, done.totals.read_tokens + done.totals.generated_tokens)
+                        yield done
+            finally:
+                self._end(ledger)
 
-    def _answers(self, work: Work, pool: Pool) -> Any:
+    def _end(self, ledger: Any) -> None:
+        """End the actors: Ray does when nothing refers to them, as the traceback of an error does."""
+        with suppress(Exception):  # the cluster may be gone
+            for actor in self._ray.get(ledger.actors.remote(), timeout=_END_SECONDS):
+                self._ray.kill(actor)
+            self._ray.kill(ledger)
+
+    def _answers(self, work: Work, pool: Pool, ledger: Any) -> Any:
         """Return the dataset of answered blocks; nothing runs before it is iterated."""
         from ray.data import ActorPoolStrategy
 
@@ -122,10 +134,9 @@ class RayActors:
         blocks = self._ray.data.range(len(groups), override_num_blocks=len(groups)).map_batches(
             _read, batch_size=1, batch_format="pyarrow", fn_args=(work.rows, groups, str(Path.cwd()))
         )
-        attempts = self._ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Attempts).remote()
         return blocks.map_batches(
             _Actor,
-            fn_constructor_args=(self._model, work, self._threads or 0, pool.a_node, str(Path.cwd()), attempts),
+            fn_constructor_args=(self._model, work, self._threads or 0, pool.a_node, str(Path.cwd()), ledger),
             batch_size=None,
             batch_format="pyarrow",
             compute=ActorPoolStrategy(size=pool.actors, max_tasks_in_flight_per_actor=_IN_FLIGHT),
@@ -176,27 +187,39 @@ def _read(batch: Any, rows: Input, groups: Sequence[Sequence[int]], folder: str)
     return pyarrow.table({"block": pyarrow.array(blocks, pyarrow.large_binary())})
 
 
-class _Attempts:
-    """Counts how often each call was begun: Ray repeats those whose actor has died, without an end."""
+class _Ledger:
+    """What is known of a run: how often each call was begun, which Ray repeats without an end, and the actors."""
 
     def __init__(self) -> None:
-        self._counts: Counter[int] = Counter()
+        self._begun: Counter[int] = Counter()
+        self._actors: list[Any] = []
 
     def begin(self, block: int) -> int:
         """Count a call by its first block, and return the number of its attempts."""
-        self._counts[block] += 1
-        return self._counts[block]
+        self._begun[block] += 1
+        return self._begun[block]
+
+    def join(self, actor: Any) -> None:
+        """Note an actor."""
+        self._actors.append(actor)
+
+    def actors(self) -> list[Any]:
+        """Return the actors."""
+        return self._actors
 
 
 class _Actor:
     """Loads a model, and answers the blocks of each call."""
 
-    def __init__(self, model: ModelPath, work: Work, threads: int, neighbours: int, folder: str, attempts: Any) -> None:
+    def __init__(self, model: ModelPath, work: Work, threads: int, neighbours: int, folder: str, ledger: Any) -> None:
+        import ray
+
+        ledger.join.remote(ray.get_runtime_context().current_actor)
         _go_to(folder)
         runtime.set_num_threads(threads or max(1, runtime.available_cpus() // neighbours))
         self._path = Path(model.path)
         self._work = work
-        self._attempts = attempts
+        self._ledger = ledger
         self._problem: RWKVError | None = None
         try:
             self._model = model.load(work.identity, f"an actor on {platform.node()}")
@@ -211,7 +234,7 @@ class _Actor:
             raise self._problem
         blocks: list[Block] = [pickle.loads(block) for block in batch["block"].to_pylist()]
         first, last = blocks[0].number, blocks[-1].number
-        if ray.get(self._attempts.begin.remote(first)) > _MOST_DEATHS:
+        if ray.get(self._ledger.begin.remote(first)) > _MOST_DEATHS:
             raise StorageError(
                 f"{self._work.rows.path}: expected an answer to each record of the blocks {first} to {last}, got "
                 f"{_MOST_DEATHS} actors that died of them; look for a lack of memory, and for their records"
@@ -256,22 +279,6 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
             ray.shutdown()
 
 
-def _released(error: BaseException) -> RWKVError | None:
-    """Return the error of this package that an error of Ray comes from; and let go of the actors.
-
-    Frames of the traceback, and cycles, hold handles of them, and while there is one, they reserve CPUs.
-    """
-    found: RWKVError | None = None
-    chain = [error]
-    for one in chain:
-        traceback.clear_frames(one.__traceback__)
-        cause = getattr(one, "cause", None)  # of Ray's copies of errors in actors
-        found = cause if isinstance(cause, RWKVError) else found
-        chain += [other for other in (one.__cause__, one.__context__) if other is not None and other not in chain]
-    gc.collect()
-    return found
-
-
 @contextmanager
 def _errors() -> Iterator[None]:
     """Turn errors of Ray into those of this package: the actor's own, if it is one."""
@@ -280,9 +287,12 @@ def _errors() -> Iterator[None]:
     except Exception as error:
         if isinstance(error, RWKVError) and not hasattr(error, "cause"):
             raise
-        found = _released(error)
-        if found is not None:
-            raise found from None
+        inner: BaseException | None = error
+        while inner is not None:
+            cause = getattr(inner, "cause", None)  # of Ray's copies of errors in actors
+            if isinstance(cause, RWKVError):
+                raise cause from None
+            inner = inner.__cause__ or inner.__context__
         raise StorageError(
             f"Ray: expected a cluster that completes the batch, got {type(error).__name__}: {str(error)[:500]}; run "
             "the same command again, which goes on"

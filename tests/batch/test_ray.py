@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from batch.helpers import KillsItself, contents, records, write_jsonl
+from pages import ROOT
 from rwkv_cy.batch import EmbedTask, GenerateTask, ScoreTask, run_batch
 from rwkv_cy.batch.on_ray import Pool, RayActors, pool_of
 from rwkv_cy.errors import ConfigError, FormatError, MissingDependencyError, StorageError
@@ -23,9 +25,11 @@ pytestmark = pytest.mark.filterwarnings("default")
 def ray() -> Any:
     """Start Ray with two CPUs for actors and one for reading."""
     ray = pytest.importorskip("ray", reason="needs Ray: pip install 'rwkv-cy[ray]'")
-    ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield ray
-    ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", f"{ROOT}{os.pathsep}{ROOT / 'tests'}")  # actors unpickle a task of the tests
+        ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        yield ray
+        ray.shutdown()
 
 
 @cluster_test
