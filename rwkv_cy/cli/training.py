@@ -44,8 +44,8 @@ def _add_train(commands: Subparsers) -> None:
         description="Train a new model from initial values, and write a model file. A run that was stopped (Ctrl-C) or "
         "killed goes on when the command is given again.",
         examples=[
-            "rwkv-cy train --new rwkv4 --d-model 128 --num-layers 6 book.txt writer.h5 --steps 2000",
-            "rwkv-cy train --new rwkv4 --d-model 256 --num-layers 8 examples.jsonl writer.h5 --steps 9000",
+            "rwkv-cy train --new rwkv7 --d-model 128 --num-layers 6 book.txt writer.h5 --steps 2000",
+            "rwkv-cy train --new rwkv7 --d-model 256 --num-layers 8 examples.jsonl writer.h5 --steps 9000",
         ],
     )
     parser.add_argument("data", metavar="DATA", type=Path, help="a text, or JSONL with a document in each line's text")
@@ -54,7 +54,7 @@ def _add_train(commands: Subparsers) -> None:
         "--new",
         required=True,
         metavar="VERSION",
-        help="the version, such as rwkv4; the error for an unknown one lists them all",
+        help="the version, such as rwkv7; the error for an unknown one lists them all",
     )
     parser.add_argument("--d-model", type=integer(1), required=True, metavar="N", help="width of the model")
     parser.add_argument("--num-layers", type=integer(1), required=True, metavar="N", help="number of layers")

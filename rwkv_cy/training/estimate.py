@@ -29,7 +29,8 @@ class TrainingEstimate:
     learned : int
         Numbers that are learned.
     weights, optimiser, activations : int
-        Bytes of the model; of values, gradients and means; and of what a pass records, an upper bound.
+        Bytes of parameters that are not learned; of values, gradients and means; and of what a pass records, an upper
+        bound.
     tokens_per_second : float
         Of a sample on this machine.
     seconds : float
