@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Mapping
 from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 from threading import Lock
-from types import ModuleType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 from rwkv_cy.errors import ConfigError
 from rwkv_cy.records import dataclass
 
 __all__ = [
+    "CODE_FLAGS",
     "available_cpus",
     "available_memory",
     "colour_setting",
@@ -32,6 +34,18 @@ __all__ = [
 
 #: More threads than this are a mistake.
 MAX_THREADS = 1024
+
+#: The flags of code objects, which compiled modules of the stable ABI look up in the module inspect, and use nothing
+#: else of it. They are the same in all versions of Python.
+CODE_FLAGS = {
+    "CO_OPTIMIZED": 0x1,
+    "CO_NEWLOCALS": 0x2,
+    "CO_VARARGS": 0x4,
+    "CO_VARKEYWORDS": 0x8,
+    "CO_GENERATOR": 0x20,
+    "CO_COROUTINE": 0x80,
+    "CO_ASYNC_GENERATOR": 0x200,
+}
 
 _num_threads: int | None = None
 
@@ -82,9 +96,18 @@ class _Later(ModuleType):
         return getattr(module, attribute)
 
 
-def import_later(name: str) -> None:
-    """Have a module loaded when it is first used, not when it is imported; one that is loaded already stays so."""
-    sys.modules.setdefault(name, _Later(name))
+def import_later(name: str, known: Mapping[str, object] = MappingProxyType({})) -> None:
+    """Have a module loaded when it is first used, not when it is imported; one that is loaded already stays so.
+
+    Parameters
+    ----------
+    name : str
+    known : mapping of str to object, optional
+        Attributes whose values are known without loading it.
+    """
+    later = _Later(name)
+    later.__dict__.update(known)
+    sys.modules.setdefault(name, later)
 
 
 def get_num_threads() -> int:

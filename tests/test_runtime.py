@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import os
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 
 from rwkv_cy import runtime
 from rwkv_cy.errors import ConfigError
+from rwkv_cy.runtime import CODE_FLAGS
 
 
 @pytest.fixture(autouse=True)
@@ -164,6 +166,21 @@ def test_a_module_that_is_loaded_when_it_is_used(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["imported", "loaded", "1"]
+
+
+def test_flags_of_code_objects_are_those_of_python() -> None:
+    assert {name: getattr(inspect, name) for name in CODE_FLAGS} == CODE_FLAGS
+
+
+def test_known_attributes_do_not_load_a_module(tmp_path: Path) -> None:
+    (tmp_path / "large.py").write_text("print('loaded')\nsize = 7\nother = 8\n")
+    program = (
+        "from rwkv_cy.runtime import import_later\nimport_later('large', {'size': 7})\n"
+        "import large\nprint(large.size)\nprint(large.other)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["7", "loaded", "8"]
 
 
 def test_two_threads_load_a_later_module_once(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import print_json, print_page, print_table, print_warning, printable
 from rwkv_cy.cli.progress import progress_bar
 from rwkv_cy.records import replace
-from rwkv_cy.runtime import import_later
+from rwkv_cy.runtime import CODE_FLAGS, import_later
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
@@ -69,7 +69,9 @@ def _run(arguments: argparse.Namespace) -> int:
     file, pattern = _file_and_pattern(arguments)
     lists = pattern is not None or arguments.metadata
     speed = not arguments.no_speed and (arguments.json or not lists)
-    import_later("numpy")  # which takes longer to load than the rest together, and which headers do not need
+    # What takes longest to load, and what headers do not need.
+    import_later("numpy")
+    import_later("inspect", CODE_FLAGS)
     if speed:  # the sample needs another core alone: it begins before the modules are loaded
         from rwkv_cy.toolkit.bandwidth import machine_sample
 

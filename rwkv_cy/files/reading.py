@@ -141,8 +141,12 @@ class FileBytes:
     def read_at(self, offset: int, size: int) -> bytes:
         """Return `size` bytes from `offset`; raise FormatError if they are outside the file."""
         self._check_span(offset, size)
-        with os_errors(self.path, "read"):
-            data = os.pread(self._open_descriptor(), size, offset)
+        descriptor = self._open_descriptor()
+        try:
+            data = os.pread(descriptor, size, offset)
+        except OSError:  # not in the block itself, which takes longer than a short read: directories need thousands
+            with os_errors(self.path, "read"):
+                raise
         if len(data) == size:  # in one call, as nearly always
             return data
         buffer = bytearray(size)

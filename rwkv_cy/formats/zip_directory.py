@@ -10,11 +10,12 @@ from __future__ import annotations
 import struct
 import zlib
 from itertools import pairwise
+from typing import NamedTuple
 
 from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.base import MAX_HEADER_BYTES, MAX_TENSORS, FileBytes, decode_name
 from rwkv_cy.formats.inflated import InflatedBytes
-from rwkv_cy.records import dataclass, replace
+from rwkv_cy.records import dataclass
 
 __all__ = ["Place", "ZipEntry", "locate", "read_directory", "read_entry"]
 
@@ -59,6 +60,19 @@ class ZipEntry:
     checked: bool = True
 
 
+class _Parsed(NamedTuple):
+    """The fields of a ZipEntry that its line of the directory has, in their order."""
+
+    name: str
+    raw_name: bytes
+    flags: int
+    method: int
+    crc: int
+    size: int
+    stored_size: int
+    header_offset: int
+
+
 @dataclass(frozen=True)
 class Place:
     """Where bytes begin: in the file, or in an inflated entry of it."""
@@ -89,10 +103,10 @@ def read_directory(file: FileBytes) -> dict[str, ZipEntry]:
             f"got {directory.size} and {directory.count}"
         )
     data = file.read_at(directory.offset, directory.size)
-    parsed: dict[str, ZipEntry] = {}
+    parsed: dict[str, _Parsed] = {}
     position = 0
     for _ in range(directory.count):
-        entry, position = _parse_entry(file, data, position, directory.offset)
+        entry, position = _parse_entry(file, data, position)
         if entry.header_offset + _LOCAL.size > directory.offset:
             raise _damaged(file, f"entry {entry.name!r} before the directory", f"offset {entry.header_offset}")
         if entry.name in parsed:
@@ -107,7 +121,7 @@ def read_directory(file: FileBytes) -> dict[str, ZipEntry]:
     limits = dict(pairwise([*starts, directory.offset]))
     checked = any(entry.crc for entry in parsed.values())
     return {
-        name: replace(entry, limit=limits[entry.header_offset], checked=checked)
+        name: ZipEntry(*entry, limits[entry.header_offset], checked)
         for name, entry in parsed.items()
         if not name.endswith("/")
     }
@@ -138,8 +152,8 @@ def locate(file: FileBytes, entry: ZipEntry) -> Place:
         raise _damaged(file, f"the local header of zip entry {entry.name!r}", "other bytes")
     if name_length != len(entry.raw_name) or header[_LOCAL.size :] != entry.raw_name:
         raise _damaged(file, f"zip entry {entry.name!r} under one name", "another in its local header")
-    known = {_ALL_ONES_32} | ({0} if flags & _FLAG_SIZES_FOLLOW else set())
-    if size not in {entry.size, *known} or stored_size not in {entry.stored_size, *known}:
+    known = (_ALL_ONES_32, 0) if flags & _FLAG_SIZES_FOLLOW else (_ALL_ONES_32,)
+    if size not in (entry.size, *known) or stored_size not in (entry.stored_size, *known):
         raise _damaged(file, f"zip entry {entry.name!r} of {entry.size} bytes", f"{size} in its local header")
     offset = int(entry.header_offset + _LOCAL.size + name_length + extra_length)
     end = offset + entry.stored_size
@@ -221,7 +235,7 @@ def _find_directory64(file: FileBytes, locator: int) -> tuple[_Directory, int]:
     return _Directory(offset, size, count), end
 
 
-def _parse_entry(file: FileBytes, data: bytes, position: int, limit: int) -> tuple[ZipEntry, int]:
+def _parse_entry(file: FileBytes, data: bytes, position: int) -> tuple[_Parsed, int]:
     if position + _CENTRAL.size > len(data):
         raise _damaged(file, "another entry of the zip directory", "its end")
     fields = _CENTRAL.unpack_from(data, position)
@@ -238,7 +252,7 @@ def _parse_entry(file: FileBytes, data: bytes, position: int, limit: int) -> tup
     name = _entry_name(file, raw_name)
     extra = data[extra_start : extra_start + extra_length]
     wide = _zip64_values(file, name, extra, [size, stored_size, header_offset])
-    return ZipEntry(name, raw_name, flags, method, crc, wide[0], wide[1], wide[2], limit), end
+    return _Parsed(name, raw_name, flags, method, crc, wide[0], wide[1], wide[2]), end
 
 
 def _entry_name(file: FileBytes, raw: bytes) -> str:

@@ -246,21 +246,23 @@ class DatasetSpec:
 
         The rows are dealt evenly to the chunks, so that the last one wastes less than a row per chunk.
         """
-        if self.nbytes < CHUNKED_FROM:
+        nbytes = self.nbytes
+        if nbytes < CHUNKED_FROM:
             return None
         axis = next(i for i, size in enumerate(self.shape) if size > 1)
-        row = self.nbytes // self.shape[axis]
+        row = nbytes // self.shape[axis]
         if row > _CHUNK_LIMIT:
             return None
-        chunks = min(-(-self.nbytes // CHUNK_BYTES), self.shape[axis])
+        chunks = min(-(-nbytes // CHUNK_BYTES), self.shape[axis])
         return (*self.shape[:axis], -(-self.shape[axis] // chunks), *self.shape[axis + 1 :])
 
     @property
     def span(self) -> int:
         """Size of the dataset in the file, in whole chunks."""
-        if self.chunk is None:
+        chunk = self.chunk
+        if chunk is None:
             return self.nbytes
-        rounded = (-(-size // part) * part for size, part in zip(self.shape, self.chunk, strict=True))
+        rounded = (-(-size // part) * part for size, part in zip(self.shape, chunk, strict=True))
         return math.prod(rounded) * ITEMSIZES[self.dtype]
 
     def check(self) -> None:
