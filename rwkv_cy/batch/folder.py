@@ -56,6 +56,8 @@ class Folder:
         StorageError
             If another run holds it, or it cannot be written to.
         """
+        if self.path.exists() and not self.path.is_dir():
+            raise StorageError(f"{self.path} is a file, and the answers need a folder; choose another name")
         with os_errors(self.path, "create"):
             for folder in (self.path, self.path / "blocks", self.path / "errors"):
                 folder.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from rwkv_cy.cli.embed import POOLINGS
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.model_options import add_text_options, load_text_model
 from rwkv_cy.cli.output import is_quiet, print_fields, print_json, print_warning, printable
+from rwkv_cy.errors import ConfigError
 
 if TYPE_CHECKING:
     from rwkv_cy.batch import BatchReport, Progress
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 __all__ = ["add_parser"]
 
+#: Suffixes of files of records.
+_RECORDS = (".jsonl", ".ndjson", ".txt", ".parquet")
 TASKS = ("generate", "score", "embed")
 #: Options of a single task, by their names in the namespace; without the option, the value is None or False.
 _OWN_OPTIONS = {
@@ -151,6 +154,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from rwkv_cy.batch import Part, run_batch
 
     task = _task(arguments)
+    if arguments.model.suffix.lower() in _RECORDS and arguments.input.suffix.lower() not in _RECORDS:
+        raise ConfigError(f"{arguments.model}: expected a model, got the name of records: are MODEL and INPUT swapped?")
     workers = _workers(arguments)
     arguments.mmap |= workers is not None  # here, it is loaded to learn what it is
     model = load_text_model(arguments.model, arguments)

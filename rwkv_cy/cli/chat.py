@@ -35,6 +35,7 @@ def add_parser(commands: Subparsers) -> None:
             "rwkv-cy chat model.h5 --system 'Answer in one sentence.' --load yesterday.json",
         ],
     )
+    parser.stray = "; chat reads messages from the keyboard or standard input, and generate takes a prompt"
     parser.add_argument("model", metavar="MODEL", type=Path, nargs="?", help="a model file or checkpoint")
     parser.add_argument("--system", default="", metavar="TEXT", help="the system message")
     parser.add_argument(

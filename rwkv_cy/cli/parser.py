@@ -26,6 +26,11 @@ _MEANT = {
     **dict.fromkeys(("--input", "--src", "-i"), "SOURCE, an argument without a name"),
     **dict.fromkeys(("--n-predict", "--max-new-tokens", "--max-length"), "--max-tokens"),
     **dict.fromkeys(("--outtype", "--type", "--precision"), "--dtype"),
+    **dict.fromkeys(("--lr", "--rate"), "--learning-rate"),
+    **dict.fromkeys(("--epochs", "--iters", "--max-steps"), "--steps, the number of updates"),
+    **dict.fromkeys(("--bs", "--micro-bsz"), "--batch-size"),
+    **dict.fromkeys(("--ctx", "--ctx-len", "--ctx-size", "--seq-len"), "--context"),
+    "--lora-rank": "--rank",
     **dict.fromkeys(("--overwrite", "--yes", "-y", "-f"), "--force"),
     **dict.fromkeys(("--silent", "-s"), "--quiet"),
     **dict.fromkeys(("--fp16", "--half"), "--dtype f16"),
@@ -101,7 +106,12 @@ class CommandParser(argparse.ArgumentParser):
     Attributes
     ----------
     examples : tuple of str
+    stray : str
+        What to say of an argument too many.
     """
+
+    stray = ""
+    _words: Sequence[str] = ()
 
     def __init__(self, *, examples: Sequence[str] = (), **options: Any) -> None:
         options.setdefault("formatter_class", HelpFormatter)
@@ -119,8 +129,10 @@ class CommandParser(argparse.ArgumentParser):
         """Print the error and where to find help on standard error, and exit with code 2."""
         missing = message.removeprefix(_REQUIRED)
         if missing != message:
+            unknown = next(filter(self._is_unknown, self._words), None)
             positional = " ".join(str(action.metavar) for action in self._get_positional_actions())
-            message = f"{missing} is missing: {self.prog} {positional}"
+            verb = "are" if ", " in missing else "is"
+            message = self._unknown([unknown]) if unknown else f"{missing} {verb} missing: {self.prog} {positional}"
         print_error(message)
         print(f"try '{self.prog} --help'", file=sys.stderr)
         raise SystemExit(int(ExitCode.USAGE))
@@ -136,7 +148,7 @@ class CommandParser(argparse.ArgumentParser):
         """
         if self._apart:
             return super().parse_known_args(args, namespace)
-        words = sys.argv[1:] if args is None else list(args)
+        self._words = words = sys.argv[1:] if args is None else list(args)
         before = None if namespace is None else argparse.Namespace(**vars(namespace))
         namespace, unknown = super().parse_known_args(words, namespace)
         if unknown and "--" not in words and not any(word.startswith("-") for word in unknown):
@@ -157,6 +169,11 @@ class CommandParser(argparse.ArgumentParser):
             raise argparse.ArgumentError(action, "expected a path, got an empty text")
         return super()._get_value(action, text)
 
+    def _is_unknown(self, word: str) -> bool:
+        """Return whether a word looks like an option, and none begins like it."""
+        option = word.split("=")[0]
+        return option.startswith("--") and not any(name.startswith(option) for name in self._option_string_actions)
+
     def _unknown(self, words: Sequence[str]) -> str:
         word = words[0]
         if word in self._option_string_actions:
@@ -166,10 +183,12 @@ class CommandParser(argparse.ArgumentParser):
             return f"unknown option {printable(option)}{nearest(option, self._names())}"
         if "--dtype" in self._option_string_actions and canonical_name(word) in (*DTYPES, *MATRIX_DTYPES):
             return f"unexpected argument {word!r}; did you mean --dtype {canonical_name(word)}?"
+        if "--port" in self._option_string_actions and word.isdecimal():
+            return f"unexpected argument {word!r}; did you mean --port {word}?"
         texts = (
             one for one in self._get_positional_actions() if one.metavar in ("PROMPT", "TEXT") and one.type is None
         )
-        advice = "; put quotes around text with spaces" if any(texts) else ""
+        advice = "; put quotes around text with spaces" if any(texts) else self.stray
         return f"unexpected argument {word!r}{advice}"
 
     def _names(self) -> list[str]:

@@ -15,10 +15,13 @@ from rwkv_cy.cli.arguments import common_options, integer, output_options, real
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.model_options import warn_of_threads
 from rwkv_cy.cli.output import byte_size, is_quiet, print_fields, print_json
+from rwkv_cy.cli.targets import check_model_target
+from rwkv_cy.errors import ConfigError, StorageError
 from rwkv_cy.units import duration, short_count
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
+    from rwkv_cy.config import Config
     from rwkv_cy.training.methods import Method
     from rwkv_cy.training.options import TrainingOptions
     from rwkv_cy.training.run import TrainingReport
@@ -29,6 +32,8 @@ __all__ = ["add_parser"]
 #: Learning rates at the beginning and the end, where the command line does not give them.
 _RATES = {"train": (1e-3, 1e-5), "full": (1e-4, 1e-5), "lora": (5e-4, 5e-5), "state": (1.0, 0.01)}
 _DTYPES = ("f32", "f16", "bf16")
+#: The options that give the fields of a new model's config.
+_OPTION_OF = {"architecture": "--new", "d_att": "--d-model", "d_model": "--d-model", "head_size": "--head-size"}
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -150,17 +155,13 @@ def _options(arguments: argparse.Namespace, method: str) -> TrainingOptions:
 
 
 def _train(arguments: argparse.Namespace) -> int:
-    from rwkv_cy.config import Config
     from rwkv_cy.training import run
     from rwkv_cy.training.methods import FullMethod
 
     options = _options(arguments, "train")
-    config = Config(
-        arguments.d_model,
-        arguments.num_layers,
-        architecture=arguments.new,
-        d_ffn=arguments.d_ffn or 0,
-        head_size=arguments.head_size or 0,
+    config = _new_config(arguments)
+    check_model_target(
+        arguments.data, arguments.target, force=arguments.force, dry_run=arguments.dry_run, names="DATA and MODEL"
     )
     _set_threads(arguments)
     if arguments.dry_run:
@@ -168,10 +169,34 @@ def _train(arguments: argparse.Namespace) -> int:
     return _run(arguments, partial(run.train, config), options, tokenizer=arguments.tokenizer)
 
 
+def _new_config(arguments: argparse.Namespace) -> Config:
+    """Return the config of a new model; errors name the options."""
+    from rwkv_cy.architectures import architecture_of
+    from rwkv_cy.config import Config
+
+    try:
+        config = Config(
+            arguments.d_model,
+            arguments.num_layers,
+            architecture=arguments.new,
+            d_ffn=arguments.d_ffn or 0,
+            head_size=arguments.head_size or 0,
+        )
+        architecture_of(config).complete(config)
+    except ConfigError as error:
+        message = str(error)
+        for name, option in _OPTION_OF.items():
+            message = message.replace(f"Config.{name}:", f"{option}:")
+        raise ConfigError(message) from None
+    return config
+
+
 def _tune(arguments: argparse.Namespace) -> int:
     from rwkv_cy.model.language_model import load
     from rwkv_cy.training import run
 
+    if arguments.target.exists() and not (arguments.force or arguments.dry_run):
+        raise StorageError(f"{arguments.target} already exists; choose another name or pass --force")
     options = _options(arguments, arguments.method)
     _set_threads(arguments)
     adapter = {"rank": arguments.rank, "alpha": arguments.alpha}

@@ -184,8 +184,8 @@ def find_known_model(text: str) -> KnownModel:
         return found[0]
     if not found or not wanted:
         raise HubError(
-            f"{text}: expected hf:owner/name, or the short name of a model, as {models[0].name}, got another text; "
-            "rwkv-cy models lists them"
+            f"{text or repr(text)}: not a known model; {_nearest(models, text)}rwkv-cy models lists them, and any "
+            "other is named as hf:OWNER/NAME"
         )
     names = ", ".join(model.name for model in found)
     raise HubError(
@@ -243,6 +243,11 @@ def _meant(models: Sequence[KnownModel], words: Sequence[str]) -> str:
         sizes = sorted(filter(_SIZE.fullmatch, parts), key=_parameters)
         return f"sizes are {', '.join(sizes)}; "
     meant = get_close_matches(unknown[0], parts, 1, _SIMILARITY)
+    return f"did you mean {meant[0]}? " if meant else ""
+
+
+def _nearest(models: Sequence[KnownModel], text: str) -> str:
+    meant = get_close_matches(text.lower(), [model.name for model in models], 1, _SIMILARITY)
     return f"did you mean {meant[0]}? " if meant else ""
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import threading
 import time
@@ -17,7 +18,7 @@ import numpy as np
 from rwkv_cy.checkpoint.tokenizer_choice import named_tokenizer
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import to_storage
-from rwkv_cy.errors import ConfigError, StorageError, TokenizerError
+from rwkv_cy.errors import ConfigError, RWKVError, StorageError, TokenizerError
 from rwkv_cy.files.reading import os_errors
 from rwkv_cy.model.language_model import LanguageModel, load
 from rwkv_cy.records import dataclass, replace
@@ -238,12 +239,11 @@ def _run(
         raise TokenizerError("training: expected a model with a tokenizer, got none; pass tokenizer= (--tokenizer)")
     _check_target(method, target, overwrite)
     folder = Path(folder) if folder is not None else target.with_name(target.name + ".training")
-    with os_errors(folder, "create"):
-        folder.mkdir(exist_ok=True)
     paths = [Path(data)] if isinstance(data, (str, os.PathLike)) else [Path(path) for path in data]
-    tokens = tokenize(paths, tokenizer, folder)
-    measured = None if held_out is None else _held_out(Path(held_out), tokenizer)
-    trainer = Trainer(method, tokens, options, folder, held_out=measured, num_threads=num_threads)
+    with _made(folder):
+        tokens = tokenize(paths, tokenizer, folder)
+        measured = None if held_out is None else _held_out(Path(held_out), tokenizer)
+        trainer = Trainer(method, tokens, options, folder, held_out=measured, num_threads=num_threads)
     begin, count, losses, last = time.perf_counter(), 0, [], None
     with _interrupted() as stop:
         for step in trainer.run(stop):
@@ -268,6 +268,20 @@ def _run(
         loss=float(np.mean(tail)) if tail else None,
         held_out=last,
     )
+
+
+@contextmanager
+def _made(folder: Path) -> Iterator[None]:
+    """Make the folder of a run; if it is new and the run does not begin, remove it."""
+    new = not folder.exists()
+    with os_errors(folder, "create"):
+        folder.mkdir(exist_ok=True)
+    try:
+        yield
+    except RWKVError:
+        if new:
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
 
 
 def _check_target(method: Method, target: Path, overwrite: bool) -> None:

@@ -55,8 +55,9 @@ def test_what_a_source_means(source: str, name: str) -> None:
     [
         ("https://example.org/a.pth", "https://example.org/a.pth: expected a URL of the Hugging Face hub"),
         ("0.1b", "0.1b: expected the short name of one model, got a part of the names rwkv7-g1-0.1b, rwkv7-world-0.1b"),
-        ("llama", "llama: expected hf:owner/name, or the short name of a model, as rwkv7-g1-0.1b"),
-        ("", ": expected hf:owner/name, or the short name of a model"),
+        ("llama", "llama: not a known model; rwkv-cy models lists them, and any other is named as hf:OWNER/NAME"),
+        ("rwkv7-g1-70b", "rwkv7-g1-70b: not a known model; did you mean rwkv7-g1-7.2b?"),
+        ("", "'': not a known model; rwkv-cy models lists them"),
         ("hf:x", "hf:x: expected hf:owner/name"),
     ],
 )
