@@ -26,6 +26,7 @@ def add_parser(commands: Subparsers) -> None:
     parser = commands.add_parser(
         "chat",
         parents=[common_options()],
+        stray="; chat reads messages from the keyboard or standard input, and generate takes a prompt",
         description="Talk with a model: each line is a message, and the answer follows piece by piece. /help lists "
         "the commands of a chat. Ctrl-C stops an answer, Ctrl-D ends the chat. Without MODEL, the demo model that "
         "comes with the package is used.",
@@ -35,7 +36,6 @@ def add_parser(commands: Subparsers) -> None:
             "rwkv-cy chat model.h5 --system 'Answer in one sentence.' --load yesterday.json",
         ],
     )
-    parser.stray = "; chat reads messages from the keyboard or standard input, and generate takes a prompt"
     parser.add_argument("model", metavar="MODEL", type=Path, nargs="?", help="a model file or checkpoint")
     parser.add_argument("--system", default="", metavar="TEXT", help="the system message")
     parser.add_argument(

@@ -100,6 +100,8 @@ class CommandParser(argparse.ArgumentParser):
     ----------
     examples : sequence of str
         Command lines at the end of its help.
+    stray : str
+        What to say of an argument too many.
     **options
         As for the base class.
 
@@ -107,16 +109,14 @@ class CommandParser(argparse.ArgumentParser):
     ----------
     examples : tuple of str
     stray : str
-        What to say of an argument too many.
     """
 
-    stray = ""
     _words: Sequence[str] = ()
 
-    def __init__(self, *, examples: Sequence[str] = (), **options: Any) -> None:
+    def __init__(self, *, examples: Sequence[str] = (), stray: str = "", **options: Any) -> None:
         options.setdefault("formatter_class", HelpFormatter)
         super().__init__(**options)
-        self.examples = tuple(examples)
+        self.examples, self.stray = tuple(examples), stray
 
     def format_help(self) -> str:
         """Return the help, with the examples."""
