@@ -111,7 +111,7 @@ static size_t prepared_bytes(const rk_ops *ops, const rk_matrix *m, ptrdiff_t to
     switch (way_for(ops, m, tokens)) {
     case BY_GROUPS:
         return bytes_of(round_up(tokens, ops->whole_tokens) * rk_q_blocks(m->dtype, m->cols),
-                        (size_t)rk_x_bytes(m->dtype), 64);
+                        (size_t)ops->packed_bytes(m->dtype), 64);
     case BY_PANELS: return bytes_of(token_groups(ops, tokens), group_bytes(ops, m->cols), 4096);
     default: return bytes_of(tokens * m->cols, ops->itemsize, 64);
     }

@@ -106,15 +106,16 @@ typedef struct rk_ops {
     const struct rk_ops *bf16;
 
     /* Quantized matrices; NULL if activations are double. `quantize_token` quantizes and packs x [cols], token t of
-     * `tokens`, rk_q_packed bytes for all; `groups` computes the same product as `rows` for groups begin..end of sixteen
+     * `tokens`, each block in packed_bytes(dtype); `groups` computes the same product as `rows` for groups begin..end of sixteen
      * rows (quant.h). */
     void (*quantize_token)(const void *x, int dtype, ptrdiff_t cols, ptrdiff_t tokens, ptrdiff_t t, void *packed);
+    ptrdiff_t (*packed_bytes)(int dtype);
     ptrdiff_t wide_groups;  /* groups that `groups` processes together */
     ptrdiff_t whole_tokens; /* tokens are packed in multiples of this; those past the last are NULL, for zeros */
     void (*groups)(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy, ptrdiff_t begin,
                    ptrdiff_t end, void *scratch);
-    /* The same for few_tokens and more, bit for bit, by tiles in hardware: only sizes, quantize_token, groups and scratch
-     * are set. NULL if the CPU does not have them. */
+    /* The same for few_tokens and more, bit for bit, by tiles of tokens and rows, in registers or in hardware: only sizes,
+     * packed_bytes, quantize_token, groups and scratch are set. NULL if there are none for this CPU. */
     const struct rk_ops *tiles;
 
     /* Bytes of a thread's scratch for `groups`, or for `panels` if their layout is not that of panels_body.h; NULL

@@ -195,8 +195,8 @@ void RK_CAT(rk_int8, RK_NAME)(rk_table *table)
 {
     table->tiles = (rk_ops){
         .itemsize = sizeof(float), .sumsize = sizeof(float), .lanes = 1, .few_tokens = RK_DOT_TOKENS,
-        .whole_tokens = RK_DOT_TOKENS, .wide_groups = TOGETHER, .quantize_token = quantize_token, .groups = groups,
-        .scratch = scratch_bytes,
+        .whole_tokens = RK_DOT_TOKENS, .wide_groups = TOGETHER, .packed_bytes = rk_x_bytes,
+        .quantize_token = quantize_token, .groups = groups, .scratch = scratch_bytes,
     };
     table->f32.tiles = &table->tiles;
 }

@@ -7,7 +7,6 @@
 #include "codec/quant.h"
 #include "codec/quant_integers.h"
 #include "families/names.h"
-#include "gemm/ahead.h"
 
 #define TILE_TOKENS RK_TILE_ROWS
 /* Columns of a run: its tokens stay in the L1 cache while they are multiplied with TOGETHER groups. */
@@ -23,13 +22,6 @@
 #define TOKEN_SCALES(width) (TILE_TOKENS * (width))
 #define TOKEN_SUMS(width) (TOKEN_SCALES(width) + TILE_TOKENS * 4)
 #define TOKEN_BYTES(width) (TOKEN_SUMS(width) + TILE_TOKENS * 4)
-
-static size_t scratch_bytes(const rk_matrix *m, ptrdiff_t tokens)
-{
-    (void)tokens;
-    const ptrdiff_t width = rk_q_cols(m->dtype);
-    return (size_t)(TOGETHER * (RUN_COLS / width) * BLOCK_BYTES(width));
-}
 
 /* Quantize and pack token t, block by block; width is a constant after inlining. */
 static inline __attribute__((always_inline)) void pack_blocks(const float *x, const ptrdiff_t width, ptrdiff_t cols,
@@ -122,11 +114,9 @@ static inline __attribute__((always_inline)) void unpack_blocks(const uint8_t *b
     }
 }
 
-static void unpack(const rk_matrix *m, ptrdiff_t group, ptrdiff_t block, ptrdiff_t count, char *out)
+static void unpack(const uint8_t *from, int dtype, ptrdiff_t count, char *out)
 {
-    const uint8_t *from =
-        (const uint8_t *)m->data + (group * rk_q_blocks(m->dtype, m->cols) + block) * rk_q_bytes(m->dtype);
-    switch (m->dtype) {
+    switch (dtype) {
     case RK_Q8: unpack_blocks(from, RK_Q8, count, out); break;
     case RK_Q6: unpack_blocks(from, RK_Q6, count, out); break;
     case RK_Q4: unpack_blocks(from, RK_Q4, count, out); break;
@@ -201,7 +191,7 @@ static inline void put_sums(float *y, rk_tf v, ptrdiff_t rows)
 }
 
 /* One tile of the result, y[token][row], of which `rows` and `tokens` exist; sums of earlier runs are in y. */
-static void add_tile(const char *w, const char *x, ptrdiff_t count, int affine, int first, float scale, float *y,
+static void add_tile(const char *w, const char *x, ptrdiff_t count, int dtype, int first, float scale, float *y,
                      ptrdiff_t ldy, ptrdiff_t rows, ptrdiff_t tokens)
 {
     rk_tf acc[TILE_TOKENS];
@@ -209,7 +199,7 @@ static void add_tile(const char *w, const char *x, ptrdiff_t count, int affine, 
     for (int t = 0; t < TILE_TOKENS; t++) {
         acc[t] = !first && t < tokens ? get_sums(y + t * ldy, rows) : (rk_tf){0};
     }
-    if (affine)
+    if (rk_q_affine(dtype))
         multiply_blocks(w, x, count, RK_AFFINE_COLS, 1, acc);
     else
         multiply_blocks(w, x, count, RK_Q8_COLS, 0, acc);
@@ -230,37 +220,22 @@ static rk_tile_shapes shapes_of(ptrdiff_t width)
     return shapes;
 }
 
-/* y[t, r] = scale * sum_k m[r, k] * x[t, k] for groups begin..end of a quantized matrix and quantized tokens. */
-static void groups(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y_, ptrdiff_t ldy, ptrdiff_t begin,
+static ptrdiff_t run_blocks(int dtype) { return RUN_COLS / rk_q_cols(dtype); }
+static ptrdiff_t weight_bytes(int dtype) { return BLOCK_BYTES(rk_q_cols(dtype)); }
+static ptrdiff_t token_bytes(int dtype) { return TOKEN_BYTES(rk_q_cols(dtype)); }
+
+#include "families/runs_body.h"
+
+static void groups(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy, ptrdiff_t begin,
                    ptrdiff_t end, void *scratch)
 {
-    const ptrdiff_t width = rk_q_cols(m->dtype), blocks = rk_q_blocks(m->dtype, m->cols), run = RUN_COLS / width;
-    const ptrdiff_t tiles = (tokens + TILE_TOKENS - 1) / TILE_TOKENS, apart = run * BLOCK_BYTES(width);
-    const int affine = rk_q_affine(m->dtype);
-    const float scale = (float)m->scale * rk_q_unit(m->dtype);
-    const rk_tile_shapes shapes = shapes_of(width);
-    char *w = scratch;
+    const rk_tile_shapes shapes = shapes_of(rk_q_cols(m->dtype));
     rk_tiles_begin(&shapes);
-    for (ptrdiff_t g = begin; g < end; g += TOGETHER) {
-        const ptrdiff_t wide = end - g < TOGETHER ? end - g : TOGETHER;
-        for (ptrdiff_t b = 0, stop; b < blocks; b = stop) {
-            stop = blocks - b < run ? blocks : b + run;
-            for (ptrdiff_t i = 0; i < wide; i++) unpack(m, g + i, b, stop - b, w + i * apart);
-            rk_ahead next = rk_ahead_of_groups(m, g, wide, end, stop, run);
-            const ptrdiff_t lines = next.rows * (next.bytes / 64 + 1) / (tiles * wide) + 1;
-            for (ptrdiff_t t = 0; t < tiles; t++) {
-                const char *x = (const char *)packed + (t * blocks + b) * TOKEN_BYTES(width);
-                for (ptrdiff_t i = 0; i < wide; i++) {
-                    const ptrdiff_t row = (g + i) * RK_Q_ROWS, token = t * TILE_TOKENS;
-                    rk_prefetch_lines(&next, lines);
-                    add_tile(w + i * apart, x, stop - b, affine, b == 0, stop == blocks ? scale : 1,
-                             (float *)y_ + token * ldy + row, ldy, m->rows - row, tokens - token);
-                }
-            }
-        }
-    }
+    multiply_runs(m, packed, tokens, y, ldy, begin, end, scratch);
     rk_tiles_end();
 }
+
+static ptrdiff_t packed_bytes(int dtype) { return token_bytes(dtype) / TILE_TOKENS; }
 
 /* Tokens from which tiles are used: a whole tile. Not measured: fewer may pay, or only more. */
 #define LEAST_TOKENS TILE_TOKENS
@@ -269,8 +244,8 @@ void RK_CAT(rk_int8, RK_NAME)(rk_table *table)
 {
     table->tiles = (rk_ops){
         .itemsize = sizeof(float), .sumsize = sizeof(float), .lanes = 1, .few_tokens = LEAST_TOKENS,
-        .whole_tokens = TILE_TOKENS, .wide_groups = TOGETHER, .quantize_token = quantize_token, .groups = groups,
-        .scratch = scratch_bytes,
+        .whole_tokens = TILE_TOKENS, .wide_groups = TOGETHER, .packed_bytes = packed_bytes,
+        .quantize_token = quantize_token, .groups = groups, .scratch = scratch_bytes,
     };
     table->f32.tiles = &table->tiles;
 }

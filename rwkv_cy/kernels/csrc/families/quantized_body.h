@@ -225,10 +225,18 @@ static void groups(const rk_matrix *m, const void *packed, ptrdiff_t tokens, voi
     }
 }
 
+#if defined(RK_Q_TILES_FROM)
+#include "families/quantized_tiles_body.h"
+#endif
+
 void RK_CAT(rk_quantized, RK_NAME)(rk_table *table)
 {
+    table->f32.packed_bytes = rk_x_bytes;
     table->f32.quantize_token = quantize_token;
     table->f32.groups = groups;
     table->f32.wide_groups = RK_Q_WIDE;
     table->f32.whole_tokens = 1;
+#if defined(RK_Q_TILES_FROM)
+    use_tiles(table);
+#endif
 }
