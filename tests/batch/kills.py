@@ -233,19 +233,18 @@ def ray_cluster() -> Iterator[Any]:
         cluster.shutdown()
 
 
-def campaign(bench: Bench, kind: Kind, kills: int, rng: random.Random) -> Row:
-    """Kill a kind so many times."""
-    row = Row(kind.name)
-    seconds = bench.seconds(kind)
-    while row.kills < kills:
+def campaign(bench: Bench, kind: Kind, kills: int, rng: random.Random, row: Row, save: Callable[[], None]) -> None:
+    """Kill a kind so many times, and add to its row; saved after each."""
+    seconds, end = bench.seconds(kind), row.kills + kills
+    while row.kills < end:
         bench.kill(kind, rng.uniform(0, seconds), rng, row)
-        print(f"{kind.name}: {row.kills} of {kills}, {len(row.problems)} problems", file=sys.stderr, flush=True)
-    return row
+        save()
+        print(f"{kind.name}: {row.kills} of {end}, {len(row.problems)} problems", file=sys.stderr, flush=True)
 
 
 def table(rows: dict[str, Row]) -> str:
     """Return the rows in Markdown."""
-    lines = [" | ".join(_COLUMNS), "---|---|--:|--:|--:|--:|--:"]
+    lines = [" | ".join(_COLUMNS), " | ".join(["---", "---", *["--:"] * 5])]
     for kind in KINDS:
         row = rows.get(f"{kind.place}: {kind.name}")
         if row is not None:
@@ -273,17 +272,18 @@ def main() -> int:
     rows: dict[str, Row] = {}
     if arguments.counts and arguments.counts.exists():
         rows = {name: Row(**row) for name, row in json.loads(arguments.counts.read_text()).items()}
+
+    def save() -> None:
+        if arguments.counts:
+            arguments.counts.write_text(json.dumps({name: asdict(row) for name, row in rows.items()}))
+
     with ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
         needs_ray = any(kind.place == "Ray" for kind in kinds)
         bench = Bench(folder, stack.enter_context(ray_cluster()) if needs_ray else None)
         for kind in kinds:
-            new = campaign(bench, kind, arguments.kills, rng)
-            old = rows.setdefault(f"{kind.place}: {kind.name}", Row(kind.name))
-            for name in ("kills", "went_on", "run_again", "equal", "problems"):
-                setattr(old, name, getattr(old, name) + getattr(new, name))
-            if arguments.counts:
-                arguments.counts.write_text(json.dumps({name: asdict(row) for name, row in rows.items()}))
+            row = rows.setdefault(f"{kind.place}: {kind.name}", Row(kind.name))
+            campaign(bench, kind, arguments.kills, rng, row, save)
     if arguments.write is not None:
         replace_between(arguments.write, "kills", table(rows))
     print(table(rows))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,8 +38,9 @@ def test_an_example_gives_the_lines_of_files(
     convert(demo_checkpoint, tmp_path / "model.h5")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of other processes
+    monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     program = EXAMPLES[name].replace('"model.h5"', repr(str(tmp_path / "model.h5")))  # they have folders of their own
-    exec(compile(program, "cluster.md", "exec"), {"__name__": "example"})
+    exec(compile(program, "cluster.md", "exec"), {"__name__": "__main__"})  # pickled by value, as of a script
     answers = ast.literal_eval(capsys.readouterr().out.splitlines()[-1])
     assert [json.loads(answer) for answer in answers] == lines(tmp_path / "out")
