@@ -105,7 +105,14 @@ def test_describing_a_file_loads_the_reader_of_its_format_alone(tmp_path: Path) 
     assert readers & own(loaded, "formats.") == {"safetensors"}
     assert own(loaded) & {"model", "text", "hub"} == set()
     assert own(loaded, "storage.") & {"file_writer", "writer", "structure", "skeleton"} == set()
-    assert own(loaded, "toolkit.") == {"inspect", "file_report", "expectation", "bandwidth", "schema_names"}
+    assert own(loaded, "toolkit.") == {
+        "inspect",
+        "file_report",
+        "expectation",
+        "bandwidth",
+        "schema_names",
+        "tensor_names",
+    }
 
 
 def test_generating_loads_no_writer_and_no_foreign_reader(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def _add_train(commands: Subparsers) -> None:
         "--new",
         required=True,
         metavar="VERSION",
-        help="the version, such as rwkv7; the error for an unknown one lists them all",
+        help="the version, as in the examples; the error for an unknown one lists them all",
     )
     parser.add_argument("--d-model", type=integer(1), required=True, metavar="N", help="width of the model")
     parser.add_argument("--num-layers", type=integer(1), required=True, metavar="N", help="number of layers")

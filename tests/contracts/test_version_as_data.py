@@ -179,9 +179,9 @@ def naming(pattern: str, *suffixes: str) -> set[str]:
 @pytest.mark.parametrize(
     ("pattern", "suffixes", "example"),
     [
-        # Names that end so, or go on with -g1, are of other projects' models and repositories. RWKV-4 is the
-        # default of a Config.
-        ("(?<![a-z/])rwkv_?[5-9](?!-g1)", (".py", ".pyi"), "architectures/rwkv7.py"),
+        # Names that end so, or go on with -g1, are of other projects' models and repositories; examples of commands
+        # have a user's choice after --new. RWKV-4 is the default of a Config.
+        ("(?<![a-z/])(?<!--new )rwkv_?[5-9](?!-g1)", (".py", ".pyi"), "architectures/rwkv7.py"),
         ("(?<![a-z])r?wkv[ _-]?[4-9]", (".pyx", ".pxd", ".c", ".h"), "kernels/csrc/wkv/wkv4_body.h"),
     ],
 )
