@@ -171,7 +171,9 @@ def bytes_per_weight(dtype: str) -> float:
 def weights(config: Config) -> dict[str, float]:
     """Return the weights of each matrix that a token reads; of the embedding it reads only a row."""
     specs = architecture_of(config).parameters(config)
-    return {spec.name: float(np.prod(spec.shape)) for spec in specs if spec.quantizable or spec.kind == "low_rank"}
+    # Tokens have no use for optional parameters.
+    read = [spec for spec in specs if not spec.optional and (spec.quantizable or spec.kind == "low_rank")]
+    return {spec.name: float(np.prod(spec.shape)) for spec in read}
 
 
 def best_prefill(config: Config, flops: float) -> float:

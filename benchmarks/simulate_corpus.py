@@ -47,7 +47,7 @@ WORKER_CORES = 16
 #: Speed that is left of each doubling of the threads: 1 to 2 was measured, and more are assumed to be alike.
 DOUBLING = 0.97
 #: Seconds for the answers of a block to be written, as ``--measure`` found them: 256 answers of 500 characters.
-WRITE_SECONDS = 0.012
+WRITE_SECONDS = 0.0054
 #: What rows of performance.md look like.
 _RATE = re.compile(r"\| RWKV-7 (0\.[14]B), (\w+) +\| 2 +\|(?:[^|]*\|){4} +(\d+) +\| (\d+)")
 _BATCH = re.compile(r"\| (\w+) +\| 2 +\| \d+ +\|(?:[^|]*\|){5} [\d.]+ +\((\d+)\) +\|")
