@@ -190,6 +190,10 @@ $(RAY_BUILT): $(RAY_MADE) pyproject.toml $(BUILT)
 	@$(RAY_BIN)/$(PIP_INSTALL) --no-build-isolation --editable ".[clusters,test]"
 	@touch $@
 
+.PHONY: test-slow
+test-slow: $(BUILT) $(VENV)/.extra-test ## campaigns: kills, faults, a thousand requests
+	@$(BIN)/python -m pytest $(WORKERS) -m "slow and not oracle" $(PYTEST_ARGS)
+
 .PHONY: test-ray
 test-ray: $(RAY_BUILT) ## batches on Ray, and the examples for Dask and Spark; in an environment of their own
 	@$(RAY_BIN)/python -m pytest -m ray $(PYTEST_ARGS)

@@ -74,6 +74,7 @@ def test_rates_are_those_of_the_page() -> None:
         assert rates.tokens_per_second(small, name, 2, generates=True) < prompts
 
 
+@pytest.mark.slow
 def test_the_page_has_the_tables_of_the_command() -> None:
     page = (ROOT / "docs" / "batch-cost.md").read_text("utf-8")
     for name, table in tables(PERFORMANCE.read_text("utf-8")).items():

@@ -33,13 +33,13 @@ def mixed_requests(model: LanguageModel, text: bytes, count: int) -> list[Reques
     return requests
 
 
-@pytest.mark.slow
+@pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("speculates", [False, True])
-def test_200_random_requests_in_any_order(
-    model: LanguageModel, heldout: bytes, cached: bool, speculates: bool, tmp_path: Path
+def test_random_requests_in_any_order(
+    model: LanguageModel, heldout: bytes, cached: bool, speculates: bool, count: int, tmp_path: Path
 ) -> None:
-    requests = mixed_requests(model, heldout, 200)
+    requests = mixed_requests(model, heldout, count)
     rng = np.random.default_rng(int(cached) + 2 * int(speculates))
     rest = deque(requests[i] for i in rng.permutation(len(requests)))
     cache = StateCache(40 * model.encoder.numbers(None).nbytes, folder=tmp_path) if cached else None
@@ -56,7 +56,7 @@ def test_200_random_requests_in_any_order(
     for request in requests:
         same_as_alone(model, request, results[request.id])
     if cache is not None:
-        assert cache.stats.hits > 50
+        assert cache.stats.hits > count // 4
         cache.close()
 
 

@@ -45,6 +45,17 @@ needs_library = pytest.mark.skipif(
 
 
 @needs_library
+def test_an_operation_survives_every_fault() -> None:
+    rows = {row["name"]: row for row in run("moments", "--most", "3", "--only", "State.save")}
+    killed = rows["kill -9"]
+    assert killed["operations"] == 1
+    assert killed["moments"] == sum(killed["left"].values()) >= 3
+    assert rows["full disk (ENOSPC)"]["left"]["older"] >= 3
+    assert rows["short reads and writes"]["left"] == {"new": 2}
+
+
+@pytest.mark.slow
+@needs_library
 def test_every_operation_survives_every_fault() -> None:
     words = [word for name in OPERATIONS for word in ("--only", name)]
     rows = {row["name"]: row for row in run("moments", "--most", "8", *words)}
@@ -59,6 +70,7 @@ def test_every_operation_survives_every_fault() -> None:
     assert rows["short reads and writes"]["left"] == {"new": 10}
 
 
+@pytest.mark.slow
 @needs_library
 def test_a_run_that_was_killed_goes_on_to_the_same_result() -> None:
     row = run("runs", "--most", "20", "--only", "train")[0]

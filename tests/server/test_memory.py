@@ -79,6 +79,24 @@ def requests(client: Client, count: int, seed: int) -> None:
     until(lambda: client.service.engine.engine.idle)
 
 
+def held(client: Client) -> int:
+    """Return the memory in use once all that the caches and stores may keep is dropped.
+
+    The scratch memory of the kernels is left out: it grows with the largest pass that was ever made.
+    """
+    service = client.service
+    cache = service.engine.engine.cache
+    assert cache is not None
+    cache.close()
+    service.states._values.clear()
+    service.responses._values.clear()
+    service._encoded._known.clear()
+    service._encoded.bytes = 0
+    gc.collect()
+    kernels = tracemalloc.Filter(inclusive=False, filename_pattern="*/rwkv_cy/model/encoder.py")
+    return sum(trace.size for trace in tracemalloc.take_snapshot().filter_traces([kernels]).traces)
+
+
 @pytest.mark.slow
 def test_a_thousand_requests_leave_nothing(demo: LanguageModel) -> None:
     with running(demo, Settings(NAME, limits=LIMITS), slots=SLOTS, queue=500, cache_bytes=CACHE) as client:
@@ -86,16 +104,14 @@ def test_a_thousand_requests_leave_nothing(demo: LanguageModel) -> None:
         engine = client.service.engine.engine
         tracemalloc.start()
         try:
-            requests(client, 8 * CLIENTS, 1)  # caches are full
-            gc.collect()
-            before = tracemalloc.get_traced_memory()[0]
+            requests(client, 8 * CLIENTS, 1)
+            before = held(client)
             requests(client, 16 * CLIENTS, 2)
-            gc.collect()
-            grown = tracemalloc.get_traced_memory()[0] - before
+            assert engine.cache is not None
+            stats = engine.cache.stats
+            grown = held(client) - before
         finally:
             tracemalloc.stop()
-        assert engine.cache is not None
-        stats = engine.cache.stats
         assert sum(stats.evicted.values()) > 100
         assert stats.bytes <= CACHE
         assert (engine.running, engine.waiting, len(engine._arena)) == (0, 0, SLOTS)
@@ -103,4 +119,4 @@ def test_a_thousand_requests_leave_nothing(demo: LanguageModel) -> None:
         assert not engine._cancelled
         assert not engine._prefixes._of
         assert not client.service.engine._streams
-        assert grown < 1 << 19  # half a KiB for each request; caches are not always equally full
+        assert grown < 1 << 17  # an eighth of a KiB for each request
