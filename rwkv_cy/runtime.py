@@ -19,9 +19,11 @@ __all__ = [
     "CODE_FLAGS",
     "available_cpus",
     "available_memory",
+    "child_environment",
     "colour_setting",
     "columns_setting",
     "core_of",
+    "default_setting",
     "get_num_threads",
     "import_later",
     "instruction_set_override",
@@ -78,7 +80,17 @@ def keep_blas_quiet() -> None:
 
     The package does not use BLAS, whose idle threads would compete with its own.
     """
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    default_setting("OPENBLAS_NUM_THREADS", "1")
+
+
+def default_setting(name: str, value: str) -> None:
+    """Set a variable of the environment that another package reads, unless it is set."""
+    os.environ.setdefault(name, value)
+
+
+def child_environment() -> dict[str, str]:
+    """Return the environment of a process that runs this package: that of this process, with BLAS kept quiet."""
+    return {"OPENBLAS_NUM_THREADS": "1", **os.environ}
 
 
 _later_lock = Lock()

@@ -149,6 +149,17 @@ def test_blas_starts_no_threads_unless_asked(
     assert environment == {"OPENBLAS_NUM_THREADS": threads}
 
 
+def test_settings_of_other_packages_and_of_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    environment = {"SET": "1"}
+    monkeypatch.setattr(os, "environ", environment)
+    runtime.default_setting("SET", "2")
+    runtime.default_setting("UNSET", "3")
+    assert environment == {"SET": "1", "UNSET": "3"}
+    assert runtime.child_environment() == environment | {"OPENBLAS_NUM_THREADS": "1"}
+    environment["OPENBLAS_NUM_THREADS"] = "4"
+    assert runtime.child_environment() == environment
+
+
 def test_the_largest_cache(tmp_path: Path) -> None:
     for index, size in enumerate(("32K", "1M\n", "512K", "nonsense", "")):
         (tmp_path / f"index{index}").mkdir()

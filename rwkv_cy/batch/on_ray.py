@@ -246,7 +246,7 @@ class _Actor:
 
 def _import_ray() -> Any:
     # Ray reports the use of a cluster that it starts to its makers, unless this is set before.
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    runtime.default_setting("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
         import ray.data

@@ -18,7 +18,7 @@ from rwkv_cy.batch.records import Done
 from rwkv_cy.batch.workers import Count, ModelPath, Work
 from rwkv_cy.errors import StorageError
 from rwkv_cy.files.reading import os_errors
-from rwkv_cy.runtime import available_memory
+from rwkv_cy.runtime import available_memory, child_environment
 
 __all__ = ["LocalProcesses"]
 
@@ -109,13 +109,12 @@ class _Process:
         own, other = socket.socketpair()
         life, self._life = os.pipe()
         program = _PROGRAM.format(cpus=set(share.cpus) or None, path=sys.path, messages=other.fileno(), life=life)
-        environment = {"OPENBLAS_NUM_THREADS": "1", **os.environ}
         with other:
             self._process = subprocess.Popen(
                 [sys.executable, "-c", program],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                env=environment,
+                env=child_environment(),
                 pass_fds=(other.fileno(), life),
             )
             os.close(life)

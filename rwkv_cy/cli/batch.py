@@ -176,6 +176,8 @@ def _run(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         print_warning(f"interrupted: the same command completes {arguments.out}")
         raise
+    if report.complete and not report.totals.answers + report.totals.bad:
+        print_warning(f"{printable(str(arguments.input))} has no records: nothing was answered")
     if report.totals.bad:
         print_warning(f"{report.totals.bad} bad records: {arguments.out / 'errors'} has their ids and the reasons")
     if arguments.json:

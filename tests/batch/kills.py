@@ -1,12 +1,13 @@
 """Kills batches at random moments: processes, tasks, actors, nodes and whole jobs. ``make test-kills``.
 
-python -m batch.kills [--kills N] [--only KIND]... [--seed N] [--counts FILE] [--write PAGE]
+python -m batch.kills [--kills N] [--only KIND]... [--seconds S] [--counts FILE] [--write PAGE]
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import random
 import signal
@@ -14,8 +15,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,17 +34,31 @@ __all__ = ["KINDS", "Row", "campaign", "table"]
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODEL = ROOT / "data" / "kjv.pth"
 TASK = GenerateTask(max_tokens=24, slots=4)
-RECORDS, BLOCK = 120, 4
+RECORDS, BLOCK = 80, 4
+#: Kills of a batch.
+_MOST_KILLS = 3
+#: CPUs of a node: two for an actor and one for tasks that read. Ray reads in the actors if they reserve one each.
+_NODE_CPUS = 3
 _RUNS = 4
-_COLUMNS = ("killed", "place", "kills", "went on", "run again", "outputs equal", "problems")
+#: How the processes call themselves that run tasks: parts of the datasets, or nothing at the moment.
+_TASK_TITLES = ("ray::IDLE", "ray::MapBatches(_read)", "ray::ReadRange")
+_COLUMNS = ("killed", "place", "kills", "batches", "went on", "run again", "outputs equal", "problems")
 
 
 @dataclass
 class Row:
-    """What came of the kills of a kind."""
+    """What came of the kills of a kind: in how many batches, and how many of these did what.
+
+    Attributes
+    ----------
+    seconds : float or None
+        That an undisturbed run takes.
+    """
 
     kind: str
+    seconds: float | None = None
     kills: int = 0
+    batches: int = 0
     went_on: int = 0
     run_again: int = 0
     equal: int = 0
@@ -59,8 +74,10 @@ class Kind:
     name, place : str
     victims : callable
         Returns the processes of which one is killed; given the process of the job.
+    ends_run : bool
+        Whether the victim is the job, so that it does not go on.
     runs_apart : bool
-        Whether the job is a process of its own, and a victim.
+        Whether the job is a process of its own.
     processes : int
         Of a local batch.
     """
@@ -68,37 +85,38 @@ class Kind:
     name: str
     place: str
     victims: Callable[[int, Any], Sequence[int]]
+    ends_run: bool = False
     runs_apart: bool = True
     processes: int = 2
 
 
-def _ray_workers(actors: bool) -> list[int]:
-    """Return the processes of Ray that answer blocks, or those that run tasks."""
+def _raylets(nodes: Iterable[Any]) -> list[int]:
+    """Return the processes of the nodes that run."""
+    processes = [node.all_processes["raylet"][0].process for node in nodes]
+    return [process.pid for process in processes if process.poll() is None]
+
+
+def _ray_workers(cluster: Any, *, actors: bool) -> list[int]:
+    """Return the processes of a cluster that answer blocks, or those that run tasks or wait for one."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for pid in sorted(pid for raylet in _raylets(cluster.list_all_nodes()) for pid in children(raylet)):
         try:
-            title = path.read_bytes().decode(errors="replace")
+            title = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        if title.startswith("ray::"):
-            is_actor = "MapWorker" in title
-            is_task = not is_actor and ("_read" in title or title.startswith("ray::IDLE"))
-            found += [int(path.parent.name)] * (is_actor if actors else is_task)
+        if title.startswith("ray::MapWorker") if actors else title.startswith(_TASK_TITLES):
+            found.append(pid)
     return found
 
 
-def _raylets(cluster: Any) -> list[int]:
-    return [node.all_processes["raylet"][0].process.pid for node in cluster.worker_nodes]
-
-
 KINDS = (
-    Kind("the only process", "local", lambda job, _: [job], processes=1),
+    Kind("the only process", "local", lambda job, _: [job], ends_run=True, processes=1),
     Kind("one of two processes", "local", lambda job, _: sorted(children(job))),
-    Kind("the job of two processes", "local", lambda job, _: [job]),
-    Kind("a worker of tasks", "Ray", lambda _, cluster: _ray_workers(actors=False), runs_apart=False),
-    Kind("an actor", "Ray", lambda _, cluster: _ray_workers(actors=True), runs_apart=False),
-    Kind("a node (its raylet)", "Ray", lambda _, cluster: _raylets(cluster), runs_apart=False),
-    Kind("the job", "Ray", lambda job, _: [job]),
+    Kind("the job of two processes", "local", lambda job, _: [job], ends_run=True),
+    Kind("a worker of tasks", "Ray", lambda _, cluster: _ray_workers(cluster, actors=False), runs_apart=False),
+    Kind("an actor", "Ray", lambda _, cluster: _ray_workers(cluster, actors=True), runs_apart=False),
+    Kind("a node (its raylet)", "Ray", lambda _, cluster: _raylets(cluster.worker_nodes), runs_apart=False),
+    Kind("the job", "Ray", lambda job, _: [job], ends_run=True),
 )
 
 
@@ -111,29 +129,26 @@ class Bench:
         self.source = write_jsonl(folder / "in.jsonl", [*records(count=RECORDS), "{"])
         run_batch(load(MODEL), self.source, folder / "whole", TASK, block_rows=BLOCK, path=MODEL)
         self.expected = contents(folder / "whole")
-        self._seconds: dict[str, float] = {}
         self._count = 0
 
-    def seconds(self, kind: Kind) -> float:
-        """Return how long an undisturbed run of a kind takes."""
-        if kind.name not in self._seconds:
-            start = time.monotonic()
-            self.run(kind, self._new())
-            self._seconds[kind.name] = time.monotonic() - start
-        return self._seconds[kind.name]
-
-    def kill(self, kind: Kind, moment: float, rng: random.Random, row: Row) -> bool:
-        """Run a batch, and kill at a moment; tell whether something was killed."""
-        out = self._new()
-        job = self.start(kind, out) if kind.runs_apart else None
-        killer = _Killer(kind, moment, rng, self.cluster, os.getpid() if job is None else job.pid)
-        code = self.run(kind, out) if job is None else job.wait()
-        killer.stop()
-        if not killer.killed:
-            return False
-        row.kills += 1
-        row.went_on += code == 0
-        row.run_again += code != 0
+    def kill(self, kind: Kind, most: int, rng: random.Random, row: Row) -> None:
+        """Take a batch to its end, kill on the way at most so many times, and add what came of it to the row."""
+        if row.seconds is None:
+            row.seconds = min(self._undisturbed(kind) for _ in range(1 if kind.runs_apart else 2))
+        out, kills, code = self._new(), 0, -1
+        moments = [rng.uniform(0, row.seconds) for _ in range(most)]
+        for run in [[one] for one in moments] if kind.ends_run else [sorted(moments)]:
+            if code != 0:
+                job = self.start(kind, out) if kind.runs_apart else None
+                killer = _Killer(kind, run, rng, self.cluster, os.getpid() if job is None else job.pid)
+                code = self.run(kind, out) if job is None else job.wait()
+                kills += killer.stop()
+        if not kills:
+            return
+        row.batches += 1
+        row.kills += kills
+        row.went_on += code == 0 and not kind.ends_run
+        row.run_again += code != 0 or kind.ends_run
         for _ in range(_RUNS):
             if code == 0:
                 break
@@ -141,10 +156,15 @@ class Bench:
         same = contents(out) == self.expected
         row.equal += same
         if code != 0 or not same:
-            row.problems.append(f"{kind.name}: killed after {moment:.2f} s: exit code {code}, equal: {same}, in {out}")
+            row.problems.append(f"{kind.name}: killed after {moments} s: exit code {code}, equal: {same}")
         if "node" in kind.name:
             self._replace_nodes()
-        return True
+
+    def _undisturbed(self, kind: Kind) -> float:
+        """Return how long an undisturbed run takes; on Ray, the first one starts more than the others."""
+        start = time.monotonic()
+        self.run(kind, self._new())
+        return time.monotonic() - start
 
     def run(self, kind: Kind, out: Path) -> int:
         """Run a batch to its end; return its exit code."""
@@ -165,37 +185,42 @@ class Bench:
         for node in list(self.cluster.worker_nodes):
             if node.all_processes["raylet"][0].process.poll() is not None:
                 self.cluster.remove_node(node, allow_graceful=False)
-                self.cluster.add_node(num_cpus=2)
+                self.cluster.add_node(num_cpus=_NODE_CPUS)
         self.cluster.wait_for_nodes()
 
 
 class _Killer:
-    """A thread that kills a victim at a moment, or as soon as there is one."""
+    """A thread that kills a victim at each moment, or as soon as there is one."""
 
-    def __init__(self, kind: Kind, moment: float, rng: random.Random, cluster: Any, job: int) -> None:
-        self.killed = False
+    def __init__(self, kind: Kind, moments: Sequence[float], rng: random.Random, cluster: Any, job: int) -> None:
+        self._killed = 0
         self._over = threading.Event()
         self._arguments = kind, rng, cluster, job
-        self._thread = threading.Thread(target=self._run, args=(moment,), daemon=True)
+        self._thread = threading.Thread(target=self._run, args=(moments,), daemon=True)
         self._thread.start()
 
-    def _run(self, moment: float) -> None:
-        kind, rng, cluster, job = self._arguments
-        self._over.wait(moment)
-        while not self._over.is_set():
-            victims = kind.victims(job, cluster)
-            if victims:
-                try:
-                    os.kill(rng.choice(victims), signal.SIGKILL)
-                except ProcessLookupError:
-                    continue
-                self.killed = True
-                return
-            self._over.wait(0.005)
+    def _run(self, moments: Sequence[float]) -> None:
+        start = time.monotonic()
+        for moment in moments:
+            self._over.wait(max(0, start + moment - time.monotonic()))
+            while not self._over.is_set() and not self._kill():
+                self._over.wait(0.005)
 
-    def stop(self) -> None:
+    def _kill(self) -> bool:
+        kind, rng, cluster, job = self._arguments
+        victims = kind.victims(job, cluster)
+        if victims:
+            with suppress(ProcessLookupError):
+                os.kill(rng.choice(victims), signal.SIGKILL)
+                self._killed += 1
+                return True
+        return False
+
+    def stop(self) -> int:
+        """Return how many it has killed."""
         self._over.set()
         self._thread.join()
+        return self._killed
 
 
 def job(source: Path, out: Path, workers: Workers | None) -> int:
@@ -221,10 +246,10 @@ def ray_cluster() -> Iterator[Any]:
     from ray.cluster_utils import Cluster
 
     os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": _NODE_CPUS, "include_dashboard": False})
     try:
         for _ in range(2):
-            cluster.add_node(num_cpus=2)
+            cluster.add_node(num_cpus=_NODE_CPUS)
         cluster.wait_for_nodes()
         ray.init(address=cluster.address, log_to_driver=False, logging_level="ERROR")
         yield cluster
@@ -233,22 +258,32 @@ def ray_cluster() -> Iterator[Any]:
         cluster.shutdown()
 
 
-def campaign(bench: Bench, kind: Kind, kills: int, rng: random.Random, row: Row, save: Callable[[], None]) -> None:
-    """Kill a kind so many times, and add to its row; saved after each."""
-    seconds, end = bench.seconds(kind), row.kills + kills
-    while row.kills < end:
-        bench.kill(kind, rng.uniform(0, seconds), rng, row)
+def campaign(
+    bench: Bench, kind: Kind, kills: int, end: float, rng: random.Random, row: Row, save: Callable[[], None]
+) -> None:
+    """Kill a kind until its row has so many kills, or until a time of the monotonic clock; saved after each."""
+    while row.kills < kills and time.monotonic() < end:
+        bench.kill(kind, min(_MOST_KILLS, kills - row.kills), rng, row)
         save()
-        print(f"{kind.name}: {row.kills} of {end}, {len(row.problems)} problems", file=sys.stderr, flush=True)
+        print(f"{kind.name}: {row.kills} of {kills}, {len(row.problems)} problems", file=sys.stderr, flush=True)
 
 
 def table(rows: dict[str, Row]) -> str:
     """Return the rows in Markdown."""
-    lines = [" | ".join(_COLUMNS), " | ".join(["---", "---", *["--:"] * 5])]
+    lines = [" | ".join(_COLUMNS), " | ".join(["---", "---", *["--:"] * 6])]
     for kind in KINDS:
         row = rows.get(f"{kind.place}: {kind.name}")
         if row is not None:
-            cells = (kind.name, kind.place, row.kills, row.went_on, row.run_again, row.equal, len(row.problems))
+            cells = (
+                kind.name,
+                kind.place,
+                row.kills,
+                row.batches,
+                row.went_on,
+                row.run_again,
+                row.equal,
+                len(row.problems),
+            )
             lines.append(" | ".join(map(str, cells)))
     return "\n".join(f"| {line} |" for line in lines)
 
@@ -257,8 +292,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="batch.kills", description=__doc__)
     parser.add_argument("--kills", type=int, default=30, help="of each kind (default: 30)")
     parser.add_argument("--only", metavar="KIND", action="append", default=[], help="a kind, or local or Ray")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--counts", type=Path, metavar="FILE", help="add to the counts of earlier runs in this file")
+    parser.add_argument("--seconds", type=float, default=math.inf, metavar="S", help="begin no kill after S seconds")
+    parser.add_argument(
+        "--counts", type=Path, metavar="FILE", help="the counts of earlier runs, which count; and of this one"
+    )
     parser.add_argument("--write", type=Path, metavar="PAGE", help="put the table into a page of the documentation")
     parser.add_argument("--job", nargs=3, metavar=("INPUT", "OUT", "PLACE"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -268,7 +305,7 @@ def main() -> int:
         workers = (LocalProcesses(MODEL, int(place)) if place != "1" else None) if local else _on_ray(place)
         return job(Path(source), Path(out), workers)
     kinds = [kind for kind in KINDS if not arguments.only or {kind.name, kind.place} & set(arguments.only)]
-    rng = random.Random(arguments.seed)
+    rng, end = random.Random(), time.monotonic() + arguments.seconds
     rows: dict[str, Row] = {}
     if arguments.counts and arguments.counts.exists():
         rows = {name: Row(**row) for name, row in json.loads(arguments.counts.read_text()).items()}
@@ -283,7 +320,7 @@ def main() -> int:
         bench = Bench(folder, stack.enter_context(ray_cluster()) if needs_ray else None)
         for kind in kinds:
             row = rows.setdefault(f"{kind.place}: {kind.name}", Row(kind.name))
-            campaign(bench, kind, arguments.kills, rng, row, save)
+            campaign(bench, kind, arguments.kills, end, rng, row, save)
     if arguments.write is not None:
         replace_between(arguments.write, "kills", table(rows))
     print(table(rows))

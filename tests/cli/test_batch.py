@@ -62,6 +62,17 @@ def test_bad_records_are_warned_of(run: Run, demo_checkpoint: Path, tmp_path: Pa
     assert "rwkv-cy: warning: 1 bad records:" in result.err
 
 
+@pytest.mark.parametrize("content", ["", "\n\n"])
+def test_an_input_without_records_is_complete_and_warned_of(
+    run: Run, demo_checkpoint: Path, tmp_path: Path, content: str
+) -> None:
+    source = tmp_path / "in.jsonl"
+    source.write_text(content)
+    result = run("batch", "score", demo_checkpoint, source, "--out", tmp_path / "out")
+    assert (result.code, result.err) == (0, f"rwkv-cy: warning: {source} has no records: nothing was answered\n")
+    assert "records   0 answered, 0 bad\n" in result.out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
