@@ -205,6 +205,13 @@ KILLS ?= 30
 test-kills: $(RAY_BUILT) ## batches killed at random moments: processes, actors, nodes, jobs; writes docs/batch.md
 	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(RAY_BIN)/python -m batch.kills --kills $(KILLS) --write docs/batch.md
 
+#: Of the text of "make test-corpus".
+BYTES ?= 2000000
+
+.PHONY: test-corpus
+test-corpus: $(BUILT) $(VENV)/.extra-test ## perplexity of a text of BYTES by batches, beside that of the command; minutes
+	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python -m batch.wikitext --bytes $(BYTES)
+
 $(MINIMUM_MADE): tools/preflight.py tools/minimum.py pyproject.toml
 	@$(PYTHON) tools/preflight.py
 	@echo "creating the environment $(MINIMUM_VENV) with the oldest versions that pyproject.toml allows"

@@ -63,6 +63,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of the checkpoints and the model files")
     parser.add_argument("--no-mmap", dest="mmap", action="store_false", help="read the weights into memory")
     parser.add_argument("--only", choices=("steps", "runs"), help="forward_batch alone, or batches of records alone")
+    parser.add_argument("--records", type=int, default=128, help="of the shorter batches of records")
+    parser.add_argument("--answer", type=int, default=64, help="tokens of an answer to a record")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     sizes = tuple(dict.fromkeys(size for size in arguments.sizes if size != 1))
@@ -72,7 +74,8 @@ def main() -> None:
     runs = None
     if arguments.only != "steps":
         path = cached_model(RUNS_SHAPE, RUNS_DTYPE, arguments.folder)
-        runs = batch_runs.report(path, f"{name_of(RUNS_SHAPE)}, {RUNS_DTYPE}", arguments.rounds)
+        name = f"{name_of(RUNS_SHAPE)}, {RUNS_DTYPE}"
+        runs = batch_runs.report(path, name, arguments.rounds, arguments.records, arguments.answer)
     if arguments.json:
         document = {} if steps is None else steps.document()
         print(json.dumps(document if runs is None else document | {"runs": runs.document()}, indent=2))

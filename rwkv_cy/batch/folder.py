@@ -106,11 +106,12 @@ class Folder:
                     raise
         remove_abandoned(path)  # of a run that was killed after it wrote the manifest
         earlier = _read(path)
-        for name in (*own, *earlier):
-            if name not in _FREE and own.get(name) != earlier.get(name):
+        ours, theirs = dict(_members(own)), dict(_members(earlier))
+        for name in (*ours, *theirs):
+            if name not in _FREE and ours.get(name) != theirs.get(name):
                 raise ConfigError(
-                    f"{path}: expected the same {name} as in the earlier run, {json.dumps(earlier.get(name))}, "
-                    f"got {json.dumps(own.get(name))}; choose another folder"
+                    f"{path}: expected the same {name} as in the earlier run, {json.dumps(theirs.get(name))[:80]}, "
+                    f"got {json.dumps(ours.get(name))[:80]}; choose another folder"
                 )
         created = earlier.get("created")
         if type(created) is not int:
@@ -147,6 +148,15 @@ class Folder:
 
     def _shard(self, number: int) -> Path:
         return self.path / f"answers-{number:06}.jsonl"
+
+
+def _members(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the members of a manifest; those of an object in it one by one, as ``settings.seed``."""
+    for name, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from ((f"{name}.{inner}", one) for inner, one in value.items())
+        else:
+            yield name, value
 
 
 def _lines(values: Iterable[Mapping[str, Any]]) -> bytes:

@@ -6,6 +6,7 @@ import hashlib
 import stat
 from array import array
 from bisect import bisect_right
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate, islice
@@ -95,7 +96,10 @@ def open_input(path: Path, field: str, block_rows: int) -> Input:
         return _Lines(path, block_rows, partial(_text, field))
     if suffix == ".parquet":
         return _Parquet(path, block_rows)
-    raise ConfigError(f"{path}: expected a file name that ends in .jsonl, .txt or .parquet, got {suffix!r}; rename it")
+    raise ConfigError(
+        f"{path}: expected a file whose name ends in .jsonl (an object on each line), .txt (a text on each line) or "
+        f".parquet, got {suffix or 'none of them'!r}; convert it to one of them"
+    )
 
 
 @dataclass(frozen=True)
@@ -163,6 +167,8 @@ class _Lines:
             file.seek(self._scan.starts[number])
             for place in range(first, min(first + self.block_rows, self.rows + 1)):
                 line = _line(file)
+                if place == 1:
+                    line = line.removeprefix(BOM_UTF8)
                 if len(line) > MAX_LINE:
                     rows.append((place, f"expected a line of at most {MAX_LINE} bytes, got a longer one"))
                 elif line.strip():

@@ -269,7 +269,17 @@ def _connected(ray: Any, address: str | None) -> Iterator[None]:
             quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
             if address is None:  # one more CPU than cores: the one for reading
                 quiet |= {"num_cpus": runtime.available_cpus() + 1, "include_dashboard": False}
-            ray.init(address=address or "local", **quiet)
+            try:
+                ray.init(address=address or "local", **quiet)
+            except Exception as error:
+                where, remedy = (
+                    (f"a cluster at {address}", "start one with ray start --head, or leave the address out")
+                    if address
+                    else ("Ray to start on this machine", "leave Ray out: local processes do the same")
+                )
+                raise StorageError(
+                    f"Ray: expected {where}, got {type(error).__name__}: {str(error)[:300]}; {remedy}"
+                ) from error
         logger.setLevel(logging.CRITICAL)  # errors are raised
         yield
     finally:

@@ -106,20 +106,35 @@ class _Process:
         self.share = share
         self.blocks: set[int] = set()
         self.started = self.waits = False
-        own, other = socket.socketpair()
-        life, self._life = os.pipe()
-        program = _PROGRAM.format(cpus=set(share.cpus) or None, path=sys.path, messages=other.fileno(), life=life)
-        with other:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", program],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                env=child_environment(),
-                pass_fds=(other.fileno(), life),
-            )
-            os.close(life)
-        self.connection = Connection(own.detach())
+        try:
+            self._start()
+        except OSError as error:
+            raise StorageError(
+                f"{model.path}: expected a process that loads the model, got {error.strerror or error} as it started; "
+                "use fewer processes"
+            ) from error
         self.send((work, model, share.threads))
+
+    def _start(self) -> None:
+        own, other = socket.socketpair()
+        with own, other:
+            life, self._life = os.pipe()
+            cpus = set(self.share.cpus) or None
+            program = _PROGRAM.format(cpus=cpus, path=sys.path, messages=other.fileno(), life=life)
+            try:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-c", program],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    env=child_environment(),
+                    pass_fds=(other.fileno(), life),
+                )
+            except OSError:
+                os.close(self._life)
+                raise
+            finally:
+                os.close(life)
+            self.connection = Connection(own.detach())
 
     def send(self, message: Any) -> None:
         """Send a message; that it was not received is seen when the next one is expected from there."""

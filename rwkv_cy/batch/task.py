@@ -83,6 +83,7 @@ def tokens_of(model: LanguageModel, record: Record, field: str) -> npt.NDArray[n
     """
     value = record.fields.get(field)
     if not isinstance(value, str) and not (isinstance(value, list) and all(type(one) is int for one in value)):
-        got = "none" if value is None else f"another {type(value).__name__}"
+        others = f"; the record has {', '.join(sorted(record.fields))[:80]}" if record.fields else ""
+        got = f"none{others}" if value is None else f"another {type(value).__name__}"
         raise FormatError(f"{field}: expected a text or token ids, got {got}")
     return as_tokens(model, value)

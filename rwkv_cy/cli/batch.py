@@ -179,12 +179,13 @@ def _run(arguments: argparse.Namespace) -> int:
     if report.complete and not report.totals.answers + report.totals.bad:
         print_warning(f"{printable(str(arguments.input))} has no records: nothing was answered")
     if report.totals.bad:
-        print_warning(f"{report.totals.bad} bad records: {arguments.out / 'errors'} has their ids and the reasons")
+        records = "1 bad record" if report.totals.bad == 1 else f"{report.totals.bad:,} bad records"
+        print_warning(f"{records}: {printable(str(arguments.out / 'errors'))} has the ids and the reasons")
     if arguments.json:
         print_json(report.to_dict())
     elif not arguments.quiet:
         print_fields(_fields(report))
-    return ExitCode.OK
+    return ExitCode.REFUSED if report.totals.bad and not report.totals.answers else ExitCode.OK
 
 
 def _check_options(arguments: argparse.Namespace) -> None:

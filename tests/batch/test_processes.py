@@ -98,6 +98,17 @@ def test_processes_that_die_as_they_start_end_the_job(
         run_batch(demo, source, tmp_path / "out", ScoreTask(), workers=LocalProcesses(demo_checkpoint, processes=1))
 
 
+def test_processes_that_cannot_be_started(
+    demo: LanguageModel, demo_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", records("text", 2))
+    opened = len(list(Path("/proc/self/fd").iterdir()))
+    monkeypatch.setattr("sys.executable", str(tmp_path / "missing"))
+    with pytest.raises(StorageError, match="got No such file or directory as it started; use fewer processes"):
+        run_batch(demo, source, tmp_path / "out", ScoreTask(), workers=LocalProcesses(demo_checkpoint, processes=1))
+    assert len(list(Path("/proc/self/fd").iterdir())) == opened
+
+
 def test_another_model_at_the_path_is_refused(
     demo: LanguageModel, demo_checkpoint: Path, tmp_path: Path, small: Path
 ) -> None:

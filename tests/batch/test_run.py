@@ -111,6 +111,14 @@ def test_lines_of_a_text_are_records(demo: LanguageModel, tmp_path: Path) -> Non
     assert bad == {"id": None, "line": 4, "error": "expected a text in UTF-8, got the byte 0xff at 0"}
 
 
+@pytest.mark.parametrize("name", ["in.jsonl", "in.txt"])
+def test_the_byte_order_mark_of_an_editor_is_not_text(demo: LanguageModel, tmp_path: Path, name: str) -> None:
+    source = tmp_path / name
+    source.write_bytes(b'\xef\xbb\xbf{"id": 1, "text": "x"}\n{"id": 2, "text": "\xef\xbb\xbfx"}\n')
+    run_batch(demo, source, tmp_path / "out", ScoreTask())
+    assert [one["tokens"] for one in lines(tmp_path / "out")] == ([1, 4] if name == "in.jsonl" else [22, 25])
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [
@@ -123,6 +131,7 @@ def test_lines_of_a_text_are_records(demo: LanguageModel, tmp_path: Path) -> Non
         ({"id": "x" * 600, "prompt": "x"}, "id: expected at most 512 characters, got 600"),
         ({"id": "good", "prompt": "x"}, "id: expected one of its own, got that of line 1"),
         ({"id": 1}, "prompt: expected a text or token ids, got none"),
+        ({"id": 1, "text": "x"}, "prompt: expected a text or token ids, got none; the record has text"),
         ({"id": 1, "prompt": {}}, "prompt: expected a text or token ids, got another dict"),
         ({"id": 1, "prompt": ""}, "tokens is empty"),
         ({"id": 1, "prompt": [3, 999]}, "999"),
@@ -206,7 +215,7 @@ def test_another_batch_in_the_folder_is_refused(demo: LanguageModel, tmp_path: P
     source = write_jsonl(tmp_path / "in.jsonl", records("text"))
     out = tmp_path / "out"
     run_batch(demo, source, out, ScoreTask())
-    with pytest.raises(ConfigError, match="expected the same settings as in the earlier run"):
+    with pytest.raises(ConfigError, match=r"expected the same settings\.window as in the earlier run, null, got 8"):
         run_batch(demo, source, out, ScoreTask(8))
     with pytest.raises(ConfigError, match='expected the same task as in the earlier run, "score", got "embed"'):
         run_batch(demo, source, out, EmbedTask())
@@ -216,7 +225,7 @@ def test_another_batch_in_the_folder_is_refused(demo: LanguageModel, tmp_path: P
     with pytest.raises(ConfigError, match="expected the same tokenizer as in the earlier run"):
         run_batch(other, source, out, ScoreTask())
     write_jsonl(source, records("text", 3))
-    with pytest.raises(ConfigError, match="expected the same input as in the earlier run"):
+    with pytest.raises(ConfigError, match="expected the same input.size as in the earlier run"):
         run_batch(demo, source, out, ScoreTask())
     (out / "manifest.json").write_text("{")
     with pytest.raises(FormatError, match=r"manifest\.json"):
@@ -244,7 +253,7 @@ def test_damaged_sums_are_refused(demo: LanguageModel, tmp_path: Path) -> None:
 
 
 def test_inputs_that_cannot_be_read(demo: LanguageModel, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"ends in \.jsonl, \.txt or \.parquet, got '\.csv'"):
+    with pytest.raises(ConfigError, match=r"ends in \.jsonl .* or \.parquet, got '\.csv'; convert it"):
         run_batch(demo, tmp_path / "in.csv", tmp_path / "out", ScoreTask())
     with pytest.raises(StorageError, match=r"in\.jsonl"):
         run_batch(demo, tmp_path / "in.jsonl", tmp_path / "out", ScoreTask())

@@ -59,7 +59,16 @@ def test_bad_records_are_warned_of(run: Run, demo_checkpoint: Path, tmp_path: Pa
     assert "expected at most 0 bad records, got 1" in result.err
     result = run(*words)
     assert result.code == 0
-    assert "rwkv-cy: warning: 1 bad records:" in result.err
+    assert "rwkv-cy: warning: 1 bad record:" in result.err
+
+
+def test_an_input_whose_records_are_all_bad_is_refused(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "in.jsonl", records("prompt", 3))
+    result = run("batch", "score", demo_checkpoint, source, "--out", tmp_path / "out")
+    assert (result.code, result.err) == (
+        1,
+        f"rwkv-cy: warning: 3 bad records: {tmp_path / 'out' / 'errors'} has the ids and the reasons\n",
+    )
 
 
 @pytest.mark.parametrize("content", ["", "\n\n"])
