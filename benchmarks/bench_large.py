@@ -19,6 +19,10 @@ from rwkv_cy.units import byte_size
 _TOOL = (sys.executable, "-m", "rwkv_cy")
 #: The operations without a dry run write this shape, from this format, as these.
 _WRITTEN_SHAPE, _WRITTEN_FROM, _EXPORT = "7-13b", "pth", "model.gguf"
+#: Types of the files that are written, and of GGUF's, by their name.
+_WRITTEN_TYPES = {"f16": "f16", "q8": "q8_0", "q4": "q4_0"}
+#: What writes and reads the files, in this order.
+_STEPS = ("convert", "verify", "export")
 #: Programs that a user of the Python API writes; the file is the first argument.
 _LOAD = "import sys, rwkv_cy; rwkv_cy.load(sys.argv[1])"
 _TOKEN = "import sys, rwkv_cy; rwkv_cy.load(sys.argv[1]).forward(1)"
@@ -105,24 +109,27 @@ def measure(
                 _remove(path)
 
 
-def write(folder: Path) -> Iterator[tuple[str, str, str, int, Run]]:
+def write(folder: Path, dtype: str, wanted: Sequence[str]) -> Iterator[tuple[str, str, str, int, Run]]:
     """Convert a sparse checkpoint to a model file, verify and remove it, and export to a file that is removed too."""
-    suffix, dtype = FORMATS[_WRITTEN_FROM]
-    source = folder / f"{_WRITTEN_SHAPE}-{dtype}{suffix}"
+    suffix, source_dtype = FORMATS[_WRITTEN_FROM]
+    source = folder / f"{_WRITTEN_SHAPE}-{source_dtype}{suffix}"
     model, exported = folder / "written.h5", folder / _EXPORT
-    write_sparse(source, LARGE_SHAPES[_WRITTEN_SHAPE], dtype)
+    write_sparse(source, LARGE_SHAPES[_WRITTEN_SHAPE], source_dtype)
     no_tokenizer = ("--tokenizer", "none")
+    types = ("--dtype", dtype), ("--dtype", _WRITTEN_TYPES[dtype])
     steps: Mapping[str, tuple[Path, Sequence[str]]] = {
-        "convert": (model, (*_TOOL, "convert", str(source), str(model), *no_tokenizer)),
+        "convert": (model, (*_TOOL, "convert", str(source), str(model), *types[0], *no_tokenizer)),
         "verify": (model, (*_TOOL, "verify", str(model))),
-        "export": (exported, (*_TOOL, "export", str(source), str(exported), *no_tokenizer)),
+        "export": (exported, (*_TOOL, "export", str(source), str(exported), *types[1], *no_tokenizer)),
     }
     try:
-        for title, (target, words) in steps.items():
+        for title in (step for step in _STEPS if step in wanted):
+            target, words = steps[title]
             if title == "export":
                 _remove(model)
             found = run(words, sample=True, check=False)
-            yield _WRITTEN_SHAPE, target.suffix[1:], f"{title}, on the disk", _size(target), found
+            size = _size(target) if target.exists() else 0
+            yield _WRITTEN_SHAPE, f"{target.suffix[1:]} {dtype}", f"{title}, on the disk", size, found
     finally:
         for path in (source, model, exported):
             _remove(path)
@@ -132,8 +139,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bench_large", description=__doc__)
     parser.add_argument("--shapes", nargs="*", choices=LARGE_SHAPES, default=list(LARGE_SHAPES))
     parser.add_argument("--formats", nargs="+", choices=FORMATS, default=list(FORMATS))
-    parser.add_argument("--operations", nargs="+", choices=_OPERATIONS, default=list(_OPERATIONS))
-    parser.add_argument("--write", action="store_true", help="also write 27 GB: a conversion, then an export")
+    parser.add_argument("--operations", nargs="*", choices=_OPERATIONS, default=list(_OPERATIONS))
+    parser.add_argument(
+        "--write",
+        nargs="+",
+        choices=_STEPS,
+        default=[],
+        help="also convert a 27 GB checkpoint, verify what was written, and export it: 27 GB on the disk in f16",
+    )
+    parser.add_argument("--write-dtype", choices=_WRITTEN_TYPES, default="f16", help="of what --write writes")
     parser.add_argument("--folder", type=Path, default=FOLDER / "large", help="of the files, which are removed")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -145,7 +159,7 @@ def main() -> None:
         values={"runs": []},
     )
     runs = [measure(arguments.folder, arguments.shapes, arguments.formats, arguments.operations)]
-    runs += [write(arguments.folder)] if arguments.write else []
+    runs += [write(arguments.folder, arguments.write_dtype, arguments.write)] if arguments.write else []
     for part in runs:
         for shape, name, title, size, found in part:
             memory = f"{found.anonymous_bytes / 1e6:.0f}"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import rwkv_cy
-from benchmarks import bench_batch, bench_bits
+from benchmarks import bench_batch, bench_bits, bench_diff
 from benchmarks.bench_quality import TYPES, RwkvCppModel, errors_of, logits_of, matrix_bits, text_quality
 from benchmarks.bench_speed import Found, comparison_of, nominal_bits
 from benchmarks.checkpoints import write_checkpoint
@@ -218,3 +218,23 @@ def test_costs_of_bits(tmp_path: Path) -> None:
     assert 0 < eight.kl < calibrated.kl < ours.kl < theirs.kl
     assert eight.relative < ours.relative < calibrated.relative
     assert bench_bits.report_of({"demo": found}, {"q4n": 0.07}, 300).rows[0][1] == "rwkv_cy, q8"
+
+
+def test_differences_of_eight_bits_side_by_side(tmp_path: Path) -> None:
+    checkpoint = tmp_path / "tiny.pth"
+    shape = {"d_model": 64, "num_layers": 2, "vocab_size": 40, "head_size": 32}
+    ranks = dict.fromkeys("wavg", 32)
+    write_checkpoint(checkpoint, rwkv_cy.Config(architecture="rwkv7", ranks=ranks, **shape))
+    files = bench_diff.write_files(checkpoint, tmp_path)
+    found = {title: {row.name: row for row in bench_diff.rows_of(checkpoint, path)} for title, path in files.items()}
+    ours, gguf, rwkvcpp = (rows["blocks.*.ffn.key.weight"] for rows in found.values())
+    assert [row.dtype for row in (ours, gguf, rwkvcpp)] == ["q8", "q8_0", "q8_0"]
+    assert {row.nbytes for row in (ours, gguf, rwkvcpp)} == {2 * 256 * 64 // 32 * 34}
+    assert (gguf.mean, gguf.largest) == (rwkvcpp.mean, rwkvcpp.largest)
+    assert 0 < ours.mean < 0.002 < ours.largest < 1 / 127
+    expected = rwkv_cy.diff(checkpoint, files["model file, q8"], tensors="*.ffn.key.weight").tensors
+    assert ours.largest == max(one.difference.largest_relative for one in expected if one.difference)
+    assert found["model file, q8"]["ln_out.weight"].largest == 0
+    report = bench_diff.report_of(checkpoint, files)
+    assert [row[0] for row in report.rows if row[0].endswith("ffn.key.weight")] == ["blocks.*.ffn.key.weight"]
+    assert "ln_out.weight" in report.notes[1]

@@ -68,7 +68,7 @@ def test_an_exit_code_and_the_errors() -> None:
 def test_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sparse.LARGE_SHAPES, "7-13b", CONFIG)
     arguments = ["x", "--shapes", "7-13b", "--formats", "pth", "h5 q4", "--folder", str(tmp_path / "large")]
-    monkeypatch.setattr("sys.argv", arguments)
+    monkeypatch.setattr("sys.argv", [*arguments, "--write", "convert", "verify", "export", "--write-dtype", "q4"])
     main()
     table = capsys.readouterr().out
     rows = [line.split("|") for line in table.splitlines() if line.startswith("| 7-13b")]
@@ -77,5 +77,7 @@ def test_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
         *(("h5 q4", operation, "0") for operation in ("inspect", "convert --dry-run", "load")),
         ("h5 q4", "diff of layer 0", "1"),
         ("h5 q4", "verify", "0"),
+        *(("h5 q4", f"{operation}, on the disk", "0") for operation in ("convert", "verify")),
+        ("gguf q4", "export, on the disk", "0"),
     ]
     assert not list((tmp_path / "large").iterdir())
