@@ -32,8 +32,10 @@ __all__ = ["add_parser"]
 #: Learning rates at the beginning and the end, where the command line does not give them.
 _RATES = {"train": (1e-3, 1e-5), "full": (1e-4, 1e-5), "lora": (5e-4, 5e-5), "state": (1.0, 0.01)}
 _DTYPES = ("f32", "f16", "bf16")
-#: The options that give the fields of a new model's config.
+#: The options that give the fields of a new model's config, and of TrainingOptions where they are called otherwise.
 _OPTION_OF = {"architecture": "--new", "d_att": "--d-model", "d_model": "--d-model", "head_size": "--head-size"}
+_RUN_OPTION_OF = {"warmup_steps": "--warmup", "checkpoint_every": "--every", "evaluate_every": "--every"}
+_RANK, _ALPHA = 8, 32.0
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -87,8 +89,8 @@ def _add_tune(commands: Subparsers) -> None:
     parser.add_argument("data", metavar="DATA", type=Path, help="a text, or JSONL with a document in each line's text")
     parser.add_argument("--method", choices=("state", "lora", "full"), required=True, help="what is learned")
     parser.add_argument("--output", dest="target", metavar="FILE", type=Path, required=True, help="the file to write")
-    parser.add_argument("--rank", type=integer(1, 4096), default=8, metavar="N", help="of the adapters (default: 8)")
-    parser.add_argument("--alpha", type=real(0), default=32.0, metavar="X", help="scale of the adapters (default: 32)")
+    parser.add_argument("--rank", type=integer(1, 4096), metavar="N", help=f"of the adapters (default: {_RANK})")
+    parser.add_argument("--alpha", type=real(0), metavar="X", help=f"scale of the adapters (default: {_ALPHA:g})")
     parser.add_argument("--tokenizer", metavar="bytes|world|FILE", help="replaces the model's own")
     _add_options(parser)
     parser.set_defaults(run=_tune)
@@ -139,29 +141,41 @@ def _options(arguments: argparse.Namespace, method: str) -> TrainingOptions:
     first, last = _RATES[method]
     first = first if arguments.learning_rate is None else arguments.learning_rate
     last = min(first, last) if arguments.final_learning_rate is None else arguments.final_learning_rate
-    return TrainingOptions(
-        steps=arguments.steps,
-        batch_size=arguments.batch_size,
-        context=arguments.context,
-        learning_rate=first,
-        final_learning_rate=last,
-        warmup_steps=arguments.warmup,
-        weight_decay=arguments.weight_decay,
-        sampling=arguments.sampling or ("documents" if arguments.data.suffix.lower() in RECORDS else "windows"),
-        seed=arguments.seed,
-        checkpoint_every=arguments.every,
-        evaluate_every=arguments.every,
-    )
+    try:
+        return TrainingOptions(
+            steps=arguments.steps,
+            batch_size=arguments.batch_size,
+            context=arguments.context,
+            learning_rate=first,
+            final_learning_rate=last,
+            warmup_steps=arguments.warmup,
+            weight_decay=arguments.weight_decay,
+            sampling=arguments.sampling or ("documents" if arguments.data.suffix.lower() in RECORDS else "windows"),
+            seed=arguments.seed,
+            checkpoint_every=arguments.every,
+            evaluate_every=arguments.every,
+        )
+    except ConfigError as error:
+        name, _, rest = str(error).partition(":")
+        raise ConfigError(f"{_RUN_OPTION_OF.get(name, '--' + name.replace('_', '-'))}:{rest}") from None
 
 
 def _train(arguments: argparse.Namespace) -> int:
     from rwkv_cy.training import run
+    from rwkv_cy.training.files import check_files
     from rwkv_cy.training.methods import FullMethod
 
     options = _options(arguments, "train")
     config = _new_config(arguments)
     check_model_target(
         arguments.data, arguments.target, force=arguments.force, dry_run=arguments.dry_run, names="DATA and MODEL"
+    )
+    check_files(
+        "full",
+        [arguments.data],
+        arguments.target,
+        held_out=arguments.held_out,
+        overwrite=arguments.force or arguments.dry_run,
     )
     _set_threads(arguments)
     if arguments.dry_run:
@@ -194,16 +208,45 @@ def _new_config(arguments: argparse.Namespace) -> Config:
 def _tune(arguments: argparse.Namespace) -> int:
     from rwkv_cy.model.language_model import load
     from rwkv_cy.training import run
+    from rwkv_cy.training.files import check_apart, check_files
 
     if arguments.target.exists() and not (arguments.force or arguments.dry_run):
         raise StorageError(f"{arguments.target} already exists; choose another name or pass --force")
     options = _options(arguments, arguments.method)
+    adapter = _adapter(arguments)
+    check_apart(arguments.target, [arguments.model])
+    check_files(
+        arguments.method,
+        [arguments.data],
+        arguments.target,
+        held_out=arguments.held_out,
+        overwrite=arguments.force or arguments.dry_run,
+    )
+    if arguments.method == "full":
+        check_model_target(
+            arguments.model,
+            arguments.target,
+            force=arguments.force,
+            dry_run=arguments.dry_run,
+            names="MODEL and --output",
+        )
     _set_threads(arguments)
-    adapter = {"rank": arguments.rank, "alpha": arguments.alpha}
-    with load(arguments.model, tokenizer=arguments.tokenizer) as model:
-        if arguments.dry_run:
+    if arguments.dry_run:
+        with load(arguments.model, tokenizer=arguments.tokenizer) as model:
             return _estimate(run.prepare(model, arguments.method, **adapter, seed=options.seed), options, arguments)
-        return _run(arguments, partial(run.tune, model), options, method=arguments.method, **adapter)
+    work = partial(run.tune, arguments.model, tokenizer=arguments.tokenizer)
+    return _run(arguments, work, options, method=arguments.method, **adapter)
+
+
+def _adapter(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return rank and alpha, which are for adapters only."""
+    for name, value in (("--rank", arguments.rank), ("--alpha", arguments.alpha)):
+        if value is not None and arguments.method != "lora":
+            raise ConfigError(f"{name}: expected --method lora, got --method {arguments.method}; leave it out")
+    return {
+        "rank": _RANK if arguments.rank is None else arguments.rank,
+        "alpha": _ALPHA if arguments.alpha is None else arguments.alpha,
+    }
 
 
 def _run(
@@ -262,10 +305,11 @@ def _estimate(method: Method, options: TrainingOptions, arguments: argparse.Name
         print_json(named("train-estimate", found.to_dict()))
         return ExitCode.OK
     total = found.weights + found.optimiser + found.activations
+    frozen = f"frozen weights {byte_size(found.weights)}, " if found.weights else ""
     print_fields(
         {
             "learned": f"{short_count(found.learned)} of {short_count(_size(method))} parameters",
-            "memory": f"{byte_size(total)}: weights {byte_size(found.weights)}, values, gradients and means "
+            "memory": f"{byte_size(total)}: {frozen}learned numbers with their gradients and means "
             f"{byte_size(found.optimiser)}, activations at most {byte_size(found.activations)}",
             "speed": f"{found.tokens_per_second:.0f} tokens/s in a sample",
             "time": f"{duration(found.seconds)} for {options.steps:,} steps of {options.batch_size} sequences of "

@@ -19,6 +19,7 @@ __all__ = ["open_checkpoint"]
 
 #: Enough for every signature; that of a tar archive ends at 262.
 _HEAD_BYTES = 512
+_EXPECTED = "a model file, or a checkpoint of PyTorch, safetensors, rwkv.cpp or llama.cpp"
 #: The longest header that the first eight bytes of a safetensors file could mean; eight letters mean far more.
 _MAX_SAFETENSORS_HEADER = 1 << 48
 
@@ -107,7 +108,7 @@ _REFUSALS = (
 )
 
 
-def open_checkpoint(path: str | os.PathLike[str]) -> ParameterSource:
+def open_checkpoint(path: str | os.PathLike[str], *, expected: str = _EXPECTED) -> ParameterSource:
     """Open a foreign checkpoint of any format, under canonical names and shapes.
 
     Files are recognised by their content: PyTorch zip archives and legacy streams, safetensors, model files of
@@ -117,6 +118,8 @@ def open_checkpoint(path: str | os.PathLike[str]) -> ParameterSource:
     ----------
     path : path-like
         A file, or a folder with a model in it.
+    expected : str, optional
+        What the caller reads, for the message about a file that is not recognised.
 
     Returns
     -------
@@ -138,7 +141,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> ParameterSource:
 
         return open_folder(place, _open_file)
     head = _read_head(place)
-    source = _open_index(place) if _looks_like_index(head) else _open_by(place, head)
+    source = _open_index(place) if _looks_like_index(head) else _open_by(place, head, expected)
     try:
         return canonical(source)
     except BaseException:
@@ -166,7 +169,7 @@ def _open_file(path: Path) -> ParameterSource:
     return _open_by(path, _read_head(path))
 
 
-def _open_by(path: Path, head: bytes) -> ParameterSource:
+def _open_by(path: Path, head: bytes, expected: str = _EXPECTED) -> ParameterSource:
     for reader in _READERS:
         if reader.looks(head):
             return reader.open(path)
@@ -174,8 +177,7 @@ def _open_by(path: Path, head: bytes) -> ParameterSource:
         if refusal.looks(head):
             raise UnsupportedError(f"{path}: expected a checkpoint, got {refusal.what}; {refusal.remedy}")
     raise FormatError(
-        f"{path}: expected a model file, or a checkpoint of PyTorch, safetensors, rwkv.cpp or llama.cpp, "
-        f"got {_described(head)}; check that it is the right file and complete"
+        f"{path}: expected {expected}, got {_described(head)}; check that it is the right file and complete"
     )
 
 

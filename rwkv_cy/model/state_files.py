@@ -63,7 +63,7 @@ def load_state(model: StatefulModel, path: str | os.PathLike[str]) -> State:
     path = local_path(path)
     if is_model_file(path):
         return _checked(State.load(path), model.initial_state(), path)
-    with open_checkpoint(path) as source:
+    with open_checkpoint(path, expected="a state file, or a tuned state as .pth or safetensors") as source:
         parameters = _tuned_parameters(source, model.config)
     state = model.initial_state()
     tuned = architecture_of(model.config).initial_state(model.config, parameters)

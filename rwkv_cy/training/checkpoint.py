@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from rwkv_cy.errors import ConfigError, FormatError
 from rwkv_cy.formats.safetensors import open_safetensors
+from rwkv_cy.tensors.tensor import ParameterSource
 from rwkv_cy.training.adamw import AdamW
 from rwkv_cy.training.methods import Method
-from rwkv_cy.training.tensor_file import write_tensors
+from rwkv_cy.training.tensor_file import type_of, write_tensors
 
 __all__ = ["read_checkpoint", "write_checkpoint"]
 
@@ -34,22 +35,32 @@ def write_checkpoint(path: Path, method: Method, optimiser: AdamW, step: int, ru
     step : int
         Steps that are complete.
     run : mapping
-        What the run consists of, ready for JSON: a checkpoint of another run is refused.
+        What the run consists of, ready for JSON: a checkpoint of another run is refused, except for another number of
+        ``steps``.
     """
-    tensors: dict[str, npt.NDArray[Any]] = {}
-    for prefix, arrays in zip(_PARTS, (method.values, optimiser.first, optimiser.second), strict=True):
-        tensors |= {prefix + name: array for name, array in arrays.items()}
+    tensors = _tensors(method, optimiser)
     note = {"step": step, "updates": optimiser.steps, "run": run}
     write_tensors(path, tensors, metadata={"training": json.dumps(note)}, overwrite=True)
 
 
-def read_checkpoint(path: Path, method: Method, optimiser: AdamW, run: Mapping[str, Any]) -> int:
-    """Read a checkpoint into the method's values and the optimiser's means, and return the steps that are complete.
+def _tensors(method: Method, optimiser: AdamW) -> dict[str, npt.NDArray[Any]]:
+    """Return what a checkpoint holds, by the names in it."""
+    parts = zip(_PARTS, (method.values, optimiser.first, optimiser.second), strict=True)
+    return {prefix + name: array for prefix, arrays in parts for name, array in arrays.items()}
+
+
+def read_checkpoint(path: Path, method: Method, optimiser: AdamW, run: Mapping[str, Any]) -> tuple[int, int]:
+    """Read a checkpoint into the method's values and the optimiser's means.
+
+    Returns
+    -------
+    complete, planned : int
+        Steps that are complete, and how many the run was to have when the checkpoint was written.
 
     Raises
     ------
     ConfigError
-        If it belongs to another run; the message says what differs.
+        If it belongs to another run; the message says what differs. If more steps are complete than the run has.
     FormatError
         If the file is damaged.
     """
@@ -57,20 +68,42 @@ def read_checkpoint(path: Path, method: Method, optimiser: AdamW, run: Mapping[s
         try:
             note = json.loads(source.metadata["training"])
             step, updates, other = int(note["step"]), int(note["updates"]), dict(note["run"])
-        except (KeyError, ValueError, TypeError) as error:
+            planned = int(other["steps"])
+        except (KeyError, ValueError, TypeError, RecursionError) as error:
             raise FormatError(f"{path}: expected a checkpoint of a training run, got another file") from error
-        differ = sorted(key for key in {*run, *other} if run.get(key) != other.get(key))
+        differ = [key for key in {**run, **other} if key != "steps" and run.get(key) != other.get(key)]
         if differ:
-            pairs = ", ".join(f"{key} {other.get(key)!r} (now {run.get(key)!r})" for key in differ[:4])
+            # The model of another seed or size is another one, too.
+            shown = [key for key in differ if key != "model"] or differ
+            pairs = ", ".join(f"{key} {other.get(key)!r} (now {run.get(key)!r})" for key in shown[:4])
             raise ConfigError(
                 f"{path}: expected the checkpoint of this run, got one with other options: {pairs}; pass the same "
                 "options, or remove the folder to begin again"
             )
-        for prefix, arrays in zip(_PARTS, (method.values, optimiser.first, optimiser.second), strict=True):
-            for name, array in arrays.items():
-                flat = array.reshape(-1)
-                read = np.empty_like(flat)
-                source.read_into(prefix + name, read)
-                flat[...] = read
+        if step > run["steps"]:
+            raise ConfigError(
+                f"{path}: expected at most {run['steps']:,} complete steps, got {step:,}; pass --steps {step} or more, "
+                "or remove the folder to begin again"
+            )
+        tensors = _tensors(method, optimiser)
+        _check(path, source, tensors)
+        for name, array in tensors.items():
+            flat = array.reshape(-1)
+            read = np.empty_like(flat)
+            source.read_into(name, read)
+            flat[...] = read
     optimiser.steps = updates
-    return step
+    return step, planned
+
+
+def _check(path: Path, source: ParameterSource, tensors: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Raise FormatError unless a file holds these tensors."""
+    infos = {name: source.info(name) for name in source.names()}
+    found = {name: (info.shape, info.dtype) for name, info in infos.items()}
+    expected = {name: (array.shape, type_of(array)) for name, array in tensors.items()}
+    for name in {**expected, **found}:
+        if found.get(name) != expected.get(name):
+            raise FormatError(
+                f"{path}: {name}: expected {expected.get(name, 'none')}, got {found.get(name, 'none')}; remove the "
+                "folder to begin again"
+            )

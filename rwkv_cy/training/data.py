@@ -4,28 +4,35 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+import re
+import stat
+from array import array
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
-from rwkv_cy.errors import FormatError, TokenizerError
+from rwkv_cy.errors import FormatError, StorageError, TokenizerError
 from rwkv_cy.files.reading import os_errors
 from rwkv_cy.files.replacement import Replacement
 from rwkv_cy.records import dataclass
 from rwkv_cy.text.tokenizers import Tokenizer
 
-__all__ = ["RECORDS", "Batches", "TokenSet", "documents", "tokenize"]
+__all__ = ["RECORDS", "Batches", "TokenSet", "check_texts", "documents", "open_text", "tokenize"]
 
 Tokens = npt.NDArray[np.int64]
 
 #: Suffixes of files with a document in each line.
 RECORDS = (".jsonl", ".ndjson")
-#: Bytes of text that are encoded at once, and the longest line of a JSONL file.
+#: Bytes of text that are read at once, the most that are encoded at once, and the longest line of a JSONL file.
 _PIECE = 1 << 20
+_LONGEST_PIECE = 8 << 20
 _LONGEST_RECORD = 256 << 20
+#: The end of a line before one that begins with a letter.
+_BOUNDARY = re.compile(rb"\n(?=\S)")
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,27 @@ class TokenSet:
     digest: str
 
 
+@contextmanager
+def open_text(path: Path) -> Iterator[BinaryIO]:
+    """Open a text for reading; StorageError if it is not a regular file, or the operating system reports an error."""
+    if str(path) == "-":
+        raise StorageError("-: expected a file, which is read twice, got standard input; name a file")
+    with os_errors(path, "read"):
+        if not stat.S_ISREG(path.stat().st_mode):
+            kind = "a directory" if path.is_dir() else "a device or a pipe, which cannot be read twice"
+            raise StorageError(f"{path}: expected a text file, got {kind}; name a file")
+        with path.open("rb") as file:
+            yield file
+
+
+def check_texts(paths: Sequence[Path]) -> None:
+    """Raise an error if a text cannot be read or is empty: StorageError or FormatError."""
+    for path in paths:
+        with open_text(path) as file:
+            if not file.read(1):
+                raise FormatError(f"{path}: expected at least two tokens of text, got 0; give more text")
+
+
 def documents(paths: Sequence[Path]) -> Iterator[Iterator[bytes]]:
     """Yield the documents of files, each as an iterator over its pieces.
 
@@ -72,7 +100,7 @@ def documents(paths: Sequence[Path]) -> Iterator[Iterator[bytes]]:
 
 
 def _records(path: Path) -> Iterator[Iterator[bytes]]:
-    with os_errors(path, "read"), path.open("rb") as file:
+    with open_text(path) as file:
         number = 0
         while line := file.readline(_LONGEST_RECORD):
             number += 1
@@ -90,19 +118,31 @@ def _records(path: Path) -> Iterator[Iterator[bytes]]:
 
 
 def _pieces(path: Path) -> Iterator[bytes]:
-    """Yield a text in pieces that end before a line that begins with a letter, where tokens do not span them."""
-    with os_errors(path, "read"), path.open("rb") as file:
+    """Yield a text in pieces that end before a line that begins with a letter, where tokens do not span them.
+
+    A text without such lines is cut between two characters of UTF-8, in pieces of bounded length.
+    """
+    with open_text(path) as file:
         rest = b""
         while data := file.read(_PIECE):
+            searched = max(len(rest) - 1, 0)
             rest += data
-            end = rest.rfind(b"\n") + 1
-            while 0 < end < len(rest) and rest[end : end + 1].isspace():
-                end = rest.rfind(b"\n", 0, end - 1) + 1
-            if 0 < end < len(rest):
+            end = max((match.end() for match in _BOUNDARY.finditer(rest, searched)), default=0)
+            if not end and len(rest) >= _LONGEST_PIECE:
+                end = _before_character(rest)
+            if end:
                 yield rest[:end]
                 rest = rest[end:]
         if rest:
             yield rest
+
+
+def _before_character(text: bytes) -> int:
+    """Return where the last character of a text in UTF-8 begins; the end, if that is not UTF-8."""
+    for end in range(len(text) - 1, max(len(text) - 5, 0), -1):
+        if text[end] & 0xC0 != 0x80:
+            return end
+    return len(text)
 
 
 def tokenize(
@@ -133,16 +173,16 @@ def tokenize(
     digest = _digest(paths, tokenizer)
     note = folder / "documents.json"
     tokens, ends = folder / "tokens.bin", folder / "documents.bin"
-    found = _existing(note, digest)
+    dtype = np.dtype(np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32)
+    found = _existing(note, digest, {tokens: ("tokens", dtype.itemsize), ends: ("documents", 8)})
     if found is None:
-        found = _encode(paths, tokenizer, tokens, ends, progress)
+        found = _encode(paths, tokenizer, dtype, tokens, ends, progress)
         with Replacement(note, overwrite=True) as file:
             file.write_at(0, json.dumps({"digest": digest, **found}).encode())
             file.commit()
     if found["tokens"] < 2:
         names = ", ".join(str(path) for path in paths)
         raise FormatError(f"{names}: expected at least two tokens of text, got {found['tokens']}; give more text")
-    dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
     with os_errors(tokens, "read"):
         return TokenSet(
             np.memmap(tokens, dtype, "r", shape=(found["tokens"],)),
@@ -156,16 +196,18 @@ def _digest(paths: Sequence[Path], tokenizer: Tokenizer) -> str:
     digest = hashlib.sha256(tokenizer.kind.encode() + b"\0" + tokenizer.to_bytes())
     for path in paths:
         digest.update(path.suffix.encode() + b"\0")
-        with os_errors(path, "read"), path.open("rb") as file:
+        with open_text(path) as file:
             while data := file.read(_PIECE):
                 digest.update(data)
     return digest.hexdigest()
 
 
-def _existing(note: Path, digest: str) -> dict[str, int] | None:
+def _existing(note: Path, digest: str, files: Mapping[Path, tuple[str, int]]) -> dict[str, int] | None:
+    """Return what the note says of the same texts, if its files are as long as it says."""
     try:
-        found = json.loads(note.read_bytes())
-        return found if found["digest"] == digest else None
+        found: dict[str, Any] = json.loads(note.read_bytes())
+        complete = all(path.stat().st_size == found[key] * size for path, (key, size) in files.items())
+        return found if complete and found["digest"] == digest else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
@@ -173,13 +215,13 @@ def _existing(note: Path, digest: str) -> dict[str, int] | None:
 def _encode(
     paths: Sequence[Path],
     tokenizer: Tokenizer,
+    dtype: np.dtype[Any],
     tokens: Path,
     ends: Path,
     progress: Callable[[int], None] | None,
 ) -> dict[str, int]:
-    dtype = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
     position, nbytes = 0, 0
-    found: list[int] = []
+    found = array("q")
     with Replacement(tokens, overwrite=True) as file:
 
         def write(ids: Sequence[int]) -> None:
@@ -203,7 +245,7 @@ def _encode(
                 found.append(position)
         file.commit()
     with Replacement(ends, overwrite=True) as file:
-        file.write_at(0, np.array(found, np.int64).tobytes())
+        file.write_at(0, found.tobytes())
         file.commit()
     return {"tokens": position, "documents": len(found), "bytes": nbytes}
 
@@ -225,7 +267,7 @@ class Batches:
     Raises
     ------
     FormatError
-        If there are too few tokens for a window.
+        If there are too few tokens for a window, or none of the documents has two.
     TokenizerError
         If an id is beyond the model's vocabulary.
     """
@@ -248,6 +290,11 @@ class Batches:
             raise FormatError(
                 f"training text: expected at least {context + 1} tokens, the context and one, got {size}; give more "
                 f"text or --context {size - 1}"
+            )
+        if self._ranges is not None and not len(self._ranges):
+            raise FormatError(
+                f"training text: expected a document of at least two tokens, got {len(data.ends)} of one; give longer "
+                "documents, or --sampling windows"
             )
         #: Sequences of an epoch.
         self.count = (size - 1) // context if self._ranges is None else len(self._ranges)
@@ -273,9 +320,8 @@ class Batches:
 
 def _document_ranges(data: TokenSet, context: int) -> npt.NDArray[np.int64]:
     """Return begin and end of each piece of a document."""
-    ranges = []
-    begin = 0
-    for end in data.ends.tolist():
-        ranges += [(start, min(start + context + 1, end)) for start in range(begin, end - 1, context)]
-        begin = end
-    return np.array(ranges, np.int64).reshape(-1, 2)
+    begins = np.concatenate([[0], data.ends[:-1]])
+    counts = np.maximum(0, -((begins + 1 - data.ends) // context))
+    places = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    starts = np.repeat(begins, counts) + places * context
+    return np.stack([starts, np.minimum(starts + context + 1, np.repeat(data.ends, counts))], axis=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from math import isfinite
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -12,7 +13,7 @@ from rwkv_cy.errors import FormatError
 from rwkv_cy.files.reading import os_errors
 from rwkv_cy.files.replacement import Replacement
 
-__all__ = ["RunLog", "read_log"]
+__all__ = ["RunLog", "finite", "read_log"]
 
 
 def read_log(path: Path) -> list[dict[str, Any]]:
@@ -61,8 +62,10 @@ class RunLog:
 
     def write(self, record: dict[str, Any]) -> None:
         """Append a record."""
+        line = memoryview(_line(record))
         with os_errors(self._path, "write"):
-            os.write(self._descriptor, _line(record))
+            while line:
+                line = line[os.write(self._descriptor, line) :]
 
     def __enter__(self) -> RunLog:
         return self
@@ -73,5 +76,10 @@ class RunLog:
         os.close(self._descriptor)
 
 
+def finite(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record with None in place of numbers that are not finite, which JSON does not have."""
+    return {key: None if isinstance(value, float) and not isfinite(value) else value for key, value in record.items()}
+
+
 def _line(record: dict[str, Any]) -> bytes:
-    return json.dumps(record).encode() + b"\n"
+    return json.dumps(finite(record), allow_nan=False).encode() + b"\n"

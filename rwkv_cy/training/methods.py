@@ -14,7 +14,7 @@ from rwkv_cy.architectures import architecture_of
 from rwkv_cy.architectures.base import ParameterSpec
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import widen
-from rwkv_cy.errors import UnsupportedError
+from rwkv_cy.errors import ConfigError, UnsupportedError
 from rwkv_cy.model.encoder import Model
 from rwkv_cy.model.gradients import LoRA
 from rwkv_cy.model.language_model import LanguageModel
@@ -24,6 +24,8 @@ from rwkv_cy.tensors.tensor import Parameter
 __all__ = ["METHODS", "FullMethod", "LoraMethod", "Method", "StateMethod"]
 
 Array = npt.NDArray[Any]
+
+_MOST_RANK = 4096
 
 #: A model in training does not have states that are kept, so that it needs no digest of its parameters.
 _FINGERPRINT = "0" * 64
@@ -50,6 +52,8 @@ class Method(ABC):
 
     def __init__(self, base: LanguageModel) -> None:
         self.config, self.tokenizer = base.config, base.tokenizer
+        self._base_fingerprint = base.fingerprint
+        self._base_types = sorted({parameter.dtype for parameter in base.parameters.values()})
         self.dtype = np.dtype(np.float64 if base.config.compute_dtype == "f64" else np.float32)
         self.values: dict[str, Array] = {}
         self.kept = dict(base.parameters)
@@ -64,6 +68,21 @@ class Method(ABC):
     def adapters(self) -> Mapping[str, LoRA] | None:
         """Adapters by the name of their matrix, for :meth:`rwkv_cy.LanguageModel.record`."""
         return None
+
+    def identity(self) -> dict[str, Any]:
+        """Return what the result depends on beside texts and options, ready for JSON."""
+        config = self.config
+        return {
+            "method": self.name,
+            "architecture": config.architecture,
+            "num_layers": config.num_layers,
+            "d_model": config.d_model,
+            "d_ffn": config.d_ffn,
+            "head_size": config.head_size,
+            "vocab_size": config.vocab_size,
+            "types": self._base_types,
+            "model": self._base_fingerprint,
+        }
 
     def recorded(self) -> LanguageModel:
         """Return the model whose passes are recorded: the present one, but for adapters.
@@ -127,7 +146,7 @@ class StateMethod(Method):
                 f"{architecture_of(self.config).label}: expected a version whose initial state can be tuned (5.0 and "
                 "later); choose --method lora or full"
             )
-        own = self.kept
+        self.base, own = base, self.kept  # a model that is mapped from a file stays open
         self.values = {
             spec.name: _numbers(own[spec.name], self.dtype) if spec.name in own else np.zeros(spec.shape, self.dtype)
             for spec in specs
@@ -148,13 +167,22 @@ class LoraMethod(Method):
     alpha : float, default 32
     seed : int, default 0
         Of the first factor, which is uniform as a linear layer of torch; the second one is zero.
+
+    Raises
+    ------
+    ConfigError
+        If rank or alpha is out of its range.
     """
 
     name = "lora"
 
     def __init__(self, base: LanguageModel, *, rank: int = 8, alpha: float = 32.0, seed: int = 0) -> None:
         super().__init__(base)
-        self.base, self.rank, self.alpha = base, rank, alpha
+        if isinstance(rank, bool) or not isinstance(rank, int) or not 1 <= rank <= _MOST_RANK:
+            raise ConfigError(f"rank: expected an integer from 1 to {_MOST_RANK}, got {rank!r}")
+        if not (isinstance(alpha, (int, float)) and 0 < alpha < math.inf):
+            raise ConfigError(f"alpha: expected a number above 0, got {alpha!r}")
+        self.base, self.rank, self.alpha = base, rank, float(alpha)
         rng = np.random.default_rng([seed, 0x10A])
         self._adapters: dict[str, LoRA] = {}
         for spec in _specs(self.config, "matrix"):
@@ -170,6 +198,10 @@ class LoraMethod(Method):
     def adapters(self) -> Mapping[str, LoRA] | None:
         """One adapter for each matrix of the layers."""
         return self._adapters
+
+    def identity(self) -> dict[str, Any]:
+        """Return that of all methods, and rank and alpha."""
+        return {"rank": self.rank, "alpha": self.alpha, **super().identity()}
 
     def recorded(self) -> LanguageModel:
         """Return the base, whose matrices keep their stored type."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import isfinite
 from typing import Any
 
 from rwkv_cy.errors import ConfigError
@@ -13,7 +12,7 @@ __all__ = ["SAMPLING", "TrainingOptions"]
 #: How sequences are taken from the documents: windows of a fixed length, or whole documents.
 SAMPLING = ("windows", "documents")
 
-#: Smallest and largest values of the options; a bound in parentheses of mathematics is excluded by a tiny number.
+#: Smallest and largest values of the options; a number that excludes a bound is beside it.
 _RANGES: dict[str, tuple[float, float]] = {
     "steps": (1, 10**9),
     "batch_size": (1, 65_536),
@@ -33,6 +32,10 @@ _RANGES: dict[str, tuple[float, float]] = {
 }
 
 
+def _shown(number: float) -> str:
+    return f"{number:,}" if isinstance(number, int) else f"{number:g}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingOptions:
     """Options of a training run. The defaults of the optimiser are those of the RWKV authors.
@@ -40,7 +43,7 @@ class TrainingOptions:
     Attributes
     ----------
     steps : int
-        Updates of the parameters.
+        Updates of the parameters. A run goes on with another number of them, and the learning rates of that.
     batch_size : int, default 8
         Sequences in an update.
     context : int, default 512
@@ -95,8 +98,8 @@ class TrainingOptions:
             if isinstance(value, bool) or not isinstance(value, int if whole else (int, float)):
                 kind = "an integer" if whole else "a number"
                 raise ConfigError(f"{name}: expected {kind}, got {value!r}")
-            if not isfinite(value) or not least <= value <= most:
-                raise ConfigError(f"{name}: expected {least:g} to {most:g}, got {value:g}")
+            if not least <= value <= most:
+                raise ConfigError(f"{name}: expected {_shown(least)} to {_shown(most)}, got {_shown(value)}")
         if self.sampling not in SAMPLING:
             raise ConfigError(f"sampling: expected one of {', '.join(SAMPLING)}, got {self.sampling!r}")
 

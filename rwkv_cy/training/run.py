@@ -3,33 +3,36 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from math import prod
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import numpy as np
 
+from rwkv_cy.architectures import architecture_of
 from rwkv_cy.checkpoint.tokenizer_choice import named_tokenizer
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import to_storage
-from rwkv_cy.errors import ConfigError, RWKVError, StorageError, TokenizerError
-from rwkv_cy.files.reading import os_errors
+from rwkv_cy.errors import ConfigError, NotEnoughMemoryError, TokenizerError
 from rwkv_cy.model.language_model import LanguageModel, load
 from rwkv_cy.records import dataclass, replace
-from rwkv_cy.storage import check_replaceable
+from rwkv_cy.runtime import available_memory
 from rwkv_cy.tensors.tensor import Parameter
 from rwkv_cy.text import Tokenizer
-from rwkv_cy.training.data import tokenize
+from rwkv_cy.training.data import open_text, tokenize
+from rwkv_cy.training.files import check_apart, check_files, run_folder
+from rwkv_cy.training.log import finite
 from rwkv_cy.training.methods import FullMethod, LoraMethod, Method, StateMethod
 from rwkv_cy.training.options import TrainingOptions
-from rwkv_cy.training.tensor_file import check_suffix, write_tensors
+from rwkv_cy.training.tensor_file import write_tensors
 from rwkv_cy.training.trainer import HeldOut, Step, Trainer
+from rwkv_cy.units import byte_size, short_count
 
 __all__ = ["TrainingReport", "new_model", "prepare", "train", "tune"]
 
@@ -74,7 +77,7 @@ class TrainingReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as plain values, ready for JSON."""
-        return {
+        record = {
             "path": str(self.path),
             "folder": str(self.folder),
             "method": self.method,
@@ -85,6 +88,7 @@ class TrainingReport:
             "loss": self.loss,
             "held_out_bits_per_byte": self.held_out,
         }
+        return finite(record)
 
 
 def train(
@@ -104,6 +108,8 @@ def train(
     """Train a new model from initial values, and write a model file.
 
     A run that was stopped or killed goes on from its last checkpoint when it is started again with the same arguments.
+    With more `steps` it goes on too, also one that has ended; a warning says so, since the learning rates of the steps
+    to come are then those of a longer run.
 
     Parameters
     ----------
@@ -139,10 +145,12 @@ def train(
         If the version does not have gradients, a value is out of its range, or the folder belongs to another run.
     FormatError
         If the data are damaged, or too little.
+    NotEnoughMemoryError
+        If the model, its gradients and the optimiser's means are larger than the memory.
     NumericalError
         If the loss diverges.
     StorageError
-        If a file cannot be read or written.
+        If a file cannot be read or written, or another process works on the run.
     """
     method = FullMethod(new_model(config, tokenizer, options.seed))
     return _run(method, data, Path(target), options, dtype, held_out, folder, overwrite, num_threads, progress)
@@ -195,9 +203,12 @@ def tune(
     UnsupportedError
         If the version does not have an initial state to tune.
     """
-    if not isinstance(model, LanguageModel):
-        model = load(model, tokenizer=tokenizer)
-    chosen = prepare(model, method, rank=rank, alpha=alpha, seed=options.seed)
+    if isinstance(model, LanguageModel):
+        chosen = prepare(model, method, rank=rank, alpha=alpha, seed=options.seed)
+    else:
+        check_apart(Path(target), [model])
+        # Only the method refers to this model: one whose numbers it has copied is freed.
+        chosen = prepare(load(model, tokenizer=tokenizer), method, rank=rank, alpha=alpha, seed=options.seed)
     return _run(chosen, data, Path(target), options, dtype, held_out, folder, overwrite, num_threads, progress)
 
 
@@ -214,12 +225,30 @@ def prepare(base: LanguageModel, method: str, *, rank: int = 8, alpha: float = 3
 
 
 def new_model(config: Config, tokenizer: str | Tokenizer, seed: int) -> LanguageModel:
-    """Return a model with initial values; a `vocab_size` of 0 stands for that of the tokenizer."""
+    """Return a model with initial values; a `vocab_size` of 0 stands for that of the tokenizer.
+
+    Raises
+    ------
+    NotEnoughMemoryError
+        If it cannot be trained in the memory.
+    """
     if isinstance(tokenizer, str):
         tokenizer = named_tokenizer(tokenizer)
     if not config.vocab_size:
         config = replace(config, vocab_size=tokenizer.vocab_size)
+    _check_memory(architecture_of(config).complete(config))
     return LanguageModel.new(config, seed, tokenizer)
+
+
+def _check_memory(config: Config) -> None:
+    numbers = sum(prod(spec.shape) for spec in architecture_of(config).parameters(config) if not spec.optional)
+    # Values, gradients, and two means.
+    needed, available = 4 * numbers * (8 if config.compute_dtype == "f64" else 4), available_memory()
+    if available is not None and needed > available:
+        raise NotEnoughMemoryError(
+            f"d_model {config.d_model:,}, {config.num_layers:,} layers: {short_count(numbers)} parameters take "
+            f"{byte_size(needed)} to train, and {byte_size(available)} of memory is free; choose a smaller model"
+        )
 
 
 def _run(
@@ -237,25 +266,26 @@ def _run(
     tokenizer = method.tokenizer
     if tokenizer is None:
         raise TokenizerError("training: expected a model with a tokenizer, got none; pass tokenizer= (--tokenizer)")
-    _check_target(method, target, overwrite)
     folder = Path(folder) if folder is not None else target.with_name(target.name + ".training")
     paths = [Path(data)] if isinstance(data, (str, os.PathLike)) else [Path(path) for path in data]
-    with _made(folder):
+    check_files(method.name, paths, target, held_out=held_out, overwrite=overwrite)
+    with run_folder(folder) as begun:
         tokens = tokenize(paths, tokenizer, folder)
         measured = None if held_out is None else _held_out(Path(held_out), tokenizer)
         trainer = Trainer(method, tokens, options, folder, held_out=measured, num_threads=num_threads)
-    begin, count, losses, last = time.perf_counter(), 0, [], None
-    with _interrupted() as stop:
-        for step in trainer.run(stop):
-            count += step.tokens
-            losses.append(step.loss)
-            last = last if step.held_out is None else step.held_out
-            if progress is not None:
-                progress(step)
-    seconds = time.perf_counter() - begin
-    finished = trainer.steps == options.steps
-    if finished:
-        _write(method, target, dtype, overwrite)
+        begun()
+        begin, count, losses, last = time.perf_counter(), 0, [], None
+        with _interrupted() as stop:
+            for step in trainer.run(stop):
+                count += step.tokens
+                losses.append(step.loss)
+                last = last if step.held_out is None else step.held_out
+                if progress is not None:
+                    progress(step)
+        seconds = time.perf_counter() - begin
+        finished = trainer.steps == options.steps
+        if finished:
+            _write(method, target, dtype, overwrite)
     tail = losses[-max(1, min(100, len(losses) // 10)) :]
     return TrainingReport(
         path=target if finished else trainer.checkpoint,
@@ -270,32 +300,6 @@ def _run(
     )
 
 
-@contextmanager
-def _made(folder: Path) -> Iterator[None]:
-    """Make the folder of a run; if it is new and the run does not begin, remove it."""
-    new = not folder.exists()
-    with os_errors(folder, "create"):
-        folder.mkdir(exist_ok=True)
-    try:
-        yield
-    except RWKVError:
-        if new:
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
-def _check_target(method: Method, target: Path, overwrite: bool) -> None:
-    """Raise an error if the result could not be written, before hours of work."""
-    if method.name != "full":
-        check_suffix(target)
-    elif overwrite:
-        check_replaceable(target, "model")
-    if target.exists() and not overwrite:
-        raise StorageError(f"{target} already exists; choose another name or pass --force (overwrite=True)")
-    if not target.absolute().parent.is_dir():
-        raise StorageError(f"{target}: expected an existing folder {target.parent}, got none; create it")
-
-
 def _write(method: Method, target: Path, dtype: str | None, overwrite: bool) -> None:
     if method.name != "full":
         write_tensors(target, method.tensors(), dtype=dtype, overwrite=overwrite)
@@ -307,8 +311,8 @@ def _write(method: Method, target: Path, dtype: str | None, overwrite: bool) -> 
 
 
 def _held_out(path: Path, tokenizer: Tokenizer) -> HeldOut:
-    with os_errors(path, "read"):
-        text = path.read_bytes()
+    with open_text(path) as file:
+        text = file.read()
     tokens = np.array(tokenizer.encode_bytes(text), np.int64)
     if tokens.size < 2:
         raise ConfigError(f"{path}: expected a held-out text of at least two tokens, got {tokens.size}")
@@ -325,7 +329,7 @@ def _interrupted() -> Iterator[Callable[[], bool]]:
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGINT, signal.SIGTERM)}
 
     def ask(number: int, frame: FrameType | None) -> None:
         asked.set()

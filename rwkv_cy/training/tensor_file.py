@@ -16,7 +16,7 @@ from rwkv_cy.formats.writers.base import FLOAT_TYPES, StoredTensor, TargetFile
 from rwkv_cy.formats.writers.pth import archive
 from rwkv_cy.formats.writers.safetensors import safetensors_file
 
-__all__ = ["TENSOR_SUFFIXES", "check_suffix", "write_tensors"]
+__all__ = ["TENSOR_SUFFIXES", "check_suffix", "type_of", "write_tensors"]
 
 #: Formats of tensor files, by suffix.
 TENSOR_SUFFIXES = (".pth", ".safetensors")
@@ -62,13 +62,14 @@ def write_tensors(
     """
     check_suffix(path)
     stored = [
-        StoredTensor(name, array.shape, "vector", FLOAT_TYPES[dtype or _own(array)]) for name, array in tensors.items()
+        StoredTensor(name, array.shape, "vector", FLOAT_TYPES[dtype or type_of(array)])
+        for name, array in tensors.items()
     ]
     target: TargetFile = archive(stored) if path.suffix == ".pth" else safetensors_file("", stored, metadata or {})
 
     def read(tensor: StoredTensor) -> Iterator[memoryview]:
         array = np.ascontiguousarray(tensors[tensor.name])
-        numbers = np.ascontiguousarray(to_storage(array, _own(array), tensor.type.numbers))
+        numbers = np.ascontiguousarray(to_storage(array, type_of(array), tensor.type.numbers))
         yield numbers.reshape(-1).view(np.uint8).data
 
     with Replacement(path, overwrite=overwrite) as file:
@@ -80,5 +81,6 @@ def write_tensors(
         file.commit()
 
 
-def _own(array: npt.NDArray[Any]) -> str:
+def type_of(array: npt.NDArray[Any]) -> str:
+    """Return the storage type of an array of float32 or float64."""
     return "f64" if array.dtype == np.float64 else "f32"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,8 @@ __all__ = ["CHECKPOINT", "LOG", "HeldOut", "Step", "Trainer"]
 
 #: Files in the folder of a run.
 CHECKPOINT, LOG = "checkpoint.safetensors", "log.jsonl"
+#: Options that do not change what is learned.
+_WITHOUT_EFFECT = ("checkpoint_every", "evaluate_every")
 #: Steps without a finite gradient after which a run ends.
 _MOST_SKIPPED = 20
 
@@ -105,7 +108,8 @@ class Trainer:
     Raises
     ------
     ConfigError
-        If the folder holds the checkpoint of another run.
+        If the folder holds the checkpoint of another run. Another number of steps is a warning: the learning rate of
+        each step follows from it.
     FormatError
         If that is damaged, or there is too little text.
     """
@@ -132,17 +136,19 @@ class Trainer:
             seed=options.seed,
             vocab_size=method.config.vocab_size,
         )
-        self._run = {
-            "method": method.name,
-            "architecture": method.config.architecture,
-            "data": data.digest,
-            **{f"model {name}": array.shape[0] for name, array in list(method.values.items())[:1]},
-            **options.to_dict(),
-        }
+        decisive = {name: value for name, value in options.to_dict().items() if name not in _WITHOUT_EFFECT}
+        self._run = {**decisive, **method.identity(), "data": data.digest}
         self._gradients_of: dict[str, npt.NDArray[Any]] | None = None
         self.steps = 0
         if self.checkpoint.exists():
-            self.steps = read_checkpoint(self.checkpoint, method, self._optimiser, self._run)
+            self.steps, planned = read_checkpoint(self.checkpoint, method, self._optimiser, self._run)
+            if planned != options.steps:
+                warnings.warn(
+                    f"{self.checkpoint}: goes on after {self.steps:,} of {planned:,} steps with the learning rates of "
+                    f"a run of {options.steps:,}",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
         #: Sequences in the data.
         self.sequences = self._batches.count
 
@@ -230,8 +236,16 @@ class Trainer:
         ------
         ConfigError
             If the run does not have one.
+        NumericalError
+            If its logits are not finite.
         """
         if self._held_out is None:
             raise ConfigError("evaluate: expected held-out text, got none; pass held_out=")
-        scores = self.method.model().score(self._held_out.tokens, num_threads=self._num_threads)
-        return -float(np.nansum(scores)) / math.log(2) / self._held_out.nbytes
+        try:
+            scores = self.method.model().score(self._held_out.tokens, num_threads=self._num_threads)
+        except NumericalError:
+            raise NumericalError(
+                f"step {self.steps}: expected finite logits of the held-out text, got NaN or infinity; choose a "
+                "smaller --learning-rate (learning_rate)"
+            ) from None
+        return -float(scores[1:].sum()) / math.log(2) / self._held_out.nbytes

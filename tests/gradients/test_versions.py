@@ -4,18 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from contracts.cases import CONFIGS
-from gradients.test_language_model import random_parameters
+from gradients.test_adapters import adapters_of
+from gradients.test_language_model import close, floats, random_parameters
 from rwkv_cy.architectures import architecture_of
+from rwkv_cy.config import Config
 from rwkv_cy.errors import ConfigError
-from rwkv_cy.model.language_model import LanguageModel
+from rwkv_cy.model.language_model import LanguageModel, load
 from rwkv_cy.model.state import State
 
 TOKENS = 19  # more than a segment of the WKV
+VERSIONS = ("rwkv5.0", "rwkv5.1", "rwkv5.2", "rwkv6", "rwkv7", "rwkv7a", "rwkv8_rc00")
 
 
 class Case:
@@ -91,3 +95,42 @@ def test_tables_of_tokens(name: str) -> None:
     ys, _, tape = case.model.encoder.record(xs, tokens=[1, 2, 3])
     np.testing.assert_array_equal(ys, case.model.encoder.forward_sequence(xs, tokens=[1, 2, 3])[0])
     assert np.isfinite(tape.backward(ys).inputs).all()
+
+
+@pytest.mark.parametrize("dtype", ["q8", "bf16"])
+@pytest.mark.parametrize("architecture", VERSIONS)
+def test_frozen_weights_of_a_stored_precision(architecture: str, dtype: str, tmp_path: Path) -> None:
+    """Vectors, inputs, factors of adapters and the initial state, against float64 with the same weights."""
+    config = Config(64, 2, vocab_size=96, architecture=architecture, head_size=32)
+    rng = np.random.default_rng(9)
+    scaled = {
+        name: 0.3 / np.sqrt(parameter.array.shape[-1] if parameter.array.ndim > 1 else 1)
+        for name, parameter in LanguageModel.new(config, 0).parameters.items()
+    }
+    numbers = {
+        name: (parameter.array + scaled[name] * rng.standard_normal(parameter.array.shape)).astype(np.float32)
+        for name, parameter in LanguageModel.new(config, 0).parameters.items()
+    }
+    LanguageModel(config, numbers).save(tmp_path / "model.h5")
+    small = load(tmp_path / "model.h5", dtype=dtype)
+    wide = {name: floats(parameter) for name, parameter in small.parameters.items()}
+    exact = LanguageModel(replace(small.config, compute_dtype="f64"), wide)
+    matrices = [name for name in wide if name.endswith(("att.key.weight", "ffn.value.weight"))]
+    assert {small.parameters[name].dtype for name in matrices} == {dtype}
+    shapes = {name: wide[name].shape for name in matrices}
+    tokens, targets = rng.integers(0, 96, (2, 40))
+    vectors = [name for name, parameter in small.parameters.items() if parameter.dtype != "q8"]
+    found = []
+    for model, real in ((small, np.float32), (exact, np.float64)):
+        _, _, tape = model.record(tokens, logits=False, trainable=vectors)
+        losses, gradients = tape.cross_entropy(targets)
+        _, _, tape = model.record(tokens, logits=False, adapters=adapters_of(shapes, real))
+        _, factors = tape.cross_entropy(targets)
+        assert len(factors.parameters) == 2 * len(matrices)
+        parts = {**gradients.parameters, **factors.parameters, "inputs": gradients.inputs}
+        found.append((losses, {**parts, "state": gradients.state.data}))
+    (losses, actual), (expected_losses, expected) = found
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
+    for name, gradient in expected.items():
+        assert np.abs(gradient).max() > 0, name
+        assert close(actual[name], gradient, 1e-4), name

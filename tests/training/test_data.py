@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,44 @@ def test_a_line_that_is_not_a_document(tmp_path: Path, line: str) -> None:
     assert not (tmp_path / "tokens.bin").exists()
 
 
+def test_a_text_without_lines_is_cut_between_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "_PIECE", 100)
+    monkeypatch.setattr(data, "_LONGEST_PIECE", 300)
+    path = tmp_path / "line.txt"
+    for text in ("né" * 2000, "\n" * 5000, " x\n " * 900):
+        path.write_text(text)
+        (document,) = ([*pieces] for pieces in documents([path]))
+        assert "".join(piece.decode() for piece in document) == text
+        assert max(len(piece) for piece in document) <= 400
+    path.write_bytes(b"\x80" * 5000)
+    (document,) = ([*pieces] for pieces in documents([path]))
+    assert b"".join(document) == b"\x80" * 5000
+    assert len(document) > 10
+
+
+def test_what_is_not_a_text_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path, got in (
+        (tmp_path, "a directory"),
+        (Path("/dev/zero"), "a device or a pipe"),
+        (tmp_path / "pipe", "a device or a pipe"),
+        (Path("-"), "standard input"),
+    ):
+        with pytest.raises(StorageError, match=f"expected a (text )?file.*, got {got}.*; name a file"):
+            tokenize([path], ByteTokenizer(), tmp_path)
+
+
+@pytest.mark.parametrize("name", ["tokens.bin", "documents.bin", "documents.json"])
+def test_files_of_tokens_that_are_damaged_are_made_again(book: Path, tmp_path: Path, name: str) -> None:
+    tokenize([book], ByteTokenizer(), tmp_path)
+    whole = (tmp_path / name).read_bytes()
+    for part in (b"", whole[:-1], whole + whole):
+        (tmp_path / name).write_bytes(part)
+        found = tokenize([book], ByteTokenizer(), tmp_path)
+        assert bytes(found.tokens.astype(np.uint8)).decode() == TEXT
+        assert found.ends.tolist() == [len(TEXT)]
+
+
 def test_tokens_are_used_again_while_the_text_is_the_same(book: Path, tmp_path: Path) -> None:
     first = tokenize([book], ByteTokenizer(), tmp_path)
     assert bytes(first.tokens.astype(np.uint8)).decode() == TEXT
@@ -112,5 +151,9 @@ def test_whole_documents(tmp_path: Path) -> None:
 def test_too_little_text_and_foreign_tokens(book: Path, tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="expected at least 10001 tokens, the context and one, got 3600"):
         batches(book, tmp_path, context=10_000)
+    path = tmp_path / "letters.jsonl"
+    path.write_text('{"text": "a"}\n{"text": "b"}\n')
+    with pytest.raises(FormatError, match="expected a document of at least two tokens, got 2 of one; give longer"):
+        batches(path, tmp_path, sampling="documents")
     with pytest.raises(TokenizerError, match="expected token ids below 100, the vocabulary of the model, got 119"):
         batches(book, tmp_path, vocab_size=100)

@@ -128,7 +128,7 @@ def test_the_schedule_rises_and_falls() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"steps": 0}, "steps: expected 1 to 1e"),
+        ({"steps": 0}, "steps: expected 1 to 1,000,000,000, got 0"),
         ({"context": 1}, "context: expected 2 to"),
         ({"learning_rate": math.nan}, "learning_rate: expected 0 to 10, got nan"),
         ({"batch_size": 2.5}, "batch_size: expected an integer, got 2.5"),

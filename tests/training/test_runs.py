@@ -17,10 +17,21 @@ import pytest
 import rwkv_cy
 from pages import ROOT
 from rwkv_cy.config import Config
-from rwkv_cy.errors import ConfigError, StorageError, TokenizerError, UnsupportedError
+from rwkv_cy.errors import (
+    ConfigError,
+    FormatError,
+    NotEnoughMemoryError,
+    NumericalError,
+    StorageError,
+    TokenizerError,
+    UnsupportedError,
+)
+from rwkv_cy.formats.safetensors import open_safetensors
+from rwkv_cy.records import replace
 from rwkv_cy.text.tokenizers import ByteTokenizer
 from rwkv_cy.training import TrainingOptions, train, tune
 from rwkv_cy.training.log import read_log
+from rwkv_cy.training.tensor_file import write_tensors
 
 TEXT = "the quick brown fox jumps over the lazy dog; " * 60
 SMALL = Config(32, 2, architecture="rwkv7", head_size=16)
@@ -101,6 +112,152 @@ def test_another_run_in_the_same_folder_is_refused(book: Path, tmp_path: Path) -
     train(SMALL, book, tmp_path / "model.h5", options(steps=4))
     with pytest.raises(ConfigError, match=r"other options: seed 0 \(now 1\); pass the same options, or remove the"):
         train(SMALL, book, tmp_path / "model.h5", options(steps=4, seed=1), overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"num_layers": 1}, r"num_layers 2 \(now 1\)"),
+        ({"num_layers": 3}, r"num_layers 2 \(now 3\)"),
+        ({"d_model": 64}, r"d_model 32 \(now 64\)"),
+        ({"head_size": 32}, r"head_size 16 \(now 32\)"),
+    ],
+)
+def test_a_checkpoint_of_another_model_is_refused(
+    book: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    report = train(SMALL, book, tmp_path / "model.h5", options(steps=2))
+    before = report.path.read_bytes()
+    with pytest.raises(ConfigError, match=f"other options: {message}; pass the same options"):
+        train(replace(SMALL, **changes), book, tmp_path / "model.h5", options(steps=2), overwrite=True)
+    assert report.path.read_bytes() == before
+
+
+def test_a_checkpoint_of_another_base_or_adapter_is_refused(book: Path, tmp_path: Path, model_file: Path) -> None:
+    tune(model_file, book, tmp_path / "lora.pth", options(steps=2), rank=2)
+    other, small = tmp_path / "other.h5", tmp_path / "q8.h5"
+    with rwkv_cy.load(model_file) as base:
+        head = base.parameters["head.weight"].array + np.float32(1)
+        rwkv_cy.LanguageModel(base.config, {**base.parameters, "head.weight": head}, ByteTokenizer()).save(other)
+    rwkv_cy.convert(model_file, small, dtype="q8")
+    for base_path, values, message in (
+        (other, {"rank": 2}, r"model '\w+' \(now '\w+'\)"),
+        (small, {"rank": 2}, r"types \['f32'\] \(now \[.*'q8'\]\)"),
+        (model_file, {"rank": 2, "alpha": 8}, r"alpha 32.0 \(now 8.0\)"),
+        (model_file, {"rank": 4}, r"rank 2 \(now 4\)"),
+        (model_file, {"method": "state"}, r"method 'lora' \(now 'state'\)"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            tune(base_path, book, tmp_path / "lora.pth", options(steps=2), overwrite=True, **values)
+
+
+def test_a_damaged_checkpoint_is_refused(book: Path, tmp_path: Path) -> None:
+    folder = train(SMALL, book, tmp_path / "model.h5", options(steps=2)).folder
+    path = folder / "checkpoint.safetensors"
+    with open_safetensors(path) as source:
+        note = source.metadata["training"]
+        tensors = {name: np.empty(source.info(name).shape, np.float32) for name in source.names()}
+    less = {name: array for name, array in tensors.items() if name != "first.emb.weight"}
+    more = {**tensors, "value.other": np.zeros(3, np.float32)}
+    other = {**tensors, "first.emb.weight": np.zeros((2, 3), np.float32)}
+    wide = {**tensors, "first.emb.weight": np.zeros(8192)}
+    for found, metadata, message in (
+        (less, note, "first.emb.weight: expected .*, got none"),
+        (more, note, "value.other: expected none, got"),
+        (other, note, r"first.emb.weight: expected .*, got \(\(2, 3\), 'f32'\)"),
+        (wide, note, r"first.emb.weight: expected .*'f32'\), got .*'f64'\)"),
+        (tensors, "[" * 100_000, "expected a checkpoint of a training run, got another file"),
+        (tensors, "{}", "expected a checkpoint of a training run, got another file"),
+    ):
+        write_tensors(path, found, metadata={"training": metadata}, overwrite=True)
+        with pytest.raises(FormatError, match=message):
+            train(SMALL, book, tmp_path / "model.h5", options(steps=2), overwrite=True)
+
+
+def test_a_run_goes_on_with_another_number_of_steps(book: Path, tmp_path: Path) -> None:
+    target, given = tmp_path / "model.h5", {"warmup_steps": 0, "final_learning_rate": 1e-4}
+    train(SMALL, book, target, options(steps=4, **given))
+    with pytest.warns(RuntimeWarning, match="goes on after 4 of 4 steps with the learning rates of a run of 8"):
+        report = train(SMALL, book, target, options(steps=8, **given), overwrite=True)
+    assert report.steps == 8
+    whole = train(SMALL, book, tmp_path / "whole.h5", options(steps=8, **given))
+    rates, others = (
+        [record["learning_rate"] for record in read_log(run.folder / "log.jsonl")] for run in (report, whole)
+    )
+    assert rates[4:] == others[4:]
+    assert rates[:4] != others[:4]
+    with pytest.raises(ConfigError, match="expected at most 3 complete steps, got 8; pass --steps 8 or more"):
+        train(SMALL, book, target, options(steps=3, **given), overwrite=True)
+
+
+def test_other_checkpoints_and_measurements_do_not_change_a_run(book: Path, tmp_path: Path) -> None:
+    whole = train(SMALL, book, tmp_path / "whole.h5", options())
+    with pytest.raises(StoppedError):
+        train(SMALL, book, tmp_path / "model.h5", options(), progress=stop_after(6))
+    report = train(SMALL, book, tmp_path / "model.h5", options(checkpoint_every=5, evaluate_every=3))
+    assert losses(report.folder) == losses(whole.folder)
+
+
+def test_two_runs_do_not_share_a_folder(book: Path, tmp_path: Path) -> None:
+    found: list[Exception] = []
+
+    def again(step: Any) -> None:
+        with pytest.raises(StorageError, match="got one that another process works on; wait for it") as error:
+            train(SMALL, book, tmp_path / "other.h5", options(steps=2), folder=tmp_path / "shared")
+        found.append(error.value)
+
+    report = train(SMALL, book, tmp_path / "model.h5", options(steps=2), folder=tmp_path / "shared", progress=again)
+    assert report.finished
+    assert len(found) == 2
+
+
+def test_a_result_does_not_replace_what_a_run_reads(book: Path, tmp_path: Path, model_file: Path) -> None:
+    text = tmp_path / "text.pth"
+    text.write_text(TEXT)
+    for read, target in ((book, model_file), (text, text)):
+        before = target.read_bytes()
+        method = "full" if target is model_file else "state"
+        with pytest.raises(StorageError, match="expected a new file, got one that this run reads"):
+            tune(model_file, read, target, options(steps=1), method=method, overwrite=True)
+        assert target.read_bytes() == before
+    with pytest.raises(StorageError, match="expected a new file, got one that this run reads"):
+        tune(model_file, book, text, options(steps=1), method="state", held_out=text, overwrite=True)
+
+
+def test_a_model_larger_than_the_memory_is_refused(book: Path, tmp_path: Path) -> None:
+    huge = Config(65536, 200, architecture="rwkv7")
+    with pytest.raises(NotEnoughMemoryError, match=r"d_model 65,536, 200 layers: .* parameters take .* to train, and"):
+        train(huge, book, tmp_path / "model.h5", options())
+    assert list(tmp_path.iterdir()) == [book]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"rank": 0}, "rank: expected an integer from 1 to 4096, got 0"),
+        ({"rank": 2.5}, "rank: expected an integer from 1 to 4096, got 2.5"),
+        ({"alpha": 0}, "alpha: expected a number above 0, got 0"),
+        ({"alpha": float("nan")}, "alpha: expected a number above 0, got nan"),
+    ],
+)
+def test_ranks_and_alphas_out_of_range(
+    book: Path, tmp_path: Path, model_file: Path, values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        tune(model_file, book, tmp_path / "lora.pth", options(), **values)
+
+
+def test_losses_that_are_not_finite_are_null_in_the_log(book: Path, tmp_path: Path, model_file: Path) -> None:
+    with rwkv_cy.load(model_file) as base:
+        head = np.full(base.parameters["head.weight"].array.shape, 1e38, np.float32)
+        broken = rwkv_cy.LanguageModel(base.config, {**base.parameters, "head.weight": head}, ByteTokenizer())
+        report = tune(broken, book, tmp_path / "lora.pth", options(steps=2))
+        with pytest.raises(NumericalError, match="step 2: expected finite logits of the held-out text, got NaN"):
+            tune(broken, book, tmp_path / "other.pth", options(steps=2), held_out=book)
+    for line in (report.folder / "log.jsonl").read_text().splitlines():
+        record = json.loads(line, parse_constant=pytest.fail)
+        assert record["loss"] is None
+    assert report.to_dict()["loss"] is None
 
 
 COMMAND = [sys.executable, "-m", "rwkv_cy", "train", "--new", "rwkv7", "--d-model", "32", "--num-layers", "1"]
@@ -225,8 +382,10 @@ def test_what_cannot_be_tuned_is_refused_before_any_work(book: Path, tmp_path: P
         tune(ROOT / "data" / "kjv.pth", book, tmp_path / "state.pth", options(), method="state")
     with pytest.raises(ConfigError, match="expected a name that ends in .pth or .safetensors, got '.h5'"):
         tune(model_file, book, tmp_path / "state.h5", options(), method="state")
-    with pytest.raises(StorageError, match="base.h5 already exists; choose another name or pass --force"):
-        tune(model_file, book, model_file, options(), method="full")
+    there = tmp_path / "there.h5"
+    there.touch()
+    with pytest.raises(StorageError, match="there.h5 already exists; choose another name or pass --force"):
+        tune(model_file, book, there, options(), method="full")
     with pytest.raises(ConfigError, match="method: expected one of state, lora, full, got 'half'"):
         tune(model_file, book, tmp_path / "half.pth", options(), method="half")
     untold = rwkv_cy.LanguageModel.new(Config(32, 1, vocab_size=256, architecture="rwkv7", head_size=16), 0)
