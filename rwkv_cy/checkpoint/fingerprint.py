@@ -29,9 +29,12 @@ def fingerprint(source: ParameterSource) -> str:
     source : ParameterSource
         The model.
     """
-    import hashlib  # which loads OpenSSL: a model file has its fingerprint
+    try:  # hashlib has the same function, and loads OpenSSL, which takes longer than the digest
+        from _blake2 import blake2b
+    except ImportError:  # not CPython's private module
+        from hashlib import blake2b
 
-    digest = hashlib.blake2b(digest_size=16, person=b"rwkv-cy-model")
+    digest = blake2b(digest_size=16, person=b"rwkv-cy-model")
     for name in sorted(source.names()):
         info = source.info(name)
         digest.update(f"{name}\0{info.shape}\0{info.dtype}\0".encode())

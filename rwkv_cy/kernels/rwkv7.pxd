@@ -60,6 +60,7 @@ cdef class TimeMix(BaseTimeMix):
     cdef const char *x_g
 
     cdef TimeMixBuffers carve(self, Arena *arena, const Pass *p) noexcept nogil
+    cdef size_t rest_bytes(self, const Pass *p) noexcept nogil
 
 
 cdef struct ChannelMixBuffers:

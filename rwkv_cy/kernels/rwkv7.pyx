@@ -49,10 +49,6 @@ cdef class TimeMix(BaseTimeMix):
         cdef Py_ssize_t tokens = p.tokens.count
         cdef size_t att = tokens * self.d_att * self.itemsize
         cdef size_t number = tokens * self.itemsize
-        cdef size_t first = (product_scratch(p, self.receptance) + product_scratch(p, self.key)
-                             + product_scratch(p, self.value) + product_scratch(p, self.w1)
-                             + product_scratch(p, self.a1) + product_scratch(p, self.g1))
-        cdef size_t second = product_scratch(p, self.w2) + product_scratch(p, self.a2) + product_scratch(p, self.g2)
         b.r, b.k, b.v, b.w = take(arena, att), take(arena, att), take(arena, att), take(arena, att)
         b.a, b.g = take(arena, att), take(arena, att)
         b.hidden_w = take(arena, number * self.w1.m.rows)
@@ -62,12 +58,21 @@ cdef class TimeMix(BaseTimeMix):
         if not self.first:
             b.v_mix = take(arena, att)
             b.hidden_v = take(arena, number * self.v1.m.rows)
-            first += product_scratch(p, self.v1)
-            second += product_scratch(p, self.v2)
         b.bonus = take(arena, number * self.call.heads.count)
         b.wkv = take(arena, heads_scratch(p.ops, RK_WKV7, self.call.heads.size, p.num_threads))
-        b.rest = take(arena, max(first, second))
+        b.rest = take(arena, self.rest_bytes(p) if arena.start == NULL else 0)
         return b
+
+    cdef size_t rest_bytes(self, const Pass *p) noexcept nogil:
+        """Return the bytes of scratch of the products of `wkv`."""
+        cdef size_t first = (product_scratch(p, self.receptance) + product_scratch(p, self.key)
+                             + product_scratch(p, self.value) + product_scratch(p, self.w1)
+                             + product_scratch(p, self.a1) + product_scratch(p, self.g1))
+        cdef size_t second = product_scratch(p, self.w2) + product_scratch(p, self.a2) + product_scratch(p, self.g2)
+        if not self.first:
+            first += product_scratch(p, self.v1)
+            second += product_scratch(p, self.v2)
+        return max(first, second)
 
     cdef size_t wkv_scratch(self, const Pass *p) noexcept nogil:
         cdef Arena arena = Arena(NULL, 0)

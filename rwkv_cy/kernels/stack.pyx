@@ -23,6 +23,8 @@ cdef enum:
     # Leaving out fewer tokens does not pay for reading the weights twice. Nor does leaving out less than twice the
     # tokens of the tails.
     LEAST_LEFT_OUT = 32
+    # Up to so many tokens, a stack keeps the size of the scratch memory that it needs.
+    FEW = 64
 
 
 cdef char *take(Arena *arena, size_t size) noexcept nogil:
@@ -384,10 +386,12 @@ cdef class Stack:
     cdef size_t _shared_row
     cdef readonly Py_ssize_t vocab_size    # rows of the tables in which tokens are looked up; 0 without tables
     cdef bint _uses_embedding
+    cdef dict _scratch                     # bytes of scratch of a layer, by what they depend on
 
     def __init__(self, layers):
         cdef Layer layer
         self._layers = tuple(layers)
+        self._scratch = {}
         self._shared_row = 0
         self.vocab_size, self._uses_embedding = 0, False
         widths = set()
@@ -469,10 +473,8 @@ cdef class Stack:
         cdef Pass p = Pass(active_ops(sizeof(floating) == 8), rk_tokens(tokens, NULL, count), num_threads, NULL,
                            <const long long *>pointer(own_ids), NULL)
         cdef size_t embedded = tokens * layer.d_model * layer.itemsize if self._uses_embedding else 0
-        cdef size_t scratch = 0
-        for layer in self._layers:
-            scratch = max(scratch, layer.scratch(&p))
-        # From here on, `layer` is the last layer.
+        cdef size_t scratch = self._layer_scratch(&p)
+        layer = self._layers[layers - 1]
         cdef Py_ssize_t left_out = 0
         if last_only:
             for i in range(count):
@@ -529,3 +531,17 @@ cdef class Stack:
             for j in range(count):
                 sequences[j].read += row
                 sequences[j].write += row
+
+    cdef size_t _layer_scratch(self, const Pass *p) except? 0:
+        """Return the bytes of scratch of the layer that needs most: computed once for each small number of tokens."""
+        cdef Layer layer
+        cdef size_t size = 0
+        key = (<size_t>p.ops, p.tokens.count, p.num_threads)
+        known = self._scratch.get(key)
+        if known is not None:
+            return known
+        for layer in self._layers:
+            size = max(size, layer.scratch(p))
+        if p.tokens.count <= FEW:
+            self._scratch[key] = size
+        return size

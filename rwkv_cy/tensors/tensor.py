@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -111,7 +112,7 @@ class TensorInfo:
     transposed: bool = False
     encoded_nbytes: int = 0
 
-    @property
+    @cached_property
     def codec(self) -> Codec:
         """The codec of `dtype`."""
         return codec_of(self.dtype)
@@ -131,7 +132,7 @@ class TensorInfo:
         once = self.decoded or self.codec.requantizes
         return once and CODECS[dtype].requantizes and dtype != self.dtype
 
-    @property
+    @cached_property
     def array_shape(self) -> tuple[int, ...]:
         """Shape of the array that stores the tensor."""
         shape = self.codec.array_shape(self.shape, self.encoded_nbytes)

@@ -21,9 +21,10 @@ static inline __attribute__((always_inline)) float rk_quantize_integers(const fl
     for (ptrdiff_t i = 0; i < width; i++) {
         /* Adding 1.5 * 2^23 leaves the nearest integer in the low bits. */
         float shifted = x[i] * inverse + 0x1.8p23f;
-        q[i] = (int8_t)rk_f32_to_bits(shifted);
+        int32_t integer = (int32_t)(rk_f32_to_bits(shifted) << 24) >> 24;
+        q[i] = (int8_t)integer;
+        sum += integer;
     }
-    for (ptrdiff_t i = 0; i < width; i++) sum += q[i];
     *total = sum;
     return largest / 127.0f;
 }

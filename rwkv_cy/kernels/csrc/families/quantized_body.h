@@ -29,10 +29,13 @@ static inline __attribute__((always_inline)) void Q_(blocks_of)(const float *x, 
     for (ptrdiff_t b = 0; b < blocks; b++, out += together * bytes) {
         const ptrdiff_t count = cols - b * width;
         const float *from = x + b * width;
-        float part[RK_AFFINE_COLS] = {0};
+        float part[RK_AFFINE_COLS];
         int8_t q[RK_AFFINE_COLS];
         int32_t total;
-        if (count < width) from = memcpy(part, from, (size_t)count * sizeof(float));
+        if (count < width) {
+            memset(part, 0, sizeof part);
+            from = memcpy(part, from, (size_t)count * sizeof(float));
+        }
         float step = rk_quantize_integers(from, width, q, &total);
         float sum = step * (float)total;
         memcpy(out + 4 * place, &step, 4);
@@ -114,6 +117,9 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
             rk_qw first_values[MOST], second_values[MOST];
             /* One page ahead: hardware prefetch of one stream stops at page ends, and is a little late elsewhere. */
             if (prefetch && few && wide == 1 && dtype != RK_Q6) __builtin_prefetch(values + 4096);
+            /* Pieces are short, and hardware prefetch has to find the two streams of each anew. */
+            if (prefetch && few && wide == 2 && dtype == RK_Q8)
+                for (int g = 0; g < wide; g++) __builtin_prefetch(values + g * apart + 1024);
             for (int p = 0; p < parts; p++) {
                 const ptrdiff_t place = (p / PARTS) * apart + 4 * RK_Q_LANES * (p % PARTS);
                 rk_qw v = RK_QW_LOAD(values + place);

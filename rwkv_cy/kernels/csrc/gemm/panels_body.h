@@ -157,10 +157,17 @@ static void FN(panels)(const rk_matrix *m, const void *packed_tokens, ptrdiff_t 
                 for (ptrdiff_t s = v; s < stop; s += step) {
                     const ptrdiff_t count = stop - s < step ? stop - s : step;
                     const NUM *x = (const NUM *)packed_tokens + (g * vectors + s) * RK_PANEL_TOKENS * LANES;
+                    /* Tokens come from the L3 cache or memory: those of the next step, while this one is multiplied. */
+                    const NUM *after = s + count < stop || g + 1 == groups
+                                           ? x + count * RK_PANEL_TOKENS * LANES
+                                           : (const NUM *)packed_tokens + ((g + 1) * vectors + v) * RK_PANEL_TOKENS * LANES;
+                    const ptrdiff_t share = (count * RK_PANEL_TOKENS * LANES + block - 1) / block;
                     for (ptrdiff_t p = 0; p < block; p++) {
                         const ptrdiff_t r = first + p * RK_PANEL_ROWS;
                         VEC *slot = slots + p * TILE;
                         rk_prefetch_lines(&next, lines);
+                        for (ptrdiff_t i = 0; i < share; i += 64 / (ptrdiff_t)sizeof(NUM))
+                            __builtin_prefetch(after + p * share + i, 0, 2);
                         FN(tile_step)(w + (s - v) * wide + p * count * RK_PANEL_ROWS * LANES, x, count,
                                       s == 0 ? zeros : slot, s + count == vectors ? NULL : slot, (REAL)m->scale,
                                       y + t * ldy + r, ldy, m->rows - r, tokens - t);
