@@ -6,6 +6,7 @@ import ast
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,16 @@ EXAMPLES = {match[1].lower(): match[2] for match in EXAMPLE.finditer(PAGE.read_t
 PACKAGES = {"ray": "ray.data", "dask": "dask.dataframe", "spark": "pyspark.sql"}
 
 
+@pytest.fixture
+def ray_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Let Ray start on this machine, beside clusters that run here already, and end it after the test."""
+    monkeypatch.setenv("RAY_ADDRESS", "local")
+    yield
+    if "ray" in sys.modules:
+        sys.modules["ray"].shutdown()
+
+
+@pytest.mark.usefixtures("ray_of_its_own")
 @pytest.mark.parametrize("name", PACKAGES)
 def test_an_example_gives_the_lines_of_files(
     demo: LanguageModel,
