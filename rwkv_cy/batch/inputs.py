@@ -96,9 +96,10 @@ def open_input(path: Path, field: str, block_rows: int) -> Input:
         return _Lines(path, block_rows, partial(_text, field))
     if suffix == ".parquet":
         return _Parquet(path, block_rows)
+    got = repr(suffix) if suffix else "a name without an ending"
     raise ConfigError(
         f"{path}: expected a file whose name ends in .jsonl (an object on each line), .txt (a text on each line) or "
-        f".parquet, got {suffix or 'none of them'!r}; convert it to one of them"
+        f".parquet, got {got}; convert it to one of them"
     )
 
 
