@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rwkv_cy.architectures import architecture_of
+from rwkv_cy.architectures import architecture_of, version_label
 from rwkv_cy.architectures.base import ParameterSpec
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.checkpoint.tokenizer_choice import describe_tokenizer
@@ -18,7 +19,7 @@ from rwkv_cy.errors import ConfigError, UnsupportedError
 from rwkv_cy.files.reading import os_errors
 from rwkv_cy.formats import companions
 from rwkv_cy.formats.layouts import export_layout
-from rwkv_cy.formats.layouts.layout import Recipe
+from rwkv_cy.formats.layouts.layout import Layout, Recipe, Shapes
 from rwkv_cy.formats.layouts.source import TranslatedSource
 from rwkv_cy.formats.writers import EXPORT_FORMATS, format_of
 from rwkv_cy.formats.writers.base import (
@@ -254,7 +255,7 @@ def make_export_plan(
         disk_needed=needed,
         disk_free=free,
         replaces=replaces,
-        warnings=(*warnings, *_notes(checkpoint, tensors)),
+        warnings=(*warnings, *_notes(checkpoint, tensors), *_changes(table, shapes, recipes)),
     )
     return plan, translated
 
@@ -309,6 +310,22 @@ def _vocabulary(tokenizer: StoredTokenizer | None) -> Vocabulary | None:
         return [loaded.decode_bytes([number]) for number in range(loaded.vocab_size)]
 
     return Vocabulary(tokenizer.kind, tokenizer.data, loaded.end_of_text, tokens, lambda: published_text(tokens()))
+
+
+def _changes(table: Layout, shapes: Shapes, recipes: dict[str, Recipe]) -> Iterator[str]:
+    """Yield what tells the model in the target from that of the source, though it computes the same."""
+    widened = {
+        part.name: (*part.shape, math.prod(part.result_shape) // part.size)
+        for recipe in recipes.values()
+        for part in recipe.parts
+        if math.prod(part.result_shape) > part.size
+    }
+    if widened:
+        yield (
+            f"{len(widened)} tensors, {next(iter(widened))} first, have each number of a head repeated for its "
+            f"channels, because {table.project} expects that: read back, it is {version_label({**shapes, **widened})}, "
+            "which computes the same"
+        )
 
 
 def _notes(checkpoint: Checkpoint, tensors: tuple[ExportedTensor, ...]) -> Iterator[str]:

@@ -96,7 +96,7 @@ def check_against(file: Checkpoint, source: Checkpoint, advance: Callable[[int],
     problems = list(_other_problems(file, source))
     comparer = _Comparer(file, source)
     for name in file.source.names():
-        if name in source.shapes and source.shapes[name] == file.shapes[name]:
+        if name in source.shapes and (source.shapes[name] == file.shapes[name] or _copies(file, source, name)):
             try:
                 counts[comparer.compare(name)] += 1
             except _MismatchError as mismatch:
@@ -135,10 +135,11 @@ def _other_problems(file: Checkpoint, source: Checkpoint) -> Iterator[str]:
     surplus = [name for name in file.shapes if name not in source.shapes]
     if surplus:
         yield f"{file.path}: expected tensors of {source.path}, which does not have {_listed(surplus)}"
+    other = [name for name, shape in source.shapes.items() if file.shapes.get(name, shape) != shape]
     reshaped = [
-        f"{name} {file.shapes[name]} instead of {shape}"
-        for name, shape in source.shapes.items()
-        if file.shapes.get(name, shape) != shape
+        f"{name} {file.shapes[name]} instead of {source.shapes[name]}"
+        for name in other
+        if not _copies(file, source, name)
     ]
     if reshaped:
         yield f"{file.path}: expected the shapes of {source.path}, got {_listed(reshaped)}"
@@ -146,9 +147,17 @@ def _other_problems(file: Checkpoint, source: Checkpoint) -> Iterator[str]:
         differences = config_differences(file.config, source.config)
     except RWKVError:
         return  # verification reports it; numbers are compared anyway
+    if len(reshaped) < len(other):  # numbers of a head are there for each of its channels, as in another version
+        differences.pop("architecture", None)
     for name, values in differences.items():
         found, expected = describe_values(*values)
         yield f"{file.path}: config {name}: expected {expected}, as in {source.path}, got {found}"
+
+
+def _copies(file: Checkpoint, source: Checkpoint, name: str) -> int:
+    """Return how many columns stand for each number of a vector of the source; 0 where that is not so."""
+    shape, found = source.shapes[name], file.shapes[name]
+    return found[1] if len(shape) == 1 and len(found) == 2 and found[0] == shape[0] else 0
 
 
 def _listed(items: list[str]) -> str:
@@ -201,12 +210,16 @@ class _Comparer:
     def _blocks(self, info: TensorInfo, step: int) -> Iterator[tuple[int, Array, Array]]:
         """Yield first element, numbers of the file, and numbers of the source in the type that those have."""
         kind, own = number_type(info), self._expected.info(info.name).dtype
+        copies = _copies(self._file, self._source, info.name) or 1
         for start in range(0, info.size, step):
             count = min(step, info.size - start)
             found = np.empty(count, STORAGE_TYPES[kind].array_dtype)
             self._plain.read_into(info.name, found, start)
-            expected = np.empty(count, STORAGE_TYPES[own].array_dtype)
-            self._expected.read_into(info.name, expected, start)
+            first, skipped = divmod(start, copies)
+            expected = np.empty(-(-(skipped + count) // copies), STORAGE_TYPES[own].array_dtype)
+            self._expected.read_into(info.name, expected, first)
+            if copies > 1:
+                expected = expected.repeat(copies)[skipped : skipped + count]
             yield start, found, to_storage(expected, own, kind)
 
     def _rounded(self, info: TensorInfo) -> Agreement:

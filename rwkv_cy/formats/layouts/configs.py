@@ -13,7 +13,7 @@ from typing import Any
 
 from rwkv_cy.config import Config
 from rwkv_cy.formats.layouts.fla import FLA, FLA_6
-from rwkv_cy.formats.layouts.huggingface import HUGGINGFACE, HUGGINGFACE_4, HUGGINGFACE_7
+from rwkv_cy.formats.layouts.huggingface import HUGGINGFACE_4, HUGGINGFACE_7, HUGGINGFACE_WRITTEN
 from rwkv_cy.formats.layouts.layout import Layout, Shapes
 
 __all__ = ["WORLD_CODE", "config_problems", "huggingface_config"]
@@ -153,14 +153,14 @@ def _fla6(config: Config, shapes: Shapes, dtype: str) -> Settings:
 
 _CONFIGS: dict[str, Callable[[Config, Shapes, str], Settings]] = {
     HUGGINGFACE_4.name: _rwkv4,
-    HUGGINGFACE.name: _rwkv5_or_6,
+    HUGGINGFACE_WRITTEN.name: _rwkv5_or_6,
     HUGGINGFACE_7.name: _rwkv7,
     FLA.name: _fla7,
     FLA_6.name: _fla6,
 }
 #: The epsilon of the GroupNorm in the code for a layout, where it follows from others.
 _EPSILONS: dict[str, Callable[[Config], float]] = {
-    HUGGINGFACE.name: lambda config: Config.group_norm_eps,
+    HUGGINGFACE_WRITTEN.name: lambda config: Config.group_norm_eps,
     HUGGINGFACE_7.name: _usual_epsilon,
     FLA.name: _usual_epsilon,
     FLA_6.name: lambda config: config.layer_norm_eps,
@@ -192,7 +192,7 @@ def config_problems(layout: Layout, config: Config, shapes: Shapes) -> Iterator[
     epsilon = _EPSILONS[layout.name](config) if layout.name in _EPSILONS else config.group_norm_eps
     if not math.isclose(config.group_norm_eps, epsilon, rel_tol=1e-6):
         yield f"has {epsilon:g} for the epsilon of the GroupNorm, and the model {config.group_norm_eps:g}"
-    if layout.name == HUGGINGFACE.name:
+    if layout.name == HUGGINGFACE_WRITTEN.name:
         width = config.d_model * 7 // 2 // 32 * 32
         if config.d_ffn != width:
             yield f"expects a channel mix of width {width}, got {config.d_ffn}"

@@ -59,6 +59,7 @@ HUGGINGFACE = Layout(
 #: What that code runs: RWKV-6, and RWKV-5 with a decay for each channel.
 HUGGINGFACE_WRITTEN = replace(
     HUGGINGFACE,
+    name="transformers, RWKV-5.2 and RWKV-6",
     holds=lambda shapes: (
         has_dynamic_mixes(shapes) or (has_head_decay(shapes) and len(shapes.get("blocks.0.att.time_decay", ())) == 2)
     ),

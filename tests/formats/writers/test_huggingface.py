@@ -149,7 +149,7 @@ def test_config_of_rwkv5(tmp_path: Path, d_ffn: int) -> None:
     report = export(source, tmp_path / "t", tokenizer="none")
     found = settings(tmp_path / "t")
     assert (found["model_type"], found["head_size"], found["head_size_divisor"]) == ("rwkv5", config.head_size, 8)
-    problem = "the code of transformers for RWKV-5 and RWKV-6 expects a channel mix of width 448, got 512"
+    problem = "the code of transformers for RWKV-5.2 and RWKV-6 expects a channel mix of width 448, got 512"
     assert report.warnings == ((f"{tmp_path / 't'}: {problem}",) if d_ffn == 512 else ())
 
 
