@@ -51,10 +51,12 @@ MACROS = [("Py_LIMITED_API", "0x{:02X}{:02X}0000".format(*LIMITED_API))] if LIMI
 
 C_FLAGS = ["-std=gnu11", "-g0", "-fno-math-errno", "-fno-trapping-math", "-ffp-contract=off"]
 #: Optimisation of the C kernels; of Cython modules that loop themselves; and of all others, which only call kernels.
+#: Kernels in float64 serve for checking, not for speed.
 KERNEL_LEVEL = ["-O3"]
 LOOP_LEVEL = ["-O2"]
 GLUE_LEVEL = ["-O1"]
 LOOPING = {"sample", "token_table"}
+CHECKING = {"doubles"}
 #: The C files here take longest to compile.
 FAMILIES = C_KERNELS / "families"
 
@@ -173,7 +175,7 @@ class BuildExt(build_ext):
 
             try:
                 for path in kernels:
-                    submit(C_KERNELS_OWNER, path.as_posix(), KERNEL_LEVEL)
+                    submit(C_KERNELS_OWNER, path.as_posix(), GLUE_LEVEL if path.stem in CHECKING else KERNEL_LEVEL)
                 for extension in self.extensions:
                     level = LOOP_LEVEL if extension.name.rpartition(".")[2] in LOOPING else GLUE_LEVEL
                     submit(extension.name, self._translate(extension), level)

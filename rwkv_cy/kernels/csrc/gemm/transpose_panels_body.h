@@ -12,20 +12,38 @@ static inline rk_vf32 load_column(const rk_matrix *m, int dtype, ptrdiff_t k, pt
     return left >= LANES_32 ? weights_f32(column, dtype, row) : weights_part_f32(column, dtype, row, left);
 }
 
-/* Load v[j] = rows of item j and transpose to v[i] = items of row i. An item is one widened column, or a pair of bf16
- * columns. Each round interleaves the first half of the vectors with the second; log2(LANES_32) rounds transpose the
+/* Item j: one widened column, or a pair of bf16 columns. */
+static inline rk_vf32 join_pair(rk_vf32 first, rk_vf32 second)
+{
+    return (rk_vf32)((rk_vu32)first >> 16 | (rk_vu32)second);
+}
+
+/* v[j] = rows of item j of a block at the edge of the matrix. */
+static __attribute__((noinline)) void load_edge(const rk_matrix *m, int dtype, int pairs, ptrdiff_t k, ptrdiff_t row,
+                                                rk_vf32 v[LANES_32])
+{
+    for (int j = 0; j < LANES_32; j++)
+        v[j] = pairs ? join_pair(load_column(m, dtype, k + 2 * j, row), load_column(m, dtype, k + 2 * j + 1, row))
+                     : load_column(m, dtype, k + j, row);
+}
+
+/* Load v[j] = rows of item j and transpose to v[i] = items of row i. Each round interleaves the first half of the vectors with the second; log2(LANES_32) rounds transpose the
  * block. */
 static inline __attribute__((always_inline)) void transpose_block(const rk_matrix *m, int dtype, const int pairs, ptrdiff_t k,
                                                              ptrdiff_t row, rk_vf32 v[LANES_32])
 {
+    const size_t stride = (size_t)m->rows * weight_bytes_f32(dtype);
+    const char *column = (const char *)m->data + (size_t)k * stride;
     rk_vf32 w[LANES_32];
+    if (k + (pairs ? 2 : 1) * LANES_32 > m->cols || row + LANES_32 > m->rows) {
+        load_edge(m, dtype, pairs, k, row, w);
 #pragma GCC unroll 16
-    for (int j = 0; j < LANES_32; j++) {
-        if (pairs)
-            v[j] = (rk_vf32)((rk_vu32)load_column(m, dtype, k + 2 * j, row) >> 16 |
-                             (rk_vu32)load_column(m, dtype, k + 2 * j + 1, row));
-        else
-            v[j] = load_column(m, dtype, k + j, row);
+        for (int j = 0; j < LANES_32; j++) v[j] = w[j];
+    } else {
+#pragma GCC unroll 16
+        for (int j = 0; j < LANES_32; j++, column += (pairs ? 2 : 1) * stride)
+            v[j] = pairs ? join_pair(weights_f32(column, dtype, row), weights_f32(column + stride, dtype, row))
+                         : weights_f32(column, dtype, row);
     }
 #pragma GCC unroll 4
     for (int round = 1; round < LANES_32; round *= 2) {

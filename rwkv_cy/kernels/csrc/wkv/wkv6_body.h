@@ -28,6 +28,14 @@ static inline __attribute__((always_inline)) void FN(wkv6_rows)(const REAL *deca
     for (int row = 0; row < n; row++) y[row] = sums[row] + bonus * v[row];
 }
 
+/* The same for the last rows of a piece, fewer than ROW_BLOCK: compiled once. */
+static __attribute__((noinline)) void FN(wkv6_last_rows)(const REAL *decay, const REAL *k, const REAL *r, const REAL *v,
+                                                         REAL bonus, const REAL *read, REAL *write, REAL *y,
+                                                         ptrdiff_t size, int n)
+{
+    FN(wkv6_rows)(decay, k, r, v, bonus, read, write, y, size, n);
+}
+
 static inline __attribute__((always_inline)) void FN(wkv6_token)(const REAL *decay, const REAL *k, const REAL *r,
                                                                  const REAL *v, REAL bonus, const REAL *read,
                                                                  REAL *write, REAL *y, ptrdiff_t size, ptrdiff_t begin,
@@ -38,8 +46,8 @@ static inline __attribute__((always_inline)) void FN(wkv6_token)(const REAL *dec
         FN(wkv6_rows)(decay, k, r, v + row, bonus, read + row * size, write + row * size, y == NULL ? NULL : y + row,
                       size, ROW_BLOCK);
     if (row < end)
-        FN(wkv6_rows)(decay, k, r, v + row, bonus, read + row * size, write + row * size, y == NULL ? NULL : y + row,
-                      size, (int)(end - row));
+        FN(wkv6_last_rows)(decay, k, r, v + row, bonus, read + row * size, write + row * size,
+                           y == NULL ? NULL : y + row, size, (int)(end - row));
 }
 
 /* The decay of one head and token, [size], zero-padded to whole SIMD vectors; `at` is the head's first element, c its
@@ -79,7 +87,7 @@ static void FN(wkv6_head)(const rk_wkv6 *p, ptrdiff_t first, ptrdiff_t tokens, p
         REAL *y = heads->y == NULL ? NULL : (REAL *)heads->y + at;
         if (t == first || p->w != NULL) FN(wkv6_decay)(p, at, c, decay);
         const REAL bonus = FN(wkv6_bonus)(r, (const REAL *)p->u + c, k, size);
-        if (size == 64)
+        if (RK_IS_F32 && size == 64)
             FN(wkv6_token)(decay, k, r, v, bonus, read, write, y, 64, begin, end);
         else
             FN(wkv6_token)(decay, k, r, v, bonus, read, write, y, size, begin, end);

@@ -149,7 +149,7 @@ static void FN(wkv6_gradient)(const rk_heads *heads, ptrdiff_t first, ptrdiff_t 
         }
         ptrdiff_t row = 0;
         for (; row + RK_GRADIENT_ROWS <= size; row += RK_GRADIENT_ROWS) {
-            if (size == 64)
+            if (RK_IS_F32 && size == 64)
                 FN(wkv6_segment_rows)(p, decays, d_shared, at, row, count, start + row * 64, d + row * 64, states, 64,
                                       RK_GRADIENT_ROWS);
             else

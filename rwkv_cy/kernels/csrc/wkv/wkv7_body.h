@@ -72,6 +72,13 @@ static inline __attribute__((always_inline)) void FN(wkv7_rows)(const FN(wkv7_sh
     if (y != NULL) VEC_SUMS(acc, n, y);
 }
 
+/* The same for the last rows of a piece, fewer than ROW_BLOCK: compiled once. */
+static __attribute__((noinline)) void FN(wkv7_last_rows)(const FN(wkv7_shared) *s, const REAL *v, const REAL *read,
+                                                         REAL *write, REAL *removed, REAL *y, ptrdiff_t size, int n)
+{
+    FN(wkv7_rows)(s, v, read, write, removed, y, size, n);
+}
+
 static inline __attribute__((always_inline)) void FN(wkv7_token)(const FN(wkv7_shared) *s, const REAL *v,
                                                                  const REAL *read, REAL *write, REAL *y,
                                                                  ptrdiff_t size, ptrdiff_t begin, ptrdiff_t end)
@@ -82,8 +89,8 @@ static inline __attribute__((always_inline)) void FN(wkv7_token)(const FN(wkv7_s
         FN(wkv7_rows)(s, v + row, read + row * size, write + row * size, removed, y == NULL ? NULL : y + row, size,
                       ROW_BLOCK);
     if (row < end)
-        FN(wkv7_rows)(s, v + row, read + row * size, write + row * size, removed, y == NULL ? NULL : y + row, size,
-                      (int)(end - row));
+        FN(wkv7_last_rows)(s, v + row, read + row * size, write + row * size, removed, y == NULL ? NULL : y + row, size,
+                           (int)(end - row));
 }
 
 /* The shared vectors at `buffers`, which are cleared. */
@@ -118,7 +125,7 @@ static void FN(wkv7_head)(const rk_wkv7 *p, ptrdiff_t first, ptrdiff_t tokens, p
             }
             FN(put)(v + i, own, n);
         }
-        if (size == 64)
+        if (RK_IS_F32 && size == 64)
             FN(wkv7_token)(&shared, v, read, write, y, 64, begin, end);
         else
             FN(wkv7_token)(&shared, v, read, write, y, size, begin, end);
