@@ -49,7 +49,7 @@ class TreeWorker:
         self._answer()
 
     def seconds(self, **request: Any) -> float:
-        """Return the seconds of what is asked for."""
+        """Return the seconds that the requested run took."""
         if self._process.stdin is not None:
             self._process.stdin.write(json.dumps(request) + "\n")
             self._process.stdin.flush()

@@ -104,6 +104,11 @@ class Config:
     def from_dict(cls, values: Mapping[str, Any]) -> Config:
         """Return the Config of a result of :meth:`to_dict`.
 
+        Parameters
+        ----------
+        values : mapping of str to object
+            Fields by name; what is left out has its default.
+
         Raises
         ------
         ConfigError

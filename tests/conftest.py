@@ -57,13 +57,13 @@ def shared() -> Path:
 
 @pytest.fixture(scope="session")
 def demo_checkpoint() -> Path:
-    """Return the demo model that the checkout ships, as an official-layout checkpoint."""
+    """Return the trained byte-level RWKV-4 that the checkout ships, as an official-layout checkpoint."""
     return ROOT / "data" / "kjv.pth"
 
 
 @pytest.fixture(scope="session")
 def demo(demo_checkpoint: Path) -> LanguageModel:
-    """Return the demo model, mapped; it has no state of its own that a test could change."""
+    """Return the same model, mapped; it has no state of its own that a test could change."""
     return load(demo_checkpoint)
 
 

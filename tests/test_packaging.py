@@ -36,7 +36,7 @@ def project() -> dict[str, Any]:
 def tracked() -> list[str]:
     """Return the files of the checkout; an unpacked source distribution has no list of them."""
     if not (ROOT / ".git").exists():
-        pytest.skip("needs a checkout: this is no git repository")
+        pytest.skip("needs a checkout: this is not a git repository")
     run = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
     return run.stdout.splitlines()
 

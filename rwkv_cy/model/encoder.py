@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from rwkv_cy.architectures import architecture_of
 from rwkv_cy.config import Config
-from rwkv_cy.dtypes import check_activations
+from rwkv_cy.dtypes import array_dtype, check_activations
 from rwkv_cy.errors import ConfigError, StateError
 from rwkv_cy.kernels.matrix import Workspace
 from rwkv_cy.kernels.stack import Stack
@@ -109,7 +109,7 @@ class Model:
         generator = np.random.default_rng(rng)
         architecture = architecture_of(config)
         config = architecture.complete(config)
-        dtype = np.float64 if config.compute_dtype == "f64" else np.float32
+        dtype = array_dtype(config.compute_dtype)
         return cls(
             config,
             {

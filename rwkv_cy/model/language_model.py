@@ -13,7 +13,7 @@ import numpy.typing as npt
 from rwkv_cy.architectures import architecture_of, check_parameters
 from rwkv_cy.checkpoint.checkpoint import check_layouts
 from rwkv_cy.config import Config
-from rwkv_cy.dtypes import check_activations
+from rwkv_cy.dtypes import array_dtype, check_activations
 from rwkv_cy.errors import ConfigError, NumericalError
 from rwkv_cy.kernels.dispatch import wake
 from rwkv_cy.kernels.embedding import Embedding
@@ -129,7 +129,7 @@ class LanguageModel(Recorded):
             Tokenizer for text.
         """
         generator = np.random.default_rng(rng)
-        dtype = np.float64 if config.compute_dtype == "f64" else np.float32
+        dtype = array_dtype(config.compute_dtype)
         config = architecture_of(config).complete(config)
         specs = [spec for spec in architecture_of(config).parameters(config) if not spec.optional]
         return cls(config, {spec.name: spec.initialise(generator).astype(dtype) for spec in specs}, tokenizer)
@@ -277,7 +277,7 @@ class LanguageModel(Recorded):
         checked = partial(check_token_array, vocab_size=self.vocab_size)
         ids = [named(i, checked, tokens) for i, tokens in enumerate(sequences)]
         threads = self._begin(num_threads)
-        dtype = np.float64 if self.config.compute_dtype == "f64" else np.float32
+        dtype = array_dtype(self.config.compute_dtype)
         if not ids:
             return np.empty((0, self.vocab_size), dtype=dtype), []
         before = [named(i, self.encoder.numbers, state) for i, state in enumerate(given)]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from rwkv_cy.architectures import architecture_of
 from rwkv_cy.config import Config
+from rwkv_cy.dtypes import array_dtype
 from rwkv_cy.errors import ConfigError, SpecError, StateError
 from rwkv_cy.kernels import stack as kernels
 from rwkv_cy.model.state import LayerState
@@ -28,7 +29,7 @@ def activations(xs: npt.ArrayLike, config: Config, ndim: int, what: str) -> npt.
         If `xs` has another number of dimensions or another width.
     """
     array = np.asarray(xs)
-    dtype = np.float64 if config.compute_dtype == "f64" else np.float32
+    dtype = array_dtype(config.compute_dtype)
     shape = "(d_model,)" if ndim == 1 else "(time, d_model)"
     if array.ndim != ndim or array.shape[-1] != config.d_model or array.dtype.kind not in "fiu":
         raise ConfigError(
@@ -91,7 +92,7 @@ class _Mix:
             If `state` does not fit the model.
         """
         x = activations(xs, self._config, 2, f"{type(self).__name__}.forward")
-        dtype = np.dtype(np.float64 if self._config.compute_dtype == "f64" else np.float32)
+        dtype = array_dtype(self._config.compute_dtype)
         if state.data.dtype != dtype or state.data.shape != (self._kernel.state_size,):
             raise StateError(
                 f"LayerState: expected {self._kernel.state_size} numbers of {dtype}, got {state.data.size} of "

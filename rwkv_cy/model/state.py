@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from rwkv_cy import storage
 from rwkv_cy.architectures.base import StateField
+from rwkv_cy.dtypes import array_dtype
 from rwkv_cy.errors import FormatError, StateError
 
 __all__ = ["LayerState", "State"]
@@ -110,9 +111,22 @@ class State:
     def initial(
         cls, architecture: str, fields: Sequence[StateField], num_layers: int, dtype: str, fingerprint: str = ""
     ) -> State:
-        """Return the state before the first token, of type `dtype` (``"f32"`` or ``"f64"``)."""
+        """Return the state before the first token.
+
+        Parameters
+        ----------
+        architecture : str
+            Name of the version.
+        fields : sequence of StateField
+            Those of a layer, in their order.
+        num_layers : int
+        dtype : {"f32", "f64"}
+            Type of the numbers.
+        fingerprint : str, default ""
+            That of the model.
+        """
         row = np.concatenate([np.full(field.size, field.initial) for field in fields])
-        data = np.tile(row, (num_layers, 1)).astype(np.float64 if dtype == "f64" else np.float32)
+        data = np.tile(row, (num_layers, 1)).astype(array_dtype(dtype))
         return cls(architecture, fields, data, fingerprint)
 
     @property

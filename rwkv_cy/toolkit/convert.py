@@ -296,6 +296,10 @@ def quantize(
         ``keep``, ``tokenizer``, ``overwrite``, ``requantize``, ``measure``, ``calibrate`` and ``progress``, as for
         :func:`convert`.
 
+    Returns
+    -------
+    ConversionReport
+
     Raises
     ------
     ConfigError

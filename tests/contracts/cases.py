@@ -79,13 +79,14 @@ PRECISIONS = {
         Precision("q8", 0.04),
         Precision("q6", 0.04),
         Precision("q4", 0.04),
+        Precision("q4n", 0.04),
     )
 }
 
 
 #: What amplifies the rounding of inputs: in RWKV-7a the hidden vector is a product of three vectors; in RWKV-5 and 6
 #: the result of a head is normalized after it was multiplied with a sum that may be nearly 0, as with the first token.
-_AMPLIFIED = {"rwkv7a": 2.0, "rwkv5.0": 2.0, "rwkv5.1": 2.0, "rwkv5.2": 2.0, "rwkv6": 2.0}
+_AMPLIFIED = {"rwkv7a": 2.5, "rwkv5.0": 2.0, "rwkv5.1": 2.0, "rwkv5.2": 2.0, "rwkv6": 2.0}
 
 
 def tolerance_of(config: Config, dtype: str) -> float:

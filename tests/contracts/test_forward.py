@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from contracts.cases import CONFIGS, REFERENCES, every_logits, reference_forward, tokens_for, tolerance_of
+from contracts.cases import CONFIGS, PRECISIONS, REFERENCES, every_logits, reference_forward, tokens_for, tolerance_of
 from contracts.conftest import Loader
 from rwkv_cy.architectures import ARCHITECTURES
+from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.model.passes import Part
 from rwkv_cy.model.state import State
@@ -29,6 +30,10 @@ def steps(model: LanguageModel, tokens: list[int], state: State | None = None) -
 def test_every_architecture_is_in_the_tables() -> None:
     assert set(REFERENCES) == set(ARCHITECTURES)
     assert {config.architecture for config in CONFIGS.values()} == set(ARCHITECTURES)
+
+
+def test_every_storage_type_is_in_the_tables() -> None:
+    assert set(PRECISIONS) == {*STORAGE_TYPES, *QUANTIZED_TYPES}  # bf12 has a test of its own
 
 
 def test_logits_and_states_of_the_reference(model: LanguageModel, dtype: str) -> None:

@@ -279,7 +279,7 @@ def test_a_pickle_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_the_file_is_closed_when_it_is_refused(tmp_path: Path) -> None:
     path = archive(NONE, []).write(tmp_path / "x")
-    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 (the entries are no paths)
+    before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 (the entries are not paths)
     with pytest.raises(FormatError) as caught:
         open_pth(path)
     assert len(os.listdir("/proc/self/fd")) == before  # noqa: PTH208

@@ -75,7 +75,7 @@ def test_what_is_not_a_number(isa: str, real: str) -> None:
     # As the docstring says: a weight that meets a zero is not read.
     x[0, 3] = 0
     assert (matrix.matmul(x) == 29).all()
-    # An input that is no number is no zero.
+    # An input that is NaN is not zero.
     x[0, 4] = np.nan
     assert np.isnan(matrix.matmul(x)).all()
 

@@ -91,7 +91,7 @@ def transposed_tensors() -> dict[str, tuple[str, Array]]:
     return {**lying, "blocks.2.ffn.key.weight": ("f32", rng.standard_normal((30, 10)).astype("<f4"))}
 
 
-#: Canonical shapes of the matrices in bf12: rows and columns that are no whole groups and chunks.
+#: Canonical shapes of the matrices in bf12: rows and columns that are not whole groups and chunks.
 PACKED_SHAPES = {"blocks.5.att.key.weight": (18, 1030), "blocks.5.att.value.weight": (4, 128)}
 
 
