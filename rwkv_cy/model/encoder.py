@@ -31,7 +31,7 @@ CHUNK_TOKENS = 512
 
 
 class Model:
-    """The encoder: `num_layers` layers over vectors of width `d_model`, without a vocabulary.
+    """The headless encoder of upstream: layers over vectors of width `d_model`, without a vocabulary.
 
     Parameters
     ----------
