@@ -77,7 +77,7 @@ def _model(report: FileReport) -> str:
     config = report.config
     name = report.architecture or "unknown"
     size = "" if config is None else f" {report.size_name} (L{config.num_layers}-D{config.d_model})"
-    count = f"{report.num_parameters:,} parameters in {report.num_tensors:,} tensors"
+    count = f"{report.num_parameters:,} parameters in {report.num_tensors:,} tensor{'s' * (report.num_tensors != 1)}"
     return f"{name}{size}, {count}"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from rwkv_cy.errors import FormatError
+from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.files.reading import FileBytes, os_errors
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "check_shape",
     "decode_name",
     "os_errors",
+    "refuse_parts",
 ]
 
 #: The largest RWKV checkpoints have about 2,000 tensors.
@@ -75,6 +76,15 @@ def decode_name(path: Path, raw: bytes, of: str = "a tensor") -> str:
         return check_name(path, raw.decode("utf-8"), of)
     except UnicodeDecodeError as error:
         raise FormatError(f"{path}: expected {of}'s name in UTF-8, got {raw[:40]!r}") from error
+
+
+def refuse_parts(path: Path, empty: int, tensors: int) -> None:
+    """Raise UnsupportedError where most of so many tensors are empty: a part of a checkpoint, and not a model."""
+    if empty > 1 and 2 * empty > tensors:
+        raise UnsupportedError(
+            f"{path}: expected a whole model, got {empty} empty tensors of {tensors}, as in one rank's part of a "
+            "DeepSpeed ZeRO-3 checkpoint; run zero_to_fp32.py, which DeepSpeed puts beside it, and name the result"
+        )
 
 
 def check_shape(path: Path, name: str, shape: Sequence[object], least: int = 1) -> tuple[int, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rwkv_cy.errors import FormatError, UnsupportedError
+from rwkv_cy.formats.base import refuse_parts
 from rwkv_cy.formats.layouts import layouts_of
 from rwkv_cy.formats.layouts.layout import Recipe
 from rwkv_cy.formats.layouts.source import TranslatedSource
@@ -52,6 +53,8 @@ def canonical_recipes(source: ParameterSource, tied: bool = False) -> dict[str, 
     UnsupportedError
         If the file has tensors, and no model can have any of them.
     """
+    empty = sum(what.startswith("empty ") for what in source.left_out.values())
+    refuse_parts(source.path, empty, len(source.left_out) + len(source.names()))
     if source.left_out and not source.names():
         name, what = next(iter(source.left_out.items()))
         more = f", and {len(source.left_out) - 1} others like it" if len(source.left_out) > 1 else ""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rwkv_cy.errors import FormatError, UnsupportedError
-from rwkv_cy.formats.base import MAX_NAME_BYTES, add_entry
+from rwkv_cy.formats.base import MAX_NAME_BYTES, add_entry, refuse_parts
 from rwkv_cy.formats.torch_objects import Tensor, Unusable
 from rwkv_cy.records import dataclass
 
@@ -84,7 +84,8 @@ def find_state_dict(path: Path, root: object) -> StateDict:
             add_entry(path, tensors, title, value if title == name else Unusable("a tensor without a name"))
         elif isinstance(name, str) and name and len(name) <= MAX_NAME_BYTES and name.isprintable():
             others[name] = _shown(value)
-    _refuse_parts(path, tensors)
+    empty = sum(isinstance(tensor, Tensor) and tensor.is_empty for tensor in tensors.values())
+    refuse_parts(path, empty, len(tensors))
     return StateDict(tensors, others)
 
 
@@ -139,15 +140,6 @@ def _has_layers(tensors: Mapping[Any, object]) -> bool:
         and _OF_A_LAYER.fullmatch(name)
         for name, value in tensors.items()
     )
-
-
-def _refuse_parts(path: Path, tensors: Mapping[str, Tensor | Unusable]) -> None:
-    empty = sum(isinstance(tensor, Tensor) and tensor.is_empty for tensor in tensors.values())
-    if empty > 1 and 2 * empty > len(tensors):
-        raise UnsupportedError(
-            f"{path}: expected a whole model, got {empty} empty tensors of {len(tensors)}, as in one rank's part of a "
-            "DeepSpeed ZeRO-3 checkpoint; run zero_to_fp32.py, which DeepSpeed puts beside it, and name the result"
-        )
 
 
 def _shown(value: object) -> str:

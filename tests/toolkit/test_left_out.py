@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from checkpoints import small_parameters, write_small
+from checkpoints import small_parameters, write_safetensors, write_small
 from formats.make_pth import archive, call, dictionary, name, storage, tensor, tensors
 from rwkv_cy import load
 from rwkv_cy.errors import SpecError, UnsupportedError
@@ -84,6 +84,20 @@ def test_nothing_but_what_no_model_can_have(tmp_path: Path) -> None:
         UnsupportedError,
         match=r"m\.pth: blocks\.0\.att\.key\.weight: expected numbers of type float64, float32, float16 or bfloat16, "
         r"got int8, shape \(2, 2\), and 2 others like it; save the weights as one of those types",
+    ):
+        inspect(path)
+
+
+@pytest.mark.parametrize("kept", [0, 3])
+def test_a_part_of_a_checkpoint_in_any_format(tmp_path: Path, kept: int) -> None:
+    parameters = {
+        name: array if at < kept else array.reshape(-1)[:0]
+        for at, (name, array) in enumerate(small_parameters().items())
+    }
+    path = write_safetensors(tmp_path / "m.safetensors", parameters)
+    count = len(parameters)
+    with pytest.raises(
+        UnsupportedError, match=f"got {count - kept} empty tensors of {count}, .* ZeRO-3 checkpoint; run"
     ):
         inspect(path)
 
