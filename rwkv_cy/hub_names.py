@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from urllib.parse import unquote
 
 from rwkv_cy.errors import HubError
 from rwkv_cy.records import dataclass
@@ -116,6 +115,8 @@ def name_in_url(text: str) -> HubName | None:
     match = re.fullmatch(_HUB_URL, text)
     if match is None or match["repository"].split("/")[0] in (*_OTHER_KINDS, "api", "docs", "models", "papers"):
         return None
+    from urllib.parse import unquote  # takes a millisecond to load, and few paths are URLs
+
     revision, file = unquote(match["revision"] or MAIN), unquote(match["file"] or "").strip("/")
     fits = re.fullmatch(_REPOSITORY, match["repository"]) and re.fullmatch(_REVISION, revision)
     return HubName(match["repository"], file, revision) if fits and (not file or is_plain_path(file)) else None

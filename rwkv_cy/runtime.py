@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Mapping
 from contextlib import suppress
-from importlib import import_module
 from pathlib import Path
-from threading import Lock
-from types import MappingProxyType, ModuleType
-from typing import Any
 
 from rwkv_cy.errors import ConfigError
 from rwkv_cy.records import dataclass
 
 __all__ = [
-    "CODE_FLAGS",
     "available_cpus",
     "available_memory",
     "child_environment",
@@ -25,7 +18,6 @@ __all__ = [
     "core_of",
     "default_setting",
     "get_num_threads",
-    "import_later",
     "instruction_set_override",
     "keep_blas_quiet",
     "last_level_cache",
@@ -36,18 +28,6 @@ __all__ = [
 
 #: More threads than this are a mistake.
 MAX_THREADS = 1024
-
-#: The flags of code objects, which compiled modules of the stable ABI look up in the module inspect, and use nothing
-#: else of it. They are the same in all versions of Python.
-CODE_FLAGS = {
-    "CO_OPTIMIZED": 0x1,
-    "CO_NEWLOCALS": 0x2,
-    "CO_VARARGS": 0x4,
-    "CO_VARKEYWORDS": 0x8,
-    "CO_GENERATOR": 0x20,
-    "CO_COROUTINE": 0x80,
-    "CO_ASYNC_GENERATOR": 0x200,
-}
 
 _num_threads: int | None = None
 
@@ -91,35 +71,6 @@ def default_setting(name: str, value: str) -> None:
 def child_environment() -> dict[str, str]:
     """Return the environment of a process that runs this package: that of this process, with BLAS kept quiet."""
     return {"OPENBLAS_NUM_THREADS": "1", **os.environ}
-
-
-_later_lock = Lock()
-
-
-class _Later(ModuleType):
-    """Stands for a module until one of its attributes is used."""
-
-    def __getattr__(self, attribute: str) -> Any:
-        with _later_lock:  # of two threads, the second must not remove the module that the first one loads
-            if sys.modules.get(self.__name__) is self:
-                del sys.modules[self.__name__]
-        module = import_module(self.__name__)
-        self.__dict__.update(module.__dict__)
-        return getattr(module, attribute)
-
-
-def import_later(name: str, known: Mapping[str, object] = MappingProxyType({})) -> None:
-    """Have a module loaded when it is first used, not when it is imported; one that is loaded already stays so.
-
-    Parameters
-    ----------
-    name : str
-    known : mapping of str to object, optional
-        Attributes whose values are known without loading it.
-    """
-    later = _Later(name)
-    later.__dict__.update(known)
-    sys.modules.setdefault(name, later)
 
 
 def get_num_threads() -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -31,3 +33,66 @@ def test_names_of_modules() -> None:
     assert look_up("MODEL_KIND") == storage.MODEL_KIND
     with pytest.raises(AttributeError, match="no attribute 'open_model'"):
         look_up("open_model")
+
+
+def test_a_module_that_is_loaded_when_it_is_used(tmp_path: Path) -> None:
+    (tmp_path / "large.py").write_text("print('loaded')\nvalue = 1\n")
+    program = (
+        "from rwkv_cy.lazy import import_later\nimport_later('large')\nimport_later('large')\n"
+        "import large\nprint('imported')\nprint(large.value)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["imported", "loaded", "1"]
+
+
+def test_known_attributes_do_not_load_a_module(tmp_path: Path) -> None:
+    (tmp_path / "large.py").write_text("print('loaded')\nsize = 7\nother = 8\n")
+    program = (
+        "from rwkv_cy.lazy import import_later\nimport_later('large', {'size': 7})\n"
+        "import large\nprint(large.size)\nprint(large.other)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["7", "loaded", "8"]
+
+
+def test_two_threads_load_a_later_module_once(tmp_path: Path) -> None:
+    names = [f"later_{number}" for number in range(300)]
+    for name in names:
+        (tmp_path / f"{name}.py").write_text("import builtins\nbuiltins.loaded.append(__name__)\nvalue = 1\n")
+    program = (
+        "import builtins, sys, threading\n"
+        "from rwkv_cy.lazy import import_later\n"
+        "builtins.loaded, failed = [], []\n"
+        "sys.setswitchinterval(1e-6)\n"
+        "def use(module, barrier):\n"
+        "    barrier.wait()\n"
+        "    try:\n"
+        "        assert module.value == 1\n"
+        "    except BaseException as error:\n"
+        "        failed.append(repr(error))\n"
+        f"for name in {names}:\n"
+        "    import_later(name)\n"
+        "    module, barrier = __import__(name), threading.Barrier(4)\n"
+        "    threads = [threading.Thread(target=use, args=(module, barrier)) for _ in range(4)]\n"
+        "    [thread.start() for thread in threads]\n"
+        "    [thread.join() for thread in threads]\n"
+        "print(len(builtins.loaded), len(set(builtins.loaded)), *failed)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == "300 300\n"
+
+
+def test_a_later_module_of_a_package_is_an_attribute_of_it(tmp_path: Path) -> None:
+    (tmp_path / "group").mkdir()
+    (tmp_path / "group" / "__init__.py").write_text("")
+    (tmp_path / "group" / "large.py").write_text("print('loaded')\nvalue = 1\n")
+    program = (
+        "from rwkv_cy.lazy import import_later\nimport_later('group.large')\n"
+        "import group.large\nprint('imported')\nprint(group.large.value)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["imported", "loaded", "1"]

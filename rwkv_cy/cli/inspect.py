@@ -10,8 +10,9 @@ from rwkv_cy.cli.arguments import check_page_options, common_options, page_optio
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import print_json, print_page, print_table, print_warning, printable
 from rwkv_cy.cli.progress import progress_bar
+from rwkv_cy.cli.spared_modules import CODE_FLAGS
+from rwkv_cy.lazy import import_later
 from rwkv_cy.records import replace
-from rwkv_cy.runtime import CODE_FLAGS, import_later
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers

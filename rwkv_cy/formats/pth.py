@@ -9,7 +9,6 @@ from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.base import FileBytes
 from rwkv_cy.formats.pickle_vm import MAX_PICKLE_BYTES, ByteStream, unpickle
 from rwkv_cy.formats.raw import Checksum, RawSource
-from rwkv_cy.formats.rwkv_package import is_converted, open_converted
 from rwkv_cy.formats.state_dict import find_state_dict
 from rwkv_cy.formats.torch_objects import Storage, TorchObjects, place_tensors
 from rwkv_cy.formats.zip_directory import Place, ZipEntry, locate, read_directory, read_entry
@@ -65,8 +64,7 @@ def _open(file: FileBytes) -> ParameterSource:
             "the file is damaged: download it again"
         )
     state = find_state_dict(file.path, root)
-    converted = is_converted(state)
-    tensors = state.in_file if converted else state.usable
+    tensors = state.in_file if state.converted else state.usable
     used = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
     places = _locate_storages(file, entries, prefix, used)
     checksums = {
@@ -74,7 +72,9 @@ def _open(file: FileBytes) -> ParameterSource:
         for key, place in places.items()
         if (entry := entries[f"{prefix}data/{key}"]).checked
     }
-    if converted:
+    if state.converted:
+        from rwkv_cy.formats.rwkv_package import open_converted  # which few files need
+
         return open_converted(file, "pth", state, places, checksums)
     placed = place_tensors(file.path, tensors, places)
     of_tensors = {name: checksums[key] for name, tensor in tensors.items() if (key := tensor.storage.key) in checksums}

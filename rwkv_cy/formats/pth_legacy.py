@@ -13,7 +13,6 @@ from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.base import FileBytes
 from rwkv_cy.formats.pickle_vm import MAX_PICKLE_BYTES, ByteStream, unpickle
 from rwkv_cy.formats.raw import RawSource
-from rwkv_cy.formats.rwkv_package import is_converted, open_converted
 from rwkv_cy.formats.signatures import LEGACY_MAGIC
 from rwkv_cy.formats.state_dict import find_state_dict
 from rwkv_cy.formats.torch_objects import TorchObjects, place_tensors
@@ -77,7 +76,9 @@ def _open(file: FileBytes) -> ParameterSource:
     offsets = _storage_offsets(file, objects, keys, stream.position)
     state = find_state_dict(file.path, root)
     places = {key: Place(offset) for key, offset in offsets.items()}
-    if is_converted(state):
+    if state.converted:
+        from rwkv_cy.formats.rwkv_package import open_converted  # which few files need
+
         return open_converted(file, "pth-legacy", state, places, {})
     placed = place_tensors(file.path, state.usable, places)
     return RawSource(file, "pth-legacy", placed, state.others, left_out=state.left_out)

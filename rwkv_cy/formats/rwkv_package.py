@@ -33,7 +33,7 @@ from rwkv_cy.tensors.tensor import Advance, TensorInfo, check_buffer
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["is_converted", "open_converted"]
+__all__ = ["open_converted"]
 
 _OLDEST = 0.7
 _MATRIX = re.compile(r"(?:.*\.)?(?:key|value|receptance|gate|output|head)\.weight")
@@ -47,11 +47,6 @@ _CODES = "uint8"
 _DECODED_AT_ONCE = 1 << 20
 
 Array: TypeAlias = "npt.NDArray[Any]"
-
-
-def is_converted(state: StateDict) -> bool:
-    """Tell whether the package converted a checkpoint."""
-    return "_strategy" in state.others
 
 
 def open_converted(

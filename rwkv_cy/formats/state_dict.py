@@ -50,6 +50,11 @@ class StateDict:
         return {name: tensor for name, tensor in self.in_file.items() if tensor.left_out is None}
 
     @property
+    def converted(self) -> bool:
+        """Whether the ``rwkv`` package converted the checkpoint."""
+        return "_strategy" in self.others
+
+    @property
     def left_out(self) -> dict[str, str]:
         """The others, described."""
         return {name: what for name, tensor in self.tensors.items() if (what := tensor.left_out) is not None}

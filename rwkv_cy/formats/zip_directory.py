@@ -10,7 +10,6 @@ from __future__ import annotations
 import struct
 import zlib
 from itertools import pairwise
-from typing import NamedTuple
 
 from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.base import MAX_HEADER_BYTES, MAX_TENSORS, FileBytes, decode_name
@@ -39,13 +38,13 @@ _STORED, _DEFLATED = 0, 8
 _MOST_INFLATED = 64
 
 
-@dataclass(frozen=True)
+@dataclass
 class ZipEntry:
     """One entry of the central directory.
 
     `stored_size` differs from `size` where it is compressed. All its bytes are between `header_offset` and `limit`,
-    where the next entry or the directory begins. `checked` tells whether `crc` is a checksum: torch can be set to write
-    0 for every entry (torch.serialization.set_crc32_options).
+    where the next entry or the directory begins: known when all entries have been read. `checked` tells whether `crc` is
+    a checksum: torch can be set to write 0 for every entry (torch.serialization.set_crc32_options).
     """
 
     name: str
@@ -56,21 +55,8 @@ class ZipEntry:
     size: int
     stored_size: int
     header_offset: int
-    limit: int
+    limit: int = 0
     checked: bool = True
-
-
-class _Parsed(NamedTuple):
-    """The fields of a ZipEntry that its line of the directory has, in their order."""
-
-    name: str
-    raw_name: bytes
-    flags: int
-    method: int
-    crc: int
-    size: int
-    stored_size: int
-    header_offset: int
 
 
 @dataclass(frozen=True)
@@ -103,7 +89,7 @@ def read_directory(file: FileBytes) -> dict[str, ZipEntry]:
             f"got {directory.size} and {directory.count}"
         )
     data = file.read_at(directory.offset, directory.size)
-    parsed: dict[str, _Parsed] = {}
+    parsed: dict[str, ZipEntry] = {}
     position = 0
     for _ in range(directory.count):
         entry, position = _parse_entry(file, data, position)
@@ -120,11 +106,9 @@ def read_directory(file: FileBytes) -> dict[str, ZipEntry]:
     starts = sorted(entry.header_offset for entry in parsed.values())
     limits = dict(pairwise([*starts, directory.offset]))
     checked = any(entry.crc for entry in parsed.values())
-    return {
-        name: ZipEntry(*entry, limits[entry.header_offset], checked)
-        for name, entry in parsed.items()
-        if not name.endswith("/")
-    }
+    for entry in parsed.values():
+        entry.limit, entry.checked = limits[entry.header_offset], checked
+    return {name: entry for name, entry in parsed.items() if not name.endswith("/")}
 
 
 def locate(file: FileBytes, entry: ZipEntry) -> Place:
@@ -235,7 +219,7 @@ def _find_directory64(file: FileBytes, locator: int) -> tuple[_Directory, int]:
     return _Directory(offset, size, count), end
 
 
-def _parse_entry(file: FileBytes, data: bytes, position: int) -> tuple[_Parsed, int]:
+def _parse_entry(file: FileBytes, data: bytes, position: int) -> tuple[ZipEntry, int]:
     if position + _CENTRAL.size > len(data):
         raise _damaged(file, "another entry of the zip directory", "its end")
     fields = _CENTRAL.unpack_from(data, position)
@@ -252,7 +236,7 @@ def _parse_entry(file: FileBytes, data: bytes, position: int) -> tuple[_Parsed, 
     name = _entry_name(file, raw_name)
     extra = data[extra_start : extra_start + extra_length]
     wide = _zip64_values(file, name, extra, [size, stored_size, header_offset])
-    return _Parsed(name, raw_name, flags, method, crc, wide[0], wide[1], wide[2]), end
+    return ZipEntry(name, raw_name, flags, method, crc, wide[0], wide[1], wide[2]), end
 
 
 def _entry_name(file: FileBytes, raw: bytes) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 
 from rwkv_cy.errors import FormatError
@@ -36,6 +36,13 @@ def _tail(name: str) -> str:
     return ".".join(name.rsplit(".", 2)[-2:])
 
 
+def _stands_for(field: str, text: str) -> bool:
+    """Tell whether a text may stand for a field, as in the pattern."""
+    if field == "i":
+        return text.isdecimal() and text.isascii() and (text[0] != "0" or text == "0")
+    return text != "" and "\n" not in text
+
+
 class Template:
     """Names of one kind of tensor: ``{i}`` stands for the number of a layer, any other field for any text."""
 
@@ -43,6 +50,7 @@ class Template:
         self._text = text
         pieces = _FIELD.split(text)
         self._begin, self._end = pieces[0], pieces[-1]
+        self._field = pieces[1] if len(pieces) == 3 else None  # where it is the only one
         #: The last two words of every such name; None if a field is among them.
         self.tail = _tail(self._end) if len(pieces) == 1 or self._end.count(".") >= 2 else None
 
@@ -54,6 +62,11 @@ class Template:
         """Return what stands for the fields in `name`, or None if it is another name."""
         if not (name.endswith(self._end) and name.startswith(self._begin)):  # most names, without the pattern's time
             return None
+        if name == self._text:
+            return {}
+        if self._field is not None:  # as the pattern, which takes longer to compile than to use
+            text = name[len(self._begin) : len(name) - len(self._end)]
+            return {self._field: text} if _stands_for(self._field, text) else None
         match = self._pattern.fullmatch(name)
         return None if match is None else match.groupdict()
 
@@ -64,17 +77,15 @@ class Template:
 
 def any_name(*templates: str) -> Matcher:
     """Return a matcher: one of the tensors has a name of one of these templates."""
-
-    @cache
-    def compiled() -> Callable[[str], object]:
-        return re.compile("|".join(re.sub(r"\?P<\w+>", "?:", _pattern(text)) for text in templates)).fullmatch
-
+    kinds = [Template(text) for text in templates]
     # A search for the fixed text takes far less time than the pattern, and few files have it in any name.
     fixed = [max(_FIELD.split(text)[::2], key=len) for text in templates]
 
     def matches(shapes: Shapes) -> bool:
         names = "\n".join(shapes)
-        return any(text in names for text in fixed) and any(map(compiled(), shapes))
+        return any(text in names for text in fixed) and any(
+            kind.fields(name) is not None for kind in kinds for name in shapes
+        )
 
     return matches
 
