@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.checkpoints import FOLDER
-from benchmarks.processes import environment
+from benchmarks.processes import COMMAND, environment
 from benchmarks.report import Report, median
 from benchmarks.sparse import LARGE_SHAPES, write_sparse
 
@@ -70,7 +70,7 @@ def main() -> None:
         if not path.exists():
             path.parent.mkdir(parents=True, exist_ok=True)
             write_sparse(path, LARGE_SHAPES[_SHAPE], dtype, tokenizer)
-        commands[label] = (sys.executable, "-m", "rwkv_cy", "inspect", str(path))
+        commands[label] = (*COMMAND, "inspect", str(path))
         members = path.iterdir() if path.is_dir() else (path,)
         sizes[label] = sum(member.stat().st_size for member in members)
     found = measure(commands, arguments.rounds)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.checkpoints import FOLDER, cached_checkpoint
-from benchmarks.processes import environment
+from benchmarks.processes import COMMAND, environment
 from benchmarks.report import Report, median
 from rwkv_cy import convert, demo_model_path
 
@@ -25,8 +25,6 @@ _PROMPT = "In the beginning God created"
 _SHAPE, _DTYPES = "7-0.1b", ("q8", "bf16")
 #: Ids of the vocabulary, of which the first 256 are bytes, and the letters of a word.
 _IDS, _LENGTHS = 65_529, (2, 11)
-#: What pip writes as the script ``rwkv-cy``.
-_COMMAND = (sys.executable, "-c", "import sys; from rwkv_cy.__main__ import main; sys.exit(main())")
 #: Targets in seconds to the first text, by the beginning of a label.
 _TARGETS = {"import rwkv_cy": 0.035, "rwkv-cy --help": 0.07, "generate": 0.25, "inspect": 0.1}
 
@@ -74,20 +72,20 @@ def commands(folder: Path) -> dict[str, tuple[Sequence[str], int]]:
         "Python alone": ((sys.executable, "-c", ""), 0),
         "import numpy": ((sys.executable, "-c", "import numpy"), 0),
         "import rwkv_cy": ((sys.executable, "-c", "import rwkv_cy"), 0),
-        "rwkv-cy --help": ((*_COMMAND, "--help"), 0),
-        "inspect, demo model": ((*_COMMAND, "inspect", str(demo_model_path())), 0),
+        "rwkv-cy --help": ((*COMMAND, "--help"), 0),
+        "inspect, demo model": ((*COMMAND, "inspect", str(demo_model_path())), 0),
         "generate, demo model": (_generate(demo_model_path()), len(_PROMPT)),
     }
     for dtype in _DTYPES:
         path = _model(dtype, folder)
         path.read_bytes()
-        found[f"inspect, {_SHAPE} {dtype}"] = (*_COMMAND, "inspect", str(path)), 0
+        found[f"inspect, {_SHAPE} {dtype}"] = (*COMMAND, "inspect", str(path)), 0
         found[f"generate, {_SHAPE} {dtype}"] = _generate(path), len(_PROMPT)
     return found
 
 
 def _generate(model: Path) -> Sequence[str]:
-    return (*_COMMAND, "generate", str(model), _PROMPT, "--max-tokens", "1", "--seed", "1")
+    return (*COMMAND, "generate", str(model), _PROMPT, "--max-tokens", "1", "--seed", "1")
 
 
 def _model(dtype: str, folder: Path) -> Path:

@@ -10,9 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Run", "anonymous_bytes", "environment", "run"]
+__all__ = ["COMMAND", "Run", "anonymous_bytes", "environment", "run"]
 
 _SAMPLE_SECONDS = 0.002
+#: What pip writes as the script ``rwkv-cy``.
+COMMAND = (sys.executable, "-c", "import sys; from rwkv_cy.__main__ import main; sys.exit(main())")
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ class _Later(ModuleType):
     """Stands for a module until one of its attributes is used."""
 
     def __getattr__(self, attribute: str) -> Any:
+        if attribute == "__path__" and self.__dict__["__known__"]:  # "from module import name" looks for it first
+            raise AttributeError(f"module {self.__name__!r} has no attribute {attribute!r}")
         with _later_lock:  # of two threads, the second must not remove the module that the first one loads
             if sys.modules.get(self.__name__) is self:
                 del sys.modules[self.__name__]
@@ -57,12 +59,12 @@ def import_later(name: str, known: Mapping[str, object] = MappingProxyType({})) 
     name : str
         The package that a module is in is imported at once.
     known : mapping of str to object, optional
-        Attributes whose values are known without loading it.
+        Attributes whose values are known without loading it; of a module, not of a package.
     """
     if name in sys.modules:
         return
     later = _Later(name)
-    later.__dict__.update(known)
+    later.__dict__.update(known, __known__=known)
     package, _, short = name.rpartition(".")
     if package:
         setattr(import_module(package), short, later)

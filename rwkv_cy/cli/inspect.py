@@ -10,7 +10,6 @@ from rwkv_cy.cli.arguments import check_page_options, common_options, page_optio
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import print_json, print_page, print_table, print_warning, printable
 from rwkv_cy.cli.progress import progress_bar
-from rwkv_cy.cli.spared_modules import CODE_FLAGS
 from rwkv_cy.lazy import import_later
 from rwkv_cy.records import replace
 
@@ -70,9 +69,7 @@ def _run(arguments: argparse.Namespace) -> int:
     file, pattern = _file_and_pattern(arguments)
     lists = pattern is not None or arguments.metadata
     speed = not arguments.no_speed and (arguments.json or not lists)
-    # What takes longest to load, and what headers do not need.
-    import_later("numpy")
-    import_later("inspect", CODE_FLAGS)
+    import_later("numpy")  # what takes longest to load, and what headers do not need
     if speed:  # the sample needs another core alone: it begins before the modules are loaded
         from rwkv_cy.toolkit.bandwidth import machine_sample
 

@@ -29,6 +29,7 @@ def spare_modules() -> None:
     # argparse has its messages translated, which are in English wherever no catalog for Python is installed; the
     # messages of this package are in English only.
     import_later("gettext", {"gettext": _gettext, "ngettext": _ngettext})
+    import_later("inspect", CODE_FLAGS)
 
 
 def _quote_from_bytes(data: bytes, safe: str = "/") -> str:

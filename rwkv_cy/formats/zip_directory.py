@@ -43,8 +43,8 @@ class ZipEntry:
     """One entry of the central directory.
 
     `stored_size` differs from `size` where it is compressed. All its bytes are between `header_offset` and `limit`,
-    where the next entry or the directory begins: known when all entries have been read. `checked` tells whether `crc` is
-    a checksum: torch can be set to write 0 for every entry (torch.serialization.set_crc32_options).
+    where the next entry or the directory begins: known when all have been read. `checked` tells whether `crc` is a
+    checksum: torch can be set to write 0 for every entry (torch.serialization.set_crc32_options).
     """
 
     name: str
