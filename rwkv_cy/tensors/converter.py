@@ -382,7 +382,7 @@ def _fill_and_check(
     """Copy a whole tensor, and verify its checksum without reading it again."""
     name = target.info.name
     _fill(converter, target, block, 0, counter)
-    if crc32(block.view(np.uint8)) != source.checksum(name):
+    if crc32(block.view(np.uint8).data) != source.checksum(name):
         source.check_bytes(name)  # raises an error, unless the file has been completed since
         converter.fill(target, block, 0)
 
