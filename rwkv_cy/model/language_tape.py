@@ -16,9 +16,9 @@ from rwkv_cy.kernels.head import Head
 from rwkv_cy.kernels.head_gradient import HeadGradient
 from rwkv_cy.model.batching import named
 from rwkv_cy.model.encoder import Model
-from rwkv_cy.model.gradients import Gradients, LoRA, buffers, choose
+from rwkv_cy.model.gradients import Gradients, LoRA, buffers, choose, kept_bytes
 from rwkv_cy.model.state import State
-from rwkv_cy.model.tape import MEMORY, EncoderGradient, Recording, Tape, state_of, states_before
+from rwkv_cy.model.tape import EncoderGradient, Recording, Tape, state_of, states_before
 from rwkv_cy.runtime import resolve_num_threads
 from rwkv_cy.tensors.tensor import Parameter
 from rwkv_cy.text.tokens import check_token_array
@@ -88,7 +88,7 @@ class LanguageGradient:
             before,
             ids if self.layers.stack.vocab_size else [None] * len(ids),
             threads,
-            MEMORY if memory is None else memory,
+            kept_bytes(memory),
         )
         tape = LanguageTape(self, recording, chosen, [given is None for given in states], ids, batch=batch)
         after = [state_of(encoder, data) for data in recording.after]

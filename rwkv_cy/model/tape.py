@@ -16,7 +16,7 @@ from rwkv_cy.errors import ConfigError, StateError
 from rwkv_cy.kernels.gradient import LayerGradient, StackGradient
 from rwkv_cy.kernels.matrix import Workspace
 from rwkv_cy.model.encoder import Model
-from rwkv_cy.model.gradients import Gradients, LoRA, buffers, choose
+from rwkv_cy.model.gradients import Gradients, LoRA, buffers, choose, kept_bytes
 from rwkv_cy.model.layer import activations
 from rwkv_cy.model.state import State
 from rwkv_cy.records import dataclass
@@ -28,9 +28,6 @@ Array = npt.NDArray[Any]
 
 #: Most tokens of a segment: enough for products near the peak of the arithmetic.
 SEGMENT_TOKENS = 1024
-#: Default of the bytes that a tape keeps of the activations; what is beyond is computed again. 1,024 tokens of RWKV-7
-#: of 0.1B take 380 MiB.
-MEMORY = 400 << 20
 #: Least tokens of a segment, whatever they take.
 LEAST_TOKENS = 16
 
@@ -60,6 +57,8 @@ class EncoderGradient:
             for i, layer in enumerate(encoder.layers)
         ]
         factors = {}
+        if not isinstance(adapters, Mapping | None):
+            raise ConfigError(f"adapters: expected a mapping of names to LoRA, got {type(adapters).__name__}")
         for name, lora in (adapters or {}).items():
             factors.update(_adapt(mixes, name, lora))
         layers = [LayerGradient(layer.kernel, *own) for layer, own in zip(encoder.layers, mixes, strict=True)]
@@ -103,6 +102,8 @@ class EncoderGradient:
 
 def _adapt(mixes: Sequence[Sequence[Any]], name: str, lora: LoRA) -> dict[str, tuple[int, ...]]:
     """Attach an adapter to the matrix of that name; return the shapes of its factors by canonical name."""
+    if not isinstance(name, str) or not isinstance(lora, LoRA):
+        raise ConfigError(f"adapters: expected LoRA by name of a matrix, got {type(lora).__name__} by {name!r}")
     block, _, rest = name.partition(".")
     index, _, short = rest.partition(".")
     if block == "blocks" and index.isdecimal() and int(index) < len(mixes):
@@ -409,7 +410,7 @@ def record(
         before,
         ids,
         resolve_num_threads(num_threads),
-        MEMORY if memory is None else memory,
+        kept_bytes(memory),
     )
     tape = Tape(gradient, recording, chosen, [own is None for own in states], batch=batch)
     after = [state_of(encoder, data) for data in recording.after]

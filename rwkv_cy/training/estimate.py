@@ -9,7 +9,7 @@ import numpy as np
 
 from rwkv_cy.errors import TokenizerError
 from rwkv_cy.kernels.head_gradient import LOGITS_BYTES
-from rwkv_cy.model.tape import MEMORY
+from rwkv_cy.model.gradients import MEMORY
 from rwkv_cy.records import asdict, dataclass
 from rwkv_cy.training.methods import Method
 from rwkv_cy.training.options import TrainingOptions

@@ -92,3 +92,7 @@ def test_mistakes() -> None:
         model.record([1], adapters={"blocks.0.att.key.weight": LoRA(a, b[:4])})
     with pytest.raises(KernelError, match="contiguous factors of an adapter of float32"):
         model.record([1], adapters={"blocks.0.att.key.weight": LoRA(a.astype(np.float64), b)})
+    with pytest.raises(ConfigError, match=r"adapters: expected LoRA by name of a matrix, got tuple by 'blocks.0"):
+        model.record([1], adapters={"blocks.0.att.key.weight": (a, b)})  # type: ignore[dict-item]
+    with pytest.raises(ConfigError, match="adapters: expected a mapping of names to LoRA, got list"):
+        model.record([1], adapters=[LoRA(a, b)])  # type: ignore[arg-type]

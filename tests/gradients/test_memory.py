@@ -11,8 +11,9 @@ from rwkv7_shapes import RELEASED_01B
 from rwkv_cy.architectures import architecture_of
 from rwkv_cy.config import Config
 from rwkv_cy.kernels.head_gradient import LOGITS_BYTES
+from rwkv_cy.model.gradients import MEMORY
 from rwkv_cy.model.language_model import LanguageModel
-from rwkv_cy.model.tape import MEMORY, SEGMENT_TOKENS
+from rwkv_cy.model.tape import SEGMENT_TOKENS
 
 
 def parts(config: Config, tokens: int, memory: int) -> dict[str, int]:

@@ -31,6 +31,12 @@ def test_inputs(model: LanguageModel) -> None:
         model.record([[1], [2]], [None])
     with pytest.raises(ConfigError, match=r"trainable: expected names .* got 'head', which matches none"):
         model.record([1], trainable="head")
+    for wrong in (3, [3]):
+        with pytest.raises(ConfigError, match="trainable: expected a name or pattern of parameters, .* got int 3"):
+            model.record([1], trainable=wrong)  # type: ignore[arg-type]
+    for memory in (-1, "400 MB", True):
+        with pytest.raises(ConfigError, match=rf"memory: expected a number of bytes, 0 or more, got {memory!r}"):
+            model.record([1], memory=memory)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="at least one vector in each sequence"):
         model.encoder.record(np.zeros((0, 8)))
     with pytest.raises(ConfigError, match=r"record: expected numbers of shape \(time, d_model\)"):
