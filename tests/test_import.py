@@ -71,13 +71,15 @@ HEAVY = {"numpy", "h5py", "tqdm", "tokenizers", "huggingface_hub", "rich"}
 def loaded_by(*words: str) -> set[str]:
     """Return the names of the modules that a run of the command loads; its exit code has to be 0.
 
-    Modules that wait until they are used are not loaded.
+    Modules that wait until they are used are not loaded, and those do not count that the environment loads before: an
+    editable install loads pathlib.
     """
     probe = (
-        "import sys\nfrom rwkv_cy.__main__ import main\nsys.argv[1:] = sys.argv[2:]\n"
+        "import sys\nbefore = set(sys.modules)\nfrom rwkv_cy.__main__ import main\nsys.argv[1:] = sys.argv[2:]\n"
         "try:\n    code = main()\nexcept SystemExit as end:\n    code = end.code\n"
         "from rwkv_cy.lazy import _Later\n"
-        "loaded = (name for name, module in sys.modules.items() if not isinstance(module, _Later))\n"
+        "names = sys.modules.keys() - before\n"
+        "loaded = (name for name in names if not isinstance(sys.modules[name], _Later))\n"
         "print(*loaded, file=sys.stderr)\nsys.exit(code)"
     )
     command = [sys.executable, "-c", probe, "--", *words]
