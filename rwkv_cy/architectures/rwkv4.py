@@ -12,8 +12,10 @@ import numpy as np
 from rwkv_cy.architectures.base import Architecture, ParameterSpec, Shapes, StateField
 from rwkv_cy.architectures.builders import embedding_and_head, matrix, norm, vector
 from rwkv_cy.architectures.curves import Curve, doubly_exponential, one_minus
+from rwkv_cy.architectures.heads import known_ranks
 from rwkv_cy.architectures.shapes import count_layers, dimension
 from rwkv_cy.config import Config
+from rwkv_cy.errors import ConfigError
 from rwkv_cy.tensors.tensor import Parameter
 
 if TYPE_CHECKING:
@@ -51,6 +53,21 @@ class RWKV4(Architecture):
             d_att=dimension(shapes, "blocks.0.att.key.weight", 0, where),
             d_ffn=dimension(shapes, "blocks.0.ffn.key.weight", 0, where),
         )
+
+    def complete(self, config: Config) -> Config:
+        """Return `config`, which may not have heads and ranks: this version has neither.
+
+        Raises
+        ------
+        ConfigError
+            If it has.
+        """
+        if config.head_size:
+            raise ConfigError(
+                f"Config.head_size: {self.label} does not have heads, and {config.head_size} was given; leave it out"
+            )
+        known_ranks(config, ())
+        return config
 
     def state_fields(self, config: Config) -> tuple[StateField, ...]:
         """Return the arrays of a layer's state, in upstream's order."""

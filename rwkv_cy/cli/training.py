@@ -200,7 +200,7 @@ def _new_config(arguments: argparse.Namespace) -> Config:
     except ConfigError as error:
         message = str(error)
         for name, option in _OPTION_OF.items():
-            message = message.replace(f"Config.{name}:", f"{option}:")
+            message = message.replace(f"Config.{name}:", f"{option}:").replace(f" {name} ", f" {option} ")
         raise ConfigError(message) from None
     return config
 
@@ -253,19 +253,32 @@ def _run(
     arguments: argparse.Namespace, work: Callable[..., TrainingReport], options: TrainingOptions, **own: Any
 ) -> int:
     """Run `work` on the texts with what both commands have, and report."""
+    from rwkv_cy.training.checkpoint import OtherRunError
+
     with _progress(arguments, options.steps) as progress:
-        report = work(
-            arguments.data,
-            arguments.target,
-            options,
-            **own,
-            dtype=arguments.dtype,
-            held_out=arguments.held_out,
-            folder=arguments.folder,
-            overwrite=arguments.force,
-            progress=progress,
-        )
+        try:
+            report = work(
+                arguments.data,
+                arguments.target,
+                options,
+                **own,
+                dtype=arguments.dtype,
+                held_out=arguments.held_out,
+                folder=arguments.folder,
+                overwrite=arguments.force,
+                progress=progress,
+            )
+        except OtherRunError as error:
+            raise OtherRunError(error.path, error.differences, _names_of_settings(arguments)) from None
     return _report(report, arguments)
+
+
+def _names_of_settings(arguments: argparse.Namespace) -> dict[str, str]:
+    """Return what the command line calls each setting that it gives."""
+    given = vars(arguments)
+    options = {name: "--" + name.replace("_", "-") for name in given}
+    version = {"architecture": "--new"} if "new" in given else {"model": "MODEL"}
+    return {**options, **_RUN_OPTION_OF, **version, "data": "DATA"}
 
 
 def _set_threads(arguments: argparse.Namespace) -> None:

@@ -17,10 +17,34 @@ from rwkv_cy.training.adamw import AdamW
 from rwkv_cy.training.methods import Method
 from rwkv_cy.training.tensor_file import type_of, write_tensors
 
-__all__ = ["read_checkpoint", "write_checkpoint"]
+__all__ = ["OtherRunError", "read_checkpoint", "write_checkpoint"]
 
 #: Prefixes of the tensors: values, means of gradients, means of their squares.
 _PARTS = ("value.", "first.", "second.")
+
+
+class OtherRunError(ConfigError):
+    """A checkpoint belongs to another run.
+
+    Parameters
+    ----------
+    path : Path
+    differences : mapping of str to (object, object)
+        Settings by name: the value in the checkpoint, and that of this run.
+    names : mapping of str to str, optional
+        What the message calls a setting, where that is not its name.
+    """
+
+    def __init__(
+        self, path: Path, differences: Mapping[str, tuple[Any, Any]], names: Mapping[str, str] | None = None
+    ) -> None:
+        self.path, self.differences = path, differences
+        named = names or {}
+        pairs = ", ".join(f"{named.get(key, key)} {then!r} (now {now!r})" for key, (then, now) in differences.items())
+        super().__init__(
+            f"{path}: expected the checkpoint of this run, got one with other options: {pairs}; pass the same "
+            "options, or remove the folder to begin again"
+        )
 
 
 def write_checkpoint(path: Path, method: Method, optimiser: AdamW, step: int, run: Mapping[str, Any]) -> None:
@@ -59,8 +83,10 @@ def read_checkpoint(path: Path, method: Method, optimiser: AdamW, run: Mapping[s
 
     Raises
     ------
+    OtherRunError
+        If it belongs to another run; the message says what differs.
     ConfigError
-        If it belongs to another run; the message says what differs. If more steps are complete than the run has.
+        If more steps are complete than the run has.
     FormatError
         If the file is damaged.
     """
@@ -75,11 +101,7 @@ def read_checkpoint(path: Path, method: Method, optimiser: AdamW, run: Mapping[s
         if differ:
             # The model of another seed or size is another one, too.
             shown = [key for key in differ if key != "model"] or differ
-            pairs = ", ".join(f"{key} {other.get(key)!r} (now {run.get(key)!r})" for key in shown[:4])
-            raise ConfigError(
-                f"{path}: expected the checkpoint of this run, got one with other options: {pairs}; pass the same "
-                "options, or remove the folder to begin again"
-            )
+            raise OtherRunError(path, {key: (other.get(key), run.get(key)) for key in shown[:4]})
         if step > run["steps"]:
             raise ConfigError(
                 f"{path}: expected at most {run['steps']:,} complete steps, got {step:,}; pass --steps {step} or more, "

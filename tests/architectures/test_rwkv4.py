@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from rwkv_cy.architectures import ARCHITECTURES
 from rwkv_cy.architectures.base import ParameterSpec
 from rwkv_cy.config import Config
+from rwkv_cy.errors import ConfigError
 
 RWKV4 = ARCHITECTURES["rwkv4"]
 
@@ -127,3 +129,12 @@ def test_state_fields_in_the_seeds_order() -> None:
         ("att_bb", (6,), 0.0),
         ("att_pp", (6,), -1e30),
     ]
+
+
+def test_heads_and_ranks_are_refused() -> None:
+    config = Config(d_model=32, num_layers=1)
+    assert RWKV4.complete(config) == config
+    with pytest.raises(ConfigError, match=r"Config.head_size: RWKV-4 does not have heads, and 16 was given; leave it"):
+        RWKV4.complete(replace(config, head_size=16))
+    with pytest.raises(ConfigError, match=r"Config.ranks: expected none, got w"):
+        RWKV4.complete(replace(config, ranks={"w": 5}))

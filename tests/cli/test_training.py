@@ -70,6 +70,42 @@ def test_options_out_of_range_have_the_names_of_the_command_line(run: Run, book:
         assert result.code == 1
 
 
+def test_settings_of_another_run_have_the_names_of_the_command_line(
+    run: Run, book: Path, tmp_path: Path, model: Path
+) -> None:
+    other = tmp_path / "other.txt"
+    other.write_text("another text, longer than the context is; " * 4)
+    for data, more, message in (
+        (book, ("--batch-size", 3), "--batch-size 2 (now 3)"),
+        (book, ("--warmup", 5), "--warmup 10 (now 5)"),
+        (book, ("--learning-rate", 0.5), "--learning-rate 0.001 (now 0.5)"),
+        (book, ("--num-layers", 2), "--num-layers 1 (now 2)"),
+        (book, ("--head-size", 8), "--head-size 16 (now 8)"),
+        (book, ("--new", "rwkv6"), "--new 'rwkv7' (now 'rwkv6')"),
+        (other, (), "DATA '"),
+    ):
+        result = run("train", *NEW, data, model, *SHORT, *more, "--force")
+        assert f"got one with other options: {message}" in result.err
+        assert result.code == 1
+    words = ("tune", model, book, "--output", tmp_path / "lora.pth", *SHORT, "--no-progress", "--force")
+    assert run(*words, "--method", "lora").code == 0
+    for more, message in (
+        (("--method", "lora", "--rank", 3), "--rank 8 (now 3)"),
+        (("--method", "lora", "--alpha", 3), "--alpha 32.0 (now 3.0)"),
+        (("--method", "state"), "--method 'lora' (now 'state')"),
+    ):
+        assert message in run(*words, *more).err
+
+
+def test_heads_of_a_version_without_them(run: Run, book: Path, tmp_path: Path) -> None:
+    words = ("--new", "rwkv4", "--d-model", 32, "--num-layers", 1, *SHORT)
+    for more in ((), ("--dry-run",)):
+        result = run("train", *words, "--head-size", 16, book, tmp_path / "new.h5", *more)
+        assert result.err.endswith("--head-size: RWKV-4 does not have heads, and 16 was given; leave it out\n")
+        assert result.code == 1
+        assert list(tmp_path.iterdir()) == [book]
+
+
 def test_more_steps_are_a_warning(run: Run, book: Path, model: Path) -> None:
     longer = ("--steps", 4, *SHORT[2:])
     assert "already exists; choose another name or pass --force" in run("train", *NEW, book, model, *longer).err
