@@ -39,6 +39,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--write", metavar="PAGE", type=Path, help="put the table into a page of the documentation")
     arguments = parser.parse_args()
+    _check_names(parser, arguments.only, arguments.campaign)
     rows: Sequence[CampaignRow | RunRow | DamageRow]
     if arguments.campaign == "damage":
         rows = _damage(arguments)
@@ -55,6 +56,42 @@ def main() -> int:
     print(json.dumps([asdict(row) for row in rows]) if arguments.json else table)
     problems = [problem for row in rows for problem in row.problems]
     return 1 if problems or not rows else 0
+
+
+def _check_names(parser: argparse.ArgumentParser, only: Sequence[str], campaign: str) -> None:
+    """End the command with an error if a name of ``--only`` is not one of the campaign's."""
+    if not only:
+        return
+    known = _NAMES[campaign]()
+    unknown = [name for name in only if name not in known]
+    if unknown:
+        parser.error(f"argument --only: {campaign} has not {unknown[0]!r}; choose from {', '.join(known)}")
+
+
+def _names_of_moments() -> list[str]:
+    from faults.campaigns import CAMPAIGNS
+    from faults.operations import OPERATIONS
+
+    return [item.name for item in (*OPERATIONS, *CAMPAIGNS)]
+
+
+def _names_of_runs() -> list[str]:
+    from faults.runs import RUNS
+
+    return [run.name for run in RUNS]
+
+
+def _names_of_damage() -> list[str]:
+    from faults.specimens import SPECIMENS
+
+    names = []
+    for make in SPECIMENS:
+        with TemporaryDirectory(dir=_fast_folder()) as folder:
+            names.append(make(Path(os.path.realpath(folder))).name)
+    return names
+
+
+_NAMES = {"moments": _names_of_moments, "runs": _names_of_runs, "damage": _names_of_damage}
 
 
 def _moments_elsewhere(arguments: argparse.Namespace) -> list[CampaignRow]:

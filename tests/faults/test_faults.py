@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from faults.__main__ import main
 from faults.table import CampaignRow, DamageRow, damage_table, moments_table, replace_between
 
 TESTS = Path(__file__).parents[1]
@@ -84,6 +85,20 @@ def test_every_format_survives_damage() -> None:
     rows = run("damage", "--most", "24")
     assert len(rows) == 17
     assert all(row["refused"] >= 12 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("campaign", "known"), [("moments", "kill -9"), ("runs", "tune --method lora"), ("damage", "safetensors")]
+)
+def test_unknown_names_are_an_error(
+    campaign: str, known: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["faults", campaign, "--only", known, "--only", "converted"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    error = capsys.readouterr().err
+    assert f"argument --only: {campaign} has not 'converted'; choose from " in error
+    assert known in error.partition("choose from ")[2]
 
 
 def test_the_page_is_written_between_its_marks(tmp_path: Path) -> None:
