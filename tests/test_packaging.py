@@ -74,6 +74,9 @@ def test_every_extra_is_known(project: dict[str, Any]) -> None:
         for extra in requirement.removeprefix("rwkv-cy[").rstrip("]").split(",")
     }
     assert named <= set(extras)
+    page = (ROOT / "docs" / "install.md").read_text("utf-8")
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `")]
+    assert {extra for row in rows for extra in re.findall("`([^`]+)`", row)} == set(extras)
 
 
 def test_makefile_finds_what_the_build_needs(project: dict[str, Any]) -> None:
