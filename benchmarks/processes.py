@@ -41,7 +41,7 @@ class Run:
 
 
 def run(command: Sequence[str], *, sample: bool = False, check: bool = True) -> Run:
-    """Run a command to its end; its output is discarded.
+    """Run a command to its end, in :func:`environment`; its output is discarded.
 
     Parameters
     ----------
@@ -52,7 +52,7 @@ def run(command: Sequence[str], *, sample: bool = False, check: bool = True) -> 
         Whether this program exits if the command fails.
     """
     start = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as child:
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment()) as child:
         peak = 0
         while sample and child.poll() is None:
             peak = max(peak, anonymous_bytes(child.pid))

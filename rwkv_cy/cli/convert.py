@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,8 +20,8 @@ from rwkv_cy.cli.arguments import (
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import byte_size, config_fields, print_fields, print_json, print_table, print_warning, printable
 from rwkv_cy.cli.progress import progress_bar
+from rwkv_cy.cli.source_hash import hash_ahead
 from rwkv_cy.cli.targets import check_model_target
-from rwkv_cy.files.source_hash import SourceHash
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
@@ -32,8 +30,6 @@ if TYPE_CHECKING:
     from rwkv_cy.toolkit.plan import ConversionPlan, TensorPlan
 
 __all__ = ["add_options", "add_parser", "carry_out", "outline", "print_plan", "print_report"]
-
-_SWITCH_SECONDS = 0.0002
 
 
 def add_parser(commands: Subparsers) -> None:
@@ -130,8 +126,7 @@ def carry_out(
         return None
     calibration = None if calibrate is None else calibrate()
     bar = progress_bar(printable(arguments.target.name), not arguments.no_progress)
-    # The hash takes longest and needs neither NumPy nor HDF5: it runs while they are imported.
-    with _short_switch_interval(), SourceHash.ahead(arguments.source) as source_hash, bar as progress:
+    with hash_ahead(arguments.source) as source_hash, bar as progress:
         from rwkv_cy.toolkit.convert import convert
 
         report = convert(
@@ -150,21 +145,6 @@ def carry_out(
     for warning in report.warnings:
         print_warning(warning)
     return report
-
-
-@contextmanager
-def _short_switch_interval() -> Iterator[None]:
-    """Let threads hand over the interpreter lock after 0.2 ms.
-
-    The hash needs the lock briefly after each part of the file. With the default interval it would wait up to 5 ms
-    while modules are being imported, eight times as long as a part takes.
-    """
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(_SWITCH_SECONDS)
-    try:
-        yield
-    finally:
-        sys.setswitchinterval(before)
 
 
 def outline(plan: ConversionPlan) -> dict[str, str]:

@@ -10,6 +10,7 @@ from rwkv_cy.cli.arguments import EXPORT_FORMATS, EXPORT_LAYOUTS, common_options
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import byte_size, config_fields, print_fields, print_json, print_table, print_warning, printable
 from rwkv_cy.cli.progress import progress_bar
+from rwkv_cy.cli.source_hash import hash_ahead
 from rwkv_cy.cli.targets import check_export_target
 
 if TYPE_CHECKING:
@@ -75,8 +76,6 @@ def add_parser(commands: Subparsers) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from rwkv_cy.toolkit.export import export, plan_export
-
     check_export_target(arguments.source, Path(arguments.target), force=arguments.force, dry_run=arguments.dry_run)
     options = {
         "dtype": None if arguments.dtype == "keep" else arguments.dtype,
@@ -86,11 +85,22 @@ def _run(arguments: argparse.Namespace) -> int:
         "shard_size": arguments.shard_size,
     }
     if arguments.dry_run:
+        from rwkv_cy.toolkit.export import plan_export
+
         _show_plan(plan_export(arguments.source, arguments.target, **options), arguments)
         return ExitCode.OK
     bar = progress_bar(printable(Path(arguments.target).name), not arguments.no_progress)
-    with bar as progress:
-        report = export(arguments.source, arguments.target, overwrite=arguments.force, progress=progress, **options)
+    with hash_ahead(arguments.source) as source_hash, bar as progress:
+        from rwkv_cy.toolkit.export import export
+
+        report = export(
+            arguments.source,
+            arguments.target,
+            overwrite=arguments.force,
+            progress=progress,
+            source_hash=source_hash,
+            **options,
+        )
     for warning in report.warnings:
         print_warning(warning)
     if arguments.json:

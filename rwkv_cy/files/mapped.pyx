@@ -121,9 +121,9 @@ cdef extern from *:
         return atomic_load(&rk_maps[i].damaged);
     }
 
-    static void *rk_map(int descriptor, size_t size)
+    static void *rk_map(int descriptor, size_t size, long long offset)
     {
-        void *start = mmap(NULL, size, PROT_READ, MAP_SHARED, descriptor, 0);
+        void *start = mmap(NULL, size, PROT_READ, MAP_SHARED, descriptor, (off_t)offset);
         return start == MAP_FAILED ? NULL : start;
     }
     """
@@ -131,7 +131,7 @@ cdef extern from *:
     int rk_enter(void *start, size_t size)
     void rk_remove(int i)
     int rk_damaged(int i)
-    void *rk_map(int descriptor, size_t size)
+    void *rk_map(int descriptor, size_t size, long long offset)
     int munmap(void *start, size_t size)
     int rk_errno "errno"
 
@@ -142,7 +142,7 @@ cdef extern from "Python.h":
 
 
 cdef class MappedFile:
-    """A read-only memory map of the first `size` bytes of an open file, with the buffer protocol.
+    """A read-only memory map of `size` bytes of an open file, with the buffer protocol.
 
     Where the system cannot provide a page, because the file was truncated or its disk failed, the rest of the map
     becomes zeros, and :attr:`damaged` true. Whoever computes from the map has to look at it afterwards.
@@ -152,7 +152,9 @@ cdef class MappedFile:
     descriptor : int
         Of the file, which may be closed afterwards.
     size : int
-        Positive, and at most the size of the file.
+        Positive; the file should have them.
+    offset : int, default 0
+        Of the first of them: a multiple of the size of a page.
 
     Raises
     ------
@@ -164,11 +166,11 @@ cdef class MappedFile:
     cdef Py_ssize_t _size
     cdef int _entry
 
-    def __cinit__(self, int descriptor, Py_ssize_t size):
+    def __cinit__(self, int descriptor, Py_ssize_t size, long long offset=0):
         self._entry = -1
         if rk_install() != 0:
             raise OSError(rk_errno, os.strerror(rk_errno))
-        self._start = rk_map(descriptor, size)
+        self._start = rk_map(descriptor, size, offset)
         if self._start == NULL:
             raise OSError(rk_errno, os.strerror(rk_errno))
         self._size = size

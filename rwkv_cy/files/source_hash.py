@@ -8,15 +8,21 @@ import stat
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
 from rwkv_cy.errors import StorageError
 from rwkv_cy.files.identity import FileIdentity
+from rwkv_cy.files.mapped import MappedFile
 
 __all__ = ["SourceHash"]
 
-#: Bytes per read. Each takes the GIL twice; larger reads exceed the caches.
+#: Bytes that are mapped at a time: a multiple of every page size. Each takes the GIL once.
+_WINDOW = 32 << 20
+#: Bytes per read, where a window cannot be mapped.
 _CHUNK = 2 << 20
+#: Most files of a folder to hash ahead of its reader.
+_MOST_FILES = 1000
 
 
 class SourceHash:
@@ -47,14 +53,27 @@ class SourceHash:
     def ahead(cls, path: Path) -> SourceHash:
         """Return the hash of a source that has not been opened yet.
 
-        For anything but a regular file it covers no files: a folder has to be read to know which of its files are
-        the source, and errors are reported by the reader.
+        Of a folder it covers the files whose names end in ``.safetensors``, which are usually the source. For anything
+        else but a regular file it covers no files. Errors are reported by the reader.
         """
         try:
-            status = path.stat()
+            files = sorted(islice(path.glob("*.safetensors"), _MOST_FILES + 1)) if path.is_dir() else [path]
+            statuses = [file.stat() for file in files]
         except (OSError, ValueError):
             return cls(())
-        return cls((FileIdentity.from_status(path, status),) if stat.S_ISREG(status.st_mode) else ())
+        if len(files) > _MOST_FILES or not all(stat.S_ISREG(status.st_mode) for status in statuses):
+            return cls(())
+        return cls(tuple(map(FileIdentity.from_status, files, statuses)))
+
+    @classmethod
+    def of(cls, files: Sequence[FileIdentity], ahead: SourceHash | None) -> SourceHash:
+        """Return `ahead` if it hashes `files` in their current state; otherwise stop it and return a new hash."""
+        if ahead is None:
+            return cls(files)
+        if ahead.files == tuple(files):
+            return ahead
+        ahead.stop()
+        return cls(files)
 
     @property
     def size(self) -> int:
@@ -63,17 +82,47 @@ class SourceHash:
 
     def _run(self) -> None:
         try:
-            buffer = bytearray(_CHUNK)
-            window = memoryview(buffer)
             for file in self.files:
-                with open(file.path, "rb", buffering=0, opener=_open_without_waiting) as stream:
-                    while not self._stop.is_set():
-                        count = stream.readinto(buffer)
-                        if not count:
-                            break
-                        self._digest.update(window[:count])
+                descriptor = _open_without_waiting(file.path)
+                try:
+                    self._hash(descriptor)
+                finally:
+                    os.close(descriptor)
         except (OSError, MemoryError) as error:
             self._error = error
+
+    def _hash(self, descriptor: int) -> None:
+        position = 0
+        while not self._stop.is_set() and (count := min(_WINDOW, os.fstat(descriptor).st_size - position)) > 0:
+            _read_ahead(descriptor, position + count)
+            if not self._hash_mapped(descriptor, position, count) and not self._hash_read(descriptor, position, count):
+                break
+            position += count
+
+    def _hash_mapped(self, descriptor: int, position: int, count: int) -> bool:
+        """Hash a window of the file from a memory map; False if the system cannot map, or provide, all of it."""
+        digest = self._digest.copy()
+        try:
+            window = MappedFile(descriptor, count, position)
+        except OSError:
+            return False
+        digest.update(window)
+        if window.damaged:
+            return False
+        self._digest = digest
+        return True
+
+    def _hash_read(self, descriptor: int, position: int, count: int) -> bool:
+        """Hash a window of the file by reads; False if the file ends before it does."""
+        buffer = memoryview(bytearray(min(_CHUNK, count)))
+        end = position + count
+        while position < end and not self._stop.is_set():
+            done = os.preadv(descriptor, [buffer[: end - position]], position)
+            if not done:
+                return False
+            self._digest.update(buffer[:done])
+            position += done
+        return True
 
     def hexdigest(self) -> str:
         """Wait for the thread and return the hash in hexadecimal.
@@ -119,6 +168,13 @@ class SourceHash:
         self.stop()
 
 
-def _open_without_waiting(path: str, flags: int) -> int:
+def _open_without_waiting(path: Path) -> int:
     """Open without blocking: the path may have become a FIFO, and opening one waits for a writer."""
-    return os.open(path, flags | os.O_NONBLOCK)
+    return os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+
+
+def _read_ahead(descriptor: int, position: int) -> None:
+    """Have the system read the window from `position` on, unless it is in the page cache, without waiting."""
+    if hasattr(os, "posix_fadvise"):
+        with suppress(OSError):
+            os.posix_fadvise(descriptor, position, _WINDOW, os.POSIX_FADV_WILLNEED)

@@ -195,7 +195,7 @@ def convert(
     """
     source, target = Path(source), Path(target)
     # Hashing takes longest, so that it starts before the plan is made; it is stopped if planning fails.
-    with Checkpoint.open(source) as checkpoint, _hash_of(checkpoint.source.files, source_hash) as running:
+    with Checkpoint.open(source) as checkpoint, SourceHash.of(checkpoint.source.files, source_hash) as running:
         plan = make_plan(checkpoint, target, dtype, tokenizer, keep=keep, overwrite=overwrite, requantize=requantize)
         inputs = None
         if calibrate is not None:
@@ -311,13 +311,3 @@ def quantize(
     if dtype not in QUANTIZED_TYPES:
         raise ConfigError(f"quantize: expected a dtype of {', '.join(QUANTIZED_TYPES)}, got {dtype!r}; use convert")
     return convert(source, target, dtype=dtype, **options)
-
-
-def _hash_of(files: Sequence[FileIdentity], ahead: SourceHash | None) -> SourceHash:
-    """Return `ahead` if it hashes `files` in their current state; otherwise stop it and return a new hash."""
-    if ahead is None:
-        return SourceHash(files)
-    if ahead.files == tuple(files):
-        return ahead
-    ahead.stop()
-    return SourceHash(files)

@@ -142,6 +142,7 @@ def export(
     shard_size: int = SHARD_SIZE,
     overwrite: bool = False,
     progress: Progress | None = None,
+    source_hash: SourceHash | None = None,
 ) -> ExportReport:
     """Write a model in a format of another program.
 
@@ -171,6 +172,8 @@ def export(
         model and nothing else.
     progress : callable, optional
         Called after each block with the bytes done and the bytes of all tensors in the target.
+    source_hash : SourceHash, optional
+        A hash that is already running, as for :func:`rwkv_cy.convert`.
 
     Returns
     -------
@@ -190,7 +193,7 @@ def export(
     TokenizerError, MissingDependencyError
         If the requested tokenizer is not available.
     """
-    with Checkpoint.open(source) as checkpoint:
+    with Checkpoint.open(source) as checkpoint, SourceHash.of(checkpoint.source.files, source_hash) as running:
         plan, tensors = make_export_plan(
             checkpoint,
             target,
@@ -204,8 +207,7 @@ def export(
             check_kind(plan.target, plan.writer)
         converter = Converter(tensors, measure=True)
         reader = _Reader(tensors, converter, plan.stored, progress)
-        with SourceHash(checkpoint.source.files) as running:
-            outcome = _write_all(plan, checkpoint, converter, reader, running, overwrite)
+        outcome = _write_all(plan, checkpoint, converter, reader, running, overwrite)
     return ExportReport(
         plan=plan,
         size=sum(file.size for file in plan.files),

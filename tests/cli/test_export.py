@@ -4,7 +4,12 @@ import json
 import re
 from pathlib import Path
 
+import pytest
+
 from cli.conftest import Run
+from rwkv_cy.errors import ConfigError
+from rwkv_cy.files.identity import FileIdentity
+from rwkv_cy.files.source_hash import SourceHash
 from rwkv_cy.formats.writers import EXPORT_FORMATS
 
 
@@ -88,3 +93,17 @@ def test_a_slash_at_the_end_means_a_folder(run: Run, small: Path, tmp_path: Path
     assert run("export", small, f"{tmp_path}/a.b/").code == 0
     assert (tmp_path / "a.b" / "config.json").is_file()
     assert run("export", small, f"{tmp_path}/a.b").code == 3
+
+
+def test_the_hash_runs_while_modules_are_imported(
+    run: Run, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[FileIdentity, ...]] = []
+
+    def refuse(*arguments: object, source_hash: SourceHash, **options: object) -> None:
+        seen.append(source_hash.files)
+        raise ConfigError("stop here")
+
+    monkeypatch.setattr("rwkv_cy.toolkit.export.export", refuse)
+    assert run("export", small, tmp_path / "m.pth").code == 1
+    assert seen == [(FileIdentity.of(small),)]

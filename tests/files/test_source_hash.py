@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 import pytest
 
 from rwkv_cy.errors import StorageError
 from rwkv_cy.files import source_hash as source_file
 from rwkv_cy.files.identity import FileIdentity
+from rwkv_cy.files.mapped import MappedFile
 from rwkv_cy.files.source_hash import SourceHash
 
 
@@ -84,10 +88,61 @@ def test_without_a_thread_the_end_hashes(tmp_path: Path, monkeypatch: pytest.Mon
         assert source_hash.hexdigest() == hashlib.sha256(b"x" * 1_000_000).hexdigest()
 
 
+def cannot_map(descriptor: int, size: int, offset: int) -> bytes:
+    raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+
+
+class Damaged(bytes):
+    """A window of a file that could not be provided: zeros."""
+
+    damaged = True
+
+    def __new__(cls, descriptor: int, size: int, offset: int) -> Self:
+        return super().__new__(cls, size)
+
+
+@pytest.mark.parametrize("mapped", [MappedFile, cannot_map, Damaged])
+def test_windows_that_cannot_be_mapped_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mapped: Callable[[int, int, int], object]
+) -> None:
+    data = bytes(range(256)) * 300
+    path = tmp_path / "a"
+    path.write_bytes(data)
+    monkeypatch.setattr(source_file, "_WINDOW", 1 << 16)
+    monkeypatch.setattr(source_file, "_CHUNK", 1000)
+    monkeypatch.setattr(source_file, "MappedFile", mapped)
+    with SourceHash([FileIdentity.of(path)]) as source_hash:
+        assert source_hash.hexdigest() == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize("mapped", [MappedFile, cannot_map])
+def test_a_file_that_is_truncated_while_it_is_hashed_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mapped: Callable[[int, int, int], object]
+) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"x" * 300_000)
+
+    def truncated(descriptor: int, size: int, offset: int) -> object:
+        os.truncate(path, 5000)
+        return mapped(descriptor, size, offset)
+
+    monkeypatch.setattr(source_file, "MappedFile", truncated)
+    with (
+        SourceHash([FileIdentity.of(path)]) as source_hash,
+        pytest.raises(StorageError, match="one that changed while it was read"),
+    ):
+        source_hash.hexdigest()
+
+
+def no_memory(size: int) -> bytearray:
+    raise MemoryError
+
+
 def test_too_little_memory_is_no_wrong_hash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a"
     path.write_bytes(b"x")
-    monkeypatch.setattr(source_file, "_CHUNK", 1 << 60)
+    monkeypatch.setattr(source_file, "MappedFile", cannot_map)
+    monkeypatch.setattr(source_file, "bytearray", no_memory, raising=False)
     with SourceHash([FileIdentity.of(path)]) as source_hash, pytest.raises(MemoryError):
         source_hash.hexdigest()
 
@@ -100,6 +155,21 @@ def test_a_hash_can_run_ahead_of_the_reader(tmp_path: Path) -> None:
         with source_hash as again:
             assert again is source_hash
             assert again.hexdigest() == hashlib.sha256(b"x" * 3_000_000).hexdigest()
+
+
+def test_of_a_folder_the_weights_are_hashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("b.safetensors", "a.safetensors", "config.json"):
+        (tmp_path / name).write_text(name)
+    with SourceHash.ahead(tmp_path) as source_hash:
+        assert [file.path.name for file in source_hash.files] == ["a.safetensors", "b.safetensors"]
+        assert source_hash.hexdigest() == hashlib.sha256(b"a.safetensorsb.safetensors").hexdigest()
+    monkeypatch.setattr(source_file, "_MOST_FILES", 1)
+    assert SourceHash.ahead(tmp_path).files == ()
+
+
+def test_of_a_folder_with_a_fifo_nothing_is_hashed(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.safetensors")
+    assert SourceHash.ahead(tmp_path).files == ()
 
 
 @pytest.mark.parametrize("kind", ["folder", "missing", "fifo", "loop", "no name"])

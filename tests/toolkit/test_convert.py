@@ -391,9 +391,20 @@ def test_a_tokenizer_that_does_not_fit_is_refused(tmp_path: Path) -> None:
 
 def test_a_hash_that_runs_ahead_is_taken_over(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with SourceHash.ahead(small) as ahead:
-        monkeypatch.setattr("rwkv_cy.toolkit.convert.SourceHash", lambda files: pytest.fail("hashed a second time"))
+        monkeypatch.setattr(SourceHash, "__init__", lambda self, files: pytest.fail("hashed a second time"))
         report = convert(small, tmp_path / "m.h5", source_hash=ahead)
     assert report.source_sha256 == hashlib.sha256(small.read_bytes()).hexdigest()
+
+
+def test_a_folder_is_hashed_ahead_of_its_reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    write_safetensors(folder / "model.safetensors", small_parameters())
+    (folder / "config.json").write_text("{}")
+    with SourceHash.ahead(folder) as ahead:
+        monkeypatch.setattr(SourceHash, "__init__", lambda self, files: pytest.fail("hashed a second time"))
+        report = convert(folder, tmp_path / "m.h5", source_hash=ahead)
+    assert report.source_sha256 == hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
 def test_a_hash_of_what_the_source_was_before_is_not_believed(small: Path, tmp_path: Path) -> None:
