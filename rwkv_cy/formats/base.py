@@ -55,13 +55,13 @@ def check_name(path: Path, name: object, of: str = "a tensor") -> str:
     problem = None
     if not name:
         problem = "is empty"
-    elif len(name) > MAX_NAME_BYTES or len(name.encode("utf-8", "replace")) > MAX_NAME_BYTES:
+    elif len(name) > MAX_NAME_BYTES or (not name.isascii() and len(name.encode("utf-8", "replace")) > MAX_NAME_BYTES):
         problem = f"is longer than {MAX_NAME_BYTES} bytes"
     elif not name.isprintable():
         problem = "has characters that cannot be printed"
     elif ("/" in name and not _NO_FILES.isdisjoint(name.split("/"))) or name in _NO_FILES:
         problem = "looks like a path"
-    if problem:
+    if problem is not None:
         raise FormatError(f"{path}: expected the name of {of}, got {name[:40]!r}, which {problem}")
     return name
 

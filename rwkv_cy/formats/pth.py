@@ -11,7 +11,7 @@ from rwkv_cy.formats.pickle_vm import MAX_PICKLE_BYTES, ByteStream, unpickle
 from rwkv_cy.formats.raw import Checksum, RawSource
 from rwkv_cy.formats.state_dict import find_state_dict
 from rwkv_cy.formats.torch_objects import Storage, TorchObjects, place_tensors
-from rwkv_cy.formats.zip_directory import Place, ZipEntry, locate, read_directory, read_entry
+from rwkv_cy.formats.zip_directory import Place, ZipEntry, locate_all, read_directory, read_entry
 from rwkv_cy.tensors.tensor import ParameterSource
 
 __all__ = ["open_pth"]
@@ -117,7 +117,7 @@ def _check_byte_order(file: FileBytes, entry: ZipEntry | None) -> None:
 def _locate_storages(
     file: FileBytes, entries: Mapping[str, ZipEntry], prefix: str, storages: Mapping[str, Storage]
 ) -> dict[str, Place]:
-    places: dict[str, Place] = {}
+    found: list[ZipEntry] = []
     for key, storage in storages.items():
         entry = entries.get(f"{prefix}data/{key}")
         if entry is None or entry.size != storage.nbytes:
@@ -126,5 +126,5 @@ def _locate_storages(
                 f"{file.path}: expected {storage.nbytes} bytes of {storage.element.name} in entry data/{key[:40]}, "
                 f"got {got}; the file is damaged: download it again"
             )
-        places[key] = locate(file, entry)
-    return places
+        found.append(entry)
+    return dict(zip(storages, locate_all(file, found), strict=True))

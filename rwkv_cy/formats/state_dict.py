@@ -14,6 +14,7 @@ from rwkv_cy.records import dataclass
 
 __all__ = ["StateDict", "find_state_dict"]
 
+_KINDS = (Tensor, Unusable)
 #: Dictionaries are looked for in so many levels of dictionaries.
 _LEVELS = 3
 #: A name of a layer's tensor: a dictionary that has one holds a model, or a part of one.
@@ -84,7 +85,7 @@ def find_state_dict(path: Path, root: object) -> StateDict:
     tensors: dict[str, Tensor | Unusable] = {}
     others: dict[str, str] = {}
     for name, value in found.items():
-        if isinstance(value, Tensor | Unusable):
+        if isinstance(value, _KINDS):
             title = name if isinstance(name, str) else f"key {str(name)[:40]}"
             add_entry(path, tensors, title, value if title == name else Unusable("a tensor without a name"))
         elif isinstance(name, str) and name and len(name) <= MAX_NAME_BYTES and name.isprintable():
@@ -122,7 +123,7 @@ def _dictionaries_of_tensors(root: object) -> Iterator[tuple[str, dict[Any, obje
             if type(value) is not dict or id(value) in seen:
                 continue
             seen.add(id(value))
-            if any(isinstance(item, Tensor | Unusable) and isinstance(name, str) for name, item in value.items()):
+            if any(isinstance(item, _KINDS) and isinstance(name, str) for name, item in value.items()):
                 yield where, value
             inner += [(f"{where}[{_key(name)}]", item) for name, item in value.items() if type(item) is dict]
         level = inner
@@ -133,13 +134,13 @@ def _key(name: object) -> str:
 
 
 def _count(tensors: Mapping[Any, object]) -> str:
-    count = sum(isinstance(value, Tensor | Unusable) for value in tensors.values())
+    count = sum(isinstance(value, _KINDS) for value in tensors.values())
     return f"{count} tensor{'s' * (count != 1)}"
 
 
 def _has_layers(tensors: Mapping[Any, object]) -> bool:
     return any(
-        isinstance(value, Tensor | Unusable)
+        isinstance(value, _KINDS)
         and isinstance(name, str)
         and len(name) <= MAX_NAME_BYTES
         and _OF_A_LAYER.fullmatch(name)

@@ -132,11 +132,11 @@ def _entry(line: object, path: Path) -> Entry:
 
 
 def _is_shape(value: object) -> TypeGuard[list[int]]:
-    return isinstance(value, list) and all(_is_int(size) for size in value)
+    return type(value) is list and {int}.issuperset(map(type, value))
 
 
 def _is_int(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool)
+    return type(value) is int  # true and false are integers to isinstance
 
 
 def _check_spans(entries: Mapping[str, Entry], path: Path, first: int, last: int) -> None:

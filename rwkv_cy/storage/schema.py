@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,6 @@ MAX_PATH = 255
 MAX_DIMENSIONS = 8
 MAX_ELEMENTS = 1 << 48
 
-_LAYER = re.compile(r"(blocks\.[0-9]+)\.(.+)", re.ASCII)
 _PATH = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", re.ASCII)
 
 #: Bytes of the elements of stored arrays, by the names of storage types; u8 is for metadata only.
@@ -246,24 +246,12 @@ class DatasetSpec:
 
         The rows are dealt evenly to the chunks, so that the last one wastes less than a row per chunk.
         """
-        nbytes = self.nbytes
-        if nbytes < CHUNKED_FROM:
-            return None
-        axis = next(i for i, size in enumerate(self.shape) if size > 1)
-        row = nbytes // self.shape[axis]
-        if row > _CHUNK_LIMIT:
-            return None
-        chunks = min(-(-nbytes // CHUNK_BYTES), self.shape[axis])
-        return (*self.shape[:axis], -(-self.shape[axis] // chunks), *self.shape[axis + 1 :])
+        return _chunk(self.shape, ITEMSIZES[self.dtype])
 
     @property
     def span(self) -> int:
         """Size of the dataset in the file, in whole chunks."""
-        chunk = self.chunk
-        if chunk is None:
-            return self.nbytes
-        rounded = (-(-size // part) * part for size, part in zip(self.shape, chunk, strict=True))
-        return math.prod(rounded) * ITEMSIZES[self.dtype]
+        return _span(self.shape, ITEMSIZES[self.dtype])
 
     def check(self) -> None:
         """Raise SpecError if the dataset is not valid in a model file."""
@@ -272,33 +260,55 @@ class DatasetSpec:
                 f"{self.path[:80]!r}: expected a name of letters, digits, '_', '-' and '.', at most {MAX_PATH} long, "
                 "got another; rename the tensor"
             )
-        if self.dtype not in ITEMSIZES:
-            raise SpecError(f"{self.path}: expected one of {', '.join(ITEMSIZES)}, got {self.dtype[:80]!r}; convert it")
-        sizes = self.shape
-        if not 1 <= len(sizes) <= MAX_DIMENSIONS or min(sizes) < 1 or math.prod(sizes) > MAX_ELEMENTS:
-            raise SpecError(
-                f"{self.path}: expected 1 to {MAX_DIMENSIONS} dimensions, none of them 0, and at most 2**48 elements, "
-                f"got shape {str(sizes)[:80]}; leave the tensor out"
-            )
-        self._check_matrix()
-
-    def _check_matrix(self) -> None:
-        """Raise SpecError unless the shape of the dataset follows from the rows and columns of its matrix."""
-        codec, matrix = CODECS.get(self.dtype), self.matrix_shape
-        if matrix is None and (codec is None or not codec.matrices_only):
-            return
-        if codec is None or matrix is None or len(matrix) != 2 or min(matrix) < 1:
-            raise SpecError(
-                f"{self.path}: expected the rows and columns of a quantized, packed or transposed matrix, and of no "
-                f"other tensor, got {str(matrix)[:80]} for {self.dtype}; convert it again"
-            )
-        problem = None
-        if codec.matrices_only:
-            problem = codec.shape_problem(self.shape, matrix)
-        elif self.shape != matrix[::-1]:
-            problem = f"columns and rows {matrix[::-1]} for {self.dtype} of shape {matrix}, got {self.shape}"
+        problem = _problem(self.dtype, self.shape, self.matrix_shape)
         if problem is not None:
-            raise SpecError(f"{self.path}: expected {problem}; convert it again")
+            raise SpecError(f"{self.path}: expected {problem}")
+
+
+@lru_cache(maxsize=512)  # the layers of a model are alike
+def _problem(dtype: str, shape: tuple[int, ...], matrix: tuple[int, ...] | None) -> str | None:
+    """Return why a model file cannot have a dataset of that type and shape, after "expected"; None if it can."""
+    if dtype not in ITEMSIZES:
+        return f"one of {', '.join(ITEMSIZES)}, got {dtype[:80]!r}; convert it"
+    if not 1 <= len(shape) <= MAX_DIMENSIONS or min(shape) < 1 or math.prod(shape) > MAX_ELEMENTS:
+        return (
+            f"1 to {MAX_DIMENSIONS} dimensions, none of them 0, and at most 2**48 elements, "
+            f"got shape {str(shape)[:80]}; leave the tensor out"
+        )
+    codec = CODECS.get(dtype)
+    if matrix is None and (codec is None or not codec.matrices_only):
+        return None
+    if codec is None or matrix is None or len(matrix) != 2 or min(matrix) < 1:
+        return (
+            "the rows and columns of a quantized, packed or transposed matrix, and of no other tensor, "
+            f"got {str(matrix)[:80]} for {dtype}; convert it again"
+        )
+    problem = None
+    if codec.matrices_only:
+        problem = codec.shape_problem(shape, matrix)
+    elif shape != matrix[::-1]:
+        problem = f"columns and rows {matrix[::-1]} for {dtype} of shape {matrix}, got {shape}"
+    return None if problem is None else f"{problem}; convert it again"
+
+
+@lru_cache(maxsize=512)
+def _chunk(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...] | None:
+    nbytes = math.prod(shape) * itemsize
+    if nbytes < CHUNKED_FROM:
+        return None
+    axis = next(i for i, size in enumerate(shape) if size > 1)
+    row = nbytes // shape[axis]
+    if row > _CHUNK_LIMIT:
+        return None
+    chunks = min(-(-nbytes // CHUNK_BYTES), shape[axis])
+    return (*shape[:axis], -(-shape[axis] // chunks), *shape[axis + 1 :])
+
+
+@lru_cache(maxsize=512)
+def _span(shape: tuple[int, ...], itemsize: int) -> int:
+    chunk = _chunk(shape, itemsize)
+    rounded = shape if chunk is None else [-(-size // part) * part for size, part in zip(shape, chunk, strict=True)]
+    return math.prod(rounded) * itemsize
 
 
 def format_version(specs: Iterable[DatasetSpec]) -> tuple[int, int]:
@@ -323,8 +333,11 @@ def parameter_path(name: str) -> str:
     >>> parameter_path("blocks.3.att.key.weight")
     'parameters/blocks.3/att.key.weight'
     """
-    layer = _LAYER.fullmatch(name)
-    return f"{PARAMETERS}/{layer[1]}/{layer[2]}" if layer else f"{PARAMETERS}/{name}"
+    blocks, _, rest = name.partition(".")
+    number, _, member = rest.partition(".")
+    if blocks == "blocks" and member and number.isdecimal() and number.isascii():
+        return f"{PARAMETERS}/{blocks}.{number}/{member}"
+    return f"{PARAMETERS}/{name}"
 
 
 def parameter_name(path: str) -> str | None:

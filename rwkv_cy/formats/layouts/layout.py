@@ -129,10 +129,18 @@ class Rule:
 
     def undone(self, fields: Mapping[str, str]) -> tuple[Operation, ...]:
         """Return what is done to a foreign tensor, or to one row of a fused one, with these fields in its name."""
-        return tuple(step.undo for step in reversed(self._steps(fields)))
+        return self._undone if self.steps_of_layer is None else _undo_all(self._steps(fields))
+
+    @cached_property
+    def _undone(self) -> tuple[Operation, ...]:
+        return _undo_all(self.steps)
 
     def _steps(self, fields: Mapping[str, str]) -> tuple[Step, ...]:
         return self.steps if self.steps_of_layer is None else self.steps_of_layer(int(fields["i"]))
+
+
+def _undo_all(steps: tuple[Step, ...]) -> tuple[Operation, ...]:
+    return tuple(step.undo for step in reversed(steps))
 
 
 def _possible(rules: tuple[Rule, ...]) -> Callable[[str], tuple[Rule, ...]]:
@@ -182,12 +190,12 @@ class Part:
     @property
     def reorders(self) -> bool:
         """Whether the elements change their order."""
-        return any(operation.reorders for operation in self.operations)
+        return self.operations != () and any(operation.reorders for operation in self.operations)
 
     @property
     def computes(self) -> bool:
         """Whether the elements change their values."""
-        return any(operation.computes for operation in self.operations)
+        return self.operations != () and any(operation.computes for operation in self.operations)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,31 @@
+from collections.abc import Sequence
+from typing import Final
+
+from rwkv_cy.errors import FormatError
+from rwkv_cy.files.reading import FileBytes
+from rwkv_cy.formats.inflated import InflatedBytes
+
+DEFLATED: int
+LOCAL_HEADER_BYTES: int
+
+class ZipEntry:
+    name: Final[str]
+    raw_name: Final[bytes]
+    flags: Final[int]
+    method: Final[int]
+    crc: Final[int]
+    size: Final[int]
+    stored_size: Final[int]
+    header_offset: Final[int]
+    limit: int
+    checked: bool
+
+class Place:
+    offset: Final[int]
+    data: Final[InflatedBytes | None]
+    def __init__(self, offset: int, data: InflatedBytes | None = None) -> None: ...
+    def __eq__(self, other: object) -> bool: ...
+
+def damaged(file: FileBytes, expected: str, got: str) -> FormatError: ...
+def parse_entries(file: FileBytes, data: bytes, count: int, end: int) -> dict[str, ZipEntry]: ...
+def locate_all(file: FileBytes, entries: Sequence[ZipEntry]) -> list[Place]: ...
