@@ -122,6 +122,19 @@ class Replacement:
                 os.posix_fadvise(self.descriptor, end - self._pending, self._pending, os.POSIX_FADV_DONTNEED)
             self._pending = 0
 
+    def sync_data(self) -> None:
+        """Have what was written on the disk, if it is much; StorageError if the operating system refuses.
+
+        :meth:`commit` does that as well. A caller that waits for another thread before it can write the rest calls this
+        meanwhile, so that little is left to do at the end.
+        """
+        if self.size < _WRITE_OUT_BYTES:
+            return
+        try:
+            os.fsync(self.descriptor)
+        except OSError as error:
+            raise self.error(error, "finish writing") from error
+
     def commit(self, *, sync_folder: bool = True) -> None:
         """Rename the file to its target, after it is durable.
 

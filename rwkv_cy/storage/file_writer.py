@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rwkv_cy.errors import SpecError
+from rwkv_cy.files.blocks import Block, Summed, bytes_of
 from rwkv_cy.files.checksum import crc32
 from rwkv_cy.files.replacement import Replacement
 from rwkv_cy.files.write_behind import WriteBehind
@@ -35,12 +36,15 @@ class Content:
         Gives the bytes in order; called once, after all contents before this one were written. The memory of a block
         must stay as it is until the block after the next is made.
     written : callable, optional
-        Called with the CRC-32 of the bytes that were written.
+        Called with the CRC-32 of the bytes that were written, by the thread that wrote them.
+    waits : bool, default False
+        Whether its blocks wait for something. What was written before is put on the disk meanwhile.
     """
 
     spec: DatasetSpec
     blocks: Callable[[], Iterable[memoryview]]
     written: Callable[[int], None] | None = None
+    waits: bool = False
 
 
 def bytes_content(path: str, data: bytes) -> Content:
@@ -97,11 +101,15 @@ def write_file(
 
         file.write_at(footer_offset, footer(complete=False, index=b""))
         with WriteBehind() as behind:
-            entries = [
-                Entry(content.spec, offset, _write_content(file, behind, content, offset, progress))
+            summed = [
+                _write_content(file, behind, content, offset, progress)
                 for content, offset in zip(contents, offsets, strict=True)
             ]
-        index = pack_index(kind, entries, index_size)
+            behind.wait()
+        placed = zip(contents, offsets, summed, strict=True)
+        index = pack_index(
+            kind, [Entry(content.spec, offset, sums.crc32) for content, offset, sums in placed], index_size
+        )
         file.write_at(index_offset, index)
         file.write_at(0, skeleton.metadata)
         file.write_at(footer_offset, footer(complete=True, index=index))
@@ -134,28 +142,34 @@ def _check_paths(specs: Sequence[DatasetSpec]) -> None:
 
 def _write_content(
     file: Replacement, behind: WriteBehind, content: Content, offset: int, progress: Progress | None
-) -> int:
-    """Write one dataset, and return the CRC-32 of its bytes."""
-    crc = done = 0
+) -> Summed:
+    """Submit the blocks of one dataset, and return what has their CRC-32 when they are written."""
+    if content.waits:
+        behind.wait()
+        file.sync_data()
+    end = position = offset
 
-    def write(block: memoryview, start: int) -> None:
-        nonlocal crc
-        file.write_at(offset + start, block)
-        crc = crc32(block, crc)
+    def write(block: Block) -> None:
+        nonlocal position
+        data = bytes_of(block)
+        file.write_at(position, data)
+        position += len(data)
 
-    for block in content.blocks():
-        if done + len(block) > content.spec.nbytes:
-            break
-        behind.submit(partial(write, block, done))
-        done += len(block)
-        if progress is not None:
-            progress(len(block))
-    else:
-        if done == content.spec.nbytes:
-            behind.wait()
-            if content.written is not None:
-                content.written(crc)
-            return crc
-    raise SpecError(
-        f"{content.spec.path}: expected {content.spec.nbytes} bytes, got a different number; match its shape"
-    )
+    def fitting() -> Iterator[memoryview]:
+        nonlocal end
+        for block in content.blocks():
+            end += len(block)
+            if end - offset > content.spec.nbytes:
+                return
+            yield block
+            if progress is not None:
+                progress(len(block))
+
+    summed = Summed(fitting(), content.written)
+    for block in summed:
+        behind.submit(partial(write, block))
+    if end - offset != content.spec.nbytes:
+        raise SpecError(
+            f"{content.spec.path}: expected {content.spec.nbytes} bytes, got a different number; match its shape"
+        )
+    return summed

@@ -74,7 +74,7 @@ def write_model(
     finish : callable, optional
         Called when every tensor has been read; what it returns is added to ``header.source``.
     written : callable, optional
-        Called with the name of each tensor and the CRC-32 of its bytes, when they have been written.
+        Called with the name of each tensor and the CRC-32 of its bytes, by the thread that wrote them.
 
     Raises
     ------
@@ -122,7 +122,7 @@ def _contents(
     def last() -> Iterator[memoryview]:
         yield memoryview(_pack_header(header if finish is None else header.with_source(finish()), capacity))
 
-    return [*contents, Content(DatasetSpec(HEADER_PATH, "u8", (capacity,)), last)]
+    return [*contents, Content(DatasetSpec(HEADER_PATH, "u8", (capacity,)), last, waits=finish is not None)]
 
 
 def _pack_header(header: ModelHeader, capacity: int | None = None) -> bytes:

@@ -25,15 +25,16 @@ class _Bits:
     """The bits of a floating point type."""
 
     unsigned: str  # type of the bits, as NumPy spells it
+    signed: str
     magnitude: int  # all bits but the sign
     infinity: int  # magnitudes above it are NaN
 
 
 _BITS = {
-    "f64": _Bits("<u8", 0x7FFF_FFFF_FFFF_FFFF, 0x7FF0_0000_0000_0000),
-    "f32": _Bits("<u4", 0x7FFF_FFFF, 0x7F80_0000),
-    "f16": _Bits("<u2", 0x7FFF, 0x7C00),
-    "bf16": _Bits("<u2", 0x7FFF, 0x7F80),
+    "f64": _Bits("<u8", "<i8", 0x7FFF_FFFF_FFFF_FFFF, 0x7FF0_0000_0000_0000),
+    "f32": _Bits("<u4", "<i4", 0x7FFF_FFFF, 0x7F80_0000),
+    "f16": _Bits("<u2", "<i2", 0x7FFF, 0x7C00),
+    "bf16": _Bits("<u2", "<i2", 0x7FFF, 0x7F80),
 }
 
 
@@ -62,8 +63,9 @@ class NonFinite:
 def count_nonfinite(block: npt.NDArray[Any], dtype: str) -> NonFinite:
     """Count NaN and Inf in an array stored as `dtype`.
 
-    Works on the bits: one pass without branches over an array of finite numbers, at the speed of memory for every
-    type. ``numpy.isfinite`` is 25 times slower for float16 and does not support bfloat16.
+    Works on the bits: the largest positive number has the largest signed bits, the largest negative number the largest
+    unsigned ones. That finds finite numbers at the speed of memory for every type, without an array of the bits.
+    ``numpy.isfinite`` is 25 times slower for float16 and does not support bfloat16.
 
     Parameters
     ----------
@@ -77,9 +79,13 @@ def count_nonfinite(block: npt.NDArray[Any], dtype: str) -> NonFinite:
     NonFinite
     """
     bits = _BITS[dtype]
-    magnitude = block.view(bits.unsigned) & np.dtype(bits.unsigned).type(bits.magnitude)
-    if block.size == 0 or magnitude.max() < bits.infinity:
+    unsigned = block.view(bits.unsigned)
+    if block.size == 0 or (
+        np.maximum.reduce(block.view(bits.signed), axis=None) < bits.infinity
+        and np.maximum.reduce(unsigned, axis=None) <= bits.magnitude + bits.infinity
+    ):
         return NonFinite()
+    magnitude = unsigned & np.dtype(bits.unsigned).type(bits.magnitude)
     infinite = int(np.count_nonzero(magnitude == bits.infinity))
     return NonFinite(nan=int(np.count_nonzero(magnitude >= bits.infinity)) - infinite, inf=infinite)
 

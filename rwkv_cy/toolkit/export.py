@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.errors import KernelError
-from rwkv_cy.files.checksum import crc32
+from rwkv_cy.files.blocks import Block, Summed, bytes_of
 from rwkv_cy.files.folder_replacement import FolderReplacement
 from rwkv_cy.files.replacement import Replacement
 from rwkv_cy.files.source_hash import SourceHash
@@ -245,6 +245,8 @@ def _write_all(
         with reader.checksums:
             for file, target in zip(plan.files, created, strict=True):
                 _write(target, file, reader.read)
+            for target in created:
+                target.sync_data()
             reader.checksums.finish()
         outcome = Outcome(
             source_name=plan.source.name,
@@ -277,10 +279,16 @@ def _without_folders(plan: ExportPlan, converter: Converter) -> Iterator[str]:
 def _write(replaced: Replacement, file: TargetFile, read: ReadTensor) -> None:
     """Write the bytes of a file, whose disk space is reserved."""
     position = 0
+
+    def write(block: Block) -> None:
+        nonlocal position
+        data = bytes_of(block)
+        replaced.write_at(position, data)
+        position += len(data)
+
     with WriteBehind() as behind:
         for block in file.blocks(read):
-            behind.submit(partial(replaced.write_at, position, block))
-            position += len(block)
+            behind.submit(partial(write, block))
         behind.wait()
     if position != file.size:
         raise KernelError(f"{replaced.name}: expected {file.size} bytes from the writer, got {position}")
@@ -320,28 +328,30 @@ class _Reader:
         #: Of the last two blocks, reused: new memory costs page faults.
         self._memory = [np.empty(BLOCK_SIZE * 8, np.uint8) for _ in range(2)]
 
-    def read(self, tensor: StoredTensor) -> Iterator[memoryview]:
-        """Yield the stored bytes of a tensor; each part is valid until the one after the next is made."""
+    def read(self, tensor: StoredTensor) -> Iterable[memoryview] | Summed:
+        """Return the stored bytes of a tensor; each part is valid until the one after the next is made.
+
+        The checksum of a tensor that is copied is compared when its last block was written.
+        """
+        blocks, copied = self._blocks(tensor), tensor.name in self.checksums.copied
+        return Summed(blocks, partial(self.checksums.compare, tensor.name)) if copied else blocks
+
+    def _blocks(self, tensor: StoredTensor) -> Iterator[memoryview]:
         stored = tensor.type
         target = Target(replace(self._source.info(tensor.name), dtype=stored.numbers))
         dtype = target.info.codec.array_dtype
         step = max(BLOCK_SIZE // stored.block_size, 1) * stored.block_size
-        copied, crc = tensor.name in self.checksums.copied, 0
         for start in range(0, tensor.size, step):
             count = min(step, tensor.size - start)
             self._memory.reverse()
             block = self._memory[0][: count * dtype.itemsize].view(dtype)
             self._converter.fill(target, block, start)
-            if copied:
-                crc = crc32(block.data, crc)
             if stored.codec is not None:
                 block = self._encode(tensor.name, stored, stored.codec, block)
             yield block.view(np.uint8).data
             self._done += block.nbytes
             if self._progress is not None:
                 self._progress(self._done, self._total)
-        if copied:
-            self.checksums.compare(tensor.name, crc)
 
     def _is_copied(self, tensor: StoredTensor) -> bool:
         """Tell whether the bytes of a tensor are those of the source, which has a checksum of them."""

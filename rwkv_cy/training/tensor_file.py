@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from rwkv_cy.dtypes import to_storage
 from rwkv_cy.errors import ConfigError
+from rwkv_cy.files.blocks import bytes_of
 from rwkv_cy.files.replacement import Replacement
 from rwkv_cy.formats.writers.base import FLOAT_TYPES, StoredTensor, TargetFile
 from rwkv_cy.formats.writers.pth import archive
@@ -76,8 +77,9 @@ def write_tensors(
         file.reserve(target.size)
         position = 0
         for block in target.blocks(read):
-            file.write_at(position, block)
-            position += len(block)
+            data = bytes_of(block)
+            file.write_at(position, data)
+            position += len(data)
         file.commit()
 
 

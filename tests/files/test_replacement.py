@@ -28,6 +28,29 @@ def test_the_file_and_then_its_folder_are_synced(tmp_path: Path, monkeypatch: py
     assert (tmp_path / "large").read_bytes() == b"".join(bytes([index]) * (1 << 20) for index in range(3))
 
 
+@pytest.mark.parametrize(("size", "times"), [(8 << 20, 1), (1 << 20, 0)])
+def test_a_large_file_can_be_synced_before_its_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int, times: int
+) -> None:
+    synced: list[int] = []
+    with Replacement(tmp_path / "large", overwrite=False) as file:
+        file.reserve(size)
+        monkeypatch.setattr(os, "fsync", synced.append)
+        file.sync_data()
+        assert synced == [file.descriptor] * times
+
+
+def test_a_failed_sync_before_the_end_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.EIO, "the disk failed")
+
+    with Replacement(tmp_path / "large", overwrite=False) as file:
+        file.reserve(8 << 20)
+        monkeypatch.setattr(os, "fsync", refuse)
+        with pytest.raises(StorageError, match="large: cannot finish writing it: the disk failed"):
+            file.sync_data()
+
+
 def test_a_large_file_is_written_out_on_the_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     hints: list[tuple[int, int]] = []
     monkeypatch.setattr(replacement, "_WRITE_OUT_BYTES", 2 << 20)

@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import STORAGE_TYPES
+from rwkv_cy.files.blocks import Block, Summed
 from rwkv_cy.formats.layouts.layout import Layout, Shapes
 from rwkv_cy.records import dataclass
 from rwkv_cy.tensors.rounding import Rounding
@@ -153,8 +154,8 @@ class StoredTensor:
         return self.size // self.type.block_size * self.type.block_nbytes
 
 
-#: Yields the stored bytes of a tensor in order; each part is valid until the one after the next.
-ReadTensor = Callable[[StoredTensor], Iterator[memoryview]]
+#: Returns the stored bytes of a tensor in order; each part is valid until the one after the next.
+ReadTensor = Callable[[StoredTensor], "Iterable[bytes | memoryview] | Summed"]
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ class TargetFile:
 
     name: str
     size: int
-    blocks: Callable[[ReadTensor], Iterable[bytes | memoryview]]
+    blocks: Callable[[ReadTensor], Iterable[Block]]
 
     @classmethod
     def of_bytes(cls, name: str, data: bytes) -> TargetFile:

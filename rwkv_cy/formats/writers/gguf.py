@@ -12,6 +12,7 @@ from typing import ClassVar
 
 from rwkv_cy.config import Config
 from rwkv_cy.errors import ConfigError
+from rwkv_cy.files.blocks import Block
 from rwkv_cy.formats.ggml import BLOCK_TYPES
 from rwkv_cy.formats.ggml.encode import ENCODERS
 from rwkv_cy.formats.gguf.container import ALIGNMENT
@@ -139,7 +140,7 @@ class GgufFormat(ExportFormat):
         values = (*_general(model, tensors), *_dimensions(model.config, tensors), *_vocabulary(model))
         header = encode_header(values, described, ALIGNMENT)
 
-        def blocks(read: ReadTensor) -> Iterator[bytes | memoryview]:
+        def blocks(read: ReadTensor) -> Iterator[Block]:
             yield header
             for tensor in tensors:
                 yield from read(tensor)

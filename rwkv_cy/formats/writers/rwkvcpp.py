@@ -10,6 +10,7 @@ import struct
 from collections.abc import Iterator, Sequence
 
 from rwkv_cy.errors import ConfigError
+from rwkv_cy.files.blocks import Block
 from rwkv_cy.formats.ggml import BLOCK_TYPES
 from rwkv_cy.formats.ggml.encode import ENCODERS
 from rwkv_cy.formats.rwkvcpp import FILE_HEADER, TENSOR_HEADER, TYPE_NAMES
@@ -82,7 +83,7 @@ class RwkvCppFormat(ExportFormat):
         parts = [_tensor_header(tensor) for tensor in tensors]
         size = len(header) + sum(map(len, parts)) + sum(tensor.nbytes for tensor in tensors)
 
-        def blocks(read: ReadTensor) -> Iterator[bytes | memoryview]:
+        def blocks(read: ReadTensor) -> Iterator[Block]:
             yield header
             for tensor, part in zip(tensors, parts, strict=True):
                 yield part

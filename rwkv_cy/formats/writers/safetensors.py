@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
+from rwkv_cy.files.blocks import Block
 from rwkv_cy.formats.writers.base import (
     FLOAT_TYPES,
     ExportedModel,
@@ -92,8 +93,8 @@ def safetensors_file(
     return TargetFile(name, len(head) + end, _blocks(head, ordered))
 
 
-def _blocks(head: bytes, tensors: Sequence[StoredTensor]) -> Callable[[ReadTensor], Iterator[bytes | memoryview]]:
-    def blocks(read: ReadTensor) -> Iterator[bytes | memoryview]:
+def _blocks(head: bytes, tensors: Sequence[StoredTensor]) -> Callable[[ReadTensor], Iterator[Block]]:
+    def blocks(read: ReadTensor) -> Iterator[Block]:
         yield head
         for tensor in tensors:
             yield from read(tensor)

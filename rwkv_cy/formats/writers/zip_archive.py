@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
-from rwkv_cy.files.checksum import crc32
+from rwkv_cy.files.blocks import Block, Summed
 from rwkv_cy.formats.writers.base import ReadTensor, StoredTensor, TargetFile
 from rwkv_cy.records import dataclass
 
@@ -49,12 +50,12 @@ class ZipItem:
     size : int
         Bytes.
     blocks : callable
-        Given what reads tensors, yields the bytes in order.
+        Given what reads tensors, yields the bytes in order; a :class:`~rwkv_cy.files.blocks.Summed` has their checksum.
     """
 
     name: str
     size: int
-    blocks: Callable[[ReadTensor], Iterable[bytes | memoryview]]
+    blocks: Callable[[ReadTensor], Iterable[bytes | memoryview] | Summed]
 
     @classmethod
     def of_bytes(cls, name: str, data: bytes) -> ZipItem:
@@ -141,20 +142,27 @@ def zip_file(name: str, folder: str, items: Sequence[ZipItem]) -> TargetFile:
     directory = sum(len(place.central(0)) for place in places)
     size = position + directory + _END64.size + _LOCATOR64.size + _END.size
 
-    def blocks(read: ReadTensor) -> Iterator[bytes | memoryview]:
-        central = []
+    def blocks(read: ReadTensor) -> Iterator[Block]:
+        checksums = []
         for place in places:
             yield place.header()
-            crc = 0
-            for block in place.item.blocks(read):
-                crc = crc32(block, crc)
-                yield block
-            yield place.descriptor(crc)
-            central.append(place.central(crc))
-        yield b"".join(central)
+            content = place.item.blocks(read)
+            summed = content if isinstance(content, Summed) else Summed(content)
+            yield from summed
+            yield partial(_descriptor, place, summed)
+            checksums.append(summed)
+        yield partial(_directory, places, checksums)
         yield _end(len(places), directory, position)
 
     return TargetFile(name, size, blocks)
+
+
+def _descriptor(place: _Place, content: Summed) -> bytes:
+    return place.descriptor(content.crc32)
+
+
+def _directory(places: Sequence[_Place], contents: Sequence[Summed]) -> bytes:
+    return b"".join(place.central(content.crc32) for place, content in zip(places, contents, strict=True))
 
 
 def _end(count: int, size: int, offset: int) -> bytes:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from rwkv_cy.files.blocks import bytes_of
 from rwkv_cy.formats.writers import zip_archive
 from rwkv_cy.formats.writers.base import StoredTensor
 from rwkv_cy.formats.writers.zip_archive import ALIGNMENT, ZipItem, zip_file
@@ -19,7 +20,7 @@ def nothing(tensor: StoredTensor) -> Iterator[memoryview]:
 
 def written() -> bytes:
     file = zip_file("", "archive", [ZipItem.of_bytes(name, data) for name, data in CONTENTS.items()])
-    data = b"".join(file.blocks(nothing))
+    data = b"".join(map(bytes_of, file.blocks(nothing)))
     assert len(data) == file.size
     return data
 
