@@ -398,6 +398,10 @@ docs: $(BUILT) $(VENV)/.extra-docs ## the documentation as HTML, in docs/_build/
 	@$(BIN)/python -m sphinx --fail-on-warning --keep-going -q -b html docs docs/_build/html
 	@echo "docs/_build/html/index.html"
 
+.PHONY: test-docs
+test-docs: docs ## every page in a browser (Chromium), wide and on a phone, in light and dark
+	@PYTHONPATH=$(CURDIR)/tests $(BIN)/python -m docs_pages docs/_build/html
+
 .PHONY: pictures
 pictures: $(BUILT) $(VENV)/.package ## the pictures of docs/reports.md, drawn from the demo model
 	@$(BIN)/python -m tools.report_pictures

@@ -47,7 +47,7 @@ html_static_path = ["_static"]
 html_css_files = ["rwkv_cy.css"]
 
 #: Pages of the checkout, shown in the documentation: those of this folder link to them, and they to those.
-_INCLUDED = {"contributing": "CONTRIBUTING.md", "changelog": "CHANGELOG.md"}
+_INCLUDED = {"contributing": "CONTRIBUTING.md", "changelog": "CHANGELOG.md", "security": "SECURITY.md"}
 
 
 def read_source(app: Sphinx, docname: str, content: list[str]) -> None:
