@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rwkv_cy.errors import FormatError, KernelError, StorageError
+from rwkv_cy.files.buffers import read_buffer
 from rwkv_cy.files.checksum import crc32
 from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.files.mapped import MappedFile
@@ -186,7 +187,7 @@ class FileBytes:
         `progress` is called with the bytes of each block.
         """
         self._check_span(offset, size)
-        buffer = memoryview(bytearray(min(size, _CRC_BLOCK)))
+        buffer = read_buffer(min(size, _CRC_BLOCK), np.uint8).data
         crc = 0
         for start in range(0, size, _CRC_BLOCK):
             block = buffer[: min(_CRC_BLOCK, size - start)]

@@ -17,6 +17,7 @@ import numpy as np
 
 from rwkv_cy.dtypes import storage_type, to_storage, widen
 from rwkv_cy.errors import FormatError, UnsupportedError
+from rwkv_cy.files.buffers import read_buffer
 from rwkv_cy.formats.base import FileBytes
 from rwkv_cy.formats.layouts.layout import Part, Recipe
 from rwkv_cy.formats.layouts.source import TranslatedSource
@@ -214,7 +215,7 @@ class _ConvertedSource(RawSource):
         """Decode elements from `start` on: (code + 0.5) ry rx + my + mx, in float32 and in this order."""
         columns = tensor.info.shape[1]
         first, last = start // columns, -(-(start + buffer.size) // columns)
-        codes = np.empty((last - first) * columns, np.uint8)
+        codes = read_buffer((last - first) * columns, np.uint8)
         self._read(tensor, codes, first * columns)
         outputs = slice(first, last)
         mx, rx = (self._numbers(scale)[outputs, np.newaxis] for scale in tensor.scales[:2])
@@ -229,7 +230,7 @@ class _ConvertedSource(RawSource):
 
     def _numbers(self, tensor: RawTensor) -> npt.NDArray[np.float32]:
         """Return a scale of each row or column as float32."""
-        stored = np.empty(tensor.info.size, storage_type(tensor.info.dtype).array_dtype)
+        stored = read_buffer(tensor.info.size, storage_type(tensor.info.dtype).array_dtype)
         self._read(tensor, stored, 0)
         return to_storage(widen(stored, tensor.info.dtype, "f64"), "f64", "f32")
 

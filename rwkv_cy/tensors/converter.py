@@ -10,6 +10,7 @@ import numpy as np
 
 from rwkv_cy.dtypes import storage_type, to_storage
 from rwkv_cy.errors import SpecError
+from rwkv_cy.files.buffers import read_buffer
 from rwkv_cy.files.checksum import crc32
 from rwkv_cy.runtime import get_num_threads
 from rwkv_cy.tensors.arena import Arena
@@ -150,7 +151,7 @@ class Converter:
         if info.codec.matrices_only:
             block = read_numbers(self._source, info, start, result.size)
         else:
-            block = result if own == target.dtype else np.empty(result.size, info.codec.array_dtype)
+            block = result if own == target.dtype else read_buffer(result.size, info.codec.array_dtype)
             if info.transposed == target.transposed:
                 self._source.read_into(info.name, block, start)
             else:
@@ -295,7 +296,7 @@ class FileSink:
         nbytes = count * dtype.itemsize
         self._memory.reverse()
         if self._memory[0].nbytes < nbytes:
-            self._memory[0] = np.empty(nbytes, np.uint8)
+            self._memory[0] = read_buffer(nbytes, np.uint8)
         result = self._memory[0][:nbytes].view(dtype)
         self._converter.fill(self._targets[info.name], result, start, get_num_threads())
         self._done += nbytes

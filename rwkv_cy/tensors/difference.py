@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.dtypes import widen
+from rwkv_cy.files.buffers import read_buffer
 from rwkv_cy.records import dataclass
 from rwkv_cy.tensors.codecs import BLOCK_SIZE, rows_at_once
 from rwkv_cy.tensors.plain import PlainSource
@@ -180,7 +181,7 @@ class Comparison:
             columns = infos[0].shape[1]
             step = rows_at_once(columns, max(info.codec.row_group for info in infos)) * columns
         step = min(step, size)
-        buffers = [np.empty(step, source.info(name).codec.array_dtype) for source in self._plain]
+        buffers = [read_buffer(step, source.info(name).codec.array_dtype) for source in self._plain]
         for start in range(0, size, step):
             count = min(step, size - start)
             first, second = (buffer[:count] for buffer in buffers)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
-
+from rwkv_cy.files.buffers import read_buffer
 from rwkv_cy.tensors.codecs import BLOCK_SIZE, Codec, StoredArray, rows_at_once
 from rwkv_cy.tensors.codecs.base import Array
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
@@ -21,7 +20,7 @@ def number_type(info: TensorInfo) -> str:
 
 def _stored(source: ParameterSource, info: TensorInfo) -> StoredArray:
     def read(start: int, count: int) -> Array:
-        buffer = np.empty(count, info.codec.array_dtype)
+        buffer = read_buffer(count, info.codec.array_dtype)
         source.read_into(info.name, buffer, start)
         return buffer
 
@@ -100,7 +99,7 @@ def read_blocks(source: ParameterSource, info: TensorInfo, block_size: int = BLO
         for first in range(0, rows, step):
             yield read_rows(source, info, first, min(step, rows - first)).reshape(-1)
         return
-    buffer = np.empty(min(block_size, info.size), info.codec.array_dtype)
+    buffer = read_buffer(min(block_size, info.size), info.codec.array_dtype)
     for start in range(0, info.size, block_size):
         block = buffer[: min(block_size, info.size - start)]
         source.read_into(info.name, block, start)

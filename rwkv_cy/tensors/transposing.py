@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rwkv_cy.files.buffers import read_buffer
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 
 if TYPE_CHECKING:
@@ -35,7 +36,8 @@ def read_columns(source: ParameterSource, info: TensorInfo, first: int, count: i
     """
     from rwkv_cy.kernels.matrix import transposed
 
-    strip = np.empty((info.array_shape[0], count), info.codec.array_dtype)
+    rows = info.array_shape[0]
+    strip = read_buffer(rows * count, info.codec.array_dtype).reshape(rows, count)
     _read_strip(source, info, first, strip)
     return transposed(strip)
 
@@ -115,7 +117,7 @@ class TransposedReader:
                 np.empty((0, 0)),
                 np.empty(0, np.uint8),
             )  # freed first, so that only one is allocated at a time
-            self._memory = np.empty(nbytes, np.uint8)
+            self._memory = read_buffer(nbytes, np.uint8)
         self._info = None  # invalid until the strip is complete
         self._strip = self._memory[:nbytes].view(dtype).reshape(shape)
         _read_strip(self._source, info, column, self._strip)

@@ -14,6 +14,7 @@ import numpy as np
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.errors import KernelError
 from rwkv_cy.files.blocks import Block, Summed, bytes_of
+from rwkv_cy.files.buffers import read_buffer
 from rwkv_cy.files.folder_replacement import FolderReplacement
 from rwkv_cy.files.replacement import Replacement
 from rwkv_cy.files.source_hash import SourceHash
@@ -326,7 +327,7 @@ class _Reader:
         self._done, self._total = 0, sum(tensor.nbytes for tensor in stored)
         self.checksums = ChecksumPass(source, {tensor.name for tensor in stored if self._is_copied(tensor)})
         #: Of the last two blocks, reused: new memory costs page faults.
-        self._memory = [np.empty(BLOCK_SIZE * 8, np.uint8) for _ in range(2)]
+        self._memory = [read_buffer(BLOCK_SIZE * 8, np.uint8) for _ in range(2)]
 
     def read(self, tensor: StoredTensor) -> Iterable[memoryview] | Summed:
         """Return the stored bytes of a tensor; each part is valid until the one after the next is made.

@@ -16,6 +16,7 @@ from rwkv_cy.architectures.base import ParameterSpec
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.dtypes import STORAGE_TYPES, to_storage, widen
 from rwkv_cy.errors import FormatError, NumericalError, RWKVError
+from rwkv_cy.files.buffers import read_buffer
 from rwkv_cy.formats.ggml import BLOCK_TYPES
 from rwkv_cy.formats.layouts.source import TranslatedSource
 from rwkv_cy.records import dataclass
@@ -213,10 +214,10 @@ class _Comparer:
         copies = _copies(self._file, self._source, info.name) or 1
         for start in range(0, info.size, step):
             count = min(step, info.size - start)
-            found = np.empty(count, STORAGE_TYPES[kind].array_dtype)
+            found = read_buffer(count, STORAGE_TYPES[kind].array_dtype)
             self._plain.read_into(info.name, found, start)
             first, skipped = divmod(start, copies)
-            expected = np.empty(-(-(skipped + count) // copies), STORAGE_TYPES[own].array_dtype)
+            expected = read_buffer(-(-(skipped + count) // copies), STORAGE_TYPES[own].array_dtype)
             self._expected.read_into(info.name, expected, first)
             if copies > 1:
                 expected = expected.repeat(copies)[skipped : skipped + count]
@@ -242,7 +243,7 @@ class _Comparer:
         for first in range(0, info.shape[0], rows):
             count = min(rows, info.shape[0] - first)
             groups = -(-count // codec.row_group)
-            found = np.empty(groups * unit, codec.array_dtype)
+            found = read_buffer(groups * unit, codec.array_dtype)
             start = first // codec.row_group * unit
             self._file.source.read_into(info.name, found, start)
             if copied:
@@ -271,7 +272,7 @@ class _Comparer:
 
     def _quantize(self, info: TensorInfo, codec: GroupedCodec, first: int, count: int) -> Array:
         own = self._expected.info(info.name).dtype
-        numbers = np.empty(count * info.shape[1], STORAGE_TYPES[own].array_dtype)
+        numbers = read_buffer(count * info.shape[1], STORAGE_TYPES[own].array_dtype)
         self._expected.read_into(info.name, numbers, first * info.shape[1])
         rows = to_storage(numbers, own, codec.numbers).reshape(count, info.shape[1])
         try:

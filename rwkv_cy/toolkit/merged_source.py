@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.dtypes import storage_type, to_storage, widen
+from rwkv_cy.files.buffers import read_buffer
 from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.records import replace
 from rwkv_cy.tensors.codecs import BLOCK_SIZE
@@ -117,7 +118,7 @@ class MergedSource:
         if name not in self._own:
             return np.zeros(count)
         dtype = self._plain.info(name).dtype
-        block = np.empty(count, storage_type(dtype).array_dtype)
+        block = read_buffer(count, storage_type(dtype).array_dtype)
         with self._lock:
             self._plain.read_into(name, block, start)
         return widen(block, dtype, "f64")
@@ -134,7 +135,7 @@ class MergedSource:
     def _read_adapter(self, tensor: AdapterTensor, start: int = 0, count: int | None = None) -> Floats:
         source = self._numbers[tensor.file]
         info = source.info(tensor.name)
-        block = np.empty(info.size if count is None else count, storage_type(info.dtype).array_dtype)
+        block = read_buffer(info.size if count is None else count, storage_type(info.dtype).array_dtype)
         with self._lock:
             source.read_into(tensor.name, block, start)
         numbers: Floats = widen(block, info.dtype, "f64")

@@ -10,6 +10,7 @@ import numpy as np
 
 from rwkv_cy.dtypes import STORAGE_TYPES
 from rwkv_cy.errors import FormatError
+from rwkv_cy.files.buffers import read_buffer
 from rwkv_cy.formats.ggml import BLOCK_TYPES
 from rwkv_cy.formats.raw import RawSource, RawTensor
 from rwkv_cy.tensors.tensor import TensorInfo, check_buffer
@@ -78,7 +79,7 @@ class GgmlSource(RawSource):
         block_type = BLOCK_TYPES[tensor.info.source_dtype]
         first = start // block_type.size
         last = -(-(start + buffer.size) // block_type.size)
-        blocks = np.empty(last - first, block_type.layout)
+        blocks = read_buffer(last - first, block_type.layout)
         self._file.read_into_at(tensor.offset + first * block_type.nbytes, blocks)
         # Scales that are infinite or NaN give such weights; conversion counts them.
         with np.errstate(all="ignore"):

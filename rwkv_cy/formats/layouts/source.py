@@ -6,10 +6,9 @@ import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from rwkv_cy.dtypes import storage_type, to_storage, widen
 from rwkv_cy.errors import FormatError
+from rwkv_cy.files.buffers import read_buffer
 from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.formats.layouts.layout import Part, Recipe
 from rwkv_cy.formats.strided import read_strided
@@ -127,7 +126,9 @@ class TranslatedSource:
         """Fill `buffer` with elements of the result of a part, from its element `start` on."""
         own = self._source.info(part.name).dtype
         block = (
-            buffer if own == info.dtype and not part.computes else np.empty(buffer.size, storage_type(own).array_dtype)
+            buffer
+            if own == info.dtype and not part.computes
+            else read_buffer(buffer.size, storage_type(own).array_dtype)
         )
         if part.reorders:
             read_strided(self._reordered(part), block, start)
@@ -148,7 +149,7 @@ class TranslatedSource:
         info = self._source.info(part.name)
         array = self._source.view(part.name)
         if array is None:
-            array = np.empty(info.size, storage_type(info.dtype).array_dtype)
+            array = read_buffer(info.size, storage_type(info.dtype).array_dtype)
             self._source.read_into(part.name, array)
         if info.transposed:
             array = array.reshape(info.array_shape).T
