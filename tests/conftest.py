@@ -56,20 +56,20 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
-def demo_checkpoint() -> Path:
+def kjv_checkpoint() -> Path:
     """Return the trained byte-level RWKV-4 that the checkout ships, as an official-layout checkpoint."""
     return ROOT / "data" / "kjv.pth"
 
 
 @pytest.fixture(scope="session")
-def demo(demo_checkpoint: Path) -> LanguageModel:
+def kjv(kjv_checkpoint: Path) -> LanguageModel:
     """Return the same model, mapped; it has no state of its own that a test could change."""
-    return load(demo_checkpoint)
+    return load(kjv_checkpoint)
 
 
 @pytest.fixture(scope="session")
 def heldout() -> bytes:
-    """Return a text that the demo model has not seen."""
+    """Return a text that the trained models have not seen."""
     return (ROOT / "data" / "kjv-heldout.txt").read_bytes()
 
 

@@ -24,10 +24,10 @@ TEXT = (
 
 
 @pytest.fixture(scope="module")
-def model_file(tmp_path_factory: pytest.TempPathFactory, demo_checkpoint: Path) -> Path:
-    """Return the demo model as a model file."""
+def model_file(tmp_path_factory: pytest.TempPathFactory, kjv_checkpoint: Path) -> Path:
+    """Return kjv.pth as a model file."""
     path = tmp_path_factory.mktemp("pages") / "model.h5"
-    convert(demo_checkpoint, path)
+    convert(kjv_checkpoint, path)
     return path
 
 
@@ -48,7 +48,7 @@ def workplace(
 
 
 def write_adapter(folder: Path) -> None:
-    """Write a LoRA of the demo model."""
+    """Write a LoRA of kjv.pth."""
     name = "blocks.0.att.key.lora"
     write_safetensors(folder / "adapter.safetensors", {f"{name}_A": draw(4, 128), f"{name}_B": draw(128, 4)})
 

@@ -36,8 +36,8 @@ def ray_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 @pytest.mark.usefixtures("ray_of_its_own")
 @pytest.mark.parametrize("name", PACKAGES)
 def test_an_example_gives_the_lines_of_files(
-    demo: LanguageModel,
-    demo_checkpoint: Path,
+    kjv: LanguageModel,
+    kjv_checkpoint: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -45,8 +45,8 @@ def test_an_example_gives_the_lines_of_files(
 ) -> None:
     pytest.importorskip(PACKAGES[name], reason="pip install 'rwkv-cy[clusters]'")
     rows = [{"id": 1, "text": "In the beginning"}, {"id": 2, "text": "And God said"}]
-    run_batch(demo, write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out", ScoreTask())
-    convert(demo_checkpoint, tmp_path / "model.h5")
+    run_batch(kjv, write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out", ScoreTask())
+    convert(kjv_checkpoint, tmp_path / "model.h5")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of other processes
     monkeypatch.setenv("PYSPARK_PYTHON", sys.executable)

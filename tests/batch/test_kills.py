@@ -52,31 +52,31 @@ def run(model: Path, source: Path, folder: Path, task: str, where: str, count: i
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["write", "commit", "rename", "record"])
-def test_thirty_kills_of_a_kind(demo: LanguageModel, demo_checkpoint: Path, tmp_path: Path, where: str) -> None:
+def test_thirty_kills_of_a_kind(kjv: LanguageModel, kjv_checkpoint: Path, tmp_path: Path, where: str) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [*records(count=200), "{"])
-    run_batch(demo, source, tmp_path / "whole", GenerateTask(max_tokens=4), block_rows=3)
+    run_batch(kjv, source, tmp_path / "whole", GenerateTask(max_tokens=4), block_rows=3)
     rng = np.random.default_rng(0)
     for _ in range(30):
         count = int(rng.integers(1, 7))
-        assert run(demo_checkpoint, source, tmp_path / "out", "generate", where, count) == -signal.SIGKILL
-    assert run(demo_checkpoint, source, tmp_path / "out", "generate", where, 0) == 0
+        assert run(kjv_checkpoint, source, tmp_path / "out", "generate", where, count) == -signal.SIGKILL
+    assert run(kjv_checkpoint, source, tmp_path / "out", "generate", where, 0) == 0
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("task", [GenerateTask(max_tokens=4), ScoreTask()], ids=lambda task: task.name)
 def test_killed_again_and_again(
-    demo: LanguageModel, demo_checkpoint: Path, tmp_path: Path, task: GenerateTask | ScoreTask
+    kjv: LanguageModel, kjv_checkpoint: Path, tmp_path: Path, task: GenerateTask | ScoreTask
 ) -> None:
     rows = [*records(task.text_field, 10), "{", {"id": "last", task.text_field: "end"}]
     source = write_jsonl(tmp_path / "in.jsonl", rows)
-    run_batch(demo, source, tmp_path / "whole", task, block_rows=3)
+    run_batch(kjv, source, tmp_path / "whole", task, block_rows=3)
     killed = 0
     # In the first run, the manifest is the first file. Later runs are killed early, and make little progress each.
     moments = [("write", 1), ("rename", 1), ("record", 2), ("commit", 2), ("rename", 1), ("record", 4), ("commit", 1)]
     for where, count in [*moments, ("rename", 2), ("write", 3), ("rename", 3)]:
-        code = run(demo_checkpoint, source, tmp_path / "out", task.name, where, count)
+        code = run(kjv_checkpoint, source, tmp_path / "out", task.name, where, count)
         assert code in (0, -signal.SIGKILL)
         killed += code == -signal.SIGKILL
     assert killed >= 7
-    assert run(demo_checkpoint, source, tmp_path / "out", task.name, "record", 0) == 0
+    assert run(kjv_checkpoint, source, tmp_path / "out", task.name, "record", 0) == 0
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")

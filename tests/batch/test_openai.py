@@ -20,7 +20,7 @@ def request(name: str, url: str, **body: Any) -> dict[str, Any]:
     return {"custom_id": name, "method": "POST", "url": url, "body": {"model": "m", **body}}
 
 
-def test_completions_and_chats(demo: LanguageModel, tmp_path: Path) -> None:
+def test_completions_and_chats(kjv: LanguageModel, tmp_path: Path) -> None:
     rows = [
         request("a", COMPLETIONS, prompt="In the beginning", max_tokens=6, seed=3, temperature=0.5),
         request("b", CHAT, messages=[{"role": "user", "content": "Hello"}], max_completion_tokens=5, temperature=0),
@@ -28,33 +28,33 @@ def test_completions_and_chats(demo: LanguageModel, tmp_path: Path) -> None:
                 temperature=0),
     ]  # fmt: skip
     source = write_jsonl(tmp_path / "in.jsonl", rows)
-    run_batch(demo, source, tmp_path / "out", GenerateTask())
+    run_batch(kjv, source, tmp_path / "out", GenerateTask())
     completion, chat, same = lines(tmp_path / "out")
     assert set(completion) == {"id", "custom_id", "response", "error"}
     assert (completion["custom_id"], completion["error"], completion["response"]["status_code"]) == ("a", None, 200)
     body = completion["response"]["body"]
-    text = "".join(demo.generate("In the beginning", max_tokens=6, seed=3, temperature=0.5))
+    text = "".join(kjv.generate("In the beginning", max_tokens=6, seed=3, temperature=0.5))
     assert body["choices"] == [{"index": 0, "logprobs": None, "finish_reason": "length", "text": text}]
     assert (body["object"], body["model"]) == ("text_completion", "m")
     assert body["usage"] == {"prompt_tokens": 16, "completion_tokens": 6, "total_tokens": 22}
 
     body = chat["response"]["body"]
-    prompt = build_prompt(FORMATS["world"], Conversation([Message("user", "Hello")]), demo.tokenizer)  # type: ignore[arg-type]
+    prompt = build_prompt(FORMATS["world"], Conversation([Message("user", "Hello")]), kjv.tokenizer)  # type: ignore[arg-type]
     settings = {**prompt.sampling, "temperature": 0}
-    expected = "".join(demo.generate(prompt.tokens, max_tokens=5, stop=prompt.stops, **settings))
+    expected = "".join(kjv.generate(prompt.tokens, max_tokens=5, stop=prompt.stops, **settings))
     assert body["choices"][0]["message"] == {"role": "assistant", "content": expected.strip(), "refusal": None}
     assert body["object"] == "chat.completion"
     assert same["response"]["body"]["choices"] == body["choices"]
     assert same["id"] != chat["id"]
 
 
-def test_embeddings(demo: LanguageModel, tmp_path: Path) -> None:
+def test_embeddings(kjv: LanguageModel, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [request("e", EMBEDDINGS, input="In the beginning")])
-    run_batch(demo, source, tmp_path / "out", EmbedTask())
+    run_batch(kjv, source, tmp_path / "out", EmbedTask())
     (line,) = lines(tmp_path / "out")
     body = line["response"]["body"]
     (data,) = body["data"]
-    assert np.array(data["embedding"], np.float32).tobytes() == demo.embed("In the beginning").tobytes()
+    assert np.array(data["embedding"], np.float32).tobytes() == kjv.embed("In the beginning").tobytes()
     assert body["usage"] == {"prompt_tokens": 16, "total_tokens": 16}
 
 
@@ -77,27 +77,27 @@ def test_embeddings(demo: LanguageModel, tmp_path: Path) -> None:
         (request("x", CHAT, messages=[{"role": "user", "content": "x"}], tools=[{}]), "tools: expected none"),
     ],
 )
-def test_a_request_without_an_answer(demo: LanguageModel, tmp_path: Path, row: dict[str, Any], reason: str) -> None:
+def test_a_request_without_an_answer(kjv: LanguageModel, tmp_path: Path, row: dict[str, Any], reason: str) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [row])
-    run_batch(demo, source, tmp_path / "out", GenerateTask(max_tokens=1))
+    run_batch(kjv, source, tmp_path / "out", GenerateTask(max_tokens=1))
     assert lines(tmp_path / "out") == []
     (bad,) = lines(tmp_path / "out" / "errors", "*")
     assert (bad["custom_id"], bad["response"]) == ("x", None)
     assert reason in bad["error"]["message"]
 
 
-def test_other_fields_of_null_have_no_effect(demo: LanguageModel, tmp_path: Path) -> None:
+def test_other_fields_of_null_have_no_effect(kjv: LanguageModel, tmp_path: Path) -> None:
     plain = request("a", COMPLETIONS, prompt="And", max_tokens=4)
     nulls = request(
         "a", COMPLETIONS, prompt="And", max_tokens=4, n=None, tools=None, seed=None, user="me", stream=False
     )
     for name, row in (("plain", plain), ("nulls", nulls)):
-        run_batch(demo, write_jsonl(tmp_path / f"{name}.jsonl", [row]), tmp_path / name, GenerateTask())
+        run_batch(kjv, write_jsonl(tmp_path / f"{name}.jsonl", [row]), tmp_path / name, GenerateTask())
     texts = [lines(tmp_path / name)[0]["response"]["body"]["choices"] for name in ("plain", "nulls")]
     assert texts[0] == texts[1]
 
 
-def test_scores_have_no_endpoint(demo: LanguageModel, tmp_path: Path) -> None:
+def test_scores_have_no_endpoint(kjv: LanguageModel, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [request("x", COMPLETIONS, prompt="x")])
-    run_batch(demo, source, tmp_path / "out", ScoreTask())
+    run_batch(kjv, source, tmp_path / "out", ScoreTask())
     assert b"url: expected a plain record for this task" in contents(tmp_path / "out")["errors/errors-000000.jsonl"]

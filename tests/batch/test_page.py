@@ -11,9 +11,9 @@ from rwkv_cy.toolkit.convert import convert
 
 
 def test_the_examples_run(
-    demo_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    kjv_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    convert(demo_checkpoint, tmp_path / "model.h5")
+    convert(kjv_checkpoint, tmp_path / "model.h5")
     (tmp_path / "text.txt").write_text("In the beginning\nAnd God said\n")
     monkeypatch.chdir(tmp_path)
     names = run_python(ROOT / "docs" / "batch.md")

@@ -38,22 +38,22 @@ def left() -> Callable[[], set[int]]:
     ids=lambda task: task.name,
 )
 def test_two_processes_write_what_one_writes(
-    demo: LanguageModel,
-    demo_checkpoint: Path,
+    kjv: LanguageModel,
+    kjv_checkpoint: Path,
     tmp_path: Path,
     task: GenerateTask | ScoreTask | EmbedTask,
     left: Callable[[], set[int]],
 ) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", as_texts(task.text_field))
-    alone = run_batch(demo, source, tmp_path / "alone", task, block_rows=3)
-    workers = LocalProcesses(demo_checkpoint, processes=2)
+    alone = run_batch(kjv, source, tmp_path / "alone", task, block_rows=3)
+    workers = LocalProcesses(kjv_checkpoint, processes=2)
     seen: list[Progress] = []
-    report = run_batch(demo, source, tmp_path / "out", task, block_rows=3, workers=workers, progress=seen.append)
+    report = run_batch(kjv, source, tmp_path / "out", task, block_rows=3, workers=workers, progress=seen.append)
     assert contents(tmp_path / "out") == contents(tmp_path / "alone")
     assert report.totals == alone.totals
     assert (seen[-1].records, seen[-1].tokens) == (alone.run_records, alone.run_tokens)
     assert left() == set()
-    again = run_batch(demo, source, tmp_path / "out", task, block_rows=3, workers=workers)
+    again = run_batch(kjv, source, tmp_path / "out", task, block_rows=3, workers=workers)
     assert (again.run_records, again.totals) == (0, alone.totals)
 
 
@@ -64,12 +64,12 @@ def tests_are_importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("tests_are_importable")
-def test_a_process_that_dies_is_replaced(demo: LanguageModel, demo_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_process_that_dies_is_replaced(kjv: LanguageModel, kjv_checkpoint: Path, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", records("text", 20))
-    run_batch(demo, source, tmp_path / "alone", ScoreTask(), block_rows=3)
+    run_batch(kjv, source, tmp_path / "alone", ScoreTask(), block_rows=3)
     task = KillsItself(tmp_path / "mark")
     report = run_batch(
-        demo, source, tmp_path / "out", task, block_rows=3, workers=LocalProcesses(demo_checkpoint, processes=2)
+        kjv, source, tmp_path / "out", task, block_rows=3, workers=LocalProcesses(kjv_checkpoint, processes=2)
     )
     assert (tmp_path / "mark").exists()
     assert report.complete
@@ -78,63 +78,63 @@ def test_a_process_that_dies_is_replaced(demo: LanguageModel, demo_checkpoint: P
 
 @pytest.mark.usefixtures("tests_are_importable")
 def test_a_block_that_kills_every_process_ends_the_job(
-    demo: LanguageModel, demo_checkpoint: Path, tmp_path: Path, left: Callable[[], set[int]]
+    kjv: LanguageModel, kjv_checkpoint: Path, tmp_path: Path, left: Callable[[], set[int]]
 ) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", records("text", 6))
     task = KillsItself(tmp_path / "nowhere" / "mark")
     with pytest.raises(StorageError, match=r"block 1, got 4 processes that died of it, the last by signal 9"):
         run_batch(
-            demo, source, tmp_path / "out", task, block_rows=3, workers=LocalProcesses(demo_checkpoint, processes=1)
+            kjv, source, tmp_path / "out", task, block_rows=3, workers=LocalProcesses(kjv_checkpoint, processes=1)
         )
     assert left() == set()
 
 
 def test_processes_that_die_as_they_start_end_the_job(
-    demo: LanguageModel, demo_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kjv: LanguageModel, kjv_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rwkv_cy.batch.processes._PROGRAM", "{cpus}, {path}, {messages}, {life}\nraise SystemExit(3)")
     source = write_jsonl(tmp_path / "in.jsonl", records("text", 2))
     with pytest.raises(StorageError, match="got 4 that died first, the last by exit code 3; look for a lack of memory"):
-        run_batch(demo, source, tmp_path / "out", ScoreTask(), workers=LocalProcesses(demo_checkpoint, processes=1))
+        run_batch(kjv, source, tmp_path / "out", ScoreTask(), workers=LocalProcesses(kjv_checkpoint, processes=1))
 
 
 def test_processes_that_cannot_be_started(
-    demo: LanguageModel, demo_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kjv: LanguageModel, kjv_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", records("text", 2))
     opened = len(list(Path("/proc/self/fd").iterdir()))
     monkeypatch.setattr("sys.executable", str(tmp_path / "missing"))
     with pytest.raises(StorageError, match="got No such file or directory as it started; use fewer processes"):
-        run_batch(demo, source, tmp_path / "out", ScoreTask(), workers=LocalProcesses(demo_checkpoint, processes=1))
+        run_batch(kjv, source, tmp_path / "out", ScoreTask(), workers=LocalProcesses(kjv_checkpoint, processes=1))
     assert len(list(Path("/proc/self/fd").iterdir())) == opened
 
 
 def test_another_model_at_the_path_is_refused(
-    demo: LanguageModel, demo_checkpoint: Path, tmp_path: Path, small: Path
+    kjv: LanguageModel, kjv_checkpoint: Path, tmp_path: Path, small: Path
 ) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", records("text", 2))
     with pytest.raises(ConfigError, match=r"expected the same model everywhere, .* in process \d+; copy the same file"):
-        run_batch(demo, source, tmp_path / "out", ScoreTask(), workers=LocalProcesses(small, tokenizer="bytes"))
+        run_batch(kjv, source, tmp_path / "out", ScoreTask(), workers=LocalProcesses(small, tokenizer="bytes"))
     with pytest.raises(ConfigError, match="expected the same model everywhere"):
-        run_batch(demo, source, tmp_path / "out", ScoreTask(), workers=LocalProcesses(demo_checkpoint, dtype="q8"))
+        run_batch(kjv, source, tmp_path / "out", ScoreTask(), workers=LocalProcesses(kjv_checkpoint, dtype="q8"))
 
 
 def test_too_many_bad_records_end_the_processes(
-    demo: LanguageModel, demo_checkpoint: Path, tmp_path: Path, left: Callable[[], set[int]]
+    kjv: LanguageModel, kjv_checkpoint: Path, tmp_path: Path, left: Callable[[], set[int]]
 ) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", ["{"] * 9)
-    workers = LocalProcesses(demo_checkpoint, processes=2)
+    workers = LocalProcesses(kjv_checkpoint, processes=2)
     with pytest.raises(FormatError, match="expected at most 1 bad records, got"):
-        run_batch(demo, source, tmp_path / "out", ScoreTask(), block_rows=2, max_bad=1, workers=workers)
+        run_batch(kjv, source, tmp_path / "out", ScoreTask(), block_rows=2, max_bad=1, workers=workers)
     assert left() == set()
 
 
-def test_children_end_with_their_parent(demo_checkpoint: Path, tmp_path: Path) -> None:
+def test_children_end_with_their_parent(kjv_checkpoint: Path, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", records(count=200))
     words = [
         "batch",
         "generate",
-        str(demo_checkpoint),
+        str(kjv_checkpoint),
         str(source),
         "-n",
         "200",

@@ -22,17 +22,17 @@ from rwkv_cy.toolkit.perplexity import perplexity
 TASKS = [GenerateTask(max_tokens=6), ScoreTask(), ScoreTask(window=5), EmbedTask(normalize=True)]
 
 
-def test_generated_texts_are_those_of_one_by_one(demo: LanguageModel, tmp_path: Path) -> None:
+def test_generated_texts_are_those_of_one_by_one(kjv: LanguageModel, tmp_path: Path) -> None:
     rows = [{**row, "seed": place} for place, row in enumerate(records())]
     rows[3] |= {"temperature": 0, "max_tokens": 9}
     rows[4] |= {"top_k": 3, "stop": "e", "presence_penalty": 0.5}
     source = write_jsonl(tmp_path / "prompts.jsonl", rows)
-    report = run_batch(demo, source, tmp_path / "out", GenerateTask(max_tokens=6), block_rows=5)
+    report = run_batch(kjv, source, tmp_path / "out", GenerateTask(max_tokens=6), block_rows=5)
     answers = lines(tmp_path / "out")
     assert [answer["id"] for answer in answers] == [row["id"] for row in rows]
     for row, answer in zip(rows, answers, strict=True):
         options = {name: row[name] for name in ("temperature", "top_k", "presence_penalty") if name in row}
-        alone = demo.generate(
+        alone = kjv.generate(
             row["prompt"], max_tokens=row.get("max_tokens", 6), seed=row["seed"], stop=row.get("stop", ()), **options
         )
         assert "".join(alone) == answer["text"]
@@ -43,79 +43,79 @@ def test_generated_texts_are_those_of_one_by_one(demo: LanguageModel, tmp_path: 
 
 
 @pytest.mark.parametrize("window", [None, 7])
-def test_scores_are_those_of_one_by_one(demo: LanguageModel, tmp_path: Path, window: int | None) -> None:
+def test_scores_are_those_of_one_by_one(kjv: LanguageModel, tmp_path: Path, window: int | None) -> None:
     rows = [
         *records("text"),
         {"id": "long", "text": "And God said, Let there be light. " * 20},
         {"id": "1", "text": [5]},
     ]
     source = write_jsonl(tmp_path / "texts.jsonl", rows)
-    run_batch(demo, source, tmp_path / "out", ScoreTask(window), block_rows=9)
+    run_batch(kjv, source, tmp_path / "out", ScoreTask(window), block_rows=9)
     for row, answer in zip(rows, lines(tmp_path / "out"), strict=True):
         text = row["text"].encode() if isinstance(row["text"], str) else bytes(row["text"])
         step = window or len(text)
-        expected = np.concatenate([demo.score(list(text[at : at + step])) for at in range(0, len(text), step)])
+        expected = np.concatenate([kjv.score(list(text[at : at + step])) for at in range(0, len(text), step)])
         assert [None if math.isnan(value) else value for value in expected.tolist()] == answer["logprobs"]
         assert answer["logprob"] == math.fsum(expected[~np.isnan(expected)])
 
 
 @pytest.mark.parametrize("window", [512, None])
 def test_perplexity_is_that_of_the_command(
-    demo: LanguageModel, heldout: bytes, tmp_path: Path, window: int | None
+    kjv: LanguageModel, heldout: bytes, tmp_path: Path, window: int | None
 ) -> None:
     text = heldout[:6000].decode()
     source = write_jsonl(tmp_path / "text.jsonl", [{"id": 0, "text": text}])
-    report = run_batch(demo, source, tmp_path / "out", ScoreTask(window, logprobs=False))
-    expected = perplexity(demo, text, window=window)
+    report = run_batch(kjv, source, tmp_path / "out", ScoreTask(window, logprobs=False))
+    expected = perplexity(kjv, text, window=window)
     assert report.perplexity == pytest.approx(expected.perplexity, abs=1e-6)
     assert report.bits_per_byte == pytest.approx(expected.bits_per_byte, abs=1e-6)
     assert report.totals.predicted_tokens == expected.tokens
     assert "logprobs" not in lines(tmp_path / "out")[0]
 
 
-def test_vectors_are_those_of_one_by_one(demo: LanguageModel, tmp_path: Path) -> None:
+def test_vectors_are_those_of_one_by_one(kjv: LanguageModel, tmp_path: Path) -> None:
     rows = records("text")
-    run_batch(demo, write_jsonl(tmp_path / "texts.jsonl", rows), tmp_path / "out", EmbedTask("last"), block_rows=4)
+    run_batch(kjv, write_jsonl(tmp_path / "texts.jsonl", rows), tmp_path / "out", EmbedTask("last"), block_rows=4)
     for row, answer in zip(rows, lines(tmp_path / "out"), strict=True):
-        expected = demo.embed(row["text"], pooling="last")
+        expected = kjv.embed(row["text"], pooling="last")
         assert np.array(answer["embedding"], np.float32).tobytes() == expected.tobytes()
 
 
-def test_seeds_depend_on_the_id_and_not_on_the_place(demo: LanguageModel, tmp_path: Path) -> None:
+def test_seeds_depend_on_the_id_and_not_on_the_place(kjv: LanguageModel, tmp_path: Path) -> None:
     rows = [{"id": name, "prompt": "And"} for name in "abc"]
     texts = []
     for number, (order, seed) in enumerate([(rows, 0), (rows[::-1], 0), (rows, 1)]):
         source = write_jsonl(tmp_path / f"{number}.jsonl", order)
-        run_batch(demo, source, tmp_path / f"out{number}", GenerateTask(max_tokens=12, seed=seed))
+        run_batch(kjv, source, tmp_path / f"out{number}", GenerateTask(max_tokens=12, seed=seed))
         texts.append({answer["id"]: answer["text"] for answer in lines(tmp_path / f"out{number}")})
     assert texts[0] == texts[1] != texts[2]
     assert len(set(texts[0].values())) > 1
 
 
 @pytest.mark.parametrize("task", TASKS, ids=repr)
-def test_answers_do_not_depend_on_blocks_and_slots(demo: LanguageModel, tmp_path: Path, task: ScoreTask) -> None:
+def test_answers_do_not_depend_on_blocks_and_slots(kjv: LanguageModel, tmp_path: Path, task: ScoreTask) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", records(task.text_field))
     other = replace(task, slots=3, cache_bytes=0) if isinstance(task, GenerateTask) else task
-    run_batch(demo, source, tmp_path / "one", task)
-    run_batch(demo, source, tmp_path / "many", other, block_rows=3)
+    run_batch(kjv, source, tmp_path / "one", task)
+    run_batch(kjv, source, tmp_path / "many", other, block_rows=3)
     assert len(list((tmp_path / "many").glob("answers-*.jsonl"))) == 5
     assert lines(tmp_path / "one") == lines(tmp_path / "many")
 
 
-def test_lines_of_a_text_are_records(demo: LanguageModel, tmp_path: Path) -> None:
+def test_lines_of_a_text_are_records(kjv: LanguageModel, tmp_path: Path) -> None:
     source = tmp_path / "text.txt"
     source.write_bytes("In\r\n\nthe beginning\n\xff\nlast".encode("latin-1"))
-    run_batch(demo, source, tmp_path / "out", ScoreTask(), block_rows=2)
+    run_batch(kjv, source, tmp_path / "out", ScoreTask(), block_rows=2)
     assert [(one["id"], one["tokens"]) for one in lines(tmp_path / "out")] == [(1, 2), (3, 13), (5, 4)]
     (bad,) = lines(tmp_path / "out" / "errors", "*")
     assert bad == {"id": None, "line": 4, "error": "expected a text in UTF-8, got the byte 0xff at 0"}
 
 
 @pytest.mark.parametrize("name", ["in.jsonl", "in.txt"])
-def test_the_byte_order_mark_of_an_editor_is_not_text(demo: LanguageModel, tmp_path: Path, name: str) -> None:
+def test_the_byte_order_mark_of_an_editor_is_not_text(kjv: LanguageModel, tmp_path: Path, name: str) -> None:
     source = tmp_path / name
     source.write_bytes(b'\xef\xbb\xbf{"id": 1, "text": "x"}\n{"id": 2, "text": "\xef\xbb\xbfx"}\n')
-    run_batch(demo, source, tmp_path / "out", ScoreTask())
+    run_batch(kjv, source, tmp_path / "out", ScoreTask())
     assert [one["tokens"] for one in lines(tmp_path / "out")] == ([1, 4] if name == "in.jsonl" else [22, 25])
 
 
@@ -147,10 +147,10 @@ def test_the_byte_order_mark_of_an_editor_is_not_text(demo: LanguageModel, tmp_p
     ],
 )
 def test_a_bad_record_is_written_to_the_error_file(
-    demo: LanguageModel, tmp_path: Path, row: dict[str, object] | str, reason: str
+    kjv: LanguageModel, tmp_path: Path, row: dict[str, object] | str, reason: str
 ) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", [{"id": "good", "prompt": "And"}, row])
-    report = run_batch(demo, source, tmp_path / "out", GenerateTask(max_tokens=1))
+    report = run_batch(kjv, source, tmp_path / "out", GenerateTask(max_tokens=1))
     assert [answer["id"] for answer in lines(tmp_path / "out")] == ["good"]
     (bad,) = lines(tmp_path / "out" / "errors", "errors-000000.jsonl")
     assert reason in bad["error"]
@@ -159,45 +159,45 @@ def test_a_bad_record_is_written_to_the_error_file(
 
 
 def test_a_line_that_is_too_long_is_a_bad_record(
-    demo: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kjv: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("rwkv_cy.batch.inputs.MAX_LINE", 40)
     rows = [{"id": 1, "text": "x" * 200}, {"id": 2, "text": "y"}, {"id": 3, "text": "z" * 90}]
-    run_batch(demo, write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out", ScoreTask())
+    run_batch(kjv, write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / "out", ScoreTask())
     assert [answer["id"] for answer in lines(tmp_path / "out")] == [2]
     assert [bad["line"] for bad in lines(tmp_path / "out" / "errors", "*")] == [1, 3]
 
 
-def test_too_many_bad_records_end_the_job_and_a_higher_limit_completes_it(demo: LanguageModel, tmp_path: Path) -> None:
+def test_too_many_bad_records_end_the_job_and_a_higher_limit_completes_it(kjv: LanguageModel, tmp_path: Path) -> None:
     rows = [*records("text", 6), "{", "{", *records("text", 2)]
     source = write_jsonl(tmp_path / "in.jsonl", rows)
     with pytest.raises(FormatError, match=r"expected at most 1 bad records, got 2; the last is on line 8: .*errors"):
-        run_batch(demo, source, tmp_path / "out", ScoreTask(), block_rows=4, max_bad=1)
+        run_batch(kjv, source, tmp_path / "out", ScoreTask(), block_rows=4, max_bad=1)
     assert [path.name for path in (tmp_path / "out").glob("answers-*")] == ["answers-000000.jsonl"]
     assert [bad["line"] for bad in lines(tmp_path / "out" / "errors", "*")] == [7, 8]
-    report = run_batch(demo, source, tmp_path / "out", ScoreTask(), block_rows=4, max_bad=2)
+    report = run_batch(kjv, source, tmp_path / "out", ScoreTask(), block_rows=4, max_bad=2)
     assert report.complete
     assert (report.totals.answers, report.run_records) == (8, 4)
 
 
-def test_a_complete_folder_is_not_written_again_and_a_lost_shard_is(demo: LanguageModel, tmp_path: Path) -> None:
+def test_a_complete_folder_is_not_written_again_and_a_lost_shard_is(kjv: LanguageModel, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", records())
-    first = run_batch(demo, source, tmp_path / "out", GenerateTask(max_tokens=4), block_rows=5)
+    first = run_batch(kjv, source, tmp_path / "out", GenerateTask(max_tokens=4), block_rows=5)
     before = contents(tmp_path / "out")
     stamps = {path: path.stat().st_ino for path in (tmp_path / "out").glob("answers-*")}
-    again = run_batch(demo, source, tmp_path / "out", GenerateTask(max_tokens=4), block_rows=5)
+    again = run_batch(kjv, source, tmp_path / "out", GenerateTask(max_tokens=4), block_rows=5)
     assert (again.run_records, again.totals, again.complete) == (0, first.totals, True)
     assert {path: path.stat().st_ino for path in (tmp_path / "out").glob("answers-*")} == stamps
     (tmp_path / "out" / "answers-000001.jsonl").unlink()
-    third = run_batch(demo, source, tmp_path / "out", GenerateTask(max_tokens=4), block_rows=5)
+    third = run_batch(kjv, source, tmp_path / "out", GenerateTask(max_tokens=4), block_rows=5)
     assert third.run_records == 5
     assert contents(tmp_path / "out") == before
 
 
-def test_parts_together_are_the_whole(demo: LanguageModel, tmp_path: Path) -> None:
+def test_parts_together_are_the_whole(kjv: LanguageModel, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", records("text"))
-    run_batch(demo, source, tmp_path / "whole", EmbedTask(), block_rows=3)
-    parts = [run_batch(demo, source, tmp_path / "out", EmbedTask(), block_rows=3, part=Part(i, 2)) for i in (1, 2)]
+    run_batch(kjv, source, tmp_path / "whole", EmbedTask(), block_rows=3)
+    parts = [run_batch(kjv, source, tmp_path / "out", EmbedTask(), block_rows=3, part=Part(i, 2)) for i in (1, 2)]
     assert [(one.run_records, one.complete) for one in parts] == [(8, False), (6, True)]
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
     with pytest.raises(ConfigError, match="part: expected 1/2 to 2/2, got 3"):
@@ -211,55 +211,55 @@ class Reversed(ByteTokenizer):
         return bytes(255 - token for token in tokens)
 
 
-def test_another_batch_in_the_folder_is_refused(demo: LanguageModel, tmp_path: Path) -> None:
+def test_another_batch_in_the_folder_is_refused(kjv: LanguageModel, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", records("text"))
     out = tmp_path / "out"
-    run_batch(demo, source, out, ScoreTask())
+    run_batch(kjv, source, out, ScoreTask())
     with pytest.raises(ConfigError, match=r"expected the same settings\.window as in the earlier run, null, got 8"):
-        run_batch(demo, source, out, ScoreTask(8))
+        run_batch(kjv, source, out, ScoreTask(8))
     with pytest.raises(ConfigError, match='expected the same task as in the earlier run, "score", got "embed"'):
-        run_batch(demo, source, out, EmbedTask())
+        run_batch(kjv, source, out, EmbedTask())
     with pytest.raises(ConfigError, match="expected the same block_rows as in the earlier run, 256, got 3"):
-        run_batch(demo, source, out, ScoreTask(), block_rows=3)
-    other = LanguageModel(demo.config, demo.parameters, Reversed(), demo.fingerprint)
+        run_batch(kjv, source, out, ScoreTask(), block_rows=3)
+    other = LanguageModel(kjv.config, kjv.parameters, Reversed(), kjv.fingerprint)
     with pytest.raises(ConfigError, match="expected the same tokenizer as in the earlier run"):
         run_batch(other, source, out, ScoreTask())
     write_jsonl(source, records("text", 3))
     with pytest.raises(ConfigError, match="expected the same input.size as in the earlier run"):
-        run_batch(demo, source, out, ScoreTask())
+        run_batch(kjv, source, out, ScoreTask())
     (out / "manifest.json").write_text("{")
     with pytest.raises(FormatError, match=r"manifest\.json"):
-        run_batch(demo, source, out, ScoreTask())
+        run_batch(kjv, source, out, ScoreTask())
 
 
-def test_a_folder_that_is_in_use_or_has_other_files_is_refused(demo: LanguageModel, tmp_path: Path) -> None:
+def test_a_folder_that_is_in_use_or_has_other_files_is_refused(kjv: LanguageModel, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", records("text", 2))
     with (
         Folder(tmp_path / "out").locked("1-1"),
         pytest.raises(StorageError, match="got one that another process works on"),
     ):
-        run_batch(demo, source, tmp_path / "out", ScoreTask())
+        run_batch(kjv, source, tmp_path / "out", ScoreTask())
     with pytest.raises(StorageError, match=r"got one with in\.jsonl; choose another folder"):
-        run_batch(demo, source, tmp_path, ScoreTask())
+        run_batch(kjv, source, tmp_path, ScoreTask())
     assert [path.name for path in tmp_path.iterdir() if path.name != "out"] == ["in.jsonl"]
 
 
-def test_damaged_sums_are_refused(demo: LanguageModel, tmp_path: Path) -> None:
+def test_damaged_sums_are_refused(kjv: LanguageModel, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", records("text", 2))
-    run_batch(demo, source, tmp_path / "out", ScoreTask())
+    run_batch(kjv, source, tmp_path / "out", ScoreTask())
     (tmp_path / "out" / "blocks" / "000000.json").write_text('{"answers": 2}')
     with pytest.raises(FormatError, match=r"000000\.json: expected the numbers answers, bad"):
-        run_batch(demo, source, tmp_path / "out", ScoreTask())
+        run_batch(kjv, source, tmp_path / "out", ScoreTask())
 
 
-def test_inputs_that_cannot_be_read(demo: LanguageModel, tmp_path: Path) -> None:
+def test_inputs_that_cannot_be_read(kjv: LanguageModel, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"ends in \.jsonl .* or \.parquet, got '\.csv'; convert it"):
-        run_batch(demo, tmp_path / "in.csv", tmp_path / "out", ScoreTask())
+        run_batch(kjv, tmp_path / "in.csv", tmp_path / "out", ScoreTask())
     with pytest.raises(StorageError, match=r"in\.jsonl"):
-        run_batch(demo, tmp_path / "in.jsonl", tmp_path / "out", ScoreTask())
+        run_batch(kjv, tmp_path / "in.jsonl", tmp_path / "out", ScoreTask())
     (tmp_path / "folder.txt").mkdir()
     with pytest.raises(StorageError, match="expected a regular file"):
-        run_batch(demo, tmp_path / "folder.txt", tmp_path / "out", ScoreTask())
+        run_batch(kjv, tmp_path / "folder.txt", tmp_path / "out", ScoreTask())
 
 
 def test_impossible_settings() -> None:
@@ -269,27 +269,27 @@ def test_impossible_settings() -> None:
         EmbedTask("max")
 
 
-def test_impossible_numbers(demo: LanguageModel, tmp_path: Path) -> None:
+def test_impossible_numbers(kjv: LanguageModel, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="expected at least 1 and 0, got 0 and 100"):
-        run_batch(demo, tmp_path / "in.jsonl", tmp_path / "out", ScoreTask(), block_rows=0)
+        run_batch(kjv, tmp_path / "in.jsonl", tmp_path / "out", ScoreTask(), block_rows=0)
     source = write_jsonl(tmp_path / "in.jsonl", records(count=2))
-    report = run_batch(demo, source, tmp_path / "out", GenerateTask(sampling={"top_p": 2.0}))
+    report = run_batch(kjv, source, tmp_path / "out", GenerateTask(sampling={"top_p": 2.0}))
     assert report.totals.bad == 2
     assert GenerationError("top_p").args[0] in lines(tmp_path / "out" / "errors", "*")[0]["error"]
 
 
-def test_progress(demo: LanguageModel, tmp_path: Path) -> None:
+def test_progress(kjv: LanguageModel, tmp_path: Path) -> None:
     seen: list[Progress] = []
     source = write_jsonl(tmp_path / "in.jsonl", records("text", 5))
-    report = run_batch(demo, source, tmp_path / "out", ScoreTask(), progress=seen.append)
+    report = run_batch(kjv, source, tmp_path / "out", ScoreTask(), progress=seen.append)
     last = seen[-1]
     assert (last.rows, last.total_rows, last.records, last.tokens) == (5, 5, 5, report.totals.read_tokens)
     assert last.tokens_per_second == last.tokens / last.seconds
 
 
-def test_an_empty_input_is_a_complete_batch(demo: LanguageModel, tmp_path: Path) -> None:
+def test_an_empty_input_is_a_complete_batch(kjv: LanguageModel, tmp_path: Path) -> None:
     for task in TASKS[:2]:
         source = write_jsonl(tmp_path / "in.jsonl", [])
-        report = run_batch(demo, source, tmp_path / task.name, task)
+        report = run_batch(kjv, source, tmp_path / task.name, task)
         assert (report.complete, report.totals.answers, report.perplexity) == (True, 0, None)
         assert json.loads((tmp_path / task.name / "manifest.json").read_text())["input"]["rows"] == 0

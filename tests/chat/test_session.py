@@ -18,8 +18,8 @@ from rwkv_cy.model.state import State
 
 
 @pytest.fixture(scope="module")
-def model(demo_checkpoint: Path) -> LanguageModel:
-    return load(demo_checkpoint)
+def model(kjv_checkpoint: Path) -> LanguageModel:
+    return load(kjv_checkpoint)
 
 
 def make(model: LanguageModel, name: str = "world", **options: object) -> ChatSession:

@@ -174,12 +174,12 @@ def test_a_format_by_name(tmp_path: Path) -> None:
         choose_format(tmp_path, "chatml")
 
 
-def test_the_formats_of_model_files(tmp_path: Path, demo_checkpoint: Path) -> None:
+def test_the_formats_of_model_files(tmp_path: Path, kjv_checkpoint: Path) -> None:
     source = tmp_path / "rwkv7-g1x-0.1b.pth"
-    source.write_bytes(demo_checkpoint.read_bytes())
+    source.write_bytes(kjv_checkpoint.read_bytes())
     convert(source, tmp_path / "model.h5")
     assert choose_format(tmp_path / "model.h5") is FORMATS["g1"]
-    assert isinstance(choose_format(demo_checkpoint), ChatFormat)
+    assert isinstance(choose_format(kjv_checkpoint), ChatFormat)
 
 
 def test_the_template_of_a_gguf_file(tmp_path: Path) -> None:

@@ -19,15 +19,15 @@ from rwkv_cy.files.source_hash import SourceHash
 from rwkv_cy.toolkit.inspect import inspect
 
 
-def test_convert_says_what_it_did(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
-    result = run("convert", demo_checkpoint, tmp_path / "m.h5", "--dtype", "f32")
+def test_convert_says_what_it_did(run: Run, kjv_checkpoint: Path, tmp_path: Path) -> None:
+    result = run("convert", kjv_checkpoint, tmp_path / "m.h5", "--dtype", "f32")
     assert (result.code, result.err) == (0, "")
     lines = dict(re.split(r"  +", line, maxsplit=1) for line in result.out.splitlines())
     assert lines["architecture"] == "RWKV-4"
     assert lines["parameters"] == "1,352,448"
     assert lines["tokenizer"] == "bytes"
     assert lines["tensors"] == "70 bf16, 44 f32"
-    assert lines["source sha256"] == hashlib.sha256(demo_checkpoint.read_bytes()).hexdigest()
+    assert lines["source sha256"] == hashlib.sha256(kjv_checkpoint.read_bytes()).hexdigest()
     assert inspect(tmp_path / "m.h5").dtypes == {"f32": 44, "bf16": 70}
 
 

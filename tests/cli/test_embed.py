@@ -41,75 +41,75 @@ def test_the_choices_are_those_of_the_model() -> None:
 
 @pytest.mark.parametrize("options", [{}, {"pooling": "last"}, {"normalize": True}])
 def test_a_vector_is_printed_to_the_last_bit(
-    run: Run, demo_checkpoint: Path, demo: LanguageModel, options: dict[str, object]
+    run: Run, kjv_checkpoint: Path, kjv: LanguageModel, options: dict[str, object]
 ) -> None:
     words = [word for name, value in options.items() for word in (f"--{name}", *(() if value is True else (value,)))]
-    result = run("embed", demo_checkpoint, "In the beginning", *words)
+    result = run("embed", kjv_checkpoint, "In the beginning", *words)
     assert (result.code, result.err) == (0, "")
-    expected = demo.embed("In the beginning", **options)  # type: ignore[arg-type]
+    expected = kjv.embed("In the beginning", **options)  # type: ignore[arg-type]
     assert numbers(result.out).tobytes() == expected.tobytes()
 
 
 def test_lines(
-    run: Run, demo_checkpoint: Path, demo: LanguageModel, sentences: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, kjv_checkpoint: Path, kjv: LanguageModel, sentences: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    result = run("embed", demo_checkpoint, "-f", sentences, "--lines")
-    assert numbers(result.out).tobytes() == demo.embed(LINES).tobytes()
+    result = run("embed", kjv_checkpoint, "-f", sentences, "--lines")
+    assert numbers(result.out).tobytes() == kjv.embed(LINES).tobytes()
     monkeypatch.setattr(sys, "stdin", Stdin("\r\n".join(LINES).encode()))
-    assert run("embed", demo_checkpoint, "-", "--lines") == result
-    whole = run("embed", demo_checkpoint, "-f", sentences)
-    assert numbers(whole.out).tobytes() == demo.embed(sentences.read_bytes()).tobytes()
+    assert run("embed", kjv_checkpoint, "-", "--lines") == result
+    whole = run("embed", kjv_checkpoint, "-f", sentences)
+    assert numbers(whole.out).tobytes() == kjv.embed(sentences.read_bytes()).tobytes()
 
 
 def test_more_lines_than_are_in_memory_at_once(
-    run: Run, demo_checkpoint: Path, demo: LanguageModel, tmp_path: Path
+    run: Run, kjv_checkpoint: Path, kjv: LanguageModel, tmp_path: Path
 ) -> None:
     lines = [f"line {i}" for i in range(150)]
     (tmp_path / "t").write_text("\n".join(lines))
-    assert run("embed", demo_checkpoint, "-f", tmp_path / "t", "--lines", "-o", tmp_path / "v.npy").code == 0
-    assert np.load(tmp_path / "v.npy").tobytes() == demo.embed(lines).tobytes()
+    assert run("embed", kjv_checkpoint, "-f", tmp_path / "t", "--lines", "-o", tmp_path / "v.npy").code == 0
+    assert np.load(tmp_path / "v.npy").tobytes() == kjv.embed(lines).tobytes()
 
 
-def test_an_array(run: Run, demo_checkpoint: Path, demo: LanguageModel, sentences: Path, tmp_path: Path) -> None:
+def test_an_array(run: Run, kjv_checkpoint: Path, kjv: LanguageModel, sentences: Path, tmp_path: Path) -> None:
     target = tmp_path / "v.npy"
-    command = ("embed", demo_checkpoint, "-f", sentences, "--lines", "--output", target)
+    command = ("embed", kjv_checkpoint, "-f", sentences, "--lines", "--output", target)
     result = run(*command)
     assert (result.code, result.out, result.err) == (0, "", "")
     vectors = np.load(target)
-    assert vectors.shape == (3, demo.config.d_model)
+    assert vectors.shape == (3, kjv.config.d_model)
     assert vectors.dtype == np.float32
-    np.testing.assert_array_equal(vectors, demo.embed(LINES))
+    np.testing.assert_array_equal(vectors, kjv.embed(LINES))
     again = run(*command)
     assert (again.code, again.out) == (3, "")
     assert f"{target} already exists; choose another name or pass --force" in again.err
     assert run(*command, "--force", "--pooling", "last").code == 0
-    np.testing.assert_array_equal(np.load(target), demo.embed(LINES, pooling="last"))
-    assert run("embed", demo_checkpoint, "a", "-o", tmp_path / "one.npy", "--dtype", "f64").code == 0
+    np.testing.assert_array_equal(np.load(target), kjv.embed(LINES, pooling="last"))
+    assert run("embed", kjv_checkpoint, "a", "-o", tmp_path / "one.npy", "--dtype", "f64").code == 0
     one = np.load(tmp_path / "one.npy")
-    assert (one.shape, one.dtype) == ((1, demo.config.d_model), np.float64)
+    assert (one.shape, one.dtype) == ((1, kjv.config.d_model), np.float64)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["one.npy", "sentences.txt", "v.npy"]
 
 
-def test_json(run: Run, demo_checkpoint: Path, demo: LanguageModel, sentences: Path) -> None:
-    report = json.loads(run("embed", demo_checkpoint, "-f", sentences, "--lines", "--json", "--normalize").out)
+def test_json(run: Run, kjv_checkpoint: Path, kjv: LanguageModel, sentences: Path) -> None:
+    report = json.loads(run("embed", kjv_checkpoint, "-f", sentences, "--lines", "--json", "--normalize").out)
     vectors = report.pop("vectors")
     assert report == {
         "schema": "rwkv-cy/embed/1",
-        "model": str(demo_checkpoint),
+        "model": str(kjv_checkpoint),
         "pooling": "mean",
         "normalized": True,
-        "d_model": demo.config.d_model,
+        "d_model": kjv.config.d_model,
         "count": 3,
     }
     assert [entry["text"] for entry in vectors] == LINES
     found = np.array([entry["vector"] for entry in vectors], np.float32)
-    assert found.tobytes() == demo.embed(LINES, normalize=True).tobytes()
+    assert found.tobytes() == kjv.embed(LINES, normalize=True).tobytes()
 
 
-def test_only_arrays_are_replaced(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
+def test_only_arrays_are_replaced(run: Run, kjv_checkpoint: Path, tmp_path: Path) -> None:
     victim = tmp_path / "victim.npy"
     victim.write_bytes(b"a letter")
-    result = run("embed", demo_checkpoint, "a", "-o", victim, "--force")
+    result = run("embed", kjv_checkpoint, "a", "-o", victim, "--force")
     assert (result.code, result.out) == (3, "")
     assert "victim.npy is not a NumPy array, which --force would replace; choose another name" in result.err
     assert victim.read_bytes() == b"a letter"
@@ -131,7 +131,7 @@ def test_only_arrays_are_replaced(run: Run, demo_checkpoint: Path, tmp_path: Pat
 )
 def test_what_is_refused(
     run: Run,
-    demo_checkpoint: Path,
+    kjv_checkpoint: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
@@ -139,14 +139,14 @@ def test_what_is_refused(
     message: str,
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    result = run("embed", demo_checkpoint, *arguments)
+    result = run("embed", kjv_checkpoint, *arguments)
     assert (result.code, result.out) == (code, "")
     assert message in result.err
 
 
-def test_a_folder_of_that_name(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_folder_of_that_name(run: Run, kjv_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "v.npy").mkdir()
-    result = run("embed", demo_checkpoint, "a", "-o", tmp_path / "v.npy")
+    result = run("embed", kjv_checkpoint, "a", "-o", tmp_path / "v.npy")
     assert (result.code, "v.npy is a folder; name a file in it for --output" in result.err) == (3, True)
 
 

@@ -37,13 +37,13 @@ LINE = re.compile(r"(?:cat (?P<input>\S+) \| )?(?P<command>rwkv-cy [^>|&]*?)(?: 
 
 
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory, demo_checkpoint: Path) -> Path:
+def files(tmp_path_factory: pytest.TempPathFactory, kjv_checkpoint: Path) -> Path:
     """Return a folder with a checkpoint, model files, adapters of the model, parts, and a text."""
     folder = tmp_path_factory.mktemp("files")
-    shutil.copy(demo_checkpoint, folder / "model.pth")
-    convert(demo_checkpoint, folder / "model.h5")
+    shutil.copy(kjv_checkpoint, folder / "model.pth")
+    convert(kjv_checkpoint, folder / "model.h5")
     shutil.copy(folder / "model.h5", folder / "copy.h5")
-    convert(demo_checkpoint, folder / "model-q8.h5", dtype="q8")
+    convert(kjv_checkpoint, folder / "model-q8.h5", dtype="q8")
     (folder / "usb").mkdir()
     shard(folder / "model.h5", folder / "usb", part_size=1_000_000)
     for name in ("text.txt", "prompt.txt"):

@@ -17,9 +17,9 @@ def fields(out: str) -> dict[str, str]:
     return dict(re.split(r"  +", line, maxsplit=1) for line in out.splitlines())
 
 
-def test_export_says_what_it_did(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
+def test_export_says_what_it_did(run: Run, kjv_checkpoint: Path, tmp_path: Path) -> None:
     target = tmp_path / "m.safetensors"
-    result = run("export", demo_checkpoint, target)
+    result = run("export", kjv_checkpoint, target)
     assert (result.code, result.err) == (0, "")
     lines = fields(result.out)
     assert lines["format"] == "safetensors"
@@ -27,14 +27,14 @@ def test_export_says_what_it_did(run: Run, demo_checkpoint: Path, tmp_path: Path
     assert lines["architecture"] == "RWKV-4"
     assert lines["tensors"] == "114"
     assert lines["precision"] == "every number as in the source"
-    assert run("export", demo_checkpoint, target).code == 3
-    assert run("export", demo_checkpoint, target, "--force", "--quiet").out == ""
+    assert run("export", kjv_checkpoint, target).code == 3
+    assert run("export", kjv_checkpoint, target, "--force", "--quiet").out == ""
 
 
 def test_numbers_that_the_layout_computes_are_not_called_those_of_the_source(
-    run: Run, demo_checkpoint: Path, tmp_path: Path
+    run: Run, kjv_checkpoint: Path, tmp_path: Path
 ) -> None:
-    result = run("export", demo_checkpoint, tmp_path / "m.bin")
+    result = run("export", kjv_checkpoint, tmp_path / "m.bin")
     assert "6 tensors, blocks.0.att.time_decay first, are computed" in result.err
     assert fields(result.out)["precision"] == "every number as in the source, except 6 computed tensors"
 

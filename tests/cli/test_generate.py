@@ -23,9 +23,9 @@ SHORT = ("--max-tokens", "12", "--temperature", "0")
 
 
 @pytest.fixture(autouse=True)
-def default_model(demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def default_model(kjv_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the command use the model of the fixtures where none is named."""
-    monkeypatch.setattr(generate_command, "demo_model_path", lambda: demo_checkpoint)
+    monkeypatch.setattr(generate_command, "demo_model_path", lambda: kjv_checkpoint)
 
 
 class Stdin:
@@ -44,39 +44,39 @@ def test_the_demo_model_takes_a_prompt(run: Run) -> None:
     assert run("generate", "--prompt", "And he said", *SHORT).out.startswith("And he said")
 
 
-def test_a_model_and_a_prompt(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
-    convert(demo_checkpoint, tmp_path / "m.h5")
+def test_a_model_and_a_prompt(run: Run, kjv_checkpoint: Path, tmp_path: Path) -> None:
+    convert(kjv_checkpoint, tmp_path / "m.h5")
     expected = run("generate", *SHORT).out
     assert run("generate", tmp_path / "m.h5", "In the beginning", *SHORT).out == expected
-    assert run("generate", demo_checkpoint, "--prompt", "In the beginning", *SHORT).out == expected
+    assert run("generate", kjv_checkpoint, "--prompt", "In the beginning", *SHORT).out == expected
 
 
-def test_options_may_stand_between_model_and_prompt(run: Run, demo_checkpoint: Path) -> None:
-    expected = run("generate", demo_checkpoint, "In the", *SHORT)
+def test_options_may_stand_between_model_and_prompt(run: Run, kjv_checkpoint: Path) -> None:
+    expected = run("generate", kjv_checkpoint, "In the", *SHORT)
     assert expected.code == 0
     for arguments in (
-        [demo_checkpoint, *SHORT, "In the"],
-        [*SHORT[:2], demo_checkpoint, *SHORT[2:], "In the"],
-        [*SHORT, demo_checkpoint, "In the"],
+        [kjv_checkpoint, *SHORT, "In the"],
+        [*SHORT[:2], kjv_checkpoint, *SHORT[2:], "In the"],
+        [*SHORT, kjv_checkpoint, "In the"],
     ):
         assert run("generate", *arguments) == expected
-    result = run("generate", demo_checkpoint, *SHORT, "In", "the")
+    result = run("generate", kjv_checkpoint, *SHORT, "In", "the")
     assert (result.code, "unexpected argument 'the'; put quotes" in result.err) == (2, True)
 
 
-def test_a_prompt_that_begins_with_a_dash(run: Run, demo_checkpoint: Path) -> None:
-    for arguments in (["--prompt=-x"], [demo_checkpoint, "--prompt=-x"], [demo_checkpoint, "--", "-x"]):
+def test_a_prompt_that_begins_with_a_dash(run: Run, kjv_checkpoint: Path) -> None:
+    for arguments in (["--prompt=-x"], [kjv_checkpoint, "--prompt=-x"], [kjv_checkpoint, "--", "-x"]):
         result = run("generate", *SHORT, *arguments)
         assert (result.code, result.out[:2]) == (0, "-x")
 
 
 @pytest.mark.parametrize("arguments", [["--prompt", "-"], ["MODEL", "-"]])
 def test_the_prompt_from_standard_input(
-    run: Run, demo_checkpoint: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
+    run: Run, kjv_checkpoint: Path, arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = run("generate", *SHORT).out
     monkeypatch.setattr(sys, "stdin", Stdin(b"In the beginning"))
-    result = run("generate", *(demo_checkpoint if word == "MODEL" else word for word in arguments), *SHORT)
+    result = run("generate", *(kjv_checkpoint if word == "MODEL" else word for word in arguments), *SHORT)
     assert result.out == expected
 
 
@@ -101,9 +101,9 @@ def test_the_text_ends_before_a_stop_string(run: Run) -> None:
     )
 
 
-def test_another_type(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
+def test_another_type(run: Run, kjv_checkpoint: Path, tmp_path: Path) -> None:
     converted = tmp_path / "q4.h5"
-    assert run("convert", demo_checkpoint, converted, "--dtype", "q4").code == 0
+    assert run("convert", kjv_checkpoint, converted, "--dtype", "q4").code == 0
     options = ("--prompt", "And", "--max-tokens", "60", "--temperature", "0")
     expected = run("generate", converted, "And", *options[2:]).out
     assert run("generate", *options, "--dtype", "q4").out == expected
@@ -116,10 +116,10 @@ def test_threads(run: Run) -> None:
     assert runtime.get_num_threads() == 3
 
 
-def test_one_argument_is_the_model_and_needs_a_prompt(run: Run, demo_checkpoint: Path) -> None:
-    result = run("generate", demo_checkpoint)
+def test_one_argument_is_the_model_and_needs_a_prompt(run: Run, kjv_checkpoint: Path) -> None:
+    result = run("generate", kjv_checkpoint)
     assert result.code == 2
-    assert f"'{demo_checkpoint}' was taken as MODEL, and PROMPT is missing (- reads standard input)" in result.err
+    assert f"'{kjv_checkpoint}' was taken as MODEL, and PROMPT is missing (- reads standard input)" in result.err
     result = run("generate", "And he said")
     assert result.code == 2
     assert "'And he said' was taken as MODEL" in result.err
@@ -127,14 +127,14 @@ def test_one_argument_is_the_model_and_needs_a_prompt(run: Run, demo_checkpoint:
     assert result.err.endswith("try 'rwkv-cy generate --help'\n")
 
 
-def test_two_prompts_are_one_too_many(run: Run, demo_checkpoint: Path) -> None:
-    result = run("generate", demo_checkpoint, "a", "--prompt", "b")
+def test_two_prompts_are_one_too_many(run: Run, kjv_checkpoint: Path) -> None:
+    result = run("generate", kjv_checkpoint, "a", "--prompt", "b")
     assert result.code == 2
     assert "two prompts, PROMPT and --prompt; leave one out" in result.err
 
 
-def test_an_empty_prompt_is_refused(run: Run, demo_checkpoint: Path) -> None:
-    result = run("generate", demo_checkpoint, "")
+def test_an_empty_prompt_is_refused(run: Run, kjv_checkpoint: Path) -> None:
+    result = run("generate", kjv_checkpoint, "")
     assert result.code == 1
     assert result.err.startswith("rwkv-cy: error: prompt: ")
 
@@ -219,10 +219,10 @@ def test_a_state_is_saved_and_continued(run: Run, tmp_path: Path) -> None:
     assert run("generate", "-p", "g", "-n", "20", *greedy).out != second.out
 
 
-def test_a_saved_state_is_that_after_the_text(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_saved_state_is_that_after_the_text(run: Run, kjv_checkpoint: Path, tmp_path: Path) -> None:
     state = tmp_path / "s.h5"
     text = run("generate", "-p", "In the", "-n", "9", "--temperature", "0", "--save-state", state).out
-    assert State.load(state) == load(demo_checkpoint).forward(list(text.encode()))[1]
+    assert State.load(state) == load(kjv_checkpoint).forward(list(text.encode()))[1]
 
 
 def test_where_a_state_cannot_be_saved(run: Run, tmp_path: Path) -> None:
@@ -270,12 +270,12 @@ def test_stats_of_a_text_that_was_interrupted(run: Run, monkeypatch: pytest.Monk
     assert "finish reason  interrupted\n" in result.err
 
 
-def test_the_prompt_from_a_file(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
+def test_the_prompt_from_a_file(run: Run, kjv_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "p.txt").write_text("In the beginning")
     expected = run("generate", *SHORT).out
     assert run("generate", "-f", tmp_path / "p.txt", *SHORT).out == expected
-    assert run("generate", demo_checkpoint, "--file", tmp_path / "p.txt", *SHORT).out == expected
-    result = run("generate", demo_checkpoint, "a", "--file", tmp_path / "p.txt")
+    assert run("generate", kjv_checkpoint, "--file", tmp_path / "p.txt", *SHORT).out == expected
+    result = run("generate", kjv_checkpoint, "a", "--file", tmp_path / "p.txt")
     assert (result.code, "two prompts, PROMPT and --file; leave one out" in result.err) == (2, True)
     result = run("generate", "--file", tmp_path / "none.txt")
     assert (result.code, "none.txt: cannot read it: No such file" in result.err) == (3, True)
@@ -289,23 +289,23 @@ def test_more_threads_than_cores_are_warned_of(run: Run, monkeypatch: pytest.Mon
     assert result.err == "rwkv-cy: warning: 2 threads on 1 core: more threads than cores are usually slower\n"
 
 
-def test_swapped_arguments(run: Run, demo_checkpoint: Path) -> None:
-    result = run("generate", "In the", demo_checkpoint)
+def test_swapped_arguments(run: Run, kjv_checkpoint: Path) -> None:
+    result = run("generate", "In the", kjv_checkpoint)
     assert result.code == 3
-    assert f"In the: no such file, but {demo_checkpoint} is one: are MODEL and PROMPT swapped?" in result.err
+    assert f"In the: no such file, but {kjv_checkpoint} is one: are MODEL and PROMPT swapped?" in result.err
     result = run("generate", "In the " * 1000, "x" * 10_000)
     assert result.code == 3
     assert "File name too long" in result.err
 
 
-def test_save_state_replaces_state_files_only(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
+def test_save_state_replaces_state_files_only(run: Run, kjv_checkpoint: Path, tmp_path: Path) -> None:
     victim = tmp_path / "victim.pth"
-    victim.write_bytes(demo_checkpoint.read_bytes())
+    victim.write_bytes(kjv_checkpoint.read_bytes())
     for force in ([], ["--force"]):
         result = run("generate", victim, "a", "-n", "3", "--save-state", victim, *force)
         assert (result.code, result.out) == (3, "")
         assert "victim.pth is not a state file; choose another name" in result.err
-    assert victim.read_bytes() == demo_checkpoint.read_bytes()
+    assert victim.read_bytes() == kjv_checkpoint.read_bytes()
     result = run("generate", *SHORT, "--save-state", tmp_path)
     assert (result.code, result.out) == (3, "")
     assert "is a folder; name a file in it" in result.err
@@ -316,10 +316,10 @@ def test_save_state_replaces_state_files_only(run: Run, demo_checkpoint: Path, t
 
 @pytest.mark.parametrize("prompt", [["MODEL", ""], ["MODEL"], ["MODEL", "-"]])
 def test_a_state_needs_a_prompt(
-    run: Run, demo_checkpoint: Path, tmp_path: Path, prompt: list[str], monkeypatch: pytest.MonkeyPatch
+    run: Run, kjv_checkpoint: Path, tmp_path: Path, prompt: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", Stdin(b""))
-    words = [demo_checkpoint if word == "MODEL" else word for word in prompt]
+    words = [kjv_checkpoint if word == "MODEL" else word for word in prompt]
     result = run("generate", *words, "-n", "10", "--state", tmp_path / "s.h5")
     assert (result.code, result.out) == (2, "")
     assert "--state needs a prompt" in result.err
@@ -331,7 +331,7 @@ def test_a_wrong_instruction_set_is_reported_before_the_prompt(spawn: Run) -> No
     assert "RWKV_CY_ISA" in result.err
 
 
-def test_json(run: Run, demo_checkpoint: Path) -> None:
+def test_json(run: Run, kjv_checkpoint: Path) -> None:
     text = run("generate", *SHORT).out
     result = run("generate", *SHORT, "--json", "--stats")
     values = json.loads(result.out)
@@ -345,7 +345,7 @@ def test_json(run: Run, demo_checkpoint: Path) -> None:
     assert values["decode_tokens_per_second"] == pytest.approx(12 / values["decode_seconds"])
     assert values["seed"] is None
     assert "finish reason  length\n" in result.err
-    assert json.loads(run("generate", demo_checkpoint, "a", "-n", "0", "--json").out)["model"] == str(demo_checkpoint)
+    assert json.loads(run("generate", kjv_checkpoint, "a", "-n", "0", "--json").out)["model"] == str(kjv_checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -374,7 +374,7 @@ def test_a_long_prompt_has_a_bar(run: Run, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_an_interrupt_saves_the_state_of_the_text_so_far(
-    run: Run, demo_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, kjv_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pieces: list[str] = []
     written = generate_command._write
@@ -393,15 +393,13 @@ def test_an_interrupt_saves_the_state_of_the_text_so_far(
         f"rwkv-cy: warning: interrupted: {state} has the state after the text so far\nrwkv-cy: interrupted\n"
     )
     text = ("In the" + "".join(pieces)).encode()
-    assert State.load(state) == load(demo_checkpoint).forward(list(text))[1]
+    assert State.load(state) == load(kjv_checkpoint).forward(list(text))[1]
 
 
-def test_a_checkpoint_is_not_a_tokenizer(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
-    result = run("generate", *SHORT, "--tokenizer", demo_checkpoint)
+def test_a_checkpoint_is_not_a_tokenizer(run: Run, kjv_checkpoint: Path, tmp_path: Path) -> None:
+    result = run("generate", *SHORT, "--tokenizer", kjv_checkpoint)
     assert result.code == 1
-    assert (
-        f"{demo_checkpoint}: expected a tokenizer.json or a vocabulary such as rwkv_vocab_v20230424.txt" in result.err
-    )
+    assert f"{kjv_checkpoint}: expected a tokenizer.json or a vocabulary such as rwkv_vocab_v20230424.txt" in result.err
     assert "got a binary file" in result.err
 
 

@@ -44,8 +44,8 @@ def fields(out: str) -> dict[str, str]:
     return {row[0]: row[1] for row in rows if len(row) == 2}
 
 
-def test_the_summary(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
-    convert(demo_checkpoint, tmp_path / "m.h5")
+def test_the_summary(run: Run, kjv_checkpoint: Path, tmp_path: Path) -> None:
+    convert(kjv_checkpoint, tmp_path / "m.h5")
     result = run("inspect", tmp_path / "m.h5")
     assert (result.code, result.err) == (0, "")
     found = fields(result.out)
@@ -167,8 +167,8 @@ def test_metadata_is_counted_and_listed_on_request(run: Run, tmp_path: Path) -> 
     assert json.loads(run("inspect", path, "--json").out)["metadata"]["note"].endswith("long" * 100)
 
 
-def test_metadata_of_a_model_file_is_its_origin_in_columns(run: Run, tmp_path: Path, demo_checkpoint: Path) -> None:
-    run("convert", demo_checkpoint, tmp_path / "m.h5")
+def test_metadata_of_a_model_file_is_its_origin_in_columns(run: Run, tmp_path: Path, kjv_checkpoint: Path) -> None:
+    run("convert", kjv_checkpoint, tmp_path / "m.h5")
     lines = run("inspect", tmp_path / "m.h5", "--metadata").out.splitlines()
     assert [line[:15] for line in lines] == [
         "source name    ",
@@ -195,10 +195,10 @@ def test_an_adapter_and_a_single_head_are_named_in_plain_words(run: Run, tmp_pat
     assert ", 1 head of 64, " in run("inspect", tmp_path / "m.h5").out
 
 
-def test_a_file_without_metadata_says_so(run: Run, demo_checkpoint: Path) -> None:
-    result = run("inspect", demo_checkpoint, "--metadata")
+def test_a_file_without_metadata_says_so(run: Run, kjv_checkpoint: Path) -> None:
+    result = run("inspect", kjv_checkpoint, "--metadata")
     assert (result.code, result.out) == (0, "")
-    assert result.err == f"rwkv-cy: warning: {demo_checkpoint}: the file has no metadata\n"
+    assert result.err == f"rwkv-cy: warning: {kjv_checkpoint}: the file has no metadata\n"
 
 
 def test_metadata_of_a_gguf_file_is_its_own(run: Run, tmp_path: Path) -> None:

@@ -21,14 +21,14 @@ class Stdin:
         self.buffer = io.BytesIO(data)
 
 
-def test_a_table(run: Run, demo_checkpoint: Path, demo: LanguageModel) -> None:
-    result = run("logprobs", demo_checkpoint, TEXT, "--top", 2)
+def test_a_table(run: Run, kjv_checkpoint: Path, kjv: LanguageModel) -> None:
+    result = run("logprobs", kjv_checkpoint, TEXT, "--top", 2)
     assert (result.code, result.err) == (0, "")
     lines = result.out.splitlines()
     assert lines[0].split() == ["position", "id", "log", "p", "p", "rank", "piece", "likeliest"]
     rows = lines[2 : 2 + len(TEXT)]
     assert rows[0].split() == ["0", "73", '"I"']
-    expected = demo.logprobs(TEXT, top=2)
+    expected = kjv.logprobs(TEXT, top=2)
     position, token, logprob, probability, rank, piece, first, p, second, _ = shlex.split(rows[1])
     assert (position, token, piece) == ("1", "110", "n")
     assert float(logprob) == pytest.approx(expected.logprobs[1], abs=1e-3)
@@ -44,19 +44,19 @@ def test_a_table(run: Run, demo_checkpoint: Path, demo: LanguageModel) -> None:
     ]
 
 
-def test_totals_alone(run: Run, demo_checkpoint: Path) -> None:
-    whole = run("logprobs", demo_checkpoint, TEXT).out
-    totals = run("logprobs", demo_checkpoint, TEXT, "--no-tokens").out
+def test_totals_alone(run: Run, kjv_checkpoint: Path) -> None:
+    whole = run("logprobs", kjv_checkpoint, TEXT).out
+    totals = run("logprobs", kjv_checkpoint, TEXT, "--no-tokens").out
     assert totals == whole[whole.index("tokens predicted") :]
-    perplexity = json.loads(run("logprobs", demo_checkpoint, TEXT, "--no-tokens", "--json").out)["perplexity"]
+    perplexity = json.loads(run("logprobs", kjv_checkpoint, TEXT, "--no-tokens", "--json").out)["perplexity"]
     assert f"perplexity        {perplexity:.6g}\n" in totals
-    without = run("logprobs", demo_checkpoint, TEXT, "--top", 0).out
+    without = run("logprobs", kjv_checkpoint, TEXT, "--top", 0).out
     assert "likeliest" not in without
     assert without.endswith(totals)
 
 
-def test_json(run: Run, demo_checkpoint: Path, demo: LanguageModel) -> None:
-    report = json.loads(run("logprobs", demo_checkpoint, "Iné", "--json", "--top", 1).out)
+def test_json(run: Run, kjv_checkpoint: Path, kjv: LanguageModel) -> None:
+    report = json.loads(run("logprobs", kjv_checkpoint, "Iné", "--json", "--top", 1).out)
     assert list(report) == [
         "schema",
         "model",
@@ -68,7 +68,7 @@ def test_json(run: Run, demo_checkpoint: Path, demo: LanguageModel) -> None:
         "perplexity",
         "bits_per_byte",
     ]
-    expected = demo.logprobs("Iné", top=1)
+    expected = kjv.logprobs("Iné", top=1)
     assert report["tokens"][0] == {"id": 73, "text": "I", "bytes": "49", "logprob": None, "rank": None, "top": []}
     last = report["tokens"][3]
     assert (last["id"], last["text"], last["bytes"]) == (0xA9, "\ufffd", "a9")
@@ -81,46 +81,46 @@ def test_json(run: Run, demo_checkpoint: Path, demo: LanguageModel) -> None:
     assert report["logprob"] == pytest.approx(expected.total)
 
 
-def test_a_context_predicts_the_first_token(run: Run, demo_checkpoint: Path, demo: LanguageModel) -> None:
-    report = json.loads(run("logprobs", demo_checkpoint, " God", "--context", "In the beginning", "--json").out)
-    whole = demo.logprobs(TEXT)
+def test_a_context_predicts_the_first_token(run: Run, kjv_checkpoint: Path, kjv: LanguageModel) -> None:
+    report = json.loads(run("logprobs", kjv_checkpoint, " God", "--context", "In the beginning", "--json").out)
+    whole = kjv.logprobs(TEXT)
     assert (report["count"], report["predicted"], report["context"]) == (4, 4, "In the beginning")
     assert report["logprob"] == pytest.approx(whole.logprobs[-4:].sum(), rel=1e-9)
 
 
-def test_one_token_alone(run: Run, demo_checkpoint: Path) -> None:
-    result = run("logprobs", demo_checkpoint, "a", "--no-tokens")
+def test_one_token_alone(run: Run, kjv_checkpoint: Path) -> None:
+    result = run("logprobs", kjv_checkpoint, "a", "--no-tokens")
     assert result.out == (
         "tokens predicted  0 of 1\nlog-probability   0\nperplexity        unknown\nbits per byte     unknown\n"
     )
-    assert json.loads(run("logprobs", demo_checkpoint, "a", "--json").out)["perplexity"] is None
+    assert json.loads(run("logprobs", kjv_checkpoint, "a", "--json").out)["perplexity"] is None
 
 
 def test_the_text_of_a_file_or_standard_input(
-    run: Run, demo_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, kjv_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = run("logprobs", demo_checkpoint, TEXT)
+    expected = run("logprobs", kjv_checkpoint, TEXT)
     (tmp_path / "t").write_text(TEXT)
-    assert run("logprobs", demo_checkpoint, "-f", tmp_path / "t") == expected
+    assert run("logprobs", kjv_checkpoint, "-f", tmp_path / "t") == expected
     monkeypatch.setattr(sys, "stdin", Stdin(TEXT.encode()))
-    assert run("logprobs", demo_checkpoint, "-") == expected
+    assert run("logprobs", kjv_checkpoint, "-") == expected
 
 
-def test_the_perplexity_is_that_of_perplexity(run: Run, demo_checkpoint: Path, heldout: bytes, tmp_path: Path) -> None:
+def test_the_perplexity_is_that_of_perplexity(run: Run, kjv_checkpoint: Path, heldout: bytes, tmp_path: Path) -> None:
     (tmp_path / "t").write_bytes(heldout[:700])
-    ours = json.loads(run("logprobs", demo_checkpoint, "-f", tmp_path / "t", "--json").out)
-    other = json.loads(run("perplexity", demo_checkpoint, tmp_path / "t", "--json").out)
+    ours = json.loads(run("logprobs", kjv_checkpoint, "-f", tmp_path / "t", "--json").out)
+    other = json.loads(run("perplexity", kjv_checkpoint, tmp_path / "t", "--json").out)
     for name in ("perplexity", "bits_per_byte"):
         assert ours[name] == pytest.approx(other[name], rel=1e-12)
     assert np.isclose(ours["logprob"], -other["nats"])
 
 
-def test_what_is_refused(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
-    result = run("logprobs", demo_checkpoint, "")
+def test_what_is_refused(run: Run, kjv_checkpoint: Path, tmp_path: Path) -> None:
+    result = run("logprobs", kjv_checkpoint, "")
     assert (result.code, result.out) == (1, "")
     assert "text: expected at least one token, got an empty text" in result.err
-    result = run("logprobs", demo_checkpoint)
+    result = run("logprobs", kjv_checkpoint)
     assert (result.code, "TEXT is missing" in result.err) == (2, True)
-    result = run("logprobs", demo_checkpoint, "-f", tmp_path / "none.txt")
+    result = run("logprobs", kjv_checkpoint, "-f", tmp_path / "none.txt")
     assert (result.code, "none.txt: cannot read it: No such file" in result.err) == (3, True)
-    assert run("logprobs", demo_checkpoint, "a", "--top", 101).code == 2
+    assert run("logprobs", kjv_checkpoint, "a", "--top", 101).code == 2

@@ -205,19 +205,19 @@ def test_names_from_files_cannot_drive_the_terminal(run: Run, tmp_path: Path) ->
     assert "\\x1b]0;owned\\x07" in result.out
 
 
-def test_a_reader_that_stops_is_no_error(demo_checkpoint: Path) -> None:
+def test_a_reader_that_stops_is_no_error(kjv_checkpoint: Path) -> None:
     """The pipe is closed before the table, which is longer than a pipe's buffer, can be written."""
     reader, writer = os.pipe()
     os.close(reader)
-    command = [sys.executable, "-m", "rwkv_cy", "inspect", "--json", "--stats", str(demo_checkpoint)]
+    command = [sys.executable, "-m", "rwkv_cy", "inspect", "--json", "--stats", str(kjv_checkpoint)]
     done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=60, check=False)
     os.close(writer)
     assert (done.returncode, done.stderr) == (141, b"")
 
 
-def test_a_full_disk_behind_standard_output_is_code_3(spawn: Run, demo_checkpoint: Path) -> None:
+def test_a_full_disk_behind_standard_output_is_code_3(spawn: Run, kjv_checkpoint: Path) -> None:
     with Path("/dev/full").open("w") as full:
-        result = spawn("inspect", demo_checkpoint, capture_output=False, stdout=full, stderr=subprocess.PIPE)
+        result = spawn("inspect", kjv_checkpoint, capture_output=False, stdout=full, stderr=subprocess.PIPE)
     assert result.code == 3
     assert result.err == "rwkv-cy: error: standard input or output: No space left on device\n"
 
@@ -237,7 +237,7 @@ def test_a_closed_stream_is_code_3(spawn: Run, stream: int, arguments: tuple[str
 
 
 @pytest.mark.parametrize("closed", ["<&- >&- 2>&-", "2>&-", ">&- 2>&-"])
-def test_closed_streams_take_no_files_place(closed: str, demo_checkpoint: Path, tmp_path: Path) -> None:
+def test_closed_streams_take_no_files_place(closed: str, kjv_checkpoint: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken"
     broken.write_bytes(b"broken")
     command = ["sh", "-c", f'exec "$0" -m rwkv_cy verify "$1" {closed}', sys.executable, broken]
@@ -247,8 +247,8 @@ def test_closed_streams_take_no_files_place(closed: str, demo_checkpoint: Path, 
     assert broken.read_bytes() == b"broken"
 
 
-def test_piped_output_is_complete(spawn: Run, run: Run, demo_checkpoint: Path) -> None:
-    command = ("inspect", demo_checkpoint, "--no-speed")
+def test_piped_output_is_complete(spawn: Run, run: Run, kjv_checkpoint: Path) -> None:
+    command = ("inspect", kjv_checkpoint, "--no-speed")
     assert spawn(*command).out == run(*command).out
 
 
@@ -260,7 +260,7 @@ def test_output_in_a_narrow_encoding_is_escaped(spawn: Run, tmp_path: Path) -> N
     assert "\\xe9\\u4e2d" in result.out
 
 
-def test_an_interrupt_ends_a_generation_with_130(demo_checkpoint: Path) -> None:
+def test_an_interrupt_ends_a_generation_with_130(kjv_checkpoint: Path) -> None:
     command = [sys.executable, "-m", "rwkv_cy", "generate", "--prompt", "And", "--max-tokens", "1000000"]
     # A job in the background ignores the signal, and its children would with it.
     with subprocess.Popen(
@@ -381,11 +381,11 @@ def test_a_model_that_is_somewhere_else(
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the encoding of file names depends on the locale on Linux")
-def test_names_that_are_not_ascii_where_the_locale_is(spawn: Run, tmp_path: Path, demo_checkpoint: Path) -> None:
+def test_names_that_are_not_ascii_where_the_locale_is(spawn: Run, tmp_path: Path, kjv_checkpoint: Path) -> None:
     # Other environments make Python use UTF-8.
     environment = {**os.environ, "LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     target = tmp_path / "m\xf6del.h5"
-    result = spawn("convert", demo_checkpoint, target, env=environment)
+    result = spawn("convert", kjv_checkpoint, target, env=environment)
     assert (result.code, result.err) == (0, result.err)
     assert [path.name for path in tmp_path.iterdir()] == [target.name]
     assert spawn("verify", target, env=environment).code == 0

@@ -43,9 +43,9 @@ def prepare(folder: Path, checkpoint: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory, demo_checkpoint: Path) -> Path:
+def prepared(tmp_path_factory: pytest.TempPathFactory, kjv_checkpoint: Path) -> Path:
     folder = tmp_path_factory.mktemp("mistakes")
-    prepare(folder, demo_checkpoint)
+    prepare(folder, kjv_checkpoint)
     return folder
 
 

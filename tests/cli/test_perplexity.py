@@ -19,37 +19,37 @@ def text(tmp_path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("own_threads")
-def test_a_text(run: Run, demo_checkpoint: Path, text: Path) -> None:
-    result = run("perplexity", demo_checkpoint, text, "--json", "--threads", 1)
+def test_a_text(run: Run, kjv_checkpoint: Path, text: Path) -> None:
+    result = run("perplexity", kjv_checkpoint, text, "--json", "--threads", 1)
     assert result.code == 0
     values = json.loads(result.out)
     assert values["tokens"] == 53
     assert 1 < values["perplexity"] < 3
-    plain = run("perplexity", demo_checkpoint, text)
+    plain = run("perplexity", kjv_checkpoint, text)
     assert f"perplexity        {values['perplexity']:.6g}\n" in plain.out
     assert "tokens predicted  53\n" in plain.out
-    windows = json.loads(run("perplexity", demo_checkpoint, text, "--window", 10, "--json").out)
+    windows = json.loads(run("perplexity", kjv_checkpoint, text, "--window", 10, "--json").out)
     assert windows["perplexity"] > values["perplexity"]
-    double = json.loads(run("perplexity", demo_checkpoint, text, "--dtype", "f64", "--json").out)
+    double = json.loads(run("perplexity", kjv_checkpoint, text, "--dtype", "f64", "--json").out)
     assert double["perplexity"] == pytest.approx(values["perplexity"], rel=1e-5)
 
 
-def test_activations_in_bf16(run: Run, demo_checkpoint: Path, text: Path) -> None:
-    options = ("perplexity", demo_checkpoint, text, "--dtype", "bf16", "--json")
+def test_activations_in_bf16(run: Run, kjv_checkpoint: Path, text: Path) -> None:
+    options = ("perplexity", kjv_checkpoint, text, "--dtype", "bf16", "--json")
     plain, rounded = (json.loads(run(*options, *more).out) for more in ((), ("--activations", "bf16")))
     assert rounded["perplexity"] != plain["perplexity"]
     assert rounded["perplexity"] == pytest.approx(plain["perplexity"], rel=1e-3)
     assert run(*options, "--activations", "f16").code == 2
 
 
-def test_a_text_that_is_not_there(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
-    result = run("perplexity", demo_checkpoint, tmp_path / "none")
+def test_a_text_that_is_not_there(run: Run, kjv_checkpoint: Path, tmp_path: Path) -> None:
+    result = run("perplexity", kjv_checkpoint, tmp_path / "none")
     assert result.code == 3
     assert "none: cannot read it: No such file or directory" in result.err
 
 
-def test_a_text_in_place_of_its_file(run: Run, demo_checkpoint: Path) -> None:
-    result = run("perplexity", demo_checkpoint, "In the beginning")
+def test_a_text_in_place_of_its_file(run: Run, kjv_checkpoint: Path) -> None:
+    result = run("perplexity", kjv_checkpoint, "In the beginning")
     assert (result.code, result.out) == (3, "")
     assert "In the beginning: no such file, and this looks like a text: name a file, or write - and pass" in result.err
 
@@ -67,24 +67,24 @@ class Stdin:
 
 
 def test_a_text_from_standard_input(
-    run: Run, demo_checkpoint: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, kjv_checkpoint: Path, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", Stdin(text.read_bytes()))
-    assert run("perplexity", demo_checkpoint, "-").out == run("perplexity", demo_checkpoint, text).out
+    assert run("perplexity", kjv_checkpoint, "-").out == run("perplexity", kjv_checkpoint, text).out
 
 
 def test_a_text_that_is_too_short_is_named(
-    run: Run, demo_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, kjv_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     empty = tmp_path / "empty.txt"
     empty.touch()
-    result = run("perplexity", demo_checkpoint, empty)
+    result = run("perplexity", kjv_checkpoint, empty)
     assert result.code == 1
     assert f"{empty}: expected at least two tokens, got 0" in result.err
     monkeypatch.setattr(sys, "stdin", Stdin(b"a"))
-    assert "standard input: expected at least two tokens, got 1" in run("perplexity", demo_checkpoint, "-").err
+    assert "standard input: expected at least two tokens, got 1" in run("perplexity", kjv_checkpoint, "-").err
     monkeypatch.setattr(sys, "stdin", None)
-    result = run("perplexity", demo_checkpoint, "-")
+    result = run("perplexity", kjv_checkpoint, "-")
     assert result.code == 3
     assert "standard input: expected a text, got a closed stream; name a file" in result.err
 
@@ -98,16 +98,16 @@ def test_a_text_that_is_too_short_is_named(
 )
 def test_a_file_that_is_not_a_text(
     run: Run,
-    demo_checkpoint: Path,
+    kjv_checkpoint: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     content: bytes,
     problem: str,
 ) -> None:
     (tmp_path / "odd").write_bytes(content)
-    for command in (["perplexity", demo_checkpoint, tmp_path / "odd"], ["quantize", demo_checkpoint, "q.h5", "--text"]):
+    for command in (["perplexity", kjv_checkpoint, tmp_path / "odd"], ["quantize", kjv_checkpoint, "q.h5", "--text"]):
         result = run(*command, *([tmp_path / "odd"] if command[0] == "quantize" else []))
         assert result.code == 1
         assert result.err.startswith(f"rwkv-cy: error: {tmp_path / 'odd'}: {problem}")
     monkeypatch.setattr(sys, "stdin", Stdin(content))
-    assert run("perplexity", demo_checkpoint, "-").code == 0
+    assert run("perplexity", kjv_checkpoint, "-").code == 0

@@ -14,26 +14,26 @@ from rwkv_cy.text import SamplingOptions, beam_search, best_of
 
 
 @pytest.fixture(autouse=True)
-def default_model(demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def default_model(kjv_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the command use the model of the fixtures where none is named."""
-    monkeypatch.setattr(generate_command, "demo_model_path", lambda: demo_checkpoint)
+    monkeypatch.setattr(generate_command, "demo_model_path", lambda: kjv_checkpoint)
 
 
 PROMPT = ("--prompt", "And he said", "-n", "12")
 
 
-def test_beams(run: Run, demo: LanguageModel) -> None:
-    best = beam_search(demo, "And he said", beams=3, max_tokens=12)[0]
+def test_beams(run: Run, kjv: LanguageModel) -> None:
+    best = beam_search(kjv, "And he said", beams=3, max_tokens=12)[0]
     result = run("generate", *PROMPT, "--beams", "3")
     assert (result.code, result.out, result.err) == (0, "And he said" + best.text, "")
-    short = beam_search(demo, "And he said", beams=3, max_tokens=12, length_penalty=0, stop=["the"])[0]
+    short = beam_search(kjv, "And he said", beams=3, max_tokens=12, length_penalty=0, stop=["the"])[0]
     result = run("generate", *PROMPT, "--beams", "3", "--length-penalty", "0", "--stop", "the")
     assert result.out == "And he said" + short.text
 
 
-def test_best_of(run: Run, demo: LanguageModel) -> None:
+def test_best_of(run: Run, kjv: LanguageModel) -> None:
     options = SamplingOptions(temperature=0.7, presence_penalty=0.2)
-    best = best_of(demo, "And he said", 3, seed=5, max_tokens=12, options=options)[0]
+    best = best_of(kjv, "And he said", 3, seed=5, max_tokens=12, options=options)[0]
     sampling = ("--temperature", "0.7", "--presence-penalty", "0.2", "--seed", "5")
     assert run("generate", *PROMPT, "--best-of", "3", *sampling).out == "And he said" + best.text
 

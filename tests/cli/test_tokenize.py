@@ -40,8 +40,8 @@ def test_pieces_as_text(data: bytes, shown: str) -> None:
     assert quoted(data) == shown
 
 
-def test_a_text(run: Run, demo_checkpoint: Path) -> None:
-    result = run("tokenize", demo_checkpoint, "In\n")
+def test_a_text(run: Run, kjv_checkpoint: Path) -> None:
+    result = run("tokenize", kjv_checkpoint, "In\n")
     assert (result.code, result.err) == (0, "")
     assert result.out == (
         "position   id  piece\n"
@@ -55,31 +55,31 @@ def test_a_text(run: Run, demo_checkpoint: Path) -> None:
 
 
 def test_where_the_text_comes_from(
-    run: Run, demo_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, kjv_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = run("tokenize", demo_checkpoint, "In the")
+    expected = run("tokenize", kjv_checkpoint, "In the")
     (tmp_path / "t").write_bytes(b"In the")
-    assert run("tokenize", demo_checkpoint, "--file", tmp_path / "t") == expected
-    assert run("tokenize", demo_checkpoint, "-f", tmp_path / "t") == expected
+    assert run("tokenize", kjv_checkpoint, "--file", tmp_path / "t") == expected
+    assert run("tokenize", kjv_checkpoint, "-f", tmp_path / "t") == expected
     monkeypatch.setattr(sys, "stdin", Stdin(b"In the"))
-    assert run("tokenize", demo_checkpoint, "-") == expected
+    assert run("tokenize", kjv_checkpoint, "-") == expected
     assert run("tokenize", "--tokenizer", "bytes", "In the") == expected
     assert run("tokenize", "In the", "--tokenizer", "bytes") == expected
     assert run("tokenize", "--tokenizer", "bytes", "-f", tmp_path / "t") == expected
-    assert run("tokenize", demo_checkpoint, "In the", "--tokenizer", "bytes") == expected
+    assert run("tokenize", kjv_checkpoint, "In the", "--tokenizer", "bytes") == expected
 
 
-def test_ids_and_count(run: Run, demo_checkpoint: Path) -> None:
-    assert run("tokenize", demo_checkpoint, "In", "--ids").out == "73 110\n"
-    assert run("tokenize", demo_checkpoint, "In", "--count").out == "2\n"
-    assert run("tokenize", demo_checkpoint, "", "--count").out == "0\n"
-    assert run("tokenize", demo_checkpoint, "").out.endswith("0 tokens, 0 bytes; tokenizer bytes of 256 tokens\n")
-    assert run("tokenize", demo_checkpoint, "a", "--ids", "--json").code == 2
+def test_ids_and_count(run: Run, kjv_checkpoint: Path) -> None:
+    assert run("tokenize", kjv_checkpoint, "In", "--ids").out == "73 110\n"
+    assert run("tokenize", kjv_checkpoint, "In", "--count").out == "2\n"
+    assert run("tokenize", kjv_checkpoint, "", "--count").out == "0\n"
+    assert run("tokenize", kjv_checkpoint, "").out.endswith("0 tokens, 0 bytes; tokenizer bytes of 256 tokens\n")
+    assert run("tokenize", kjv_checkpoint, "a", "--ids", "--json").code == 2
 
 
-def test_json(run: Run, demo_checkpoint: Path) -> None:
+def test_json(run: Run, kjv_checkpoint: Path) -> None:
     for arguments in (["é\n"], ["195 169 10", "--decode"]):
-        assert json.loads(run("tokenize", demo_checkpoint, *arguments, "--json").out) == {
+        assert json.loads(run("tokenize", kjv_checkpoint, *arguments, "--json").out) == {
             "schema": "rwkv-cy/tokenize/1",
             "tokenizer": "bytes",
             "vocab_size": 256,
@@ -95,24 +95,24 @@ def test_json(run: Run, demo_checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize("ids", ["73 110", "73,110", "[73, 110]", " 73\n110\n"])
-def test_ids_become_text(run: Run, demo_checkpoint: Path, ids: str) -> None:
-    assert run("tokenize", demo_checkpoint, ids, "--decode").out == "In"
+def test_ids_become_text(run: Run, kjv_checkpoint: Path, ids: str) -> None:
+    assert run("tokenize", kjv_checkpoint, ids, "--decode").out == "In"
 
 
 def test_ids_of_one_run_are_input_of_another(
-    run: Run, demo_checkpoint: Path, heldout: bytes, monkeypatch: pytest.MonkeyPatch
+    run: Run, kjv_checkpoint: Path, heldout: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     text = heldout[:5000].decode()
-    ids = run("tokenize", demo_checkpoint, text, "--ids").out
+    ids = run("tokenize", kjv_checkpoint, text, "--ids").out
     monkeypatch.setattr(sys, "stdin", Stdin(ids.encode()))
-    assert run("tokenize", demo_checkpoint, "-", "--decode").out == text
+    assert run("tokenize", kjv_checkpoint, "-", "--decode").out == text
 
 
 def test_decoded_text_cannot_drive_the_terminal(
-    run: Run, demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+    run: Run, kjv_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdout", terminal := Terminal())
-    assert run("tokenize", demo_checkpoint, "27 91 195 10", "--decode").code == 0
+    assert run("tokenize", kjv_checkpoint, "27 91 195 10", "--decode").code == 0
     assert terminal.getvalue() == "\\x1b[\\xc3\n\n"
 
 
@@ -125,8 +125,8 @@ def test_decoded_text_cannot_drive_the_terminal(
         ("9" * 5000, "text: token 0: expected an id from 0 to 255, got"),
     ],
 )
-def test_what_are_not_ids(run: Run, demo_checkpoint: Path, ids: str, message: str) -> None:
-    result = run("tokenize", "--decode", demo_checkpoint, "--", ids)
+def test_what_are_not_ids(run: Run, kjv_checkpoint: Path, ids: str, message: str) -> None:
+    result = run("tokenize", "--decode", kjv_checkpoint, "--", ids)
     assert (result.code, result.out) == (1, "")
     assert message in result.err
     assert len(result.err) < 200
@@ -168,14 +168,14 @@ def test_wrong_command_lines(run: Run, arguments: list[str], message: str) -> No
     assert message in result.err
 
 
-def test_a_file_that_is_taken_as_text_is_warned_of(run: Run, demo_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_file_that_is_taken_as_text_is_warned_of(run: Run, kjv_checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "t.txt").touch()
-    result = run("tokenize", demo_checkpoint, tmp_path / "t.txt", "--count")
+    result = run("tokenize", kjv_checkpoint, tmp_path / "t.txt", "--count")
     assert result.out == f"{len(str(tmp_path / 't.txt'))}\n"
     assert f"'{tmp_path / 't.txt'}' is taken as the text, and there is a file of that name; --file" in result.err
 
 
-def test_the_tokenizer_of_a_model_on_the_hub(run: Run, hub: HubServer, demo_checkpoint: Path) -> None:
-    hub.repositories["o/n"] = Repository({"kjv.pth": demo_checkpoint.read_bytes()})
+def test_the_tokenizer_of_a_model_on_the_hub(run: Run, hub: HubServer, kjv_checkpoint: Path) -> None:
+    hub.repositories["o/n"] = Repository({"kjv.pth": kjv_checkpoint.read_bytes()})
     assert run("tokenize", "hf:o/n/kjv.pth", "hf:a/b", "--count").out == "6\n"
     assert run("tokenize", "--tokenizer", "bytes", "hf:a/b", "--count").out == "6\n"

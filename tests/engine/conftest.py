@@ -8,7 +8,7 @@ from engine.helpers import SMALL_MODELS, small_model
 from rwkv_cy.model.language_model import LanguageModel
 
 
-@pytest.fixture(scope="session", params=["demo", *SMALL_MODELS])
-def model(request: pytest.FixtureRequest, demo: LanguageModel) -> LanguageModel:
-    """Return the demo model, and small models of other versions."""
-    return demo if request.param == "demo" else small_model(request.param)
+@pytest.fixture(scope="session", params=["kjv", *SMALL_MODELS])
+def model(request: pytest.FixtureRequest, kjv: LanguageModel) -> LanguageModel:
+    """Return kjv.pth, and small models of other versions."""
+    return kjv if request.param == "kjv" else small_model(request.param)

@@ -22,24 +22,24 @@ async def until_idle(engine: Engine) -> None:
         await asyncio.sleep(0.001)
 
 
-def test_streams(demo: LanguageModel) -> None:
+def test_streams(kjv: LanguageModel) -> None:
     requests = [Request(prompt="In the", seed=i, max_tokens=12, id=f"r{i}") for i in range(20)]
 
     async def main() -> None:
-        async with AsyncEngine(Engine(demo, slots=3)) as front:
+        async with AsyncEngine(Engine(kjv, slots=3)) as front:
             results = await asyncio.gather(*(collect(front.submit(request)) for request in requests))
         for request, events in zip(requests, results, strict=True):
-            same_as_alone(demo, request, outcomes(events)[request.id])
+            same_as_alone(kjv, request, outcomes(events)[request.id])
 
     asyncio.run(main())
 
 
 @pytest.mark.parametrize("way", ["close", "task", "garbage"])
-def test_who_stops_listening_frees_the_slot(demo: LanguageModel, way: str) -> None:
+def test_who_stops_listening_frees_the_slot(kjv: LanguageModel, way: str) -> None:
     other = Request(prompt="In the", seed=1, max_tokens=40, id="other")
 
     async def main() -> None:
-        engine = Engine(demo, slots=2)
+        engine = Engine(kjv, slots=2)
         async with AsyncEngine(engine) as front:
             kept = asyncio.create_task(collect(front.submit(other)))
             endless = Request(prompt="a", max_tokens=None, stop_tokens=(), id="endless")
@@ -57,15 +57,15 @@ def test_who_stops_listening_frees_the_slot(demo: LanguageModel, way: str) -> No
                     await task
             del stream
             gc.collect()
-            same_as_alone(demo, other, outcomes(await kept)["other"])
+            same_as_alone(kjv, other, outcomes(await kept)["other"])
             await asyncio.wait_for(until_idle(engine), 30)
 
     asyncio.run(main())
 
 
-def test_busy_and_closed(demo: LanguageModel) -> None:
+def test_busy_and_closed(kjv: LanguageModel) -> None:
     async def main() -> None:
-        engine = Engine(demo, slots=1, queue=1)
+        engine = Engine(kjv, slots=1, queue=1)
         front = AsyncEngine(engine)
         with pytest.raises(ConfigError, match="expected a running engine, got one that is not open"):
             front.submit(Request(prompt="a"))
@@ -84,9 +84,9 @@ def test_busy_and_closed(demo: LanguageModel) -> None:
     asyncio.run(main())
 
 
-def test_a_thread_that_fails_says_so(demo: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_thread_that_fails_says_so(kjv: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main() -> None:
-        async with AsyncEngine(Engine(demo)) as front:
+        async with AsyncEngine(Engine(kjv)) as front:
             stream = front.submit(Request(prompt="a", max_tokens=None, stop_tokens=()))
             await anext(stream)
 

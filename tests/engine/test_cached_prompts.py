@@ -19,15 +19,15 @@ GREEDY = SamplingOptions(temperature=0)
 
 
 @pytest.fixture
-def computed(demo: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Collect the number of tokens of each pass of the demo model."""
-    run, counts = demo.passes.run, []
+def computed(kjv: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Collect the number of tokens of each pass of kjv.pth."""
+    run, counts = kjv.passes.run, []
 
     def counting(parts: Any, threads: int | None = None) -> Any:
         counts.append(sum(len(part.ids) for part in parts))
         return run(parts, threads)
 
-    monkeypatch.setattr(demo.passes, "run", counting)
+    monkeypatch.setattr(kjv.passes, "run", counting)
     return counts
 
 
@@ -74,8 +74,8 @@ def test_requests_that_share_beginnings_give_what_each_gives_alone(model: Langua
     assert stats.hit_tokens == sum(usage(outcome).cached_tokens for outcome in results.values())
 
 
-def test_the_same_prompt_again_is_not_computed(demo: LanguageModel, heldout: bytes, computed: list[int]) -> None:
-    engine = Engine(demo, cache=StateCache())
+def test_the_same_prompt_again_is_not_computed(kjv: LanguageModel, heldout: bytes, computed: list[int]) -> None:
+    engine = Engine(kjv, cache=StateCache())
     request = Request(prompt=heldout[:300], max_tokens=3, seed=1, return_state=True)
     first = one(engine, request)
     assert (usage(first).cached_tokens, usage(first).cache_write_tokens) == (0, 300)
@@ -86,8 +86,8 @@ def test_the_same_prompt_again_is_not_computed(demo: LanguageModel, heldout: byt
     assert first.compared() == second.compared()
 
 
-def test_a_conversation_goes_on_from_the_last_answer(demo: LanguageModel, heldout: bytes, computed: list[int]) -> None:
-    engine = Engine(demo, cache=StateCache())
+def test_a_conversation_goes_on_from_the_last_answer(kjv: LanguageModel, heldout: bytes, computed: list[int]) -> None:
+    engine = Engine(kjv, cache=StateCache())
     prompt = list(heldout[:200])
     first = one(engine, Request(prompt=prompt, options=GREEDY, max_tokens=10, stop_tokens=()))
     prompt += [*first.tokens, *heldout[200:260]]
@@ -95,11 +95,11 @@ def test_a_conversation_goes_on_from_the_last_answer(demo: LanguageModel, heldou
     second = one(engine, Request(prompt=prompt, options=GREEDY, max_tokens=1))
     assert usage(second).cached_tokens == 209  # the last token of an answer is not read when the answer ends
     assert computed == [61]
-    assert second.text == "".join(demo.generate(prompt, temperature=0, max_tokens=1))
+    assert second.text == "".join(kjv.generate(prompt, temperature=0, max_tokens=1))
 
 
-def test_where_two_prompts_part(demo: LanguageModel, heldout: bytes, computed: list[int]) -> None:
-    engine = Engine(demo, cache=StateCache())
+def test_where_two_prompts_part(kjv: LanguageModel, heldout: bytes, computed: list[int]) -> None:
+    engine = Engine(kjv, cache=StateCache())
     cached = [
         usage(one(engine, Request(prompt=heldout[:150] + tail, max_tokens=1))).cached_tokens
         for tail in (b"abc" * 20, b"def" * 20, b"ghi" * 20)
@@ -108,8 +108,8 @@ def test_where_two_prompts_part(demo: LanguageModel, heldout: bytes, computed: l
     assert computed == [210, 150, 60, 60]
 
 
-def test_places_that_a_request_names(demo: LanguageModel, heldout: bytes, computed: list[int]) -> None:
-    engine = Engine(demo, cache=StateCache())
+def test_places_that_a_request_names(kjv: LanguageModel, heldout: bytes, computed: list[int]) -> None:
+    engine = Engine(kjv, cache=StateCache())
     one(engine, Request(prompt=heldout[:200], max_tokens=1, breakpoints=[7], message_ends=[100]))
     assert computed == [7, 93, 100]
     for length, cached in ((20, 7), (150, 100), (220, 200)):
@@ -124,9 +124,9 @@ def test_places_that_a_request_names(demo: LanguageModel, heldout: bytes, comput
 
 @pytest.mark.parametrize("equal", [True, False])
 def test_prompts_in_progress_are_computed_once(
-    demo: LanguageModel, heldout: bytes, computed: list[int], equal: bool
+    kjv: LanguageModel, heldout: bytes, computed: list[int], equal: bool
 ) -> None:
-    engine = Engine(demo, prompt_tokens=64, cache=StateCache())
+    engine = Engine(kjv, prompt_tokens=64, cache=StateCache())
     tails = [b""] * 5 if equal else [bytes([65 + i]) * 40 for i in range(5)]
     requests = [
         Request(prompt=heldout[:400] + tail, options=SamplingOptions(), seed=i, max_tokens=4, id=str(i))
@@ -136,11 +136,11 @@ def test_prompts_in_progress_are_computed_once(
     assert sum(computed) == 400 + sum(map(len, tails)) + 5 * 3
     assert [usage(results[str(i)]).cached_tokens for i in range(5)] == [0, 400, 400, 400, 400]
     for request in requests:
-        same_as_alone(demo, request, results[request.id])
+        same_as_alone(kjv, request, results[request.id])
 
 
-def test_who_waits_for_a_cancelled_prompt_reads_it(demo: LanguageModel, heldout: bytes) -> None:
-    engine = Engine(demo, prompt_tokens=16, cache=StateCache())
+def test_who_waits_for_a_cancelled_prompt_reads_it(kjv: LanguageModel, heldout: bytes) -> None:
+    engine = Engine(kjv, prompt_tokens=16, cache=StateCache())
     engine.submit(Request(prompt="a", max_tokens=None, stop_tokens=(), id="talks"))
     engine.step()
     request = Request(prompt=heldout[:300], max_tokens=3, seed=2)
@@ -150,22 +150,22 @@ def test_who_waits_for_a_cancelled_prompt_reads_it(demo: LanguageModel, heldout:
         engine.step()
     engine.cancel("first")
     events = [event for _ in range(25) for event in engine.step()]
-    same_as_alone(demo, request, outcomes(events)["second"])
+    same_as_alone(kjv, request, outcomes(events)["second"])
 
 
-def test_the_state_that_a_text_begins_from_is_part_of_the_key(demo: LanguageModel, heldout: bytes) -> None:
-    engine = Engine(demo, cache=StateCache())
-    states = [None, *(demo.forward(list(text))[1] for text in (b"In", b"the"))]
+def test_the_state_that_a_text_begins_from_is_part_of_the_key(kjv: LanguageModel, heldout: bytes) -> None:
+    engine = Engine(kjv, cache=StateCache())
+    states = [None, *(kjv.forward(list(text))[1] for text in (b"In", b"the"))]
     for repeat in range(2):
         for state in states:
             request = Request(prompt=heldout[:100], state=state, max_tokens=4, seed=1)
             outcome = one(engine, request)
-            same_as_alone(demo, request, outcome)
+            same_as_alone(kjv, request, outcome)
             assert usage(outcome).cached_tokens == 100 * repeat
 
 
-def test_partitions(demo: LanguageModel, heldout: bytes) -> None:
-    engine = Engine(demo, cache=StateCache())
+def test_partitions(kjv: LanguageModel, heldout: bytes) -> None:
+    engine = Engine(kjv, cache=StateCache())
     cached = [
         usage(one(engine, Request(prompt=heldout[:100], cache_key=key, max_tokens=1))).cached_tokens
         for key in ("a", "b", "", "a", "b")
@@ -173,8 +173,8 @@ def test_partitions(demo: LanguageModel, heldout: bytes) -> None:
     assert cached == [0, 0, 0, 100, 100]
 
 
-def test_long_answers_leave_a_ladder(demo: LanguageModel) -> None:
-    engine = Engine(demo, cache=StateCache())
+def test_long_answers_leave_a_ladder(kjv: LanguageModel) -> None:
+    engine = Engine(kjv, cache=StateCache())
     answer = one(engine, Request(prompt="In the", max_tokens=2600, stop_tokens=(), seed=1, speculate=False))
     assert engine.cache is not None
     assert engine.cache.stats.stored["ladder"] == 5  # at 512, 1024, 1536, 2048 and 2560
@@ -185,16 +185,16 @@ def test_long_answers_leave_a_ladder(demo: LanguageModel) -> None:
     assert [snapshot.count if snapshot else 0 for snapshot in found] == [6, 1024, 2048, 2560]
     for snapshot in found:
         assert snapshot is not None
-        _, state = demo.forward(text[: snapshot.count])
+        _, state = kjv.forward(text[: snapshot.count])
         assert snapshot.data.tobytes() == state.data.tobytes()
 
 
-def test_a_restart_keeps_the_cache(demo: LanguageModel, heldout: bytes, tmp_path: Path) -> None:
+def test_a_restart_keeps_the_cache(kjv: LanguageModel, heldout: bytes, tmp_path: Path) -> None:
     request = Request(prompt=heldout[:300], max_tokens=5, seed=1, return_state=True)
     results = []
     for _ in range(2):
         cache = StateCache(folder=tmp_path)
-        results.append(one(Engine(demo, cache=cache), replace(request, prompt=heldout[: 300 + 40 * len(results)])))
+        results.append(one(Engine(kjv, cache=cache), replace(request, prompt=heldout[: 300 + 40 * len(results)])))
         cache.close()
     assert [usage(outcome).cached_tokens for outcome in results] == [0, 300]
-    same_as_alone(demo, replace(request, prompt=heldout[:340]), results[1])
+    same_as_alone(kjv, replace(request, prompt=heldout[:340]), results[1])

@@ -31,8 +31,8 @@ def test_requests_side_by_side_give_what_each_gives_alone(model: LanguageModel, 
         same_as_alone(model, request, results[f"request-{number}"])
 
 
-def test_events_of_a_request(demo: LanguageModel) -> None:
-    events = run(Engine(demo), [Request(prompt="In the", options=GREEDY, max_tokens=3, id="a", logprobs=2)])
+def test_events_of_a_request(kjv: LanguageModel) -> None:
+    events = run(Engine(kjv), [Request(prompt="In the", options=GREEDY, max_tokens=3, id="a", logprobs=2)])
     assert [event.request_id for event in events] == ["a"] * 3
     assert all(event.token is not None and len(event.text) == 1 for event in events)
     last = events[-1]
@@ -47,8 +47,8 @@ def test_events_of_a_request(demo: LanguageModel) -> None:
         assert event.logprobs.top[0] == (event.token, event.logprobs.logprob)  # greedy takes the likeliest
 
 
-def test_a_long_prompt_stalls_nobody(demo: LanguageModel, heldout: bytes) -> None:
-    engine = Engine(demo, prompt_tokens=16)
+def test_a_long_prompt_stalls_nobody(kjv: LanguageModel, heldout: bytes) -> None:
+    engine = Engine(kjv, prompt_tokens=16)
     engine.submit(Request(prompt="a", max_tokens=None, stop_tokens=(), id="talks"))
     engine.step()
     engine.submit(Request(prompt=heldout[:160], max_tokens=1, report_progress=True, id="reads"))
@@ -61,8 +61,8 @@ def test_a_long_prompt_stalls_nobody(demo: LanguageModel, heldout: bytes) -> Non
     assert reading[-1].finish_reason == "length"
 
 
-def test_prompts_alone_are_read_in_large_pieces(demo: LanguageModel, heldout: bytes) -> None:
-    engine = Engine(demo, prompt_tokens=16)
+def test_prompts_alone_are_read_in_large_pieces(kjv: LanguageModel, heldout: bytes) -> None:
+    engine = Engine(kjv, prompt_tokens=16)
     engine.submit(Request(prompt=heldout[:700], max_tokens=1, report_progress=True))
     assert [event.read_tokens for event in engine.step()] == [512]
     assert [event.finish_reason for event in engine.step()] == ["length"]
@@ -83,19 +83,19 @@ def test_a_text_continues_from_its_state_and_logits(model: LanguageModel) -> Non
     assert whole.state == tail.last.state
 
 
-def test_reading_a_prompt_without_generating(demo: LanguageModel) -> None:
-    (event,) = run(Engine(demo), [Request(prompt="abc", max_tokens=0, return_state=True)])
+def test_reading_a_prompt_without_generating(kjv: LanguageModel) -> None:
+    (event,) = run(Engine(kjv), [Request(prompt="abc", max_tokens=0, return_state=True)])
     assert (event.token, event.text, event.finish_reason) == (None, "", "length")
-    assert event.state == demo.forward(list(b"abc"))[1]
+    assert event.state == kjv.forward(list(b"abc"))[1]
     assert event.logits is not None
-    assert event.logits.tobytes() == demo.forward(list(b"abc"))[0].tobytes()
+    assert event.logits.tobytes() == kjv.forward(list(b"abc"))[0].tobytes()
 
 
-def test_what_ended_a_text(demo: LanguageModel) -> None:
-    text = "".join(demo.generate("In the", temperature=0, max_tokens=20))
+def test_what_ended_a_text(kjv: LanguageModel) -> None:
+    text = "".join(kjv.generate("In the", temperature=0, max_tokens=20))
     stop = Request(prompt="In the", options=GREEDY, stop=["zzz", text[3:6]], logprobs=0)
     token = Request(prompt="In the", options=GREEDY, stop_tokens=[ord(text[2])], logprobs=0)
-    first, second = outcomes(Engine(demo).run([stop, token])).values()
+    first, second = outcomes(Engine(kjv).run([stop, token])).values()
     assert (first.text, first.reason, first.last and first.last.matched) == (text[:3], "stop_string", text[3:6])
     assert (second.text, second.reason, second.last and second.last.matched) == (text[:2], "stop_token", ord(text[2]))
     assert len(second.logprobs) == 3  # that of the stop token, too
@@ -103,8 +103,8 @@ def test_what_ended_a_text(demo: LanguageModel) -> None:
 
 
 @pytest.mark.parametrize("steps", [0, 1, 2, 5])
-def test_cancelled(demo: LanguageModel, heldout: bytes, steps: int) -> None:
-    engine = Engine(demo, slots=2, prompt_tokens=8)
+def test_cancelled(kjv: LanguageModel, heldout: bytes, steps: int) -> None:
+    engine = Engine(kjv, slots=2, prompt_tokens=8)
     other = Request(prompt="In the", seed=1, max_tokens=20, id="other")
     for request in (other, Request(prompt=heldout[:40], id="gone"), Request(prompt="x", max_tokens=2, id="queued")):
         engine.submit(request)
@@ -116,12 +116,12 @@ def test_cancelled(demo: LanguageModel, heldout: bytes, steps: int) -> None:
     assert engine.running == 1
     assert not engine.cancel("gone")
     results = outcomes([*events, *step, *engine.run()])
-    same_as_alone(demo, other, results["other"])
+    same_as_alone(kjv, other, results["other"])
     assert not engine.cancel("other")
 
 
-def test_busy(demo: LanguageModel) -> None:
-    engine = Engine(demo, slots=1, queue=2)
+def test_busy(kjv: LanguageModel) -> None:
+    engine = Engine(kjv, slots=1, queue=2)
     for _ in range(2):
         engine.submit(Request(prompt="a", max_tokens=1))
     with pytest.raises(BusyError, match=r"engine: expected fewer than 2 waiting requests, got 2; try again later"):
@@ -142,74 +142,74 @@ def test_busy(demo: LanguageModel) -> None:
     ],
 )
 def test_requests_that_cannot_run(
-    demo: LanguageModel, arguments: dict[str, object], error: type[Exception], message: str
+    kjv: LanguageModel, arguments: dict[str, object], error: type[Exception], message: str
 ) -> None:
-    engine = Engine(demo)
+    engine = Engine(kjv)
     engine.submit(Request(prompt="a", id="used"))
     with pytest.raises(error, match=message):
         engine.submit(Request(**arguments))  # type: ignore[arg-type]
     assert engine.waiting == 1
 
 
-def test_requests_of_the_wrong_type(demo: LanguageModel) -> None:
+def test_requests_of_the_wrong_type(kjv: LanguageModel) -> None:
     with pytest.raises(GenerationError, match="request: expected a Request, got str"):
-        Engine(demo).submit("a")  # type: ignore[arg-type]
+        Engine(kjv).submit("a")  # type: ignore[arg-type]
     with pytest.raises(GenerationError, match="logprobs: expected an integer from 0 to 1000"):
         Request(logprobs=5000)
     with pytest.raises(GenerationError, match="id: expected a str, got 5"):
         Request(id=5)  # type: ignore[arg-type]
     for name in ("slots", "queue", "prompt_tokens"):
         with pytest.raises(ConfigError, match=f"{name}: expected a positive integer, got 0"):
-            Engine(demo, **{name: 0})
+            Engine(kjv, **{name: 0})
 
 
-def test_a_constraint_that_fails_ends_its_own_request(demo: LanguageModel) -> None:
+def test_a_constraint_that_fails_ends_its_own_request(kjv: LanguageModel) -> None:
     def fails(tokens: object, logits: object) -> None:
         raise ZeroDivisionError("a fault")
 
     other = Request(prompt="In", seed=3, max_tokens=5)
-    results = outcomes(Engine(demo).run([Request(prompt="a", constraints=[fails], id="bad"), other]))
+    results = outcomes(Engine(kjv).run([Request(prompt="a", constraints=[fails], id="bad"), other]))
     bad = results.pop("bad")
     assert bad.reason == "error"
     assert bad.last is not None
     assert isinstance(bad.last.error, ZeroDivisionError)
     (result,) = results.values()
-    same_as_alone(demo, other, result)
+    same_as_alone(kjv, other, result)
 
 
-def test_a_state_with_nan_ends_its_own_request(demo: LanguageModel) -> None:
-    state = demo.initial_state()
+def test_a_state_with_nan_ends_its_own_request(kjv: LanguageModel) -> None:
+    state = kjv.initial_state()
     state.data[...] = np.nan
     other = Request(prompt="In", seed=3, max_tokens=5)
-    results = outcomes(Engine(demo).run([Request(prompt="a", state=state, id="bad"), other]))
+    results = outcomes(Engine(kjv).run([Request(prompt="a", state=state, id="bad"), other]))
     bad = results.pop("bad")
     assert bad.last is not None
     assert isinstance(bad.last.error, NumericalError)
     assert "bad: expected a finite state, got NaN" in str(bad.last.error)
     (result,) = results.values()
-    same_as_alone(demo, other, result)
+    same_as_alone(kjv, other, result)
 
 
-def test_an_interrupt_loses_nothing(demo: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_loses_nothing(kjv: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     request = Request(prompt="In the", seed=3, max_tokens=8, return_state=True, id="a")
-    engine = Engine(demo)
+    engine = Engine(kjv)
     engine.submit(request)
     events = [*engine.step(), *engine.step()]
-    run_pass = demo.passes.run
+    run_pass = kjv.passes.run
 
     def interrupted(parts: list[object], threads: int | None) -> object:
         run_pass(parts, threads)  # type: ignore[arg-type]
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(demo.passes, "run", interrupted)
+    monkeypatch.setattr(kjv.passes, "run", interrupted)
     with pytest.raises(KeyboardInterrupt):
         engine.step()
     monkeypatch.undo()
-    same_as_alone(demo, request, outcomes([*events, *engine.run()])["a"])
+    same_as_alone(kjv, request, outcomes([*events, *engine.run()])["a"])
 
 
-def test_one_thread_steps_and_others_submit(demo: LanguageModel) -> None:
-    engine = Engine(demo, slots=4, queue=100)
+def test_one_thread_steps_and_others_submit(kjv: LanguageModel) -> None:
+    engine = Engine(kjv, slots=4, queue=100)
     requests = [Request(prompt="In the", seed=i, max_tokens=10, id=f"r{i}") for i in range(24)]
 
     def submit(some: list[Request]) -> None:
@@ -224,11 +224,11 @@ def test_one_thread_steps_and_others_submit(demo: LanguageModel) -> None:
         events += engine.step()
     results = outcomes(events)
     for request in requests:
-        same_as_alone(demo, request, results[request.id])
+        same_as_alone(kjv, request, results[request.id])
 
 
-def test_two_threads_must_not_step(demo: LanguageModel) -> None:
-    engine, errors = Engine(demo), []
+def test_two_threads_must_not_step(kjv: LanguageModel) -> None:
+    engine, errors = Engine(kjv), []
 
     def nested(tokens: object, logits: object) -> None:
         try:
@@ -240,14 +240,14 @@ def test_two_threads_must_not_step(demo: LanguageModel) -> None:
     assert errors == ["step: expected one thread at a time, got two; submit requests from other threads"]
 
 
-def test_states_of_the_caller_are_not_modified(demo: LanguageModel) -> None:
-    _, state = demo.forward(list(b"In"))
+def test_states_of_the_caller_are_not_modified(kjv: LanguageModel) -> None:
+    _, state = kjv.forward(list(b"In"))
     before = state.copy()
-    run(Engine(demo), [Request(prompt=" the", state=state, max_tokens=4)])
+    run(Engine(kjv), [Request(prompt=" the", state=state, max_tokens=4)])
     assert state == before
 
 
-def test_its_text(demo: LanguageModel) -> None:
-    engine = Engine(demo)
+def test_its_text(kjv: LanguageModel) -> None:
+    engine = Engine(kjv)
     engine.submit(Request(prompt="a"))
     assert repr(engine).startswith("Engine(0 running, 1 waiting, LanguageModel(")

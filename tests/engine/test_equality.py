@@ -60,11 +60,11 @@ def test_random_requests_in_any_order(
         cache.close()
 
 
-def test_cancelled_at_100_random_moments(demo: LanguageModel, heldout: bytes) -> None:
+def test_cancelled_at_100_random_moments(kjv: LanguageModel, heldout: bytes) -> None:
     """A cancelled request gives up its slot at the next step, and disturbs nobody."""
     rng = np.random.default_rng(5)
-    engine = Engine(demo, slots=3, queue=20, prompt_tokens=24, cache=StateCache(), speculation=Speculation())
-    kept = [replace(request, id=f"kept{i}") for i, request in enumerate(mixed_requests(demo, heldout, 60))]
+    engine = Engine(kjv, slots=3, queue=20, prompt_tokens=24, cache=StateCache(), speculation=Speculation())
+    kept = [replace(request, id=f"kept{i}") for i, request in enumerate(mixed_requests(kjv, heldout, 60))]
     rest, events, gone, live = deque(kept), [], 0, deque[str]()
     while gone < 100 or rest or not engine.idle:
         if rest and engine.waiting < 8 and rng.random() < 0.3:
@@ -83,4 +83,4 @@ def test_cancelled_at_100_random_moments(demo: LanguageModel, heldout: bytes) ->
     assert (gone, engine.running, engine.waiting, len(engine._arena)) == (100, 0, 0, 3)
     results = outcomes(events)
     for request in kept:
-        same_as_alone(demo, request, results[request.id])
+        same_as_alone(kjv, request, results[request.id])

@@ -29,8 +29,8 @@ GRAMMAR = Grammar.json_schema(
 
 
 @pytest.fixture(scope="module")
-def model(demo_checkpoint: Path) -> LanguageModel:
-    return load(demo_checkpoint)
+def model(kjv_checkpoint: Path) -> LanguageModel:
+    return load(kjv_checkpoint)
 
 
 def requests(model: LanguageModel) -> Iterable[Request]:

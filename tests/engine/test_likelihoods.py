@@ -34,33 +34,33 @@ def test_each_pair_alone(model: LanguageModel, heldout: bytes) -> None:
     assert loglikelihoods(model, []) == []
 
 
-def test_shared_beginnings_are_read_once(demo: LanguageModel, heldout: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    run, tokens = demo.encoder.run, []
+def test_shared_beginnings_are_read_once(kjv: LanguageModel, heldout: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, tokens = kjv.encoder.run, []
 
     def counting(xs: np.ndarray, *arguments: object, **keywords: object) -> None:
         tokens.append(len(xs))
         run(xs, *arguments, **keywords)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(demo.encoder, "run", counting)
+    monkeypatch.setattr(kjv.encoder, "run", counting)
     shots = list(heldout[:200])
     questions = [[i, *heldout[300 + 50 * i : 339 + 50 * i]] for i in range(5)]
     pairs = [(shots + question, [65 + i, 10]) for question in questions for i in range(4)]
-    loglikelihoods(demo, pairs)
+    loglikelihoods(kjv, pairs)
     assert sum(tokens) == 200 + 5 * 40 + 5 * 4
     assert len(tokens) == 1 + 5 + 5
 
 
-def test_what_is_refused(demo: LanguageModel) -> None:
+def test_what_is_refused(kjv: LanguageModel) -> None:
     for pair in (([], [1]), ([1], [])):
         with pytest.raises(
             ConfigError, match=r"pairs\[1\]: expected a context and a continuation of at least one token"
         ):
-            loglikelihoods(demo, [([1], [2]), pair])
+            loglikelihoods(kjv, [([1], [2]), pair])
     with pytest.raises(TokenError, match="expected an id from 0 to 255, got 999"):
-        loglikelihoods(demo, [([1], [999])])
+        loglikelihoods(kjv, [([1], [999])])
 
 
-def test_logits_that_are_not_finite(demo: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(demo.passes, "run", lambda parts, threads: [np.full((1, 256), np.nan) for _ in parts])
+def test_logits_that_are_not_finite(kjv: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kjv.passes, "run", lambda parts, threads: [np.full((1, 256), np.nan) for _ in parts])
     with pytest.raises(NumericalError, match="logits: expected finite numbers, got NaN or infinity"):
-        loglikelihoods(demo, [([1], [2, 3])])
+        loglikelihoods(kjv, [([1], [2, 3])])

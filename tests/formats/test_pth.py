@@ -49,8 +49,8 @@ def test_reads_every_type(tmp_path: Path, wide: bool) -> None:
         assert source.info("emb.weight").source_nbytes == 24
 
 
-def test_the_demo_checkpoint(demo_checkpoint: Path) -> None:
-    with open_pth(demo_checkpoint) as source:
+def test_the_demo_checkpoint(kjv_checkpoint: Path) -> None:
+    with open_pth(kjv_checkpoint) as source:
         names = source.names()
         assert names[0] == "emb.weight"
         assert sum(source.info(title).size for title in names) == 1_352_448

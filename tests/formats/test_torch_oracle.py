@@ -193,8 +193,8 @@ def test_torchscript_is_refused(tmp_path: Path) -> None:
         open_checkpoint(tmp_path / "x.pt")
 
 
-def test_the_demo_checkpoint(demo_checkpoint: Path) -> None:
-    assert_reads(demo_checkpoint, torch.load(demo_checkpoint, weights_only=True))
+def test_the_demo_checkpoint(kjv_checkpoint: Path) -> None:
+    assert_reads(kjv_checkpoint, torch.load(kjv_checkpoint, weights_only=True))
 
 
 def test_storages_are_mapped_where_torch_aligns_them(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""rwkv-cy eval: tasks of lm-eval on the demo model, against plain scores; documents of the tests, without a network."""
+"""rwkv-cy eval: tasks of lm-eval on kjv.pth, against plain scores; documents of the tests, without a network."""
 
 from __future__ import annotations
 
@@ -88,21 +88,21 @@ def plain(model: LanguageModel, context: list[int], continuation: list[int]) -> 
     return float(np.sum(model.score([*context, *continuation])[len(context) :]))
 
 
-def test_log_likelihoods_are_those_of_plain_scoring(demo: LanguageModel) -> None:
+def test_log_likelihoods_are_those_of_plain_scoring(kjv: LanguageModel) -> None:
     pairs = [(text, f" {choice}") for text, choices, _ in QUESTIONS for choice in choices]
     pairs += [("", "And God"), ("And ", "God"), ("And God said", ""), (" ", "x")]
-    encode = demo.tokenizer.encode  # type: ignore[union-attr]
-    results = RWKVLM(demo).loglikelihood(requests(*pairs))
+    encode = kjv.tokenizer.encode  # type: ignore[union-attr]
+    results = RWKVLM(kjv).loglikelihood(requests(*pairs))
     for (context, continuation), (value, greedy) in zip(pairs, results, strict=True):
         before = encode(context.rstrip()) or encode("\n")
         after = encode(context + continuation)[len(encode(context.rstrip())) :]
-        assert value == pytest.approx(plain(demo, before, after) if after else 0.0, abs=1e-6)
-        generated = demo.generate(before, max_tokens=max(len(after), 1), temperature=0)
+        assert value == pytest.approx(plain(kjv, before, after) if after else 0.0, abs=1e-6)
+        generated = kjv.generate(before, max_tokens=max(len(after), 1), temperature=0)
         text = "".join(generated).encode()
         assert greedy == text.startswith(bytes(after)) if after else greedy
 
 
-def test_a_context_that_several_begin_with_runs_once(demo: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_context_that_several_begin_with_runs_once(kjv: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     lengths = []
     forward = LanguageModel.forward
 
@@ -112,34 +112,34 @@ def test_a_context_that_several_begin_with_runs_once(demo: LanguageModel, monkey
 
     monkeypatch.setattr(LanguageModel, "forward", counted)
     shared = "In the beginning God created "
-    RWKVLM(demo).loglikelihood(requests(*((f"{shared}the {word}:", f" {word}") for word in ("sea", "sun", "day"))))
+    RWKVLM(kjv).loglikelihood(requests(*((f"{shared}the {word}:", f" {word}") for word in ("sea", "sun", "day"))))
     assert sum(lengths) < len(shared) + 30
 
 
-def test_whole_texts(demo: LanguageModel, heldout: bytes) -> None:
+def test_whole_texts(kjv: LanguageModel, heldout: bytes) -> None:
     text = heldout[:700].decode()
-    value, empty = RWKVLM(demo).loglikelihood_rolling(requests((text,), ("",)))
-    assert value == pytest.approx(plain(demo, list(b"\n"), list(text.encode())), abs=1e-6)
+    value, empty = RWKVLM(kjv).loglikelihood_rolling(requests((text,), ("",)))
+    assert value == pytest.approx(plain(kjv, list(b"\n"), list(text.encode())), abs=1e-6)
     assert empty == 0.0
 
 
-def test_answers(demo: LanguageModel) -> None:
+def test_answers(kjv: LanguageModel) -> None:
     contexts = ["In the beginning", "In the beg", "In the beginning"]
     greedy = {"until": ["\n"], "max_gen_toks": 20, "temperature": 0.9, "do_sample": False}
-    answers = RWKVLM(demo).generate_until(requests(*((context, greedy) for context in contexts)))
+    answers = RWKVLM(kjv).generate_until(requests(*((context, greedy) for context in contexts)))
     for context, answer in zip(contexts, answers, strict=True):
-        assert answer == "".join(demo.generate(context, max_tokens=20, temperature=0, stop="\n"))
-    (stopped,) = RWKVLM(demo).generate_until(requests(("In the beginning", {"until": answers[0][3]})))
+        assert answer == "".join(kjv.generate(context, max_tokens=20, temperature=0, stop="\n"))
+    (stopped,) = RWKVLM(kjv).generate_until(requests(("In the beginning", {"until": answers[0][3]})))
     assert stopped == answers[0][: answers[0].index(answers[0][3])]
-    (sampled,) = RWKVLM(demo).generate_until(requests(("", {"temperature": 1.0, "max_gen_toks": 5})))
+    (sampled,) = RWKVLM(kjv).generate_until(requests(("", {"temperature": 1.0, "max_gen_toks": 5})))
     assert len(sampled) <= 5
     with pytest.raises(ConfigError, match=r"generation_kwargs: expected names among .*, got beams"):
-        RWKVLM(demo).generate_until(requests(("a", {"beams": 4})))
+        RWKVLM(kjv).generate_until(requests(("a", {"beams": 4})))
 
 
-def test_a_token_that_joins_context_and_continuation_is_scored(demo: LanguageModel) -> None:
+def test_a_token_that_joins_context_and_continuation_is_scored(kjv: LanguageModel) -> None:
     vocabulary = [b"", b"a", b"b", b"ab", b" "]
-    adapter = RWKVLM(demo)
+    adapter = RWKVLM(kjv)
     adapter._encoder = WorldTokenizer(vocabulary)
     assert adapter.prefix == [0]
     assert adapter.split("ba", "b") == ([2], [3])
@@ -148,17 +148,17 @@ def test_a_token_that_joins_context_and_continuation_is_scored(demo: LanguageMod
     assert adapter.split("", "ab") == ([0], [3])
 
 
-def test_tasks(demo: LanguageModel, tasks: Path) -> None:
-    report = evaluate(demo, ["words", "whole", "answers"], include=tasks)
+def test_tasks(kjv: LanguageModel, tasks: Path) -> None:
+    report = evaluate(kjv, ["words", "whole", "answers"], include=tasks)
     values = {(score.task, score.metric): score.value for score in report.scores}
     right = 0
     for text, choices, answer in QUESTIONS:
-        scores = [plain(demo, list(text.encode()), list(f" {choice}".encode())) for choice in choices]
+        scores = [plain(kjv, list(text.encode()), list(f" {choice}".encode())) for choice in choices]
         right += int(np.argmax(scores)) == answer
     assert 0 < right < len(QUESTIONS)
     assert values["words", "acc"] == pytest.approx(right / len(QUESTIONS))
     texts = [text for text, _, _ in QUESTIONS]
-    total = sum(plain(demo, list(b"\n"), list(text.encode())) for text in texts)
+    total = sum(plain(kjv, list(b"\n"), list(text.encode())) for text in texts)
     assert values["whole", "byte_perplexity"] == pytest.approx(np.exp(-total / sum(map(len, texts))), rel=1e-6)
     assert 0 <= values["answers", "exact_match"] <= 1
     assert report.samples == {"words": 4, "whole": 4, "answers": 4}
@@ -179,12 +179,12 @@ def test_the_command(tasks: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "expected names of lm-eval's tasks, got nothing" in capsys.readouterr().err
 
 
-def test_mistakes(demo: LanguageModel, demo_checkpoint: Path, tmp_path: Path) -> None:
+def test_mistakes(kjv: LanguageModel, kjv_checkpoint: Path, tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="expected a folder with definitions"):
-        evaluate(demo, ["words"], include=tmp_path / "nothing")
+        evaluate(kjv, ["words"], include=tmp_path / "nothing")
     with pytest.raises(ConfigError, match="got none"):
-        evaluate(demo, [], include=tmp_path)
-    model = load(demo_checkpoint)
+        evaluate(kjv, [], include=tmp_path)
+    model = load(kjv_checkpoint)
     model._loaded.tokenizer = None
     with pytest.raises(TokenizerError, match="has no tokenizer"):
         RWKVLM(model)

@@ -103,10 +103,10 @@ def test_embeddings(shipped: LanguageModel) -> None:
     assert np.linalg.norm(vector) == pytest.approx(1)
 
 
-def test_models_under_names(folder: Path, demo_checkpoint: Path) -> None:
-    run("rwkv-cy", "add", "kjv", str(demo_checkpoint), "--dtype", "q8")
-    assert json.loads((folder / "rwkv-cy.json").read_text()) == {"kjv": {"path": str(demo_checkpoint), "dtype": "q8"}}
-    assert run("rwkv-cy", "list") == f"kjv: {demo_checkpoint}\n"
+def test_models_under_names(folder: Path, kjv_checkpoint: Path) -> None:
+    run("rwkv-cy", "add", "kjv", str(kjv_checkpoint), "--dtype", "q8")
+    assert json.loads((folder / "rwkv-cy.json").read_text()) == {"kjv": {"path": str(kjv_checkpoint), "dtype": "q8"}}
+    assert run("rwkv-cy", "list") == f"kjv: {kjv_checkpoint}\n"
     assert "rwkv-cy: kjv" in run("models")
     assert run("-m", "kjv", "Speak", "-o", "max_tokens", "5", "-n").strip()
     run("rwkv-cy", "remove", "kjv")

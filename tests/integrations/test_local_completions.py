@@ -29,15 +29,15 @@ PAIRS = [
 ]
 
 
-def test_the_same_log_likelihoods(demo: LanguageModel) -> None:
+def test_the_same_log_likelihoods(kjv: LanguageModel) -> None:
     from lm_eval.api.registry import get_model
 
     requests = [SimpleNamespace(args=pair) for pair in PAIRS]
-    with running(demo, Settings("kjv")) as server:
+    with running(kjv, Settings("kjv")) as server:
         client = get_model("local-completions")(
             model="kjv", base_url=f"{server.url}/v1/completions", tokenizer_backend="remote", max_length=2048
         )
         theirs = client.loglikelihood(requests)
-    for (value, greedy), (expected, their_greedy) in zip(RWKVLM(demo).loglikelihood(requests), theirs, strict=True):
+    for (value, greedy), (expected, their_greedy) in zip(RWKVLM(kjv).loglikelihood(requests), theirs, strict=True):
         assert value == pytest.approx(expected, abs=1e-6)
         assert greedy == their_greedy

@@ -12,8 +12,8 @@ from rwkv_cy.model.language_model import load
 from rwkv_cy.toolkit.convert import convert
 
 
-def test_activations_in_bf16(tmp_path: Path, demo_checkpoint: Path) -> None:
-    convert(demo_checkpoint, tmp_path / "model.h5", dtype="bf16")
+def test_activations_in_bf16(tmp_path: Path, kjv_checkpoint: Path) -> None:
+    convert(kjv_checkpoint, tmp_path / "model.h5", dtype="bf16")
     exact, rounded = (load(tmp_path / "model.h5", activations=kind) for kind in ("f32", "bf16"))
     tokens = list(b"In the beginning God created the heaven")
     at_once, state = rounded.forward(tokens, all_logits=True)
@@ -25,8 +25,8 @@ def test_activations_in_bf16(tmp_path: Path, demo_checkpoint: Path) -> None:
     assert 0 < error < 0.02
 
 
-def test_activations_that_there_are_not(demo_checkpoint: Path) -> None:
+def test_activations_that_there_are_not(kjv_checkpoint: Path) -> None:
     with pytest.raises(ConfigError, match="activations: expected f32 or bf16, got 'f16'"):
-        load(demo_checkpoint, activations="f16")
+        load(kjv_checkpoint, activations="f16")
     with pytest.raises(ConfigError, match="activations: expected f32 or bf16, got 'f16'"):
-        load(demo_checkpoint.with_name("is not looked for"), activations="f16")
+        load(kjv_checkpoint.with_name("is not looked for"), activations="f16")

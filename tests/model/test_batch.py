@@ -11,14 +11,14 @@ from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.model.state import State
 
 
-def test_a_batch_equals_each_alone_to_the_last_bit(demo: LanguageModel, heldout: bytes) -> None:
+def test_a_batch_equals_each_alone_to_the_last_bit(kjv: LanguageModel, heldout: bytes) -> None:
     sequences = [list(heldout[i * 700 : i * 700 + n]) for i, n in enumerate((3, 400, 1, 129, 128, 2))]
-    _, middle = demo.forward(list(b"And God said"))
+    _, middle = kjv.forward(list(b"And God said"))
     states = [None, middle, middle.copy(), None, middle, None]
     before = middle.copy()
-    expected = [demo.forward(tokens, state) for tokens, state in zip(sequences, states, strict=True)]
+    expected = [kjv.forward(tokens, state) for tokens, state in zip(sequences, states, strict=True)]
     for threads in (1, 2):
-        logits, after = demo.forward_batch(sequences, states, num_threads=threads)
+        logits, after = kjv.forward_batch(sequences, states, num_threads=threads)
         assert logits.shape == (6, 256)
         for row, state, (wanted, wanted_state) in zip(logits, after, expected, strict=True):
             assert row.tobytes() == wanted.tobytes()
@@ -26,41 +26,41 @@ def test_a_batch_equals_each_alone_to_the_last_bit(demo: LanguageModel, heldout:
     assert middle == before
 
 
-def test_a_batch_in_place(demo: LanguageModel) -> None:
-    states = [demo.initial_state() for _ in range(20)]
-    logits, same = demo.forward_batch(list(range(65, 85)), states, in_place=True)
+def test_a_batch_in_place(kjv: LanguageModel) -> None:
+    states = [kjv.initial_state() for _ in range(20)]
+    logits, same = kjv.forward_batch(list(range(65, 85)), states, in_place=True)
     assert all(a is b for a, b in zip(same, states, strict=True))
-    expected, state = demo.forward(70)
+    expected, state = kjv.forward(70)
     assert (logits[5] == expected).all()
     assert states[5] == state
     mixed = [states[0], None]
-    _, after = demo.forward_batch([1, [2, 3]], mixed, in_place=True)
+    _, after = kjv.forward_batch([1, [2, 3]], mixed, in_place=True)
     assert after[0] is states[0]
-    assert after[1] == demo.forward([2, 3])[1]
+    assert after[1] == kjv.forward([2, 3])[1]
 
 
-def test_a_batch_of_nothing(demo: LanguageModel) -> None:
-    logits, states = demo.forward_batch([])
+def test_a_batch_of_nothing(kjv: LanguageModel) -> None:
+    logits, states = kjv.forward_batch([])
     assert logits.shape == (0, 256)
     assert states == []
 
 
-def test_a_batch_that_is_refused_changes_nothing(demo: LanguageModel) -> None:
-    states = [demo.initial_state(), demo.initial_state()]
+def test_a_batch_that_is_refused_changes_nothing(kjv: LanguageModel) -> None:
+    states = [kjv.initial_state(), kjv.initial_state()]
     with pytest.raises(TokenError, match=r"sequence 1: tokens\[1\]: expected an id from 0 to 255, got 300"):
-        demo.forward_batch([[1], [2, 300]], states, in_place=True)
+        kjv.forward_batch([[1], [2, 300]], states, in_place=True)
     with pytest.raises(TokenError, match="sequence 0: tokens is empty; give at least one"):
-        demo.forward_batch([[], [1]])
+        kjv.forward_batch([[], [1]])
     with pytest.raises(ConfigError, match="forward_batch: expected 2 states, one per sequence, got 1"):
-        demo.forward_batch([1, 2], states[:1])
+        kjv.forward_batch([1, 2], states[:1])
     with pytest.raises(ConfigError, match="expected a state of its own for each sequence in place, got one twice"):
-        demo.forward_batch([1, 2], [states[0]] * 2, in_place=True)
+        kjv.forward_batch([1, 2], [states[0]] * 2, in_place=True)
     alias = State(states[0].architecture, states[0].fields, states[0].data)
     with pytest.raises(ConfigError, match="expected a state of its own for each sequence in place, got one twice"):
-        demo.forward_batch([1, 2], [states[0], alias], in_place=True)
+        kjv.forward_batch([1, 2], [states[0], alias], in_place=True)
     with pytest.raises(StateError, match="sequence 1: state: expected a State or None, got dict"):
-        demo.forward_batch([1, 2], [None, {}])  # type: ignore[list-item]
-    assert states[0] == states[1] == demo.initial_state()
+        kjv.forward_batch([1, 2], [None, {}])  # type: ignore[list-item]
+    assert states[0] == states[1] == kjv.initial_state()
     model = random_model()
     broken = {key: p.array.copy() for key, p in model.parameters.items()}
     broken["emb.weight"][7, 5] = np.nan

@@ -37,25 +37,25 @@ def test_one_token_and_a_state() -> None:
     assert state == after
 
 
-def test_texts(demo: LanguageModel) -> None:
-    width = demo.config.d_model
+def test_texts(kjv: LanguageModel) -> None:
+    width = kjv.config.d_model
     text = "In the beginning"
-    vector = demo.embed(text)
+    vector = kjv.embed(text)
     for same in (text.encode(), list(text.encode()), np.frombuffer(text.encode(), np.uint8)):
-        assert demo.embed(same).tobytes() == vector.tobytes()
-    several = demo.embed([text, b"And", [65, 66], np.array([65, 66])])
+        assert kjv.embed(same).tobytes() == vector.tobytes()
+    several = kjv.embed([text, b"And", [65, 66], np.array([65, 66])])
     assert several.shape == (4, width)
     assert several[0].tobytes() == vector.tobytes()
     assert several[2].tobytes() == several[3].tobytes()
-    assert demo.embed([]).shape == (0, width)
-    hidden, _ = demo.hidden(list(text.encode()))
+    assert kjv.embed([]).shape == (0, width)
+    hidden, _ = kjv.hidden(list(text.encode()))
     np.testing.assert_allclose(vector, hidden.mean(axis=0, dtype=np.float64), rtol=1e-6)
-    assert demo.embed(text, pooling="last").tobytes() == hidden[-1].tobytes()
+    assert kjv.embed(text, pooling="last").tobytes() == hidden[-1].tobytes()
 
 
-def test_similar_texts_have_similar_vectors(demo: LanguageModel) -> None:
+def test_similar_texts_have_similar_vectors(kjv: LanguageModel) -> None:
     texts = ["And God said, Let there be light", "And God saw the light, that it was good", "x = [i for i in range(9)]"]
-    one, two, other = demo.embed(texts, normalize=True)
+    one, two, other = kjv.embed(texts, normalize=True)
     assert one @ two > one @ other + 0.1
 
 
@@ -76,17 +76,17 @@ def test_ranges_that_run_together() -> None:
     assert of(5 * CHUNK_TOKENS, 1) == [(0, 1), (1, 2)]
 
 
-def test_what_is_refused(demo: LanguageModel) -> None:
+def test_what_is_refused(kjv: LanguageModel) -> None:
     with pytest.raises(ConfigError, match="pooling: expected one of mean, last, got 'max'"):
-        demo.embed("a", pooling="max")
+        kjv.embed("a", pooling="max")
     with pytest.raises(TokenError, match="tokens is empty"):
-        demo.embed("")
+        kjv.embed("")
     with pytest.raises(TokenError, match="sequence 1: tokens is empty"):
-        demo.embed(["a", ""])
+        kjv.embed(["a", ""])
     with pytest.raises(TokenError, match=r"tokens\[0\]: expected an id from 0 to 255, got 256"):
-        demo.hidden([256])
+        kjv.hidden([256])
     with pytest.raises(StateError):
-        demo.hidden([1], random_model().initial_state())
+        kjv.hidden([1], random_model().initial_state())
     with pytest.raises(ConfigError, match="the model has no tokenizer"):
         random_model().embed("a")
     model = random_model()

@@ -47,9 +47,9 @@ DATA = Path(__file__).resolve().parents[2] / "data"
 # --- against others ---
 
 
-def test_logits_of_the_authors_package(demo: LanguageModel, heldout: bytes) -> None:
+def test_logits_of_the_authors_package(kjv: LanguageModel, heldout: bytes) -> None:
     golden = np.load(DATA / "golden" / "kjv-logits.npy")
-    logits, _ = demo.forward(list(heldout[:500]), all_logits=True)
+    logits, _ = kjv.forward(list(heldout[:500]), all_logits=True)
     assert np.abs(logits - golden).max() <= 1e-4
 
 
@@ -60,9 +60,9 @@ def test_logits_of_the_demo_model(heldout: bytes) -> None:
     assert np.abs(logits - golden).max() <= 1e-4
 
 
-def test_perplexity_of_the_authors_package(demo: LanguageModel, heldout: bytes) -> None:
+def test_perplexity_of_the_authors_package(kjv: LanguageModel, heldout: bytes) -> None:
     golden = json.loads((DATA / "golden" / "kjv-perplexity.json").read_text())
-    report = perplexity(demo, heldout)
+    report = perplexity(kjv, heldout)
     assert report.tokens == golden["tokens"] - 1
     # To four digits, as the golden one is printed and read.
     assert f"{report.perplexity:.4g}" == f"{golden['perplexity']:.4g}"
@@ -71,7 +71,7 @@ def test_perplexity_of_the_authors_package(demo: LanguageModel, heldout: bytes) 
 @pytest.mark.parametrize("name", ["4v0-660K", "5v1-730K", "7v0-834K"])
 def test_published_logits(shared: Path, name: str) -> None:
     expected = np.fromfile(shared / "models" / f"expected-logits-{name}.bin", "<f4")
-    # The fixture of RWKV-4 cannot see the channel mix (its weights there are about 3e-7); the demo model can.
+    # The fixture of RWKV-4 cannot see the channel mix (its weights there are about 3e-7); kjv.pth can.
     logits, _ = load(shared / "models" / f"tiny-rwkv-{name}-FP32.bin").forward(list(b'"in'))
     assert np.abs(logits - expected).max() <= 2e-5
 
@@ -106,38 +106,38 @@ def test_a_prompt_is_its_tokens_one_by_one_to_the_last_bit(dtype: str) -> None:
         assert after == same == state
 
 
-def test_every_tensor_moves_the_logits(demo: LanguageModel, heldout: bytes) -> None:
+def test_every_tensor_moves_the_logits(kjv: LanguageModel, heldout: bytes) -> None:
     tokens = list(heldout[:20])
-    usual, _ = demo.forward(tokens, all_logits=True)
-    wide = {name: Parameter(widen(p.array, p.dtype), "f32") for name, p in demo.parameters.items()}
+    usual, _ = kjv.forward(tokens, all_logits=True)
+    wide = {name: Parameter(widen(p.array, p.dtype), "f32") for name, p in kjv.parameters.items()}
     rng = np.random.default_rng(0)
     for name, parameter in wide.items():
         noise = rng.standard_normal(parameter.array.shape).astype(np.float32)
         moved = Parameter(parameter.array + 0.1 * noise * np.abs(parameter.array).mean() + 1e-3 * noise, "f32")
-        logits, _ = LanguageModel(demo.config, {**wide, name: moved}).forward(tokens, all_logits=True)
+        logits, _ = LanguageModel(kjv.config, {**wide, name: moved}).forward(tokens, all_logits=True)
         # 1e-4 is the tolerance of the comparison with the authors' package: it would see each of these.
         assert np.abs(logits - usual).max() > 1e-4, name
 
 
-def test_states_are_given_back_and_not_changed(demo: LanguageModel) -> None:
-    _, state = demo.forward(list(b"In the"))
+def test_states_are_given_back_and_not_changed(kjv: LanguageModel) -> None:
+    _, state = kjv.forward(list(b"In the"))
     before = state.copy()
-    logits, after = demo.forward(list(b" beginning"), state)
+    logits, after = kjv.forward(list(b" beginning"), state)
     assert state == before
-    again, same = demo.forward(list(b" beginning"), state, in_place=True)
+    again, same = kjv.forward(list(b" beginning"), state, in_place=True)
     assert same is state
     assert state == after
     assert (again == logits).all()
 
 
-def test_a_state_goes_through_a_file(demo: LanguageModel, tmp_path: Path) -> None:
-    _, state = demo.forward(list(b"In the"))
+def test_a_state_goes_through_a_file(kjv: LanguageModel, tmp_path: Path) -> None:
+    _, state = kjv.forward(list(b"In the"))
     state.save(tmp_path / "s.h5")
     loaded = State.load(tmp_path / "s.h5")
     assert loaded == state
-    assert loaded.fingerprint == demo.fingerprint
-    expected, _ = demo.forward(32, state)
-    assert (demo.forward(32, loaded)[0] == expected).all()
+    assert loaded.fingerprint == kjv.fingerprint
+    expected, _ = kjv.forward(32, state)
+    assert (kjv.forward(32, loaded)[0] == expected).all()
 
 
 def test_a_state_of_another_model_is_refused() -> None:
@@ -158,37 +158,37 @@ def test_fingerprints_see_every_tensor() -> None:
     assert len(seen) == 1 + len(wide)
 
 
-def test_double_precision(demo: LanguageModel, demo_checkpoint: Path, heldout: bytes) -> None:
-    double = load(demo_checkpoint, dtype="f64")
+def test_double_precision(kjv: LanguageModel, kjv_checkpoint: Path, heldout: bytes) -> None:
+    double = load(kjv_checkpoint, dtype="f64")
     logits, state = double.forward(list(heldout[:300]), all_logits=True)
     assert logits.dtype == state.data.dtype == np.float64
-    single, _ = demo.forward(list(heldout[:300]), all_logits=True)
+    single, _ = kjv.forward(list(heldout[:300]), all_logits=True)
     assert 0 < np.abs(single - logits).max() < 1e-4
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("f32", 0.0), ("bf16", 0.0), ("f16", 1e-3)])
 def test_other_precisions_in_memory(
-    demo: LanguageModel, demo_checkpoint: Path, heldout: bytes, dtype: str, tolerance: float
+    kjv: LanguageModel, kjv_checkpoint: Path, heldout: bytes, dtype: str, tolerance: float
 ) -> None:
     # The checkpoint is bf16: float32 holds it exactly, and float16 nearly.
-    other = load(demo_checkpoint, dtype=dtype)
+    other = load(kjv_checkpoint, dtype=dtype)
     assert other.parameters["head.weight"].dtype == dtype
     assert other.parameters["ln_out.weight"].dtype == "bf16"
-    expected, _ = demo.forward(list(heldout[:100]), all_logits=True)
+    expected, _ = kjv.forward(list(heldout[:100]), all_logits=True)
     assert np.abs(other.forward(list(heldout[:100]), all_logits=True)[0] - expected).max() <= tolerance
-    assert other.fingerprint == demo.fingerprint
+    assert other.fingerprint == kjv.fingerprint
 
 
 @pytest.mark.parametrize(("dtype", "limit"), [("q8", 1.001), ("q6", 1.001), ("q4", 1.02)])
 def test_quantized_matrices_predict_nearly_as_well(
-    demo: LanguageModel, demo_checkpoint: Path, heldout: bytes, tmp_path: Path, dtype: str, limit: float
+    kjv: LanguageModel, kjv_checkpoint: Path, heldout: bytes, tmp_path: Path, dtype: str, limit: float
 ) -> None:
-    quantized = load(demo_checkpoint, dtype=dtype)
+    quantized = load(kjv_checkpoint, dtype=dtype)
     assert quantized.parameters["head.weight"].dtype == dtype
     assert quantized.parameters["emb.weight"].dtype == quantized.parameters["ln_out.weight"].dtype == "bf16"
-    usual = perplexity(demo, heldout[:20_000]).perplexity
+    usual = perplexity(kjv, heldout[:20_000]).perplexity
     assert usual != perplexity(quantized, heldout[:20_000]).perplexity < usual * limit
-    convert(demo_checkpoint, tmp_path / "m.h5", dtype=dtype)
+    convert(kjv_checkpoint, tmp_path / "m.h5", dtype=dtype)
     expected, state = quantized.forward(list(heldout[:50]), all_logits=True)
     for mmap in (True, False):
         stored = load(tmp_path / "m.h5", mmap=mmap)
@@ -203,8 +203,8 @@ def test_quantized_matrices_predict_nearly_as_well(
     assert np.abs(wide.forward(list(heldout[:50]), all_logits=True)[0] - expected).max() < 0.5
 
 
-def test_what_is_quantized_is_not_quantized_again(demo_checkpoint: Path, tmp_path: Path) -> None:
-    convert(demo_checkpoint, tmp_path / "m.h5", dtype="q8")
+def test_what_is_quantized_is_not_quantized_again(kjv_checkpoint: Path, tmp_path: Path) -> None:
+    convert(kjv_checkpoint, tmp_path / "m.h5", dtype="q8")
     for dtype in ("q4", "q6"):
         with pytest.raises(
             ConfigError,
@@ -224,23 +224,23 @@ def test_nan_is_not_quantized(tmp_path: Path) -> None:
         load(path, dtype="q8")
 
 
-def test_rescaling_changes_little(demo: LanguageModel, demo_checkpoint: Path, heldout: bytes) -> None:
-    rescaled = load(demo_checkpoint, rescale_layer=2)
-    expected, _ = demo.forward(list(heldout[:100]), all_logits=True)
+def test_rescaling_changes_little(kjv: LanguageModel, kjv_checkpoint: Path, heldout: bytes) -> None:
+    rescaled = load(kjv_checkpoint, rescale_layer=2)
+    expected, _ = kjv.forward(list(heldout[:100]), all_logits=True)
     logits, _ = rescaled.forward(list(heldout[:100]), all_logits=True)
     # LayerNorm's eps does not scale along, so the results are near and not the same.
     assert 0 < np.abs(logits - expected).max() < 1e-2
 
 
-def test_threads_share_one_model(demo: LanguageModel, heldout: bytes) -> None:
+def test_threads_share_one_model(kjv: LanguageModel, heldout: bytes) -> None:
     texts = [list(heldout[i * 100 : i * 100 + 60]) for i in range(4)]
-    expected = [demo.forward(text)[0] for text in texts]
+    expected = [kjv.forward(text)[0] for text in texts]
     results: list[np.ndarray | None] = [None] * 4
 
     def work(worker: int) -> None:
         state = None
         for token in texts[worker]:
-            logits, state = demo.forward(token, state, num_threads=2)
+            logits, state = kjv.forward(token, state, num_threads=2)
         results[worker] = logits
 
     threads = [threading.Thread(target=work, args=(worker,)) for worker in range(4)]
@@ -289,9 +289,9 @@ def test_a_forked_child_computes_on() -> None:
         (None, "tokens: expected integers, got object"),
     ],
 )
-def test_impossible_tokens(demo: LanguageModel, tokens: object, message: str) -> None:
+def test_impossible_tokens(kjv: LanguageModel, tokens: object, message: str) -> None:
     with pytest.raises(TokenError, match=message):
-        demo.forward(tokens)  # type: ignore[arg-type]
+        kjv.forward(tokens)  # type: ignore[arg-type]
 
 
 def test_generate_has_the_arguments_of_the_function() -> None:
@@ -300,24 +300,24 @@ def test_generate_has_the_arguments_of_the_function() -> None:
     assert [own[name].default for name in list(own)[2:]] == [function[name].default for name in list(own)[2:]]
 
 
-def test_an_invalid_tokenizer(demo_checkpoint: Path) -> None:
+def test_an_invalid_tokenizer(kjv_checkpoint: Path) -> None:
     message = 'tokenizer: expected "bytes", "world", a vocabulary file or a Tokenizer, got int'
     with pytest.raises(TokenizerError, match=message):
-        load(demo_checkpoint, tokenizer=5)  # type: ignore[arg-type]
+        load(kjv_checkpoint, tokenizer=5)  # type: ignore[arg-type]
 
 
-def test_models_say_what_they_are(demo: LanguageModel) -> None:
-    assert repr(demo) == f"LanguageModel({demo.config})"
-    assert repr(demo.encoder) == f"Model({demo.config})"
+def test_models_say_what_they_are(kjv: LanguageModel) -> None:
+    assert repr(kjv) == f"LanguageModel({kjv.config})"
+    assert repr(kjv.encoder) == f"Model({kjv.config})"
 
 
-def test_impossible_options(demo: LanguageModel, demo_checkpoint: Path) -> None:
+def test_impossible_options(kjv: LanguageModel, kjv_checkpoint: Path) -> None:
     with pytest.raises(
         ConfigError, match="dtype: expected one of bf12, bf16, f16, f32, f64, q4, q4n, q6, q8, got 'q3'"
     ):
-        load(demo_checkpoint, dtype="q3")
+        load(kjv_checkpoint, dtype="q3")
     with pytest.raises(ConfigError, match=r"Config\.rescale_layer"):
-        load(demo_checkpoint, rescale_layer=-1)
+        load(kjv_checkpoint, rescale_layer=-1)
 
 
 def test_parameters_that_do_not_fit() -> None:
@@ -459,9 +459,9 @@ def test_nan_in_the_embedding_and_in_the_state() -> None:
         broken.forward(1, state)
 
 
-def test_a_file_cut_under_its_map(demo_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_file_cut_under_its_map(kjv_checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "m.pth"
-    shutil.copy(demo_checkpoint, path)
+    shutil.copy(kjv_checkpoint, path)
     model = load(path)
     model.forward(1)
     os.truncate(path, 100_000)
@@ -479,10 +479,10 @@ def test_a_file_cut_under_its_map(demo_checkpoint: Path, tmp_path: Path) -> None
     ],
 )
 def test_a_file_cut_in_the_middle_of_a_call(
-    demo_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[..., Any]
+    kjv_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[..., Any]
 ) -> None:
     path = tmp_path / "m.pth"
-    shutil.copy(demo_checkpoint, path)
+    shutil.copy(kjv_checkpoint, path)
     model = load(path)
     state = model.forward(1)[1]
     run = model.encoder.run
@@ -497,18 +497,18 @@ def test_a_file_cut_in_the_middle_of_a_call(
 
 
 @pytest.mark.parametrize("how", [{"mmap": False}, {"dtype": "f32"}])
-def test_a_resident_model_outlives_its_file(demo_checkpoint: Path, tmp_path: Path, how: dict[str, Any]) -> None:
+def test_a_resident_model_outlives_its_file(kjv_checkpoint: Path, tmp_path: Path, how: dict[str, Any]) -> None:
     path = tmp_path / "m.pth"
-    shutil.copy(demo_checkpoint, path)
+    shutil.copy(kjv_checkpoint, path)
     model = load(path, **how)
     expected, _ = model.forward(1)
     os.truncate(path, 0)
     assert (model.forward(1)[0] == expected).all()
 
 
-def test_a_file_replaced_under_its_map(demo_checkpoint: Path, tmp_path: Path) -> None:
+def test_a_file_replaced_under_its_map(kjv_checkpoint: Path, tmp_path: Path) -> None:
     path = tmp_path / "m.pth"
-    shutil.copy(demo_checkpoint, path)
+    shutil.copy(kjv_checkpoint, path)
     model = load(path)
     expected, _ = model.forward(1)
     (tmp_path / "other").write_bytes(b"other")
@@ -516,11 +516,11 @@ def test_a_file_replaced_under_its_map(demo_checkpoint: Path, tmp_path: Path) ->
     assert (model.forward(1)[0] == expected).all()
 
 
-def test_an_interrupt_in_the_middle_of_a_long_prefill(demo: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_in_the_middle_of_a_long_prefill(kjv: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is heard between blocks of tokens. The state given is unchanged, or invalid if it was being updated."""
-    _, state = demo.forward([65])
+    _, state = kjv.forward([65])
     before = state.copy()
-    run, calls = demo.encoder.run, []
+    run, calls = kjv.encoder.run, []
 
     def interrupted(*arguments: Any, **options: Any) -> None:
         calls.append(arguments)
@@ -528,34 +528,34 @@ def test_an_interrupt_in_the_middle_of_a_long_prefill(demo: LanguageModel, monke
         if len(calls) == 2:
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(demo.encoder, "run", interrupted)
+    monkeypatch.setattr(kjv.encoder, "run", interrupted)
     for in_place in (False, True):
         calls.clear()
         with pytest.raises(KeyboardInterrupt):
-            demo.forward([65] * (3 * CHUNK_TOKENS), state, in_place=in_place)
+            kjv.forward([65] * (3 * CHUNK_TOKENS), state, in_place=in_place)
         assert len(calls) == 2
         if not in_place:
             assert state == before
     with pytest.raises(StateError, match="expected a complete state"):
-        demo.forward(65, state)
+        kjv.forward(65, state)
 
 
-def test_too_little_memory_is_said_before_loading(demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_little_memory_is_said_before_loading(kjv_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "available_memory", lambda: 1 << 20)
     with pytest.raises(
         NotEnoughMemoryError, match=r"not enough memory for parameters and states: need [0-9.]+ MB, [0-9.]+ MB free"
     ):
-        load(demo_checkpoint, dtype="f32")
+        load(kjv_checkpoint, dtype="f32")
     with pytest.raises(
         NotEnoughMemoryError, match=r"not enough memory for parameters and states: need [0-9.]+ MB, [0-9.]+ MB free"
     ):
-        load(demo_checkpoint, mmap=False)
+        load(kjv_checkpoint, mmap=False)
     with pytest.warns(
         RuntimeWarning, match=r"its weights take [0-9.]+ MB, and 1\.05 MB of memory is free: every token"
     ):
-        load(demo_checkpoint)  # mapped
+        load(kjv_checkpoint)  # mapped
     monkeypatch.setattr(loading, "available_memory", lambda: None)
-    load(demo_checkpoint, dtype="f32")
+    load(kjv_checkpoint, dtype="f32")
 
 
 def test_a_million_tokens_take_bounded_memory() -> None:

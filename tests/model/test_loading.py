@@ -25,22 +25,22 @@ def _canonical(parameter: Parameter) -> Any:
     return parameter.array.T if parameter.transposed else parameter.array
 
 
-def test_resident_the_same(demo: LanguageModel, demo_checkpoint: Path) -> None:
-    read = load(demo_checkpoint, mmap=False)
-    assert (read.forward([72, 101])[0] == demo.forward([72, 101])[0]).all()
+def test_resident_the_same(kjv: LanguageModel, kjv_checkpoint: Path) -> None:
+    read = load(kjv_checkpoint, mmap=False)
+    assert (read.forward([72, 101])[0] == kjv.forward([72, 101])[0]).all()
     assert read.parameters["head.weight"].array.flags.writeable
 
 
 @pytest.mark.parametrize("dtype", [None, "f32", "f64", "q8"])
 def test_resident_weights_are_in_one_arena(
-    demo_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str | None
+    kjv_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str | None
 ) -> None:
     """Aligned to cache lines, without overlap, and the same for each number of threads and size of pieces."""
-    convert(demo_checkpoint, tmp_path / "m.h5")
-    mapped = load(demo_checkpoint, dtype=dtype)
+    convert(kjv_checkpoint, tmp_path / "m.h5")
+    mapped = load(kjv_checkpoint, dtype=dtype)
     monkeypatch.setattr(converter, "_PIECE_BYTES", 1 << 12)
     monkeypatch.setattr(converter, "_PIECE_NUMBERS", 1 << 12)
-    for path, threads in ((demo_checkpoint, 1), (demo_checkpoint, 3), (tmp_path / "m.h5", 3)):
+    for path, threads in ((kjv_checkpoint, 1), (kjv_checkpoint, 3), (tmp_path / "m.h5", 3)):
         monkeypatch.setattr(loading, "get_num_threads", lambda threads=threads: threads)
         resident = load(path, dtype=dtype, mmap=False)
         spans = []
@@ -53,21 +53,21 @@ def test_resident_weights_are_in_one_arena(
         assert resident.forward([72, 101])[0].tobytes() == mapped.forward([72, 101])[0].tobytes()
 
 
-def test_a_tokenizer_that_is_not_there_is_told_first(demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tokenizer_that_is_not_there_is_told_first(kjv_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loading, "read_parameters", lambda *arguments: pytest.fail("the weights were read"))
     with pytest.raises(StorageError, match="none: cannot be read"):
-        load(demo_checkpoint, mmap=False, tokenizer="none")
+        load(kjv_checkpoint, mmap=False, tokenizer="none")
 
 
-def test_a_file_system_that_cannot_map(demo: LanguageModel, demo_checkpoint: Path, monkeypatch: Any) -> None:
+def test_a_file_system_that_cannot_map(kjv: LanguageModel, kjv_checkpoint: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(FileBytes, "view", lambda *span: None)
-    assert (load(demo_checkpoint).forward([72, 101])[0] == demo.forward([72, 101])[0]).all()
+    assert (load(kjv_checkpoint).forward([72, 101])[0] == kjv.forward([72, 101])[0]).all()
 
 
-def test_a_file_cut_while_it_is_read(demo_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_cut_while_it_is_read(kjv_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The error of a thread is the error of the call, whatever the others do meanwhile."""
     path = tmp_path / "m.pth"
-    shutil.copy(demo_checkpoint, path)
+    shutil.copy(kjv_checkpoint, path)
     monkeypatch.setattr(converter, "_PIECE_BYTES", 1 << 12)
     monkeypatch.setattr(loading, "get_num_threads", lambda: 3)
     check_memory = loading._check_memory
@@ -85,7 +85,7 @@ def test_a_file_cut_while_it_is_read(demo_checkpoint: Path, tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_no_error_of_a_job_is_lost(demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+def test_no_error_of_a_job_is_lost(kjv_checkpoint: Path, monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
     """Also an IndexError, which an empty queue raises too: unwritten weights would be zeros."""
 
     def fail(*arguments: Any) -> None:
@@ -95,14 +95,14 @@ def test_no_error_of_a_job_is_lost(demo_checkpoint: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(converter, "_PIECE_BYTES", 1 << 12)
     monkeypatch.setattr(loading, "get_num_threads", lambda: threads)
     with pytest.raises(IndexError, match="of a job"):
-        load(demo_checkpoint, dtype="f64")
+        load(kjv_checkpoint, dtype="f64")
 
 
 @pytest.mark.parametrize("mmap", [True, False])
-def test_a_closed_model_computes_no_more(demo_checkpoint: Path, mmap: bool) -> None:
-    with load(demo_checkpoint, mmap=mmap) as model:
+def test_a_closed_model_computes_no_more(kjv_checkpoint: Path, mmap: bool) -> None:
+    with load(kjv_checkpoint, mmap=mmap) as model:
         logits, state = model.forward([72, 101])
-    again = load(demo_checkpoint)
+    again = load(kjv_checkpoint)
     assert (again.forward([72, 101])[0] == logits).all()
     for call in (lambda: model.forward(1, state), lambda: model.forward_batch([1])):
         with pytest.raises(ConfigError, match="LanguageModel: expected an open model, got one that was closed"):
@@ -146,17 +146,17 @@ def test_a_decay_beyond_the_range_of_an_exponential_is_one_that_forgets(tmp_path
 
 
 @pytest.mark.parametrize(("name", "ours"), [("float16", "f16"), ("Q8", "q8"), ("FP64", "f64")])
-def test_other_spellings_of_a_type(name: str, ours: str, demo_checkpoint: Path, tmp_path: Path) -> None:
-    model = load(demo_checkpoint, dtype=name)
+def test_other_spellings_of_a_type(name: str, ours: str, kjv_checkpoint: Path, tmp_path: Path) -> None:
+    model = load(kjv_checkpoint, dtype=name)
     assert model.parameters["head.weight"].dtype == ours
     assert model.config.compute_dtype == ("f64" if ours == "f64" else "f32")
-    plan = convert(demo_checkpoint, tmp_path / "m.h5", dtype=name).plan
+    plan = convert(kjv_checkpoint, tmp_path / "m.h5", dtype=name).plan
     assert {tensor.dtype for tensor in plan.tensors if tensor.kind == "head"} == {ours}
     assert plan.config.compute_dtype == model.config.compute_dtype
 
 
-def test_progress_of_what_is_read_into_memory(demo_checkpoint: Path) -> None:
+def test_progress_of_what_is_read_into_memory(kjv_checkpoint: Path) -> None:
     seen: list[tuple[int, int]] = []
-    model = load(demo_checkpoint, dtype="q8", mmap=False, progress=lambda done, total: seen.append((done, total)))
+    model = load(kjv_checkpoint, dtype="q8", mmap=False, progress=lambda done, total: seen.append((done, total)))
     assert [done for done, _ in seen] == sorted(done for done, _ in seen)
     assert seen[-1][0] == seen[-1][1] == sum(parameter.array.nbytes for parameter in model.parameters.values())

@@ -16,31 +16,31 @@ def part(model: LanguageModel, tokens: bytes, wanted: int = 1, planes: int = 0) 
     return Part(np.array(list(tokens), np.int64), initial, np.empty(shape, initial.dtype), wanted)
 
 
-def test_nothing_to_run(demo: LanguageModel) -> None:
-    assert demo.passes.run([]) == []
+def test_nothing_to_run(kjv: LanguageModel) -> None:
+    assert kjv.passes.run([]) == []
 
 
-def test_as_many_states_as_tokens(demo: LanguageModel) -> None:
+def test_as_many_states_as_tokens(kjv: LanguageModel) -> None:
     with pytest.raises(KernelError, match="Stack: expected 3 states, one after each token of sequence 1, and outputs"):
-        demo.passes.run([part(demo, b"a"), part(demo, b"abc", planes=2)])
+        kjv.passes.run([part(kjv, b"a"), part(kjv, b"abc", planes=2)])
 
 
-def test_states_after_each_token_without_logits(demo: LanguageModel) -> None:
-    each = part(demo, b"abc", 0, planes=3)
-    assert demo.passes.run([each])[0].shape == (0, 256)
-    assert each.write[1].tobytes() == demo.forward(list(b"ab"))[1].data.tobytes()
+def test_states_after_each_token_without_logits(kjv: LanguageModel) -> None:
+    each = part(kjv, b"abc", 0, planes=3)
+    assert kjv.passes.run([each])[0].shape == (0, 256)
+    assert each.write[1].tobytes() == kjv.forward(list(b"ab"))[1].data.tobytes()
 
 
-def test_a_closed_model(demo_checkpoint: object) -> None:
-    model = load(demo_checkpoint)  # type: ignore[arg-type]
+def test_a_closed_model(kjv_checkpoint: object) -> None:
+    model = load(kjv_checkpoint)  # type: ignore[arg-type]
     model.close()
     with pytest.raises(ConfigError, match="expected an open model"):
         model.passes.run([part(model, b"a")])
 
 
-def test_where_nan_comes_from(demo: LanguageModel) -> None:
-    each = part(demo, b"ab")
+def test_where_nan_comes_from(kjv: LanguageModel) -> None:
+    each = part(kjv, b"ab")
     bad = Part(each.ids, np.full_like(each.read, np.nan), each.write)
-    (rows,) = demo.passes.run([bad])
+    (rows,) = kjv.passes.run([bad])
     assert np.isnan(rows).any()
-    assert demo.passes.describe(bad).startswith("expected a finite state, got NaN or infinity in it")
+    assert kjv.passes.describe(bad).startswith("expected a finite state, got NaN or infinity in it")

@@ -32,8 +32,8 @@ def test_a_new_model_saved_and_loaded_gives_the_same_bits(tmp_path: Path, name: 
         assert same == state
 
 
-def test_a_quantized_model_saved_again(tmp_path: Path, demo_checkpoint: Path) -> None:
-    model = load(demo_checkpoint, dtype="q4")
+def test_a_quantized_model_saved_again(tmp_path: Path, kjv_checkpoint: Path) -> None:
+    model = load(kjv_checkpoint, dtype="q4")
     model.save(tmp_path / "q4.h5")
     logits, _ = load(tmp_path / "q4.h5").forward([72, 101])
     assert np.array_equal(logits, model.forward([72, 101])[0])
@@ -62,9 +62,9 @@ def test_every_setting_survives(tmp_path: Path, changed: dict[str, Any]) -> None
         assert again.forward([1, 2])[0].tobytes() == model.forward([1, 2])[0].tobytes()
 
 
-def test_only_a_model_file_is_replaced(tmp_path: Path, demo_checkpoint: Path) -> None:
-    model = load(demo_checkpoint)
-    for name, content in (("victim.pth", demo_checkpoint.read_bytes()), ("notes.txt", b"important")):
+def test_only_a_model_file_is_replaced(tmp_path: Path, kjv_checkpoint: Path) -> None:
+    model = load(kjv_checkpoint)
+    for name, content in (("victim.pth", kjv_checkpoint.read_bytes()), ("notes.txt", b"important")):
         (tmp_path / name).write_bytes(content)
         with pytest.raises(StorageError, match=f"{name} is not a model file; choose another name"):
             model.save(tmp_path / name, overwrite=True)
@@ -78,8 +78,8 @@ def test_only_a_model_file_is_replaced(tmp_path: Path, demo_checkpoint: Path) ->
     assert verify(tmp_path / "empty").ok
 
 
-def test_a_damaged_model_file_is_replaced(tmp_path: Path, demo_checkpoint: Path) -> None:
-    model, path = load(demo_checkpoint), tmp_path / "m.h5"
+def test_a_damaged_model_file_is_replaced(tmp_path: Path, kjv_checkpoint: Path) -> None:
+    model, path = load(kjv_checkpoint), tmp_path / "m.h5"
     model.save(path)
     whole = path.read_bytes()
     for damaged in (whole[:-1], whole[: len(whole) // 2], whole[:4096], whole[:-4096] + bytes(4096), whole + b"x"):
@@ -91,7 +91,7 @@ def test_a_damaged_model_file_is_replaced(tmp_path: Path, demo_checkpoint: Path)
 
 
 @pytest.mark.parametrize("content", [b"", b"format\0rwkv-cy\0kind\0model"])
-def test_another_hdf5_file_is_not_replaced(tmp_path: Path, demo_checkpoint: Path, content: bytes) -> None:
+def test_another_hdf5_file_is_not_replaced(tmp_path: Path, kjv_checkpoint: Path, content: bytes) -> None:
     path = tmp_path / "keras.h5"
     with h5py.File(path, "w") as file:
         file.attrs["format"] = "keras"
@@ -100,12 +100,12 @@ def test_another_hdf5_file_is_not_replaced(tmp_path: Path, demo_checkpoint: Path
     path.write_bytes(content + path.read_bytes())
     before = path.read_bytes()
     with pytest.raises(StorageError, match="is not a model file"):
-        load(demo_checkpoint).save(path, overwrite=True)
+        load(kjv_checkpoint).save(path, overwrite=True)
     assert path.read_bytes() == before
 
 
-def test_only_a_state_file_is_replaced(tmp_path: Path, demo_checkpoint: Path) -> None:
-    model = load(demo_checkpoint)
+def test_only_a_state_file_is_replaced(tmp_path: Path, kjv_checkpoint: Path) -> None:
+    model = load(kjv_checkpoint)
     path = tmp_path / "m.h5"
     model.save(path)
     before = path.read_bytes()
@@ -118,8 +118,8 @@ def test_only_a_state_file_is_replaced(tmp_path: Path, demo_checkpoint: Path) ->
     assert model.load_state(tmp_path / "s.h5") == second
 
 
-def test_states_and_models_are_not_confused(tmp_path: Path, demo_checkpoint: Path) -> None:
-    model = load(demo_checkpoint)
+def test_states_and_models_are_not_confused(tmp_path: Path, kjv_checkpoint: Path) -> None:
+    model = load(kjv_checkpoint)
     model.save(tmp_path / "m.h5")
     model.forward([1])[1].save(tmp_path / "s.h5")
     for read in (load, verify, inspect):
@@ -129,4 +129,4 @@ def test_states_and_models_are_not_confused(tmp_path: Path, demo_checkpoint: Pat
         with pytest.raises(UnsupportedError, match=r"m\.h5 is a model, not a state"):
             read(tmp_path / "m.h5")
     with pytest.raises(FormatError, match="not a file that State.save wrote; .* with model.load_state"):
-        State.load(demo_checkpoint)
+        State.load(kjv_checkpoint)

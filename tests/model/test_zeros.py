@@ -35,21 +35,21 @@ def bits(model: LanguageModel, threads: int = 1) -> bytes:
 
 @pytest.mark.parametrize("dtype", [None, *STORAGE_TYPES])
 def test_a_converted_model_gives_the_bits_of_its_checkpoint(
-    demo_checkpoint: Path, tmp_path: Path, dtype: str | None
+    kjv_checkpoint: Path, tmp_path: Path, dtype: str | None
 ) -> None:
-    convert(demo_checkpoint, tmp_path / "model.h5", dtype=dtype)
+    convert(kjv_checkpoint, tmp_path / "model.h5", dtype=dtype)
     with open_model(tmp_path / "model.h5") as file:
         assert [name for name in file.names() if file.info(name).transposed] == [
             f"blocks.{i}.ffn.value.weight" for i in range(6)
         ]
-    expected = bits(load(demo_checkpoint, dtype=dtype))
+    expected = bits(load(kjv_checkpoint, dtype=dtype))
     for mmap in (True, False):
         model = load(tmp_path / "model.h5", mmap=mmap)
         assert bits(model) == bits(model, 3) == expected
 
 
-def test_one_token_is_as_many(demo_checkpoint: Path, tmp_path: Path) -> None:
-    convert(demo_checkpoint, tmp_path / "model.h5")
+def test_one_token_is_as_many(kjv_checkpoint: Path, tmp_path: Path) -> None:
+    convert(kjv_checkpoint, tmp_path / "model.h5")
     model = load(tmp_path / "model.h5")
     at_once, state = model.forward(TOKENS, all_logits=True)
     one_by_one, own = [], None

@@ -1,4 +1,4 @@
-"""Servers of the demo model on the loopback."""
+"""Servers of data/kjv.pth on the loopback."""
 
 from __future__ import annotations
 
@@ -25,24 +25,24 @@ def pytest_report_header() -> str | None:
 
 
 @pytest.fixture(scope="session")
-def demo(demo_checkpoint: Path) -> LanguageModel:
-    """Return the demo model."""
-    return load(demo_checkpoint)
+def kjv(kjv_checkpoint: Path) -> LanguageModel:
+    """Return the model of data/kjv.pth."""
+    return load(kjv_checkpoint)
 
 
 @pytest.fixture(scope="session")
-def client(demo: LanguageModel) -> Iterator[Client]:
+def client(kjv: LanguageModel) -> Iterator[Client]:
     """Return a client of a server with default settings."""
     from server.running import running
 
-    with running(demo) as server:
+    with running(kjv) as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def g1(demo: LanguageModel) -> Iterator[Client]:
+def g1(kjv: LanguageModel) -> Iterator[Client]:
     """Return a client of a server whose prompts are those of G1 models."""
     from server.running import running
 
-    with running(demo, chat="g1") as server:
+    with running(kjv, chat="g1") as server:
         yield server

@@ -28,7 +28,7 @@ NAME = "demo"
 
 
 class ScriptedEngine(Engine):
-    """An engine whose model writes what a script says: for what the demo model cannot do, as calls of tools.
+    """An engine whose model writes what a script says: for what a small trained model cannot do, as calls of tools.
 
     Attributes
     ----------

@@ -29,8 +29,8 @@ def user(text: str) -> dict[str, str]:
     return {"role": "user", "content": f"Who begat whom, and when, and where? {text}"}
 
 
-def test_a_conversation_is_read_once(demo: LanguageModel) -> None:
-    with running(demo) as client:
+def test_a_conversation_is_read_once(kjv: LanguageModel) -> None:
+    with running(kjv) as client:
         messages: list[Any] = [SYSTEM]
         total = hit = 0
         for turn in range(40):
@@ -47,8 +47,8 @@ def test_a_conversation_is_read_once(demo: LanguageModel) -> None:
         assert f'rwkv_cy_tokens_total{{kind="cached"}} {float(hit)}' in page.splitlines()
 
 
-def test_the_rest_of_a_prompt_may_differ(demo: LanguageModel) -> None:
-    with running(demo) as client:
+def test_the_rest_of_a_prompt_may_differ(kjv: LanguageModel) -> None:
+    with running(kjv) as client:
         alone = [ask(client, [SYSTEM, user(text)], no_cache=True) for text in ("a", "b")]
         ask(client, [SYSTEM, user("a")])
         text, tokens, cached = ask(client, [SYSTEM, user("b")])
@@ -56,8 +56,8 @@ def test_the_rest_of_a_prompt_may_differ(demo: LanguageModel) -> None:
         assert cached > 0.8 * tokens
 
 
-def test_several_answers_share_their_prompt(demo: LanguageModel) -> None:
-    with running(demo) as client:
+def test_several_answers_share_their_prompt(kjv: LanguageModel) -> None:
+    with running(kjv) as client:
         body = {"messages": [SYSTEM, user("a")], "max_tokens": 4, "n": 4, "seed": 1, "temperature": 2}
         first = client.post(CHAT, body).json
         assert len({choice["message"]["content"] for choice in first["choices"]}) > 1
@@ -65,8 +65,8 @@ def test_several_answers_share_their_prompt(demo: LanguageModel) -> None:
         assert client.service.engine.engine.cache.stats.hit_tokens >= 3 * 0.9 * first["usage"]["prompt_tokens"]
 
 
-def test_responses_go_on_from_the_cache(demo: LanguageModel) -> None:
-    with running(demo) as client:
+def test_responses_go_on_from_the_cache(kjv: LanguageModel) -> None:
+    with running(kjv) as client:
         name = None
         for _ in range(3):
             body = {
@@ -81,9 +81,9 @@ def test_responses_go_on_from_the_cache(demo: LanguageModel) -> None:
 
 
 @pytest.mark.parametrize("by", ["key", "prompt_cache_key"])
-def test_partitions_share_nothing(demo: LanguageModel, by: str) -> None:
+def test_partitions_share_nothing(kjv: LanguageModel, by: str) -> None:
     keys = ("first-key-1", "second-key-2")
-    with running(demo, Settings(NAME, keys=keys)) as client:
+    with running(kjv, Settings(NAME, keys=keys)) as client:
 
         def cached(number: int) -> int:
             client.headers["authorization"] = f"Bearer {keys[number if by == 'key' else 0]}"
@@ -93,19 +93,19 @@ def test_partitions_share_nothing(demo: LanguageModel, by: str) -> None:
         assert [cached(number) > 0 for number in (0, 0, 1, 1)] == [False, True, False, True]
 
 
-def test_a_breakpoint_of_the_client(demo: LanguageModel) -> None:
+def test_a_breakpoint_of_the_client(kjv: LanguageModel) -> None:
     mark = {"prompt_cache_breakpoint": {"mode": "explicit"}}
     parts = [{"type": "text", "text": str(SYSTEM["content"]), **mark}]
-    with running(demo) as client:
+    with running(kjv) as client:
         result = client.post(CHAT, {"messages": [{"role": "system", "content": parts}, user("a")], **GREEDY}).json
         assert result["usage"]["prompt_tokens_details"]["cache_write_tokens"] > 0
         assert ask(client, [SYSTEM, user("b")])[2] > 0
 
 
-def test_a_cache_outlives_its_server(demo: LanguageModel, tmp_path: Path) -> None:
+def test_a_cache_outlives_its_server(kjv: LanguageModel, tmp_path: Path) -> None:
     texts = []
     for expected in (False, True):
-        with running(demo, cache_folder=tmp_path) as client:
+        with running(kjv, cache_folder=tmp_path) as client:
             text, _, cached = ask(client, [SYSTEM, user("a")])
             texts.append(text)
             assert (cached > 0) is expected

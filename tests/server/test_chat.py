@@ -11,7 +11,7 @@ PATH = "/v1/chat/completions"
 QUESTION = [{"role": "user", "content": "Who created the heaven?"}]
 
 
-def test_an_answer(client: Client, demo: LanguageModel) -> None:
+def test_an_answer(client: Client, kjv: LanguageModel) -> None:
     penalties = {"presence_penalty": 0, "frequency_penalty": 0}
     body = {"model": NAME, "messages": QUESTION, "max_tokens": 24, "temperature": 0, **penalties}
     answer = client.post(PATH, body)
@@ -20,7 +20,7 @@ def test_an_answer(client: Client, demo: LanguageModel) -> None:
     assert result["object"] == "chat.completion"
     assert result["model"] == NAME
     (choice,) = result["choices"]
-    generation = demo.generate("User: Who created the heaven?\n\nAssistant:", max_tokens=24, temperature=0, stop="\n\n")
+    generation = kjv.generate("User: Who created the heaven?\n\nAssistant:", max_tokens=24, temperature=0, stop="\n\n")
     text = "".join(generation)
     assert choice["message"] == {"role": "assistant", "content": text.strip(), "refusal": None}
     assert choice["finish_reason"] == "length"

@@ -20,8 +20,8 @@ ADDRESS = "http://127.0.0.1:8080"
 
 
 @pytest.fixture(scope="module")
-def server(demo: LanguageModel) -> Iterator[Client]:
-    with running(demo, Settings("kjv")) as client:
+def server(kjv: LanguageModel) -> Iterator[Client]:
+    with running(kjv, Settings("kjv")) as client:
         yield client
 
 

@@ -197,9 +197,9 @@ def test_what_is_not_http(client: Client, data: bytes) -> None:
     assert client.get("/health").status == 200
 
 
-def test_a_body_that_is_too_long(demo: LanguageModel) -> None:
+def test_a_body_that_is_too_long(kjv: LanguageModel) -> None:
     limits = Limits(body_bytes=1000)
-    with running(demo, Settings(NAME, limits=limits)) as client:
+    with running(kjv, Settings(NAME, limits=limits)) as client:
         stated = client("POST", CHAT, b" " * 1001)
         assert (stated.status, stated.error["code"]) == (413, "body_too_large")
         chunk = b"100\r\n" + b" " * 256 + b"\r\n"
@@ -208,10 +208,10 @@ def test_a_body_that_is_too_long(demo: LanguageModel) -> None:
         assert client.post(CHAT, chat()).status == 200
 
 
-def test_a_body_that_does_not_come(demo: LanguageModel) -> None:
+def test_a_body_that_does_not_come(kjv: LanguageModel) -> None:
     limits = Limits(body_seconds=0.2)
     with (
-        running(demo, Settings(NAME, limits=limits)) as client,
+        running(kjv, Settings(NAME, limits=limits)) as client,
         socket.create_connection((client.host, client.port), timeout=30) as connection,
     ):
         connection.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{")
@@ -219,9 +219,9 @@ def test_a_body_that_does_not_come(demo: LanguageModel) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_answer_that_takes_too_long(demo: LanguageModel, stream: bool) -> None:
+def test_an_answer_that_takes_too_long(kjv: LanguageModel, stream: bool) -> None:
     limits = Limits(request_seconds=0.3, max_tokens=10**7)
-    with running(demo, Settings(NAME, limits=limits)) as client:
+    with running(kjv, Settings(NAME, limits=limits)) as client:
         answer = client.post("/v1/completions", {"prompt": "a", "max_tokens": 10**7, "stream": stream})
         if stream:
             last = answer.data.split(b"\n\n")[-2]
@@ -232,8 +232,8 @@ def test_an_answer_that_takes_too_long(demo: LanguageModel, stream: bool) -> Non
         until(lambda: client.service.engine.engine.idle)
 
 
-def test_a_prompt_that_is_too_long(demo: LanguageModel) -> None:
-    with running(demo, Settings(NAME, limits=Limits(prompt_tokens=50))) as client:
+def test_a_prompt_that_is_too_long(kjv: LanguageModel) -> None:
+    with running(kjv, Settings(NAME, limits=Limits(prompt_tokens=50))) as client:
         long = [{"role": "user", "content": "x" * 100}]
         assert client.post(CHAT, {"messages": long}).error["code"] == "context_length_exceeded"
         assert client.post("/v1/embeddings", {"input": "x" * 51}).error["code"] == "context_length_exceeded"

@@ -28,8 +28,8 @@ def opened(client: Client, path: str, body: Any) -> socket.socket:
     return connection
 
 
-def test_a_full_queue(demo: LanguageModel) -> None:
-    with running(demo, ENDLESS, slots=1, queue=1) as client:
+def test_a_full_queue(kjv: LanguageModel) -> None:
+    with running(kjv, ENDLESS, slots=1, queue=1) as client:
         engine = client.service.engine.engine
         body = {"prompt": "a", "max_tokens": LONG}
         first = opened(client, "/v1/completions", body)
@@ -53,11 +53,11 @@ def test_a_full_queue(demo: LanguageModel) -> None:
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages"])
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_client_that_leaves_frees_its_slot(demo: LanguageModel, path: str, stream: bool) -> None:
+def test_a_client_that_leaves_frees_its_slot(kjv: LanguageModel, path: str, stream: bool) -> None:
     messages = [{"role": "user", "content": "Hello"}]
     body = {"stream": stream, "max_tokens": LONG, "max_output_tokens": LONG, "logit_bias": {"10": -1000}}
     body |= {"prompt": "a"} if path == "/v1/completions" else {"messages": messages, "input": "a"}
-    with running(demo, ENDLESS) as client:
+    with running(kjv, ENDLESS) as client:
         engine = client.service.engine.engine
         connection = opened(client, path, body)
         until(lambda: engine.running == 1)
@@ -69,10 +69,10 @@ def test_a_client_that_leaves_frees_its_slot(demo: LanguageModel, path: str, str
         assert b"rwkv_cy_disconnects_total 1.0" in client.get("/metrics").data
 
 
-def test_clients_that_leave_at_any_moment_disturb_nobody(demo: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_clients_that_leave_at_any_moment_disturb_nobody(kjv: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = random.Random(0)
     body = {"prompt": "In the beginning", "max_tokens": 60, "seed": 7, "stream": True}
-    with running(demo, slots=4, queue=200) as client:
+    with running(kjv, slots=4, queue=200) as client:
         gone = watch_cancelled(client, monkeypatch)
         expected = text_of(client.post("/v1/completions", body))
         results: list[str] = []
@@ -127,8 +127,8 @@ def text_of(answer: Answer) -> str:
 
 
 @pytest.mark.slow
-def test_a_thousand_requests_of_many_clients(demo: LanguageModel) -> None:
-    with running(demo, queue=200) as client:
+def test_a_thousand_requests_of_many_clients(kjv: LanguageModel) -> None:
+    with running(kjv, queue=200) as client:
         expected = [
             client.post("/v1/completions", {"prompt": "And", "max_tokens": 5, "seed": seed}).json["choices"]
             for seed in range(10)
@@ -151,9 +151,9 @@ def test_a_thousand_requests_of_many_clients(demo: LanguageModel) -> None:
         until(lambda: len(client.logged()) == 10 + 64 * 16)
 
 
-def test_a_graceful_end(demo: LanguageModel) -> None:
+def test_a_graceful_end(kjv: LanguageModel) -> None:
     answers: list[Answer] = []
-    with running(demo) as client:
+    with running(kjv) as client:
         body = {"prompt": "a", "max_tokens": 300, "stream": True}
         thread = threading.Thread(target=lambda: answers.append(client.post("/v1/completions", body)))
         thread.start()
@@ -164,8 +164,8 @@ def test_a_graceful_end(demo: LanguageModel) -> None:
         client.get("/health")
 
 
-def test_metrics(demo: LanguageModel) -> None:
-    with running(demo) as client:
+def test_metrics(kjv: LanguageModel) -> None:
+    with running(kjv) as client:
         client.post("/v1/completions", {"prompt": "abc", "max_tokens": 5})
         client.get("/nothing")
         page = client.get("/metrics")

@@ -98,8 +98,8 @@ def held(client: Client) -> int:
 
 
 @pytest.mark.slow
-def test_a_thousand_requests_leave_nothing(demo: LanguageModel) -> None:
-    with running(demo, Settings(NAME, limits=LIMITS), slots=SLOTS, queue=500, cache_bytes=CACHE) as client:
+def test_a_thousand_requests_leave_nothing(kjv: LanguageModel) -> None:
+    with running(kjv, Settings(NAME, limits=LIMITS), slots=SLOTS, queue=500, cache_bytes=CACHE) as client:
         client.service.log = Log(Nowhere())
         engine = client.service.engine.engine
         tracemalloc.start()

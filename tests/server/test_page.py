@@ -34,8 +34,8 @@ def chromium() -> Iterator[Page]:
 
 
 @pytest.fixture
-def server(demo: LanguageModel) -> Iterator[Client]:
-    with running(demo, Settings(NAME, limits=Limits(max_tokens=10**6)), chat="g1") as client:
+def server(kjv: LanguageModel) -> Iterator[Client]:
+    with running(kjv, Settings(NAME, limits=Limits(max_tokens=10**6)), chat="g1") as client:
         yield client
 
 
@@ -83,8 +83,8 @@ def test_a_conversation(chromium: Page, server: Client, dark: bool, width: int) 
 
 
 @pytest.mark.browser
-def test_a_server_with_a_key(chromium: Page, demo: LanguageModel) -> None:
-    with running(demo, Settings(NAME, keys=("first-key-1",))) as server:
+def test_a_server_with_a_key(chromium: Page, kjv: LanguageModel) -> None:
+    with running(kjv, Settings(NAME, keys=("first-key-1",))) as server:
         chromium.open(f"{server.url}/", 800, dark=False)
         wait_for(chromium, "at('model').textContent.includes('API key is missing')")
         chromium.evaluate("at('key').value = 'first-key-1'; at('key').dispatchEvent(new Event('change'));")

@@ -18,11 +18,11 @@ ANSWER = " God.\n\n"
 
 
 @pytest.fixture
-def work(demo: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
+def work(kjv: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
     """Count what is done: passes and their tokens, characters that are encoded, states that are copied."""
     done: Counter[str] = Counter()
-    assert demo.tokenizer is not None
-    run, encode = demo.passes.run, demo.tokenizer.encode
+    assert kjv.tokenizer is not None
+    run, encode = kjv.passes.run, kjv.tokenizer.encode
     store, index = StateCache.store, sources.Lookup._index_older
 
     def counted_run(parts: Any, *others: Any) -> Any:
@@ -44,8 +44,8 @@ def work(demo: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[Count
         done["indexed"] += 1
         index(self)
 
-    monkeypatch.setattr(demo.passes, "run", counted_run)
-    monkeypatch.setattr(demo.tokenizer, "encode", counted_encode)
+    monkeypatch.setattr(kjv.passes, "run", counted_run)
+    monkeypatch.setattr(kjv.tokenizer, "encode", counted_encode)
     monkeypatch.setattr(StateCache, "store", counted_store)
     monkeypatch.setattr(sources.Lookup, "_index_older", counted_index)
     return done
@@ -64,9 +64,9 @@ def ask(client: Client, path: str, turns: int, most: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
-def test_a_turn_computes_its_new_tokens(demo: LanguageModel, work: Counter[str], path: str) -> None:
+def test_a_turn_computes_its_new_tokens(kjv: LanguageModel, work: Counter[str], path: str) -> None:
     new = len(f"User: {QUESTION}\n\nAssistant:") + 1  # the last token of an answer is read by the next turn
-    with running(demo) as client:
+    with running(kjv) as client:
         ask(client, path, 1, 100)
         for turn in range(2, 30):
             work.clear()

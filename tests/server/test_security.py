@@ -17,9 +17,9 @@ KEYS = ("first-key-1", "second-key-2")
 
 
 @pytest.fixture(scope="module")
-def guarded(demo: LanguageModel) -> Iterator[Client]:
+def guarded(kjv: LanguageModel) -> Iterator[Client]:
     """Return a client of a server as the command starts it: on the loopback, here with keys and one origin."""
-    with running(demo, Settings(NAME, keys=KEYS, hosts=LOCAL_HOSTS, origins=("http://app.example",))) as client:
+    with running(kjv, Settings(NAME, keys=KEYS, hosts=LOCAL_HOSTS, origins=("http://app.example",))) as client:
         yield client
 
 
@@ -110,8 +110,8 @@ def test_origins(guarded: Client, client: Client) -> None:
     assert not any(name.startswith("access-control") for name in client.get("/health", origin="http://x").headers)
 
 
-def test_every_origin(demo: LanguageModel) -> None:
-    with running(demo, Settings(NAME, origins=("*",))) as client:
+def test_every_origin(kjv: LanguageModel) -> None:
+    with running(kjv, Settings(NAME, origins=("*",))) as client:
         headers = client.get("/health", origin="http://x.example").headers
         assert headers["access-control-allow-origin"] == "*"
         assert "access-control-allow-credentials" not in headers

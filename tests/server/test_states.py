@@ -17,10 +17,10 @@ TEXT = "In the beginning God created the heaven and"
 
 
 @pytest.fixture(scope="module")
-def keyed(demo: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+def keyed(kjv: LanguageModel, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
     """Return a client of a server with two keys and a folder for states."""
     settings = Settings(NAME, keys=KEYS, state_folder=tmp_path_factory.mktemp("states"))
-    with running(demo, settings) as client:
+    with running(kjv, settings) as client:
         client.headers["authorization"] = f"Bearer {KEYS[0]}"
         yield client
 
@@ -140,10 +140,10 @@ def test_a_damaged_state(keyed: Client) -> None:
     assert str(folder) not in answer.error["message"]
 
 
-def test_states_take_a_limited_place(demo: LanguageModel) -> None:
-    size = demo.initial_state().nbytes
+def test_states_take_a_limited_place(kjv: LanguageModel) -> None:
+    size = kjv.initial_state().nbytes
     limits = Limits(state_bytes=3 * size)
-    with running(demo, Settings(NAME, limits=limits)) as client:
+    with running(kjv, Settings(NAME, limits=limits)) as client:
         for number in range(5):
             assert client.post("/v1/states", {"id": f"s{number}", "prompt": "a"}).status == 200
             client.get("/v1/states/s0")  # which is used and stays

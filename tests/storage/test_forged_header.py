@@ -16,9 +16,9 @@ HEADER = "metadata/header"
 
 
 @pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory, demo_checkpoint: Path) -> Path:
+def model(tmp_path_factory: pytest.TempPathFactory, kjv_checkpoint: Path) -> Path:
     target = tmp_path_factory.mktemp("forged") / "model.h5"
-    convert(demo_checkpoint, target)
+    convert(kjv_checkpoint, target)
     return target
 
 

@@ -99,9 +99,9 @@ def test_what_is_not_a_number_is_counted_as_in_bf16(source: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f16", "q8", "bf12"])
-def test_to_other_types_it_is_as_bf16(demo_checkpoint: Path, tmp_path: Path, dtype: str) -> None:
+def test_to_other_types_it_is_as_bf16(kjv_checkpoint: Path, tmp_path: Path, dtype: str) -> None:
     for own in ("bf16", "bf12"):
-        convert(demo_checkpoint, tmp_path / own, dtype=own)
+        convert(kjv_checkpoint, tmp_path / own, dtype=own)
         convert(tmp_path / own, tmp_path / f"{own}-again", dtype=dtype)
     assert stored(tmp_path / "bf12-again") == stored(tmp_path / "bf16-again")
 
@@ -112,8 +112,8 @@ def test_kept_it_is_the_same_bytes(model: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("own", ["f32", "q8"])
-def test_from_other_types_it_is_as_bf16(demo_checkpoint: Path, tmp_path: Path, own: str) -> None:
-    convert(demo_checkpoint, tmp_path / own, dtype=own)
+def test_from_other_types_it_is_as_bf16(kjv_checkpoint: Path, tmp_path: Path, own: str) -> None:
+    convert(kjv_checkpoint, tmp_path / own, dtype=own)
     for dtype in ("bf16", "bf12"):
         convert(tmp_path / own, tmp_path / dtype, dtype=dtype)
     convert(tmp_path / "bf12", tmp_path / "back", dtype="bf16")
@@ -121,15 +121,15 @@ def test_from_other_types_it_is_as_bf16(demo_checkpoint: Path, tmp_path: Path, o
     assert stored(tmp_path / "bf12")[HEAD][0] == "bf12"
 
 
-def test_logits_are_those_of_bf16(demo_checkpoint: Path, tmp_path: Path) -> None:
-    report = convert(demo_checkpoint, tmp_path / "m.h5", dtype="bf12")
-    assert report.size < convert(demo_checkpoint, tmp_path / "plain.h5", dtype="bf16").size
-    plain, text = load(demo_checkpoint, dtype="bf16"), list(b"In the beginning God created the heaven and the earth.")
+def test_logits_are_those_of_bf16(kjv_checkpoint: Path, tmp_path: Path) -> None:
+    report = convert(kjv_checkpoint, tmp_path / "m.h5", dtype="bf12")
+    assert report.size < convert(kjv_checkpoint, tmp_path / "plain.h5", dtype="bf16").size
+    plain, text = load(kjv_checkpoint, dtype="bf16"), list(b"In the beginning God created the heaven and the earth.")
     expected, state = plain.forward(text, all_logits=True)
     for packed in (
         load(tmp_path / "m.h5"),
         load(tmp_path / "m.h5", mmap=False),
-        load(demo_checkpoint, dtype="bf12"),
+        load(kjv_checkpoint, dtype="bf12"),
     ):
         assert packed.parameters[HEAD].dtype == "bf12"
         assert packed.parameters["emb.weight"].dtype == packed.parameters["ln_out.weight"].dtype == "bf16"
@@ -141,7 +141,7 @@ def test_logits_are_those_of_bf16(demo_checkpoint: Path, tmp_path: Path) -> None
         for token in text:
             _, one_by_one = packed.forward(token, one_by_one)
         assert one_by_one == state
-    wide, exact = (load(path, dtype="f64") for path in (tmp_path / "m.h5", demo_checkpoint))
+    wide, exact = (load(path, dtype="f64") for path in (tmp_path / "m.h5", kjv_checkpoint))
     assert wide.forward([72, 101])[0].tobytes() == exact.forward([72, 101])[0].tobytes()
     unpacked = load(tmp_path / "m.h5", dtype="bf16")
     assert unpacked.forward([72, 101])[0].tobytes() == plain.forward([72, 101])[0].tobytes()

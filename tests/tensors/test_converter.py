@@ -173,10 +173,10 @@ def test_matrices_of_many_blocks_are_whole(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize("dtype", QUANTIZED_TYPES)
 @pytest.mark.parametrize("mmap", [True, False])
 def test_a_quantized_file_computes_what_one_quantized_at_load_does(
-    demo_checkpoint: Path, tmp_path: Path, dtype: str, mmap: bool
+    kjv_checkpoint: Path, tmp_path: Path, dtype: str, mmap: bool
 ) -> None:
-    convert(demo_checkpoint, tmp_path / "q", dtype=dtype)
-    stored_model, loaded = load(tmp_path / "q", mmap=mmap), load(demo_checkpoint, dtype=dtype)
+    convert(kjv_checkpoint, tmp_path / "q", dtype=dtype)
+    stored_model, loaded = load(tmp_path / "q", mmap=mmap), load(kjv_checkpoint, dtype=dtype)
     found, expected = stored_model.forward([10, 20, 30])[0], loaded.forward([10, 20, 30])[0]
     np.testing.assert_array_equal(found, expected)
 

@@ -15,8 +15,8 @@ from rwkv_cy.toolkit.convert import convert
 
 
 @pytest.mark.parametrize("dtype", [None, "f16", "q8", "q6", "q4"])
-def test_numbers_in_canonical_orientation(demo_checkpoint: Path, tmp_path: Path, dtype: str | None) -> None:
-    convert(demo_checkpoint, tmp_path / "m.h5", dtype=dtype)
+def test_numbers_in_canonical_orientation(kjv_checkpoint: Path, tmp_path: Path, dtype: str | None) -> None:
+    convert(kjv_checkpoint, tmp_path / "m.h5", dtype=dtype)
     found = read_all(PlainSource(open_model(tmp_path / "m.h5")))
     parameters = load(tmp_path / "m.h5").parameters
     assert found.keys() == parameters.keys()
@@ -27,17 +27,17 @@ def test_numbers_in_canonical_orientation(demo_checkpoint: Path, tmp_path: Path,
     assert any(parameter.transposed for parameter in parameters.values()) == (dtype not in ("q8", "q6", "q4"))
 
 
-def test_compressed_matrices_become_bf16(demo_checkpoint: Path, tmp_path: Path) -> None:
-    convert(demo_checkpoint, tmp_path / "m.h5", dtype="bf12")
-    convert(demo_checkpoint, tmp_path / "plain.h5", dtype="bf16")
+def test_compressed_matrices_become_bf16(kjv_checkpoint: Path, tmp_path: Path) -> None:
+    convert(kjv_checkpoint, tmp_path / "m.h5", dtype="bf12")
+    convert(kjv_checkpoint, tmp_path / "plain.h5", dtype="bf16")
     found = read_all(PlainSource(open_model(tmp_path / "m.h5")))
     for name, (dtype, array) in read_all(PlainSource(open_model(tmp_path / "plain.h5"))).items():
         assert found[name][0] == dtype == "bf16"
         assert found[name][1].tobytes() == array.tobytes(), name
 
 
-def test_what_belongs_to_the_file_is_passed_on(demo_checkpoint: Path, tmp_path: Path) -> None:
-    convert(demo_checkpoint, tmp_path / "m.h5")
+def test_what_belongs_to_the_file_is_passed_on(kjv_checkpoint: Path, tmp_path: Path) -> None:
+    convert(kjv_checkpoint, tmp_path / "m.h5")
     with open_model(tmp_path / "m.h5") as inner, PlainSource(inner) as source:
         assert (source.path, source.format, source.files) == (inner.path, "hdf5", inner.files)
         assert source.check_bytes("emb.weight")

@@ -40,13 +40,13 @@ def test_against_the_full_distribution(top: int) -> None:
     check(logprobs(Bigrams(), TEXT, top=top), every_row(Bigrams(), TEXT), TEXT, top)
 
 
-def test_with_a_language_model(demo: LanguageModel) -> None:
-    found = demo.logprobs(TEXT[:300], top=4)
-    check(found, every_row(demo, TEXT[:300]), TEXT[:300], 4)
-    np.testing.assert_array_equal(found.logprobs, score(demo, TEXT[:300]))
+def test_with_a_language_model(kjv: LanguageModel) -> None:
+    found = kjv.logprobs(TEXT[:300], top=4)
+    check(found, every_row(kjv, TEXT[:300]), TEXT[:300], 4)
+    np.testing.assert_array_equal(found.logprobs, score(kjv, TEXT[:300]))
     np.testing.assert_array_equal(found.tokens, list(TEXT[:300]))
     assert found.predicted == 299
-    assert found.total == pytest.approx(float(score(demo, TEXT[:300])[1:].sum()))
+    assert found.total == pytest.approx(float(score(kjv, TEXT[:300])[1:].sum()))
     assert found.perplexity == pytest.approx(math.exp(-found.total / 299))
     for name in ("tokens", "ranks", "top_tokens"):
         assert getattr(found, name).dtype == np.int64

@@ -1,4 +1,4 @@
-"""Scores against the formula, with a model without weights and with the demo model."""
+"""Scores against the formula, with a model without weights and with a trained one."""
 
 from __future__ import annotations
 
@@ -59,11 +59,11 @@ def test_against_the_formula() -> None:
     np.testing.assert_allclose(scores[1:], by_formula(model, list(TEXT)), rtol=1e-12)
 
 
-def test_with_a_language_model(demo: LanguageModel) -> None:
-    scores = score(demo, TEXT)
-    np.testing.assert_allclose(scores[1:], by_formula(demo, list(TEXT)), rtol=1e-9)
+def test_with_a_language_model(kjv: LanguageModel) -> None:
+    scores = score(kjv, TEXT)
+    np.testing.assert_allclose(scores[1:], by_formula(kjv, list(TEXT)), rtol=1e-9)
     for same in (TEXT.decode(), list(TEXT), np.frombuffer(TEXT, np.uint8)):
-        np.testing.assert_array_equal(score(demo, same), scores)
+        np.testing.assert_array_equal(score(kjv, same), scores)
 
 
 def test_going_on_from_a_state() -> None:

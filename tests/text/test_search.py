@@ -78,42 +78,42 @@ def test_many_beams_find_the_best_of_all_texts(letters: LanguageModel, penalty: 
     assert len(found) == 200
 
 
-def test_one_beam_is_greedy(demo: LanguageModel) -> None:
-    (found,) = beam_search(demo, "In the", beams=1, max_tokens=20, stop_tokens=())
-    assert found.text == "".join(demo.generate("In the", temperature=0, max_tokens=20, stop_tokens=()))
-    assert found.logprob == pytest.approx(demo.score("In the" + found.text)[6:].sum())
+def test_one_beam_is_greedy(kjv: LanguageModel) -> None:
+    (found,) = beam_search(kjv, "In the", beams=1, max_tokens=20, stop_tokens=())
+    assert found.text == "".join(kjv.generate("In the", temperature=0, max_tokens=20, stop_tokens=()))
+    assert found.logprob == pytest.approx(kjv.score("In the" + found.text)[6:].sum())
 
 
-def test_more_beams_find_likelier_texts(demo: LanguageModel) -> None:
-    found = [beam_search(demo, "And he said", beams=beams, max_tokens=16, stop_tokens=()) for beams in (1, 4, 16)]
+def test_more_beams_find_likelier_texts(kjv: LanguageModel) -> None:
+    found = [beam_search(kjv, "And he said", beams=beams, max_tokens=16, stop_tokens=()) for beams in (1, 4, 16)]
     assert found[0][0].logprob < found[1][0].logprob <= found[2][0].logprob
     assert [each.score for each in found[2]] == sorted((each.score for each in found[2]), reverse=True)
 
 
-def test_beams_end_at_stop_strings(demo: LanguageModel) -> None:
-    greedy = "".join(demo.generate("In the", temperature=0, max_tokens=20))
-    found = beam_search(demo, "In the", beams=1, max_tokens=20, stop=[greedy[4:7]])
+def test_beams_end_at_stop_strings(kjv: LanguageModel) -> None:
+    greedy = "".join(kjv.generate("In the", temperature=0, max_tokens=20))
+    found = beam_search(kjv, "In the", beams=1, max_tokens=20, stop=[greedy[4:7]])
     assert (found[0].text, found[0].finish_reason) == (greedy[:4], "stop_string")
 
 
-def test_beams_start_from_a_state(demo: LanguageModel) -> None:
-    _, state = demo.forward(list(b"In "))
+def test_beams_start_from_a_state(kjv: LanguageModel) -> None:
+    _, state = kjv.forward(list(b"In "))
     before = state.copy()
-    assert beam_search(demo, "the", state=state, max_tokens=8) == beam_search(demo, "In the", max_tokens=8)
+    assert beam_search(kjv, "the", state=state, max_tokens=8) == beam_search(kjv, "In the", max_tokens=8)
     assert state == before
 
 
-def test_each_sample_is_that_of_its_seed(demo: LanguageModel) -> None:
+def test_each_sample_is_that_of_its_seed(kjv: LanguageModel) -> None:
     options = SamplingOptions(temperature=0.9, presence_penalty=0.2)
-    found = best_of(demo, "And he said", 6, seed=7, max_tokens=24, options=options, stop=["the"])
+    found = best_of(kjv, "And he said", 6, seed=7, max_tokens=24, options=options, stop=["the"])
     assert [each.score for each in found] == sorted((each.score for each in found), reverse=True)
     expected = {}
     for i in range(6):
         rng = np.random.default_rng([7, i])
-        generation = demo.generate("And he said", seed=rng, max_tokens=24, options=options, stop=["the"])
+        generation = kjv.generate("And he said", seed=rng, max_tokens=24, options=options, stop=["the"])
         text = "".join(generation)
         expected[text] = (generation.tokens, generation.finish_reason)
-        total = demo.score([*b"And he said", *generation.tokens])[11:].sum()
+        total = kjv.score([*b"And he said", *generation.tokens])[11:].sum()
         (same,) = [each for each in found if each.tokens == generation.tokens]
         assert same.logprob == pytest.approx(total)
         assert same.score == pytest.approx(total / len(generation.tokens))
@@ -143,15 +143,15 @@ def test_a_stop_token_counts(letters: LanguageModel) -> None:
         ({"stop": [""]}, "stop: expected strings of at least one character"),
     ],
 )
-def test_what_beam_search_refuses(demo: LanguageModel, arguments: dict[str, object], message: str) -> None:
+def test_what_beam_search_refuses(kjv: LanguageModel, arguments: dict[str, object], message: str) -> None:
     with pytest.raises(GenerationError, match=message):
-        beam_search(demo, **{"prompt": "a", **arguments})  # type: ignore[arg-type]
+        beam_search(kjv, **{"prompt": "a", **arguments})  # type: ignore[arg-type]
 
 
-def test_what_best_of_refuses(demo: LanguageModel) -> None:
+def test_what_best_of_refuses(kjv: LanguageModel) -> None:
     with pytest.raises(GenerationError, match="count: expected at least 1, got 0"):
-        best_of(demo, "a", 0)
+        best_of(kjv, "a", 0)
     with pytest.raises(GenerationError, match="seed: expected a non-negative integer, got -1"):
-        best_of(demo, "a", 1, seed=-1)
+        best_of(kjv, "a", 1, seed=-1)
     with pytest.raises(GenerationError, match="prompt: expected at least one token, got none"):
-        best_of(demo, "", 1)
+        best_of(kjv, "", 1)

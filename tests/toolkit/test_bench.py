@@ -21,9 +21,9 @@ SHORT: dict[str, Any] = {"prefill": 3, "decode": 2, "rounds": 3}
 
 @pytest.mark.parametrize("mmap", [True, False])
 @pytest.mark.parametrize("dtype", [None, "q8"])
-def test_a_report(demo_checkpoint: Path, mmap: bool, dtype: str | None) -> None:
-    report = benchmark(demo_checkpoint, threads=[2, 1], mmap=mmap, dtype=dtype, **SHORT)
-    model = load(demo_checkpoint, dtype=dtype)
+def test_a_report(kjv_checkpoint: Path, mmap: bool, dtype: str | None) -> None:
+    report = benchmark(kjv_checkpoint, threads=[2, 1], mmap=mmap, dtype=dtype, **SHORT)
+    model = load(kjv_checkpoint, dtype=dtype)
     matrices = [value for name, value in model.parameters.items() if value.array.nbytes > 1000 and name != "emb.weight"]
     matrices = [value for value in matrices if len(value.shape) == 2]
     assert report.matrix_bytes == sum(value.array.nbytes for value in matrices)
@@ -31,7 +31,7 @@ def test_a_report(demo_checkpoint: Path, mmap: bool, dtype: str | None) -> None:
     assert report.state_bytes == 6 * 5 * 128 * 4
     assert report.token_bytes == report.matrix_bytes + 2 * report.state_bytes
     assert report.dtypes == (dtype or "bf16",)
-    assert (report.path, report.architecture, report.parameters) == (str(demo_checkpoint), "RWKV-4", 1_352_448)
+    assert (report.path, report.architecture, report.parameters) == (str(kjv_checkpoint), "RWKV-4", 1_352_448)
     assert (report.mmap, report.instruction_set) == (mmap, active_instruction_set())
     assert (report.prefill_tokens, report.decode_tokens, report.rounds) == (3, 2, 3)
     assert report.load_seconds > 0
@@ -42,9 +42,9 @@ def test_a_report(demo_checkpoint: Path, mmap: bool, dtype: str | None) -> None:
     assert json.loads(json.dumps(report.to_dict()))["results"][1]["decode"]["median"] > 0
 
 
-def test_one_number_of_threads_by_default(demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_number_of_threads_by_default(kjv_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_module, "get_num_threads", lambda: 3)
-    assert [result.threads for result in benchmark(demo_checkpoint, **SHORT).results] == [3]
+    assert [result.threads for result in benchmark(kjv_checkpoint, **SHORT).results] == [3]
 
 
 def test_low_rank_factors_and_the_state_count() -> None:
@@ -65,25 +65,25 @@ def test_factors_of_three_axes_count() -> None:
     assert run.token_bytes == run.stream.nbytes == run.matrix_bytes + run.low_rank_bytes + 2 * run.state_bytes
 
 
-def test_progress_counts_rounds(demo_checkpoint: Path) -> None:
+def test_progress_counts_rounds(kjv_checkpoint: Path) -> None:
     seen: list[tuple[int, int]] = []
-    benchmark(demo_checkpoint, threads=[1], progress=lambda done, total: seen.append((done, total)), **SHORT)
+    benchmark(kjv_checkpoint, threads=[1], progress=lambda done, total: seen.append((done, total)), **SHORT)
     assert seen == [(1, 3), (2, 3), (3, 3)]
 
 
-def test_a_single_number_of_threads(demo_checkpoint: Path) -> None:
-    assert [result.threads for result in benchmark(demo_checkpoint, threads=2, **SHORT).results] == [2]
+def test_a_single_number_of_threads(kjv_checkpoint: Path) -> None:
+    assert [result.threads for result in benchmark(kjv_checkpoint, threads=2, **SHORT).results] == [2]
 
 
-def test_where_the_system_does_not_tell_of_memory(demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_system_does_not_tell_of_memory(kjv_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bench_module, "process_memory", lambda: None)
-    report = benchmark(demo_checkpoint, threads=[1], **SHORT)
+    report = benchmark(kjv_checkpoint, threads=[1], **SHORT)
     assert report.anonymous_bytes is report.file_bytes is None
 
 
-def test_numbers_from_seconds(demo_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_numbers_from_seconds(kjv_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A round's speed is that of its median token; the report's, of the median round."""
-    run = Measurement(load(demo_checkpoint), 4, 3)
+    run = Measurement(load(kjv_checkpoint), 4, 3)
     times = iter([0, 2, 0, 1, 3, 10, 11, 15, 20, 21, 30])  # the prompt; then reading and a token, three times
     monkeypatch.setattr(bench_module.time, "perf_counter", lambda: next(times))
     found = run.round(1)
@@ -104,9 +104,9 @@ def test_numbers_from_seconds(demo_checkpoint: Path, monkeypatch: pytest.MonkeyP
         ({"dtype": "f8"}, "f8"),
     ],
 )
-def test_nonsense_is_refused(demo_checkpoint: Path, arguments: dict[str, Any], message: str) -> None:
+def test_nonsense_is_refused(kjv_checkpoint: Path, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        benchmark(demo_checkpoint, **{**SHORT, **arguments})
+        benchmark(kjv_checkpoint, **{**SHORT, **arguments})
 
 
 def test_a_missing_file(tmp_path: Path) -> None:

@@ -50,10 +50,10 @@ def stored(path: Path, name: str) -> tuple[str, Any]:
         return source.info(name).dtype, values(source, name)
 
 
-def test_the_target_holds_what_the_source_held(demo_checkpoint: Path, tmp_path: Path) -> None:
+def test_the_target_holds_what_the_source_held(kjv_checkpoint: Path, tmp_path: Path) -> None:
     target = tmp_path / "model.h5"
-    convert(demo_checkpoint, target)
-    with open_source(demo_checkpoint) as source, open_model(target) as model:
+    convert(kjv_checkpoint, target)
+    with open_source(kjv_checkpoint) as source, open_model(target) as model:
         assert set(model.names()) == set(source.names())
         for name in source.names():
             assert model.info(name).shape == source.info(name).shape
@@ -61,11 +61,11 @@ def test_the_target_holds_what_the_source_held(demo_checkpoint: Path, tmp_path: 
             np.testing.assert_array_equal(values(model, name), values(source, name))
 
 
-def test_the_header_says_where_it_came_from(demo_checkpoint: Path, tmp_path: Path) -> None:
+def test_the_header_says_where_it_came_from(kjv_checkpoint: Path, tmp_path: Path) -> None:
     target = tmp_path / "model.h5"
-    report = convert(str(demo_checkpoint), str(target))
-    content = demo_checkpoint.read_bytes()
-    with open_model(target) as model, open_source(demo_checkpoint) as source:
+    report = convert(str(kjv_checkpoint), str(target))
+    content = kjv_checkpoint.read_bytes()
+    with open_model(target) as model, open_source(kjv_checkpoint) as source:
         assert model.header.source == {
             "name": "kjv.pth",
             "format": "pth",
@@ -261,7 +261,7 @@ def test_a_plan_writes_nothing(small: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [None, "bf16", "q4"])
 def test_what_a_plan_needs_is_what_is_reserved(
-    demo_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str | None
+    kjv_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: str | None
 ) -> None:
     """One figure: a conversion that needs more fails, and one that needs less is not warned of."""
     reserved: list[int] = []
@@ -272,7 +272,7 @@ def test_what_a_plan_needs_is_what_is_reserved(
         reserve(self, size)
 
     monkeypatch.setattr(Replacement, "reserve", watch)
-    report = convert(demo_checkpoint, tmp_path / "t", dtype=dtype)
+    report = convert(kjv_checkpoint, tmp_path / "t", dtype=dtype)
     assert reserved == [report.plan.disk_needed]
     assert report.plan.nbytes < report.size <= report.plan.disk_needed < report.size + (1 << 19)
 
@@ -424,8 +424,8 @@ def test_a_hash_of_another_file_is_not_believed(small: Path, tmp_path: Path) -> 
     assert report.source_sha256 == hashlib.sha256(small.read_bytes()).hexdigest()
 
 
-def test_quantize(demo_checkpoint: Path, tmp_path: Path) -> None:
-    report = quantize(demo_checkpoint, tmp_path / "q.h5", "q6", tokenizer="none")
+def test_quantize(kjv_checkpoint: Path, tmp_path: Path) -> None:
+    report = quantize(kjv_checkpoint, tmp_path / "q.h5", "q6", tokenizer="none")
     assert {tensor.dtype for tensor in report.plan.tensors if tensor.kind in ("matrix", "head")} == {"q6"}
     with pytest.raises(ConfigError, match=r"quantize: expected a dtype of q8, q6, q4, q4n, got 'f16'; use convert"):
-        quantize(demo_checkpoint, tmp_path / "f.h5", "f16")
+        quantize(kjv_checkpoint, tmp_path / "f.h5", "f16")

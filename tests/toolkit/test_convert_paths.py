@@ -40,10 +40,10 @@ def test_no_file_of_a_sharded_model_is_a_target(tmp_path: Path, source: str, nam
     assert (tmp_path / name).read_bytes() == before
 
 
-def test_no_file_of_a_folder_is_a_target(tmp_path: Path, demo_checkpoint: Path) -> None:
+def test_no_file_of_a_folder_is_a_target(tmp_path: Path, kjv_checkpoint: Path) -> None:
     """The weights of a folder may be of PyTorch as well."""
     weights = tmp_path / "pytorch_model.bin"
-    weights.write_bytes(demo_checkpoint.read_bytes())
+    weights.write_bytes(kjv_checkpoint.read_bytes())
     (tmp_path / "config.json").write_text("{}")
     for name in ("pytorch_model.bin", "config.json"):
         with pytest.raises(StorageError, match="is the source itself; name another file"):

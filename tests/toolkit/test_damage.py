@@ -58,10 +58,10 @@ def data_offset(content: bytes | bytearray, entry: zipfile.ZipInfo) -> int:
 
 
 @pytest.fixture
-def archive(demo_checkpoint: Path, tmp_path: Path) -> Path:
-    """The demo model as .pth, with a flipped bit in its last storage."""
+def archive(kjv_checkpoint: Path, tmp_path: Path) -> Path:
+    """kjv.pth, with a flipped bit in its last storage."""
     path = tmp_path / "m.pth"
-    path.write_bytes(demo_checkpoint.read_bytes())
+    path.write_bytes(kjv_checkpoint.read_bytes())
     with zipfile.ZipFile(path) as opened:
         entry = max((e for e in opened.infolist() if "/data/" in e.filename), key=lambda e: e.header_offset)
         assert entry.CRC

@@ -41,13 +41,13 @@ def test_it_is_a_function_of_the_package() -> None:
     assert rwkv_cy.export is export
 
 
-def test_numbers_types_and_shapes_are_the_source_s(demo_checkpoint: Path, tmp_path: Path) -> None:
-    report = export(demo_checkpoint, tmp_path / "t.pth")
-    assert_same(sorted_tensors(tmp_path / "t.pth"), sorted_tensors(demo_checkpoint))
+def test_numbers_types_and_shapes_are_the_source_s(kjv_checkpoint: Path, tmp_path: Path) -> None:
+    report = export(kjv_checkpoint, tmp_path / "t.pth")
+    assert_same(sorted_tensors(tmp_path / "t.pth"), sorted_tensors(kjv_checkpoint))
     assert report.total_rounding is None
     assert report.warnings == ()
     assert report.size == (tmp_path / "t.pth").stat().st_size
-    assert report.source_sha256 == hashlib.sha256(demo_checkpoint.read_bytes()).hexdigest()
+    assert report.source_sha256 == hashlib.sha256(kjv_checkpoint.read_bytes()).hexdigest()
     json.dumps(report.to_dict(), allow_nan=False)
 
 
@@ -88,11 +88,11 @@ def test_quantized_matrices_are_decoded(small: Path, tmp_path: Path, dtype: str)
     assert types == {"f16"}
 
 
-def test_compressed_matrices_are_exact(demo_checkpoint: Path, tmp_path: Path) -> None:
-    convert(demo_checkpoint, tmp_path / "c.h5", dtype="bf12")
+def test_compressed_matrices_are_exact(kjv_checkpoint: Path, tmp_path: Path) -> None:
+    convert(kjv_checkpoint, tmp_path / "c.h5", dtype="bf12")
     report = export(tmp_path / "c.h5", tmp_path / "t.pth")
     assert report.warnings == ()
-    assert_same(sorted_tensors(tmp_path / "t.pth"), sorted_tensors(demo_checkpoint))
+    assert_same(sorted_tensors(tmp_path / "t.pth"), sorted_tensors(kjv_checkpoint))
 
 
 def test_tied_matrices_are_written_twice_and_listed_once(tmp_path: Path) -> None:

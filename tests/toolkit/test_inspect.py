@@ -77,8 +77,8 @@ def test_the_tokenizer_that_loading_a_checkpoint_takes(
     assert inspect(write_small(tmp_path / "s", vocab=vocab_size)).tokenizer == tokenizer
 
 
-def test_a_model_file(demo_checkpoint: Path, tmp_path: Path) -> None:
-    converted = convert(demo_checkpoint, tmp_path / "m")
+def test_a_model_file(kjv_checkpoint: Path, tmp_path: Path) -> None:
+    converted = convert(kjv_checkpoint, tmp_path / "m")
     report = inspect(tmp_path / "m")
     assert (report.format, report.tokenizer) == ("hdf5", "bytes")
     assert report.fingerprint == converted.fingerprint
@@ -209,8 +209,8 @@ def test_missing_and_misshapen_parameters_are_all_told(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("stats", [False, True])
-def test_the_report_is_json(demo_checkpoint: Path, tmp_path: Path, stats: bool) -> None:
-    convert(demo_checkpoint, tmp_path / "m")
+def test_the_report_is_json(kjv_checkpoint: Path, tmp_path: Path, stats: bool) -> None:
+    convert(kjv_checkpoint, tmp_path / "m")
     written = json.loads(json.dumps(inspect(tmp_path / "m", stats).to_dict(), allow_nan=False))
     assert written["schema"] == "rwkv-cy/inspect/1"
     assert written["config"]["architecture"] == "rwkv4"
@@ -274,9 +274,9 @@ def test_tensors_by_kind(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", [None, "f32", "bf16", "q8"])
-def test_what_a_token_reads_is_what_the_benchmark_measures(demo_checkpoint: Path, dtype: str | None) -> None:
-    measured = Measurement(load(demo_checkpoint, dtype=dtype), 1, 1)
-    expected = {one.dtype: one for one in inspect(demo_checkpoint).expected}[dtype]
+def test_what_a_token_reads_is_what_the_benchmark_measures(kjv_checkpoint: Path, dtype: str | None) -> None:
+    measured = Measurement(load(kjv_checkpoint, dtype=dtype), 1, 1)
+    expected = {one.dtype: one for one in inspect(kjv_checkpoint).expected}[dtype]
     assert expected.token_bytes == measured.token_bytes
 
 

@@ -27,13 +27,13 @@ def by_formula(model: LanguageModel, tokens: list[int]) -> float:
     return nats
 
 
-def test_against_the_formula(demo: LanguageModel) -> None:
-    report = perplexity(demo, TEXT)
+def test_against_the_formula(kjv: LanguageModel) -> None:
+    report = perplexity(kjv, TEXT)
     assert report.tokens == report.text_bytes == len(TEXT) - 1
-    assert report.nats == pytest.approx(by_formula(demo, list(TEXT)), rel=1e-9)
+    assert report.nats == pytest.approx(by_formula(kjv, list(TEXT)), rel=1e-9)
     assert report.perplexity == pytest.approx(math.exp(report.nats / report.tokens))
     assert report.bits_per_byte == pytest.approx(math.log2(report.perplexity))
-    assert perplexity(demo, TEXT.decode()) == perplexity(demo, list(TEXT)) == report
+    assert perplexity(kjv, TEXT.decode()) == perplexity(kjv, list(TEXT)) == report
 
 
 def test_a_model_of_another_version() -> None:
@@ -44,17 +44,17 @@ def test_a_model_of_another_version() -> None:
     assert report.tokens == report.text_bytes == len(TEXT) - 1
 
 
-def test_windows_begin_anew(demo: LanguageModel) -> None:
+def test_windows_begin_anew(kjv: LanguageModel) -> None:
     parts = [list(TEXT[start : start + 300]) for start in range(0, len(TEXT), 300)]
-    report = perplexity(demo, TEXT, window=300)
-    assert report.nats == pytest.approx(sum(by_formula(demo, part) for part in parts), rel=1e-9)
+    report = perplexity(kjv, TEXT, window=300)
+    assert report.nats == pytest.approx(sum(by_formula(kjv, part) for part in parts), rel=1e-9)
     assert report.tokens == len(TEXT) - len(parts)
-    assert report.perplexity > perplexity(demo, TEXT).perplexity
+    assert report.perplexity > perplexity(kjv, TEXT).perplexity
 
 
-def test_progress_reaches_the_end(demo: LanguageModel) -> None:
+def test_progress_reaches_the_end(kjv: LanguageModel) -> None:
     seen: list[tuple[int, int]] = []
-    perplexity(demo, TEXT, progress=lambda done, total: seen.append((done, total)))
+    perplexity(kjv, TEXT, progress=lambda done, total: seen.append((done, total)))
     assert seen[-1] == (len(TEXT), len(TEXT))
     assert seen == sorted(seen)
 
@@ -69,37 +69,37 @@ def test_as_json() -> None:
     assert hopeless.to_dict()["perplexity"] is None
 
 
-def test_what_is_refused(demo: LanguageModel) -> None:
+def test_what_is_refused(kjv: LanguageModel) -> None:
     with pytest.raises(ConfigError, match="window: expected at least 2 tokens, got 1"):
-        perplexity(demo, TEXT, window=1)
+        perplexity(kjv, TEXT, window=1)
     with pytest.raises(TokenError, match="text: expected at least two tokens, got 1"):
-        perplexity(demo, b"a")
+        perplexity(kjv, b"a")
     with pytest.raises(TokenError, match=r"some.txt: expected at least two tokens, got 0"):
-        perplexity(demo, b"", name="some.txt")
+        perplexity(kjv, b"", name="some.txt")
     with pytest.raises(TokenError, match=r"tokens\[1\]: expected an id from 0 to 255, got 256"):
-        perplexity(demo, [1, 256])
-    bare = LanguageModel(demo.config, demo.parameters)
+        perplexity(kjv, [1, 256])
+    bare = LanguageModel(kjv.config, kjv.parameters)
     with pytest.raises(ConfigError, match="text: the model has no tokenizer; give it one, or pass token ids"):
         perplexity(bare, TEXT)
     assert perplexity(bare, [1, 2, 3]).text_bytes is None
 
 
-def test_a_path_is_read_and_a_str_is_text(demo: LanguageModel, tmp_path: Path) -> None:
+def test_a_path_is_read_and_a_str_is_text(kjv: LanguageModel, tmp_path: Path) -> None:
     path = tmp_path / "t.txt"
     path.write_bytes(TEXT)
-    assert perplexity(demo, path) == perplexity(demo, TEXT)
-    assert perplexity(demo, str(path)) == perplexity(demo, str(path).encode())
+    assert perplexity(kjv, path) == perplexity(kjv, TEXT)
+    assert perplexity(kjv, str(path)) == perplexity(kjv, str(path).encode())
     path.write_bytes(b"a")
     with pytest.raises(TokenError, match=r"t\.txt: expected at least two tokens, got 1"):
-        perplexity(demo, path)
+        perplexity(kjv, path)
     with pytest.raises(StorageError, match="missing"):
-        perplexity(demo, tmp_path / "missing")
+        perplexity(kjv, tmp_path / "missing")
 
 
-def test_arguments_of_another_type(demo: LanguageModel) -> None:
+def test_arguments_of_another_type(kjv: LanguageModel) -> None:
     with pytest.raises(
         ConfigError, match="perplexity: expected a model and then a text, got str and LanguageModel; rwkv_cy.load"
     ):
-        perplexity("x", demo)
+        perplexity("x", kjv)
     with pytest.raises(ConfigError, match="text: expected str, bytes, token ids or the Path of a text file, got int"):
-        perplexity(demo, 5)
+        perplexity(kjv, 5)

@@ -21,8 +21,8 @@ from storage.small import forge
 COUNT = sum(array.size for array in small_parameters().values())
 
 
-def test_a_sound_model_file(demo_checkpoint: Path, tmp_path: Path) -> None:
-    convert(demo_checkpoint, tmp_path / "m")
+def test_a_sound_model_file(kjv_checkpoint: Path, tmp_path: Path) -> None:
+    convert(kjv_checkpoint, tmp_path / "m")
     report = verify(str(tmp_path / "m"))
     assert report.ok
     assert (report.format, report.tensors, report.problems) == ("hdf5", 114, ())

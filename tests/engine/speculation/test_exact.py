@@ -65,25 +65,25 @@ def test_random_requests_side_by_side(model: LanguageModel, heldout: bytes, cach
     assert 100 < accepted < sum(usage.drafted_tokens for usage in usages if usage is not None)
 
 
-def test_a_text_that_repeats_itself(demo: LanguageModel) -> None:
+def test_a_text_that_repeats_itself(kjv: LanguageModel) -> None:
     verse = b"And he said unto them, Go ye into the city. "
-    engine = Engine(demo, speculation=eager())
+    engine = Engine(kjv, speculation=eager())
     request = Request(prompt=verse * 6, options=GREEDY, max_tokens=80, stop_tokens=(), return_state=True)
     assert drafted(engine, request)[1] >= 40
     assert drafted(engine, replace(request, speculate=False)) == (0, 0)
 
 
-def test_a_right_prediction_is_taken_whole(demo: LanguageModel) -> None:
+def test_a_right_prediction_is_taken_whole(kjv: LanguageModel) -> None:
     request = Request(prompt="In the", options=GREEDY, max_tokens=64, stop_tokens=())
-    text = "".join(demo.generate("In the", temperature=0, max_tokens=64, stop_tokens=()))
-    engine = Engine(demo, speculation=eager(most=7, lookup=False))
+    text = "".join(kjv.generate("In the", temperature=0, max_tokens=64, stop_tokens=()))
+    engine = Engine(kjv, speculation=eager(most=7, lookup=False))
     for prediction in (text, text.encode(), list(text.encode())):
         # The first token comes from the prompt; then 8 from each pass, one of them not drafted.
         assert drafted(engine, replace(request, prediction=prediction)) == (55, 55)
     assert drafted(engine, request) == (0, 0)
 
 
-def test_forced_tokens(demo: LanguageModel) -> None:
+def test_forced_tokens(kjv: LanguageModel) -> None:
     script = list(b'{"name": "value", "number": 17}')
 
     class Grammar:
@@ -98,38 +98,38 @@ def test_forced_tokens(demo: LanguageModel) -> None:
         def forced_tokens(self, tokens: Sequence[int]) -> Sequence[int]:
             return script[len(tokens) : len(tokens) // 4 * 4 + 3]
 
-    engine = Engine(demo, speculation=eager(lookup=False))
+    engine = Engine(kjv, speculation=eager(lookup=False))
     request = Request(prompt="In the", seed=1, max_tokens=len(script), constraints=[Grammar()])
     tokens, accepted = drafted(engine, request)
     assert tokens == accepted > 10
 
 
-def test_a_small_model_drafts(demo: LanguageModel, demo_checkpoint: object) -> None:
-    small = load(demo_checkpoint, dtype="q4")  # type: ignore[arg-type]
-    engine = Engine(demo, speculation=eager(lookup=False, model=small))
+def test_a_small_model_drafts(kjv: LanguageModel, kjv_checkpoint: object) -> None:
+    small = load(kjv_checkpoint, dtype="q4")  # type: ignore[arg-type]
+    engine = Engine(kjv, speculation=eager(lookup=False, model=small))
     tokens, accepted = drafted(engine, Request(prompt="In the beginning", options=GREEDY, max_tokens=80))
     assert accepted > tokens / 2 > 10
 
 
-def test_memory_limits_drafts(demo: LanguageModel) -> None:
-    nbytes = demo.encoder.numbers(None).nbytes
+def test_memory_limits_drafts(kjv: LanguageModel) -> None:
+    nbytes = kjv.encoder.numbers(None).nbytes
     for planes, longest in ((1, 0), (3, 2), (100, 7)):
         speculation = eager(max_bytes=planes * 4 * nbytes)
         assert speculation.longest(4, nbytes) == longest
-    engine = Engine(demo, slots=4, speculation=eager(max_bytes=4 * nbytes))
+    engine = Engine(kjv, slots=4, speculation=eager(max_bytes=4 * nbytes))
     assert drafted(engine, Request(prompt="abc" * 20, max_tokens=10, seed=1)) == (0, 0)
 
 
-def test_rounded_activations_do_not_speculate(demo_checkpoint: object) -> None:
-    model = load(demo_checkpoint, dtype="bf16", activations="bf16")  # type: ignore[arg-type]
+def test_rounded_activations_do_not_speculate(kjv_checkpoint: object) -> None:
+    model = load(kjv_checkpoint, dtype="bf16", activations="bf16")  # type: ignore[arg-type]
     engine = Engine(model, speculation=eager())
     assert drafted(engine, Request(prompt="abc" * 5, max_tokens=10, options=GREEDY)) == (0, 0)
 
 
-def test_errors(demo: LanguageModel) -> None:
+def test_errors(kjv: LanguageModel) -> None:
     for name in ("most", "max_bytes"):
         with pytest.raises(ConfigError, match=f"{name}: expected a positive integer, got 0"):
             Speculation(**{name: 0})
     other = LanguageModel.new(replace(small_model("rwkv4").config, vocab_size=300), 0)
     with pytest.raises(ConfigError, match="speculation: expected a model with the same vocabulary, 256 tokens, got"):
-        Engine(demo, speculation=Speculation(model=other))
+        Engine(kjv, speculation=Speculation(model=other))

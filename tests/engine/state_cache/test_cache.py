@@ -168,23 +168,23 @@ def test_limits() -> None:
             StateCache(**{name: 0})
 
 
-def test_one_model(demo: LanguageModel) -> None:
+def test_one_model(kjv: LanguageModel) -> None:
     cache = StateCache(LIMIT)
-    cache.attach(demo)
-    cache.attach(demo)
+    cache.attach(kjv)
+    cache.attach(kjv)
     with pytest.raises(ConfigError, match="StateCache: expected the model that it is used for, got another one"):
         cache.attach(small_model("rwkv4"))
 
 
-def test_the_identity_of_a_model(demo: LanguageModel, demo_checkpoint: Path) -> None:
-    assert model_identity(load(demo_checkpoint)) == model_identity(demo)
+def test_the_identity_of_a_model(kjv: LanguageModel, kjv_checkpoint: Path) -> None:
+    assert model_identity(load(kjv_checkpoint)) == model_identity(kjv)
     others = [
-        load(demo_checkpoint, dtype="q8"),
-        load(demo_checkpoint, activations="bf16"),
-        load(demo_checkpoint, rescale_layer=2),
+        load(kjv_checkpoint, dtype="q8"),
+        load(kjv_checkpoint, activations="bf16"),
+        load(kjv_checkpoint, rescale_layer=2),
         small_model("rwkv4"),
     ]
-    assert len({model_identity(model) for model in (demo, *others)}) == 5
+    assert len({model_identity(model) for model in (kjv, *others)}) == 5
 
 
 def open_cache(model: LanguageModel, folder: Path, **arguments: int) -> StateCache:
@@ -193,13 +193,13 @@ def open_cache(model: LanguageModel, folder: Path, **arguments: int) -> StateCac
     return cache
 
 
-def test_a_folder_survives_a_restart(demo: LanguageModel, tmp_path: Path) -> None:
-    cache = open_cache(demo, tmp_path)
+def test_a_folder_survives_a_restart(kjv: LanguageModel, tmp_path: Path) -> None:
+    cache = open_cache(kjv, tmp_path)
     for length in range(100, 1100, 50):
-        cache.store(KEY, text(length), filled(demo, length), None, "prompt")
-    cache.store(("b", ""), text(2000), filled(demo, 2000), None, "prompt")
+        cache.store(KEY, text(length), filled(kjv, length), None, "prompt")
+    cache.store(("b", ""), text(2000), filled(kjv, 2000), None, "prompt")
     cache.close()
-    cache = open_cache(demo, tmp_path)
+    cache = open_cache(kjv, tmp_path)
     assert (cache.stats.disk_files, cache.stats.snapshots) == (21, 0)
     for length, count in ((90, 0), (100, 0), (101, 100), (990, 950), (1050, 1000), (3000, 1050)):
         snapshot = cache.find(KEY, text(length)).snapshot
@@ -210,20 +210,20 @@ def test_a_folder_survives_a_restart(demo: LanguageModel, tmp_path: Path) -> Non
     cache.close()
 
 
-def test_another_model_does_not_find_it(demo: LanguageModel, demo_checkpoint: Path, tmp_path: Path) -> None:
-    cache = open_cache(demo, tmp_path)
-    cache.store(KEY, text(100), filled(demo, 1), None, "prompt")
+def test_another_model_does_not_find_it(kjv: LanguageModel, kjv_checkpoint: Path, tmp_path: Path) -> None:
+    cache = open_cache(kjv, tmp_path)
+    cache.store(KEY, text(100), filled(kjv, 1), None, "prompt")
     cache.close()
-    other = open_cache(load(demo_checkpoint, dtype="q8"), tmp_path)
+    other = open_cache(load(kjv_checkpoint, dtype="q8"), tmp_path)
     assert other.find(KEY, text(200)).snapshot is None
     other.close()
 
 
-def test_what_is_evicted_goes_to_the_folder(demo: LanguageModel, tmp_path: Path) -> None:
-    size = demo.encoder.numbers(None).nbytes
-    cache = open_cache(demo, tmp_path, max_bytes=2 * size + 3000)
+def test_what_is_evicted_goes_to_the_folder(kjv: LanguageModel, tmp_path: Path) -> None:
+    size = kjv.encoder.numbers(None).nbytes
+    cache = open_cache(kjv, tmp_path, max_bytes=2 * size + 3000)
     for first in range(4):
-        cache.store(KEY, text(100, first), filled(demo, first), None, "prompt")
+        cache.store(KEY, text(100, first), filled(kjv, first), None, "prompt")
         assert cache._disk is not None
         cache._disk.flush()
     assert (cache.stats.snapshots, cache.stats.disk_files) == (2, 2)
@@ -234,14 +234,14 @@ def test_what_is_evicted_goes_to_the_folder(demo: LanguageModel, tmp_path: Path)
     cache.close()
 
 
-def test_the_folder_is_limited(demo: LanguageModel, tmp_path: Path) -> None:
-    cache = open_cache(demo, tmp_path)
-    cache.store(KEY, text(100), filled(demo, 1), None, "prompt")
+def test_the_folder_is_limited(kjv: LanguageModel, tmp_path: Path) -> None:
+    cache = open_cache(kjv, tmp_path)
+    cache.store(KEY, text(100), filled(kjv, 1), None, "prompt")
     cache.close()
     (first,) = tmp_path.glob("*/*.h5")
-    cache = open_cache(demo, tmp_path, max_disk_bytes=3 * first.stat().st_size)
+    cache = open_cache(kjv, tmp_path, max_disk_bytes=3 * first.stat().st_size)
     for length in (200, 300, 400, 500):
-        cache.store(KEY, text(length), filled(demo, length), None, "prompt")
+        cache.store(KEY, text(length), filled(kjv, length), None, "prompt")
     assert cache.find(KEY, text(150)).snapshot is not None
     cache.close()
     assert len(list(tmp_path.glob("*/*.h5"))) == 3
@@ -249,10 +249,10 @@ def test_the_folder_is_limited(demo: LanguageModel, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["truncated", "changed", "empty", "of another model"])
-def test_damaged_files_are_removed(demo: LanguageModel, tmp_path: Path, damage: str) -> None:
-    cache = open_cache(demo, tmp_path)
+def test_damaged_files_are_removed(kjv: LanguageModel, tmp_path: Path, damage: str) -> None:
+    cache = open_cache(kjv, tmp_path)
     for length in (100, 200):
-        cache.store(KEY, text(length), filled(demo, length), None, "prompt")
+        cache.store(KEY, text(length), filled(kjv, length), None, "prompt")
     cache.close()
     path = next(tmp_path.glob("*/*-200.h5"))
     data = bytearray(path.read_bytes())
@@ -263,7 +263,7 @@ def test_damaged_files_are_removed(demo: LanguageModel, tmp_path: Path, damage: 
     else:
         path.write_bytes({"truncated": data[:-100], "changed": data, "empty": b""}[damage])
     (path.parent / "notes.txt").write_text("not a state")
-    cache = open_cache(demo, tmp_path)
+    cache = open_cache(kjv, tmp_path)
     snapshot = cache.find(KEY, text(300)).snapshot
     assert snapshot is not None
     assert snapshot.count == 100
@@ -272,13 +272,13 @@ def test_damaged_files_are_removed(demo: LanguageModel, tmp_path: Path, damage: 
     cache.close()
 
 
-def test_a_folder_that_cannot_be_written(demo: LanguageModel, tmp_path: Path) -> None:
-    cache = open_cache(demo, tmp_path)
-    cache.store(KEY, text(100), filled(demo, 1), None, "prompt")
-    folder = tmp_path / model_identity(demo)
+def test_a_folder_that_cannot_be_written(kjv: LanguageModel, tmp_path: Path) -> None:
+    cache = open_cache(kjv, tmp_path)
+    cache.store(KEY, text(100), filled(kjv, 1), None, "prompt")
+    folder = tmp_path / model_identity(kjv)
     folder.rmdir()
     folder.write_text("in the way")
     cache.close()
     assert cache.stats.disk_errors == 1
     with pytest.raises(StorageError, match="expected a folder for states, got"):
-        open_cache(demo, tmp_path)
+        open_cache(kjv, tmp_path)

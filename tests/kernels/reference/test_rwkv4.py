@@ -1,4 +1,4 @@
-"""The reference implementation of RWKV-4 against the authors' package, with the demo model."""
+"""The reference implementation of RWKV-4 against the authors' package, with kjv.pth."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rwkv_cy.model.language_model import LanguageModel
 GOLDEN = Path(__file__).resolve().parents[3] / "data" / "golden" / "kjv-logits.npy"
 
 
-def test_logits_of_the_authors_package(demo: LanguageModel, heldout: bytes) -> None:
+def test_logits_of_the_authors_package(kjv: LanguageModel, heldout: bytes) -> None:
     golden = np.load(GOLDEN)
-    logits, _ = reference_forward(demo, list(heldout[: len(golden)]))
+    logits, _ = reference_forward(kjv, list(heldout[: len(golden)]))
     assert np.abs(logits - golden).max() <= 1e-4

@@ -41,8 +41,8 @@ WORDS = sorted(
 
 
 @pytest.fixture(scope="module")
-def model(demo_checkpoint: Path) -> LanguageModel:
-    return load(demo_checkpoint)
+def model(kjv_checkpoint: Path) -> LanguageModel:
+    return load(kjv_checkpoint)
 
 
 @pytest.fixture(scope="module")

@@ -60,14 +60,14 @@ def chromium() -> Iterator[Page]:
         yield page
 
 
-def page_of(case: str, folder: Path, demo_checkpoint: Path) -> Path:
+def page_of(case: str, folder: Path, kjv_checkpoint: Path) -> Path:
     """Write the page of a case and return its path."""
     target = folder / "report.html"
-    if case == "demo":
-        write_model_page(demo_checkpoint, target)
+    if case == "kjv":
+        write_model_page(kjv_checkpoint, target)
     elif case == "diff":
-        convert(demo_checkpoint, folder / "q8.h5", dtype="q8")
-        write_diff_page(demo_checkpoint, folder / "q8.h5", target)
+        convert(kjv_checkpoint, folder / "q8.h5", dtype="q8")
+        write_diff_page(kjv_checkpoint, folder / "q8.h5", target)
     elif case == "hostile":
         rng = np.random.default_rng(0)
         names = {f"blocks.{i}.{HOSTILE}{part}": rng.standard_normal((3, 5), "f4") for i in range(3) for part in "ab"}
@@ -84,9 +84,9 @@ def page_of(case: str, folder: Path, demo_checkpoint: Path) -> Path:
     return target
 
 
-@pytest.mark.parametrize("case", ["demo", "diff", "hostile", "hostile diff", "rwkv5.0", "rwkv6", "rwkv7", "rwkv7a-odd"])
-def test_a_page(chromium: Page, tmp_path: Path, demo_checkpoint: Path, case: str) -> None:
-    page = page_of(case, tmp_path, demo_checkpoint)
+@pytest.mark.parametrize("case", ["kjv", "diff", "hostile", "hostile diff", "rwkv5.0", "rwkv6", "rwkv7", "rwkv7a-odd"])
+def test_a_page(chromium: Page, tmp_path: Path, kjv_checkpoint: Path, case: str) -> None:
+    page = page_of(case, tmp_path, kjv_checkpoint)
     papers = set()
     for width in (1280, 400):
         for dark in (False, True):

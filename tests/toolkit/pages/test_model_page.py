@@ -114,8 +114,8 @@ def test_a_page_of_many_tensors_is_small(tmp_path: Path) -> None:
     assert "and 960 more" in page
 
 
-def test_a_quantized_model(tmp_path: Path, demo_checkpoint: Path) -> None:
-    convert(demo_checkpoint, tmp_path / "q.h5", dtype="q4")
+def test_a_quantized_model(tmp_path: Path, kjv_checkpoint: Path) -> None:
+    convert(kjv_checkpoint, tmp_path / "q.h5", dtype="q4")
     text = model_page_of(tmp_path / "q.h5", tmp_path)
     assert "4.5" in text
     assert "source sha256" in text
