@@ -22,30 +22,35 @@ class Command:
         Its module in :mod:`rwkv_cy.cli`, whose function ``add_parser`` adds it; one module may have several.
     help : str
         Its line in the help of the program.
+    brief : bool, default False
+        Whether it describes something and ends, so that a search for cycles among its objects is not worth its time.
     """
 
     module: str
     help: str
+    brief: bool = False
 
 
 #: In the order of the help.
 COMMANDS = {
     "pull": Command("pull", "download a model from the Hugging Face hub"),
-    "models": Command("models", "list published models with their sizes"),
+    "models": Command("models", "list published models with their sizes", brief=True),
     "convert": Command("convert", "convert a checkpoint to a model file"),
     "quantize": Command("quantize", "quantize a model file or checkpoint, and measure the error"),
     "merge": Command("merge", "merge an adapter (LoRA, PiSSA, DiSHA, bone, states) into its model"),
     "export": Command("export", "write a model in a format of another program"),
     "shard": Command("parts", "cut a file into parts, for file systems with limits"),
     "join": Command("parts", "join the parts of a file"),
-    "inspect": Command("inspect", "describe a file: dimensions, types, sizes, tokenizer, memory and speed to expect"),
+    "inspect": Command(
+        "inspect", "describe a file: dimensions, types, sizes, tokenizer, memory and speed to expect", brief=True
+    ),
     "diff": Command("diff", "compare two files: names, shapes, types, numbers"),
     "verify": Command("verify", "check a file completely"),
     "generate": Command("generate", "continue a prompt"),
     "chat": Command("chat", "talk with a model"),
     "serve": Command("serve", "serve a model over HTTP, with OpenAI's API"),
     "batch": Command("batch", "generate, score or embed all records of a file"),
-    "tokenize": Command("tokenize", "show the tokens of a text"),
+    "tokenize": Command("tokenize", "show the tokens of a text", brief=True),
     "logprobs": Command("logprobs", "print the log-probability of each token of a text"),
     "embed": Command("embed", "print vectors of texts"),
     "perplexity": Command("perplexity", "measure how well a model predicts a text"),
@@ -53,8 +58,8 @@ COMMANDS = {
     "train": Command("training", "train a new model from a text"),
     "tune": Command("training", "tune a model's initial state, or train adapters or all of it, on a text"),
     "bench": Command("bench", "measure how fast a model runs here"),
-    "info": Command("info", "show version, threads, instruction set and libraries"),
-    "completion": Command("completion.command", "print a completion script for a shell"),
+    "info": Command("info", "show version, threads, instruction set and libraries", brief=True),
+    "completion": Command("completion.command", "print a completion script for a shell", brief=True),
 }
 
 

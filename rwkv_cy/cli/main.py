@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import rwkv_cy
@@ -93,13 +93,15 @@ def _fill_closed_streams() -> None:
         sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (to the end)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None, *, started: Callable[[bool], None] | None = None) -> int:
     """Run the command and return its exit code (:class:`rwkv_cy.cli.exit_codes.ExitCode`).
 
     Parameters
     ----------
     argv : sequence of str, optional
         The arguments after the command's name; those of the process by default.
+    started : callable, optional
+        Called when the command is loaded and before it runs, with whether it is a brief one.
 
     Raises
     ------
@@ -121,6 +123,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return ExitCode.USAGE
     if sys.stdout is None:  # closed by the caller: the results would be lost
         return _report(StorageError("standard output: expected an open stream, got a closed one"), arguments.debug)
+    if started is not None:
+        started(COMMANDS[arguments.command].brief)
     try:
         with ended_by_signals(), output.quiet(arguments.quiet), output.warnings_as_lines():
             replace_hub_names(arguments)

@@ -7,14 +7,14 @@ from collections.abc import Collection, Iterator
 __all__ = ["is_head", "without_prefixes"]
 
 #: Names of the head, which some projects keep outside of the model that they wrap.
-_HEADS = (["head", "weight"], ["lm_head", "weight"])
+_HEADS = ("head.weight", "lm_head.weight")
 #: What the names of the layers begin with: a prefix ends before it.
 _LAYERS = ("blocks.", "layers.")
 
 
 def is_head(name: str) -> bool:
     """Tell whether a name, with any prefix, is that of a head."""
-    return name.split(".")[-2:] in _HEADS
+    return name.endswith(_HEADS) and ".".join(name.rsplit(".", 2)[-2:]) in _HEADS
 
 
 def without_prefixes(names: Collection[str]) -> Iterator[dict[str, str]]:

@@ -140,7 +140,7 @@ class ModelFile:
         """Return the parameter as a read-only array over the file's memory map.
 
         The array is that of its codec, or the transpose. None on a file system that cannot map, and for a parameter
-        that is misaligned for its type: one of less than 512 bytes may be.
+        that is misaligned for its type: one of less than a page may be.
         """
         entry = self._entries[name]
         codec = CODECS[entry.spec.dtype]

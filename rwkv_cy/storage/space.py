@@ -8,8 +8,10 @@ from rwkv_cy.storage.schema import PAGE, DatasetSpec
 
 __all__ = ["ALIGN_FROM", "metadata_bytes", "reserved_bytes"]
 
-#: Datasets of this size or more begin at a page boundary. HDF5's own objects are smaller, and so are contiguous.
-ALIGN_FROM = 512
+#: Datasets of this size or more begin at a page boundary. HDF5's own objects are smaller, and so are contiguous. No gap
+#: in front of a boundary is as large: HDF5, which tries every gap that might be, would take time that grows with the
+#: square of the number of datasets.
+ALIGN_FROM = PAGE
 
 
 def metadata_bytes(specs: Sequence[DatasetSpec]) -> int:

@@ -289,6 +289,18 @@ def test_an_interrupt_while_the_command_is_loaded_ends_it_with_130(
     assert capsys.readouterr().err == "rwkv-cy: interrupted\n"
 
 
+@pytest.mark.parametrize(("words", "threshold"), [(("info",), 50_000), (("verify", "nothing"), None)])
+def test_searches_for_cycles(words: tuple[str, ...], threshold: int | None) -> None:
+    """Seldom in a brief command, as usual in others, and in none among what was loaded before."""
+    program = (
+        "import gc, sys\nusual = gc.get_threshold()[0]\nfrom rwkv_cy.__main__ import main\nmain()\n"
+        "print(gc.isenabled(), gc.get_freeze_count() > 10_000, gc.get_threshold()[0], usual)"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
+    enabled, frozen, found, usual = done.stdout.splitlines()[-1].split()
+    assert (enabled, frozen, int(found)) == ("True", "True", threshold or int(usual))
+
+
 def test_a_module_that_is_not_there_is_no_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rwkv_cy.cli.main", None)
     with pytest.raises(ImportError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +64,13 @@ def test_the_index_of_a_thousand_layers_fits() -> None:
 def test_more_datasets_than_the_format_takes(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"tensors: expected at most 65536, got 65538; this is not an RWKV model"):
         needed_bytes(HEADER, tensors(1, MAX_DATASETS))
+
+
+def test_tensors_of_less_than_a_page_leave_no_gaps_to_search(tmp_path: Path) -> None:
+    infos = [TensorInfo(f"blocks.{i}.att.x_r", (1, 1, 600), "bf16", "", "bf16", 1200) for i in range(100)]
+    write_model(tmp_path / "m.h5", HEADER, infos, lambda info, start, count: np.zeros(count, np.uint16))
+    with open_model(tmp_path / "m.h5") as model:
+        offsets = sorted(model._entries[info.name].offset for info in infos)
+    gaps = [after - before - 1200 for before, after in pairwise(offsets)]
+    assert min(gaps) >= 0
+    assert sum(gap > 0 for gap in gaps) < 10

@@ -64,7 +64,7 @@ def test_every_block_comes_back(tmp_path: Path) -> None:
             assert buffer[:7].tobytes() == packed.reshape(-1)[545:552].tobytes()
             view = file.view(name)
             assert view is not None
-            assert view.ctypes.data % PAGE == 0
+            assert packed.nbytes < PAGE or view.ctypes.data % PAGE == 0
             np.testing.assert_array_equal(view, packed)
             assert Matrix(view, dtype, shape=shape).shape == shape
         assert file.verify().ok

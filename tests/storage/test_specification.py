@@ -62,7 +62,7 @@ def read_without_hdf5(path: Path) -> tuple[dict[str, Any], dict[str, tuple[str, 
         start, end = entry["offset"], entry["offset"] + count * dtype.itemsize
         assert zlib.crc32(raw[start:end]) == entry["crc32"]
         assert metadata_size <= start < end <= index_offset
-        assert end - start < 512 or start % 4096 == 0
+        assert end - start < 4096 or start % 4096 == 0
         array = np.frombuffer(raw, dtype, count, start).reshape(entry["shape"])
         if entry["dtype"] in OF_MATRICES:
             assert "matrix_shape" in entry

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -143,14 +143,47 @@ def _undo_all(steps: tuple[Step, ...]) -> tuple[Operation, ...]:
     return tuple(step.undo for step in reversed(steps))
 
 
-def _possible(rules: tuple[Rule, ...]) -> Callable[[str], tuple[Rule, ...]]:
-    """Return a function that gives the rules that a foreign name may match, in their order: one look-up for most."""
-    tails = [rule.foreign_template.tail for rule in rules]
-    found = {
-        tail: tuple(rule for rule, own in zip(rules, tails, strict=True) if own in (tail, None))
-        for tail in {*tails, None}
-    }
-    return lambda name: found.get(_tail(name), found[None])
+class _RuleFinder:
+    """Finds the rule of a foreign name; for names that differ in the number of a layer alone, once.
+
+    Parameters
+    ----------
+    rules : tuple of Rule
+        The first that matches a name applies.
+    """
+
+    def __init__(self, rules: tuple[Rule, ...]) -> None:
+        tails = [rule.foreign_template.tail for rule in rules]
+        #: The rules that a name may match, in their order, by its last two words: one look-up for most.
+        self._possible = {
+            tail: tuple(rule for rule, own in zip(rules, tails, strict=True) if own in (tail, None))
+            for tail in {*tails, None}
+        }
+        #: Numbers that a rule spells out: a layer with one of them may be unlike the others.
+        self._spelled_out = {word for rule in rules for word in rule.foreign.split(".") if word.isdecimal()}
+        self._known: dict[tuple[str, str], tuple[Rule, dict[str, str]] | None] = {}
+
+    def find(self, name: str) -> tuple[Rule, dict[str, str]] | None:
+        """Return the rule that applies, and what stands for the fields of its foreign name; None if there is none."""
+        begin, _, rest = name.partition(".")
+        number, _, end = rest.partition(".")
+        if not _stands_for("i", number) or number in self._spelled_out:
+            return self._search(name)
+        key = begin, end
+        if key not in self._known:
+            found = self._search(name)
+            if found is not None and not found[0].foreign.startswith(f"{begin}.{{i}}."):
+                return found  # the number may belong to another field
+            self._known[key] = found
+        known = self._known[key]
+        return None if known is None else (known[0], {**known[1], "i": number})
+
+    def _search(self, name: str) -> tuple[Rule, dict[str, str]] | None:
+        for rule in self._possible.get(_tail(name), self._possible[None]):
+            fields = rule.foreign_template.fields(name)
+            if fields is not None:
+                return rule, fields
+        return None
 
 
 @dataclass(frozen=True)
@@ -288,16 +321,15 @@ class Layout:
             If two tensors stand for the same parameter, or a fused one has the wrong number of rows.
         """
         recipes: dict[str, Recipe] = {}
-        rules = _possible((*self.rules_of(shapes), *self.rules))
-        repeated = _possible(self.repeated)
+        rules = _RuleFinder((*self.rules_of(shapes), *self.rules))
+        repeated = _RuleFinder(self.repeated) if self.repeated else None
         for foreign, shape in shapes.items():
-            if any(rule.foreign_template.fields(foreign) is not None for rule in repeated(foreign)):
+            if repeated is not None and repeated.find(foreign) is not None:
                 continue
-            possible = rules(foreign)
-            if not possible:
-                undone: Iterable[tuple[str, Recipe]] = ((foreign, Recipe.whole(foreign, shape)),)
-            else:
-                undone = self._undo_one(foreign, shape, possible, path)
+            found = rules.find(foreign)
+            undone = (
+                ((foreign, Recipe.whole(foreign, shape)),) if found is None else _undo(*found, foreign, shape, path)
+            )
             for name, recipe in undone:
                 other = recipes.setdefault(name, recipe)
                 if other is not recipe:
@@ -306,28 +338,6 @@ class Layout:
                         "the file is damaged"
                     )
         return recipes
-
-    @staticmethod
-    def _undo_one(foreign: str, shape: Shape, rules: tuple[Rule, ...], path: Path) -> Iterator[tuple[str, Recipe]]:
-        for rule in rules:
-            fields = rule.foreign_template.fields(foreign)
-            if fields is None:
-                continue
-            names = [template.name(fields) for template in rule.canonical_templates]
-            if len(names) == 1:
-                yield names[0], Recipe.whole(foreign, shape, rule.undone(fields))
-                return
-            if not shape or shape[0] != len(names):
-                raise FormatError(
-                    f"{path}: {foreign}: expected {len(names)} rows, one for each of {', '.join(names)}, "
-                    f"got shape {shape}; the file is damaged"
-                )
-            for at, name in enumerate(names):
-                size = math.prod(shape[1:])
-                part = Part(foreign, at * size, (1, *shape[1:]), rule.undone(fields))
-                yield name, Recipe((part,), part.result_shape)
-            return
-        yield foreign, Recipe.whole(foreign, shape)
 
     def apply(self, shapes: Shapes) -> dict[str, Recipe]:
         """Return how the foreign tensors are made from canonical ones.
@@ -369,3 +379,21 @@ class Layout:
             shape = (first, *rest) if len(parts) == 1 else (len(parts) * first, *rest)
             return rule.foreign_template.name(fields), Recipe(parts, shape)
         return None
+
+
+def _undo(
+    rule: Rule, fields: Mapping[str, str], foreign: str, shape: Shape, path: Path
+) -> tuple[tuple[str, Recipe], ...]:
+    """Return the canonical tensors that a foreign one holds by a rule; arguments as for :meth:`Layout.undo`."""
+    names = [template.name(fields) for template in rule.canonical_templates]
+    operations = rule.undone(fields)
+    if len(names) == 1:
+        return ((names[0], Recipe.whole(foreign, shape, operations)),)
+    if not shape or shape[0] != len(names):
+        raise FormatError(
+            f"{path}: {foreign}: expected {len(names)} rows, one for each of {', '.join(names)}, "
+            f"got shape {shape}; the file is damaged"
+        )
+    size = math.prod(shape[1:])
+    parts = [Part(foreign, at * size, (1, *shape[1:]), operations) for at in range(len(names))]
+    return tuple((name, Recipe((part,), part.result_shape)) for name, part in zip(names, parts, strict=True))
