@@ -35,6 +35,7 @@ class PlainSource:
         self.left_out: Mapping[str, str] = source.left_out
         self._source = source
         self._transposed = TransposedReader(source)
+        self._infos: dict[str, TensorInfo] = {}  # needed for every block that is read
 
     @property
     def files(self) -> tuple[FileIdentity, ...]:
@@ -47,8 +48,12 @@ class PlainSource:
 
     def info(self, name: str) -> TensorInfo:
         """Describe the tensor `name`; KeyError if there is none."""
-        info = self._source.info(name)
-        return replace(info, dtype=number_type(info), transposed=False, encoded_nbytes=0)
+        plain = self._infos.get(name)
+        if plain is None:
+            info = self._source.info(name)
+            plain = replace(info, dtype=number_type(info), transposed=False, encoded_nbytes=0)
+            self._infos[name] = plain
+        return plain
 
     def read_into(self, name: str, buffer: npt.NDArray[Any], start: int = 0) -> None:
         """Fill `buffer` with numbers from `start`, in C order of the canonical shape."""

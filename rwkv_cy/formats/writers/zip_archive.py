@@ -144,13 +144,15 @@ def zip_file(name: str, folder: str, items: Sequence[ZipItem]) -> TargetFile:
 
     def blocks(read: ReadTensor) -> Iterator[Block]:
         checksums = []
+        before: Callable[[], bytes] = bytes
         for place in places:
-            yield place.header()
+            yield partial(_between, before, place)
             content = place.item.blocks(read)
             summed = content if isinstance(content, Summed) else Summed(content)
             yield from summed
-            yield partial(_descriptor, place, summed)
+            before = partial(_descriptor, place, summed)
             checksums.append(summed)
+        yield before
         yield partial(_directory, places, checksums)
         yield _end(len(places), directory, position)
 
@@ -159,6 +161,11 @@ def zip_file(name: str, folder: str, items: Sequence[ZipItem]) -> TargetFile:
 
 def _descriptor(place: _Place, content: Summed) -> bytes:
     return place.descriptor(content.crc32)
+
+
+def _between(before: Callable[[], bytes], place: _Place) -> bytes:
+    """Return what is between two entries: what follows the first, and the header of the second."""
+    return before() + place.header()
 
 
 def _directory(places: Sequence[_Place], contents: Sequence[Summed]) -> bytes:
