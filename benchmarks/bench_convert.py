@@ -40,7 +40,7 @@ def main() -> None:
     if unknown := set(wanted) - set(EXPORT_FORMATS):
         parser.error(f"{min(unknown)}: expected one of {', '.join(EXPORT_FORMATS)}")
     measured = commands(arguments.shape, arguments.dtype, arguments.folder, wanted)
-    notes = ["What bounds a warm conversion is the SHA-256 of the source, on one core."]
+    notes = ["A warm conversion cannot be faster than the SHA-256 of the source, on one core."]
     report_of("Conversion", measured, arguments, notes).print(as_json=arguments.json)
 
 
