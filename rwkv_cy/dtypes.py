@@ -151,9 +151,15 @@ def check_dtype(name: str | None) -> str | None:
     ours = canonical_name(name) if isinstance(name, str) else ""
     if ours in known:
         return ours
-    near = nearest_type(name) if isinstance(name, str) else None
+    near = nearest_type(name) if isinstance(name, str) else _of_another_library(name)
     hint = f"; did you mean {near!r}?" if near else ""
     raise ConfigError(f"dtype: expected one of {', '.join(sorted(known))}, got {name!r}{hint}")
+
+
+def _of_another_library(dtype: object) -> str | None:
+    """Return our name of a type of NumPy or torch, if it is one."""
+    name = canonical_name(str(getattr(dtype, "__name__", dtype)).rpartition(".")[2])
+    return name if name in STORAGE_TYPES else None
 
 
 def storage_type(name: str) -> StorageType:

@@ -38,6 +38,7 @@ def add_parser(commands: Subparsers) -> None:
             "rwkv-cy inspect model.pth",
             "rwkv-cy inspect model.h5 --stats --tensors 'blocks.0.*'",
         ],
+        stray="; inspect describes one file, and diff compares two",
     )
     parser.add_argument(
         "file", metavar="FILE", type=Path, nargs="?", help="a model file, a checkpoint, or a folder of shards"

@@ -155,7 +155,7 @@ class LanguageModel(Recorded):
         return self._loaded.parameters
 
     def __repr__(self) -> str:
-        return f"LanguageModel({self.config})"
+        return f"LanguageModel({self._loaded.summary()})"
 
     def initial_state(self) -> State:
         """Return the state before the first token."""

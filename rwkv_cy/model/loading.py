@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cached_property
+from math import prod
 
 from rwkv_cy.architectures import architecture_of
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
@@ -69,6 +71,17 @@ class Loaded:
     def tokenizer(self) -> Tokenizer | None:
         """The tokenizer, made on first use."""
         return self._make_tokenizer()
+
+    def summary(self) -> str:
+        """Return version, size and types, the most frequent one first, in words."""
+        sizes: Counter[str] = Counter()
+        for parameter in self.parameters.values():
+            sizes[parameter.dtype] += prod(parameter.shape)
+        types = " and ".join(name for name, _ in sizes.most_common())
+        return (
+            f"{architecture_of(self.config).label}, num_layers={self.config.num_layers}, "
+            f"d_model={self.config.d_model}, {sizes.total():,} parameters in {types}"
+        )
 
     @contextmanager
     def reading(self) -> Iterator[None]:

@@ -35,6 +35,10 @@ def check_tokens(tokens: Iterable[int], vocab_size: int, what: str = "tokens") -
         return tokens.copy()  # as a tokenizer returns them: ten times as fast
     result = []
     for position, token in enumerate(tokens):
+        if isinstance(token, (str, bytes)):
+            raise TokenError(
+                f"{what}: expected token ids, got several texts; pass one text, or one call for each of them"
+            )
         if isinstance(token, (bool, np.bool_)):  # before NumPy 2.3, index() accepts the latter with a warning
             raise TokenError(f"{what}[{position}]: expected an integer, got {token!r}")
         try:

@@ -306,8 +306,10 @@ def test_an_invalid_tokenizer(kjv_checkpoint: Path) -> None:
         load(kjv_checkpoint, tokenizer=5)  # type: ignore[arg-type]
 
 
-def test_models_say_what_they_are(kjv: LanguageModel) -> None:
-    assert repr(kjv) == f"LanguageModel({kjv.config})"
+def test_models_say_what_they_are(kjv: LanguageModel, kjv_checkpoint: Path) -> None:
+    assert repr(kjv) == "LanguageModel(RWKV-4, num_layers=6, d_model=128, 1,352,448 parameters in bf16)"
+    with load(kjv_checkpoint, dtype="q8") as quantized:
+        assert repr(quantized).endswith(", 1,352,448 parameters in q8 and bf16)")
     assert repr(kjv.encoder) == f"Model({kjv.config})"
 
 
@@ -316,6 +318,11 @@ def test_impossible_options(kjv: LanguageModel, kjv_checkpoint: Path) -> None:
         ConfigError, match="dtype: expected one of bf12, bf16, f16, f32, f64, q4, q4n, q6, q8, got 'q3'"
     ):
         load(kjv_checkpoint, dtype="q3")
+    for other in (np.float16, np.dtype("float16")):
+        with pytest.raises(ConfigError, match=r"q8, got .*float16.*; did you mean 'f16'\?$"):
+            load(kjv_checkpoint, dtype=other)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="q8, got <class 'numpy.int8'>$"):
+        load(kjv_checkpoint, dtype=np.int8)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match=r"Config\.rescale_layer"):
         load(kjv_checkpoint, rescale_layer=-1)
 

@@ -264,6 +264,11 @@ def test_a_tokenizer_in_place_of_the_models() -> None:
         ({"prompt": None}, GenerationError, "prompt: expected str, bytes or token ids, got NoneType"),
         ({"prompt": [1, 256]}, TokenError, r"tokens\[1\]: expected an id from 0 to 255, got 256"),
         ({"prompt": [True]}, TokenError, r"tokens\[0\]: expected an integer, got True"),
+        (
+            {"prompt": ["a", "b"]},
+            TokenError,
+            "tokens: expected token ids, got several texts; pass one text",
+        ),
         ({"prompt": "\ud800"}, TokenizerError, "lone surrogate"),
     ],
 )
