@@ -8,6 +8,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from mmap import MAP_ANONYMOUS, MAP_PRIVATE, mmap
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rwkv_cy.errors import FormatError, KernelError, StorageError
-from rwkv_cy.files.buffers import read_buffer
 from rwkv_cy.files.checksum import crc32
 from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.files.mapped import MappedFile
@@ -187,7 +187,8 @@ class FileBytes:
         `progress` is called with the bytes of each block.
         """
         self._check_span(offset, size)
-        buffer = read_buffer(min(size, _CRC_BLOCK), np.uint8).data
+        # It begins at a page, as read_buffer's, and needs no NumPy, which describing a file does not load.
+        buffer = memoryview(mmap(-1, max(1, min(size, _CRC_BLOCK)), MAP_PRIVATE | MAP_ANONYMOUS))
         crc = 0
         for start in range(0, size, _CRC_BLOCK):
             block = buffer[: min(_CRC_BLOCK, size - start)]

@@ -10,7 +10,6 @@ from rwkv_cy.formats.layouts import layouts_of
 from rwkv_cy.formats.layouts.layout import Recipe
 from rwkv_cy.formats.layouts.source import TranslatedSource
 from rwkv_cy.formats.prefixes import without_prefixes
-from rwkv_cy.records import replace
 from rwkv_cy.tensors.tensor import ParameterSource
 
 __all__ = ["canonical", "canonical_recipes"]
@@ -78,10 +77,7 @@ def _recipes(source: ParameterSource) -> dict[str, Recipe]:
             recipes = layout.undo(shapes, source.path)
             if all(map(str.__eq__, names, names.values())):
                 return recipes
-            return {
-                name: replace(recipe, parts=tuple(replace(part, name=names[part.name]) for part in recipe.parts))
-                for name, recipe in recipes.items()
-            }
+            return {name: recipe.renamed(names) for name, recipe in recipes.items()}
     return {name: Recipe.whole(name, source.info(name).shape) for name in source.names()}
 
 

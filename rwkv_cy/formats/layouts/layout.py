@@ -244,6 +244,11 @@ class Recipe:
         part = Part(name, 0, shape, operations)
         return cls((part,), part.result_shape if operations else shape)
 
+    def renamed(self, names: Mapping[str, str]) -> Recipe:
+        """Return the recipe with other names of the tensors that it is made from."""
+        parts = tuple([Part(names[part.name], part.start, part.shape, part.operations) for part in self.parts])
+        return Recipe(parts, self.shape)
+
     def keeps(self, name: str) -> bool:
         """Tell whether the result is the tensor `name` as it is."""
         first = self.parts[0]
