@@ -18,6 +18,8 @@ from checkpoints import write_small
 from hub.server import HubServer, serve
 from rwkv_cy.kernels import dispatch
 from rwkv_cy.model.language_model import LanguageModel, load
+from rwkv_cy.storage import verification
+from rwkv_cy.storage.checked_file import CheckedFile
 
 # A shell starts what runs in its background with SIGINT ignored, and children inherit it.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
@@ -77,6 +79,21 @@ def heldout() -> bytes:
 def small(tmp_path: Path) -> Path:
     """Return a small checkpoint of 256 tokens."""
     return write_small(tmp_path / "small.safetensors")
+
+
+@pytest.fixture
+def structure_checked_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare the index of a model file with its HDF5 objects in this process: for files that the test itself writes.
+
+    A verification starts a process for it, which takes longer than all else that it does with a small file; the tests
+    of storage hold it to that process.
+    """
+    from rwkv_cy.storage.structure import structure_problems
+
+    def problems(checked: CheckedFile) -> list[str]:
+        return [f"{checked.path}: {problem}" for problem in structure_problems(checked)]
+
+    monkeypatch.setattr(verification, "_object_problems", problems)
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from rwkv_cy.dtypes import STORAGE_TYPES, widen
 from rwkv_cy.tensors.plain import PlainSource
 from rwkv_cy.toolkit.verify import verify
 
+pytestmark = pytest.mark.usefixtures("structure_checked_here")
+
 CONFIG = Config(
     architecture="rwkv7", d_model=128, num_layers=2, vocab_size=512, head_size=64, ranks=dict.fromkeys("wavg", 32)
 )

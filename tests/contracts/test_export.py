@@ -25,6 +25,8 @@ from rwkv_cy.toolkit.convert import convert
 from rwkv_cy.toolkit.export import ExportReport, export
 from rwkv_cy.toolkit.verify import verify
 
+pytestmark = pytest.mark.usefixtures("structure_checked_here")
+
 #: Formats that keep the type of every tensor, or have one type; others widen vectors to float32.
 KEEPING = ("pth", "safetensors", "st", "huggingface")
 

@@ -16,15 +16,33 @@ from rwkv_cy.toolkit.convert import convert
 from rwkv_cy.toolkit.inspect import inspect
 from rwkv_cy.toolkit.verify import verify
 
+pytestmark = pytest.mark.usefixtures("structure_checked_here")
+
 STORED = ["f64", "f32", "f16", "bf16", "bf12", "q8", "q6", "q4"]
 
 
-@pytest.mark.parametrize("dtype", STORED)
-def test_a_model_file_gives_the_same_bits_mapped_and_in_memory(
-    tmp_path: Path, checkpoints: dict[str, Path], name: str, dtype: str
-) -> None:
-    path = tmp_path / "model.h5"
-    convert(checkpoints[name], path, dtype=dtype)
+@pytest.fixture(scope="module", params=STORED)
+def stored_dtype(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module", params=CONFIGS)
+def stored_name(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def converted(
+    tmp_path_factory: pytest.TempPathFactory, checkpoints: dict[str, Path], stored_name: str, stored_dtype: str
+) -> Path:
+    """Return a model file of each model in each storage type; tests only read it."""
+    path = tmp_path_factory.mktemp("converted") / "model.h5"
+    convert(checkpoints[stored_name], path, dtype=stored_dtype)
+    return path
+
+
+def test_a_model_file_gives_the_same_bits_mapped_and_in_memory(converted: Path) -> None:
+    path = converted
     assert verify(path).ok
     mapped, resident = load(path), load(path, mmap=False)
     report = inspect(path)
@@ -37,16 +55,13 @@ def test_a_model_file_gives_the_same_bits_mapped_and_in_memory(
     assert state == same
 
 
-@pytest.mark.parametrize("dtype", STORED)
 def test_a_model_file_and_its_checkpoint_give_the_same_bits(
-    tmp_path: Path, checkpoints: dict[str, Path], name: str, dtype: str
+    converted: Path, checkpoints: dict[str, Path], stored_name: str, stored_dtype: str
 ) -> None:
-    path = tmp_path / "model.h5"
-    convert(checkpoints[name], path, dtype=dtype)
-    converted, direct = load(path), load(checkpoints[name], dtype=dtype)
-    assert converted.config == direct.config
+    ours, direct = load(converted), load(checkpoints[stored_name], dtype=stored_dtype)
+    assert ours.config == direct.config
     tokens = tokens_for(direct, 20)
-    assert every_logits(converted, tokens)[0].tobytes() == every_logits(direct, tokens)[0].tobytes()
+    assert every_logits(ours, tokens)[0].tobytes() == every_logits(direct, tokens)[0].tobytes()
 
 
 def test_what_may_be_missing_may_be_missing_in_files(tmp_path: Path, name: str) -> None:

@@ -22,6 +22,8 @@ from rwkv_cy.toolkit.export import export
 from rwkv_cy.toolkit.inspect import inspect
 from rwkv_cy.toolkit.verify import verify
 
+pytestmark = pytest.mark.usefixtures("structure_checked_here")
+
 Array = npt.NDArray[Any]
 LN0 = ("blocks.0.ln0.weight", "blocks.0.ln0.bias")
 

@@ -26,6 +26,8 @@ from rwkv_cy.toolkit.inspect import inspect
 from rwkv_cy.toolkit.perplexity import perplexity
 from rwkv_cy.toolkit.verify import verify
 
+pytestmark = pytest.mark.usefixtures("structure_checked_here")
+
 PACKAGE = Path(__file__).resolve().parents[2] / "rwkv_cy"
 
 #: Parts of names, ours and those of the version that the test defines.

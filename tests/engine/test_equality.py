@@ -33,7 +33,7 @@ def mixed_requests(model: LanguageModel, text: bytes, count: int) -> list[Reques
     return requests
 
 
-@pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("count", [20, pytest.param(200, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("cached", [False, True])
 @pytest.mark.parametrize("speculates", [False, True])
 def test_random_requests_in_any_order(

@@ -24,6 +24,8 @@ from rwkv_cy.toolkit.convert import convert
 from rwkv_cy.toolkit.inspect import inspect
 from rwkv_cy.toolkit.verify import verify
 
+pytestmark = pytest.mark.usefixtures("structure_checked_here")
+
 Array = npt.NDArray[Any]
 #: The package converts no later version.
 NAMES = [name for name in CONFIGS if name.startswith(("rwkv4", "rwkv5", "rwkv6"))]

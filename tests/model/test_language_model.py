@@ -60,6 +60,16 @@ def test_logits_of_the_demo_model(heldout: bytes) -> None:
     assert np.abs(logits - golden).max() <= 1e-4
 
 
+def test_perplexity_of_the_authors_logits(kjv: LanguageModel, heldout: bytes) -> None:
+    rows = np.load(DATA / "golden" / "kjv-logits.npy").astype(np.float64)[:-1]
+    after = np.frombuffer(heldout[1 : len(rows) + 1], np.uint8)
+    nats = np.log(np.exp(rows).sum(axis=1)) - rows[np.arange(len(rows)), after]
+    report = perplexity(kjv, heldout[: len(rows) + 1])
+    assert report.tokens == len(rows)
+    assert f"{report.perplexity:.4g}" == f"{np.exp(nats.mean()):.4g}"
+
+
+@pytest.mark.slow
 def test_perplexity_of_the_authors_package(kjv: LanguageModel, heldout: bytes) -> None:
     golden = json.loads((DATA / "golden" / "kjv-perplexity.json").read_text())
     report = perplexity(kjv, heldout)
@@ -179,15 +189,22 @@ def test_other_precisions_in_memory(
     assert other.fingerprint == kjv.fingerprint
 
 
+@pytest.fixture(scope="module", params=[5000, pytest.param(20_000, marks=pytest.mark.slow)])
+def usual(request: pytest.FixtureRequest, kjv: LanguageModel, heldout: bytes) -> tuple[bytes, float]:
+    """Return a text, and the perplexity of it before the matrices are quantized."""
+    text = heldout[: request.param]
+    return text, perplexity(kjv, text).perplexity
+
+
 @pytest.mark.parametrize(("dtype", "limit"), [("q8", 1.001), ("q6", 1.001), ("q4", 1.02)])
 def test_quantized_matrices_predict_nearly_as_well(
-    kjv: LanguageModel, kjv_checkpoint: Path, heldout: bytes, tmp_path: Path, dtype: str, limit: float
+    usual: tuple[bytes, float], kjv_checkpoint: Path, heldout: bytes, tmp_path: Path, dtype: str, limit: float
 ) -> None:
     quantized = load(kjv_checkpoint, dtype=dtype)
     assert quantized.parameters["head.weight"].dtype == dtype
     assert quantized.parameters["emb.weight"].dtype == quantized.parameters["ln_out.weight"].dtype == "bf16"
-    usual = perplexity(kjv, heldout[:20_000]).perplexity
-    assert usual != perplexity(quantized, heldout[:20_000]).perplexity < usual * limit
+    text, expected_perplexity = usual
+    assert expected_perplexity != perplexity(quantized, text).perplexity < expected_perplexity * limit
     convert(kjv_checkpoint, tmp_path / "m.h5", dtype=dtype)
     expected, state = quantized.forward(list(heldout[:50]), all_logits=True)
     for mmap in (True, False):

@@ -14,6 +14,8 @@ from rwkv_cy.architectures import ARCHITECTURES
 from rwkv_cy.errors import FormatError, StorageError, UnsupportedError
 from rwkv_cy.text.tokenizers import find_tokenizer
 
+pytestmark = pytest.mark.usefixtures("structure_checked_here")
+
 
 @pytest.mark.parametrize("name", sorted(ARCHITECTURES))
 @pytest.mark.parametrize("compute_dtype", ["f32", "f64"])

@@ -33,6 +33,8 @@ from rwkv_cy.toolkit.inspect import inspect
 from rwkv_cy.toolkit.verify import verify
 from storage.small import forge
 
+pytestmark = pytest.mark.usefixtures("structure_checked_here")
+
 #: The head has a row for each of 512 tokens: as many weights as there are bfloat16 numbers.
 CONFIG = Config(d_model=128, num_layers=1, vocab_size=512)
 KEY, HEAD = "blocks.0.ffn.key.weight", "head.weight"

@@ -20,6 +20,8 @@ from rwkv_cy.storage import open_model
 from rwkv_cy.tensors import converter
 from rwkv_cy.toolkit.convert import convert, plan_conversion
 
+pytestmark = pytest.mark.usefixtures("structure_checked_here")
+
 KEY = "blocks.0.ffn.key.weight"
 TWICE = r"is already quantized \(\d+ matrices in {}\); convert the original, or force it \(--force, requantize=True\)"
 

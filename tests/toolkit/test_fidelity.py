@@ -16,6 +16,8 @@ from rwkv_cy.toolkit.export import export
 from rwkv_cy.toolkit.fidelity import SourceCheck
 from rwkv_cy.toolkit.verify import verify
 
+pytestmark = pytest.mark.usefixtures("structure_checked_here")
+
 KEY = "blocks.1.att.key.weight"
 MATRICES = sum(array.ndim == 2 for array in small_parameters().values())
 TENSORS = len(small_parameters())

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bits import flips, sampled, with_flip
 from formats.foreign import open_files, rwkv7_parameters
 from formats.ggml.test_blocks import SIZES, decoded, random_blocks
 from formats.make_gguf import TENSOR_TYPES, Gguf, Tensor, rwkv7_gguf, rwkv7_tensors, rwkv7_values, value, world_like
@@ -146,7 +147,8 @@ def test_a_tensor_beyond_the_end(tmp_path: Path) -> None:
         open_checkpoint(write(tmp_path / "a", data[:-100]))
 
 
-def test_every_bit_of_the_header(tmp_path: Path) -> None:
+@sampled
+def test_every_bit_of_the_header(tmp_path: Path, step: int) -> None:
     """Each flip is an error of the package, or another model that can be read; nothing else, and nothing hangs."""
     parameters = rwkv7_parameters(2, (1, 2), 1)
     values = [*rwkv7_values(parameters)[:1], *rwkv7_values(parameters)[5:6], *world_like([b"a"], 2)]
@@ -154,17 +156,17 @@ def test_every_bit_of_the_header(tmp_path: Path) -> None:
     data = Gguf(values, tensors).to_bytes()
     end = data.index(tensors[0].data)
     path = tmp_path / "a"
-    before, accepted = open_files(), 0
-    for position in range(end):
-        for bit in range(8):
-            path.write_bytes(data[:position] + bytes([data[position] ^ 1 << bit]) + data[position + 1 :])
-            try:
-                read_all(open_checkpoint(path))
-                accepted += 1
-            except RWKVError:
-                continue
+    before, accepted, refused = open_files(), 0, 0
+    for position, mask in flips(end, step):
+        path.write_bytes(with_flip(data, position, mask))
+        try:
+            read_all(open_checkpoint(path))
+            accepted += 1
+        except RWKVError:
+            refused += 1
     assert open_files() == before
-    assert 0 < accepted < 8 * end
+    assert accepted > 0
+    assert refused > 0
 
 
 def test_trailing_bytes(tmp_path: Path) -> None:
