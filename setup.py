@@ -150,7 +150,7 @@ class BuildExt(build_ext):
     @contextmanager
     def _same_options(self) -> Iterator[None]:
         """Rebuild everything if the last build had another compiler, another Cython or other flags."""
-        levels = [KERNEL_LEVEL, LOOP_LEVEL, CHECK_LEVEL, GLUE_LEVEL, LOOPING, CHECKING]
+        levels = [KERNEL_LEVEL, LOOP_LEVEL, CHECK_LEVEL, GLUE_LEVEL, sorted(LOOPING), sorted(CHECKING)]
         tools = [self.compiler.compiler_so, self.compiler.linker_so, cython_version]
         options = repr([tools, DIRECTIVES, self._flags, self._macros, levels])
         record = Path(self.build_temp, "options.txt")
