@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,11 @@ def random_checkpoint(config: Config, seed: int = 0, *, optional: bool = True) -
     Vectors are drawn around their initial values, which differ by channel and layer, and matrices so that the sums
     of a row have the size of its inputs. `optional` says whether parameters that a checkpoint may leave out are there.
     """
+    return {name: array.copy() for name, array in _drawn(config, seed, optional).items()}
+
+
+@lru_cache(maxsize=2)
+def _drawn(config: Config, seed: int, optional: bool) -> dict[str, Array]:
     rng = np.random.default_rng(seed)
     dtype = np.float64 if config.compute_dtype == "f64" else np.float32
     specs = [spec for spec in architecture_of(config).parameters(config) if optional or not spec.optional]

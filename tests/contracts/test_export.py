@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -94,10 +95,34 @@ def _cases() -> Iterator[Case]:
 CASES = list(_cases())
 
 
-def write_checkpoint(folder: Path, case: Case, dtype: str) -> Path:
-    parameters = random_checkpoint(CONFIGS[case.model], optional=case.optional)
-    stored = {name: to_storage(array, "f32", dtype) for name, array in parameters.items()}
-    return write_safetensors(folder / "checkpoint.safetensors", stored)
+#: Writes the checkpoint of a case in a storage type, and the model file that is converted of it.
+Write = Callable[[Case, str], Path]
+
+
+@pytest.fixture(scope="module")
+def write_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Write:
+    """Return what writes the checkpoint of a case, once for all formats and layouts; tests only read it."""
+
+    @cache
+    def write(model: str, optional: bool, dtype: str) -> Path:
+        parameters = random_checkpoint(CONFIGS[model], optional=optional)
+        stored = {name: to_storage(array, "f32", dtype) for name, array in parameters.items()}
+        return write_safetensors(tmp_path_factory.mktemp("checkpoint") / "checkpoint.safetensors", stored)
+
+    return lambda case, dtype: write(case.model, case.optional, dtype)
+
+
+@pytest.fixture(scope="module")
+def write_ours(tmp_path_factory: pytest.TempPathFactory, write_checkpoint: Write) -> Write:
+    """Return what converts that checkpoint to a model file, once for all formats and layouts."""
+
+    @cache
+    def write(checkpoint: Path) -> Path:
+        path = tmp_path_factory.mktemp("ours") / "ours.h5"
+        convert(checkpoint, path)
+        return path
+
+    return lambda case, dtype: write(write_checkpoint(case, dtype))
 
 
 @pytest.fixture(params=[case for case in CASES if not case.refused], ids=str)
@@ -113,11 +138,9 @@ def test_every_format_has_a_case() -> None:
     assert {case.model for case in CASES} == CONFIGS.keys()
 
 
-def test_ours_to_theirs_to_ours_has_the_same_bits(tmp_path: Path, case: Case) -> None:
+def test_ours_to_theirs_to_ours_has_the_same_bits(tmp_path: Path, case: Case, write_ours: Write) -> None:
     """From a model file, whose matrices are partly transposed, in a type that every format has."""
-    checkpoint = write_checkpoint(tmp_path, case, "f16")
-    ours, again = tmp_path / "ours.h5", tmp_path / "again.h5"
-    convert(checkpoint, ours)
+    ours, again = write_ours(case, "f16"), tmp_path / "again.h5"
     theirs, report = case.export(ours, tmp_path)
     assert verify(theirs).ok
     convert(theirs, again)
@@ -143,17 +166,19 @@ def test_ours_to_theirs_to_ours_has_the_same_bits(tmp_path: Path, case: Case) ->
             np.testing.assert_array_equal(numbers, expected, err_msg=name)
 
 
-def test_an_export_verifies_against_its_source(tmp_path: Path, case: Case) -> None:
-    checkpoint = write_checkpoint(tmp_path, case, "f16")
+def test_an_export_verifies_against_its_source(tmp_path: Path, case: Case, write_checkpoint: Write) -> None:
+    checkpoint = write_checkpoint(case, "f16")
     theirs, _ = case.export(checkpoint, tmp_path)
     assert verify(theirs, against=checkpoint).problems == ()
 
 
-def test_a_model_that_is_written_as_another_version_is_said_and_compared(tmp_path: Path) -> None:
+def test_a_model_that_is_written_as_another_version_is_said_and_compared(
+    tmp_path: Path, write_checkpoint: Write
+) -> None:
     cases = [case for case in CASES if (CONFIGS[case.model].architecture, case.layout) in WIDENED]
     assert {(case.format.name, case.layout) for case in cases} >= {("st", "web-rwkv"), ("rwkvcpp", "rwkv.cpp")}
     for case in cases:
-        checkpoint = write_checkpoint(tmp_path, case, "f16")
+        checkpoint = write_checkpoint(case, "f16")
         theirs, report = case.export(checkpoint, tmp_path)
         (said,) = [warning for warning in report.warnings if "repeated" in warning]
         assert said.startswith("6 tensors, blocks.0.att.time_decay first, ")
@@ -169,9 +194,9 @@ def test_a_model_that_is_written_as_another_version_is_said_and_compared(tmp_pat
             assert " at (2, 0)" in problem
 
 
-def test_an_export_gives_the_same_logits(tmp_path: Path, case: Case) -> None:
+def test_an_export_gives_the_same_logits(tmp_path: Path, case: Case, write_checkpoint: Write) -> None:
     dtype = "f32" if "f32" in case.format.dtypes else "f16"
-    checkpoint = write_checkpoint(tmp_path, case, dtype)
+    checkpoint = write_checkpoint(case, dtype)
     path, report = case.export(checkpoint, tmp_path, dtype)
     source, theirs = load(checkpoint), load(path)
     assert theirs.config == replace(source.config, architecture=case.architecture)
@@ -183,10 +208,10 @@ def test_an_export_gives_the_same_logits(tmp_path: Path, case: Case) -> None:
         assert logits.tobytes() == expected.tobytes()
 
 
-def test_models_that_a_program_does_not_run_are_refused(tmp_path: Path) -> None:
+def test_models_that_a_program_does_not_run_are_refused(tmp_path: Path, write_checkpoint: Write) -> None:
     refused = [case for case in CASES if case.refused]
     for case in refused:
-        checkpoint = write_checkpoint(tmp_path, case, "f32")
+        checkpoint = write_checkpoint(case, "f32")
         with pytest.raises(RWKVError, match="expected .* width|expected an attention as wide as the model"):
             case.export(checkpoint, tmp_path)
     assert {case.format.name for case in refused} <= set(EQUAL_WIDTHS)

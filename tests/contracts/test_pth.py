@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from formats.make_pth import (
 )
 from rwkv_cy.architectures import ARCHITECTURES
 from rwkv_cy.errors import FormatError
-from rwkv_cy.model.language_model import load
+from rwkv_cy.model.language_model import LanguageModel, load
 from rwkv_cy.toolkit.convert import convert
 from rwkv_cy.toolkit.inspect import inspect
 
@@ -87,20 +88,36 @@ def test_the_cases_cover_every_architecture() -> None:
     assert {config.architecture for config in CONFIGS.values()} == set(ARCHITECTURES)
 
 
+@pytest.fixture(scope="module")
+def expected(checkpoints: dict[str, Path]) -> Callable[[str], tuple[LanguageModel, bytes]]:
+    """Return what gives a model of the same parameters as safetensors, and its logits."""
+
+    @cache
+    def of(name: str) -> tuple[LanguageModel, bytes]:
+        model = load(checkpoints[name], rescale_layer=CONFIGS[name].rescale_layer)
+        return model, every_logits(model, tokens_for(model, 5))[0].tobytes()
+
+    return of
+
+
 @pytest.mark.parametrize("columns", [False, True], ids=["rows", "columns"])
 @pytest.mark.parametrize("old", [False, True], ids=["zip", "legacy"])
 @pytest.mark.parametrize("nesting", NESTINGS)
 def test_every_form_is_the_same_model(
-    tmp_path: Path, checkpoints: dict[str, Path], name: str, nesting: str, old: bool, columns: bool
+    tmp_path: Path,
+    expected: Callable[[str], tuple[LanguageModel, bytes]],
+    name: str,
+    nesting: str,
+    old: bool,
+    columns: bool,
 ) -> None:
     parameters = random_checkpoint(CONFIGS[name])
     path = _write(tmp_path / "model.pth", parameters, NESTINGS[nesting], old=old, columns=columns)
-    rescale_layer = CONFIGS[name].rescale_layer
-    model, expected = (load(each, rescale_layer=rescale_layer) for each in (path, checkpoints[name]))
-    assert model.config == expected.config
-    assert model.fingerprint == expected.fingerprint
-    tokens = tokens_for(model, 5)
-    assert every_logits(model, tokens)[0].tobytes() == every_logits(expected, tokens)[0].tobytes()
+    model = load(path, rescale_layer=CONFIGS[name].rescale_layer)
+    same, logits = expected(name)
+    assert model.config == same.config
+    assert model.fingerprint == same.fingerprint
+    assert every_logits(model, tokens_for(model, 5))[0].tobytes() == logits
     assert not inspect(path).problems
 
 
