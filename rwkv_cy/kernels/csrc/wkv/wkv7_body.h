@@ -3,6 +3,7 @@
 #include "wkv/wkv7.h"
 
 #define ROW_BLOCK 8 /* rows that are reduced together */
+#define UPDATED 4   /* rows that are updated together: what belongs to each of them stays in registers */
 
 /* Per-token vectors that all rows of a head share, each [size], zero-padded to whole SIMD vectors. */
 typedef struct {
@@ -40,43 +41,64 @@ static void FN(wkv7_share)(const rk_wkv7 *p, ptrdiff_t at, ptrdiff_t c, const FN
     }
 }
 
-/* Update n rows of the state, of `size` elements each:
+/* Update n rows of the state with what was removed from each, n constant and few enough for registers; return the sums
+ * for y in `acc`. The numbers of a row are read before its state is written, which may be the same memory for all that
+ * the compiler knows. */
+static inline __attribute__((always_inline)) void FN(wkv7_update)(const FN(wkv7_shared) *s, const REAL *v,
+                                                                  const REAL *read, REAL *write, const REAL *removed,
+                                                                  ptrdiff_t size, const int n, VEC *acc)
+{
+    const VEC zero = {0};
+    VEC value[UPDATED] = {{0}}, gone[UPDATED] = {{0}}, sums[UPDATED] = {{0}};
+#pragma GCC unroll 4
+    for (int r = 0; r < n; r++) {
+        value[r] = zero + v[r];
+        gone[r] = zero + removed[r];
+    }
+    for (ptrdiff_t i = 0; i < size; i += LANES) {
+        const VEC decay = FN(load)(s->decay + i), key = FN(load)(s->key + i);
+        const VEC replacement = FN(load)(s->replacement + i), receptance = FN(load)(s->receptance + i);
+#pragma GCC unroll 4
+        for (int r = 0; r < n; r++) {
+            VEC row = FN(get)(read + r * size + i, size - i) * decay;
+            row = VEC_FMA(gone[r], replacement, row);
+            row = VEC_FMA(value[r], key, row);
+            FN(put)(write + r * size + i, row, size - i);
+            sums[r] = VEC_FMA(row, receptance, sums[r]);
+        }
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < n; r++) acc[r] = sums[r];
+}
+
+/* Update n rows of the state, of `size` elements each; n is constant, below UPDATED or a multiple of it:
  *   removed = S removal;  S = S diag(decay) + removed replacement^T + v key^T;  y = S r */
 static inline __attribute__((always_inline)) void FN(wkv7_rows)(const FN(wkv7_shared) *s, const REAL *v,
                                                                 const REAL *read, REAL *write, REAL *removed, REAL *y,
-                                                                ptrdiff_t size, int n)
+                                                                ptrdiff_t size, const int n)
 {
     VEC acc[ROW_BLOCK];
+#pragma GCC unroll 8
     for (int r = 0; r < n; r++) acc[r] = (VEC){0};
     for (ptrdiff_t i = 0; i < size; i += LANES) {
         const VEC removal = FN(load)(s->removal + i);
+#pragma GCC unroll 8
         for (int r = 0; r < n; r++) acc[r] = VEC_FMA(FN(get)(read + r * size + i, size - i), removal, acc[r]);
     }
     VEC_SUMS(acc, n, removed);
-    for (int first = 0; first < n; first += 4) {
-        const int last = first + 4 < n ? first + 4 : n;
-        for (int r = first; r < last; r++) acc[r] = (VEC){0};
-        for (ptrdiff_t i = 0; i < size; i += LANES) {
-            const VEC decay = FN(load)(s->decay + i), key = FN(load)(s->key + i);
-            const VEC replacement = FN(load)(s->replacement + i), receptance = FN(load)(s->receptance + i);
-            for (int r = first; r < last; r++) {
-                const VEC zero = {0};
-                VEC row = FN(get)(read + r * size + i, size - i) * decay;
-                row = VEC_FMA(zero + removed[r], replacement, row);
-                row = VEC_FMA(zero + v[r], key, row);
-                FN(put)(write + r * size + i, row, size - i);
-                acc[r] = VEC_FMA(row, receptance, acc[r]);
-            }
-        }
-    }
+    const int together = n < UPDATED ? n : UPDATED;
+#pragma GCC unroll 4
+    for (int r = 0; r < n; r += together)
+        FN(wkv7_update)(s, v + r, read + r * size, write + r * size, removed + r, size, together, acc + r);
     if (y != NULL) VEC_SUMS(acc, n, y);
 }
 
-/* The same for the last rows of a piece, fewer than ROW_BLOCK: compiled once. */
-static __attribute__((noinline)) void FN(wkv7_last_rows)(const FN(wkv7_shared) *s, const REAL *v, const REAL *read,
-                                                         REAL *write, REAL *removed, REAL *y, ptrdiff_t size, int n)
+/* The same for one of the last rows of a piece: compiled once. */
+static __attribute__((noinline)) void FN(wkv7_last_row)(const FN(wkv7_shared) *s, const REAL *v, const REAL *read,
+                                                        REAL *write, REAL *y, ptrdiff_t size)
 {
-    FN(wkv7_rows)(s, v, read, write, removed, y, size, n);
+    REAL removed[1];
+    FN(wkv7_rows)(s, v, read, write, removed, y, size, 1);
 }
 
 static inline __attribute__((always_inline)) void FN(wkv7_token)(const FN(wkv7_shared) *s, const REAL *v,
@@ -88,9 +110,8 @@ static inline __attribute__((always_inline)) void FN(wkv7_token)(const FN(wkv7_s
     for (; row + ROW_BLOCK <= end; row += ROW_BLOCK)
         FN(wkv7_rows)(s, v + row, read + row * size, write + row * size, removed, y == NULL ? NULL : y + row, size,
                       ROW_BLOCK);
-    if (row < end)
-        FN(wkv7_last_rows)(s, v + row, read + row * size, write + row * size, removed, y == NULL ? NULL : y + row, size,
-                           (int)(end - row));
+    for (; row < end; row++)
+        FN(wkv7_last_row)(s, v + row, read + row * size, write + row * size, y == NULL ? NULL : y + row, size);
 }
 
 /* The shared vectors at `buffers`, which are cleared. */
@@ -166,3 +187,4 @@ static void FN(wkv7_finish)(const rk_heads *heads, ptrdiff_t first, ptrdiff_t to
 }
 
 #undef ROW_BLOCK
+#undef UPDATED

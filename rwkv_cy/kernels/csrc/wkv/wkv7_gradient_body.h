@@ -64,7 +64,7 @@ static inline __attribute__((always_inline)) void FN(wkv7_rows_gradient)(
  * and d are the rows' state before the segment, and D. */
 static inline __attribute__((always_inline)) void FN(wkv7_segment_rows)(
     const rk_wkv7_gradient *p, const FN(wkv7_shared) *shared, const FN(wkv7_shared) *sums, ptrdiff_t at,
-    ptrdiff_t tokens, const REAL *start, REAL *d, REAL *states, REAL *removed, ptrdiff_t size, int n)
+    ptrdiff_t tokens, const REAL *start, REAL *d, REAL *states, REAL *removed, ptrdiff_t size, const int n)
 {
     const ptrdiff_t stride = p->forward.heads.count * p->forward.heads.size;
     const REAL *v = (const REAL *)p->forward.v_used + at, *d_y = (const REAL *)p->forward.heads.y + at;
@@ -226,9 +226,9 @@ static void FN(wkv7_gradient)(const rk_heads *heads, ptrdiff_t first, ptrdiff_t 
                 FN(wkv7_segment_rows)(p, shared, d_shared, at + row, count, start + row * size, d + row * size, states,
                                       removed, size, RK_GRADIENT_ROWS);
         }
-        if (row < size)
+        for (; row < size; row++)
             FN(wkv7_segment_rows)(p, shared, d_shared, at + row, count, start + row * size, d + row * size, states,
-                                  removed, size, (int)(size - row));
+                                  removed, size, 1);
         for (ptrdiff_t t = 0; t < count; t++) {
             FN(wkv7_share_gradient)(p, from + t, head, &shared[t], &d_shared[t], sums);
             FN(wkv7_values_gradient)(p, at + t * stride, c, sums);
