@@ -64,8 +64,9 @@ def test_thirty_kills_of_a_kind(kjv: LanguageModel, kjv_checkpoint: Path, tmp_pa
 
 
 @pytest.mark.parametrize("task", [GenerateTask(max_tokens=4), ScoreTask()], ids=lambda task: task.name)
+@pytest.mark.parametrize("runs", [5, pytest.param(10, marks=pytest.mark.slow)])
 def test_killed_again_and_again(
-    kjv: LanguageModel, kjv_checkpoint: Path, tmp_path: Path, task: GenerateTask | ScoreTask
+    kjv: LanguageModel, kjv_checkpoint: Path, tmp_path: Path, task: GenerateTask | ScoreTask, runs: int
 ) -> None:
     rows = [*records(task.text_field, 10), "{", {"id": "last", task.text_field: "end"}]
     source = write_jsonl(tmp_path / "in.jsonl", rows)
@@ -73,10 +74,11 @@ def test_killed_again_and_again(
     killed = 0
     # In the first run, the manifest is the first file. Later runs are killed early, and make little progress each.
     moments = [("write", 1), ("rename", 1), ("record", 2), ("commit", 2), ("rename", 1), ("record", 4), ("commit", 1)]
-    for where, count in [*moments, ("rename", 2), ("write", 3), ("rename", 3)]:
+    moments += [("rename", 2), ("write", 3), ("rename", 3)]
+    for where, count in moments[:runs]:
         code = run(kjv_checkpoint, source, tmp_path / "out", task.name, where, count)
         assert code in (0, -signal.SIGKILL)
         killed += code == -signal.SIGKILL
-    assert killed >= 7
+    assert killed >= 0.7 * runs
     assert run(kjv_checkpoint, source, tmp_path / "out", task.name, "record", 0) == 0
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rwkv_cy import load, quantize
+from checkpoints import random_checkpoint, write_safetensors
+from rwkv_cy import Config, load, quantize
 from rwkv_cy.checkpoint.checkpoint import Checkpoint, open_source
+from rwkv_cy.dtypes import to_storage
 from rwkv_cy.errors import ConfigError, TokenError
 from rwkv_cy.runtime import get_num_threads, set_num_threads
 from rwkv_cy.storage import open_model
@@ -20,25 +22,41 @@ TEXT = (Path(__file__).parents[2] / "data" / "kjv-heldout.txt").read_bytes()
 
 
 @pytest.fixture(scope="module")
+def two_layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a checkpoint of kjv.pth's widths and type, with two layers of random weights."""
+    parameters = random_checkpoint(Config(d_model=128, num_layers=2, vocab_size=256, d_ffn=512))
+    stored = {name: to_storage(array, "f32", "bf16") for name, array in parameters.items()}
+    return write_safetensors(tmp_path_factory.mktemp("two") / "two.safetensors", stored)
+
+
+@pytest.fixture(scope="module")
 def calibration(kjv_checkpoint: Path) -> Calibration:
     return calibrate(kjv_checkpoint, TEXT[:20_000])
 
 
+@pytest.fixture(scope="module")
+def calibrated(tmp_path_factory: pytest.TempPathFactory, kjv_checkpoint: Path, calibration: Calibration) -> Path:
+    """Return kjv.pth as q4n with the calibration; tests only read it."""
+    path = tmp_path_factory.mktemp("calibrated") / "calibrated.h5"
+    quantize(kjv_checkpoint, path, "q4n", calibrate=calibration)
+    return path
+
+
+@pytest.mark.parametrize("tokens", [3000, pytest.param(10_000, marks=pytest.mark.slow)])
 def test_the_divergence_on_another_text_is_smaller(
-    tmp_path: Path, kjv_checkpoint: Path, calibration: Calibration
+    tmp_path: Path, kjv_checkpoint: Path, calibrated: Path, tokens: int
 ) -> None:
     quantize(kjv_checkpoint, tmp_path / "plain.h5", "q4n")
-    quantize(kjv_checkpoint, tmp_path / "calibrated.h5", "q4n", calibrate=calibration)
     with load(kjv_checkpoint, dtype="f32") as reference:
-        kl = {}
-        for name in ("plain", "calibrated"):
-            with load(tmp_path / f"{name}.h5") as model:
-                kl[name] = divergence(reference, model, TEXT[60_000:70_000]).kl
-    assert 0 < kl["calibrated"] < 0.9 * kl["plain"]
+        kl = []
+        for path in (calibrated, tmp_path / "plain.h5"):
+            with load(path) as model:
+                kl.append(divergence(reference, model, TEXT[60_000 : 60_000 + tokens]).kl)
+    assert 0 < kl[0] < 0.9 * kl[1]
 
 
-def test_any_number_of_threads_gives_the_same(tmp_path: Path, kjv_checkpoint: Path) -> None:
-    results = [calibrate(kjv_checkpoint, TEXT[:700], num_threads=threads) for threads in (1, 2, 3)]
+def test_any_number_of_threads_gives_the_same(tmp_path: Path, two_layers: Path) -> None:
+    results = [calibrate(two_layers, TEXT[:700], num_threads=threads) for threads in (1, 2, 3)]
     for name, inputs in results[0].inputs.items():
         assert all(other.inputs[name].rows.tobytes() == inputs.rows.tobytes() for other in results[1:])
     assert len({result.sha256 for result in results}) == 1
@@ -46,7 +64,7 @@ def test_any_number_of_threads_gives_the_same(tmp_path: Path, kjv_checkpoint: Pa
     try:
         for threads in (1, 3):
             set_num_threads(threads)
-            quantize(kjv_checkpoint, tmp_path / f"{threads}.h5", "q4n", calibrate=results[0])
+            quantize(two_layers, tmp_path / f"{threads}.h5", "q4n", calibrate=results[0])
             files.add((tmp_path / f"{threads}.h5").read_bytes())
     finally:
         set_num_threads(before)
@@ -65,18 +83,20 @@ def test_inputs_are_those_of_evenly_spaced_tokens(kjv_checkpoint: Path) -> None:
     assert all(inputs.rows.any(axis=1).all() for inputs in found.values())
 
 
-def test_text_and_calibration_give_the_same_file(tmp_path: Path, kjv_checkpoint: Path) -> None:
-    quantize(kjv_checkpoint, tmp_path / "one.h5", "q4", calibrate=TEXT[:500])
-    quantize(kjv_checkpoint, tmp_path / "two.h5", "q4", calibrate=calibrate(kjv_checkpoint, TEXT[:500]))
+def test_text_and_calibration_give_the_same_file(tmp_path: Path, two_layers: Path) -> None:
+    quantize(two_layers, tmp_path / "one.h5", "q4", calibrate=TEXT[:500])
+    quantize(two_layers, tmp_path / "two.h5", "q4", calibrate=calibrate(two_layers, TEXT[:500]))
     assert (tmp_path / "one.h5").read_bytes() == (tmp_path / "two.h5").read_bytes()
 
 
 @pytest.mark.parametrize("dtype", ["q4n", "q6"])
 def test_the_file_says_so_and_is_verified(
-    tmp_path: Path, kjv_checkpoint: Path, calibration: Calibration, dtype: str
+    tmp_path: Path, kjv_checkpoint: Path, calibration: Calibration, calibrated: Path, dtype: str
 ) -> None:
-    path = tmp_path / "model.h5"
-    quantize(kjv_checkpoint, path, dtype, calibrate=calibration)
+    path = calibrated
+    if dtype != "q4n":
+        path = tmp_path / "model.h5"
+        quantize(kjv_checkpoint, path, dtype, calibrate=calibration)
     with open_model(path) as file:
         assert file.header.source["calibration"] == f"20000 tokens, sha256 {calibration.sha256}"
     check = verify(path, against=kjv_checkpoint)
@@ -85,11 +105,11 @@ def test_the_file_says_so_and_is_verified(
     assert check.against.within == 43
 
 
-def test_another_matrix_is_noticed_in_a_calibrated_file(tmp_path: Path, kjv_checkpoint: Path) -> None:
-    path, other = tmp_path / "model.h5", tmp_path / "other.pth"
-    quantize(kjv_checkpoint, path, "q4n", calibrate=TEXT[:500])
-    data = kjv_checkpoint.read_bytes()
-    with open_source(kjv_checkpoint) as source:
+def test_another_matrix_is_noticed_in_a_calibrated_file(tmp_path: Path, two_layers: Path) -> None:
+    path, other = tmp_path / "model.h5", tmp_path / "other.safetensors"
+    quantize(two_layers, path, "q4n", calibrate=TEXT[:500])
+    data = two_layers.read_bytes()
+    with open_source(two_layers) as source:
         array = np.empty(128 * 128, np.uint16)
         source.read_into("blocks.1.att.key.weight", array, 0)
     at = data.index(array.tobytes())
