@@ -24,9 +24,9 @@ from rwkv_cy.architectures import architecture_of
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.checkpoint.memory import MemorySource
 from rwkv_cy.dtypes import STORAGE_TYPES, to_storage
+from rwkv_cy.files import blocks
 from rwkv_cy.files.replacement import Replacement
 from rwkv_cy.formats.layouts.source import TranslatedSource
-from rwkv_cy.formats.writers import zip_archive
 from rwkv_cy.formats.writers.base import ReadTensor, StoredTensor, TargetFile
 from rwkv_cy.storage import ModelHeader, file_writer, write_model
 from rwkv_cy.tensors.converter import Converter
@@ -100,7 +100,7 @@ def write_sparse(path: Path, config: Config, dtype: str, tokenizer: str = "none"
     plan, tensors = make_export_plan(Checkpoint(source), path, dtype=dtype, tokenizer=tokenizer)
     if not path.suffix:
         path.mkdir()
-    with mock.patch.object(zip_archive, "crc32", _crc32):
+    with mock.patch.object(blocks, "crc32", _crc32):
         for file in plan.files:
             _write_file(path / file.name, file, partial(_stored, tensors))
 
@@ -129,7 +129,7 @@ def _write_model_file(path: Path, source: MemorySource, config: Config, dtype: s
 
     with (
         mock.patch.object(file_writer, "Replacement", _SparseReplacement),
-        mock.patch.object(file_writer, "crc32", _crc32),
+        mock.patch.object(blocks, "crc32", _crc32),
     ):
         write_model(path, header, infos, read)
 
@@ -150,8 +150,9 @@ def _write_file(path: Path, file: TargetFile, read: ReadTensor) -> None:
         target.truncate(file.size)
         position = 0
         for block in file.blocks(read):
-            _write_numbers(target.fileno(), block, position)
-            position += len(block)
+            data = blocks.bytes_of(block)
+            _write_numbers(target.fileno(), data, position)
+            position += len(data)
     if position != file.size:
         raise SystemExit(f"{path}: expected {file.size} bytes from the writer, got {position}")
 

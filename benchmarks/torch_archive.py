@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy.typing as npt
 
+from rwkv_cy.files.blocks import bytes_of
 from rwkv_cy.formats.writers.base import FLOAT_TYPES, StoredTensor
 from rwkv_cy.formats.writers.pth import archive
 
@@ -44,4 +45,4 @@ def write_archive(path: Path, tensors: Sequence[ArchiveTensor]) -> None:
 
     stored = [StoredTensor(tensor.name, tensor.shape, "", FLOAT_TYPES[tensor.dtype]) for tensor in tensors]
     with path.open("wb") as file:
-        file.writelines(archive(stored).blocks(read))
+        file.writelines(map(bytes_of, archive(stored).blocks(read)))
