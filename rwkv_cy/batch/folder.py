@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import re
@@ -13,6 +12,7 @@ from typing import Any
 
 from rwkv_cy.batch.records import Done, Totals
 from rwkv_cy.errors import ConfigError, FormatError, StorageError
+from rwkv_cy.files.locks import lock_folder
 from rwkv_cy.files.reading import FileBytes, os_errors
 from rwkv_cy.files.replacement import Replacement
 from rwkv_cy.files.strict_json import parse_object
@@ -63,13 +63,7 @@ class Folder:
                 folder.mkdir(parents=True, exist_ok=True)
             descriptor = os.open(self.path / f".lock-{name}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise StorageError(
-                    f"{self.path}: expected a folder without a run, got one that another process works on; "
-                    "wait for it, or choose another folder"
-                ) from None
+            lock_folder(self.path, descriptor, "folder")
             yield
         finally:
             os.close(descriptor)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rwkv_cy.errors import RWKVError, StorageError
+from rwkv_cy.files.locks import lock_folder
 from rwkv_cy.files.reading import os_errors
 from rwkv_cy.storage import check_replaceable
 from rwkv_cy.training.data import check_texts
@@ -41,7 +41,7 @@ def run_folder(folder: Path) -> Iterator[Callable[[], None]]:
             new = False
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        _lock(folder, descriptor)
+        lock_folder(folder, descriptor, "--folder (folder=)")
         yield begin
     except RWKVError:
         if new and not begun:
@@ -49,18 +49,6 @@ def run_folder(folder: Path) -> Iterator[Callable[[], None]]:
         raise
     finally:
         os.close(descriptor)
-
-
-def _lock(folder: Path, descriptor: int) -> None:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise StorageError(
-            f"{folder}: expected the folder of one run, got one that another process works on; wait for it, or choose "
-            "another --folder (folder=)"
-        ) from None
-    except OSError:
-        pass  # a file system without locks
 
 
 def check_files(
