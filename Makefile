@@ -191,7 +191,7 @@ $(RAY_BUILT): $(RAY_MADE) pyproject.toml $(BUILT)
 	@touch $@
 
 .PHONY: test-slow
-test-slow: $(BUILT) $(VENV)/.extra-test ## campaigns: kills, faults, a thousand requests
+test-slow: $(BUILT) $(VENV)/.extra-test ## campaigns: kills, faults, damage in every place, a thousand requests
 	@$(BIN)/python -m pytest $(WORKERS) -m "slow and not oracle" $(PYTEST_ARGS)
 
 .PHONY: test-ray

@@ -42,12 +42,15 @@ def usage(outcome: Outcome) -> Usage:
     return outcome.last.usage
 
 
-def test_requests_that_share_beginnings_give_what_each_gives_alone(model: LanguageModel, heldout: bytes) -> None:
+@pytest.mark.parametrize("count", [30, pytest.param(60, marks=pytest.mark.slow)])
+def test_requests_that_share_beginnings_give_what_each_gives_alone(
+    model: LanguageModel, heldout: bytes, count: int
+) -> None:
     rng = np.random.default_rng(2)
     size = model.encoder.numbers(None).nbytes
     engine = Engine(model, slots=5, prompt_tokens=48, cache=StateCache(12 * size))
     requests = []
-    for _ in range(60):
+    for _ in range(count):
         shared = heldout[: int(rng.integers(0, 400))]
         request = random_request(rng, heldout)
         prompt = shared + bytes(request.prompt)  # type: ignore[arg-type]
@@ -69,7 +72,7 @@ def test_requests_that_share_beginnings_give_what_each_gives_alone(model: Langua
             assert usage(results[f"request-{number}"]).cached_tokens == 0
     assert engine.cache is not None
     stats = engine.cache.stats
-    assert stats.hits > 20
+    assert stats.hits > count // 3
     assert sum(stats.evicted.values()) > 5
     assert stats.hit_tokens == sum(usage(outcome).cached_tokens for outcome in results.values())
 
