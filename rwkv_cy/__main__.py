@@ -6,7 +6,7 @@ import gc
 import sys
 
 from rwkv_cy.cli.signals import ended_by_signals
-from rwkv_cy.cli.spared_modules import spare_inspect
+from rwkv_cy.cli.spared_modules import spare_modules
 
 __all__ = ["main"]
 
@@ -20,7 +20,7 @@ def main() -> int:
     try:
         with ended_by_signals():
             gc.disable()  # while modules are loaded: what they are made of stays
-            spare_inspect()
+            spare_modules()
             from rwkv_cy.runtime import keep_blas_quiet
 
             keep_blas_quiet()

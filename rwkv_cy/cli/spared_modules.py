@@ -1,10 +1,10 @@
-"""The module ``inspect``, which compiled modules import and the command does not use: loaded when it is first used."""
+"""Modules that others import and the command hardly uses: loaded when they are first used."""
 
 from __future__ import annotations
 
 from rwkv_cy.lazy import import_later
 
-__all__ = ["CODE_FLAGS", "spare_inspect"]
+__all__ = ["CODE_FLAGS", "spare_modules"]
 
 #: The flags of code objects: all that compiled modules of the stable ABI use of it. They are the same in all versions
 #: of Python.
@@ -19,6 +19,11 @@ CODE_FLAGS = {
 }
 
 
-def spare_inspect() -> None:
-    """Have the module loaded later: with the parser of Python that it loads, it is a sixth of a command's start."""
+def spare_modules() -> None:
+    """Have modules loaded later.
+
+    ``inspect``, which compiled modules import, is a sixth of a command's start with the parser of Python that it
+    loads. ``ipaddress``, for addresses of the web in brackets, comes with every path.
+    """
     import_later("inspect", CODE_FLAGS)
+    import_later("ipaddress")

@@ -10,6 +10,7 @@ The pickle of a large checkpoint has 70,000 opcodes: compiled, they take a tenth
 import struct
 
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
+from libc.string cimport memchr
 
 from rwkv_cy.errors import FormatError, UnsupportedError
 
@@ -129,10 +130,11 @@ cdef class ByteStream:
     cdef bytes line(self, Py_ssize_t limit):
         """Return the bytes before the next newline and skip it; raise FormatError if it is not within `limit`."""
         cdef Py_ssize_t begin = self.position - self._chunk_start
-        cdef Py_ssize_t end = self._chunk.find(b"\n", begin, begin + limit + 1)
-        if end >= 0:
-            self.position += end + 1 - begin
-            return self._chunk[begin:end]
+        cdef const char *start = PyBytes_AsString(self._chunk) + begin
+        cdef const char *end = <const char *> memchr(start, b"\n", min(limit + 1, len(self._chunk) - begin))
+        if end != NULL:
+            self.position += end + 1 - start
+            return PyBytes_FromStringAndSize(start, end - start)
         found = bytearray()  # across the end of the chunk
         cdef int byte
         while True:

@@ -10,7 +10,8 @@ from rwkv_cy.formats.base import FileBytes
 from rwkv_cy.formats.pickle_vm import MAX_PICKLE_BYTES, ByteStream, unpickle
 from rwkv_cy.formats.raw import Checksum, RawSource
 from rwkv_cy.formats.state_dict import find_state_dict
-from rwkv_cy.formats.torch_objects import Storage, TorchObjects, place_tensors
+from rwkv_cy.formats.torch_objects import TorchObjects
+from rwkv_cy.formats.torch_tensors import Storage, place_tensors
 from rwkv_cy.formats.zip_directory import Place, ZipEntry, locate_all, read_directory, read_entry
 from rwkv_cy.tensors.tensor import ParameterSource
 

@@ -15,7 +15,8 @@ from rwkv_cy.formats.pickle_vm import MAX_PICKLE_BYTES, ByteStream, unpickle
 from rwkv_cy.formats.raw import RawSource
 from rwkv_cy.formats.signatures import LEGACY_MAGIC
 from rwkv_cy.formats.state_dict import find_state_dict
-from rwkv_cy.formats.torch_objects import TorchObjects, place_tensors
+from rwkv_cy.formats.torch_objects import TorchObjects
+from rwkv_cy.formats.torch_tensors import place_tensors
 from rwkv_cy.formats.zip_directory import Place
 from rwkv_cy.tensors.tensor import ParameterSource
 from rwkv_cy.units import exact_bytes

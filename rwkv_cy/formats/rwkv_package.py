@@ -26,9 +26,9 @@ from rwkv_cy.formats.metadata import NORMALIZED_EMBEDDING
 from rwkv_cy.formats.raw import Checksum, RawSource, RawTensor
 from rwkv_cy.formats.state_dict import StateDict
 from rwkv_cy.formats.strided import span
-from rwkv_cy.formats.torch_objects import Tensor, place_tensors
+from rwkv_cy.formats.torch_tensors import Tensor, place_tensors
 from rwkv_cy.formats.zip_directory import Place
-from rwkv_cy.records import dataclass, replace
+from rwkv_cy.records import dataclass
 from rwkv_cy.tensors.tensor import Advance, TensorInfo, check_buffer
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _check_settings(file: FileBytes, others: Mapping[str, str]) -> int:
 def _original_orientation(name: str, tensor: Tensor) -> Tensor:
     """Return a matrix as (out, in); the package transposes it by its strides alone."""
     if _MATRIX.fullmatch(name) and len(tensor.shape) == len(tensor.strides) == 2:
-        return replace(tensor, shape=tensor.shape[::-1], strides=tensor.strides[::-1])
+        return Tensor(tensor.storage, tensor.offset, tensor.shape[::-1], tensor.strides[::-1], tensor.element)
     return tensor
 
 

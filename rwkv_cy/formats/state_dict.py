@@ -9,7 +9,7 @@ from typing import Any
 
 from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.base import MAX_NAME_BYTES, add_entry, refuse_parts
-from rwkv_cy.formats.torch_objects import Tensor, Unusable
+from rwkv_cy.formats.torch_tensors import Tensor, Unusable
 from rwkv_cy.records import dataclass
 
 __all__ = ["StateDict", "find_state_dict"]

@@ -7,21 +7,15 @@ PyTorch 2.13.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rwkv_cy.errors import FormatError, UnsupportedError
-from rwkv_cy.formats.base import MAX_DIMENSIONS, MAX_ELEMENTS, MAX_TENSORS, check_shape
 from rwkv_cy.formats.pickle_vm import MAX_OPERATIONS, Global, Ignored
-from rwkv_cy.formats.raw import RawTensor
-from rwkv_cy.formats.strided import is_contiguous, span
-from rwkv_cy.formats.zip_directory import Place
+from rwkv_cy.formats.torch_tensors import Storage, Tensor, TensorMaker, Unusable
 from rwkv_cy.records import dataclass
-from rwkv_cy.tensors.tensor import TensorInfo
 
-__all__ = ["Element", "Storage", "Tensor", "TorchObjects", "Unusable", "place_tensors"]
+__all__ = ["Element", "TorchObjects"]
 
 
 @dataclass(frozen=True)
@@ -111,67 +105,7 @@ _UNUSABLE = {
 }
 
 
-@dataclass(frozen=True)
-class Storage:
-    """A run of elements in the file, identified by its key."""
-
-    key: str
-    element: Element
-    count: int
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes in the file."""
-        return self.count * self.element.itemsize
-
-
-@dataclass(frozen=True)
-class Tensor:
-    """A tensor over a storage, as the pickle describes it: only the types have been checked."""
-
-    storage: Storage
-    offset: int
-    shape: tuple[object, ...]
-    strides: tuple[object, ...]
-    element: Element
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether it has no numbers."""
-        # One tuple of very many items may be the shape of very many tensors: only what a shape may have is looked at.
-        sizes = self.shape[:MAX_DIMENSIONS]
-        return 0 in sizes and any(type(size) is int and size == 0 for size in sizes)
-
-    @property
-    def left_out(self) -> str | None:
-        """What the tensor is, where no model can have it."""
-        if self.element.dtype is not None and not self.is_empty:
-            return None
-        sane = (type(size) is int and 0 <= size <= MAX_ELEMENTS for size in self.shape)
-        known = len(self.shape) <= MAX_DIMENSIONS and all(sane)
-        shape = f", shape {self.shape}" if known else ""
-        return f"{'empty ' if self.is_empty else ''}{self.element.name}{shape}"
-
-
-@dataclass(frozen=True)
-class Unusable:
-    """A tensor that is not an array of numbers in the file.
-
-    Attributes
-    ----------
-    left_out : str
-        What it is.
-    """
-
-    left_out: str
-
-
-#: Types of the parts of a persistent id, and of the first arguments that make a tensor.
-_IDENTITY = (str, Global, str, str, int)
-_TENSOR = (Storage, int, tuple, tuple)
-
-
-class TorchObjects:
+class TorchObjects(TensorMaker):
     """Creates Storage and Tensor objects for the pickle interpreter, and records the storages.
 
     Parameters
@@ -190,13 +124,11 @@ class TorchObjects:
     """
 
     def __init__(self, path: Path, *, views: bool = False) -> None:
-        self.storages: dict[str, Storage] = {}
-        self._path = path
-        self._views = views
+        super().__init__(path, _STORAGES, views)
         self._pairs = 0
         tensors: dict[str, Callable[[tuple[Any, ...]], object]] = {
-            "torch._utils._rebuild_tensor": self._tensor,
-            "torch._utils._rebuild_tensor_v2": self._tensor,
+            "torch._utils._rebuild_tensor": self.tensor,
+            "torch._utils._rebuild_tensor_v2": self.tensor,
             "torch._utils._rebuild_tensor_v3": self._typed_tensor,
             "torch._utils._rebuild_parameter": self._same_tensor,
             "torch._utils._rebuild_parameter_with_state": self._same_tensor,
@@ -218,75 +150,32 @@ class TorchObjects:
             **{name: Global(name, function) for name, function in functions.items()},
         }
 
-    def storage(self, identity: object) -> Storage:
-        """Resolve a persistent id: ('storage', type, key, location, count), and None in the legacy stream."""
-        parts = identity if type(identity) is tuple else ()
-        if self._views and len(parts) == 6:
-            *head, view = parts
-            if view is not None:
-                raise UnsupportedError(
-                    f"{self._path}: expected whole storages, got a view of one, as torch before 0.4 wrote them; "
-                    "load it with that torch and save it again"
-                )
-            parts = tuple(head)
-        # Types are compared, which takes a third of the time of a match statement: a file has thousands of them.
-        word, kind, key, _, count = parts if tuple(map(type, parts)) == _IDENTITY else (None,) * 5
-        element = _STORAGES.get(kind.name) if word == "storage" else None
-        if element is None or count < 0:
-            raise self._damaged("the id of a storage", f"another {type(identity).__name__}")
-        storage = Storage(key, element, count)
-        known = self.storages.setdefault(key, storage)
-        if known is not storage and known != storage:
-            raise self._damaged(
-                f"storage {key[:40]!r} as {known.count} of {known.element.name}",
-                f"it again as {count} of {storage.element.name}",
-            )
-        if len(self.storages) > MAX_TENSORS:
-            raise self._damaged(f"at most {MAX_TENSORS} storages", "more")
-        return storage
-
-    def _tensor(self, arguments: tuple[Any, ...]) -> Tensor | Unusable:
-        """Make a tensor of: storage, offset, shape, strides, requires_grad, hooks, flags; the last may be missing."""
-        if tuple(map(type, arguments[:4])) != _TENSOR or len(arguments) > 7:
-            raise self._damaged("a storage, an offset, a shape and strides of a tensor", "other arguments")
-        storage, offset, shape, strides = arguments[:4]
-        tensor = Tensor(storage, offset, shape, strides, storage.element)
-        return tensor if len(arguments) < 7 else self._flagged(tensor, arguments[6:])
-
     def _typed_tensor(self, arguments: tuple[Any, ...]) -> Tensor | Unusable:
         """Make a tensor of the same, with the type of its numbers before the flags, over a storage of bytes."""
         match arguments[:4], arguments[6:7]:
             case (Storage() as storage, int(offset), tuple(shape), tuple(strides)), (Global(name=name),) if (
                 name in _TYPES and len(arguments) <= 8
             ):
-                return self._flagged(Tensor(storage, offset, shape, strides, _TYPES[name]), arguments[7:])
-        raise self._damaged("a storage, an offset, a shape, strides and a type of a tensor", "other arguments")
-
-    def _flagged(self, tensor: Tensor, flags: tuple[Any, ...]) -> Tensor | Unusable:
-        """Return the tensor, unless its numbers are to be negated or conjugated when they are read."""
-        if flags and flags[0] is not None and type(flags[0]) is not dict:
-            raise self._damaged("the flags of a tensor", "another value")
-        if flags and flags[0] and any(flags[0].get(flag) for flag in ("neg", "conj")):
-            return Unusable("a view that negates or conjugates its numbers")
-        return tensor
+                return self.flagged(Tensor(storage, offset, shape, strides, _TYPES[name]), arguments[7:])
+        raise self.damaged("a storage, an offset, a shape, strides and a type of a tensor", "other arguments")
 
     def _same_tensor(self, arguments: tuple[Any, ...]) -> Tensor | Unusable:
         if 1 <= len(arguments) <= 4 and isinstance(arguments[0], Tensor | Unusable):
             return arguments[0]
-        raise self._damaged("the tensor of a parameter", "other arguments")
+        raise self.damaged("the tensor of a parameter", "other arguments")
 
     def _tensor_with_attributes(self, arguments: tuple[Any, ...]) -> object:
         """Make a tensor of: its function, its class, the arguments of the function, its attributes."""
         match arguments:
             case (Global(name=name), Global(), tuple(inner), _) if name in self._tensor_functions:
                 return self._tensor_functions[name](inner)
-        raise self._damaged("a function that makes a tensor, a class, arguments and attributes", "other arguments")
+        raise self.damaged("a function that makes a tensor, a class, arguments and attributes", "other arguments")
 
     def _size(self, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         match arguments:
             case (tuple(shape),):
                 return shape
-        raise self._damaged("the dimensions of a shape", "other arguments")
+        raise self.damaged("the dimensions of a shape", "other arguments")
 
     def _ordered_dict(self, arguments: tuple[Any, ...]) -> dict[str, object]:
         if not arguments:
@@ -296,11 +185,11 @@ class TorchObjects:
         # One list may be given very many times, and each time it is copied.
         self._pairs += len(pairs)
         if self._pairs > MAX_OPERATIONS:
-            raise self._damaged(f"at most {MAX_OPERATIONS} pairs for OrderedDicts", "more")
+            raise self.damaged(f"at most {MAX_OPERATIONS} pairs for OrderedDicts", "more")
         result: dict[str, object] = {}
         for pair in pairs:
             if type(pair) not in (list, tuple) or len(pair) != 2 or type(pair[0]) is not str or pair[0] in result:
-                raise self._damaged("an OrderedDict of pairs, each with a name of its own", "other arguments")
+                raise self.damaged("an OrderedDict of pairs, each with a name of its own", "other arguments")
             result[pair[0]] = pair[1]
         return result
 
@@ -308,62 +197,4 @@ class TorchObjects:
         match arguments:
             case (str(), "latin1"):
                 return Ignored("bytes")
-        raise self._damaged("text that stands for bytes", "other arguments")
-
-    def _damaged(self, expected: str, got: str) -> FormatError:
-        return FormatError(f"{self._path}: expected {expected}, got {got}; the file is damaged: download it again")
-
-
-def place_tensors(path: Path, tensors: Mapping[str, Tensor], places: Mapping[str, Place]) -> dict[str, RawTensor]:
-    """Return the position of each tensor in the file.
-
-    Parameters
-    ----------
-    path : Path
-        The file, for messages.
-    tensors : mapping of str to Tensor
-        None of them left out.
-    places : mapping of str to Place
-        Of each storage, by key.
-
-    Raises
-    ------
-    FormatError
-        If a tensor has impossible strides, or exceeds its storage.
-    """
-    placed: dict[str, RawTensor] = {}
-    for name, tensor in tensors.items():
-        element, storage = tensor.element, tensor.storage
-        shape = check_shape(path, name, tensor.shape)
-        strides = _check_strides(path, name, shape, tensor.strides)
-        size = math.prod(shape)
-        in_order = is_contiguous(shape, strides)
-        reach = size if in_order else span(shape, strides)
-        end = tensor.offset + reach
-        if tensor.offset < 0 or end * element.itemsize > storage.nbytes:
-            raise FormatError(
-                f"{path}: {name}: expected elements within the {storage.nbytes // element.itemsize} of its storage, "
-                f"got {tensor.offset} to {end}; the file is damaged: download it again"
-            )
-        nbytes = min(reach, size) * element.itemsize  # fewer where elements share their bytes
-        dtype = element.dtype or ""
-        place = places[storage.key]
-        begin = place.offset + tensor.offset * element.itemsize
-        info = TensorInfo(name, shape, dtype, name, dtype, nbytes)
-        placed[name] = RawTensor(info, begin, None if in_order else strides, place.data)
-    return placed
-
-
-def _check_strides(path: Path, name: str, shape: tuple[int, ...], strides: tuple[object, ...]) -> tuple[int, ...]:
-    """Return the strides; FormatError unless there is one for each dimension, not negative and of a sane size."""
-    if len(strides) == len(shape):
-        for stride in strides:
-            if type(stride) is not int or not 0 <= stride <= MAX_ELEMENTS:  # true and false are integers to isinstance
-                break
-        else:
-            return strides  # type: ignore[return-value]
-    shown = strides if len(strides) <= len(shape) and all(type(s) is int for s in strides) else "others"
-    raise FormatError(
-        f"{path}: {name}: expected a stride from 0 to 2**48 for each dimension of shape {shape}, got {shown}; "
-        "the file is damaged: download it again"
-    )
+        raise self.damaged("text that stands for bytes", "other arguments")

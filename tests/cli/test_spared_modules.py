@@ -1,4 +1,4 @@
-"""The module ``inspect`` of the standard library, which is loaded when it is first used."""
+"""Modules of the standard library that are loaded when they are first used."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ def test_flags_of_code_objects_are_those_of_python() -> None:
         ("import rwkv_cy.kernels.dispatch\nprint('dis' in sys.modules)", "False"),
         ("import inspect\nprint(inspect.CO_GENERATOR, 'dis' in sys.modules)", "32 False"),
         ("import inspect\nprint(inspect.isclass(int), 'dis' in sys.modules)", "True True"),
+        ("import pathlib\nprint('__file__' in vars(sys.modules['ipaddress']))", "False"),
+        ("from urllib.parse import urlsplit\nprint(urlsplit('http://[::1]:80/a').hostname)", "::1"),
         ("from inspect import signature\nprint(signature(lambda a, b=1: 0))", "(a, b=1)"),
     ],
 )
 def test_it_is_there_when_it_is_used(program: str, printed: str) -> None:
-    begin = "import sys\nfrom rwkv_cy.cli.spared_modules import spare_inspect\nspare_inspect()\n"
+    begin = "import sys\nfrom rwkv_cy.cli.spared_modules import spare_modules\nspare_modules()\n"
     done = subprocess.run([sys.executable, "-c", begin + program], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == printed

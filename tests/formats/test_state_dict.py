@@ -23,7 +23,8 @@ from formats.make_pth import (
 from formats.test_torch_objects import HERE, load
 from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.state_dict import StateDict, find_state_dict
-from rwkv_cy.formats.torch_objects import Element, Storage, Tensor, place_tensors
+from rwkv_cy.formats.torch_objects import Element
+from rwkv_cy.formats.torch_tensors import Storage, Tensor, place_tensors
 
 WEIGHT = tensor(storage("FloatStorage", "0", 12), (12,))
 EMPTY = tensor(storage("FloatStorage", "1", 0), (0,))

@@ -26,10 +26,11 @@ from formats.make_pth import (
     text,
 )
 from rwkv_cy.errors import FormatError, UnsupportedError
-from rwkv_cy.formats import torch_objects
+from rwkv_cy.formats import torch_objects, torch_tensors
 from rwkv_cy.formats.pickle_vm import ByteStream, Global, Ignored, unpickle
 from rwkv_cy.formats.raw import RawTensor
-from rwkv_cy.formats.torch_objects import Storage, Tensor, TorchObjects, Unusable, place_tensors
+from rwkv_cy.formats.torch_objects import TorchObjects
+from rwkv_cy.formats.torch_tensors import Storage, Tensor, Unusable, place_tensors
 from rwkv_cy.formats.zip_directory import Place
 
 HERE = Path("model")
@@ -330,7 +331,7 @@ def test_views_of_storages() -> None:
 
 
 def test_too_many_storages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch_objects, "MAX_TENSORS", 1)
+    monkeypatch.setattr(torch_tensors, "MAX_TENSORS", 1)
     with pytest.raises(FormatError, match="expected at most 1 storages, got more"):
         load(sequence(FLOATS, storage("FloatStorage", "1", 12)))
 

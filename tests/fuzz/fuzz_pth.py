@@ -36,7 +36,8 @@ from fuzz.target import Target
 from rwkv_cy.formats import open_checkpoint
 from rwkv_cy.formats.pickle_vm import ByteStream, unpickle
 from rwkv_cy.formats.state_dict import find_state_dict
-from rwkv_cy.formats.torch_objects import TorchObjects, place_tensors
+from rwkv_cy.formats.torch_objects import TorchObjects
+from rwkv_cy.formats.torch_tensors import place_tensors
 from rwkv_cy.formats.zip_directory import Place
 
 _SHARED = storage("FloatStorage", "0", 4)
