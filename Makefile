@@ -240,8 +240,11 @@ test-threads: $(BUILT) $(VENV)/.extra-test ## the kernel tests with each thread 
 		PYTHONPATH=$(abspath build)/threads-$$backend/lib $(BIN)/pytest -q $(THREAD_TESTS) || exit 1; \
 	done
 
+#: Of the compiled readers of files; with the C library's memory, in which a sanitizer sees each object's end.
+READER_TESTS := $(addprefix tests/formats/test_,zip_directory.py pth.py pickle_vm.py)
+
 .PHONY: test-sanitizers
-test-sanitizers: $(BUILT) $(VENV)/.extra-test ## the thread pool under ThreadSanitizer, the kernels under AddressSanitizer and UBSan
+test-sanitizers: $(BUILT) $(VENV)/.extra-test ## the thread pool under ThreadSanitizer, the kernels and readers under AddressSanitizer and UBSan
 	@mkdir -p build/sanitizers
 	@$(or $(CC),cc) -O2 -g -std=gnu11 -fsanitize=thread -DRK_THREADS=1 -Irwkv_cy/kernels/csrc \
 		tests/c/stress_threads.c rwkv_cy/kernels/csrc/threads/threads_pool.c -pthread -o build/sanitizers/stress_threads
@@ -263,6 +266,9 @@ test-sanitizers: $(BUILT) $(VENV)/.extra-test ## the thread pool under ThreadSan
 	@LD_PRELOAD="$$($(or $(CC),cc) -print-file-name=libasan.so) $$($(or $(CC),cc) -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 PYTHONPATH=$(abspath build/sanitizers/lib) \
 		$(BIN)/pytest -q tests/kernels tests/model -p no:faulthandler -k "not no_more_threads and not fork and not only_rows_are_read and not conversion_is_in_bounded_memory"
+	@LD_PRELOAD="$$($(or $(CC),cc) -print-file-name=libasan.so) $$($(or $(CC),cc) -print-file-name=libubsan.so)" \
+		ASAN_OPTIONS=detect_leaks=0 PYTHONMALLOC=malloc PYTHONPATH=$(abspath build/sanitizers/lib) \
+		$(BIN)/pytest -q $(READER_TESTS) -p no:faulthandler
 
 .PHONY: test-families
 test-families: ## the kernels of every instruction set of this CPU against plain loops, without Python

@@ -178,6 +178,11 @@ cdef class MappedFile:
         self._entry = rk_enter(self._start, size)
 
     @property
+    def guarded(self):
+        """Whether a missing page is noted instead of ending the process; false if a thousand others are guarded."""
+        return self._entry >= 0
+
+    @property
     def damaged(self):
         """Whether a page could not be provided, so that what was read from the map is wrong."""
         return self._entry >= 0 and rk_damaged(self._entry) != 0

@@ -37,6 +37,8 @@ class Replacement:
         Path of the new file. A symbolic link is followed.
     overwrite : bool
         Whether it may replace an existing file.
+    name : Path, optional
+        What errors call it, if that is not `target`: its name in a folder that is not in its place yet.
 
     Raises
     ------
@@ -44,7 +46,7 @@ class Replacement:
         If the target exists and may not be replaced, is not a regular file, or its folder is not writable.
     """
 
-    def __init__(self, target: Path, *, overwrite: bool) -> None:
+    def __init__(self, target: Path, *, overwrite: bool, name: Path | None = None) -> None:
         self.name = target
         self.overwrite = overwrite
         self.size = 0
@@ -58,6 +60,7 @@ class Replacement:
             raise self.error(error, "create") from error
         except ValueError as error:
             raise StorageError(f"{str(target)!r}: expected a path, got an invalid file name ({error})") from error
+        self.name = name or target
 
     def error(self, error: OSError, doing: str) -> StorageError:
         """Return the StorageError for an OSError."""

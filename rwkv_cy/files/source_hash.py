@@ -100,11 +100,13 @@ class SourceHash:
             position += count
 
     def _hash_mapped(self, descriptor: int, position: int, count: int) -> bool:
-        """Hash a window of the file from a memory map; False if the system cannot map, or provide, all of it."""
+        """Hash a window of the file from a memory map; False if that cannot be done safely, or for all of it."""
         digest = self._digest.copy()
         try:
             window = MappedFile(descriptor, count, position)
         except OSError:
+            return False
+        if not window.guarded:
             return False
         digest.update(window)
         if window.damaged:

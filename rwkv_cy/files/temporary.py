@@ -19,6 +19,8 @@ __all__ = ["create_beside", "leftovers", "name_beside", "remove", "remove_abando
 #: A temporary file of another machine, or on a file system without locks, belongs to a writer that died if it has not
 #: been modified for so long.
 _ABANDONED_SECONDS = 24 * 3600
+#: Times that a new file or folder may be missing in a folder that exists before that is taken for an error.
+_MOST_MISSING = 100
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -49,6 +51,7 @@ def create_beside(target: Path, create: Callable[[Path], int]) -> tuple[Path, in
     OSError
         As raised by `create`.
     """
+    missing = 0
     while True:
         path = name_beside(target)
         try:
@@ -57,10 +60,11 @@ def create_beside(target: Path, create: Callable[[Path], int]) -> tuple[Path, in
             continue
         except FileNotFoundError:
             # Another writer takes a folder that is not locked yet for an abandoned one, and removes it before it is
-            # opened. That the target's folder is missing is an error.
-            if path.parent.exists():
-                continue
-            raise
+            # opened. That the target's folder is missing is an error, or that it refuses all names, as /proc does.
+            missing += 1
+            if missing > _MOST_MISSING or not path.parent.exists():
+                raise
+            continue
         taken = False
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

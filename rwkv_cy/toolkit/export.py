@@ -238,7 +238,8 @@ def _write_all(
         def create(name: str) -> Replacement:
             if folder is None:
                 return stack.enter_context(Replacement(plan.target, overwrite=overwrite))
-            return stack.enter_context(Replacement(folder.path / name, overwrite=True))
+            shown = folder.name / name
+            return stack.enter_context(Replacement(folder.path / name, overwrite=True, name=shown))
 
         created = [create(file.name) for file in plan.files]
         for file, target in zip(plan.files, created, strict=True):

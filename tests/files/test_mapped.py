@@ -73,6 +73,7 @@ def test_errors_of_the_system(path: Path) -> None:
 def test_more_maps_than_are_guarded(path: Path) -> None:
     maps = [map_of(path) for _ in range(1030)]
     assert not any(mapped.damaged for mapped in maps)
+    assert [maps[0].guarded, maps[-1].guarded] == [True, False]
     assert memoryview(maps[-1])[0] == 7
 
 

@@ -95,13 +95,19 @@ def cannot_map(descriptor: int, size: int, offset: int) -> bytes:
 class Damaged(bytes):
     """A window of a file that could not be provided: zeros."""
 
-    damaged = True
+    guarded = damaged = True
 
     def __new__(cls, descriptor: int, size: int, offset: int) -> Self:
         return super().__new__(cls, size)
 
 
-@pytest.mark.parametrize("mapped", [MappedFile, cannot_map, Damaged])
+class Unguarded(Damaged):
+    """A window of a file of which nobody would know."""
+
+    guarded = damaged = False
+
+
+@pytest.mark.parametrize("mapped", [MappedFile, cannot_map, Damaged, Unguarded])
 def test_windows_that_cannot_be_mapped_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mapped: Callable[[int, int, int], object]
 ) -> None:

@@ -170,6 +170,16 @@ def test_a_folder_that_is_removed_before_it_is_opened_is_created_again(target: P
     assert path.exists()
 
 
+def test_a_folder_that_takes_no_new_files_is_an_error(target: Path) -> None:
+    """As /proc is, where the system says that the new file is missing."""
+
+    def refuse(path: Path) -> int:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+    with pytest.raises(FileNotFoundError):
+        create_beside(target, refuse)
+
+
 def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         create_beside(tmp_path / "missing" / "model.h5", create)

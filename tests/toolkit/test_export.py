@@ -169,6 +169,9 @@ def test_a_full_disk_is_noticed_before_anything_is_read(
         export(small, tmp_path / "t.pth")
     assert sizes == [plan_export(small, tmp_path / "t.pth").disk_needed]
     assert [path.name for path in tmp_path.iterdir()] == [small.name]
+    with pytest.raises(StorageError, match=r"^[^.]*/t/model\.safetensors: not enough disk space: need"):
+        export(small, tmp_path / "t")
+    assert [path.name for path in tmp_path.iterdir()] == [small.name]
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
