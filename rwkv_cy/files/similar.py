@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from itertools import islice
 from pathlib import Path
 
-__all__ = ["similar_path"]
+__all__ = ["SHARD", "similar_path"]
+
+#: In the name of a file that holds a part of a model: ``model-00001-of-00002.safetensors``.
+SHARD = re.compile(r"-[0-9]{5}-of-[0-9]{5}", re.ASCII)
 
 #: Entries of a folder that are looked at.
 _MOST_ENTRIES = 10_000
@@ -19,7 +23,8 @@ def similar_path(path: Path) -> Path | None:
     """Return an existing path that a user may have meant by `path`, which does not exist; None if nothing is similar.
 
     In this order: the same name in other letters, with a suffix or another one (``model`` for ``model.h5``), as the
-    beginning of shards, or with a few letters changed. A folder that does not exist may be another one as well.
+    beginning of shards, or with a few letters changed. A folder that does not exist may be another one as well. A shard
+    of another number is not meant.
     """
     return _similar(path, folders=False) if len(path.parts) <= _MOST_PARTS else None
 
@@ -48,6 +53,8 @@ def _similar_name(name: str, names: list[str]) -> str | None:
             return found
     from difflib import get_close_matches  # imported here: few runs need it
 
+    if SHARD.search(name):
+        names = [other for other in names if SHARD.sub("", other) != SHARD.sub("", name)]
     return next(iter(get_close_matches(name, names, 1, _SIMILARITY)), None)
 
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from rwkv_cy.errors import StorageError
+from rwkv_cy.files.reading import FileBytes
 from rwkv_cy.files.similar import similar_path
 
 
@@ -51,6 +53,15 @@ def test_what_was_probably_meant(folder: Path, name: str, meant: str) -> None:
 @pytest.mark.parametrize("name", ["zebra.bin", ".hidden", "modles/duck.pth", "a/b/c/d", "x" * 300])
 def test_nothing_similar(folder: Path, name: str) -> None:
     assert similar_path(folder / name) is None
+
+
+def test_a_shard_is_not_another_one(folder: Path) -> None:
+    second = folder / "large-00002-of-00002.safetensors"
+    second.unlink()
+    assert similar_path(second) is None
+    assert similar_path(folder / "lagre-00001-of-00002.safetensors") == folder / "large-00001-of-00002.safetensors"
+    with pytest.raises(StorageError, match="No such file or directory; a model in several files needs all of them"):
+        FileBytes(second)
 
 
 def test_relative_paths(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
