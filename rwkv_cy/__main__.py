@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import sys
 
@@ -39,6 +40,7 @@ def _collect(brief: bool) -> None:
     gc.freeze()
     if brief:
         gc.set_threshold(_SELDOM)
+        atexit.register(gc.freeze)  # Python's own search as it ends would go through all that the file says
     gc.enable()
 
 

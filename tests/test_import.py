@@ -110,6 +110,7 @@ def test_describing_a_file_loads_the_reader_of_its_format_alone(tmp_path: Path) 
     unused = {"numpy", "h5py", "tokenizers", "ast", "dis", "isal.isal_zlib"}
     assert loaded & (SLOW | unused) == set()
     assert readers & own(loaded, "formats.") == {"safetensors"}
+    assert own(loaded, "formats.layouts.") & {"export", "gguf", "rwkvcpp"} == set()
     assert own(loaded) & {"model", "text", "hub"} == set()
     assert own(loaded, "storage.") & {"file_writer", "writer", "structure", "skeleton"} == set()
     assert own(loaded, "toolkit.") == {

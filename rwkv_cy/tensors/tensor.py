@@ -112,10 +112,10 @@ class TensorInfo:
     transposed: bool = False
     encoded_nbytes: int = 0
 
-    @cached_property
+    @property
     def codec(self) -> Codec:
         """The codec of `dtype`."""
-        return codec_of(self.dtype)
+        return CODECS.get(self.dtype) or codec_of(self.dtype)
 
     @property
     def size(self) -> int:

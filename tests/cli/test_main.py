@@ -301,6 +301,18 @@ def test_searches_for_cycles(words: tuple[str, ...], threshold: int | None) -> N
     assert (enabled, frozen, int(found)) == ("True", "True", threshold or int(usual))
 
 
+@pytest.mark.parametrize(("words", "searched"), [(("info",), "False"), (("verify", "nothing"), "True")])
+def test_a_brief_command_ends_without_a_search_for_cycles(words: tuple[str, ...], searched: str) -> None:
+    program = (
+        "import atexit, gc\nfrom rwkv_cy.__main__ import main\n"
+        "kept = []\nkept.append(kept)\n"
+        "atexit.register(lambda: print(any(one is kept for one in gc.get_objects())))\nmain()\n"
+        "kept = []\nkept.append(kept)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == searched
+
+
 def test_a_module_that_is_not_there_is_no_interrupt(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "rwkv_cy.cli.main", None)
     with pytest.raises(ImportError):
