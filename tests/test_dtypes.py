@@ -82,7 +82,11 @@ def test_other_spellings_of_a_type(name: str | None, ours: str | None) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("Q8_0", "got 'Q8_0'; did you mean 'q8'?"), ("paint", "got 'paint'"), (np.float16, "got <class 'numpy.float16'>")],
+    [
+        ("Q8_0", "got 'Q8_0'; did you mean 'q8'?"),
+        ("paint", "got 'paint'"),
+        (np.float16, "got <class 'numpy.float16'>; did you mean 'f16'?"),
+    ],
 )
 def test_unknown_types(name: str, message: str) -> None:
     expected = f"dtype: expected one of bf12, bf16, f16, f32, f64, q4, q4n, q6, q8, {message}"

@@ -33,12 +33,9 @@ def check_tokens(tokens: Iterable[int], vocab_size: int, what: str = "tokens") -
     """
     if type(tokens) is list and set(map(type, tokens)) == {int} and min(tokens) >= 0 and max(tokens) < vocab_size:
         return tokens.copy()  # as a tokenizer returns them: ten times as fast
+    _refuse_texts(tokens, what)
     result = []
     for position, token in enumerate(tokens):
-        if isinstance(token, (str, bytes)):
-            raise TokenError(
-                f"{what}: expected token ids, got several texts; pass one text, or one call for each of them"
-            )
         if isinstance(token, (bool, np.bool_)):  # before NumPy 2.3, index() accepts the latter with a warning
             raise TokenError(f"{what}[{position}]: expected an integer, got {token!r}")
         try:
@@ -49,6 +46,12 @@ def check_tokens(tokens: Iterable[int], vocab_size: int, what: str = "tokens") -
             raise TokenError(f"{what}[{position}]: expected an id from 0 to {vocab_size - 1}, got {number}")
         result.append(number)
     return result
+
+
+def _refuse_texts(tokens: Any, what: str) -> None:
+    """Raise TokenError if `tokens` are several texts."""
+    if isinstance(tokens, (list, tuple)) and len(tokens) > 1 and all(isinstance(one, (str, bytes)) for one in tokens):
+        raise TokenError(f"{what}: expected token ids, got several texts; pass one text, or one call for each of them")
 
 
 def check_token_array(tokens: Any, vocab_size: int) -> npt.NDArray[np.int64]:
@@ -74,8 +77,7 @@ def check_token_array(tokens: Any, vocab_size: int) -> npt.NDArray[np.int64]:
         raise TokenError(
             f"tokens: expected integers, got {type(tokens).__name__}; encode it first with model.tokenizer.encode"
         )
-    if ids.dtype.kind in "US":
-        raise TokenError("tokens: expected token ids, got several texts; pass one text, or one call for each of them")
+    _refuse_texts(tokens, "tokens")
     if ids.dtype.kind not in "iu":
         raise TokenError(f"tokens: expected integers, got {ids.dtype}")
     wrong = (ids < 0) | (ids >= vocab_size)

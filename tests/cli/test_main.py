@@ -54,7 +54,7 @@ def test_version(run: Run) -> None:
         (["convert", "a", "b", "--dtpye", "q8"], "unknown option --dtpye; did you mean --dtype"),
         (["convert", "a", "b", "--dtpye=q8"], "unknown option --dtpye; did you mean --dtype"),
         (["convert", "a", "b", "--dtype", "Q8_0"], "unknown type 'Q8_0'; did you mean q8?"),
-        (["inspect", "a", "b"], "unexpected argument 'b'\n"),
+        (["inspect", "a", "b"], "unexpected argument 'b'; inspect describes one file, and diff compares two\n"),
         (["convert", "a", "b", "q8"], "unexpected argument 'q8'; did you mean --dtype q8?"),
         (["convert", "a", "b", "float16"], "unexpected argument 'float16'; did you mean --dtype f16?"),
         (["generate", "--greedy"], "unknown option --greedy; did you mean --temperature 0?"),
