@@ -50,6 +50,7 @@ class Template:
         self._text = text
         pieces = _FIELD.split(text)
         self._begin, self._end = pieces[0], pieces[-1]
+        self._is_name = len(pieces) == 1  # without fields
         self._field = pieces[1] if len(pieces) == 3 else None  # where it is the only one
         #: The last two words of every such name; None if a field is among them.
         self.tail = _tail(self._end) if len(pieces) == 1 or self._end.count(".") >= 2 else None
@@ -62,8 +63,8 @@ class Template:
         """Return what stands for the fields in `name`, or None if it is another name."""
         if not (name.endswith(self._end) and name.startswith(self._begin)):  # most names, without the pattern's time
             return None
-        if name == self._text:
-            return {}
+        if self._is_name:
+            return {} if name == self._text else None
         if self._field is not None:  # as the pattern, which takes longer to compile than to use
             text = name[len(self._begin) : len(name) - len(self._end)]
             return {self._field: text} if _stands_for(self._field, text) else None

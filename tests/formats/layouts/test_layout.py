@@ -74,6 +74,13 @@ def test_names_with_characters_of_patterns() -> None:
     assert list(recipes) == ["blocks.0.{i}.(x)"]
 
 
+@pytest.mark.parametrize("text", ["b.{i}.t", "b.{i}.fused", "b.{i}.{rest}", "blocks.{i}.w", "blocks.{i}.{rest}"])
+def test_a_template_is_not_a_name_of_its_kind(text: str) -> None:
+    assert not LAYOUT.matches({text: (1, 1)})
+    assert list(LAYOUT.undo({text: (1, 1)}, PATH)) == [text]
+    assert list(LAYOUT.apply({text: (1, 1)})) == [f"p.{text}"]
+
+
 def test_two_tensors_for_one_parameter() -> None:
     with pytest.raises(
         FormatError,
