@@ -8,6 +8,10 @@
 
 #define Q_(name) quant_##name
 
+#if !defined(RK_QI_IN_ORDER)
+#define RK_QI_IN_ORDER(v) (v)
+#endif
+
 #define RK_Q_MOST (RK_Q_WIDE > RK_Q8_RUNS ? RK_Q_WIDE : RK_Q8_RUNS) /* groups of a tile */
 
 /* How many tokens the next tile has if `left` remain. */
@@ -87,7 +91,6 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
 {
     enum { PARTS = RK_Q_ROWS / RK_Q_LANES, MOST = RK_Q_MOST * PARTS };
     const int affine = rk_q_affine(dtype), halves = rk_q_halves(dtype), parts = wide * PARTS;
-    const ptrdiff_t group_bytes = blocks * rk_q_bytes(dtype);
     /* Two independent integer sums for few tokens, to hide the latency of the additions. */
     const int few = count < RK_Q_TOKENS, chains = few ? 2 : 1;
     rk_qf acc[RK_Q_TOKENS][MOST];
@@ -109,7 +112,7 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
             for (int i = 0; i < RK_Q6_BYTES / 64; i++) __builtin_prefetch(w + 6144 + 64 * i);
         if (prefetch && !few)
             for (int i = 0; i < wide * rk_q_bytes(dtype) / 64; i++)
-                __builtin_prefetch(w + wide * group_bytes + (i % wide) * group_bytes + i / wide * 64, 0, 2);
+                __builtin_prefetch(w + wide * apart + (i % wide) * apart + i / wide * 64, 0, 2);
 #pragma GCC unroll 8
         for (int i = 0; i < rk_q_runs(dtype); i++) {
             const uint8_t *values = (const uint8_t *)w + rk_q_head(dtype) + 64 * i;
@@ -146,8 +149,10 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
                     } else if (halves) {
                         dot[t][0][p] = RK_QI_DOT4(dot[t][0][p], first_values[p], first);
                         dot[t][odd][p] = RK_QI_DOT4(dot[t][odd][p], second_values[p], second);
+                        if (!few) dot[t][0][p] = RK_QI_IN_ORDER(dot[t][0][p]);
                     } else {
                         dot[t][chain][p] = RK_QI_DOT8(dot[t][chain][p], first_values[p], first);
+                        if (!few) dot[t][chain][p] = RK_QI_IN_ORDER(dot[t][chain][p]);
                     }
                 }
             }
@@ -168,6 +173,15 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
         for (int p = 0; p < parts; p++) RK_QF_STORE(&sums[t][RK_Q_LANES * p], acc[t][p]);
 }
 
+/* Scale the sums of a group, of whose rows the first `rows` exist. */
+static inline __attribute__((always_inline)) void Q_(put_sums)(float *y, const float *sums, float scale, ptrdiff_t rows)
+{
+    if (rows >= RK_Q_ROWS)
+        for (ptrdiff_t r = 0; r < RK_Q_ROWS; r++) y[r] = sums[r] * scale;
+    else
+        for (ptrdiff_t r = 0; r < rows; r++) y[r] = sums[r] * scale;
+}
+
 /* `wide` groups, `run` groups apart, from g on, times all tokens. */
 static inline __attribute__((always_inline)) void Q_(groups_at)(const rk_matrix *m, const int dtype, const int wide,
                                                                 const char *packed, ptrdiff_t tokens, float *y,
@@ -177,12 +191,16 @@ static inline __attribute__((always_inline)) void Q_(groups_at)(const rk_matrix 
     const ptrdiff_t token_bytes = blocks * rk_x_bytes(dtype);
     const ptrdiff_t apart = run * blocks * rk_q_bytes(dtype);
     const char *w = (const char *)m->data + g * blocks * rk_q_bytes(dtype);
-    const ptrdiff_t first = g * RK_Q_ROWS;
     const float scale = (float)m->scale * rk_q_unit(dtype);
+    y += g * RK_Q_ROWS;
     for (ptrdiff_t t = 0; t < tokens;) {
         float sums[RK_Q_TOKENS][RK_Q_MOST * RK_Q_ROWS];
         const char *x = packed + t * token_bytes;
         const int count = Q_(together)(tokens - t), prefetch = t == 0;
+        /* Sums of many tokens are not in the caches when they are stored. */
+        if (tokens > RK_Q_TOKENS)
+            for (int j = 0; j < count; j++)
+                for (int i = 0; i < wide; i++) __builtin_prefetch(y + (t + j) * ldy + i * run * RK_Q_ROWS, 1);
         if (count == RK_Q_TOKENS)
             Q_(tile)(w, dtype, wide, blocks, apart, x, RK_Q_TOKENS, prefetch, sums);
         else if (RK_Q_TOKENS > 4 && count == 4)
@@ -192,9 +210,9 @@ static inline __attribute__((always_inline)) void Q_(groups_at)(const rk_matrix 
         else
             Q_(tile)(w, dtype, wide, blocks, apart, x, 1, prefetch, sums);
         for (int j = 0; j < count; j++) {
-            for (ptrdiff_t r = 0; r < wide * RK_Q_ROWS; r++) {
-                const ptrdiff_t row = first + r / RK_Q_ROWS * run * RK_Q_ROWS + r % RK_Q_ROWS;
-                if (row < m->rows) y[(t + j) * ldy + row] = sums[j][r] * scale;
+            for (int i = 0; i < wide; i++) {
+                const ptrdiff_t row = i * run * RK_Q_ROWS;
+                Q_(put_sums)(y + (t + j) * ldy + row, &sums[j][i * RK_Q_ROWS], scale, m->rows - g * RK_Q_ROWS - row);
             }
         }
         t += count;

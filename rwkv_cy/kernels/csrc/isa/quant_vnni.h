@@ -63,3 +63,11 @@ static inline rk_qi rk_qi_zero(const uint16_t *p)
 #define RK_QF_SCALE(p) rk_qf_scale(p)
 #define RK_QI_ZERO(p) rk_qi_zero(p)
 #define RK_QI_TIMES(zero, n) _mm512_madd_epi16(zero, _mm512_set1_epi32(n)) /* n of 16 bits */
+
+/* The compiler adds products one by one: in an order of its own, it keeps them all, in memory. */
+static inline rk_qi rk_qi_in_order(rk_qi v)
+{
+    __asm__("" : "+v"(v));
+    return v;
+}
+#define RK_QI_IN_ORDER(v) rk_qi_in_order(v)
