@@ -134,6 +134,8 @@ cdef void transpose(const void *array, size_t itemsize, size_t rows, size_t cols
 cdef size_t matmul_scratch(const rk_ops *ops, const rk_matrix *m, Py_ssize_t tokens, int num_threads) noexcept nogil
 cdef void matmul(const rk_ops *ops, const rk_product *products, int count, const rk_tokens *all,
                  void *scratch, int num_threads) noexcept nogil
+cdef void matmul_ahead(const rk_ops *ops, const rk_product *products, int count, const rk_tokens *all, size_t field,
+                       Py_ssize_t size, void *scratch, int num_threads) noexcept nogil
 cdef void layer_norm(const rk_ops *ops, const void *x, const void *weight, const void *bias, double eps,
                      Py_ssize_t tokens, Py_ssize_t width, int num_threads, void *y) noexcept nogil
 cdef void run_channels(const rk_ops *ops, int version, const rk_channels *p, const rk_tokens *all,

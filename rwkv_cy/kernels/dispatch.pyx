@@ -29,6 +29,7 @@ cdef extern from "rk.h" nogil:
     void rk_transpose(const void *, size_t, size_t, size_t, size_t, void *, size_t)
     size_t rk_matmul_scratch(const rk_ops *, const rk_matrix *, Py_ssize_t, int)
     void rk_matmul(const rk_ops *, const rk_product *, int, const rk_tokens *, void *, int)
+    void rk_matmul_ahead(const rk_ops *, const rk_product *, int, const rk_tokens *, size_t, Py_ssize_t, void *, int)
     void rk_layer_norm(const rk_ops *, const void *, const void *, const void *, double, Py_ssize_t, Py_ssize_t,
                        void *, int)
     void rk_run_channels(const rk_ops *, int, const rk_channels *, const rk_tokens *, int)
@@ -258,6 +259,11 @@ cdef size_t matmul_scratch(const rk_ops *ops, const rk_matrix *m, Py_ssize_t tok
 cdef void matmul(const rk_ops *ops, const rk_product *products, int count, const rk_tokens *all,
                  void *scratch, int num_threads) noexcept nogil:
     rk_matmul(ops, products, count, all, scratch, num_threads)
+
+
+cdef void matmul_ahead(const rk_ops *ops, const rk_product *products, int count, const rk_tokens *all, size_t field,
+                       Py_ssize_t size, void *scratch, int num_threads) noexcept nogil:
+    rk_matmul_ahead(ops, products, count, all, field, size, scratch, num_threads)
 
 
 cdef void layer_norm(const rk_ops *ops, const void *x, const void *weight, const void *bias, double eps,

@@ -6,7 +6,7 @@ from rwkv_cy.dtypes import widen
 from rwkv_cy.kernels.matrix import make_matrix
 from rwkv_cy.kernels.stack import real_dtype
 
-from rwkv_cy.kernels.dispatch cimport RK_SHIFTED, heads_scratch, matmul, rk_product, run_heads
+from rwkv_cy.kernels.dispatch cimport RK_SHIFTED, heads_scratch, rk_product, run_heads
 from rwkv_cy.kernels.stack cimport Arena, Pass, keep_last, product_scratch, shifted, take
 from rwkv_cy.kernels.time_mix cimport BaseTimeMix, heads_of
 
@@ -85,7 +85,7 @@ cdef class TimeMix(BaseTimeMix):
             if b.g != NULL:
                 products[3] = shifted(self.gate.times(x, b.g), RK_SHIFTED, self.mix_g, self.xx)
                 count = 4
-        matmul(p.ops, products, count, &p.tokens, b.rest, p.num_threads)
+        self.multiply(p, products, count, &self.call.heads, b.rest)
         keep_last(p, x, self.d_model * self.itemsize, self.xx)
         cdef rk_wkv6 call = self.call
         call.r, call.k, call.v, call.g, call.heads.y = b.r, b.k, b.v, b.g, y

@@ -98,7 +98,7 @@ cdef class TimeMix(BaseTimeMix):
             products[count] = shifted(self.receptance.times(x, b.r), RK_LERPED, self.x_r, self.xx)
             products[count + 1] = shifted(self.g1.times(x, b.hidden_g), RK_LERPED, self.x_g, self.xx)
             count += 2
-        matmul(p.ops, products, count, &p.tokens, b.rest, p.num_threads)
+        self.multiply(p, products, count, &self.call.heads, b.rest)
         keep_last(p, x, self.d_model * self.itemsize, self.xx)
         # w = tanh(hidden_w) w2;  a = hidden_a a2;  v_mix = hidden_v v2;  g = sigmoid(hidden_g) g2
         products[0] = self.w2.times(b.hidden_w, b.w)

@@ -1,6 +1,6 @@
 """The time mix of any version: its matrices, and the way from its WKV to the residual stream."""
 
-from rwkv_cy.kernels.dispatch cimport rk_heads
+from rwkv_cy.kernels.dispatch cimport rk_heads, rk_product
 from rwkv_cy.kernels.matrix cimport Matrix
 from rwkv_cy.kernels.stack cimport Mix, Pass
 
@@ -15,6 +15,9 @@ cdef class BaseTimeMix(Mix):
     cdef void wkv(self, const Pass *p, const char *x, char *scratch, char *y) noexcept nogil
     # Bytes of scratch that `wkv` needs.
     cdef size_t wkv_scratch(self, const Pass *p) noexcept nogil
+    # Products before a WKV, which meanwhile prefetch its states.
+    cdef void multiply(self, const Pass *p, const rk_product *products, int count, const rk_heads *heads,
+                       char *scratch) noexcept nogil
 
 
 # The heads of a matrix-valued state: sizes, offset of att_kv, GroupNorm; without the address of a result.

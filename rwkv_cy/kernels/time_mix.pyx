@@ -3,7 +3,7 @@
 from rwkv_cy.errors import KernelError
 from rwkv_cy.kernels.matrix import make_matrix
 
-from rwkv_cy.kernels.dispatch cimport RK_ADD, matmul, rk_heads, rk_product
+from rwkv_cy.kernels.dispatch cimport RK_ADD, matmul, matmul_ahead, rk_heads, rk_product
 from rwkv_cy.kernels.matrix cimport padded
 from rwkv_cy.kernels.stack cimport Arena, Mix, Pass, product_scratch, take
 
@@ -57,6 +57,11 @@ cdef class BaseTimeMix(Mix):
         cdef rk_product product = self.output.times(gated, mixed)
         product.then, product.into = RK_ADD, y
         matmul(p.ops, &product, 1, &p.tokens, rest, p.num_threads)
+
+    cdef void multiply(self, const Pass *p, const rk_product *products, int count, const rk_heads *heads,
+                       char *scratch) noexcept nogil:
+        cdef Py_ssize_t size = heads.count * heads.size * heads.size * self.itemsize
+        matmul_ahead(p.ops, products, count, &p.tokens, heads.kv, size, scratch, p.num_threads)
 
     cdef void update_state(self, const Pass *p, const char *x, char *scratch) noexcept nogil:
         self.wkv(p, x, scratch, NULL)

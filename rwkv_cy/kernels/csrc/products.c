@@ -25,6 +25,8 @@ typedef struct {
     char *prepared;         /* tokens in the form that `way` needs */
     char *scratch;          /* `stride` bytes per thread */
     size_t stride;
+    size_t field;           /* of the states: bytes begin..end of all of them are prefetched, by its units in equal shares */
+    ptrdiff_t field_bytes, soon_begin, soon_end;
 } product;
 
 /* [0, units) split into pieces of `grain`; the last may be shorter. */
@@ -266,6 +268,16 @@ static int follows_at_once(const product *p)
     return p->all->count > 1 && p->all->count < FEW_TOKENS && p->way != BY_COLUMNS;
 }
 
+/* What groups begin..end prefetch. */
+static rk_soon soon_of(const product *p, ptrdiff_t begin, ptrdiff_t end)
+{
+    const ptrdiff_t groups = (p->spec->m->rows + RK_Q_ROWS - 1) / RK_Q_ROWS, lines = (p->soon_end - p->soon_begin) / 64;
+    const ptrdiff_t from = p->soon_begin + lines * begin / groups * 64, to = p->soon_begin + lines * end / groups * 64;
+    if (from == to) return (rk_soon){NULL, NULL, 0, 0, 0};
+    const rk_sequence *first = p->all->sequences + from / p->field_bytes;
+    return (rk_soon){first, first->read + p->field + from % p->field_bytes, p->field, p->field_bytes, to - from};
+}
+
 /* Units begin..end of a product: rows, groups or panels. */
 static void multiply(const product *p, ptrdiff_t begin, ptrdiff_t end, int thread)
 {
@@ -275,7 +287,8 @@ static void multiply(const product *p, ptrdiff_t begin, ptrdiff_t end, int threa
     if (p->way == BY_PANELS) {
         p->ops->panels(m, p->prepared, tokens, y, m->rows, begin, end, own_scratch(p, thread));
     } else if (p->way == BY_GROUPS) {
-        p->ops->groups(m, p->prepared, tokens, y, m->rows, begin, end, own_scratch(p, thread));
+        rk_soon soon = soon_of(p, begin, end);
+        p->ops->groups(m, p->prepared, tokens, y, m->rows, begin, end, own_scratch(p, thread), &soon);
     } else {
         p->ops->rows(m, tokens_as_rows(p), tokens, y, m->rows, begin, end);
     }
@@ -322,9 +335,25 @@ static cut cut_product(const product *p, ptrdiff_t units, ptrdiff_t cost, ptrdif
     return cut_up(units, round_up(at_least_one(bytes / cost), p->way == BY_GROUPS ? p->ops->wide_groups : 4));
 }
 
+/* Divide a field of the states among the products with quantized matrices, by the number of their groups. */
+static void plan_prefetches(shared *s, const rk_tokens *all, size_t field, ptrdiff_t bytes)
+{
+    const ptrdiff_t lines = all->sequence_count * bytes / 64;
+    ptrdiff_t groups = 0, before = 0;
+    for (int i = 0; i < s->count; i++) groups += s->parts[i].way == BY_GROUPS ? s->cuts[i].units : 0;
+    for (int i = 0; i < s->count; i++) {
+        product *p = &s->parts[i];
+        if (p->way != BY_GROUPS) continue;
+        p->field = field, p->field_bytes = bytes;
+        p->soon_begin = lines * before / groups * 64;
+        before += s->cuts[i].units;
+        p->soon_end = lines * before / groups * 64;
+    }
+}
+
 /* Prepare and multiply `count` products in two shared operations. */
-static void run(const rk_ops *ops, const rk_product *const *products, int count, const rk_tokens *all, char *scratch,
-                int threads)
+static void run(const rk_ops *ops, const rk_product *const *products, int count, const rk_tokens *all, size_t field,
+                ptrdiff_t bytes, char *scratch, int threads)
 {
     shared s;
     s.count = count;
@@ -335,7 +364,7 @@ static void run(const rk_ops *ops, const rk_product *const *products, int count,
         const rk_matrix *m = products[i]->m;
         const rk_ops *own = ops_for(ops, m, all->count);
         product *p = &s.parts[i];
-        *p = (product){products[i], own, ops, all, way_for(own, m, all->count), scratch, NULL, 0};
+        *p = (product){products[i], own, ops, all, way_for(own, m, all->count), scratch, NULL, 0, 0, 0, 0, 0};
         scratch += prepared_bytes(own, m, all->count);
         columns[i] = scratch;
         scratch += p->way == BY_COLUMNS ? rk_columns_scratch(own, m, all->count) : 0;
@@ -359,6 +388,7 @@ static void run(const rk_ops *ops, const rk_product *const *products, int count,
             s.cuts[i] = cut_product(p, units[i], costs[i], total, threads);
         }
     }
+    plan_prefetches(&s, all, field, bytes);
     share(&s, multiply, threads);
     for (int i = 0; i < count; i++)
         if (!follows_at_once(&s.parts[i]))
@@ -366,8 +396,8 @@ static void run(const rk_ops *ops, const rk_product *const *products, int count,
                         threads, follow_piece, &s.parts[i]);
 }
 
-void rk_matmul(const rk_ops *ops, const rk_product *products, int count, const rk_tokens *all, void *scratch,
-               int threads)
+void rk_matmul_ahead(const rk_ops *ops, const rk_product *products, int count, const rk_tokens *all, size_t field,
+                     ptrdiff_t bytes, void *scratch, int threads)
 {
     const rk_product *together[RK_MOST_PRODUCTS];
     int waiting = 0;
@@ -375,13 +405,19 @@ void rk_matmul(const rk_ops *ops, const rk_product *products, int count, const r
         const rk_product *one = &products[i];
         /* Many packed tokens fill the caches, so they are used before the next product packs its own. */
         if (way_for(ops, one->m, all->count) == BY_PANELS)
-            run(ops, &one, 1, all, scratch, threads);
+            run(ops, &one, 1, all, 0, 0, scratch, threads);
         else
             together[waiting++] = one;
         if (waiting == RK_MOST_PRODUCTS) {
-            run(ops, together, waiting, all, scratch, threads);
+            run(ops, together, waiting, all, field, bytes, scratch, threads);
             waiting = 0;
         }
     }
-    if (waiting) run(ops, together, waiting, all, scratch, threads);
+    if (waiting) run(ops, together, waiting, all, field, bytes, scratch, threads);
+}
+
+void rk_matmul(const rk_ops *ops, const rk_product *products, int count, const rk_tokens *all, void *scratch,
+               int threads)
+{
+    rk_matmul_ahead(ops, products, count, all, 0, 0, scratch, threads);
 }

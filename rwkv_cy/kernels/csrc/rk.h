@@ -72,6 +72,25 @@ typedef struct {
     ptrdiff_t vectors, gradient_vectors, sums;
 } rk_wkv;
 
+/* Tokens begin..end of a batch, which belong to one sequence. The current layer's row of its state is read from `read`
+ * and written to `write`, which may be equal. With a `stride`, the state after token begin + i is written to
+ * write + i * stride, and `read` may be one of these. */
+typedef struct {
+    ptrdiff_t begin, end;
+    const char *read;
+    char *write;
+    ptrdiff_t stride;
+} rk_sequence;
+
+/* What is read after a product, and prefetched during it: of the states of some sequences, `bytes` bytes from offset
+ * `field` on. `at` is the next address, in the first sequence; `left` bytes remain. */
+typedef struct {
+    const rk_sequence *sequence;
+    const char *at;
+    size_t field;
+    ptrdiff_t bytes, left;
+} rk_soon;
+
 /* Kernels for one type of activations; most process a range `[begin, end)`. Arrays are contiguous. `void *` stands for
  * float or double, the activation type of the table. */
 typedef struct rk_ops {
@@ -107,13 +126,13 @@ typedef struct rk_ops {
 
     /* Quantized matrices; NULL if activations are double. `quantize_token` quantizes and packs x [cols], token t of
      * `tokens`, each block in packed_bytes(dtype); `groups` computes the same product as `rows` for groups begin..end of sixteen
-     * rows (quant.h). */
+     * rows (quant.h), and meanwhile prefetches `soon`. */
     void (*quantize_token)(const void *x, int dtype, ptrdiff_t cols, ptrdiff_t tokens, ptrdiff_t t, void *packed);
     ptrdiff_t (*packed_bytes)(int dtype);
     ptrdiff_t wide_groups;  /* groups that `groups` processes together */
     ptrdiff_t whole_tokens; /* tokens are packed in multiples of this; those past the last are NULL, for zeros */
     void (*groups)(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy, ptrdiff_t begin,
-                   ptrdiff_t end, void *scratch);
+                   ptrdiff_t end, void *scratch, rk_soon *soon);
     /* The same for few_tokens and more, bit for bit, by tiles of tokens and rows, in registers or in hardware: only sizes,
      * packed_bytes, quantize_token, groups and scratch are set. NULL if there are none for this CPU. */
     const struct rk_ops *tiles;
@@ -256,16 +275,6 @@ void rk_prefetch_rows(const void *data, size_t row_bytes, const long long *ids, 
 /* Compute the sum of each piece. Every byte is read once; threads share the pieces. */
 void rk_read(const rk_table *table, rk_piece *pieces, ptrdiff_t count, int threads);
 
-/* Tokens begin..end of a batch, which belong to one sequence. The current layer's row of its state is read from `read`
- * and written to `write`, which may be equal. With a `stride`, the state after token begin + i is written to
- * write + i * stride, and `read` may be one of these. */
-typedef struct {
-    ptrdiff_t begin, end;
-    const char *read;
-    char *write;
-    ptrdiff_t stride;
-} rk_sequence;
-
 /* A batch of tokens and its sequences, each of at least one token. Products without a token shift need no sequences. */
 typedef struct {
     ptrdiff_t count;
@@ -322,6 +331,10 @@ size_t rk_matmul_scratch(const rk_ops *ops, const rk_matrix *m, ptrdiff_t tokens
  * */
 void rk_matmul(const rk_ops *ops, const rk_product *products, int count, const rk_tokens *all, void *scratch,
                int threads);
+/* The same. Meanwhile `bytes` bytes at offset `field` of each sequence's state, which are used next, are prefetched by
+ * products that have time to spare: those with quantized matrices and several tokens. */
+void rk_matmul_ahead(const rk_ops *ops, const rk_product *products, int count, const rk_tokens *all, size_t field,
+                     ptrdiff_t bytes, void *scratch, int threads);
 void rk_layer_norm(const rk_ops *ops, const void *x, const void *weight, const void *bias, double eps,
                    ptrdiff_t tokens, ptrdiff_t width, void *y, int threads);
 /* WKV of a version over all sequences; their states are updated. */

@@ -233,9 +233,9 @@ static void add_tile(const char *w, const char *x, ptrdiff_t count, int dtype, i
 #include "families/runs_body.h"
 
 static void tile_groups(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy, ptrdiff_t begin,
-                        ptrdiff_t end, void *scratch)
+                        ptrdiff_t end, void *scratch, rk_soon *soon)
 {
-    multiply_runs(m, packed, tokens, y, ldy, begin, end, scratch);
+    multiply_runs(m, packed, tokens, y, ldy, begin, end, scratch, soon);
 }
 
 static void use_tiles(rk_table *table)
