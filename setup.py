@@ -56,7 +56,7 @@ KERNEL_LEVEL = ["-O3"]
 LOOP_LEVEL = ["-O2"]
 CHECK_LEVEL = ["-O1"]
 GLUE_LEVEL = ["-Og"]
-LOOPING = {"pickle_vm", "sample", "token_table", "torch_tensors", "zip_entries"}
+LOOPING = {"json_text", "pickle_vm", "sample", "token_table", "torch_tensors", "zip_entries"}
 CHECKING = {"doubles"}
 #: The C files here take longest to compile.
 FAMILIES = C_KERNELS / "families"

@@ -36,7 +36,8 @@ def count_layers(shapes: Shapes, where: str) -> int:
     SpecError
         If there are none, or the numbering has a gap.
     """
-    found = {int(match[1]) for name in shapes if (match := _BLOCK.match(name))}
+    begins = {name[: name.find(".", len("blocks.")) + 1] for name in shapes if name.startswith("blocks.")}
+    found = {int(match[1]) for begin in begins if (match := _BLOCK.match(begin))}
     if not found:
         raise SpecError(f"{where}: expected parameters of layers (blocks.0. ...), found none; is this a whole model?")
     missing = next(i for i in range(len(found) + 1) if i not in found)

@@ -16,12 +16,13 @@ from rwkv_cy.architectures.base import ParameterSpec
 from rwkv_cy.checkpoint.fingerprint import fingerprint
 from rwkv_cy.checkpoint.tokenizer_choice import choose_tokenizer, implied_tokenizer
 from rwkv_cy.config import Config
+from rwkv_cy.dtypes import MATRIX_TYPES
 from rwkv_cy.errors import ConfigError, FormatError, SpecError, StorageError, UnsupportedError
 from rwkv_cy.files.part_names import is_part_name, join_hint
 from rwkv_cy.files.reading import is_folder
 from rwkv_cy.formats.metadata import LAYER_NORM_EPSILON, NORMALIZED_EMBEDDING
 from rwkv_cy.hub_names import is_hub_name
-from rwkv_cy.records import replace
+from rwkv_cy.records import dataclass, replace
 from rwkv_cy.storage import ModelFile, ModelHeader, StoredTokenizer, is_model_file, open_model
 from rwkv_cy.tensors.policy import may_be_transposed, present
 from rwkv_cy.tensors.tensor import Parameter, ParameterSource, TensorInfo
@@ -29,7 +30,7 @@ from rwkv_cy.tensors.tensor import Parameter, ParameterSource, TensorInfo
 if TYPE_CHECKING:
     from rwkv_cy.text import Tokenizer
 
-__all__ = ["Checkpoint", "check_layouts", "open_source"]
+__all__ = ["Alike", "Checkpoint", "check_layouts", "open_source"]
 
 #: A message names so many tensors that are left out, and counts the others.
 _LISTED = 5
@@ -52,6 +53,25 @@ _EPSILONS = (
     (LAYER_NORM_EPSILON, "layer_norm_eps"),
     ("group_norm_epsilon", "group_norm_eps"),
 )
+
+
+@dataclass(frozen=True)
+class Alike:
+    """Parameters that differ in their names and layers alone.
+
+    Attributes
+    ----------
+    spec : ParameterSpec
+        One of them.
+    info : TensorInfo
+        The same one, as it is stored.
+    count : int
+        How many there are.
+    """
+
+    spec: ParameterSpec
+    info: TensorInfo
+    count: int
 
 
 class Checkpoint:
@@ -85,7 +105,13 @@ class Checkpoint:
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Canonical names and shapes of all tensors."""
-        return {name: self.source.info(name).shape for name in self.source.names()}
+        return {name: info.shape for name, info in self.infos.items()}
+
+    @cached_property
+    def infos(self) -> dict[str, TensorInfo]:
+        """Descriptions of all tensors by canonical name, in the file's order."""
+        info = self.source.info
+        return {name: info(name) for name in self.source.names()}
 
     @cached_property
     def config(self) -> Config:
@@ -113,7 +139,7 @@ class Checkpoint:
             raise type(error)(
                 f"{error}; left out, because weights are floats: {_listed(self.source.left_out)}"
             ) from error
-        check_layouts(config, {name: self.source.info(name) for name in self.source.names()}, where)
+        check_layouts(config, self.infos, where)
         return config
 
     def _own_config(self, header: ModelHeader, detected: Config) -> Config:
@@ -145,7 +171,7 @@ class Checkpoint:
                 config = replace(config, **{name: _number(key, epsilon)})  # type: ignore[arg-type]
         if self.source.metadata.get(NORMALIZED_EMBEDDING) == "true":
             config = replace(config, embedding_norm=False)
-        if all(self.source.info(name).dtype == "f64" for name in self.source.names()):
+        if all(info.dtype == "f64" for info in self.infos.values()):
             config = replace(config, compute_dtype="f64")
         return config
 
@@ -168,7 +194,26 @@ class Checkpoint:
     @cached_property
     def specs(self) -> tuple[ParameterSpec, ...]:
         """The architecture's parameters that this model has, in the architecture's order."""
-        return tuple(present(self.source, architecture_of(self.config).parameters(self.config)))
+        table = architecture_of(self.config).parameters(self.config)
+        # A model has no others: one that has so many has them all.
+        return table if len(table) == len(self.infos) else tuple(present(self.source, table))
+
+    @cached_property
+    def alike(self) -> tuple[Alike, ...]:
+        """The parameters by what is the same in many layers: all but the name."""
+        specs = {spec.name: spec for spec in self.specs}
+        found: dict[tuple[object, ...], list[str]] = {}
+        for name, info in self.infos.items():
+            spec = specs[name]
+            key = (
+                *(spec.kind, spec.optional, spec.orientation, spec.sparse_input, info.shape, info.dtype),
+                *(info.source_dtype, info.source_nbytes, info.encoded_nbytes, info.transposed),
+            )
+            if key in found:
+                found[key].append(name)
+            else:
+                found[key] = [name]
+        return tuple(Alike(specs[names[0]], self.infos[names[0]], len(names)) for names in found.values())
 
     @cached_property
     def fingerprint(self) -> str:
@@ -250,9 +295,9 @@ def check_layouts(config: Config, tensors: Mapping[str, TensorInfo | Parameter],
     """
     for spec in architecture_of(config).parameters(config):
         tensor = tensors.get(spec.name)
-        if tensor is None:
-            continue  # optional
-        if tensor.codec.matrices_only and not spec.quantizable:
+        if tensor is None or not (tensor.transposed or tensor.dtype in MATRIX_TYPES):
+            continue  # optional, or an array that kernels take for any parameter
+        if tensor.dtype in MATRIX_TYPES and not spec.quantizable:
             raise SpecError(
                 f"{where}: {spec.name}: expected a floating point type, got {tensor.dtype}; convert the original"
             )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from rwkv_cy.errors import FormatError
+from rwkv_cy.files.json_text import count_keys, measure
 
 __all__ = ["parse_object"]
 
@@ -61,19 +62,18 @@ def parse_object(
     def constant(name: str) -> float:
         return float(name) if allow_nan else refuse(name)
 
-    if sum(raw.count(mark) for mark in (b'"', b",", b"[", b"]", b"{", b"}")) > MAX_TOKENS:
+    marks, depth, digits, keys = measure(raw)
+    if marks > MAX_TOKENS:
         refuse(f"more than {MAX_TOKENS} parts")
-    if _depth(raw) > max_depth:
+    if depth > max_depth:
         refuse(f"more than {max_depth} levels of nesting")
     # A function for each integer would take longer than all the rest.
-    long_digits = max(map(len, raw.translate(_DIGITS).split()), default=0) > MAX_DIGITS
+    options: dict[str, Any] = {"parse_int": integer if digits > MAX_DIGITS else int, "parse_constant": constant}
     try:
-        result = json.loads(
-            raw.decode("utf-8"),
-            object_pairs_hook=unique,
-            parse_int=integer if long_digits else int,
-            parse_constant=constant,
-        )
+        text = raw.decode("utf-8")
+        result = json.loads(text, **options)
+        if count_keys(result) < keys:  # a function for each object would take as long as all the rest
+            json.loads(text, object_pairs_hook=unique, **options)
     except FormatError:
         raise
     except UnicodeDecodeError:
@@ -83,23 +83,3 @@ def parse_object(
     if not isinstance(result, dict):
         refuse(f"a JSON {type(result).__name__}")
     return result
-
-
-def _depth(raw: bytes) -> int:
-    """Return the deepest nesting of brackets outside strings, without recursion; more, if brackets are unbalanced.
-
-    The parser itself recurses, up to a limit of the process.
-    """
-    without_escapes = raw.replace(b"\\\\", b"").replace(b'\\"', b"")
-    brackets = b"".join(without_escapes.split(b'"')[::2]).translate(_BRACKETS, _OTHERS)
-    depth = 0
-    while b"[]" in brackets and depth <= MAX_DEPTH:  # each pass takes off the innermost pairs
-        brackets = brackets.replace(b"[]", b"")
-        depth += 1
-    return depth + brackets.count(b"[")
-
-
-#: Other bytes than digits become spaces.
-_DIGITS = bytes(byte if byte in b"0123456789" else ord(" ") for byte in range(256))
-_BRACKETS = bytes.maketrans(b"{}", b"[]")
-_OTHERS = bytes(set(range(256)) - set(b"[]{}"))

@@ -134,15 +134,18 @@ def files_by_tensor(path: Path) -> dict[str, str]:
         raise FormatError(f"{path}: expected a weight_map of tensors and their files, got none; the index is damaged")
     if len(weight_map) > MAX_TENSORS:
         raise FormatError(f"{path}: expected at most {MAX_TENSORS} tensors, got {len(weight_map)}")
+    plain: set[str] = set()
     for file in weight_map.values():
+        if isinstance(file, str) and file in plain:
+            continue
         if not isinstance(file, str) or not _is_plain(file):
             raise FormatError(
                 f"{path}: expected names of files in the same folder, got {str(file)[:80]!r}; "
                 "the index is damaged, or tries to read other files"
             )
-    count = len(set(weight_map.values()))
-    if count > MAX_SHARDS:
-        raise FormatError(f"{path}: expected at most {MAX_SHARDS} files, got {count}; the index is damaged")
+        plain.add(file)
+    if len(plain) > MAX_SHARDS:
+        raise FormatError(f"{path}: expected at most {MAX_SHARDS} files, got {len(plain)}; the index is damaged")
     return weight_map
 
 
@@ -156,13 +159,15 @@ def _compare(path: Path, files: Mapping[str, str], shards: Mapping[str, Paramete
     A listed head need not be there, since writers drop one that shares the embedding's matrix; it is returned.
     """
     dropped = set()
+    listed: dict[str, set[str]] = {file: set() for file in shards}
+    for name, file in files.items():
+        listed[file].add(name)
     for file, shard in shards.items():
         held = {*shard.names(), *shard.left_out}
-        listed = {name for name, home in files.items() if home == file}
-        missing, unlisted = sorted(listed - held), sorted(held - listed)
+        missing, unlisted = sorted(listed[file] - held), sorted(held - listed[file])
         if unlisted or not all(map(is_head, missing)):
             raise FormatError(
-                f"{path}: expected {file} to hold the {len(listed)} tensors that the index lists for it, got "
+                f"{path}: expected {file} to hold the {len(listed[file])} tensors that the index lists for it, got "
                 f"{len(missing)} missing ({', '.join(missing[:3])}) and {len(unlisted)} others "
                 f"({', '.join(unlisted[:3])}); download index and files again"
             )

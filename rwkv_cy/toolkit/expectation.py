@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from rwkv_cy.architectures import architecture_of
-from rwkv_cy.architectures.base import ParameterSpec
 from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.config import Config
 from rwkv_cy.tensors.policy import choose
@@ -19,29 +18,17 @@ _READ = ("matrix", "head", "low_rank")
 
 def expectations(checkpoint: Checkpoint, machine: Machine) -> tuple[Expectation, ...]:
     """Return what to expect of a model that can be loaded, for each of PRECISIONS."""
-    alike = _alike(checkpoint)
     state = state_bytes(checkpoint.config)
-    return tuple(_expectation(checkpoint, alike, dtype, state, machine) for dtype in PRECISIONS)
+    return tuple(_expectation(checkpoint, dtype, state, machine) for dtype in PRECISIONS)
 
 
-def _alike(checkpoint: Checkpoint) -> list[tuple[ParameterSpec, int]]:
-    """Return one parameter of each kind, shape and type, other than tables, and how many there are of it."""
-    source = checkpoint.source
-    counts: dict[tuple[object, ...], list[ParameterSpec]] = {}
-    for spec in checkpoint.specs:
-        if spec.kind != "table":
-            info = source.info(spec.name)
-            key = (spec.kind, spec.optional, spec.stored_transposed, info.shape, info.dtype, info.source_dtype)
-            counts.setdefault((*key, info.encoded_nbytes), []).append(spec)
-    return [(specs[0], len(specs)) for specs in counts.values()]
-
-
-def _expectation(
-    checkpoint: Checkpoint, alike: list[tuple[ParameterSpec, int]], dtype: str | None, state: int, machine: Machine
-) -> Expectation:
+def _expectation(checkpoint: Checkpoint, dtype: str | None, state: int, machine: Machine) -> Expectation:
     memory = read = 0
-    for spec, count in alike:
-        nbytes = count * choose(checkpoint.source, spec, dtype).info.nbytes
+    for alike in checkpoint.alike:
+        spec = alike.spec
+        if spec.kind == "table":  # stays in the file
+            continue
+        nbytes = alike.count * choose(checkpoint.source, spec, dtype).info.nbytes
         memory += nbytes
         if spec.kind in _READ and not spec.optional:
             read += nbytes

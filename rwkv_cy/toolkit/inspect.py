@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from rwkv_cy.architectures import architecture_of, detect, version_label
-from rwkv_cy.checkpoint.checkpoint import Checkpoint
+from rwkv_cy.checkpoint.checkpoint import Alike, Checkpoint
 from rwkv_cy.checkpoint.tokenizer_choice import describe_tokenizer, foreseen_tokenizer
 from rwkv_cy.config import Config
 from rwkv_cy.errors import RWKVError
@@ -74,7 +74,7 @@ def inspect(
         machine_sample().start()
     with Checkpoint.open(path) as checkpoint:
         source, header = checkpoint.source, checkpoint.header
-        infos = [source.info(name) for name in source.names()]
+        infos = tuple(checkpoint.infos.values())
         config, problems = _identify(checkpoint)
         loadable = config is not None and not problems
         machine = Machine(
@@ -82,21 +82,23 @@ def inspect(
         )
         expected = expectations(checkpoint, machine) if loadable else ()
         tokenizer, passed = _tokenizer(checkpoint, config)
+        alike = checkpoint.alike if loadable else ()
+        groups = _groups(_described(alike, infos))
         listed = () if tensors is None else tuple(_listed(source, infos, tensors, stats, progress))
         return FileReport(
             path=source.path,
             format=source.format,
             files=len(source.files),
             architecture=architecture_of(config).label if config else version_label(checkpoint.shapes),
-            size_name=short_count(sum(info.size for info in infos)),
+            size_name=short_count(sum(group.parameters for group in groups)),
             config=config,
-            num_parameters=sum(info.size for info in infos),
+            num_parameters=sum(group.parameters for group in groups),
             num_tensors=len(infos),
-            dtypes=dict(Counter(info.source_dtype for info in infos)),
-            groups=_groups(checkpoint, infos, loadable),
+            dtypes=_dtypes(_described(alike, infos)),
+            groups=groups,
             bytes_on_disk=sum(file.size for file in source.files),
             bytes_in_memory=expected[0].memory_bytes if expected else sum(info.nbytes for info in infos),
-            table_bytes=_table_bytes(checkpoint) if loadable else 0,
+            table_bytes=sum(one.count * one.info.nbytes for one in alike if one.spec.kind == "table"),
             state_bytes=state_bytes(config) if config else None,
             expected=expected,
             machine=machine,
@@ -131,26 +133,36 @@ def _tokenizer(checkpoint: Checkpoint, config: Config | None) -> tuple[str | Non
     return (None, ()) if config is None else foreseen_tokenizer(checkpoint.source, config.vocab_size)
 
 
-def _groups(checkpoint: Checkpoint, infos: Sequence[TensorInfo], loadable: bool) -> tuple[GroupReport, ...]:
-    kinds = {spec.name: spec.kind for spec in checkpoint.specs} if loadable else {}
-    members: dict[str, list[TensorInfo]] = {kind: [] for kind in _KINDS}
-    for info in infos:
-        members[kinds.get(info.name, "other")].append(info)
+def _described(alike: Sequence[Alike], infos: Sequence[TensorInfo]) -> Iterator[tuple[str, TensorInfo, int]]:
+    """Yield kind, description and number of tensors that are alike; each alone where their kinds are not known."""
+    if alike:
+        return ((one.spec.kind, one.info, one.count) for one in alike)
+    return (("other", info, 1) for info in infos)
+
+
+def _groups(described: Iterable[tuple[str, TensorInfo, int]]) -> tuple[GroupReport, ...]:
+    members: dict[str, list[tuple[TensorInfo, int]]] = {kind: [] for kind in _KINDS}
+    for kind, info, count in described:
+        members[kind].append((info, count))
     return tuple(
         GroupReport(
             kind=kind,
-            tensors=len(group),
-            parameters=sum(info.size for info in group),
-            nbytes=sum(info.source_nbytes for info in group),
-            dtypes=dict(Counter(info.source_dtype for info in group)),
+            tensors=sum(count for _, count in group),
+            parameters=sum(count * info.size for info, count in group),
+            nbytes=sum(count * info.source_nbytes for info, count in group),
+            dtypes=_dtypes((kind, info, count) for info, count in group),
         )
         for kind, group in members.items()
         if group
     )
 
 
-def _table_bytes(checkpoint: Checkpoint) -> int:
-    return sum(checkpoint.source.info(spec.name).nbytes for spec in checkpoint.specs if spec.kind == "table")
+def _dtypes(described: Iterable[tuple[str, TensorInfo, int]]) -> dict[str, int]:
+    """Count the tensors of each type of the file."""
+    counts: Counter[str] = Counter()
+    for _, info, count in described:
+        counts[info.source_dtype] += count
+    return dict(counts)
 
 
 def _warnings(expected: Sequence[Expectation], machine: Machine, tensors: Sequence[TensorReport]) -> Iterator[str]:
