@@ -74,10 +74,7 @@ def _recipes(source: ParameterSource) -> dict[str, Recipe]:
         layout = next((layout for layout in layouts if layout.matches(shapes)), None)
         if layout is not None:
             _check_one_each(source, names)
-            recipes = layout.undo(shapes, source.path)
-            if all(map(str.__eq__, names, names.values())):
-                return recipes
-            return {name: recipe.renamed(names) for name, recipe in recipes.items()}
+            return layout.undo(shapes, source.path, names)
     return {name: Recipe.whole(name, source.info(name).shape) for name in source.names()}
 
 

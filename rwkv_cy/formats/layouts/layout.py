@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from rwkv_cy.errors import FormatError
+from rwkv_cy.formats.layouts.recipe import Part, Recipe
 from rwkv_cy.formats.layouts.steps import Operation, Shape, Step
 from rwkv_cy.records import dataclass
 
@@ -163,6 +164,21 @@ class _RuleFinder:
         #: Numbers that a rule spells out: a layer with one of them may be unlike the others.
         self._spelled_out = {word for rule in rules for word in rule.foreign.split(".") if word.isdecimal()}
         self._known: dict[tuple[str, str], tuple[Rule, dict[str, str]] | None] = {}
+        #: Of those that stand for one tensor with the same operations in all layers: its name, in front of the number
+        #: and behind it, and the operations.
+        self._single: dict[tuple[str, str], tuple[str, str, tuple[Operation, ...]]] = {}
+
+    def single(self, name: str) -> tuple[str, tuple[Operation, ...]] | None:
+        """Return the canonical name and what is done to the tensor, where a name like this one was found before.
+
+        None where it was not, or where the name stands for several tensors, or not for the same in all layers.
+        """
+        begin, _, rest = name.partition(".")
+        number, _, end = rest.partition(".")
+        known = self._single.get((begin, end))
+        if known is None or not _stands_for("i", number) or number in self._spelled_out:
+            return None
+        return f"{known[0]}{number}{known[1]}", known[2]
 
     def find(self, name: str) -> tuple[Rule, dict[str, str]] | None:
         """Return the rule that applies, and what stands for the fields of its foreign name; None if there is none."""
@@ -176,6 +192,7 @@ class _RuleFinder:
             if found is not None and not found[0].foreign.startswith(f"{begin}.{{i}}."):
                 return found  # the number may belong to another field
             self._known[key] = found
+            self._single.update(_single(key, found))
         known = self._known[key]
         return None if known is None else (known[0], {**known[1], "i": number})
 
@@ -187,75 +204,21 @@ class _RuleFinder:
         return None
 
 
-@dataclass(frozen=True)
-class Part:
-    """A run of elements of one tensor, and what is done to them.
+def _single(
+    key: tuple[str, str], found: tuple[Rule, dict[str, str]] | None
+) -> dict[tuple[str, str], tuple[str, str, tuple[Operation, ...]]]:
+    """Return what names of a kind stand for, by the kind, if it is one tensor, with the same operations in all layers.
 
-    Attributes
-    ----------
-    name : str
-        The tensor.
-    start : int
-        The first element.
-    shape : tuple of int
-        Shape of the run.
-    operations : tuple of Operation
-        In their order.
+    `found` is what :meth:`_RuleFinder.find` returned for one of them, which begins and ends as `key` says.
     """
-
-    name: str
-    start: int
-    shape: Shape
-    operations: tuple[Operation, ...] = ()
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return math.prod(self.shape)
-
-    @property
-    def result_shape(self) -> Shape:
-        """Shape after the operations."""
-        shape = self.shape
-        for operation in self.operations:
-            shape = operation.shape(shape)
-        return shape
-
-    @property
-    def reorders(self) -> bool:
-        """Whether the elements change their order."""
-        return self.operations != () and any(operation.reorders for operation in self.operations)
-
-    @property
-    def computes(self) -> bool:
-        """Whether the elements change their values."""
-        return self.operations != () and any(operation.computes for operation in self.operations)
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a tensor is made from others: its parts, concatenated in C order."""
-
-    parts: tuple[Part, ...]
-    shape: Shape
-
-    @classmethod
-    def whole(cls, name: str, shape: Shape, operations: tuple[Operation, ...] = ()) -> Recipe:
-        """Return the recipe of one tensor and what is done to it."""
-        part = Part(name, 0, shape, operations)
-        return cls((part,), part.result_shape if operations else shape)
-
-    def renamed(self, names: Mapping[str, str]) -> Recipe:
-        """Return the recipe with other names of the tensors that it is made from."""
-        parts = tuple([Part(names[part.name], part.start, part.shape, part.operations) for part in self.parts])
-        return Recipe(parts, self.shape)
-
-    def keeps(self, name: str) -> bool:
-        """Tell whether the result is the tensor `name` as it is."""
-        first = self.parts[0]
-        if first.name != name or len(self.parts) > 1:
-            return False
-        return not first.operations or not (first.reorders or first.computes or first.shape != self.shape)
+    begin, end = key
+    if found is None:
+        return {key: (f"{begin}.", f".{end}", ())}
+    rule, fields = found
+    if len(rule.canonical_templates) > 1 or rule.steps_of_layer is not None:
+        return {}
+    front, number, back = rule.canonical_templates[0].name({**fields, "i": "\0"}).partition("\0")
+    return {key: (front, back, rule.undone(fields))} if number and "\0" not in back else {}
 
 
 @dataclass(frozen=True)
@@ -306,7 +269,7 @@ class Layout:
         """The versions of RWKV; empty for all."""
         return self.name.partition(", ")[2]
 
-    def undo(self, shapes: Shapes, path: Path) -> dict[str, Recipe]:
+    def undo(self, shapes: Shapes, path: Path, names: Mapping[str, str] | None = None) -> dict[str, Recipe]:
         """Return how the canonical tensors are made from foreign ones.
 
         Parameters
@@ -315,6 +278,8 @@ class Layout:
             Foreign names without the prefix, and shapes.
         path : Path
             The file, for messages.
+        names : mapping of str to str, optional
+            What the recipes call the tensors, by their foreign names: those with the prefix.
 
         Returns
         -------
@@ -332,15 +297,21 @@ class Layout:
         for foreign, shape in shapes.items():
             if repeated is not None and repeated.find(foreign) is not None:
                 continue
-            found = rules.find(foreign)
-            undone = (
-                ((foreign, Recipe.whole(foreign, shape)),) if found is None else _undo(*found, foreign, shape, path)
-            )
+            own = foreign if names is None else names[foreign]
+            undone: tuple[tuple[str, Recipe], ...]
+            if (single := rules.single(foreign)) is not None:
+                undone = ((single[0], Recipe.whole(own, shape, single[1])),)
+            elif (found := rules.find(foreign)) is None:
+                undone = ((foreign, Recipe.whole(own, shape)),)
+            else:
+                undone = _undo(*found, foreign, shape, path, own)
             for name, recipe in undone:
                 other = recipes.setdefault(name, recipe)
                 if other is not recipe:
+                    first = other.parts[0].name
+                    first = next((short for short, full in (names or {}).items() if full == first), first)
                     raise FormatError(
-                        f"{path}: {name}: expected one tensor of that name, got {other.parts[0].name} and {foreign}; "
+                        f"{path}: {name}: expected one tensor of that name, got {first} and {foreign}; "
                         "the file is damaged"
                     )
         return recipes
@@ -388,18 +359,21 @@ class Layout:
 
 
 def _undo(
-    rule: Rule, fields: Mapping[str, str], foreign: str, shape: Shape, path: Path
+    rule: Rule, fields: Mapping[str, str], foreign: str, shape: Shape, path: Path, own: str
 ) -> tuple[tuple[str, Recipe], ...]:
-    """Return the canonical tensors that a foreign one holds by a rule; arguments as for :meth:`Layout.undo`."""
+    """Return the canonical tensors that a foreign one holds by a rule; arguments as for :meth:`Layout.undo`.
+
+    `own` is what the recipes call it.
+    """
     names = [template.name(fields) for template in rule.canonical_templates]
     operations = rule.undone(fields)
     if len(names) == 1:
-        return ((names[0], Recipe.whole(foreign, shape, operations)),)
+        return ((names[0], Recipe.whole(own, shape, operations)),)
     if not shape or shape[0] != len(names):
         raise FormatError(
             f"{path}: {foreign}: expected {len(names)} rows, one for each of {', '.join(names)}, "
             f"got shape {shape}; the file is damaged"
         )
     size = math.prod(shape[1:])
-    parts = [Part(foreign, at * size, (1, *shape[1:]), operations) for at in range(len(names))]
+    parts = [Part(own, at * size, (1, *shape[1:]), operations) for at in range(len(names))]
     return tuple((name, Recipe((part,), part.result_shape)) for name, part in zip(names, parts, strict=True))

@@ -52,6 +52,14 @@ class TranslatedSource:
         self._infos = {name: self._describe(name, recipe) for name, recipe in recipes.items()}
 
     def _describe(self, name: str, recipe: Recipe) -> TensorInfo:
+        part = recipe.parts[0]
+        if len(recipe.parts) == 1 and not part.operations:
+            info = self._source.info(part.name)
+            if part.size == info.size:  # as it is, but for name and shape
+                own, nbytes, transposed = info.source_name, info.source_nbytes, info.transposed
+                return TensorInfo(
+                    name, recipe.shape, info.dtype, own, info.source_dtype, nbytes, transposed, info.encoded_nbytes
+                )
         inner = [(part, self._source.info(part.name)) for part in recipe.parts]
         first, info = inner[0]
         dtypes = {"f32" if part.computes and info.dtype != "f64" else info.dtype for part, info in inner}

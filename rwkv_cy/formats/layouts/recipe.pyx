@@ -1,0 +1,92 @@
+"""How a tensor is made from those of a file. A file has thousands: compiled, they take a third of the time."""
+
+__all__ = ["Part", "Recipe"]
+
+
+cdef class Part:
+    """A run of elements of one tensor, and what is done to them; it does not change.
+
+    Attributes
+    ----------
+    name : str
+        The tensor.
+    start : int
+        The first element.
+    shape : tuple of int
+        Shape of the run.
+    operations : tuple of Operation
+        In their order.
+    """
+
+    cdef readonly str name
+    cdef readonly object start
+    cdef readonly tuple shape
+    cdef readonly tuple operations
+
+    def __init__(self, str name not None, start, tuple shape not None, tuple operations not None=()):
+        self.name = name
+        self.start = start
+        self.shape = shape
+        self.operations = operations
+
+    def __repr__(self):
+        return f"Part({self.name!r}, {self.start}, {self.shape}, {self.operations})"
+
+    @property
+    def size(self):
+        """Number of elements."""
+        size = 1
+        for length in self.shape:
+            size *= length
+        return size
+
+    @property
+    def result_shape(self):
+        """Shape after the operations."""
+        shape = self.shape
+        for operation in self.operations:
+            shape = operation.shape(shape)
+        return shape
+
+    @property
+    def reorders(self):
+        """Whether the elements change their order."""
+        for operation in self.operations:
+            if operation.reorders:
+                return True
+        return False
+
+    @property
+    def computes(self):
+        """Whether the elements change their values."""
+        for operation in self.operations:
+            if operation.computes:
+                return True
+        return False
+
+
+cdef class Recipe:
+    """How a tensor is made from others: its parts, concatenated in C order, and its shape. It does not change."""
+
+    cdef readonly tuple parts
+    cdef readonly tuple shape
+
+    def __init__(self, tuple parts not None, tuple shape not None):
+        self.parts = parts
+        self.shape = shape
+
+    def __repr__(self):
+        return f"Recipe({self.parts}, {self.shape})"
+
+    @staticmethod
+    def whole(str name not None, tuple shape not None, tuple operations not None=()):
+        """Return the recipe of one tensor and what is done to it."""
+        part = Part(name, 0, shape, operations)
+        return Recipe((part,), part.result_shape if operations else shape)
+
+    def keeps(self, str name not None):
+        """Tell whether the result is the tensor `name` as it is."""
+        cdef Part first = self.parts[0]
+        if first.name != name or len(self.parts) > 1:
+            return False
+        return not first.operations or not (first.reorders or first.computes or first.shape != self.shape)
