@@ -120,6 +120,8 @@ cdef const rk_ops *active_ops(bint double_precision) except NULL
 
 cdef int read_pieces(rk_piece *pieces, Py_ssize_t count, int num_threads) except -1
 cdef int narrow(const float *x, Py_ssize_t n, int dtype, unsigned short *out, rk_narrowing *sums) except -1
+cdef double weigh(const float *x, Py_ssize_t n, float most, float scale, float *weights) except? -1.0
+cdef Py_ssize_t at_least(const float *x, Py_ssize_t n, float least, int *places) except -1
 cdef void quantize(const float *w, Py_ssize_t rows, Py_ssize_t cols, int dtype, const float *importance,
                    void *out) noexcept nogil
 cdef void dequantize(const void *packed, Py_ssize_t rows, Py_ssize_t cols, int dtype, float *w) noexcept nogil

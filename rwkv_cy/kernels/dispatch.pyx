@@ -14,6 +14,8 @@ cdef extern from "rk.h" nogil:
         rk_ops f32
         rk_ops f64
         void (*narrow)(const float *, Py_ssize_t, int, unsigned short *, rk_narrowing *) noexcept nogil
+        double (*weigh)(const float *, Py_ssize_t, float, float, float *) noexcept nogil
+        Py_ssize_t (*at_least)(const float *, Py_ssize_t, float, int *) noexcept nogil
 
     void rk_read(const rk_table *, rk_piece *, Py_ssize_t, int)
     const rk_table *rk_available(int i)
@@ -221,6 +223,20 @@ cdef int narrow(const float *x, Py_ssize_t n, int dtype, unsigned short *out, rk
     with nogil:
         _active.narrow(x, n, dtype, out, sums)
     return 0
+
+
+cdef double weigh(const float *x, Py_ssize_t n, float most, float scale, float *weights) except? -1.0:
+    if _active == NULL:
+        select_instruction_set()
+    with nogil:
+        return _active.weigh(x, n, most, scale, weights)
+
+
+cdef Py_ssize_t at_least(const float *x, Py_ssize_t n, float least, int *places) except -1:
+    if _active == NULL:
+        select_instruction_set()
+    with nogil:
+        return _active.at_least(x, n, least, places)
 
 
 cdef void quantize(const float *w, Py_ssize_t rows, Py_ssize_t cols, int dtype, const float *importance,

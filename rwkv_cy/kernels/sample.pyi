@@ -3,11 +3,12 @@
 import numpy as np
 import numpy.typing as npt
 
-def nucleus_boundary(
+def nucleus(
     values: npt.NDArray[np.float32],
-    weights: npt.NDArray[np.float32],
-    total: float,
+    highest: float,
+    scale: float,
     top_p: float,
+    keep_equals: bool,
     scratch: npt.NDArray[np.float32],
-) -> tuple[float, int]: ...
+) -> npt.NDArray[np.int64]: ...
 def apply_mask(mask: npt.NDArray[np.uint32], logits: npt.NDArray[np.float32]) -> None: ...

@@ -1,4 +1,4 @@
-"""The boundary of the nucleus (top-p) of a distribution, computed without sorting the vocabulary."""
+"""The nucleus (top-p) of a distribution, found without sorting the vocabulary; masks of a grammar."""
 
 cimport cython
 from libc.math cimport INFINITY
@@ -6,12 +6,20 @@ from libc.stdint cimport uint32_t
 from libc.stdlib cimport qsort
 from libc.string cimport memcpy, memset
 
+import numpy as np
+
 from rwkv_cy.errors import KernelError
+
+from rwkv_cy.kernels.dispatch cimport at_least, weigh
 
 cdef enum:
     BUCKETS = 4096          # weights with the same sign, exponent and five bits of mantissa share a bucket
     SHIFT = 18
     SORTABLE = 256          # with more weights than this, only the bucket of the boundary is sorted
+    MOST_VALUES = 1 << 30   # places are 32-bit integers
+
+cdef double LEAST_SCALE = 1e-37
+cdef double MOST_SCALE = 1e37
 
 cdef struct Pair:
     float value
@@ -31,21 +39,13 @@ cdef int larger_first(const void *a, const void *b) noexcept nogil:
     return (x < y) - (x > y)
 
 
-@cython.boundscheck(False)
-@cython.wraparound(False)
 cdef Py_ssize_t find_boundary(
-    const float[::1] values, const float[::1] weights, double total, double target, Pair *pairs, float *boundary
+    Pair *pairs, Py_ssize_t count, double target, float *boundary
 ) noexcept nogil:
-    # The weights below `least` sum to less than total - target: the target is reached without them.
-    cdef float least = <float>(0.99 * (total - target) / weights.shape[0])
     cdef double sums[BUCKETS]
     cdef double reached = 0.0
-    cdef Py_ssize_t i, count = 0, in_bucket = 0, equals = 0
+    cdef Py_ssize_t i, in_bucket = 0, equals = 0
     cdef int bucket, last = 0
-    for i in range(weights.shape[0]):
-        pairs[count].value = values[i]
-        pairs[count].weight = weights[i]
-        count += weights[i] >= least
     if count > SORTABLE:
         memset(sums, 0, sizeof(sums))
         for i in range(count):
@@ -72,52 +72,81 @@ cdef Py_ssize_t find_boundary(
     return equals
 
 
-def nucleus_boundary(
+@cython.boundscheck(False)
+@cython.wraparound(False)
+def nucleus(
     const float[::1] values not None,
-    const float[::1] weights not None,
-    double total,
+    float highest,
+    double scale,
     double top_p,
+    bint keep_equals,
     float[::1] scratch not None,
 ):
-    """Return the value at which the weights, summed from the largest value down, reach `top_p` of their total.
+    """Return the places of the likeliest values that reach `top_p` together, p = softmax(scale * values).
 
     Parameters
     ----------
     values : float32 [n]
-        They define the order of the tokens.
-    weights : float32 [n]
-        Not negative, in the same order as the values.
-    total : float
-        Sum of the weights, positive.
+        Numbers, or -inf.
+    highest : float
+        The largest value, a number.
+    scale : float
+        Not negative: 1 / temperature.
     top_p : float
         From 0 to 1.
-    scratch : float32 [2 n or more]
+    keep_equals : bool
+        Keep all values equal to the smallest that is kept; otherwise the first of them, as many as it takes.
+    scratch : float32 [4 n or more]
         Overwritten.
 
     Returns
     -------
-    value : float
-        The smallest value in the nucleus.
-    equals : int
-        How many of the values equal to it are in the nucleus; all larger ones are.
+    numpy.ndarray of int64
+        Ascending.
 
     Raises
     ------
     KernelError
         If the arrays are empty or of the wrong lengths, or a number is out of range.
     """
-    cdef Py_ssize_t n = values.shape[0], equals
-    cdef float boundary = 0.0
-    if n == 0 or weights.shape[0] != n or scratch.shape[0] < 2 * n:
+    cdef Py_ssize_t n = values.shape[0], count, equals, surplus, i
+    if n == 0 or n > MOST_VALUES or scratch.shape[0] < 4 * n:
         raise KernelError(
-            f"weights, scratch: expected lengths {n} and {2 * n}, not 0, "
-            f"got {weights.shape[0]} and {scratch.shape[0]}"
+            f"values, scratch: expected 1 to {MOST_VALUES} values and {4 * n} elements, got {n} and {scratch.shape[0]}"
         )
-    if not (0 <= top_p <= 1 and 0 < total):
-        raise KernelError(f"top_p, total: expected 0 <= top_p <= 1 and total > 0, got {top_p} and {total}")
+    if not (0 <= top_p <= 1 and 0 <= scale < INFINITY):
+        raise KernelError(f"top_p, scale: expected 0 <= top_p <= 1 and a number, got {top_p} and {scale}")
+    cdef float *weights = &scratch[0]
+    cdef int *places = <int *>&scratch[n]
+    cdef Pair *pairs = <Pair *>&scratch[2 * n]
+    cdef float boundary = 0.0
+    # A scale of 0 would make NaN of -inf, and one beyond float32 of 0.
+    cdef double total = weigh(&values[0], n, highest, <float>min(max(scale, LEAST_SCALE), MOST_SCALE), weights)
+    cdef double target = top_p * total
+    # The weights below this sum to less than total - target: the target is reached without them.
+    count = at_least(weights, n, <float>(0.99 * (total - target) / n), places)
     with nogil:
-        equals = find_boundary(values, weights, total, top_p * total, <Pair *>&scratch[0], &boundary)
-    return boundary, equals
+        for i in range(count):
+            pairs[i].value = values[places[i]]
+            pairs[i].weight = weights[places[i]]
+        equals = find_boundary(pairs, count, target, &boundary)
+    count = at_least(&values[0], n, boundary, places)
+    found = np.empty(count, np.int64)
+    cdef long long[::1] kept = found
+    surplus = 0
+    with nogil:
+        if not keep_equals:
+            surplus = -equals
+            for i in range(count):
+                surplus += values[places[i]] == boundary
+        # The last of the equal values are left out: from the end, until none is too many.
+        equals = count - surplus
+        for i in range(count - 1, -1, -1):
+            if surplus > 0 and values[places[i]] == boundary:
+                surplus -= 1
+            else:
+                kept[i - surplus] = places[i]
+    return found[:equals]
 
 
 @cython.boundscheck(False)

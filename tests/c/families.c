@@ -221,6 +221,25 @@ static void check_narrow(const rk_table *table, const rk_table *portable)
     free(x), free(got), free(expected);
 }
 
+/* Weights, their sum and places have the same bits as those of the portable kernels. */
+static void check_sample(const rk_table *table, const rk_table *portable)
+{
+    enum { COUNT = 1003 };
+    float *x = random_array(COUNT), *got = allocate(COUNT * sizeof *got), *expected = allocate(COUNT * sizeof *expected);
+    int32_t *places = allocate(COUNT * sizeof *places);
+    for (ptrdiff_t n = 1; n <= COUNT; n += 167) {
+        const double sum = table->weigh(x, n, 1, 20, got), same = portable->weigh(x, n, 1, 20, expected);
+        if (sum != same || memcmp(got, expected, (size_t)n * sizeof *got)) fail(table->name, "weights", n, same, sum);
+        const ptrdiff_t count = table->at_least(x, n, x[n - 1], places);
+        ptrdiff_t k = 0;
+        for (ptrdiff_t i = 0; i < n; i++) k += x[i] >= x[n - 1] && k < count && places[k] == i;
+        ptrdiff_t all = 0;
+        for (ptrdiff_t i = 0; i < n; i++) all += x[i] >= x[n - 1];
+        if (count != all || k != all) fail(table->name, "places", n, (double)all, (double)k);
+    }
+    free(x), free(got), free(expected), free(places);
+}
+
 int main(int argc, char **argv)
 {
     if (argc > 1 && !strcmp(argv[1], "quick")) shape_count--;
@@ -240,6 +259,7 @@ int main(int argc, char **argv)
         check_products(table, portable, RK_BF16, 1, 1);
         check_layer(table, portable);
         check_narrow(table, portable);
+        check_sample(table, portable);
         printf("%s: as the portable kernels\n", table->name);
     }
     printf("used by default: %s\n", rk_available(rk_default())->name);

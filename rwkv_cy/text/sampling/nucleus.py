@@ -6,13 +6,15 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.errors import GenerationError
-from rwkv_cy.kernels.sample import nucleus_boundary
+from rwkv_cy.kernels.sample import nucleus
 from rwkv_cy.records import dataclass
 
 __all__ = ["Candidates", "choose_candidates"]
 
 #: Lower temperatures are raised to this, which keeps only the likeliest tokens without overflow.
 _COLDEST = 1e-30
+#: Logits of a block, of which only the largest is looked at first.
+_BLOCK = 64
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def choose_candidates(
     ----------
     logits : float32 [vocab_size]
         -inf for forbidden tokens.
-    scratch : float32 [3 * vocab_size]
+    scratch : float32 [4 * vocab_size]
         Overwritten. At 65,536 tokens, allocating these arrays would cost more than the arithmetic.
 
     Raises
@@ -97,8 +99,17 @@ def _largest(
     values = _take(logits, tokens)
     if top_k == 0 or top_k >= values.size:
         return tokens
+    if 2 * top_k * _BLOCK <= values.size:
+        # So many blocks have a number that is at least `least`: those below it are not among the largest.
+        blocks = values[: values.size // _BLOCK * _BLOCK].reshape(-1, _BLOCK).max(axis=1)
+        places = np.flatnonzero(values >= np.partition(blocks, blocks.size - top_k)[blocks.size - top_k])
+        tokens = places if tokens is None else tokens[places]
+        values = values[places]
     smallest = np.partition(values, values.size - top_k)[values.size - top_k]
-    return _at_least(values, tokens, smallest, top_k - int(np.count_nonzero(values > smallest)))
+    above = np.flatnonzero(values > smallest)
+    equals = np.flatnonzero(values == smallest)[: top_k - above.size]
+    places = np.sort(np.concatenate([above, equals]))
+    return places if tokens is None else tokens[places]
 
 
 def _nucleus(
@@ -114,23 +125,5 @@ def _nucleus(
     """Keep the likeliest tokens that reach `top_p` together; with `keep_equals`, also all as likely as the last."""
     if top_p == 1:
         return tokens
-    values = _take(logits, tokens)
-    weights, rest = scratch[: values.size], scratch[values.size :]
-    with np.errstate(over="ignore", under="ignore"):
-        np.subtract(values, highest, out=weights)
-        np.multiply(weights, np.float32(scale), out=weights)
-        np.exp(weights, out=weights)
-    smallest, equals = nucleus_boundary(values, weights, float(weights.sum(dtype=np.float64)), top_p, rest)
-    return _at_least(values, tokens, np.float32(smallest), None if keep_equals else equals)
-
-
-def _at_least(
-    values: npt.NDArray[np.float32], tokens: npt.NDArray[np.int64] | None, smallest: np.float32, equals: int | None
-) -> npt.NDArray[np.int64]:
-    """Keep the values above `smallest`, and the first `equals` (None: all) of those equal to it."""
-    if equals is None:
-        places = np.flatnonzero(values >= smallest)
-    else:
-        above = np.flatnonzero(values > smallest)
-        places = np.sort(np.concatenate([above, np.flatnonzero(values == smallest)[:equals]]))
+    places = nucleus(_take(logits, tokens), float(highest), scale, top_p, keep_equals, scratch)
     return places if tokens is None else tokens[places]

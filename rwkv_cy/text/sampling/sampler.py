@@ -54,7 +54,7 @@ class Sampler:
         self._processors = _checked_processors(processors)
         self._rng = make_rng(rng)
         self._penalties = Penalties(options)
-        self._work = np.empty(4 * vocab_size, dtype=np.float32)
+        self._work = np.empty(5 * vocab_size, dtype=np.float32)
         self._bias_ids = np.fromiter(options.logit_bias, dtype=np.int64)
         self._bias = np.fromiter(options.logit_bias.values(), dtype=np.float64)
         self._banned = np.array(sorted(options.banned_tokens), dtype=np.int64)
@@ -100,9 +100,11 @@ class Sampler:
             raise GenerationError(
                 f"logits: expected finite numbers, got {adjusted[bad]} for token {bad}; check the model with verify"
             )
-        adjusted[self._bias_ids] += self._bias
+        if self._bias_ids.size:
+            adjusted[self._bias_ids] += self._bias
         self._penalties.apply(adjusted)
-        adjusted[self._banned] = -np.inf
+        if self._banned.size:
+            adjusted[self._banned] = -np.inf
         if self._processors:
             apply_processors(self._processors, tokens, adjusted)
             adjusted[self._banned] = -np.inf

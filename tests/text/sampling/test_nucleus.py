@@ -15,7 +15,7 @@ Logits = npt.NDArray[np.float32]
 
 
 def choose(logits: Logits, temperature: float, top_p: float, top_k: int, order: str) -> Candidates:
-    scratch = np.full(3 * logits.size, np.nan, dtype=np.float32)
+    scratch = np.full(4 * logits.size, np.nan, dtype=np.float32)
     return choose_candidates(logits, temperature, top_p, top_k, temperature_last=order == "rwkv", scratch=scratch)
 
 
@@ -119,6 +119,24 @@ def test_extreme_temperatures(order: str, temperature: float) -> None:
 def test_banned_tokens_are_never_candidates(order: str, top_p: float, top_k: int) -> None:
     logits = np.array([-np.inf, 1, -np.inf, 1.5], dtype=np.float32)
     assert choose(logits, 1.0, top_p, top_k, order).tokens.tolist() == [1, 3]
+
+
+@pytest.mark.parametrize("top_k", [1, 7, 40, 300, 512, 700])
+def test_top_k_of_a_large_vocabulary(top_k: int) -> None:
+    """Blocks are looked at first; with many equal logits too."""
+    rng = np.random.default_rng(11)
+    for logits in (
+        rng.normal(0, 2, 65_537).astype(np.float32),
+        np.round(rng.normal(0, 2, 65_536)).astype(np.float32),
+        np.where(rng.random(70_000) < 0.9, -np.inf, rng.normal(0, 2, 70_000)).astype(np.float32),
+    ):
+        found = choose(logits, 1.0, 1.0, top_k, "temperature-first")
+        assert found.tokens.tolist() == sorted(np.argsort(-logits, kind="stable")[:top_k].tolist())
+
+
+def test_a_temperature_beyond_float32() -> None:
+    logits = np.array([-np.inf, 1, 2], dtype=np.float32)
+    assert choose(logits, 1e300, 0.9, 0, "temperature-first").tokens.tolist() == [1, 2]
 
 
 def test_all_banned() -> None:

@@ -35,6 +35,7 @@
 #include "gradients_body.h"
 #include "stream_body.h"
 #include "codec/narrow_body.h"
+#include "sample_body.h"
 
 /* For CPUs that cannot multiply bf16: round n floats to bf16 precision. */
 static void round_f32(const void *x_, void *out_, ptrdiff_t n)
@@ -49,4 +50,6 @@ void RK_CAT(rk_floats, RK_NAME)(rk_table *table)
     table->f32 = (rk_ops){RK_OPS(f32, float), .round = round_f32};
     table->sum_words = sum_words;
     table->narrow = narrow;
+    table->weigh = weigh;
+    table->at_least = at_least;
 }
