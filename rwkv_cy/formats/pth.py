@@ -84,12 +84,12 @@ def _open(file: FileBytes) -> ParameterSource:
 
 def _archive_prefix(file: FileBytes, entries: Mapping[str, ZipEntry]) -> str:
     """Return the top folder of the archive with its slash: ``"archive/"``."""
-    if any(name.split("/")[-1] == "constants.pkl" or "code" in name.split("/")[:-1] for name in entries):
+    if any("/code/" in f"/{name}" or f"/{name}".endswith("/constants.pkl") for name in entries):
         raise UnsupportedError(
             f"{file.path}: expected the weights of a model, got a TorchScript program; "
             "save its weights, as torch.save(torch.jit.load(path).state_dict(), other_path) does"
         )
-    pickles = [name for name in entries if name.split("/")[-1] == _PICKLE]
+    pickles = [name for name in entries if name.endswith(_PICKLE) and f"/{name}".endswith(f"/{_PICKLE}")]
     if not pickles:
         held = ", ".join(repr(name[:40]) for name in list(entries)[:3]) or "nothing"
         raise UnsupportedError(

@@ -103,23 +103,24 @@ class RawSource:
         checksums: Mapping[str, Checksum] | None = None,
         left_out: Mapping[str, str] | None = None,
     ) -> None:
+        total = 0
         for name, tensor in tensors.items():
             size = (tensor.data or file).size
-            if tensor.offset < 0 or tensor.end > size:
+            in_order = tensor.strides is None
+            total += tensor.info.source_nbytes if in_order else tensor.info.nbytes
+            end = tensor.offset + tensor.info.source_nbytes if in_order else tensor.end
+            if tensor.offset < 0 or end > size:
                 raise FormatError(
                     f"{file.path}: {name}: expected its bytes within the {size} of the file, got "
                     f"{tensor.offset} to {tensor.end}; the file is cut short or damaged: download or copy it again"
                 )
-        total = sum(
-            tensor.info.source_nbytes if tensor.strides is None else tensor.info.nbytes for tensor in tensors.values()
-        )
         parts = Counter(tensor.data for tensor in tensors.values() if tensor.data)
         if max(parts.values(), default=0) > _MOST_SHARED:
             raise FormatError(
                 f"{file.path}: expected at most {_MOST_SHARED} tensors in one deflated entry of the archive, got "
                 f"{max(parts.values())}; save the weights anew, each with its own storage"
             )
-        for name, tensor in tensors.items():
+        for name, tensor in tensors.items() if parts else ():
             if tensor.data and tensor.strides is not None and tensor.end - tensor.offset > _MOST_REORDERED:
                 raise FormatError(
                     f"{file.path}: {name}: expected a deflated tensor in C order, or of at most {_MOST_REORDERED} "

@@ -14,6 +14,7 @@ from rwkv_cy.formats.gguf.header import Header, Value
 from rwkv_cy.formats.gguf.types import TENSOR_TYPES, UNREAD_TYPES
 from rwkv_cy.formats.raw import RawTensor
 from rwkv_cy.records import dataclass
+from rwkv_cy.tensors.tensor import TensorInfo
 
 __all__ = ["ALIGNMENT", "Container", "read_container", "read_values"]
 
@@ -57,12 +58,12 @@ def read_container(file: FileBytes) -> Container:
     """
     header, tensor_count, values = _read_values(file)
     alignment = _alignment(file, values)
-    tensors: dict[str, RawTensor] = {}
+    described: dict[str, tuple[TensorInfo, int]] = {}
     for _ in range(tensor_count):
-        tensor = _tensor(file, header, alignment)
-        add_entry(file.path, tensors, tensor.info.name, tensor)
+        info, offset = _tensor(file, header, alignment)
+        add_entry(file.path, described, info.name, (info, offset))
     start = -(-header.position // alignment) * alignment
-    tensors = {name: RawTensor(tensor.info, start + tensor.offset) for name, tensor in tensors.items()}
+    tensors = {name: RawTensor(info, start + offset) for name, (info, offset) in described.items()}
     _check_spans(file, tensors)
     return Container(values, tensors)
 
@@ -102,8 +103,8 @@ def _alignment(file: FileBytes, values: Mapping[str, Value]) -> int:
     return alignment
 
 
-def _tensor(file: FileBytes, header: Header, alignment: int) -> RawTensor:
-    """Read one description; its offset counts from the first byte of the data."""
+def _tensor(file: FileBytes, header: Header, alignment: int) -> tuple[TensorInfo, int]:
+    """Read one description, and the offset from the first byte of the data."""
     name = header.name("a tensor")
     dimensions = header.integer(4)
     if not 1 <= dimensions <= _MAX_DIMENSIONS:
@@ -119,7 +120,7 @@ def _tensor(file: FileBytes, header: Header, alignment: int) -> RawTensor:
             f"{file.path}: {name}: expected an offset that is a multiple of {alignment}, got {offset}; "
             "the file is damaged"
         )
-    return RawTensor(info, offset)
+    return info, offset
 
 
 def _type_name(file: FileBytes, name: str, number: int) -> str:

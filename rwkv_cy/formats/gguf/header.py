@@ -182,7 +182,8 @@ class Header:
 
     def _take(self, size: int) -> bytes:
         end = self.position + size
-        self._load(end)
+        if end > len(self._data):
+            self._load(end)
         taken = self._data[self.position : end]
         self.position = end
         return taken

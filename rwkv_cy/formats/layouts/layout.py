@@ -50,11 +50,13 @@ class Template:
     def __init__(self, text: str) -> None:
         self._text = text
         pieces = _FIELD.split(text)
-        self._begin, self._end = pieces[0], pieces[-1]
+        self._begin = pieces[0]
+        #: What every such name ends with.
+        self.end = pieces[-1]
         self._is_name = len(pieces) == 1  # without fields
         self._field = pieces[1] if len(pieces) == 3 else None  # where it is the only one
         #: The last two words of every such name; None if a field is among them.
-        self.tail = _tail(self._end) if len(pieces) == 1 or self._end.count(".") >= 2 else None
+        self.tail = _tail(self.end) if len(pieces) == 1 or self.end.count(".") >= 2 else None
 
     @cached_property
     def _pattern(self) -> re.Pattern[str]:
@@ -62,12 +64,12 @@ class Template:
 
     def fields(self, name: str) -> dict[str, str] | None:
         """Return what stands for the fields in `name`, or None if it is another name."""
-        if not (name.endswith(self._end) and name.startswith(self._begin)):  # most names, without the pattern's time
+        if not (name.endswith(self.end) and name.startswith(self._begin)):  # most names, without the pattern's time
             return None
         if self._is_name:
             return {} if name == self._text else None
         if self._field is not None:  # as the pattern, which takes longer to compile than to use
-            text = name[len(self._begin) : len(name) - len(self._end)]
+            text = name[len(self._begin) : len(name) - len(self.end)]
             return {self._field: text} if _stands_for(self._field, text) else None
         match = self._pattern.fullmatch(name)
         return None if match is None else match.groupdict()
@@ -293,9 +295,10 @@ class Layout:
         """
         recipes: dict[str, Recipe] = {}
         rules = _RuleFinder((*self.rules_of(shapes), *self.rules))
-        repeated = _RuleFinder(self.repeated) if self.repeated else None
+        repeated = _RuleFinder(self.repeated)
+        ends = tuple(rule.foreign_template.end for rule in self.repeated)  # which few names have
         for foreign, shape in shapes.items():
-            if repeated is not None and repeated.find(foreign) is not None:
+            if foreign.endswith(ends) and repeated.find(foreign) is not None:
                 continue
             own = foreign if names is None else names[foreign]
             undone: tuple[tuple[str, Recipe], ...]

@@ -52,26 +52,21 @@ class TranslatedSource:
         self._infos = {name: self._describe(name, recipe) for name, recipe in recipes.items()}
 
     def _describe(self, name: str, recipe: Recipe) -> TensorInfo:
-        part = recipe.parts[0]
-        if len(recipe.parts) == 1 and not part.operations:
-            info = self._source.info(part.name)
-            if part.size == info.size:  # as it is, but for name and shape
-                own, nbytes, transposed = info.source_name, info.source_nbytes, info.transposed
-                return TensorInfo(
-                    name, recipe.shape, info.dtype, own, info.source_dtype, nbytes, transposed, info.encoded_nbytes
-                )
-        inner = [(part, self._source.info(part.name)) for part in recipe.parts]
-        first, info = inner[0]
-        dtypes = {"f32" if part.computes and info.dtype != "f64" else info.dtype for part, info in inner}
-        for part in recipe.parts:
-            if part.reorders and part.size > MAX_REORDERED:
-                raise FormatError(
-                    f"{self.path}: {name}: expected a low-rank factor of at most {MAX_REORDERED} elements, "
-                    f"got {part.size}; this is not an RWKV model"
-                )
-        nbytes = sum([info.source_nbytes * part.size // info.size for part, info in inner])
-        dtype = dtypes.pop() if len(dtypes) == 1 else "f64" if "f64" in dtypes else "f32"
-        transposed = info.transposed and not first.reorders
+        first = recipe.parts[0]
+        info = self._source.info(first.name)
+        dtype, nbytes, transposed = info.dtype, info.source_nbytes, info.transposed
+        if first.operations or len(recipe.parts) > 1 or first.size != info.size:
+            inner = [(part, self._source.info(part.name)) for part in recipe.parts]
+            dtypes = {"f32" if part.computes and info.dtype != "f64" else info.dtype for part, info in inner}
+            for part in recipe.parts:
+                if part.reorders and part.size > MAX_REORDERED:
+                    raise FormatError(
+                        f"{self.path}: {name}: expected a low-rank factor of at most {MAX_REORDERED} elements, "
+                        f"got {part.size}; this is not an RWKV model"
+                    )
+            nbytes = sum([info.source_nbytes * part.size // info.size for part, info in inner])
+            dtype = dtypes.pop() if len(dtypes) == 1 else "f64" if "f64" in dtypes else "f32"
+            transposed = transposed and not first.reorders
         # Not replace(), which takes three times as long: a file has thousands of them.
         return TensorInfo(
             name, recipe.shape, dtype, info.source_name, info.source_dtype, nbytes, transposed, info.encoded_nbytes
