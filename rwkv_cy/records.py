@@ -1,4 +1,4 @@
-"""Dataclasses that take little time to define: ``__init__`` is compiled when an object is first made.
+"""Dataclasses that take little time to define: ``__init__`` is compiled for classes with several objects.
 
 The decorator of the standard library compiles six functions for each class, used or not, after importing ``inspect``:
 for the classes of this package, most of the time in which a command has to answer. Classes of this module have the same
@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 __all__ = ["asdict", "dataclass", "field", "fields", "replace"]
 
 _NONE: Any = object()
+#: Objects of a class that are made without compiling its ``__init__``: most classes have no more.
+_FEW = 6
 #: Attribute of a class that holds its fields, those of its bases first.
 _FIELDS = "__record_fields__"
 
@@ -42,6 +44,39 @@ class _Deferred:
         return made.__get__(instance, owner) if hasattr(made, "__get__") else made
 
 
+class _Init(_Deferred):
+    """``__init__`` of a class: for its first objects it fills in the fields one by one."""
+
+    def __init__(self, cls: type, stated: tuple[_Field, ...], frozen: bool) -> None:
+        super().__init__(cls, "__init__", partial(_compile_init, cls, stated, frozen))
+        self._stated, self._frozen, self._made = stated, frozen, 0
+
+    def __get__(self, instance: object, owner: type) -> Any:
+        self._made += 1
+        if instance is None or self._made > _FEW:
+            return super().__get__(instance, owner)
+        return partial(self._fill, instance)
+
+    def _fill(self, instance: Any, /, *given: Any, **named: Any) -> None:
+        values = dict(zip((one.name for one in self._stated if not one.kw_only), given, strict=False))
+        wrong = len(values) < len(given) or not values.keys().isdisjoint(named)
+        values |= named
+        known = {}
+        for one in self._stated:
+            value = values.pop(one.name, one.default)
+            known[one.name] = one.factory() if value is _NONE and one.factory is not _NONE else value
+        if wrong or values or any(value is _NONE for value in known.values()):
+            super().__get__(instance, type(instance))(*given, **named)  # which says what is wrong
+            return
+        if self._frozen:
+            instance.__dict__.update(known)
+        else:
+            for name, value in known.items():
+                setattr(instance, name, value)
+        if hasattr(instance, "__post_init__"):
+            instance.__post_init__()
+
+
 def _dataclass(cls: Any = None, /, *, frozen: bool = False, eq: bool = True, kw_only: bool = False) -> Any:
     if cls is None:
         return lambda cls: _dataclass(cls, frozen=frozen, eq=eq, kw_only=kw_only)
@@ -58,7 +93,7 @@ def _dataclass(cls: Any = None, /, *, frozen: bool = False, eq: bool = True, kw_
     for name, value in attributes.items():
         if name not in cls.__dict__:
             setattr(cls, name, value)
-    cls.__init__ = _Deferred(cls, "__init__", partial(_compile_init, cls, stated, frozen))
+    cls.__init__ = _Init(cls, stated, frozen)
     for name in ("__dataclass_fields__", "__dataclass_params__"):
         setattr(cls, name, _Deferred(cls, name, partial(_like, cls, frozen, eq, name)))
     return cls

@@ -11,6 +11,7 @@ import sys
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 
 from rwkv_cy import records
@@ -137,6 +138,26 @@ def test_wrong_arguments_are_refused_as_by_any_function() -> None:
         Point(1, nothing=2)
     with pytest.raises(ValueError, match="x is negative"):
         Point(-1)
+
+
+def test_the_first_objects_are_made_as_the_later_ones() -> None:
+    @records.dataclass(frozen=True)
+    class Pair:
+        first: Any
+        second: Any = 2
+        more: list[int] = records.field(default_factory=list)
+
+    array = np.arange(3)  # compares by element
+    made = [Pair(array, second=str(at)) for at in range(20)]
+    assert [list(vars(one)) for one in made] == [["first", "second", "more"]] * 20
+    assert [one.second for one in made] == [str(at) for at in range(20)]
+    assert all(one.first is array for one in made)
+    assert len({id(one.more) for one in made}) == 20
+    for _ in range(20):
+        with pytest.raises(TypeError, match="multiple values for argument 'first'"):
+            Pair(1, first=2)
+        with pytest.raises(TypeError, match="takes from 2 to 4 positional arguments but 5 were given"):
+            Pair(1, 2, [], 3)
 
 
 def test_base_classes() -> None:
