@@ -3,7 +3,8 @@
 usage: python benchmarks/bench_engine.py [streams] [first-token] [conversation] [speculation]
 
 A model of the 0.1B shape of RWKV-7 with initial values is made and quantized to q8 in a temporary folder: its texts
-mean nothing, its times are those of a trained one.
+mean nothing, its times are those of a trained one. Its head is scaled so that a token is about as uncertain as one of a
+trained model: the initial values make all tokens nearly equally likely, and a sampler looks at those that are likely.
 """
 
 from __future__ import annotations
@@ -37,9 +38,16 @@ class Ids(ByteTokenizer):
         return bytes(97 + token % 26 for token in tokens)
 
 
+#: Standard deviation of the logits: of 65,536 normally distributed ones, the perplexity is then about 20.
+LOGITS = 4.0
+
+
 def make_model(folder: Path) -> rwkv_cy.LanguageModel:
     """Return a model of the 0.1B shape, in q8."""
-    rwkv_cy.LanguageModel.new(SHAPE, 0).save(folder / "f32.h5")
+    initial = rwkv_cy.LanguageModel.new(SHAPE, 0)
+    logits, _ = initial.forward(ids(16, 0))
+    head = initial.parameters["head.weight"].array * np.float32(LOGITS / logits.std())
+    rwkv_cy.LanguageModel(SHAPE, {**initial.parameters, "head.weight": head}).save(folder / "f32.h5")
     rwkv_cy.quantize(folder / "f32.h5", folder / "q8.h5", dtype="q8")
     return rwkv_cy.load(folder / "q8.h5", tokenizer=Ids())
 
