@@ -64,7 +64,8 @@ class GenerateTask:
         self, model: LanguageModel, blocks: Iterable[Block], *, created: int, note: Note, path: Path | None = None
     ) -> Iterator[Done]:
         """Work on blocks, and yield each when it is complete."""
-        cache = StateCache(self.cache_bytes) if self.cache_bytes else None
+        # No record goes on from the answer to another.
+        cache = StateCache(self.cache_bytes, answers=False) if self.cache_bytes else None
         engine = Engine(model, slots=self.slots, queue=self.slots, cache=cache)
         defaults = Defaults(self.max_tokens, self.stop, self.sampling, self.format, path, created)
         return _Run(self, model, engine, defaults, note).blocks(iter(blocks))

@@ -104,13 +104,15 @@ class Prefixes:
             text = prefix.prompt[: job.position]
             if cache.store(prefix.key, text, job.source, logits, kind):
                 job.usage.cache_write_tokens = job.position - job.usage.cached_tokens
-        elif job.decodes and job.position // STEP > max(prefix.ladder, default=len(prefix.prompt)) // STEP:
+        elif cache.answers and job.decodes and job.position // STEP > max(prefix.ladder, default=len(prefix.prompt)) // STEP:
             self._climb(cache, job, prefix)
 
     def leave(self, job: Job, *, complete: bool) -> None:
         """Forget a job; if its text is complete, store the state after it."""
         cache, prefix = self._cache, self._of.pop(job, None)
-        if cache is not None and prefix is not None and complete and job.position > len(prefix.prompt):
+        if cache is None or prefix is None or not cache.answers or not complete:
+            return
+        if job.position > len(prefix.prompt):
             cache.store(prefix.key, job.read_tokens(), job.source, None, "answer")
 
     def _begin(self, cache: StateCache, job: Job, prefix: Prefix) -> None:

@@ -201,3 +201,18 @@ def test_a_restart_keeps_the_cache(kjv: LanguageModel, heldout: bytes, tmp_path:
         cache.close()
     assert [usage(outcome).cached_tokens for outcome in results] == [0, 300]
     same_as_alone(kjv, replace(request, prompt=heldout[:340]), results[1])
+
+
+@pytest.mark.parametrize("answers", [True, False])
+def test_a_cache_of_prompts_alone_has_no_states_of_answers(
+    kjv: LanguageModel, heldout: bytes, *, answers: bool
+) -> None:
+    cache = StateCache(answers=answers)
+    engine = Engine(kjv, cache=cache, speculation=None)
+    first = Request(prompt=heldout[:100], options=GREEDY, max_tokens=600, stop_tokens=())
+    outcome = one(engine, first)
+    kinds = set(cache.stats.stored)
+    assert kinds == ({"prompt", "answer", "ladder"} if answers else {"prompt"})
+    assert usage(one(engine, replace(first, max_tokens=1))).cached_tokens == 100
+    longer = usage(one(engine, replace(first, prompt=[*heldout[:100], *outcome.tokens, 10], max_tokens=1)))
+    assert (longer.cached_tokens > 100) == answers

@@ -92,6 +92,12 @@ class StateCache:
         cache of the same model. A file is complete or absent, and its name does not tell the text.
     max_disk_bytes : int, default 4 GiB
         Limit of the folder; the files used least lately are removed.
+    answers : bool, default True
+        Keep states after answers and in them, from which the next turn of a chat goes on; False: of prompts alone.
+
+    Attributes
+    ----------
+    answers : bool
 
     Raises
     ------
@@ -109,10 +115,12 @@ class StateCache:
         *,
         folder: str | os.PathLike[str] | None = None,
         max_disk_bytes: int = 4 << 30,
+        answers: bool = True,
     ) -> None:
         for name, value in (("max_bytes", max_bytes), ("max_disk_bytes", max_disk_bytes)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name}: expected a positive integer, got {value!r}")
+        self.answers = answers
         self._max_bytes = max_bytes
         self._folder = folder
         self._max_disk_bytes = max_disk_bytes
