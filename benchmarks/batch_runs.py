@@ -7,7 +7,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -22,10 +22,26 @@ __all__ = ["Runs", "report"]
 
 #: Tokens of a prompt; records of a block, as many as the slots of an engine.
 PROMPT, BLOCK = 32, 16
-#: A run that is longer has so many times the records: their difference is free of what a run costs before the first.
-LONGER = 3
+#: The logits of a model with initial values are nearly equal: this makes few of them likely, as in a text.
+TEMPERATURE = 0.1
 #: Target: a batch is at least so many times as fast as one by one, and Ray takes at most so much longer than processes.
 LEAST, MOST = 5.0, 1.10
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Of a batch.
+
+    Attributes
+    ----------
+    record : float
+        Seconds of a record, from the time at which every process has completed a block to the end.
+    begin : float
+        Seconds before the first record: what is left of the time before that.
+    """
+
+    record: float
+    begin: float
 
 
 @dataclass(frozen=True)
@@ -58,26 +74,21 @@ class Runs:
         rows = [json.loads(line) for line in self.source(count).read_text().splitlines()]
         start = time.perf_counter()
         for row in rows:
-            "".join(model.generate(row["prompt"], max_tokens=self.answer, seed=row["seed"]))
+            "".join(model.generate(row["prompt"], max_tokens=self.answer, seed=row["seed"], temperature=TEMPERATURE))
         return time.perf_counter() - start
 
-    def batch(self, model: LanguageModel, count: int, workers: Workers | None = None) -> float:
-        """Return the seconds of a batch."""
+    def batch(self, model: LanguageModel, count: int, processes: int, workers: Workers | None = None) -> Speed:
+        """Return the speed of a batch that so many processes work on."""
         source = self.source(count)
-        with tempfile.TemporaryDirectory(dir=self.folder) as out:
-            start = time.perf_counter()
-            report = run_batch(
-                model,
-                source,
-                Path(out) / "answers",
-                GenerateTask(max_tokens=self.answer),
-                block_rows=BLOCK,
-                workers=workers,
-            )
-            seconds = time.perf_counter() - start
+        task = GenerateTask(max_tokens=self.answer, sampling={"temperature": TEMPERATURE})
+        with tempfile.TemporaryDirectory(dir=self.folder) as folder:
+            out, start = Path(folder) / "answers", time.time()
+            report = run_batch(model, source, out, task, block_rows=BLOCK, workers=workers)
+            ends = sorted(path.stat().st_mtime for path in (out / "blocks").iterdir())
         if report.totals.answers != count or report.totals.generated_tokens != count * self.answer:
             raise RuntimeError(f"expected {count} answers of {self.answer} tokens, got {report.totals}")
-        return seconds
+        block = (ends[-1] - ends[processes - 1]) / (len(ends) - processes)
+        return Speed(block / BLOCK, ends[processes - 1] - start - processes * block)
 
 
 def report(path: Path, name: str, rounds: int, records: int, answer: int) -> Report:
@@ -90,30 +101,31 @@ def report(path: Path, name: str, rounds: int, records: int, answer: int) -> Rep
         Of the model, for the title.
     rounds : int
     records, answer : int
-        Records of the shorter runs, and tokens of an answer.
+        Records of a batch, and tokens of an answer.
     """
     count = available_cpus()
+    if records % BLOCK or records < 2 * count * BLOCK:
+        raise ValueError(f"records: expected a multiple of {BLOCK}, at least {2 * count * BLOCK}, got {records}")
     model = load(path, tokenizer=Ids())
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         runs = Runs(path, Path(folder), answer)
         local = LocalProcesses(path, processes=count, threads=1, tokenizer=Ids())
-        ways: dict[str, Callable[[int], float]] = {
-            "one process": lambda number: runs.batch(model, number),
-            f"{count} processes": lambda number: runs.batch(model, number, local),
+        ways: dict[str, Callable[[], Speed]] = {
+            "one process": lambda: runs.batch(model, records, 1),
+            f"{count} processes": lambda: runs.batch(model, records, count, local),
         }
         if find_spec("ray"):
             from rwkv_cy.batch.on_ray import RayActors
 
             on_ray = RayActors(path, actors=count, threads=1, tokenizer=Ids())
-            ways[f"Ray, {count} actors"] = lambda number: runs.batch(model, number, on_ray)
+            ways[f"Ray, {count} actors"] = lambda: runs.batch(model, records, count, on_ray)
             stack.enter_context(_ray(count))
         alone: list[float] = []
-        found: dict[str, tuple[list[float], list[float]]] = {way: ([], []) for way in ways}
+        found: dict[str, list[Speed]] = {way: [] for way in ways}
         for _ in range(rounds):
-            alone.append(runs.one_by_one(model, max(1, records // 4)) * records / max(1, records // 4))
-            for place, number in enumerate((records, LONGER * records)):
-                for way, measure in ways.items():
-                    found[way][place].append(measure(number))
+            alone.append(runs.one_by_one(model, BLOCK) / BLOCK)
+            for way, measure in ways.items():
+                found[way].append(measure())
     return _report(name, records, answer, alone, found)
 
 
@@ -129,33 +141,33 @@ def _ray(actors: int) -> Iterator[None]:
         ray.shutdown()
 
 
-def _report(
-    name: str, records: int, answer: int, alone: list[float], found: dict[str, tuple[list[float], list[float]]]
-) -> Report:
+def _report(name: str, records: int, answer: int, alone: list[float], found: dict[str, list[Speed]]) -> Report:
     """Return the table: speeds, and each way beside one by one and beside processes."""
-    slopes = {way: [longer - shorter for shorter, longer in zip(*times, strict=True)] for way, times in found.items()}
-    base = [seconds * (LONGER - 1) for seconds in alone]
-    processes = list(slopes)[1]
-    tokens = (LONGER - 1) * records * answer
-    rows = [("one by one", f"{tokens / median(base):.0f}", "1.00", "", "")]
-    for way, seconds in slopes.items():
-        starts = [shorter - slope / (LONGER - 1) for shorter, slope in zip(found[way][0], seconds, strict=True)]
+    times = {way: [speed.record for speed in speeds] for way, speeds in found.items()}
+    processes = list(times)[1]
+    rows = [("one by one", f"{answer / median(alone):.0f}", "1.00", "", "")]
+    for way, seconds in times.items():
         rows.append(
             (
                 way,
-                f"{tokens / median(seconds):.0f}",
-                f"{ratio(base, seconds):.2f}",
-                f"{ratio(seconds, slopes[processes]):.2f}",
-                f"{median(starts):.1f}",
+                f"{answer / median(seconds):.0f}",
+                f"{ratio(alone, seconds):.2f}",
+                f"{ratio(seconds, times[processes]):.2f}",
+                f"{median([speed.begin for speed in found[way]]):.1f}",
             )
         )
     return Report(
-        f"{name}: {records} and {LONGER * records} records of {PROMPT} tokens, each continued by {answer}",
+        f"{name}: {records} records of {PROMPT} tokens, each continued by {answer}; {BLOCK} one by one",
         ("", "tokens/s", "times one by one", f"time, {processes} = 1", "before the first record, s"),
         rows,
         [
-            "Tokens that are generated. All but the last column: of the longer batch without the shorter one.",
+            f"Tokens that are generated, at temperature {TEMPERATURE}, while the prompts of others are read. Times of",
+            "batches: from when every process has completed a block to the end, by the files of the blocks. Medians of",
+            f"{len(alone)} rounds, alternating; ratios within a round.",
             f"Target: one process at least {LEAST:.0f} times one by one, Ray at most {MOST:.2f} of processes' time.",
         ],
-        {"one_by_one": alone, "seconds": found},
+        {
+            "one_by_one": alone,
+            "seconds": {way: [asdict(speed) for speed in speeds] for way, speeds in found.items()},
+        },
     )

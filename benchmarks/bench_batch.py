@@ -21,6 +21,7 @@ _DTYPES = ("q8", "bf16", "f32")
 _DECODED = 8
 #: The model of the batches of records.
 RUNS_SHAPE, RUNS_DTYPE = "7-0.1b", "q8"
+_ROUNDS, _ROUNDS_OF_RUNS = 5, 3
 #: Target: number of sequences, type, and least throughput as a multiple of one sequence's.
 _LEAST = (16, "q8", 5.0)
 
@@ -59,11 +60,11 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", choices=(*DTYPES, *MATRIX_TYPES), default=_DTYPES)
     parser.add_argument("--sizes", nargs="+", type=int, default=_SIZES, help="numbers of sequences, beside one")
     parser.add_argument("--threads", nargs="+", type=int, default=(1, 2))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, help="by default 5, and 3 of batches of records")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="of the checkpoints and the model files")
     parser.add_argument("--no-mmap", dest="mmap", action="store_false", help="read the weights into memory")
     parser.add_argument("--only", choices=("steps", "runs"), help="forward_batch alone, or batches of records alone")
-    parser.add_argument("--records", type=int, default=128, help="of the shorter batches of records")
+    parser.add_argument("--records", type=int, default=128, help="of a batch of records")
     parser.add_argument("--answer", type=int, default=64, help="tokens of an answer to a record")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
@@ -75,7 +76,7 @@ def main() -> None:
     if arguments.only != "steps":
         path = cached_model(RUNS_SHAPE, RUNS_DTYPE, arguments.folder)
         name = f"{name_of(RUNS_SHAPE)}, {RUNS_DTYPE}"
-        runs = batch_runs.report(path, name, arguments.rounds, arguments.records, arguments.answer)
+        runs = batch_runs.report(path, name, arguments.rounds or _ROUNDS_OF_RUNS, arguments.records, arguments.answer)
     if arguments.json:
         document = {} if steps is None else steps.document()
         print(json.dumps(document if runs is None else document | {"runs": runs.document()}, indent=2))
@@ -89,12 +90,13 @@ def main() -> None:
 def _steps(arguments: argparse.Namespace, sizes: Sequence[int]) -> Report:
     """Measure ``forward_batch``."""
     count, limited, least = _LEAST
+    rounds = arguments.rounds or _ROUNDS
     report = Report(
         f"{name_of(arguments.shape)}: tokens a second of many sequences, as multiples of one",
         ("", "threads", "one sequence, tokens/s", *(f"{size} sequences" for size in sizes)),
         notes=[
             "In brackets: tokens/s of all together. Ratios within a round.",
-            f"Medians of {arguments.rounds} rounds, alternating, each the median of {_DECODED} steps.",
+            f"Medians of {rounds} rounds, alternating, each the median of {_DECODED} steps.",
             f"Target: {count} sequences in {limited} at least {least:.0f} times one.",
         ],
         values={"shape": arguments.shape, "limit": _LEAST, "rows": []},
@@ -102,7 +104,7 @@ def _steps(arguments: argparse.Namespace, sizes: Sequence[int]) -> Report:
     for dtype in arguments.dtypes:
         model = load(cached_model(arguments.shape, dtype, arguments.folder), mmap=arguments.mmap)
         for threads in arguments.threads:
-            found = measure(model, sizes, threads, arguments.rounds)
+            found = measure(model, sizes, threads, rounds)
             times = multiples(found)
             report.rows.append(
                 (
