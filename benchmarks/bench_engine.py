@@ -150,7 +150,7 @@ def speculation(model: rwkv_cy.LanguageModel, tokens: int, repeats: int) -> list
                 seconds[on].append(timings.decode)
                 produced.append(usage.completion_tokens)
             assert produced == [tokens, tokens]
-        results.append(statistics.median(seconds[False]) / statistics.median(seconds[True]))
+        results.append(statistics.median(off / on for off, on in zip(*seconds.values(), strict=True)))
     return results
 
 
@@ -159,21 +159,23 @@ SPECULATIONS = ("edit of a predicted text", "edit of a text in the prompt", "JSO
 
 
 def print_streams(model: rwkv_cy.LanguageModel, repeats: int) -> None:
-    """Print the speed of many streams against one."""
+    """Print the speed of many streams against one, each number of streams in every round."""
+    counts = (1, 2, 4, 8, 16)
+    rounds = [{count: streams(model, count, 48) for count in counts} for _ in range(repeats)]
     print(f"{'streams':>8} {'tokens/s':>9} {'against one':>12}")
-    one = 0.0
-    for count in (1, 2, 4, 8, 16):
-        speed = statistics.median(streams(model, count, 48) for _ in range(repeats))
-        one = one or speed
-        print(f"{count:>8} {speed:>9.1f} {speed / one:>12.2f}", flush=True)
+    for count in counts:
+        speed = statistics.median(each[count] for each in rounds)
+        ratio = statistics.median(each[count] / each[1] for each in rounds)
+        print(f"{count:>8} {speed:>9.1f} {ratio:>12.2f}", flush=True)
 
 
 def print_first_token(model: rwkv_cy.LanguageModel, repeats: int) -> None:
-    """Print the time to the first token of prompts, alone and beside others."""
+    """Print the time to the first token of prompts, alone and beside others, in pairs."""
     for prompt in (16, 256):
-        alone = statistics.median(first_token(model, 0, prompt) for _ in range(repeats))
-        beside = statistics.median(first_token(model, 15, prompt) for _ in range(repeats))
-        times = f"{alone:.3f} s alone, {beside:.3f} s beside 15 streams, {beside / alone:.2f} times"
+        pairs = [(first_token(model, 0, prompt), first_token(model, 15, prompt)) for _ in range(repeats)]
+        alone, beside = (statistics.median(times) for times in zip(*pairs, strict=True))
+        ratio = statistics.median(beside / alone for alone, beside in pairs)
+        times = f"{alone:.3f} s alone, {beside:.3f} s beside 15 streams, {ratio:.2f} times"
         print(f"first token of {prompt} tokens: {times}", flush=True)
 
 
@@ -202,7 +204,7 @@ def main() -> None:
     """Run the parts that the command line names; all by default."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"{', '.join(PARTS)} (default: all)")
-    parser.add_argument("--repeats", type=int, default=3, help="measurements, of which the median counts (default: 3)")
+    parser.add_argument("--repeats", type=int, default=5, help="measurements, of which the median counts (default: 5)")
     arguments = parser.parse_args()
     for name in arguments.parts:
         if name not in PARTS:
