@@ -16,7 +16,7 @@ from rwkv_cy.engine.events import Event
 from rwkv_cy.engine.job import Job
 from rwkv_cy.engine.prefixes import Prefixes, cache_key
 from rwkv_cy.engine.request import Request
-from rwkv_cy.engine.schedule import prompt_shares
+from rwkv_cy.engine.schedule import FIRST_TOKENS, prompt_shares
 from rwkv_cy.engine.speculation import Speculation
 from rwkv_cy.engine.state_cache import StateCache
 from rwkv_cy.errors import BusyError, ConfigError, GenerationError, NumericalError
@@ -103,6 +103,7 @@ class Engine:
         self._names: set[str] = set()
         self._cancelled: set[str] = set()
         self._count = 0
+        self._only_prompts = False  # whether the last pass left out those who generate
         self._stepping = Lock()
 
     def __repr__(self) -> str:
@@ -315,7 +316,11 @@ class Engine:
         reading = [job for job in jobs if not job.decodes]
         budget = self._prompt_tokens if decoding else CHUNK_TOKENS
         shares = prompt_shares([self._prefixes.next_stop(job) for job in reading], budget)
-        return [*((job, job.unread) for job in decoding), *zip(reading, shares, strict=True)]
+        reads = list(zip(reading, shares, strict=True))
+        ends = [(job, count) for job, count in reads if count == job.unread]
+        tokens = sum(count for _, count in ends)
+        self._only_prompts = bool(decoding) and not self._only_prompts and tokens >= FIRST_TOKENS
+        return ends if self._only_prompts else [*((job, job.unread) for job in decoding), *reads]
 
     def _guarded(self, job: Job, part: Part | None, rows: npt.NDArray[Any]) -> list[Event]:
         """Let a job take note of its logits; if that fails, it ends with an error, and nobody else does."""

@@ -1,10 +1,14 @@
-"""Who runs in a step, and with how many tokens: decode always, prompts in pieces that share a budget."""
+"""Who runs in a step, and with how many tokens: prompts in pieces that share a budget, the ends of prompts first."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-__all__ = ["prompt_shares"]
+__all__ = ["FIRST_TOKENS", "prompt_shares"]
+
+#: The ends of prompts are read in a pass of their own if they have so many tokens: their first tokens do not wait for
+#: the tokens of those who generate, who run in the next pass. Fewer tokens take less time than reading the weights.
+FIRST_TOKENS = 8
 
 
 def prompt_shares(unread: Sequence[int], budget: int) -> list[int]:

@@ -9,6 +9,7 @@ import pytest
 
 from engine.helpers import outcomes, random_request, same_as_alone
 from rwkv_cy.engine import Engine, Event, Request
+from rwkv_cy.engine.schedule import FIRST_TOKENS
 from rwkv_cy.errors import BusyError, ConfigError, GenerationError, NumericalError, StateError, TokenError
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.text import SamplingOptions
@@ -59,6 +60,19 @@ def test_a_long_prompt_stalls_nobody(kjv: LanguageModel, heldout: bytes) -> None
     reading = [event for step in steps for event in step if event.request_id == "reads"]
     assert [event.read_tokens for event in reading[:-1]] == [15, *range(31, 160, 16)]
     assert reading[-1].finish_reason == "length"
+
+
+def test_first_tokens_come_first_and_others_every_second_step(kjv: LanguageModel, heldout: bytes) -> None:
+    engine = Engine(kjv, slots=8)
+    engine.submit(Request(prompt="a", max_tokens=None, stop_tokens=(), id="talks"))
+    engine.step()
+    who = []
+    for number in range(4):
+        engine.submit(Request(prompt=heldout[:FIRST_TOKENS], max_tokens=1, id=f"new-{number}"))
+        who.append({event.request_id for event in engine.step()})
+    assert who == [{"new-0"}, {"talks", "new-1"}, {"new-2"}, {"talks", "new-3"}]
+    engine.submit(Request(prompt=heldout[: FIRST_TOKENS - 1], max_tokens=1, id="short"))
+    assert {event.request_id for event in engine.step()} == {"talks", "short"}
 
 
 def test_prompts_alone_are_read_in_large_pieces(kjv: LanguageModel, heldout: bytes) -> None:
