@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from benchmarks.bench_engine import Ids, ids
 from benchmarks.report import Report, median, ratio
 from rwkv_cy import LanguageModel, load
 from rwkv_cy.batch import GenerateTask, LocalProcesses, run_batch
+from rwkv_cy.batch.records import Block, Done
+from rwkv_cy.batch.task import Note
 from rwkv_cy.batch.workers import Workers
 from rwkv_cy.runtime import available_cpus
 
@@ -35,13 +39,36 @@ class Speed:
     Attributes
     ----------
     record : float
-        Seconds of a record, from the time at which every process has completed a block to the end.
+        Seconds of a record: from the time at which every process has answered a block to that at which the last block
+        is written.
     begin : float
         Seconds before the first record: what is left of the time before that.
     """
 
     record: float
     begin: float
+
+
+class Timed:
+    """A task that appends a line to a file for each block: when it was answered, and by which process."""
+
+    def __init__(self, task: GenerateTask, log: Path) -> None:
+        self._task = task
+        self._log = log
+        self.name, self.text_field = task.name, task.text_field
+
+    def settings(self) -> Mapping[str, Any]:
+        """Return those of the task."""
+        return self._task.settings()
+
+    def run(
+        self, model: LanguageModel, blocks: Iterable[Block], *, created: int, note: Note, path: Path | None = None
+    ) -> Iterator[Done]:
+        """Work on blocks, and yield each when it is complete."""
+        for done in self._task.run(model, blocks, created=created, note=note, path=path):
+            with self._log.open("a") as file:
+                file.write(f"{time.time()} {os.getpid()}\n")
+            yield done
 
 
 @dataclass(frozen=True)
@@ -80,15 +107,20 @@ class Runs:
     def batch(self, model: LanguageModel, count: int, processes: int, workers: Workers | None = None) -> Speed:
         """Return the speed of a batch that so many processes work on."""
         source = self.source(count)
-        task = GenerateTask(max_tokens=self.answer, sampling={"temperature": TEMPERATURE})
         with tempfile.TemporaryDirectory(dir=self.folder) as folder:
-            out, start = Path(folder) / "answers", time.time()
+            out, log, start = Path(folder) / "answers", Path(folder) / "log", time.time()
+            task = Timed(GenerateTask(max_tokens=self.answer, sampling={"temperature": TEMPERATURE}), log)
             report = run_batch(model, source, out, task, block_rows=BLOCK, workers=workers)
-            ends = sorted(path.stat().st_mtime for path in (out / "blocks").iterdir())
+            end = max(path.stat().st_mtime for path in (out / "blocks").iterdir())
+            blocks = [(float(when), process) for when, process in map(str.split, log.read_text().splitlines())]
         if report.totals.answers != count or report.totals.generated_tokens != count * self.answer:
             raise RuntimeError(f"expected {count} answers of {self.answer} tokens, got {report.totals}")
-        block = (ends[-1] - ends[processes - 1]) / (len(ends) - processes)
-        return Speed(block / BLOCK, ends[processes - 1] - start - processes * block)
+        first = {process: when for when, process in sorted(blocks, reverse=True)}
+        if len(first) != processes:
+            raise RuntimeError(f"expected answers of {processes} processes, got those of {len(first)}")
+        begin = max(first.values())
+        left = sum(when > begin for when, _ in blocks)
+        return Speed((end - begin) / (left * BLOCK), begin - start - processes * (end - begin) / left)
 
 
 def report(path: Path, name: str, rounds: int, records: int, answer: int) -> Report:
@@ -162,7 +194,7 @@ def _report(name: str, records: int, answer: int, alone: list[float], found: dic
         rows,
         [
             f"Tokens that are generated, at temperature {TEMPERATURE}, while the prompts of others are read. Times of",
-            "batches: from when every process has completed a block to the end, by the files of the blocks. Medians of",
+            "batches: from when every process has answered a block to when the last block is written. Medians of",
             f"{len(alone)} rounds, alternating; ratios within a round.",
             f"Target: one process at least {LEAST:.0f} times one by one, Ray at most {MOST:.2f} of processes' time.",
         ],
