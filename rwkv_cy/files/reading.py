@@ -146,7 +146,7 @@ class FileBytes:
     def read_at(self, offset: int, size: int) -> bytes:
         """Return `size` bytes from `offset`; raise FormatError if they are outside the file."""
         self._check_span(offset, size)
-        descriptor = self._open_descriptor()
+        descriptor = self.descriptor
         try:
             data = os.pread(descriptor, size, offset)
         except OSError:  # not in the block itself, which takes longer than a short read: directories need thousands
@@ -175,7 +175,7 @@ class FileBytes:
 
     def _fill(self, offset: int, view: memoryview) -> None:
         """Fill a view of bytes from `offset`, within the file."""
-        descriptor = self._open_descriptor()
+        descriptor = self.descriptor
         done = 0
         while done < len(view):
             with os_errors(self.path, "read"):
@@ -216,7 +216,7 @@ class FileBytes:
             if self._map is None:
                 self.check()
                 try:
-                    self._map = MappedFile(self._open_descriptor(), self.size)
+                    self._map = MappedFile(self.descriptor, self.size)
                 except OSError:
                     return None
             mapped = memoryview(self._map)
@@ -233,7 +233,7 @@ class FileBytes:
             If its disk failed.
         """
         with os_errors(self.path, "look at"):
-            size = os.fstat(self._open_descriptor()).st_size
+            size = os.fstat(self.descriptor).st_size
         if size < self.size:
             raise self._truncated(size)
         if self._map is not None and self._map.damaged:
@@ -259,7 +259,9 @@ class FileBytes:
         if getattr(self, "_descriptor", -1) >= 0:
             self.close()
 
-    def _open_descriptor(self) -> int:
+    @property
+    def descriptor(self) -> int:
+        """Descriptor of the file, for positioned reads; StorageError when it is closed."""
         if self._descriptor < 0:
             raise StorageError(f"{self.path}: expected an open file, got a closed one; open it again")
         return self._descriptor

@@ -10,6 +10,9 @@ The pickle of a large checkpoint has 70,000 opcodes: compiled, they take a tenth
 import struct
 
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
+from cpython.list cimport PyList_GetSlice
+from cpython.object cimport PyObject
+from cpython.unicode cimport PyUnicode_Concat
 from libc.string cimport memchr
 
 from rwkv_cy.errors import FormatError, UnsupportedError
@@ -177,11 +180,20 @@ def unpickle(ByteStream stream not None, allowed, persistent=None):
     return _Machine(stream, allowed, persistent).run()
 
 
+cdef extern from "Python.h":
+    int cut_list "PyList_SetSlice"(list items, Py_ssize_t begin, Py_ssize_t end, PyObject *nothing) except -1
+
+
+cdef inline int cut(list items, Py_ssize_t height) except -1:
+    """Remove the items from a height: del compiles to a slice made for it."""
+    return cut_list(items, height, len(items), NULL)
+
+
 cdef class _Machine:
     cdef ByteStream stream
-    cdef object allowed, persistent
+    cdef object persistent
     cdef list stack, marks
-    cdef dict memo
+    cdef dict allowed, memo
     cdef Py_ssize_t operation_start
     #: Height of the stack at the last mark: objects below it are not accessible.
     cdef Py_ssize_t bottom
@@ -189,7 +201,7 @@ cdef class _Machine:
 
     def __init__(self, ByteStream stream, allowed, persistent):
         self.stream = stream
-        self.allowed = allowed
+        self.allowed = dict(allowed)
         self.persistent = persistent
         self.stack = []
         self.marks = []
@@ -323,7 +335,10 @@ cdef class _Machine:
 
     cdef object pop(self):
         self.need_object()
-        return self.stack.pop()
+        cdef Py_ssize_t height = len(self.stack) - 1
+        item = self.stack[height]
+        cut(self.stack, height)
+        return item
 
     cdef object top(self):
         self.need_object()
@@ -332,10 +347,11 @@ cdef class _Machine:
     cdef list pop_to_mark(self):
         if not self.marks:
             self.refuse("expected a mark on the stack, got none")
-        cdef Py_ssize_t height = self.marks.pop()
-        self.bottom = self.marks[len(self.marks) - 1] if self.marks else 0
-        cdef list items = self.stack[height:]
-        del self.stack[height:]
+        cdef Py_ssize_t last = len(self.marks) - 1, height = self.bottom
+        cut(self.marks, last)
+        self.bottom = self.marks[last - 1] if last else 0
+        cdef list items = PyList_GetSlice(self.stack, height, len(self.stack))
+        cut(self.stack, height)
         return items
 
     cdef int mark(self) except -1:
@@ -374,8 +390,8 @@ cdef class _Machine:
         cdef Py_ssize_t height = len(self.stack) - size
         if height < self.bottom:
             self.refuse("expected an object on the stack, got none")
-        items = tuple(self.stack[height:])
-        del self.stack[height:]
+        items = tuple(PyList_GetSlice(self.stack, height, height + size))
+        cut(self.stack, height)
         self.stack.append(items)
         return 0
 
@@ -432,7 +448,7 @@ cdef class _Machine:
     # Names, calls, states
 
     cdef int find(self, str module, str name) except -1:
-        full = f"{module}.{name}"
+        full = PyUnicode_Concat(PyUnicode_Concat(module, "."), name)
         found = self.allowed.get(full)
         if found is None:
             raise UnsupportedError(

@@ -8,10 +8,10 @@ from pathlib import Path
 from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.base import FileBytes
 from rwkv_cy.formats.pickle_vm import MAX_PICKLE_BYTES, ByteStream, unpickle
-from rwkv_cy.formats.raw import Checksum, RawSource
+from rwkv_cy.formats.raw import RawSource
 from rwkv_cy.formats.state_dict import find_state_dict
 from rwkv_cy.formats.torch_objects import TorchObjects
-from rwkv_cy.formats.torch_tensors import Storage, place_tensors
+from rwkv_cy.formats.torch_tensors import Storage, checksums, place_tensors
 from rwkv_cy.formats.zip_directory import Place, ZipEntry, locate_all, read_directory, read_entry
 from rwkv_cy.tensors.tensor import ParameterSource
 
@@ -68,18 +68,12 @@ def _open(file: FileBytes) -> ParameterSource:
     tensors = state.in_file if state.converted else state.usable
     used = {tensor.storage.key: tensor.storage for tensor in tensors.values()}
     places = _locate_storages(file, entries, prefix, used)
-    checksums = {
-        key: Checksum(place.offset, entry.size, entry.crc, place.data)
-        for key, place in places.items()
-        if (entry := entries[f"{prefix}data/{key}"]).checked
-    }
     if state.converted:
         from rwkv_cy.formats.rwkv_package import open_converted  # which few files need
 
-        return open_converted(file, "pth", state, places, checksums)
+        return open_converted(file, "pth", state, places)
     placed = place_tensors(file.path, tensors, places)
-    of_tensors = {name: checksums[key] for name, tensor in tensors.items() if (key := tensor.storage.key) in checksums}
-    return RawSource(file, "pth", placed, state.others, of_tensors, state.left_out)
+    return RawSource(file, "pth", placed, state.others, checksums(tensors, places), state.left_out)
 
 
 def _archive_prefix(file: FileBytes, entries: Mapping[str, ZipEntry]) -> str:

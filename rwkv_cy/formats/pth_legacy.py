@@ -80,7 +80,7 @@ def _open(file: FileBytes) -> ParameterSource:
     if state.converted:
         from rwkv_cy.formats.rwkv_package import open_converted  # which few files need
 
-        return open_converted(file, "pth-legacy", state, places, {})
+        return open_converted(file, "pth-legacy", state, places)
     placed = place_tensors(file.path, state.usable, places)
     return RawSource(file, "pth-legacy", placed, state.others, left_out=state.left_out)
 

@@ -21,7 +21,9 @@ from rwkv_cy.tensors.tensor import Advance, TensorInfo, check_buffer
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["Checksum", "RawSource", "RawTensor"]
+    from rwkv_cy.formats.zip_entries import Place
+
+__all__ = ["RawSource", "RawTensor"]
 
 #: Tied matrices share their bytes. Many tensors over the same bytes would make a small file take days to read; so would
 #: many that are parts of one deflated entry, if each begins before the one that was read last.
@@ -59,16 +61,6 @@ class RawTensor:
         return self.offset + span(self.info.shape, self.strides) * storage_type(self.info.dtype).itemsize
 
 
-@dataclass(frozen=True)
-class Checksum:
-    """The CRC-32 of a span of the file, or of the whole of `data`."""
-
-    offset: int
-    size: int
-    crc32: int
-    data: InflatedBytes | None = None
-
-
 class RawSource:
     """A :class:`~rwkv_cy.tensors.tensor.ParameterSource` over tensors whose bytes need no decoding.
 
@@ -82,8 +74,8 @@ class RawSource:
         By canonical name, in the file's order.
     metadata : mapping of str to str
         Other metadata of the file; keys that only a reader may set are dropped.
-    checksums : mapping of str to Checksum, optional
-        Of the bytes that hold a tensor, by its name; tensors that share their bytes have the same one.
+    checksums : mapping of str to Place, optional
+        The bytes that hold a tensor, with their CRC-32, by its name; tensors that share their bytes have the same one.
     left_out : mapping of str to str, optional
         Tensors of the file that no model can have, described.
 
@@ -100,7 +92,7 @@ class RawSource:
         format: str,  # noqa: A002 (the attribute of ParameterSource)
         tensors: Mapping[str, RawTensor],
         metadata: Mapping[str, str],
-        checksums: Mapping[str, Checksum] | None = None,
+        checksums: Mapping[str, Place] | None = None,
         left_out: Mapping[str, str] | None = None,
     ) -> None:
         total = 0
@@ -140,7 +132,7 @@ class RawSource:
         self._file = file
         self._tensors = dict(tensors)
         self._checksums = dict(checksums or {})
-        self._checked: set[Checksum] = set()
+        self._checked: set[Place] = set()
 
     @property
     def files(self) -> tuple[FileIdentity, ...]:

@@ -23,10 +23,10 @@ from rwkv_cy.formats.layouts.layout import Part, Recipe
 from rwkv_cy.formats.layouts.source import TranslatedSource
 from rwkv_cy.formats.layouts.steps import DOUBLE_EXPONENTIAL, NEGATED_EXPONENTIAL, Operation
 from rwkv_cy.formats.metadata import NORMALIZED_EMBEDDING
-from rwkv_cy.formats.raw import Checksum, RawSource, RawTensor
+from rwkv_cy.formats.raw import RawSource, RawTensor
 from rwkv_cy.formats.state_dict import StateDict
 from rwkv_cy.formats.strided import span
-from rwkv_cy.formats.torch_tensors import Tensor, place_tensors
+from rwkv_cy.formats.torch_tensors import Tensor, checksums, place_tensors
 from rwkv_cy.formats.zip_directory import Place
 from rwkv_cy.records import dataclass
 from rwkv_cy.tensors.tensor import Advance, TensorInfo, check_buffer
@@ -55,7 +55,6 @@ def open_converted(
     format: str,  # noqa: A002 (the attribute of ParameterSource)
     state: StateDict,
     places: Mapping[str, Place],
-    checksums: Mapping[str, Checksum],
 ) -> TranslatedSource:
     """Open a converted checkpoint as the original one, but for ln0.
 
@@ -69,8 +68,6 @@ def open_converted(
         The content of the checkpoint.
     places : mapping of str to Place
         Of each storage, by key.
-    checksums : mapping of str to Checksum
-        Of each storage that has one, by key.
 
     Raises
     ------
@@ -100,7 +97,7 @@ def open_converted(
         format,
         raw,
         state.others,
-        {name: checksums[tensor.storage.key] for name, tensor in tensors.items() if tensor.storage.key in checksums},
+        checksums(tensors, places),
         {name: what for name, what in state.left_out.items() if name not in coded},
         rescale_layer,
     )
@@ -166,7 +163,7 @@ class _ConvertedSource(RawSource):
         format: str,  # noqa: A002 (the attribute of ParameterSource)
         tensors: Mapping[str, RawTensor],
         metadata: Mapping[str, str],
-        checksums: Mapping[str, Checksum],
+        checksums: Mapping[str, Place],
         left_out: Mapping[str, str],
         rescale_layer: int,
     ) -> None:

@@ -15,7 +15,7 @@ from rwkv_cy.formats.raw import RawTensor
 from rwkv_cy.formats.strided import is_contiguous, span
 from rwkv_cy.tensors.tensor import TensorInfo
 
-__all__ = ["Storage", "Tensor", "TensorMaker", "Unusable", "place_tensors"]
+__all__ = ["Storage", "Tensor", "TensorMaker", "Unusable", "checksums", "place_tensors"]
 
 cdef long long _MOST = MAX_ELEMENTS
 cdef Py_ssize_t _DIMENSIONS = MAX_DIMENSIONS
@@ -222,6 +222,18 @@ def place_tensors(path, tensors, places):
         info = TensorInfo(name, shape, dtype, name, dtype, nbytes)
         placed[name] = RawTensor(info, place.offset + tensor.offset * itemsize, strides, place.data)
     return placed
+
+
+def checksums(tensors, places):
+    """Return the place of each tensor's storage by the tensor's name, of those that have a checksum."""
+    cdef dict found = {}
+    cdef Tensor tensor
+    for name, item in tensors.items():
+        tensor = item
+        place = places[tensor.storage.key]
+        if place.crc32 is not None:
+            found[name] = place
+    return found
 
 
 cdef long long _size_in_order(object shape, object strides) except? -2:

@@ -5,6 +5,8 @@ The archive of a large checkpoint has thousands: compiled, they take a tenth of 
 
 from cpython.bytes cimport PyBytes_AsString
 from cpython.unicode cimport PyUnicode_DecodeASCII
+from posix.types cimport off_t
+from posix.unistd cimport pread
 
 from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.formats.base import MAX_NAME_BYTES, decode_name
@@ -47,20 +49,19 @@ cdef class ZipEntry:
 
 
 cdef class Place:
-    """Where bytes begin: in the file, or in an inflated entry of it."""
+    """Where bytes begin, in the file or in an inflated entry of it; with a CRC-32, also how many it is of."""
 
-    cdef readonly Offset offset
-    cdef readonly object data
+    cdef readonly Offset offset, size
+    cdef readonly object data, crc32
 
-    def __init__(self, Offset offset, data=None):
+    def __init__(self, Offset offset, data=None, Offset size=0, crc32=None):
         self.offset = offset
         self.data = data
-
-    def __eq__(self, other):
-        return type(other) is Place and (self.offset, self.data) == (other.offset, other.data)
+        self.size = size
+        self.crc32 = crc32
 
     def __repr__(self):
-        return f"Place(offset={self.offset}, data={self.data!r})"
+        return f"Place(offset={self.offset}, data={self.data!r}, size={self.size}, crc32={self.crc32})"
 
 
 def damaged(file, expected, got):
@@ -216,26 +217,46 @@ def locate_all(file, entries):
 
 
 cdef class _Reader:
-    """Reads a few bytes of a file at a time, and those behind them that are likely to be next."""
+    """Reads a few bytes of a file at a time, and those behind them that are likely to be next.
+
+    Without a call of Python for each: a large checkpoint takes thousands.
+    """
 
     cdef object file
-    cdef Offset file_size, start
-    cdef bytes chunk
+    cdef int descriptor
+    cdef Offset file_size, start, held
+    cdef unsigned char ahead[256]  # _AHEAD
+    cdef bytes others
+    cdef const unsigned char *chunk
 
     def __init__(self, file):
         self.file = file
+        self.descriptor = file.descriptor
         self.file_size = file.size
-        self.chunk = b""
-        self.start = 0
+        self.start = self.held = 0
+        self.chunk = self.ahead
 
     cdef const unsigned char *read_at(self, Offset offset, Py_ssize_t size) except NULL:
         """Return the bytes at a position, valid until the next call; raise FormatError if the file has fewer."""
-        cdef Offset held = len(self.chunk)
-        if offset < self.start or offset - self.start > held or held - (offset - self.start) < <Offset> size:
-            left = 0 if offset > self.file_size else self.file_size - offset
-            self.chunk = self.file.read_at(offset, max(size, min(_AHEAD, left)))
-            self.start = offset
-        return <const unsigned char *> PyBytes_AsString(self.chunk) + (offset - self.start)
+        if offset < self.start or offset - self.start > self.held or self.held - (offset - self.start) < <Offset> size:
+            self.fill(offset, size)
+        return self.chunk + (offset - self.start)
+
+    cdef int fill(self, Offset offset, Py_ssize_t size) except -1:
+        """Read at least so many bytes from a position."""
+        cdef Offset left = 0 if offset > self.file_size else self.file_size - offset
+        cdef Py_ssize_t wanted = max(size, <Py_ssize_t> min(left, <Offset> _AHEAD)), count = -1
+        self.held = 0
+        if wanted <= _AHEAD and <Offset> wanted <= left:
+            with nogil:  # the disk may take its time
+                count = pread(self.descriptor, self.ahead, <size_t> wanted, <off_t> offset)
+        if count == wanted:
+            self.chunk = self.ahead
+        else:  # long names, what ends early, and every error
+            self.others = self.file.read_at(offset, wanted)
+            self.chunk = <const unsigned char *> PyBytes_AsString(self.others)
+        self.start, self.held = offset, <Offset> wanted
+        return 0
 
 
 cdef Place _locate(_Reader reader, ZipEntry entry):
@@ -272,9 +293,11 @@ cdef Place _locate(_Reader reader, ZipEntry entry):
         raise damaged(file, f"zip entry {entry.name!r} to end at {entry.limit} at most", f"its end at {end}")
     if follow and entry.stored_size and not _has_descriptor(reader, entry, offset + entry.stored_size):
         raise damaged(file, f"the sizes of zip entry {entry.name!r} behind its bytes", "others or none")
+    crc32 = entry.crc if entry.checked else None
     if entry.method == _STORED:
-        return Place(offset)
-    return Place(0, InflatedBytes(file, entry.name, offset, entry.stored_size, entry.size))
+        return Place(offset, None, entry.size, crc32)
+    data = InflatedBytes(file, entry.name, offset, entry.stored_size, entry.size)
+    return Place(0, data, entry.size, crc32)
 
 
 cdef bint _agrees(Offset local, Offset size, bint follow) noexcept:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 import zipfile
 from dataclasses import replace
@@ -12,10 +13,10 @@ from typing import Any
 import pytest
 
 from formats.make_pth import Entry, Zip, deflated
-from rwkv_cy.errors import FormatError, UnsupportedError
+from rwkv_cy.errors import FormatError, StorageError, UnsupportedError
 from rwkv_cy.formats import zip_directory
 from rwkv_cy.formats.base import FileBytes
-from rwkv_cy.formats.zip_directory import Place, locate, read_directory, read_entry
+from rwkv_cy.formats.zip_directory import locate, read_directory, read_entry
 
 GIB = 1 << 30
 
@@ -56,6 +57,30 @@ def test_a_comment_is_passed_over(tmp_path: Path, wide: bool, comment: bytes) ->
     assert contents(path) == {"a/one": b"first", "a/two": b"second"}
 
 
+@pytest.mark.parametrize("length", [225, 226, 227, 512])  # with its header 255 to 257 bytes, and the longest
+def test_long_names(tmp_path: Path, length: int) -> None:
+    name = "a/".ljust(length, "x")
+    path = Zip([Entry("a/one", b"first"), Entry(name, b"second"), Entry("a/z", b"")]).write(tmp_path / "zip")
+    assert contents(path) == {"a/one": b"first", name: b"second", "a/z": b""}
+
+
+def test_a_file_that_is_truncated_after_its_directory_was_read(tmp_path: Path) -> None:
+    path = Zip(two()).write(tmp_path / "zip")
+    with FileBytes(path) as file:
+        entries = read_directory(file)
+        os.truncate(path, 60)
+        with pytest.raises(FormatError, match=r"got 60 bytes: the file was truncated while it was open"):
+            locate(file, entries["a/two"])
+
+
+def test_a_file_that_is_closed(tmp_path: Path) -> None:
+    file = FileBytes(Zip(two()).write(tmp_path / "zip"))
+    entries = read_directory(file)
+    file.close()
+    with pytest.raises(StorageError, match="expected an open file, got a closed one"):
+        locate(file, entries["a/two"])
+
+
 def test_python_reads_what_the_maker_writes() -> None:
     for wide in (False, True):
         archive = zipfile.ZipFile(io.BytesIO(Zip(two(), wide=wide).to_bytes()))
@@ -68,7 +93,7 @@ def test_more_than_4_gib(tmp_path: Path) -> None:
     with FileBytes(path) as file:
         entries = read_directory(file)
         assert entries["a/large"].size == 5 * GIB + 5
-        assert locate(file, entries["a/large"]) == Place(37)
+        assert locate(file, entries["a/large"]).offset == 37
         assert locate(file, entries["a/behind"]).offset > 5 * GIB
         assert read_entry(file, entries["a/behind"], 3) == b"end"
 
