@@ -40,6 +40,11 @@ class Prefix:
         self.shared = 0
         self.ladder: set[int] = set()
 
+    @property
+    def last_step(self) -> int:
+        """The step of the ladder's last place, or of the end of the prompt."""
+        return max(self.ladder, default=len(self.prompt)) // STEP
+
 
 class Prefixes:
     """The jobs that use the cache, and what they need of it.
@@ -104,7 +109,7 @@ class Prefixes:
             text = prefix.prompt[: job.position]
             if cache.store(prefix.key, text, job.source, logits, kind):
                 job.usage.cache_write_tokens = job.position - job.usage.cached_tokens
-        elif cache.answers and job.decodes and job.position // STEP > max(prefix.ladder, default=len(prefix.prompt)) // STEP:
+        elif cache.answers and job.decodes and job.position // STEP > prefix.last_step:
             self._climb(cache, job, prefix)
 
     def leave(self, job: Job, *, complete: bool) -> None:
