@@ -123,6 +123,14 @@ def test_describing_a_file_loads_the_reader_of_its_format_alone(tmp_path: Path) 
     }
 
 
+def test_describing_a_checkpoint_of_torch_loads_no_json(tmp_path: Path) -> None:
+    path = tmp_path / "m.pth"
+    write_sparse(path, rwkv7_config(64, 1, 64, (8, 8, 8, 8), vocab_size=300), "bf16")
+    loaded = loaded_by("inspect", str(path), "--no-speed")
+    assert "formats.pth" in own(loaded)
+    assert loaded & {"json", "numpy"} == set()
+
+
 def test_generating_loads_no_writer_and_no_foreign_reader(tmp_path: Path) -> None:
     path = tmp_path / "m.h5"
     rwkv_cy.convert(rwkv_cy.demo_model_path(), path)

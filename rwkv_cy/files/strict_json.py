@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any, NoReturn
@@ -43,6 +42,7 @@ def parse_object(
         If it is not valid UTF-8, JSON or an object, is nested too deeply, has too many tokens, a duplicate key, an
         integer of more than 20 digits, or NaN or Infinity where they are not allowed.
     """
+    import json  # which files of some formats alone need
 
     def refuse(problem: str) -> NoReturn:
         raise FormatError(f"{path}: {what}: expected a plain JSON object, got {problem}; the file is damaged")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,8 @@ def pack_json(value: dict[str, Any], what: str, capacity: int | None = None, lim
     SpecError
         If it does not fit, or would not be the same when read back.
     """
+    import json  # which reading does not need
+
     try:
         text = json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")
         if parse_object(Path(what), "JSON", text) != value:

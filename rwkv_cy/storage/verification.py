@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -86,6 +85,7 @@ def structure_problems(checked: CheckedFile) -> list[str]:
 def _object_problems(checked: CheckedFile) -> list[str]:
     """Compare the index with the HDF5 objects in another process."""
     # Isolated (-I): otherwise Python would first import modules from the current folder, which may be untrusted.
+    import json
     import subprocess  # which few commands need, and which takes long to import
 
     arguments = [json.dumps(sys.path), str(checked.absolute), checked.kind, repr(checked.footer)]

@@ -21,19 +21,28 @@ _TUPLE, _EMPTY_TUPLE, _REDUCE, _PERSISTENT, _FALSE = b"t", b")", b"R", b"Q", b"\
 
 def state_dict(tensors: Sequence[StoredTensor]) -> bytes:
     """Return the pickle of a dict of tensors by name; the storage of tensor N has the key ``"N"``."""
-    items = b"".join(_text(tensor.name) + _tensor(str(key), tensor) for key, tensor in enumerate(tensors))
+    memo: dict[bytes, int] = {}
+    items = b"".join(_text(tensor.name) + _tensor(str(key), tensor, memo) for key, tensor in enumerate(tensors))
     return _PROTOCOL + _EMPTY_DICT + _MARK + items + _SET_ITEMS + _STOP
 
 
-def _tensor(key: str, tensor: StoredTensor) -> bytes:
+def _tensor(key: str, tensor: StoredTensor, memo: dict[bytes, int]) -> bytes:
     """_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, backward_hooks)."""
-    kind = _global("torch", _STORAGES[tensor.type.name])
-    storage = _tuple(_text("storage"), kind, _text(key), _text("cpu"), _integer(tensor.size)) + _PERSISTENT
+    kind = _once(memo, _global("torch", _STORAGES[tensor.type.name]))
+    what, location = _once(memo, _text("storage")), _once(memo, _text("cpu"))
+    storage = _tuple(what, kind, _text(key), location, _integer(tensor.size)) + _PERSISTENT
     shape = tensor.shape
     strides = (math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
-    hooks = _global("collections", "OrderedDict") + _EMPTY_TUPLE + _REDUCE
+    hooks = _once(memo, _global("collections", "OrderedDict")) + _EMPTY_TUPLE + _REDUCE
     arguments = storage, _integer(0), _tuple(*map(_integer, shape)), _tuple(*map(_integer, strides)), _FALSE, hooks
-    return _global("torch._utils", "_rebuild_tensor_v2") + _tuple(*arguments) + _REDUCE
+    return _once(memo, _global("torch._utils", "_rebuild_tensor_v2")) + _tuple(*arguments) + _REDUCE
+
+
+def _once(memo: dict[bytes, int], made: bytes) -> bytes:
+    """Return what makes an object and puts it into the memo; for one that is there, what gets it."""
+    known = made in memo
+    index = struct.pack("<B", memo.setdefault(made, len(memo)))
+    return b"h" + index if known else made + b"q" + index
 
 
 def _text(value: str) -> bytes:

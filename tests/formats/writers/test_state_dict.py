@@ -33,6 +33,7 @@ def test_what_torch_builds(dtype: str, storage: str) -> None:
     tensors = [StoredTensor(name, shape, "vector", FLOAT_TYPES[dtype]) for name, shape in SHAPES.items()]
     found = Unpickler(io.BytesIO(state_dict(tensors))).load()
     assert list(found) == list(SHAPES)
+    assert [state_dict(tensors).count(name) for name in (b"_rebuild_tensor_v2", b"OrderedDict", b"cpu")] == [1, 1, 1]
     strides = {"emb.weight": (70_000, 1), "x": (5, 5, 1), "état": (1,), "one": (), "large": (1 << 16, 1)}
     for key, tensor in enumerate(tensors):
         stored = ("storage", f"torch.{storage}", str(key), "cpu", tensor.size)
