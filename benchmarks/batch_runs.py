@@ -120,6 +120,8 @@ class Runs:
             raise RuntimeError(f"expected answers of {processes} processes, got those of {len(first)}")
         begin = max(first.values())
         left = sum(when > begin for when, _ in blocks)
+        if not left:
+            raise RuntimeError("expected blocks after the first of every process, got none; use more records")
         return Speed((end - begin) / (left * BLOCK), begin - start - processes * (end - begin) / left)
 
 

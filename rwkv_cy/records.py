@@ -49,7 +49,8 @@ class _Init(_Deferred):
 
     def __init__(self, cls: type, stated: tuple[_Field, ...], frozen: bool) -> None:
         super().__init__(cls, "__init__", partial(_compile_init, cls, stated, frozen))
-        self._stated, self._frozen, self._made = stated, frozen, 0
+        # In the order in which the compiled function sets them, so that equal objects pickle alike.
+        self._stated, self._frozen, self._made = sorted(stated, key=attrgetter("kw_only")), frozen, 0
 
     def __get__(self, instance: object, owner: type) -> Any:
         self._made += 1
@@ -83,8 +84,10 @@ def _dataclass(cls: Any = None, /, *, frozen: bool = False, eq: bool = True, kw_
     known = {one.name: one for base in reversed(cls.__mro__[1:]) for one in getattr(base, _FIELDS, ())}
     known |= {one.name: one for one in _own_fields(cls, kw_only)}
     stated = tuple(known.values())
-    positional = tuple(one.name for one in stated if not one.kw_only)
-    attributes: dict[str, Any] = {"__repr__": _repr, "__match_args__": positional, _FIELDS: stated}
+    positional = [one for one in stated if not one.kw_only]
+    _check_order(cls, positional)
+    names = tuple(one.name for one in positional)
+    attributes: dict[str, Any] = {"__repr__": _repr, "__match_args__": names, _FIELDS: stated}
     if frozen:
         attributes |= {"__setattr__": _refuse_to_set, "__delattr__": _refuse_to_delete}
     if eq:
@@ -143,6 +146,15 @@ def _own_fields(cls: type, kw_only: bool) -> Iterator[_Field]:
                 setattr(cls, name, one.default)
         one.name, one.annotation, one.kw_only = name, annotation, kw_only
         yield one
+
+
+def _check_order(cls: type, positional: list[_Field]) -> None:
+    required = [one.default is _NONE and one.factory is _NONE for one in positional]
+    for one, before, needed in zip(positional[1:], required, required[1:], strict=False):
+        if needed and not before:
+            raise TypeError(
+                f"{cls.__qualname__}: expected fields without a default first, got {one.name} after one with a default"
+            )
 
 
 def _compile_init(cls: type, stated: Collection[_Field], frozen: bool) -> Any:

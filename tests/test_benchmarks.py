@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 
 import rwkv_cy
-from benchmarks import bench_batch, bench_bits, bench_diff
+from benchmarks import batch_runs, bench_batch, bench_bits, bench_diff
 from benchmarks.bench_quality import TYPES, RwkvCppModel, errors_of, logits_of, matrix_bits, text_quality
 from benchmarks.bench_speed import Found, comparison_of, nominal_bits
 from benchmarks.checkpoints import write_checkpoint
@@ -238,3 +239,16 @@ def test_differences_of_eight_bits_side_by_side(tmp_path: Path) -> None:
     report = bench_diff.report_of(checkpoint, files)
     assert [row[0] for row in report.rows if row[0].endswith("ffn.key.weight")] == ["blocks.*.ffn.key.weight"]
     assert "ln_out.weight" in report.notes[1]
+
+
+def test_a_batch_without_blocks_after_the_first_has_no_speed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer_at_once(model: Any, source: Path, out: Path, task: Any, **options: Any) -> SimpleNamespace:
+        (out / "blocks").mkdir(parents=True)
+        (out / "blocks" / "0").touch()
+        (out.parent / "log").write_text("1.0 100\n1.0 101\n")
+        return SimpleNamespace(totals=SimpleNamespace(answers=2, generated_tokens=6))
+
+    monkeypatch.setattr(batch_runs, "run_batch", answer_at_once)
+    runs = batch_runs.Runs(tmp_path / "model", tmp_path, answer=3)
+    with pytest.raises(RuntimeError, match="^expected blocks after the first of every process, got none; use more rec"):
+        runs.batch(None, 2, 2)  # type: ignore[arg-type]

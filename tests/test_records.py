@@ -160,6 +160,68 @@ def test_the_first_objects_are_made_as_the_later_ones() -> None:
             Pair(1, 2, [], 3)
 
 
+def test_a_field_without_a_default_after_one_with_a_default_is_refused_with_the_class() -> None:
+    class Wrong:
+        a: int = 1
+        b: int
+
+    class Made:
+        a: list[int] = records.field(default_factory=list)
+        b: int
+
+    for cls in (Wrong, Made):
+        expected = rf"{cls.__name__}: expected fields without a default first, got b after one with a default$"
+        with pytest.raises(TypeError, match=expected):
+            records.dataclass(cls)
+
+    @records.dataclass
+    class First:
+        c: int = 1
+
+    class Late(First):
+        d: int
+
+    with pytest.raises(TypeError, match=r"Late: expected fields without a default first, got d after"):
+        records.dataclass(Late)
+    assert records.dataclass(kw_only=True)(Late)(d=2).d == 2
+
+
+@records.dataclass(kw_only=True)
+class Optional:
+    """Its fields come behind those of a class that derives from it."""
+
+    size: int = 1
+
+
+@records.dataclass
+class Sized(Optional):
+    """Has a field of either kind."""
+
+    name: str
+
+
+@records.dataclass(frozen=True, kw_only=True)
+class FrozenOptional:
+    """As `Optional`, frozen."""
+
+    size: int = 1
+
+
+@records.dataclass(frozen=True)
+class FrozenSized(FrozenOptional):
+    """As `Sized`, frozen."""
+
+    name: str
+
+
+@pytest.mark.parametrize("cls", [Sized, FrozenSized])
+def test_equal_objects_pickle_alike_whenever_they_were_made(cls: Any) -> None:
+    made = [cls("a", size=2) for _ in range(20)]
+    assert [list(vars(one)) for one in made] == [["name", "size"]] * 20
+    assert len({pickle.dumps(one) for one in made}) == 1
+    assert pickle.loads(pickle.dumps(made[0])) == made[-1]
+
+
 def test_base_classes() -> None:
     assert Deep(2, 3).area() == 6
     assert Deep.kind == "point"

@@ -1,3 +1,5 @@
+"""Types of the compiled module rwkv_cy.files.mapped."""
+
 from typing import Final
 
 class MappedFile:

@@ -1,3 +1,5 @@
+"""Types of the compiled module rwkv_cy.formats.pickle_vm."""
+
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 

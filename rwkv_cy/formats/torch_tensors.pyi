@@ -1,3 +1,5 @@
+"""Types of the compiled module rwkv_cy.formats.torch_tensors."""
+
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, Protocol

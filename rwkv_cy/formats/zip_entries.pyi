@@ -1,3 +1,5 @@
+"""Types of the compiled module rwkv_cy.formats.zip_entries."""
+
 from collections.abc import Sequence
 from typing import Final
 

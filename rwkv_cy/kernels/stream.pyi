@@ -1,3 +1,5 @@
+"""Types of the compiled module rwkv_cy.kernels.stream."""
+
 from collections.abc import Iterable
 from typing import Any
 

@@ -102,7 +102,7 @@ class StateCache:
     Raises
     ------
     ConfigError
-        If a limit is not positive.
+        If a limit is not positive, or `answers` is not a bool.
 
     Notes
     -----
@@ -120,6 +120,8 @@ class StateCache:
         for name, value in (("max_bytes", max_bytes), ("max_disk_bytes", max_disk_bytes)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name}: expected a positive integer, got {value!r}")
+        if not isinstance(answers, bool):
+            raise ConfigError(f"answers: expected True or False, got {answers!r}")
         self.answers = answers
         self._max_bytes = max_bytes
         self._folder = folder

@@ -176,17 +176,17 @@ class _RuleFinder:
         None where it was not, or where the name stands for several tensors, or not for the same in all layers.
         """
         begin, _, rest = name.partition(".")
-        number, _, end = rest.partition(".")
+        number, dot, end = rest.partition(".")
         known = self._single.get((begin, end))
-        if known is None or not _stands_for("i", number) or number in self._spelled_out:
+        if known is None or not dot or not _stands_for("i", number) or number in self._spelled_out:
             return None
         return f"{known[0]}{number}{known[1]}", known[2]
 
     def find(self, name: str) -> tuple[Rule, dict[str, str]] | None:
         """Return the rule that applies, and what stands for the fields of its foreign name; None if there is none."""
         begin, _, rest = name.partition(".")
-        number, _, end = rest.partition(".")
-        if not _stands_for("i", number) or number in self._spelled_out:
+        number, dot, end = rest.partition(".")
+        if not dot or not _stands_for("i", number) or number in self._spelled_out:
             return self._search(name)
         key = begin, end
         if key not in self._known:

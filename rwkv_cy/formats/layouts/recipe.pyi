@@ -1,3 +1,5 @@
+"""Types of the compiled module rwkv_cy.formats.layouts.recipe."""
+
 from typing import Final
 
 from rwkv_cy.formats.layouts.steps import Operation, Shape

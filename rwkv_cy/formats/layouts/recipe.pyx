@@ -4,7 +4,7 @@ __all__ = ["Part", "Recipe"]
 
 
 cdef class Part:
-    """A run of elements of one tensor, and what is done to them; it does not change.
+    """A run of elements of one tensor, and what is done to them; it does not change, and compares by identity.
 
     Attributes
     ----------
@@ -66,7 +66,17 @@ cdef class Part:
 
 
 cdef class Recipe:
-    """How a tensor is made from others: its parts, concatenated in C order, and its shape. It does not change."""
+    """How a tensor is made from others: its parts, concatenated in C order, and its shape.
+
+    It does not change, and compares by identity.
+
+    Attributes
+    ----------
+    parts : tuple of Part
+        In their order.
+    shape : tuple of int
+        Shape of the tensor.
+    """
 
     cdef readonly tuple parts
     cdef readonly tuple shape
@@ -86,7 +96,9 @@ cdef class Recipe:
 
     def keeps(self, str name not None):
         """Tell whether the result is the tensor `name` as it is."""
-        cdef Part first = self.parts[0]
-        if first.name != name or len(self.parts) > 1:
+        if len(self.parts) != 1:
             return False
-        return not first.operations or not (first.reorders or first.computes or first.shape != self.shape)
+        cdef Part only = self.parts[0]
+        if only.name != name:
+            return False
+        return not only.operations or not (only.reorders or only.computes or only.shape != self.shape)

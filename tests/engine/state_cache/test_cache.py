@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -166,6 +167,13 @@ def test_limits() -> None:
     for name in ("max_bytes", "max_disk_bytes"):
         with pytest.raises(ConfigError, match=f"{name}: expected a positive integer, got 0"):
             StateCache(**{name: 0})
+
+
+@pytest.mark.parametrize("answers", [None, 1, "no"])
+def test_answers_are_kept_or_not(answers: Any) -> None:
+    with pytest.raises(ConfigError, match=f"^answers: expected True or False, got {answers!r}$"):
+        StateCache(answers=answers)
+    assert [StateCache(answers=known).answers for known in (True, False)] == [True, False]
 
 
 def test_one_model(kjv: LanguageModel) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rwkv_cy.errors import FormatError
-from rwkv_cy.formats.layouts.layout import Layout, Rule, any_name
+from rwkv_cy.formats.layouts.layout import Layout, Part, Recipe, Rule, any_name
 from rwkv_cy.formats.layouts.steps import TRANSPOSED, vector
 
 PATH = Path("model.st")
@@ -74,6 +74,12 @@ def test_names_with_characters_of_patterns() -> None:
     assert list(recipes) == ["blocks.0.{i}.(x)"]
 
 
+def test_a_name_that_ends_with_a_number_and_one_with_a_dot_behind_it() -> None:
+    names = ["x.0", "x.1", "x.1.", "x.2.y", "x.3.y"]
+    for order in (names, names[::-1], sorted(names, key=len, reverse=True)):
+        assert list(LAYOUT.undo(dict.fromkeys(order, (1,)), PATH)) == order
+
+
 @pytest.mark.parametrize("text", ["b.{i}.t", "b.{i}.fused", "b.{i}.{rest}", "blocks.{i}.w", "blocks.{i}.{rest}"])
 def test_a_template_is_not_a_name_of_its_kind(text: str) -> None:
     assert not LAYOUT.matches({text: (1, 1)})
@@ -99,3 +105,16 @@ def test_a_fused_tensor_of_another_number(shape: tuple[int, ...]) -> None:
         FormatError, match=r"^model\.st: b\.0\.fused: expected 2 rows, one for each of blocks\.0\.x, blocks\.0\.y, got"
     ):
         LAYOUT.undo({"b.0.fused": shape}, PATH)
+
+
+def test_a_recipe_of_no_tensor_or_of_several_is_not_one_tensor_as_it_is() -> None:
+    part = Part("x", 0, (2,))
+    assert Recipe((part,), (2,)).keeps("x")
+    assert not Recipe((), ()).keeps("x")
+    assert not Recipe((part, part), (4,)).keeps("x")
+
+
+def test_recipes_and_their_parts_compare_by_identity() -> None:
+    part, recipe = Part("x", 0, (2,)), Recipe.whole("x", (2,))
+    assert part == part != Part("x", 0, (2,))
+    assert recipe == recipe != Recipe.whole("x", (2,))
