@@ -33,10 +33,11 @@ _DEFAULT = Speculation()
 
 
 class Engine:
-    """Runs requests side by side: each step is one pass over the weights, for the next tokens of all of them.
+    """Runs requests side by side, one pass over the weights a step.
 
-    A request gets the same tokens, log-probabilities and state as alone, to the last bit, whatever runs beside it
-    (except in a model with ``activations="bf16"``).
+    A pass reads the next tokens of all requests or, at most every second time, the ends of prompts alone. A request
+    gets the same tokens, log-probabilities and state as alone, to the last bit, whatever runs beside it (except in a
+    model with ``activations="bf16"``).
 
     Parameters
     ----------

@@ -15,7 +15,8 @@ def prompt_shares(unread: Sequence[int], budget: int) -> list[int]:
     """Divide a budget of tokens among prompts.
 
     The shortest prompts come first, each with at most an equal share of what is left: a short prompt is read in its
-    first step, however long the others are, and every prompt makes progress in every step.
+    first step, however long the others are, and every prompt has a share. Before the ends of prompts, which run alone,
+    the engine leaves out those that do not end.
 
     Parameters
     ----------

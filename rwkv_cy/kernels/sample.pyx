@@ -122,6 +122,8 @@ def nucleus(
     cdef float boundary = 0.0
     # A scale of 0 would make NaN of -inf, and one beyond float32 of 0.
     cdef double total = weigh(&values[0], n, highest, <float>min(max(scale, LEAST_SCALE), MOST_SCALE), weights)
+    if not 0 < total < INFINITY:
+        raise KernelError(f"values, highest: expected numbers or -inf, and the largest of them, got {highest}")
     cdef double target = top_p * total
     # The weights below this sum to less than total - target: the target is reached without them.
     count = at_least(weights, n, <float>(0.99 * (total - target) / n), places)

@@ -1,5 +1,5 @@
 /* A batch of sequences, each of these sequences alone, and its tokens one by one give the same bits: all types of
- * matrices with everything that precedes a product, and the WKV of every version, for each instruction set that this CPU
+ * matrices with everything that precedes a product, states prefetched, and the WKV of every version, for each instruction set that this CPU
  * supports. Together with families.c, which compares numbers, it shows that all three ways compute the same model. Exits
  * with 1 at the first difference. */
 #include "samples.h"
@@ -52,9 +52,12 @@ static void multiply(const rk_ops *ops, const sample *s, int first, const inputs
     const rk_product product = {.m = &s->m, .x = in->x + at, .stride = COLS, .first = first, .mix = in->mix,
                                 .more = in->more + at, .y = y + p.first * ROWS, .then = RK_NOTHING};
     void *scratch = allocate(rk_matmul_scratch(ops, &s->m, p.tokens.count, THREADS));
-    p.tokens.sequences = p.sequences;
-    rk_matmul(ops, &product, 1, &p.tokens, scratch, THREADS);
-    free(scratch);
+    /* Exactly as many as there are, and a field that neither begins nor ends with a cache line. */
+    rk_sequence *sequences = allocate(p.tokens.sequence_count * sizeof *sequences);
+    memcpy(sequences, p.sequences, p.tokens.sequence_count * sizeof *sequences);
+    p.tokens.sequences = sequences;
+    rk_matmul_ahead(ops, &product, 1, &p.tokens, 8, (ptrdiff_t)(COLS * sizeof(float)) - 12, scratch, THREADS);
+    free(sequences), free(scratch);
 }
 
 /* Whether activations of so many tokens are rounded to bf16. */

@@ -8,6 +8,7 @@
 #define LEAST_BYTES ((ptrdiff_t)16 << 10)
 #define LEAST_WORK ((ptrdiff_t)1000000) /* of a piece, in multiply-adds */
 #define PIECES_A_THREAD 32
+#define MOST_STATES ((ptrdiff_t)16 << 20) /* bytes of states that are prefetched: half of a usual L3 cache */
 #define FEW_TOKENS 24 /* below this, `follow` runs right after each piece, not as one more shared operation */
 #define LINE_ROWS 16 /* whole cache lines of the result */
 #define WHOLE_LINES 8 /* panels; their rows fill whole cache lines of the result and of a transposed matrix */
@@ -25,8 +26,10 @@ typedef struct {
     char *prepared;         /* tokens in the form that `way` needs */
     char *scratch;          /* `stride` bytes per thread */
     size_t stride;
-    size_t field;           /* of the states: bytes begin..end of all of them are prefetched, by its units in equal shares */
-    ptrdiff_t field_bytes, soon_begin, soon_end;
+    /* Byte offset and size of the field of the states that its groups prefetch, in equal shares: bytes begin..end of
+     * that field of all sequences. */
+    size_t field;
+    ptrdiff_t field_bytes, states_begin, states_end;
 } product;
 
 /* [0, units) split into pieces of `grain`; the last may be shorter. */
@@ -262,20 +265,20 @@ static ptrdiff_t unit_rows(const product *p)
     return p->way == BY_PANELS ? p->ops->panel_rows : p->way == BY_GROUPS ? RK_Q_ROWS : 1;
 }
 
-/* Whether `follow` runs on each piece's rows as soon as they are computed. */
+/* Whether `follow` runs on each piece's rows as states as they are computed. */
 static int follows_at_once(const product *p)
 {
     return p->all->count > 1 && p->all->count < FEW_TOKENS && p->way != BY_COLUMNS;
 }
 
 /* What groups begin..end prefetch. */
-static rk_soon soon_of(const product *p, ptrdiff_t begin, ptrdiff_t end)
+static rk_states_ahead states_of(const product *p, ptrdiff_t begin, ptrdiff_t end)
 {
-    const ptrdiff_t groups = (p->spec->m->rows + RK_Q_ROWS - 1) / RK_Q_ROWS, lines = (p->soon_end - p->soon_begin) / 64;
-    const ptrdiff_t from = p->soon_begin + lines * begin / groups * 64, to = p->soon_begin + lines * end / groups * 64;
-    if (from == to) return (rk_soon){NULL, NULL, 0, 0, 0};
+    const ptrdiff_t groups = (p->spec->m->rows + RK_Q_ROWS - 1) / RK_Q_ROWS, lines = (p->states_end - p->states_begin) / 64;
+    const ptrdiff_t from = p->states_begin + lines * begin / groups * 64, to = p->states_begin + lines * end / groups * 64;
+    if (from == to) return (rk_states_ahead){NULL, NULL, 0, 0, 0};
     const rk_sequence *first = p->all->sequences + from / p->field_bytes;
-    return (rk_soon){first, first->read + p->field + from % p->field_bytes, p->field, p->field_bytes, to - from};
+    return (rk_states_ahead){first, first->read + p->field + from % p->field_bytes, p->field, p->field_bytes, to - from};
 }
 
 /* Units begin..end of a product: rows, groups or panels. */
@@ -287,8 +290,8 @@ static void multiply(const product *p, ptrdiff_t begin, ptrdiff_t end, int threa
     if (p->way == BY_PANELS) {
         p->ops->panels(m, p->prepared, tokens, y, m->rows, begin, end, own_scratch(p, thread));
     } else if (p->way == BY_GROUPS) {
-        rk_soon soon = soon_of(p, begin, end);
-        p->ops->groups(m, p->prepared, tokens, y, m->rows, begin, end, own_scratch(p, thread), &soon);
+        rk_states_ahead states = states_of(p, begin, end);
+        p->ops->groups(m, p->prepared, tokens, y, m->rows, begin, end, own_scratch(p, thread), &states);
     } else {
         p->ops->rows(m, tokens_as_rows(p), tokens, y, m->rows, begin, end);
     }
@@ -338,16 +341,16 @@ static cut cut_product(const product *p, ptrdiff_t units, ptrdiff_t cost, ptrdif
 /* Divide a field of the states among the products with quantized matrices, by the number of their groups. */
 static void plan_prefetches(shared *s, const rk_tokens *all, size_t field, ptrdiff_t bytes)
 {
-    const ptrdiff_t lines = all->sequence_count * bytes / 64;
+    const ptrdiff_t lines = at_most(all->sequence_count * bytes, MOST_STATES) / 64;
     ptrdiff_t groups = 0, before = 0;
     for (int i = 0; i < s->count; i++) groups += s->parts[i].way == BY_GROUPS ? s->cuts[i].units : 0;
     for (int i = 0; i < s->count; i++) {
         product *p = &s->parts[i];
         if (p->way != BY_GROUPS) continue;
         p->field = field, p->field_bytes = bytes;
-        p->soon_begin = lines * before / groups * 64;
+        p->states_begin = lines * before / groups * 64;
         before += s->cuts[i].units;
-        p->soon_end = lines * before / groups * 64;
+        p->states_end = lines * before / groups * 64;
     }
 }
 

@@ -89,7 +89,7 @@ typedef struct {
     const char *at;
     size_t field;
     ptrdiff_t bytes, left;
-} rk_soon;
+} rk_states_ahead;
 
 /* Kernels for one type of activations; most process a range `[begin, end)`. Arrays are contiguous. `void *` stands for
  * float or double, the activation type of the table. */
@@ -126,13 +126,13 @@ typedef struct rk_ops {
 
     /* Quantized matrices; NULL if activations are double. `quantize_token` quantizes and packs x [cols], token t of
      * `tokens`, each block in packed_bytes(dtype); `groups` computes the same product as `rows` for groups begin..end of sixteen
-     * rows (quant.h), and meanwhile prefetches `soon`. */
+     * rows (quant.h), and meanwhile prefetches `states`. */
     void (*quantize_token)(const void *x, int dtype, ptrdiff_t cols, ptrdiff_t tokens, ptrdiff_t t, void *packed);
     ptrdiff_t (*packed_bytes)(int dtype);
     ptrdiff_t wide_groups;  /* groups that `groups` processes together */
     ptrdiff_t whole_tokens; /* tokens are packed in multiples of this; those past the last are NULL, for zeros */
     void (*groups)(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy, ptrdiff_t begin,
-                   ptrdiff_t end, void *scratch, rk_soon *soon);
+                   ptrdiff_t end, void *scratch, rk_states_ahead *states);
     /* The same for few_tokens and more, bit for bit, by tiles of tokens and rows, in registers or in hardware: only sizes,
      * packed_bytes, quantize_token, groups and scratch are set. NULL if there are none for this CPU. */
     const struct rk_ops *tiles;

@@ -1,6 +1,7 @@
 /* Passes over the logits of a vocabulary, for one instruction set. */
 
 enum { SAMPLE_LANES = RK_VECTOR_BYTES / 4, SAMPLE_SUMS = 16, SAMPLE_BLOCK = 64 };
+_Static_assert(SAMPLE_SUMS % SAMPLE_LANES == 0, "sums are whole vectors");
 
 /* weights[i] = exp((x[i] - most) * scale); returns their sum. The same bits with every instruction set. */
 static double weigh(const float *x, ptrdiff_t n, float most, float scale, float *weights)

@@ -159,12 +159,12 @@ static void part_tile(const char *w, const char *x, ptrdiff_t count, int dtype, 
 
 /* y[t, r] = scale * sum_k m[r, k] * x[t, k] for groups begin..end of a quantized matrix and quantized tokens. */
 static void groups(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y_, ptrdiff_t ldy, ptrdiff_t begin,
-                   ptrdiff_t end, void *scratch, rk_soon *soon)
+                   ptrdiff_t end, void *scratch, rk_states_ahead *states)
 {
     const ptrdiff_t width = rk_q_cols(m->dtype), blocks = rk_q_blocks(m->dtype, m->cols), run = RUN_COLS / width;
     const ptrdiff_t tiles = (tokens + RK_DOT_TOKENS - 1) / RK_DOT_TOKENS, apart = run * BLOCK_BYTES(width);
     const float scale = (float)m->scale * rk_q_unit(m->dtype);
-    const ptrdiff_t soon_lines = rk_soon_lines(soon, tiles * (end - begin) * HALVES * ((blocks + run - 1) / run));
+    const ptrdiff_t state_lines = rk_state_lines(states, tiles * (end - begin) * HALVES * ((blocks + run - 1) / run));
     char *w = scratch;
     for (ptrdiff_t g = begin; g < end; g += TOGETHER) {
         const ptrdiff_t wide = end - g < TOGETHER ? end - g : TOGETHER;
@@ -182,7 +182,7 @@ static void groups(const rk_matrix *m, const void *packed, ptrdiff_t tokens, voi
                     float *y = (float *)y_ + token * ldy + row;
                     const float last = stop == blocks ? scale : 1;
                     rk_prefetch_lines(&next, lines);
-                    rk_prefetch_soon(soon, soon_lines);
+                    rk_prefetch_states(states, state_lines);
                     if (rows >= RK_DOT_ROWS && left >= RK_DOT_TOKENS)
                         whole_tile(w + i * apart, x, stop - b, m->dtype, b == 0, last, y, ldy);
                     else if (rows > 0)

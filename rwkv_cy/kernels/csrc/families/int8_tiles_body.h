@@ -227,11 +227,11 @@ static ptrdiff_t token_bytes(int dtype) { return TOKEN_BYTES(rk_q_cols(dtype)); 
 #include "families/runs_body.h"
 
 static void groups(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy, ptrdiff_t begin,
-                   ptrdiff_t end, void *scratch, rk_soon *soon)
+                   ptrdiff_t end, void *scratch, rk_states_ahead *states)
 {
     const rk_tile_shapes shapes = shapes_of(rk_q_cols(m->dtype));
     rk_tiles_begin(&shapes);
-    multiply_runs(m, packed, tokens, y, ldy, begin, end, scratch, soon);
+    multiply_runs(m, packed, tokens, y, ldy, begin, end, scratch, states);
     rk_tiles_end();
 }
 

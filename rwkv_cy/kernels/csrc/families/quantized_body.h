@@ -85,12 +85,12 @@ static inline const uint16_t *Q_(word)(const char *w, ptrdiff_t apart, int p)
 
 /* `wide` groups, `apart` bytes from one to the next, times `count` tokens; wide, count and dtype are constants after
  * inlining. `prefetch`: whether to prefetch weights of few tokens. With many, `lines` cache lines from `ahead` on are
- * prefetched with each block, and `soon_lines` of states. */
+ * prefetched with each block, and `state_lines` of states. */
 static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const int dtype, const int wide,
                                                            ptrdiff_t blocks, ptrdiff_t apart, const char *x,
                                                            const int count, int prefetch,
-                                                           const char *ahead, ptrdiff_t lines, rk_soon *soon,
-                                                           ptrdiff_t soon_lines, float sums[][RK_Q_MOST * RK_Q_ROWS])
+                                                           const char *ahead, ptrdiff_t lines, rk_states_ahead *states,
+                                                           ptrdiff_t state_lines, float sums[][RK_Q_MOST * RK_Q_ROWS])
 {
     enum { PARTS = RK_Q_ROWS / RK_Q_LANES, MOST = RK_Q_MOST * PARTS };
     const int affine = rk_q_affine(dtype), halves = rk_q_halves(dtype), parts = wide * PARTS;
@@ -115,7 +115,7 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
             for (int i = 0; i < RK_Q6_BYTES / 64; i++) __builtin_prefetch(w + 6144 + 64 * i);
         if (!few) {
             for (ptrdiff_t i = 0; i < lines; i++, ahead += 64) __builtin_prefetch(ahead, 0, 2);
-            rk_prefetch_soon(soon, soon_lines);
+            rk_prefetch_states(states, state_lines);
         }
 #pragma GCC unroll 8
         for (int i = 0; i < rk_q_runs(dtype); i++) {
@@ -190,7 +190,7 @@ static inline __attribute__((always_inline)) void Q_(put_sums)(float *y, const f
 static inline __attribute__((always_inline)) void Q_(groups_at)(const rk_matrix *m, const int dtype, const int wide,
                                                                 const char *packed, ptrdiff_t tokens, float *y,
                                                                 ptrdiff_t ldy, ptrdiff_t g, ptrdiff_t run,
-                                                                rk_soon *soon, ptrdiff_t soon_lines)
+                                                                rk_states_ahead *states, ptrdiff_t state_lines)
 {
     const ptrdiff_t blocks = rk_q_blocks(dtype, m->cols);
     const ptrdiff_t token_bytes = blocks * rk_x_bytes(dtype);
@@ -212,7 +212,7 @@ static inline __attribute__((always_inline)) void Q_(groups_at)(const rk_matrix 
             for (int j = 0; j < count; j++)
                 for (int i = 0; i < wide; i++) __builtin_prefetch(y + (t + j) * ldy + i * run * RK_Q_ROWS, 1);
         if (count == RK_Q_TOKENS)
-            Q_(tile)(w, dtype, wide, blocks, apart, x, RK_Q_TOKENS, 0, ahead, lines, soon, soon_lines, sums);
+            Q_(tile)(w, dtype, wide, blocks, apart, x, RK_Q_TOKENS, 0, ahead, lines, states, state_lines, sums);
         else if (RK_Q_TOKENS > 4 && count == 4)
             Q_(tile)(w, dtype, wide, blocks, apart, x, RK_Q_TOKENS > 4 ? 4 : 1, prefetch, NULL, 0, NULL, 0, sums);
         else if (RK_Q_TOKENS > 2 && count == 2)
@@ -232,34 +232,36 @@ static inline __attribute__((always_inline)) void Q_(groups_at)(const rk_matrix 
 
 static inline __attribute__((always_inline)) void Q_(groups_of)(const rk_matrix *m, const int dtype, const char *packed,
                                                                 ptrdiff_t tokens, float *y, ptrdiff_t ldy,
-                                                                ptrdiff_t begin, ptrdiff_t end, rk_soon *soon)
+                                                                ptrdiff_t begin, ptrdiff_t end, rk_states_ahead *states)
 {
     /* Whole tiles prefetch. */
     const ptrdiff_t steps = tokens / RK_Q_TOKENS * ((end - begin) / RK_Q_WIDE) * rk_q_blocks(dtype, m->cols);
-    const ptrdiff_t soon_lines = rk_soon_lines(soon, steps);
+    const ptrdiff_t state_lines = rk_state_lines(states, steps);
     ptrdiff_t g = begin;
     /* With many tokens, several groups share each broadcast of activations; with few, weights stream contiguously, from
      * two runs of groups where hardware prefetch needs that. */
     if (tokens >= RK_Q_TOKENS)
-        for (; g + RK_Q_WIDE <= end; g += RK_Q_WIDE) Q_(groups_at)(m, dtype, RK_Q_WIDE, packed, tokens, y, ldy, g, 1, soon, soon_lines);
+        for (; g + RK_Q_WIDE <= end; g += RK_Q_WIDE)
+            Q_(groups_at)(m, dtype, RK_Q_WIDE, packed, tokens, y, ldy, g, 1, states, state_lines);
     if (RK_Q8_RUNS == 2 && dtype == RK_Q8 && tokens == 1) {
         const ptrdiff_t run = (end - begin) / 2;
-        for (; g < begin + run; g++) Q_(groups_at)(m, dtype, RK_Q8_RUNS, packed, tokens, y, ldy, g, run, soon, soon_lines);
+        for (; g < begin + run; g++)
+            Q_(groups_at)(m, dtype, RK_Q8_RUNS, packed, tokens, y, ldy, g, run, states, state_lines);
         g = begin + 2 * run;
     }
-    for (; g < end; g++) Q_(groups_at)(m, dtype, 1, packed, tokens, y, ldy, g, 1, soon, soon_lines);
+    for (; g < end; g++) Q_(groups_at)(m, dtype, 1, packed, tokens, y, ldy, g, 1, states, state_lines);
 }
 
 /* y[t, r] = scale * sum_k m[r, k] * x[t, k] for groups begin..end of a quantized matrix and quantized tokens. */
 static void groups(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy, ptrdiff_t begin,
-                   ptrdiff_t end, void *scratch, rk_soon *soon)
+                   ptrdiff_t end, void *scratch, rk_states_ahead *states)
 {
     (void)scratch;
     switch (m->dtype) {
-    case RK_Q8: Q_(groups_of)(m, RK_Q8, packed, tokens, y, ldy, begin, end, soon); break;
-    case RK_Q6: Q_(groups_of)(m, RK_Q6, packed, tokens, y, ldy, begin, end, soon); break;
-    case RK_Q4N: Q_(groups_of)(m, RK_Q4N, packed, tokens, y, ldy, begin, end, soon); break;
-    case RK_Q4: Q_(groups_of)(m, RK_Q4, packed, tokens, y, ldy, begin, end, soon); break;
+    case RK_Q8: Q_(groups_of)(m, RK_Q8, packed, tokens, y, ldy, begin, end, states); break;
+    case RK_Q6: Q_(groups_of)(m, RK_Q6, packed, tokens, y, ldy, begin, end, states); break;
+    case RK_Q4N: Q_(groups_of)(m, RK_Q4N, packed, tokens, y, ldy, begin, end, states); break;
+    case RK_Q4: Q_(groups_of)(m, RK_Q4, packed, tokens, y, ldy, begin, end, states); break;
     }
 }
 

@@ -233,9 +233,9 @@ static void add_tile(const char *w, const char *x, ptrdiff_t count, int dtype, i
 #include "families/runs_body.h"
 
 static void tile_groups(const rk_matrix *m, const void *packed, ptrdiff_t tokens, void *y, ptrdiff_t ldy, ptrdiff_t begin,
-                        ptrdiff_t end, void *scratch, rk_soon *soon)
+                        ptrdiff_t end, void *scratch, rk_states_ahead *states)
 {
-    multiply_runs(m, packed, tokens, y, ldy, begin, end, scratch, soon);
+    multiply_runs(m, packed, tokens, y, ldy, begin, end, scratch, states);
 }
 
 static void use_tiles(rk_table *table)

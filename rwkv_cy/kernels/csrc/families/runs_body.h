@@ -18,12 +18,12 @@ static size_t scratch_bytes(const rk_matrix *m, ptrdiff_t tokens)
 /* y[t, r] = scale * sum_k m[r, k] * x[t, k] for groups begin..end of a quantized matrix and quantized tokens. Between
  * runs, sums are in y. */
 static void multiply_runs(const rk_matrix *m, const void *packed, ptrdiff_t tokens, float *y, ptrdiff_t ldy,
-                          ptrdiff_t begin, ptrdiff_t end, char *w, rk_soon *soon)
+                          ptrdiff_t begin, ptrdiff_t end, char *w, rk_states_ahead *states)
 {
     const ptrdiff_t blocks = rk_q_blocks(m->dtype, m->cols), run = run_blocks(m->dtype);
     const ptrdiff_t tiles = (tokens + TILE_TOKENS - 1) / TILE_TOKENS, apart = run * weight_bytes(m->dtype);
     const float scale = (float)m->scale * rk_q_unit(m->dtype);
-    const ptrdiff_t soon_lines = rk_soon_lines(soon, tiles * (end - begin) * ((blocks + run - 1) / run));
+    const ptrdiff_t state_lines = rk_state_lines(states, tiles * (end - begin) * ((blocks + run - 1) / run));
     for (ptrdiff_t g = begin; g < end; g += TOGETHER) {
         const ptrdiff_t wide = end - g < TOGETHER ? end - g : TOGETHER;
         for (ptrdiff_t b = 0, stop; b < blocks; b = stop) {
@@ -39,7 +39,7 @@ static void multiply_runs(const rk_matrix *m, const void *packed, ptrdiff_t toke
                 for (ptrdiff_t i = 0; i < wide; i++) {
                     const ptrdiff_t row = (g + i) * RK_Q_ROWS, token = t * TILE_TOKENS;
                     rk_prefetch_lines(&next, lines);
-                    rk_prefetch_soon(soon, soon_lines);
+                    rk_prefetch_states(states, state_lines);
                     add_tile(w + i * apart, x, stop - b, m->dtype, b == 0, stop == blocks ? scale : 1,
                              y + token * ldy + row, ldy, m->rows - row, tokens - token);
                 }

@@ -55,20 +55,20 @@ static inline void rk_prefetch_lines(rk_ahead *next, ptrdiff_t lines)
 }
 
 /* Cache lines of states to prefetch at each of so many steps. */
-static inline ptrdiff_t rk_soon_lines(const rk_soon *soon, ptrdiff_t steps)
+static inline ptrdiff_t rk_state_lines(const rk_states_ahead *states, ptrdiff_t steps)
 {
-    return steps < 1 ? 0 : (soon->left / 64 + steps - 1) / steps;
+    return steps < 1 ? 0 : (states->left / 64 + steps - 1) / steps;
 }
 
 /* Prefetch the next `lines` cache lines of states. */
-static inline void rk_prefetch_soon(rk_soon *soon, ptrdiff_t lines)
+static inline void rk_prefetch_states(rk_states_ahead *states, ptrdiff_t lines)
 {
-    for (; lines > 0 && soon->left > 0; lines--, soon->left -= 64) {
-        __builtin_prefetch(soon->at, 0, 2);
-        soon->at += 64;
-        if (soon->left > 64 && soon->at >= soon->sequence->read + soon->field + soon->bytes) {
-            soon->sequence++;
-            soon->at = soon->sequence->read + soon->field;
+    for (; lines > 0 && states->left > 0; lines--, states->left -= 64) {
+        __builtin_prefetch(states->at, 0, 2);
+        states->at += 64;
+        if (states->left > 64 && states->at >= states->sequence->read + states->field + states->bytes) {
+            states->sequence++;
+            states->at = states->sequence->read + states->field;
         }
     }
 }
