@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import struct
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -316,6 +317,10 @@ def write_index(folder: Path, weight_map: object) -> None:
     (folder / SHARD_INDEX).write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}))
 
 
-def open_files() -> int:
-    """How many files this process holds open."""
-    return len(list(Path("/proc/self/fd").iterdir()))
+def open_files(folder: Path) -> list[str]:
+    """Return the files of a folder that this process has open."""
+    links = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # that of the listing itself
+            links.append(str(descriptor.readlink()))
+    return [link for link in links if Path(link.removesuffix(" (deleted)")).is_relative_to(folder)]
