@@ -49,8 +49,12 @@ static inline __attribute__((always_inline)) void FN(rows_block)(const rk_matrix
         for (int j = 0; j < tokens; j++) acc[i][j] = (VEC){0};
     ptrdiff_t k = 0;
     for (; k + line <= m->cols; k += line) {
-        for (int i = 0; prefetch && i < rows; i++)
-            __builtin_prefetch(row + (size_t)i * stride + (size_t)k * FN(weight_bytes)(dtype) + ahead, 0, 2);
+        for (int i = 0; prefetch && i < rows; i++) {
+            const char *next = row + (size_t)i * stride + (size_t)k * FN(weight_bytes)(dtype) + ahead;
+            __builtin_prefetch(next, 0, 2);
+            /* Twice a line for one token: with once, two threads reach 3 % less of the bandwidth. */
+            if (tokens == 1) __builtin_prefetch(next + 32, 0, 2);
+        }
         for (ptrdiff_t u = 0; u < line; u += LANES)
             FN(rows_step)(row, stride, dtype, m->cols, x, k + u, acc, rows, tokens);
     }
