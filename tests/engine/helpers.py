@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from contracts.cases import CONFIGS
-from rwkv_cy.engine import Event, Request
+from rwkv_cy.engine import Event, Request, Speculation
+from rwkv_cy.engine.speculation.costs import Costs
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.text import ByteTokenizer, SamplingOptions
 
@@ -27,6 +29,22 @@ def small_model(name: str, seed: int = 0) -> LanguageModel:
         array = np.array(parameter.array)
         arrays[key] = array + 0.3 * rng.standard_normal(array.shape).astype(array.dtype) if array.ndim == 2 else array
     return LanguageModel(config, arrays, ByteTokenizer())
+
+
+class Free(Costs):
+    """Further tokens cost nothing, so that every draft is tried, however busy the machine is."""
+
+    def ratio(self, before: int, after: int) -> float:
+        return 0.5 if after > before else 1.0
+
+    def seconds(self, tokens: int) -> float:
+        """Return a time beside which that of a small model does not count."""
+        return math.inf
+
+
+def eager(**arguments: Any) -> Speculation:
+    """Return a speculation that tries every draft: the default one tries what pays by measured times."""
+    return Speculation(costs=Free(), **arguments)
 
 
 @dataclass

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from engine.helpers import eager
 from rwkv_cy.engine import Engine, Request
-from rwkv_cy.engine.speculation import Speculation
 from rwkv_cy.model.language_model import LanguageModel, load
 from rwkv_cy.text import Grammar, SamplingOptions
 
@@ -48,7 +48,7 @@ def requests(model: LanguageModel) -> Iterable[Request]:
 def test_texts_are_those_of_the_model_alone(model: LanguageModel) -> None:
     alone = {str(seed): model.generate("And he said ", grammar=GRAMMAR, seed=seed, top_p=1.0) for seed in range(3)}
     expected = {name: "".join(generation) for name, generation in alone.items()}
-    for speculation in (None, Speculation(most=7, lookup=False)):
+    for speculation in (None, eager(most=7, lookup=False)):
         texts, accepted = dict.fromkeys(expected, ""), 0
         for event in Engine(model, slots=2, speculation=speculation).run(requests(model)):
             texts[event.request_id] += event.text

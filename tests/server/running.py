@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from rwkv_cy.chat import FORMATS
-from rwkv_cy.engine import AsyncEngine, Engine, Request
+from rwkv_cy.engine import AsyncEngine, Engine, Request, Speculation
 from rwkv_cy.engine.state_cache import StateCache
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.server.logs import Log
@@ -148,11 +148,13 @@ def running(
     queue: int = 64,
     cache_folder: Path | None = None,
     cache_bytes: int = 1 << 30,
+    speculation: Speculation | None = None,
 ) -> Iterator[Client]:
-    """Run a server in a thread."""
+    """Run a server in a thread; without `speculation`, one that tries the drafts that pay by the times of passes."""
     log = io.StringIO()
+    cache = StateCache(cache_bytes, folder=cache_folder)
     engine = AsyncEngine(
-        ScriptedEngine(model, slots=slots, queue=queue, cache=StateCache(cache_bytes, folder=cache_folder))
+        ScriptedEngine(model, slots=slots, queue=queue, cache=cache, speculation=speculation or Speculation())
     )
     service = Service(model, engine, FORMATS[chat], settings or Settings(NAME), Log(log))
     listening = bind("127.0.0.1", 0)

@@ -2,37 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
 
-from engine.helpers import alone, outcomes, random_request, same_as_alone, small_model
+from engine.helpers import alone, eager, outcomes, random_request, same_as_alone, small_model
 from rwkv_cy.engine import Engine, Request, Speculation, StateCache
-from rwkv_cy.engine.speculation.costs import Costs
 from rwkv_cy.errors import ConfigError
 from rwkv_cy.model.language_model import LanguageModel, load
 from rwkv_cy.text import SamplingOptions
 
 GREEDY = SamplingOptions(temperature=0)
-
-
-class Free(Costs):
-    """Further tokens cost nothing, so that every draft is tried."""
-
-    def ratio(self, before: int, after: int) -> float:
-        return 0.5 if after > before else 1.0
-
-    def seconds(self, tokens: int) -> float:
-        """Return a time beside which that of a small model does not count."""
-        return math.inf
-
-
-def eager(**arguments: Any) -> Speculation:
-    return Speculation(costs=Free(), **arguments)
 
 
 def drafted(engine: Engine, request: Request) -> tuple[int, int]:
