@@ -1,7 +1,7 @@
 /* A batch of sequences, each of these sequences alone, and its tokens one by one give the same bits: all types of
- * matrices with everything that precedes a product, states prefetched, and the WKV of every version, for each instruction set that this CPU
- * supports. Together with families.c, which compares numbers, it shows that all three ways compute the same model. Exits
- * with 1 at the first difference. */
+ * matrices with everything that precedes a product, states prefetched, and the WKV of every version, for each
+ * instruction set that this CPU supports. Together with families.c, which compares numbers, it shows that all three ways
+ * compute the same model. Exits with 1 at the first difference. */
 #include "samples.h"
 #include "wkv/versions.h"
 #include "wkv/wkv4.h"
