@@ -143,6 +143,13 @@ class FileBytes:
             self.close()
             raise FormatError(f"{path} is empty; download or copy it again")
 
+    @property
+    def descriptor(self) -> int:
+        """Descriptor of the file, for positioned reads; StorageError when it is closed."""
+        if self._descriptor < 0:
+            raise StorageError(f"{self.path}: expected an open file, got a closed one; open it again")
+        return self._descriptor
+
     def read_at(self, offset: int, size: int) -> bytes:
         """Return `size` bytes from `offset`; raise FormatError if they are outside the file."""
         self._check_span(offset, size)
@@ -258,13 +265,6 @@ class FileBytes:
     def __del__(self) -> None:
         if getattr(self, "_descriptor", -1) >= 0:
             self.close()
-
-    @property
-    def descriptor(self) -> int:
-        """Descriptor of the file, for positioned reads; StorageError when it is closed."""
-        if self._descriptor < 0:
-            raise StorageError(f"{self.path}: expected an open file, got a closed one; open it again")
-        return self._descriptor
 
     def _check_span(self, offset: int, size: int) -> None:
         if offset < 0 or size < 0 or offset + size > self.size:

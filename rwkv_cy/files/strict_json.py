@@ -42,7 +42,7 @@ def parse_object(
         If it is not valid UTF-8, JSON or an object, is nested too deeply, has too many tokens, a duplicate key, an
         integer of more than 20 digits, or NaN or Infinity where they are not allowed.
     """
-    import json  # which files of some formats alone need
+    import json  # not needed for every format
 
     def refuse(problem: str) -> NoReturn:
         raise FormatError(f"{path}: {what}: expected a plain JSON object, got {problem}; the file is damaged")

@@ -12,10 +12,13 @@ import struct
 from cpython.bytes cimport PyBytes_AsString, PyBytes_FromStringAndSize
 from cpython.list cimport PyList_GetSlice
 from cpython.object cimport PyObject
-from cpython.unicode cimport PyUnicode_Concat
 from libc.string cimport memchr
 
 from rwkv_cy.errors import FormatError, UnsupportedError
+
+cdef extern from "Python.h":
+    int cut_list "PyList_SetSlice"(list items, Py_ssize_t begin, Py_ssize_t end, PyObject *nothing) except -1
+
 
 __all__ = [
     "MAX_MARKS",
@@ -180,12 +183,8 @@ def unpickle(ByteStream stream not None, allowed, persistent=None):
     return _Machine(stream, allowed, persistent).run()
 
 
-cdef extern from "Python.h":
-    int cut_list "PyList_SetSlice"(list items, Py_ssize_t begin, Py_ssize_t end, PyObject *nothing) except -1
-
-
 cdef inline int cut(list items, Py_ssize_t height) except -1:
-    """Remove the items from a height: del compiles to a slice made for it."""
+    """Remove the items from an index on; ``del items[height:]`` would make a slice object each time."""
     return cut_list(items, height, len(items), NULL)
 
 
@@ -448,7 +447,7 @@ cdef class _Machine:
     # Names, calls, states
 
     cdef int find(self, str module, str name) except -1:
-        full = PyUnicode_Concat(PyUnicode_Concat(module, "."), name)
+        full = module + "." + name
         found = self.allowed.get(full)
         if found is None:
             raise UnsupportedError(

@@ -191,27 +191,27 @@ class RawSource:
         FormatError
             If the checksum differs.
         """
-        span = self._checksums.get(name)
-        if span is None:
+        place = self._checksums.get(name)
+        if place is None:
             return False
-        if span not in self._checked:
-            data = span.data
-            crc = self._file.crc32(span.offset, span.size, advance) if data is None else data.crc32(advance)
-            if crc != span.crc32:
+        if place not in self._checked:
+            data = place.data
+            crc = self._file.crc32(place.offset, place.size, advance) if data is None else data.crc32(advance)
+            if crc != place.crc32:
                 raise FormatError(
-                    f"{self.path}: {name}: expected bytes with the checksum {span.crc32:08x}, got {crc:08x}; "
+                    f"{self.path}: {name}: expected bytes with the checksum {place.crc32:08x}, got {crc:08x}; "
                     "the file is damaged: download or copy it again"
                 )
-            self._checked.add(span)
+            self._checked.add(place)
         return True
 
     def checksum(self, name: str) -> int | None:
         """Return the CRC-32 of the tensor's bytes; None if the file has none of them alone, in C order."""
-        span, tensor = self._checksums.get(name), self._tensors[name]
-        if span is None or tensor.strides is not None:
+        place, tensor = self._checksums.get(name), self._tensors[name]
+        if place is None or tensor.strides is not None:
             return None
         own = (tensor.offset, tensor.info.source_nbytes, tensor.data)
-        return span.crc32 if own == (span.offset, span.size, span.data) else None
+        return place.crc32 if own == (place.offset, place.size, place.data) else None
 
     def check(self) -> None:
         """Raise FormatError if the file has been truncated since it was opened."""

@@ -22,9 +22,11 @@ cdef unsigned int _CENTRAL_SIGNATURE = 0x02014B50, _LOCAL_SIGNATURE = 0x04034B50
 cdef unsigned int _ALL_ONES = 0xFFFFFFFF
 cdef unsigned int _ZIP64_EXTRA = 1, _FLAG_ENCRYPTED = 1 << 0, _FLAG_SIZES_FOLLOW = 1 << 3
 cdef unsigned int _STORED = 0, _DEFLATED = 8
-#: What is read at once: the sizes behind an entry, and the local header of the next one with its name.
-cdef Py_ssize_t _AHEAD = 256
 cdef Py_ssize_t _MAX_NAME = MAX_NAME_BYTES
+
+cdef enum:
+    #: Bytes read at once: the sizes behind an entry, and the local header of the next one with its name.
+    _AHEAD = 256
 
 DEFLATED = _DEFLATED
 LOCAL_HEADER_BYTES = _LOCAL_BYTES
@@ -49,7 +51,11 @@ cdef class ZipEntry:
 
 
 cdef class Place:
-    """Where bytes begin, in the file or in an inflated entry of it; with a CRC-32, also how many it is of."""
+    """The bytes of a storage: where they begin, in the file or in a deflated entry of it.
+
+    `size` is that of the whole entry (0: unknown), and `crc32` its checksum (None: it has none). A place equals itself
+    only: tensors that share a storage share its place.
+    """
 
     cdef readonly Offset offset, size
     cdef readonly object data, crc32
@@ -219,13 +225,13 @@ def locate_all(file, entries):
 cdef class _Reader:
     """Reads a few bytes of a file at a time, and those behind them that are likely to be next.
 
-    Without a call of Python for each: a large checkpoint takes thousands.
+    A large checkpoint takes thousands of such reads; only those that fail or are long call :class:`FileBytes`.
     """
 
     cdef object file
     cdef int descriptor
     cdef Offset file_size, start, held
-    cdef unsigned char ahead[256]  # _AHEAD
+    cdef unsigned char ahead[_AHEAD]
     cdef bytes others
     cdef const unsigned char *chunk
 
@@ -252,7 +258,7 @@ cdef class _Reader:
                 count = pread(self.descriptor, self.ahead, <size_t> wanted, <off_t> offset)
         if count == wanted:
             self.chunk = self.ahead
-        else:  # long names, what ends early, and every error
+        else:  # a long name, a read that was short or failed, a position outside the file
             self.others = self.file.read_at(offset, wanted)
             self.chunk = <const unsigned char *> PyBytes_AsString(self.others)
         self.start, self.held = offset, <Offset> wanted

@@ -20,7 +20,7 @@ def pack_json(value: dict[str, Any], what: str, capacity: int | None = None, lim
     SpecError
         If it does not fit, or would not be the same when read back.
     """
-    import json  # which reading does not need
+    import json  # not needed for reading
 
     try:
         text = json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")

@@ -96,6 +96,10 @@ def test_several_pickles_in_one_stream() -> None:
     assert stream.position == len(data) - 4
 
 
+def test_marks_within_marks() -> None:
+    assert run(pickled(b"](N(N(t\x86tNe")) == [None, ((None, ()),), None]
+
+
 def test_calls_and_persistent_ids() -> None:
     assert run(pickled(call(name("here", "pair"), integer(1), NONE))) == ("pair", 1, None)
     assert run(b"\x80\x04" + text("here") + text("pair") + b"\x93)R.") == ("pair",)
@@ -184,6 +188,9 @@ def test_opcodes_off_the_list(opcode: str) -> None:
         (b"N(\x85", "expected an object on the stack, got none"),
         (b"q\x00", "expected an object on the stack, got none"),
         (b"](a", "expected an object on the stack, got none"),
+        (b"]((Nta", "expected an object on the stack, got none"),
+        (b"]((Nt\x86", "expected an object on the stack, got none"),
+        (b"((Ntet", "expected an object on the stack, got none"),
         (b"t", "expected a mark on the stack, got none"),
         (b"(" * 101, "expected at most 100 marks within each other, got more"),
         (b"(" * 1_000_000, "expected at most 100 marks within each other, got more"),

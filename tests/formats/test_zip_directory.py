@@ -16,7 +16,7 @@ from formats.make_pth import Entry, Zip, deflated
 from rwkv_cy.errors import FormatError, StorageError, UnsupportedError
 from rwkv_cy.formats import zip_directory
 from rwkv_cy.formats.base import FileBytes
-from rwkv_cy.formats.zip_directory import locate, read_directory, read_entry
+from rwkv_cy.formats.zip_directory import locate, locate_all, read_directory, read_entry
 
 GIB = 1 << 30
 
@@ -71,6 +71,25 @@ def test_a_file_that_is_truncated_after_its_directory_was_read(tmp_path: Path) -
         os.truncate(path, 60)
         with pytest.raises(FormatError, match=r"got 60 bytes: the file was truncated while it was open"):
             locate(file, entries["a/two"])
+
+
+class Elsewhere:
+    """A file whose descriptor is of another one."""
+
+    def __init__(self, file: FileBytes, descriptor: int) -> None:
+        self.path, self.size, self.read_at, self.descriptor = file.path, file.size, file.read_at, descriptor
+
+
+def test_reads_that_fail_or_are_short(tmp_path: Path) -> None:
+    path = Zip(two()).write(tmp_path / "zip")
+    shorter = tmp_path / "shorter"
+    shorter.write_bytes(path.read_bytes()[:40])
+    with FileBytes(path) as file, FileBytes(shorter) as other:
+        entries = list(read_directory(file).values())
+        expected = [place.offset for place in locate_all(file, entries)]
+        for descriptor in (-1, other.descriptor):
+            places = locate_all(Elsewhere(file, descriptor), entries)  # type: ignore[arg-type]
+            assert [place.offset for place in places] == expected
 
 
 def test_a_file_that_is_closed(tmp_path: Path) -> None:

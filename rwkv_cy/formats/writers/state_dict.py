@@ -17,6 +17,7 @@ __all__ = ["state_dict"]
 _STORAGES = {"f64": "DoubleStorage", "f32": "FloatStorage", "f16": "HalfStorage", "bf16": "BFloat16Storage"}
 _PROTOCOL, _EMPTY_DICT, _MARK, _SET_ITEMS, _STOP = b"\x80\x02", b"}", b"(", b"u", b"."
 _TUPLE, _EMPTY_TUPLE, _REDUCE, _PERSISTENT, _FALSE = b"t", b")", b"R", b"Q", b"\x89"
+_PUT, _GET = b"q", b"h"
 
 
 def state_dict(tensors: Sequence[StoredTensor]) -> bytes:
@@ -27,7 +28,7 @@ def state_dict(tensors: Sequence[StoredTensor]) -> bytes:
 
 
 def _tensor(key: str, tensor: StoredTensor, memo: dict[bytes, int]) -> bytes:
-    """_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, backward_hooks)."""
+    """_rebuild_tensor_v2(storage, offset, size, stride, requires_grad, backward_hooks); `memo` is added to."""
     kind = _once(memo, _global("torch", _STORAGES[tensor.type.name]))
     what, location = _once(memo, _text("storage")), _once(memo, _text("cpu"))
     storage = _tuple(what, kind, _text(key), location, _integer(tensor.size)) + _PERSISTENT
@@ -39,10 +40,11 @@ def _tensor(key: str, tensor: StoredTensor, memo: dict[bytes, int]) -> bytes:
 
 
 def _once(memo: dict[bytes, int], made: bytes) -> bytes:
-    """Return what makes an object and puts it into the memo; for one that is there, what gets it."""
-    known = made in memo
-    index = struct.pack("<B", memo.setdefault(made, len(memo)))
-    return b"h" + index if known else made + b"q" + index
+    """Return the opcodes of an object: those that make it and put it into the memo, and later one that gets it."""
+    if made in memo:
+        return _GET + struct.pack("<B", memo[made])
+    memo[made] = len(memo)
+    return made + _PUT + struct.pack("<B", memo[made])
 
 
 def _text(value: str) -> bytes:

@@ -38,3 +38,16 @@ def test_what_torch_builds(dtype: str, storage: str) -> None:
     for key, tensor in enumerate(tensors):
         stored = ("storage", f"torch.{storage}", str(key), "cpu", tensor.size)
         assert found[tensor.name] == (stored, 0, tensor.shape, strides[tensor.name], False, OrderedDict())
+
+
+def test_tensors_of_several_types() -> None:
+    names = {"a": "f32", "b": "bf16", "c": "f32", "d": "f64", "e": "f16", "f": "bf16"}
+    tensors = [StoredTensor(name, (2,), "vector", FLOAT_TYPES[dtype]) for name, dtype in names.items()]
+    found = Unpickler(io.BytesIO(state_dict(tensors))).load()
+    storages = {"f64": "Double", "f32": "Float", "f16": "Half", "bf16": "BFloat16"}
+    expected = [
+        (("storage", f"torch.{storages[dtype]}Storage", str(key), "cpu", 2), 0, (2,), (1,), False, OrderedDict())
+        for key, dtype in enumerate(names.values())
+    ]
+    assert list(found.values()) == expected
+    assert len({id(hooks) for *_, hooks in found.values()}) == len(names)  # each tensor has a dictionary of its own
