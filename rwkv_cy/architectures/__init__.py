@@ -12,15 +12,18 @@ from rwkv_cy.architectures.registry import (
     register,
     version_label,
 )
+from rwkv_cy.architectures.trained_on import another_version, trained_on
 
 __all__ = [
     "ARCHITECTURES",
     "Architecture",
     "ParameterSpec",
     "StateField",
+    "another_version",
     "architecture_of",
     "check_parameters",
     "detect",
     "register",
+    "trained_on",
     "version_label",
 ]

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from rwkv_cy.architectures import architecture_of
+from rwkv_cy.architectures import another_version, architecture_of
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import STORAGE_TYPES, array_dtype
 from rwkv_cy.errors import StateError
@@ -109,6 +109,12 @@ def _tuned_parameters(source: ParameterSource, config: Config) -> Mapping[str, P
     if not expected:
         raise StateError(
             f"{source.path}: {architecture.label} does not support tuned states; name a file that State.save wrote"
+        )
+    other = another_version(source.metadata, config)
+    if other is not None:
+        raise StateError(
+            f"{source.path}: expected states of a model of the same version, {architecture.label}, got states that "
+            f"were tuned on {other}; name the model that they were tuned on"
         )
     infos = {name: source.info(name) for name in source.names()}
     problems = [

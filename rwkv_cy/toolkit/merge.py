@@ -11,11 +11,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from rwkv_cy.architectures import architecture_of, version_label
+from rwkv_cy.architectures import another_version, architecture_of, version_label
 from rwkv_cy.architectures.base import ParameterSpec
 from rwkv_cy.checkpoint.checkpoint import Checkpoint, open_source
 from rwkv_cy.config import Config
-from rwkv_cy.errors import ConfigError, FormatError, UnsupportedError
+from rwkv_cy.errors import ConfigError, FormatError, SpecError, UnsupportedError
 from rwkv_cy.files.source_hash import SourceHash
 from rwkv_cy.records import dataclass, replace
 from rwkv_cy.storage import StoredTokenizer
@@ -141,7 +141,7 @@ def merge(
     ------
     SpecError
         If a tensor of the adapter fits nowhere, fits in more than one way, or lacks its other factor; all of them are
-        named.
+        named. Also if a file says that it was trained on another version.
     ConfigError
         If `alpha` is missing or has no use, or a number is out of range.
     RWKVError
@@ -225,6 +225,8 @@ def _opened(
         config = _base_config(model, files["adapter"])
         table = {spec.name: spec for spec in architecture_of(config).parameters(config)}
         sources = {file: stack.enter_context(open_source(path)) for file, path in files.items() if path is not None}
+        for source in sources.values():
+            _check_version(source, config)
         shapes = {file: {name: source.info(name).shape for name in source.names()} for file, source in sources.items()}
         changes = fit(table, shapes, options, str(sources["adapter"].path))
         own = frozenset(model.source.names())
@@ -246,6 +248,16 @@ def _base_config(base: Checkpoint, adapter: str | os.PathLike[str] | None) -> Co
         raise UnsupportedError(
             f"{base.path}: expected a model, got {what}, and {adapter} is a model: are base and adapter swapped?"
         ) from error
+
+
+def _check_version(adapter: ParameterSource, config: Config) -> None:
+    """Raise SpecError if a file was trained on another version, as it says: names and shapes may fit all the same."""
+    other = another_version(adapter.metadata, config)
+    if other is not None:
+        raise SpecError(
+            f"{adapter.path}: expected an adapter of this model's version, {architecture_of(config).label}, got one "
+            f"that was trained on {other}; name the model that it was trained on"
+        )
 
 
 def _is_model(path: str | os.PathLike[str]) -> bool:

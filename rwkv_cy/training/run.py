@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from rwkv_cy.architectures import architecture_of
+from rwkv_cy.architectures import architecture_of, trained_on
 from rwkv_cy.checkpoint.tokenizer_choice import named_tokenizer
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import to_storage
@@ -302,7 +302,7 @@ def _run(
 
 def _write(method: Method, target: Path, dtype: str | None, overwrite: bool) -> None:
     if method.name != "full":
-        write_tensors(target, method.tensors(), dtype=dtype, overwrite=overwrite)
+        write_tensors(target, method.tensors(), dtype=dtype, metadata=trained_on(method.config), overwrite=overwrite)
         return
     own = "f64" if method.dtype == np.float64 else "f32"
     stored = dtype or own

@@ -19,6 +19,7 @@ from rwkv_cy.dtypes import to_storage
 from rwkv_cy.errors import FormatError, StateError, StorageError
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.model.state_files import load_state
+from rwkv_cy.training.tensor_file import write_tensors
 
 Array = npt.NDArray[Any]
 SHAPE = (2, 64, 64)
@@ -117,6 +118,19 @@ def test_tuned_states_that_do_not_fit(
 ) -> None:
     path = write(tmp_path / "s.st", arrays)
     with pytest.raises(StateError, match=message):
+        load_state(model, path)
+
+
+def test_a_state_that_was_tuned_on_another_version(model: LanguageModel, tmp_path: Path) -> None:
+    own = model.config.architecture
+    other, label = ("rwkv6", "RWKV-6") if own == "rwkv7" else ("rwkv7", "RWKV-7")
+    path = tmp_path / "s.safetensors"
+    write_tensors(path, tuned_arrays(), metadata={"rwkv_cy_architecture": own})
+    load_state(model, path)
+    write_tensors(path, tuned_arrays(), metadata={"rwkv_cy_architecture": other}, overwrite=True)
+    with pytest.raises(
+        StateError, match=rf"of the same version, RWKV-[0-9.]+, got states that were tuned on {label}; "
+    ):
         load_state(model, path)
 
 

@@ -18,6 +18,7 @@ from rwkv_cy.errors import ConfigError, SpecError, StorageError
 from rwkv_cy.tensors.plain import PlainSource
 from rwkv_cy.toolkit.convert import convert
 from rwkv_cy.toolkit.merge import merge, plan_merge
+from rwkv_cy.training.tensor_file import write_tensors
 from toolkit.adapters import CASES, FFN_VALUE, KEY, Case, draw
 
 Array = npt.NDArray[Any]
@@ -230,6 +231,30 @@ def test_tensors_that_fit_nowhere_or_twice_are_named(tmp_path: Path, case: str) 
         merge(write_base(tmp_path / "base"), adapter, tmp_path / "m.h5", **options)
     assert str(error.value).startswith(f"{adapter}: ")
     assert not (tmp_path / "m.h5").exists()
+
+
+@pytest.mark.parametrize(
+    ("version", "shown"), [("rwkv6", "RWKV-6"), ("rwkv5.2", "RWKV-5.2"), ("rwkv99", "'rwkv99'"), ("", "''")]
+)
+@pytest.mark.parametrize("file", ["adapter", "init", "state"])
+def test_an_adapter_that_was_trained_on_another_version(tmp_path: Path, file: str, version: str, shown: str) -> None:
+    base = write_base(tmp_path / "base")
+    tensors = {
+        "adapter": {f"{KEY}.lora_A": A, f"{KEY}.lora_B": B},
+        "init": INITIAL,
+        "state": {"blocks.1.att.time_state": draw(2, 64, 64)},
+    }
+    files = {name: tmp_path / f"{name}.safetensors" for name in tensors}
+    for name, arrays in tensors.items():
+        write_tensors(files[name], arrays, metadata={"rwkv_cy_architecture": version if name == file else "rwkv7"})
+    with pytest.raises(SpecError) as error:
+        merge(base, target=tmp_path / "m.h5", **files)
+    assert str(error.value) == (
+        f"{files[file]}: expected an adapter of this model's version, RWKV-7, got one that was trained on {shown}; "
+        "name the model that it was trained on"
+    )
+    write_tensors(files[file], tensors[file], metadata={"rwkv_cy_architecture": "rwkv7"}, overwrite=True)
+    merge(base, target=tmp_path / "m.h5", **files)
 
 
 def test_everything_wrong_is_named_at_once(tmp_path: Path) -> None:

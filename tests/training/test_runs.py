@@ -16,6 +16,7 @@ import pytest
 
 import rwkv_cy
 from pages import ROOT
+from rwkv_cy.architectures import another_version
 from rwkv_cy.config import Config
 from rwkv_cy.errors import (
     ConfigError,
@@ -343,6 +344,8 @@ def test_a_lora_merges_into_what_was_trained(book: Path, tmp_path: Path, model_f
     report = tune(model_file, book, tmp_path / "lora.safetensors", run, rank=4, alpha=8, held_out=book)
     found = losses(report.folder)
     assert np.mean(found[-3:]) < np.mean(found[:3]) - 0.1
+    with open_safetensors(report.path) as source:
+        assert another_version(source.metadata, Config(128, 6)) == "RWKV-7"
     rwkv_cy.merge(model_file, report.path, tmp_path / "merged.h5", alpha=8)
     with rwkv_cy.load(tmp_path / "merged.h5") as merged:
         assert rwkv_cy.perplexity(merged, book).bits_per_byte == pytest.approx(report.held_out, rel=1e-5)
