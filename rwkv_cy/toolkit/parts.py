@@ -31,6 +31,8 @@ _MOST_PARTS = 9_999
 _FORMAT, _VERSION = "rwkv-cy-parts", 1
 _MAX_LIST_BYTES = 4 << 20
 _BLOCK = 4 << 20
+#: Lists that an error names; it counts the others.
+_SHOWN = 5
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
@@ -214,7 +216,7 @@ def join(
     Parameters
     ----------
     parts : path
-        The list ``NAME.parts.json``, or any of the parts; all are in one folder.
+        The list ``NAME.parts.json``, any of the parts, or the folder if it holds one list; all are in one folder.
     target : path
         The file to write. It appears complete or not at all.
     progress : callable, optional
@@ -238,6 +240,9 @@ def join(
         raise StorageError(f"{target.parent}: no such folder; create it first")
     whole = hashlib.sha256()
     done = 0
+    if target.is_dir():
+        whole_name = listed.name.removesuffix(LIST_SUFFIX)
+        raise StorageError(f"{target}: expected the name of a new file, got a folder; name {target / whole_name}")
     if target.is_symlink() or target.exists():
         raise StorageError(f"{target} already exists; choose another name, or remove it")
     with Replacement(target, overwrite=False) as joined:
@@ -306,7 +311,15 @@ def _write_list(report: PartsReport) -> None:
 
 
 def _list_of(path: Path) -> Path:
-    """Return the list that a path names, or that of the part that it names; FormatError for other names."""
+    """Return the list that a path names, that of the part that it names, or the only one in the folder that it names.
+
+    Raises
+    ------
+    FormatError
+        For other names, and for a folder without a list or with several.
+    """
+    if is_folder(path):
+        return _list_in(path)
     listed = list_of(path)
     if listed is None:
         raise FormatError(
@@ -314,6 +327,20 @@ def _list_of(path: Path) -> Path:
             "shard writes such files"
         )
     return listed
+
+
+def _list_in(folder: Path) -> Path:
+    """Return the only list in a folder."""
+    with os_errors(folder, "list"):
+        names = sorted(name for name in os.listdir(folder) if name.endswith(LIST_SUFFIX))
+    if len(names) != 1:
+        shown = [name if name.isprintable() else ascii(name) for name in names[:_SHOWN]]
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        raise FormatError(
+            f"{folder}: expected one list NAME{LIST_SUFFIX} in this folder, got {', '.join(shown) or 'none'}{more}; "
+            f"{'name one of them' if names else 'name the folder that shard wrote to'}"
+        )
+    return folder / names[0]
 
 
 def _read_list(path: Path) -> tuple[int, str, tuple[Part, ...]]:

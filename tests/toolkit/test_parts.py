@@ -57,6 +57,25 @@ def test_a_file_is_cut_and_joined(source: Path, folder: Path, part_size: int, co
     assert calls[-1] == (2500, 2500)
 
 
+def test_a_folder_of_one_list(source: Path, folder: Path) -> None:
+    with pytest.raises(FormatError, match=r"parts: expected one list NAME\.parts\.json in this folder, got none; name th"):
+        join(folder, folder / "back")
+    shard(source, folder, part_size=1000)
+    (folder / "notes.txt").write_text("not a part")
+    assert join(folder, folder / "back").sha256 == hashlib.sha256(CONTENT).hexdigest()
+    for number in range(7):
+        (folder / f"other-{number}.parts.json").write_text("{}")
+    listed = r"got m\.h5\.parts\.json, other-0\.parts\.json, .*other-3\.parts\.json and 3 more; name one of them"
+    with pytest.raises(FormatError, match=listed):
+        join(folder, folder / "again")
+
+
+def test_a_folder_as_the_target(source: Path, folder: Path) -> None:
+    report = shard(source, folder, part_size=1000)
+    with pytest.raises(StorageError, match=rf"{folder}: expected the name of a new file, got a folder; name .*/m\.h5$"):
+        join(report.list, folder)
+
+
 def test_names(source: Path, folder: Path) -> None:
     report = shard(source, folder, part_size=1000)
     assert [part.name for part in report.parts] == [f"m.h5.0000{number}-of-00003" for number in (1, 2, 3)]
