@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "build" / "fuzz"
@@ -24,8 +25,9 @@ TESTS = ROOT / "tests"
 RESULTS = FOLDER / "results.json"
 FINDINGS = TESTS / "fuzz" / "findings"
 
-#: Longest time of one execution in seconds, and most memory in MB.
-LIMITS = ("-timeout=20", "-rss_limit_mb=2048")
+#: Longest time of one execution in seconds, and most memory in MB. The targets limit their CPU time themselves, to 20
+#: seconds; this ends one that waits, and is far above the time for which a process may be stopped.
+LIMITS = ("-timeout=1200", "-rss_limit_mb=2048")
 #: Longest input of a C target. Others are as long as the longest file of the corpus.
 C_BYTES = 2048
 #: Memory that was freed is used again soon: cold memory takes longer than the code that runs.
@@ -56,6 +58,11 @@ def _environment() -> dict[str, str]:
     return {**os.environ, **own}
 
 
+def _fast_folder() -> str | None:
+    """Return a folder in memory, where there is one."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
 def _corpus(name: str) -> Path:
     return FOLDER / "corpus" / name
 
@@ -69,9 +76,11 @@ def run(name: str, command: list[str], runs: int, seconds: int) -> bool:
     options = [f"-runs={runs}", f"-artifact_prefix={artifacts}/", "-print_final_stats=1", *LIMITS]
     options += [f"-max_total_time={seconds}"] if seconds else []
     begin = _cpu_seconds()
-    with log.open("wb") as output:
+    # libFuzzer ends a process without its exit functions, so that it cannot remove its files itself.
+    with log.open("wb") as output, TemporaryDirectory(prefix="fuzz-", dir=_fast_folder()) as scratch:
+        environment = {**_environment(), "FUZZ_SCRATCH": scratch}
         process = subprocess.Popen(
-            [*command, *options], stdout=output, stderr=subprocess.STDOUT, env=_environment(), cwd=ROOT
+            [*command, *options], stdout=output, stderr=subprocess.STDOUT, env=environment, cwd=ROOT
         )
         try:
             code = process.wait()

@@ -46,7 +46,9 @@ def add_parser(commands: Subparsers) -> None:
         description="Join the parts that shard wrote, and check every byte against their SHA-256.",
         examples=["rwkv-cy join usb/model.h5.parts.json copy.h5"],
     )
-    parser.add_argument("parts", metavar="PARTS", type=Path, help="the list NAME.parts.json, any of the parts, or their folder")
+    parser.add_argument(
+        "parts", metavar="PARTS", type=Path, help="the list NAME.parts.json, any of the parts, or their folder"
+    )
     parser.add_argument("target", metavar="TARGET", type=Path, help="the file to write")
     output_options(parser)
     parser.set_defaults(run=_join)

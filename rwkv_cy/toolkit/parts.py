@@ -332,7 +332,7 @@ def _list_of(path: Path) -> Path:
 def _list_in(folder: Path) -> Path:
     """Return the only list in a folder."""
     with os_errors(folder, "list"):
-        names = sorted(name for name in os.listdir(folder) if name.endswith(LIST_SUFFIX))
+        names = sorted(path.name for path in folder.iterdir() if path.name.endswith(LIST_SUFFIX))
     if len(names) != 1:
         shown = [name if name.isprintable() else ascii(name) for name in names[:_SHOWN]]
         more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""

@@ -1,13 +1,18 @@
 /* What the fuzz targets share: an input that gives numbers and bytes, and memory of exactly the size that is needed, so
  * that AddressSanitizer sees every access outside. A target is an LLVMFuzzerTestOneInput, for libFuzzer or fuzz_driver.c;
- * a difference from the plain code beside it ends the process. */
+ * a difference from the plain code beside it ends the process, and so does a limit of CPU time. */
 #ifndef RK_FUZZ_H
 #define RK_FUZZ_H
 
 #include "rk.h"
 
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/time.h>
+#include <unistd.h>
+
+enum { FUZZ_SECONDS = 20 }; /* CPU time of one input */
 
 typedef struct {
     const uint8_t *at;
@@ -27,8 +32,19 @@ static inline uint8_t fuzz_byte(fuzz_input *in)
     return (uint8_t)(in->state >> 56);
 }
 
+static void fuzz_end(int number)
+{
+    static const char text[] = "fuzz: an execution took more CPU time than its limit\n";
+    (void)number;
+    if (write(STDERR_FILENO, text, sizeof text - 1) < 0) _exit(1);
+    abort();
+}
+
 static inline fuzz_input fuzz_begin(const uint8_t *data, size_t size)
 {
+    const struct itimerval limit = {.it_value = {.tv_sec = FUZZ_SECONDS}};
+    signal(SIGPROF, fuzz_end);
+    setitimer(ITIMER_PROF, &limit, NULL);
     return (fuzz_input){data, size, 88172645463325252u};
 }
 

@@ -11,7 +11,6 @@ import gc
 import mmap
 import os
 import resource
-import signal
 import subprocess
 import sys
 import time
@@ -22,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from faults.moments import ended, run_child
+from faults.moments import ended, limit_time, run_child
 from faults.specimens import Specimen, read_bytes
 from faults.table import DamageRow
 from rwkv_cy.runtime import set_num_threads
@@ -31,7 +30,8 @@ from rwkv_cy.storage.structure import main as print_structure_problems
 __all__ = ["damage"]
 
 _MEMORY_BYTES = 1 << 30
-_SECONDS = 20
+#: Of one file.
+_CPU_SECONDS, _SECONDS = 20, 1200
 #: Of the bytes of tensors, one bit of each so many is flipped, and each time another one.
 _NUMBERS_STEP = 8
 
@@ -102,7 +102,7 @@ def _read_all(
     specimen: Specimen, data: bytes, cases: list[tuple[str, int]], expected: list[bytes], shared: _Shared
 ) -> int:
     """Read the file with each damage from case ``shared.numbers[0]`` on."""
-    signal.alarm(0)
+    limit_time(0, 0)
     warnings.simplefilter("ignore")
     set_num_threads(1)
     subprocess.run = _forked  # type: ignore[assignment]
@@ -114,7 +114,7 @@ def _read_all(
         how, where = cases[at]
         specimen.file.write_bytes(_damaged(data, how, where))
         began = _cpu_seconds()
-        signal.alarm(_SECONDS)
+        limit_time(_CPU_SECONDS, _SECONDS)
         try:
             results = read_bytes(specimen)
         except Exception as error:  # whatever the package lets through is the problem that is looked for
@@ -124,7 +124,7 @@ def _read_all(
             )
             continue
         finally:
-            signal.alarm(0)
+            limit_time(0, 0)
         took = _cpu_seconds() - began
         shared.numbers[3] = max(shared.numbers[3], took)
         shared.numbers[4] += took
@@ -152,7 +152,7 @@ def _forked(command: Sequence[str], **options: Any) -> subprocess.CompletedProce
     if pid == 0:
         code = 1
         try:
-            signal.alarm(_SECONDS)
+            limit_time(_CPU_SECONDS, _SECONDS)
             os.dup2(writing, sys.stdout.fileno())
             print_structure_problems(*command[-3:])
             sys.stdout.flush()

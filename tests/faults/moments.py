@@ -16,13 +16,14 @@ from pathlib import Path
 from faults.operations import NEW, OLD, Operation
 from faults.preload import CHANGES, Action, Fault, Kind, Record
 
-__all__ = ["Bench", "Ended", "Tree", "ended", "run_child", "temporary_files", "tree"]
+__all__ = ["Bench", "Ended", "Tree", "ended", "limit_time", "run_child", "temporary_files", "tree"]
 
 #: Bytes of every file of a folder, by its path in it.
 Tree = Mapping[str, bytes]
 
-#: A child that takes longer hangs.
-_SECONDS = 60
+#: CPU seconds after which a child is in a loop, and seconds after which it waits for what does not come: more than a
+#: process may be stopped for.
+_CPU_SECONDS, _SECONDS = 60, 1200
 _CRASHED = 99
 _TEMPORARY = re.compile(r"\.(?P<stem>.+)\.[0-9a-f]{8}\.(tmp|old)")
 
@@ -43,6 +44,12 @@ class Ended:
     output: str
 
 
+def limit_time(cpu_seconds: float, seconds: int) -> None:
+    """End this process by a signal after so much CPU time, or time; 0 for no limit."""
+    signal.setitimer(signal.ITIMER_PROF, cpu_seconds)
+    signal.alarm(seconds)
+
+
 def run_child(work: Callable[[], int], log: Path, *, prepare: Callable[[], None] = lambda: None) -> int:
     """Fork a child that calls `prepare` and returns the result of `work` as its exit code; return its process id.
 
@@ -54,7 +61,7 @@ def run_child(work: Callable[[], int], log: Path, *, prepare: Callable[[], None]
         return pid
     code = _CRASHED
     try:
-        signal.alarm(_SECONDS)
+        limit_time(_CPU_SECONDS, _SECONDS)
         output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(output, 1)
         os.dup2(output, 2)

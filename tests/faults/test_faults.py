@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -86,6 +87,22 @@ def test_every_format_survives_damage(most: int) -> None:
     rows = run("damage", "--most", str(most))
     assert len(rows) == 17
     assert all(row["refused"] >= most // 2 for row in rows)
+
+
+@pytest.mark.parametrize(
+    ("work", "code"), [("while True: pass", -signal.SIGPROF), ("signal.pause()", -signal.SIGALRM), ("time.sleep(1)", 0)]
+)
+def test_a_child_that_loops_or_waits_is_ended_but_not_one_that_is_slow(tmp_path: Path, work: str, code: int) -> None:
+    limits = "0.2, 600" if code == -signal.SIGPROF else "600, 1" if code else "0.2, 600"
+    program = (
+        f"import signal, time; from pathlib import Path; from faults import moments\n"
+        f"moments._CPU_SECONDS, moments._SECONDS = {limits}\n"
+        f"def work():\n    {work}\n    return 0\n"
+        f"log = Path({str(tmp_path / 'log')!r}); print(moments.ended(moments.run_child(work, log), log).code)"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS.parent), str(TESTS)])}
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert int(done.stdout) == code
 
 
 @pytest.mark.parametrize(

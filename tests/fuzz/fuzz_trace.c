@@ -1,10 +1,15 @@
 /* What instrumented Python code calls at every branch and comparison, in place of atheris' own functions: the effect is
- * the same, and the calls, which are most of an execution, take a fraction of the time. */
+ * the same, and the calls, which are most of an execution, take a fraction of the time. Also the limit of an execution's
+ * CPU time. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
 #include <dlfcn.h>
+#include <signal.h>
 #include <stdint.h>
+#include <stdlib.h>
+#include <sys/time.h>
+#include <unistd.h>
 
 #if PY_VERSION_HEX >= 0x030d0000
 #define OPERATOR_BITS 5 /* of the argument of COMPARE_OP, below the operator */
@@ -80,10 +85,32 @@ static PyObject *compare(PyObject *self, PyObject *const *arguments, Py_ssize_t 
     return PyObject_RichCompare(left, right, (int)(PyLong_AsLong(arguments[2]) >> OPERATOR_BITS));
 }
 
+/* abort() makes libFuzzer write the input to a file. */
+static void end(int number)
+{
+    static const char text[] = "fuzz: an execution took more CPU time than its limit\n";
+    (void)number;
+    if (write(STDERR_FILENO, text, sizeof text - 1) < 0) _exit(1);
+    abort();
+}
+
+/* limit(seconds): end the process if it takes more CPU time than this before the next call. */
+static PyObject *limit(PyObject *self, PyObject *argument)
+{
+    const double seconds = PyFloat_AsDouble(argument);
+    if (PyErr_Occurred()) return NULL;
+    const struct sigaction action = {.sa_handler = end};
+    struct itimerval timer = {.it_value = {.tv_sec = (time_t)seconds}};
+    timer.it_value.tv_usec = (suseconds_t)((seconds - (double)timer.it_value.tv_sec) * 1e6);
+    if (sigaction(SIGPROF, &action, NULL) || setitimer(ITIMER_PROF, &timer, NULL)) return PyErr_SetFromErrno(PyExc_OSError);
+    Py_RETURN_NONE;
+}
+
 static PyMethodDef functions[] = {
     {"start", start, METH_VARARGS, NULL},
     {"branch", branch, METH_O, NULL},
     {"compare", (PyCFunction)(void (*)(void))compare, METH_FASTCALL, NULL},
+    {"limit", limit, METH_O, NULL},
     {NULL, NULL, 0, NULL},
 };
 

@@ -23,6 +23,8 @@ from rwkv_cy.errors import RWKVError
 
 #: What a file of some kilobytes may take beside what the process has at the start.
 _MEMORY = 1 << 30
+#: CPU time of one execution.
+_SECONDS = 20.0
 
 
 def main(arguments: list[str]) -> None:
@@ -58,6 +60,7 @@ def _runner(target: Target) -> Callable[[bytes], None]:
     """Return what runs the target; the first call comes when atheris has put its own functions in place."""
 
     def run(data: bytes) -> None:
+        fuzz_trace.limit(_SECONDS)
         try:
             target.run(data)
         except RWKVError:

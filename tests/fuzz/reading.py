@@ -19,11 +19,14 @@ from rwkv_cy.tensors.tensor import ParameterSource
 
 #: A file system in memory, where there is one.
 _MEMORY = Path("/dev/shm")
+#: Names a folder that another process removes: libFuzzer ends this one without the functions of atexit.
+_SCRATCH = "FUZZ_SCRATCH"
 
 
 @cache
 def _folder(process: int) -> Path:
-    folder = tempfile.mkdtemp(prefix="fuzz-", dir=_MEMORY if os.access(_MEMORY, os.W_OK) else None)
+    within = os.environ.get(_SCRATCH) or (_MEMORY if os.access(_MEMORY, os.W_OK) else None)
+    folder = tempfile.mkdtemp(prefix="fuzz-", dir=within)
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
 

@@ -58,7 +58,9 @@ def test_a_file_is_cut_and_joined(source: Path, folder: Path, part_size: int, co
 
 
 def test_a_folder_of_one_list(source: Path, folder: Path) -> None:
-    with pytest.raises(FormatError, match=r"parts: expected one list NAME\.parts\.json in this folder, got none; name th"):
+    with pytest.raises(
+        FormatError, match=r"parts: expected one list NAME\.parts\.json in this folder, got none; name th"
+    ):
         join(folder, folder / "back")
     shard(source, folder, part_size=1000)
     (folder / "notes.txt").write_text("not a part")
