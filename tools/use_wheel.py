@@ -16,6 +16,8 @@ import rwkv_cy
 from rwkv_cy.__main__ import main
 from rwkv_cy.kernels import dispatch
 
+#: What the model is loaded as; None is as it is stored.
+DTYPES = (None, "f32", "bf12", "q8", "q4")
 THREADS = 8
 PROMPT = "In the beginning God created the heaven and the earth"
 
@@ -42,16 +44,27 @@ def logits(model: rwkv_cy.LanguageModel) -> bytes:
     return b"".join(rows)
 
 
-def share(model: rwkv_cy.LanguageModel) -> None:
+def text(model: rwkv_cy.LanguageModel) -> str:
+    """Return a text that the model generates."""
+    return "".join(model.generate(PROMPT, max_tokens=32, seed=1))
+
+
+def share(model: rwkv_cy.LanguageModel, dtype: str | None) -> None:
     """Use one model in several Python threads; each must get what one thread alone gets."""
-    expected, results = logits(model), []
-    threads = [threading.Thread(target=lambda: results.append(logits(model))) for _ in range(THREADS)]
+    expected, results = (logits(model), text(model)), []
+    barrier = threading.Barrier(THREADS)
+
+    def use() -> None:
+        barrier.wait()
+        results.append((logits(model), text(model)))
+
+    threads = [threading.Thread(target=use) for _ in range(THREADS)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     if results != [expected] * THREADS:
-        sys.exit(f"use_wheel: expected the same logits in {THREADS} threads, got other ones")
+        sys.exit(f"use_wheel: {dtype}: expected the same logits and text in {THREADS} threads, got other ones")
 
 
 def use() -> None:
@@ -60,8 +73,9 @@ def use() -> None:
         path = str(Path(folder, "demo.h5"))
         command("convert", str(rwkv_cy.demo_model_path()), path)
         command("generate", path, "In the beginning", "--max-tokens", "32", "--seed", "1")
-        with rwkv_cy.load(path) as model:
-            share(model)
+        for dtype in DTYPES:
+            with rwkv_cy.load(path, dtype=dtype) as model:
+                share(model, dtype)
     gil = "with" if getattr(sys, "_is_gil_enabled", lambda: True)() else "without"
     if gil == "with" and sysconfig.get_config_var("Py_GIL_DISABLED"):
         sys.exit("use_wheel: expected no module to need the GIL, got one that turned it on")

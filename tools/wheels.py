@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from typing import NamedTuple
 
 from cyclonedx.schema import SchemaVersion
 from cyclonedx.validation.json import JsonStrictValidator
+from elftools.elf.elffile import ELFFile
 from macholib.mach_o import LC_BUILD_VERSION, LC_CODE_SIGNATURE
 from macholib.MachO import MachO
 
@@ -44,6 +46,12 @@ PLATFORMS = (
 )
 
 
+#: Functions of today's musl that 1.2.0 lacks. auditwheel looks at the names of libraries alone.
+NEW_IN_MUSL = {"_Fork", "gettid", "preadv2", "pthread_getname_np", "pwritev2", "qsort_r", "reallocarray", "statx"}
+#: What the runtime of zig's sanitizer says, which calls much of the C library.
+SANITIZER = b"execution reached an unreachable program point"
+
+
 class AuditError(Exception):
     """A wheel is not what its name says."""
 
@@ -59,7 +67,8 @@ def run(*command: str | Path, **environment: str) -> str:
 def build(platform: Platform, folder: Path) -> Path:
     """Build the wheel of a platform into `folder`; what is up to date is not compiled again."""
     base, staged = BUILD / platform.tag, BUILD / platform.tag / "dist"
-    zig = f"{sys.executable} -m ziglang cc -target {platform.target}"
+    # zig instruments what is compiled without optimisation, or with -Og, unless told not to.
+    zig = f"{sys.executable} -m ziglang cc -target {platform.target} -fno-sanitize=undefined"
     base.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(staged, ignore_errors=True)
     # Settings of setuptools: command lines cannot name the folder of a build that bdist_wheel starts.
@@ -107,6 +116,11 @@ def audit_linux(wheel: Path, platform: Platform) -> str:
     found = json.loads(run("auditwheel", "show", "--json", "--ldpaths", BUILD / "none", wheel))["overall_tag"]
     if found != platform.tag:
         raise AuditError(f"expected a wheel for {platform.tag}, got one for {found}")
+    for name, module in contents(wheel, ".so"):
+        symbols = ELFFile(io.BytesIO(module)).get_section_by_name(".dynsym").iter_symbols()
+        needed = {symbol.name for symbol in symbols if symbol["st_shndx"] == "SHN_UNDEF"}
+        if platform.libc and (new := sorted(needed & NEW_IN_MUSL)):
+            raise AuditError(f"{name}: expected functions that musl 1.2.0 has, got {', '.join(new)}")
     return "auditwheel"
 
 
@@ -127,6 +141,14 @@ def audit_macos(wheel: Path, platform: Platform) -> str:
         if LC_CODE_SIGNATURE not in commands and platform.tag.endswith("arm64"):
             raise AuditError(f"{name}: expected a signature, without which the system loads no module; got none")
     return "Mach-O"
+
+
+def audit_sanitizer(wheel: Path, platform: Platform) -> str:
+    """Check that no module is instrumented."""
+    for name, module in contents(wheel, ".so"):
+        if SANITIZER in module:
+            raise AuditError(f"{name}: expected no sanitizer, got that of zig; compile with -fno-sanitize=undefined")
+    return "no sanitizer"
 
 
 def audit_sbom(wheel: Path, platform: Platform) -> str:
@@ -159,7 +181,7 @@ def main() -> None:
         wheel = build(platform, arguments.folder)
         system = audit_macos if platform.tag.startswith("macosx") else audit_linux
         try:
-            passed = [audit(wheel, platform) for audit in (audit_abi, system, audit_sbom, audit_paths)]
+            passed = [audit(wheel, platform) for audit in (audit_abi, system, audit_sanitizer, audit_sbom, audit_paths)]
         except AuditError as error:
             sys.exit(f"{wheel}: {error}")
         print(f"{wheel}  {wheel.stat().st_size / 1e6:.1f} MB  audited: {', '.join(passed)}", flush=True)
