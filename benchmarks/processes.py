@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["COMMAND", "Run", "anonymous_bytes", "environment", "run"]
+__all__ = ["COMMAND", "Run", "anonymous_bytes", "environment", "resident_bytes", "run"]
 
 _SAMPLE_SECONDS = 0.002
 #: What pip writes as the script ``rwkv-cy``.
@@ -72,11 +72,20 @@ def environment() -> dict[str, str]:
 
 def anonymous_bytes(pid: int | str = "self") -> int:
     """Return RssAnon of a process, 0 if it has ended."""
+    return _status(pid, "RssAnon")
+
+
+def resident_bytes(*, peak: bool = False) -> int:
+    """Return the memory of this process, with its pages of mapped files: now, or the most it has had."""
+    return _status("self", "VmHWM" if peak else "VmRSS")
+
+
+def _status(pid: int | str, field: str) -> int:
     try:
         status = Path(f"/proc/{pid}/status").read_text()
     except (FileNotFoundError, ProcessLookupError):
         return 0
     for line in status.splitlines():
-        if line.startswith("RssAnon:"):
+        if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
     return 0

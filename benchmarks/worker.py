@@ -20,7 +20,7 @@ from types import TracebackType
 from typing import Any
 
 from benchmarks.contenders import CONTENDERS, Forward, Task
-from benchmarks.processes import anonymous_bytes
+from benchmarks.processes import anonymous_bytes, resident_bytes
 
 __all__ = ["Worker"]
 
@@ -47,8 +47,8 @@ class Worker:
     Attributes
     ----------
     opening : dict
-        ``import_seconds``, ``imported_bytes`` (anonymous memory after the imports), ``load_seconds`` and
-        ``loaded_bytes``.
+        ``import_seconds``, ``imported_bytes`` (anonymous memory after the imports), ``imported_resident_bytes`` (all
+        memory then), ``load_seconds`` and ``loaded_bytes``.
     """
 
     def __init__(
@@ -79,6 +79,11 @@ class Worker:
         result: list[float] = self._ask(tokens=list(tokens), keep_state=False, logits=True)["logits"]
         return result
 
+    def peak_bytes(self) -> int:
+        """Return the most memory that the process has had, with its pages of mapped files."""
+        result: int = self._ask(memory=True)["peak_bytes"]
+        return result
+
     def _ask(self, **question: Any) -> dict[str, Any]:
         if self._process.stdin is not None:
             self._process.stdin.write(json.dumps(question) + "\n")
@@ -106,13 +111,14 @@ def _open(contender: str, task: Task) -> tuple[Forward, dict[str, float]]:
     for module in CONTENDERS[contender].modules:
         importlib.import_module(module)
     imported = time.perf_counter()
-    imported_bytes = anonymous_bytes()
+    imported_bytes, imported_resident_bytes = anonymous_bytes(), resident_bytes()
     loading = time.perf_counter()
     forward = CONTENDERS[contender].open(task)
     loaded = time.perf_counter()
     return forward, {
         "import_seconds": imported - start,
         "imported_bytes": imported_bytes,
+        "imported_resident_bytes": imported_resident_bytes,
         "load_seconds": loaded - loading,
         "loaded_bytes": anonymous_bytes(),
     }
@@ -129,6 +135,9 @@ def main() -> None:
         state: Any = None
         for line in sys.stdin:
             question = json.loads(line)
+            if question.get("memory"):
+                print(json.dumps({"peak_bytes": resident_bytes(peak=True)}), file=answers, flush=True)
+                continue
             if not question["keep_state"]:
                 state = None
             start = time.perf_counter()

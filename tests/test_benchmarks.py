@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 import rwkv_cy
-from benchmarks import batch_runs, bench_batch, bench_bits, bench_diff
+from benchmarks import batch_runs, bench_batch, bench_bits, bench_diff, bench_footprint, bench_isa
 from benchmarks.bench_quality import TYPES, RwkvCppModel, errors_of, logits_of, matrix_bits, text_quality
 from benchmarks.bench_speed import Found, comparison_of, nominal_bits
 from benchmarks.checkpoints import write_checkpoint
@@ -22,6 +22,7 @@ from benchmarks.plots import by_batch, by_precision, by_prompt, by_size, draw
 from benchmarks.processes import anonymous_bytes, run
 from rwkv_cy.checkpoint.checkpoint import Checkpoint, open_source
 from rwkv_cy.dtypes import MATRIX_TYPES, STORAGE_TYPES
+from rwkv_cy.kernels import dispatch
 from rwkv_cy.toolkit.perplexity import perplexity
 
 CONFIG = rwkv_cy.Config(d_model=16, num_layers=3, vocab_size=40)
@@ -252,3 +253,26 @@ def test_a_batch_without_blocks_after_the_first_has_no_speed(tmp_path: Path, mon
     runs = batch_runs.Runs(tmp_path / "model", tmp_path, answer=3)
     with pytest.raises(RuntimeError, match="^expected blocks after the first of every process, got none; use more rec"):
         runs.batch(None, 2, 2)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
+@pytest.mark.parametrize("kind", bench_footprint._KINDS)
+def test_a_footprint_counts_what_loading_adds(kind: str, tmp_path: Path) -> None:
+    config = rwkv_cy.Config(d_model=256, num_layers=2, vocab_size=32768)
+    write_checkpoint(tmp_path / "model.pth", config)
+    promised = bench_footprint.promised_bytes(tmp_path / "model.pth")
+    assert promised > 2 * 32768 * 256 * 4
+    found = bench_footprint.measure(tmp_path / "model.pth", kind)
+    # Mapped, the embedding is read where tokens need it.
+    assert promised // 3 < found["added_bytes"] < 2 * promised
+    assert found["load_seconds"] > 0
+
+
+def test_instruction_sets_take_turns(tmp_path: Path) -> None:
+    write_checkpoint(tmp_path / "model.pth", CONFIG)
+    active = dispatch.active_instruction_set()
+    sets = dispatch.available_instruction_sets()[-2:]
+    found, token_bytes = bench_isa.measure(tmp_path / "model.pth", sets, 1, 4, 2, mmap=True)
+    assert {name: len(rounds) for name, rounds in found.items()} == dict.fromkeys(sets, 2)
+    assert token_bytes > 0
+    assert dispatch.active_instruction_set() == active
