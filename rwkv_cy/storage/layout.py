@@ -56,7 +56,10 @@ def dataset_offset(dataset: h5d.DatasetID, spec: DatasetSpec) -> int | None:
     axis = parts.index(count)
     nbytes = spec.span // count
     place = _Chunks(spec, axis, nbytes)
-    dataset.chunk_iter(place.next)
+    if hasattr(dataset, "chunk_iter"):
+        dataset.chunk_iter(place.next)
+    else:  # an h5py that was built with HDF5 1.10: slower, but there
+        any(place.next(dataset.get_chunk_info(i)) for i in range(count))
     return place.first if place.index == count else None
 
 

@@ -17,7 +17,8 @@ import pytest
 
 from rwkv_cy.errors import FormatError, StorageError
 from rwkv_cy.files import replacement
-from rwkv_cy.storage import open_model, skeleton, write_model
+from rwkv_cy.storage import open_model, skeleton, structure, write_model
+from rwkv_cy.storage.layout import dataset_offset
 from rwkv_cy.tensors.tensor import TensorInfo
 from storage.small import HEADER, Array, few_tensors, infos, python, reader, tensors, write_small
 
@@ -393,6 +394,32 @@ def test_hdf5_lays_the_file_out_otherwise(target: Path, monkeypatch: pytest.Monk
     with pytest.raises(StorageError, match="expected HDF5 to lay its metadata out in front of the data, got another"):
         write_small(target)
     assert list(target.parent.iterdir()) == []
+
+
+def test_hdf5_that_cannot_iterate_over_chunks(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An h5py that somebody built with HDF5 1.10."""
+
+    class Old:
+        def __init__(self, dataset: Any) -> None:
+            self._dataset = dataset
+
+        def __getattr__(self, name: str) -> Any:
+            if name == "chunk_iter":
+                raise AttributeError(name)
+            used.add(name)
+            return getattr(self._dataset, name)
+
+    used: set[str] = set()
+    contents = {"head.weight": ("f32", np.arange(1200 * 512, dtype="<f4").reshape(1200, 512))}  # of two chunks
+    write_small(target, contents)
+    expected = target.read_bytes()
+    for module in (skeleton, structure):
+        monkeypatch.setattr(module, "dataset_offset", lambda dataset, spec: dataset_offset(Old(dataset), spec))
+    write_small(target, contents, overwrite=True)
+    assert "get_chunk_info" in used
+    assert target.read_bytes() == expected
+    with open_model(target) as file:
+        assert file.verify().ok
 
 
 def test_metadata_larger_than_estimated(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
