@@ -116,12 +116,29 @@ cdef extern from "rk.h" nogil:
         double step
         double root
 
+cdef extern from "nuclei.h" nogil:
+    enum:
+        RK_MOST_VALUES
+
+    ctypedef struct rk_nucleus:
+        const float *values
+        Py_ssize_t n
+        double top_p
+        float scale
+        int keep_equals
+        int *places
+        Py_ssize_t count
+        float largest
+
 cdef const rk_ops *active_ops(bint double_precision) except NULL
 
 cdef int read_pieces(rk_piece *pieces, Py_ssize_t count, int num_threads) except -1
 cdef int narrow(const float *x, Py_ssize_t n, int dtype, unsigned short *out, rk_narrowing *sums) except -1
-cdef double weigh(const float *x, Py_ssize_t n, float most, float scale, float *weights) except? -1.0
-cdef Py_ssize_t at_least(const float *x, Py_ssize_t n, float least, int *places) except -1
+# Copies n numbers, and returns whether all are finite.
+cdef bint copy_finite(const float *x, Py_ssize_t n, float *copy) except? -1
+# nuclei.h describes these.
+cdef size_t nuclei_scratch(Py_ssize_t n, int num_threads) noexcept nogil
+cdef int find_nuclei(rk_nucleus *rows, Py_ssize_t count, float *scratch, int num_threads) except -1
 cdef void quantize(const float *w, Py_ssize_t rows, Py_ssize_t cols, int dtype, const float *importance,
                    void *out) noexcept nogil
 cdef void dequantize(const void *packed, Py_ssize_t rows, Py_ssize_t cols, int dtype, float *w) noexcept nogil

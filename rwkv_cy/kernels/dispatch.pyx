@@ -14,8 +14,7 @@ cdef extern from "rk.h" nogil:
         rk_ops f32
         rk_ops f64
         void (*narrow)(const float *, Py_ssize_t, int, unsigned short *, rk_narrowing *) noexcept nogil
-        double (*weigh)(const float *, Py_ssize_t, float, float, float *) noexcept nogil
-        Py_ssize_t (*at_least)(const float *, Py_ssize_t, float, int *) noexcept nogil
+        int (*copy_largest)(const float *, Py_ssize_t, float *, float *) noexcept nogil
 
     void rk_read(const rk_table *, rk_piece *, Py_ssize_t, int)
     const rk_table *rk_available(int i)
@@ -41,6 +40,11 @@ cdef extern from "rk.h" nogil:
     void rk_token_matrices(const rk_ops *, const void *, const void *, Py_ssize_t, Py_ssize_t, void *, int)
     void rk_wake(int)
     void rk_prefetch_rows(const void *, size_t, const long long *, Py_ssize_t)
+
+cdef extern from "nuclei.h" nogil:
+    size_t rk_nuclei_scratch(Py_ssize_t, int)
+    void rk_find_nuclei(const rk_table *, rk_nucleus *, Py_ssize_t, float *, int)
+
 
 cdef extern from "bandwidth.h" nogil:
     double rk_read_bandwidth(const rk_table *, size_t, int, double)
@@ -225,18 +229,24 @@ cdef int narrow(const float *x, Py_ssize_t n, int dtype, unsigned short *out, rk
     return 0
 
 
-cdef double weigh(const float *x, Py_ssize_t n, float most, float scale, float *weights) except? -1.0:
+cdef bint copy_finite(const float *x, Py_ssize_t n, float *copy) except? -1:
+    cdef float largest
     if _active == NULL:
         select_instruction_set()
     with nogil:
-        return _active.weigh(x, n, most, scale, weights)
+        return _active.copy_largest(x, n, copy, &largest)
 
 
-cdef Py_ssize_t at_least(const float *x, Py_ssize_t n, float least, int *places) except -1:
+cdef size_t nuclei_scratch(Py_ssize_t n, int num_threads) noexcept nogil:
+    return rk_nuclei_scratch(n, num_threads)
+
+
+cdef int find_nuclei(rk_nucleus *rows, Py_ssize_t count, float *scratch, int num_threads) except -1:
     if _active == NULL:
         select_instruction_set()
     with nogil:
-        return _active.at_least(x, n, least, places)
+        rk_find_nuclei(_active, rows, count, scratch, num_threads)
+    return 0
 
 
 cdef void quantize(const float *w, Py_ssize_t rows, Py_ssize_t cols, int dtype, const float *importance,

@@ -1,154 +1,107 @@
-"""The nucleus (top-p) of a distribution, found without sorting the vocabulary; masks of a grammar."""
+"""The nucleus (top-p) of distributions, found without sorting the vocabulary; masks of a grammar."""
 
 cimport cython
 from libc.math cimport INFINITY
 from libc.stdint cimport uint32_t
-from libc.stdlib cimport qsort
-from libc.string cimport memcpy, memset
+from libc.stdlib cimport free, malloc
 
 import numpy as np
 
 from rwkv_cy.errors import KernelError
 
-from rwkv_cy.kernels.dispatch cimport at_least, weigh
-
-cdef enum:
-    BUCKETS = 4096          # weights with the same sign, exponent and five bits of mantissa share a bucket
-    SHIFT = 18
-    SORTABLE = 256          # with more weights than this, only the bucket of the boundary is sorted
-    MOST_VALUES = 1 << 30   # places are 32-bit integers
+from rwkv_cy.kernels.dispatch cimport RK_MOST_VALUES, find_nuclei, nuclei_scratch, rk_nucleus
+from rwkv_cy.kernels.dispatch cimport copy_finite as copy_floats
 
 cdef double LEAST_SCALE = 1e-37
 cdef double MOST_SCALE = 1e37
 
-cdef struct Pair:
-    float value
-    float weight
 
-
-cdef inline int bucket_of(float weight) noexcept nogil:
-    # non-negative floats have the same order as their bits
-    cdef uint32_t bits
-    memcpy(&bits, &weight, 4)
-    bits >>= SHIFT
-    return <int>bits if bits < BUCKETS else BUCKETS - 1
-
-
-cdef int larger_first(const void *a, const void *b) noexcept nogil:
-    cdef float x = (<const Pair *>a).value, y = (<const Pair *>b).value
-    return (x < y) - (x > y)
-
-
-cdef Py_ssize_t find_boundary(
-    Pair *pairs, Py_ssize_t count, double target, float *boundary
-) noexcept nogil:
-    cdef double sums[BUCKETS]
-    cdef double reached = 0.0
-    cdef Py_ssize_t i, in_bucket = 0, equals = 0
-    cdef int bucket, last = 0
-    if count > SORTABLE:
-        memset(sums, 0, sizeof(sums))
-        for i in range(count):
-            sums[bucket_of(pairs[i].weight)] += pairs[i].weight
-        for bucket in range(BUCKETS - 1, -1, -1):
-            if sums[bucket] > 0:
-                last = bucket
-                if reached + sums[bucket] >= target:
-                    break
-                reached += sums[bucket]
-        else:
-            reached = -INFINITY  # rounding kept the sum below the target: take the whole last bucket
-        for i in range(count):
-            pairs[in_bucket] = pairs[i]
-            in_bucket += bucket_of(pairs[i].weight) == last
-        count = in_bucket
-    qsort(pairs, count, sizeof(Pair), larger_first)
-    for i in range(count):
-        equals = equals + 1 if i > 0 and pairs[i].value == boundary[0] else 1
-        boundary[0] = pairs[i].value
-        reached += pairs[i].weight
-        if reached >= target:
-            break
-    return equals
-
-
-@cython.boundscheck(False)
-@cython.wraparound(False)
-def nucleus(
-    const float[::1] values not None,
-    float highest,
-    double scale,
-    double top_p,
-    bint keep_equals,
-    float[::1] scratch not None,
-):
-    """Return the places of the likeliest values that reach `top_p` together, p = softmax(scale * values).
+def copy_finite(const float[::1] values not None, float[::1] copy not None):
+    """Copy numbers, and return whether all are finite.
 
     Parameters
     ----------
     values : float32 [n]
-        Numbers, or -inf.
-    highest : float
-        The largest value, a number.
-    scale : float
-        Not negative: 1 / temperature.
-    top_p : float
-        From 0 to 1.
-    keep_equals : bool
-        Keep all values equal to the smallest that is kept; otherwise the first of them, as many as it takes.
-    scratch : float32 [4 n or more]
+    copy : float32 [n]
         Overwritten.
-
-    Returns
-    -------
-    numpy.ndarray of int64
-        Ascending.
 
     Raises
     ------
     KernelError
-        If the arrays are empty or of the wrong lengths, or a number is out of range.
+        If the lengths differ.
     """
-    cdef Py_ssize_t n = values.shape[0], count, equals, surplus, i
-    if n == 0 or n > MOST_VALUES or scratch.shape[0] < 4 * n:
-        raise KernelError(
-            f"values, scratch: expected 1 to {MOST_VALUES} values and {4 * n} elements, got {n} and {scratch.shape[0]}"
-        )
-    if not (0 <= top_p <= 1 and 0 <= scale < INFINITY):
-        raise KernelError(f"top_p, scale: expected 0 <= top_p <= 1 and a number, got {top_p} and {scale}")
-    cdef float *weights = &scratch[0]
-    cdef int *places = <int *>&scratch[n]
-    cdef Pair *pairs = <Pair *>&scratch[2 * n]
-    cdef float boundary = 0.0
-    # A scale of 0 would make NaN of -inf, and one beyond float32 of 0.
-    cdef double total = weigh(&values[0], n, highest, <float>min(max(scale, LEAST_SCALE), MOST_SCALE), weights)
-    if not 0 < total < INFINITY:
-        raise KernelError(f"values, highest: expected numbers or -inf, and the largest of them, got {highest}")
-    cdef double target = top_p * total
-    # The weights below this sum to less than total - target: the target is reached without them.
-    count = at_least(weights, n, <float>(0.99 * (total - target) / n), places)
-    with nogil:
-        for i in range(count):
-            pairs[i].value = values[places[i]]
-            pairs[i].weight = weights[places[i]]
-        equals = find_boundary(pairs, count, target, &boundary)
-    count = at_least(&values[0], n, boundary, places)
-    found = np.empty(count, np.int64)
-    cdef long long[::1] kept = found
-    surplus = 0
-    with nogil:
-        if not keep_equals:
-            surplus = -equals
-            for i in range(count):
-                surplus += values[places[i]] == boundary
-        # The last of the equal values are left out: from the end, until none is too many.
-        equals = count - surplus
-        for i in range(count - 1, -1, -1):
-            if surplus > 0 and values[places[i]] == boundary:
-                surplus -= 1
-            else:
-                kept[i - surplus] = places[i]
-    return found[:equals]
+    if values.shape[0] != copy.shape[0]:
+        raise KernelError(f"copy: expected {values.shape[0]} elements, got {copy.shape[0]}")
+    return values.shape[0] == 0 or copy_floats(&values[0], values.shape[0], &copy[0])
+
+
+cdef class NucleusSearch:
+    """Finds the likeliest values that reach `top_p` together, p = softmax(scale * values); keeps its memory."""
+
+    cdef object _scratch
+    cdef object _places
+
+    def __init__(self):
+        self._scratch = np.empty(1, np.float32)
+        self._places = np.empty((0, 0), np.int32)
+
+    def find(self, rows, int num_threads=1):
+        """Find the nuclei of rows, in parallel.
+
+        Parameters
+        ----------
+        rows : sequence of (values, scale, top_p, keep_equals)
+            values, float32 [n]: numbers, or -inf; subnormal ones count as zero. scale: not negative, 1 / temperature.
+            top_p: from 0 to 1. keep_equals: whether all values equal to the smallest that is kept are kept too;
+            otherwise the first of them, as many as it takes.
+        num_threads : int, default 1
+            Threads to use; the result is the same for every number.
+
+        Returns
+        -------
+        list of (places, largest)
+            places, int64, ascending; none if the largest value is not finite.
+
+        Raises
+        ------
+        KernelError
+            If values are empty, or a number is out of range.
+        """
+        cdef Py_ssize_t count = len(rows), i
+        cdef const float[::1] values
+        cdef double scale, top_p
+        if num_threads < 1:
+            raise KernelError(f"NucleusSearch: expected at least one thread, got {num_threads}")
+        self._ensure(count, max((len(row[0]) for row in rows), default=0), num_threads)
+        cdef float[::1] scratch = self._scratch
+        cdef int[:, ::1] places = self._places
+        cdef rk_nucleus *nuclei = <rk_nucleus *>malloc((count + 1) * sizeof(rk_nucleus))
+        if nuclei == NULL:
+            raise MemoryError
+        try:
+            for i, (values, scale, top_p, keep_equals) in enumerate(rows):
+                if not 0 < values.shape[0] <= RK_MOST_VALUES:
+                    raise KernelError(f"values: expected 1 to {RK_MOST_VALUES}, got {values.shape[0]}")
+                if not (0 <= top_p <= 1 and 0 <= scale < INFINITY):
+                    raise KernelError(f"top_p, scale: expected 0 <= top_p <= 1 and a number, got {top_p} and {scale}")
+                # A scale of 0 would make NaN of -inf, and one beyond float32 of 0.
+                scale = min(max(scale, LEAST_SCALE), MOST_SCALE)
+                nuclei[i] = rk_nucleus(
+                    &values[0], values.shape[0], top_p, <float>scale, keep_equals, &places[i, 0], 0, 0.0
+                )
+            find_nuclei(nuclei, count, &scratch[0], num_threads)
+            return [(self._places[i, : nuclei[i].count].astype(np.int64), nuclei[i].largest) for i in range(count)]
+        finally:
+            free(nuclei)
+
+    cdef int _ensure(self, Py_ssize_t rows, Py_ssize_t longest, int num_threads) except -1:
+        cdef Py_ssize_t size = nuclei_scratch(longest, num_threads)
+        if len(self._scratch) < size:
+            self._scratch = np.empty(size, np.float32)
+        if self._places.shape[0] < rows or self._places.shape[1] < longest:
+            rows, longest = max(rows, self._places.shape[0]), max(longest, self._places.shape[1])
+            self._places = np.empty((rows, longest), np.int32)
+        return 0
 
 
 @cython.boundscheck(False)

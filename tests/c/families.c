@@ -3,6 +3,7 @@
  * of all instruction sets, one for each, and exits with 1 at the first difference. It needs no Python, so that it can run
  * for another CPU under an emulator; the argument "quick" leaves out the largest matrices, for a slow one. */
 #include "samples.h"
+#include "nuclei.h"
 #include "wkv/versions.h"
 #include "wkv/wkv4.h"
 #include "wkv/wkv6.h"
@@ -221,23 +222,41 @@ static void check_narrow(const rk_table *table, const rk_table *portable)
     free(x), free(got), free(expected);
 }
 
-/* Weights, their sum and places have the same bits as those of the portable kernels. */
+/* Copies, weights, their sums, places and nuclei have the same bits as those of the portable kernels. */
 static void check_sample(const rk_table *table, const rk_table *portable)
 {
     enum { COUNT = 1003 };
     float *x = random_array(COUNT), *got = allocate(COUNT * sizeof *got), *expected = allocate(COUNT * sizeof *expected);
-    int32_t *places = allocate(COUNT * sizeof *places);
+    float *scratch = allocate(rk_nuclei_scratch(COUNT, 1) * sizeof *scratch);
+    int32_t *places = allocate(COUNT * sizeof *places), *orders = allocate(COUNT * sizeof *orders);
+    for (ptrdiff_t i = 0; i < COUNT; i++) memcpy(&orders[i], &x[i], sizeof *orders);
     for (ptrdiff_t n = 1; n <= COUNT; n += 167) {
+        float most, largest = x[0];
+        for (ptrdiff_t i = 1; i < n; i++) largest = x[i] > largest ? x[i] : largest;
+        const int finite = table->copy_largest(x, n, got, &most);
+        if (!finite || most != largest || memcmp(got, x, (size_t)n * sizeof *got)) fail(table->name, "copies", n, largest, most);
         const double sum = table->weigh(x, n, 1, 20, got), same = portable->weigh(x, n, 1, 20, expected);
         if (sum != same || memcmp(got, expected, (size_t)n * sizeof *got)) fail(table->name, "weights", n, same, sum);
+        ptrdiff_t counts[2];
+        const double from = table->weight_from(orders, got, n, orders[n - 1], &counts[0]);
+        const double same_from = portable->weight_from(orders, got, n, orders[n - 1], &counts[1]);
+        if (from != same_from || counts[0] != counts[1]) fail(table->name, "weights from an order on", n, same_from, from);
         const ptrdiff_t count = table->at_least(x, n, x[n - 1], places);
         ptrdiff_t k = 0;
         for (ptrdiff_t i = 0; i < n; i++) k += x[i] >= x[n - 1] && k < count && places[k] == i;
         ptrdiff_t all = 0;
         for (ptrdiff_t i = 0; i < n; i++) all += x[i] >= x[n - 1];
         if (count != all || k != all) fail(table->name, "places", n, (double)all, (double)k);
+        rk_nucleus row = {.values = x, .n = n, .top_p = 0.8, .scale = 5, .places = places}, other = row;
+        int32_t *others = allocate((size_t)n * sizeof *others);
+        other.places = others;
+        rk_find_nuclei(table, &row, 1, scratch, 1);
+        rk_find_nuclei(portable, &other, 1, scratch, 1);
+        if (row.count != other.count || memcmp(places, others, (size_t)row.count * sizeof *places))
+            fail(table->name, "a nucleus", n, (double)other.count, (double)row.count);
+        free(others);
     }
-    free(x), free(got), free(expected), free(places);
+    free(x), free(got), free(expected), free(scratch), free(places), free(orders);
 }
 
 int main(int argc, char **argv)

@@ -1,4 +1,4 @@
-"""The nucleus against a full sort in float64."""
+"""The nucleus against a full sort in float64; many rows at once against each alone; copies that are checked."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from hypothesis import strategies as st
 
 from rwkv_cy.errors import KernelError
 from rwkv_cy.kernels import dispatch
-from rwkv_cy.kernels.sample import nucleus
+from rwkv_cy.kernels.sample import NucleusSearch, copy_finite
 
 Floats = npt.NDArray[np.float32]
 
 
 def taken(values: Floats, scale: float, top_p: float, *, keep_equals: bool = False) -> list[int]:
-    scratch = np.full(4 * values.size, np.nan, np.float32)
-    return nucleus(values, float(values.max()), scale, top_p, keep_equals, scratch).tolist()
+    ((places, largest),) = NucleusSearch().find([(values, scale, top_p, keep_equals)])
+    assert largest == values.max()
+    return places.tolist()
 
 
 def weights_of(values: Floats, scale: float) -> npt.NDArray[np.float64]:
@@ -65,10 +66,72 @@ def test_every_instruction_set_takes_the_same(isa: str) -> None:
     assert found == [taken(each, 0.7, 0.9) for each in values], isa
 
 
-@pytest.mark.parametrize(("values", "highest"), [([-1, -2], np.nan), ([1, np.nan], 1), ([-1, -2], -1000)])
-def test_what_is_not_a_number_is_refused(values: list[float], highest: float) -> None:
-    with pytest.raises(KernelError, match="expected numbers or -inf"):
-        nucleus(np.array(values, np.float32), highest, 1.0, 0.5, False, np.empty(4 * len(values), np.float32))
+def random_row(rng: np.random.Generator) -> tuple[Floats, float, float, bool]:
+    """Return a row that is spread, flat, full of equals or of banned values, or of extreme numbers."""
+    size = int(rng.choice([1, 2, 63, 64, 65, 300, 5_000]))
+    values = rng.normal(0, rng.choice([0.01, 1, 4, 20]), size).astype(np.float32)
+    kind = rng.integers(6)
+    if kind == 1:
+        values = np.round(values)
+    if kind == 2:
+        values[:] = values[0]
+    if kind == 3:
+        values[rng.random(size) < 0.8] = -np.inf
+    if kind == 4:
+        values *= np.float32(1e30)
+    if kind == 5:
+        values = np.where(rng.random(size) < 0.5, values[0], values[-1])
+    scale, top_p = rng.choice([0, 1e-30, 0.3, 1, 10, 1e30, 1e300]), rng.choice([0, 0.01, 0.5, 0.85, 0.999, 1])
+    return values, float(scale), float(top_p), bool(rng.integers(2))
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+@pytest.mark.usefixtures("isa")
+def test_many_rows_as_each_alone(threads: int) -> None:
+    rng = np.random.default_rng(3)
+    search = NucleusSearch()
+    for count in (40, 0, 1, 17, 2, 60):
+        rows = [random_row(rng) for _ in range(count)]
+        copies = [row[0].copy() for row in rows]
+        found = search.find(rows, threads)
+        alone = [NucleusSearch().find([row])[0] for row in rows]
+        assert [(places.tolist(), largest) for places, largest in found] == [(p.tolist(), most) for p, most in alone]
+        assert all(np.array_equal(row[0], copy) for row, copy in zip(rows, copies, strict=True))
+
+
+@pytest.mark.usefixtures("isa")
+def test_a_row_without_values_beside_others() -> None:
+    good = np.array([0.0, 2.0, 1.0], np.float32)
+    banned, infinite = np.full(100, -np.inf, np.float32), np.array([0, np.inf, 1], np.float32)
+    found = NucleusSearch().find([(row, 1.0, 0.5, False) for row in (banned, good, infinite, banned[:0:-1].copy())], 2)
+    assert [places.tolist() for places, _ in found] == [[], [1], [], []]
+    assert [largest for _, largest in found] == [-np.inf, 2, np.inf, -np.inf]
+
+
+@pytest.mark.usefixtures("isa")
+def test_zeros_of_both_signs_are_equal() -> None:
+    for values in ([0.0, -0.0, 0.0, -0.0, -9.0], [-0.0, 0.0, -0.0, 0.0, -9.0]):
+        zeros = np.array(values, np.float32)
+        assert taken(zeros, 1.0, 0.0) == [0]
+        assert taken(zeros, 1.0, 0.6) == [0, 1, 2]
+        assert taken(zeros, 1.0, 0.6, keep_equals=True) == [0, 1, 2, 3]
+
+
+@pytest.mark.usefixtures("isa")
+@pytest.mark.parametrize("size", [0, 1, 15, 64, 200, 1_003])
+def test_copies_are_checked(size: int) -> None:
+    values = np.random.default_rng(2).standard_normal(size).astype(np.float32)
+    copy = np.full(size, np.nan, np.float32)
+    assert copy_finite(values, copy)
+    assert copy.tobytes() == values.tobytes()
+    for place in {0, size // 2, size - 1} if size else ():
+        for bad in (np.nan, np.inf, -np.inf):
+            wrong = values.copy()
+            wrong[place] = bad
+            assert not copy_finite(wrong, copy)
+            assert copy.tobytes() == wrong.tobytes()
+    with pytest.raises(KernelError, match=f"copy: expected {size} elements, got {size + 1}"):
+        copy_finite(values, np.empty(size + 1, np.float32))
 
 
 @pytest.mark.usefixtures("isa")
@@ -83,12 +146,14 @@ def test_banned_values() -> None:
     assert taken(values, 1e300, 0.9) == [70]
 
 
-def test_arrays_of_the_wrong_length() -> None:
-    three = np.ones(3, dtype=np.float32)
-    with pytest.raises(KernelError, match="expected 1 to 1073741824 values and 12 elements, got 3 and 11"):
-        nucleus(three, 1.0, 1.0, 0.5, False, np.ones(11, np.float32))
-    with pytest.raises(KernelError, match="got 0 and 3"):
-        nucleus(three[:0], 1.0, 1.0, 0.5, False, three)
+def test_no_values() -> None:
+    with pytest.raises(KernelError, match="values: expected 1 to 1073741824, got 0"):
+        NucleusSearch().find([(np.empty(0, np.float32), 1.0, 0.5, False)])
+
+
+def test_no_thread() -> None:
+    with pytest.raises(KernelError, match="NucleusSearch: expected at least one thread, got 0"):
+        NucleusSearch().find([], 0)
 
 
 @pytest.mark.parametrize(
@@ -97,4 +162,4 @@ def test_arrays_of_the_wrong_length() -> None:
 def test_numbers_out_of_range(scale: float, top_p: float) -> None:
     one = np.ones(1, dtype=np.float32)
     with pytest.raises(KernelError, match="expected 0 <= top_p <= 1 and a number, got"):
-        nucleus(one, 1.0, scale, top_p, False, np.ones(4, dtype=np.float32))
+        NucleusSearch().find([(one, 1.0, 0.5, False), (one, scale, top_p, False)])

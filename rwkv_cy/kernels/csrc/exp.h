@@ -9,17 +9,15 @@ static inline rk_vf32 rk_select_f32(rk_vi32 mask, rk_vf32 a, rk_vf32 b)
     return (rk_vf32)((mask & (rk_vi32)a) | (~mask & (rk_vi32)b));
 }
 
-/* exp(x) to 2 ulp. Below -87 (1.6e-38) the result is 0, above 88 (1.7e38) infinity; NaN stays NaN.
- * Cody and Waite's reduction x = n ln2 + r, |r| <= ln2 / 2, and a polynomial for exp(r). */
-static inline rk_vf32 rk_exp_f32(rk_vf32 x)
+/* exp(x) to 2 ulp for x from -87 to 88, by Cody and Waite's reduction x = n ln2 + r, |r| <= ln2 / 2, and a polynomial for
+ * exp(r). */
+static inline rk_vf32 rk_exp_in_range_f32(rk_vf32 x)
 {
-    const rk_vf32 zero = {0}, least = zero - 87.0f, most = zero + 88.0f, one = zero + 1.0f;
+    const rk_vf32 zero = {0}, one = zero + 1.0f;
     const rk_vf32 round = zero + 0x1.8p23f; /* adding it leaves the integer nearest to x / ln2 in the low bits */
-    rk_vf32 clamped = rk_select_f32((rk_vi32)(x < least), least, x);
-    clamped = rk_select_f32((rk_vi32)(clamped > most), most, clamped);
-    rk_vf32 shifted = clamped * 1.44269504089f + round;
+    rk_vf32 shifted = x * 1.44269504089f + round;
     rk_vf32 n = shifted - round;
-    rk_vf32 r = (clamped - n * 0.693359375f) - n * -2.12194440e-4f;
+    rk_vf32 r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
     rk_vf32 p = zero + 1.9875691500e-4f;
     p = p * r + 1.3981999507e-3f;
     p = p * r + 8.3334519073e-3f;
@@ -27,9 +25,24 @@ static inline rk_vf32 rk_exp_f32(rk_vf32 x)
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + r + 1.0f;
-    rk_vf32 result = p * (rk_vf32)(((rk_vu32)shifted << 23) + (rk_vu32)one);
+    return p * (rk_vf32)(((rk_vu32)shifted << 23) + (rk_vu32)one);
+}
+
+/* exp(x) to 2 ulp. Below -87 (1.6e-38) the result is 0, above 88 (1.7e38) infinity; NaN stays NaN. */
+static inline rk_vf32 rk_exp_f32(rk_vf32 x)
+{
+    const rk_vf32 zero = {0}, least = zero - 87.0f, most = zero + 88.0f;
+    rk_vf32 clamped = rk_select_f32((rk_vi32)(x < least), least, x);
+    clamped = rk_select_f32((rk_vi32)(clamped > most), most, clamped);
+    rk_vf32 result = rk_exp_in_range_f32(clamped);
     result = rk_select_f32((rk_vi32)(x < least), zero, result);
     return rk_select_f32((rk_vi32)(x > most), zero + INFINITY, result);
+}
+
+/* The same for x <= 0, but 0 for NaN. */
+static inline rk_vf32 rk_exp_negative_f32(rk_vf32 x)
+{
+    return (rk_vf32)((rk_vi32)(x >= -87.0f) & (rk_vi32)rk_exp_in_range_f32(x));
 }
 
 /* x in the lanes where a > b, y in the others. */

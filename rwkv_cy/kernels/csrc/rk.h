@@ -193,10 +193,11 @@ typedef struct {
     uint64_t (*sum_words)(const void *data, ptrdiff_t bytes);
     /* Round n < 2^32 floats to RK_F16 or RK_BF16 and add to `sums`, in one pass. */
     void (*narrow)(const float *x, ptrdiff_t n, int dtype, uint16_t *out, rk_narrowing *sums);
-    /* weights[i] = exp((x[i] - most) * scale), in float precision; returns their sum. */
-    double (*weigh)(const float *x, ptrdiff_t n, float most, float scale, float *weights);
-    /* Write the places of numbers that are at least `least` to places [n], ascending; returns how many. */
+    /* For the candidates of the next token (sample_body.h). */
+    int (*copy_largest)(const float *x, ptrdiff_t n, float *copy, float *largest);
+    double (*weigh)(const float *x, ptrdiff_t n, float largest, float scale, float *weights);
     ptrdiff_t (*at_least)(const float *x, ptrdiff_t n, float least, int32_t *places);
+    double (*weight_from)(const int32_t *orders, const float *weights, ptrdiff_t n, int32_t least, ptrdiff_t *count);
 } rk_table;
 
 /* One function per family and instruction set. Each fills in its part of a table; cpu.c composes them in the order of

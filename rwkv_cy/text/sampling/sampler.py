@@ -9,8 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.errors import GenerationError
+from rwkv_cy.kernels.sample import copy_finite
 from rwkv_cy.text.sampling.constraints import LogitsProcessor, apply_processors, is_complete
-from rwkv_cy.text.sampling.nucleus import Candidates, choose_candidates
+from rwkv_cy.text.sampling.nucleus import Candidates, NucleusSearch, Search, find_candidates
 from rwkv_cy.text.sampling.options import SamplingOptions, check_natural
 from rwkv_cy.text.sampling.penalties import Penalties
 
@@ -54,7 +55,8 @@ class Sampler:
         self._processors = _checked_processors(processors)
         self._rng = make_rng(rng)
         self._penalties = Penalties(options)
-        self._work = np.empty(5 * vocab_size, dtype=np.float32)
+        self._adjusted = np.empty(vocab_size, dtype=np.float32)
+        self._nuclei = NucleusSearch()
         self._bias_ids = np.fromiter(options.logit_bias, dtype=np.int64)
         self._bias = np.fromiter(options.logit_bias.values(), dtype=np.float64)
         self._banned = np.array(sorted(options.banned_tokens), dtype=np.int64)
@@ -78,24 +80,26 @@ class Sampler:
         GenerationError
             If the logits have another length, contain NaN or Inf, or no token is left to choose.
         """
-        candidates = self.candidates(logits, tokens)
-        token = int(candidates.tokens[0])
-        if candidates.tokens.size > 1:
-            cumulative = np.cumsum(candidates.probabilities)
-            place = np.searchsorted(cumulative, self._rng.random() * cumulative[-1], side="right")
-            token = int(candidates.tokens[min(int(place), candidates.tokens.size - 1)])
-        self.observe(token)
-        return token
+        return self.choose(self.candidates(logits, tokens))
 
     def candidates(self, logits: npt.NDArray[np.floating[Any]], tokens: Sequence[int] = ()) -> Candidates:
         """Return the tokens that :meth:`sample` would choose among, with their probabilities; remember nothing."""
-        options = self.options
+        (found,) = find_candidates([self.search(logits, tokens)], self._nuclei)
+        if isinstance(found, GenerationError):
+            raise found
+        return found
+
+    def search(self, logits: npt.NDArray[np.floating[Any]], tokens: Sequence[int] = ()) -> Search:
+        """Apply biases, penalties and processors, and return the search for candidates; remember nothing.
+
+        It must be run (:func:`find_candidates`) before the next call.
+        """
         if np.shape(logits) != (self.vocab_size,):
             raise GenerationError(f"logits: expected shape ({self.vocab_size},), got {np.shape(logits)}")
-        adjusted, scratch = self._work[: self.vocab_size], self._work[self.vocab_size :]
+        adjusted = self._adjusted
         with np.errstate(over="ignore"):  # a float64 value beyond float32 is caught below
-            adjusted[:] = logits
-        if not np.isfinite(adjusted).all():
+            numbers = np.ascontiguousarray(logits, np.float32)
+        if not copy_finite(numbers, adjusted):
             bad = int(np.flatnonzero(~np.isfinite(adjusted))[0])
             raise GenerationError(
                 f"logits: expected finite numbers, got {adjusted[bad]} for token {bad}; check the model with verify"
@@ -108,14 +112,17 @@ class Sampler:
         if self._processors:
             apply_processors(self._processors, tokens, adjusted)
             adjusted[self._banned] = -np.inf
-        return choose_candidates(
-            adjusted,
-            options.temperature,
-            options.top_p,
-            options.top_k,
-            temperature_last=options.order == "rwkv",
-            scratch=scratch,
-        )
+        return Search(adjusted, self.options)
+
+    def choose(self, candidates: Candidates) -> int:
+        """Choose one of the candidates and remember it."""
+        token = int(candidates.tokens[0])
+        if candidates.tokens.size > 1:
+            cumulative = np.cumsum(candidates.probabilities)
+            place = np.searchsorted(cumulative, self._rng.random() * cumulative[-1], side="right")
+            token = int(candidates.tokens[min(int(place), candidates.tokens.size - 1)])
+        self.observe(token)
+        return token
 
     def is_complete(self, tokens: Sequence[int]) -> bool:
         """Return whether a processor says that nothing can follow `tokens`, the text so far."""

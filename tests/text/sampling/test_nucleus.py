@@ -9,14 +9,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rwkv_cy.errors import GenerationError
-from rwkv_cy.text.sampling.nucleus import Candidates, choose_candidates
+from rwkv_cy.text.sampling.nucleus import Candidates, NucleusSearch, Search, find_candidates
+from rwkv_cy.text.sampling.options import SamplingOptions
 
 Logits = npt.NDArray[np.float32]
 
 
 def choose(logits: Logits, temperature: float, top_p: float, top_k: int, order: str) -> Candidates:
-    scratch = np.full(4 * logits.size, np.nan, dtype=np.float32)
-    return choose_candidates(logits, temperature, top_p, top_k, temperature_last=order == "rwkv", scratch=scratch)
+    options = SamplingOptions(temperature=temperature, top_p=top_p, top_k=top_k, order=order)
+    (found,) = find_candidates([Search(logits, options)], NucleusSearch())
+    if isinstance(found, GenerationError):
+        raise found
+    return found
 
 
 def softmax(x: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -139,6 +143,34 @@ def test_a_temperature_beyond_float32() -> None:
     assert choose(logits, 1e300, 0.9, 0, "temperature-first").tokens.tolist() == [1, 2]
 
 
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_many_at_once_as_each_alone(threads: int) -> None:
+    """Options of all kinds; some have no token left."""
+    rng = np.random.default_rng(8)
+    nuclei = NucleusSearch()
+    for count in (3, 30, 1):
+        cases = []
+        for _ in range(count):
+            logits = np.round(rng.normal(0, 4, int(rng.choice([5, 200, 4_000]))), 1).astype(np.float32)
+            logits[rng.random(logits.size) < rng.choice([0, 0.5, 1.1])] = -np.inf
+            order, top_k = str(rng.choice([*REFERENCES])), int(rng.choice([0, 0, 1, 20]))
+            temperature, top_p = float(rng.choice([0, 1e-3, 0.7, 1, 1e30])), float(rng.choice([0, 0.5, 0.9, 1]))
+            cases.append((logits, temperature, top_p, top_k, order))
+        searches = [
+            Search(logits, SamplingOptions(temperature=temperature, top_p=top_p, top_k=top_k, order=order))
+            for logits, temperature, top_p, top_k, order in cases
+        ]
+        for case, found in zip(cases, find_candidates(searches, nuclei, threads), strict=True):
+            if isinstance(found, GenerationError):
+                assert np.all(case[0] == -np.inf)
+                continue
+            expected = choose(*case)
+            assert found.tokens.tolist() == expected.tokens.tolist()
+            assert found.probabilities.tobytes() == expected.probabilities.tobytes()
+
+
 def test_all_banned() -> None:
     with pytest.raises(GenerationError, match="expected at least one token that is not banned, got none; ban fewer"):
         choose(np.full(4, -np.inf, dtype=np.float32), 1.0, 0.5, 0, "rwkv")
+    with pytest.raises(GenerationError, match="expected at least one token that is not banned"):
+        choose(np.full(4, -np.inf, dtype=np.float32), 0.7, 1.0, 2, "temperature-first")

@@ -50,6 +50,8 @@ void RK_CAT(rk_floats, RK_NAME)(rk_table *table)
     table->f32 = (rk_ops){RK_OPS(f32, float), .round = round_f32};
     table->sum_words = sum_words;
     table->narrow = narrow;
+    table->copy_largest = copy_largest;
     table->weigh = weigh;
     table->at_least = at_least;
+    table->weight_from = weight_from;
 }

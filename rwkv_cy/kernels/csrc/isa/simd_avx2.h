@@ -22,6 +22,12 @@ static inline rk_vf32 rk_load_bf16(const uint16_t *p)
     return (rk_vf32)_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)p)), 16);
 }
 
+/* Bit k: whether a[k] >= b[k]. */
+static inline uint32_t rk_at_least_f32(rk_vf32 a, rk_vf32 b)
+{
+    return (uint32_t)_mm256_movemask_ps(_mm256_cmp_ps((__m256)a, (__m256)b, _CMP_GE_OQ));
+}
+
 /* Sum of the lanes: halves are added until one lane is left; + 0 turns -0 into 0 (columns_body.h). */
 static inline float rk_sum_f32(rk_vf32 v)
 {

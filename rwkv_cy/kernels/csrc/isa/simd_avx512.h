@@ -25,6 +25,12 @@ static inline rk_vf32 rk_load_bf16(const uint16_t *p)
     return (rk_vf32)_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const __m256i *)p)), 16);
 }
 
+/* Bit k: whether a[k] >= b[k]. */
+static inline uint32_t rk_at_least_f32(rk_vf32 a, rk_vf32 b)
+{
+    return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GE_OQ);
+}
+
 /* Sum of the lanes: halves are added until one lane is left; + 0 turns -0 into 0 (columns_body.h). */
 static inline float rk_sum_f32(rk_vf32 v)
 {

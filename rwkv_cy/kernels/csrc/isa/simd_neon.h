@@ -25,6 +25,13 @@ static inline rk_vf32 rk_load_bf16(const uint16_t *p)
 /* Round to float16, in the low half of each lane, by the rounding mode of the thread. */
 #define RK_NARROW_F16(bits) ((rk_vu32)vmovl_u16(vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)(bits)))))
 
+/* Bit k: whether a[k] >= b[k]. */
+static inline uint32_t rk_at_least_f32(rk_vf32 a, rk_vf32 b)
+{
+    const uint32x4_t bits = {1, 2, 4, 8};
+    return vaddvq_u32(vandq_u32(vcgeq_f32((float32x4_t)a, (float32x4_t)b), bits));
+}
+
 /* Sum of the lanes: halves are added until one lane is left; + 0 turns -0 into 0 (columns_body.h). */
 static inline float rk_sum_f32(rk_vf32 v)
 {

@@ -39,6 +39,13 @@ static inline rk_vf32 rk_load_bf16(const uint16_t *p)
     return (rk_vf32)(rk_load_u16(p) << 16);
 }
 
+/* Bit k: whether a[k] >= b[k]. */
+static inline uint32_t rk_at_least_f32(rk_vf32 a, rk_vf32 b)
+{
+    const rk_vu32 bits = (rk_vu32)(a >= b) & (rk_vu32){1, 2, 4, 8};
+    return bits[0] | bits[1] | bits[2] | bits[3];
+}
+
 /* Sum of the lanes: halves are added until one lane is left; + 0 turns -0 into 0 (columns_body.h). */
 static inline float rk_sum_f32(rk_vf32 v)
 {
