@@ -23,6 +23,8 @@ from rwkv_cy.errors import BusyError, ConfigError, GenerationError, NumericalErr
 from rwkv_cy.model.encoder import CHUNK_TOKENS
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.model.passes import Part
+from rwkv_cy.runtime import resolve_num_threads
+from rwkv_cy.text.sampling import Candidates, NucleusSearch, Search, find_candidates
 from rwkv_cy.text.score import check_logits
 from rwkv_cy.text.start import prompt_tokens, resolve_tokenizer, start_sequence
 
@@ -98,6 +100,7 @@ class Engine:
         # Drafts are verified many tokens at a time, which must give the bits of one at a time.
         self._speculation = speculation if longest > 0 and model.activations == "f32" else None
         self._arena = Arena(slots, 1 + (0 if self._speculation is None else longest), state)
+        self._nuclei = NucleusSearch()
         self._waiting: deque[Job] = deque()
         self._running: list[Job] = []
         self._lock = Lock()  # guards what submit, cancel and step share: the names, the queue and what is cancelled
@@ -299,6 +302,8 @@ class Engine:
         start = perf_counter()
         try:
             rows = self.model.passes.run(parts, self._num_threads)
+            seconds = perf_counter() - start
+            found = self._find([job for job, _ in work], parts, rows)
         except Exception as error:
             return [*events, *(self._failed(job, error) for job, _ in work)]
         except BaseException:  # an interrupt: the states are undefined, the texts are not
@@ -306,10 +311,30 @@ class Engine:
                 job.rewind()
             raise
         if self._speculation is not None and decoding:
-            self._speculation.costs.observe(tokens, perf_counter() - start)
-        for (job, _), part, logits in zip(work, parts, rows, strict=True):
-            events += self._guarded(job, part, logits)
+            self._speculation.costs.observe(tokens, seconds)
+        for (job, _), part, logits, candidates in zip(work, parts, rows, found, strict=True):
+            events += self._guarded(job, part, logits, candidates)
         return events
+
+    def _find(
+        self, jobs: Sequence[Job], parts: Sequence[Part], rows: Sequence[npt.NDArray[Any]]
+    ) -> list[Candidates | Exception | None]:
+        """Return the candidates of jobs whose text was read without a draft, or the error of a job that has none."""
+        found: list[Candidates | Exception | None] = [None] * len(jobs)
+        searches: dict[int, Search] = {}
+        for place, (job, part, logits) in enumerate(zip(jobs, parts, rows, strict=True)):
+            try:
+                search = None if part.each_token else job.search(logits)
+            except Exception as error:
+                found[place] = error
+            else:
+                if search is not None:
+                    searches[place] = search
+        threads = resolve_num_threads(self._num_threads)
+        candidates = find_candidates(list(searches.values()), self._nuclei, threads)
+        for place, result in zip(searches, candidates, strict=True):
+            found[place] = result
+        return found
 
     def _work(self, jobs: Sequence[Job]) -> Sequence[tuple[Job, int]]:
         """Return who runs in this step, with how many tokens."""
@@ -323,7 +348,13 @@ class Engine:
         self._only_prompts = bool(decoding) and not self._only_prompts and tokens >= FIRST_TOKENS
         return ends if self._only_prompts else [*((job, job.unread) for job in decoding), *reads]
 
-    def _guarded(self, job: Job, part: Part | None, rows: npt.NDArray[Any]) -> list[Event]:
+    def _guarded(
+        self,
+        job: Job,
+        part: Part | None,
+        rows: npt.NDArray[Any],
+        found: Candidates | Exception | None = None,
+    ) -> list[Event]:
         """Let a job take note of its logits; if that fails, it ends with an error, and nobody else does."""
         try:
             if part is not None and part.each_token:
@@ -332,7 +363,9 @@ class Engine:
             elif part is not None:
                 job.advance(part)
                 self._prefixes.note(job, rows[-1] if len(rows) else None)
-                events = job.events(rows)
+                if isinstance(found, Exception):
+                    raise found
+                events = job.events(rows, found)
             else:
                 events = job.events(rows)
         except Exception as error:

@@ -16,6 +16,7 @@ from rwkv_cy.engine.state_cache.cache import Key
 from rwkv_cy.engine.state_cache.radix_tree import Tokens
 from rwkv_cy.model.passes import Part
 from rwkv_cy.model.state import State
+from rwkv_cy.text.sampling import Candidates, Search
 from rwkv_cy.text.sequence import Sequence as Text
 
 __all__ = ["Job"]
@@ -156,23 +157,30 @@ class Job:
             self.drafts.observe(chosen)
         return events
 
-    def events(self, rows: npt.NDArray[Any]) -> list[Event]:
-        """Choose the next token if the text is read."""
+    def search(self, rows: npt.NDArray[Any]) -> Search | None:
+        """Return the search for the next token's candidates, from the logits after the text if it continues."""
+        if not len(rows) or self.sequence.finish_reason is not None:
+            return None
+        self.sequence.mark_read()
+        return self.sequence.search(rows[0])
+
+    def events(self, rows: npt.NDArray[Any], candidates: Candidates | None = None) -> list[Event]:
+        """Choose the next token if the text is read; `candidates` are what :meth:`search` has found."""
         if self.unread:
             return [Event(self.name, read_tokens=self.position)] if self.request.report_progress else []
-        events = self.accept(rows)
+        events = self.accept(rows, candidates)
         if self.drafts is not None and self.sequence.finish_reason is None:
             self.drafts.observe(self.sequence.tokens[-1:])
         return events
 
-    def accept(self, rows: npt.NDArray[Any]) -> list[Event]:
+    def accept(self, rows: npt.NDArray[Any], candidates: Candidates | None = None) -> list[Event]:
         """Choose the next token from the logits after the text, or end a text that is complete."""
         sequence = self.sequence
         self.known_logits = None
         if sequence.finish_reason is not None:
             return [self.final(logits=rows[-1])]
         sequence.mark_read()
-        token = sequence.accept(rows[0])
+        token = sequence.accept(rows[0], candidates)
         if len(sequence.tokens) <= 1:
             self.timings.prefill += self._lap()
         wanted = self.request.logprobs

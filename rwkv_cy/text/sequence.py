@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.errors import GenerationError
-from rwkv_cy.text.sampling import Sampler
+from rwkv_cy.text.sampling import Candidates, Sampler, Search
 from rwkv_cy.text.stopping import StopStrings
 from rwkv_cy.text.tokenizers import Tokenizer
 
@@ -102,13 +102,23 @@ class Sequence:
             raise GenerationError(f"count: expected 0 to {self._unread} pending tokens, got {count}")
         self._read += count
 
-    def accept(self, logits: npt.NDArray[np.floating[Any]]) -> int:
+    def search(self, logits: npt.NDArray[np.floating[Any]]) -> Search:
+        """Return the search for the next token's candidates, for a driver that runs those of many sequences at once.
+
+        Arguments and errors are those of :meth:`accept`, which then gets the candidates. The sequence is as before.
+        """
+        self._check()
+        return self._sampler.search(logits[: self._sampler.vocab_size], self.tokens)
+
+    def accept(self, logits: npt.NDArray[np.floating[Any]], candidates: Candidates | None = None) -> int:
         """Choose the next token from the logits after the last one.
 
         Parameters
         ----------
         logits : float [at least the sampler's vocab_size]
             Not modified. Ids beyond the sampler's vocabulary stand for no text and are never chosen.
+        candidates : Candidates, optional
+            Those that a :meth:`search` of these logits has found.
 
         Returns
         -------
@@ -125,6 +135,21 @@ class Sequence:
         -----
         If the choice fails, as by an exception of a logits processor, the sequence is as before.
         """
+        self._check()
+        if candidates is None:
+            candidates = self._sampler.candidates(logits[: self._sampler.vocab_size], self.tokens)
+        token = self._sampler.choose(candidates)
+        self._whole = False
+        if token in self._stop_tokens:
+            self.matched = token
+            self._finish("stop_token")
+        else:
+            self._append(token)
+        self._whole = True
+        return token
+
+    def _check(self) -> None:
+        """Check that the next token can be chosen."""
         if not self._whole:
             raise GenerationError(
                 "accept: expected a text that agrees with its tokens, but an earlier call was interrupted as it added "
@@ -136,15 +161,6 @@ class Sequence:
             raise GenerationError(
                 f"accept: expected logits after every pending token, got {self._unread} still unread; call mark_read"
             )
-        token = self._sampler.sample(logits[: self._sampler.vocab_size], self.tokens)
-        self._whole = False
-        if token in self._stop_tokens:
-            self.matched = token
-            self._finish("stop_token")
-        else:
-            self._append(token)
-        self._whole = True
-        return token
 
     def _append(self, token: int) -> None:
         self.tokens.append(token)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 
 from engine.helpers import outcomes, random_request, same_as_alone
@@ -12,7 +15,7 @@ from rwkv_cy.engine import Engine, Event, Request
 from rwkv_cy.engine.schedule import FIRST_TOKENS
 from rwkv_cy.errors import BusyError, ConfigError, GenerationError, NumericalError, StateError, TokenError
 from rwkv_cy.model.language_model import LanguageModel
-from rwkv_cy.text import SamplingOptions
+from rwkv_cy.text import LogitsProcessor, SamplingOptions
 
 GREEDY = SamplingOptions(temperature=0)
 
@@ -202,6 +205,66 @@ def test_a_state_with_nan_ends_its_own_request(kjv: LanguageModel) -> None:
     assert "bad: expected a finite state, got NaN" in str(bad.last.error)
     (result,) = results.values()
     same_as_alone(kjv, other, result)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_a_failing_choice_beside_others(kjv: LanguageModel, threads: int) -> None:
+    """The others are searched together; processors are called once a token."""
+    calls: dict[str, list[int]] = {"good": [], "bad": []}
+
+    def counts(name: str, bad: bool) -> LogitsProcessor:
+        def process(tokens: Sequence[int], logits: npt.NDArray[np.float32]) -> None:
+            calls[name].append(len(tokens))
+            if bad and len(tokens) == 3:
+                logits[:] = -np.inf
+
+        return process
+
+    banned = SamplingOptions(banned_tokens=range(kjv.vocab_size))
+    others = [
+        Request(
+            prompt="In the", seed=i, max_tokens=9, options=SamplingOptions(temperature=t, top_p=p, top_k=k), id=f"{i}"
+        )
+        for i, (t, p, k) in enumerate([(1, 0.9, 0), (0, 0.9, 0), (1, 1, 0), (0.7, 0.5, 5), (1e9, 0.999, 0), (1, 0, 0)])
+    ]
+    failing = [
+        Request(prompt="In the", constraints=[counts("bad", True)], id="bad"),
+        Request(prompt="In the", options=banned, id="banned"),
+    ]
+    good = Request(prompt="In the", seed=2, max_tokens=7, constraints=[counts("good", False)], id="good")
+    engine = Engine(kjv, num_threads=threads, speculation=None)
+    results = outcomes(engine.run([*others[:3], *failing, good, *others[3:]]))
+    assert calls == {"good": list(range(7)), "bad": list(range(4))}
+    for name, message in (("bad", "expected at least one allowed token after 3"), ("banned", "that is not banned")):
+        last = results[name].last
+        assert last is not None
+        with pytest.raises(GenerationError, match=message):
+            raise last.error or AssertionError(name)
+    assert len(results["bad"].tokens) == 3
+    for request in (*others, good):
+        same_as_alone(kjv, request, results[request.id])
+
+
+def test_an_interrupt_in_a_processor_loses_nothing(kjv: LanguageModel) -> None:
+    armed = True
+
+    def interrupts(tokens: Sequence[int], logits: npt.NDArray[np.float32]) -> None:
+        nonlocal armed
+        if armed and len(tokens) == 2:
+            armed = False
+            raise KeyboardInterrupt
+
+    requests = [Request(prompt="In the", seed=i, max_tokens=6, return_state=True, id=f"r{i}") for i in range(3)]
+    requests[1] = replace(requests[1], constraints=[interrupts])
+    engine = Engine(kjv)
+    for request in requests:
+        engine.submit(request)
+    events = [*engine.step(), *engine.step()]
+    with pytest.raises(KeyboardInterrupt):
+        engine.step()
+    results = outcomes([*events, *engine.run()])
+    for request in requests:
+        same_as_alone(kjv, request, results[request.id])
 
 
 def test_an_interrupt_loses_nothing(kjv: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:

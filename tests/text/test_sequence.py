@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 
 from rwkv_cy.errors import GenerationError
-from rwkv_cy.text.sampling import Sampler, SamplingOptions
+from rwkv_cy.text.sampling import Candidates, NucleusSearch, Sampler, SamplingOptions, find_candidates
 from rwkv_cy.text.sequence import Sequence
 from rwkv_cy.text.tokenizers import ByteTokenizer
 
@@ -129,3 +129,19 @@ def test_sequences_do_not_share_anything() -> None:
             text.mark_read()
             text.accept(logits(token))
     assert (one.text, other.text) == ("abc", "klm")
+
+
+def test_candidates_of_a_search() -> None:
+    """A search leaves the text as it was; with its candidates, the next token is the one of the logits."""
+    text, other = sequence(b"a"), sequence(b"a")
+    with pytest.raises(GenerationError, match="accept: expected logits after every pending token, got 1 still unread"):
+        text.search(logits("b"))
+    for byte in b"bcd":
+        text.mark_read()
+        other.mark_read()
+        wide = np.append(logits(byte), np.float32(99))
+        (candidates,) = find_candidates([text.search(wide)], NucleusSearch())
+        assert text.tokens == other.tokens
+        assert isinstance(candidates, Candidates)
+        assert text.accept(wide, candidates) == other.accept(wide) == byte
+    assert text.text == other.text == "bcd"
