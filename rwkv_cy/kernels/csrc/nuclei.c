@@ -1,6 +1,11 @@
 /* The nuclei of rows of values: a row is searched by one thread. */
 #include "nuclei.h"
 
+/* Most probes of all weights; of most distributions, the first or second leaves few candidates. */
+enum { PROBES = 3 };
+/* By less than this, rounding may make the weight of a larger value the lower one. */
+enum { ULPS = 64 };
+
 /* Integers in the order of floats; 0 and -0 are the same. */
 static inline int32_t order_of(float x)
 {
@@ -8,6 +13,14 @@ static inline int32_t order_of(float x)
     x += 0.0f;
     memcpy(&bits, &x, sizeof bits);
     return bits ^ (bits >> 31 & INT32_MAX);
+}
+
+/* The reverse, for orders that are not negative. */
+static inline float value_of(int32_t order)
+{
+    float x;
+    memcpy(&x, &order, sizeof x);
+    return x;
 }
 
 /* Candidates of which it is not known yet whether they are kept. */
@@ -76,6 +89,23 @@ static int32_t boundary(const rk_table *table, candidates *all, double target, p
     return (int32_t)low.order;
 }
 
+/* A weight such that those that are no lower sum to `target` or more. */
+static float least_weight(const rk_table *table, const float *weights, ptrdiff_t n, double total, double target)
+{
+    /* What is below the first sums to less than total - target. Weights are not negative: their bits have their order. */
+    int32_t low = order_of((float)(0.99 * (total - target) / (double)n)), high = order_of(1) + 1;
+    for (int probe = 0; probe < PROBES; probe++) {
+        const int32_t middle = low + (high - low) / 2;
+        ptrdiff_t count;
+        if (table->weight_from((const int32_t *)weights, weights, n, middle, &count) >= target) {
+            low = middle - ULPS > low ? middle - ULPS : low;
+            break;
+        }
+        high = middle;
+    }
+    return value_of(low);
+}
+
 static void find_nucleus(const rk_table *table, rk_nucleus *row, float *scratch)
 {
     const ptrdiff_t n = row->n;
@@ -91,8 +121,7 @@ static void find_nucleus(const rk_table *table, rk_nucleus *row, float *scratch)
         return;
     }
     const double total = table->weigh(row->values, n, row->largest, row->scale, weights), target = row->top_p * total;
-    /* The weights below this sum to less than total - target: the target is reached without them. */
-    const ptrdiff_t count = table->at_least(weights, n, (float)(0.99 * (total - target) / (double)n), places);
+    const ptrdiff_t count = table->at_least(weights, n, least_weight(table, weights, n, total, target), places);
     for (ptrdiff_t i = 0; i < count; i++) {
         all.orders[i] = order_of(row->values[places[i]]);
         all.weights[i] = weights[places[i]];
