@@ -12,6 +12,11 @@ class Head:
     @property
     def matrix(self) -> Matrix: ...
     def logits(
-        self, x: npt.NDArray[Any], out: npt.NDArray[Any], workspace: Workspace, num_threads: int = 1
+        self,
+        x: npt.NDArray[Any],
+        out: npt.NDArray[Any],
+        workspace: Workspace,
+        num_threads: int = 1,
+        check: bool = True,
     ) -> bool: ...
     def normalize(self, x: npt.NDArray[Any], out: npt.NDArray[Any], num_threads: int = 1) -> bool: ...

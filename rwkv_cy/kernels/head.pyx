@@ -57,7 +57,14 @@ cdef class Head:
         self._eps = eps
         self._itemsize = STORAGE_TYPES[real].array_dtype.itemsize
 
-    def logits(self, const floating[:, ::1] x, floating[:, ::1] out, Workspace workspace not None, int num_threads=1):
+    def logits(
+        self,
+        const floating[:, ::1] x,
+        floating[:, ::1] out,
+        Workspace workspace not None,
+        int num_threads=1,
+        bint check=True,
+    ):
         """Compute the logits after each token.
 
         Parameters
@@ -70,11 +77,13 @@ cdef class Head:
             Scratch memory to reuse.
         num_threads : int, default 1
             Threads to use; the result is the same for every number.
+        check : bool, default True
+            Whether to look at the logits.
 
         Returns
         -------
         bool
-            Whether all logits are finite.
+            Whether all logits are finite; True without `check`.
 
         Raises
         ------
@@ -83,7 +92,7 @@ cdef class Head:
         """
         cdef Py_ssize_t tokens = x.shape[0]
         cdef Py_ssize_t width = self.matrix.m.cols
-        cdef bint finite
+        cdef bint finite = True
         self._check(sizeof(floating), num_threads)
         if x.shape[1] != width or out.shape[0] != tokens or out.shape[1] != self.matrix.m.rows:
             raise KernelError(
@@ -102,7 +111,8 @@ cdef class Head:
         with nogil:
             layer_norm(ops, &x[0, 0], &weight[0], &bias[0], self._eps, tokens, width, num_threads, workspace.start)
             matmul(ops, &product, 1, &all, workspace.start + bytes_normed, num_threads)
-            finite = all_finite(ops, &out[0, 0], tokens * self.matrix.m.rows)
+            if check:
+                finite = all_finite(ops, &out[0, 0], tokens * self.matrix.m.rows)
         return finite
 
     def normalize(self, const floating[:, ::1] x, floating[:, ::1] out, int num_threads=1):
