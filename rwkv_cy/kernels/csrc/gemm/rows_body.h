@@ -18,17 +18,31 @@
 #define PREFETCH_BYTES 8192
 #endif
 
-/* Add the products of one vector of columns, at column k, of rows `stride` bytes apart; `rows` and `tokens` are
- * constants after inlining. */
-static inline __attribute__((always_inline)) void FN(rows_step)(const char *row, size_t stride, int dtype, ptrdiff_t cols,
-                                                                const NUM *x, ptrdiff_t k, VEC acc[4][RK_ROW_TOKENS],
+/* Add the products of one vector of columns, at column k, of rows `stride` bytes apart, to acc[j * rows + i] for row i
+ * and token j; `rows` and `tokens` are constants after inlining. */
+static inline __attribute__((always_inline)) void FN(rows_step)(const char *row, size_t stride, int dtype,
+                                                                ptrdiff_t cols, const NUM *x, ptrdiff_t k, VEC *acc,
                                                                 const int rows, const int tokens)
 {
     NVEC w[4];
+#pragma GCC unroll 4
     for (int i = 0; i < rows; i++) w[i] = FN(weights)(row + (size_t)i * stride, dtype, k);
+#pragma GCC unroll 4
     for (int j = 0; j < tokens; j++) {
         NVEC xk = FN(load)(x + j * cols + k);
-        for (int i = 0; i < rows; i++) acc[i][j] = VEC_DOT(w[i], xk, acc[i][j]);
+#pragma GCC unroll 4
+        for (int i = 0; i < rows; i++) acc[j * rows + i] = VEC_DOT(w[i], xk, acc[j * rows + i]);
+    }
+}
+
+/* The same for the last n < LANES columns. A function of its own, so that in rows_block the sums stay in registers. */
+static __attribute__((noinline)) void FN(rows_rest)(const char *row, size_t stride, int dtype, ptrdiff_t cols,
+                                                    const NUM *x, ptrdiff_t k, VEC *acc, int rows, int tokens)
+{
+    for (int i = 0; i < rows; i++) {
+        NVEC w = FN(weights_part)(row + (size_t)i * stride, dtype, k, cols - k);
+        for (int j = 0; j < tokens; j++)
+            acc[j * rows + i] = VEC_DOT(w, FN(load_part)(x + j * cols + k, cols - k), acc[j * rows + i]);
     }
 }
 
@@ -44,9 +58,9 @@ static inline __attribute__((always_inline)) void FN(rows_block)(const rk_matrix
     /* For several tokens, hardware prefetch is too late; one stream of 16-bit weights reaches half of the bandwidth. */
     const size_t ahead = tokens > 1 ? bytes : PREFETCH_BYTES;
     const int prefetch = tokens > 1 || (rows == 1 && FN(weight_bytes)(dtype) == 2);
-    VEC acc[4][RK_ROW_TOKENS];
-    for (int i = 0; i < rows; i++)
-        for (int j = 0; j < tokens; j++) acc[i][j] = (VEC){0};
+    VEC acc[4 * RK_ROW_TOKENS];
+#pragma GCC unroll 16
+    for (int n = 0; n < rows * tokens; n++) acc[n] = (VEC){0};
     ptrdiff_t k = 0;
     for (; k + line <= m->cols; k += line) {
         for (int i = 0; prefetch && i < rows; i++) {
@@ -59,16 +73,19 @@ static inline __attribute__((always_inline)) void FN(rows_block)(const rk_matrix
             FN(rows_step)(row, stride, dtype, m->cols, x, k + u, acc, rows, tokens);
     }
     for (; k + LANES <= m->cols; k += LANES) FN(rows_step)(row, stride, dtype, m->cols, x, k, acc, rows, tokens);
-    if (k < m->cols) {
-        for (int j = 0; j < tokens; j++) {
-            NVEC xk = FN(load_part)(x + j * m->cols + k, m->cols - k);
-            for (int i = 0; i < rows; i++)
-                acc[i][j] =
-                    VEC_DOT(FN(weights_part)(row + (size_t)i * stride, dtype, k, m->cols - k), xk, acc[i][j]);
-        }
+    if (__builtin_expect(k < m->cols, 0)) {
+        VEC with_rest[4 * RK_ROW_TOKENS];
+#pragma GCC unroll 16
+        for (int n = 0; n < rows * tokens; n++) with_rest[n] = acc[n];
+        FN(rows_rest)(row, stride, dtype, m->cols, x, k, with_rest, rows, tokens);
+#pragma GCC unroll 16
+        for (int n = 0; n < rows * tokens; n++) acc[n] = with_rest[n];
     }
+    REAL sums[4 * RK_ROW_TOKENS];
+    VEC_SUMS(acc, rows * tokens, sums);
+    for (int n = 0; n < rows * tokens; n++) sums[n] = (sums[n] + (REAL)0) * (REAL)m->scale; /* as in rk_sum_* */
     for (int j = 0; j < tokens; j++)
-        for (int i = 0; i < rows; i++) y[j * ldy + begin + i * run] = VEC_SUM(acc[i][j]) * (REAL)m->scale;
+        for (int i = 0; i < rows; i++) y[j * ldy + begin + i * run] = sums[j * rows + i];
 }
 
 /* `rows` rows, `run` rows apart, times all tokens. */
