@@ -2,7 +2,8 @@
  * results equal those of the same weights in bf16, bit for bit. Included after the float32 copy of load_body.h. */
 
 #ifndef RK_BF12_AHEAD
-/* Prefetch distance in bytes. Hardware prefetch alone reaches half of the bandwidth. */
+/* Prefetch distance in bytes. Hardware prefetch alone reaches half of the bandwidth; prefetch into the L1 cache
+ * occupies its few miss buffers, for which loads then wait. */
 #define RK_BF12_AHEAD 8192
 #endif
 
@@ -62,7 +63,8 @@ static inline __attribute__((always_inline)) void bf12_block(const rk_matrix *m,
     rk_vf32 acc[RK_BF12_ROWS][RK_ROW_TOKENS] = {{{0}}};
     for (; k + RK_BF12_COLS <= m->cols; k += RK_BF12_COLS, chunk += RK_BF12_ROWS * RK_BF12_CHUNK) {
         bf12_vectors vectors;
-        for (int line = 0; line < count * RK_BF12_CHUNK; line += 64) __builtin_prefetch(chunk + RK_BF12_AHEAD + line);
+        for (int line = 0; line < count * RK_BF12_CHUNK; line += 64)
+            __builtin_prefetch(chunk + RK_BF12_AHEAD + line, 0, 2);
 #pragma GCC unroll 4
         for (int i = 0; i < count; i++)
 #pragma GCC unroll 4
@@ -117,8 +119,9 @@ static inline __attribute__((always_inline)) void bf12_times(const rk_matrix *m,
     if (t < tokens) bf12_block(m, table, x + t * m->cols, y + t * ldy, ldy, begin, count, 1);
 }
 
-static void bf12_rows(const rk_matrix *m, const float *x, ptrdiff_t tokens, float *y, ptrdiff_t ldy, ptrdiff_t begin,
-                      ptrdiff_t end)
+/* A function of its own: in a larger one, gcc keeps the decoded words in memory. */
+static __attribute__((noinline)) void bf12_rows(const rk_matrix *m, const float *x, ptrdiff_t tokens, float *y,
+                                                ptrdiff_t ldy, ptrdiff_t begin, ptrdiff_t end)
 {
     rk_bf12_table table = rk_bf12_load_table(m->data);
     for (ptrdiff_t r = begin; r < end;) {

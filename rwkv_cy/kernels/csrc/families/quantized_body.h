@@ -123,7 +123,10 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
             const uint8_t *uppers = (const uint8_t *)w + RK_Q6_UPPER + 64 * (i / 2);
             rk_qw first_values[MOST], second_values[MOST];
             /* One page ahead: hardware prefetch of one stream stops at page ends, and is a little late elsewhere. */
-            if (prefetch && few && wide == 1 && dtype != RK_Q6) __builtin_prefetch(values + 4096);
+            if (prefetch && few && wide == 1 && dtype == RK_Q8 && count == 1)
+                __builtin_prefetch(values + 4096, 0, 2);
+            else if (prefetch && few && wide == 1 && dtype != RK_Q6)
+                __builtin_prefetch(values + 4096);
             /* Pieces are short, and hardware prefetch has to find the two streams of each anew. */
             if (prefetch && few && wide == 2 && dtype == RK_Q8)
                 for (int g = 0; g < wide; g++) __builtin_prefetch(values + g * apart + 1024);

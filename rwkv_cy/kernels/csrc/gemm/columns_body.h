@@ -44,7 +44,7 @@ static inline __attribute__((always_inline)) void FN(add_columns)(const FN(input
     const ptrdiff_t line = 64 / (ptrdiff_t)itemsize;
     ptrdiff_t r = 0;
     for (; r + line <= rows; r += line) {
-        for (int i = 0; i < next->count; i++) __builtin_prefetch(next->column[i] + (size_t)r * itemsize);
+        for (int i = 0; i < next->count; i++) __builtin_prefetch(next->column[i] + (size_t)r * itemsize, 0, 2);
         for (ptrdiff_t at = r; at < r + line; at += LANES) {
             NVEC w[FN(together)];
             for (int i = 0; i < count; i++) w[i] = FN(weights)(now->column[from + i], dtype, at);
