@@ -103,9 +103,10 @@ class Sequence:
         self._read += count
 
     def search(self, logits: npt.NDArray[np.floating[Any]]) -> Search:
-        """Return the search for the next token's candidates, for a driver that runs those of many sequences at once.
+        """Return the search for the next token's candidates.
 
-        Arguments and errors are those of :meth:`accept`, which then gets the candidates. The sequence is as before.
+        A driver runs those of many sequences at once (:func:`rwkv_cy.text.sampling.find_candidates`), and passes the
+        candidates to :meth:`accept`. Arguments and errors are those of `accept`; the sequence is as before.
         """
         self._check()
         return self._sampler.search(logits[: self._sampler.vocab_size], self.tokens)

@@ -92,7 +92,7 @@ class Sampler:
     def search(self, logits: npt.NDArray[np.floating[Any]], tokens: Sequence[int] = ()) -> Search:
         """Apply biases, penalties and processors, and return the search for candidates; remember nothing.
 
-        It must be run (:func:`find_candidates`) before the next call.
+        Its candidates must be found (:func:`find_candidates`) before the next call.
         """
         if np.shape(logits) != (self.vocab_size,):
             raise GenerationError(f"logits: expected shape ({self.vocab_size},), got {np.shape(logits)}")
