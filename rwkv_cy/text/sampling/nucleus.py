@@ -144,8 +144,9 @@ def _largest(
     if top_k == 0 or top_k >= values.size:
         return tokens
     if 2 * top_k * _BLOCK <= values.size:
-        # So many blocks have a number that is at least `least`: those below it are not among the largest.
-        blocks = values[: values.size // _BLOCK * _BLOCK].reshape(-1, _BLOCK).max(axis=1)
+        # Below the `top_k`-th of the largest of each block, nothing is among the largest. Blocks are columns: NumPy
+        # takes the largest of each column faster than that of each row.
+        blocks = values[: values.size // _BLOCK * _BLOCK].reshape(_BLOCK, -1).max(axis=0)
         places = np.flatnonzero(values >= np.partition(blocks, blocks.size - top_k)[blocks.size - top_k])
         tokens = places if tokens is None else tokens[places]
         values = values[places]
