@@ -20,6 +20,9 @@ MINIMUM_VENV ?= .venv-minimum
 FUZZ_VENV ?= .venv-fuzz
 RAY_VENV ?= .venv-ray
 WHEELS_VENV ?= .venv-wheels
+FREE_VENV ?= .venv-free
+#: A Python without a GIL, for "make test-free".
+FREE_PYTHON ?= python3.14t
 #: "make wheels" builds those of the platforms whose tag contains this: all of them by default.
 WHEELS ?=
 PYTEST_ARGS ?=
@@ -223,6 +226,20 @@ $(MINIMUM_MADE): tools/preflight.py tools/minimum.py pyproject.toml
 test-minimum: $(MINIMUM_MADE) $(BUILT) ## the tests with the oldest allowed version of every dependency, in a separate build
 	@$(MINIMUM_BIN)/python setup.py --quiet build --build-base build/minimum --build-lib build/minimum/lib
 	@PYTHONPATH=$(abspath build/minimum/lib):$(CURDIR) $(MINIMUM_BIN)/python -P -m pytest $(WORKERS) $(PYTEST_ARGS)
+
+$(FREE_VENV)/.made: pyproject.toml
+	@command -v $(FREE_PYTHON) > /dev/null || { echo "test-free: there is no '$(FREE_PYTHON)' here; name a Python without a GIL: make FREE_PYTHON=... test-free" >&2; exit 1; }
+	@echo "creating the environment $(FREE_VENV) with $$($(FREE_PYTHON) --version)"
+	@$(FREE_PYTHON) -m venv --clear $(FREE_VENV)
+	@$(FREE_VENV)/bin/$(PIP_INSTALL) --prefer-binary "setuptools>=77.0.1" "cython>=3.1" numpy h5py tqdm hypothesis jsonschema pytest pytest-xdist
+	@touch $@
+
+.PHONY: test-free
+test-free: $(FREE_VENV)/.made ## models and kernels shared by Python threads without a GIL (FREE_PYTHON), in a separate build
+	@$(FREE_VENV)/bin/python setup.py --quiet build --build-base build/free --build-lib build/free/lib
+	@PYTHONPATH=$(abspath build/free/lib):$(CURDIR) $(FREE_VENV)/bin/python -P tools/use_wheel.py
+	@PYTHONPATH=$(abspath build/free/lib):$(CURDIR) $(FREE_VENV)/bin/python -P -m pytest $(WORKERS) \
+		tests/test_free_threading.py tests/test_lazy.py $(THREAD_TESTS) tests/model tests/engine/test_engine.py $(PYTEST_ARGS)
 
 #: What depends on who shares the work.
 THREAD_TESTS := $(addprefix tests/kernels/test_,threads.py float_mode.py stack.py matrix.py rwkv4.py rwkv7.py head.py) \
@@ -442,4 +459,4 @@ clean: ## remove what was built, except the environments
 
 .PHONY: distclean
 distclean: clean ## remove the environments too
-	@rm -rf $(VENV) $(ORACLE_VENV) $(CLIENTS_VENV) $(MINIMUM_VENV) $(FUZZ_VENV) $(RAY_VENV) $(WHEELS_VENV)
+	@rm -rf $(VENV) $(ORACLE_VENV) $(CLIENTS_VENV) $(MINIMUM_VENV) $(FUZZ_VENV) $(RAY_VENV) $(WHEELS_VENV) $(FREE_VENV)
