@@ -21,7 +21,8 @@ FUZZ_VENV ?= .venv-fuzz
 RAY_VENV ?= .venv-ray
 WHEELS_VENV ?= .venv-wheels
 FREE_VENV ?= .venv-free
-#: A Python without a GIL, for "make test-free".
+#: A Python without a GIL, for "make test-free". With PYTHONSAFEPATH, the processes that tests start do not import the
+#: checkout's own build.
 FREE_PYTHON ?= python3.14t
 #: "make wheels" builds those of the platforms whose tag contains this: all of them by default.
 WHEELS ?=
@@ -237,8 +238,8 @@ $(FREE_VENV)/.made: pyproject.toml
 .PHONY: test-free
 test-free: $(FREE_VENV)/.made ## models and kernels shared by Python threads without a GIL (FREE_PYTHON), in a separate build
 	@$(FREE_VENV)/bin/python setup.py --quiet build --build-base build/free --build-lib build/free/lib
-	@PYTHONPATH=$(abspath build/free/lib):$(CURDIR) $(FREE_VENV)/bin/python -P tools/use_wheel.py
-	@PYTHONPATH=$(abspath build/free/lib):$(CURDIR) $(FREE_VENV)/bin/python -P -m pytest $(WORKERS) \
+	@PYTHONPATH=$(abspath build/free/lib):$(CURDIR) PYTHONSAFEPATH=1 $(FREE_VENV)/bin/python tools/use_wheel.py
+	@PYTHONPATH=$(abspath build/free/lib):$(CURDIR) PYTHONSAFEPATH=1 $(FREE_VENV)/bin/python -m pytest $(WORKERS) \
 		tests/test_free_threading.py tests/test_lazy.py $(THREAD_TESTS) tests/model tests/engine/test_engine.py $(PYTEST_ARGS)
 
 #: What depends on who shares the work.
@@ -254,7 +255,7 @@ test-threads: $(BUILT) $(VENV)/.extra-test ## the kernel tests with each thread 
 		(cd build && PYTHONPATH=threads-$$backend/lib $(abspath $(BIN))/python -c "import rwkv_cy.kernels.dispatch as d; \
 			assert d.thread_backend() == '$$backend', d.__file__") 2>/dev/null \
 			|| { echo "the build for $$backend is not what runs" >&2; exit 1; }; \
-		PYTHONPATH=$(abspath build)/threads-$$backend/lib $(BIN)/pytest -q $(THREAD_TESTS) || exit 1; \
+		PYTHONPATH=$(abspath build)/threads-$$backend/lib PYTHONSAFEPATH=1 $(BIN)/pytest -q $(THREAD_TESTS) || exit 1; \
 	done
 
 #: Of the compiled readers of files; with the C library's memory, in which a sanitizer sees each object's end.

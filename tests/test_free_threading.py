@@ -8,6 +8,7 @@ import sysconfig
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,14 @@ from rwkv_cy import LanguageModel
 
 PACKAGE = Path(rwkv_cy.__file__).parent
 #: Every compiled module.
-MODULES = [".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts) for path in sorted(PACKAGE.rglob("*.pyx"))]
+MODULES = sorted(
+    {
+        ".".join(path.relative_to(PACKAGE.parent).parts).removesuffix(suffix)
+        for suffix in EXTENSION_SUFFIXES
+        if suffix != ".so"
+        for path in PACKAGE.rglob(f"*{suffix}")
+    }
+)
 THREADS = 8
 PROMPT = "In the beginning God created the heaven and the earth"
 #: What runs at once, given a model and the number of the thread; the result is compared.

@@ -13,6 +13,12 @@ from rwkv_cy import formats, storage
 from rwkv_cy.lazy import names_from
 
 
+def _environment(folder: Path) -> dict[str, str]:
+    """Return the environment of a process that finds modules in a folder, and in whatever this one was given."""
+    places = [str(folder), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(places)}
+
+
 @pytest.mark.parametrize("package", [formats, storage])
 def test_every_name_of_a_package_is_there(package: object) -> None:
     assert all(getattr(package, name) is not None for name in package.__all__)  # type: ignore[attr-defined]
@@ -41,7 +47,7 @@ def test_a_module_that_is_loaded_when_it_is_used(tmp_path: Path) -> None:
         "from rwkv_cy.lazy import import_later\nimport_later('large')\nimport_later('large')\n"
         "import large\nprint('imported')\nprint(large.value)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    environment = _environment(tmp_path)
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["imported", "loaded", "1"]
 
@@ -52,7 +58,7 @@ def test_known_attributes_do_not_load_a_module(tmp_path: Path) -> None:
         "from rwkv_cy.lazy import import_later\nimport_later('large', {'size': 7})\n"
         "import large\nprint(large.size)\nprint(large.other)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    environment = _environment(tmp_path)
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["7", "loaded", "8"]
 
@@ -80,7 +86,7 @@ def test_two_threads_load_a_later_module_once(tmp_path: Path) -> None:
         "    [thread.join() for thread in threads]\n"
         "print(len(builtins.loaded), len(set(builtins.loaded)), *failed)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    environment = _environment(tmp_path)
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == "300 300\n"
 
@@ -93,6 +99,6 @@ def test_a_later_module_of_a_package_is_an_attribute_of_it(tmp_path: Path) -> No
         "from rwkv_cy.lazy import import_later\nimport_later('group.large')\n"
         "import group.large\nprint('imported')\nprint(group.large.value)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    environment = _environment(tmp_path)
     done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["imported", "loaded", "1"]
