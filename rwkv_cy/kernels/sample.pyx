@@ -9,30 +9,31 @@ import numpy as np
 
 from rwkv_cy.errors import KernelError
 
-from rwkv_cy.kernels.dispatch cimport RK_MOST_VALUES, find_nuclei, nuclei_scratch, rk_nucleus
-from rwkv_cy.kernels.dispatch cimport copy_finite as copy_floats
+from rwkv_cy.kernels.dispatch cimport RK_MOST_VALUES, copy_finite, find_nuclei, nuclei_scratch, rk_nucleus
 
 cdef double LEAST_SCALE = 1e-37
 cdef double MOST_SCALE = 1e37
 
 
-def copy_finite(const float[::1] values not None, float[::1] copy not None):
-    """Copy numbers, and return whether all are finite.
+def all_finite(const float[::1] values not None, float[::1] copy=None):
+    """Return whether all numbers are finite.
 
     Parameters
     ----------
     values : float32 [n]
-    copy : float32 [n]
-        Overwritten.
+    copy : float32 [n], optional
+        Receives a copy of them.
 
     Raises
     ------
     KernelError
         If the lengths differ.
     """
-    if values.shape[0] != copy.shape[0]:
+    if copy is not None and values.shape[0] != copy.shape[0]:
         raise KernelError(f"copy: expected {values.shape[0]} elements, got {copy.shape[0]}")
-    return values.shape[0] == 0 or copy_floats(&values[0], values.shape[0], &copy[0])
+    if values.shape[0] == 0:
+        return True
+    return copy_finite(&values[0], values.shape[0], NULL if copy is None else &copy[0])
 
 
 cdef class NucleusSearch:

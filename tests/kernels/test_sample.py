@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rwkv_cy.errors import KernelError
 from rwkv_cy.kernels import dispatch
-from rwkv_cy.kernels.sample import NucleusSearch, copy_finite
+from rwkv_cy.kernels.sample import NucleusSearch, all_finite
 
 Floats = npt.NDArray[np.float32]
 
@@ -122,16 +122,18 @@ def test_zeros_of_both_signs_are_equal() -> None:
 def test_copies_are_checked(size: int) -> None:
     values = np.random.default_rng(2).standard_normal(size).astype(np.float32)
     copy = np.full(size, np.nan, np.float32)
-    assert copy_finite(values, copy)
+    assert all_finite(values)
+    assert all_finite(values, copy)
     assert copy.tobytes() == values.tobytes()
     for place in {0, size // 2, size - 1} if size else ():
         for bad in (np.nan, np.inf, -np.inf):
             wrong = values.copy()
             wrong[place] = bad
-            assert not copy_finite(wrong, copy)
+            assert not all_finite(wrong)
+            assert not all_finite(wrong, copy)
             assert copy.tobytes() == wrong.tobytes()
     with pytest.raises(KernelError, match=f"copy: expected {size} elements, got {size + 1}"):
-        copy_finite(values, np.empty(size + 1, np.float32))
+        all_finite(values, np.empty(size + 1, np.float32))
 
 
 @pytest.mark.usefixtures("isa")

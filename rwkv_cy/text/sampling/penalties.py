@@ -21,10 +21,21 @@ class Penalties:
     ----------
     options : SamplingOptions
         Which penalties apply.
+
+    Attributes
+    ----------
+    active : bool
+        Whether there are any; without, logits never change.
     """
 
     def __init__(self, options: SamplingOptions) -> None:
         self._options = options
+        self.active = bool(
+            options.presence_penalty
+            or options.frequency_penalty
+            or options.repetition_penalty != 1.0
+            or options.no_repeat_ngram
+        )
         # Distinct tokens in order of first appearance; the arrays grow by doubling.
         self._place: dict[int, int] = {}
         self._tokens = np.zeros(64, dtype=np.int64)

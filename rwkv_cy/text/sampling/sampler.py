@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.errors import GenerationError
-from rwkv_cy.kernels.sample import copy_finite
+from rwkv_cy.kernels.sample import all_finite
 from rwkv_cy.text.sampling.constraints import LogitsProcessor, apply_processors, is_complete
 from rwkv_cy.text.sampling.nucleus import Candidates, NucleusSearch, Search, find_candidates
 from rwkv_cy.text.sampling.options import SamplingOptions, check_natural
@@ -55,11 +55,13 @@ class Sampler:
         self._processors = _checked_processors(processors)
         self._rng = make_rng(rng)
         self._penalties = Penalties(options)
-        self._adjusted = np.empty(vocab_size, dtype=np.float32)
         self._nuclei = NucleusSearch()
         self._bias_ids = np.fromiter(options.logit_bias, dtype=np.int64)
         self._bias = np.fromiter(options.logit_bias.values(), dtype=np.float64)
         self._banned = np.array(sorted(options.banned_tokens), dtype=np.int64)
+        # Where logits are changed, if they are: after a pass this is in no cache, so that a copy is not cheap.
+        changes = self._penalties.active or self._bias_ids.size or self._banned.size or self._processors
+        self._adjusted = np.empty(vocab_size, dtype=np.float32) if changes else None
 
     def sample(self, logits: npt.NDArray[np.floating[Any]], tokens: Sequence[int] = ()) -> int:
         """Choose a token and remember it.
@@ -92,18 +94,20 @@ class Sampler:
     def search(self, logits: npt.NDArray[np.floating[Any]], tokens: Sequence[int] = ()) -> Search:
         """Apply biases, penalties and processors, and return the search for candidates; remember nothing.
 
-        Its candidates must be found (:func:`find_candidates`) before the next call.
+        Its candidates must be found (:func:`find_candidates`) before the next call, and before the logits change.
         """
         if np.shape(logits) != (self.vocab_size,):
             raise GenerationError(f"logits: expected shape ({self.vocab_size},), got {np.shape(logits)}")
         adjusted = self._adjusted
         with np.errstate(over="ignore"):  # a float64 value beyond float32 is caught below
             numbers = np.ascontiguousarray(logits, np.float32)
-        if not copy_finite(numbers, adjusted):
-            bad = int(np.flatnonzero(~np.isfinite(adjusted))[0])
+        if not all_finite(numbers, adjusted):
+            bad = int(np.flatnonzero(~np.isfinite(numbers))[0])
             raise GenerationError(
-                f"logits: expected finite numbers, got {adjusted[bad]} for token {bad}; check the model with verify"
+                f"logits: expected finite numbers, got {numbers[bad]} for token {bad}; check the model with verify"
             )
+        if adjusted is None:
+            return Search(numbers, self.options)
         if self._bias_ids.size:
             adjusted[self._bias_ids] += self._bias
         self._penalties.apply(adjusted)

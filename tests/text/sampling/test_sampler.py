@@ -69,6 +69,25 @@ def test_the_logits_are_left_as_they_are() -> None:
     assert logits.tolist() == [0, 1, 2, 3, 4]
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"logit_bias": {0: 9.0}},
+        {"banned_tokens": [4]},
+        {"presence_penalty": 1.0},
+        {"frequency_penalty": 1.0},
+        {"repetition_penalty": 2.0},
+        {"no_repeat_ngram": 1},
+    ],
+)
+def test_every_change_is_made_to_a_copy(option: dict[str, Any]) -> None:
+    logits = np.arange(1, 6, dtype=np.float32)
+    sampler = Sampler(SamplingOptions(temperature=0, **option), 5)
+    chosen = [sampler.sample(logits) for _ in range(3)]
+    assert logits.tolist() == [1, 2, 3, 4, 5]
+    assert chosen != [4, 4, 4]
+
+
 def test_bias_and_bans() -> None:
     logits = np.zeros(5, dtype=np.float32)
     greedy = SamplingOptions(temperature=0, logit_bias={3: 2.0, 2: 1.0}, banned_tokens=[3])
