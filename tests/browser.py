@@ -30,7 +30,7 @@ _OPTIONS = (
     "--disable-sync",
     "--remote-debugging-pipe",
 )
-_SECONDS = 120.0
+_SECONDS = 300.0
 
 
 def find_chromium() -> str | None:

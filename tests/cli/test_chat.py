@@ -20,7 +20,7 @@ from cli.conftest import Run
 from rwkv_cy.cli.chat_input import read_message
 
 #: Seconds in which the chat has to answer.
-PATIENCE = 60
+PATIENCE = 300
 SHORT = ("--max-tokens", "12", "--seed", "3")
 
 

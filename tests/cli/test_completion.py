@@ -21,7 +21,7 @@ from rwkv_cy.cli.completion.tree import Option, Value, command_tree
 from rwkv_cy.cli.main import command_parser
 
 #: Seconds in which a shell has to answer.
-PATIENCE = 60
+PATIENCE = 300
 
 
 def test_the_tree_is_that_of_the_parser() -> None:

@@ -148,7 +148,7 @@ def test_an_interrupt_keeps_what_has_arrived(hub: HubServer, repository: Reposit
             assert process.poll() is None
             time.sleep(0.01)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 130

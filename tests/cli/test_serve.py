@@ -30,14 +30,14 @@ def served(*words: str) -> Iterator[tuple[subprocess.Popen[str], int, str]]:
             assert process.stdout is not None
             line = process.stdout.readline()
             port = re.search(r":(\d+)/v1", line)
-            assert port is not None, process.communicate(timeout=30)
+            assert port is not None, process.communicate(timeout=300)
             yield process, int(port[1]), line
         finally:
             process.kill()
 
 
 def get(port: int, path: str, **headers: str) -> tuple[int, bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
     try:
         connection.request("GET", path, headers=headers)
         answer = connection.getresponse()
@@ -55,7 +55,7 @@ def test_a_server_starts_and_ends(number: signal.Signals) -> None:
         assert [model["id"] for model in json.loads(data)["data"]] == ["mine", "other"]
         assert get(port, "/", host="evil.example")[0] == 403
         process.send_signal(number)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=300)
     assert (process.returncode, out) == (0, "")
     lines = [json.loads(line) for line in err.splitlines()]
     assert [line["event"] for line in lines] == ["started", "request", "request", "ended"]
@@ -69,7 +69,7 @@ def test_keys_and_quiet(tmp_path: Path) -> None:
         assert get(port, "/v1/models", authorization="Bearer my-own-key", host="box.lan")[0] == 200
         assert get(port, "/")[0] == 404
         process.send_signal(signal.SIGTERM)
-        assert process.communicate(timeout=30) == ("", "")
+        assert process.communicate(timeout=300) == ("", "")
     assert process.returncode == 0
 
 

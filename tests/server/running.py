@@ -105,7 +105,7 @@ class Client:
 
     def __call__(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         data = body if isinstance(body, bytes) or body is None else json.dumps(body).encode()
-        connection = http.client.HTTPConnection(self.host, self.port, timeout=60)
+        connection = http.client.HTTPConnection(self.host, self.port, timeout=300)
         try:
             named = {name.replace("_", "-"): value for name, value in headers.items()}
             connection.request(method, path, data, {"content-type": "application/json", **self.headers, **named})
@@ -133,7 +133,7 @@ class Client:
 
 def until(condition: Callable[[], Any]) -> None:
     """Wait until a condition holds."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -164,9 +164,9 @@ def running(
     thread = threading.Thread(target=server.run, args=([listening],), daemon=True)
     thread.start()
     try:
-        assert ready.wait(30)
+        assert ready.wait(300)
         yield Client("127.0.0.1", port, service, log)
     finally:
         server.should_exit = True
-        thread.join(30)
+        thread.join(300)
         assert not thread.is_alive()

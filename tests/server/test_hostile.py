@@ -178,7 +178,7 @@ def test_paths_and_methods(client: Client, method: str, path: str, status: int) 
 
 def raw(client: Client, data: bytes) -> bytes:
     """Send bytes, and return all that comes back."""
-    with socket.create_connection((client.host, client.port), timeout=30) as connection:
+    with socket.create_connection((client.host, client.port), timeout=300) as connection:
         connection.sendall(data)
         connection.shutdown(socket.SHUT_WR)
         received = b""
@@ -212,7 +212,7 @@ def test_a_body_that_does_not_come(kjv: LanguageModel) -> None:
     limits = Limits(body_seconds=0.2)
     with (
         running(kjv, Settings(NAME, limits=limits)) as client,
-        socket.create_connection((client.host, client.port), timeout=30) as connection,
+        socket.create_connection((client.host, client.port), timeout=300) as connection,
     ):
         connection.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{")
         assert connection.recv(65536).startswith(b"HTTP/1.1 408 ")

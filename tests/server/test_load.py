@@ -22,7 +22,7 @@ ENDLESS = Settings(NAME, limits=Limits(max_tokens=LONG))
 def opened(client: Client, path: str, body: Any) -> socket.socket:
     """Send a request, and leave the connection open."""
     data = json.dumps(body).encode()
-    connection = socket.create_connection((client.host, client.port), timeout=60)
+    connection = socket.create_connection((client.host, client.port), timeout=300)
     head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-length: {len(data)}\r\n\r\n"
     connection.sendall(head.encode() + data)
     return connection

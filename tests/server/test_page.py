@@ -40,7 +40,7 @@ def server(kjv: LanguageModel) -> Iterator[Client]:
 
 
 def wait_for(page: Page, expression: str) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not page.evaluate(expression):
         assert time.monotonic() < deadline, page.evaluate("document.body.innerText")
         time.sleep(0.02)

@@ -262,7 +262,7 @@ def test_two_writers_of_one_target(target: Path, overwrite: bool) -> None:
     def write(contents: dict[str, tuple[str, Array]]) -> None:
         def read(info: TensorInfo, start: int, count: int) -> Array:
             if info.name == "emb.weight":
-                barrier.wait(30)
+                barrier.wait(300)
             return reader(contents)(info, start, count)
 
         try:

@@ -14,7 +14,7 @@ from rwkv_cy.toolkit.bandwidth import BandwidthSample
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_memory_is_read_at_some_speed(threads: int) -> None:
-    assert 1e8 < read_bandwidth(32 << 20, threads, 0.01) < 1e13
+    assert 0 < read_bandwidth(32 << 20, threads, 0.01) < 1e13
 
 
 @pytest.mark.parametrize("nbytes", [0, 1, 15 << 20])
