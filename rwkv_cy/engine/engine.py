@@ -103,6 +103,7 @@ class Engine:
         self._nuclei = NucleusSearch()
         self._waiting: deque[Job] = deque()
         self._running: list[Job] = []
+        self._events: list[Event] = []  # that no step has returned yet
         self._lock = Lock()  # guards what submit, cancel and step share: the names, the queue and what is cancelled
         self._names: set[str] = set()
         self._cancelled: set[str] = set()
@@ -126,7 +127,7 @@ class Engine:
     @property
     def idle(self) -> bool:
         """Whether no request is in progress, so that a step would do nothing."""
-        return not self._names
+        return not self._names and not self._events
 
     def submit(self, request: Request) -> str:
         """Add a request to the queue; steps run it.
@@ -190,7 +191,8 @@ class Engine:
         Returns
         -------
         list of Event
-            In the order of the requests; empty if there was nothing to say.
+            In the order of the requests; empty if there was nothing to say. After an interrupt, those of the step
+            that it has ended come first.
 
         Raises
         ------
@@ -200,9 +202,11 @@ class Engine:
         if not self._stepping.acquire(blocking=False):
             raise ConfigError("step: expected one thread at a time, got two; submit requests from other threads")
         try:
-            events = self._end_cancelled()
+            self._end_cancelled()
             self._admit()
-            return [*events, *self._run()]
+            self._run()
+            events, self._events = self._events, []
+            return events
         finally:
             self._stepping.release()
 
@@ -259,7 +263,7 @@ class Engine:
             drafts = self._speculation.drafts(sequence.prompt, prediction, request.constraints)
         return Job(request, request.id, sequence, base, model.initial_state, key, drafts)
 
-    def _end_cancelled(self) -> list[Event]:
+    def _end_cancelled(self) -> None:
         with self._lock:
             names, self._cancelled = self._cancelled, set()
             jobs = [job for job in (*self._waiting, *self._running) if job.name in names]
@@ -268,7 +272,7 @@ class Engine:
                     self._waiting.remove(job)
         for job in jobs:
             self._leave(job)
-        return [job.final(reason="cancelled") for job in jobs]
+        self._events += [job.final(reason="cancelled") for job in jobs]
 
     def _admit(self) -> None:
         """Give free slots to waiting requests, in the order of their submission."""
@@ -281,16 +285,24 @@ class Engine:
             self._prefixes.enter(job, self._running)
             self._running.append(job)
 
-    def _run(self) -> list[Event]:
+    def _run(self) -> None:
         """Run the next tokens of all requests in one pass."""
-        events: list[Event] = []
         ready = [job for job in self._running if self._prefixes.ready(job)]
         for job in ready:
-            if job.known_logits is not None:
-                events += self._guarded(job, None, job.known_logits[np.newaxis])
+            if job.known_logits is not None and not job.unread:
+                self._events += self._guarded(job, None, job.known_logits[np.newaxis])
         work = self._work([job for job in ready if job.unread and job.slot >= 0])
         if not work:
-            return events
+            return
+        try:
+            self._pass(work)
+        except BaseException:  # an interrupt: states may be ahead of their texts, or undefined
+            for job, _ in work:
+                job.rewind()
+            raise
+
+    def _pass(self, work: Sequence[tuple[Job, int]]) -> None:
+        """Run tokens of jobs, and let each job choose its next token."""
         tokens = sum(count for _, count in work)
         texts = sum(count == job.unread for job, count in work)
         parts = []
@@ -305,16 +317,12 @@ class Engine:
             seconds = perf_counter() - start
             found = self._find([job for job, _ in work], parts, rows)
         except Exception as error:
-            return [*events, *(self._failed(job, error) for job, _ in work)]
-        except BaseException:  # an interrupt: the states are undefined, the texts are not
-            for job, _ in work:
-                job.rewind()
-            raise
+            self._events += [self._failed(job, error) for job, _ in work]
+            return
         if self._speculation is not None and decoding:
             self._speculation.costs.observe(tokens, seconds)
         for (job, _), part, logits, candidates in zip(work, parts, rows, found, strict=True):
-            events += self._guarded(job, part, logits, candidates)
-        return events
+            self._events += self._guarded(job, part, logits, candidates)
 
     def _find(
         self, jobs: Sequence[Job], parts: Sequence[Part], rows: Sequence[npt.NDArray[Any]]

@@ -102,7 +102,7 @@ class Job:
         return np.array([*self.sequence.prompt[: self.position], *self.sequence.tokens[:own]], np.int32)
 
     def rewind(self) -> None:
-        """Begin to read the text anew, after a pass that failed has left the states undefined."""
+        """Begin to read the text anew, after an interrupt has left the state undefined, or ahead of the text."""
         self.position, self.source = 0, self._base
 
     def draft(self, tokens: int, texts: int) -> Sequence[int]:
@@ -176,11 +176,11 @@ class Job:
     def accept(self, rows: npt.NDArray[Any], candidates: Candidates | None = None) -> list[Event]:
         """Choose the next token from the logits after the text, or end a text that is complete."""
         sequence = self.sequence
-        self.known_logits = None
         if sequence.finish_reason is not None:
             return [self.final(logits=rows[-1])]
         sequence.mark_read()
         token = sequence.accept(rows[0], candidates)
+        self.known_logits = None
         if len(sequence.tokens) <= 1:
             self.timings.prefill += self._lap()
         wanted = self.request.logprobs

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from engine.helpers import outcomes, random_request, same_as_alone
+from engine.helpers import eager, outcomes, random_request, same_as_alone
 from rwkv_cy.engine import Engine, Event, Request
+from rwkv_cy.engine.job import Job
 from rwkv_cy.engine.schedule import FIRST_TOKENS
 from rwkv_cy.errors import BusyError, ConfigError, GenerationError, NumericalError, StateError, TokenError
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.text import LogitsProcessor, SamplingOptions
+from rwkv_cy.text.sampling import Sampler
 
 GREEDY = SamplingOptions(temperature=0)
 
@@ -283,6 +287,50 @@ def test_an_interrupt_loses_nothing(kjv: LanguageModel, monkeypatch: pytest.Monk
         engine.step()
     monkeypatch.undo()
     same_as_alone(kjv, request, outcomes([*events, *engine.run()])["a"])
+
+
+@pytest.mark.parametrize("draft", [False, True])
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [(Sampler, "search"), (Sampler, "choose"), (Job, "advance"), (Job, "verify"), (Job, "events"), (Job, "final")],
+)
+def test_an_interrupt_at_any_call_of_a_step(
+    kjv: LanguageModel, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, draft: bool
+) -> None:
+    """Texts and states of all requests are as alone, and no event of the step is lost."""
+    logits, state = kjv.forward(list(b"In the"))
+    requests = [
+        Request(prompt="In the", seed=1, max_tokens=6, return_state=True, logprobs=2, id="prompt"),
+        Request(state=state, logits=logits, seed=2, max_tokens=5, return_state=True, id="logits"),
+        Request(prompt="In the", options=GREEDY, stop_tokens=[ord("d")], max_tokens=60, return_state=True, id="stop"),
+        Request(prompt="and the " * 5, options=GREEDY, max_tokens=20, return_state=True, id="repeats"),
+    ]
+    original = getattr(owner, name)
+    for number in (0, 1, 3, 8):
+        calls = 0
+
+        def interrupted(*arguments: Any, stop: int = number, **named: Any) -> Any:
+            nonlocal calls
+            calls += 1
+            if calls == stop + 1:
+                raise KeyboardInterrupt
+            return original(*arguments, **named)
+
+        monkeypatch.setattr(owner, name, interrupted)
+        engine = Engine(kjv, speculation=eager() if draft else None)
+        for request in requests:
+            engine.submit(request)
+        events: list[Event] = []
+        for _ in range(200):
+            if engine.idle:
+                break
+            with suppress(KeyboardInterrupt):
+                events += engine.step()
+        monkeypatch.undo()
+        assert engine.idle
+        results = outcomes(events)
+        for request in requests:
+            same_as_alone(kjv, request, results[request.id])
 
 
 def test_one_thread_steps_and_others_submit(kjv: LanguageModel) -> None:
