@@ -73,6 +73,7 @@ cdef class NucleusSearch:
         cdef double scale, top_p
         if num_threads < 1:
             raise KernelError(f"NucleusSearch: expected at least one thread, got {num_threads}")
+        num_threads = min(num_threads, max(count, 1))  # each needs memory
         self._ensure(count, max((len(row[0]) for row in rows), default=0), num_threads)
         cdef float[::1] scratch = self._scratch
         cdef int[:, ::1] places = self._places

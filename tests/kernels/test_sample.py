@@ -148,6 +148,12 @@ def test_banned_values() -> None:
     assert taken(values, 1e300, 0.9) == [70]
 
 
+def test_more_threads_than_rows_take_no_memory() -> None:
+    values = np.arange(100_000, dtype=np.float32)
+    ((places, _),) = NucleusSearch().find([(values, 1.0, 0.5, False)], 2**31 - 1)
+    assert places.tolist() == [99_999]
+
+
 def test_no_values() -> None:
     with pytest.raises(KernelError, match="values: expected 1 to 1073741824, got 0"):
         NucleusSearch().find([(np.empty(0, np.float32), 1.0, 0.5, False)])

@@ -105,10 +105,13 @@ static double weight_from(const int32_t *orders, const float *weights, ptrdiff_t
         }
     *count = 0;
     for (int k = 0; k < SAMPLE_LANES; k++) *count += counts[k];
-    for (; i < n; i++)
-        if (orders[i] >= least) {
+    for (; i < n; i++) {
+        int32_t order; /* not read as an integer: it may be the bits of a weight */
+        memcpy(&order, orders + i, sizeof order);
+        if (order >= least) {
             sums[0] += (double)weights[i];
             ++*count;
         }
+    }
     return total_of(sums);
 }

@@ -87,13 +87,14 @@ class Search:
             tokens = _largest(self._logits, tokens, self._top_k)
         if tokens is not None and tokens.size == 1:
             return Candidates(tokens, np.ones(1))
-        weights = np.exp((_take(self._logits, tokens).astype(np.float64) - highest) * self._scale)
-        if tokens is None:
-            tokens = np.arange(self._logits.size)
-        possible = weights > 0
-        if not possible.all():
-            tokens, weights = tokens[possible], weights[possible]
-        return Candidates(tokens, weights / weights.sum())
+        with np.errstate(under="ignore"):  # as by default; the caller may have made it an error
+            weights = np.exp((_take(self._logits, tokens).astype(np.float64) - highest) * self._scale)
+            if tokens is None:
+                tokens = np.arange(self._logits.size)
+            possible = weights > 0
+            if not possible.all():
+                tokens, weights = tokens[possible], weights[possible]
+            return Candidates(tokens, weights / weights.sum())
 
     def all_candidates(self) -> Candidates:
         """Return the candidates if all are kept."""
@@ -102,7 +103,7 @@ class Search:
 
 def find_candidates(
     searches: Sequence[Search], nuclei: NucleusSearch, num_threads: int = 1
-) -> list[Candidates | GenerationError]:
+) -> list[Candidates | Exception]:
     """Run searches in parallel.
 
     Parameters
@@ -116,15 +117,15 @@ def find_candidates(
     Returns
     -------
     list
-        Of each search its candidates, or the error if it has none.
+        Of each search its candidates, or the exception that it raised.
     """
     rows = [search.row for search in searches]
     found = iter(nuclei.find([row for row in rows if row is not None], num_threads))
-    results: list[Candidates | GenerationError] = []
+    results: list[Candidates | Exception] = []
     for search, row in zip(searches, rows, strict=True):
         try:
             results.append(search.all_candidates() if row is None else search.candidates(*next(found)))
-        except GenerationError as error:
+        except Exception as error:
             results.append(error)
     return results
 

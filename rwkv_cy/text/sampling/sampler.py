@@ -87,7 +87,7 @@ class Sampler:
     def candidates(self, logits: npt.NDArray[np.floating[Any]], tokens: Sequence[int] = ()) -> Candidates:
         """Return the tokens that :meth:`sample` would choose among, with their probabilities; remember nothing."""
         (found,) = find_candidates([self.search(logits, tokens)], self._nuclei)
-        if isinstance(found, GenerationError):
+        if isinstance(found, Exception):
             raise found
         return found
 

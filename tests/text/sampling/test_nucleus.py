@@ -18,7 +18,7 @@ Logits = npt.NDArray[np.float32]
 def choose(logits: Logits, temperature: float, top_p: float, top_k: int, order: str) -> Candidates:
     options = SamplingOptions(temperature=temperature, top_p=top_p, top_k=top_k, order=order)
     (found,) = find_candidates([Search(logits, options)], NucleusSearch())
-    if isinstance(found, GenerationError):
+    if isinstance(found, Exception):
         raise found
     return found
 
@@ -161,12 +161,37 @@ def test_many_at_once_as_each_alone(threads: int) -> None:
             for logits, temperature, top_p, top_k, order in cases
         ]
         for case, found in zip(cases, find_candidates(searches, nuclei, threads), strict=True):
-            if isinstance(found, GenerationError):
+            if isinstance(found, Exception):
+                assert isinstance(found, GenerationError)
                 assert np.all(case[0] == -np.inf)
                 continue
             expected = choose(*case)
             assert found.tokens.tolist() == expected.tokens.tolist()
             assert found.probabilities.tobytes() == expected.probabilities.tobytes()
+
+
+@pytest.mark.parametrize("order", REFERENCES)
+@pytest.mark.parametrize(("top_p", "top_k"), [(1.0, 0), (0.9, 0), (1.0, 3), (0.0, 0)])
+def test_whatever_numpy_makes_an_error(order: str, top_p: float, top_k: int) -> None:
+    logits = np.array([0, 3, -np.inf, -744, -3e38, 3], dtype=np.float32)
+    for temperature in (1e-300, 0.5, 1.0, 1e300):
+        expected = choose(logits, temperature, top_p, top_k, order)
+        with np.errstate(all="raise"):
+            found = choose(logits, temperature, top_p, top_k, order)
+        assert found.tokens.tolist() == expected.tokens.tolist()
+        assert found.probabilities.tobytes() == expected.probabilities.tobytes()
+
+
+def test_an_error_of_one_search_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    logits, options = np.array([0, 1, 2], dtype=np.float32), SamplingOptions(top_p=0.9)
+    searches = [Search(logits, options) for _ in range(3)]
+
+    def fails(places: object, highest: float) -> Candidates:
+        raise MemoryError
+
+    monkeypatch.setattr(searches[1], "candidates", fails)
+    kinds = [type(found) for found in find_candidates(searches, NucleusSearch())]
+    assert kinds == [Candidates, MemoryError, Candidates]
 
 
 def test_all_banned() -> None:
