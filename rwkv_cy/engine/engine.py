@@ -265,14 +265,11 @@ class Engine:
 
     def _end_cancelled(self) -> None:
         with self._lock:
-            names, self._cancelled = self._cancelled, set()
-            jobs = [job for job in (*self._waiting, *self._running) if job.name in names]
-            for job in jobs:
-                if job.slot < 0:
-                    self._waiting.remove(job)
+            jobs = [job for job in (*self._waiting, *self._running) if job.name in self._cancelled]
         for job in jobs:
+            event = job.final(reason="cancelled")
             self._leave(job)
-        self._events += [job.final(reason="cancelled") for job in jobs]
+            self._events.append(event)
 
     def _admit(self) -> None:
         """Give free slots to waiting requests, in the order of their submission."""
@@ -282,8 +279,9 @@ class Engine:
                     break
                 job = self._waiting.popleft()
             job.enter(*self._arena.take())
-            self._prefixes.enter(job, self._running)
-            self._running.append(job)
+            others = tuple(self._running)
+            self._running.append(job)  # first, since the cache may read a file, and that be interrupted
+            self._prefixes.enter(job, others)
 
     def _run(self) -> None:
         """Run the next tokens of all requests in one pass."""
@@ -317,7 +315,8 @@ class Engine:
             seconds = perf_counter() - start
             found = self._find([job for job, _ in work], parts, rows)
         except Exception as error:
-            self._events += [self._failed(job, error) for job, _ in work]
+            for job, _ in work:
+                self._events.append(self._failed(job, error))
             return
         if self._speculation is not None and decoding:
             self._speculation.costs.observe(tokens, seconds)
@@ -386,8 +385,9 @@ class Engine:
         return events
 
     def _failed(self, job: Job, error: Exception) -> Event:
+        event = job.final(reason="error", error=error)
         self._leave(job, complete=False)
-        return job.final(reason="error", error=error)
+        return event
 
     def _leave(self, job: Job, *, complete: bool = True) -> None:
         """Free what a job holds; its text may go on from its state if it is `complete`."""
@@ -397,6 +397,8 @@ class Engine:
             self._running.remove(job)
             job.slot = -1
         with self._lock:
+            if job in self._waiting:
+                self._waiting.remove(job)
             self._names.discard(job.name)
             self._cancelled.discard(job.name)
 

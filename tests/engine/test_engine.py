@@ -15,6 +15,7 @@ import pytest
 from engine.helpers import eager, outcomes, random_request, same_as_alone
 from rwkv_cy.engine import Engine, Event, Request
 from rwkv_cy.engine.job import Job
+from rwkv_cy.engine.prefixes import Prefixes
 from rwkv_cy.engine.schedule import FIRST_TOKENS
 from rwkv_cy.errors import BusyError, ConfigError, GenerationError, NumericalError, StateError, TokenError
 from rwkv_cy.model.language_model import LanguageModel
@@ -292,7 +293,17 @@ def test_an_interrupt_loses_nothing(kjv: LanguageModel, monkeypatch: pytest.Monk
 @pytest.mark.parametrize("draft", [False, True])
 @pytest.mark.parametrize(
     ("owner", "name"),
-    [(Sampler, "search"), (Sampler, "choose"), (Job, "advance"), (Job, "verify"), (Job, "events"), (Job, "final")],
+    [
+        (Sampler, "search"),
+        (Sampler, "choose"),
+        (Job, "advance"),
+        (Job, "verify"),
+        (Job, "events"),
+        (Job, "final"),
+        (Prefixes, "enter"),
+        (Prefixes, "note"),
+        (Prefixes, "leave"),
+    ],
 )
 def test_an_interrupt_at_any_call_of_a_step(
     kjv: LanguageModel, monkeypatch: pytest.MonkeyPatch, owner: type, name: str, draft: bool
@@ -331,6 +342,28 @@ def test_an_interrupt_at_any_call_of_a_step(
         results = outcomes(events)
         for request in requests:
             same_as_alone(kjv, request, results[request.id])
+
+
+def test_an_interrupt_while_requests_are_cancelled(kjv: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine(kjv, slots=1)
+    names = [engine.submit(Request(prompt="In the")) for _ in range(3)]
+    events = engine.step()
+    engine.cancel_all()
+    leave, calls = Prefixes.leave, []
+
+    def interrupted(*arguments: Any, **named: Any) -> None:
+        calls.append(arguments)
+        if len(calls) in (1, 3):
+            raise KeyboardInterrupt
+        leave(*arguments, **named)
+
+    monkeypatch.setattr(Prefixes, "leave", interrupted)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt):
+            engine.step()
+    results = outcomes([*events, *engine.step()])
+    assert engine.idle
+    assert {name: results[name].reason for name in names} == dict.fromkeys(names, "cancelled")
 
 
 def test_one_thread_steps_and_others_submit(kjv: LanguageModel) -> None:
