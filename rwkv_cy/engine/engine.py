@@ -288,7 +288,7 @@ class Engine:
         ready = [job for job in self._running if self._prefixes.ready(job)]
         for job in ready:
             if job.known_logits is not None and not job.unread:
-                self._events += self._guarded(job, None, job.known_logits[np.newaxis])
+                self._guarded(job, None, job.known_logits[np.newaxis])
         work = self._work([job for job in ready if job.unread and job.slot >= 0])
         if not work:
             return
@@ -303,25 +303,31 @@ class Engine:
         """Run tokens of jobs, and let each job choose its next token."""
         tokens = sum(count for _, count in work)
         texts = sum(count == job.unread for job, count in work)
-        parts = []
+        jobs: list[Job] = []
+        parts: list[Part] = []
         for job, count in work:
-            draft = job.draft(tokens, texts)
+            try:
+                draft = job.draft(tokens, texts)
+            except Exception as error:  # of a constraint
+                self._events.append(self._failed(job, error))
+                continue
+            jobs.append(job)
             parts.append(job.part(count, draft))
             tokens += len(draft)
-        decoding = all(job.decodes for job, _ in work)
+        decoding = all(job.decodes for job in jobs)
         start = perf_counter()
         try:
             rows = self.model.passes.run(parts, self._num_threads)
             seconds = perf_counter() - start
-            found = self._find([job for job, _ in work], parts, rows)
+            found = self._find(jobs, parts, rows)
         except Exception as error:
-            for job, _ in work:
+            for job in jobs:
                 self._events.append(self._failed(job, error))
             return
-        if self._speculation is not None and decoding:
+        if self._speculation is not None and decoding and jobs:
             self._speculation.costs.observe(tokens, seconds)
-        for (job, _), part, logits, candidates in zip(work, parts, rows, found, strict=True):
-            self._events += self._guarded(job, part, logits, candidates)
+        for job, part, logits, candidates in zip(jobs, parts, rows, found, strict=True):
+            self._guarded(job, part, logits, candidates)
 
     def _find(
         self, jobs: Sequence[Job], parts: Sequence[Part], rows: Sequence[npt.NDArray[Any]]
@@ -361,28 +367,46 @@ class Engine:
         part: Part | None,
         rows: npt.NDArray[Any],
         found: Candidates | Exception | None = None,
-    ) -> list[Event]:
+    ) -> None:
         """Let a job take note of its logits; if that fails, it ends with an error, and nobody else does."""
+        events: list[Event] = []
+        try:
+            self._choose(job, part, rows, found, events)
+            if job.slot >= 0 and events and events[-1].finish_reason is not None:
+                self._leave(job)
+        except BaseException:  # an interrupt: what was chosen is said, and the last event made anew
+            job.drafts = None
+            self._events += [event for event in events if event.finish_reason is None]
+            raise
+        self._events += events
+
+    def _choose(
+        self,
+        job: Job,
+        part: Part | None,
+        rows: npt.NDArray[Any],
+        found: Candidates | Exception | None,
+        events: list[Event],
+    ) -> None:
+        """Let a job choose tokens, and add its events."""
         try:
             if part is not None and part.each_token:
-                events = job.verify(part, rows)
+                job.verify(part, rows, events)
                 self._prefixes.note(job, None)
             elif part is not None:
                 job.advance(part)
                 self._prefixes.note(job, rows[-1] if len(rows) else None)
                 if isinstance(found, Exception):
                     raise found
-                events = job.events(rows, found)
+                job.choose(rows, events, found)
             else:
-                events = job.events(rows)
+                job.choose(rows, events)
         except Exception as error:
             if part is None or np.isfinite(rows).all():
-                return [self._failed(job, error)]
+                events.append(self._failed(job, error))
+                return
             where = self.model.passes.describe(part, self._num_threads)
-            return [self._failed(job, NumericalError(f"{job.name}: {where}"))]
-        if events and events[-1].finish_reason is not None:
-            self._leave(job)
-        return events
+            events.append(self._failed(job, NumericalError(f"{job.name}: {where}")))
 
     def _failed(self, job: Job, error: Exception) -> Event:
         event = job.final(reason="error", error=error)

@@ -102,8 +102,12 @@ class Job:
         return np.array([*self.sequence.prompt[: self.position], *self.sequence.tokens[:own]], np.int32)
 
     def rewind(self) -> None:
-        """Begin to read the text anew, after an interrupt has left the state undefined, or ahead of the text."""
+        """Begin to read the text anew, after an interrupt has left the state undefined, or ahead of the text.
+
+        It goes on without drafts, whose sources may have missed a token.
+        """
         self.position, self.source = 0, self._base
+        self.drafts = None
 
     def draft(self, tokens: int, texts: int) -> Sequence[int]:
         """Return a draft of what may follow the one unread token, as :meth:`Drafts.draft` does."""
@@ -133,13 +137,12 @@ class Job:
         self.source = part.write
         self.position += len(part.ids)
 
-    def verify(self, part: Part, rows: npt.NDArray[Any]) -> list[Event]:
-        """Choose tokens from the logits of a pass with a draft, as long as they are those of the draft.
+    def verify(self, part: Part, rows: npt.NDArray[Any], events: list[Event]) -> None:
+        """Choose tokens from the logits of a pass, as long as they are those of its draft, and add their events.
 
         Each is chosen from the logits that it would be chosen from without a draft, with the same random numbers, and
         only after the one before: samplers and constraints are never ahead of the text.
         """
-        events: list[Event] = []
         chosen: list[int] = []
         draft = part.ids[1:]
         self.usage.drafted_tokens += len(draft)
@@ -147,7 +150,7 @@ class Job:
             self.source, self._plane = part.write[place], place
             self.position += 1
             self.usage.accepted_tokens += place > 0
-            events += self.accept(row[np.newaxis])
+            events.append(self.accept(row[np.newaxis]))
             if self.sequence.finish_reason is not None:
                 break
             chosen.append(self.sequence.tokens[-1])
@@ -155,7 +158,6 @@ class Job:
                 break
         if self.drafts is not None:
             self.drafts.observe(chosen)
-        return events
 
     def search(self, rows: npt.NDArray[Any]) -> Search | None:
         """Return the search for the next token's candidates, from the logits after the text if it continues."""
@@ -164,20 +166,21 @@ class Job:
         self.sequence.mark_read()
         return self.sequence.search(rows[0])
 
-    def events(self, rows: npt.NDArray[Any], candidates: Candidates | None = None) -> list[Event]:
-        """Choose the next token if the text is read; `candidates` are what :meth:`search` has found."""
+    def choose(self, rows: npt.NDArray[Any], events: list[Event], candidates: Candidates | None = None) -> None:
+        """Choose the next token if the text is read, and add its event; `candidates` are those of :meth:`search`."""
         if self.unread:
-            return [Event(self.name, read_tokens=self.position)] if self.request.report_progress else []
-        events = self.accept(rows, candidates)
+            if self.request.report_progress:
+                events.append(Event(self.name, read_tokens=self.position))
+            return
+        events.append(self.accept(rows, candidates))
         if self.drafts is not None and self.sequence.finish_reason is None:
             self.drafts.observe(self.sequence.tokens[-1:])
-        return events
 
-    def accept(self, rows: npt.NDArray[Any], candidates: Candidates | None = None) -> list[Event]:
+    def accept(self, rows: npt.NDArray[Any], candidates: Candidates | None = None) -> Event:
         """Choose the next token from the logits after the text, or end a text that is complete."""
         sequence = self.sequence
         if sequence.finish_reason is not None:
-            return [self.final(logits=rows[-1])]
+            return self.final(logits=rows[-1])
         sequence.mark_read()
         token = sequence.accept(rows[0], candidates)
         self.known_logits = None
@@ -188,8 +191,8 @@ class Job:
         ended = sequence.finish_reason is not None and not (self.request.return_state and self.unread)
         shown = None if sequence.finish_reason == "stop_token" else token
         if ended:
-            return [self.final(sequence.take_text(), shown, logprobs, rows[0])]
-        return [Event(self.name, sequence.take_text(), shown, logprobs)]
+            return self.final(sequence.take_text(), shown, logprobs, rows[0])
+        return Event(self.name, sequence.take_text(), shown, logprobs)
 
     def final(
         self,

@@ -17,6 +17,7 @@ from rwkv_cy.engine import Engine, Event, Request
 from rwkv_cy.engine.job import Job
 from rwkv_cy.engine.prefixes import Prefixes
 from rwkv_cy.engine.schedule import FIRST_TOKENS
+from rwkv_cy.engine.speculation.plan import Drafts
 from rwkv_cy.errors import BusyError, ConfigError, GenerationError, NumericalError, StateError, TokenError
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.text import LogitsProcessor, SamplingOptions
@@ -250,6 +251,43 @@ def test_a_failing_choice_beside_others(kjv: LanguageModel, threads: int) -> Non
         same_as_alone(kjv, request, results[request.id])
 
 
+def test_a_failing_draft_beside_others(kjv: LanguageModel) -> None:
+    class Fails:
+        def __call__(self, tokens: Sequence[int], logits: npt.NDArray[np.float32]) -> None:
+            pass
+
+        def forced_tokens(self, tokens: Sequence[int]) -> Sequence[int]:
+            if len(tokens) == 2:
+                raise ValueError("no draft")
+            return ()
+
+    other = Request(prompt="In the", seed=2, max_tokens=7, id="other")
+    engine = Engine(kjv, speculation=eager())
+    failing = [Request(prompt="In the", constraints=[Fails()], id="bad")]
+    results = outcomes(engine.run(failing))  # alone, so that nobody is left to run
+    results |= outcomes(engine.run([replace(failing[0], id="beside"), other]))
+    for name in ("bad", "beside"):
+        last = results[name].last
+        assert last is not None
+        with pytest.raises(ValueError, match="no draft"):
+            raise last.error or AssertionError(name)
+    same_as_alone(kjv, other, results["other"])
+
+
+def test_tokens_before_a_failing_one_of_a_draft_are_said(kjv: LanguageModel) -> None:
+    def fails(tokens: Sequence[int], logits: npt.NDArray[np.float32]) -> None:
+        if len(tokens) == 6:
+            raise ValueError("the seventh")
+
+    request = Request(prompt="In the", options=GREEDY, max_tokens=9, constraints=[fails], id="a")
+    found = [
+        outcomes(Engine(kjv, speculation=speculation).run([request]))["a"]
+        for speculation in (None, eager(), eager(model=kjv))
+    ]
+    assert [len(each.tokens) for each in found] == [6, 6, 6]
+    assert {each.reason for each in found} == {"error"}
+
+
 def test_an_interrupt_in_a_processor_loses_nothing(kjv: LanguageModel) -> None:
     armed = True
 
@@ -298,11 +336,12 @@ def test_an_interrupt_loses_nothing(kjv: LanguageModel, monkeypatch: pytest.Monk
         (Sampler, "choose"),
         (Job, "advance"),
         (Job, "verify"),
-        (Job, "events"),
+        (Job, "choose"),
         (Job, "final"),
         (Prefixes, "enter"),
         (Prefixes, "note"),
         (Prefixes, "leave"),
+        (Drafts, "observe"),
     ],
 )
 def test_an_interrupt_at_any_call_of_a_step(
@@ -328,7 +367,7 @@ def test_an_interrupt_at_any_call_of_a_step(
             return original(*arguments, **named)
 
         monkeypatch.setattr(owner, name, interrupted)
-        engine = Engine(kjv, speculation=eager() if draft else None)
+        engine = Engine(kjv, speculation=eager(model=kjv) if draft else None)
         for request in requests:
             engine.submit(request)
         events: list[Event] = []
