@@ -87,6 +87,7 @@ def _sample(data: bytes) -> None:
         raise AssertionError(f"{chosen}")
     allowed = np.array(logits, np.float64)
     allowed[list(options.banned_tokens)] = -np.inf
+    allowed[np.abs(allowed) < np.finfo(np.float32).tiny] = 0.0  # as for the kernels
     others = np.delete(allowed, chosen.tokens)
     if others.size and others.max() > allowed[chosen.tokens].min() + 1e-6 * abs(others.max()):
         raise AssertionError(f"{chosen} and not {others.max()}")

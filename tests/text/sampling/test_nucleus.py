@@ -194,6 +194,14 @@ def test_an_error_of_one_search_is_its_own(monkeypatch: pytest.MonkeyPatch) -> N
     assert kinds == [Candidates, MemoryError, Candidates]
 
 
+@pytest.mark.parametrize("order", ["temperature-first", "rwkv"])
+def test_subnormal_logits_are_as_likely_as_zero(order: str) -> None:
+    logits = np.array([0, 1e-40, -1e-40, -1e30], dtype=np.float32)
+    found = choose(logits, 1.0, 0.5, 0, order)
+    assert found.tokens.tolist() == ([0, 1] if order == "temperature-first" else [0, 1, 2])
+    assert np.ptp(found.probabilities) == 0
+
+
 def test_all_banned() -> None:
     with pytest.raises(GenerationError, match="expected at least one token that is not banned, got none; ban fewer"):
         choose(np.full(4, -np.inf, dtype=np.float32), 1.0, 0.5, 0, "rwkv")
