@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
-
 from rwkv_cy.architectures.base import Shapes
 from rwkv_cy.errors import SpecError
 
 __all__ = ["count_layers", "dimension"]
 
-_BLOCK = re.compile(r"blocks\.(0|[1-9][0-9]{0,5})\.")
+_BLOCKS = "blocks."
+#: Digits of the number of a layer, at most.
+_MOST_DIGITS = 6
 
 
 def dimension(shapes: Shapes, name: str, axis: int, where: str) -> int:
@@ -36,8 +36,9 @@ def count_layers(shapes: Shapes, where: str) -> int:
     SpecError
         If there are none, or the numbering has a gap.
     """
-    begins = {name[: name.find(".", len("blocks.")) + 1] for name in shapes if name.startswith("blocks.")}
-    found = {int(match[1]) for begin in begins if (match := _BLOCK.match(begin))}
+    start = len(_BLOCKS)
+    begins = {name[: name.find(".", start) + 1] for name in shapes if name.startswith(_BLOCKS)}
+    found = {int(number) for begin in begins if _is_number(number := begin[start:-1])}
     if not found:
         raise SpecError(f"{where}: expected parameters of layers (blocks.0. ...), found none; is this a whole model?")
     missing = next(i for i in range(len(found) + 1) if i not in found)
@@ -47,3 +48,9 @@ def count_layers(shapes: Shapes, where: str) -> int:
             "the file is incomplete"
         )
     return len(found)
+
+
+def _is_number(text: str) -> bool:
+    """Tell whether a text is the number of a layer: digits, without zeros in front."""
+    plain = text.isascii() and text.isdecimal() and len(text) <= _MOST_DIGITS
+    return plain and (text == "0" or text[0] != "0")

@@ -44,7 +44,7 @@ ACTIVATIONS = ("f32", "bf16")
 EXPORT_FORMATS = ("pth", "safetensors", "st", "gguf", "rwkvcpp", "huggingface")
 EXPORT_LAYOUTS = ("original", "transformers", "fla", "web-rwkv", "llama.cpp", "rwkv.cpp")
 _UNITS = " KMGT"
-_SIZE = re.compile(r"(\d{1,15})([KMGT]?)(i?)B?", re.IGNORECASE)
+_SIZE = r"(\d{1,15})([KMGT]?)(i?)B?"
 
 
 def dtype_name(text: str) -> str:
@@ -93,7 +93,7 @@ def size(low: int) -> Callable[[str], int]:
     """Return a parser of bytes with a unit, from `low` on."""
 
     def parse(text: str) -> int:
-        match = _SIZE.fullmatch(text.strip())
+        match = re.fullmatch(_SIZE, text.strip(), re.IGNORECASE)
         value = 0
         if match is not None and (match[2] or not match[3]):
             thousand = 1024 if match[3] else 1000

@@ -19,11 +19,23 @@ CODE_FLAGS = {
 }
 
 
+def _same(message: str) -> str:
+    """Return a message that is not translated."""
+    return message
+
+
+def _same_number(singular: str, plural: str, number: int) -> str:
+    """Return the message for so many things, not translated."""
+    return singular if number == 1 else plural
+
+
 def spare_modules() -> None:
     """Have modules loaded later.
 
     ``inspect``, which compiled modules import, is a sixth of a command's start with the parser of Python that it
-    loads. ``ipaddress``, for addresses of the web in brackets, comes with every path.
+    loads. ``ipaddress``, for addresses of the web in brackets, comes with every path. ``gettext`` looks for
+    translations of the words of argparse, of which Python has none, and loads ``locale`` for that.
     """
     import_later("inspect", CODE_FLAGS)
     import_later("ipaddress")
+    import_later("gettext", {"gettext": _same, "ngettext": _same_number})

@@ -19,7 +19,7 @@ from rwkv_cy.errors import FormatError, KernelError, StorageError
 from rwkv_cy.files.checksum import crc32
 from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.files.mapped import MappedFile
-from rwkv_cy.files.similar import SHARD, similar_path
+from rwkv_cy.files.similar import is_shard, similar_path
 from rwkv_cy.hub_names import HubName, complete_url, is_repository, name_in_url
 from rwkv_cy.units import exact_bytes
 
@@ -59,7 +59,7 @@ def _elsewhere(path: Path) -> str:
     meant = similar_path(path)
     if meant is not None:
         return f"did you mean {meant}?"
-    if SHARD.search(path.name):
+    if is_shard(path.name):
         return "a model in several files needs all of them: download it as well"
     return "check the path"
 

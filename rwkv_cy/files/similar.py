@@ -7,16 +7,21 @@ import re
 from itertools import islice
 from pathlib import Path
 
-__all__ = ["SHARD", "similar_path"]
+__all__ = ["is_shard", "similar_path"]
 
 #: In the name of a file that holds a part of a model: ``model-00001-of-00002.safetensors``.
-SHARD = re.compile(r"-[0-9]{5}-of-[0-9]{5}", re.ASCII)
+_SHARD = r"-[0-9]{5}-of-[0-9]{5}"
 
 #: Entries of a folder that are looked at.
 _MOST_ENTRIES = 10_000
 _SIMILARITY = 0.75
 #: Parts of a path, beyond which nothing is looked for: each missing folder is a step of the recursion.
 _MOST_PARTS = 100
+
+
+def is_shard(name: str) -> bool:
+    """Tell whether a file of this name holds a part of a model."""
+    return re.search(_SHARD, name) is not None
 
 
 def similar_path(path: Path) -> Path | None:
@@ -53,8 +58,8 @@ def _similar_name(name: str, names: list[str]) -> str | None:
             return found
     from difflib import get_close_matches  # imported here: few runs need it
 
-    if SHARD.search(name):
-        names = [other for other in names if SHARD.sub("", other) != SHARD.sub("", name)]
+    if is_shard(name):
+        names = [other for other in names if re.sub(_SHARD, "", other) != re.sub(_SHARD, "", name)]
     return next(iter(get_close_matches(name, names, 1, _SIMILARITY)), None)
 
 

@@ -27,13 +27,14 @@ WORLD_SIZE = 65_536
 #: The last id of the World vocabulary that has bytes.
 WORLD_USED = 65_529
 VOCABULARY_FILE = "rwkv_vocab_v20230424.txt"
-#: Names of the World vocabulary, whose date may change; they say what is in the file.
-_WORLD_NAME = re.compile(r"rwkv_vocab_v\d+\.(?:txt|json)")
+#: Names of the World vocabulary, whose date may change; they say what is in the file. All begin with the first text.
+_WORLD_BEGIN = "rwkv_vocab_v"
+_WORLD_NAME = rf"{_WORLD_BEGIN}\d+\.(?:txt|json)"
 #: Other names, in the order of preference: a vocabulary beside a tokenizer.json may be a part of it.
 FILE_NAMES = ("tokenizer.json", "20B_tokenizer.json", "vocab.txt", "vocab.json")
 #: More than the longest line of the published vocabulary.
 _TAIL_BYTES = 1024
-_LAST_LINE = re.compile(rb"\n([1-9][0-9]{0,8}) b?(['\"]).*\2 [0-9]{1,9}\r?\n?\Z")
+_LAST_LINE = rb"\n([1-9][0-9]{0,8}) b?(['\"]).*\2 [0-9]{1,9}\r?\n?\Z"
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
@@ -47,18 +48,22 @@ def tokenizer_files(folder: Path) -> list[Path]:
             present = sorted(entry.name for entry in entries if entry.is_file())
     except (OSError, ValueError):
         return []
-    world = sorted(filter(_WORLD_NAME.fullmatch, present), key=lambda name: name.endswith(".json"))
+    world = sorted(filter(_is_world, present), key=lambda name: name.endswith(".json"))
     return [folder / name for name in (*world, *(name for name in FILE_NAMES if name in present))]
 
 
 def is_tokenizer_name(name: str) -> bool:
     """Tell whether :func:`tokenizer_files` takes a file of this name for a tokenizer."""
-    return name in FILE_NAMES or _WORLD_NAME.fullmatch(name) is not None
+    return name in FILE_NAMES or _is_world(name)
 
 
 def is_world_name(path: Path) -> bool:
     """Tell whether a file has the name of the World vocabulary."""
-    return _WORLD_NAME.fullmatch(path.name) is not None
+    return _is_world(path.name)
+
+
+def _is_world(name: str) -> bool:
+    return name.startswith(_WORLD_BEGIN) and re.fullmatch(_WORLD_NAME, name) is not None
 
 
 def last_id(path: Path) -> int | None:
@@ -69,7 +74,7 @@ def last_id(path: Path) -> int | None:
     try:
         with path.open("rb") as file:
             file.seek(max(0, path.stat().st_size - _TAIL_BYTES))
-            match = _LAST_LINE.search(file.read(_TAIL_BYTES))
+            match = re.search(_LAST_LINE, file.read(_TAIL_BYTES))
     except OSError:
         return None
     return None if match is None else int(match[1])

@@ -88,6 +88,15 @@ def test_no_layers_at_all() -> None:
         count_layers({"emb.weight": (10, 8)}, "x")
 
 
+@pytest.mark.parametrize(
+    "name", ["blocks.1", "blocks.01.x", "blocks..x", "blocks.\u0661.x", "blocks.1000000.x", "x.1.y"]
+)
+def test_what_is_no_number_of_a_layer(name: str) -> None:
+    from rwkv_cy.architectures.shapes import count_layers
+
+    assert count_layers({"blocks.0.x": (1,), name: (1,)}, "x") == 1
+
+
 def test_a_layer_of_one_tensor_each_is_not_compared_with_whole_ones() -> None:
     """The table of 90,000 layers would take a minute and a gigabyte."""
     shapes = {

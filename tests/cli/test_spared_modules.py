@@ -27,6 +27,11 @@ def test_flags_of_code_objects_are_those_of_python() -> None:
         ),
         ("from urllib.parse import urlsplit\nprint(urlsplit('http://[::1]:80/a').hostname)", "::1"),
         ("from inspect import signature\nprint(signature(lambda a, b=1: 0))", "(a, b=1)"),
+        (
+            "from gettext import ngettext as n\nprint(n('a', 'b', 1), n('a', 'b', 2), 'locale' in sys.modules)",
+            "a b False",
+        ),
+        ("import gettext\nprint(gettext.NullTranslations().gettext('a'))", "a"),
     ],
 )
 def test_it_is_there_when_it_is_used(program: str, printed: str) -> None:

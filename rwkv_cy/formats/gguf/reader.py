@@ -24,7 +24,7 @@ _ARCHITECTURE, _KIND = "general.architecture", "general.type"
 _EPSILON = "attention.layer_norm_epsilon"
 _NUMBER, _COUNT, _TENSORS = "split.no", "split.count", "split.tensors.count"
 #: How llama-gguf-split calls the first part.
-_FIRST = re.compile(r"(.+)-00001-of-([0-9]{5})\.gguf")
+_FIRST = r"(.+)-00001-of-([0-9]{5})\.gguf"
 _LAYER = re.compile(r"blk\.([0-9]+)\.")
 
 
@@ -149,7 +149,7 @@ def _check_dimensions(source: ParameterSource, values: Mapping[str, Value]) -> N
 
 def _open_parts(path: Path, first: GgufFile, count: int) -> Shards:
     """Open the other parts of a model, which have the names that llama-gguf-split gives them."""
-    match = _FIRST.fullmatch(path.name)
+    match = re.fullmatch(_FIRST, path.name)
     if match is None or int(match[2]) != count or count > MAX_SHARDS:
         raise UnsupportedError(
             f"{path}: expected a whole model, or the first of at most {MAX_SHARDS} parts with a name that ends with "

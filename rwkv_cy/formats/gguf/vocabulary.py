@@ -48,7 +48,7 @@ NORMAL, CONTROL, UNUSED = 1, 3, 5
 #: The World vocabulary has 65,536.
 MAX_TOKENS = 1 << 20
 _LENGTH = struct.Struct("<Q")
-_ESCAPE = re.compile(rb"\\(?:x([0-9a-fA-F]{2})|([^x]))")
+_ESCAPE = rb"\\(?:x([0-9a-fA-F]{2})|([^x]))"
 _ONE_LETTER = {b"t": b"\t", b"n": b"\n", b"r": b"\r"}
 
 
@@ -100,7 +100,7 @@ def unescaped(token: bytes) -> bytes:
     """
     if b"\\" not in token:
         return token
-    return _ESCAPE.sub(_one, token)
+    return re.sub(_ESCAPE, _one, token)
 
 
 def _one(match: re.Match[bytes]) -> bytes:
