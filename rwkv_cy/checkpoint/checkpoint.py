@@ -7,10 +7,11 @@ import warnings
 from collections.abc import Callable, Mapping
 from functools import cached_property
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_cy import formats
+from rwkv_cy import formats, storage
 from rwkv_cy.architectures import architecture_of, check_parameters, detect
 from rwkv_cy.architectures.base import ParameterSpec
 from rwkv_cy.checkpoint.fingerprint import fingerprint
@@ -23,18 +24,20 @@ from rwkv_cy.files.reading import is_folder
 from rwkv_cy.formats.metadata import LAYER_NORM_EPSILON, NORMALIZED_EMBEDDING
 from rwkv_cy.hub_names import is_hub_name
 from rwkv_cy.records import dataclass, replace
-from rwkv_cy.storage import ModelFile, ModelHeader, StoredTokenizer, is_model_file, open_model
 from rwkv_cy.tensors.policy import may_be_transposed, present
 from rwkv_cy.tensors.tensor import Parameter, ParameterSource, TensorInfo
 
 if TYPE_CHECKING:
+    from rwkv_cy.storage import ModelHeader, StoredTokenizer
     from rwkv_cy.text import Tokenizer
 
 __all__ = ["Alike", "Checkpoint", "check_layouts", "open_source"]
 
 #: A message names so many tensors that are left out, and counts the others.
 _LISTED = 5
-
+#: What parameters have in common that differ in their names and layers alone.
+_SPEC_OF_ALIKE = attrgetter("kind", "optional", "orientation", "sparse_input")
+_INFO_OF_ALIKE = attrgetter("shape", "dtype", "source_dtype", "source_nbytes", "encoded_nbytes", "transposed")
 
 #: Fields of Config by the settings of Hugging Face folders that mean the same in all of them.
 _DIMENSIONS = {
@@ -100,7 +103,9 @@ class Checkpoint:
     @property
     def header(self) -> ModelHeader | None:
         """The header of a model file of this package; None for other formats."""
-        return self.source.header if isinstance(self.source, ModelFile) else None
+        if self.source.format != storage.MODEL_FORMAT:  # whose reader need not be loaded
+            return None
+        return self.source.header if isinstance(self.source, storage.ModelFile) else None
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -204,11 +209,7 @@ class Checkpoint:
         specs = {spec.name: spec for spec in self.specs}
         found: dict[tuple[object, ...], list[str]] = {}
         for name, info in self.infos.items():
-            spec = specs[name]
-            key = (
-                *(spec.kind, spec.optional, spec.orientation, spec.sparse_input, info.shape, info.dtype),
-                *(info.source_dtype, info.source_nbytes, info.encoded_nbytes, info.transposed),
-            )
+            key = _SPEC_OF_ALIKE(specs[name]), _INFO_OF_ALIKE(info)
             if key in found:
                 found[key].append(name)
             else:
@@ -279,7 +280,7 @@ def open_source(path: str | os.PathLike[str]) -> ParameterSource:
     if hint is not None:
         what = "a part of a file" if is_part_name(path.name) else "the list of the parts of a file"
         raise UnsupportedError(f"{path}: expected a model file or checkpoint, got {what}; {hint}")
-    return open_model(path) if is_model_file(path) else formats.open_checkpoint(path)
+    return storage.open_model(path) if storage.is_model_file(path) else formats.open_checkpoint(path)
 
 
 def check_layouts(config: Config, tensors: Mapping[str, TensorInfo | Parameter], where: str) -> None:

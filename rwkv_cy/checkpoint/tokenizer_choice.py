@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rwkv_cy import storage
 from rwkv_cy.errors import MissingDependencyError, RWKVError, TokenizerError
 from rwkv_cy.files.vocabulary_files import (
     WORLD_SIZE,
@@ -19,10 +20,10 @@ from rwkv_cy.files.vocabulary_files import (
 from rwkv_cy.formats.metadata import TOKENIZER_PATH
 from rwkv_cy.hub_names import is_hub_name
 from rwkv_cy.records import dataclass
-from rwkv_cy.storage import ModelFile, StoredTokenizer, is_model_file, open_model
 from rwkv_cy.tensors.tensor import ParameterSource
 
 if TYPE_CHECKING:  # imported where a tokenizer is made, so that describing a file does not load it
+    from rwkv_cy.storage import StoredTokenizer
     from rwkv_cy.text import Tokenizer
 
 __all__ = [
@@ -82,7 +83,7 @@ def choose_tokenizer(
         tokenizer = named_tokenizer(wanted)
         warning = fit_warning(tokenizer, vocab_size, where)
         return stored_tokenizer(tokenizer, vocab_size, where), () if warning is None else (warning,)
-    if isinstance(source, ModelFile):
+    if source.format == storage.MODEL_FORMAT and isinstance(source, storage.ModelFile):
         return source.header.tokenizer, ()
     found = implied_tokenizer(source, vocab_size)
     if found.tokenizer is not None:
@@ -239,9 +240,9 @@ def named_tokenizer(name: str | os.PathLike[str]) -> Tokenizer:
     if is_gguf(path):
         vocabulary = read_vocabulary(path)
         return ByteTokenizer() if vocabulary == _EVERY_BYTE else WorldTokenizer(vocabulary, text)
-    if not is_model_file(path):
+    if not storage.is_model_file(path):
         return find_tokenizer(text)
-    with open_model(path) as model:
+    with storage.open_model(path) as model:
         stored = model.header.tokenizer
     if stored is None:
         raise TokenizerError(f"{text}: expected a model file with a tokenizer, got one without; name another")
@@ -267,7 +268,7 @@ def _is_file(path: Path) -> bool:
 def stored_tokenizer(tokenizer: Tokenizer, vocab_size: int, where: str) -> StoredTokenizer:
     """Return what a model file keeps of `tokenizer`; TokenizerError if it has more ids than the model has rows."""
     check_size(tokenizer, vocab_size, where)
-    return StoredTokenizer(tokenizer.kind, tokenizer.to_bytes())
+    return storage.StoredTokenizer(tokenizer.kind, tokenizer.to_bytes())
 
 
 def check_size(tokenizer: Tokenizer, vocab_size: int, where: str) -> None:

@@ -27,11 +27,11 @@ from rwkv_cy.storage.schema import (
     MAX_DATASETS,
     MAX_HEADER_BYTES,
     PAGE,
-    SIGNATURE,
     DatasetSpec,
     Progress,
     parameter_name,
 )
+from rwkv_cy.storage.signature import SIGNATURE
 
 if TYPE_CHECKING:
     import numpy.typing as npt

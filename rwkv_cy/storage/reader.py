@@ -9,19 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from rwkv_cy.errors import FormatError
 from rwkv_cy.files.identity import FileIdentity
-from rwkv_cy.files.reading import FileBytes
 from rwkv_cy.storage.checked_file import CheckedFile
 from rwkv_cy.storage.index import Entry
 from rwkv_cy.storage.schema import (
     HEADER_PATH,
     MAX_TOKENIZER_BYTES,
     MODEL_KIND,
-    SIGNATURE,
     TOKENIZER_PATH,
     ModelHeader,
     Progress,
     parameter_name,
 )
+from rwkv_cy.storage.signature import MODEL_FORMAT
 from rwkv_cy.storage.verification import VerifyReport, structure_problems, verify_file
 from rwkv_cy.tensors.codecs import CODECS
 from rwkv_cy.tensors.tensor import Advance, TensorInfo, check_buffer
@@ -29,22 +28,7 @@ from rwkv_cy.tensors.tensor import Advance, TensorInfo, check_buffer
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["ModelFile", "is_model_file", "open_model"]
-
-
-def is_model_file(path: str | os.PathLike[str]) -> bool:
-    """Return whether a file begins with the HDF5 signature.
-
-    Raises
-    ------
-    StorageError
-        If the operating system refuses to read it.
-    """
-    try:
-        with FileBytes(Path(path)) as file:
-            return file.read_at(0, min(file.size, len(SIGNATURE))) == SIGNATURE
-    except FormatError:
-        return False
+__all__ = ["ModelFile", "open_model"]
 
 
 def open_model(path: str | os.PathLike[str]) -> ModelFile:
@@ -80,7 +64,7 @@ class ModelFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.format = "hdf5"
+        self.format = MODEL_FORMAT
         self.left_out: Mapping[str, str] = {}
         self._checked = CheckedFile(path, MODEL_KIND)
         try:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from rwkv_cy.errors import FormatError, StorageError
 from rwkv_cy.files.reading import FileBytes
-from rwkv_cy.storage.schema import FORMAT_NAME, PAGE, SIGNATURE
+from rwkv_cy.storage.schema import FORMAT_NAME, PAGE
+from rwkv_cy.storage.signature import SIGNATURE
 
 __all__ = ["check_replaceable"]
 

@@ -27,7 +27,6 @@ __all__ = [
     "MODEL_KIND",
     "PAGE",
     "PARAMETERS",
-    "SIGNATURE",
     "TOKENIZER_KINDS",
     "TOKENIZER_PATH",
     "DatasetSpec",
@@ -40,7 +39,6 @@ __all__ = [
     "parameter_path",
 ]
 
-SIGNATURE = b"\x89HDF\r\n\x1a\n"
 FORMAT_NAME = "rwkv-cy"
 #: The highest major version that this package reads and writes.
 MAJOR = 2
@@ -80,6 +78,7 @@ MAX_DIMENSIONS = 8
 MAX_ELEMENTS = 1 << 48
 
 _PATH = re.compile(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*", re.ASCII)
+_NO_NAMES = frozenset((".", ".."))
 
 #: Bytes of the elements of stored arrays, by the names of storage types; u8 is for metadata only.
 ITEMSIZES = {"u8": 1, **{name: codec.itemsize for name, codec in CODECS.items()}}
@@ -324,7 +323,7 @@ def format_version(specs: Iterable[DatasetSpec]) -> tuple[int, int]:
 
 def is_path(path: str) -> bool:
     """Return whether `path` may name a dataset: plain ASCII parts, none of them ``.`` or ``..``."""
-    return len(path) <= MAX_PATH and _PATH.fullmatch(path) is not None and {".", ".."}.isdisjoint(path.split("/"))
+    return len(path) <= MAX_PATH and _PATH.fullmatch(path) is not None and _NO_NAMES.isdisjoint(path.split("/"))
 
 
 def parameter_path(name: str) -> str:
@@ -333,10 +332,9 @@ def parameter_path(name: str) -> str:
     >>> parameter_path("blocks.3.att.key.weight")
     'parameters/blocks.3/att.key.weight'
     """
-    blocks, _, rest = name.partition(".")
-    number, _, member = rest.partition(".")
-    if blocks == "blocks" and member and number.isdecimal() and number.isascii():
-        return f"{PARAMETERS}/{blocks}.{number}/{member}"
+    words = name.split(".", 2)
+    if len(words) == 3 and words[0] == "blocks" and words[2] and words[1].isdecimal() and words[1].isascii():
+        return f"{PARAMETERS}/blocks.{words[1]}/{words[2]}"
     return f"{PARAMETERS}/{name}"
 
 
