@@ -1,5 +1,8 @@
 """What a JSON text is made of, counted in one pass before it is parsed, and the keys of the result."""
 
+from cpython.dict cimport PyDict_Next
+from cpython.object cimport PyObject
+
 __all__ = ["count_keys", "measure"]
 
 
@@ -61,14 +64,17 @@ def measure(bytes raw not None):
 
 def count_keys(value):
     """Count the keys of all objects in a parsed text."""
-    cdef Py_ssize_t count = 0
+    return _count_keys(value)
+
+
+cdef Py_ssize_t _count_keys(value) except -1:
+    cdef Py_ssize_t count = 0, position = 0
+    cdef PyObject *item
     if type(value) is dict:
         count = len(<dict> value)
-        for item in (<dict> value).values():
-            if type(item) is dict or type(item) is list:
-                count += count_keys(item)
+        while PyDict_Next(value, &position, NULL, &item):
+            count += _count_keys(<object> item)
     elif type(value) is list:
-        for item in <list> value:
-            if type(item) is dict or type(item) is list:
-                count += count_keys(item)
+        for part in <list> value:
+            count += _count_keys(part)
     return count

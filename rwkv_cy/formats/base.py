@@ -17,6 +17,7 @@ __all__ = [
     "MAX_NAME_BYTES",
     "MAX_TENSORS",
     "FileBytes",
+    "add_checked_entry",
     "add_entry",
     "check_name",
     "check_shape",
@@ -116,9 +117,13 @@ def add_entry(path: Path, table: dict[str, Entry], name: object, entry: Entry) -
     FormatError
         If the name is invalid or a duplicate, or the table is full (MAX_TENSORS).
     """
-    checked = check_name(path, name)
-    if checked in table:
-        raise FormatError(f"{path}: {checked}: expected one tensor of that name, got two; the file is damaged")
+    add_checked_entry(path, table, check_name(path, name), entry)
+
+
+def add_checked_entry(path: Path, table: dict[str, Entry], name: str, entry: Entry) -> None:
+    """Add a tensor whose name :func:`check_name` or :func:`decode_name` returned; otherwise as :func:`add_entry`."""
+    if name in table:
+        raise FormatError(f"{path}: {name}: expected one tensor of that name, got two; the file is damaged")
     if len(table) >= MAX_TENSORS:
         raise FormatError(f"{path}: expected at most {MAX_TENSORS} tensors, got more; this is not an RWKV model")
-    table[checked] = entry
+    table[name] = entry

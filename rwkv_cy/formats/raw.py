@@ -12,7 +12,6 @@ from rwkv_cy.dtypes import storage_type
 from rwkv_cy.errors import FormatError
 from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.formats.base import FileBytes
-from rwkv_cy.formats.inflated import InflatedBytes
 from rwkv_cy.formats.metadata import own_metadata
 from rwkv_cy.formats.strided import gather, read_strided, span
 from rwkv_cy.records import dataclass
@@ -21,6 +20,7 @@ from rwkv_cy.tensors.tensor import Advance, TensorInfo, check_buffer
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from rwkv_cy.formats.inflated import InflatedBytes
     from rwkv_cy.formats.zip_entries import Place
 
 __all__ = ["RawSource", "RawTensor"]
@@ -95,12 +95,15 @@ class RawSource:
         checksums: Mapping[str, Place] | None = None,
         left_out: Mapping[str, str] | None = None,
     ) -> None:
-        total = 0
+        total, file_size = 0, file.size
         for name, tensor in tensors.items():
-            size = (tensor.data or file).size
-            in_order = tensor.strides is None
-            total += tensor.info.source_nbytes if in_order else tensor.info.nbytes
-            end = tensor.offset + tensor.info.source_nbytes if in_order else tensor.end
+            size = file_size if tensor.data is None else tensor.data.size
+            if tensor.strides is None:
+                nbytes = tensor.info.source_nbytes
+                end = tensor.offset + nbytes
+            else:
+                nbytes, end = tensor.info.nbytes, tensor.end
+            total += nbytes
             if tensor.offset < 0 or end > size:
                 raise FormatError(
                     f"{file.path}: {name}: expected its bytes within the {size} of the file, got "
@@ -119,7 +122,7 @@ class RawSource:
                     f"bytes, got {tensor.end - tensor.offset} in another order; unpack the archive, and pack it again "
                     "without compression, as zip -0 -r does"
                 )
-        held = file.size + sum(data.size for data in parts)
+        held = file_size + sum(data.size for data in parts)
         if total > _MOST_SHARED * held:
             raise FormatError(
                 f"{file.path}: expected tensors with bytes of their own, got {total} bytes of them in a file of "

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rwkv_cy.errors import FormatError, UnsupportedError
-from rwkv_cy.formats.base import MAX_NAME_BYTES, FileBytes, add_entry, check_shape, decode_name
+from rwkv_cy.formats.base import MAX_NAME_BYTES, FileBytes, add_checked_entry, check_shape, decode_name
 from rwkv_cy.formats.ggml.source import GgmlSource, describe
 from rwkv_cy.formats.raw import RawTensor
 from rwkv_cy.formats.signatures import RWKVCPP_MAGIC
@@ -24,6 +24,8 @@ FILE_HEADER = struct.Struct("<4s5I")
 TENSOR_HEADER = struct.Struct("<3I")
 _VERSIONS = (100, 101)
 _MAX_DIMENSIONS = 3
+#: Bytes that are read with a tensor's header: those of its dimensions, and nearly every name.
+_AHEAD = 128
 _PLAIN = {"fp32": "f32", "fp16": "f16"}
 #: By the file's number for them.
 TYPE_NAMES = (
@@ -66,7 +68,7 @@ def open_rwkvcpp(path: Path) -> RwkvCppFile:
         header = _read_header(file)
         tensors: dict[str, RawTensor] = {}
         for tensor in _walk(file, header.version):
-            add_entry(path, tensors, tensor.info.name, tensor)
+            add_checked_entry(path, tensors, tensor.info.name, tensor)
         _check_dimensions(path, header, tensors)
         return RwkvCppFile(file, header, tensors)
     except BaseException:
@@ -107,11 +109,28 @@ def _read_header(file: FileBytes) -> _Header:
     return _Header(version, n_vocab, n_embed, n_layer, _type_name(f"{file.path}", data_type, version))
 
 
+class _ReadAhead:
+    """Reads what is short, and some bytes behind it: the header of a tensor and its name take one read."""
+
+    def __init__(self, file: FileBytes) -> None:
+        self._file = file
+        self._data, self._begin = b"", 0
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return `size` bytes from `offset`; errors are those of :meth:`FileBytes.read_at`."""
+        begin = offset - self._begin
+        if not 0 <= begin <= len(self._data) - size:
+            self._data = self._file.read_at(offset, max(size, min(_AHEAD, self._file.size - offset)))
+            self._begin, begin = offset, 0
+        return self._data[begin : begin + size]
+
+
 def _walk(file: FileBytes, version: int) -> Iterator[RawTensor]:
     """Yield the tensors, going from header to header; their data is not read."""
     position = FILE_HEADER.size
+    ahead = _ReadAhead(file)
     while position < file.size:
-        dim_count, key_length, data_type = TENSOR_HEADER.unpack(file.read_at(position, TENSOR_HEADER.size))
+        dim_count, key_length, data_type = TENSOR_HEADER.unpack(ahead.read_at(position, TENSOR_HEADER.size))
         position += TENSOR_HEADER.size
         if not 1 <= dim_count <= _MAX_DIMENSIONS:
             raise FormatError(
@@ -119,9 +138,9 @@ def _walk(file: FileBytes, version: int) -> Iterator[RawTensor]:
                 f"got {dim_count}; the file is damaged"
             )
         # The row comes first in the file, and last in the shape.
-        reversed_shape = struct.unpack(f"<{dim_count}I", file.read_at(position, 4 * dim_count))
+        reversed_shape = struct.unpack(f"<{dim_count}I", ahead.read_at(position, 4 * dim_count))
         position += 4 * dim_count
-        name = decode_name(file.path, file.read_at(position, min(key_length, MAX_NAME_BYTES + 1)))
+        name = decode_name(file.path, ahead.read_at(position, min(key_length, MAX_NAME_BYTES + 1)))
         position += key_length
         shape = check_shape(file.path, name, reversed_shape[::-1])
         dtype = _type_name(f"{file.path}: {name}", data_type, version)

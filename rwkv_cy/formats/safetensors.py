@@ -15,7 +15,6 @@ from rwkv_cy.errors import FormatError, UnsupportedError
 from rwkv_cy.files.strict_json import parse_object
 from rwkv_cy.formats.base import MAX_HEADER_BYTES, MAX_TENSORS, FileBytes, check_name, check_shape
 from rwkv_cy.formats.raw import RawSource, RawTensor
-from rwkv_cy.records import dataclass
 from rwkv_cy.tensors.tensor import TensorInfo
 from rwkv_cy.units import exact_bytes
 
@@ -55,10 +54,19 @@ def open_safetensors(path: Path) -> RawSource:
         metadata = _check_metadata(path, header.pop(_METADATA, {}))
         if len(header) > MAX_TENSORS:
             raise FormatError(f"{path}: expected at most {MAX_TENSORS} tensors, got more; this is not an RWKV model")
-        entries = {name: _entry(path, name, fields) for name, fields in header.items()}
-        _check_spans(file, entries, data_start)
-        tensors = {name: entry.tensor(name, data_start) for name, entry in entries.items() if entry.storage}
-        left_out = {name: entry.description for name, entry in entries.items() if not entry.storage}
+        tensors: dict[str, RawTensor] = {}
+        left_out: dict[str, str] = {}
+        spans: list[tuple[int, int, str]] = []
+        for name, fields in header.items():
+            dtype, shape, begin, end = _entry(path, name, fields)
+            spans.append((begin, end, name))
+            storage = _TAKEN.get(dtype)
+            if storage is None or begin == end:
+                left_out[name] = f"{'' if math.prod(shape) else 'empty '}{dtype}, shape {shape}"
+            else:
+                info = TensorInfo(name, shape, storage, name, storage, end - begin)
+                tensors[name] = RawTensor(info, data_start + begin)
+        _check_spans(file, spans, data_start)
         return RawSource(file, "safetensors", tensors, metadata, left_out=left_out)
     except BaseException:
         file.close()
@@ -90,32 +98,8 @@ def _check_metadata(path: Path, metadata: object) -> Mapping[str, str]:
     return metadata
 
 
-@dataclass(frozen=True)
-class _Entry:
-    """One entry of the header; `begin` and `end` are bytes of the data.
-
-    `storage` is the storage type, None for a tensor that is left out.
-    """
-
-    dtype: str
-    shape: tuple[int, ...]
-    begin: int
-    end: int
-    storage: str | None
-
-    def tensor(self, name: str, data_start: int) -> RawTensor:
-        storage = self.storage or ""
-        return RawTensor(
-            TensorInfo(name, self.shape, storage, name, storage, self.end - self.begin), data_start + self.begin
-        )
-
-    @property
-    def description(self) -> str:
-        return f"{'' if math.prod(self.shape) else 'empty '}{self.dtype}, shape {self.shape}"
-
-
-def _entry(path: Path, name: str, fields: object) -> _Entry:
-    """Check one entry of the header on its own."""
+def _entry(path: Path, name: str, fields: object) -> tuple[str, tuple[int, ...], int, int]:
+    """Check one entry of the header on its own; return its type, its shape, and its first and last byte in the data."""
     check_name(path, name)
     if not isinstance(fields, dict) or fields.keys() != _FIELDS:
         raise FormatError(
@@ -139,7 +123,7 @@ def _entry(path: Path, name: str, fields: object) -> _Entry:
             f"{path}: {name}: expected {size} bytes for {dtype} of shape {shape}, got {end - begin}; "
             "the file is damaged"
         )
-    return _Entry(dtype, shape, begin, end, _TAKEN.get(dtype) if size else None)
+    return dtype, shape, begin, end
 
 
 def _offsets(path: Path, name: str, offsets: object) -> tuple[int, int]:
@@ -153,16 +137,16 @@ def _offsets(path: Path, name: str, offsets: object) -> tuple[int, int]:
     )
 
 
-def _check_spans(file: FileBytes, entries: Mapping[str, _Entry], data_start: int) -> None:
+def _check_spans(file: FileBytes, spans: list[tuple[int, int, str]], data_start: int) -> None:
     """Check that the tensors cover the data exactly: no overlap, no gap, nothing after the last."""
     end = 0
-    for name, entry in sorted(entries.items(), key=lambda item: (item[1].begin, item[1].end)):
-        if entry.begin != end:
-            fault = "an overlap" if entry.begin < end else "a hole"
+    for begin, end_of_tensor, name in sorted(spans):
+        if begin != end:
+            fault = "an overlap" if begin < end else "a hole"
             raise FormatError(
-                f"{file.path}: {name}: expected its data at byte {end}, got {entry.begin}: {fault}; the file is damaged"
+                f"{file.path}: {name}: expected its data at byte {end}, got {begin}: {fault}; the file is damaged"
             )
-        end = entry.end
+        end = end_of_tensor
     position = data_start + end
     if position < file.size:
         raise FormatError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -142,7 +143,7 @@ def _is_int(value: object) -> TypeGuard[int]:
 def _check_spans(entries: Mapping[str, Entry], path: Path, first: int, last: int) -> None:
     """Check that the datasets are between `first` and `last` and do not overlap."""
     end, before = first, "the metadata"
-    for entry in sorted(entries.values(), key=lambda e: e.offset):
+    for entry in sorted(entries.values(), key=attrgetter("offset")):
         if entry.offset < end:
             raise FormatError(
                 f"{path}: {entry.spec.path}: expected it behind {before}, which ends at {end}, "

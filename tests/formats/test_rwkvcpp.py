@@ -22,6 +22,7 @@ from formats.foreign import (
 )
 from rwkv_cy.dtypes import STORAGE_TYPES
 from rwkv_cy.errors import FormatError, KernelError, RWKVError, StorageError, UnsupportedError
+from rwkv_cy.files.reading import FileBytes
 from rwkv_cy.formats import open_checkpoint
 from rwkv_cy.formats.canonical import canonical
 from rwkv_cy.formats.ggml import BLOCK_TYPES
@@ -243,6 +244,23 @@ def test_tensors_that_are_refused(model: Path, tensor: bytes, message: str) -> N
         open_rwkvcpp(model)
     assert str(error.value).startswith(f"{model}: ")
     assert len(str(error.value)) < len(str(model)) + 400
+
+
+def test_a_header_and_its_name_are_one_read(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ["emb.weight", *(f"blocks.0.{'x' * length}" for length in (1, 80, 503))]
+    tensors = [rwkvcpp_tensor(name, (6, 32), bytes(768)) for name in names]
+    model.write_bytes(rwkvcpp_header(n_layer=1) + b"".join(tensors))
+    reads: list[int] = []
+    read_at = FileBytes.read_at
+
+    def counted(self: FileBytes, offset: int, size: int) -> bytes:
+        reads.append(offset)
+        return read_at(self, offset, size)
+
+    monkeypatch.setattr(FileBytes, "read_at", counted)
+    with open_rwkvcpp(model) as source:
+        assert list(source.names()) == names
+    assert len(reads) == 1 + len(names) + 1  # the file's header; of the last, the name is read alone
 
 
 @pytest.mark.parametrize("what", ["n_vocab", "n_embed", "n_layer"])

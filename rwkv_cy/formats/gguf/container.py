@@ -6,9 +6,10 @@ Source: github.com/ggml-org/ggml, docs/gguf.md. Every rule of that page is check
 from __future__ import annotations
 
 from collections.abc import Mapping
+from operator import attrgetter
 
 from rwkv_cy.errors import FormatError, UnsupportedError
-from rwkv_cy.formats.base import MAX_TENSORS, FileBytes, add_entry, check_shape
+from rwkv_cy.formats.base import MAX_TENSORS, FileBytes, add_checked_entry, check_shape
 from rwkv_cy.formats.ggml.source import describe
 from rwkv_cy.formats.gguf.header import Header, Value
 from rwkv_cy.formats.gguf.types import TENSOR_TYPES, UNREAD_TYPES
@@ -61,7 +62,7 @@ def read_container(file: FileBytes) -> Container:
     described: dict[str, tuple[TensorInfo, int]] = {}
     for _ in range(tensor_count):
         info, offset = _tensor(file, header, alignment)
-        add_entry(file.path, described, info.name, (info, offset))
+        add_checked_entry(file.path, described, info.name, (info, offset))
     start = -(-header.position // alignment) * alignment
     tensors = {name: RawTensor(info, start + offset) for name, (info, offset) in described.items()}
     _check_spans(file, tensors)
@@ -137,10 +138,10 @@ def _type_name(file: FileBytes, name: str, number: int) -> str:
 def _check_spans(file: FileBytes, tensors: Mapping[str, RawTensor]) -> None:
     """Check that no two tensors share bytes."""
     end, before = 0, ""
-    for name, tensor in sorted(tensors.items(), key=lambda item: item[1].offset):
+    for tensor in sorted(tensors.values(), key=attrgetter("offset")):
         if tensor.offset < end:
             raise FormatError(
-                f"{file.path}: {name}: expected its data after that of {before}, which ends at byte {end}, got byte "
-                f"{tensor.offset}: an overlap; the file is damaged"
+                f"{file.path}: {tensor.info.name}: expected its data after that of {before}, which ends at byte {end}, "
+                f"got byte {tensor.offset}: an overlap; the file is damaged"
             )
-        end, before = tensor.end, name
+        end, before = tensor.offset + tensor.info.source_nbytes, tensor.info.name

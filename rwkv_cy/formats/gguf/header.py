@@ -100,7 +100,11 @@ class Header:
 
     def integer(self, size: int) -> int:
         """Return the next integer, without sign, of so many bytes."""
-        return int.from_bytes(self._take(size), "little")
+        start, end = self.position, self.position + size
+        if end > len(self._data):
+            self._load(end)
+        self.position = end
+        return int.from_bytes(self._data[start:end], "little")
 
     def description(self, dimensions: int) -> tuple[list[int], int, int]:
         """Return the next so many lengths, the type and the offset of a tensor."""
@@ -181,12 +185,11 @@ class Header:
         return length
 
     def _take(self, size: int) -> bytes:
-        end = self.position + size
+        start, end = self.position, self.position + size
         if end > len(self._data):
             self._load(end)
-        taken = self._data[self.position : end]
         self.position = end
-        return taken
+        return self._data[start:end]
 
     def _check_size(self, size: int) -> None:
         """Raise FormatError if so many more bytes are beyond the end of the file, or of what a header may have."""

@@ -55,11 +55,15 @@ class Template:
         self.end = pieces[-1]
         self._is_name = len(pieces) == 1  # without fields
         self._field = pieces[1] if len(pieces) == 3 else None  # where it is the only one
+        #: What stands between the number of a layer and another field, where these are the two; it begins with a dot.
+        self._between = pieces[2] if len(pieces) == 5 and pieces[1] == "i" and pieces[2].startswith(".") else None
+        self._last = pieces[-2] if len(pieces) > 1 else ""
         #: The last two words of every such name; None if a field is among them.
         self.tail = _tail(self.end) if len(pieces) == 1 or self.end.count(".") >= 2 else None
 
     @cached_property
-    def _pattern(self) -> re.Pattern[str]:
+    def pattern(self) -> re.Pattern[str]:
+        """What every such name matches, with a named group for each field."""
         return re.compile(_pattern(self._text))
 
     def fields(self, name: str) -> dict[str, str] | None:
@@ -68,10 +72,16 @@ class Template:
             return None
         if self._is_name:
             return {} if name == self._text else None
-        if self._field is not None:  # as the pattern, which takes longer to compile than to use
-            text = name[len(self._begin) : len(name) - len(self.end)]
+        text = name[len(self._begin) : len(name) - len(self.end)]
+        # As the pattern, which takes longer to compile than to use.
+        if self._field is not None:
             return {self._field: text} if _stands_for(self._field, text) else None
-        match = self._pattern.fullmatch(name)
+        if self._between is not None:
+            number, _, rest = text.partition(self._between)
+            return (
+                {"i": number, self._last: rest} if _stands_for("i", number) and _stands_for(self._last, rest) else None
+            )
+        match = self.pattern.fullmatch(name)
         return None if match is None else match.groupdict()
 
     def name(self, fields: Mapping[str, str]) -> str:
@@ -81,15 +91,15 @@ class Template:
 
 def any_name(*templates: str) -> Matcher:
     """Return a matcher: one of the tensors has a name of one of these templates."""
-    kinds = [Template(text) for text in templates]
     # A search for the fixed text takes far less time than the pattern, and few files have it in any name.
     fixed = [max(_FIELD.split(text)[::2], key=len) for text in templates]
 
     def matches(shapes: Shapes) -> bool:
         names = "\n".join(shapes)
-        return any(text in names for text in fixed) and any(
-            kind.fields(name) is not None for kind in kinds for name in shapes
-        )
+        if not any(text in names for text in fixed):
+            return False
+        kinds = [Template(text) for text in templates]
+        return any(kind.fields(name) is not None for kind in kinds for name in shapes)
 
     return matches
 
@@ -169,17 +179,25 @@ class _RuleFinder:
         #: Of those that stand for one tensor with the same operations in all layers: its name, in front of the number
         #: and behind it, and the operations.
         self._single: dict[tuple[str, str], tuple[str, str, tuple[Operation, ...]]] = {}
+        #: Numbers of layers that are like others.
+        self._numbers: set[str] = set()
 
     def single(self, name: str) -> tuple[str, tuple[Operation, ...]] | None:
         """Return the canonical name and what is done to the tensor, where a name like this one was found before.
 
         None where it was not, or where the name stands for several tensors, or not for the same in all layers.
         """
-        begin, _, rest = name.partition(".")
-        number, dot, end = rest.partition(".")
-        known = self._single.get((begin, end))
-        if known is None or not dot or not _stands_for("i", number) or number in self._spelled_out:
+        words = name.split(".", 2)
+        if len(words) < 3:
             return None
+        begin, number, end = words
+        known = self._single.get((begin, end))
+        if known is None:
+            return None
+        if number not in self._numbers:
+            if number in self._spelled_out or not _stands_for("i", number):
+                return None
+            self._numbers.add(number)
         return f"{known[0]}{number}{known[1]}", known[2]
 
     def find(self, name: str) -> tuple[Rule, dict[str, str]] | None:

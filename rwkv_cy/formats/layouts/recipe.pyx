@@ -91,8 +91,12 @@ cdef class Recipe:
     @staticmethod
     def whole(str name not None, tuple shape not None, tuple operations not None=()):
         """Return the recipe of one tensor and what is done to it."""
-        part = Part(name, 0, shape, operations)
-        return Recipe((part,), part.result_shape if operations else shape)
+        cdef Part part = Part.__new__(Part)  # without the check of arguments, which are those of this call
+        cdef Recipe recipe = Recipe.__new__(Recipe)
+        part.name, part.start, part.shape, part.operations = name, 0, shape, operations
+        recipe.parts = (part,)
+        recipe.shape = part.result_shape if operations else shape
+        return recipe
 
     def keeps(self, str name not None):
         """Tell whether the result is the tensor `name` as it is."""

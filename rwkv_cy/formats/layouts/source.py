@@ -55,7 +55,7 @@ class TranslatedSource:
         first = recipe.parts[0]
         info = self._source.info(first.name)
         dtype, nbytes, transposed = info.dtype, info.source_nbytes, info.transposed
-        if first.operations or len(recipe.parts) > 1 or first.size != info.size:
+        if first.operations or len(recipe.parts) > 1 or first.shape != info.shape:
             inner = [(part, self._source.info(part.name)) for part in recipe.parts]
             dtypes = {"f32" if part.computes and info.dtype != "f64" else info.dtype for part, info in inner}
             for part in recipe.parts:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pytest
 
 from rwkv_cy.errors import FormatError
-from rwkv_cy.formats.layouts.layout import Layout, Part, Recipe, Rule, any_name
+from rwkv_cy.formats.layouts.layout import Layout, Part, Recipe, Rule, Template, any_name
 from rwkv_cy.formats.layouts.steps import TRANSPOSED, vector
 
 PATH = Path("model.st")
@@ -47,6 +48,16 @@ def test_undo_names_and_shapes() -> None:
         ("b.0.fused", 0),
         ("b.0.fused", 4),
     ]
+
+
+@pytest.mark.parametrize("text", ["a.b", "a.{i}.b", "a.{x}", "a.{i}.m.{x}", "a.{i}.m.{x}.b", "a.{i}{x}", "{x}.a.{i}"])
+def test_fields_are_those_of_the_pattern(text: str) -> None:
+    template = Template(text)
+    pieces = ["a.", "b", ".", "0", "12", "01", ".m.", "m", "\n", "\u0661", ""]
+    for chosen in itertools.product(pieces, repeat=5):
+        name = "".join(chosen)
+        match = template.pattern.fullmatch(name)
+        assert template.fields(name) == (None if match is None else match.groupdict()), name
 
 
 def test_only_what_changes_is_changed() -> None:
