@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import os
 import subprocess
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +15,18 @@ from benchmarks.sparse import LARGE_SHAPES, write_sparse
 
 _LIMIT_SECONDS = 0.1
 _SHAPE = "7-13b"
+#: Runs a command and prints seconds, CPU seconds, peak resident memory and exit code. The peak of a process is never
+#: below that of the process that starts it, so that it has to be a small one.
+_STARTER = """
+import os, sys, time
+null = os.open(os.devnull, os.O_WRONLY)
+quiet = [(os.POSIX_SPAWN_DUP2, null, stream) for stream in (1, 2)]
+start = time.perf_counter()
+child = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ, file_actions=quiet)
+_, status, usage = os.wait4(child, 0)
+seconds, cpu = time.perf_counter() - start, usage.ru_utime + usage.ru_stime
+print(seconds, cpu, usage.ru_maxrss * 1024, os.waitstatus_to_exitcode(status))
+"""
 
 
 #: Name within the folder, type of the matrices and tokenizer, by label. Each file is in a folder of its own, so that a
@@ -38,19 +48,16 @@ def measure(commands: dict[str, Sequence[str]], rounds: int) -> dict[str, list[t
 
     One round is not counted: it writes the bytecode, as installed packages have it.
     """
-    null = subprocess.DEVNULL
     found: dict[str, list[tuple[float, float, int]]] = {label: [] for label in commands}
     for number in range(rounds + 1):
         for label, command in commands.items():
-            start = time.perf_counter()
-            with subprocess.Popen(command, stdout=null, stderr=null, env=environment()) as child:
-                _, status, usage = os.wait4(child.pid, 0)
-                seconds = time.perf_counter() - start
-                child.returncode = os.waitstatus_to_exitcode(status)
-            if child.returncode:
-                sys.exit(f"{' '.join(command)}: exit code {child.returncode}")
+            starter = (sys.executable, "-I", "-S", "-c", _STARTER, *command)
+            printed = subprocess.run(starter, stdout=subprocess.PIPE, text=True, check=True, env=environment()).stdout
+            seconds, cpu, peak, code = printed.split()
+            if code != "0":
+                sys.exit(f"{' '.join(command)}: exit code {code}")
             if number:
-                found[label].append((seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024))
+                found[label].append((float(seconds), float(cpu), int(peak)))
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -83,3 +84,17 @@ def test_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyte
         ("gguf q4", "export, on the disk", "0"),
     ]
     assert not list((tmp_path / "large").iterdir())
+
+
+def test_a_named_operation_is_done_with_every_shape(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sparse.LARGE_SHAPES, "7-70b", CONFIG)
+    folder = str(tmp_path / "large")
+    monkeypatch.setattr("sys.argv", ["x", "--shapes", "7-70b", "--formats", "pth", "--folder", folder])
+    main()
+    assert "verify" not in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", [*sys.argv, "--operations", "verify"])
+    main()
+    (row,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("| 7-70b"))
+    assert row.split("|")[3].strip() == "verify"
