@@ -15,7 +15,7 @@ from rwkv_cy.kernels.dispatch cimport (
     rk_shift_gradient, rk_tokens, shift_gradients, shift_tokens, take_last,
 )
 from rwkv_cy.kernels.matrix cimport Matrix, Workspace, padded, times
-from rwkv_cy.kernels.stack cimport Arena, Layer, Mix, Pass, pointer, shifted, take
+from rwkv_cy.kernels.stack cimport Arena, Layer, Mix, Pass, plain_pass, pointer, shifted, take
 from rwkv_cy.kernels.weight cimport Backward, Weight
 
 
@@ -275,8 +275,7 @@ cdef class StackGradient:
 
     cdef Pass whole(self, Py_ssize_t tokens, Py_ssize_t sequences, int num_threads, rk_sequence *own) except *:
         cdef LayerGradient layer = self._layers[0]
-        return Pass(active_ops(layer.layer.itemsize == 8), rk_tokens(tokens, own, sequences), num_threads, NULL, NULL,
-                    NULL)
+        return plain_pass(active_ops(layer.layer.itemsize == 8), rk_tokens(tokens, own, sequences), num_threads)
 
     cdef int place(self, const Py_ssize_t[::1] starts, reads, writes, rk_sequence *sequences) except -1:
         """Set the sequences of a pass, after checking their states."""

@@ -13,7 +13,7 @@ from rwkv_cy.kernels.dispatch cimport active_ops, cross_entropy, layer_norm, lay
 from rwkv_cy.kernels.embedding cimport check_ids
 from rwkv_cy.kernels.gradient cimport Backward, Weight
 from rwkv_cy.kernels.matrix cimport Matrix, Workspace, padded, times
-from rwkv_cy.kernels.stack cimport Arena, Pass, pointer, take
+from rwkv_cy.kernels.stack cimport Arena, Pass, plain_pass, pointer, take
 
 
 #: Most bytes of logits that are in memory at once in a cross-entropy.
@@ -160,7 +160,7 @@ cdef class HeadGradient:
                 self._back(&b, <const char *>&x[first, 0], logits, workspace.start, <char *>&dx[first, 0])
 
     cdef Pass _pass(self, Py_ssize_t tokens, int num_threads) except *:
-        return Pass(active_ops(self._itemsize == 8), rk_tokens(tokens, NULL, 0), num_threads, NULL, NULL, NULL)
+        return plain_pass(active_ops(self._itemsize == 8), rk_tokens(tokens, NULL, 0), num_threads)
 
     cdef int _begin(self, Backward *b, char **pointers, gradients, Py_ssize_t tokens, int num_threads) except -1:
         cdef int i

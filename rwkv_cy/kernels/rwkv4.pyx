@@ -9,7 +9,7 @@ from rwkv_cy.kernels.stack import real_dtype
 from rwkv_cy.kernels.dispatch cimport (
     RK_ADD_GATED, RK_LERPED, RK_RELU_SQUARED, RK_SHIFTED, matmul, rk_product, run_channels,
 )
-from rwkv_cy.kernels.stack cimport Arena, Mix, Pass, keep_last, product_scratch, shifted, take
+from rwkv_cy.kernels.stack cimport Arena, Mix, Pass, keep_last, last_product, product_scratch, shifted, take
 from rwkv_cy.kernels.time_mix cimport BaseTimeMix
 
 
@@ -116,4 +116,4 @@ cdef class ChannelMix(Mix):
         products[0] = self.value.times(b.k, b.mixed)
         products[0].first = RK_RELU_SQUARED
         products[0].then, products[0].gate, products[0].into = RK_ADD_GATED, b.r, y
-        matmul(p.ops, products, 1, &p.tokens, b.rest, p.num_threads)
+        last_product(p, products, b.rest)

@@ -85,7 +85,7 @@ cdef class TimeMix(BaseTimeMix):
             if b.g != NULL:
                 products[3] = shifted(self.gate.times(x, b.g), RK_SHIFTED, self.mix_g, self.xx)
                 count = 4
-        self.multiply(p, products, count, &self.call.heads, b.rest)
+        self.multiply(p, products, count, b.rest)
         keep_last(p, x, self.d_model * self.itemsize, self.xx)
         cdef rk_wkv6 call = self.call
         call.r, call.k, call.v, call.g, call.heads.y = b.r, b.k, b.v, b.g, y

@@ -94,7 +94,7 @@ cdef class TimeMix(BaseTimeMix):
         for i in range(count):
             products[i] = shifted(products[i], RK_LERPED, self.maa[i], self.xx)
             products[i].more = b.more[i]
-        self.multiply(p, products, count, &self.call.heads, b.rest)
+        self.multiply(p, products, count, b.rest)
         keep_last(p, x, self.d_model * self.itemsize, self.xx)
         # w = tanh(hidden_w) decay_w2
         products[0] = self.decay_w2.times(b.hidden_w, b.w)

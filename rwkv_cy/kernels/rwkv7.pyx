@@ -5,7 +5,7 @@ from rwkv_cy.kernels.matrix import make_low_rank, make_matrix
 from rwkv_cy.kernels.dispatch cimport (
     RK_ADD, RK_LERPED, RK_RELU_SQUARED, RK_SIGMOID, RK_TANH, heads_scratch, matmul, rk_product, run_heads,
 )
-from rwkv_cy.kernels.stack cimport Arena, Mix, Pass, keep_last, product_scratch, shifted, take
+from rwkv_cy.kernels.stack cimport Arena, Mix, Pass, keep_last, last_product, product_scratch, shifted, take
 from rwkv_cy.kernels.time_mix cimport BaseTimeMix, heads_of
 
 
@@ -98,7 +98,7 @@ cdef class TimeMix(BaseTimeMix):
             products[count] = shifted(self.receptance.times(x, b.r), RK_LERPED, self.x_r, self.xx)
             products[count + 1] = shifted(self.g1.times(x, b.hidden_g), RK_LERPED, self.x_g, self.xx)
             count += 2
-        self.multiply(p, products, count, &self.call.heads, b.rest)
+        self.multiply(p, products, count, b.rest)
         keep_last(p, x, self.d_model * self.itemsize, self.xx)
         # w = tanh(hidden_w) w2;  a = hidden_a a2;  v_mix = hidden_v v2;  g = sigmoid(hidden_g) g2
         products[0] = self.w2.times(b.hidden_w, b.w)
@@ -160,4 +160,4 @@ cdef class ChannelMix(Mix):
         product = self.value.times(b.k, b.mixed)
         product.first = RK_RELU_SQUARED
         product.then, product.into = RK_ADD, y
-        matmul(p.ops, &product, 1, &p.tokens, b.rest, p.num_threads)
+        last_product(p, &product, b.rest)

@@ -7,7 +7,7 @@ from rwkv_cy.kernels.dispatch cimport (
     RK_ADD, RK_LERPED, RK_RELU_SQUARED_SCALED, matmul, rk_product, token_matrices,
 )
 from rwkv_cy.kernels.embedding cimport Embedding
-from rwkv_cy.kernels.stack cimport Arena, Pass, keep_last, product_scratch, shifted, take
+from rwkv_cy.kernels.stack cimport Arena, Pass, keep_last, last_product, product_scratch, shifted, take
 
 
 cdef class ChannelMix(ChannelMix7):
@@ -83,4 +83,4 @@ cdef class ChannelMix(ChannelMix7):
         products[0] = self.value.times(b.k, b.mixed)
         products[0].first, products[0].mix, products[0].more = RK_RELU_SQUARED_SCALED, self.s0, b.factor
         products[0].then, products[0].into = RK_ADD, y
-        matmul(p.ops, products, 1, &p.tokens, b.rest, p.num_threads)
+        last_product(p, products, b.rest)

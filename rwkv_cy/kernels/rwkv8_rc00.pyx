@@ -4,7 +4,7 @@ from rwkv_cy.errors import KernelError
 
 from rwkv_cy.kernels.dispatch cimport RK_ADD_SCALED, RK_LERPED, RK_RELU_SQUARED, matmul, rk_product
 from rwkv_cy.kernels.embedding cimport Embedding
-from rwkv_cy.kernels.stack cimport Arena, Pass, keep_last, shifted, take
+from rwkv_cy.kernels.stack cimport Arena, Pass, keep_last, last_product, shifted, take
 
 
 cdef class ChannelMix(ChannelMix7):
@@ -49,4 +49,4 @@ cdef class ChannelMix(ChannelMix7):
         product = self.value.times(b.k, b.mixed)
         product.first = RK_RELU_SQUARED
         product.then, product.gate, product.into = RK_ADD_SCALED, factor, y
-        matmul(p.ops, &product, 1, &p.tokens, b.rest, p.num_threads)
+        last_product(p, &product, b.rest)

@@ -12,6 +12,9 @@ cdef struct Pass:
     char *shared          # activations that layers share, Mix.shared_row bytes per token
     const long long *ids  # the tokens, if a mix looks them up in a table; else NULL
     char *embedded        # their embeddings after ln0 (tokens, d_model), if a mix uses them; else NULL
+    size_t ahead          # offset, from this layer's row, of the matrix-valued state of the next layer
+    Py_ssize_t ahead_bytes  # the first bytes of it, which this layer's last product prefetches; 0: none
+    Py_ssize_t prefetched   # the first bytes of this layer's own, which the layer before has prefetched
 
 
 # Allocates parts of a workspace. If start is NULL it only counts, so that one function both measures and allocates.
@@ -19,9 +22,12 @@ cdef struct Arena:
     char *start
     size_t used
 
+# A batch without anything but its tokens.
+cdef Pass plain_pass(const rk_ops *ops, rk_tokens tokens, int num_threads) noexcept nogil
 cdef char *take(Arena *arena, size_t size) noexcept nogil
 cdef size_t product_scratch(const Pass *p, Matrix matrix) noexcept nogil
 cdef rk_product shifted(rk_product product, int kind, const char *mix, size_t before) noexcept nogil
+cdef void last_product(const Pass *p, const rk_product *product, char *scratch) noexcept nogil
 cdef void keep_last(const Pass *p, const char *x, size_t row, size_t field) noexcept nogil
 cdef const char *pointer(array)
 
@@ -31,6 +37,8 @@ cdef class Mix:
     cdef readonly Py_ssize_t state_size    # elements of a layer's row of the state
     cdef readonly size_t itemsize
     cdef readonly size_t shared_row
+    cdef size_t kv                         # byte offset and size of a matrix-valued state; 0 bytes without one
+    cdef Py_ssize_t kv_bytes
     cdef readonly Py_ssize_t vocab_size    # rows of the tables in which the mix looks tokens up; 0 without tables
     cdef readonly bint uses_embedding      # whether it uses the token's embedding after ln0
     cdef list _arrays                      # owns the vectors that the mix points to

@@ -10,7 +10,7 @@ from cython cimport floating
 from libc.string cimport memcpy
 
 from rwkv_cy.kernels.dispatch cimport (
-    active_ops, layer_norm, matmul_scratch, multiply, rk_product, rk_sequence, rk_tokens,
+    active_ops, layer_norm, matmul_ahead, matmul_scratch, multiply, rk_product, rk_sequence, rk_tokens,
 )
 from rwkv_cy.kernels.embedding cimport check_ids
 from rwkv_cy.kernels.matrix cimport Matrix, Workspace, padded
@@ -25,6 +25,10 @@ cdef enum:
     LEAST_LEFT_OUT = 32
     # Up to so many tokens, a stack keeps the size of the scratch memory that it needs.
     FEW = 64
+
+
+cdef Pass plain_pass(const rk_ops *ops, rk_tokens tokens, int num_threads) noexcept nogil:
+    return Pass(ops, tokens, num_threads, NULL, NULL, NULL, 0, 0, 0)
 
 
 cdef char *take(Arena *arena, size_t size) noexcept nogil:
@@ -45,6 +49,11 @@ cdef rk_product shifted(rk_product product, int kind, const char *mix, size_t be
     """Return the product with a token shift of x; `before` is the offset of the previous token in the state."""
     product.first, product.mix, product.before = kind, mix, before
     return product
+
+
+cdef void last_product(const Pass *p, const rk_product *product, char *scratch) noexcept nogil:
+    """Run the last product of a layer, and meanwhile prefetch a part of the states that the next layer reads."""
+    matmul_ahead(p.ops, product, 1, &p.tokens, p.ahead, p.ahead_bytes, scratch, p.num_threads)
 
 
 cdef void keep_last(const Pass *p, const char *x, size_t row, size_t field) noexcept nogil:
@@ -87,6 +96,7 @@ cdef class Mix:
         self.state_size = state_size
         self.itemsize = real_dtype(config).itemsize
         self.shared_row = 0
+        self.kv = self.kv_bytes = 0
         self.vocab_size = 0
         self.uses_embedding = False
         self._arrays = []
@@ -171,8 +181,8 @@ cdef class Mix:
             )
         cdef floating[:, ::1] y = result
         cdef rk_sequence whole = rk_sequence(0, tokens, <const char *>&state[0], <char *>&state[0], 0)
-        cdef Pass p = Pass(active_ops(sizeof(floating) == 8), rk_tokens(tokens, &whole, 1), num_threads,
-                           <char *>pointer(shared), <const long long *>pointer(own_ids), NULL)
+        cdef Pass p = plain_pass(active_ops(sizeof(floating) == 8), rk_tokens(tokens, &whole, 1), num_threads)
+        p.shared, p.ids = <char *>pointer(shared), <const long long *>pointer(own_ids)
         if self.uses_embedding:
             p.embedded = <char *>pointer(embedded)
         cdef Workspace workspace = Workspace()
@@ -445,6 +455,7 @@ cdef class Stack:
             Between two layers; the states are then partly updated.
         """
         cdef Layer layer = self._layers[0]
+        cdef Layer following
         cdef Py_ssize_t tokens = x.shape[0]
         cdef Py_ssize_t count = len(reads)
         cdef Py_ssize_t layers = len(self._layers)
@@ -470,8 +481,8 @@ cdef class Stack:
         if count == 0:
             return
         own_ids = copy_ids("Stack", ids, tokens, self.vocab_size)
-        cdef Pass p = Pass(active_ops(sizeof(floating) == 8), rk_tokens(tokens, NULL, count), num_threads, NULL,
-                           <const long long *>pointer(own_ids), NULL)
+        cdef Pass p = plain_pass(active_ops(sizeof(floating) == 8), rk_tokens(tokens, NULL, count), num_threads)
+        p.ids = <const long long *>pointer(own_ids)
         cdef size_t embedded = tokens * layer.d_model * layer.itemsize if self._uses_embedding else 0
         cdef size_t scratch = self._layer_scratch(&p)
         layer = self._layers[layers - 1]
@@ -523,6 +534,11 @@ cdef class Stack:
             # Many tokens take seconds, so that signals such as Ctrl-C are handled between layers.
             PyErr_CheckSignals()
             layer = self._layers[i]
+            p.prefetched, p.ahead_bytes = p.ahead_bytes, 0
+            if i + 1 < layers:
+                following = self._layers[i + 1]
+                # Half: the other half is prefetched by the products right before it is read.
+                p.ahead, p.ahead_bytes = row + following.time_mix.kv, following.time_mix.kv_bytes // 2
             with nogil:
                 if shorten and i + 1 == layers:
                     layer.run_last(&p, <char *>&x[0, 0], rest)

@@ -15,9 +15,8 @@ cdef class BaseTimeMix(Mix):
     cdef void wkv(self, const Pass *p, const char *x, char *scratch, char *y) noexcept nogil
     # Bytes of scratch that `wkv` needs.
     cdef size_t wkv_scratch(self, const Pass *p) noexcept nogil
-    # Products before a WKV, which meanwhile prefetch its states.
-    cdef void multiply(self, const Pass *p, const rk_product *products, int count, const rk_heads *heads,
-                       char *scratch) noexcept nogil
+    # Products before a WKV, which meanwhile prefetch what the layer before has not prefetched of its states.
+    cdef void multiply(self, const Pass *p, const rk_product *products, int count, char *scratch) noexcept nogil
 
 
 # The heads of a matrix-valued state: sizes, offset of att_kv, GroupNorm; without the address of a result.

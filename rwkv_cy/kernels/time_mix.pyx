@@ -58,10 +58,9 @@ cdef class BaseTimeMix(Mix):
         product.then, product.into = RK_ADD, y
         matmul(p.ops, &product, 1, &p.tokens, rest, p.num_threads)
 
-    cdef void multiply(self, const Pass *p, const rk_product *products, int count, const rk_heads *heads,
-                       char *scratch) noexcept nogil:
-        cdef Py_ssize_t size = heads.count * heads.size * heads.size * self.itemsize
-        matmul_ahead(p.ops, products, count, &p.tokens, heads.kv, size, scratch, p.num_threads)
+    cdef void multiply(self, const Pass *p, const rk_product *products, int count, char *scratch) noexcept nogil:
+        matmul_ahead(p.ops, products, count, &p.tokens, self.kv + p.prefetched, self.kv_bytes - p.prefetched, scratch,
+                     p.num_threads)
 
     cdef void update_state(self, const Pass *p, const char *x, char *scratch) noexcept nogil:
         self.wkv(p, x, scratch, NULL)
@@ -73,7 +72,8 @@ cdef rk_heads heads_of(BaseTimeMix mix, config, offsets, parameters) except *:
     if config.head_size < 1 or config.d_att % config.head_size:
         raise KernelError(f"TimeMix: expected whole heads in d_att {config.d_att}, got heads of {config.head_size}")
     heads.count, heads.size = config.d_att // config.head_size, config.head_size
-    heads.kv = offsets["att_kv"] * mix.itemsize
+    heads.kv = mix.kv = offsets["att_kv"] * mix.itemsize
+    mix.kv_bytes = heads.count * heads.size * heads.size * mix.itemsize
     heads.norm_weight = mix.vector(parameters, "att.ln_x.weight", config.compute_dtype)
     heads.norm_bias = mix.vector(parameters, "att.ln_x.bias", config.compute_dtype)
     heads.eps = config.group_norm_eps

@@ -133,10 +133,19 @@ typedef struct {
     const rk_wkv *wkv;
     const rk_heads *p;
     const rk_tokens *all;
-    ptrdiff_t parts; /* of the value rows of a head */
+    size_t head_bytes; /* of the state */
+    ptrdiff_t parts;   /* of the value rows of a head */
     char *scratch;   /* `stride` bytes per thread */
     size_t stride;
 } heads_work;
+
+/* The state of a unit that is a whole head, before its first token; NULL past the last unit. */
+static const void *state_ahead(const heads_work *work, ptrdiff_t unit)
+{
+    const ptrdiff_t heads = work->p->count;
+    if (work->parts > 1 || unit == work->all->sequence_count * heads) return NULL;
+    return work->all->sequences[unit / heads].read + work->p->kv + (size_t)(unit % heads) * work->head_bytes;
+}
 
 /* Units begin..end; a unit is one part of the rows of one head of one sequence. */
 static void rows_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread)
@@ -146,12 +155,13 @@ static void rows_piece(void *context, ptrdiff_t begin, ptrdiff_t end, int thread
     for (; begin < end; begin++) {
         const ptrdiff_t part = begin % work->parts, head = begin / work->parts % p->count;
         const rk_sequence *s = &work->all->sequences[begin / work->parts / p->count];
+        const void *ahead = state_ahead(work, begin + 1);
         const char *read;
         char *write;
-        for (ptrdiff_t t = s->begin; t < s->end;) {
+        for (ptrdiff_t t = s->begin; t < s->end; ahead = NULL) {
             const ptrdiff_t first = t, count = next_tokens(s, &t, &read, &write);
             work->wkv->rows(p, first, count, head, read, write, part * p->size / work->parts,
-                            (part + 1) * p->size / work->parts, work->scratch + (size_t)thread * work->stride);
+                            (part + 1) * p->size / work->parts, ahead, work->scratch + (size_t)thread * work->stride);
         }
         if (work->parts == 1 && p->y != NULL) work->wkv->finish(p, s->begin, s->end - s->begin, head);
     }
@@ -174,7 +184,8 @@ void rk_run_heads(const rk_ops *ops, int version, const rk_heads *p, const rk_to
     /* With fewer heads than threads, several threads share a head. */
     ptrdiff_t parts = (threads + heads - 1) / at_least_one(heads);
     if (parts > p->size / HEAD_ROWS) parts = at_least_one(p->size / HEAD_ROWS);
-    heads_work work = {&ops->wkv[version], p, all, parts, scratch, rk_heads_scratch(ops, version, p->size)};
+    heads_work work = {&ops->wkv[version], p, all, (size_t)(p->size * p->size) * ops->sumsize, parts, scratch,
+                       rk_heads_scratch(ops, version, p->size)};
     rk_parallel(heads * parts, at_least_one(PIECE_STATE * parts / at_least_one(tokens * p->size * p->size)), threads,
                 rows_piece, &work);
     if (parts > 1 && p->y != NULL) rk_parallel(heads, 1, threads, finish_piece, &work);

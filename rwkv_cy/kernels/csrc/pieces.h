@@ -5,7 +5,7 @@
 
 #include "rk.h"
 
-#define PIECE_ELEMENTS ((ptrdiff_t)16 << 10) /* of an element-wise operation */
+#define PIECE_ELEMENTS ((ptrdiff_t)8 << 10) /* of an element-wise operation */
 
 static inline ptrdiff_t at_least_one(ptrdiff_t n) { return n > 1 ? n : 1; }
 

@@ -52,8 +52,9 @@ typedef struct {
 /* The WKV of one version. The layer's row of a sequence's state is read from `read` and written to `write`, which may be
  * equal; `tokens` tokens from `first` on belong to the sequence.
  * channels: of a vector-valued state, channels begin..end.
- * rows: of a matrix-valued state, value rows begin..end of one head. scratch: rk_heads_scratch bytes, which hold
- * `vectors` vectors of a head. `finish` applies what needs a whole head of y.
+ * rows: of a matrix-valued state, value rows begin..end of one head. ahead: the state of the head that is read next,
+ * whose rows begin..end are prefetched; NULL: nothing is. scratch: rk_heads_scratch bytes, which hold `vectors` vectors
+ * of a head. `finish` applies what needs a whole head of y.
  * heads_gradient: the backward pass of one head of one sequence; p is the version's own struct of gradients. `read` is
  * the state before the first token; d_state, the gradient of the state after the last token, becomes that of the state
  * before the first. The gradients of parameters are written to `part`: `sums` vectors [width]. scratch:
@@ -62,7 +63,7 @@ typedef struct {
     void (*channels)(const rk_channels *p, ptrdiff_t first, ptrdiff_t tokens, const char *read, char *write,
                      ptrdiff_t begin, ptrdiff_t end);
     void (*rows)(const rk_heads *p, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head, const char *read, char *write,
-                 ptrdiff_t begin, ptrdiff_t end, void *scratch);
+                 ptrdiff_t begin, ptrdiff_t end, const void *ahead, void *scratch);
     void (*finish)(const rk_heads *p, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head);
     /* The backward pass of `channels`: p is the version's own struct of gradients. */
     void (*channels_gradient)(const rk_channels *p, ptrdiff_t first, ptrdiff_t tokens, const char *read, char *d_state,

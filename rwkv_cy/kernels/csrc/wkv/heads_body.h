@@ -1,6 +1,13 @@
 /* What versions with a matrix-valued state share: products and normalization over one head, for one type of activations
  * and one instruction set. */
 
+/* Prefetch a row of the state that is read next, from element i on, once for each cache line; NULL: nothing. Into the
+ * L2 cache: the state of a head and the next fill the L1 cache. */
+static inline __attribute__((always_inline)) void FN(prefetch_row)(const REAL *ahead, ptrdiff_t i)
+{
+    if (ahead != NULL && i % (ptrdiff_t)(64 / sizeof(REAL)) == 0) __builtin_prefetch(ahead + i, 0, 2);
+}
+
 /* Dot product over a head; x and y may be equal. */
 static inline REAL FN(dot)(const REAL *x, const REAL *y, ptrdiff_t size)
 {

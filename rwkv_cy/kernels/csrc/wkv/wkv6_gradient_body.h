@@ -54,8 +54,8 @@ static inline __attribute__((always_inline)) void FN(wkv6_segment_rows)(
     memcpy(states, start, (size_t)(n * size) * sizeof(REAL));
     for (ptrdiff_t t = 0; t < tokens; t++) {
         REAL *state = states + t * n * size;
-        FN(wkv6_rows)(decays[t], k + t * stride, r + t * stride, v + t * stride, 0, state, state + n * size, NULL, size,
-                      n);
+        FN(wkv6_rows)(decays[t], k + t * stride, r + t * stride, v + t * stride, 0, state, state + n * size, NULL, NULL,
+                      size, n);
     }
     for (ptrdiff_t t = tokens - 1; t >= 0; t--)
         FN(wkv6_rows_gradient)(decays[t], k + t * stride, r + t * stride, &sums[t], states + t * n * size, d,
@@ -133,7 +133,7 @@ static void FN(wkv6_gradient)(const rk_heads *heads, ptrdiff_t first, ptrdiff_t 
     for (ptrdiff_t s = 0; s < segments; s++) {
         const ptrdiff_t from = first + s * length, count = last - from < length ? last - from : length;
         FN(wkv6_head)(&p->forward, from, count, head, s == 0 ? initial : ends + (s - 1) * block, ends + s * block, 0,
-                      size, buffers);
+                      size, NULL, buffers);
     }
     for (ptrdiff_t t = first; t < last; t++) FN(wkv6_finish_gradient)(p, t, head, sums);
     for (ptrdiff_t s = segments - 1; s >= 0; s--) {

@@ -43,10 +43,11 @@ static void FN(wkv7_share)(const rk_wkv7 *p, ptrdiff_t at, ptrdiff_t c, const FN
 
 /* Update n rows of the state with what was removed from each, n constant and few enough for registers; return the sums
  * for y in `acc`. The numbers of a row are read before its state is written, which may be the same memory for all that
- * the compiler knows. */
+ * the compiler knows. Meanwhile n rows from `ahead` on are prefetched. */
 static inline __attribute__((always_inline)) void FN(wkv7_update)(const FN(wkv7_shared) *s, const REAL *v,
-                                                                  const REAL *read, REAL *write, const REAL *removed,
-                                                                  ptrdiff_t size, const int n, VEC *acc)
+                                                                  const REAL *read, REAL *write, const REAL *ahead,
+                                                                  const REAL *removed, ptrdiff_t size, const int n,
+                                                                  VEC *acc)
 {
     const VEC zero = {0};
     VEC value[UPDATED] = {{0}}, gone[UPDATED] = {{0}}, sums[UPDATED] = {{0}};
@@ -60,6 +61,7 @@ static inline __attribute__((always_inline)) void FN(wkv7_update)(const FN(wkv7_
         const VEC replacement = FN(load)(s->replacement + i), receptance = FN(load)(s->receptance + i);
 #pragma GCC unroll 4
         for (int r = 0; r < n; r++) {
+            FN(prefetch_row)(ahead == NULL ? NULL : ahead + r * size, i);
             VEC row = FN(get)(read + r * size + i, size - i) * decay;
             row = VEC_FMA(gone[r], replacement, row);
             row = VEC_FMA(value[r], key, row);
@@ -74,8 +76,8 @@ static inline __attribute__((always_inline)) void FN(wkv7_update)(const FN(wkv7_
 /* Update n rows of the state, of `size` elements each; n is constant, below UPDATED or a multiple of it:
  *   removed = S removal;  S = S diag(decay) + removed replacement^T + v key^T;  y = S r */
 static inline __attribute__((always_inline)) void FN(wkv7_rows)(const FN(wkv7_shared) *s, const REAL *v,
-                                                                const REAL *read, REAL *write, REAL *removed, REAL *y,
-                                                                ptrdiff_t size, const int n)
+                                                                const REAL *read, REAL *write, const REAL *ahead,
+                                                                REAL *removed, REAL *y, ptrdiff_t size, const int n)
 {
     VEC acc[ROW_BLOCK];
 #pragma GCC unroll 8
@@ -89,7 +91,8 @@ static inline __attribute__((always_inline)) void FN(wkv7_rows)(const FN(wkv7_sh
     const int together = n < UPDATED ? n : UPDATED;
 #pragma GCC unroll 4
     for (int r = 0; r < n; r += together)
-        FN(wkv7_update)(s, v + r, read + r * size, write + r * size, removed + r, size, together, acc + r);
+        FN(wkv7_update)(s, v + r, read + r * size, write + r * size, ahead == NULL ? NULL : ahead + r * size,
+                        removed + r, size, together, acc + r);
     if (y != NULL) VEC_SUMS(acc, n, y);
 }
 
@@ -98,18 +101,19 @@ static __attribute__((noinline)) void FN(wkv7_last_row)(const FN(wkv7_shared) *s
                                                         REAL *write, REAL *y, ptrdiff_t size)
 {
     REAL removed[1];
-    FN(wkv7_rows)(s, v, read, write, removed, y, size, 1);
+    FN(wkv7_rows)(s, v, read, write, NULL, removed, y, size, 1);
 }
 
 static inline __attribute__((always_inline)) void FN(wkv7_token)(const FN(wkv7_shared) *s, const REAL *v,
-                                                                 const REAL *read, REAL *write, REAL *y,
-                                                                 ptrdiff_t size, ptrdiff_t begin, ptrdiff_t end)
+                                                                 const REAL *read, REAL *write, const REAL *ahead,
+                                                                 REAL *y, ptrdiff_t size, ptrdiff_t begin,
+                                                                 ptrdiff_t end)
 {
     REAL removed[ROW_BLOCK];
     ptrdiff_t row = begin;
     for (; row + ROW_BLOCK <= end; row += ROW_BLOCK)
-        FN(wkv7_rows)(s, v + row, read + row * size, write + row * size, removed, y == NULL ? NULL : y + row, size,
-                      ROW_BLOCK);
+        FN(wkv7_rows)(s, v + row, read + row * size, write + row * size, ahead == NULL ? NULL : ahead + row * size,
+                      removed, y == NULL ? NULL : y + row, size, ROW_BLOCK);
     for (; row < end; row++)
         FN(wkv7_last_row)(s, v + row, read + row * size, write + row * size, y == NULL ? NULL : y + row, size);
 }
@@ -122,14 +126,15 @@ static FN(wkv7_shared) FN(wkv7_vectors)(REAL *buffers, ptrdiff_t padded)
                              buffers + 4 * padded};
 }
 
-/* Rows begin..end of one head, whose state is read from `read` and written to `write`. */
+/* Rows begin..end of one head, whose state is read from `read` and written to `write`, while those from `ahead` on are
+ * prefetched. */
 static void FN(wkv7_head)(const rk_wkv7 *p, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head, const REAL *read,
-                          REAL *write, ptrdiff_t begin, ptrdiff_t end, REAL *scratch)
+                          REAL *write, ptrdiff_t begin, ptrdiff_t end, const REAL *ahead, REAL *scratch)
 {
     const rk_heads *heads = &p->heads;
     const ptrdiff_t size = heads->size, c = head * size;
     const FN(wkv7_shared) shared = FN(wkv7_vectors)(scratch, rk_padded_head(size));
-    for (ptrdiff_t t = first; t < first + tokens; t++, read = write) {
+    for (ptrdiff_t t = first; t < first + tokens; t++, read = write, ahead = NULL) {
         const ptrdiff_t at = t * heads->count * size + c;
         REAL *v = (REAL *)p->v_used + at, *v_first = (REAL *)p->v_first + at;
         REAL *y = heads->y == NULL ? NULL : (REAL *)heads->y + at;
@@ -146,10 +151,12 @@ static void FN(wkv7_head)(const rk_wkv7 *p, ptrdiff_t first, ptrdiff_t tokens, p
             }
             FN(put)(v + i, own, n);
         }
-        if (RK_IS_F32 && size == 64)
-            FN(wkv7_token)(&shared, v, read, write, y, 64, begin, end);
+        if (RK_IS_F32 && size == 64 && ahead != NULL)
+            FN(wkv7_token)(&shared, v, read, write, ahead, y, 64, begin, end);
+        else if (RK_IS_F32 && size == 64)
+            FN(wkv7_token)(&shared, v, read, write, NULL, y, 64, begin, end);
         else
-            FN(wkv7_token)(&shared, v, read, write, y, size, begin, end);
+            FN(wkv7_token)(&shared, v, read, write, NULL, y, size, begin, end);
         /* bonus = sum r * key * r_k over the whole head */
         if (y != NULL && begin == 0) {
             const REAL *r_k = (const REAL *)p->r_k + c;
@@ -162,11 +169,11 @@ static void FN(wkv7_head)(const rk_wkv7 *p, ptrdiff_t first, ptrdiff_t tokens, p
 }
 
 static void FN(wkv7)(const rk_heads *heads, ptrdiff_t first, ptrdiff_t tokens, ptrdiff_t head, const char *read,
-                     char *write, ptrdiff_t begin, ptrdiff_t end, void *scratch)
+                     char *write, ptrdiff_t begin, ptrdiff_t end, const void *ahead, void *scratch)
 {
     const ptrdiff_t at = head * heads->size * heads->size;
     FN(wkv7_head)((const rk_wkv7 *)heads, first, tokens, head, (const REAL *)(read + heads->kv) + at,
-                  (REAL *)(write + heads->kv) + at, begin, end, scratch);
+                  (REAL *)(write + heads->kv) + at, begin, end, ahead, scratch);
 }
 
 /* y = (GroupNorm(y) + bonus * v) * g for one head. */

@@ -72,7 +72,7 @@ static inline __attribute__((always_inline)) void FN(wkv7_segment_rows)(
     memcpy(states, start, (size_t)(n * size) * sizeof(REAL));
     for (ptrdiff_t t = 0; t < tokens; t++) {
         REAL *state = states + t * n * size;
-        FN(wkv7_rows)(&shared[t], v + t * stride, state, state + n * size, removed + t * n, NULL, size, n);
+        FN(wkv7_rows)(&shared[t], v + t * stride, state, state + n * size, NULL, removed + t * n, NULL, size, n);
     }
     for (ptrdiff_t t = tokens - 1; t >= 0; t--) {
         const REAL *state = states + t * n * size;
@@ -205,7 +205,7 @@ static void FN(wkv7_gradient)(const rk_heads *heads, ptrdiff_t first, ptrdiff_t 
     for (ptrdiff_t s = 0; s < segments; s++) {
         const ptrdiff_t from = s * length, count = tokens - from < length ? tokens - from : length;
         FN(wkv7_head)(&p->forward, first + from, count, head, s == 0 ? initial : ends + (s - 1) * block,
-                      ends + s * block, 0, size, buffers);
+                      ends + s * block, 0, size, NULL, buffers);
     }
     for (ptrdiff_t t = first; t < first + tokens; t++) FN(wkv7_finish_gradient)(p, t, head, sums);
     for (ptrdiff_t s = segments - 1; s >= 0; s--) {
