@@ -17,6 +17,8 @@
  * for many tokens, by packed panels. */
 typedef enum { BY_ROWS, BY_COLUMNS, BY_GROUPS, BY_PANELS } way;
 
+typedef struct shared shared;
+
 typedef struct {
     const rk_product *spec;
     const rk_ops *ops;      /* kernels for the product */
@@ -26,10 +28,8 @@ typedef struct {
     char *prepared;         /* tokens in the form that `way` needs */
     char *scratch;          /* `stride` bytes per thread */
     size_t stride;
-    /* Byte offset and size of the field of the states that its groups prefetch, in equal shares: bytes begin..end of
-     * that field of all sequences. */
-    size_t field;
-    ptrdiff_t field_bytes, states_begin, states_end;
+    const shared *among;    /* the operation that it is a part of */
+    ptrdiff_t first_piece;  /* in that operation */
 } product;
 
 /* [0, units) split into pieces of `grain`; the last may be shorter. */
@@ -38,12 +38,17 @@ typedef struct {
 } cut;
 
 /* Several products that the threads share as one operation. */
-typedef struct {
+struct shared {
     product parts[RK_MOST_PRODUCTS];
     cut cuts[RK_MOST_PRODUCTS];
     int count;
     void (*body)(const product *p, ptrdiff_t begin, ptrdiff_t end, int thread);
-} shared;
+    ptrdiff_t pieces, threads;
+    /* Byte offset and size of the field of each state that the groups of quantized matrices prefetch, and cache lines of
+     * that field of all states. */
+    size_t field;
+    ptrdiff_t field_bytes, field_lines;
+};
 
 static cut cut_up(ptrdiff_t units, ptrdiff_t grain) { return (cut){units, grain, (units + grain - 1) / grain}; }
 
@@ -62,10 +67,14 @@ static void shared_pieces(void *context, ptrdiff_t begin, ptrdiff_t end, int thr
 
 static void share(shared *s, void (*body)(const product *, ptrdiff_t, ptrdiff_t, int), int threads)
 {
-    ptrdiff_t pieces = 0;
-    for (int i = 0; i < s->count; i++) pieces += s->cuts[i].pieces;
+    s->pieces = 0;
+    for (int i = 0; i < s->count; i++) {
+        s->parts[i].first_piece = s->pieces;
+        s->pieces += s->cuts[i].pieces;
+    }
     s->body = body;
-    rk_parallel(pieces, 1, threads, shared_pieces, s);
+    s->threads = at_least_one(at_most(threads, s->pieces));
+    rk_parallel(s->pieces, 1, threads, shared_pieces, s);
 }
 
 static int is_quantized(const rk_matrix *m) { return rk_q_quantized(m->dtype); }
@@ -271,14 +280,43 @@ static int follows_at_once(const product *p)
     return p->all->count > 1 && p->all->count < FEW_TOKENS && p->way != BY_COLUMNS;
 }
 
+/* Quantized groups in the pieces of an operation before this one. */
+static ptrdiff_t groups_before(const shared *s, ptrdiff_t piece)
+{
+    ptrdiff_t groups = 0;
+    for (int i = 0; i < s->count; i++) {
+        const cut *c = &s->cuts[i];
+        const ptrdiff_t pieces = at_most(piece - s->parts[i].first_piece, c->pieces);
+        if (pieces > 0 && s->parts[i].way == BY_GROUPS) groups += at_most(pieces * c->grain, c->units);
+    }
+    return groups;
+}
+
+/* The cache line of the states that group g of a product prefetches first. The threads begin with equal shares of the
+ * pieces, and later with equal shares of the states (rk_run_heads): the groups of a share prefetch what the same thread
+ * reads, which may have a cache of its own. */
+static ptrdiff_t first_line(const product *p, ptrdiff_t g)
+{
+    const shared *s = p->among;
+    const cut *c = &s->cuts[p - s->parts];
+    const ptrdiff_t piece = p->first_piece + (g + c->grain - 1) / c->grain;
+    if (piece >= s->pieces) return s->field_lines;
+    const ptrdiff_t owner = ((piece + 1) * s->threads - 1) / s->pieces;
+    const ptrdiff_t begin = groups_before(s, s->pieces * owner / s->threads);
+    const ptrdiff_t end = groups_before(s, s->pieces * (owner + 1) / s->threads);
+    const ptrdiff_t first = s->field_lines * owner / s->threads, last = s->field_lines * (owner + 1) / s->threads;
+    return first + (last - first) * (groups_before(s, piece) - begin) / at_least_one(end - begin);
+}
+
 /* What groups begin..end prefetch. */
 static rk_states_ahead states_of(const product *p, ptrdiff_t begin, ptrdiff_t end)
 {
-    const ptrdiff_t groups = (p->spec->m->rows + RK_Q_ROWS - 1) / RK_Q_ROWS, lines = (p->states_end - p->states_begin) / 64;
-    const ptrdiff_t from = p->states_begin + lines * begin / groups * 64, to = p->states_begin + lines * end / groups * 64;
+    const shared *s = p->among;
+    if (s->field_lines == 0) return (rk_states_ahead){NULL, NULL, 0, 0, 0};
+    const ptrdiff_t from = 64 * first_line(p, begin), to = 64 * first_line(p, end);
     if (from == to) return (rk_states_ahead){NULL, NULL, 0, 0, 0};
-    const rk_sequence *first = p->all->sequences + from / p->field_bytes;
-    return (rk_states_ahead){first, first->read + p->field + from % p->field_bytes, p->field, p->field_bytes, to - from};
+    const rk_sequence *first = p->all->sequences + from / s->field_bytes;
+    return (rk_states_ahead){first, first->read + s->field + from % s->field_bytes, s->field, s->field_bytes, to - from};
 }
 
 /* Units begin..end of a product: rows, groups or panels. */
@@ -338,28 +376,12 @@ static cut cut_product(const product *p, ptrdiff_t units, ptrdiff_t cost, ptrdif
     return cut_up(units, round_up(at_least_one(bytes / cost), p->way == BY_GROUPS ? p->ops->wide_groups : 4));
 }
 
-/* Divide a field of the states among the products with quantized matrices, by the number of their groups. */
-static void plan_prefetches(shared *s, const rk_tokens *all, size_t field, ptrdiff_t bytes)
-{
-    const ptrdiff_t lines = at_most(all->sequence_count * bytes, MOST_STATES) / 64;
-    ptrdiff_t groups = 0, before = 0;
-    for (int i = 0; i < s->count; i++) groups += s->parts[i].way == BY_GROUPS ? s->cuts[i].units : 0;
-    for (int i = 0; i < s->count; i++) {
-        product *p = &s->parts[i];
-        if (p->way != BY_GROUPS) continue;
-        p->field = field, p->field_bytes = bytes;
-        p->states_begin = lines * before / groups * 64;
-        before += s->cuts[i].units;
-        p->states_end = lines * before / groups * 64;
-    }
-}
-
 /* Prepare and multiply `count` products in two shared operations. */
 static void run(const rk_ops *ops, const rk_product *const *products, int count, const rk_tokens *all, size_t field,
                 ptrdiff_t bytes, char *scratch, int threads)
 {
-    shared s;
-    s.count = count;
+    shared s = {.count = count, .field = field, .field_bytes = bytes};
+    s.field_lines = at_most(all->sequence_count * bytes, MOST_STATES) / 64;
     ptrdiff_t units[RK_MOST_PRODUCTS] = {0}, costs[RK_MOST_PRODUCTS] = {0}, total = 0, elements = 0;
     char *columns[RK_MOST_PRODUCTS];
     size_t stride = 0;
@@ -367,7 +389,7 @@ static void run(const rk_ops *ops, const rk_product *const *products, int count,
         const rk_matrix *m = products[i]->m;
         const rk_ops *own = ops_for(ops, m, all->count);
         product *p = &s.parts[i];
-        *p = (product){products[i], own, ops, all, way_for(own, m, all->count), scratch, NULL, 0, 0, 0, 0, 0};
+        *p = (product){products[i], own, ops, all, way_for(own, m, all->count), scratch, NULL, 0, &s, 0};
         scratch += prepared_bytes(own, m, all->count);
         columns[i] = scratch;
         scratch += p->way == BY_COLUMNS ? rk_columns_scratch(own, m, all->count) : 0;
@@ -391,7 +413,6 @@ static void run(const rk_ops *ops, const rk_product *const *products, int count,
             s.cuts[i] = cut_product(p, units[i], costs[i], total, threads);
         }
     }
-    plan_prefetches(&s, all, field, bytes);
     share(&s, multiply, threads);
     for (int i = 0; i < count; i++)
         if (!follows_at_once(&s.parts[i]))
