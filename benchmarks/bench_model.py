@@ -96,6 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "decode, tokens/s",
             "prompt, tokens/s",
             "bandwidth, GB/s",
+            "core to core, ns",
             *(("decode, J/token",) if counters.readable else ()),
         ),
         notes=[
@@ -103,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "Bytes of a token: matrices and low-rank factors once, the state twice.",
             "Peak: fused multiply-adds in float32, measured before each prompt; all multiplications count.",
             f"Batch: a step of {_BATCH} sequences over the same products without anything between them, in pairs.",
+            "Core to core: the way of a cache line, measured before and after the batch; the mean.",
             *(() if counters.readable else ("Energy: not measured; this system lets no counters be read.",)),
         ],
         values={"rows": []},
@@ -121,7 +123,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 best = [
                     best_prefill(model.config, flops) / one.prefill for flops, one in zip(peaks, rounds, strict=True)
                 ]
+                before = limits.exchange(program)
                 batch = batch_over_products(model, _BATCH, threads, options.rounds)
+                exchange = (before + limits.exchange(program)) / 2
                 joules = joules_of(_decoder(model, threads), counters) if counters.readable else None
                 bandwidth = median([run.token_bytes / one.read for one in rounds])
                 report.rows.append(
@@ -134,12 +138,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
                         f"{1 / median([one.decode for one in rounds]):.0f}",
                         f"{1 / median([one.prefill for one in rounds]):.0f}",
                         f"{bandwidth / 1e9:.0f}",
+                        f"{exchange * 1e9:.0f}",
                         *(() if joules is None else (f"{joules:.2g}",)),
                     )
                 )
                 report.values["rows"].append(
                     {"shape": shape, "dtype": dtype, "threads": threads, "share": share, "prefill": median(best)}
-                    | {"batch": batch, "bandwidth": bandwidth, "joules": joules}
+                    | {"batch": batch, "bandwidth": bandwidth, "exchange": exchange, "joules": joules}
                     | {"decode_seconds": median([one.decode for one in rounds]), "token_bytes": run.token_bytes}
                 )
     report.print(as_json=options.json)

@@ -1,13 +1,16 @@
 /* The machine's limits, independent of the package's kernels: ./limits THREADS prints fp32 FMA in GFLOP/s, and the
-   same of bf16 dot products, 0 where the CPU has none. Vectors are as wide as -march=native has them. */
+   same of bf16 dot products, 0 where the CPU has none. Vectors are as wide as -march=native has them. ./limits cores
+   prints how many nanoseconds a cache line takes from one core to another. */
 
 #define _GNU_SOURCE
 #ifdef __AVX512BF16__
 #include <immintrin.h>
 #endif
 #include <omp.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <time.h>
 
 #ifdef __AVX512F__
@@ -21,6 +24,7 @@ typedef float floats __attribute__((vector_size(WIDTH)));
 #define CHAINS 12 /* independent sums: more than latency times throughput of an FMA */
 #define STEPS 4000000L
 #define ROUNDS 5
+#define EXCHANGES 20000L
 
 static volatile float used;
 
@@ -67,7 +71,36 @@ static double multiply_bf16(int threads) {
 #endif
 }
 
+/* Two threads add to one number in turn. */
+static double exchange(void) {
+    static _Atomic long number;
+    double took = 0;
+    atomic_store(&number, -2); /* both have started when it is 0 */
+#pragma omp parallel num_threads(2)
+    {
+        const long own = omp_get_thread_num();
+        atomic_fetch_add(&number, 1);
+        while (atomic_load(&number) < 0) continue;
+        const double start = now();
+        for (long i = own; i < EXCHANGES; i += 2) {
+            while (atomic_load(&number) != i) continue;
+            atomic_store(&number, i + 1);
+        }
+        if (own == 0) took = now() - start;
+    }
+    return took / EXCHANGES * 1e9;
+}
+
 int main(int argc, char **argv) {
+    if (argc > 1 && !strcmp(argv[1], "cores")) {
+        double best = 1e9;
+        for (int round = 0; round < ROUNDS; round++) {
+            const double one = exchange();
+            best = one < best ? one : best;
+        }
+        printf("%.0f\n", best);
+        return 0;
+    }
     const int threads = argc > 1 ? atoi(argv[1]) : 1;
     if (threads < 1) return 1;
     double computing = 1e9, products = 1e9, operations = 0;

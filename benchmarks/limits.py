@@ -1,4 +1,4 @@
-"""The machine's limit of fp32 arithmetic, measured by limits.c, which is compiled for this processor."""
+"""The machine's limits, measured by limits.c, which is compiled for this processor: arithmetic, and core to core."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-__all__ = ["build", "flops"]
+__all__ = ["build", "exchange", "flops"]
 
 
 def build(folder: Path) -> Path:
@@ -28,3 +28,12 @@ def flops(program: Path, threads: int) -> float:
     """Run the program once: fused multiply-adds in float32 per second, each counted twice; the best round."""
     output = subprocess.run([program, str(threads)], check=True, capture_output=True, text=True).stdout
     return float(output.split()[0]) * 1e9
+
+
+def exchange(program: Path) -> float:
+    """Return the seconds that a cache line takes from one core to another, the least of several rounds.
+
+    Where the cores have no cache in common, it takes several times as long.
+    """
+    output = subprocess.run([program, "cores"], check=True, capture_output=True, text=True).stdout
+    return float(output) * 1e-9
