@@ -271,8 +271,10 @@ test-sanitizers: $(BUILT) $(VENV)/.extra-test ## the thread pool under ThreadSan
 		-c $(abspath $(KERNEL_SOURCES))
 	@$(or $(CC),cc) $(SANITIZED_FLAGS) $(FAMILIES_TEST) build/sanitizers/kernels/*.o -lm -o build/sanitizers/families
 	@build/sanitizers/families
-	@$(or $(CC),cc) $(SANITIZED_FLAGS) tests/c/batches.c build/sanitizers/kernels/*.o -lm -o build/sanitizers/batches
-	@build/sanitizers/batches
+	@for name in batches states_ahead; do \
+		$(or $(CC),cc) $(SANITIZED_FLAGS) tests/c/$$name.c build/sanitizers/kernels/*.o -lm -o build/sanitizers/$$name \
+			&& build/sanitizers/$$name || exit 1; \
+	done
 	@for name in $(FUZZ_PROGRAMS); do \
 		$(or $(CC),cc) $(SANITIZED_FLAGS) tests/c/fuzz_$$name.c tests/c/fuzz_driver.c build/sanitizers/kernels/*.o -lm \
 			-o build/sanitizers/fuzz_$$name && echo "fuzz: $$name" && build/sanitizers/fuzz_$$name -runs=5000 \
@@ -294,7 +296,7 @@ test-families: ## the kernels of every instruction set of this CPU against plain
 		-DRK_THREADS=RK_THREADS_POOL -O2 -c $(abspath $(KERNEL_SOURCES))
 	@$(or $(CC),cc) $(KERNEL_FLAGS) -O2 $(FAMILIES_TEST) build/families/objects/*.o -lm -o build/families/native
 	@build/families/native
-	@for name in batches float_mode; do \
+	@for name in batches states_ahead float_mode; do \
 		$(or $(CC),cc) $(KERNEL_FLAGS) -O2 -pthread tests/c/$$name.c build/families/objects/*.o -lm -o build/families/$$name \
 			&& build/families/$$name || exit 1; \
 	done
@@ -308,7 +310,7 @@ test-neon: ## the same for 64-bit ARM, cross-compiled and run by qemu as CPUs wi
 	@for program in $(ARM_CC) $(ARM_RUN); do command -v $$program > /dev/null || { echo \
 		"test-neon: $$program is missing (Debian, Ubuntu: apt-get install gcc-aarch64-linux-gnu qemu-user)" >&2; exit 1; }; done
 	@mkdir -p build/families/arm && cd build/families/arm && $(ARM_CC) $(ABSOLUTE_FLAGS) -O2 -c $(abspath $(KERNEL_SOURCES))
-	@for name in families batches float_mode; do \
+	@for name in families batches states_ahead float_mode; do \
 		$(ARM_CC) $(KERNEL_FLAGS) -O2 -static tests/c/$$name.c build/families/arm/*.o -lm -o build/families/neon_$$name || exit 1; \
 	done
 	@for cpu in $(ARM_CPUS); do \
@@ -319,6 +321,7 @@ test-neon: ## the same for 64-bit ARM, cross-compiled and run by qemu as CPUs wi
 		grep -qx "$$expected" build/families/arm/printed || { echo "test-neon: expected $$expected" >&2; exit 1; }; \
 	done
 	@$(ARM_RUN) -cpu max build/families/neon_batches
+	@$(ARM_RUN) -cpu max build/families/neon_states_ahead
 	@$(ARM_RUN) build/families/neon_float_mode
 
 .PHONY: build/families/static

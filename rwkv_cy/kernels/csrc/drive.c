@@ -135,7 +135,7 @@ typedef struct {
     const rk_tokens *all;
     size_t head_bytes; /* of the state */
     ptrdiff_t parts;   /* of the value rows of a head */
-    char *scratch;   /* `stride` bytes per thread */
+    char *scratch;     /* `stride` bytes per thread */
     size_t stride;
 } heads_work;
 
