@@ -13,6 +13,7 @@
 #define RK_QI_IN_ORDER(v) (v)
 #endif
 
+#define ABREAST 16 /* blocks of activations that are quantized side by side */
 #define RK_Q_MOST (RK_Q_WIDE > RK_Q8_RUNS ? RK_Q_WIDE : RK_Q8_RUNS) /* groups of a tile */
 
 /* How many tokens the next tile has if `left` remain. */
@@ -22,7 +23,8 @@ static inline int Q_(together)(ptrdiff_t left)
     return left >= 4 ? 4 : left >= 2 ? 2 : 1;
 }
 
-/* Quantize and pack token t of `tokens`, block by block; dtype is a constant after inlining. */
+/* Quantize and pack token t of `tokens`; dtype is a constant after inlining. The largest magnitudes of several blocks are
+ * found first, because each is known only after a chain of comparisons, and a division. */
 static inline __attribute__((always_inline)) void Q_(blocks_of)(const float *x, const int dtype, ptrdiff_t cols,
                                                                 ptrdiff_t tokens, ptrdiff_t t, char *packed)
 {
@@ -31,26 +33,34 @@ static inline __attribute__((always_inline)) void Q_(blocks_of)(const float *x, 
     while (together = Q_(together)(tokens - first), t >= first + together) first += together;
     const ptrdiff_t place = t - first;
     char *out = packed + first * blocks * bytes;
-    for (ptrdiff_t b = 0; b < blocks; b++, out += together * bytes) {
-        const ptrdiff_t count = cols - b * width;
-        const float *from = x + b * width;
-        float part[RK_AFFINE_COLS];
-        int8_t q[RK_AFFINE_COLS];
-        int32_t total;
-        if (count < width) {
-            memset(part, 0, sizeof part);
-            from = memcpy(part, from, (size_t)count * sizeof(float));
+    for (ptrdiff_t b = 0; b < blocks; b += ABREAST) {
+        const ptrdiff_t some = blocks - b < ABREAST ? blocks - b : ABREAST;
+        const float *from[ABREAST];
+        float part[RK_AFFINE_COLS], largest[ABREAST], inverse[ABREAST];
+        for (ptrdiff_t i = 0; i < some; i++) {
+            const ptrdiff_t count = cols - (b + i) * width;
+            from[i] = x + (b + i) * width;
+            if (count < width) {
+                memset(part, 0, sizeof part);
+                from[i] = memcpy(part, from[i], (size_t)count * sizeof(float));
+            }
+            largest[i] = rk_largest(from[i], width);
         }
-        float step = rk_quantize_integers(from, width, q, &total);
-        float sum = step * (float)total;
-        memcpy(out + 4 * place, &step, 4);
-        memcpy(out + 4 * (together + place), &sum, 4);
-        memcpy(out + 4 * (2 * together + place), &total, 4);
-        char *to = out + RK_X_HEAD * together + 4 * place;
-        if (together == 1)
-            memcpy(to, q, (size_t)width);
-        else
-            for (ptrdiff_t i = 0; i < width / 4; i++) memcpy(to + 4 * i * together, q + 4 * i, 4);
+        for (ptrdiff_t i = some; i < ABREAST; i++) largest[i] = 0;
+        for (ptrdiff_t i = 0; i < ABREAST; i++) inverse[i] = rk_inverse_step(largest[i]);
+        for (ptrdiff_t i = 0; i < some; i++, out += together * bytes) {
+            int8_t q[RK_AFFINE_COLS];
+            const int32_t total = rk_integers(from[i], width, inverse[i], q);
+            const float step = rk_step(largest[i]), sum = step * (float)total;
+            memcpy(out + 4 * place, &step, 4);
+            memcpy(out + 4 * (together + place), &sum, 4);
+            memcpy(out + 4 * (2 * together + place), &total, 4);
+            char *to = out + RK_X_HEAD * together + 4 * place;
+            if (together == 1)
+                memcpy(to, q, (size_t)width);
+            else
+                for (ptrdiff_t k = 0; k < width / 4; k++) memcpy(to + 4 * k * together, q + 4 * k, 4);
+        }
     }
 }
 
