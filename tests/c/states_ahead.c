@@ -97,9 +97,9 @@ static void check_products(const rk_table *table)
         multiply(table, early, 2, 14, 2 * LINE, threads);
         expect_lines(table, "the first thread's states", 0, 28 / threads);
     }
-    /* At most 16 MB. */
-    multiply(table, quantized, 4, 33, 1 << 19, 2);
-    expect_lines(table, "the first states", 0, 32 * (1 << 19) / LINE);
+    /* At most 8 MB. */
+    multiply(table, quantized, 4, 17, 1 << 19, 2);
+    expect_lines(table, "the first states", 0, 16 * (1 << 19) / LINE);
 }
 
 /* --- WKV --- */

@@ -8,7 +8,8 @@
 #define LEAST_BYTES ((ptrdiff_t)16 << 10)
 #define LEAST_WORK ((ptrdiff_t)1000000) /* of a piece, in multiply-adds */
 #define PIECES_A_THREAD 32
-#define MOST_STATES ((ptrdiff_t)16 << 20) /* bytes of states that are prefetched: half of a usual L3 cache */
+/* Bytes of states that one operation prefetches. Two prefetch what a WKV reads: together, half of a usual L3 cache. */
+#define MOST_STATES ((ptrdiff_t)8 << 20)
 #define FEW_TOKENS 24 /* below this, `follow` runs right after each piece, not as one more shared operation */
 #define LINE_ROWS 16 /* whole cache lines of the result */
 #define WHOLE_LINES 8 /* panels; their rows fill whole cache lines of the result and of a transposed matrix */
