@@ -33,7 +33,7 @@ def flops(program: Path, threads: int) -> float:
 def exchange(program: Path) -> float:
     """Return the seconds that a cache line takes from one core to another, the least of several rounds.
 
-    Where the cores have no cache in common, it takes several times as long.
+    Where the cores have no cache in common, it takes several times as long. 0 where the process has one core.
     """
     output = subprocess.run([program, "cores"], check=True, capture_output=True, text=True).stdout
     return float(output) * 1e-9

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 import rwkv_cy
-from benchmarks import batch_runs, bench_batch, bench_bits, bench_diff, bench_footprint, bench_isa
+from benchmarks import batch_runs, bench_batch, bench_bits, bench_diff, bench_footprint, bench_isa, limits
 from benchmarks.bench_quality import TYPES, RwkvCppModel, errors_of, logits_of, matrix_bits, text_quality
 from benchmarks.bench_speed import Found, comparison_of, nominal_bits
 from benchmarks.checkpoints import write_checkpoint
@@ -88,6 +89,15 @@ def test_memory_of_a_process() -> None:
 def test_a_command_that_fails_ends_the_benchmark() -> None:
     with pytest.raises(SystemExit, match="exit code 3: no"):
         run(("/bin/sh", "-c", "echo no >&2; exit 3"))
+
+
+@pytest.mark.skipif(shutil.which("gcc") is None, reason="needs gcc")
+def test_the_way_from_core_to_core_with_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two threads that take turns never end where there is only one."""
+    monkeypatch.delenv("CC", raising=False)
+    program = limits.build(tmp_path)
+    monkeypatch.setenv("OMP_THREAD_LIMIT", "1")
+    assert limits.exchange(program) == 0
 
 
 def test_what_the_plots_show() -> None:
