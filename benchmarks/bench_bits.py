@@ -2,7 +2,7 @@
 
 The types of this package run in its kernels. Those of llama.cpp are quantized by the package's encoders, which give the
 bits of its Q4_0, Q5_0 and Q8_0 and the errors of its Q4_K to Q6_K, and multiplied in float32 with exact activations,
-which favours them.
+which favours them. Low-rank factors are q8 in quantized models of this package, and float32 in files of llama.cpp.
 """
 
 from __future__ import annotations
@@ -85,6 +85,10 @@ class Bench:
         total, size, nbytes, other = Rounding(), 0, 0, 0
         for name, parameter in self._reference.parameters.items():
             spec = self._specs[name]
+            if spec.kind == "low_rank" and family == "rwkv_cy":
+                parameters[name] = _factor(parameter, CODECS[body.removesuffix("+")].factor_type)
+                other += parameters[name].array.nbytes
+                continue
             if not spec.quantizable:
                 parameters[name] = parameter
                 rows = parameter.shape[0] if spec.kind in ("embedding", "table") else 1
@@ -111,6 +115,18 @@ class Bench:
         blocks = encode_blocks(dtype, weights.reshape(-1, block.size), name)
         decoded = block.decode(blocks).reshape(weights.shape)
         return Parameter(decoded, "f32"), decoded, blocks.nbytes
+
+
+def _factor(parameter: Parameter, dtype: str | None) -> Parameter:
+    """Return a low-rank factor as a model file has it beside quantized matrices."""
+    if dtype is None or len(parameter.shape) != 2:
+        return parameter
+    packed = pack(np.ascontiguousarray(_canonical(parameter).T), dtype)
+    return (
+        Parameter(packed, dtype, parameter.shape, transposed=True)
+        if packed.nbytes < parameter.array.nbytes
+        else parameter
+    )
 
 
 def _canonical(parameter: Parameter) -> Numbers:

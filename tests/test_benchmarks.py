@@ -225,8 +225,8 @@ def test_costs_of_bits(tmp_path: Path) -> None:
     types = (("rwkv_cy", "q4n q4n"), ("rwkv_cy", "q4n+ q4n+"), ("llama.cpp", "q4_0 q4_0"), ("rwkv_cy", "q8 q8"))
     found = [cost for pair in types if (cost := bench.measure(*pair)) is not None]
     assert [cost.bits for cost in found] == [4.5, 4.5, 4.5, 8.5]
-    assert len({cost.token_bytes for cost in found[:3]}) == 1
     ours, calibrated, theirs, eight = found
+    assert ours.token_bytes == calibrated.token_bytes < theirs.token_bytes  # of the low-rank factors
     assert 0 < eight.kl < calibrated.kl < ours.kl < theirs.kl
     assert eight.relative < ours.relative < calibrated.relative
     assert bench_bits.report_of({"demo": found}, {"q4n": 0.07}, 300).rows[0][1] == "rwkv_cy, q8"

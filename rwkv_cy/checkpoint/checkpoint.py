@@ -24,7 +24,7 @@ from rwkv_cy.files.reading import is_folder
 from rwkv_cy.formats.metadata import LAYER_NORM_EPSILON, NORMALIZED_EMBEDDING
 from rwkv_cy.hub_names import is_hub_name
 from rwkv_cy.records import dataclass, replace
-from rwkv_cy.tensors.policy import may_be_transposed, present
+from rwkv_cy.tensors.policy import may_be_stored_as, present
 from rwkv_cy.tensors.tensor import Parameter, ParameterSource, TensorInfo
 
 if TYPE_CHECKING:
@@ -298,15 +298,15 @@ def check_layouts(config: Config, tensors: Mapping[str, TensorInfo | Parameter],
         tensor = tensors.get(spec.name)
         if tensor is None or not (tensor.transposed or tensor.dtype in MATRIX_TYPES):
             continue  # optional, or an array that kernels take for any parameter
-        if tensor.dtype in MATRIX_TYPES and not spec.quantizable:
-            raise SpecError(
-                f"{where}: {spec.name}: expected a floating point type, got {tensor.dtype}; convert the original"
-            )
-        if tensor.transposed and not may_be_transposed(spec):
-            raise SpecError(
-                f"{where}: {spec.name}: expected an array that is not transposed, got its transpose; "
-                "convert the original"
-            )
+        if may_be_stored_as(spec, tensor.dtype, transposed=tensor.transposed):
+            continue
+        if tensor.dtype in MATRIX_TYPES and not may_be_stored_as(spec, tensor.dtype, transposed=not tensor.transposed):
+            expected, found = "a floating point type", tensor.dtype
+        elif tensor.transposed:
+            expected, found = "an array that is not transposed", "its transpose"
+        else:
+            expected, found = f"the {tensor.dtype} blocks of its transpose", "its own"
+        raise SpecError(f"{where}: {spec.name}: expected {expected}, got {found}; convert the original")
 
 
 def _listed(left_out: Mapping[str, str]) -> str:

@@ -39,7 +39,7 @@ def fingerprint(source: ParameterSource) -> str:
         info = source.info(name)
         digest.update(f"{name}\0{info.shape}\0{info.dtype}\0".encode())
         for start, count in _samples(math.prod(info.array_shape)):
-            if info.transposed:
+            if info.transposed and not info.codec.matrices_only:
                 buffer = read_numbers(source, info, start, count)
             else:
                 buffer = np.empty(count, dtype=info.codec.array_dtype)

@@ -51,7 +51,8 @@ def add_parser(commands: Subparsers) -> None:
         choices=["keep", *DTYPES, PACKED_DTYPE, *QUANTIZED_DTYPES],
         default="keep",
         help="type of matrices and embedding; vectors keep their type, and with q8, q6, q4 and bf12 the embedding gets "
-        "16 bits; bf12 is bf16 compressed without loss to 12 bits "
+        "16 bits; low-rank factors keep their type, or get q8 with q8, q6 and q4; "
+        "bf12 is bf16 compressed without loss to 12 bits "
         "(default: keep; f16 if another program quantized the source)",
     )
     add_options(parser)

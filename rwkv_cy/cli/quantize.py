@@ -45,7 +45,8 @@ def add_parser(commands: Subparsers) -> None:
         type=dtype_name,
         choices=QUANTIZED_DTYPES,
         default="q8",
-        help="type of matrices; the embedding gets 16 bits, vectors keep their type (default: q8)",
+        help="type of matrices; the embedding gets 16 bits, low-rank factors get q8, vectors keep their type "
+        "(default: q8)",
     )
     add_options(parser)
     parser.add_argument(

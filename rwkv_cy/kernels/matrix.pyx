@@ -368,9 +368,14 @@ def make_low_rank(parameter, real):
     """Return a low-rank factor, (in, out) in checkpoints, as a Matrix (out, in).
 
     Copies the array unless it is stored transposed. The factors are small, and stored by rows they are read at the
-    speed of memory.
+    speed of memory. A quantized one is always stored transposed.
     """
     array, dtype = parameter.array, parameter.dtype
+    if dtype in QUANTIZED_TYPES:
+        shape = parameter.shape[::-1]
+        if real == "f32":
+            return Matrix(array, dtype, 1.0, shape)
+        return Matrix(widen(unpack(array, dtype, shape), "f32", real), real)
     if not parameter.transposed:
         array = np.ascontiguousarray(array.T)
     if (real == "f64") != (dtype == "f64"):

@@ -11,7 +11,7 @@ from rwkv_cy.errors import FormatError, SpecError
 from rwkv_cy.files.strict_json import parse_object
 from rwkv_cy.records import dataclass
 from rwkv_cy.storage.jsontext import pack_json
-from rwkv_cy.storage.schema import FORMAT_NAME, MAX_DATASETS, DatasetSpec
+from rwkv_cy.storage.schema import FORMAT_NAME, MATRIX_SHAPE, MAX_DATASETS, TRANSPOSED_SHAPE, DatasetSpec
 
 __all__ = ["MAX_INDEX_BYTES", "Entry", "index_capacity", "pack_index", "unpack_index"]
 
@@ -60,7 +60,7 @@ def _index(kind: str, entries: Iterable[Entry]) -> dict[str, Any]:
                 "path": entry.spec.path,
                 "dtype": entry.spec.dtype,
                 "shape": list(entry.spec.shape),
-                **({} if entry.spec.matrix_shape is None else {"matrix_shape": list(entry.spec.matrix_shape)}),
+                **{name: list(shape) for name, shape in entry.spec.shape_fields.items()},
                 "offset": entry.offset,
                 "crc32": entry.crc32,
             }
@@ -111,7 +111,8 @@ def _entry(line: object, path: Path) -> Entry:
     fields: Mapping[str, object] = line if isinstance(line, dict) else {}
     name, dtype, shape = fields.get("path"), fields.get("dtype"), fields.get("shape")
     offset, crc32 = fields.get("offset"), fields.get("crc32")
-    matrix_shape = fields.get("matrix_shape")
+    of_transpose = TRANSPOSED_SHAPE in fields
+    matrix_shape = fields.get(TRANSPOSED_SHAPE if of_transpose else MATRIX_SHAPE)
     if (
         not isinstance(name, str)
         or not isinstance(dtype, str)
@@ -124,7 +125,7 @@ def _entry(line: object, path: Path) -> Entry:
             f"{path}: index: expected path, dtype, shape, offset and crc32 of a dataset, got {str(line)[:80]}; "
             "convert or save it again"
         )
-    spec = DatasetSpec(name, dtype, tuple(shape), None if matrix_shape is None else tuple(matrix_shape))
+    spec = DatasetSpec(name, dtype, tuple(shape), None if matrix_shape is None else tuple(matrix_shape), of_transpose)
     try:
         spec.check()
     except SpecError as error:

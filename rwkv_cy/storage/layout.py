@@ -36,7 +36,7 @@ def root_attributes(kind: str, version: tuple[int, int]) -> dict[str, AttributeV
 
 def dataset_attributes(spec: DatasetSpec) -> dict[str, AttributeValue]:
     """Return the attributes of a dataset."""
-    return {"dtype": spec.dtype, **({} if spec.matrix_shape is None else {"matrix_shape": spec.matrix_shape})}
+    return {"dtype": spec.dtype, **spec.shape_fields}
 
 
 def dataset_offset(dataset: h5d.DatasetID, spec: DatasetSpec) -> int | None:

@@ -24,11 +24,13 @@ __all__ = [
     "HEADER_PATH",
     "INDEX_PATH",
     "MAJOR",
+    "MATRIX_SHAPE",
     "MODEL_KIND",
     "PAGE",
     "PARAMETERS",
     "TOKENIZER_KINDS",
     "TOKENIZER_PATH",
+    "TRANSPOSED_SHAPE",
     "DatasetSpec",
     "ModelHeader",
     "Progress",
@@ -65,6 +67,13 @@ HEADER_PATH = "metadata/header"
 TOKENIZER_PATH = "metadata/tokenizer"
 INDEX_PATH = "metadata/index"
 FOOTER_PATH = "metadata/seal"
+
+#: Names of the rows and columns of a matrix among the attributes of its dataset, and in the index: of one that is
+#: quantized, packed or transposed, and of one whose transpose is quantized.
+MATRIX_SHAPE = "matrix_shape"
+TRANSPOSED_SHAPE = "transposed_shape"
+#: Minor version of 1.x that stands for the latter: such files are of version 2.4.
+_TRANSPOSED_BLOCKS_SINCE = 5
 
 TOKENIZER_KINDS = ("bytes", "world", "huggingface")
 
@@ -193,15 +202,18 @@ class DatasetSpec:
         A storage type (``"bf16"``), one of matrices (``"q8"``, ``"bf12"``), or ``"u8"``.
     shape : tuple of int
         One to eight dimensions, none of them 0. That of the packed blocks, for a quantized matrix; (columns, rows),
-        for a transposed one; the bytes of a bf12 one.
+        for a transposed one of floats; the bytes of a bf12 one.
     matrix_shape : tuple of int, optional
         (rows, columns) of a quantized, packed or transposed matrix; None for all others.
+    transposed_blocks : bool, default False
+        The packed blocks are those of the transposed matrix.
     """
 
     path: str
     dtype: str
     shape: tuple[int, ...]
     matrix_shape: tuple[int, ...] | None = None
+    transposed_blocks: bool = False
 
     @staticmethod
     def of_parameter(info: TensorInfo) -> DatasetSpec:
@@ -222,7 +234,7 @@ class DatasetSpec:
                 f"{path[:80]}: expected a matrix to store {wanted}, got shape {str(info.shape)[:80]}; "
                 "store it in another way"
             )
-        return DatasetSpec(path, info.dtype, info.array_shape, info.shape)
+        return DatasetSpec(path, info.dtype, info.array_shape, info.shape, matrices_only and info.transposed)
 
     @property
     def canonical_shape(self) -> tuple[int, ...]:
@@ -231,8 +243,15 @@ class DatasetSpec:
 
     @property
     def transposed(self) -> bool:
-        """Whether it is a matrix of floats that is stored as (columns, rows)."""
-        return self.matrix_shape is not None and not CODECS[self.dtype].matrices_only
+        """Whether it holds the transpose of a matrix, as floats or in blocks."""
+        return self.matrix_shape is not None and (self.transposed_blocks or not CODECS[self.dtype].matrices_only)
+
+    @property
+    def shape_fields(self) -> dict[str, tuple[int, ...]]:
+        """Shape of the matrix by the name that it has in a file, which tells what its blocks are; for others empty."""
+        if self.matrix_shape is None:
+            return {}
+        return {TRANSPOSED_SHAPE if self.transposed_blocks else MATRIX_SHAPE: self.matrix_shape}
 
     @property
     def nbytes(self) -> int:
@@ -259,13 +278,13 @@ class DatasetSpec:
                 f"{self.path[:80]!r}: expected a name of letters, digits, '_', '-' and '.', at most {MAX_PATH} long, "
                 "got another; rename the tensor"
             )
-        problem = _problem(self.dtype, self.shape, self.matrix_shape)
+        problem = _problem(self.dtype, self.shape, self.matrix_shape, self.transposed_blocks)
         if problem is not None:
             raise SpecError(f"{self.path}: expected {problem}")
 
 
 @lru_cache(maxsize=512)  # the layers of a model are alike
-def _problem(dtype: str, shape: tuple[int, ...], matrix: tuple[int, ...] | None) -> str | None:
+def _problem(dtype: str, shape: tuple[int, ...], matrix: tuple[int, ...] | None, of_transpose: bool) -> str | None:
     """Return why a model file cannot have a dataset of that type and shape, after "expected"; None if it can."""
     if dtype not in ITEMSIZES:
         return f"one of {', '.join(ITEMSIZES)}, got {dtype[:80]!r}; convert it"
@@ -282,9 +301,11 @@ def _problem(dtype: str, shape: tuple[int, ...], matrix: tuple[int, ...] | None)
             "the rows and columns of a quantized, packed or transposed matrix, and of no other tensor, "
             f"got {str(matrix)[:80]} for {dtype}; convert it again"
         )
+    if of_transpose and codec.factor_type is None:
+        return f"{MATRIX_SHAPE} of a {dtype} matrix, got {TRANSPOSED_SHAPE}; convert it again"
     problem = None
     if codec.matrices_only:
-        problem = codec.shape_problem(shape, matrix)
+        problem = codec.shape_problem(shape, matrix[::-1] if of_transpose else matrix)
     elif shape != matrix[::-1]:
         problem = f"columns and rows {matrix[::-1]} for {dtype} of shape {matrix}, got {shape}"
     return None if problem is None else f"{problem}; convert it again"
@@ -317,8 +338,15 @@ def format_version(specs: Iterable[DatasetSpec]) -> tuple[int, int]:
     matrix itself: it must refuse the file.
     """
     datasets = tuple(specs)
-    newest = max(CODECS[spec.dtype].since if spec.dtype in CODECS else 0 for spec in datasets)
+    newest = max(_since(spec) for spec in datasets)
     return (2, max(0, newest - 1)) if any(spec.transposed for spec in datasets) else (1, newest)
+
+
+def _since(spec: DatasetSpec) -> int:
+    """Return the minor version of 1.x that introduced what a dataset needs, but for transposed floats."""
+    if spec.transposed_blocks:
+        return _TRANSPOSED_BLOCKS_SINCE
+    return CODECS[spec.dtype].since if spec.dtype in CODECS else 0
 
 
 def is_path(path: str) -> bool:

@@ -104,7 +104,7 @@ class Converter:
             if start + result.size == target.info.nbytes:
                 del self._streams[info.name]
         elif isinstance(codec, GroupedCodec):
-            self._encode(codec, info, result, start, num_threads)
+            self._encode(codec, info, target.info, result, start, num_threads)
         else:
             for first in range(0, result.size, BLOCK_SIZE):
                 self._convert(info, target.info, result[first : first + BLOCK_SIZE], start + first)
@@ -119,16 +119,18 @@ class Converter:
             raise SpecError(f"{info.name}: expected requests for its bytes in ascending order, got one from {start}")
         return stream
 
-    def _encode(self, codec: GroupedCodec, info: TensorInfo, result: Array, start: int, num_threads: int) -> None:
+    def _encode(
+        self, codec: GroupedCodec, info: TensorInfo, target: TensorInfo, result: Array, start: int, num_threads: int
+    ) -> None:
         """Fill `result` with whole groups of encoded rows."""
-        columns = info.shape[1]
-        unit, group = codec.group_size(info.shape), codec.row_group
-        begin, end = start // unit * group, min((start + result.size) // unit * group, info.shape[0])
+        rows, columns = target.encoded_shape
+        unit, group = codec.group_size(target.encoded_shape), codec.row_group
+        begin, end = start // unit * group, min((start + result.size) // unit * group, rows)
         step = rows_at_once(columns, group, min(BLOCK_SIZE, (end - begin) * columns // num_threads))
 
         def encode(first: int) -> None:
             count = min(step, end - first)
-            block = read_rows(self._source, info, first, count)
+            block = read_rows(self._source, info, first, count, transposed=target.transposed)
             numbers = self._narrow(info, block, codec.numbers, measure=False)
             inputs = self._inputs.get(info.name)
             encoded = codec.encode_rows(numbers, f"{self._source.path}: {info.name}", inputs).reshape(-1)
@@ -149,7 +151,7 @@ class Converter:
         """Fill `result` with numbers of a floating point type."""
         own = number_type(info)
         if info.codec.matrices_only:
-            block = read_numbers(self._source, info, start, result.size)
+            block = read_numbers(self._source, info, start, result.size, transposed=target.transposed)
         else:
             block = result if own == target.dtype else read_buffer(result.size, info.codec.array_dtype)
             if info.transposed == target.transposed:
@@ -398,8 +400,9 @@ def _pieces(info: TensorInfo, target: TensorInfo) -> Iterator[tuple[int, int]]:
         step = size
     elif codec.matrices_only or info.codec.matrices_only:
         group = max(codec.row_group, info.codec.row_group)
-        groups = rows_at_once(info.shape[1], group, _PIECE_NUMBERS) // group
-        step = groups * (codec.group_size(info.shape) if codec.matrices_only else group * info.shape[1])
+        columns = target.encoded_shape[1]
+        groups = rows_at_once(columns, group, _PIECE_NUMBERS) // group
+        step = groups * (codec.group_size(target.encoded_shape) if codec.matrices_only else group * columns)
     elif info.transposed != target.transposed:
         step = strip_columns(info) * info.array_shape[0]
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from fnmatch import fnmatchcase
 from typing import Protocol, TypeVar
@@ -19,6 +20,7 @@ __all__ = [
     "Types",
     "choose",
     "choose_all",
+    "may_be_stored_as",
     "may_be_transposed",
     "plain_type",
     "present",
@@ -26,6 +28,8 @@ __all__ = [
 
 #: Default type of tensors that another program quantized.
 _FOR_DECODED = "f16"
+#: Kind of the low-rank factors.
+_FACTOR = "low_rank"
 
 
 class Storable(Protocol):
@@ -95,7 +99,9 @@ class Types:
 
     def check(self, specs: Iterable[Storable], where: str) -> None:
         """Raise ConfigError if a pattern does not match any tensor that is converted."""
-        names = [spec.name for spec in specs if spec.converted]
+        requested = (self.default, *(dtype for _, dtype in self.rules))
+        factors = any(CODECS[dtype].factor_type is not None for dtype in requested if dtype is not None)
+        names = [spec.name for spec in specs if spec.converted or (factors and spec.kind == _FACTOR)]
         for pattern, _ in self.rules:
             if not any(fnmatchcase(name, pattern) for name in names):
                 raise ConfigError(
@@ -122,7 +128,21 @@ class Target:
 
 def may_be_transposed(spec: Storable) -> bool:
     """Tell whether a parameter may be stored transposed; true for everything that is multiplied as a matrix."""
-    return spec.quantizable or spec.kind == "low_rank"
+    return spec.quantizable or spec.kind == _FACTOR
+
+
+def may_be_stored_as(spec: Storable, dtype: str, *, transposed: bool) -> bool:
+    """Tell whether kernels take a parameter in that type and orientation.
+
+    They take a low-rank factor that is quantized as the rows of its transpose, and any other matrix in a type of
+    matrices as its own rows.
+    """
+    codec = CODECS[dtype]
+    if not codec.matrices_only:
+        return not transposed or may_be_transposed(spec)
+    if spec.kind == _FACTOR:
+        return transposed and codec.factor_type is not None
+    return spec.quantizable and not transposed
 
 
 def present(source: ParameterSource, specs: Iterable[Spec]) -> Iterator[Spec]:
@@ -134,10 +154,10 @@ def present(source: ParameterSource, specs: Iterable[Spec]) -> Iterator[Spec]:
 def choose(source: ParameterSource, spec: Storable, dtype: str | None, *, keep_orientation: bool = False) -> Target:
     """Choose type and orientation of one tensor.
 
-    Vectors, low-rank factors and states keep the checkpoint's type, because they are small and some need the precision;
-    tables do, because their rows are read from the file as it is. Matrices, head and embedding get `dtype`. An
-    embedding is read row by row, while quantized and compressed types encode groups of rows; with such a `dtype` it
-    gets a 16-bit type.
+    Vectors and states keep the checkpoint's type, because they are small and some need the precision; tables do,
+    because their rows are read from the file as it is. Matrices, head and embedding get `dtype`. An embedding is read
+    row by row, while quantized and compressed types encode groups of rows; with such a `dtype` it gets a 16-bit type.
+    Low-rank factors get the codec's `factor_type`, where that takes fewer bytes, and keep their type otherwise.
 
     Parameters
     ----------
@@ -151,10 +171,12 @@ def choose(source: ParameterSource, spec: Storable, dtype: str | None, *, keep_o
         low-rank factors, which are small and whose kernels need one orientation.
     """
     info = source.info(spec.name)
-    stored = _storage_type(info, spec, dtype)
+    stored = _factor_type(info, spec, dtype) if spec.kind == _FACTOR else _storage_type(info, spec, dtype)
     codec = CODECS[stored]
-    plain = not (info.codec.matrices_only or codec.matrices_only)
-    transposed = plain and spec.stored_transposed and len(info.shape) == 2
+    if stored == info.dtype and codec.matrices_only:
+        return Target(info)
+    either = spec.kind == _FACTOR or not (info.codec.matrices_only or codec.matrices_only)
+    transposed = either and spec.stored_transposed and len(info.shape) == 2
     plan = None
     if isinstance(codec, PlannedCodec) and stored != info.dtype:
         # Only a part of a transposed matrix is read, which saves more than compression would.
@@ -164,7 +186,7 @@ def choose(source: ParameterSource, spec: Storable, dtype: str | None, *, keep_o
             plan = codec.plan(blocks, info.shape)
         if plan is None:
             stored = codec.plain_types[0]
-    if keep_orientation and stored == info.dtype and dtype in (None, stored) and spec.kind != "low_rank":
+    if keep_orientation and stored == info.dtype and dtype in (None, stored) and spec.kind != _FACTOR:
         transposed = info.transposed
     if (stored, transposed) == (info.dtype, info.transposed):  # as nearly always: a copy of thousands takes a while
         return Target(info)
@@ -200,6 +222,19 @@ def plain_type(info: TensorInfo, spec: Storable, dtype: str | None) -> str:
     if dtype is not None:
         return dtype
     return _FOR_DECODED if info.decoded or info.codec.requantizes else numbers
+
+
+def _factor_type(info: TensorInfo, spec: Storable, dtype: str | None) -> str:
+    if dtype is None:
+        return info.dtype
+    codec = CODECS[dtype]
+    if info.codec.matrices_only:
+        return info.dtype if codec.factor_type is not None else (*codec.plain_types, dtype)[0]
+    chosen = codec.factor_type
+    if chosen is None or not spec.stored_transposed or len(info.shape) != 2:
+        return info.dtype
+    nbytes = math.prod(CODECS[chosen].array_shape(info.shape[::-1])) * CODECS[chosen].itemsize
+    return chosen if nbytes < info.nbytes else info.dtype
 
 
 def _storage_type(info: TensorInfo, spec: Storable, dtype: str | None) -> str:

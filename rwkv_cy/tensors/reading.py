@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rwkv_cy.files.buffers import read_buffer
-from rwkv_cy.tensors.codecs import BLOCK_SIZE, Codec, StoredArray, rows_at_once
+from rwkv_cy.tensors.codecs import BLOCK_SIZE, Codec, GroupedCodec, StoredArray, rows_at_once
 from rwkv_cy.tensors.codecs.base import Array
 from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 from rwkv_cy.tensors.transposing import read_columns
@@ -24,7 +24,7 @@ def _stored(source: ParameterSource, info: TensorInfo) -> StoredArray:
         source.read_into(info.name, buffer, start)
         return buffer
 
-    return StoredArray(f"{source.path}: {info.name}", info.shape, info.nbytes, read)
+    return StoredArray(f"{source.path}: {info.name}", info.encoded_shape, info.nbytes, read)
 
 
 def check_stored(source: ParameterSource, info: TensorInfo) -> None:
@@ -41,8 +41,8 @@ def decode_rows(codec: Codec, encoded: Array, shape: tuple[int, int]) -> Array:
     return codec.decode_rows(stored, 0, shape[0])
 
 
-def read_rows(source: ParameterSource, info: TensorInfo, first: int, count: int) -> Array:
-    """Read rows of a matrix.
+def read_rows(source: ParameterSource, info: TensorInfo, first: int, count: int, *, transposed: bool = False) -> Array:
+    """Read rows of a matrix or of its transpose.
 
     Parameters
     ----------
@@ -51,35 +51,42 @@ def read_rows(source: ParameterSource, info: TensorInfo, first: int, count: int)
         The matrix, as the source describes it.
     first, count : int
         Rows to read: from the start of a group of rows (``codec.row_group``) to the end of a group or of the matrix.
+    transposed : bool, default False
+        Read rows of the transpose. Not of a matrix whose codec encodes it as a whole.
 
     Returns
     -------
     numpy.ndarray
-        Shape (count, columns), of the storage type ``number_type(info)``.
+        Shape (count, columns), or (count, rows) for the transpose; of the storage type ``number_type(info)``.
 
     Raises
     ------
     FormatError
         If the stored array is inconsistent, or the file is truncated.
     """
-    if info.transposed:
-        return read_columns(source, info, first, count)
-    return info.codec.decode_rows(_stored(source, info), first, count)
+    if info.transposed == transposed:
+        return info.codec.decode_rows(_stored(source, info), first, count)
+    if isinstance(info.codec, GroupedCodec):
+        return info.codec.decode_columns(_stored(source, info), first, count)
+    return read_columns(source, info, first, count)
 
 
-def read_numbers(source: ParameterSource, info: TensorInfo, start: int, count: int) -> Array:
+def read_numbers(
+    source: ParameterSource, info: TensorInfo, start: int, count: int, *, transposed: bool = False
+) -> Array:
     """Return `count` numbers of a tensor from number `start` on, 1-D, in C order of its canonical shape.
 
-    Needs memory for them, and for two more groups of rows if the numbers are encoded by rows.
+    With `transposed`, in C order of its transpose. Needs memory for them, and for two more groups of rows if the
+    numbers are encoded by rows.
     """
-    if not info.transposed and not info.codec.matrices_only:
+    if info.transposed == transposed and not info.codec.matrices_only:
         return _stored(source, info).read(start, count)
-    rows, columns = info.shape
+    rows, columns = info.shape[::-1] if transposed else info.shape
     group = info.codec.row_group
     first = start // (group * columns) * group
     last = min(-(-(start + count) // (group * columns)) * group, rows)
     offset = start - first * columns
-    return read_rows(source, info, first, last - first).reshape(-1)[offset : offset + count]
+    return read_rows(source, info, first, last - first, transposed=transposed).reshape(-1)[offset : offset + count]
 
 
 def read_blocks(source: ParameterSource, info: TensorInfo, block_size: int = BLOCK_SIZE) -> Iterator[Array]:

@@ -40,7 +40,7 @@ class Parameter:
     matrix_shape : tuple of int, optional
         Canonical shape of a quantized or bf12 matrix; None for all others.
     transposed : bool, default False
-        The array is the transpose of the matrix.
+        The array is, or encodes, the transpose of the matrix.
     inputs : numpy.ndarray, optional
         float32, shape (tokens, in), of a matrix (out, in): receives the first so many tokens that a model made of the
         parameter multiplies the matrix with.
@@ -98,7 +98,7 @@ class TensorInfo:
     source_nbytes : int
         Bytes of the tensor in the file.
     transposed : bool, default False
-        The array is the transpose of the matrix: `array_shape` is `shape` reversed.
+        The array is, or encodes, the transpose of the matrix: `encoded_shape` is `shape` reversed.
     encoded_nbytes : int, default 0
         Bytes of the array, for storage types whose size depends on the numbers (bf12); ignored for all others.
     """
@@ -132,11 +132,15 @@ class TensorInfo:
         once = self.decoded or self.codec.requantizes
         return once and CODECS[dtype].requantizes and dtype != self.dtype
 
+    @property
+    def encoded_shape(self) -> tuple[int, ...]:
+        """Shape of what the array stores: that of the tensor, or of its transpose."""
+        return self.shape[::-1] if self.transposed else self.shape
+
     @cached_property
     def array_shape(self) -> tuple[int, ...]:
         """Shape of the array that stores the tensor."""
-        shape = self.codec.array_shape(self.shape, self.encoded_nbytes)
-        return shape[::-1] if self.transposed else shape
+        return self.codec.array_shape(self.encoded_shape, self.encoded_nbytes)
 
     @property
     def nbytes(self) -> int:

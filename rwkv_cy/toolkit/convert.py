@@ -146,7 +146,8 @@ def convert(
         Storage type of matrices and embedding. By default they keep their types, and become f16 if another program
         quantized them. The embedding is never quantized: with quantized types it stays f16 or bf16 if
         it has that type, and becomes f16 otherwise. ``"bf12"`` is bf16 with matrices compressed, without loss, where
-        that saves space. Vectors always keep their types.
+        that saves space. Vectors always keep their types, low-rank factors only if no quantized type is requested:
+        beside quantized matrices they are q8, where that takes fewer bytes.
     keep : mapping of str to (str or None), optional
         Other types for matrices, head and embedding whose names match a pattern, as
         ``{"head.weight": "f16", "blocks.0.*": "keep"}``; the last pattern that matches applies. None and ``"keep"``

@@ -159,7 +159,7 @@ def export(
     dtype : str, optional
         Type of matrices, head and embedding, one of the format's. By default every tensor keeps the numbers that it
         has; weights that are quantized in the source are decoded, and become f16. Vectors, low-rank factors and
-        states always keep their type, unless the format has a rule of its own.
+        states always keep their type, or become f32 if they are quantized, unless the format has a rule of its own.
     format : str, optional
         Key of :data:`rwkv_cy.formats.writers.EXPORT_FORMATS`; by default the suffix of the target tells.
     layout : str, optional

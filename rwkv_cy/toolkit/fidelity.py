@@ -22,7 +22,7 @@ from rwkv_cy.formats.layouts.source import TranslatedSource
 from rwkv_cy.records import dataclass
 from rwkv_cy.tensors.codecs import BLOCK_SIZE, GroupedCodec, rows_at_once
 from rwkv_cy.tensors.plain import PlainSource
-from rwkv_cy.tensors.reading import decode_rows, number_type
+from rwkv_cy.tensors.reading import decode_rows, number_type, read_rows
 from rwkv_cy.tensors.rounding import Rounding, measure_rounding
 from rwkv_cy.tensors.tensor import TensorInfo
 from rwkv_cy.toolkit.diff import config_differences, describe_values
@@ -236,12 +236,12 @@ class _Comparer:
     def _quantized(self, info: TensorInfo, codec: GroupedCodec) -> Agreement:
         """Quantize the source again, and compare the bytes."""
         original = self._source.source.info(info.name)
-        columns = info.shape[1]
+        size, columns = info.encoded_shape
         rows = rows_at_once(columns, codec.row_group)
-        unit = codec.group_size(info.shape)
+        unit = codec.group_size(info.encoded_shape)
         copied = original.dtype == info.dtype
-        for first in range(0, info.shape[0], rows):
-            count = min(rows, info.shape[0] - first)
+        for first in range(0, size, rows):
+            count = min(rows, size - first)
             groups = -(-count // codec.row_group)
             found = read_buffer(groups * unit, codec.array_dtype)
             start = first // codec.row_group * unit
@@ -253,7 +253,7 @@ class _Comparer:
                 expected = self._quantize(info, codec, first, count)
             if not np.array_equal(found, expected):
                 one, other = (decode_rows(codec, array, (count, columns)).reshape(-1) for array in (found, expected))
-                self._same(info, first * columns, one, other, codec.numbers)
+                self._same(info, first * columns, one, other, codec.numbers, transposed=info.transposed)
                 raise _MismatchError(f"expected the bytes that {codec.name} gives for {self._source.path}, got others")
         return "exact" if copied else "converted"
 
@@ -271,23 +271,28 @@ class _Comparer:
         return "within"
 
     def _quantize(self, info: TensorInfo, codec: GroupedCodec, first: int, count: int) -> Array:
-        own = self._expected.info(info.name).dtype
-        numbers = read_buffer(count * info.shape[1], STORAGE_TYPES[own].array_dtype)
-        self._expected.read_into(info.name, numbers, first * info.shape[1])
-        rows = to_storage(numbers, own, codec.numbers).reshape(count, info.shape[1])
+        own = self._expected.info(info.name)
+        numbers = read_rows(self._expected, own, first, count, transposed=info.transposed)
+        rows = to_storage(numbers, own.dtype, codec.numbers)
         try:
             return codec.encode_rows(rows, f"{self._source.path}: {info.name}").reshape(-1)
         except NumericalError as error:
             raise _MismatchError(f"expected what {codec.name} gives, but {error}") from error
 
-    def _same(self, info: TensorInfo, start: int, found: Array, expected: Array, kind: str) -> None:
-        """Raise _MismatchError unless two arrays have the same bits, or NaN where they do not."""
+    def _same(
+        self, info: TensorInfo, start: int, found: Array, expected: Array, kind: str, *, transposed: bool = False
+    ) -> None:
+        """Raise _MismatchError unless two arrays have the same bits, or NaN where they do not.
+
+        They are numbers of the tensor from number `start` on, or of its transpose.
+        """
         bits = f"u{found.itemsize}"
         different = found.view(bits) != expected.view(bits)
         if not different.any():
             return
         one, other = widen(found, kind, "f64"), widen(expected, kind, "f64")
-        self._report(info, start, one, other, different & ~(np.isnan(one) & np.isnan(other)), f"in {info.dtype}")
+        different &= ~(np.isnan(one) & np.isnan(other))
+        self._report(info, start, one, other, different, f"in {info.dtype}", transposed=transposed)
 
     def _computed_bound(self, info: TensorInfo) -> Bound:
         """Return how far the file's rounding of what numbers are computed from can move them."""
@@ -316,12 +321,22 @@ class _Comparer:
         return "within"
 
     def _report(
-        self, info: TensorInfo, start: int, found: Array, expected: Array, different: Array, precision: str
+        self,
+        info: TensorInfo,
+        start: int,
+        found: Array,
+        expected: Array,
+        different: Array,
+        precision: str,
+        *,
+        transposed: bool = False,
     ) -> None:
         if not different.any():
             return
         at = int(different.argmax())
-        place = ", ".join(str(int(index)) for index in np.unravel_index(start + at, info.shape))
+        step = -1 if transposed else 1
+        indices = np.unravel_index(start + at, info.shape[::step])
+        place = ", ".join(str(int(index)) for index in indices[::step])
         count = int(np.count_nonzero(different))
         others = f"; {count - 1} more in the same block differ" if count > 1 else ""
         raise _MismatchError(

@@ -228,7 +228,8 @@ def _numbers(parameter: Parameter, dtype: np.dtype[Any]) -> Array:
     array, stored = parameter.array, parameter.dtype
     if parameter.matrix_shape is not None:
         codec, (rows, columns) = parameter.codec, parameter.matrix_shape
-        array, stored = decode_rows(codec, array.reshape(-1), (rows, columns)), codec.numbers
-    elif parameter.transposed:
+        shape = (columns, rows) if parameter.transposed else (rows, columns)
+        array, stored = decode_rows(codec, array.reshape(-1), shape), codec.numbers
+    if parameter.transposed:
         array = array.T
     return np.array(widen(np.ascontiguousarray(array), stored, target), dtype)

@@ -86,7 +86,7 @@ PRECISIONS = {
 
 #: What amplifies the rounding of inputs: in RWKV-7a the hidden vector is a product of three vectors; in RWKV-5 and 6
 #: the result of a head is normalized after it was multiplied with a sum that may be nearly 0, as with the first token.
-_AMPLIFIED = {"rwkv7a": 2.5, "rwkv5.0": 2.0, "rwkv5.1": 2.0, "rwkv5.2": 2.0, "rwkv6": 2.0}
+_AMPLIFIED = {"rwkv7a": 2.5, "rwkv5.0": 2.0, "rwkv5.1": 2.0, "rwkv5.2": 2.0, "rwkv6": 4.0}
 
 
 def tolerance_of(config: Config, dtype: str) -> float:
@@ -97,9 +97,11 @@ def tolerance_of(config: Config, dtype: str) -> float:
 def dense(parameter: Parameter) -> Array:
     """Return the numbers of a parameter in its canonical shape, float64."""
     if parameter.dtype in QUANTIZED_TYPES:
-        return unpack(parameter.array, parameter.dtype, parameter.shape).astype(np.float64)
-    assert parameter.dtype in STORAGE_TYPES
-    array = widen(parameter.array, parameter.dtype, "f64")
+        shape = parameter.shape[::-1] if parameter.transposed else parameter.shape
+        array = unpack(parameter.array, parameter.dtype, shape).astype(np.float64)
+    else:
+        assert parameter.dtype in STORAGE_TYPES
+        array = widen(parameter.array, parameter.dtype, "f64")
     return array.T if parameter.transposed else array
 
 

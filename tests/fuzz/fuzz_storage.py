@@ -149,7 +149,8 @@ def _read_state(data: bytes) -> None:
 _WORDS = tuple(
     b'"%s"' % word
     for word in (
-        *(b"format", b"kind", b"datasets", b"path", b"dtype", b"shape", b"matrix_shape", b"offset", b"crc32"),
+        *(b"format", b"kind", b"datasets", b"path", b"dtype", b"shape", b"offset", b"crc32"),
+        *(b"matrix_shape", b"transposed_shape"),
         *(b"model", b"state", b"attributes"),
         *(b"u8", b"f16", b"bf16", b"f32", b"f64", b"q8", b"q6", b"q4", b"q4n", b"bf12"),
         *(b"architecture", b"fingerprint", b"config", b"tokenizer", b"source", b"created_by"),

@@ -22,7 +22,7 @@ _PAGE = 4096
 _FOOTER = struct.Struct("<8sIIIIQQQQI")
 _END_OF_FILE = 40  # of the superblock
 _ENTRY = re.compile(
-    rb'"dtype":"(\w+)","shape":\[([0-9,]{1,40})\](?:,"matrix_shape":\[[0-9,]+\])?'
+    rb'"dtype":"(\w+)","shape":\[([0-9,]{1,40})\](?:,"(?:matrix|transposed)_shape":\[[0-9,]+\])?'
     rb',"offset":([0-9]{1,18}),"crc32":([0-9]+)'
 )
 _SIZES = {b"u8": 1, b"q8": 1, b"q6": 1, b"q4": 1, b"q4n": 1, b"bf12": 1, b"f16": 2, b"bf16": 2, b"f32": 4, b"f64": 8}

@@ -241,7 +241,9 @@ def test_gradients_pass_through_stored_precisions(dtype: str, tmp_path: Any) -> 
 def floats(parameter: Parameter) -> np.ndarray:
     """Return the numbers that a stored parameter stands for, in float64."""
     if parameter.dtype in ("q8", "q4"):
-        return unpack(parameter.array, parameter.dtype, parameter.shape).astype(np.float64)
+        shape = parameter.shape[::-1] if parameter.transposed else parameter.shape
+        numbers = unpack(parameter.array, parameter.dtype, shape).astype(np.float64)
+        return numbers.T if parameter.transposed else numbers
     if parameter.dtype == "bf12":
         return widen(unpack_matrix(parameter.array, parameter.shape), "bf16", "f64")
     array = parameter.array.T if parameter.transposed else parameter.array

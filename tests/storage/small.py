@@ -91,6 +91,20 @@ def transposed_tensors() -> dict[str, tuple[str, Array]]:
     return {**lying, "blocks.2.ffn.key.weight": ("f32", rng.standard_normal((30, 10)).astype("<f4"))}
 
 
+#: Canonical shapes of matrices whose transposes are quantized: one that is not whole groups and blocks, a square one.
+FACTORS = {"blocks.6.att.w1": (70, 24), "blocks.6.att.w2": (64, 64), "blocks.6.att.g1": (33, 130)}
+
+
+def factor_tensors() -> dict[str, tuple[str, Array]]:
+    """Quantized transposes by name, packed, and a matrix beside them."""
+    rng = np.random.default_rng(9)
+    packed = {
+        name: (dtype, pack(rng.standard_normal(shape[::-1], dtype=np.float32), dtype))
+        for dtype, (name, shape) in zip(("q8", "q8", "q4"), FACTORS.items(), strict=True)
+    }
+    return {**packed, "blocks.6.att.key.weight": ("f32", rng.standard_normal((30, 10)).astype("<f4"))}
+
+
 #: Canonical shapes of the matrices in bf12: rows and columns that are not whole groups and chunks.
 PACKED_SHAPES = {"blocks.5.att.key.weight": (18, 1030), "blocks.5.att.value.weight": (4, 128)}
 
@@ -110,14 +124,16 @@ def few_tensors() -> dict[str, tuple[str, Array]]:
 
 
 def infos(contents: Mapping[str, tuple[str, Array]]) -> list[TensorInfo]:
-    return [
-        TensorInfo(name, MATRIX_SHAPES[name] if dtype in QUANTIZED_TYPES else a.shape, dtype, name, dtype, a.nbytes)
-        if name not in TRANSPOSED and dtype != PACKED
-        else TensorInfo(name, a.shape[::-1], dtype, name, dtype, a.nbytes, transposed=True)
-        if dtype != PACKED
-        else TensorInfo(name, PACKED_SHAPES[name], dtype, name, dtype, a.nbytes, encoded_nbytes=a.nbytes)
-        for name, (dtype, a) in contents.items()
-    ]
+    return [_info(name, dtype, array) for name, (dtype, array) in contents.items()]
+
+
+def _info(name: str, dtype: str, array: Array) -> TensorInfo:
+    shape, transposed = array.shape, name in TRANSPOSED or name in FACTORS
+    if name in TRANSPOSED:
+        shape = array.shape[::-1]
+    elif dtype in QUANTIZED_TYPES or dtype == PACKED:
+        shape = (FACTORS | MATRIX_SHAPES | PACKED_SHAPES)[name]
+    return TensorInfo(name, shape, dtype, name, dtype, array.nbytes, transposed, array.nbytes)
 
 
 def reader(contents: Mapping[str, tuple[str, Array]]) -> Callable[[TensorInfo, int, int], Array]:

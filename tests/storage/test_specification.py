@@ -20,9 +20,11 @@ from rwkv_cy.storage import write_arrays, write_model
 from rwkv_cy.tensors.tensor import TensorInfo
 from storage.small import (
     BARE_HEADER,
+    FACTORS,
     HEADER,
     MATRIX_SHAPES,
     TRANSPOSED,
+    factor_tensors,
     quantized_tensors,
     tensors,
     transposed_tensors,
@@ -31,7 +33,8 @@ from storage.small import (
 
 #: Types that only a matrix has.
 LEVELS = (0, 6, 12, 16, 20, 24, 27, 30, 33, 36, 39, 43, 47, 51, 57, 63)
-OF_MATRICES = ("q8", "q6", "q4", "q4n", "bf12")
+QUANTIZED = ("q8", "q6", "q4", "q4n")
+OF_MATRICES = (*QUANTIZED, "bf12")
 NUMPY = {"f64": "<f8", "f32": "<f4", "f16": "<f2", "bf16": "<u2", "u8": "<u1", **dict.fromkeys(OF_MATRICES, "<u1")}
 
 
@@ -64,7 +67,11 @@ def read_without_hdf5(path: Path) -> tuple[dict[str, Any], dict[str, tuple[str, 
         assert metadata_size <= start < end <= index_offset
         assert end - start < 4096 or start % 4096 == 0
         array = np.frombuffer(raw, dtype, count, start).reshape(entry["shape"])
-        if entry["dtype"] in OF_MATRICES:
+        assert not {"matrix_shape", "transposed_shape"} <= entry.keys()
+        if "transposed_shape" in entry:
+            assert major == 2
+            assert entry["dtype"] in QUANTIZED
+        elif entry["dtype"] in OF_MATRICES:
             assert "matrix_shape" in entry
         elif "matrix_shape" in entry:
             assert major == 2
@@ -287,6 +294,30 @@ def test_shapes_of_quantized_matrices(tmp_path: Path) -> None:
             assert set(file[path].attrs) == {"dtype", "matrix_shape"}
             assert file[path].attrs["matrix_shape"].dtype == np.dtype("<u8")
             assert tuple(file[path].attrs["matrix_shape"]) == shape
+
+
+@pytest.mark.parametrize("read", [read_without_hdf5, read_with_hdf5])
+def test_quantized_transposes(tmp_path: Path, read: Any) -> None:
+    contents = write_small(tmp_path / "model.h5", factor_tensors())
+    _, found = read(tmp_path / "model.h5")
+    assert struct.unpack_from("<II", (tmp_path / "model.h5").read_bytes()[-4096:], 8) == (2, 4)
+    index, _ = read_without_hdf5(tmp_path / "model.h5")
+    told = {
+        entry["path"]: tuple(entry["transposed_shape"]) for entry in index["datasets"] if "transposed_shape" in entry
+    }
+    assert {parameter_name(path): shape for path, shape in told.items()} == FACTORS
+    with h5py.File(tmp_path / "model.h5") as file:
+        for path, (rows, columns) in told.items():
+            attributes = file[path].attrs
+            assert set(attributes) == {"dtype", "transposed_shape"}
+            assert attributes["transposed_shape"].dtype == np.dtype("<u8")
+            assert tuple(attributes["transposed_shape"]) == (rows, columns)
+            dtype, blocks = found[path]
+            assert blocks.tobytes() == contents[parameter_name(path)][1].tobytes()
+            expected = unpack(contents[parameter_name(path)][1], dtype, (columns, rows)).T
+            matrix = decode(blocks, dtype, (columns, rows)).T
+            assert matrix.shape == FACTORS[parameter_name(path)]
+            np.testing.assert_allclose(matrix, expected, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize("read", [read_without_hdf5, read_with_hdf5])

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from checkpoints import random_checkpoint, small_parameters, write_safetensors
+from contracts.cases import dense
 from formats import foreign
 from rwkv7_shapes import SMALL
 from rwkv_cy import load
 from rwkv_cy.checkpoint.checkpoint import open_source
 from rwkv_cy.dtypes import MATRIX_TYPES, QUANTIZED_TYPES, STORAGE_TYPES, to_storage
+from rwkv_cy.errors import ConfigError
+from rwkv_cy.kernels.matrix import pack
 from rwkv_cy.tensors.codecs import CODECS
-from rwkv_cy.tensors.policy import choose, choose_all, may_be_transposed
+from rwkv_cy.tensors.policy import choose, choose_all, may_be_stored_as, may_be_transposed
 from rwkv_cy.toolkit.convert import convert
 
 TOKENS = [3, 14, 15, 52, 59, 35]
@@ -50,7 +53,7 @@ def test_load_and_convert_give_the_same_model(tmp_path: Path, own: str, dtype: s
     assert state == expected_state
 
 
-@pytest.mark.parametrize("dtype", [None, "f64", "f16", "bf12", "q8"])
+@pytest.mark.parametrize("dtype", [None, "f64", "f16", "bf12"])
 @pytest.mark.parametrize("shape", ["heads of 64", "odd ranks"])
 def test_low_rank_factors_are_stored_as_kernels_read_them(tmp_path: Path, shape: str, dtype: str | None) -> None:
     config = SMALL[shape]
@@ -72,6 +75,57 @@ def test_low_rank_factors_are_stored_as_kernels_read_them(tmp_path: Path, shape:
     expected, expected_state = converted.forward(TOKENS, all_logits=True)
     assert logits.tobytes() == expected.tobytes()
     assert state == expected_state
+
+
+@pytest.mark.parametrize("dtype", QUANTIZED_TYPES)
+def test_low_rank_factors_of_quantized_models(tmp_path: Path, dtype: str) -> None:
+    """They are in q8, blocks of the rows of their transpose, where that takes fewer bytes than they had."""
+    config = replace(SMALL["heads of 64"], ranks={"w": 64, "a": 32, "v": 16, "g": 7})
+    parameters = random_checkpoint(config)
+    source = write_safetensors(tmp_path / "s", parameters)
+    convert(source, tmp_path / "m.h5", dtype=dtype)
+    converted, loaded = load(tmp_path / "m.h5"), load(source, dtype=dtype)
+    names = {"w1": "q8", "w2": "q8", "a1": "q8", "a2": "q8", "v1": "q8", "v2": "q8", "g1": "q8", "g2": "f32"}
+    for model in (converted, loaded):
+        for name, expected in names.items():
+            parameter = model.parameters[f"blocks.1.att.{name}"]
+            canonical = parameters[f"blocks.1.att.{name}"]
+            assert (name, parameter.dtype, parameter.transposed) == (name, expected, True)
+            assert parameter.shape == canonical.shape
+            if expected == "q8":
+                np.testing.assert_array_equal(parameter.array, pack(np.ascontiguousarray(canonical.T), "q8"))
+    # Mapped from a model file, encoded in memory from a foreign one.
+    assert not converted.parameters["blocks.0.att.w1"].array.flags.writeable
+    assert loaded.parameters["blocks.0.att.w1"].array.flags.writeable
+
+
+def test_factors_of_a_quantized_model_return_to_floats(tmp_path: Path) -> None:
+    source = write_safetensors(tmp_path / "s", random_checkpoint(SMALL["heads of 64"]))
+    convert(source, tmp_path / "q.h5", dtype="q8")
+    quantized = load(tmp_path / "q.h5")
+    name = "blocks.0.att.w1"
+    numbers = dense(quantized.parameters[name])
+    for dtype, expected in (("f64", "f64"), ("f32", "f32"), ("bf16", "bf16"), ("bf12", "bf16")):
+        convert(tmp_path / "q.h5", tmp_path / "m.h5", dtype=dtype, overwrite=True)
+        for model in (load(tmp_path / "m.h5"), load(tmp_path / "q.h5", dtype=dtype)):
+            parameter = model.parameters[name]
+            assert (parameter.dtype, parameter.transposed) == (expected, True)
+            precision = 0.0 if expected in ("f64", "f32") else 2**-8
+            np.testing.assert_allclose(dense(parameter), numbers, rtol=precision)
+    for dtype in (None, "q4"):
+        convert(tmp_path / "q.h5", tmp_path / "m.h5", dtype=dtype, overwrite=True, requantize=True)
+        parameter = load(tmp_path / "m.h5").parameters[name]
+        np.testing.assert_array_equal(parameter.array, quantized.parameters[name].array)
+
+
+def test_a_pattern_keeps_a_factor_as_it_is(tmp_path: Path) -> None:
+    source = write_safetensors(tmp_path / "s", random_checkpoint(SMALL["heads of 64"]))
+    convert(source, tmp_path / "m.h5", dtype="q4", keep={"*.att.w?": "keep", "blocks.1.*": "bf16"})
+    types = {name: parameter.dtype for name, parameter in load(tmp_path / "m.h5").parameters.items()}
+    assert {types["blocks.0.att.w1"], types["blocks.0.att.w2"], types["blocks.1.att.a1"]} == {"f32"}
+    assert types["blocks.0.att.a1"] == "q8"
+    with pytest.raises(ConfigError, match="expected a pattern that matches"):
+        convert(source, tmp_path / "n.h5", dtype="f16", keep={"*.att.w?": "keep"})
 
 
 def test_optional_parameters_may_be_missing(tmp_path: Path) -> None:
@@ -124,7 +178,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("dtype", CODECS)
 def test_kinds(source: Path, dtype: str) -> None:
-    """Types of matrices go to matrices alone, and only matrices of plain numbers are transposed."""
+    """Types of matrices go to matrices alone, and of them only factors and plain numbers are transposed."""
     with open_source(source) as opened:
         found = {name: target.info for name, target in choose_all(opened, SPECS, dtype).items()}
     plain = {"bf12": "bf16", **dict.fromkeys(QUANTIZED_TYPES, "f16")}.get(dtype, dtype)
@@ -133,13 +187,13 @@ def test_kinds(source: Path, dtype: str) -> None:
         "emb": plain,
         "matrix": dtype,
         "sparse": sparse,
-        "w1": "f32",
-        "w2": "f32",
+        "w1": "q8" if dtype in QUANTIZED_TYPES else "f32",
+        "w2": "f32",  # the architecture does not say that it is multiplied by its columns
         "vector": "f32",
     }
     transposed = {name for name, info in found.items() if info.transposed}
     assert transposed == ({"w1"} if dtype in QUANTIZED_TYPES else {"w1", "sparse"})
-    assert found["w1"].array_shape == (16, 128)
+    assert found["w1"].array_shape == ((1, 4, 544) if dtype in QUANTIZED_TYPES else (16, 128))
 
 
 def test_orientation_may_be_kept_where_the_type_is(source: Path) -> None:
@@ -152,3 +206,26 @@ def test_orientation_may_be_kept_where_the_type_is(source: Path) -> None:
 
 def test_what_is_multiplied_may_be_transposed() -> None:
     assert [spec.name for spec in SPECS if may_be_transposed(spec)] == ["matrix", "sparse", "w1", "w2"]
+
+
+def test_what_kernels_take() -> None:
+    takes = {
+        (spec.name, dtype, transposed)
+        for spec in (EMBEDDING, MATRIX, FACTOR, VECTOR)
+        for dtype in ("f16", "bf12", "q8", "q4")
+        for transposed in (False, True)
+        if may_be_stored_as(spec, dtype, transposed=transposed)
+    }
+    assert takes == {
+        ("emb", "f16", False),
+        ("matrix", "f16", False),
+        ("matrix", "f16", True),
+        ("matrix", "bf12", False),
+        ("matrix", "q8", False),
+        ("matrix", "q4", False),
+        ("w1", "f16", False),
+        ("w1", "f16", True),
+        ("w1", "q8", True),
+        ("w1", "q4", True),
+        ("vector", "f16", False),
+    }

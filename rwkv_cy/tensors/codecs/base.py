@@ -36,7 +36,7 @@ class StoredArray:
     where : str
         File and tensor, for messages.
     shape : tuple of int
-        Shape of the tensor.
+        Shape of the tensor, or of its transpose if that is what the array stores.
     nbytes : int
         Bytes of the array.
     read : callable
@@ -80,7 +80,7 @@ class Codec(ABC):
     itemsize : int
         Bytes of an element of the stored array.
     matrices_only : bool
-        Whether it stores matrices only. Its arrays then have another shape than the matrix, and are never transposed.
+        Whether it stores matrices only. Its arrays then have another shape than the matrix.
     row_group : int
         Rows that are decoded together; reads consist of whole groups.
     alignment : int
@@ -90,6 +90,8 @@ class Codec(ABC):
         is one of these; otherwise it gets the first one.
     requantizes : bool
         Whether encoding numbers that were quantized before adds a second rounding error.
+    factor_type : str or None
+        Type of the low-rank factors in a model of this storage type; None keeps that of the checkpoint.
     since : int
         Minor version of the model file that introduced it.
     """
@@ -102,6 +104,7 @@ class Codec(ABC):
     alignment: int = 1
     plain_types: tuple[str, ...] = ()
     requantizes: bool = False
+    factor_type: str | None = None
     since: int = 0
 
     @property
@@ -163,6 +166,22 @@ class GroupedCodec(Codec):
 
     #: Whether it searches for scales, so that the inputs of a matrix make a difference.
     searches = False
+
+    @abstractmethod
+    def decode_columns(self, stored: StoredArray, first: int, count: int) -> Array:
+        """Read columns of a matrix and decode them.
+
+        Parameters
+        ----------
+        stored : StoredArray
+        first, count : int
+            Any columns to read. It takes memory for them and for a group of rows.
+
+        Returns
+        -------
+        numpy.ndarray
+            Shape (count, rows), of the storage type ``numbers``: each column is a row of the result.
+        """
 
     @abstractmethod
     def encode_rows(self, numbers: Array, where: str, inputs: Inputs | None = None) -> Array:

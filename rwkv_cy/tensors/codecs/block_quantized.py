@@ -31,6 +31,7 @@ class BlockQuantizedCodec(GroupedCodec):
     alignment = 2  # scales are words of 16 bits
     plain_types = ("f16", "bf16")
     requantizes = True
+    factor_type = "q8"
 
     def __init__(self, storage: QuantizedType, since: int) -> None:
         self.name = storage.name
@@ -56,6 +57,23 @@ class BlockQuantizedCodec(GroupedCodec):
         unit = self.group_size(part)
         packed = stored.read(first // GROUP_ROWS * unit, array_shape[0] * unit)
         return np.asarray(unpack(packed.reshape(array_shape), self.name, part))
+
+    def decode_columns(self, stored: StoredArray, first: int, count: int) -> Array:
+        """Read columns of a matrix and dequantize them: float32, each a row of the result."""
+        from rwkv_cy.kernels.matrix import transposed, unpack
+
+        rows, columns = stored.shape
+        width, block_bytes = self._storage.columns, self._storage.block_bytes
+        begin, end = first // width, -(-(first + count) // width)
+        part = GROUP_ROWS, min(end * width, columns) - begin * width
+        group = self.group_size(stored.shape)
+        result = np.empty((count, -(-rows // GROUP_ROWS) * GROUP_ROWS), np.float32)
+        for index in range(result.shape[1] // GROUP_ROWS):
+            packed = stored.read(index * group + begin * block_bytes, (end - begin) * block_bytes)
+            numbers = unpack(packed.reshape(1, end - begin, block_bytes), self.name, part)
+            block = transposed(np.ascontiguousarray(numbers[:, first - begin * width :][:, :count]))
+            result[:, index * GROUP_ROWS :][:, :GROUP_ROWS] = block
+        return np.ascontiguousarray(result[:, :rows])
 
     def encode_rows(self, numbers: Array, where: str, inputs: Inputs | None = None) -> Array:
         """Quantize rows of a matrix.
