@@ -364,11 +364,11 @@ def make_matrix(parameter, real, scale=1.0, activations="f32"):
                   inputs=parameter.inputs)
 
 
-def make_low_rank(parameter, real):
+def make_low_rank(parameter, real, activations="f32"):
     """Return a low-rank factor, (in, out) in checkpoints, as a Matrix (out, in).
 
     Copies the array unless it is stored transposed. The factors are small, and stored by rows they are read at the
-    speed of memory. A quantized one is always stored transposed.
+    speed of memory. A quantized one is always stored transposed. `activations` is as for :class:`Matrix`.
     """
     array, dtype = parameter.array, parameter.dtype
     if dtype in QUANTIZED_TYPES:
@@ -380,4 +380,10 @@ def make_low_rank(parameter, real):
         array = np.ascontiguousarray(array.T)
     if (real == "f64") != (dtype == "f64"):
         array, dtype = widen(array, dtype, real), real
-    return Matrix(array, dtype)
+    return Matrix(array, dtype, activations=activations)
+
+
+def make_factors(parameters, name, real, activations):
+    """Return the two low-rank factors `name` + "1" and `name` + "2" of a layer, as :func:`make_low_rank` makes them."""
+    first, second = parameters[name + "1"], parameters[name + "2"]
+    return make_low_rank(first, real, activations), make_low_rank(second, real, activations)

@@ -29,19 +29,19 @@ cdef class TimeMix(BaseTimeMix):
         real = config.compute_dtype
         self.call.heads = heads_of(self, config, offsets, parameters)
         self.gate = make_matrix(parameters["att.gate.weight"], real, 1.0, activations)
-        self.w1 = make_low_rank(parameters["att.time_maa_w1"], real)
+        self.w1 = make_low_rank(parameters["att.time_maa_w1"], real, activations)
         second = parameters["att.time_maa_w2"]
         expected = (MIXES, self.w1.m.rows // MIXES, self.d_model)
         if self.w1.m.rows % MIXES or second.array.shape != expected:
             raise KernelError(f"TimeMix: expected time_maa_w2 {expected}, got {second.array.shape}")
-        self._factors = [make_low_rank(replace(second, array=array), real) for array in second.array]
+        self._factors = [make_low_rank(replace(second, array=array), real, activations) for array in second.array]
         self.maa_x = self.vector(parameters, "att.time_maa_x", real)
         for i, name in enumerate("wkvrg"):
             factor = self._factors[i]
             self.w2[i] = factor.m
             self.maa[i] = self.vector(parameters, f"att.time_maa_{name}", real)
-        self.decay_w1 = make_low_rank(parameters["att.time_decay_w1"], real)
-        self.decay_w2 = make_low_rank(parameters["att.time_decay_w2"], real)
+        self.decay_w1 = make_low_rank(parameters["att.time_decay_w1"], real, activations)
+        self.decay_w2 = make_low_rank(parameters["att.time_decay_w2"], real, activations)
         self.call.decay = self.vector(parameters, "att.time_decay", real)
         self.call.u = self.vector(parameters, "att.time_faaaa", real)
 

@@ -1,6 +1,6 @@
 """The mixes of RWKV-7."""
 
-from rwkv_cy.kernels.matrix import make_low_rank, make_matrix
+from rwkv_cy.kernels.matrix import make_factors, make_matrix
 
 from rwkv_cy.kernels.dispatch cimport (
     RK_ADD, RK_LERPED, RK_RELU_SQUARED, RK_SIGMOID, RK_TANH, heads_scratch, matmul, rk_product, run_heads,
@@ -26,11 +26,11 @@ cdef class TimeMix(BaseTimeMix):
         self.first = layer == 0
         self.shared_row = self.d_att * self.itemsize
         self.call.heads = heads_of(self, config, offsets, parameters)
-        self.w1, self.w2 = make_low_rank(parameters["att.w1"], real), make_low_rank(parameters["att.w2"], real)
-        self.a1, self.a2 = make_low_rank(parameters["att.a1"], real), make_low_rank(parameters["att.a2"], real)
-        self.g1, self.g2 = make_low_rank(parameters["att.g1"], real), make_low_rank(parameters["att.g2"], real)
+        self.w1, self.w2 = make_factors(parameters, "att.w", real, activations)
+        self.a1, self.a2 = make_factors(parameters, "att.a", real, activations)
+        self.g1, self.g2 = make_factors(parameters, "att.g", real, activations)
         if not self.first:
-            self.v1, self.v2 = make_low_rank(parameters["att.v1"], real), make_low_rank(parameters["att.v2"], real)
+            self.v1, self.v2 = make_factors(parameters, "att.v", real, activations)
             self.call.v0 = self.vector(parameters, "att.v0", real)
         self.x_r = self.vector(parameters, "att.x_r", real)
         self.x_w = self.vector(parameters, "att.x_w", real)

@@ -1,7 +1,7 @@
 """The channel mix of RWKV-7a: DeepEmbed, a small matrix for each token that scales the hidden vector."""
 
 from rwkv_cy.errors import KernelError
-from rwkv_cy.kernels.matrix import make_low_rank, make_matrix
+from rwkv_cy.kernels.matrix import make_factors, make_matrix
 
 from rwkv_cy.kernels.dispatch cimport (
     RK_ADD, RK_LERPED, RK_RELU_SQUARED_SCALED, matmul, rk_product, token_matrices,
@@ -27,7 +27,7 @@ cdef class ChannelMix(ChannelMix7):
     def __init__(self, config, offsets, parameters, output_scale, activations="f32"):
         super().__init__(config, offsets, parameters, output_scale, activations)
         real = config.compute_dtype
-        self.s1, self.s2 = make_low_rank(parameters["ffn.s1"], real), make_low_rank(parameters["ffn.s2"], real)
+        self.s1, self.s2 = make_factors(parameters, "ffn.s", real, activations)
         self.s_emb_x = make_matrix(parameters["ffn.s_emb_x.weight"], real, 1.0, activations)
         self.s_emb = Embedding(parameters["ffn.s_emb.weight"], real)
         self.s0 = self.vector(parameters, "ffn.s0", real)
