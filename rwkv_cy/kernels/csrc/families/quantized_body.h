@@ -14,7 +14,7 @@
 #endif
 
 #define ABREAST 16 /* blocks of activations that are quantized side by side */
-#define RK_Q_MOST (RK_Q_WIDE > RK_Q8_RUNS ? RK_Q_WIDE : RK_Q8_RUNS) /* groups of a tile */
+#define RK_Q_MOST (RK_Q_WIDE > 2 ? RK_Q_WIDE : 2) /* groups of a tile */
 
 /* How many tokens the next tile has if `left` remain. */
 static inline int Q_(together)(ptrdiff_t left)
@@ -138,7 +138,7 @@ static inline __attribute__((always_inline)) void Q_(tile)(const char *w, const 
             else if (prefetch && few && wide == 1 && dtype != RK_Q6)
                 __builtin_prefetch(values + 4096);
             /* Pieces are short, and hardware prefetch has to find the two streams of each anew. */
-            if (prefetch && few && wide == 2 && dtype == RK_Q8)
+            if (prefetch && few && wide == 2 && RK_Q_STREAMS_AHEAD(dtype))
                 for (int g = 0; g < wide; g++) __builtin_prefetch(values + g * apart + 1024);
             for (int p = 0; p < parts; p++) {
                 const ptrdiff_t place = (p / PARTS) * apart + 4 * RK_Q_LANES * (p % PARTS);
@@ -251,15 +251,15 @@ static inline __attribute__((always_inline)) void Q_(groups_of)(const rk_matrix 
     const ptrdiff_t steps = tokens / RK_Q_TOKENS * ((end - begin) / RK_Q_WIDE) * rk_q_blocks(dtype, m->cols);
     const ptrdiff_t state_lines = rk_state_lines(states, steps);
     ptrdiff_t g = begin;
-    /* With many tokens, several groups share each broadcast of activations; with few, weights stream contiguously, from
-     * two runs of groups where hardware prefetch needs that. */
+    /* With many tokens, several groups share each broadcast of activations; with few, weights stream contiguously. One
+     * token streams them from two halves of the groups where that is faster. */
     if (tokens >= RK_Q_TOKENS)
         for (; g + RK_Q_WIDE <= end; g += RK_Q_WIDE)
             Q_(groups_at)(m, dtype, RK_Q_WIDE, packed, tokens, y, ldy, g, 1, states, state_lines);
-    if (RK_Q8_RUNS == 2 && dtype == RK_Q8 && tokens == 1) {
+    if (RK_Q_STREAMS(dtype) == 2 && tokens == 1) {
         const ptrdiff_t run = (end - begin) / 2;
         for (; g < begin + run; g++)
-            Q_(groups_at)(m, dtype, RK_Q8_RUNS, packed, tokens, y, ldy, g, run, states, state_lines);
+            Q_(groups_at)(m, dtype, 2, packed, tokens, y, ldy, g, run, states, state_lines);
         g = begin + 2 * run;
     }
     for (; g < end; g++) Q_(groups_at)(m, dtype, 1, packed, tokens, y, ldy, g, 1, states, state_lines);

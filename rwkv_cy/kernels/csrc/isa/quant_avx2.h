@@ -2,7 +2,8 @@
 #include "isa/quant_256.h"
 
 #define RK_Q_TOKENS 3
-#define RK_Q8_RUNS 2
+#define RK_Q_STREAMS(dtype) ((dtype) == RK_Q8 ? 2 : 1)
+#define RK_Q_STREAMS_AHEAD(dtype) ((dtype) == RK_Q8)
 #define RK_Q_PAIRS 1
 
 /* Products of bytes are summed in pairs in 16 bits: 2 * 127 * 127 fits, since -128 does not occur. */

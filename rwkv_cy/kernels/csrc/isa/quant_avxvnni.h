@@ -3,7 +3,8 @@
 
 /* Eight integer sums in sixteen registers. Neither number was measured on such a CPU: one run, as with AVX-512's VNNI. */
 #define RK_Q_TOKENS 4
-#define RK_Q8_RUNS 1
+#define RK_Q_STREAMS(dtype) 1
+#define RK_Q_STREAMS_AHEAD(dtype) 0
 #define RK_Q_PAIRS 0
 
 /* The instruction multiplies unsigned by signed: q8's integers are offset by 128, and the sum starts at -128 times the

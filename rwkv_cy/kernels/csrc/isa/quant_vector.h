@@ -4,7 +4,8 @@
 #define RK_Q_LANES 4
 #define RK_Q_TOKENS 2
 #define RK_Q_WIDE 1
-#define RK_Q8_RUNS 1
+#define RK_Q_STREAMS(dtype) 1
+#define RK_Q_STREAMS_AHEAD(dtype) 0
 
 static inline rk_qw rk_qw_load(const uint8_t *p)
 {

@@ -4,7 +4,8 @@
 #define RK_Q_LANES 16
 #define RK_Q_TOKENS 8
 #define RK_Q_WIDE 2
-#define RK_Q8_RUNS 1
+#define RK_Q_STREAMS(dtype) ((dtype) == RK_Q6 ? 1 : 2)
+#define RK_Q_STREAMS_AHEAD(dtype) 0
 #define RK_Q_PAIRS 0
 
 typedef __m512i rk_qi, rk_qx, rk_qw;
