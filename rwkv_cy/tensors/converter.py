@@ -23,7 +23,7 @@ from rwkv_cy.tensors.reading import decode_rows, number_type, read_numbers, read
 from rwkv_cy.tensors.rounding import Rounding, measure_rounding
 from rwkv_cy.tensors.statistics import NonFinite, count_nonfinite
 from rwkv_cy.tensors.tensor import Parameter, ParameterSource, TensorInfo
-from rwkv_cy.tensors.transposing import TransposedReader, strip_columns
+from rwkv_cy.tensors.transposing import TransposedReader, strip_columns, transposed_columns
 
 __all__ = ["Converter", "FileSink", "Progress", "describe_overflow", "number_warnings", "read_parameters"]
 
@@ -127,10 +127,14 @@ class Converter:
         unit, group = codec.group_size(target.encoded_shape), codec.row_group
         begin, end = start // unit * group, min((start + result.size) // unit * group, rows)
         step = rows_at_once(columns, group, min(BLOCK_SIZE, (end - begin) * columns // num_threads))
+        turned = info.transposed != target.transposed and not info.codec.matrices_only
 
-        def encode(first: int) -> None:
-            count = min(step, end - first)
-            block = read_rows(self._source, info, first, count, transposed=target.transposed)
+        def encode(first: int, last: int, strip: tuple[Array, int] | None) -> None:
+            count = min(step, last - first)
+            if strip is None:
+                block = read_rows(self._source, info, first, count, transposed=target.transposed)
+            else:
+                block = transposed_columns(*strip, first, count)
             numbers = self._narrow(info, block, codec.numbers, measure=False)
             inputs = self._inputs.get(info.name)
             encoded = codec.encode_rows(numbers, f"{self._source.path}: {info.name}", inputs).reshape(-1)
@@ -140,7 +144,15 @@ class Converter:
             offset = first // group * unit - start
             result[offset : offset + encoded.size] = encoded
 
-        run_jobs([partial(encode, first) for first in range(begin, end, step)], num_threads)
+        while begin < end:
+            strip, last = None, end
+            if turned:  # one read of a strip, instead of one of each of its rows for every step
+                strip = self._transposed_reader().strip(info, begin, group)
+                columns_end = strip[1] + strip[0].shape[1]
+                if columns_end < end:
+                    last = columns_end // group * group
+            run_jobs([partial(encode, first, last, strip) for first in range(begin, last, step)], num_threads)
+            begin = last
 
     def _rows(self, info: TensorInfo, dtype: str, first: int, count: int) -> Array:
         """Return rows of a matrix as numbers of a floating point type."""

@@ -12,7 +12,7 @@ from rwkv_cy.tensors.tensor import ParameterSource, TensorInfo
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["STRIP_BYTES", "TransposedReader", "read_columns", "strip_columns"]
+__all__ = ["STRIP_BYTES", "TransposedReader", "read_columns", "strip_columns", "transposed_columns"]
 
 #: Bytes that are transposed at a time. Each strip costs one read per row of the array, so that strips are large.
 STRIP_BYTES = 16 << 20
@@ -40,6 +40,15 @@ def read_columns(source: ParameterSource, info: TensorInfo, first: int, count: i
     strip = read_buffer(rows * count, info.codec.array_dtype).reshape(rows, count)
     _read_strip(source, info, first, strip)
     return transposed(strip)
+
+
+def transposed_columns(strip: npt.NDArray[Any], begin: int, first: int, count: int) -> npt.NDArray[Any]:
+    """Return columns ``first .. first + count`` of an array, each as a row, of a strip of it that begins at `begin`."""
+    from rwkv_cy.kernels.matrix import transposed
+
+    result = read_buffer(count * strip.shape[0], strip.dtype).reshape(count, strip.shape[0])
+    transposed(strip, first - begin, result)
+    return result
 
 
 def _read_strip(source: ParameterSource, info: TensorInfo, first: int, strip: npt.NDArray[Any]) -> None:
@@ -75,6 +84,30 @@ class TransposedReader:
         self._first = 0  # column of the array that the strip begins with
         self._strip: npt.NDArray[Any] = np.empty((0, 0))
 
+    def strip(self, info: TensorInfo, column: int, least: int) -> tuple[npt.NDArray[Any], int]:
+        """Return columns of the array that stores a matrix, as many as a strip has.
+
+        Parameters
+        ----------
+        info : TensorInfo
+            The matrix, as the source describes it; of a floating point type.
+        column : int
+            The first column that is needed.
+        least : int
+            How many are needed; fewer where the array ends before.
+
+        Returns
+        -------
+        strip : numpy.ndarray
+            Shape (rows of the array, columns); valid until the next call of a method.
+        begin : int
+            The first column in it.
+        """
+        needed = min(column + least, info.array_shape[1])
+        if info != self._info or column < self._first or needed > self._first + self._strip.shape[1]:
+            self._read(info, column, least)
+        return self._strip, self._first
+
     def read_into(self, info: TensorInfo, buffer: npt.NDArray[Any], start: int) -> None:
         """Fill `buffer` (1-D) with elements of the transpose of the array that stores a matrix, in C order.
 
@@ -106,10 +139,10 @@ class TransposedReader:
                 buffer[done : done + size] = self._strip[offset : offset + size, column]
             done += size
 
-    def _read(self, info: TensorInfo, column: int) -> None:
-        """Read the strip of a matrix from `column` of its array on."""
+    def _read(self, info: TensorInfo, column: int, least: int = 1) -> None:
+        """Read the strip of a matrix from `column` of its array on, of at least so many columns if there are."""
         rows, columns = info.array_shape
-        shape = rows, min(strip_columns(info), columns - column)
+        shape = rows, min(max(strip_columns(info), least), columns - column)
         dtype = info.codec.array_dtype
         nbytes = shape[0] * shape[1] * dtype.itemsize
         if self._memory.size < nbytes:

@@ -22,9 +22,10 @@ from rwkv_cy.formats.layouts.source import TranslatedSource
 from rwkv_cy.records import dataclass
 from rwkv_cy.tensors.codecs import BLOCK_SIZE, GroupedCodec, rows_at_once
 from rwkv_cy.tensors.plain import PlainSource
-from rwkv_cy.tensors.reading import decode_rows, number_type, read_rows
+from rwkv_cy.tensors.reading import decode_rows, number_type
 from rwkv_cy.tensors.rounding import Rounding, measure_rounding
 from rwkv_cy.tensors.tensor import TensorInfo
+from rwkv_cy.tensors.transposing import TransposedReader
 from rwkv_cy.toolkit.diff import config_differences, describe_values
 
 __all__ = ["SourceCheck", "check_against"]
@@ -188,6 +189,10 @@ class _Comparer:
     def _expected(self) -> PlainSource:
         return PlainSource(self._source.source)
 
+    @cached_property
+    def _turned(self) -> TransposedReader:
+        return TransposedReader(self._expected)
+
     def compare(self, name: str) -> Agreement:
         """Return how the tensor agrees; _MismatchError if it does not."""
         info = self._file.source.info(name)
@@ -271,9 +276,13 @@ class _Comparer:
         return "within"
 
     def _quantize(self, info: TensorInfo, codec: GroupedCodec, first: int, count: int) -> Array:
-        own = self._expected.info(info.name)
-        numbers = read_rows(self._expected, own, first, count, transposed=info.transposed)
-        rows = to_storage(numbers, own.dtype, codec.numbers)
+        own, columns = self._expected.info(info.name), info.encoded_shape[1]
+        numbers = read_buffer(count * columns, own.codec.array_dtype)
+        if info.transposed:
+            self._turned.read_into(own, numbers, first * columns)
+        else:
+            self._expected.read_into(info.name, numbers, first * columns)
+        rows = to_storage(numbers, own.dtype, codec.numbers).reshape(count, columns)
         try:
             return codec.encode_rows(rows, f"{self._source.path}: {info.name}").reshape(-1)
         except NumericalError as error:

@@ -256,11 +256,12 @@ def _block_memory(info: TensorInfo, target: Target) -> int:
     Encoding by groups of rows needs parts of two more groups; transposing briefly needs two strips.
     """
     source, stored = info.codec, target.info.codec
-    row = info.array_shape[0] * source.array_dtype.itemsize
-    strips = 2 * min(max(STRIP_BYTES, row), info.nbytes) if info.transposed != target.info.transposed else 0
+    group = stored.row_group * info.array_shape[0] * source.array_dtype.itemsize
+    strips = 2 * min(max(STRIP_BYTES, group), info.nbytes) if info.transposed != target.info.transposed else 0
     planned = 0 if target.plan is None else target.plan.working_bytes
     grouped = source.matrices_only or stored.matrices_only
-    group = max(source.row_group, stored.row_group) * info.shape[-1] if grouped else 0
+    columns = max(info.shape[-1], target.info.encoded_shape[-1])
+    group = max(source.row_group, stored.row_group) * columns if grouped else 0
     wide = 0 if info.dtype == target.info.dtype else 16
     itemsizes = 2 * source.array_dtype.itemsize + wide + stored.array_dtype.itemsize
     return min(BLOCK_SIZE + 2 * group, info.size + group) * itemsizes + 2 * group + strips + planned

@@ -9,8 +9,11 @@ from rwkv_cy.architectures import ARCHITECTURES
 from rwkv_cy.checkpoint.memory import MemorySource
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import STORAGE_TYPES
-from rwkv_cy.kernels.matrix import transposed
+from rwkv_cy.kernels.matrix import pack, transposed, unpack
+from rwkv_cy.records import replace
 from rwkv_cy.tensors import transposing
+from rwkv_cy.tensors.converter import Converter
+from rwkv_cy.tensors.policy import Target
 from rwkv_cy.tensors.reading import read_numbers, read_rows
 from rwkv_cy.tensors.tensor import Parameter
 from rwkv_cy.tensors.transposing import TransposedReader, read_columns, strip_columns
@@ -82,3 +85,38 @@ def test_a_strip_is_one_column_at_least(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(transposing, "STRIP_BYTES", 1)
     opened = source(stored_transposed=False)
     assert strip_columns(opened.info(NAME)) == 1
+
+
+class CountingSource(MemorySource):
+    """Counts the reads."""
+
+    reads = 0
+
+    def read_into(self, name: str, buffer: np.ndarray, start: int = 0) -> None:
+        self.reads += 1
+        super().read_into(name, buffer, start)
+
+
+@pytest.mark.parametrize(("columns_in_strip", "reads"), [(1, 3 * 24), (17, 3 * 24), (33, 2 * 24), (40, 1)])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_groups_are_encoded_from_strips(
+    columns_in_strip: int, reads: int, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A matrix whose orientation changes is read in strips, whatever the parts are that are encoded at a time."""
+    monkeypatch.setattr(transposing, "STRIP_BYTES", columns_in_strip * 24 * 4)
+    numbers = np.random.default_rng(0).standard_normal((40, 24), np.float32)
+    config = replace(CONFIG, d_model=40)
+    expected = pack(numbers, "q8")
+    for step in (1, 2, 3):  # groups of 16 rows
+        opened = CountingSource(config, {NAME: Parameter(transposed(numbers), "f32", transposed=True)})
+        info = opened.info(NAME)
+        target = Target(replace(info, dtype="q8", transposed=False))
+        converter = Converter(opened, measure=True)
+        result = np.empty(expected.nbytes, np.uint8)
+        unit = step * info.codec.row_group * expected[0].nbytes
+        for start in range(0, result.size, unit):
+            converter.fill(target, result[start : start + unit], start, threads)
+        assert result.tobytes() == expected.tobytes()
+        assert opened.reads <= reads
+        decoded = unpack(expected, "q8", numbers.shape)
+        assert converter.rounding[NAME].largest == np.abs(decoded - numbers).max()
