@@ -125,6 +125,11 @@ def _entry(line: object, path: Path) -> Entry:
             f"{path}: index: expected path, dtype, shape, offset and crc32 of a dataset, got {str(line)[:80]}; "
             "convert or save it again"
         )
+    if of_transpose and MATRIX_SHAPE in fields:
+        raise FormatError(
+            f"{path}: index: {name[:80]}: expected {MATRIX_SHAPE} or {TRANSPOSED_SHAPE}, got both; "
+            "convert or save it again"
+        )
     spec = DatasetSpec(name, dtype, tuple(shape), None if matrix_shape is None else tuple(matrix_shape), of_transpose)
     try:
         spec.check()

@@ -294,7 +294,7 @@ def _problem(dtype: str, shape: tuple[int, ...], matrix: tuple[int, ...] | None,
             f"got shape {str(shape)[:80]}; leave the tensor out"
         )
     codec = CODECS.get(dtype)
-    if matrix is None and (codec is None or not codec.matrices_only):
+    if matrix is None and not of_transpose and (codec is None or not codec.matrices_only):
         return None
     if codec is None or matrix is None or len(matrix) != 2 or min(matrix) < 1:
         return (

@@ -106,6 +106,10 @@ def swap(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
         (swap(b"[64,64],", b"[64],"), r"expected the rows and columns of a quantized, packed or transposed .* \(64,\)"),
         (swap(b"[64,64],", b'"64,64",'), "index: expected path, dtype, shape, offset and crc32"),
         (swap(b"[64,64],", b"null,"), "expected the rows and columns of a quantized, .* got None for q8"),
+        (swap(b"[64,64],", b"[0,64],"), r"expected the rows and columns of a quantized, .* got \(0, 64\) for q8"),
+        (swap(b"[64,64],", b"[64,9007199254740993],"), r"expected an array \(562949953421313, 2, 544\)"),
+        (swap(b'"transposed', b'"matrix_shape":[64,64],"transposed'), "matrix_shape or transposed_shape, got both"),
+        (swap(b'"q8"', b'"u8"'), r"expected the rows and columns of a quantized, .* got \(64, 64\) for u8"),
         (swap(b'"q8"', b'"bf12"'), "expected matrix_shape of a bf12 matrix, got transposed_shape; convert it again"),
         (swap(b'"q8"', b'"f16"'), "expected matrix_shape of a f16 matrix, got transposed_shape; convert it again"),
     ],
@@ -113,6 +117,16 @@ def swap(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
 def test_an_inconsistent_index(model: Path, change: Callable[[bytes], bytes], message: str) -> None:
     forge(model, change)
     with pytest.raises(FormatError, match=message):
+        open_model(model)
+
+
+def test_a_shape_that_is_null_is_not_left_out(model: Path) -> None:
+    def change(text: bytes) -> bytes:
+        at = text.index(b"parameters/blocks.6/att.key.weight")
+        return text[:at] + text[at:].replace(b'"offset"', b'"transposed_shape":null,"offset"', 1)
+
+    forge(model, change)
+    with pytest.raises(FormatError, match="expected the rows and columns of a quantized, .* got None for f32"):
         open_model(model)
 
 
