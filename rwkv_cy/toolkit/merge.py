@@ -129,7 +129,7 @@ def merge(
         For bone files from before DiSHA whose square matrices do not tell which blocks they belong to.
     dtype : str, optional
         Type of matrices and embedding, as for :func:`rwkv_cy.convert`. By default they keep the types of the base;
-        changed ones become f16 if they are quantized there.
+        changed ones become f16 if they are quantized there, low-rank factors f32.
     tokenizer, overwrite, requantize, progress
         As for :func:`rwkv_cy.convert`.
 
@@ -284,7 +284,7 @@ def _delivered(
         tensor = change.tensors[0]
         return number_type(adapters[tensor.file].info(tensor.name))
     info = base.info(spec.name)
-    if info.decoded or info.codec.requantizes or (dtype is not None and spec.converted):
+    if spec.converted and (info.decoded or info.codec.requantizes or dtype is not None):
         return "f64"
     return number_type(info)
 

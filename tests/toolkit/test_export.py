@@ -88,6 +88,24 @@ def test_quantized_matrices_are_decoded(small: Path, tmp_path: Path, dtype: str)
     assert types == {"f16"}
 
 
+@pytest.mark.parametrize("config", ["rwkv6", "rwkv7", "rwkv7a"])
+def test_quantized_factors_are_decoded(tmp_path: Path, config: str) -> None:
+    """To float32 in the checkpoint's orientation, so that the way back gives the same blocks."""
+    source = write_safetensors(tmp_path / "source", random_checkpoint(CONFIGS[config]))
+    convert(source, tmp_path / "q.h5", dtype="q4")
+    with open_source(tmp_path / "q.h5") as opened:
+        factors = {name for name in opened.names() if opened.info(name).dtype == "q8"}
+        assert factors
+    export(tmp_path / "q.h5", tmp_path / "m.pth")
+    expected, found = read_all(PlainSource(open_source(tmp_path / "q.h5"))), read_all(open_source(tmp_path / "m.pth"))
+    for name in factors:
+        assert found[name][0] == "f32"
+        np.testing.assert_array_equal(found[name][1], expected[name][1])
+    convert(tmp_path / "m.pth", tmp_path / "back.h5", dtype="q8")
+    with open_source(tmp_path / "q.h5") as one, open_source(tmp_path / "back.h5") as other:
+        assert {name for name in factors if one.checksum(name) == other.checksum(name)} == factors
+
+
 def test_compressed_matrices_are_exact(kjv_checkpoint: Path, tmp_path: Path) -> None:
     convert(kjv_checkpoint, tmp_path / "c.h5", dtype="bf12")
     report = export(tmp_path / "c.h5", tmp_path / "t.pth")

@@ -10,7 +10,10 @@ import pytest
 from checkpoints import numbers, random_checkpoint, small_parameters, write_safetensors, write_small
 from contracts.cases import CONFIGS
 from formats import foreign
+from rwkv_cy.architectures import architecture_of
 from rwkv_cy.errors import StorageError
+from rwkv_cy.records import replace
+from rwkv_cy.storage import open_model
 from rwkv_cy.toolkit.convert import convert
 from rwkv_cy.toolkit.export import export
 from rwkv_cy.toolkit.fidelity import SourceCheck
@@ -70,6 +73,46 @@ def test_one_other_weight_is_found(small: Path, tmp_path: Path, dtype: str, name
     # A block has one scale: the first number that differs is in the row of the changed one.
     assert place[1] == "5"
     assert f"in {dtype}, got " in problem.replace("in bf16, got", f"in {dtype}, got")
+
+
+@pytest.mark.parametrize("name", ["blocks.1.att.w1", "blocks.1.att.w2"])
+def test_one_other_weight_of_a_quantized_factor_is_found(tmp_path: Path, name: str) -> None:
+    config = replace(CONFIGS["rwkv7"], ranks=dict.fromkeys("wavg", 48))
+    parameters = random_checkpoint(config)
+    source = write_safetensors(tmp_path / "source", parameters)
+    rows, columns = parameters[name].shape
+    convert(source, tmp_path / "m.h5", dtype="q4")
+    assert check(tmp_path / "m.h5", source).problems == ()
+    for at, to in (((37, 45), 0.01), ((rows - 1, columns - 1), 9.0)):  # within the scale of its block, and above it
+        array = parameters[name].copy()
+        array[at] += to
+        other = write_safetensors(tmp_path / "other", {**parameters, name: array})
+        (problem,) = check(tmp_path / "m.h5", other).problems
+        place = re.search(r": expected .* at \((\d+), (\d+)\), as .* has it, in q8, got ", problem)
+        assert place is not None
+        found = int(place[1]), int(place[2])
+        assert found == (at if to < 1 else (at[0] // 32 * 32, at[1]))  # the scale is that of 32 inputs of an output
+
+
+@pytest.mark.parametrize("form", ["f32", "q8", "gguf"])
+def test_factors_that_were_quantized_after_another_form(tmp_path: Path, form: str) -> None:
+    """Those of a source in either orientation, or in blocks, or read through a layout."""
+    config = replace(CONFIGS["rwkv7"], ranks=dict.fromkeys("wavg", 48))
+    parameters = {name: a for name, a in random_checkpoint(config).items() if "time_state" not in name}
+    source = write_safetensors(tmp_path / "source", parameters)
+    if form == "gguf":
+        export(source, tmp_path / "s.gguf")
+    else:
+        convert(source, tmp_path / "s.h5", dtype=form)
+    before = tmp_path / ("s.gguf" if form == "gguf" else "s.h5")
+    convert(before, tmp_path / "m.h5", dtype="q4", requantize=True)
+    found = check(tmp_path / "m.h5", before)
+    specs = architecture_of(config).parameters(config)
+    factors = sum(spec.kind == "low_rank" and spec.name in parameters for spec in specs)
+    assert found.problems == ()
+    assert found.converted >= (0 if form == "q8" else factors)
+    with open_model(tmp_path / "m.h5") as model:
+        assert model.info("blocks.1.att.w1").dtype == "q8"
 
 
 @pytest.mark.parametrize("config", ["rwkv7", "rwkv4"])

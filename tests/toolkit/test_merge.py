@@ -122,6 +122,26 @@ def test_a_quantized_base(tmp_path: Path) -> None:
         assert source.info("blocks.0.att.key.weight").dtype == "q8"  # has no change
 
 
+@pytest.mark.parametrize("weight", [1.0, 0.5])
+def test_low_rank_factors_of_a_quantized_base(tmp_path: Path, weight: float) -> None:
+    """A share of a factor in q8 is f32: it was no matrix of the requested type before, and is none now."""
+    name = "blocks.1.att.w1"
+    convert(write_base(tmp_path / "base"), tmp_path / "q.h5", dtype="q8")
+    trained = draw(*BASE[name].shape)
+    write_safetensors(tmp_path / "adapter", {name: trained, "blocks.1.ln1.weight": draw(128)})
+    merge(tmp_path / "q.h5", tmp_path / "adapter", tmp_path / "m.h5", weight=weight)
+    with open_source(tmp_path / "m.h5") as source:
+        assert (source.info(name).dtype, source.info(name).transposed) == ("f32", True)
+        assert source.info("blocks.1.att.a1").dtype == "q8"  # has no change
+        assert source.info("blocks.1.ln1.weight").dtype == "f32"
+    before = read(tmp_path / "q.h5")[name][1]
+    expected = (before + weight * (trained - before)).astype("f4")
+    np.testing.assert_array_equal(read(tmp_path / "m.h5")[name][1], expected)
+    merge(tmp_path / "q.h5", tmp_path / "adapter", tmp_path / "q8.h5", weight=weight, dtype="q8", requantize=True)
+    with open_source(tmp_path / "q8.h5") as source:
+        assert source.info(name).dtype == "q8"
+
+
 def test_long_rows_are_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     base = write_base(tmp_path / "base")
     for size in (100, 1000):  # below and above the rows' length

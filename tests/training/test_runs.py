@@ -15,6 +15,8 @@ import numpy.typing as npt
 import pytest
 
 import rwkv_cy
+from checkpoints import random_checkpoint, write_safetensors
+from contracts.cases import CONFIGS
 from pages import ROOT
 from rwkv_cy.architectures import another_version
 from rwkv_cy.config import Config
@@ -337,6 +339,26 @@ def test_a_tuned_state(book: Path, tmp_path: Path, model_file: Path, dtype: str 
     with rwkv_cy.load(model_file) as model:
         state = model.load_state(report.path)
         assert np.nansum(model.score(sample, state=state)) > np.nansum(model.score(sample))
+
+
+@pytest.mark.parametrize("method", ["state", "lora", "full"])
+@pytest.mark.parametrize("architecture", ["rwkv6", "rwkv7"])
+def test_a_base_with_quantized_factors_is_what_it_decodes_to(
+    book: Path, tmp_path: Path, architecture: str, method: str
+) -> None:
+    """A run begins with the numbers of the blocks: a base in q8 gives the losses of the same numbers in float32."""
+    config = replace(CONFIGS[architecture], vocab_size=256)
+    source = write_safetensors(tmp_path / "source", random_checkpoint(config))
+    rwkv_cy.convert(source, tmp_path / "q8.h5", dtype="q8", tokenizer="bytes")
+    rwkv_cy.convert(tmp_path / "q8.h5", tmp_path / "f32.h5", dtype="f32")
+    with rwkv_cy.load(tmp_path / "q8.h5") as model:
+        assert any(parameter.transposed and parameter.dtype == "q8" for parameter in model.parameters.values())
+    found = {}
+    for name in ("q8", "f32"):
+        target = tmp_path / f"{name}.{'h5' if method == 'full' else 'pth'}"
+        target = target.with_stem(f"{name}-tuned")
+        found[name] = losses(tune(tmp_path / f"{name}.h5", book, target, options(steps=3), method=method).folder)
+    np.testing.assert_allclose(found["q8"], found["f32"], rtol=1e-5)
 
 
 def test_a_lora_merges_into_what_was_trained(book: Path, tmp_path: Path, model_file: Path) -> None:
