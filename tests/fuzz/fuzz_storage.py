@@ -23,6 +23,7 @@ from storage.small import (
     BARE_HEADER,
     HEADER,
     Array,
+    few_factor_tensors,
     few_tensors,
     packed_tensors,
     python,
@@ -61,7 +62,8 @@ def _model(contents: dict[str, tuple[str, Array]], header: ModelHeader) -> bytes
 @cache
 def _models() -> tuple[bytes, ...]:
     """Return a file as small as can be, one with a tokenizer, a quantized one, and one of the other layouts."""
-    quantized, transposed = _few(quantized_tensors()), _few(transposed_tensors())
+    quantized = {**_few(quantized_tensors()), **few_factor_tensors()}
+    transposed = _few(transposed_tensors())
     few = few_tensors()
     return (
         _model(few, BARE_HEADER),

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rwkv_cy.tensors.codecs import GroupedCodec
 from rwkv_cy.tensors.reading import check_stored, read_rows
 from rwkv_cy.tensors.tensor import ParameterSource
 
@@ -82,6 +83,10 @@ def read_everything(source: ParameterSource, file_bytes: int) -> None:
             rows = read_rows(source, info, 0, info.shape[0])
             if rows.shape != info.shape:
                 raise AssertionError(f"{name}: {rows.shape} was decoded for {info.shape}")
+            if isinstance(info.codec, GroupedCodec):
+                columns = read_rows(source, info, 0, info.shape[1], transposed=True)
+                if columns.tobytes() != np.ascontiguousarray(rows.T).tobytes():
+                    raise AssertionError(f"{name}: its rows differ from those of its transpose")
 
 
 def read_once(source: ParameterSource) -> None:

@@ -105,6 +105,16 @@ def factor_tensors() -> dict[str, tuple[str, Array]]:
     return {**packed, "blocks.6.att.key.weight": ("f32", rng.standard_normal((30, 10)).astype("<f4"))}
 
 
+#: Canonical shape of one in a single block, for files as small as can be.
+FEW_FACTORS = {"blocks.7.att.w1": (20, 10)}
+
+
+def few_factor_tensors() -> dict[str, tuple[str, Array]]:
+    """A quantized transpose that is not a whole block, packed."""
+    ((name, shape),) = FEW_FACTORS.items()
+    return {name: ("q8", pack(np.random.default_rng(10).standard_normal(shape[::-1], np.float32), "q8"))}
+
+
 #: Canonical shapes of the matrices in bf12: rows and columns that are not whole groups and chunks.
 PACKED_SHAPES = {"blocks.5.att.key.weight": (18, 1030), "blocks.5.att.value.weight": (4, 128)}
 
@@ -128,11 +138,12 @@ def infos(contents: Mapping[str, tuple[str, Array]]) -> list[TensorInfo]:
 
 
 def _info(name: str, dtype: str, array: Array) -> TensorInfo:
-    shape, transposed = array.shape, name in TRANSPOSED or name in FACTORS
+    factors = FACTORS | FEW_FACTORS
+    shape, transposed = array.shape, name in TRANSPOSED or name in factors
     if name in TRANSPOSED:
         shape = array.shape[::-1]
     elif dtype in QUANTIZED_TYPES or dtype == PACKED:
-        shape = (FACTORS | MATRIX_SHAPES | PACKED_SHAPES)[name]
+        shape = (factors | MATRIX_SHAPES | PACKED_SHAPES)[name]
     return TensorInfo(name, shape, dtype, name, dtype, array.nbytes, transposed, array.nbytes)
 
 
