@@ -101,10 +101,11 @@ def read_blocks(source: ParameterSource, info: TensorInfo, block_size: int = BLO
         As raised by the source's ``read_into``.
     """
     if info.codec.matrices_only:
-        rows, columns = info.shape
+        rows, columns = info.encoded_shape
         step = rows_at_once(columns, info.codec.row_group, block_size)
         for first in range(0, rows, step):
-            yield read_rows(source, info, first, min(step, rows - first)).reshape(-1)
+            count = min(step, rows - first)
+            yield read_rows(source, info, first, count, transposed=info.transposed).reshape(-1)
         return
     buffer = read_buffer(min(block_size, info.size), info.codec.array_dtype)
     for start in range(0, info.size, block_size):

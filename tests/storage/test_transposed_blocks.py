@@ -57,7 +57,10 @@ def test_numbers_are_read_in_either_orientation(model: Path) -> None:
             dtype, packed = factor_tensors()[name]
             info = file.info(name)
             transpose = unpack(packed, dtype, (columns, rows))
-            np.testing.assert_array_equal(np.concatenate([*read_blocks(file, info)]), transpose.T.reshape(-1))
+            for size in (1, 1000, 1 << 18):  # in the order of the array, as a transposed matrix of floats
+                blocks = [*read_blocks(file, info, size)]
+                np.testing.assert_array_equal(np.concatenate(blocks), transpose.reshape(-1))
+                assert max(block.size for block in blocks) <= max(size, 16 * rows)
             np.testing.assert_array_equal(read_rows(file, info, 3, 20), transpose.T[3:23])
             np.testing.assert_array_equal(read_rows(file, info, 16, 8, transposed=True), transpose[16:24])
             for start, count in ((0, 1), (5, 37), (rows * columns - 40, 40)):
