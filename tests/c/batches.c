@@ -8,9 +8,12 @@
 #include "wkv/wkv6.h"
 #include "wkv/wkv7.h"
 
-enum { SEQUENCES = 5, TOKENS = 40, THREADS = 2, ROWS = 45, COLS = 129, HEADS = 2, SIZE = 20, WIDTH = HEADS * SIZE };
+enum { SEQUENCES = 5, TOKENS = 40, THREADS = 2, ROWS = 45, COLS = 129, HEADS = 2, MOST_THREADS = 7 };
 
 static const ptrdiff_t lengths[SEQUENCES] = {1, 4, 2, 22, 11};
+/* Of heads: with rows and columns that are left over, what the kernels are compiled for, and more than one group of
+ * rows. */
+static const ptrdiff_t sizes[] = {7, 20, 64, 75};
 static const char *const first_names[] = {"as it is", "shifted", "lerped", "relu squared", "tanh", "sigmoid", "scaled"};
 
 /* The tokens of a run: a part of the batch, with sequences that begin at 0. */
@@ -108,61 +111,66 @@ static void check_products(const rk_table *table, int dtype, int transposed, int
 }
 
 /* What the WKVs read: parameters, and activations of all tokens. */
-enum { PARAMETERS = 6, ACTIVATIONS = 8, STATE = WIDTH * SIZE };
+enum { PARAMETERS = 6, ACTIVATIONS = 8 };
 
 typedef struct {
+    ptrdiff_t size, width; /* of a head, of all */
     float *parameters[PARAMETERS], *activations[ACTIVATIONS], *used, *bonus;
 } mixes;
 
-static void run_wkv(const rk_ops *ops, int version, const mixes *m, part p, float *y)
+static void run_wkv(const rk_ops *ops, int version, const mixes *m, part p, float *y, int threads)
 {
+    const ptrdiff_t width = m->width;
     float *const *w = m->parameters, *x[ACTIVATIONS];
-    for (int i = 0; i < ACTIVATIONS; i++) x[i] = m->activations[i] + p.first * WIDTH;
-    const rk_heads heads = {.count = HEADS, .size = SIZE, .norm_weight = w[0], .norm_bias = w[1], .eps = 64e-5,
-                            .y = y + p.first * WIDTH};
-    void *scratch = version == RK_WKV4 ? NULL : allocate(THREADS * rk_heads_scratch(ops, version, SIZE));
+    for (int i = 0; i < ACTIVATIONS; i++) x[i] = m->activations[i] + p.first * width;
+    const rk_heads heads = {.count = HEADS, .size = m->size, .norm_weight = w[0], .norm_bias = w[1], .eps = 64e-5,
+                            .y = y + p.first * width};
+    void *scratch = version == RK_WKV4 ? NULL : allocate((size_t)threads * rk_heads_scratch(ops, version, m->size));
     p.tokens.sequences = p.sequences;
     if (version == RK_WKV4) {
-        const rk_wkv4 own = {.channels = {WIDTH}, .w = w[0], .u = w[1], .k = x[0], .v = x[1], .r = x[2],
-                             .y = y + p.first * WIDTH, .aa = 0, .bb = WIDTH * sizeof *y, .pp = 2 * WIDTH * sizeof *y};
-        rk_run_channels(ops, version, &own.channels, &p.tokens, THREADS);
+        const rk_wkv4 own = {.channels = {width}, .w = w[0], .u = w[1], .k = x[0], .v = x[1], .r = x[2],
+                             .y = y + p.first * width, .aa = 0, .bb = width * sizeof *y, .pp = 2 * width * sizeof *y};
+        rk_run_channels(ops, version, &own.channels, &p.tokens, threads);
     } else if (version == RK_WKV6) {
         const rk_wkv6 own = {.heads = heads, .decay = w[2], .u = w[3], .r = x[0], .k = x[1], .v = x[2], .w = x[3], .g = x[4]};
-        rk_run_heads(ops, version, &own.heads, &p.tokens, scratch, THREADS);
+        rk_run_heads(ops, version, &own.heads, &p.tokens, scratch, threads);
     } else {
         const rk_wkv7 own = {.heads = heads, .w0 = w[0], .a0 = w[1], .v0 = w[2], .k_k = w[3], .k_a = w[4], .r_k = w[5],
                              .r = x[0], .w = x[1], .k = x[2], .a = x[3], .g = x[4], .v_mix = x[5], .v = x[6],
-                             .v_used = m->used + p.first * WIDTH, .v_first = x[7], .bonus = m->bonus + p.first * HEADS};
-        rk_run_heads(ops, version, &own.heads, &p.tokens, scratch, THREADS);
+                             .v_used = m->used + p.first * width, .v_first = x[7], .bonus = m->bonus + p.first * HEADS};
+        rk_run_heads(ops, version, &own.heads, &p.tokens, scratch, threads);
     }
     free(scratch);
 }
 
-static void check_wkv(const rk_table *table, int version)
+/* A sequence alone, by so many threads, which share the rows of a head if there are more of them than heads. */
+static void check_wkv(const rk_table *table, int version, ptrdiff_t size, int threads)
 {
-    const size_t bytes = STATE * sizeof(float);
-    char what[16];
-    snprintf(what, sizeof what, "WKV %d", version);
-    mixes m = {.used = allocate(TOKENS * WIDTH * sizeof(float)), .bonus = allocate(TOKENS * HEADS * sizeof(float))};
-    for (int i = 0; i < PARAMETERS; i++) m.parameters[i] = random_array(WIDTH);
-    for (int i = 0; i < ACTIVATIONS; i++) m.activations[i] = random_array(TOKENS * WIDTH);
-    float *start = random_array(SEQUENCES * STATE), *states[3], *y[3];
-    for (int i = 0; i < SEQUENCES * STATE; i++) start[i] += 2; /* bb of WKV 4 is positive */
+    const ptrdiff_t width = HEADS * size, state_size = width * size;
+    const size_t bytes = (size_t)state_size * sizeof(float);
+    char what[48];
+    snprintf(what, sizeof what, "WKV %d, heads of %td, %d threads", version, size, threads);
+    mixes m = {.size = size, .width = width, .used = allocate(TOKENS * width * sizeof(float)),
+               .bonus = allocate(TOKENS * HEADS * sizeof(float))};
+    for (int i = 0; i < PARAMETERS; i++) m.parameters[i] = random_array(width);
+    for (int i = 0; i < ACTIVATIONS; i++) m.activations[i] = random_array(TOKENS * width);
+    float *start = random_array(SEQUENCES * state_size), *states[3], *y[3];
+    for (int i = 0; i < SEQUENCES * state_size; i++) start[i] += 2; /* bb of WKV 4 is positive */
     for (int way = 0; way < 3; way++) {
         states[way] = memcpy(allocate(SEQUENCES * bytes), start, SEQUENCES * bytes);
-        y[way] = allocate(TOKENS * WIDTH * sizeof(float));
+        y[way] = allocate(TOKENS * width * sizeof(float));
     }
-    run_wkv(&table->f32, version, &m, part_of(0, SEQUENCES, (char *)states[0], bytes), y[0]);
+    run_wkv(&table->f32, version, &m, part_of(0, SEQUENCES, (char *)states[0], bytes), y[0], THREADS);
     for (int i = 0; i < SEQUENCES; i++) {
         const part alone = part_of(i, i + 1, (char *)states[1], bytes);
         char *state = (char *)states[2] + (size_t)i * bytes;
-        run_wkv(&table->f32, version, &m, alone, y[1]);
+        run_wkv(&table->f32, version, &m, alone, y[1], threads);
         for (ptrdiff_t t = 0; t < lengths[i]; t++)
-            run_wkv(&table->f32, version, &m, one_token(alone.first + t, state, state), y[2]);
+            run_wkv(&table->f32, version, &m, one_token(alone.first + t, state, state), y[2], 1);
     }
     for (int way = 1; way < 3; way++) {
-        compare(table, what, -way, y[way], y[0], TOKENS * WIDTH);
-        compare(table, what, -way, states[way], states[0], SEQUENCES * STATE);
+        compare(table, what, -way, y[way], y[0], TOKENS * width);
+        compare(table, what, -way, states[way], states[0], SEQUENCES * state_size);
     }
     if (!memcmp(states[0], start, SEQUENCES * bytes)) fail(table->name, what, 0, 1, 0); /* the state has not changed */
     for (int i = 0; i < PARAMETERS; i++) free(m.parameters[i]);
@@ -181,7 +189,9 @@ int main(void)
         }
         check_products(table, RK_BF16, 0, 1);
         check_products(table, RK_BF16, 1, 1);
-        for (int version = 0; version < RK_WKV_VERSIONS; version++) check_wkv(table, version);
+        for (int version = 0; version < RK_WKV_VERSIONS; version++)
+            for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++)
+                for (int threads = 1; threads <= MOST_THREADS; threads += 3) check_wkv(table, version, sizes[k], threads);
         printf("%s: batches, sequences and single tokens agree\n", table->name);
     }
     return 0;

@@ -8,6 +8,12 @@ static inline __attribute__((always_inline)) void FN(prefetch_row)(const REAL *a
     if (ahead != NULL && i % (ptrdiff_t)(64 / sizeof(REAL)) == 0) __builtin_prefetch(ahead + i, 0, 2);
 }
 
+/* Prefetch a vector of a head into the L2 cache. */
+static inline __attribute__((always_inline)) void FN(prefetch_head)(const REAL *x, ptrdiff_t size)
+{
+    for (ptrdiff_t i = 0; i < size; i += (ptrdiff_t)(64 / sizeof(REAL))) FN(prefetch_row)(x, i);
+}
+
 /* Dot product over a head; x and y may be equal. */
 static inline REAL FN(dot)(const REAL *x, const REAL *y, ptrdiff_t size)
 {

@@ -72,7 +72,7 @@ static inline __attribute__((always_inline)) void FN(wkv7_segment_rows)(
     memcpy(states, start, (size_t)(n * size) * sizeof(REAL));
     for (ptrdiff_t t = 0; t < tokens; t++) {
         REAL *state = states + t * n * size;
-        FN(wkv7_rows)(&shared[t], v + t * stride, state, state + n * size, NULL, removed + t * n, NULL, size, n);
+        FN(wkv7_rows)(&shared[t], v + t * stride, state, state + n * size, removed + t * n, NULL, size, n);
     }
     for (ptrdiff_t t = tokens - 1; t >= 0; t--) {
         const REAL *state = states + t * n * size;
