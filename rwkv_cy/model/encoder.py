@@ -83,7 +83,7 @@ class Model:
         self._kernel = Stack([layer.kernel for layer in self.layers])
         self.state_fields = architecture.state_fields(config)
         tuned = {
-            name: as_parameter(parameters[name])
+            name: as_parameter(parameters[name], name)
             for i in range(config.num_layers)
             for spec in architecture.parameters_of_layer(config, i)
             if spec.kind == "state" and (name := f"blocks.{i}.{spec.name}") in parameters

@@ -89,7 +89,7 @@ class LanguageModel(Recorded):
         if config.vocab_size < 1:
             raise ConfigError("LanguageModel: expected a Config with a vocab_size, got 0; give the number of tokens")
         config = architecture_of(config).complete(config)
-        own = {name: as_parameter(value) for name, value in parameters.items()}
+        own = {name: as_parameter(value, name) for name, value in parameters.items()}
         check_parameters(config, {name: value.shape for name, value in own.items()}, "LanguageModel")
         check_layouts(config, own, "LanguageModel")
         self._setup(Loaded.of_arrays(config, own, tokenizer, fingerprint), activations)

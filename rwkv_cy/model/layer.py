@@ -152,7 +152,7 @@ class Layer:
         architecture = architecture_of(config)
         config = architecture.complete(config)
         specs = architecture.parameters_of_layer(config, index)
-        own = {spec.name: as_parameter(parameters[spec.name]) for spec in specs if spec.name in parameters}
+        own = {spec.name: as_parameter(parameters[spec.name], spec.name) for spec in specs if spec.name in parameters}
         problems = [
             f"missing {spec.name} {spec.shape}"
             if spec.name not in own

@@ -63,20 +63,41 @@ class Parameter:
         return self.matrix_shape or (self.array.shape[::-1] if self.transposed else self.array.shape)
 
 
-def as_parameter(value: Parameter | npt.NDArray[Any]) -> Parameter:
+def as_parameter(value: Parameter | npt.NDArray[Any], name: str = "parameter") -> Parameter:
     """Return a Parameter, or a plain float64, float32 or float16 array as one; the result is contiguous and aligned.
+
+    Parameters
+    ----------
+    value : Parameter or numpy.ndarray
+    name : str
+        What messages call it.
 
     Raises
     ------
     SpecError
-        If the array is of another type.
+        If the array is of another type, or cannot be that of the Parameter's type and shape.
     """
     if isinstance(value, Parameter):
+        problem = _array_problem(value)
+        if problem is not None:
+            raise SpecError(f"{name}: expected {problem}; give what the parameters of a model hold")
         return replace(value, array=np.require(value.array, requirements=["C", "A"]))
-    for name, storage in STORAGE_TYPES.items():
+    for dtype, storage in STORAGE_TYPES.items():
         if value.dtype == storage.array_dtype and storage.array_dtype.kind == "f":
-            return as_parameter(Parameter(value, name))
-    raise SpecError(f"parameter: expected an array of float64, float32 or float16, got {value.dtype}")
+            return as_parameter(Parameter(value, dtype), name)
+    raise SpecError(f"{name}: expected an array of float64, float32 or float16, got {value.dtype}")
+
+
+def _array_problem(value: Parameter) -> str | None:
+    """Describe expected and actual array if a Parameter's cannot be of its type and shape."""
+    codec, array, shape = value.codec, value.array, value.matrix_shape
+    if array.dtype != codec.array_dtype:
+        return f"an array of {codec.array_dtype} for {value.dtype}, got {array.dtype} of shape {array.shape}"
+    if not codec.matrices_only:
+        return None
+    if shape is None or len(shape) != 2 or min(shape) < 1:
+        return f"matrix_shape, the rows and columns of a {value.dtype} matrix, got {shape}"
+    return codec.shape_problem(array.shape, shape[::-1] if value.transposed else shape)
 
 
 @dataclass(frozen=True)

@@ -365,6 +365,33 @@ def test_only_matrices_may_be_transposed() -> None:
 
 
 @pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"array": np.zeros((1, 1, 544), np.uint8)},
+            r"expected an array \(2, 1, 544\) for q8 of shape \(32, 32\), got",
+        ),
+        (
+            {"array": np.zeros(1088, np.uint8)},
+            r"expected an array \(2, 1, 544\) for q8 of shape \(32, 32\), got \(1088",
+        ),
+        ({"array": np.zeros((2, 1, 544), np.int8)}, "expected an array of uint8 for q8, got int8 of shape"),
+        ({"matrix_shape": None}, "expected matrix_shape, the rows and columns of a q8 matrix, got None; give what"),
+        ({"matrix_shape": (0, 32)}, r"expected matrix_shape, the rows and columns of a q8 matrix, got \(0, 32\)"),
+        ({"dtype": "f32"}, r"expected an array of float32 for f32, got uint8 of shape \(2, 1, 544\)"),
+        ({"dtype": "bf12"}, "expected a multiple of 64 from"),
+    ],
+)
+def test_an_array_that_is_not_of_its_type(change: dict[str, Any], message: str) -> None:
+    model = random_model(d_model=32)
+    name = "blocks.0.att.key.weight"
+    packed = Parameter(pack(model.parameters[name].array, "q8"), "q8", (32, 32))
+    LanguageModel(model.config, {**model.parameters, name: packed})
+    with pytest.raises(SpecError, match=f"{name}: {message}"):
+        LanguageModel(model.config, {**model.parameters, name: replace(packed, **change)})
+
+
+@pytest.mark.parametrize(
     ("name", "message"),
     [
         ("blocks.1.att.value.weight", "token 1 at 0: expected finite numbers, layer 1 gave NaN"),
