@@ -180,6 +180,16 @@ def change_footer(path: Path, **changes: Any) -> None:
     overwrite_at(path, -PAGE, replace(footer, **changes).pack())
 
 
+def swap_after(place: bytes, old: bytes, new: bytes) -> Callable[[bytes], bytes]:
+    """Return a change for :func:`forge`: the first `old` after `place` becomes `new`."""
+
+    def change(text: bytes) -> bytes:
+        at = text.index(place)
+        return text[:at] + text[at:].replace(old, new, 1)
+
+    return change
+
+
 def forge(path: Path, change: Callable[[bytes], bytes], dataset: str | None = None) -> None:
     """Change the index, or another dataset of bytes, its length staying as it is, and make every checksum fit."""
     with CheckedFile(path, MODEL_KIND) as checked:

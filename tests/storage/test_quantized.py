@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -27,6 +28,7 @@ from storage.small import (
     forge,
     packed_tensors,
     quantized_tensors,
+    swap_after,
     tensors,
     transposed_tensors,
     write_small,
@@ -171,14 +173,7 @@ def test_a_packed_matrix_has_a_size_that_can_be(nbytes: int) -> None:
         DatasetSpec("a", "bf12", (nbytes,), (40, 70)).check()
 
 
-def swap(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
-    """Change the line of one matrix in the index."""
-
-    def change(text: bytes) -> bytes:
-        at = text.index(KEY.encode())
-        return text[:at] + text[at:].replace(old, new, 1)
-
-    return change
+swap = partial(swap_after, KEY.encode())
 
 
 MATRIX = b'"matrix_shape":[40,70]'

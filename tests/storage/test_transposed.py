@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -15,7 +16,7 @@ from rwkv_cy.storage import open_model, write_model
 from rwkv_cy.storage.checked_file import CheckedFile
 from rwkv_cy.storage.schema import MODEL_KIND, PAGE
 from rwkv_cy.tensors.tensor import TensorInfo
-from storage.small import HEADER, TRANSPOSED, forge, tensors, transposed_tensors, write_small
+from storage.small import HEADER, TRANSPOSED, forge, swap_after, tensors, transposed_tensors, write_small
 
 NAME = "blocks.2.ffn.value.weight"
 KEY = "parameters/blocks.2/ffn.value.weight"
@@ -76,14 +77,7 @@ def test_only_a_matrix_can_be_stored_so(tmp_path: Path, shape: tuple[int, ...]) 
         write_model(tmp_path / "model.h5", HEADER, [info], lambda info, start, count: np.zeros(count, np.float32))
 
 
-def swap(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
-    """Change the line of one matrix in the index."""
-
-    def change(text: bytes) -> bytes:
-        at = text.index(KEY.encode())
-        return text[:at] + text[at:].replace(old, new, 1)
-
-    return change
+swap = partial(swap_after, KEY.encode())
 
 
 @pytest.mark.parametrize(

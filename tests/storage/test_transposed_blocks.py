@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from rwkv_cy.tensors.codecs import CODECS, GroupedCodec, StoredArray
 from rwkv_cy.tensors.reading import read_blocks, read_numbers, read_rows
 from rwkv_cy.tensors.tensor import TensorInfo
 from rwkv_cy.toolkit.convert import convert
-from storage.small import FACTORS, HEADER, factor_tensors, forge, write_small
+from storage.small import FACTORS, HEADER, factor_tensors, forge, swap_after, write_small
 
 NAME = "blocks.6.att.w2"
 KEY = "parameters/blocks.6/att.w2"
@@ -92,14 +93,7 @@ def test_columns_are_decoded(dtype: str, shape: tuple[int, int]) -> None:
     assert largest <= 3 * packed.shape[2]  # the blocks of 33 columns of one group
 
 
-def swap(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
-    """Change the line of one matrix in the index."""
-
-    def change(text: bytes) -> bytes:
-        at = text.index(KEY.encode())
-        return text[:at] + text[at:].replace(old, new, 1)
-
-    return change
+swap = partial(swap_after, KEY.encode())
 
 
 @pytest.mark.parametrize(
