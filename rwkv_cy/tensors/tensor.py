@@ -94,7 +94,10 @@ def _array_problem(value: Parameter) -> str | None:
     if array.dtype != codec.array_dtype:
         return f"an array of {codec.array_dtype} for {value.dtype}, got {array.dtype} of shape {array.shape}"
     if not codec.matrices_only:
-        return None
+        own = array.shape[::-1] if value.transposed else array.shape
+        if value.transposed and len(own) != 2:
+            return f"rows and columns of a transposed matrix, got an array of shape {array.shape}"
+        return None if shape in (None, own) else f"matrix_shape None, or {own} of the array, got {str(shape)[:80]}"
     if shape is None or len(shape) != 2 or min(shape) < 1:
         return f"matrix_shape, the rows and columns of a {value.dtype} matrix, got {shape}"
     return codec.shape_problem(array.shape, shape[::-1] if value.transposed else shape)

@@ -365,6 +365,31 @@ def test_only_matrices_may_be_transposed() -> None:
 
 
 @pytest.mark.parametrize(
+    ("array", "change", "message"),
+    [
+        ((1, 1), {}, r"expected matrix_shape None, or \(1, 1\) of the array, got \(32, 32\); give what"),
+        ((16, 32), {}, r"expected matrix_shape None, or \(16, 32\) of the array, got \(32, 32\)"),
+        ((16, 32), {"transposed": True}, r"expected matrix_shape None, or \(32, 16\) of the array, got \(32, 32\)"),
+        ((32,), {}, r"expected matrix_shape None, or \(32,\) of the array, got \(32, 32\)"),
+        ((1, 32, 32), {"transposed": True}, "expected rows and columns of a transposed matrix, got an array of shape"),
+    ],
+)
+def test_the_shape_of_a_plain_array_is_its_own(array: tuple[int, ...], change: dict[str, Any], message: str) -> None:
+    """A Parameter says its shape itself, so that kernels would read past the end of an array with fewer numbers."""
+    model = random_model(d_model=32)
+    name = "blocks.0.att.key.weight"
+    plain = model.parameters[name].array
+    LanguageModel(model.config, {**model.parameters, name: Parameter(plain, "f32", (32, 32))})
+    LanguageModel(model.config, {**model.parameters, name: Parameter(plain, "f32", (32, 32), transposed=True)})
+    wrong = replace(Parameter(np.zeros(array, np.float32), "f32", (32, 32)), **change)
+    with pytest.raises(SpecError, match=f"{name}: {message}"):
+        LanguageModel(model.config, {**model.parameters, name: wrong})
+    short = Parameter(np.zeros(1, np.float32), "f32", (32,))
+    with pytest.raises(SpecError, match=r"ln1\.weight: expected matrix_shape None, or \(1,\) of the array, got"):
+        LanguageModel(model.config, {**model.parameters, "blocks.0.ln1.weight": short})
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         (
