@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from checkpoints import numbers, small_parameters, write_safetensors, write_small
+from checkpoints import numbers, random_checkpoint, small_parameters, write_safetensors, write_small
+from contracts.cases import CONFIGS
 from formats import foreign
 from rwkv_cy import load
 from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES, array_dtype, to_storage
@@ -130,6 +131,20 @@ def test_what_is_not_finite_is_refused(tmp_path: Path, dtype: str, bad: float) -
     ):
         convert(source, tmp_path / "t", dtype=dtype)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["s"]
+
+
+@pytest.mark.parametrize("dtype", QUANTIZED_TYPES)
+def test_a_low_rank_factor_that_is_not_finite_is_refused(tmp_path: Path, dtype: str) -> None:
+    """Unless it keeps its type."""
+    parameters = random_checkpoint(CONFIGS["rwkv7"])
+    name = "blocks.0.att.w1"
+    parameters[name][3, 2] = np.nan
+    source = write_safetensors(tmp_path / "s", parameters)
+    with pytest.raises(NumericalError, match=rf"s: {name}: expected finite weights to quantize to q8, got NaN or infi"):
+        convert(source, tmp_path / "t", dtype=dtype, tokenizer="none")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s"]
+    report = convert(source, tmp_path / "t", dtype=dtype, keep={name: None}, tokenizer="none")
+    assert list(report.nonfinite) == [name]
 
 
 @pytest.mark.parametrize(("dtype", "own"), [("q8", "f32"), ("q6", "f32"), ("q4", "f32"), ("q8", "f64"), ("q4", "bf16")])
