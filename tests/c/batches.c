@@ -118,26 +118,30 @@ typedef struct {
     float *parameters[PARAMETERS], *activations[ACTIVATIONS], *used, *bonus;
 } mixes;
 
+/* y: of the whole batch; NULL if only the states are computed. */
 static void run_wkv(const rk_ops *ops, int version, const mixes *m, part p, float *y, int threads)
 {
     const ptrdiff_t width = m->width;
     float *const *w = m->parameters, *x[ACTIVATIONS];
+    y = y == NULL ? NULL : y + p.first * width;
     for (int i = 0; i < ACTIVATIONS; i++) x[i] = m->activations[i] + p.first * width;
     const rk_heads heads = {.count = HEADS, .size = m->size, .norm_weight = w[0], .norm_bias = w[1], .eps = 64e-5,
-                            .y = y + p.first * width};
+                            .y = y};
     void *scratch = version == RK_WKV4 ? NULL : allocate((size_t)threads * rk_heads_scratch(ops, version, m->size));
     p.tokens.sequences = p.sequences;
     if (version == RK_WKV4) {
-        const rk_wkv4 own = {.channels = {width}, .w = w[0], .u = w[1], .k = x[0], .v = x[1], .r = x[2],
-                             .y = y + p.first * width, .aa = 0, .bb = width * sizeof *y, .pp = 2 * width * sizeof *y};
+        const rk_wkv4 own = {.channels = {width}, .w = w[0], .u = w[1], .k = x[0], .v = x[1],
+                             .r = y == NULL ? NULL : x[2], .y = y, .aa = 0, .bb = width * sizeof *y,
+                             .pp = 2 * width * sizeof *y};
         rk_run_channels(ops, version, &own.channels, &p.tokens, threads);
     } else if (version == RK_WKV6) {
         const rk_wkv6 own = {.heads = heads, .decay = w[2], .u = w[3], .r = x[0], .k = x[1], .v = x[2], .w = x[3], .g = x[4]};
         rk_run_heads(ops, version, &own.heads, &p.tokens, scratch, threads);
     } else {
         const rk_wkv7 own = {.heads = heads, .w0 = w[0], .a0 = w[1], .v0 = w[2], .k_k = w[3], .k_a = w[4], .r_k = w[5],
-                             .r = x[0], .w = x[1], .k = x[2], .a = x[3], .g = x[4], .v_mix = x[5], .v = x[6],
-                             .v_used = m->used + p.first * width, .v_first = x[7], .bonus = m->bonus + p.first * HEADS};
+                             .r = y == NULL ? NULL : x[0], .w = x[1], .k = x[2], .a = x[3], .g = x[4],
+                             .v_mix = x[5], .v = x[6], .v_used = m->used + p.first * width, .v_first = x[7],
+                             .bonus = m->bonus + p.first * HEADS};
         rk_run_heads(ops, version, &own.heads, &p.tokens, scratch, threads);
     }
     free(scratch);
@@ -172,6 +176,10 @@ static void check_wkv(const rk_table *table, int version, ptrdiff_t size, int th
         compare(table, what, -way, y[way], y[0], TOKENS * width);
         compare(table, what, -way, states[way], states[0], SEQUENCES * state_size);
     }
+    memcpy(states[1], start, SEQUENCES * bytes); /* the same states without y */
+    for (int i = 0; i < SEQUENCES; i++)
+        run_wkv(&table->f32, version, &m, part_of(i, i + 1, (char *)states[1], bytes), NULL, threads);
+    compare(table, what, -3, states[1], states[0], SEQUENCES * state_size);
     if (!memcmp(states[0], start, SEQUENCES * bytes)) fail(table->name, what, 0, 1, 0); /* the state has not changed */
     for (int i = 0; i < PARAMETERS; i++) free(m.parameters[i]);
     for (int i = 0; i < ACTIVATIONS; i++) free(m.activations[i]);

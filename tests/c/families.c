@@ -12,7 +12,7 @@
 enum { MOST_TOKENS = 40 };
 
 static const ptrdiff_t token_counts[] = {1, 2, 3, 4, 5, 9, 14, 15, 16, 33, MOST_TOKENS};
-static const ptrdiff_t shapes[][2] = {{1, 1}, {7, 33}, {16, 64}, {45, 129}, {18, 1100}, {50, 3300}};
+static const ptrdiff_t shapes[][2] = {{1, 1}, {7, 33}, {16, 64}, {45, 129}, {99, 70}, {18, 1100}, {50, 3300}};
 static size_t shape_count = sizeof shapes / sizeof *shapes;
 
 /* Numbers `a` and `b` differ by no more than `error`, or are both NaN. */
