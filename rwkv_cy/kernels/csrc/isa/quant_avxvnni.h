@@ -1,7 +1,7 @@
 /* Vectors of eight rows for quantized matrices: AVX2 with AVX-VNNI. */
 #include "isa/quant_256.h"
 
-/* Eight integer sums in sixteen registers. Neither number was measured on such a CPU: one run, as with AVX-512's VNNI. */
+/* Eight integer sums in sixteen registers, and one stream of weights. Neither was measured on such a CPU. */
 #define RK_Q_TOKENS 4
 #define RK_Q_STREAMS(dtype) 1
 #define RK_Q_STREAMS_AHEAD(dtype) 0

@@ -177,8 +177,8 @@ static FN(wkv7_shared) FN(wkv7_vectors)(REAL *buffers, ptrdiff_t padded)
                              buffers + 4 * padded};
 }
 
-/* Prefetch what one head reads and writes for a token whose first element is `at`. Tokens are a few pages apart, too far
- * for the hardware prefetcher. Always inlined: gcc removes the call of a function that does nothing but prefetch. */
+/* Prefetch what one head reads and writes for a token whose first element is `at`. Tokens are a few kilobytes apart,
+ * too far for the hardware prefetcher. Always inlined: gcc removes the call of a function that only prefetches. */
 static inline __attribute__((always_inline)) void FN(wkv7_prefetch)(const rk_wkv7 *p, ptrdiff_t at)
 {
     const void *const arrays[] = {p->r, p->w, p->k, p->a, p->v_mix, p->v, p->v_used, p->v_first, p->heads.y};
