@@ -572,8 +572,9 @@ def load(
     rescale_layer : int, optional
         Halve the residual stream after each group of this many layers. Not needed in float32. None follows the file.
     activations : {"f32", "bf16"}, default "f32"
-        ``"bf16"`` rounds activations to bf16, nearest even, before the product with a bf16 matrix, but not sums or the
-        state. For CPUs with AMX, by AMD with AVX512-BF16, and by ARM with BF16; others do not run prompts faster.
+        ``"bf16"`` rounds activations to bf16, nearest even, before the product with a matrix or low-rank factor in
+        bf16, but not sums or the state. For CPUs with AMX, by AMD with AVX512-BF16, and by ARM with BF16; others do not
+        run prompts faster.
     progress : callable, optional
         Called with the bytes done and the bytes of all tensors that are read into memory rather than mapped; by
         several threads, one at a time.
