@@ -558,10 +558,9 @@ def load(
         content; or one on the Hugging Face hub: ``"hf:owner/name/file"``.
     dtype : {"f32", "f16", "bf16", "f64", "bf12", "q8", "q6", "q4", "q4n"}, optional
         Convert matrices, head and embedding to this type in memory, as :func:`rwkv_cy.convert` does: beside quantized
-        matrices the embedding is f16 or bf16, and low-rank factors are q8. Vectors and tables of tokens keep their
-        type, and low-rank factors do beside matrices that are not quantized. None uses all as they are stored.
-        ``"f64"`` computes in float64 throughout; ``"bf12"`` gives what ``"bf16"`` does, to the last bit, in less
-        memory.
+        matrices the embedding is f16 or bf16, and low-rank factors are q8; beside others factors keep their type, as
+        vectors and tables of tokens do. None uses all as they are stored. ``"f64"`` computes in float64 throughout;
+        ``"bf12"`` gives what ``"bf16"`` does, to the last bit, in less memory.
     mmap : bool, default True
         Use the matrices in place, through a memory map: loading takes milliseconds, and processes share the pages. The
         file must not be modified while it is mapped. Matrices that are converted, and all where the file system cannot

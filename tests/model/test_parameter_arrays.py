@@ -1,0 +1,67 @@
+"""Parameters whose arrays are not of their type and shape are refused by name, before kernels read them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from checkpoints import random_model
+from rwkv_cy.errors import SpecError
+from rwkv_cy.kernels.matrix import pack
+from rwkv_cy.model.language_model import LanguageModel
+from rwkv_cy.tensors.tensor import Parameter
+
+
+@pytest.mark.parametrize(
+    ("array", "change", "message"),
+    [
+        ((1, 1), {}, r"expected matrix_shape None, or \(1, 1\) of the array, got \(32, 32\); give what"),
+        ((16, 32), {}, r"expected matrix_shape None, or \(16, 32\) of the array, got \(32, 32\)"),
+        ((16, 32), {"transposed": True}, r"expected matrix_shape None, or \(32, 16\) of the array, got \(32, 32\)"),
+        ((32,), {}, r"expected matrix_shape None, or \(32,\) of the array, got \(32, 32\)"),
+        ((1, 32, 32), {"transposed": True}, "expected rows and columns of a transposed matrix, got an array of shape"),
+    ],
+)
+def test_the_shape_of_a_plain_array_is_its_own(array: tuple[int, ...], change: dict[str, Any], message: str) -> None:
+    """A Parameter says its shape itself, so that kernels would read past the end of an array with fewer numbers."""
+    model = random_model(d_model=32)
+    name = "blocks.0.att.key.weight"
+    plain = model.parameters[name].array
+    LanguageModel(model.config, {**model.parameters, name: Parameter(plain, "f32", (32, 32))})
+    LanguageModel(model.config, {**model.parameters, name: Parameter(plain, "f32", (32, 32), transposed=True)})
+    wrong = replace(Parameter(np.zeros(array, np.float32), "f32", (32, 32)), **change)
+    with pytest.raises(SpecError, match=f"{name}: {message}"):
+        LanguageModel(model.config, {**model.parameters, name: wrong})
+    short = Parameter(np.zeros(1, np.float32), "f32", (32,))
+    with pytest.raises(SpecError, match=r"ln1\.weight: expected matrix_shape None, or \(1,\) of the array, got"):
+        LanguageModel(model.config, {**model.parameters, "blocks.0.ln1.weight": short})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"array": np.zeros((1, 1, 544), np.uint8)},
+            r"expected an array \(2, 1, 544\) for q8 of shape \(32, 32\), got",
+        ),
+        (
+            {"array": np.zeros(1088, np.uint8)},
+            r"expected an array \(2, 1, 544\) for q8 of shape \(32, 32\), got \(1088",
+        ),
+        ({"array": np.zeros((2, 1, 544), np.int8)}, "expected an array of uint8 for q8, got int8 of shape"),
+        ({"matrix_shape": None}, "expected matrix_shape, the rows and columns of a q8 matrix, got None; give what"),
+        ({"matrix_shape": (0, 32)}, r"expected matrix_shape, the rows and columns of a q8 matrix, got \(0, 32\)"),
+        ({"dtype": "f32"}, r"expected an array of float32 for f32, got uint8 of shape \(2, 1, 544\)"),
+        ({"dtype": "bf12"}, "expected a multiple of 64 from"),
+    ],
+)
+def test_an_array_that_is_not_of_its_type(change: dict[str, Any], message: str) -> None:
+    model = random_model(d_model=32)
+    name = "blocks.0.att.key.weight"
+    packed = Parameter(pack(model.parameters[name].array, "q8"), "q8", (32, 32))
+    LanguageModel(model.config, {**model.parameters, name: packed})
+    with pytest.raises(SpecError, match=f"{name}: {message}"):
+        LanguageModel(model.config, {**model.parameters, name: replace(packed, **change)})
