@@ -40,7 +40,7 @@ def add_load_options(parser: argparse.ArgumentParser) -> None:
         "--activations",
         choices=ACTIVATIONS,
         default="f32",
-        help="bf16 rounds activations to bf16 before multiplying bf16 matrices: for CPUs with AMX, by AMD with "
+        help="bf16 rounds activations to bf16 before products in bf16: for CPUs with AMX, by AMD with "
         "AVX512-BF16, and by ARM with BF16 (default: f32)",
     )
 
