@@ -33,5 +33,5 @@ def test_what_is_multiplied_in_bf16_rounds_its_activations(tmp_path: Path, archi
     logits, _ = exact.forward(tokens, all_logits=True)
     found, _ = rounding.forward(tokens, all_logits=True)
     assert found.tobytes() != logits.tobytes()
-    assert np.abs(found - logits).max() < 0.1 * np.abs(logits).max()
+    assert np.abs(found - logits).max() < 0.02 * np.abs(logits).max()
     assert rounding.forward(tokens[0])[0].tobytes() == exact.forward(tokens[0])[0].tobytes()
