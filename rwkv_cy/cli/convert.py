@@ -77,8 +77,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="PATTERN=TYPE",
-        help="another type for matrices, head or embedding whose names match, as 'head.weight=f16' or "
-        "'blocks.0.*=keep'; may be repeated: the last that matches applies",
+        help="another type for matrices, head or embedding whose names match, as 'head.weight=f16', or "
+        "that of SOURCE for any tensors, as 'blocks.0.*=keep'; may be repeated: the last that matches applies",
     )
     parser.add_argument("--dry-run", action="store_true", help="print what would be done, with sizes; write nothing")
     parser.add_argument(

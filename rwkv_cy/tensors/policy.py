@@ -97,16 +97,20 @@ class Types:
         matching = (dtype for pattern, dtype in reversed(self.rules) if fnmatchcase(name, pattern))
         return next(matching, self.default)
 
-    def check(self, specs: Iterable[Storable], where: str) -> None:
-        """Raise ConfigError if a pattern does not match any tensor that is converted."""
-        requested = (self.default, *(dtype for _, dtype in self.rules))
-        factors = any(CODECS[dtype].factor_type is not None for dtype in requested if dtype is not None)
-        names = [spec.name for spec in specs if spec.converted or (factors and spec.kind == _FACTOR)]
-        for pattern, _ in self.rules:
-            if not any(fnmatchcase(name, pattern) for name in names):
+    def check(self, source: ParameterSource, specs: Iterable[Storable]) -> None:
+        """Raise ConfigError if a pattern does not match any tensor of the source that its type applies to.
+
+        What a source holds can be kept, so that ``"keep"`` applies to every tensor.
+        """
+        present = tuple(specs)
+        for pattern, dtype in self.rules:
+            matching = (spec for spec in present if fnmatchcase(spec.name, pattern))
+            if not any(dtype is None or _applies(source.info(spec.name), spec, dtype) for spec in matching):
+                names = [spec.name for spec in present if spec.converted]
                 raise ConfigError(
-                    f"keep: expected a pattern that matches a matrix, the head or the embedding of {where}, "
-                    f"got {pattern!r}; names are such as {', '.join(names[:2])}; vectors always keep their type"
+                    f"keep: expected a pattern that matches a matrix, the head or the embedding of {source.path}, "
+                    f"got {pattern!r}; names are such as {', '.join(names[:2])}; vectors keep their type, and low-rank "
+                    "factors do unless they are quantized: 'keep' is the type that exempts them"
                 )
 
 
@@ -222,6 +226,13 @@ def plain_type(info: TensorInfo, spec: Storable, dtype: str | None) -> str:
     if dtype is not None:
         return dtype
     return _FOR_DECODED if info.decoded or info.codec.requantizes else numbers
+
+
+def _applies(info: TensorInfo, spec: Storable, dtype: str) -> bool:
+    """Tell whether a tensor of the source can get a requested type: low-rank factors of floats can get few."""
+    if spec.kind != _FACTOR:
+        return spec.converted
+    return info.dtype == dtype or info.codec.matrices_only or CODECS[dtype].factor_type is not None
 
 
 def _factor_type(info: TensorInfo, spec: Storable, dtype: str | None) -> str:

@@ -151,7 +151,8 @@ def convert(
     keep : mapping of str to (str or None), optional
         Other types for matrices, head and embedding whose names match a pattern, as
         ``{"head.weight": "f16", "blocks.0.*": "keep"}``; the last pattern that matches applies. None and ``"keep"``
-        stand for the type of the source.
+        stand for the type of the source, which every tensor can keep. Low-rank factors get quantized types so, and
+        other types if the source has them quantized.
     tokenizer : str, optional
         ``"auto"`` (the default), ``"none"``, ``"bytes"``, ``"world"``, or the path of a vocabulary, a folder with one,
         a model file or a GGUF file; see

@@ -187,7 +187,7 @@ def make_plan(
     config = checkpoint.config
     if dtype is not None:
         config = replace(config, compute_dtype="f64" if dtype == "f64" else "f32")
-    types.check(checkpoint.specs, str(source.path))
+    types.check(source, checkpoint.specs)
     tensors, targets, twice = [], [], []
     memory = 0
     for spec in checkpoint.specs:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -10,11 +11,13 @@ import pytest
 import rwkv_cy
 from checkpoints import random_checkpoint, small_parameters, write_safetensors
 from contracts.cases import CONFIGS, every_logits, reference_forward, tokens_for
+from rwkv_cy.dtypes import MATRIX_TYPES, PACKED, QUANTIZED_TYPES, STORAGE_TYPES
 from rwkv_cy.errors import ConfigError
 from rwkv_cy.toolkit.convert import convert, plan_conversion, quantize
 from rwkv_cy.toolkit.diff import diff
 
 MATRICES = {name for name, array in small_parameters().items() if array.ndim == 2 and name != "emb.weight"}
+ALL_TYPES = (*STORAGE_TYPES, *MATRIX_TYPES)
 
 
 def types(path: Path, target: Path, **options: object) -> dict[str, str]:
@@ -49,6 +52,52 @@ def test_a_pattern_must_match(small: Path, tmp_path: Path, pattern: str) -> None
         convert(small, tmp_path / "m", keep={pattern: "f32"})
     with pytest.raises(ConfigError, match="dtype: expected one of"):
         convert(small, tmp_path / "m", keep={"head.weight": "q5"})
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Write a model with every kind of low-rank factor as a model file of each storage type."""
+    folder = tmp_path_factory.mktemp("sources")
+    config = replace(CONFIGS["rwkv7"], ranks={"w": 64, "a": 32, "v": 16, "g": 7})
+    source = write_safetensors(folder / "s", random_checkpoint(config))
+    for dtype in ALL_TYPES:
+        convert(source, folder / dtype, dtype=dtype)
+    return {dtype: folder / dtype for dtype in ALL_TYPES}
+
+
+@pytest.mark.parametrize("dtype", [None, *ALL_TYPES])
+@pytest.mark.parametrize("own", ALL_TYPES)
+def test_what_a_source_holds_can_be_kept(sources: dict[str, Path], tmp_path: Path, own: str, dtype: str | None) -> None:
+    """The bytes are those of the source, whatever its type and the requested one; and kernels read the mixture."""
+    names = ("att.w1", "att.key.weight", "ffn.value.weight", "ln1.weight")
+    keep = {f"blocks.*.{name}": "keep" for name in names}
+    convert(sources[own], tmp_path / "m.h5", dtype=dtype, keep=keep, requantize=True)
+    with rwkv_cy.load(sources[own]) as source, rwkv_cy.load(tmp_path / "m.h5") as model:
+        for name in (f"blocks.1.{name}" for name in names):
+            expected, found = source.parameters[name], model.parameters[name]
+            assert (name, found.dtype, found.transposed) == (name, expected.dtype, expected.transposed)
+            np.testing.assert_array_equal(found.array, expected.array)
+        assert np.isfinite(model.forward([3, 14, 15])[0]).all()
+    assert types(sources[own], tmp_path / "all", dtype=dtype, keep={"*": "keep"}) == types(
+        sources[own], tmp_path / "all"
+    )
+
+
+@pytest.mark.parametrize("requested", ALL_TYPES)
+@pytest.mark.parametrize("own", ["f32", "q8"])
+def test_types_that_low_rank_factors_can_get(
+    sources: dict[str, Path], tmp_path: Path, own: str, requested: str
+) -> None:
+    """Factors of floats get quantized types alone, quantized ones become floats; no pattern is passed over silently."""
+    quantized = {**dict.fromkeys(QUANTIZED_TYPES, "q8"), PACKED: "bf16"}
+    for dtype in ("keep", "f16"):
+        options = {"dtype": None if dtype == "keep" else dtype, "keep": {"*.att.w?": requested}}
+        if own == "f32" and requested not in ("f32", *QUANTIZED_TYPES):
+            with pytest.raises(ConfigError, match=r"low-rank factors do unless they are quantized: 'keep' is the type"):
+                types(sources[own], tmp_path / "m", **options)
+        else:
+            found = types(sources[own], tmp_path / "m", **options)
+            assert found["blocks.0.att.w1"] == found["blocks.1.att.w2"] == quantized.get(requested, requested)
 
 
 def test_types_of_a_quantized_source(small: Path, tmp_path: Path) -> None:
