@@ -28,6 +28,7 @@ __all__ = [
     "check_activations",
     "check_dtype",
     "f32_to_bf16",
+    "known_dtype",
     "storage_type",
     "to_storage",
     "widen",
@@ -145,8 +146,17 @@ def check_dtype(name: str | None) -> str | None:
     ConfigError
         If it is not a storage type.
     """
-    if name is None:
-        return None
+    return None if name is None else known_dtype(name)
+
+
+def known_dtype(name: str) -> str:
+    """Return our name of a storage type, as :func:`check_dtype` does, which is not None.
+
+    Raises
+    ------
+    ConfigError
+        If it is not a storage type.
+    """
     known = (*STORAGE_TYPES, *MATRIX_TYPES)
     ours = canonical_name(name) if isinstance(name, str) else ""
     if ours in known:

@@ -222,9 +222,13 @@ class DatasetSpec:
         Raises
         ------
         SpecError
-            If it is of a type of matrices or transposed, and no matrix.
+            If it is of a type of matrices or transposed, and no matrix, or its shape is not a tuple of int.
         """
         path = parameter_path(info.name)
+        if not isinstance(info.shape, tuple) or not all(isinstance(size, int) for size in info.shape):
+            raise SpecError(
+                f"{path[:80]}: expected a shape that is a tuple of int, got {str(info.shape)[:80]!r}; convert it"
+            )
         matrices_only = info.codec.matrices_only
         if not matrices_only and not info.transposed:
             return DatasetSpec(path, info.dtype, info.shape)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import cached_property
+from operator import index
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from rwkv_cy.dtypes import STORAGE_TYPES
-from rwkv_cy.errors import KernelError, SpecError
+from rwkv_cy.dtypes import STORAGE_TYPES, known_dtype
+from rwkv_cy.errors import ConfigError, KernelError, SpecError
 from rwkv_cy.files.identity import FileIdentity
 from rwkv_cy.records import dataclass, replace
 from rwkv_cy.tensors.codecs import CODECS, Codec, codec_of
@@ -66,6 +67,8 @@ class Parameter:
 def as_parameter(value: Parameter | npt.NDArray[Any], name: str = "parameter") -> Parameter:
     """Return a Parameter, or a plain float64, float32 or float16 array as one; the result is contiguous and aligned.
 
+    Other spellings of a type are accepted, and a list or an array as `matrix_shape`.
+
     Parameters
     ----------
     value : Parameter or numpy.ndarray
@@ -75,17 +78,60 @@ def as_parameter(value: Parameter | npt.NDArray[Any], name: str = "parameter") -
     Raises
     ------
     SpecError
-        If the array is of another type, or cannot be that of the Parameter's type and shape.
+        If a field is of another kind, or the array of another type, or it cannot be that of the type and shape.
     """
     if isinstance(value, Parameter):
-        problem = _array_problem(value)
+        problem = _field_problem(value)
+        if problem is None:
+            value = _normalized(value, name)
+            problem = _array_problem(value)
         if problem is not None:
             raise SpecError(f"{name}: expected {problem}; give what the parameters of a model hold")
-        return replace(value, array=np.require(value.array, requirements=["C", "A"]))
+        return value
+    if not isinstance(value, np.ndarray):
+        raise SpecError(f"{name}: expected an array of float64, float32 or float16, got {type(value).__name__}")
     for dtype, storage in STORAGE_TYPES.items():
         if value.dtype == storage.array_dtype and storage.array_dtype.kind == "f":
             return as_parameter(Parameter(value, dtype), name)
     raise SpecError(f"{name}: expected an array of float64, float32 or float16, got {value.dtype}")
+
+
+def _field_problem(value: Parameter) -> str | None:
+    """Describe expected and actual value if a field of a Parameter is of another kind, other than its type."""
+    if not isinstance(value.array, np.ndarray):
+        return f"a NumPy array, got {type(value.array).__name__}"
+    if value.matrix_shape is not None and _whole_numbers(value.matrix_shape) is None:
+        return f"matrix_shape of whole numbers, or None, got {str(value.matrix_shape)[:80]}"
+    if not isinstance(value.transposed, (bool, np.bool_)):
+        return f"transposed of True or False, got {str(value.transposed)[:80]}"
+    inputs: object = value.inputs
+    if inputs is not None and not (isinstance(inputs, np.ndarray) and inputs.flags.carray):
+        kind = "one that is not" if isinstance(inputs, np.ndarray) else type(inputs).__name__
+        return f"inputs of None, or a contiguous, writable array, got {kind}"
+    return None
+
+
+def _whole_numbers(shape: object) -> tuple[int, ...] | None:
+    """Return a list, a tuple or an array of whole numbers as a tuple of int; None for anything else."""
+    try:
+        return tuple(map(index, shape)) if isinstance(shape, (list, tuple, np.ndarray)) else None
+    except TypeError:
+        return None
+
+
+def _normalized(value: Parameter, name: str) -> Parameter:
+    """Return a Parameter with a contiguous, aligned array, our name of the type, and a tuple of int as its shape."""
+    try:
+        dtype = known_dtype(value.dtype)
+    except ConfigError as error:
+        raise SpecError(f"{name}: {error}") from None
+    return replace(
+        value,
+        array=np.require(value.array, requirements=["C", "A"]),
+        dtype=dtype,
+        matrix_shape=_whole_numbers(value.matrix_shape),
+        transposed=bool(value.transposed),
+    )
 
 
 def _array_problem(value: Parameter) -> str | None:

@@ -65,3 +65,61 @@ def test_an_array_that_is_not_of_its_type(change: dict[str, Any], message: str) 
     LanguageModel(model.config, {**model.parameters, name: packed})
     with pytest.raises(SpecError, match=f"{name}: {message}"):
         LanguageModel(model.config, {**model.parameters, name: replace(packed, **change)})
+
+
+SHAPES = ([32, 32], np.array([32, 32]), np.array([32, 32], np.uint8), (np.int64(32), 32))
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=repr)
+@pytest.mark.parametrize("dtype", ["q8", "Q8", "f32", "float32"])
+def test_other_spellings_of_shape_and_type(shape: Any, dtype: str) -> None:
+    """What is equal to a field counts as that field: the model's own Parameter has a tuple of int and our names."""
+    model = random_model(d_model=32)
+    name = "blocks.0.att.key.weight"
+    plain = model.parameters[name].array
+    ours = {"Q8": "q8", "float32": "f32"}.get(dtype, dtype)
+    given = Parameter(pack(plain, "q8") if ours == "q8" else plain, dtype, shape, transposed=np.False_)  # type: ignore[arg-type]
+    found = LanguageModel(model.config, {**model.parameters, name: given}).parameters[name]
+    assert (found.dtype, found.shape, found.matrix_shape) == (ours, (32, 32), (32, 32))
+    assert [type(size) for size in found.shape] == [int, int]
+    assert found.transposed is False
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        *(
+            ({"matrix_shape": shape}, r"expected matrix_shape of whole numbers, or None, got .*; give what")
+            for shape in ((32.0, 32.0), ("32", "32"), "32,32", 32, np.array(32), np.array([[32, 32]]), (None, 32))
+        ),
+        ({"matrix_shape": np.array([])}, r"expected matrix_shape, the rows and columns of a q8 matrix, got \(\)"),
+        ({"dtype": None}, "dtype: expected one of bf12, .*, got None"),
+        ({"dtype": ["q8"]}, r"dtype: expected one of bf12, .*, got \['q8'\]"),
+        ({"dtype": np.float32}, "dtype: expected one of bf12, .*, got <class 'numpy.float32'>; did you mean 'f32'"),
+        ({"array": [[1.0]]}, "expected a NumPy array, got list; give what the parameters of a model hold"),
+        ({"array": None}, "expected a NumPy array, got NoneType"),
+        ({"transposed": "yes"}, "expected transposed of True or False, got yes; give what"),
+        ({"transposed": np.array([1, 2])}, r"expected transposed of True or False, got \[1 2\]"),
+        ({"inputs": [[0.0]]}, "expected inputs of None, or a contiguous, writable array, got list; give what"),
+        (
+            {"inputs": np.zeros((3, 64), np.float32)[:, ::2]},
+            "expected inputs of None, or a contiguous, writable array, got one that is not; give",
+        ),
+    ],
+)
+def test_a_field_that_is_of_another_kind(change: dict[str, Any], message: str) -> None:
+    model = random_model(d_model=32)
+    name = "blocks.0.att.key.weight"
+    packed = Parameter(pack(model.parameters[name].array, "q8"), "q8", (32, 32))
+    with pytest.raises(SpecError, match=f"{name}: {message}"):
+        LanguageModel(model.config, {**model.parameters, name: replace(packed, **change)})
+
+
+@pytest.mark.parametrize("value", [[[1.0]], None, "x", np.float32(1)], ids=repr)
+def test_what_is_no_array(value: Any) -> None:
+    model = random_model(d_model=32)
+    name = "blocks.0.att.key.weight"
+    with pytest.raises(
+        SpecError, match=f"{name}: expected an array of float64, float32 or float16, got {type(value).__name__}"
+    ):
+        LanguageModel(model.config, {**model.parameters, name: value})

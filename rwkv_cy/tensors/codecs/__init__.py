@@ -1,6 +1,6 @@
 """Codecs, one for each storage type. Code that stores or reads tensors uses the codec, not the name of the type."""
 
-from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES, check_dtype
+from rwkv_cy.dtypes import QUANTIZED_TYPES, STORAGE_TYPES, known_dtype
 from rwkv_cy.tensors.codecs.base import BLOCK_SIZE, Codec, GroupedCodec, Plan, PlannedCodec, StoredArray, rows_at_once
 from rwkv_cy.tensors.codecs.bf12 import BF12Codec
 from rwkv_cy.tensors.codecs.block_quantized import BlockQuantizedCodec
@@ -33,7 +33,5 @@ CODECS: dict[str, Codec] = {
 
 
 def codec_of(dtype: str) -> Codec:
-    """Return the codec of a storage type; ConfigError if there is no such type."""
-    if dtype not in CODECS:
-        check_dtype(dtype)
-    return CODECS[dtype]
+    """Return the codec of a storage type, also by another spelling; ConfigError if there is no such type."""
+    return CODECS[known_dtype(dtype)]
