@@ -13,7 +13,7 @@ from rwkv_cy.engine.async_engine import EventStream
 from rwkv_cy.model.state import State
 from rwkv_cy.records import dataclass, field, replace
 from rwkv_cy.server.constraints import call_constraints
-from rwkv_cy.server.errors import ApiError
+from rwkv_cy.server.errors import ApiError, not_supported
 from rwkv_cy.server.http import Context
 from rwkv_cy.server.service import Service
 from rwkv_cy.server.texts import Choice, merged, total_usage
@@ -84,7 +84,7 @@ class Answering:
         following = replace(self.conversation, messages=[*messages, Message("user", "x")], thinking="off")
         prompt = await self.service.prompt(following, self.service.partition(self.context, self.cache_key))
         if len(prompt.message_ends) < 2:
-            raise ApiError(501, "return_state: the chat template does not tell where messages end", "not_supported")
+            raise not_supported("return_state: the chat template does not tell where messages end", "return_state")
         tokens = prompt.tokens[: prompt.message_ends[-2]]
         state = await read_state(self.service, self.context, tokens, self.base, self.cache_key)
         name = new_id("state_")
@@ -138,7 +138,7 @@ async def begin(
     exact = False
     if not restricted:
         constraints, exact = await call_constraints(service, conversation, prompt.opening, count)
-    base = service.states.get(context.owner, fields.state) if fields.state else None
+    base = service.states.get(context.owner, fields.state, "state") if fields.state else None
     request = Request(
         prompt=prompt.tokens,
         options=sampling_options(fields, prompt.sampling, service.vocab_size),

@@ -18,7 +18,7 @@ from rwkv_cy.errors import (
     TokenizerError,
 )
 
-__all__ = ["ApiError", "as_api_error", "invalid", "not_found"]
+__all__ = ["ApiError", "as_api_error", "invalid", "not_found", "not_supported"]
 
 #: Errors that the content of a request causes.
 _CALLERS = (ConfigError, GenerationError, StateError, TokenError, TokenizerError)
@@ -85,6 +85,11 @@ def not_found(what: str, name: str, code: str | None = None, param: str | None =
     return ApiError(404, f"{what} {name[:100]!r} does not exist", param=param, code=code)
 
 
+def not_supported(message: str, param: str | None = None) -> ApiError:
+    """Return the error of a request for something that this server, or its model, does not have."""
+    return ApiError(501, message, "not_supported_error", param=param, code="not_supported")
+
+
 def as_api_error(error: BaseException) -> ApiError:
     """Return what a client is told of an exception; of an unexpected one, nothing but that there was one."""
     if isinstance(error, ApiError):
@@ -97,7 +102,7 @@ def as_api_error(error: BaseException) -> ApiError:
     if isinstance(error, _CALLERS):
         return ApiError(400, str(error), param=_param(str(error)))
     if isinstance(error, (MissingDependencyError, NotImplementedError)):
-        return ApiError(501, str(error), "not_supported_error", code="not_supported")
+        return not_supported(str(error))
     if isinstance(error, (NotEnoughMemoryError, MemoryError)):
         return ApiError(503, "the server is short of memory", "unavailable_error", retry_after=5)
     if isinstance(error, RWKVError):

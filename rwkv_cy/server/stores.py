@@ -47,11 +47,11 @@ class OwnedStore(Generic[_T]):
         while sum(each for _, each in own.values()) > self._most:
             own.popitem(last=False)
 
-    def get(self, owner: str, name: str) -> _T:
-        """Return a value; ApiError if the owner has none of that name."""
+    def get(self, owner: str, name: str, param: str | None = None) -> _T:
+        """Return a value; ApiError, about the field `param` of the body, if the owner has none of that name."""
         own = self._values.get(owner, OrderedDict())
         if name not in own:
-            raise not_found(self._what, name, f"{self._what}_not_found")
+            raise not_found(self._what, name, f"{self._what}_not_found", param)
         own.move_to_end(name)
         return own[name][0]
 

@@ -124,6 +124,24 @@ def test_a_server_without_a_folder(client: Client) -> None:
     answer = client.post("/v1/states/here/save", {})
     assert answer.status == 501
     assert "--state-folder" in answer.error["message"]
+    assert (answer.error["type"], answer.error["code"]) == ("not_supported_error", "not_supported")
+
+
+def test_a_name_that_is_not_there_is_of_its_field(keyed: Client) -> None:
+    """``param`` names the field of the body; a name in the path is none."""
+    for path, body, param in (
+        ("/v1/completions", {"prompt": "a", "state": "none"}, "state"),
+        ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}], "state": "none"}, "state"),
+        ("/v1/responses", {"input": "a", "previous_response_id": "none"}, "previous_response_id"),
+        ("/v1/states", {"saved": "none"}, "saved"),
+        ("/v1/states/none/fork", {}, None),
+    ):
+        answer = keyed.post(path, body)
+        assert (answer.status, answer.error["param"]) == (404, param), path
+    keyed.post("/v1/states", {"id": "twice", "prompt": "a"})
+    assert keyed.post("/v1/states/twice/save", {}).status == 200
+    answer = keyed.post("/v1/states/twice/save", {})
+    assert (answer.status, answer.error["param"]) == (409, "saved")
 
 
 def test_a_damaged_state(keyed: Client) -> None:

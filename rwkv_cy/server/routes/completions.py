@@ -109,7 +109,7 @@ def _request(service: Service, context: Context, body: CompletionRequest) -> Req
         max_tokens=service.max_tokens(body.max_tokens, default),
         stop=stop_strings("stop", body.stop, limits.stops),
         logprobs=wants,
-        state=service.states.get(context.owner, body.state) if body.state else None,
+        state=service.states.get(context.owner, body.state, "state") if body.state else None,
         return_state=body.return_state,
         cache=not body.no_cache,
         cache_key=service.partition(context, body.prompt_cache_key),

@@ -30,7 +30,7 @@ async def create(service: Service, context: Context, body: ResponseRequest) -> R
     restricted = await constraints(service, body.text.format if body.text else None, 1, "text.format")
     earlier: tuple[Message, ...] = ()
     if body.previous_response_id is not None:
-        earlier = service.responses.get(context.owner, body.previous_response_id).messages
+        earlier = service.responses.get(context.owner, body.previous_response_id, "previous_response_id").messages
     conversation = conversation_of(body, earlier, service.settings.thinking)
     asked = conversation
     if body.instructions:

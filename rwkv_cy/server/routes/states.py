@@ -10,7 +10,7 @@ from typing import Any
 from rwkv_cy.errors import RWKVError, StorageError
 from rwkv_cy.model.state import State
 from rwkv_cy.server.answering import read_state
-from rwkv_cy.server.errors import ApiError, invalid, not_found
+from rwkv_cy.server.errors import ApiError, invalid, not_found, not_supported
 from rwkv_cy.server.http import Context, Reply
 from rwkv_cy.server.service import Service
 from rwkv_cy.server.wire.chat import ChatRequest, conversation_of
@@ -71,7 +71,8 @@ async def save(service: Service, context: Context, body: SaveRequest) -> Reply:
         await asyncio.to_thread(state.save, path, overwrite=body.overwrite)
     except StorageError as error:
         if path.exists() and not body.overwrite:
-            raise ApiError(409, f"saved: {body.saved or name!r} exists; set overwrite", code="state_exists") from error
+            message = f"saved: {body.saved or name!r} exists; set overwrite"
+            raise ApiError(409, message, param="saved", code="state_exists") from error
         raise
     return {"id": name, "object": "state", "saved": body.saved or name}
 
@@ -141,7 +142,7 @@ def _is_name(name: str) -> bool:
 def _path(service: Service, context: Context, name: str) -> Path:
     folder = _folder(service, context)
     if folder is None:
-        raise ApiError(501, "states: this server has no folder for them; start it with --state-folder", "not_supported")
+        raise not_supported("states: this server has no folder for them; start it with --state-folder")
     if not _is_name(name):
         raise invalid("saved", f"expected letters, digits, - and _, got {name[:80]!r}")
     return folder / f"{name}{_SUFFIX}"
@@ -151,8 +152,9 @@ async def _read(service: Service, context: Context, name: str) -> State:
     _path(service, context, name)  # is it a name?
     path = _saved(service, context).get(name)
     if path is None:
-        raise not_found("saved state", name, "state_not_found")
+        raise not_found("saved state", name, "state_not_found", "saved")
     try:
         return await asyncio.to_thread(service.model.load_state, path)
     except RWKVError as error:
-        raise ApiError(409, f"saved: {name!r} does not fit: {str(error).replace(str(path), name)}") from error
+        message = f"saved: {name!r} does not fit: {str(error).replace(str(path), name)}"
+        raise ApiError(409, message, param="saved") from error
