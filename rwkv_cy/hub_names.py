@@ -83,7 +83,8 @@ class HubName:
 
 def is_hub_name(path: str | os.PathLike[str]) -> bool:
     """Tell whether a path is meant as a name on the hub: it begins with ``hf:``."""
-    return os.fspath(path).startswith(_PREFIX)
+    text = os.fspath(path)
+    return isinstance(text, str) and text.startswith(_PREFIX)  # bytes are refused where the path is used
 
 
 def is_repository(text: str) -> bool:

@@ -31,6 +31,7 @@ def test_names(text: str, name: HubName) -> None:
     assert HubName.parse(str(name)) == name
     assert is_hub_name(Path(text))
     assert HubName.parse(str(Path(text))) == name
+    assert not is_hub_name(text.encode())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

@@ -154,6 +154,10 @@ def read_block(number: int, rows: Iterable[Row]) -> Block:
     return Block(number, records, bad)
 
 
+def _shown(value: object) -> str:
+    return "none" if value is None else repr(value)[:80]
+
+
 def _read(place: int, row: Mapping[str, Any] | str) -> Record | Bad:
     if isinstance(row, str):
         return Bad(None, place, row)
@@ -161,7 +165,7 @@ def _read(place: int, row: Mapping[str, Any] | str) -> Record | Bad:
     key = "custom_id" if is_openai else "id"
     name = row.get(key)
     if isinstance(name, bool) or not isinstance(name, (str, int)) or (isinstance(name, str) and not name):
-        return Bad(None, place, f"{key}: expected a string or an integer, got {str(name)[:80]!r}")
+        return Bad(None, place, f"{key}: expected a string or an integer, got {_shown(name)}")
     if isinstance(name, str) and len(name) > _LONGEST_ID:
         return Bad(None, place, f"{key}: expected at most {_LONGEST_ID} characters, got {len(name)}")
     if not is_openai:

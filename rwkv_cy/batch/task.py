@@ -77,13 +77,15 @@ def tokens_of(model: LanguageModel, record: Record, field: str) -> npt.NDArray[n
     Raises
     ------
     FormatError
-        If it is something else, or missing.
+        If it is something else, missing or empty.
     TokenError, TokenizerError
-        If it is empty, a token is outside the vocabulary, or the text cannot be encoded.
+        If a token is outside the vocabulary, or the text cannot be encoded.
     """
     value = record.fields.get(field)
     if not isinstance(value, str) and not (isinstance(value, list) and all(type(one) is int for one in value)):
         others = f"; the record has {', '.join(sorted(record.fields))[:80]}" if record.fields else ""
-        got = f"none{others}" if value is None else f"another {type(value).__name__}"
+        got = f"none{others}" if value is None else type(value).__name__
         raise FormatError(f"{field}: expected a text or token ids, got {got}")
+    if not value:
+        raise FormatError(f"{field}: expected at least one token, got none")
     return as_tokens(model, value)

@@ -201,7 +201,7 @@ class LanguageTape(Tape):
         gradients : Gradients
         """
         lengths = self._recording.lengths
-        check = partial(check_token_array, vocab_size=self._language.vocab_size)
+        check = partial(check_token_array, vocab_size=self._language.vocab_size, what="targets")
         ids = [check(own) for own in (targets if self._batch else [targets])]
         total = sum(lengths)
         if weights is None:

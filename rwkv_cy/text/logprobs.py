@@ -133,8 +133,8 @@ def logprob_chunks(
     ConfigError
         If `top` is out of range, or `logits` have another shape.
     """
-    if not 0 <= top <= model.vocab_size:
-        raise ConfigError(f"top: expected 0 to {model.vocab_size} tokens, got {top}")
+    if isinstance(top, bool) or not isinstance(top, (int, np.integer)) or not 0 <= top <= model.vocab_size:
+        raise ConfigError(f"top: expected 0 to {model.vocab_size} tokens, got {top!r}")
     if logits is None:
         yield Logprobs(
             tokens[:1],

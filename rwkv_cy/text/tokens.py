@@ -54,8 +54,16 @@ def _refuse_texts(tokens: Any, what: str) -> None:
         raise TokenError(f"{what}: expected token ids, got several texts; pass one text, or one call for each of them")
 
 
-def check_token_array(tokens: Any, vocab_size: int) -> npt.NDArray[np.int64]:
-    """Return one token, or a flat sequence of at least one, as int64 [tokens].
+def _described(ids: npt.NDArray[Any]) -> str:
+    """Return what the elements of an array without integers are: of objects, the type of the first other one."""
+    if ids.dtype.kind != "O":
+        return str(ids.dtype)
+    kinds = (type(one).__name__ for one in ids if not isinstance(one, (int, np.integer)))
+    return next(kinds, "one that is larger than any id")
+
+
+def check_token_array(tokens: Any, vocab_size: int, what: str = "tokens") -> npt.NDArray[np.int64]:
+    """Return one token, or a flat sequence of at least one, as int64 [tokens]; an error calls them `what`.
 
     Raises
     ------
@@ -68,20 +76,20 @@ def check_token_array(tokens: Any, vocab_size: int) -> npt.NDArray[np.int64]:
     try:
         ids = np.atleast_1d(np.asarray(tokens))
     except (ValueError, OverflowError) as error:
-        raise TokenError(f"tokens: expected an integer or a flat sequence of them, got {error}") from None
+        raise TokenError(f"{what}: expected an integer or a flat sequence of them, got {error}") from None
     if ids.ndim == 1 and ids.size == 0:
-        raise TokenError("tokens is empty; give at least one")
+        raise TokenError(f"{what} is empty; give at least one")
     if ids.ndim != 1:
-        raise TokenError(f"tokens: expected an integer or a flat sequence of them, got shape {ids.shape}")
+        raise TokenError(f"{what}: expected an integer or a flat sequence of them, got shape {ids.shape}")
     if isinstance(tokens, (str, bytes)):
         raise TokenError(
-            f"tokens: expected integers, got {type(tokens).__name__}; encode it first with model.tokenizer.encode"
+            f"{what}: expected integers, got {type(tokens).__name__}; encode it first with model.tokenizer.encode"
         )
-    _refuse_texts(tokens, "tokens")
+    _refuse_texts(tokens, what)
     if ids.dtype.kind not in "iu":
-        raise TokenError(f"tokens: expected integers, got {ids.dtype}")
+        raise TokenError(f"{what}: expected integers, got {_described(ids)}")
     wrong = (ids < 0) | (ids >= vocab_size)
     if wrong.any():
         at = int(wrong.argmax())
-        raise TokenError(f"tokens[{at}]: expected an id from 0 to {vocab_size - 1}, got {ids[at]}")
+        raise TokenError(f"{what}[{at}]: expected an id from 0 to {vocab_size - 1}, got {ids[at]}")
     return np.require(ids, np.int64, ["C", "A"])

@@ -152,6 +152,9 @@ def train(
     StorageError
         If a file cannot be read or written, or another process works on the run.
     """
+    if not isinstance(config, Config):
+        raise TypeError(f"train: expected a Config, got {type(config).__name__}; tune changes a model that exists")
+    _check_options(options)
     method = FullMethod(new_model(config, tokenizer, options.seed))
     return _run(method, data, Path(target), options, dtype, held_out, folder, overwrite, num_threads, progress)
 
@@ -203,6 +206,7 @@ def tune(
     UnsupportedError
         If the version does not have an initial state to tune.
     """
+    _check_options(options)
     if isinstance(model, LanguageModel):
         chosen = prepare(model, method, rank=rank, alpha=alpha, seed=options.seed)
     else:
@@ -210,6 +214,11 @@ def tune(
         # Only the method refers to this model: one whose numbers it has copied is freed.
         chosen = prepare(load(model, tokenizer=tokenizer), method, rank=rank, alpha=alpha, seed=options.seed)
     return _run(chosen, data, Path(target), options, dtype, held_out, folder, overwrite, num_threads, progress)
+
+
+def _check_options(options: object) -> None:
+    if not isinstance(options, TrainingOptions):
+        raise TypeError(f"options: expected TrainingOptions, got {type(options).__name__}")
 
 
 def prepare(base: LanguageModel, method: str, *, rank: int = 8, alpha: float = 32.0, seed: int = 0) -> Method:

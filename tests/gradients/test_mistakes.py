@@ -66,7 +66,7 @@ def test_targets(model: LanguageModel) -> None:
         tape.cross_entropy([1, 2])
     with pytest.raises(ConfigError, match="weights: expected one for each of"):
         tape.cross_entropy([1, 2, 3], [1.0])
-    with pytest.raises(TokenError, match=r"tokens\[2\]: expected an id from 0 to 10, got 11"):
+    with pytest.raises(TokenError, match=r"targets\[2\]: expected an id from 0 to 10, got 11"):
         tape.cross_entropy([1, 2, 11])
 
 

@@ -294,7 +294,11 @@ def test_a_forked_child_computes_on() -> None:
         (-1, r"tokens\[0\]: expected an id from 0 to 255, got -1"),
         ([1, 2, 256], r"tokens\[2\]: expected an id from 0 to 255, got 256"),
         ([2**63], r"tokens\[0\]: expected an id from 0 to 255, got 9223372036854775808"),
-        ([2**70], "tokens: expected integers, got object"),
+        ([2**70], "tokens: expected integers, got one that is larger than any id"),
+        (2**70, "tokens: expected integers, got one that is larger than any id"),
+        ({1, 2}, "tokens: expected integers, got set"),
+        (iter([1]), "tokens: expected integers, got list_iterator"),
+        ([1, None], "tokens: expected integers, got NoneType"),
         ([], "^tokens is empty; give at least one$"),
         ([[1, 2]], r"expected an integer or a flat sequence of them, got shape \(1, 2\)"),
         (["a", "b"], "expected token ids, got several texts; pass one text"),
@@ -303,7 +307,7 @@ def test_a_forked_child_computes_on() -> None:
         ([True], "tokens: expected integers, got bool"),
         ("abc", "tokens: expected integers, got str; encode it first with model.tokenizer.encode"),
         (b"abc", "tokens: expected integers, got bytes; encode it first"),
-        (None, "tokens: expected integers, got object"),
+        (None, "tokens: expected integers, got NoneType"),
     ],
 )
 def test_impossible_tokens(kjv: LanguageModel, tokens: object, message: str) -> None:

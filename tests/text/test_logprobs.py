@@ -99,6 +99,9 @@ def test_chunks_bound_the_memory() -> None:
 def test_what_is_refused() -> None:
     with pytest.raises(ConfigError, match="top: expected 0 to 256 tokens, got 257"):
         logprobs(Bigrams(), "ab", top=257)
+    for top in ("3", 1.5, True):
+        with pytest.raises(ConfigError, match=f"top: expected 0 to 256 tokens, got {top!r}"):
+            logprobs(Bigrams(), "ab", top=top)
     with pytest.raises(ConfigError, match=r"logits: expected shape \(256,\), got \(3,\)"):
         logprobs(Bigrams(), "ab", logits=np.zeros(3))
     with pytest.raises(ConfigError, match="logprobs: expected a model and then a text, got str and Bigrams"):

@@ -419,6 +419,19 @@ def test_what_cannot_be_tuned_is_refused_before_any_work(book: Path, tmp_path: P
     assert not list(tmp_path.glob("*.training"))
 
 
+def test_arguments_of_another_type_are_refused(book: Path, tmp_path: Path, model_file: Path) -> None:
+    options = TrainingOptions(steps=1)
+    with pytest.raises(TypeError, match="train: expected a Config, got PosixPath; tune changes a model that exists"):
+        train(model_file, book, tmp_path / "new.h5", options)  # type: ignore[arg-type]
+    for wrong in (None, 3, {"steps": 1}):
+        match = f"options: expected TrainingOptions, got {type(wrong).__name__}"
+        with pytest.raises(TypeError, match=match):
+            train(SMALL, book, tmp_path / "new.h5", wrong)  # type: ignore[arg-type]
+        with pytest.raises(TypeError, match=match):
+            tune(model_file, book, tmp_path / "new.pth", wrong)  # type: ignore[arg-type]
+    assert list(tmp_path.glob("new*")) == []
+
+
 def test_a_dry_run_says_memory_and_time(book: Path, tmp_path: Path) -> None:
     words = [word for word in command(book, tmp_path / "model.h5", 1000) if word != "--quiet"]
     done = subprocess.run([*words, "--dry-run", "--json"], check=True, capture_output=True)
