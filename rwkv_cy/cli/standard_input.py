@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import codecs
 import os
 import sys
 from pathlib import Path
 
 from rwkv_cy.cli.output import print_warning
-from rwkv_cy.errors import FormatError, StorageError
+from rwkv_cy.errors import StorageError
 
 __all__ = ["add_text_argument", "given_text", "read_standard_input", "read_text"]
 
 #: Longer texts are not looked for as files.
 _LONGEST_PATH = 4096
-
-#: What is looked at to tell a text from a binary file, before the rest is read.
-_HEAD_BYTES = 1 << 16
 
 
 def read_standard_input(expected: str, remedy: str) -> bytes:
@@ -43,6 +39,7 @@ def read_text(path: Path) -> tuple[str, bytes]:
     FormatError
         If a file is not a text in an encoding that extends ASCII. Standard input may be anything.
     """
+    from rwkv_cy.files.plain_text import HEAD_BYTES, require_text
     from rwkv_cy.files.reading import os_errors
 
     if str(path) == "-":
@@ -53,20 +50,9 @@ def read_text(path: Path) -> tuple[str, bytes]:
             "input"
         )
     with os_errors(path, "read"), path.open("rb") as file:
-        head = file.read(_HEAD_BYTES)
-        _require_text(path, head)
+        head = file.read(HEAD_BYTES)
+        require_text(path, head, "name a text file after MODEL, or pass the bytes as standard input with -")
         return str(path), head + file.read()
-
-
-def _require_text(path: Path, head: bytes) -> None:
-    if b"\0" not in head:
-        return
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise FormatError(f"{path}: expected a text in UTF-8, got one in UTF-16; save it as UTF-8")
-    raise FormatError(
-        f"{path}: expected a text, got a binary file; name a text file after MODEL, or pass the bytes as standard "
-        "input with -"
-    )
 
 
 def add_text_argument(parser: argparse.ArgumentParser, purpose: str) -> None:

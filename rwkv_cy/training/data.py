@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.errors import FormatError, StorageError, TokenizerError
+from rwkv_cy.files.plain_text import HEAD_BYTES, require_text
 from rwkv_cy.files.reading import os_errors
 from rwkv_cy.files.replacement import Replacement
 from rwkv_cy.records import dataclass
@@ -72,10 +73,12 @@ def open_text(path: Path) -> Iterator[BinaryIO]:
 
 
 def check_texts(paths: Sequence[Path]) -> None:
-    """Raise an error if a text cannot be read or is empty: StorageError or FormatError."""
+    """Raise an error if a text cannot be read, is empty or not a text: StorageError or FormatError."""
     for path in paths:
         with open_text(path) as file:
-            if not file.read(1):
+            head = file.read(HEAD_BYTES)
+            require_text(path, head, "name a text, or JSONL")
+            if not head:
                 raise FormatError(f"{path}: expected at least two tokens of text, got 0; give more text")
 
 

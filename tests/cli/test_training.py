@@ -29,11 +29,17 @@ def model(run: Run, book: Path, tmp_path: Path) -> Path:
 def test_a_dry_run_checks_the_files(run: Run, book: Path, tmp_path: Path) -> None:
     empty = tmp_path / "empty.txt"
     empty.touch()
+    binary, wide = tmp_path / "model.h5", tmp_path / "wide.txt"
+    binary.write_bytes(b"\x89HDF\0\0")
+    wide.write_text("In the beginning", "utf-16")
     target = tmp_path / "new.h5"
     for data, more, message in (
         (tmp_path / "missing.txt", (), "missing.txt: cannot read it"),
         (empty, (), "empty.txt: expected at least two tokens of text, got 0"),
         (tmp_path, (), "expected a text file, got a directory"),
+        (binary, (), "model.h5: expected a text, got a binary file; name a text, or JSONL"),
+        (wide, (), "wide.txt: expected a text in UTF-8, got one in UTF-16; save it as UTF-8"),
+        (book, ("--held-out", binary), "model.h5: expected a text, got a binary file"),
         (book, ("--held-out", empty), "empty.txt: expected at least two tokens of text, got 0"),
         (book, ("--held-out", tmp_path), "expected a text file, got a directory"),
     ):
