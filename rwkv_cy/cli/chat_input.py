@@ -51,6 +51,8 @@ def message_reader(plain: bool) -> Reader:
 def read_message(line: Callable[[str], str]) -> str:
     r"""Return a message of one line, or of several: lines that end in ``\``, or lines between two ``\"\"\"``.
 
+    The end of the input ends a message that has begun.
+
     Parameters
     ----------
     line : callable
@@ -60,18 +62,20 @@ def read_message(line: Callable[[str], str]) -> str:
     if first.strip().startswith(FENCE):
         return _fenced(first.strip()[len(FENCE) :], line)
     lines = [first]
-    while lines[-1].endswith("\\"):
-        lines[-1] = lines[-1][:-1]
-        lines.append(line(_MORE))
+    with contextlib.suppress(EOFError):
+        while lines[-1].endswith("\\"):
+            lines[-1] = lines[-1][:-1]
+            lines.append(line(_MORE))
     return "\n".join(lines)
 
 
 def _fenced(first: str, line: Callable[[str], str]) -> str:
     """Return the lines up to the one that ends in the fence."""
     lines = [first]
-    while not lines[-1].rstrip().endswith(FENCE):
-        lines.append(line(_MORE))
-    lines[-1] = lines[-1].rstrip()[: -len(FENCE)]
+    with contextlib.suppress(EOFError):
+        while not lines[-1].rstrip().endswith(FENCE):
+            lines.append(line(_MORE))
+        lines[-1] = lines[-1].rstrip()[: -len(FENCE)]
     return "\n".join(lines).strip("\n")
 
 

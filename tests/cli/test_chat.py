@@ -187,9 +187,24 @@ def test_a_closed_input(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
         ('"""one\n\ntwo\n"""\n', "one\n\ntwo"),
         ('"""\none"""\n', "one"),
         ('"""one"""\n', "one"),
+        ("one", "one"),
+        ("one\\\n", "one"),
+        ("one\\\ntwo", "one\ntwo"),
+        ('"""one\ntwo\n', "one\ntwo"),
+        ('"""\n', ""),
     ],
 )
 def test_messages_of_several_lines(typed: str, message: str) -> None:
+    """The end of the input ends a message: its beginning was lost without a word."""
     lines = io.StringIO(typed)
-    assert read_message(lambda _: lines.readline().rstrip("\n")) == message
+
+    def line(_: str) -> str:
+        text = lines.readline()
+        if not text:
+            raise EOFError
+        return text.rstrip("\n")
+
+    assert read_message(line) == message
     assert lines.read() == ""
+    with pytest.raises(EOFError):
+        read_message(line)
