@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 from collections.abc import Callable
 from functools import partial
@@ -27,10 +28,12 @@ __all__ = [
     "common_options",
     "dtype_name",
     "integer",
+    "new_file",
     "output_options",
     "page_options",
     "real",
     "size",
+    "stop_text",
     "type_rule",
 ]
 
@@ -127,10 +130,26 @@ def _numbers(low: float, high: float) -> str:
     return "a non-negative number" if low == 0 else f"a number of at least {low:g}"
 
 
+def new_file(text: str) -> Path:
+    """Return the path of a file to write; a slash at its end, which Path drops, names a folder."""
+    if text.endswith(os.sep):
+        raise argparse.ArgumentTypeError(
+            f"expected the name of a file, got that of a folder, {text!r}; name a file in it"
+        )
+    return Path(text)
+
+
+def stop_text(text: str) -> str:
+    """Return a text that ends another; it has at least one character."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected at least one character, got an empty text")
+    return text
+
+
 def page_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of commands that write a report as a page."""
     parser.add_argument(
-        "--html", metavar="REPORT", type=Path, help="write a page with pictures of all numbers, as report.html"
+        "--html", metavar="REPORT", type=new_file, help="write a page with pictures of all numbers, as report.html"
     )
     parser.add_argument("--force", action="store_true", help="let --html replace an older report")
     parser.set_defaults(parser=parser)

@@ -14,6 +14,7 @@ from rwkv_cy.cli.arguments import (
     QUANTIZED_DTYPES,
     common_options,
     dtype_name,
+    new_file,
     output_options,
     type_rule,
 )
@@ -63,7 +64,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "source", metavar="SOURCE", type=Path, help="the checkpoint, a Hugging Face folder, or a model file"
     )
-    parser.add_argument("target", metavar="TARGET", type=Path, help="the model file to write")
+    parser.add_argument("target", metavar="TARGET", type=new_file, help="the model file to write")
     parser.add_argument(
         "--tokenizer",
         default="auto",

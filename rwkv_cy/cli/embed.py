@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rwkv_cy.cli.arguments import common_options
+from rwkv_cy.cli.arguments import common_options, new_file
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.json_stream import JsonObject
 from rwkv_cy.cli.model_options import add_text_options, load_text_model
@@ -63,7 +63,7 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument("--normalize", action="store_true", help="scale each vector to length 1")
     parser.add_argument(
-        "-o", "--output", type=Path, metavar="FILE", help="write a NumPy array (.npy) of shape (texts, d_model)"
+        "-o", "--output", type=new_file, metavar="FILE", help="write a NumPy array (.npy) of shape (texts, d_model)"
     )
     parser.add_argument("--force", action="store_true", help="let --output replace a file")
     add_text_options(parser)

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_cy.cli.arguments import common_options, integer, output_options
+from rwkv_cy.cli.arguments import common_options, integer, new_file, output_options, stop_text
 from rwkv_cy.cli.colours import styled
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.generation_report import Clock, print_generation, print_stats
-from rwkv_cy.cli.grammar_options import add_grammar_options, given_grammar
+from rwkv_cy.cli.grammar_options import add_grammar_options, given_grammar, grammar_errors
 from rwkv_cy.cli.model_options import add_text_options, load_text_model
 from rwkv_cy.cli.output import print_warning, printable
 from rwkv_cy.cli.progress import progress_bar
@@ -60,7 +60,9 @@ def add_parser(commands: Subparsers) -> None:
     add_grammar_options(parser)
     add_search_options(parser)
     parser.add_argument("-s", "--seed", type=integer(0), metavar="N", help="the same seed gives the same text")
-    parser.add_argument("--stop", action="append", default=[], metavar="TEXT", help="stop before TEXT; repeatable")
+    parser.add_argument(
+        "--stop", type=stop_text, action="append", default=[], metavar="TEXT", help="stop before TEXT; repeatable"
+    )
     parser.add_argument(
         "--stop-token", type=integer(0), action="append", metavar="TOKEN", help="stop at this token id; repeatable"
     )
@@ -70,7 +72,7 @@ def add_parser(commands: Subparsers) -> None:
         metavar="FILE",
         help="continue from a state: one that --save-state wrote, or a state-tuned .pth or safetensors file",
     )
-    parser.add_argument("--save-state", type=Path, metavar="FILE", help="write the state after the text to FILE")
+    parser.add_argument("--save-state", type=new_file, metavar="FILE", help="write the state after the text to FILE")
     parser.add_argument("--force", action="store_true", help="let --save-state replace a state file")
     parser.add_argument("--stats", action="store_true", help="print speed, memory and finish reason on standard error")
     output_options(parser, json="print JSON when the text is complete, in place of the text")
@@ -100,16 +102,17 @@ def _run(arguments: argparse.Namespace) -> int:
         shown = {"model": str(path), "prompt": text, "seed": arguments.seed}
         run_search(model, prompt, state, arguments, sampling, shown)
         return ExitCode.OK
-    generation = model.generate(
-        prompt,
-        state=state,
-        max_tokens=arguments.max_tokens,
-        seed=arguments.seed,
-        stop=arguments.stop,
-        stop_tokens=arguments.stop_token,
-        grammar=grammar,
-        **sampling,
-    )
+    with grammar_errors(arguments):
+        generation = model.generate(
+            prompt,
+            state=state,
+            max_tokens=arguments.max_tokens,
+            seed=arguments.seed,
+            stop=arguments.stop,
+            stop_tokens=arguments.stop_token,
+            grammar=grammar,
+            **sampling,
+        )
     try:
         _print_text(generation, text, clock, arguments)
     except KeyboardInterrupt:

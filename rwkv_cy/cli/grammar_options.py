@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rwkv_cy.cli.standard_input import read_text
-from rwkv_cy.errors import FormatError
+from rwkv_cy.errors import FormatError, GenerationError
 
 if TYPE_CHECKING:
     from rwkv_cy.text import Grammar
 
-__all__ = ["GRAMMAR_OPTIONS", "add_grammar_options", "given_grammar"]
+__all__ = ["GRAMMAR_OPTIONS", "add_grammar_options", "given_grammar", "grammar_errors"]
 
 #: Attributes of the options.
 GRAMMAR_OPTIONS = ("json_schema", "regex", "grammar")
@@ -51,6 +53,20 @@ def given_grammar(arguments: argparse.Namespace) -> Grammar | None:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise FormatError(f"{name}: expected UTF-8, got another byte at {error.start}") from None
-    if arguments.json_schema is not None:
-        return Grammar("json_schema", text)
-    return Grammar("gbnf" if "::=" in text else "lark", text)
+    kind = "gbnf" if "::=" in text else "lark"
+    with grammar_errors(arguments):
+        return Grammar("json_schema" if arguments.json_schema is not None else kind, text)
+
+
+@contextmanager
+def grammar_errors(arguments: argparse.Namespace) -> Iterator[None]:
+    """Name the file, or the option, in errors of a grammar, which begin with its kind."""
+    try:
+        yield
+    except GenerationError as error:
+        from rwkv_cy.text.grammars import GRAMMAR_KINDS
+
+        if not str(error).startswith(tuple(f"{kind}: " for kind in GRAMMAR_KINDS)):
+            raise
+        path = arguments.json_schema or arguments.grammar
+        raise GenerationError(f"--{error}" if path is None else f"{path}: {error}") from None

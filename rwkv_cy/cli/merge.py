@@ -12,6 +12,7 @@ from rwkv_cy.cli.arguments import (
     QUANTIZED_DTYPES,
     common_options,
     dtype_name,
+    new_file,
     output_options,
     real,
 )
@@ -43,7 +44,7 @@ def add_parser(commands: Subparsers) -> None:
     )
     parser.add_argument("base", metavar="BASE", type=Path, help="the model, or a checkpoint of any format that is read")
     parser.add_argument("adapter", metavar="ADAPTER", type=Path, help="the adapter, in any format that is read")
-    parser.add_argument("target", metavar="TARGET", type=Path, help="the model file to write")
+    parser.add_argument("target", metavar="TARGET", type=new_file, help="the model file to write")
     parser.add_argument("--alpha", type=real(0), metavar="X", help="lora_alpha of the training; required for LoRA")
     parser.add_argument(
         "--init", type=Path, metavar="FILE", help="the initial factors of a PiSSA adapter (init_pissa.pth)"

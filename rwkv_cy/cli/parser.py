@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from rwkv_cy.cli.arguments import DTYPES, MATRIX_DTYPES
+from rwkv_cy.cli.arguments import DTYPES, MATRIX_DTYPES, new_file
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import print_error, printable
 from rwkv_cy.dtype_names import canonical_name
@@ -165,7 +165,7 @@ class CommandParser(argparse.ArgumentParser):
             self._apart = False
 
     def _get_value(self, action: argparse.Action, text: str) -> Any:
-        if action.type is Path and not text:
+        if not text and (action.type in (Path, new_file) or "FILE" in str(action.metavar)):
             raise argparse.ArgumentError(action, "expected a path, got an empty text")
         return super()._get_value(action, text)
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_cy.cli.arguments import common_options, output_options, size
+from rwkv_cy.cli.arguments import common_options, new_file, output_options, size
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import byte_size, print_fields, print_json, printable
 from rwkv_cy.cli.progress import progress_bar
@@ -49,7 +49,7 @@ def add_parser(commands: Subparsers) -> None:
     parser.add_argument(
         "parts", metavar="PARTS", type=Path, help="the list NAME.parts.json, any of the parts, or their folder"
     )
-    parser.add_argument("target", metavar="TARGET", type=Path, help="the file to write")
+    parser.add_argument("target", metavar="TARGET", type=new_file, help="the file to write")
     output_options(parser)
     parser.set_defaults(run=_join)
 

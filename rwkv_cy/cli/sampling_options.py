@@ -27,6 +27,8 @@ _NAMES = (
     "no_repeat_ngram",
     "order",
 )
+#: The limit of rwkv_cy.text.sampling, which needs NumPy.
+_MOST_BIAS = 1e6
 
 
 def add_sampling_options(parser: argparse.ArgumentParser, defaults_of: str = "") -> None:
@@ -50,8 +52,8 @@ def add_sampling_options(parser: argparse.ArgumentParser, defaults_of: str = "")
     add(parser, "--top-k", 0, "choose among the K likeliest tokens", ", all", type=integer(0), metavar="K")
     rules = parser.add_argument_group("rules", "explained in docs/sampling.md")
     for name, kind, default, text in (
-        ("--presence-penalty", real(-1e6, 1e6), 0.0, "subtracted from logits of earlier tokens"),
-        ("--frequency-penalty", real(-1e6, 1e6), 0.0, "the same, times their count"),
+        ("--presence-penalty", real(-_MOST_BIAS, _MOST_BIAS), 0.0, "subtracted from logits of earlier tokens"),
+        ("--frequency-penalty", real(-_MOST_BIAS, _MOST_BIAS), 0.0, "the same, times their count"),
         ("--penalty-decay", real(0, 1), 0.996, "factor of each count at every token"),
         ("--repetition-penalty", real(0.01, 100), 1.0, "divides logits of earlier tokens"),
     ):
@@ -82,9 +84,12 @@ def _bias(text: str) -> tuple[int, float]:
     try:
         if not equals:
             raise ValueError
-        return int(token), float(bias)
+        number, value = int(token), float(bias)
     except ValueError:
         raise argparse.ArgumentTypeError(f"expected TOKEN=X such as 10=-2.5, got {text!r}") from None
+    if not abs(value) <= _MOST_BIAS:
+        raise argparse.ArgumentTypeError(f"expected a number from {-_MOST_BIAS:g} to {_MOST_BIAS:g}, got {text!r}")
+    return number, value
 
 
 def sampling_keywords(arguments: argparse.Namespace) -> SamplingKeywords:

@@ -18,15 +18,20 @@ if TYPE_CHECKING:
 
 __all__ = ["add_search_options", "check_search", "run_search"]
 
+#: The limit of rwkv_cy.text.search, which needs NumPy.
+_MOST = 256
+
 
 def add_search_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of a search to those of ``generate``."""
     search = parser.add_argument_group("search", "the best of several texts, printed when all are complete")
-    search.add_argument("--beams", type=integer(1), metavar="N", help="search for the likeliest text with N beams")
+    search.add_argument(
+        "--beams", type=integer(1, _MOST), metavar="N", help="search for the likeliest text with N beams"
+    )
     search.add_argument(
         "--length-penalty", type=real(0), metavar="X", help="of beams: 0 favours short texts (default: 1)"
     )
-    search.add_argument("--best-of", type=integer(1), metavar="N", help="sample N texts, print the likeliest")
+    search.add_argument("--best-of", type=integer(1, _MOST), metavar="N", help="sample N texts, print the likeliest")
 
 
 def check_search(arguments: argparse.Namespace) -> bool:

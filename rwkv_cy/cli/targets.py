@@ -52,6 +52,8 @@ def check_model_target(
     if _same_file(source, target):
         return  # the plan says so, with what else may be wrong
     foreign = target.suffix.lower() in _FOREIGN_SUFFIXES
+    if _is_dangling(target) and not (force or dry_run):
+        raise StorageError(f"{target} already exists, as a link to a file that does not; {_ADVICE}")
     if target.is_file() and not force:
         if foreign:
             raise StorageError(f"{target} already exists, and its name is that of a checkpoint: are {names} swapped?")
@@ -85,6 +87,10 @@ def check_export_target(source: Path, target: Path, *, force: bool, dry_run: boo
         )
     if not (force or dry_run):
         _refuse(source, target, "SOURCE and TARGET", True)
+
+
+def _is_dangling(target: Path) -> bool:
+    return target.is_symlink() and not target.exists()
 
 
 def _same_file(source: Path, target: Path) -> bool:

@@ -76,6 +76,8 @@ def _sort_out(arguments: argparse.Namespace) -> None:
     """Find out what one positional argument is: with --tokenizer the text, otherwise the model."""
     if arguments.tokenizer is not None and arguments.text is None and arguments.file is None:
         arguments.model, arguments.text = None, arguments.model
+    if arguments.model == "":
+        arguments.parser.error("argument MODEL: expected a path, got an empty text")
     if arguments.model is None and arguments.tokenizer is None:
         arguments.parser.error("MODEL is missing: the file whose tokenizer to use, or --tokenizer")
     if arguments.model is not None and arguments.text is None and arguments.file is None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rwkv_cy import runtime
-from rwkv_cy.cli.arguments import common_options, integer, output_options, real
+from rwkv_cy.cli.arguments import common_options, integer, new_file, output_options, real
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.model_options import warn_of_threads
 from rwkv_cy.cli.output import byte_size, is_quiet, print_fields, print_json
@@ -56,7 +56,7 @@ def _add_train(commands: Subparsers) -> None:
         ],
     )
     parser.add_argument("data", metavar="DATA", type=Path, help="a text, or JSONL with a document in each line's text")
-    parser.add_argument("target", metavar="MODEL", type=Path, help="the model file to write")
+    parser.add_argument("target", metavar="MODEL", type=new_file, help="the model file to write")
     parser.add_argument(
         "--new",
         required=True,
@@ -88,7 +88,9 @@ def _add_tune(commands: Subparsers) -> None:
     parser.add_argument("model", metavar="MODEL", type=Path, help="the model, in any format and precision")
     parser.add_argument("data", metavar="DATA", type=Path, help="a text, or JSONL with a document in each line's text")
     parser.add_argument("--method", choices=("state", "lora", "full"), required=True, help="what is learned")
-    parser.add_argument("--output", dest="target", metavar="FILE", type=Path, required=True, help="the file to write")
+    parser.add_argument(
+        "--output", dest="target", metavar="FILE", type=new_file, required=True, help="the file to write"
+    )
     parser.add_argument("--rank", type=integer(1, 4096), metavar="N", help=f"of the adapters (default: {_RANK})")
     parser.add_argument("--alpha", type=real(0), metavar="X", help=f"scale of the adapters (default: {_ALPHA:g})")
     parser.add_argument("--tokenizer", metavar="bytes|world|FILE", help="replaces the model's own")
@@ -300,7 +302,7 @@ def _progress(arguments: argparse.Namespace, steps: int) -> Iterator[Callable[[S
         def show(step: Step) -> None:
             bar.initial = bar.initial or step.step - 1
             bar.n = step.step
-            shown = {"loss": f"{step.loss:.3f}", "tokens/s": f"{step.tokens / step.seconds:.0f}"}
+            shown = {"loss": f"{step.loss:.3f}", "tokens/s": f"{step.tokens / step.seconds:,.0f}"}
             if step.held_out is not None:
                 bar.write(f"step {step.step}: {step.held_out:.4f} bits per byte of the held-out text", file=sys.stderr)
             bar.set_postfix(shown, refresh=False)
@@ -324,7 +326,7 @@ def _estimate(method: Method, options: TrainingOptions, arguments: argparse.Name
             "learned": f"{short_count(found.learned)} of {short_count(_size(method))} parameters",
             "memory": f"{byte_size(total)}: {frozen}learned numbers with their gradients and means "
             f"{byte_size(found.optimiser)}, activations at most {byte_size(found.activations)}",
-            "speed": f"{found.tokens_per_second:.0f} tokens/s in a sample",
+            "speed": f"{found.tokens_per_second:,.0f} tokens/s in a sample",
             "time": f"{duration(found.seconds)} for {options.steps:,} steps of {options.batch_size} sequences of "
             f"{options.context} tokens",
         }
@@ -353,7 +355,7 @@ def _report(report: TrainingReport, arguments: argparse.Namespace) -> int:
         }
         if report.loss is not None:
             fields["loss"] = f"{report.loss:.4f} nats a token"
-            fields["speed"] = f"{report.tokens / report.seconds:.0f} tokens/s"
+            fields["speed"] = f"{report.tokens / report.seconds:,.0f} tokens/s"
         if report.held_out is not None:
             fields["held-out text"] = f"{report.held_out:.4f} bits per byte"
         print_fields({**fields, "log and plot": f"{report.folder}"})

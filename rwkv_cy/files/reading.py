@@ -26,10 +26,11 @@ from rwkv_cy.units import exact_bytes
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["FileBytes", "is_folder", "os_errors"]
+__all__ = ["FileBytes", "is_folder", "os_errors", "require_folder"]
 
 _CRC_BLOCK = 1 << 20
 _REMEDIES = {
+    errno.EISDIR: "name a file in it",
     errno.ENOTDIR: "check the path",
     errno.ELOOP: "check where its symbolic links lead",
     errno.ENAMETOOLONG: "check the path",
@@ -56,6 +57,8 @@ def _elsewhere(path: Path) -> str:
         return f"this looks like a URL of the Hugging Face hub: name it as {name}"
     if is_repository(text) and not path.suffix[1:].isalpha() and not path.parent.exists():
         return f"this looks like a repository of the Hugging Face hub: name it as {HubName(text)}"
+    if path.is_symlink():
+        return f"it is a link to {path.readlink()}, which does not exist: make the link anew"
     meant = similar_path(path)
     if meant is not None:
         return f"did you mean {meant}?"
@@ -81,6 +84,15 @@ def is_folder(path: Path) -> bool:
     """Return whether `path` is a folder; raise StorageError if the operating system reports an error."""
     with os_errors(path, "open"):
         return path.is_dir()
+
+
+def require_folder(path: Path) -> None:
+    """Raise StorageError unless `path` is a folder that files can be written to."""
+    if is_folder(path):
+        return
+    if path.exists():
+        raise StorageError(f"{path} is a file, not a folder; choose another folder")
+    raise StorageError(f"{path}: no such folder; create it first")
 
 
 def _open_regular(path: Path) -> int:

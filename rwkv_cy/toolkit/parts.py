@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from rwkv_cy.errors import ConfigError, FormatError, StorageError
 from rwkv_cy.files.part_names import LIST_SUFFIX, is_part_name, list_of
-from rwkv_cy.files.reading import FileBytes, is_folder, os_errors
+from rwkv_cy.files.reading import FileBytes, is_folder, os_errors, require_folder
 from rwkv_cy.files.replacement import Replacement
 from rwkv_cy.files.strict_json import parse_object
 from rwkv_cy.files.temporary import remove_abandoned
@@ -144,8 +144,7 @@ def shard(
     source, folder = local_path(source), Path(folder)
     if part_size < 1:
         raise ConfigError(f"part_size: expected a positive number of bytes, got {part_size}")
-    if not is_folder(folder):
-        raise StorageError(f"{folder}: no such folder; create it first")
+    require_folder(folder)
     if not source.name.isprintable():
         raise ConfigError(
             f"{source}: expected a name of characters that can be printed, since the list of parts holds it; "
@@ -236,8 +235,7 @@ def join(
     listed, target = _list_of(Path(parts)), Path(target)
     size, digest, expected = _read_list(listed)
     _check_sizes(listed, expected)
-    if not is_folder(target.parent):
-        raise StorageError(f"{target.parent}: no such folder; create it first")
+    require_folder(target.parent)
     whole = hashlib.sha256()
     done = 0
     if target.is_dir():

@@ -7,7 +7,7 @@ from collections.abc import Set
 from pathlib import Path
 
 from rwkv_cy.errors import StorageError
-from rwkv_cy.files.reading import FileBytes, is_folder
+from rwkv_cy.files.reading import FileBytes, require_folder
 from rwkv_cy.formats.writers.base import ExportFormat
 
 __all__ = ["check_folder", "check_kind", "check_target", "free_space", "is_model_folder"]
@@ -22,8 +22,7 @@ _WEIGHTS_SUFFIXES = (".safetensors", ".bin")
 
 def check_target(target: Path, sources: Set[Path]) -> bool:
     """Return whether the file `target` exists; StorageError if it cannot be written or is one of the sources."""
-    if not is_folder(target.parent):
-        raise StorageError(f"{target.parent}: no such folder; create it first")
+    require_folder(target.parent)
     if target.is_dir():
         raise StorageError(f"{target} is a folder; name a file in it")
     if not target.exists():
@@ -47,8 +46,7 @@ def check_kind(target: Path, writer: ExportFormat) -> None:
 
 def check_folder(target: Path, sources: Set[Path]) -> bool:
     """Return whether the folder `target` exists with something in it; StorageError if a source is in it."""
-    if not is_folder(target.parent):
-        raise StorageError(f"{target.parent}: no such folder; create it first")
+    require_folder(target.parent)
     if target.exists() and not target.is_dir():
         raise StorageError(f"{target} is a file, not a folder; choose another name")
     if not target.is_dir():

@@ -200,6 +200,13 @@ def test_an_invalid_bias(run: Run) -> None:
     result = run("generate", "--logit-bias", "90")
     assert result.code == 2
     assert "--logit-bias: expected TOKEN=X such as 10=-2.5, got '90'" in result.err
+    for value in ("inf", "nan", "1e7"):
+        result = run("generate", "--logit-bias", f"90={value}")
+        assert result.code == 2
+        assert f"--logit-bias: expected a number from -1e+06 to 1e+06, got '90={value}'" in result.err
+    result = run("generate", "--stop", "")
+    assert result.code == 2
+    assert "--stop: expected at least one character, got an empty text" in result.err
 
 
 def test_short_options(run: Run) -> None:

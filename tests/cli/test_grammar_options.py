@@ -33,8 +33,13 @@ def test_the_command(run: Run, tmp_path: Path) -> None:
     rules.write_text('root ::= "yes" | "no"')
     assert run("generate", "--prompt", "x", "--grammar", rules).out in ("xyes", "xno")
     rules.write_bytes(b"\xff")
+    empty = tmp_path / "empty"
+    empty.touch()
     for arguments, code, message in (
-        (["--regex", "["], 1, "regex: "),
+        (["--regex", "["], 1, "error: --regex: "),
+        (["--grammar", empty], 1, f"error: {empty}: lark: "),
+        (["--json-schema", empty], 1, f"error: {empty}: json_schema: expected json"),
+        (["--json-schema", tmp_path], 3, f"{tmp_path}: cannot read it: is a directory; name a file in it"),
         (["--grammar", rules], 1, "expected UTF-8, got another byte at 0"),
         (["--json-schema", tmp_path / "none"], 3, "no such file"),
         (["--regex", "a", "--beams", "2"], 2, "--regex is for one text, not for a search"),

@@ -374,7 +374,15 @@ def test_the_doors_of_a_checkout(script: str, command: str, tmp_path: Path, smal
 
 
 def test_an_empty_path_is_not_the_current_folder(run: Run) -> None:
-    for arguments in (["inspect", ""], ["generate", "", "x"], ["convert", "", "m.h5"], ["convert", "m.pth", ""]):
+    for arguments in (
+        ["inspect", ""],
+        ["generate", "", "x"],
+        ["convert", "", "m.h5"],
+        ["convert", "m.pth", ""],
+        ["tokenize", "", "x"],
+        ["generate", "m.h5", "x", "--tokenizer", ""],
+        ["serve", "m.h5", "--api-key-file", ""],
+    ):
         result = run(*arguments)
         assert (result.code, "expected a path, got an empty text" in result.err) == (2, True), arguments
 

@@ -55,6 +55,8 @@ def test_json_has_all_candidates(run: Run, option: str) -> None:
     [
         (("--length-penalty", "1"), "--length-penalty is for --beams; leave it out"),
         (("--beams", "2", "--best-of", "2"), "--beams and --best-of exclude each other; leave one out"),
+        (("--beams", "257"), "argument --beams: expected an integer from 1 to 256, got '257'"),
+        (("--best-of", "257"), "argument --best-of: expected an integer from 1 to 256, got '257'"),
         (("--beams", "2", "-n", "0"), "--beams needs --max-tokens of at least 1"),
         (("--beams", "2", "--stats"), "--stats is for one text, not for a search; leave it out"),
         (("--best-of", "2", "--save-state", "x.h5"), "--save-state is for one text, not for a search; leave it out"),

@@ -129,3 +129,66 @@ def test_a_typo_in_the_source_is_not_a_swap(run: Run, model: Path, small: Path, 
     )
     result = run("shard", tmp_path / "none", tmp_path)
     assert (result.code, "FILE and FOLDER" in result.err) == (3, False)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("convert", "MODEL", "FOLDER"),
+        ("quantize", "MODEL", "FOLDER"),
+        ("merge", "MODEL", "MODEL", "FOLDER"),
+        ("join", "MODEL", "FOLDER"),
+        ("inspect", "MODEL", "--html", "FOLDER"),
+        ("embed", "MODEL", "x", "--output", "FOLDER"),
+        ("generate", "MODEL", "x", "--save-state", "FOLDER"),
+        ("train", "MODEL", "FOLDER", "--new", "rwkv7", "--d-model", "64", "--num-layers", "1", "--steps", "1"),
+        ("tune", "MODEL", "MODEL", "--method", "lora", "--output", "FOLDER", "--steps", "1"),
+    ],
+    ids=lambda words: words[0],
+)
+def test_a_target_that_ends_in_a_slash_is_a_folder(
+    run: Run, model: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    """Path drops the slash: a file of the folder's name was written."""
+    paths = {"MODEL": str(model), "FOLDER": f"{tmp_path / 'new'}/"}
+    result = run(*(paths.get(word, word) for word in words))
+    assert result.code == 2
+    assert f"expected the name of a file, got that of a folder, '{tmp_path / 'new'}/'; name a file in it" in result.err
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize("command", ["convert", "export", "shard", "join"])
+def test_a_file_in_place_of_the_folder(run: Run, model: Path, tmp_path: Path, command: str) -> None:
+    folder = tmp_path / "text.txt"
+    folder.touch()
+    source, target = model, folder / "new.h5"
+    if command == "export":
+        target = folder / "new.pth"
+    elif command == "shard":
+        target = folder
+    elif command == "join":
+        (tmp_path / "parts").mkdir()
+        assert run("shard", model, tmp_path / "parts", "--size", "10k").code == 0
+        source = tmp_path / "parts"
+    result = run(command, source, target)
+    assert (result.code, result.err) == (
+        3,
+        f"rwkv-cy: error: {folder} is a file, not a folder; choose another folder\n",
+    )
+
+
+def test_a_link_to_nothing(run: Run, model: Path, tmp_path: Path) -> None:
+    """As a source, it was said to be similar to itself."""
+    link = tmp_path / "link.h5"
+    link.symlink_to("gone.h5")
+    result = run("inspect", link)
+    assert result.code == 3
+    assert result.err.endswith("it is a link to gone.h5, which does not exist: make the link anew\n")
+    result = run("convert", model, link)
+    assert result.err == (
+        f"rwkv-cy: error: {link} already exists, as a link to a file that does not; choose another name or pass "
+        "--force\n"
+    )
+    assert result.code == 3
+    assert run("convert", model, link, "--force").code == 0
+    assert link.is_file()
