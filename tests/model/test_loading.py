@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bits import with_flip
 from checkpoints import numbers, write_small
 from rwkv_cy.errors import ConfigError, FormatError, NumericalError, StorageError
 from rwkv_cy.files.reading import FileBytes
@@ -51,6 +54,19 @@ def test_resident_weights_are_in_one_arena(
         assert all(at + size <= after for (at, size), (after, _) in pairwise(sorted(spans)))
         assert spans[-1][0] + spans[-1][1] - spans[0][0] < sum(size for _, size in spans) + 64 * len(spans)
         assert resident.forward([72, 101])[0].tobytes() == mapped.forward([72, 101])[0].tobytes()
+
+
+def test_a_mapped_load_compares_the_checksums_of_vectors_alone(kjv_checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "m.h5"
+    convert(kjv_checkpoint, path)
+    sound = path.read_bytes()
+    datasets = json.loads(sound[sound.rindex(b'{"format"') : -4096].rstrip(b"\0 "))["datasets"]
+    offsets = {entry["path"]: entry["offset"] for entry in datasets}
+    for name, mapped in (("ln1.weight", False), ("att.key.weight", True)):
+        path.write_bytes(with_flip(sound, offsets[f"parameters/blocks.0/{name}"], 1))
+        for mmap in (True, False):
+            with nullcontext() if mmap and mapped else pytest.raises(FormatError, match=f"{name}: the checksum"):
+                load(path, mmap=mmap).close()
 
 
 def test_a_tokenizer_that_is_not_there_is_told_first(kjv_checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
