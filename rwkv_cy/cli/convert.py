@@ -51,8 +51,8 @@ def add_parser(commands: Subparsers) -> None:
         type=dtype_name,
         choices=["keep", *DTYPES, PACKED_DTYPE, *QUANTIZED_DTYPES],
         default="keep",
-        help="type of matrices and embedding; vectors keep their type, and with q8, q6, q4 and bf12 the embedding gets "
-        "16 bits; low-rank factors keep their type, or get q8 with q8, q6 and q4; "
+        help="type of matrices and embedding; vectors keep their type, and with quantized types and bf12 the embedding "
+        "gets 16 bits; low-rank factors keep their type, or get q8 with quantized types; "
         "bf12 is bf16 compressed without loss to 12 bits "
         "(default: keep; f16 if another program quantized the source)",
     )
