@@ -13,6 +13,7 @@ from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import print_fields, print_json, print_table, printable
 from rwkv_cy.cli.progress import progress_bar
 from rwkv_cy.cli.standard_input import read_text
+from rwkv_cy.errors import TokenError
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
@@ -76,6 +77,8 @@ def _run(arguments: argparse.Namespace) -> int:
     from rwkv_cy.tensors.rounding import describe_rounding
 
     text = None if arguments.text is None else read_text(arguments.text)
+    if text is not None:
+        _check_text(arguments, *text)
     calibrate = None if arguments.calibrate is None else partial(_calibrate, arguments, *read_text(arguments.calibrate))
     report = carry_out(arguments, measure=True, calibrate=calibrate)
     if report is None:
@@ -89,6 +92,22 @@ def _run(arguments: argparse.Namespace) -> int:
     elif found is not None and not arguments.quiet:
         _print_divergence(found)
     return ExitCode.OK
+
+
+def _check_text(arguments: argparse.Namespace, name: str, text: bytes) -> None:
+    """Raise an error if nothing could be measured on a text, before the model is quantized."""
+    from rwkv_cy.checkpoint.tokenizer_choice import named_tokenizer
+    from rwkv_cy.cli.model_options import no_tokenizer
+    from rwkv_cy.model.loading import load_tokenizer_of
+
+    tokenizer = load_tokenizer_of(arguments.source)
+    if tokenizer is None and arguments.tokenizer not in ("auto", "none"):
+        tokenizer = named_tokenizer(arguments.tokenizer)
+    if tokenizer is None:
+        raise no_tokenizer(arguments.source)
+    count = len(tokenizer.encode_bytes(text))
+    if count < 2:
+        raise TokenError(f"{name}: expected at least two tokens, got {count}")
 
 
 def _calibrate(arguments: argparse.Namespace, name: str, text: bytes) -> Calibration:

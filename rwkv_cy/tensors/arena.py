@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rwkv_cy.errors import KernelError, NotEnoughMemoryError
+from rwkv_cy.units import byte_size
 
 __all__ = ["Arena"]
 
@@ -43,8 +44,8 @@ class Arena:
             memory = mmap.mmap(-1, size + _LARGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except (OSError, OverflowError) as error:
             raise NotEnoughMemoryError(
-                f"Arena: expected {size / 2**20:,.0f} MiB for the parameters, got {error}; "
-                "use a smaller dtype, or map the file"
+                f"not enough memory for the parameters: need {byte_size(size)} ({error}); free some, or load them in "
+                "a smaller dtype"
             ) from error
         whole = np.frombuffer(memory, np.uint8)
         start = -whole.ctypes.data % _LARGE_PAGE

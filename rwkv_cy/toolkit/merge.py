@@ -187,11 +187,15 @@ def plan_merge(
 
 
 class _Merged(Checkpoint):
-    """The checkpoint of the merged model: config and tokenizer are those of the base."""
+    """The checkpoint of the merged model: config and tokenizer are those of the base.
 
-    def __init__(self, base: Checkpoint, source: MergedSource) -> None:
+    `replaced` is whether the base has no share in any tensor.
+    """
+
+    def __init__(self, base: Checkpoint, source: MergedSource, *, replaced: bool) -> None:
         super().__init__(source)
         self._base = base
+        self.replaced = replaced
 
     @cached_property
     def config(self) -> Config:
@@ -234,7 +238,8 @@ def _opened(
             name: _delivered(model.source if name in own else None, sources, change, table[name], dtype)
             for name, change in changes.items()
         }
-        yield _Merged(model, MergedSource(model.source, sources, changes, dtypes)), changes
+        replaced = options.weight == 1 and own <= {name for name, change in changes.items() if change.replaces}
+        yield _Merged(model, MergedSource(model.source, sources, changes, dtypes), replaced=replaced), changes
 
 
 def _base_config(base: Checkpoint, adapter: str | os.PathLike[str] | None) -> Config:
@@ -303,4 +308,10 @@ def _make_plan(
     plan = make_plan(merged, target, dtype, tokenizer, overwrite=overwrite, requantize=requantize)
     origin = {"adapter": adapter.name, **({} if alpha is None else {"alpha": f"{alpha:g}"})}
     plan = replace(plan, header=plan.header.with_source(origin))
+    if merged.replaced:
+        warning = (
+            f"{adapter}: a whole model, every tensor of which replaces that of the base; a weight below 1 (--weight "
+            "0.5, the mean) mixes the two"
+        )
+        plan = replace(plan, warnings=(*plan.warnings, warning))
     return MergePlan(plan, adapter, {name: change.label for name, change in changes.items()})

@@ -99,6 +99,22 @@ def test_a_text_is_predicted_by_source_and_target(run: Run, small: Path, tmp_pat
     assert not (tmp_path / "new.h5").exists()  # the text is read first
 
 
+def test_a_text_that_cannot_be_measured_is_refused_before_any_work(run: Run, small: Path, tmp_path: Path) -> None:
+    text, bare, target = tmp_path / "text", tmp_path / "bare.h5", tmp_path / "new.h5"
+    for words in ("", "x"):
+        text.write_text(words)
+        result = run("quantize", small, target, "--text", text)
+        assert (result.code, result.out) == (1, "")
+        assert f"{text}: expected at least two tokens, got {len(words)}" in result.err
+    text.write_text("some text")
+    assert run("convert", small, bare, "--tokenizer", "none").code == 0
+    result = run("quantize", bare, target, "--text", text)
+    assert (result.code, result.out) == (1, "")
+    assert "the model has no tokenizer" in result.err
+    assert not target.exists()
+    assert run("quantize", bare, target, "--text", text, "--tokenizer", "bytes").code == 0
+
+
 def test_calibration(run: Run, small: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_bytes(bytes(range(32, 120)) * 4)

@@ -320,6 +320,19 @@ def test_alpha_is_given_where_it_is_needed_and_nowhere_else(tmp_path: Path) -> N
             merge(base, adapter, tmp_path / "m.h5", **options)  # type: ignore[arg-type]
 
 
+def test_a_whole_model_in_place_of_an_adapter_is_warned_of(tmp_path: Path) -> None:
+    """Programs of that name mix two models; here nothing would be left of the base."""
+    base, other = write_base(tmp_path / "base"), write_base(tmp_path / "other")
+    part = write_safetensors(tmp_path / "part", {f"{KEY}.weight": draw(128, 128)})
+    expected = f"{other}: a whole model, every tensor of which replaces that of the base"
+    report = merge(base, other, tmp_path / "m.h5")
+    assert report.conversion.warnings[-1].startswith(expected)
+    assert plan_merge(base, other, tmp_path / "n.h5").conversion.warnings == report.plan.conversion.warnings
+    for adapter, weight in ((other, 0.5), (part, 1.0)):
+        warnings = merge(base, adapter, tmp_path / "n.h5", weight=weight, overwrite=True).conversion.warnings
+        assert not any("a whole model" in warning for warning in warnings)
+
+
 def test_targets_are_protected(tmp_path: Path) -> None:
     base = write_base(tmp_path / "base")
     adapter = write_safetensors(tmp_path / "adapter", {"ln_out.bias": draw(128)})
