@@ -57,7 +57,7 @@ WRONG = [
     (chat(response_format={"type": "yaml"}), "response_format.type"),
     (chat(response_format={"type": "json_schema", "json_schema": {"x": "y" * 70_000}}), "response_format"),
     (chat(stream_options=3), "stream_options"),
-    (chat(state="none"), None),
+    (chat(state="none"), "state"),
     ([], None),
     (3, None),
     (None, None),
