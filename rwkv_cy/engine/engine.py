@@ -47,7 +47,7 @@ class Engine:
     slots : int, default 16
         Requests in progress at once, each with a state.
     queue : int, default 64
-        Requests that wait for a slot.
+        Requests that wait for a slot, beside those that get a free one in the next step.
     prompt_tokens : int, default 128
         Tokens of prompts in a step while other requests generate: more reads prompts faster, fewer makes steps
         shorter. A step without generation reads up to 512.
@@ -58,6 +58,13 @@ class Engine:
         ``Speculation()``. A model with ``activations="bf16"`` does not speculate.
     num_threads : int, optional
         Threads to use; the result is the same for every number.
+
+    Attributes
+    ----------
+    model : LanguageModel
+    cache : StateCache or None
+    capacity : int
+        Requests that it takes at once: those in slots and in the queue.
 
     Raises
     ------
@@ -94,6 +101,7 @@ class Engine:
         self.model = model
         self.cache = cache
         self._prefixes = Prefixes(cache)
+        self.capacity = slots + queue
         self._most_queued = queue
         self._prompt_tokens = prompt_tokens
         self._num_threads = num_threads
@@ -219,15 +227,19 @@ class Engine:
         """
         rest = deque(requests)
         while rest or not self.idle:
-            while rest and self.waiting < self._most_queued:
+            while rest and self._queued < self._most_queued:
                 self.submit(rest.popleft())
             yield from self.step()
 
+    @property
+    def _queued(self) -> int:
+        """Requests that will still wait when the next step has given the free slots away."""
+        return len(self._waiting) - len(self._arena)
+
     def _check_queue(self) -> None:
-        if len(self._waiting) >= self._most_queued:
+        if self._queued >= self._most_queued:
             raise BusyError(
-                f"engine: expected fewer than {self._most_queued} waiting requests, got {len(self._waiting)}; "
-                "try again later"
+                f"engine: expected fewer than {self._most_queued} waiting requests, got {self._queued}; try again later"
             )
 
     def _job(self, request: Request) -> Job:

@@ -151,8 +151,13 @@ class Service:
         Raises
         ------
         ApiError
-            If the queue is full, with the status 429.
+            If the queue is full, with the status 429; if they are more than it ever takes, with the status 400.
         """
+        if len(requests) > self.engine.engine.capacity:
+            most = self.engine.engine.capacity
+            raise invalid(
+                None, f"the request has {len(requests)} answers, and this server takes at most {most} at once"
+            )
         if self.closing:
             raise ApiError(503, "the server is shutting down", "unavailable_error", retry_after=5)
         streams: list[EventStream] = []

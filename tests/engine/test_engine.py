@@ -144,13 +144,19 @@ def test_cancelled(kjv: LanguageModel, heldout: bytes, steps: int) -> None:
 
 
 def test_busy(kjv: LanguageModel) -> None:
-    engine = Engine(kjv, slots=1, queue=2)
-    for _ in range(2):
-        engine.submit(Request(prompt="a", max_tokens=1))
+    """Requests that get a free slot in the next step do not wait: a burst fills the slots and the queue."""
+    engine = Engine(kjv, slots=3, queue=2)
+    assert engine.capacity == 5
+    for number in range(5):
+        engine.submit(Request(prompt="a", max_tokens=1 if number else 2))
     with pytest.raises(BusyError, match=r"engine: expected fewer than 2 waiting requests, got 2; try again later"):
         engine.submit(Request(prompt="a"))
     engine.step()
-    engine.submit(Request(prompt="a"))
+    assert (engine.running, engine.waiting) == (1, 2)
+    for _ in range(2):
+        engine.submit(Request(prompt="a"))
+    with pytest.raises(BusyError, match="expected fewer than 2 waiting requests, got 2"):
+        engine.submit(Request(prompt="a"))
 
 
 @pytest.mark.parametrize(

@@ -42,13 +42,22 @@ def test_a_full_queue(kjv: LanguageModel) -> None:
             assert busy.headers["retry-after"] == "1"
             assert busy.headers["x-should-retry"] == "true"
         several = client.post("/v1/completions", {**body, "n": 3})
-        assert several.status == 429
+        assert several.status == 400  # which would never fit, however often it is tried
+        assert several.error["message"] == "the request has 3 answers, and this server takes at most 2 at once"
+        assert client.post("/v1/completions", {**body, "n": 2}).status == 429
         second.close()
         until(lambda: engine.waiting == 0)
         assert engine.running == 1
         first.close()
         until(lambda: engine.idle)
         assert client.post("/v1/completions", {"prompt": "a", "max_tokens": 2}).status == 200
+
+
+def test_a_burst_fills_the_slots_before_the_queue(kjv: LanguageModel) -> None:
+    with running(kjv, slots=16, queue=1) as client:
+        answer = client.post("/v1/completions", {"prompt": "a", "n": 17, "max_tokens": 2})
+        assert answer.status == 200
+        assert len(answer.json["choices"]) == 17
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions", "/v1/responses", "/v1/messages"])
