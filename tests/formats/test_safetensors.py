@@ -193,6 +193,36 @@ def test_refusals(model: Path, header: object, data: bytes, message: str) -> Non
     assert len(str(error.value)) < len(str(model)) + 400
 
 
+SPANS = {
+    "one span twice": {"a": [0, 8], "b": [0, 8]},
+    "one span twice, and the next": {"a": [0, 8], "b": [0, 8], "c": [8, 16]},
+    "one within another": {"a": [0, 16], "b": [0, 8]},
+    "one at the end of another": {"a": [0, 16], "b": [8, 16]},
+    "empty ones at one place": {"a": [0, 0], "b": [0, 0], "c": [0, 8]},
+    "an empty one between others": {"a": [0, 8], "b": [8, 8], "c": [8, 16]},
+    "empty ones at the end": {"a": [0, 8], "b": [8, 8], "c": [8, 8]},
+    "an empty one within another": {"a": [0, 8], "b": [4, 4]},
+}
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("spans", SPANS.values(), ids=SPANS)
+def test_spans_that_are_shared(model: Path, spans: dict[str, list[int]], reverse: bool) -> None:
+    """Tensors share no bytes, as in the reference library: tied weights are one tensor, or two copies."""
+    names = sorted(spans, reverse=reverse)
+    header = {n: {"dtype": "F32", "shape": [(spans[n][1] - spans[n][0]) // 4], "data_offsets": spans[n]} for n in names}
+    model.write_bytes(safetensors_file(header, bytes(max(end for _, end in spans.values()))))
+    try:
+        expected = {name: array.shape for name, array in safetensors.numpy.load_file(model).items()}
+    except safetensors.SafetensorError:
+        with pytest.raises(FormatError, match="expected its data at byte .*: an overlap; the file is damaged"):
+            open_safetensors(model)
+        return
+    with open_safetensors(model) as source:
+        found = {name: source.info(name).shape for name in source.names()}
+        assert {**found, **dict.fromkeys(source.left_out, (0,))} == expected
+
+
 @pytest.mark.parametrize(
     ("dtype", "shape", "nbytes", "what"),
     [
