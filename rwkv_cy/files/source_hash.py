@@ -160,10 +160,14 @@ class SourceHash:
     def __enter__(self) -> SourceHash:
         if self._started:
             return self  # already running
-        # If no thread can be started (limits of a container), hexdigest does the work.
-        with suppress(RuntimeError):
-            self._thread.start()
-            self._started = True
+        try:
+            # If no thread can be started (limits of a container), hexdigest does the work.
+            with suppress(RuntimeError):
+                self._thread.start()
+                self._started = True
+        except BaseException:  # an interrupt while the thread starts: nobody would stop it
+            self._stop.set()
+            raise
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -35,6 +35,9 @@ class ChecksumPass:
             self._running = self._pool.submit(self._run)
         except RuntimeError:  # the system cannot start a thread: finish() runs the pass
             self._running = None
+        except BaseException:  # an interrupt while the thread starts: nobody would stop it, and Python waits for it
+            self._stop.set()
+            raise
         return self
 
     def finish(self) -> None:

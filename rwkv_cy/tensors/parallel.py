@@ -53,6 +53,11 @@ def run_jobs(jobs: Sequence[Callable[[], object]], num_threads: int, stop: Stop 
                 futures = [pool.submit(job) for job in jobs]
             except RuntimeError:  # a thread could not be started
                 pool.shutdown(cancel_futures=True)
+            except BaseException:  # an interrupt: what has started is not waited for to its end
+                if stop is not None:
+                    stop.set()
+                pool.shutdown(cancel_futures=True)
+                raise
             else:
                 try:
                     for future in as_completed(futures):

@@ -35,6 +35,26 @@ def test_leaving_early_stops_the_thread(tmp_path: Path) -> None:
     assert "rwkv_cy-sha256" not in {thread.name for thread in threading.enumerate()}
 
 
+def test_an_interrupt_while_the_thread_starts_stops_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    started: list[threading.Thread] = []
+
+    def interrupted(
+        thread: threading.Thread, start: Callable[[threading.Thread], None] = threading.Thread.start
+    ) -> None:
+        start(thread)
+        started.append(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    with pytest.raises(KeyboardInterrupt), SourceHash([FileIdentity.of(path)]):
+        pass
+    started[0].join(60)
+    assert not started[0].is_alive()
+
+
 @pytest.mark.parametrize("change", ["grow", "touch", "replace"])
 def test_a_file_that_changes_is_an_error(tmp_path: Path, change: str) -> None:
     path = tmp_path / "a"

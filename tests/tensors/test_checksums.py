@@ -82,6 +82,30 @@ def test_it_stops_with_the_conversion_in_the_middle_of_a_tensor(monkeypatch: pyt
     assert (source.checked, ended) == (["t0"], [])
 
 
+def test_an_interrupt_while_the_thread_starts_stops_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    source: Any = Source()
+    check, interrupted = source.check_bytes, threading.Event()
+
+    def wait(name: str, advance: Any) -> bool:
+        result: bool = check(name)
+        interrupted.wait()
+        return result
+
+    def submit(pool: ThreadPoolExecutor, job: Any, start: Any = ThreadPoolExecutor.submit) -> None:
+        start(pool, job)
+        source.first.wait()
+        raise KeyboardInterrupt
+
+    source.check_bytes = wait
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
+    checksums = ChecksumPass(source)
+    with pytest.raises(KeyboardInterrupt):
+        checksums.__enter__()
+    interrupted.set()
+    checksums._pool.shutdown()
+    assert source.checked == ["t0"]
+
+
 def test_tensors_that_are_copied_are_compared_while_they_are_read() -> None:
     source: Any = Source("t4")
     with ChecksumPass(source, {"t3", "t4"}) as checksums:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from typing import Any
 
 import pytest
 
@@ -60,3 +62,26 @@ def test_running_jobs_end_before_they_are_done(error: type[BaseException]) -> No
     with pytest.raises(error):
         run_jobs([long_job, fail], 2, stop)
     assert ended.is_set()
+
+
+def test_an_interrupt_while_jobs_start_ends_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, started, done = Stop(), threading.Event(), []
+
+    def long_job() -> None:
+        started.set()
+        while True:
+            stop(1)
+
+    def submit(pool: ThreadPoolExecutor, job: Any, submit: Any = ThreadPoolExecutor.submit) -> Any:
+        if job is interrupted:
+            started.wait()
+            raise KeyboardInterrupt
+        return submit(pool, job)
+
+    def interrupted() -> None:
+        done.append(1)
+
+    monkeypatch.setattr(ThreadPoolExecutor, "submit", submit)
+    with pytest.raises(KeyboardInterrupt):
+        run_jobs([long_job, interrupted], 2, stop)
+    assert done == []
