@@ -84,7 +84,9 @@ def run(name: str, command: list[str], runs: int, seconds: int) -> bool:
         )
         try:
             code = process.wait()
-        except KeyboardInterrupt:
+        except (KeyboardInterrupt, SystemExit) as error:
+            if isinstance(error, SystemExit):  # a terminal sends Ctrl-C to both, SIGTERM goes to one
+                process.terminate()
             process.wait()
             _add(name, log, _cpu_seconds() - begin)
             raise
@@ -144,6 +146,7 @@ def main() -> int:
     parser.add_argument("--table", action="store_true", help="print the table and run nothing")
     arguments = parser.parse_args()
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell ignores it for what it starts in the background
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     commands = targets()
     unknown = set(arguments.only) - set(commands)
     if unknown:

@@ -2,12 +2,14 @@
 
 ``python -m fuzz.guided TARGET CORPUS [options of libFuzzer]``, with the folders ``tests`` and ``build/fuzz`` on the
 path: the latter has the module ``fuzz_trace``. The corpus is a folder; the target's seeds are added to it. A bug is
-written as a file under ``-artifact_prefix`` and ends the run.
+written as a file under ``-artifact_prefix`` and ends the run. libFuzzer ends the process at once, so that a process of
+its own removes what is left of it, unless FUZZ_SCRATCH names a folder that somebody else removes.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import resource
 import sys
 import warnings
@@ -18,6 +20,7 @@ from pathlib import Path
 import atheris
 import fuzz_trace
 
+from fuzz.scratch import SCRATCH, run_with_scratch
 from fuzz.target import Target
 from rwkv_cy.errors import RWKVError
 
@@ -29,6 +32,8 @@ _SECONDS = 20.0
 
 def main(arguments: list[str]) -> None:
     """Fuzz until libFuzzer's limits are reached; does not return."""
+    if SCRATCH not in os.environ:
+        sys.exit(run_with_scratch([sys.executable, "-m", "fuzz.guided", *arguments[1:]]))
     _, name, corpus, *options = arguments
     target, folder = _instrumented(name), Path(corpus)
     folder.mkdir(parents=True, exist_ok=True)

@@ -14,20 +14,15 @@ from pathlib import Path
 
 import numpy as np
 
+from fuzz.scratch import scratch_parent
 from rwkv_cy.tensors.codecs import GroupedCodec
 from rwkv_cy.tensors.reading import check_stored, read_rows
 from rwkv_cy.tensors.tensor import ParameterSource
 
-#: A file system in memory, where there is one.
-_MEMORY = Path("/dev/shm")
-#: Names a folder that another process removes: libFuzzer ends this one without the functions of atexit.
-_SCRATCH = "FUZZ_SCRATCH"
-
 
 @cache
 def _folder(process: int) -> Path:
-    within = os.environ.get(_SCRATCH) or (_MEMORY if os.access(_MEMORY, os.W_OK) else None)
-    folder = tempfile.mkdtemp(prefix="fuzz-", dir=within)
+    folder = tempfile.mkdtemp(prefix="fuzz-", dir=scratch_parent())
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return Path(folder)
 

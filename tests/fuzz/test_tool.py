@@ -43,6 +43,42 @@ def test_nothing_is_left_of_a_process_that_is_ended(tool: ModuleType, tmp_path: 
     assert not folder.parent.exists()
 
 
+#: Runs the command of its arguments, as `python -m fuzz.guided` runs itself.
+WATCHES = "import sys; from fuzz.scratch import run_with_scratch as run; sys.exit(run(sys.argv[1:]))"
+#: Ends as libFuzzer does when a signal comes, or waits for one that cannot be handled.
+WAITS = (
+    "import os, signal; from fuzz.reading import scratch_folder as s; "
+    "[signal.signal(n, lambda n, f: os._exit(70 + n)) for n in (2, 15)]; print(s(), flush=True); signal.pause()"
+)
+
+
+def watched(program: str) -> subprocess.Popen[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "FUZZ_SCRATCH"}
+    environment["PYTHONPATH"] = os.pathsep.join(str(ROOT / name) for name in ("tests", "."))
+    command = [sys.executable, "-c", WATCHES, sys.executable, "-c", program]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+
+
+@pytest.mark.parametrize("code", [0, 77])
+def test_a_run_by_itself_leaves_nothing(code: int) -> None:
+    with watched(LEAVES.format(code=code)) as process:
+        folder = Path(process.communicate()[0].strip())
+    assert process.returncode == code
+    assert folder.parent.name.startswith("fuzz-")
+    assert not folder.parent.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_by_itself_that_is_ended_leaves_nothing(number: int) -> None:
+    with watched(WAITS) as process:
+        assert process.stdout is not None
+        folder = Path(process.stdout.readline().strip())
+        process.send_signal(number)
+    assert process.returncode == 70 + number
+    assert folder.parent.name.startswith("fuzz-")
+    assert not folder.parent.exists()
+
+
 @pytest.fixture(scope="module")
 def traced(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Compile fuzz_trace.c, and return its folder."""
