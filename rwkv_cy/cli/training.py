@@ -315,7 +315,7 @@ def _estimate(method: Method, options: TrainingOptions, arguments: argparse.Name
     from rwkv_cy.toolkit.schema_names import named
     from rwkv_cy.training.estimate import estimate
 
-    found = estimate(method, options)
+    found = estimate(method, options, [arguments.data])
     if arguments.json:
         print_json(named("train-estimate", found.to_dict()))
         return ExitCode.OK
@@ -328,7 +328,7 @@ def _estimate(method: Method, options: TrainingOptions, arguments: argparse.Name
             f"{byte_size(found.optimiser)}, activations at most {byte_size(found.activations)}",
             "speed": f"{found.tokens_per_second:,.0f} tokens/s in a sample",
             "time": f"{duration(found.seconds)} for {options.steps:,} steps of {options.batch_size} sequences of "
-            f"{options.context} tokens",
+            f"{found.sequence:,.0f} tokens{'' if options.sampling == 'windows' else ' (mean)'}",
         }
     )
     return ExitCode.OK
@@ -358,5 +358,5 @@ def _report(report: TrainingReport, arguments: argparse.Namespace) -> int:
             fields["speed"] = f"{report.tokens / report.seconds:,.0f} tokens/s"
         if report.held_out is not None:
             fields["held-out text"] = f"{report.held_out:.4f} bits per byte"
-        print_fields({**fields, "log and plot": f"{report.folder}"})
+        print_fields({**fields, "log" if plot is None else "log and plot": f"{report.folder}"})
     return ExitCode.OK if report.finished else ExitCode.INTERRUPTED

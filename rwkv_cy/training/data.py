@@ -22,7 +22,7 @@ from rwkv_cy.files.replacement import Replacement
 from rwkv_cy.records import dataclass
 from rwkv_cy.text.tokenizers import Tokenizer
 
-__all__ = ["RECORDS", "Batches", "TokenSet", "check_texts", "documents", "open_text", "tokenize"]
+__all__ = ["RECORDS", "Batches", "TokenSet", "check_texts", "documents", "mean_sequence", "open_text", "tokenize"]
 
 Tokens = npt.NDArray[np.int64]
 
@@ -32,6 +32,7 @@ RECORDS = (".jsonl", ".ndjson")
 _PIECE = 1 << 20
 _LONGEST_PIECE = 8 << 20
 _LONGEST_RECORD = 256 << 20
+_NO_DOCUMENT = "expected a document of at least two tokens, got none; give longer documents, or --sampling windows"
 #: The end of a line before one that begins with a letter.
 _BOUNDARY = re.compile(rb"\n(?=\S)")
 
@@ -193,6 +194,40 @@ def tokenize(
             found["bytes"],
             digest,
         )
+
+
+def mean_sequence(paths: Sequence[Path], tokenizer: Tokenizer, context: int) -> float:
+    """Return how many tokens a sequence of documents learns on average, by the first documents of a mebibyte.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        As for :func:`documents`.
+    tokenizer : Tokenizer
+    context : int
+        Most tokens of a sequence that are learned.
+
+    Raises
+    ------
+    FormatError
+        If none of these documents has two tokens, or as :func:`documents`.
+    """
+    learned = sequences = nbytes = 0
+    for document in documents(paths):
+        tokens = 0 if tokenizer.end_of_text is None else 1
+        for piece in document:
+            tokens += len(tokenizer.encode_bytes(piece))
+            nbytes += len(piece)
+            if nbytes >= _PIECE:
+                break
+        if tokens > 1:
+            learned += tokens - 1
+            sequences += -(-(tokens - 1) // context)
+        if nbytes >= _PIECE:
+            break
+    if not sequences:
+        raise FormatError(f"{', '.join(map(str, paths))}: {_NO_DOCUMENT}")
+    return learned / sequences
 
 
 def _digest(paths: Sequence[Path], tokenizer: Tokenizer) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ from rwkv_cy.errors import TokenizerError
 from rwkv_cy.kernels.head_gradient import LOGITS_BYTES
 from rwkv_cy.model.gradients import MEMORY
 from rwkv_cy.records import asdict, dataclass
+from rwkv_cy.training.data import mean_sequence
 from rwkv_cy.training.methods import Method
 from rwkv_cy.training.options import TrainingOptions
 
@@ -37,6 +40,8 @@ class TrainingEstimate:
         Of a sample on this machine.
     seconds : float
         For all steps at that speed.
+    sequence : float
+        Tokens of a sequence: those of the context, or the mean of the documents.
     """
 
     learned: int
@@ -45,30 +50,43 @@ class TrainingEstimate:
     activations: int
     tokens_per_second: float
     seconds: float
+    sequence: float
 
     def to_dict(self) -> dict[str, Any]:
         """Return the estimate as plain values, ready for JSON."""
         return asdict(self)
 
 
-def estimate(method: Method, options: TrainingOptions, num_threads: int | None = None) -> TrainingEstimate:
+def estimate(
+    method: Method, options: TrainingOptions, data: Sequence[Path] = (), num_threads: int | None = None
+) -> TrainingEstimate:
     """Estimate the memory and the time of a run; runs samples of up to 512 tokens forward and backward.
 
     Parameters
     ----------
     method : Method
     options : TrainingOptions
+    data : sequence of Path
+        The texts: of documents, a sequence has as many tokens as the first of them have on average. Without texts, and
+        for windows, it has those of the context.
     num_threads : int, optional
 
     Raises
     ------
     TokenizerError
-        If the model does not have a vocabulary.
+        If the model does not have a vocabulary, or there are documents and no tokenizer.
+    FormatError, StorageError
+        As for reading the documents.
     """
     config = method.config
     if config.vocab_size < 1:
         raise TokenizerError("estimate: expected a model with a vocabulary, got one of vectors")
-    length = min(options.context, _SAMPLE_TOKENS)
+    sequence = float(options.context)
+    if data and options.sampling == "documents":
+        if method.tokenizer is None:
+            raise TokenizerError("training: expected a model with a tokenizer, got none; pass tokenizer= (--tokenizer)")
+        sequence = mean_sequence(data, method.tokenizer, options.context)
+    length = min(round(sequence), _SAMPLE_TOKENS)
     count = max(1, min(options.batch_size, _SAMPLE_TOKENS // length))
     rng = np.random.default_rng(0)
     sequences = [rng.integers(0, config.vocab_size, length) for _ in range(count)]
@@ -88,8 +106,8 @@ def estimate(method: Method, options: TrainingOptions, num_threads: int | None =
         seconds = time.perf_counter() - begin
         if seconds > _LONG_SAMPLE:
             break
-    tokens, batch = length * count, options.batch_size * options.context
-    speed = tokens / seconds
+    batch = options.batch_size * options.context
+    speed = length * count / seconds
     learned = sum(array.size for array in method.values.values())
     itemsize = method.dtype.itemsize
     return TrainingEstimate(
@@ -98,5 +116,6 @@ def estimate(method: Method, options: TrainingOptions, num_threads: int | None =
         optimiser=4 * learned * itemsize,
         activations=min(MEMORY, tape.activation_bytes(batch)) + min(batch * config.vocab_size * itemsize, LOGITS_BYTES),
         tokens_per_second=speed,
-        seconds=options.steps * batch / speed,
+        seconds=options.steps * options.batch_size * sequence / speed,
+        sequence=sequence,
     )

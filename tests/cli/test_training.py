@@ -51,6 +51,30 @@ def test_a_dry_run_checks_the_files(run: Run, book: Path, tmp_path: Path) -> Non
     assert "expected an existing folder" in result.err
 
 
+def test_a_run_of_one_step_has_no_plot(run: Run, book: Path, tmp_path: Path) -> None:
+    target = tmp_path / "one.h5"
+    result = run("train", *NEW, book, target, *SHORT[2:], "--steps", 1)
+    assert result.out.splitlines()[-1].split() == ["log", f"{target}.training"]
+    assert not (tmp_path / "one.h5.training" / "loss.svg").exists()
+    result = run("train", *NEW, book, target, *SHORT[2:], "--steps", 2, "--force")
+    assert result.out.splitlines()[-1].split() == ["log", "and", "plot", f"{target}.training"]
+    assert (tmp_path / "one.h5.training" / "loss.svg").exists()
+
+
+def test_a_dry_run_takes_documents_as_long_as_they_are(run: Run, book: Path, tmp_path: Path) -> None:
+    """Short examples were taken for sequences of the whole context: hours in place of minutes."""
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text('{"text": "a short one"}\n' * 5)
+    result = run("train", *NEW, lines, tmp_path / "new.h5", *SHORT, "--dry-run")
+    assert result.out.endswith(" for 2 steps of 2 sequences of 10 tokens (mean)\n")
+    result = run("train", *NEW, lines, tmp_path / "new.h5", *SHORT, "--sampling", "windows", "--dry-run")
+    assert result.out.endswith(" for 2 steps of 2 sequences of 16 tokens\n")
+    lines.write_text('{"txt": "a short one"}\n')
+    result = run("train", *NEW, lines, tmp_path / "new.h5", *SHORT, "--dry-run")
+    assert (result.code, result.out) == (1, "")
+    assert "line 1: expected an object like" in result.err
+
+
 def test_a_dry_run_says_which_weights_are_frozen(run: Run, book: Path, tmp_path: Path, model: Path) -> None:
     for method, name, frozen in (("state", "state.pth", True), ("lora", "lora.pth", True), ("full", "full.h5", False)):
         result = run("tune", model, book, "--method", method, "--output", tmp_path / name, *SHORT, "--dry-run")

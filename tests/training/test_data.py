@@ -12,7 +12,7 @@ import pytest
 from rwkv_cy.errors import FormatError, StorageError, TokenizerError
 from rwkv_cy.text.tokenizers import ByteTokenizer
 from rwkv_cy.training import data
-from rwkv_cy.training.data import Batches, documents, tokenize
+from rwkv_cy.training.data import Batches, documents, mean_sequence, tokenize
 
 TEXT = "In the beginning God created the heaven and the earth.\n\n  And the earth was without form.\n" * 40
 
@@ -157,3 +157,24 @@ def test_too_little_text_and_foreign_tokens(book: Path, tmp_path: Path) -> None:
         batches(path, tmp_path, sampling="documents")
     with pytest.raises(TokenizerError, match="expected token ids below 100, the vocabulary of the model, got 119"):
         batches(book, tmp_path, vocab_size=100)
+
+
+@pytest.mark.parametrize("tokenizer", [ByteTokenizer(), Ending()])
+@pytest.mark.parametrize("context", [3, 7, 16])
+def test_the_mean_of_the_sequences_of_documents(tmp_path: Path, tokenizer: ByteTokenizer, context: int) -> None:
+    path = tmp_path / "data.jsonl"
+    path.write_text("".join(f'{{"text": "{"a" * length}"}}\n' for length in (0, 1, 2, 5, 17, 33, 16, 8)))
+    tokens = tokenize([path], tokenizer, tmp_path)
+    found = Batches(tokens, sampling="documents", context=context, batch_size=1, seed=0, vocab_size=256)
+    learned = [len(found.batch(step)[0]) - 1 for step in range(found.count)]
+    assert mean_sequence([path], tokenizer, context) == pytest.approx(sum(learned) / len(learned))
+
+
+def test_the_mean_is_that_of_the_first_documents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "_PIECE", 20)
+    path = tmp_path / "data.jsonl"
+    path.write_text('{"text": "twelve bytes"}\n' * 2 + "which is not reached")
+    assert mean_sequence([path], ByteTokenizer(), 16) == 11
+    path.write_text('{"text": "a"}\n{"text": ""}\n')
+    with pytest.raises(FormatError, match="data.jsonl: expected a document of at least two tokens, got none; give"):
+        mean_sequence([path], ByteTokenizer(), 16)
