@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
+import weakref
 from collections.abc import Iterator
 
 import pytest
@@ -36,6 +38,43 @@ def test_ctrl_c_is_left_to_python() -> None:
             signal.raise_signal(signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+class Held:
+    """What a weak reference may be to."""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, *ENDING])
+def test_a_signal_that_a_callback_loses_comes_again(number: int) -> None:
+    """Python ignores what is raised in the callback of a weak reference, where a signal may well arrive."""
+    before, hook = signal.signal(signal.SIGINT, signal.default_int_handler), sys.unraisablehook
+    held = [Held()]
+    reference = weakref.ref(held[0], lambda reference: signal.raise_signal(number))
+
+    def lose() -> None:
+        held.clear()
+        threading.Event().wait(60)
+
+    try:
+        with pytest.raises((KeyboardInterrupt, SystemExit)) as raised, ended_by_signals():
+            lose()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert reference() is None
+    assert sys.unraisablehook is hook
+    assert raised.type is KeyboardInterrupt or raised.value.code == 128 + number
+
+
+def test_other_errors_that_are_lost_are_reported_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    lost: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: lost.append(unraisable.exc_type))
+    for error in (ValueError, SystemExit):
+        held = [Held()]
+        reference = weakref.ref(held[0], lambda reference, error=error: exec("raise error", {"error": error}))
+        with ended_by_signals():
+            held.clear()
+        assert reference() is None
+    assert lost == [ValueError, SystemExit]
 
 
 def test_handlers_of_others_stay() -> None:
