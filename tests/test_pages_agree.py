@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import re
 import tomllib
 from pathlib import Path
@@ -12,11 +11,9 @@ import pytest
 from fuzz.targets import TARGETS
 from rwkv_cy import config
 from rwkv_cy.cli.commands import COMMANDS
-from rwkv_cy.engine import Engine
 from rwkv_cy.formats.base import MAX_HEADER_BYTES, MAX_TENSORS
 from rwkv_cy.formats.pickle_vm import MAX_PICKLE_BYTES
 from rwkv_cy.formats.shards import MAX_SHARDS
-from rwkv_cy.server.settings import Limits
 from rwkv_cy.storage import arrays, schema
 from tools.layers import layers
 
@@ -112,26 +109,6 @@ def test_the_wheels_are_those_that_are_built() -> None:
     assert [name for cells in page for name in re.findall("^`cp311-abi3-(\\w+)`$", cells[0])] == tags
     assert len(tags) == 6
     assert "on each of six platforms" in (ROOT / "CHANGELOG.md").read_text("utf-8")
-
-
-def test_the_limits_of_the_server() -> None:
-    limits, engine = Limits(), inspect.signature(Engine).parameters
-    expected = {
-        "body": [limits.body_bytes >> 20, limits.body_seconds],
-        "time of an answer": [limits.request_seconds],
-        "texts at once": [engine["slots"].default],
-        "waiting requests": [limits.queue],
-        "tokens of an answer": [limits.max_tokens],
-        "tokens of a prompt": [limits.prompt_tokens],
-        "answers to a request": [limits.choices],
-        "stop strings": [limits.stops, 1000],
-        "JSON schema": [limits.schema_bytes >> 10],
-    }
-    page = (DOCS / "serve.md").read_text("utf-8")
-    table = page[page.index("| What | Limit | Answer |") : page.index("A client that leaves frees its slot")]
-    found = {line.split(" | ")[0].removeprefix("| "): line.split(" | ")[1] for line in table.splitlines()[2:] if line}
-    assert {what: numbers(said) for what, said in found.items()} == expected
-    assert f"up to {limits.state_bytes >> 20} MiB of memory" in page
 
 
 def test_the_limits_of_large_models() -> None:
