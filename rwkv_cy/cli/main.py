@@ -117,7 +117,11 @@ def main(argv: Sequence[str] | None = None, *, started: Callable[[bool], None] |
     if words[:1] == ["help"]:
         words = [*words[1:2], "--help"]
     parser = command_parser(words)
-    arguments = parser.parse_args(words)
+    try:
+        arguments = parser.parse_args(words)
+    except OSError as error:  # help and version are printed here
+        _discard_output()
+        return _report(error, debug=False)
     if arguments.run is None:
         parser.print_help(sys.stderr)
         return ExitCode.USAGE

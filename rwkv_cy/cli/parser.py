@@ -133,9 +133,25 @@ class CommandParser(argparse.ArgumentParser):
             positional = " ".join(str(action.metavar) for action in self._get_positional_actions())
             verb = "are" if ", " in missing else "is"
             message = self._unknown([unknown]) if unknown else f"{missing} {verb} missing: {self.prog} {positional}"
-        print_error(message)
+        print_error(message + self._dash_advice(message))
         print(f"try '{self.prog} --help'", file=sys.stderr)
         raise SystemExit(int(ExitCode.USAGE))
+
+    def _dash_advice(self, message: str) -> str:
+        """Return what to do about a value that was taken for an option, since it begins with a dash."""
+        named = re.fullmatch(r"argument (\S+): expected one argument", message)
+        options = named[1].split("/") if named else []
+        for option, value in zip(self._words, self._words[1:], strict=False):
+            if option in options and value.startswith("-") and value not in self._option_string_actions:
+                return f"; write a value that begins with - as {options[-1]}={value}"
+        return ""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """Print help or version; unlike the base class, raise OSError if the stream does not take it."""
+        if message:
+            stream = sys.stderr if file is None else file
+            stream.write(message)
+            stream.flush()
 
     #: Whether the base class parses options and positional arguments apart, and calls back for each.
     _apart = False
@@ -180,16 +196,20 @@ class CommandParser(argparse.ArgumentParser):
             return f"unexpected argument {word!r} after --; give options before --"
         if word.startswith("-") and len(word) > 1:
             option = word.split("=")[0]
-            return f"unknown option {printable(option)}{nearest(option, self._names())}"
+            hint = nearest(option, self._names())
+            if not hint and not word.startswith("--") and self._takes_text():
+                hint = "; write -- before a text that begins with -"
+            return f"unknown option {printable(option)}{hint}"
         if "--dtype" in self._option_string_actions and canonical_name(word) in (*DTYPES, *MATRIX_DTYPES):
             return f"unexpected argument {word!r}; did you mean --dtype {canonical_name(word)}?"
         if "--port" in self._option_string_actions and word.isdecimal():
             return f"unexpected argument {word!r}; did you mean --port {word}?"
-        texts = (
-            one for one in self._get_positional_actions() if one.metavar in ("PROMPT", "TEXT") and one.type is None
-        )
-        advice = "; put quotes around text with spaces" if any(texts) else self.stray
+        advice = "; put quotes around text with spaces" if self._takes_text() else self.stray
         return f"unexpected argument {word!r}{advice}"
+
+    def _takes_text(self) -> bool:
+        positional = self._get_positional_actions()
+        return any(one.metavar in ("PROMPT", "TEXT") and one.type is None for one in positional)
 
     def _names(self) -> list[str]:
         """Return the options, and the names of the positional arguments."""

@@ -65,6 +65,11 @@ def test_version(run: Run) -> None:
         (["ls"], "unknown command 'ls'; did you mean inspect? choose from"),
         (["convert", "a", "-o", "b"], "unknown option -o; did you mean TARGET, an argument without a name?"),
         (["inspect", "a", "-o", "b"], "unknown option -o\n"),
+        (["generate", "a", "-Hi"], "unknown option -Hi; write -- before a text that begins with -\n"),
+        (["inspect", "-a.h5"], "unknown option -a.h5\n"),
+        (["generate", "-p", "-Hi"], "expected one argument; write a value that begins with - as --prompt=-Hi\n"),
+        (["generate", "a", "b", "--stop", "-x", "-n", "3"], "write a value that begins with - as --stop=-x\n"),
+        (["generate", "a", "b", "--stop", "-n", "3"], "argument --stop: expected one argument\n"),
         (["generate", "--fp16"], "unknown option --fp16; did you mean --dtype f16?"),
         (["generate", "--max-new-tokens", "5"], "unknown option --max-new-tokens; did you mean --max-tokens?"),
         (["version"], "unknown command 'version'; did you mean rwkv-cy --version? choose from"),
@@ -218,6 +223,14 @@ def test_a_reader_that_stops_is_no_error(kjv_checkpoint: Path) -> None:
 def test_a_full_disk_behind_standard_output_is_code_3(spawn: Run, kjv_checkpoint: Path) -> None:
     with Path("/dev/full").open("w") as full:
         result = spawn("inspect", kjv_checkpoint, capture_output=False, stdout=full, stderr=subprocess.PIPE)
+    assert result.code == 3
+    assert result.err == "rwkv-cy: error: standard input or output: No space left on device\n"
+
+
+@pytest.mark.parametrize("words", [("--help",), ("help",), ("--version",), ("inspect", "--help")])
+def test_help_on_a_full_disk(spawn: Run, words: tuple[str, ...]) -> None:
+    with Path("/dev/full").open("w") as full:
+        result = spawn(*words, capture_output=False, stdout=full, stderr=subprocess.PIPE)
     assert result.code == 3
     assert result.err == "rwkv-cy: error: standard input or output: No space left on device\n"
 
