@@ -19,6 +19,7 @@ from tools.layers import layers
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
+COMMAND = re.compile(r"`python -m (benchmarks|tools)\.(\w+)([^`]*)`")
 #: Extras of people who use the package; the page sums up those of its developers.
 EXTRAS = ("text", "world", "hub", "pretty", "fast", "grammar", "chat", "serve", "batch", "ray", "eval", "llm", "bench")
 
@@ -122,3 +123,19 @@ def test_the_limits_of_large_models() -> None:
     }
     page = rows(DOCS / "large.md")
     assert {what: numbers(said) for what, said, *_ in page if what in expected} == expected
+
+
+def test_the_commands_that_pages_name_are_there() -> None:
+    """Modules of ``benchmarks`` and ``tools``, and the options with which pages name them."""
+    pages = [*ROOT.glob("*.md"), *DOCS.glob("*.md"), *(DOCS / "adr").glob("*.md")]
+    named = {found for page in pages for found in COMMAND.findall(page.read_text("utf-8"))}
+    assert len(named) > 20
+    missing = [f"{folder}.{name}" for folder, name, _ in named if not (ROOT / folder / f"{name}.py").is_file()]
+    sources = {
+        folder: "".join(path.read_text("utf-8") for path in (ROOT / folder).glob("*.py"))
+        for folder in ("benchmarks", "tools")
+    }
+    for folder, name, words in named:
+        options = re.findall(r"--[a-z-]+", words)
+        missing += [f"{folder}.{name} {option}" for option in options if f'"{option}"' not in sources[folder]]
+    assert missing == []
