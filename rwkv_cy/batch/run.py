@@ -18,6 +18,7 @@ from rwkv_cy.batch.workers import Work, Workers, identity_of
 from rwkv_cy.errors import ConfigError, FormatError
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.records import dataclass, fields
+from rwkv_cy.text.tokens import check_argument, require_model
 
 __all__ = ["Part", "run_batch"]
 
@@ -100,6 +101,10 @@ def run_batch(
     MissingDependencyError
         If a package for the input or the workers is not installed.
     """
+    require_model(model)
+    check_argument("task", task, "a task", attribute="text_field", advice="as GenerateTask()")
+    if workers is not None:
+        check_argument("workers", workers, "LocalProcesses or RayActors", attribute="run")
     if block_rows < 1 or max_bad < 0:
         raise ConfigError(f"block_rows, max_bad: expected at least 1 and 0, got {block_rows} and {max_bad}")
     output = Folder(Path(folder))

@@ -60,8 +60,8 @@ class ScoreTask:
     text_field = "text"
 
     def __post_init__(self) -> None:
-        if self.window is not None and self.window < 2:
-            raise ConfigError(f"window: expected at least 2 tokens, got {self.window}")
+        if self.window is not None and (not isinstance(self.window, int) or self.window < 2):
+            raise ConfigError(f"window: expected at least 2 tokens, got {self.window!r}")
 
     def settings(self) -> Mapping[str, Any]:
         """Return what the answers depend on."""

@@ -14,6 +14,7 @@ from rwkv_cy.batch.records import read_block
 from rwkv_cy.batch.task import Task
 from rwkv_cy.errors import ConfigError
 from rwkv_cy.model.language_model import load
+from rwkv_cy.text.tokens import check_argument
 
 __all__ = ["BatchWorker"]
 
@@ -59,6 +60,7 @@ class BatchWorker:
         ConfigError
             If the columns have different lengths.
         """
+        check_argument("columns", columns, "a mapping of names to columns", attribute="items")
         values = {name: [_plain(value) for value in column] for name, column in columns.items()}
         lengths = {len(column) for column in values.values()}
         if len(lengths) > 1:

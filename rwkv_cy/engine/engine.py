@@ -27,6 +27,7 @@ from rwkv_cy.runtime import resolve_num_threads
 from rwkv_cy.text.sampling import Candidates, NucleusSearch, Search, find_candidates
 from rwkv_cy.text.score import check_logits
 from rwkv_cy.text.start import prompt_tokens, resolve_tokenizer, start_sequence
+from rwkv_cy.text.tokens import check_argument, require_model
 
 __all__ = ["Engine"]
 
@@ -69,7 +70,7 @@ class Engine:
     Raises
     ------
     ConfigError
-        If a number is not positive.
+        If a number is not positive, or `model`, `cache` or `speculation` is something else.
 
     Notes
     -----
@@ -90,10 +91,14 @@ class Engine:
         for name, value in (("slots", slots), ("queue", queue), ("prompt_tokens", prompt_tokens)):
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name}: expected a positive integer, got {value!r}")
+        require_model(model)
         if cache is not None:
+            check_argument("cache", cache, "a StateCache", attribute="attach")
             cache.attach(model)
         if speculation is _DEFAULT:
             speculation = Speculation()
+        if speculation is not None:
+            check_argument("speculation", speculation, "a Speculation or None", attribute="longest")
         if speculation is not None and speculation.model is not None:
             _check_same_vocabulary(speculation.model, model)
         state = model.encoder.numbers(None)

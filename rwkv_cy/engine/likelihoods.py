@@ -16,7 +16,7 @@ from rwkv_cy.model.passes import Part
 from rwkv_cy.model.state import State
 from rwkv_cy.records import dataclass
 from rwkv_cy.text.score import log_softmax
-from rwkv_cy.text.tokens import check_token_array
+from rwkv_cy.text.tokens import check_token_array, require_model
 
 __all__ = ["Likelihood", "loglikelihoods", "read_contexts"]
 
@@ -73,6 +73,7 @@ def loglikelihoods(
     NumericalError
         If the logits are not finite.
     """
+    require_model(model)
     following: list[npt.NDArray[np.int64]] = []
     for number, (context, continuation) in enumerate(pairs):
         if not len(context) or not len(continuation):

@@ -15,7 +15,7 @@ from rwkv_cy.text.sampling import LogitsProcessor, SamplingKeywords, SamplingOpt
 from rwkv_cy.text.sequence import Sequence
 from rwkv_cy.text.start import resolve_tokenizer, start_sequence
 from rwkv_cy.text.tokenizers import Tokenizer
-from rwkv_cy.text.tokens import check_model
+from rwkv_cy.text.tokens import check_argument, check_model
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -249,6 +249,7 @@ def generate(
     check_model("generate", model, prompt)
     _check_names(sampling)
     if grammar is not None:
+        check_argument("grammar", grammar, "a Grammar", attribute="constraint", advice='as Grammar("regex", "[0-9]+")')
         logits_processors = [*logits_processors, grammar.constraint(resolve_tokenizer(model, tokenizer))]
     sequence = start_sequence(
         model,

@@ -13,7 +13,7 @@ from rwkv_cy.text.sampling import LogitsProcessor, Sampler, SamplingOptions
 from rwkv_cy.text.sampling.options import check_natural
 from rwkv_cy.text.sequence import Sequence
 from rwkv_cy.text.tokenizers import Tokenizer
-from rwkv_cy.text.tokens import check_tokens
+from rwkv_cy.text.tokens import check_argument, check_tokens, require_model
 
 __all__ = ["VocabularyModel", "prompt_tokens", "resolve_tokenizer", "start_sequence", "unpenalised_tokens"]
 
@@ -72,7 +72,8 @@ def start_sequence(
     tokenizer = resolve_tokenizer(model, tokenizer)
     if max_tokens is not None:
         check_natural("max_tokens", max_tokens)
-    options = options or SamplingOptions()
+    options = SamplingOptions() if options is None else options
+    check_argument("options", options, "SamplingOptions", attribute="penalty_free_tokens")
     if options.penalty_free_tokens is None and options.order == "rwkv":
         options = replace(options, penalty_free_tokens=unpenalised_tokens(tokenizer))
     if stop_tokens is None:
@@ -99,9 +100,12 @@ def resolve_tokenizer(model: VocabularyModel, tokenizer: Tokenizer | None) -> To
 
     Raises
     ------
+    ConfigError
+        If `model` is not a model.
     GenerationError
         If there is none, or it is not a Tokenizer.
     """
+    require_model(model)
     tokenizer = tokenizer if tokenizer is not None else model.tokenizer
     if tokenizer is None:
         raise GenerationError('tokenizer: the model has none; pass tokenizer=rwkv_cy.text.find_tokenizer("...")')

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from rwkv_cy.errors import ConfigError, TokenError
 
-__all__ = ["check_model", "check_token_array", "check_tokens"]
+__all__ = ["check_argument", "check_model", "check_token_array", "check_tokens", "require_model"]
 
 
 def check_model(what: str, model: object, text: object) -> None:
@@ -21,6 +21,17 @@ def check_model(what: str, model: object, text: object) -> None:
             f"{what}: expected a model and then a text, got {type(model).__name__} and {type(text).__name__}; "
             "rwkv_cy.load makes a model of a file"
         )
+
+
+def check_argument(what: str, value: object, name: str, *, attribute: str, advice: str = "") -> None:
+    """Raise ConfigError, in the name of the argument `what`, if a value is not a `name`: one that has the attribute."""
+    if not hasattr(value, attribute):
+        raise ConfigError(f"{what}: expected {name}, got {type(value).__name__}{advice and f'; {advice}'}")
+
+
+def require_model(model: object) -> None:
+    """Raise ConfigError if an argument `model` is not a model, as a path is not."""
+    check_argument("model", model, "a model", attribute="forward", advice="rwkv_cy.load makes a model of a file")
 
 
 def check_tokens(tokens: Iterable[int], vocab_size: int, what: str = "tokens") -> list[int]:

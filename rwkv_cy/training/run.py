@@ -277,6 +277,8 @@ def _run(
         raise TokenizerError("training: expected a model with a tokenizer, got none; pass tokenizer= (--tokenizer)")
     folder = Path(folder) if folder is not None else target.with_name(target.name + ".training")
     paths = [Path(data)] if isinstance(data, (str, os.PathLike)) else [Path(path) for path in data]
+    if not paths:
+        raise ConfigError("data: expected at least one text, got none")
     check_files(method.name, paths, target, held_out=held_out, overwrite=overwrite)
     with run_folder(folder) as begun:
         tokens = tokenize(paths, tokenizer, folder)
