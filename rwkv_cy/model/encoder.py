@@ -15,6 +15,7 @@ from rwkv_cy.errors import ConfigError, StateError
 from rwkv_cy.kernels.matrix import Workspace
 from rwkv_cy.kernels.stack import Stack
 from rwkv_cy.model.layer import Layer, activations
+from rwkv_cy.model.not_pickled import NotPickled
 from rwkv_cy.model.state import State
 from rwkv_cy.runtime import resolve_num_threads
 from rwkv_cy.tensors.tensor import Parameter, as_parameter
@@ -30,7 +31,7 @@ __all__ = ["CHUNK_TOKENS", "Model"]
 CHUNK_TOKENS = 512
 
 
-class Model:
+class Model(NotPickled):
     """The headless encoder of upstream: layers over vectors of width `d_model`, without a vocabulary.
 
     Parameters

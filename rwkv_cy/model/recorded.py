@@ -12,6 +12,7 @@ from rwkv_cy.kernels.embedding import Embedding
 from rwkv_cy.kernels.head import Head
 from rwkv_cy.model.encoder import Model
 from rwkv_cy.model.loading import Loaded
+from rwkv_cy.model.not_pickled import NotPickled
 from rwkv_cy.model.state import State
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Recorded"]
 
 
-class Recorded:
+class Recorded(NotPickled):
     """The part of a language model that records passes."""
 
     encoder: Model
