@@ -59,6 +59,8 @@ def _elsewhere(path: Path) -> str:
         return f"this looks like a repository of the Hugging Face hub: name it as {HubName(text)}"
     if path.is_symlink():
         return f"it is a link to {path.readlink()}, which does not exist: make the link anew"
+    if os.path.isdir(f"{path}.training"):  # noqa: PTH112 (any name)
+        return "its training has not ended: the command that began it goes on"
     meant = similar_path(path)
     if meant is not None:
         return f"did you mean {meant}?"

@@ -12,6 +12,11 @@ __all__ = ["is_shard", "similar_path"]
 #: In the name of a file that holds a part of a model: ``model-00001-of-00002.safetensors``.
 _SHARD = r"-[0-9]{5}-of-[0-9]{5}"
 
+#: Suffixes of files that hold weights or states. What is meant by such a name has one of them, is a list of shards or a
+#: folder, and not a report, a log or a text.
+_WEIGHTS = (".h5", ".hdf5", ".pth", ".pt", ".safetensors", ".st", ".gguf", ".bin", ".state")
+_LIST = ".index.json"
+
 #: Entries of a folder that are looked at.
 _MOST_ENTRIES = 10_000
 _SIMILARITY = 0.75
@@ -41,6 +46,8 @@ def _similar(path: Path, *, folders: bool) -> Path | None:
         folder = _similar(path.parent, folders=True) if path.parent != path else None
         meant = None if folder is None else folder / path.name
         return meant if meant is not None and os.path.exists(meant) else None  # noqa: PTH110 (any name)
+    if path.suffix.lower() in _WEIGHTS and not folders:
+        names = [name for name in names if Path(name).suffix.lower() in ("", *_WEIGHTS) or name.endswith(_LIST)]
     name = _similar_name(path.name, names)
     return None if name is None else path.with_name(name)
 

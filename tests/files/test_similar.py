@@ -55,6 +55,21 @@ def test_nothing_similar(folder: Path, name: str) -> None:
     assert similar_path(folder / name) is None
 
 
+def test_a_report_is_not_meant_by_the_name_of_a_model(folder: Path) -> None:
+    for name in ("goose.html", "goose.h5.txt", "goose.svg", "goose.json"):
+        (folder / name).touch()
+    assert similar_path(folder / "goose.h5") is None
+    assert similar_path(folder / "goose.htm") == folder / "goose.html"
+    (folder / "goose.gguf").touch()
+    assert similar_path(folder / "goose.h5") == folder / "goose.gguf"
+
+
+def test_a_model_whose_training_was_interrupted(folder: Path) -> None:
+    (folder / "writer.h5.training").mkdir()
+    with pytest.raises(StorageError, match="writer.h5: .*; its training has not ended: the command that began it goes"):
+        FileBytes(folder / "writer.h5")
+
+
 def test_a_shard_is_not_another_one(folder: Path) -> None:
     second = folder / "large-00002-of-00002.safetensors"
     second.unlink()
