@@ -205,7 +205,8 @@ def _settings(arguments: argparse.Namespace, path: Path) -> Settings:
         print_warning(f"{arguments.host}: everybody who reaches this address may use the model")
     folder = arguments.state_folder
     if folder is not None and not folder.is_dir():
-        raise ConfigError(f"--state-folder {folder}: expected a folder; create it first")
+        found = ", got a file; name another one" if folder.exists() else "; create it first"
+        raise ConfigError(f"--state-folder {folder}: expected a folder{found}")
     hosts = (*LOCAL_HOSTS, *(name.lower() for name in arguments.allow_host)) if local or arguments.allow_host else None
     return Settings(
         name=arguments.name or (path.name if path.is_dir() else path.stem),

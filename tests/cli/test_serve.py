@@ -88,6 +88,8 @@ def test_an_address_in_use(run: Run) -> None:
         (("--host", "no.such.host.invalid", "--no-api-key"), 3, "cannot listen there"),
         (("--api-key-file", "missing.txt"), 3, "missing.txt"),
         (("--state-folder", "missing"), 1, "--state-folder missing: expected a folder; create it first"),
+        (("--state-folder", "file"), 1, "--state-folder file: expected a folder, got a file; name another one"),
+        (("--cache-folder", "file"), 3, "cannot be a folder for states: Not a directory; name another one"),
         (("--format", "chatml"), 1, "format: expected auto, world, g1 or a .jinja file, got 'chatml'"),
         (("--thinking", "deeply"), 2, "choose from on, fake, off"),
         (("--port", "70000"), 2, "65535"),
@@ -98,6 +100,7 @@ def test_what_is_refused(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], code: int, problem: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
     result = run("serve", "--port", "0", *words)
     assert result.code == code
     assert problem in result.err

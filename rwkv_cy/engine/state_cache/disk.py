@@ -73,7 +73,9 @@ class DiskLevel:
             self._folder.mkdir(parents=True, exist_ok=True)
             found = [(entry, entry.stat()) for entry in os.scandir(self._folder) if _NAME.fullmatch(entry.name)]
         except OSError as error:
-            raise StorageError(f"{self._folder}: expected a folder for states, got {error}; name another one") from None
+            raise StorageError(
+                f"{self._folder}: cannot be a folder for states: {error.strerror or error}; name another one"
+            ) from None
         for entry, stat in sorted(found, key=lambda each: each[1].st_mtime_ns):
             match = _NAME.fullmatch(entry.name)
             if match is not None:
