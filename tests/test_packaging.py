@@ -79,6 +79,20 @@ def test_every_extra_is_known(project: dict[str, Any]) -> None:
     assert {extra for row in rows for extra in re.findall("`([^`]+)`", row)} == set(extras)
 
 
+def test_extras_that_messages_and_pages_name(project: dict[str, Any]) -> None:
+    """One spelling of the package, and no extra that it does not have."""
+    files = [*PACKAGE.rglob("*.py"), *(ROOT / "docs").rglob("*.md"), ROOT / "README.md"]
+    named = [
+        (package, extra)
+        for path in files
+        for package, extras in re.findall(r"pip install ['\"](rwkv[-_]cy|\.)\[([\w,]+)\]", path.read_text("utf-8"))
+        for extra in extras.split(",")
+    ]
+    assert len(named) > 15
+    assert {package for package, _ in named} == {".", "rwkv-cy"}
+    assert {extra for _, extra in named} <= project["project"]["optional-dependencies"].keys()
+
+
 def test_makefile_finds_what_the_build_needs(project: dict[str, Any]) -> None:
     (line,) = re.findall(r"^requires = \[(.*)\]$", (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
     assert re.findall('"([^"]+)"', line) == project["build-system"]["requires"]

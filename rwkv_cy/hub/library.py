@@ -52,7 +52,7 @@ def _hub() -> Any:
         import huggingface_hub.utils
     except ImportError as error:
         raise MissingDependencyError(
-            f"models on the Hugging Face hub need the huggingface_hub library ({error}): pip install 'rwkv_cy[hub]', "
+            f"models on the Hugging Face hub need the huggingface_hub library ({error}): pip install 'rwkv-cy[hub]', "
             "or pip install huggingface_hub"
         ) from None
     return huggingface_hub
