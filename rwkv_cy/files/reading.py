@@ -60,7 +60,7 @@ def _elsewhere(path: Path) -> str:
     if path.is_symlink():
         return f"it is a link to {path.readlink()}, which does not exist: make the link anew"
     if os.path.isdir(f"{path}.training"):  # noqa: PTH112 (any name)
-        return "its training has not ended: the command that began it goes on"
+        return "its training has not ended: the same command goes on with it"
     meant = similar_path(path)
     if meant is not None:
         return f"did you mean {meant}?"

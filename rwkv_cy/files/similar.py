@@ -12,8 +12,8 @@ __all__ = ["is_shard", "similar_path"]
 #: In the name of a file that holds a part of a model: ``model-00001-of-00002.safetensors``.
 _SHARD = r"-[0-9]{5}-of-[0-9]{5}"
 
-#: Suffixes of files that hold weights or states. What is meant by such a name has one of them, is a list of shards or a
-#: folder, and not a report, a log or a text.
+#: Suffixes of files that hold weights or states. What is meant by such a name has one of them or none, or is a list of
+#: shards or a folder, whose name may have a dot (``RWKV7-0.1B``); it is not a report, a log or a text.
 _WEIGHTS = (".h5", ".hdf5", ".pth", ".pt", ".safetensors", ".st", ".gguf", ".bin", ".state")
 _LIST = ".index.json"
 
@@ -47,9 +47,13 @@ def _similar(path: Path, *, folders: bool) -> Path | None:
         meant = None if folder is None else folder / path.name
         return meant if meant is not None and os.path.exists(meant) else None  # noqa: PTH110 (any name)
     if path.suffix.lower() in _WEIGHTS and not folders:
-        names = [name for name in names if Path(name).suffix.lower() in ("", *_WEIGHTS) or name.endswith(_LIST)]
+        names = [name for name in names if _may_hold_weights(path.with_name(name))]
     name = _similar_name(path.name, names)
     return None if name is None else path.with_name(name)
+
+
+def _may_hold_weights(path: Path) -> bool:
+    return path.suffix.lower() in ("", *_WEIGHTS) or path.name.endswith(_LIST) or os.path.isdir(path)  # noqa: PTH112
 
 
 def _similar_name(name: str, names: list[str]) -> str | None:

@@ -62,11 +62,13 @@ def test_a_report_is_not_meant_by_the_name_of_a_model(folder: Path) -> None:
     assert similar_path(folder / "goose.htm") == folder / "goose.html"
     (folder / "goose.gguf").touch()
     assert similar_path(folder / "goose.h5") == folder / "goose.gguf"
+    (folder / "RWKV7-0.1B").mkdir()
+    assert similar_path(folder / "RWKV7-0.1B.pth") == folder / "RWKV7-0.1B"
 
 
 def test_a_model_whose_training_was_interrupted(folder: Path) -> None:
     (folder / "writer.h5.training").mkdir()
-    with pytest.raises(StorageError, match="writer.h5: .*; its training has not ended: the command that began it goes"):
+    with pytest.raises(StorageError, match="writer.h5: .*; its training has not ended: the same command goes on"):
         FileBytes(folder / "writer.h5")
 
 
