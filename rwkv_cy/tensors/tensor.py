@@ -102,7 +102,7 @@ def _field_problem(value: Parameter) -> str | None:
         return f"a NumPy array, got {type(value.array).__name__}"
     if value.matrix_shape is not None and _whole_numbers(value.matrix_shape) is None:
         return f"matrix_shape of whole numbers, or None, got {str(value.matrix_shape)[:80]}"
-    if not isinstance(value.transposed, (bool, np.bool_)):
+    if not isinstance(value.transposed, (int, np.integer, np.bool_)) or value.transposed not in (False, True):
         return f"transposed of True or False, got {str(value.transposed)[:80]}"
     inputs: object = value.inputs
     if inputs is not None and not (isinstance(inputs, np.ndarray) and inputs.flags.carray):

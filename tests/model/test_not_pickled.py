@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,18 @@ def test_models(kjv: LanguageModel, duplicate: Callable[[object], object]) -> No
         name = type(model).__name__
         with pytest.raises(TypeError, match=f"^{name}: models are neither pickled nor copied; .* from its path"):
             duplicate(model)
+
+
+def test_a_class_may_know_better() -> None:
+    """A model that a user's own class makes again, as from its path."""
+
+    class Own(Model):
+        def __reduce__(self) -> Any:
+            return str, ("made again",)
+
+    own = Own.new(Config(8, 1), 0)
+    assert isinstance(own, Own)
+    assert copy.deepcopy(own) == "made again"
 
 
 def test_states(kjv: LanguageModel) -> None:

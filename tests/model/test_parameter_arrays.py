@@ -85,6 +85,16 @@ def test_other_spellings_of_shape_and_type(shape: Any, dtype: str) -> None:
     assert found.transposed is False
 
 
+@pytest.mark.parametrize("transposed", [0, 1, np.int64(1), np.True_], ids=repr)
+def test_zero_and_one_as_whether_it_is_transposed(transposed: Any) -> None:
+    model = random_model(d_model=32)
+    name = "blocks.0.att.key.weight"
+    given = Parameter(model.parameters[name].array, "f32", transposed=transposed)
+    assert LanguageModel(model.config, {**model.parameters, name: given}).parameters[name].transposed is bool(
+        transposed
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -99,6 +109,8 @@ def test_other_spellings_of_shape_and_type(shape: Any, dtype: str) -> None:
         ({"array": [[1.0]]}, "expected a NumPy array, got list; give what the parameters of a model hold"),
         ({"array": None}, "expected a NumPy array, got NoneType"),
         ({"transposed": "yes"}, "expected transposed of True or False, got yes; give what"),
+        ({"transposed": 2}, "expected transposed of True or False, got 2"),
+        ({"transposed": 1.0}, "expected transposed of True or False, got 1.0"),
         ({"transposed": np.array([1, 2])}, r"expected transposed of True or False, got \[1 2\]"),
         ({"inputs": [[0.0]]}, "expected inputs of None, or a contiguous, writable array, got list; give what"),
         (
