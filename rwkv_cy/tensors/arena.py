@@ -43,8 +43,9 @@ class Arena:
             # Private: a forked child shares the pages until one of the two writes.
             memory = mmap.mmap(-1, size + _LARGE_PAGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         except (OSError, OverflowError) as error:
+            reason = error.strerror if isinstance(error, OSError) and error.strerror else error
             raise NotEnoughMemoryError(
-                f"not enough memory for the parameters: need {byte_size(size)} ({error}); free some, or load them in "
+                f"not enough memory for the parameters: need {byte_size(size)} ({reason}); free some, or load them in "
                 "a smaller dtype"
             ) from error
         whole = np.frombuffer(memory, np.uint8)
