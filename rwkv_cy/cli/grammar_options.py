@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_cy.cli.standard_input import read_text
+from rwkv_cy.cli.standard_input import name_of, read_text
 from rwkv_cy.errors import FormatError, GenerationError
 
 if TYPE_CHECKING:
@@ -69,4 +69,4 @@ def grammar_errors(arguments: argparse.Namespace) -> Iterator[None]:
         if not str(error).startswith(tuple(f"{kind}: " for kind in GRAMMAR_KINDS)):
             raise
         path = arguments.json_schema or arguments.grammar
-        raise GenerationError(f"--{error}" if path is None else f"{path}: {error}") from None
+        raise GenerationError(f"--{error}" if path is None else f"{name_of(path)}: {error}") from None

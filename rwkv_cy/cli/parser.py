@@ -147,11 +147,12 @@ class CommandParser(argparse.ArgumentParser):
         return ""
 
     def _print_message(self, message: str, file: Any = None) -> None:
-        """Print help or version; unlike the base class, raise OSError if the stream does not take it."""
-        if message:
-            stream = sys.stderr if file is None else file
-            stream.write(message)
-            stream.flush()
+        """Print help or version; unlike the base class, raise OSError if standard output does not take it."""
+        if file is None or file is sys.stderr:
+            super()._print_message(message, file)
+        elif message:
+            file.write(message)
+            file.flush()
 
     #: Whether the base class parses options and positional arguments apart, and calls back for each.
     _apart = False
@@ -181,7 +182,7 @@ class CommandParser(argparse.ArgumentParser):
             self._apart = False
 
     def _get_value(self, action: argparse.Action, text: str) -> Any:
-        if not text and (action.type in (Path, new_file) or "FILE" in str(action.metavar)):
+        if not text and (action.type in (Path, new_file) or str(action.metavar).split("|")[-1] == "FILE"):
             raise argparse.ArgumentError(action, "expected a path, got an empty text")
         return super()._get_value(action, text)
 

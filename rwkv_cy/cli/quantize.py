@@ -13,6 +13,7 @@ from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import print_fields, print_json, print_table, printable
 from rwkv_cy.cli.progress import progress_bar
 from rwkv_cy.cli.standard_input import read_text
+from rwkv_cy.cli.targets import refuse_swapped
 from rwkv_cy.errors import TokenError
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     text = None if arguments.text is None else read_text(arguments.text)
     if text is not None:
+        refuse_swapped(arguments.source, arguments.target)
         _check_text(arguments, *text)
     calibrate = None if arguments.calibrate is None else partial(_calibrate, arguments, *read_text(arguments.calibrate))
     report = carry_out(arguments, measure=True, calibrate=calibrate)

@@ -10,8 +10,9 @@ from pathlib import Path
 from rwkv_cy.cli.output import print_warning
 from rwkv_cy.errors import StorageError
 
-__all__ = ["add_text_argument", "given_text", "read_standard_input", "read_text"]
+__all__ = ["add_text_argument", "given_text", "name_of", "read_standard_input", "read_text"]
 
+_STANDARD_INPUT = "-"
 #: Longer texts are not looked for as files.
 _LONGEST_PATH = 4096
 
@@ -29,6 +30,11 @@ def read_standard_input(expected: str, remedy: str) -> bytes:
     return sys.stdin.buffer.read()
 
 
+def name_of(path: Path) -> str:
+    """Return the name of a text for messages; ``-`` is standard input."""
+    return "standard input" if str(path) == _STANDARD_INPUT else str(path)
+
+
 def read_text(path: Path) -> tuple[str, bytes]:
     """Return the name of a text for messages, and its bytes; ``-`` is standard input.
 
@@ -42,8 +48,8 @@ def read_text(path: Path) -> tuple[str, bytes]:
     from rwkv_cy.files.plain_text import HEAD_BYTES, require_text
     from rwkv_cy.files.reading import os_errors
 
-    if str(path) == "-":
-        return "standard input", read_standard_input("a text", "name a file")
+    if str(path) == _STANDARD_INPUT:
+        return name_of(path), read_standard_input("a text", "name a file")
     if " " in path.name and not os.path.lexists(path):
         raise StorageError(
             f"{path}: no such file, and this looks like a text: name a file, or write - and pass the text as standard "

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -47,3 +49,10 @@ def test_the_command(run: Run, tmp_path: Path) -> None:
     ):
         result = run("generate", "--prompt", "x", *arguments)
         assert (result.code, message in result.err.lower() or message in result.err) == (code, True), result.err
+
+
+def test_a_schema_from_standard_input(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("llguidance", reason="needs llguidance (the extra grammar)")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"{bad")))
+    result = run("generate", "--prompt", "x", "--json-schema", "-")
+    assert (result.code, "error: standard input: json_schema: expected json" in result.err.lower()) == (1, True)

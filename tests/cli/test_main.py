@@ -235,6 +235,13 @@ def test_help_on_a_full_disk(spawn: Run, words: tuple[str, ...]) -> None:
     assert result.err == "rwkv-cy: error: standard input or output: No space left on device\n"
 
 
+def test_a_full_disk_behind_standard_error(spawn: Run) -> None:
+    """Nobody can be told what is missing, but the code says that something is."""
+    with Path("/dev/full").open("w") as full:
+        result = spawn(capture_output=False, stdout=subprocess.PIPE, stderr=full)
+    assert (result.code, result.out) == (2, "")
+
+
 @pytest.mark.parametrize(
     ("stream", "arguments", "message"),
     [
@@ -398,6 +405,8 @@ def test_an_empty_path_is_not_the_current_folder(run: Run) -> None:
     ):
         result = run(*arguments)
         assert (result.code, "expected a path, got an empty text" in result.err) == (2, True), arguments
+    result = run("chat", "--format", "")  # which is also a name
+    assert "format: expected auto, world, g1 or a .jinja file, got ''" in result.err
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,8 @@ def test_a_text_that_cannot_be_measured_is_refused_before_any_work(run: Run, sma
     result = run("quantize", bare, target, "--text", text)
     assert (result.code, result.out) == (1, "")
     assert "the model has no tokenizer" in result.err
+    result = run("quantize", target, small, "--text", text)
+    assert (result.code, "are SOURCE and TARGET swapped?" in result.err) == (3, True)
     assert not target.exists()
     assert run("quantize", bare, target, "--text", text, "--tokenizer", "bytes").code == 0
 
