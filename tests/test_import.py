@@ -52,6 +52,28 @@ def test_import_is_silent_and_cheap() -> None:
     assert not any(name.startswith("rwkv_cy.cli") for name in seen["new"])
 
 
+#: Runs in a fresh interpreter: what another program would notice of the package within it, if anything changed.
+EMBEDDED = """
+import signal, sys, threading
+def hooks():
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    return handlers, sys.excepthook, sys.unraisablehook, threading.excepthook, signal.set_wakeup_fd(-1)
+before = hooks()
+import rwkv_cy
+with rwkv_cy.load(rwkv_cy.demo_model_path()) as model:
+    list(model.generate("In", max_tokens=2))
+    rwkv_cy.convert(rwkv_cy.demo_model_path(), sys.argv[1])
+    rwkv_cy.engine.Engine(model).step()
+print(hooks() == before)
+"""
+
+
+def test_import_and_calls_leave_signals_and_hooks_alone(tmp_path: Path) -> None:
+    """They belong to the program that imports the package; only the command sets any."""
+    command = [sys.executable, "-c", EMBEDDED, str(tmp_path / "m.h5")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "True\n"
+
+
 #: Modules of the standard library that take milliseconds to load, with what they load.
 SLOW = {
     "asyncio",

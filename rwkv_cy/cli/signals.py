@@ -41,7 +41,7 @@ def ended_by_signals() -> Iterator[None]:
 
     def report(unraisable: UnraisableHookArgs) -> None:
         number = _number_of(unraisable.exc_value)
-        if number is None:
+        if number is None or left.is_set():  # it may stay in the place of another hook that was set meanwhile
             before(unraisable)
         else:
             with suppress(RuntimeError):  # the system cannot start a thread

@@ -77,6 +77,20 @@ def test_other_errors_that_are_lost_are_reported_as_before(monkeypatch: pytest.M
     assert lost == [ValueError, SystemExit]
 
 
+def test_a_hook_that_is_left_behind_hides_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another hook that is set meanwhile stays, and calls ours later: what is lost then is reported as before."""
+    lost: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda unraisable: lost.append(unraisable.exc_type))
+    with ended_by_signals():
+        ours = sys.unraisablehook
+        sys.unraisablehook = lambda unraisable: ours(unraisable)
+    held = [Held()]
+    reference = weakref.ref(held[0], lambda reference: exec("raise KeyboardInterrupt"))
+    held.clear()
+    assert reference() is None
+    assert lost == [KeyboardInterrupt]
+
+
 def test_handlers_of_others_stay() -> None:
     heard: list[int] = []
     for number in ENDING:
