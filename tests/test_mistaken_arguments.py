@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from rwkv_cy.engine import Engine, Request, loglikelihoods
 from rwkv_cy.errors import ConfigError
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.text import beam_search, best_of
+from rwkv_cy.text.start import start_sequence
 
 A_MODEL = "model: expected a model, got str; rwkv_cy.load makes a model of a file"
 
@@ -33,6 +35,12 @@ def test_a_path_in_place_of_a_model(call: Callable[[Any], object]) -> None:
     with pytest.raises(ConfigError) as raised:
         call("model.h5")
     assert str(raised.value) == A_MODEL
+
+
+def test_the_start_of_a_text_needs_no_forward(kjv: LanguageModel) -> None:
+    """It is for models of others too, of which it knows the vocabulary and the tokenizer."""
+    model = SimpleNamespace(vocab_size=256, tokenizer=kjv.tokenizer)
+    assert start_sequence(model, "ab").prompt == [97, 98]
 
 
 def test_other_arguments(kjv: LanguageModel, kjv_checkpoint: Path, tmp_path: Path) -> None:

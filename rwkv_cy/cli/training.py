@@ -315,7 +315,7 @@ def _estimate(method: Method, options: TrainingOptions, arguments: argparse.Name
     from rwkv_cy.toolkit.schema_names import named
     from rwkv_cy.training.estimate import estimate
 
-    found = estimate(method, options, [arguments.data])
+    found = estimate(method, options, data=[arguments.data])
     if arguments.json:
         print_json(named("train-estimate", found.to_dict()))
         return ExitCode.OK

@@ -105,7 +105,7 @@ def resolve_tokenizer(model: VocabularyModel, tokenizer: Tokenizer | None) -> To
     GenerationError
         If there is none, or it is not a Tokenizer.
     """
-    require_model(model)
+    require_model(model, "vocab_size")
     tokenizer = tokenizer if tokenizer is not None else model.tokenizer
     if tokenizer is None:
         raise GenerationError('tokenizer: the model has none; pass tokenizer=rwkv_cy.text.find_tokenizer("...")')

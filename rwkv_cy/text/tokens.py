@@ -29,9 +29,9 @@ def check_argument(what: str, value: object, name: str, *, attribute: str, advic
         raise ConfigError(f"{what}: expected {name}, got {type(value).__name__}{advice and f'; {advice}'}")
 
 
-def require_model(model: object) -> None:
-    """Raise ConfigError if an argument `model` is not a model, as a path is not."""
-    check_argument("model", model, "a model", attribute="forward", advice="rwkv_cy.load makes a model of a file")
+def require_model(model: object, attribute: str = "forward") -> None:
+    """Raise ConfigError if an argument `model` is not a model, as a path is not: it lacks what is used of one."""
+    check_argument("model", model, "a model", attribute=attribute, advice="rwkv_cy.load makes a model of a file")
 
 
 def check_tokens(tokens: Iterable[int], vocab_size: int, what: str = "tokens") -> list[int]:

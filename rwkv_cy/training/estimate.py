@@ -58,7 +58,7 @@ class TrainingEstimate:
 
 
 def estimate(
-    method: Method, options: TrainingOptions, data: Sequence[Path] = (), num_threads: int | None = None
+    method: Method, options: TrainingOptions, num_threads: int | None = None, *, data: Sequence[Path] = ()
 ) -> TrainingEstimate:
     """Estimate the memory and the time of a run; runs samples of up to 512 tokens forward and backward.
 
@@ -66,10 +66,10 @@ def estimate(
     ----------
     method : Method
     options : TrainingOptions
+    num_threads : int, optional
     data : sequence of Path
         The texts: of documents, a sequence has as many tokens as the first of them have on average. Without texts, and
         for windows, it has those of the context.
-    num_threads : int, optional
 
     Raises
     ------
