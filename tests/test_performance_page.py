@@ -1,4 +1,4 @@
-"""Sentences of docs/performance.md that sum up its tables say what these say."""
+"""Paragraphs of docs/performance.md that sum up its tables have the figures of these, in whatever words."""
 
 from __future__ import annotations
 
@@ -20,28 +20,33 @@ def tables(section: str) -> list[Table]:
     return found
 
 
-def percent(share: float) -> int:
-    return round(100 * share)
+def assert_figures(topic: str, *figures: str) -> None:
+    """Look for figures, in this order, in the one paragraph that has the words `topic`."""
+    (paragraph,) = (line for line in TEXT.splitlines() if topic in line and line[0] not in "#|")
+    assert re.search(".*".join(rf"\b{re.escape(figure)}" for figure in figures), paragraph), (figures, paragraph)
+
+
+def percent(shares: list[float]) -> str:
+    """Return the range of some shares as the page writes it."""
+    return f"{round(100 * min(shares))} to {round(100 * max(shares))} %"
 
 
 def test_memory_beyond_the_promise() -> None:
     (_, table) = tables("### Larger shapes")
     more = [int(row["measured, MB"]) - int(row["promised, MB"]) for row in table if row[""].endswith("resident")]
-    assert f"What resident models take beyond the promise, {min(more)} to {max(more)} MB," in TEXT
+    assert_figures("beyond the promise", f"{min(more)} to {max(more)} MB")
 
 
 def test_what_llama_cpp_uses_of_the_bandwidth() -> None:
     beside, every, _ = tables("### RWKV-7 beside llama.cpp")
     used = {row[""]: int(row["decode, % of bandwidth"].rstrip("%")) for row in every}
-    assert (
-        f"llama.cpp uses {used['llama.cpp, f16']} % of the bandwidth with 16 bits, and {used['llama.cpp, q4_k']} % with"
-    ) in TEXT
     ratios = {row[""]: float(row["decode, times as fast (beside)"].split()[0]) for row in beside}
     reading = {
         name: ratios[f"rwkv_cy, resident, {name}"] / used[f"rwkv_cy, resident, {name}"] for name in ("bf12", "q4")
     }
     bf12, q4 = (f"{100 * reading[name]:.1f}" for name in ("bf12", "q4"))
-    assert f"would be {bf12} times as fast as its tokens in `bf12`, and {q4} times in `q4`." in TEXT
+    shares = (f"{used[f'llama.cpp, {name}']} %" for name in ("f16", "q4_k"))
+    assert_figures("llama.cpp uses", *shares, f"{bf12} times", f"{q4} times")
 
 
 def test_the_divergence_of_four_bits_and_the_bytes_of_a_token() -> None:
@@ -55,10 +60,7 @@ def test_the_divergence_of_four_bits_and_the_bytes_of_a_token() -> None:
             divergence.setdefault(model == "demo", []).append(less)
             if model != "169m":
                 saved.append(1 - float(ours["MB a token"]) / float(theirs["MB a token"]))
-    ranges = (divergence[True], divergence[False], saved)
-    demo, synthetic, saving = (f"{percent(min(shares))} to {percent(max(shares))} %" for shares in ranges)
-    said = f"by {demo} on the demo model beside Q4_K, by {synthetic} on synthetic ones; and a token"
-    assert f"{said} of RWKV-7 reads {saving} fewer bytes" in TEXT
+    assert_figures("diverges less than Q4_K", percent(divergence[True]), percent(divergence[False]), percent(saved))
 
 
 def test_two_threads_beside_a_neighbour_are_nearly_as_fast_as_one() -> None:
