@@ -109,8 +109,8 @@ class Types:
                 names = [spec.name for spec in present if spec.converted]
                 raise ConfigError(
                     f"keep: expected a pattern that matches a matrix, the head or the embedding of {source.path}, "
-                    f"got {pattern!r}; names are such as {', '.join(names[:2])}; vectors keep their type, and low-rank "
-                    "factors do unless they are quantized: 'keep' is the type that exempts them"
+                    f"got {pattern!r}; names are such as {', '.join(names[:2])}; vectors keep their type, and so do "
+                    "low-rank factors unless they are quantized, which 'keep' prevents"
                 )
 
 
