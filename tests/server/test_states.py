@@ -88,11 +88,11 @@ def test_states_are_saved_and_loaded(keyed: Client) -> None:
     again = keyed.post("/v1/states/saved-1/save", {})
     assert (again.status, again.error["code"]) == (409, "state_exists")
     assert keyed.post("/v1/states/saved-1/save", {"overwrite": True}).status == 200
-    assert keyed.get("/v1/states").json["saved"] == ["saved-1"]
+    assert "saved-1" in keyed.get("/v1/states").json["saved"]
     assert keyed.post("/v1/states", {"saved": "saved-1", "id": "loaded"}).status == 200
     assert continued(keyed, TEXT[20:], state="loaded") == continued(keyed, TEXT)
     assert keyed("DELETE", "/v1/states/saved-1").status == 200
-    assert keyed.get("/v1/states").json["saved"] == []
+    assert "saved-1" not in keyed.get("/v1/states").json["saved"]
     assert keyed.post("/v1/states", {"saved": "saved-1"}).error["code"] == "state_not_found"
 
 
