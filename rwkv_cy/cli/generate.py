@@ -14,7 +14,7 @@ from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.generation_report import Clock, print_generation, print_stats
 from rwkv_cy.cli.grammar_options import add_grammar_options, given_grammar, grammar_errors
 from rwkv_cy.cli.model_options import add_text_options, load_text_model
-from rwkv_cy.cli.output import print_warning, printable
+from rwkv_cy.cli.output import print_warning, printable, write_bytes
 from rwkv_cy.cli.progress import progress_bar
 from rwkv_cy.cli.sampling_options import add_sampling_options, check_sampling_tokens, sampling_keywords
 from rwkv_cy.cli.search import add_search_options, check_search, run_search
@@ -114,7 +114,7 @@ def _run(arguments: argparse.Namespace) -> int:
             **sampling,
         )
     try:
-        _print_text(generation, text, clock, arguments)
+        _print_text(generation, prompt, clock, arguments)
     except KeyboardInterrupt:
         if arguments.save_state is not None:
             _save_interrupted(generation, arguments)
@@ -129,7 +129,7 @@ def _run(arguments: argparse.Namespace) -> int:
     return ExitCode.OK
 
 
-def _print_text(generation: Generation[State], prompt: str, clock: Clock, arguments: argparse.Namespace) -> None:
+def _print_text(generation: Generation[State], prompt: bytes, clock: Clock, arguments: argparse.Namespace) -> None:
     """Generate the text; print the prompt and each piece as soon as it is complete, unless JSON comes at the end."""
     # The model's text is untrusted: control characters are escaped on a terminal. A file or a pipe gets it unchanged.
     terminal = sys.stdout.isatty()
@@ -219,13 +219,18 @@ def _check_save(arguments: argparse.Namespace) -> None:
         raise StorageError(f"{path.parent}: not a folder; create it before a state is saved there")
 
 
-def _write_prompt(prompt: str, terminal: bool) -> None:
+def _write_prompt(prompt: bytes, terminal: bool) -> None:
+    """Print the prompt; a file or a pipe gets its bytes, which need not be UTF-8, as the model reads them."""
     if terminal:
-        prompt = styled(printable(prompt, keep="\n\t"), "dim", sys.stdout)
-    sys.stdout.write(prompt)
-    sys.stdout.flush()
+        _write_now(styled(printable(prompt.decode("utf-8", "replace"), keep="\n\t"), "dim", sys.stdout))
+    else:
+        write_bytes(prompt)
 
 
 def _write(text: str, terminal: bool) -> None:
-    sys.stdout.write(printable(text, keep="\n\t") if terminal else text)
+    _write_now(printable(text, keep="\n\t") if terminal else text)
+
+
+def _write_now(text: str) -> None:
+    sys.stdout.write(text)
     sys.stdout.flush()

@@ -32,6 +32,7 @@ __all__ = [
     "stacked",
     "table",
     "warnings_as_lines",
+    "write_bytes",
 ]
 
 #: Whether warnings and progress bars are left out.
@@ -141,6 +142,17 @@ def print_json(value: Mapping[str, Any]) -> None:
     import json  # which most runs do not print
 
     print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def write_bytes(data: bytes) -> None:
+    """Write bytes to standard output at once and unchanged: a text from outside need not be UTF-8."""
+    sys.stdout.flush()
+    binary = getattr(sys.stdout, "buffer", None)
+    if binary is None:  # a stream of text alone, in place of that of the process
+        sys.stdout.write(data.decode("utf-8", "replace"))
+        return
+    binary.write(data)
+    binary.flush()
 
 
 def print_page(path: Path | None) -> None:

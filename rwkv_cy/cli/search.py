@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rwkv_cy.cli.arguments import integer, real
 from rwkv_cy.cli.grammar_options import GRAMMAR_OPTIONS
-from rwkv_cy.cli.output import printable
+from rwkv_cy.cli.output import printable, write_bytes
 from rwkv_cy.records import asdict
 
 if TYPE_CHECKING:
@@ -86,9 +86,12 @@ def run_search(
             **stops,
         )
     if not arguments.json:
-        text = shown["prompt"] + found[0].text
         # The model's text is untrusted: control characters are escaped on a terminal.
-        sys.stdout.write(printable(text, keep="\n\t") + "\n" if sys.stdout.isatty() else text)
+        if sys.stdout.isatty():
+            print(printable(shown["prompt"] + found[0].text, keep="\n\t"), flush=True)
+            return
+        write_bytes(prompt)
+        sys.stdout.write(found[0].text)
         sys.stdout.flush()
         return
     with JsonObject("generate-search") as result:

@@ -13,7 +13,7 @@ from rwkv_cy.cli.arguments import common_options
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.hub_arguments import replace_hub_names
 from rwkv_cy.cli.json_stream import JsonObject
-from rwkv_cy.cli.output import printable
+from rwkv_cy.cli.output import printable, write_bytes
 from rwkv_cy.cli.pieces import piece_of, quoted, token_fields
 from rwkv_cy.cli.standard_input import add_text_argument, given_text
 from rwkv_cy.errors import TokenError
@@ -142,6 +142,5 @@ def _print_text(data: bytes) -> None:
     """Print decoded text: exactly its bytes to a file or a pipe; escaped on a terminal."""
     if sys.stdout.isatty():
         print(printable(data.decode("utf-8", "backslashreplace"), keep="\n\t"))
-        return
-    sys.stdout.flush()
-    sys.stdout.buffer.write(data)
+    else:
+        write_bytes(data)

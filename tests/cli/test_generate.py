@@ -80,13 +80,6 @@ def test_the_prompt_from_standard_input(
     assert result.out == expected
 
 
-def test_bytes_that_are_no_text_are_a_prompt(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stdin", Stdin(b"\xff\xfe"))
-    result = run("generate", "--prompt", "-", "--max-tokens", "1")
-    assert result.code == 0
-    assert result.out.startswith("\ufffd\ufffd")
-
-
 def test_the_same_seed_gives_the_same_text(run: Run) -> None:
     texts = {run("generate", "--max-tokens", "24", "--seed", seed).out for seed in ("1", "1", "2")}
     assert len(texts) == 2
@@ -168,6 +161,17 @@ def test_a_model_cannot_drive_the_terminal(run: Run, monkeypatch: pytest.MonkeyP
 
 def test_a_pipe_gets_the_text_as_it_is(run: Run) -> None:
     assert run("generate", "--prompt", "a\x1b[2J", "--max-tokens", "0").out == "a\x1b[2J"
+
+
+@pytest.mark.parametrize("options", [[], ["--best-of", "2"]])
+def test_a_pipe_gets_a_prompt_that_is_not_utf_8_as_it_is(
+    spawn: Run, kjv_checkpoint: Path, tmp_path: Path, options: list[str]
+) -> None:
+    prompt = tmp_path / "prompt"
+    prompt.write_bytes(b"\xff\xfe \xe4\xbd")
+    with prompt.open("rb") as stdin:
+        result = spawn("generate", kjv_checkpoint, "-", "-n", "3", *options, stdin=stdin, text=False)
+    assert (result.code, bytes(result.out)[:5]) == (0, b"\xff\xfe \xe4\xbd")  # type: ignore[call-overload]
 
 
 def test_rules_reach_the_sampler(run: Run) -> None:
