@@ -19,6 +19,7 @@ from rwkv_cy.errors import ConfigError, FormatError
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.records import dataclass, fields
 from rwkv_cy.text.tokens import check_argument, require_model
+from rwkv_cy.toolkit.schema_names import unicode_only
 
 __all__ = ["Part", "run_batch"]
 
@@ -136,7 +137,7 @@ def _manifest(identity: Mapping[str, object], rows: Input, task: Task) -> dict[s
         "created": int(time.time()),
         "task": task.name,
         "settings": dict(task.settings()),
-        "input": {"name": rows.path.name, "size": rows.size, "sha256": rows.sha256, "rows": rows.rows},
+        "input": {"name": unicode_only(rows.path.name), "size": rows.size, "sha256": rows.sha256, "rows": rows.rows},
         "block_rows": rows.block_rows,
         **identity,
     }

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import Any
 
-from rwkv_cy.toolkit.schema_names import named
+from rwkv_cy.toolkit.schema_names import named, unicode_only
 
 __all__ = ["JsonObject"]
 
@@ -55,4 +55,4 @@ class JsonObject:
 
 
 def _encoded(value: Any) -> str:
-    return json.dumps(value, allow_nan=False)
+    return json.dumps(unicode_only(value), allow_nan=False)

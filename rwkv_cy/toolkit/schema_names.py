@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["named"]
+__all__ = ["named", "unicode_only"]
 
 #: Versions by kind: raised when a field is removed or changes its meaning; new fields do not raise it. docs/json.md
 #: lists them.
@@ -40,5 +40,22 @@ _VERSIONS = {
 
 
 def named(kind: str, fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a report with the name of their schema in front: ``{"schema": "rwkv-cy/inspect/1"}``."""
-    return {"schema": f"rwkv-cy/{kind}/{_VERSIONS[kind]}", **fields}
+    """Return the fields of a report with the name of their schema in front: ``{"schema": "rwkv-cy/inspect/1"}``.
+
+    Texts in them become those of :func:`unicode_only`.
+    """
+    return {"schema": f"rwkv-cy/{kind}/{_VERSIONS[kind]}", **unicode_only(fields)}
+
+
+def unicode_only(value: Any) -> Any:
+    r"""Return a value of JSON with lone surrogates in texts escaped, as a terminal shows them: ``\udcff``.
+
+    Python has such characters for bytes of a file's name that are not UTF-8. JSON may not be read with them.
+    """
+    if isinstance(value, str):
+        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+    if isinstance(value, Mapping):
+        return {unicode_only(name): unicode_only(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return type(value)(map(unicode_only, value))
+    return value

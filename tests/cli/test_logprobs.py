@@ -124,3 +124,10 @@ def test_what_is_refused(run: Run, kjv_checkpoint: Path, tmp_path: Path) -> None
     result = run("logprobs", kjv_checkpoint, "-f", tmp_path / "none.txt")
     assert (result.code, "none.txt: cannot read it: No such file" in result.err) == (3, True)
     assert run("logprobs", kjv_checkpoint, "a", "--top", 101).code == 2
+
+
+def test_json_has_no_lone_surrogate(run: Run, kjv_checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "\udcff.pth"
+    path.symlink_to(kjv_checkpoint)
+    result = run("logprobs", path, "abc", "--json")
+    assert json.loads(result.out)["model"] == f"{tmp_path}/\\udcff.pth"

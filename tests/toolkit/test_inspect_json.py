@@ -15,7 +15,7 @@ from checkpoints import numbers, small_parameters, write_safetensors
 from rwkv7_shapes import rwkv7_config
 from rwkv_cy import Config
 from rwkv_cy.toolkit.inspect import inspect
-from rwkv_cy.toolkit.schema_names import _VERSIONS
+from rwkv_cy.toolkit.schema_names import _VERSIONS, named, unicode_only
 
 DOCS = Path(__file__).parents[2] / "docs"
 SCHEMA = json.loads((DOCS / "schemas" / "inspect-1.json").read_text("utf-8"))
@@ -55,6 +55,24 @@ def test_every_format(tmp_path: Path, kind: str) -> None:
         assert (report["format"], report["problems"]) == (kind.partition(",")[0], [])
         assert report["architecture"] == "RWKV-7"
         assert report["num_tensors"] == sum(group["tensors"] for group in report["groups"])
+
+
+def test_a_name_that_is_not_utf_8(tmp_path: Path) -> None:
+    path = tmp_path / "\udcff\u00e9.h5"
+    write_sparse(path, CONFIG, "bf16")
+    assert written(path)["path"] == f"{tmp_path}/\\udcff\u00e9.h5"
+
+
+def test_no_text_of_a_report_has_a_lone_surrogate() -> None:
+    fields = {"a\udc80": ["\ud800x", ("\U0001f642", {"b": "\udfff"})], "c": None, "d": 1.5}
+    result = named("info", fields)
+    assert result == {
+        "schema": "rwkv-cy/info/1",
+        "a\\udc80": ["\\ud800x", ("\U0001f642", {"b": "\\udfff"})],
+        "c": None,
+        "d": 1.5,
+    }
+    assert unicode_only(result) == result
 
 
 def test_what_is_not_a_model(tmp_path: Path) -> None:
