@@ -33,7 +33,7 @@ __all__ = [
     "page_options",
     "real",
     "size",
-    "stop_text",
+    "some_text",
     "type_rule",
 ]
 
@@ -139,8 +139,8 @@ def new_file(text: str) -> Path:
     return Path(text)
 
 
-def stop_text(text: str) -> str:
-    """Return a text that ends another; it has at least one character."""
+def some_text(text: str) -> str:
+    """Return a text that has at least one character."""
     if not text:
         raise argparse.ArgumentTypeError("expected at least one character, got an empty text")
     return text

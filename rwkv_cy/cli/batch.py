@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rwkv_cy.cli.arguments import common_options, integer, output_options, real, stop_text
+from rwkv_cy.cli.arguments import common_options, integer, output_options, real, some_text
 from rwkv_cy.cli.embed import POOLINGS
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.model_options import add_text_options, load_text_model
@@ -124,7 +124,7 @@ def _add_own_options(parser: argparse.ArgumentParser) -> None:
         "-s", "--seed", type=integer(0), metavar="N", help="seeds depend on it and the id (default: 0)"
     )
     generate.add_argument(
-        "--stop", type=stop_text, action="append", metavar="TEXT", help="stop before TEXT; repeatable"
+        "--stop", type=some_text, action="append", metavar="TEXT", help="stop before TEXT; repeatable"
     )
     generate.add_argument("--format", metavar="auto|world|g1|FILE.jinja", help="prompt format of chats (default: auto)")
     generate.add_argument("--slots", type=integer(1, 4096), metavar="N", help="texts at once (default: 16)")

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_cy.cli.arguments import common_options, integer, new_file, output_options, stop_text
+from rwkv_cy.cli.arguments import common_options, integer, new_file, output_options, some_text
 from rwkv_cy.cli.colours import styled
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.generation_report import Clock, print_generation, print_stats
@@ -61,7 +61,7 @@ def add_parser(commands: Subparsers) -> None:
     add_search_options(parser)
     parser.add_argument("-s", "--seed", type=integer(0), metavar="N", help="the same seed gives the same text")
     parser.add_argument(
-        "--stop", type=stop_text, action="append", default=[], metavar="TEXT", help="stop before TEXT; repeatable"
+        "--stop", type=some_text, action="append", default=[], metavar="TEXT", help="stop before TEXT; repeatable"
     )
     parser.add_argument(
         "--stop-token", type=integer(0), action="append", metavar="TOKEN", help="stop at this token id; repeatable"

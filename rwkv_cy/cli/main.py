@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import os
 import sys
@@ -47,11 +48,12 @@ def command_parser(words: Sequence[str] | None = None) -> CommandParser:
 def _message(error: BaseException) -> str:
     """Return the message of an error."""
     if isinstance(error, RWKVError):
-        return str(error)
+        return str(error).replace(" (overwrite=True)", "")  # what Python's callers do beside --force
     if isinstance(error, OSError):
         # Files that a user names raise StorageErrors, which say more.
         where = os.fsdecode(error.filename) if error.filename else "standard input or output"
-        return f"{where}: {error.strerror or error}"
+        advice = "; choose a shorter name" if error.errno == errno.ENAMETOOLONG else ""
+        return f"{where}: {error.strerror or error}{advice}"
     return f"out of memory: {error}".rstrip(": ")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.output import byte_size, print_fields, print_json, printable
 from rwkv_cy.cli.progress import progress_bar
 from rwkv_cy.cli.targets import refuse_swapped
+from rwkv_cy.errors import ConfigError
 
 if TYPE_CHECKING:
     from rwkv_cy.cli.arguments import Subparsers
@@ -60,7 +62,10 @@ def _shard(arguments: argparse.Namespace) -> int:
     refuse_swapped(arguments.file, arguments.folder, "FILE and FOLDER")
     bar = progress_bar(printable(arguments.file.name), not arguments.no_progress)
     with bar as progress:
-        report = shard(arguments.file, arguments.folder, part_size=arguments.size, progress=progress)
+        try:
+            report = shard(arguments.file, arguments.folder, part_size=arguments.size, progress=progress)
+        except ConfigError as error:  # the option is not called as the argument is
+            raise ConfigError(re.sub(r"^part_size:", "--size:", str(error))) from error
     if arguments.json:
         print_json(report.to_dict())
     elif not arguments.quiet:

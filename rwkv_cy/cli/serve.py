@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rwkv_cy.cli.arguments import common_options, integer, real
+from rwkv_cy.cli.arguments import common_options, integer, real, some_text
 from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.model_options import add_text_options, load_text_model
 from rwkv_cy.cli.output import print_warning
@@ -67,6 +67,7 @@ def _add_addresses(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--allow-host",
+        type=some_text,
         action="append",
         default=[],
         metavar="NAME",
@@ -74,6 +75,7 @@ def _add_addresses(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--allow-origin",
+        type=some_text,
         action="append",
         default=[],
         metavar="ORIGIN",
@@ -83,9 +85,16 @@ def _add_addresses(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_chat(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--name", metavar="NAME", help="the model's name in the API (default: that of its file)")
     parser.add_argument(
-        "--alias", action="append", default=[], metavar="NAME", help="another name of the model; repeatable"
+        "--name", type=some_text, metavar="NAME", help="the model's name in the API (default: that of its file)"
+    )
+    parser.add_argument(
+        "--alias",
+        type=some_text,
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another name of the model; repeatable",
     )
     parser.add_argument(
         "--format",
@@ -191,6 +200,7 @@ def _settings(arguments: argparse.Namespace, path: Path) -> Settings:
     """Return the settings, after a check that strangers do not reach a server without a key."""
     from rwkv_cy.server.security import LOCAL_HOSTS, is_loopback, parse_keys
     from rwkv_cy.server.settings import Limits, Settings
+    from rwkv_cy.toolkit.schema_names import unicode_only
 
     keys: tuple[str, ...] = ()
     if arguments.api_key_file is not None:
@@ -209,8 +219,8 @@ def _settings(arguments: argparse.Namespace, path: Path) -> Settings:
         raise ConfigError(f"--state-folder {folder}: expected a folder{found}")
     hosts = (*LOCAL_HOSTS, *(name.lower() for name in arguments.allow_host)) if local or arguments.allow_host else None
     return Settings(
-        name=arguments.name or (path.name if path.is_dir() else path.stem),
-        aliases=tuple(arguments.alias),
+        name=unicode_only(arguments.name or (path.name if path.is_dir() else path.stem)),
+        aliases=tuple(map(unicode_only, arguments.alias)),
         keys=keys,
         hosts=hosts,
         origins=tuple(arguments.allow_origin),

@@ -33,7 +33,7 @@ _REMEDIES = {
     errno.EISDIR: "name a file in it",
     errno.ENOTDIR: "check the path",
     errno.ELOOP: "check where its symbolic links lead",
-    errno.ENAMETOOLONG: "check the path",
+    errno.ENAMETOOLONG: "choose a shorter name",
     errno.EACCES: "make it readable for this user",
     errno.EPERM: "make it readable for this user",
     errno.EMFILE: "close other files first",
@@ -119,7 +119,8 @@ def _require_regular(path: Path, mode: int) -> None:
         return
     kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a FIFO", stat.S_IFSOCK: "a socket"}
     kind = kinds.get(stat.S_IFMT(mode), "a device")
-    raise StorageError(f"{path} is {kind}, not a regular file; name the file that holds the model")
+    remedy = "name a file in it" if stat.S_ISDIR(mode) else "copy what it gives to a file, and name that"
+    raise StorageError(f"{path} is {kind}, not a regular file; {remedy}")
 
 
 class FileBytes:

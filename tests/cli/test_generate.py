@@ -306,7 +306,7 @@ def test_swapped_arguments(run: Run, kjv_checkpoint: Path) -> None:
     assert f"In the: no such file, but {kjv_checkpoint} is one: are MODEL and PROMPT swapped?" in result.err
     result = run("generate", "In the " * 1000, "x" * 10_000)
     assert result.code == 3
-    assert "File name too long" in result.err
+    assert "File name too long; choose a shorter name" in result.err
 
 
 def test_save_state_replaces_state_files_only(run: Run, kjv_checkpoint: Path, tmp_path: Path) -> None:

@@ -47,7 +47,7 @@ def test_an_existing_page(run: Run, small: Path, tmp_path: Path, command: str, c
     target.write_text("mine")
     result = run(command, *files, "--html", target)
     assert (result.code, result.out) == (code, "")
-    assert "already exists" in result.err
+    assert result.err.endswith("report.html already exists; choose another name or pass --force\n")
     result = run(command, *files, "--html", target, "--force")
     assert result.code == code
     assert "expected a report of rwkv-cy to replace" in result.err

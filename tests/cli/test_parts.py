@@ -37,6 +37,15 @@ def test_sizes(run: Run, tmp_path: Path, text: str, size: int) -> None:
     assert run("shard", tmp_path / "file", tmp_path, "--size", text, "--quiet").code == 3
 
 
+def test_too_many_parts(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(bytes(10_000))
+    result = run("shard", tmp_path / "file", tmp_path, "--size", "1")
+    assert (result.code, result.err) == (
+        1,
+        "rwkv-cy: error: --size: expected at most 9999 parts, got 10000 of 1 B; choose larger ones\n",
+    )
+
+
 def test_a_target_that_exists(run: Run, tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(bytes(3))
     assert run("shard", tmp_path / "file", tmp_path, "--size", "2").code == 0

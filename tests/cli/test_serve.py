@@ -93,6 +93,8 @@ def test_an_address_in_use(run: Run) -> None:
         (("--format", "chatml"), 1, "format: expected auto, world, g1 or a .jinja file, got 'chatml'"),
         (("--thinking", "deeply"), 2, "choose from on, fake, off"),
         (("--port", "70000"), 2, "65535"),
+        (("--alias", ""), 2, "argument --alias: expected at least one character, got an empty text"),
+        (("--name", ""), 2, "argument --name: expected at least one character, got an empty text"),
         (("missing.pth",), 3, "missing.pth"),
     ],
 )

@@ -142,7 +142,7 @@ def test_directory_fifo_and_device(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "fifo")
     with pytest.raises(StorageError, match="is a FIFO, not a regular file"):
         FileBytes(tmp_path / "fifo")
-    with pytest.raises(StorageError, match="is a device, not a regular file"):
+    with pytest.raises(StorageError, match="is a device, not a regular file; copy what it gives to a file"):
         FileBytes(Path("/dev/null"))
 
 
