@@ -15,8 +15,12 @@ from checkpoints import random_model, write_small
 from cli.conftest import Run
 from rwkv_cy import runtime
 from rwkv_cy.cli import generate as generate_command
+from rwkv_cy.cli import sampling_options
+from rwkv_cy.cli import search as search_command
 from rwkv_cy.model.language_model import load
 from rwkv_cy.model.state import State
+from rwkv_cy.text import search as text_search
+from rwkv_cy.text.sampling import options as text_options
 from rwkv_cy.toolkit.convert import convert
 
 SHORT = ("--max-tokens", "12", "--temperature", "0")
@@ -211,6 +215,12 @@ def test_an_invalid_bias(run: Run) -> None:
     result = run("generate", "--stop", "")
     assert result.code == 2
     assert "--stop: expected at least one character, got an empty text" in result.err
+
+
+def test_limits_are_those_of_the_library() -> None:
+    """The parser repeats them, since the library needs NumPy, which help does without."""
+    assert sampling_options._MOST_BIAS == text_options.MAX_SHIFT
+    assert search_command._MOST == text_search._MOST
 
 
 def test_short_options(run: Run) -> None:
