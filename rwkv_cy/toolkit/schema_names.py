@@ -56,6 +56,6 @@ def unicode_only(value: Any) -> Any:
         return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
     if isinstance(value, Mapping):
         return {unicode_only(name): unicode_only(one) for name, one in value.items()}
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(unicode_only, value))
-    return value
+    if isinstance(value, list):
+        return list(map(unicode_only, value))
+    return tuple(map(unicode_only, value)) if isinstance(value, tuple) else value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from jsonschema import Draft202012Validator, ValidationError
@@ -73,6 +73,12 @@ def test_no_text_of_a_report_has_a_lone_surrogate() -> None:
         "d": 1.5,
     }
     assert unicode_only(result) == result
+
+    class Pair(NamedTuple):
+        first: str
+        second: int
+
+    assert unicode_only([Pair("\udcff", 1)]) == [("\\udcff", 1)]
 
 
 def test_what_is_not_a_model(tmp_path: Path) -> None:
