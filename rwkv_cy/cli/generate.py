@@ -14,7 +14,7 @@ from rwkv_cy.cli.exit_codes import ExitCode
 from rwkv_cy.cli.generation_report import Clock, print_generation, print_stats
 from rwkv_cy.cli.grammar_options import add_grammar_options, given_grammar, grammar_errors
 from rwkv_cy.cli.model_options import add_text_options, load_text_model
-from rwkv_cy.cli.output import print_warning, printable, write_bytes
+from rwkv_cy.cli.output import print_warning, printable, write_prompt
 from rwkv_cy.cli.progress import progress_bar
 from rwkv_cy.cli.sampling_options import add_sampling_options, check_sampling_tokens, sampling_keywords
 from rwkv_cy.cli.search import add_search_options, check_search, run_search
@@ -224,7 +224,7 @@ def _write_prompt(prompt: bytes, terminal: bool) -> None:
     if terminal:
         _write_now(styled(printable(prompt.decode("utf-8", "replace"), keep="\n\t"), "dim", sys.stdout))
     else:
-        write_bytes(prompt)
+        write_prompt(prompt)
 
 
 def _write(text: str, terminal: bool) -> None:

@@ -33,6 +33,7 @@ __all__ = [
     "table",
     "warnings_as_lines",
     "write_bytes",
+    "write_prompt",
 ]
 
 #: Whether warnings and progress bars are left out.
@@ -142,6 +143,15 @@ def print_json(value: Mapping[str, Any]) -> None:
     import json  # which most runs do not print
 
     print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def write_prompt(prompt: bytes) -> None:
+    """Write a prompt to standard output at once: UTF-8 as the generated text after it, other bytes unchanged."""
+    try:
+        sys.stdout.write(prompt.decode("utf-8"))
+        sys.stdout.flush()
+    except UnicodeDecodeError:
+        write_bytes(prompt)
 
 
 def write_bytes(data: bytes) -> None:

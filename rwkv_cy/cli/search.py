@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rwkv_cy.cli.arguments import integer, real
 from rwkv_cy.cli.grammar_options import GRAMMAR_OPTIONS
-from rwkv_cy.cli.output import printable, write_bytes
+from rwkv_cy.cli.output import printable, write_prompt
 from rwkv_cy.records import asdict
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def run_search(
         if sys.stdout.isatty():
             print(printable(shown["prompt"] + found[0].text, keep="\n\t"), flush=True)
             return
-        write_bytes(prompt)
+        write_prompt(prompt)
         sys.stdout.write(found[0].text)
         sys.stdout.flush()
         return

@@ -178,6 +178,17 @@ def test_a_pipe_gets_a_prompt_that_is_not_utf_8_as_it_is(
     assert (result.code, bytes(result.out)[:5]) == (0, b"\xff\xfe \xe4\xbd")  # type: ignore[call-overload]
 
 
+@pytest.mark.parametrize("options", [[], ["--best-of", "2"]])
+def test_a_prompt_is_in_the_encoding_of_the_text(spawn: Run, kjv_checkpoint: Path, options: list[str]) -> None:
+    result = spawn(
+        "generate",
+        *(kjv_checkpoint, "d\u00e9j\u00e0", "-n", "3", *options),
+        env={**os.environ, "PYTHONIOENCODING": "latin-1"},
+        encoding="latin-1",
+    )
+    assert (result.code, result.out[:4]) == (0, "d\u00e9j\u00e0")
+
+
 def test_rules_reach_the_sampler(run: Run) -> None:
     usual = run("generate", *SHORT).out
     first = usual[len("In the beginning")]
