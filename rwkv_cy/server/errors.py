@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +23,15 @@ __all__ = ["ApiError", "as_api_error", "invalid", "not_found", "not_supported"]
 
 #: Errors that the content of a request causes.
 _CALLERS = (ConfigError, GenerationError, StateError, TokenError, TokenizerError)
+
+
+#: Names of types in messages of msgspec, and what JSON and OpenAI's codes call them.
+_TYPE = re.compile("`([^`]*)`")
+_JSON_TYPES = {"int": "integer", "float": "number", "str": "string", "bool": "boolean"}
+_KINDS = {"int": "integer", "float": "decimal", "str": "string"}
+#: ``Expected `int` >= 1`` is about a value, ``Expected `int`, got `str``` about a type.
+_LIMIT = re.compile("Expected `([a-z]+)` (of length )?([<>]=?) .*")
+_MISMATCH = re.compile("Expected `[^`]*`, got ")
 
 
 class ApiError(Exception):
@@ -114,13 +124,29 @@ def _of_validation(text: str) -> ApiError:
     """Translate ``Expected `int`, got `str` - at `$.max_tokens```."""
     message, _, place = text.partition(" - at `")
     param = place.rstrip("`").removeprefix("$").removeprefix(".") or None
-    message = message.replace("`", "")
+    code = _code(message)
+    message = _TYPE.sub(_type_names, message)
     if message.startswith("Object missing required field "):
         field = message.removeprefix("Object missing required field ")
         return invalid(
             f"{param}.{field}" if param else field, "expected a value, got none", "missing_required_parameter"
         )
-    return invalid(param, message[:1].lower() + message[1:], "invalid_type")
+    return invalid(param, message[:1].lower() + message[1:], code)
+
+
+def _code(message: str) -> str:
+    """Return OpenAI's code for a message of msgspec: what is wrong with a type, or with a value of the right type."""
+    limit = _LIMIT.fullmatch(message)
+    if limit is not None:
+        kind, length, sign = limit.groups()
+        side = "below_min" if sign.startswith(">") else "above_max"
+        return f"{_KINDS.get(kind, kind)}_{side}_{'length' if length else 'value'}"
+    return "invalid_type" if _MISMATCH.match(message) else "invalid_value"
+
+
+def _type_names(quoted: re.Match[str]) -> str:
+    """Return types in the words of JSON: ``integer or null`` for ```int | null```."""
+    return " or ".join(_JSON_TYPES.get(name, name) for name in quoted[1].split(" | "))
 
 
 def _param(message: str) -> str | None:

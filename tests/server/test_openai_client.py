@@ -277,7 +277,7 @@ def test_decisions(sdk: Any) -> None:
 def test_errors_have_the_classes_of_the_client(client: Client, sdk: Any) -> None:
     with pytest.raises(openai.BadRequestError) as wrong:
         sdk.chat.completions.create(model=NAME, messages=QUESTION, temperature=-1)
-    assert (wrong.value.param, wrong.value.code) == ("temperature", "invalid_type")
+    assert (wrong.value.param, wrong.value.code) == ("temperature", "decimal_below_min_value")
     assert wrong.value.request_id == wrong.value.response.headers["x-request-id"]
     with pytest.raises(openai.NotFoundError) as missing:
         sdk.chat.completions.create(model="gpt-9", messages=QUESTION)
