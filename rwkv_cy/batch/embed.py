@@ -46,6 +46,7 @@ class EmbedTask:
 
     name = "embed"
     text_field = "text"
+    optional_fields = ()
 
     def __post_init__(self) -> None:
         check_pooling(self.pooling)

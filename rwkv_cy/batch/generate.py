@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from rwkv_cy.batch.records import Bad, Block, Done, Record
-from rwkv_cy.batch.requests import Answering, Defaults
+from rwkv_cy.batch.requests import OPTIONAL_FIELDS, Answering, Defaults
 from rwkv_cy.batch.task import Note
 from rwkv_cy.engine import Engine, Event, StateCache
-from rwkv_cy.errors import RWKVError
+from rwkv_cy.errors import ConfigError, RWKVError
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.records import asdict, dataclass, field
 
@@ -42,6 +42,11 @@ class GenerateTask:
         Texts at once.
     cache_bytes : int, default 256 MiB
         Memory for states of prompts with the same beginning; 0 for none.
+
+    Raises
+    ------
+    ConfigError
+        If a number is out of range.
     """
 
     max_tokens: int = 256
@@ -54,6 +59,13 @@ class GenerateTask:
 
     name = "generate"
     text_field = "prompt"
+    optional_fields = OPTIONAL_FIELDS
+
+    def __post_init__(self) -> None:
+        for name, least in (("max_tokens", 0), ("seed", 0), ("slots", 1), ("cache_bytes", 0)):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ConfigError(f"{name}: expected an integer of at least {least}, got {value!r}")
 
     def settings(self) -> Mapping[str, Any]:
         """Return what the answers depend on: slots and memory do not change them."""

@@ -18,8 +18,9 @@ from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.records import dataclass, field
 from rwkv_cy.text import SamplingOptions
 from rwkv_cy.text.sampling.options import check_natural
+from rwkv_cy.text.start import first_tokens
 
-__all__ = ["Answering", "Defaults"]
+__all__ = ["OPTIONAL_FIELDS", "Answering", "Defaults"]
 
 #: Fields of a record that are fields of SamplingOptions, by the same names.
 _SAMPLING = (
@@ -43,6 +44,8 @@ _REFUSED: Mapping[str, tuple[Any, ...]] = {
     "functions": ([],),
     "response_format": ({"type": "text"},),
 }
+#: Fields that have an effect, or are refused.
+OPTIONAL_FIELDS = (*_SAMPLING, "max_tokens", "max_completion_tokens", "seed", "stop", "logit_bias", *_REFUSED)
 _FINISH = {"length": "length", "stop_token": "stop", "stop_string": "stop"}
 _MOST_STOPS, _SEEDS = 16, 1 << 63
 
@@ -171,6 +174,8 @@ def _check_supported(fields: Mapping[str, Any]) -> None:
 def _prompt(model: LanguageModel, record: Record, defaults: Defaults) -> Prompt:
     """Return what the model reads: a text or tokens as they are, or a conversation in the chat format."""
     if record.url != openai_format.CHAT:
+        if record.fields.get("prompt") in ("", []) and model.tokenizer is not None:
+            return Prompt(first_tokens(model.tokenizer), (), (), "", (), {})
         return Prompt(tokens_of(model, record, "prompt").tolist(), (), (), "", (), {})
     if model.tokenizer is None:
         raise TokenizerError("messages: expected a model with a tokenizer, got one without; name one with --tokenizer")

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rwkv_cy.batch.folder import Folder
 from rwkv_cy.batch.inputs import Input, open_input
+from rwkv_cy.batch.mistaken_fields import MistakenFields
 from rwkv_cy.batch.records import Bad, Block, Done, Totals, read_block
 from rwkv_cy.batch.report import BatchReport, Progress
 from rwkv_cy.batch.task import Task
@@ -114,7 +115,7 @@ def run_batch(
     with output.locked(f"{part.index}-{part.count}"):
         identity = identity_of(model)
         created = output.agree(_manifest(identity, rows, task))
-        job = _Job(output, rows, max_bad, part, progress)
+        job = _Job(output, rows, max_bad, part, MistakenFields(task.optional_fields), progress)
         with ExitStack() as stack:
             answered: Iterator[Done]
             if workers is None:
@@ -158,11 +159,13 @@ class _Job:
         rows: Input,
         max_bad: int,
         part: Part,
+        mistaken: MistakenFields,
         progress: Callable[[Progress], None] | None,
     ) -> None:
         self._folder = folder
         self._rows = rows
         self._max_bad = max_bad
+        self._mistaken = mistaken
         self._progress = progress
         self._complete = folder.complete_blocks()
         self._bad = {number: totals.bad for number, totals in self._complete.items()}
@@ -179,6 +182,7 @@ class _Job:
             block = read_block(number, self._rows.read(number))
             self._rows.check_unchanged()
             self._check_bad(Done(block))
+            self._mistaken.look(block.records)
             yield block
 
     def note(self, tokens: int) -> None:
@@ -194,6 +198,7 @@ class _Job:
     def finish(self, done: Done) -> None:
         """Write a block."""
         self._check_bad(done)
+        self._mistaken.look(done.block.records)  # which another process read
         self._folder.write(done)
         self._complete[done.block.number] = done.totals
         self._show()

@@ -58,6 +58,7 @@ class ScoreTask:
 
     name = "score"
     text_field = "text"
+    optional_fields = ()
 
     def __post_init__(self) -> None:
         if self.window is not None and (not isinstance(self.window, int) or self.window < 2):

@@ -28,6 +28,8 @@ class Task(Protocol):
     name : str
     text_field : str
         The field of a record with its text.
+    optional_fields : tuple of str
+        Other fields that have an effect.
     """
 
     @property
@@ -38,6 +40,11 @@ class Task(Protocol):
     @property
     def text_field(self) -> str:
         """The field of a record with its text."""
+        ...
+
+    @property
+    def optional_fields(self) -> tuple[str, ...]:
+        """Other fields of a record that have an effect."""
         ...
 
     def settings(self) -> Mapping[str, Any]:

@@ -15,7 +15,14 @@ from rwkv_cy.text.sequence import Sequence
 from rwkv_cy.text.tokenizers import Tokenizer
 from rwkv_cy.text.tokens import check_argument, check_tokens, require_model
 
-__all__ = ["VocabularyModel", "prompt_tokens", "resolve_tokenizer", "start_sequence", "unpenalised_tokens"]
+__all__ = [
+    "VocabularyModel",
+    "first_tokens",
+    "prompt_tokens",
+    "resolve_tokenizer",
+    "start_sequence",
+    "unpenalised_tokens",
+]
 
 #: The ``rwkv`` package does not count a token whose text is a substring of this.
 UNPENALISED = " \t0123456789"
@@ -82,7 +89,7 @@ def start_sequence(
     sampler = Sampler(options, min(model.vocab_size, tokenizer.vocab_size), seed, logits_processors)
     tokens = prompt_tokens(prompt, tokenizer, model.vocab_size)
     if not tokens and not has_logits:
-        tokens = _first_tokens(tokenizer, has_state)
+        tokens = first_tokens(tokenizer, has_state)
     elif has_logits and (tokens or not has_state):
         raise GenerationError("logits: expected them only with a state and an empty prompt; leave them out")
     return Sequence(
@@ -143,7 +150,8 @@ def prompt_tokens(prompt: str | bytes | Iterable[int], tokenizer: Tokenizer, voc
     return check_tokens(tokens, vocab_size)
 
 
-def _first_tokens(tokenizer: Tokenizer, has_state: bool) -> list[int]:
+def first_tokens(tokenizer: Tokenizer, has_state: bool = False) -> list[int]:
+    """Return what an empty prompt begins with: the end-of-text token; GenerationError if nothing is known to begin."""
     if has_state:
         raise GenerationError(
             "prompt: expected at least one token, got none, and a state alone does not say what comes next; "

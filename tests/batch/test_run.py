@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 
 from batch.helpers import contents, lines, records, write_jsonl
-from rwkv_cy.batch import EmbedTask, GenerateTask, Part, Progress, ScoreTask, run_batch
+from rwkv_cy.batch import EmbedTask, GenerateTask, LocalProcesses, Part, Progress, ScoreTask, run_batch
 from rwkv_cy.batch.folder import Folder
 from rwkv_cy.errors import ConfigError, FormatError, GenerationError, StorageError
-from rwkv_cy.model.language_model import LanguageModel
+from rwkv_cy.model.language_model import LanguageModel, load
 from rwkv_cy.text import ByteTokenizer
+from rwkv_cy.text.tokenizers.world import WorldTokenizer
 from rwkv_cy.toolkit.perplexity import perplexity
 
 TASKS = [GenerateTask(max_tokens=6), ScoreTask(), ScoreTask(window=5), EmbedTask(normalize=True)]
@@ -159,6 +160,39 @@ def test_a_bad_record_is_written_to_the_error_file(
     assert (report.totals.answers, report.totals.bad) == (1, 1)
 
 
+def test_an_empty_prompt_begins_with_the_end_of_text(kjv_checkpoint: Path, tmp_path: Path) -> None:
+    tokenizer = WorldTokenizer([b"", *(bytes([value]) for value in range(1, 256))])
+    model = load(kjv_checkpoint, tokenizer=tokenizer)
+    rows: list[dict[str, object]] = [{"id": 1, "prompt": ""}, {"id": 2, "prompt": []}, {"id": 3, "prompt": [0]}]
+    rows.append({"custom_id": "4", "url": "/v1/completions", "body": {"prompt": ""}})
+    source = write_jsonl(tmp_path / "in.jsonl", rows)
+    report = run_batch(model, source, tmp_path / "out", GenerateTask(max_tokens=4, sampling={"temperature": 0}))
+    assert report.totals.bad == 0
+    text = "".join(model.generate("", max_tokens=4, temperature=0))
+    *plain, completion = lines(tmp_path / "out")
+    assert [(one["text"], one["prompt_tokens"]) for one in plain] == [(text, 1)] * 3
+    assert completion["response"]["body"]["choices"][0]["text"] == text
+
+
+@pytest.mark.parametrize("workers", [False, True])
+def test_a_field_that_is_almost_another_is_warned_of_once(
+    kjv: LanguageModel, kjv_checkpoint: Path, tmp_path: Path, workers: bool
+) -> None:
+    own = {"prompt": "x", "prompt2": "y", "prompt_id": 3, "topic": "z", "max_tokens": 1, "max_token": 2}
+    rows = [{"id": 1, "temperatur": 0, **own}, {"id": 2, "temperatur": 0, "top-p": 1, **own}]
+    rows.append({"custom_id": "3", "url": "/v1/completions", "body": {"prompt": "x", "top_logprobs": 0, "topK": 2}})
+    source = write_jsonl(tmp_path / "in.jsonl", rows)
+    others = LocalProcesses(kjv_checkpoint, 1) if workers else None
+    with pytest.warns(RuntimeWarning) as warned:
+        report = run_batch(kjv, source, tmp_path / "out", GenerateTask(max_tokens=1), block_rows=1, workers=others)
+    assert report.totals.answers == 3
+    assert sorted(str(one.message) for one in warned) == [
+        "line 1: the field 'temperatur' has no effect; did you mean 'temperature'?",
+        "line 2: the field 'top-p' has no effect; did you mean 'top_p'?",
+        "line 3: the field 'topK' has no effect; did you mean 'top_k'?",
+    ]
+
+
 def test_a_line_that_is_too_long_is_a_bad_record(
     kjv: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -268,6 +302,9 @@ def test_impossible_settings() -> None:
         ScoreTask(1)
     with pytest.raises(ConfigError, match="pooling: expected one of mean, last"):
         EmbedTask("max")
+    for name, value in (("max_tokens", -1), ("slots", 0), ("cache_bytes", -1), ("seed", 0.5), ("slots", True)):
+        with pytest.raises(ConfigError, match=f"{name}: expected an integer of at least"):
+            GenerateTask(**{name: value})  # type: ignore[arg-type]
 
 
 def test_impossible_numbers(kjv: LanguageModel, tmp_path: Path) -> None:
