@@ -155,7 +155,8 @@ def _note(report: FileReport) -> str:
     if machine.read_bandwidth is None:
         return ""
     threads = f"{machine.threads} thread{'s' if machine.threads > 1 else ''}"
-    speed = f"tokens/s: at most, by the {byte_size(int(machine.read_bandwidth))}/s that {threads} read from memory"
+    bandwidth = byte_size(int(machine.read_bandwidth))
+    speed = f"tokens/s: at most, by the {bandwidth}/s that {threads} read from memory just now"
     free = machine.available_memory
     return speed if free is None else f"{speed}; {byte_size(free)} of memory is available"
 
