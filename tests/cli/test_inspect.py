@@ -85,8 +85,8 @@ def test_the_summary(
     assert re.fullmatch(r"as it is +f32 +bf16 +q8 +q6 +q4", found["loaded as"])
     assert re.fullmatch(r"2\.70 MB +5\.3\d MB +2\.70 MB +1\.4\d MB +1\.1\d MB +8\d\d kB", found["memory"])
     assert re.fullmatch(r"[\d,.]+( +[\d,.]+){5}", found["tokens/s"])
-    speed = rf"^tokens/s: at most, by the {byte_size(int(bandwidth))}/s that \d+ threads? read from memory just now; "
-        r"16\.0 GB of me"
+    measured = rf"{byte_size(int(bandwidth))}/s that \d+ threads? read from memory just now"
+    speed = rf"^tokens/s: at most, by the {measured}; 16\.0 GB of me"
     assert re.search(speed, result.out, re.MULTILINE)
     assert "emb.weight" not in result.out
     without = run("inspect", tmp_path / "m.h5", "--no-tensors", "--no-speed").out
