@@ -14,7 +14,7 @@ import numpy as np
 from rwkv_cy.chat.messages import Message
 from rwkv_cy.chat.session import ChatSession
 from rwkv_cy.errors import FormatError, RWKVError, StorageError
-from rwkv_cy.files.reading import FileBytes
+from rwkv_cy.files.reading import FileBytes, new_file_path
 from rwkv_cy.files.replacement import Replacement
 from rwkv_cy.files.strict_json import parse_object
 from rwkv_cy.model.state import State
@@ -42,7 +42,7 @@ def save_chat(session: ChatSession, path: str | os.PathLike[str], *, overwrite: 
     StorageError
         If the file exists and may not be replaced, or the operating system refuses access.
     """
-    path = Path(path)
+    path = new_file_path(path)
     if overwrite and path.is_file():
         _check_chat(path)
     document: dict[str, Any] = {

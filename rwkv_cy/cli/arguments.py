@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import re
 from collections.abc import Callable
 from functools import partial
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rwkv_cy.dtype_names import canonical_name, nearest_type
+from rwkv_cy.errors import StorageError
 
 if TYPE_CHECKING:
     Subparsers = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -131,12 +131,13 @@ def _numbers(low: float, high: float) -> str:
 
 
 def new_file(text: str) -> Path:
-    """Return the path of a file to write; a slash at its end, which Path drops, names a folder."""
-    if text.endswith(os.sep):
-        raise argparse.ArgumentTypeError(
-            f"expected the name of a file, got that of a folder, {text!r}; name a file in it"
-        )
-    return Path(text)
+    """Return the path of a file to write, as :func:`rwkv_cy.files.reading.new_file_path` does."""
+    from rwkv_cy.files.reading import new_file_path
+
+    try:
+        return new_file_path(text)
+    except StorageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def some_text(text: str) -> str:

@@ -26,7 +26,7 @@ from rwkv_cy.units import exact_bytes
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-__all__ = ["FileBytes", "is_folder", "os_errors", "require_folder"]
+__all__ = ["FileBytes", "is_folder", "new_file_path", "os_errors", "require_folder"]
 
 _CRC_BLOCK = 1 << 20
 _REMEDIES = {
@@ -86,6 +86,14 @@ def is_folder(path: Path) -> bool:
     """Return whether `path` is a folder; raise StorageError if the operating system reports an error."""
     with os_errors(path, "open"):
         return path.is_dir()
+
+
+def new_file_path(name: str | os.PathLike[str]) -> Path:
+    """Return the path of a file to write; StorageError for a slash at its end, which Path drops: a folder is named."""
+    text = os.fspath(name)
+    if text.endswith(os.sep):
+        raise StorageError(f"expected the name of a file, got that of a folder, {text!r}; name a file in it")
+    return Path(text)
 
 
 def require_folder(path: Path) -> None:

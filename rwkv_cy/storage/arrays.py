@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard
 
 from rwkv_cy.dtypes import STORAGE_TYPES
 from rwkv_cy.errors import FormatError, SpecError
+from rwkv_cy.files.reading import new_file_path
 from rwkv_cy.storage.checked_file import CheckedFile
 from rwkv_cy.storage.file_writer import Content, array_content, bytes_content, write_file
 from rwkv_cy.storage.jsontext import pack_json
@@ -70,7 +71,7 @@ def write_arrays(
     )
     if overwrite:
         check_replaceable(path, kind)
-    write_file(Path(path), kind, contents, overwrite=overwrite)
+    write_file(new_file_path(path), kind, contents, overwrite=overwrite)
 
 
 def read_arrays(

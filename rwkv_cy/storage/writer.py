@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from rwkv_cy.errors import FormatError, SpecError
+from rwkv_cy.files.reading import new_file_path
 from rwkv_cy.storage.file_writer import Content, all_datasets, array_blocks, bytes_content, write_file
 from rwkv_cy.storage.jsontext import pack_json
 from rwkv_cy.storage.schema import (
@@ -87,7 +88,7 @@ def write_model(
         If a tensor or the header cannot be stored, or `read` does not return what was requested.
     """
     contents = _contents(header, tensors, read, finish, written)
-    write_file(Path(path), MODEL_KIND, contents, overwrite=overwrite, progress=progress)
+    write_file(new_file_path(path), MODEL_KIND, contents, overwrite=overwrite, progress=progress)
 
 
 def needed_bytes(header: ModelHeader, tensors: Sequence[TensorInfo]) -> int:

@@ -11,6 +11,7 @@ from rwkv_cy.checkpoint.checkpoint import Checkpoint
 from rwkv_cy.dtypes import QUANTIZED_TYPES, check_dtype
 from rwkv_cy.errors import ConfigError
 from rwkv_cy.files.identity import FileIdentity
+from rwkv_cy.files.reading import new_file_path
 from rwkv_cy.files.source_hash import SourceHash
 from rwkv_cy.records import asdict, dataclass
 from rwkv_cy.storage import write_model
@@ -112,7 +113,7 @@ def plan_conversion(
     """
     with Checkpoint.open(source) as checkpoint:
         return make_plan(
-            checkpoint, Path(target), dtype, tokenizer, keep=keep, overwrite=overwrite, requantize=requantize
+            checkpoint, new_file_path(target), dtype, tokenizer, keep=keep, overwrite=overwrite, requantize=requantize
         )
 
 
@@ -195,7 +196,7 @@ def convert(
     TokenizerError, MissingDependencyError
         If the requested tokenizer is not available.
     """
-    source, target = Path(source), Path(target)
+    source, target = Path(source), new_file_path(target)
     # Hashing takes longest, so that it starts before the plan is made; it is stopped if planning fails.
     with Checkpoint.open(source) as checkpoint, SourceHash.of(checkpoint.source.files, source_hash) as running:
         plan = make_plan(checkpoint, target, dtype, tokenizer, keep=keep, overwrite=overwrite, requantize=requantize)

@@ -16,7 +16,7 @@ from rwkv_cy.checkpoint.tokenizer_choice import describe_tokenizer
 from rwkv_cy.dtype_names import canonical_name
 from rwkv_cy.dtypes import STORAGE_TYPES
 from rwkv_cy.errors import ConfigError, UnsupportedError
-from rwkv_cy.files.reading import os_errors
+from rwkv_cy.files.reading import new_file_path, os_errors
 from rwkv_cy.formats import companions
 from rwkv_cy.formats.layouts import export_layout
 from rwkv_cy.formats.layouts.layout import Layout, Recipe, Shapes
@@ -185,7 +185,7 @@ def make_export_plan(
         If the requested tokenizer is not available.
     """
     writer = format_of(target, format)
-    target = Path(target)
+    target = Path(target) if writer.folder else new_file_path(target)
     if not isinstance(shard_size, int) or shard_size < 1:
         raise ConfigError(f"shard_size: expected a positive number of bytes, got {shard_size!r}")
     layout = _check_layout(writer, layout)

@@ -16,6 +16,7 @@ from rwkv_cy.architectures.base import ParameterSpec
 from rwkv_cy.checkpoint.checkpoint import Checkpoint, open_source
 from rwkv_cy.config import Config
 from rwkv_cy.errors import ConfigError, FormatError, SpecError, UnsupportedError
+from rwkv_cy.files.reading import new_file_path
 from rwkv_cy.files.source_hash import SourceHash
 from rwkv_cy.records import dataclass, replace
 from rwkv_cy.storage import StoredTokenizer
@@ -149,8 +150,9 @@ def merge(
     """
     options = _options(alpha, weight, bone_blocks)
     files: dict[AdapterFile, Any] = {"adapter": adapter, "initial": init, "state": state}
+    place = new_file_path(target)
     with _opened(base, files, options, dtype) as (merged, changes):
-        plan = _make_plan(merged, Path(adapter), Path(target), changes, alpha, dtype, tokenizer, overwrite, requantize)
+        plan = _make_plan(merged, Path(adapter), place, changes, alpha, dtype, tokenizer, overwrite, requantize)
         with SourceHash(merged.source.files) as running:
             conversion = write_conversion(
                 merged.source, plan.conversion, running, overwrite=overwrite, progress=progress
@@ -182,8 +184,9 @@ def plan_merge(
     """
     options = _options(alpha, weight, bone_blocks)
     files: dict[AdapterFile, Any] = {"adapter": adapter, "initial": init, "state": state}
+    place = new_file_path(target)
     with _opened(base, files, options, dtype) as (merged, changes):
-        return _make_plan(merged, Path(adapter), Path(target), changes, alpha, dtype, tokenizer, overwrite, requantize)
+        return _make_plan(merged, Path(adapter), place, changes, alpha, dtype, tokenizer, overwrite, requantize)
 
 
 class _Merged(Checkpoint):

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 
 from rwkv_cy.errors import ConfigError, FormatError, StorageError
 from rwkv_cy.files.part_names import LIST_SUFFIX, is_part_name, list_of
-from rwkv_cy.files.reading import FileBytes, is_folder, os_errors, require_folder
+from rwkv_cy.files.reading import FileBytes, is_folder, new_file_path, os_errors, require_folder
 from rwkv_cy.files.replacement import Replacement
 from rwkv_cy.files.strict_json import parse_object
 from rwkv_cy.files.temporary import remove_abandoned
@@ -232,7 +232,7 @@ def join(
     StorageError
         If the target exists, there is too little space, or the operating system refuses.
     """
-    listed, target = _list_of(Path(parts)), Path(target)
+    target, listed = new_file_path(target), _list_of(Path(parts))
     size, digest, expected = _read_list(listed)
     _check_sizes(listed, expected)
     require_folder(target.parent)

@@ -20,6 +20,7 @@ from rwkv_cy.checkpoint.tokenizer_choice import named_tokenizer
 from rwkv_cy.config import Config
 from rwkv_cy.dtypes import to_storage
 from rwkv_cy.errors import ConfigError, NotEnoughMemoryError, TokenizerError
+from rwkv_cy.files.reading import new_file_path
 from rwkv_cy.model.language_model import LanguageModel, load
 from rwkv_cy.records import dataclass, replace
 from rwkv_cy.runtime import available_memory
@@ -156,7 +157,7 @@ def train(
         raise TypeError(f"train: expected a Config, got {type(config).__name__}; tune changes a model that exists")
     _check_options(options)
     method = FullMethod(new_model(config, tokenizer, options.seed))
-    return _run(method, data, Path(target), options, dtype, held_out, folder, overwrite, num_threads, progress)
+    return _run(method, data, new_file_path(target), options, dtype, held_out, folder, overwrite, num_threads, progress)
 
 
 def tune(
@@ -213,7 +214,7 @@ def tune(
         check_apart(Path(target), [model])
         # Only the method refers to this model: one whose numbers it has copied is freed.
         chosen = prepare(load(model, tokenizer=tokenizer), method, rank=rank, alpha=alpha, seed=options.seed)
-    return _run(chosen, data, Path(target), options, dtype, held_out, folder, overwrite, num_threads, progress)
+    return _run(chosen, data, new_file_path(target), options, dtype, held_out, folder, overwrite, num_threads, progress)
 
 
 def _check_options(options: object) -> None:

@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 import rwkv_cy
 from checkpoints import small_parameters, write_safetensors
+from rwkv_cy.config import Config
 from rwkv_cy.errors import StorageError
 from rwkv_cy.storage import open_model
-from rwkv_cy.toolkit.convert import convert
+from rwkv_cy.toolkit.convert import convert, plan_conversion, quantize
+from rwkv_cy.toolkit.export import export
 from rwkv_cy.toolkit.inspect import inspect
+from rwkv_cy.toolkit.merge import merge
+from rwkv_cy.toolkit.pages.model_page import write_model_page
+from rwkv_cy.toolkit.parts import join
 from rwkv_cy.toolkit.verify import verify
+from rwkv_cy.training import TrainingOptions, train
 
 
 def write_shards(folder: Path) -> Path:
@@ -78,3 +85,27 @@ def test_names_that_are_no_text(small: Path, tmp_path: Path) -> None:
     with open_model(tmp_path / "\udcfe") as model:
         assert model.header.source["name"] == "\udcff\x1b"
     assert verify(tmp_path / "\udcfe").ok
+
+
+def test_a_slash_at_the_end_names_a_folder(small: Path, tmp_path: Path) -> None:
+    """Path drops the slash: a file would be written in place of the folder that is not there."""
+    model = rwkv_cy.load(small)
+    text, target = tmp_path / "text", f"{tmp_path}/new/"
+    text.write_text("abc")
+    config = Config(32, 1, architecture="rwkv7", head_size=16)
+    calls: list[Callable[[], object]] = [
+        lambda: convert(small, target),
+        lambda: plan_conversion(small, target),
+        lambda: quantize(small, target),
+        lambda: export(small, target, format="pth"),
+        lambda: merge(small, small, target),
+        lambda: join(small, target),
+        lambda: write_model_page(small, target),
+        lambda: model.save(target),
+        lambda: model.initial_state().save(target),
+        lambda: train(config, text, target, TrainingOptions(steps=1)),
+    ]
+    for call in calls:
+        with pytest.raises(StorageError, match="expected the name of a file, got that of a folder, .*; name a file in"):
+            call()
+    assert not (tmp_path / "new").exists()

@@ -12,6 +12,7 @@ from rwkv_cy.errors import ConfigError
 from rwkv_cy.model.language_model import LanguageModel
 from rwkv_cy.records import dataclass, field
 from rwkv_cy.text.sampling import LogitsProcessor
+from rwkv_cy.text.tokens import require_model
 
 __all__ = ["Drafts", "Speculation"]
 
@@ -44,7 +45,7 @@ class Speculation:
     Raises
     ------
     ConfigError
-        If a number is not positive.
+        If a number is not positive, or `model` is not a model.
     """
 
     most: int = 7
@@ -59,6 +60,8 @@ class Speculation:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ConfigError(f"{name}: expected a positive integer, got {value!r}")
+        if self.model is not None:
+            require_model(self.model)
 
     def longest(self, slots: int, state_bytes: int) -> int:
         """Return the longest draft that the memory allows."""

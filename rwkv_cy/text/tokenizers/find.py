@@ -66,7 +66,7 @@ def find_tokenizer(spec: str | Path) -> Tokenizer:
     Raises
     ------
     TokenizerError
-        If the file is neither of them, or the folder has none.
+        If the file is neither of them, the folder has none, or `spec` is empty.
     StorageError
         If the file cannot be read.
     MissingDependencyError
@@ -75,8 +75,10 @@ def find_tokenizer(spec: str | Path) -> Tokenizer:
     """
     if spec == "bytes":
         return ByteTokenizer()
+    if spec == "":
+        raise TokenizerError('tokenizer: expected "bytes", "world" or the path of a vocabulary, got an empty text')
     path = packaged_vocabulary() if spec == "world" else Path(spec)
-    if spec and _is_folder(path):
+    if _is_folder(path):
         files = tokenizer_files(path)
         if not files:
             raise TokenizerError(

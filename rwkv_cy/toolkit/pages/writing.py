@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from rwkv_cy.errors import StorageError
-from rwkv_cy.files.reading import FileBytes
+from rwkv_cy.files.reading import FileBytes, new_file_path
 from rwkv_cy.files.replacement import Replacement
 from rwkv_cy.toolkit.pages.skeleton import MARK
 from rwkv_cy.toolkit.target_path import check_target
@@ -38,7 +38,7 @@ def write_page(
         If the target exists and may not be replaced or is not a page of this package, is one of the sources, or cannot
         be written.
     """
-    path = Path(target)
+    path = new_file_path(target)
     check_target(path, set(sources))
     if overwrite and path.is_file() and path.stat().st_size:
         _check_page(path)

@@ -113,6 +113,8 @@ def test_errors(kjv: LanguageModel) -> None:
     for name in ("most", "max_bytes"):
         with pytest.raises(ConfigError, match=f"{name}: expected a positive integer, got 0"):
             Speculation(**{name: 0})
+    with pytest.raises(ConfigError, match=r"model: expected a model, got str; rwkv_cy\.load makes a model of a file"):
+        Speculation(model="small.h5")  # type: ignore[arg-type]
     other = LanguageModel.new(replace(small_model("rwkv4").config, vocab_size=300), 0)
     with pytest.raises(ConfigError, match="speculation: expected a model with the same vocabulary, 256 tokens, got"):
         Engine(kjv, speculation=Speculation(model=other))

@@ -108,6 +108,11 @@ def test_files_of_something_else(tmp_path: Path, data: bytes) -> None:
         find_tokenizer(path)
 
 
+def test_an_empty_name() -> None:
+    with pytest.raises(TokenizerError, match=r'tokenizer: expected "bytes", "world" or the path .*, got an empty text'):
+        find_tokenizer("")
+
+
 @pytest.mark.parametrize("spec", ["no/such/file", "a\0b", "x" * 5_000])
 def test_files_that_are_not_there(spec: str) -> None:
     with pytest.raises(StorageError, match=r'cannot be read .*; expected "bytes", "world" or the path of a vocabulary'):
