@@ -181,7 +181,7 @@ def test_targets_that_contradict(hub: HubServer, repository: Repository, tmp_pat
 
 def test_without_the_library(repository: Repository, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "huggingface_hub", None)
-    with pytest.raises(rwkv_cy.MissingDependencyError, match=r"pip install 'rwkv_cy\[hub\]'"):
+    with pytest.raises(rwkv_cy.MissingDependencyError, match=r"pip install 'rwkv-cy\[hub\]'"):
         pull("hf:o/n")
     with pytest.raises(rwkv_cy.MissingDependencyError, match="need the huggingface_hub library"):
         rwkv_cy.load("hf:o/n")
