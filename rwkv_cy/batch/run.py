@@ -115,7 +115,7 @@ def run_batch(
     with output.locked(f"{part.index}-{part.count}"):
         identity = identity_of(model)
         created = output.agree(_manifest(identity, rows, task))
-        job = _Job(output, rows, max_bad, part, MistakenFields(task.optional_fields), progress)
+        job = _Job(output, rows, max_bad, part, MistakenFields(getattr(task, "optional_fields", ())), progress)
         with ExitStack() as stack:
             answered: Iterator[Done]
             if workers is None:

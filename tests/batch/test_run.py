@@ -193,6 +193,14 @@ def test_a_field_that_is_almost_another_is_warned_of_once(
     ]
 
 
+def test_a_task_of_others_need_not_name_its_fields(
+    kjv: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(ScoreTask, "optional_fields")
+    source = write_jsonl(tmp_path / "in.jsonl", [{"id": 1, "text": "x", "temperatur": 0}])
+    assert run_batch(kjv, source, tmp_path / "out", ScoreTask()).totals.answers == 1
+
+
 def test_a_line_that_is_too_long_is_a_bad_record(
     kjv: LanguageModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
