@@ -125,6 +125,10 @@ def _normalized(value: Parameter, name: str) -> Parameter:
         dtype = known_dtype(value.dtype)
     except ConfigError as error:
         raise SpecError(f"{name}: {error}") from None
+    flags = value.array.flags
+    kept = flags.c_contiguous and flags.aligned and value.matrix_shape is None and type(value.transposed) is bool
+    if kept and dtype == value.dtype:
+        return value  # as nearly always: copies of thousands take a while
     return replace(
         value,
         array=np.require(value.array, requirements=["C", "A"]),
