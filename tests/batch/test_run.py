@@ -287,6 +287,13 @@ def test_a_folder_that_is_in_use_or_has_other_files_is_refused(kjv: LanguageMode
     assert [path.name for path in tmp_path.iterdir() if path.name != "out"] == ["in.jsonl"]
 
 
+def test_an_input_whose_name_is_not_utf_8(kjv: LanguageModel, tmp_path: Path) -> None:
+    source = write_jsonl(tmp_path / "\udcff.jsonl", records("text", 1))
+    for runs in (1, 0):
+        assert run_batch(kjv, source, tmp_path / "out", ScoreTask()).run_records == runs
+    assert json.loads((tmp_path / "out" / "manifest.json").read_text())["input"]["name"] == "\\udcff.jsonl"
+
+
 def test_damaged_sums_are_refused(kjv: LanguageModel, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "in.jsonl", records("text", 2))
     run_batch(kjv, source, tmp_path / "out", ScoreTask())

@@ -61,6 +61,13 @@ def test_a_server_starts_and_ends(number: signal.Signals) -> None:
     assert [line["event"] for line in lines] == ["started", "request", "request", "ended"]
 
 
+def test_a_model_whose_name_is_not_utf_8(kjv_checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "\udcff.pth"
+    path.symlink_to(kjv_checkpoint)
+    with served(str(path)) as (_, port, _line):
+        assert json.loads(get(port, "/v1/models")[1])["data"][0]["id"] == "\\udcff"
+
+
 def test_keys_and_quiet(tmp_path: Path) -> None:
     keys = tmp_path / "keys.txt"
     keys.write_text("# for me\nmy-own-key\n")
