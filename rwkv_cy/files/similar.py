@@ -13,7 +13,7 @@ __all__ = ["is_shard", "similar_path"]
 _SHARD = r"-[0-9]{5}-of-[0-9]{5}"
 
 #: Suffixes of files that hold weights or states. What is meant by such a name has one of them or none, or is a list of
-#: shards or a folder, whose name may have a dot (``RWKV7-0.1B``); it is not a report, a log or a text.
+#: shards or a folder, whose name may have a dot (``G1-0.1B``); it is not a report, a log or a text.
 _WEIGHTS = (".h5", ".hdf5", ".pth", ".pt", ".safetensors", ".st", ".gguf", ".bin", ".state")
 _LIST = ".index.json"
 
